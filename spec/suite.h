@@ -4,11 +4,13 @@
  *   START_TEST(adds) { kn_context *c = suite_context(); ... OK(c, kn_add(...)); ... suite_done(c); } END_TEST
  *   SUITE("tensor", adds, ...)
  *
- * Each test runs in its own process, so a crash is one failed test. CK_FORK=no keeps it in one, for a debugger. */
+ * Tests run in this process, so that sanitizers, valgrind and debuggers see them; CK_FORK=yes gives each its own,
+ * so that a crash is one failed test. */
 #ifndef SPEC_SUITE_H
 #define SPEC_SUITE_H
 #include <check.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "core/context.h"
 
@@ -52,6 +54,7 @@ static inline int suite_run(const char *name, const TTest *const *tests, size_t 
   for (size_t i = 0; i < n; i++) tcase_add_test(tcase, tests[i]);
   suite_add_tcase(suite, tcase);
   SRunner *runner = srunner_create(suite);
+  srunner_set_fork_status(runner, getenv("CK_FORK") ? CK_FORK_GETENV : CK_NOFORK);
   srunner_run_all(runner, CK_ENV);
   int failed = srunner_ntests_failed(runner), ran = srunner_ntests_run(runner);
   srunner_free(runner);
