@@ -1,0 +1,19 @@
+/* The backend contract: one struct each, listed once in registry.c. */
+#ifndef KN_BACKEND_H
+#define KN_BACKEND_H
+#include "core/device.h"
+#include "graph/target.h"
+
+typedef struct kn_backend {
+  const char *name;
+  kn_device_id device;
+  /* False with the reason when it cannot work here. Fills `version`. Opens its library at first use, and only here.
+   * *state is the backend's own, freed by close. */
+  bool (*probe)(kn_context *ctx, void **state, char *version, char *why, size_t size);
+  void (*close)(kn_context *ctx, void *state);
+  const kn_provider *provider; /* eager kernels; NULL: none. They find the state by kn_backend_state */
+  /* Fill a target (self = state or more); false: graphs are not offered. */
+  bool (*target)(kn_context *ctx, void *state, kn_target *out);
+} kn_backend;
+
+#endif

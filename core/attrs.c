@@ -1,0 +1,95 @@
+/* Field tables of the attribute structs, defaults and equality. */
+#include "core/attrs.h"
+#include <string.h>
+
+/* One function per struct, so that T can name it inside the rows. */
+#define ROW(f, k, num, val, req) {.name = #f, .kind = KN_FIELD_##k, .offset = offsetof(T, f), \
+                                  .required = req, .number = num, .integer = val},
+#define ATTRS(n)                                                                                              \
+  static const kn_field *fields_of_##n(void) {                                                                \
+    typedef kn_attrs_##n T;                                                                                   \
+    static const kn_field rows[] = {
+#define INT(f, d) ROW(f, INT, 0, d, (d) == KN_REQUIRED)
+#define INDEX(f, d) ROW(f, INDEX, 0, d, (d) == KN_REQUIRED)
+#define AXIS(f, d) ROW(f, AXIS, 0, d, (d) == KN_REQUIRED)
+#define FLOAT(f, d) ROW(f, FLOAT, (double)(d), 0, (double)(d) == (double)KN_REQUIRED)
+#define BOOL(f, d) ROW(f, BOOL, 0, d, false)
+#define AXES(f) ROW(f, AXES, 0, 0, false)
+#define INTS(f, d) ROW(f, INTS, 0, d, (d) == KN_REQUIRED)
+#define SIZES(f) ROW(f, SIZES, 0, 0, true)
+#define DTYPE(f, d) ROW(f, DTYPE, 0, (int64_t)(d), (int64_t)(d) == KN_REQUIRED)
+#define END(n)                                                                                                \
+      {.name = NULL, .offset = sizeof(T)},                                                                    \
+    };                                                                                                        \
+    return rows;                                                                                              \
+  }
+#include "core/attrs.def"
+#include "core/attrs_undef.h"
+
+kn_attrs_info kn_attrs_describe(kn_attrs_kind kind) {
+  switch (kind) {
+#define ATTRS(n) case KN_ATTRS_##n: return (kn_attrs_info){#n, sizeof(kn_attrs_##n), fields_of_##n()};
+#include "core/attrs_skip.h"
+#include "core/attrs.def"
+#include "core/attrs_undef.h"
+  case KN_ATTRS_COUNT: break;
+  }
+  return (kn_attrs_info){"?", 0, fields_of_none()};
+}
+
+void kn_attrs_default(kn_attrs_kind kind, void *attrs) {
+  kn_attrs_info info = kn_attrs_describe(kind);
+  memset(attrs, 0, info.size);
+  for (const kn_field *f = info.fields; f->name; f++) {
+    void *at = kn_field_at(attrs, f);
+    if (f->required) continue;
+    switch (f->kind) {
+    case KN_FIELD_INT:
+    case KN_FIELD_INDEX:
+    case KN_FIELD_AXIS: *(int64_t *)at = f->integer; break;
+    case KN_FIELD_FLOAT: *(double *)at = f->number; break;
+    case KN_FIELD_BOOL: *(bool *)at = f->integer != 0; break;
+    case KN_FIELD_DTYPE: *(kn_dtype *)at = (kn_dtype)f->integer; break;
+    case KN_FIELD_INTS: *(kn_ints *)at = (kn_ints){1, {f->integer}}; break;
+    case KN_FIELD_AXES:
+    case KN_FIELD_SIZES: break;
+    }
+  }
+}
+
+static bool ints_equal(const kn_ints *a, const kn_ints *b) {
+  if (a->n != b->n) return false;
+  for (int i = 0; i < a->n; i++)
+    if (a->v[i] != b->v[i]) return false;
+  return true;
+}
+
+static bool field_equal(const kn_field *f, const void *a, const void *b) {
+  switch (f->kind) {
+  case KN_FIELD_INT:
+  case KN_FIELD_INDEX:
+  case KN_FIELD_AXIS: return *(const int64_t *)a == *(const int64_t *)b;
+  case KN_FIELD_FLOAT: return !memcmp(a, b, sizeof(double)); /* bits: nan equals nan, 0 differs from -0 */
+  case KN_FIELD_BOOL: return *(const bool *)a == *(const bool *)b;
+  case KN_FIELD_DTYPE: return *(const kn_dtype *)a == *(const kn_dtype *)b;
+  case KN_FIELD_AXES:
+  case KN_FIELD_INTS:
+  case KN_FIELD_SIZES: return ints_equal(a, b);
+  }
+  return false;
+}
+
+bool kn_attrs_equal(kn_attrs_kind kind, const void *a, const void *b) {
+  for (const kn_field *f = kn_attrs_describe(kind).fields; f->name; f++)
+    if (!field_equal(f, kn_field_get(a, f), kn_field_get(b, f))) return false;
+  return true;
+}
+
+void kn_attrs_each_int(kn_attrs_kind kind, void *attrs, void (*fn)(void *ud, int64_t *v), void *ud) {
+  for (const kn_field *f = kn_attrs_describe(kind).fields; f->name; f++) {
+    void *at = kn_field_at(attrs, f);
+    if (f->kind == KN_FIELD_INT || f->kind == KN_FIELD_INDEX) fn(ud, at);
+    if (f->kind == KN_FIELD_INTS || f->kind == KN_FIELD_SIZES)
+      for (int i = 0; i < ((kn_ints *)at)->n; i++) fn(ud, &((kn_ints *)at)->v[i]);
+  }
+}

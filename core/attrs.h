@@ -1,0 +1,85 @@
+/* Typed attribute structs and what generic code needs to know of them: the field table drives the printer,
+ * the parser, Lua's argument reader and equality. Made from core/attrs.def. */
+#ifndef KN_ATTRS_H
+#define KN_ATTRS_H
+#include "core/type.h"
+#include <math.h>
+
+struct kn_context;
+
+#define KN_NONE INT64_MIN            /* "not given" for an integer field */
+#define KN_TO_END INT64_MAX          /* a slice's open stop */
+#define KN_REQUIRED (INT64_MIN / 2)  /* marks a field without default; exact as a double */
+
+/* While recording, an integer may be a graph value: the field then holds a placeholder, and the scalar
+ * itself is an extra input of the node. Placeholders are far below any real size. */
+#define KN_DYN_BASE (INT64_MIN + 1)
+#define KN_DYN(k) (KN_DYN_BASE + (int64_t)(k))
+static inline bool kn_is_dyn(int64_t v) { return v >= KN_DYN_BASE && v < KN_DYN_BASE + (1 << 24); }
+static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BASE); }
+
+/* The structs: kn_attrs_reduce { kn_ints dim; bool keepdim; } and so on. */
+#define ATTRS(n)                                                                                              \
+  typedef struct kn_attrs_##n {                                                                               \
+    char present_; /* keeps `none` a valid struct */
+#define INT(f, d) int64_t f;
+#define INDEX(f, d) int64_t f;
+#define AXIS(f, d) int64_t f;
+#define FLOAT(f, d) double f;
+#define BOOL(f, d) bool f;
+#define AXES(f) kn_ints f;
+#define INTS(f, d) kn_ints f;
+#define SIZES(f) kn_ints f;
+#define DTYPE(f, d) kn_dtype f;
+#define END(n)                                                                                                \
+  }                                                                                                           \
+  kn_attrs_##n;
+#include "core/attrs.def"
+#include "core/attrs_undef.h"
+
+typedef enum kn_attrs_kind {
+#define ATTRS(n) KN_ATTRS_##n,
+#include "core/attrs_skip.h"
+#include "core/attrs.def"
+#include "core/attrs_undef.h"
+  KN_ATTRS_COUNT
+} kn_attrs_kind;
+
+typedef union kn_attrs_any { /* room for any of them */
+#define ATTRS(n) kn_attrs_##n n;
+#include "core/attrs_skip.h"
+#include "core/attrs.def"
+#include "core/attrs_undef.h"
+} kn_attrs_any;
+
+typedef enum kn_field_kind {
+  KN_FIELD_INT, KN_FIELD_INDEX, KN_FIELD_AXIS, KN_FIELD_FLOAT, KN_FIELD_BOOL,
+  KN_FIELD_AXES, KN_FIELD_INTS, KN_FIELD_SIZES, KN_FIELD_DTYPE
+} kn_field_kind;
+
+typedef struct kn_field {
+  const char *name; /* NULL ends a table */
+  kn_field_kind kind;
+  size_t offset;    /* in the struct */
+  bool required;    /* has no default */
+  double number;    /* default of FLOAT */
+  int64_t integer;  /* default of the others; of each place for INTS; AXES and SIZES start empty */
+} kn_field;
+
+typedef struct kn_attrs_info {
+  const char *name;
+  size_t size;
+  const kn_field *fields; /* in order of Lua's positional arguments, ended by a NULL name */
+} kn_attrs_info;
+
+kn_attrs_info kn_attrs_describe(kn_attrs_kind kind);
+void kn_attrs_default(kn_attrs_kind kind, void *attrs); /* all defaults; required fields zero or empty */
+bool kn_attrs_equal(kn_attrs_kind kind, const void *a, const void *b);
+/* Calls fn for every integer that may be a placeholder: fields INT, INDEX, INTS and SIZES. */
+void kn_attrs_each_int(kn_attrs_kind kind, void *attrs, void (*fn)(void *ud, int64_t *v), void *ud);
+static inline void *kn_field_at(void *attrs, const kn_field *f) { return (char *)attrs + f->offset; }
+static inline const void *kn_field_get(const void *attrs, const kn_field *f) {
+  return (const char *)attrs + f->offset;
+}
+
+#endif

@@ -1,0 +1,11 @@
+/* For includers of core/attrs.def that want the names only: every field is empty. No include guard. */
+#define INT(f, d)
+#define INDEX(f, d)
+#define AXIS(f, d)
+#define FLOAT(f, d)
+#define BOOL(f, d)
+#define AXES(f)
+#define INTS(f, d)
+#define SIZES(f)
+#define DTYPE(f, d)
+#define END(n)

@@ -1,0 +1,12 @@
+/* Ends one inclusion of core/attrs.def. No include guard. */
+#undef ATTRS
+#undef INT
+#undef INDEX
+#undef AXIS
+#undef FLOAT
+#undef BOOL
+#undef AXES
+#undef INTS
+#undef SIZES
+#undef DTYPE
+#undef END

@@ -1,0 +1,114 @@
+/* Context life, error sentences and log output. */
+#include "core/context.h"
+#include "core/device.h"
+#include "core/parallel.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const status_texts[] = {
+#define X(name, value, text) [value] = text,
+    KN_STATUSES(X)
+#undef X
+};
+
+const char *kn_status_text(kn_status s) {
+  size_t i = (size_t)s;
+  return i < sizeof status_texts / sizeof *status_texts ? status_texts[i] : "unknown status";
+}
+
+static const char *const topics[KN_DEBUG_COUNT] = {
+#define X(e, name, doc) name,
+    KN_DEBUG_TOPICS(X)
+#undef X
+};
+
+/* "exec,mem" to bits; unknown topics are ignored by libkiln, the executables warn about them. */
+static unsigned parse_debug(const char *text) {
+  unsigned bits = 0;
+  while (text && *text) {
+    size_t n = strcspn(text, ",");
+    for (unsigned i = 0; i < KN_DEBUG_COUNT; i++)
+      if (n == strlen(topics[i]) && !strncmp(text, topics[i], n)) bits |= 1u << i;
+    text += n + (text[n] == ',');
+  }
+  return bits;
+}
+
+kn_context *kn_context_new(kn_heap *heap, const char *debug) {
+  heap = heap ? kn_heap_retain(heap) : kn_heap_new(NULL, NULL, 0);
+  if (!heap) return NULL;
+  kn_context *ctx = kn_calloc(heap, 1, sizeof *ctx);
+  if (!ctx) {
+    kn_heap_release(heap);
+    return NULL;
+  }
+  ctx->heap = heap;
+  ctx->grad_enabled = true;
+  ctx->debug = parse_debug(debug);
+  ctx->threads = kn_parallel_default_threads();
+  kn_random_seed(&ctx->random, 0);
+  ctx->providers[KN_CPU][0] = &kn_ref_provider;
+  return ctx;
+}
+
+kn_context *kn_context_child(kn_context *parent) {
+  kn_context *ctx = kn_alloc(parent->heap, sizeof *ctx);
+  if (!ctx) return NULL;
+  *ctx = *parent;
+  kn_heap_retain(ctx->heap);
+  ctx->parent = parent;
+  ctx->recorder = NULL;
+  ctx->error[0] = 0;
+  ctx->op_count = 0;
+  return ctx;
+}
+
+void kn_context_free(kn_context *ctx) {
+  if (!ctx) return;
+  kn_heap *heap = ctx->heap;
+  kn_free(heap, ctx, sizeof *ctx);
+  kn_heap_release(heap);
+}
+
+kn_status kn_fail(kn_context *ctx, kn_status s, const char *fmt, ...) {
+  char text[KN_ERROR_SIZE]; /* arguments may point into ctx->error */
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(text, sizeof text, fmt, ap);
+  va_end(ap);
+  memcpy(ctx->error, text, sizeof text);
+  return s;
+}
+
+void kn_error_prefix(kn_context *ctx, const char *fmt, ...) {
+  char text[KN_ERROR_SIZE];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(text, sizeof text, fmt, ap);
+  va_end(ap);
+  size_t at = strlen(text);
+  snprintf(text + at, sizeof text - at, ": %s", ctx->error);
+  memcpy(ctx->error, text, sizeof text);
+}
+
+kn_status kn_fail_nomem(kn_context *ctx, size_t bytes) {
+  if (!bytes) return kn_fail(ctx, KN_NOMEM, "out of memory");
+  kn_heap_stats s = kn_heap_read_stats(ctx->heap);
+  return kn_fail(ctx, KN_NOMEM, "out of memory: wanted %zu more bytes with %zu in use", bytes, s.bytes);
+}
+
+void kn_log(kn_context *ctx, const char *fmt, ...) {
+  if (!ctx->output) return;
+  char text[2048];
+  va_list ap;
+  va_start(ap, fmt);
+  int n = vsnprintf(text, sizeof text, fmt, ap);
+  va_end(ap);
+  if (n < 0) return;
+  ctx->output(ctx->output_ud, KN_OUT_LOG, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
+}
+
+void kn_print(kn_context *ctx, const char *text, size_t len) {
+  if (ctx->output) ctx->output(ctx->output_ud, KN_OUT_PRINT, text, len);
+}

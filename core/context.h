@@ -1,0 +1,57 @@
+/* The context owns all state: heap, error sentence, RNG, grad mode, devices' kernels, output callbacks.
+ * There are no globals. One thread uses a context at a time; a session makes its own child context
+ * (kn_context_child) that shares the heap and the devices but keeps its own error, RNG and modes. */
+#ifndef KN_CONTEXT_H
+#define KN_CONTEXT_H
+#include "core/debug.h"
+#include "core/heap.h"
+#include "core/random.h"
+#include "core/status.h"
+#include "core/type.h"
+
+typedef struct kn_context kn_context;
+typedef struct kn_recorder kn_recorder; /* core/dispatch.h */
+typedef struct kn_provider kn_provider; /* core/device.h */
+
+/* Receives text for the user: KN_OUT_PRINT is what a program prints (no newline added), KN_OUT_LOG is
+ * KILN_DEBUG output and warnings, a line each without the newline. Default: nothing is printed. */
+typedef enum kn_out { KN_OUT_PRINT, KN_OUT_LOG } kn_out;
+typedef void (*kn_output_fn)(void *ud, kn_out kind, const char *text, size_t len);
+
+enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8 };
+
+struct kn_context {
+  kn_heap *heap;
+  kn_context *parent;        /* borrowed; NULL for a root context */
+  char error[KN_ERROR_SIZE]; /* sentence of the last failure, "" before any */
+  kn_random random;          /* the one stream of random numbers */
+  bool grad_enabled;         /* tape ops on tensors that require grad */
+  kn_recorder *recorder;     /* not NULL while ops are being recorded into a graph; borrowed */
+  unsigned debug;            /* bit per kn_debug */
+  int threads;               /* most threads a parallel loop may use; >= 1 */
+  kn_output_fn output;
+  void *output_ud;
+  /* Eager kernels by device, tried in order; the last one supports everything (core/device.h). */
+  const kn_provider *providers[KN_DEVICE_COUNT][KN_MAX_PROVIDERS];
+  void *backend_state[KN_MAX_PROVIDERS]; /* owned by bindings' registry code, indexed by backend row */
+  uint64_t op_count;                     /* ops dispatched, for statistics and tests */
+};
+
+/* heap == NULL makes a fresh default heap. debug text is KILN_DEBUG's value or NULL. NULL if out of memory. */
+kn_context *kn_context_new(kn_heap *heap, const char *debug);
+/* Shares heap, providers, debug, threads and output of `parent`, which must outlive it. */
+kn_context *kn_context_child(kn_context *parent);
+void kn_context_free(kn_context *ctx); /* NULL is fine */
+
+/* Set the sentence and return `s`. Formats once, where the fault is known. */
+kn_status kn_fail(kn_context *ctx, kn_status s, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Put "prefix: " before the present sentence. */
+void kn_error_prefix(kn_context *ctx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+kn_status kn_fail_nomem(kn_context *ctx, size_t bytes); /* bytes wanted, 0 if not known */
+static inline const char *kn_error(const kn_context *ctx) { return ctx->error; }
+
+static inline bool kn_debugging(const kn_context *ctx, kn_debug topic) { return ctx->debug >> topic & 1u; }
+void kn_log(kn_context *ctx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void kn_print(kn_context *ctx, const char *text, size_t len);
+
+#endif

@@ -1,0 +1,74 @@
+/* Devices' names and their lists of kernel providers, and the walk down such a list. */
+#include "core/device.h"
+#include <stdio.h>
+#include <string.h>
+
+static const char *const names[KN_DEVICE_COUNT] = {[KN_CPU] = "cpu", [KN_CUDA] = "cuda"};
+
+const kn_provider kn_ref_provider = {
+    .name = "ref",
+    .kernel =
+        {
+#define OP(name, ...) [KN_OP_##name] = kn_kernel_##name,
+#define COMPOSITE(name, ...)
+#include "core/ops.def"
+#undef OP
+#undef COMPOSITE
+        },
+};
+
+const char *kn_device_name(kn_device_id d) { return (unsigned)d < KN_DEVICE_COUNT ? names[d] : "?"; }
+
+bool kn_device_parse(const char *name, kn_device_id *out) {
+  for (int i = 0; i < KN_DEVICE_COUNT; i++)
+    if (!strcmp(names[i], name)) {
+      *out = (kn_device_id)i;
+      return true;
+    }
+  return false;
+}
+
+kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p) {
+  const kn_provider **list = ctx->providers[d];
+  if (list[KN_MAX_PROVIDERS - 1])
+    return kn_fail(ctx, KN_STATE, "device %s has %d kernel providers already, no room for %s", kn_device_name(d),
+                   KN_MAX_PROVIDERS, p->name);
+  memmove(list + 1, list, (KN_MAX_PROVIDERS - 1) * sizeof *list);
+  list[0] = p;
+  return KN_OK;
+}
+
+/* "dispatch: matmul(float32[2,3], float32[3,4]) ran on onednn (x declined)" */
+static void log_run(kn_context *ctx, kn_op op, kn_tensor *const *in, int n, const char *impl,
+                    const char *declined) {
+  char text[512], type[KN_TYPE_TEXT];
+  size_t at = 0;
+  text[0] = 0;
+  for (int i = 0; i < n && at < sizeof text - 1; i++) {
+    int w = snprintf(text + at, sizeof text - at, "%s%s", i ? ", " : "",
+                     kn_type_text(&in[i]->type, type, sizeof type));
+    at = w < 0 || (size_t)w >= sizeof text - at ? sizeof text - 1 : at + (size_t)w;
+  }
+  kn_log(ctx, "dispatch: %s(%s) ran on %s%s", kn_op_name(op), text, impl, declined);
+}
+
+kn_status kn_device_run(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
+                        kn_tensor *const *out, const char **impl) {
+  kn_device_id d = (kn_device_id)(n ? in[0] : out[0])->type.device;
+  char declined[128] = "";
+  size_t at = 0;
+  for (int i = 0; i < KN_MAX_PROVIDERS && ctx->providers[d][i]; i++) {
+    const kn_provider *p = ctx->providers[d][i];
+    if (!p->kernel[op]) continue;
+    kn_status st = p->kernel[op](ctx, attrs, in, n, out);
+    if (st == KN_DECLINED) {
+      int w = snprintf(declined + at, sizeof declined - at, " (%s declined)", p->name);
+      if (w > 0 && (size_t)w < sizeof declined - at) at += (size_t)w;
+      continue;
+    }
+    if (st == KN_OK && impl) *impl = p->name;
+    if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_DISPATCH)) log_run(ctx, op, in, n, p->name, declined);
+    return st;
+  }
+  return kn_fail(ctx, KN_UNSUPPORTED, "%s: no kernel for device %s%s", kn_op_name(op), kn_device_name(d), declined);
+}

@@ -1,0 +1,23 @@
+/* Who computes an op eagerly. A device has a list of providers tried in order; each fills the rows it wants.
+ * The reference provider fills every row and is always last on the CPU. */
+#ifndef KN_DEVICE_H
+#define KN_DEVICE_H
+#include "core/op.h"
+
+struct kn_provider {
+  const char *name; /* the backend's name */
+  kn_kernel_fn kernel[KN_OP_COUNT]; /* NULL: not offered */
+};
+
+extern const kn_provider kn_ref_provider;
+
+/* "cpu", "cuda"; NULL is never returned. */
+const char *kn_device_name(kn_device_id d);
+bool kn_device_parse(const char *name, kn_device_id *out);
+/* Put a provider before those already there (so the reference stays last). STATE when the list is full. */
+kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p);
+/* Run the op's kernel: the first provider that does not decline. `impl` (may be NULL) gets its name. */
+kn_status kn_device_run(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
+                        kn_tensor *const *out, const char **impl);
+
+#endif

@@ -1,0 +1,51 @@
+/* The choke point. Every op of every front end and of autograd goes through kn_apply: infer the type; if a
+ * recorder is on and concerned, record; else run the device's kernel and, if needed, tape it. */
+#ifndef KN_DISPATCH_H
+#define KN_DISPATCH_H
+#include "core/op.h"
+
+/* A number on its way in or out of the engine: concrete, or a graph value while recording. */
+typedef enum kn_scalar_kind { KN_SCALAR_INT, KN_SCALAR_FLOAT, KN_SCALAR_BOOL, KN_SCALAR_SYMBOL } kn_scalar_kind;
+typedef struct kn_scalar {
+  kn_scalar_kind kind;
+  union {
+    int64_t i;
+    double f;
+    bool b;
+    void *value; /* graph value (SYMBOL) */
+  } as;
+} kn_scalar;
+
+/* Records ops instead of running them: capture, trace, builder and graph autodiff are such recorders.
+ * Called only for ops that concern it: some input is symbolic, or everything when `all` is set (then ops
+ * without inputs too). Composites never reach it. Symbolic outputs are owned by the caller. */
+struct kn_recorder {
+  bool all;
+  kn_status (*apply)(kn_recorder *r, kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
+                     const kn_type *types, kn_tensor **out);
+  kn_status (*item)(kn_recorder *r, kn_context *ctx, kn_tensor *t, kn_scalar *out);
+  kn_status (*size)(kn_recorder *r, kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out);
+  kn_status (*to_tensor)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out);
+  /* Remembers a symbolic integer and gives the placeholder that stands for it in attributes. */
+  kn_status (*dynamic)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, int64_t *placeholder);
+};
+
+/* attrs may be NULL for ops whose attrs are `none`. out[0 … outs) receive owned tensors; untouched on failure. */
+kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n, kn_tensor **out);
+/* The in-place form `op_`: the result replaces in[0]'s values (class ELEMENTWISE, same shape and dtype as
+ * in[0] after casting back). *out is in[0] retained. Nothing is written on failure. */
+kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
+                           kn_tensor **out);
+/* Types only; nothing runs. out has room for KN_MAX_OUTPUTS. */
+kn_status kn_infer_types(kn_context *ctx, kn_op op, const void *attrs, const kn_type *in, int n, kn_type *out);
+
+/* The single element as a number, kind by dtype. SHAPE when there is not exactly one. */
+kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out);
+/* Size of a 0-based dimension (already normalised); symbolic only when not known. */
+kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out);
+/* A 0-d tensor of the given dtype. */
+kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out);
+/* dtype a plain number takes beside a tensor: never widens within its category (PyTorch's rule). */
+kn_dtype kn_scalar_dtype(kn_scalar_kind kind, kn_dtype beside);
+
+#endif

@@ -1,0 +1,117 @@
+/* The allocator door: counting, the limit, alignment. Policy-free; the host's function does the work. */
+#include "core/heap.h"
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct kn_heap {
+  atomic_int refs;
+  kn_alloc_fn fn;
+  void *ud;
+  atomic_size_t limit, bytes, peak;
+  atomic_ullong blocks, calls;
+};
+
+static void *libc_alloc(void *ud, void *ptr, size_t osize, size_t nsize) {
+  (void)ud, (void)osize;
+  if (nsize == 0) {
+    free(ptr);
+    return NULL;
+  }
+  return realloc(ptr, nsize);
+}
+
+kn_heap *kn_heap_new(kn_alloc_fn fn, void *ud, size_t limit) {
+  if (!fn) fn = libc_alloc;
+  kn_heap *h = fn(ud, NULL, 0, sizeof *h);
+  if (!h) return NULL;
+  memset(h, 0, sizeof *h);
+  atomic_init(&h->refs, 1);
+  h->fn = fn;
+  h->ud = ud;
+  atomic_init(&h->limit, limit);
+  return h;
+}
+
+kn_heap *kn_heap_retain(kn_heap *h) {
+  atomic_fetch_add_explicit(&h->refs, 1, memory_order_relaxed);
+  return h;
+}
+
+void kn_heap_release(kn_heap *h) {
+  if (h && atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) == 1) h->fn(h->ud, h, sizeof *h, 0);
+}
+
+void kn_heap_set_limit(kn_heap *h, size_t limit) { atomic_store(&h->limit, limit); }
+
+kn_heap_stats kn_heap_read_stats(const kn_heap *h) {
+  kn_heap *m = (kn_heap *)(uintptr_t)h; /* atomic loads want a non-const object before C17 */
+  return (kn_heap_stats){atomic_load(&m->bytes), atomic_load(&m->peak), atomic_load(&m->blocks),
+                         atomic_load(&m->calls)};
+}
+
+/* Reserve the growth first so that concurrent callers cannot pass the limit together. */
+static int reserve(kn_heap *h, size_t more) {
+  size_t now = atomic_fetch_add_explicit(&h->bytes, more, memory_order_relaxed) + more;
+  size_t limit = atomic_load_explicit(&h->limit, memory_order_relaxed);
+  if (now < more || (limit && now > limit)) {
+    atomic_fetch_sub_explicit(&h->bytes, more, memory_order_relaxed);
+    return 0;
+  }
+  size_t peak = atomic_load_explicit(&h->peak, memory_order_relaxed);
+  while (now > peak && !atomic_compare_exchange_weak(&h->peak, &peak, now)) {}
+  return 1;
+}
+
+void *kn_realloc(kn_heap *h, void *p, size_t osize, size_t nsize) {
+  if (!p) osize = 0;
+  else if (osize == 0) osize = 1;
+  if (nsize == 0) nsize = 1;
+  atomic_fetch_add_explicit(&h->calls, 1, memory_order_relaxed);
+  if (nsize > osize && !reserve(h, nsize - osize)) return NULL;
+  void *q = h->fn(h->ud, p, osize, nsize);
+  if (!q) {
+    if (nsize > osize) atomic_fetch_sub_explicit(&h->bytes, nsize - osize, memory_order_relaxed);
+    return NULL;
+  }
+  if (nsize < osize) atomic_fetch_sub_explicit(&h->bytes, osize - nsize, memory_order_relaxed);
+  if (!p) atomic_fetch_add_explicit(&h->blocks, 1, memory_order_relaxed);
+  return q;
+}
+
+void *kn_alloc(kn_heap *h, size_t size) { return kn_realloc(h, NULL, 0, size); }
+
+void *kn_calloc(kn_heap *h, size_t count, size_t size) {
+  if (size && count > SIZE_MAX / size) return NULL;
+  void *p = kn_alloc(h, count * size);
+  if (p) memset(p, 0, count * size);
+  return p;
+}
+
+void kn_free(kn_heap *h, void *p, size_t size) {
+  if (!p) return;
+  if (size == 0) size = 1;
+  h->fn(h->ud, p, size, 0);
+  atomic_fetch_sub_explicit(&h->bytes, size, memory_order_relaxed);
+  atomic_fetch_sub_explicit(&h->blocks, 1, memory_order_relaxed);
+}
+
+/* The block keeps its own start just before the aligned address. */
+enum { ALIGN = 64, EXTRA = ALIGN + sizeof(void *) };
+
+void *kn_alloc_aligned(kn_heap *h, size_t size) {
+  if (size > SIZE_MAX - EXTRA) return NULL;
+  void *raw = kn_alloc(h, size + EXTRA);
+  if (!raw) return NULL;
+  uintptr_t at = ((uintptr_t)raw + EXTRA - 1) & ~(uintptr_t)(ALIGN - 1);
+  void *p = (char *)raw + (at - (uintptr_t)raw);
+  memcpy((char *)p - sizeof raw, &raw, sizeof raw);
+  return p;
+}
+
+void kn_free_aligned(kn_heap *h, void *p, size_t size) {
+  if (!p) return;
+  void *raw;
+  memcpy(&raw, (char *)p - sizeof raw, sizeof raw);
+  kn_free(h, raw, size + EXTRA);
+}

@@ -1,0 +1,38 @@
+/* The one allocator door. Every byte that libkiln allocates comes through a heap, which counts it and may
+ * refuse it; a heap is shared by contexts, tensors and graphs, lives as long as its last user and may be
+ * used from any thread (counts are atomic; the host's function must be thread-safe if threads share it). */
+#ifndef KN_HEAP_H
+#define KN_HEAP_H
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct kn_heap kn_heap;
+
+/* Lua's allocator signature: nsize == 0 frees; ptr == NULL allocates; else resizes. Alignment as malloc. */
+typedef void *(*kn_alloc_fn)(void *ud, void *ptr, size_t osize, size_t nsize);
+
+typedef struct kn_heap_stats {
+  size_t bytes;     /* now in use */
+  size_t peak;      /* most ever in use */
+  uint64_t blocks;  /* live blocks */
+  uint64_t calls;   /* allocations and resizes so far, failed ones included */
+} kn_heap_stats;
+
+/* fn == NULL means realloc/free. limit == 0 means none. NULL when even the heap cannot be allocated. */
+kn_heap *kn_heap_new(kn_alloc_fn fn, void *ud, size_t limit);
+kn_heap *kn_heap_retain(kn_heap *h);
+void kn_heap_release(kn_heap *h);
+void kn_heap_set_limit(kn_heap *h, size_t limit);
+kn_heap_stats kn_heap_read_stats(const kn_heap *h);
+
+/* NULL on failure or overflow. Zero sizes give a valid unique block. kn_free accepts NULL. */
+void *kn_alloc(kn_heap *h, size_t size);
+void *kn_calloc(kn_heap *h, size_t count, size_t size);
+void *kn_realloc(kn_heap *h, void *p, size_t osize, size_t nsize);
+void kn_free(kn_heap *h, void *p, size_t size);
+
+/* The same, aligned to 64 bytes: tensor data and arenas. */
+void *kn_alloc_aligned(kn_heap *h, size_t size);
+void kn_free_aligned(kn_heap *h, void *p, size_t size);
+
+#endif

@@ -1,0 +1,85 @@
+/* What the op table expands to. Questions about an op are asked of its row. */
+#ifndef KN_OP_H
+#define KN_OP_H
+#include "core/attrs.h"
+#include "core/tensor.h"
+
+typedef enum kn_op {
+#define OP(name, ...) KN_OP_##name,
+#define COMPOSITE(name, ...) KN_OP_##name,
+#include "core/ops.def"
+#undef OP
+#undef COMPOSITE
+  KN_OP_COUNT
+} kn_op;
+
+typedef enum kn_class {
+  KN_CLASS_ELEMENTWISE, KN_CLASS_REDUCE, KN_CLASS_SOFTMAX, KN_CLASS_MATMUL, KN_CLASS_CONV, KN_CLASS_POOL,
+  KN_CLASS_VIEW, KN_CLASS_MOVE, KN_CLASS_INDEX, KN_CLASS_CREATE, KN_CLASS_RANDOM, KN_CLASS_COMPOSITE
+} kn_class;
+
+enum {
+  KN_FLAG_SCALARS = 1, KN_FLAG_RANDOM = 2, KN_FLAG_DYNAMIC = 4, KN_FLAG_RAISES = 8, KN_FLAG_WRITES = 16
+};
+enum { KN_VARIADIC = 255, KN_MAX_INPUTS = 64, KN_MAX_OUTPUTS = 4 };
+
+/* A kernel computes an op on real tensors. For class VIEW, out[i] comes without storage and the kernel sets
+ * storage (retained), offset and strides; otherwise out[i] is contiguous and filled. WRITES kernels get out[0]
+ * as an alias of in[0]. Optional providers may answer KN_DECLINED before touching anything. */
+typedef kn_status (*kn_kernel_fn)(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
+                                  kn_tensor *const *out);
+
+/* A composite calls other ops; out[] receives owned tensors. */
+typedef kn_status (*kn_composite_fn)(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
+                                     kn_tensor **out);
+
+/* A shape and dtype rule. Sizes may be symbolic; unknown sizes pass checks, which are made again when a plan
+ * knows them. On success out[0 … outs) are set; devices are handled by the caller. Errors name op and types. */
+typedef struct kn_infer {
+  kn_context *ctx;
+  kn_op op;
+  const void *attrs;
+  const kn_type *in;
+  int n;
+  kn_type *out;
+} kn_infer;
+typedef kn_status (*kn_infer_fn)(const kn_infer *q);
+
+struct kn_vjp; /* core/grad/vjp.h */
+typedef void (*kn_vjp_fn)(struct kn_vjp *v);
+void kn_vjp_not_differentiable(struct kn_vjp *v); /* the rule of NOT rows: fails */
+enum { KN_SAVE_INPUTS = 1, KN_SAVE_OUTPUTS = 2 }; /* whose values a rule reads; sizes are always there */
+
+typedef struct kn_op_info {
+  const char *name;
+  uint8_t min_in, max_in, outs; /* max_in may be KN_VARIADIC */
+  kn_class op_class;
+  kn_attrs_kind attrs;
+  kn_infer_fn infer;         /* NULL for composites */
+  kn_kernel_fn kernel;       /* the reference kernel; NULL for composites */
+  kn_vjp_fn vjp;             /* NULL: no gradient flows */
+  unsigned saves;            /* KN_SAVE_* */
+  kn_composite_fn composite; /* NULL for primitives */
+  unsigned flags;
+  const char *metamethod;    /* "" when none */
+  const char *doc;
+} kn_op_info;
+
+extern const kn_op_info kn_ops[KN_OP_COUNT];
+
+static inline const char *kn_op_name(kn_op op) { return kn_ops[op].name; }
+static inline bool kn_op_is_effect(kn_op op) { return kn_ops[op].flags & (KN_FLAG_RANDOM | KN_FLAG_WRITES); }
+bool kn_op_parse(const char *name, kn_op *out);
+
+/* Prototypes of everything a row may promise. */
+#define OP(name, min, max, outs, cls, attrs, infer, vjp, flags, meta, doc)                                    \
+  kn_status kn_infer_##infer(const kn_infer *q);                                                              \
+  kn_status kn_kernel_##name(kn_context *, const void *, kn_tensor *const *, int, kn_tensor *const *);        \
+  void kn_vjp_##name(struct kn_vjp *v);
+#define COMPOSITE(name, ...)                                                                                  \
+  kn_status kn_composite_##name(kn_context *, const void *, kn_tensor *const *, int, kn_tensor **);
+#include "core/ops.def"
+#undef OP
+#undef COMPOSITE
+
+#endif

@@ -1,0 +1,135 @@
+/* Life of storages and tensors. */
+#include "core/tensor.h"
+#include "core/grad/tape.h"
+#include <string.h>
+
+void kn_strides_contiguous(const kn_type *type, int64_t strides[KN_MAX_RANK]) {
+  int64_t step = 1;
+  for (int i = type->rank - 1; i >= 0; i--) {
+    strides[i] = step;
+    if (type->dims[i] > 1) step *= type->dims[i];
+  }
+}
+
+bool kn_tensor_contiguous(const kn_tensor *t) {
+  int64_t step = 1;
+  for (int i = t->type.rank - 1; i >= 0; i--) {
+    if (t->type.dims[i] == 0) return true;
+    if (t->type.dims[i] > 1) {
+      if (t->strides[i] != step) return false;
+      step *= t->type.dims[i];
+    }
+  }
+  return true;
+}
+
+kn_storage *kn_storage_retain(kn_storage *s) {
+  atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+  return s;
+}
+
+void kn_storage_release(kn_storage *s) {
+  if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
+  if (s->release) s->release(s->release_ud, s->data, s->bytes);
+  else kn_free_aligned(s->heap, s->data, s->bytes);
+  kn_heap *heap = s->heap;
+  kn_free(heap, s, sizeof *s);
+  kn_heap_release(heap);
+}
+
+static kn_storage *storage_new(kn_heap *heap, void *data, size_t bytes) {
+  kn_storage *s = kn_calloc(heap, 1, sizeof *s);
+  if (!s) return NULL;
+  atomic_init(&s->refs, 1);
+  s->heap = kn_heap_retain(heap);
+  s->data = data;
+  s->bytes = bytes;
+  return s;
+}
+
+kn_status kn_tensor_symbolic(kn_context *ctx, const kn_type *type, void *value, kn_tensor **out) {
+  kn_tensor *t = kn_calloc(ctx->heap, 1, sizeof *t);
+  if (!t) return kn_fail_nomem(ctx, sizeof *t);
+  atomic_init(&t->refs, 1);
+  t->type = *type;
+  t->value = value;
+  t->heap = kn_heap_retain(ctx->heap);
+  kn_strides_contiguous(type, t->strides);
+  *out = t;
+  return KN_OK;
+}
+
+static kn_status checked_bytes(kn_context *ctx, const kn_type *type, size_t *bytes) {
+  if (kn_type_bytes(type, bytes)) return KN_OK;
+  char text[KN_TYPE_TEXT];
+  return kn_fail(ctx, KN_SHAPE, "a tensor %s is too large or has unknown sizes",
+                 kn_type_text(type, text, sizeof text));
+}
+
+kn_status kn_tensor_new(kn_context *ctx, const kn_type *type, kn_tensor **out) {
+  size_t bytes;
+  KN_TRY(checked_bytes(ctx, type, &bytes));
+  void *data = kn_alloc_aligned(ctx->heap, bytes);
+  if (!data) return kn_fail_nomem(ctx, bytes);
+  kn_storage *s = storage_new(ctx->heap, data, bytes);
+  if (!s) {
+    kn_free_aligned(ctx->heap, data, bytes);
+    return kn_fail_nomem(ctx, sizeof *s);
+  }
+  kn_tensor *t;
+  kn_status st = kn_tensor_symbolic(ctx, type, NULL, &t);
+  if (st != KN_OK) {
+    kn_storage_release(s);
+    return st;
+  }
+  t->storage = s;
+  *out = t;
+  return KN_OK;
+}
+
+/* Borrowed memory without a callback: nothing to do, and not ours to free. */
+static void keep_borrowed(void *ud, void *data, size_t bytes) { (void)ud, (void)data, (void)bytes; }
+
+kn_status kn_tensor_wrap(kn_context *ctx, const kn_type *type, void *data, kn_release_fn release, void *ud,
+                         kn_tensor **out) {
+  size_t bytes = 0;
+  kn_tensor *t = NULL;
+  kn_status st = checked_bytes(ctx, type, &bytes);
+  if (st == KN_OK) st = kn_tensor_symbolic(ctx, type, NULL, &t);
+  if (st == KN_OK && !(t->storage = storage_new(ctx->heap, data, bytes))) {
+    kn_tensor_release(t);
+    st = kn_fail_nomem(ctx, sizeof(kn_storage));
+  }
+  if (st != KN_OK) {
+    if (release) release(ud, data, bytes);
+    return st;
+  }
+  t->storage->release = release ? release : keep_borrowed;
+  t->storage->release_ud = ud;
+  *out = t;
+  return KN_OK;
+}
+
+kn_status kn_tensor_alias(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  kn_tensor *a;
+  KN_TRY(kn_tensor_symbolic(ctx, &t->type, t->value, &a));
+  memcpy(a->strides, t->strides, sizeof a->strides);
+  a->offset = t->offset;
+  a->storage = t->storage ? kn_storage_retain(t->storage) : NULL;
+  *out = a;
+  return KN_OK;
+}
+
+kn_tensor *kn_tensor_retain(kn_tensor *t) {
+  atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+  return t;
+}
+
+void kn_tensor_release(kn_tensor *t) {
+  if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1) return;
+  kn_grad_free(t->grad);
+  kn_storage_release(t->storage);
+  kn_heap *heap = t->heap;
+  kn_free(heap, t, sizeof *t);
+  kn_heap_release(heap);
+}

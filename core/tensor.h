@@ -1,0 +1,62 @@
+/* Storage and tensor. A storage is counted bytes on a device; a tensor is a typed, strided view of one.
+ * Counts are atomic. Arguments are borrowed, results are owned by the caller; the verbs are retain and release.
+ * A *symbolic* tensor has a type and a graph value but no storage: ops on it are recorded, not run. */
+#ifndef KN_TENSOR_H
+#define KN_TENSOR_H
+#include "core/context.h"
+#include <stdatomic.h>
+
+typedef void (*kn_release_fn)(void *ud, void *data, size_t bytes);
+
+typedef struct kn_storage {
+  atomic_int refs;
+  kn_device_id device;
+  kn_heap *heap; /* retained */
+  void *data;    /* 64-byte aligned when ours */
+  size_t bytes;
+  kn_release_fn release; /* NULL: data is ours, from heap */
+  void *release_ud;
+  atomic_uint version; /* bumped by each write through any view; catches values changed after being saved */
+} kn_storage;
+
+struct kn_grad; /* core/grad/tape.h: what autograd knows of a tensor */
+
+typedef struct kn_tensor {
+  atomic_int refs;
+  kn_type type;
+  int64_t strides[KN_MAX_RANK]; /* in elements; may be 0 (expanded) */
+  int64_t offset;               /* in elements from the start of storage */
+  kn_storage *storage;          /* NULL when symbolic */
+  void *value;                  /* graph value of a symbolic tensor; borrowed from the graph */
+  struct kn_grad *grad;         /* NULL when autograd has nothing to do with it; owned */
+  kn_heap *heap;                /* retained */
+} kn_tensor;
+
+/* Contiguous, uninitialised. Fails with NOMEM or SHAPE (too large). */
+kn_status kn_tensor_new(kn_context *ctx, const kn_type *type, kn_tensor **out);
+/* Wraps contiguous host memory; release (may be NULL) is called when the last view is gone, and at once
+ * if this call fails. */
+kn_status kn_tensor_wrap(kn_context *ctx, const kn_type *type, void *data, kn_release_fn release, void *ud,
+                         kn_tensor **out);
+/* No storage: a graph value (see kn_recorder), or what a view kernel is about to fill. */
+kn_status kn_tensor_symbolic(kn_context *ctx, const kn_type *type, void *value, kn_tensor **out);
+/* Same storage and type, no autograd link. Shares data and version counter. */
+kn_status kn_tensor_alias(kn_context *ctx, kn_tensor *t, kn_tensor **out);
+
+kn_tensor *kn_tensor_retain(kn_tensor *t);
+void kn_tensor_release(kn_tensor *t); /* NULL is fine */
+kn_storage *kn_storage_retain(kn_storage *s);
+void kn_storage_release(kn_storage *s);
+
+static inline bool kn_tensor_is_symbolic(const kn_tensor *t) { return !t->storage; }
+static inline kn_dtype kn_tensor_dtype(const kn_tensor *t) { return (kn_dtype)t->type.dtype; }
+static inline int64_t kn_tensor_numel(const kn_tensor *t) { return kn_type_numel(&t->type); }
+bool kn_tensor_contiguous(const kn_tensor *t);
+void kn_strides_contiguous(const kn_type *type, int64_t strides[KN_MAX_RANK]);
+
+/* First element. Real tensors only. */
+static inline void *kn_tensor_data(const kn_tensor *t) {
+  return (char *)t->storage->data + (size_t)t->offset * kn_dtype_size(kn_tensor_dtype(t));
+}
+
+#endif

@@ -1,0 +1,15 @@
+/* The order of the passes: one readable table in pipeline.c. A pass works on a graph that is still being
+ * built (before kn_graph_finish); after each: dump if asked (KILN_DEBUG=passes), verify in debug builds, and the
+ * guilty pass is named. */
+#ifndef KN_PIPELINE_H
+#define KN_PIPELINE_H
+#include "graph/graph.h"
+
+typedef struct kn_pass {
+  const char *name;
+  kn_status (*run)(kn_builder *b, uint32_t *changes);
+} kn_pass;
+extern const kn_pass kn_pass_dce, kn_pass_fold; /* graph/passes/NAME.c, one each */
+
+kn_status kn_pipeline_run(kn_builder *b);
+#endif

@@ -1,0 +1,7 @@
+/* Checks every invariant of graph.h, with types through the infer rules. */
+#ifndef KN_VERIFY_H
+#define KN_VERIFY_H
+#include "graph/graph.h"
+/* INTERNAL (or FORMAT for untrusted graphs, when `untrusted`) naming the node. */
+kn_status kn_graph_verify(kn_context *ctx, const kn_graph *g, bool untrusted);
+#endif
