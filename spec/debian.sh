@@ -27,6 +27,7 @@ if [ "${1:-}" = --inside ]; then
   cp -L /etc/resolv.conf "$scratch/root/etc/resolv.conf"
   mkdir "$scratch/root/root/kiln"
   tar -x -C "$scratch/root/root/kiln"
+  # shellcheck disable=SC2016 # for the shell inside
   exec chroot "$scratch/root" /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 sh -c 'cd /root/kiln && . /etc/os-release && echo "$PRETTY_NAME, $(nproc) cores" && exec "$@"' \
     sh "$@" </dev/null
