@@ -1,0 +1,87 @@
+#!/bin/sh
+# Checks of the tree as text: who includes whom, what stands where, how long, documented and formatted how.
+# Needs no build. Run from anywhere: spec/check_tree.sh
+set -u
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+# shellcheck source=spec/report.sh
+. "$here/report.sh"
+cd "$here/.." || exit 1
+
+# Everything that is ours, without build folders and dot-files.
+files() {
+  find . -name '.?*' -prune -o -path './build*' -prune -o -type f "$@" -print | sed 's|^\./||' | LC_ALL=C sort
+}
+
+# shellcheck disable=SC2046 # no file of ours has a space in its name; the first check sees to it
+{
+  check 'no file name holds a space' "$(files -name '* *')"
+
+  check 'files include what their room may include, from the top of the tree' \
+    "$(awk -f spec/includes.awk $(files \( -name '*.c' -o -name '*.h' -o -name '*.def' \)))"
+
+  # The rule file itself must be able to fail: each of these lines breaks one rule.
+  scratch=$(mktemp -d)
+  trap 'rm -rf "$scratch"' EXIT
+  mkdir -p "$scratch/core" "$scratch/graph" "$scratch/backends/ref" "$scratch/backends/onednn" \
+    "$scratch/bindings/c" "$scratch/bindings/lua" "$scratch/samples" "$scratch/lua/capture"
+  probe() { printf '#include %s\n' "$2" >"$scratch/$1"; }
+  probe core/a.c '"graph/graph.h"'
+  probe core/b.c '<lua.h>'
+  probe core/c.c '"tensor.h"'
+  probe core/d.c '"../core/tensor.h"'
+  probe graph/a.c '"backends/backend.h"'
+  probe graph/b.c '<oneapi/dnnl/dnnl.h>'
+  probe backends/ref/a.c '"backends/onednn/onednn.h"'
+  probe backends/ref/b.c '<oneapi/dnnl/dnnl.h>'
+  probe backends/onednn/a.c '<lauxlib.h>'
+  probe bindings/c/a.c '"lua/capture/capture.h"'
+  probe bindings/c/b.c '"backends/ref/ref.h"'
+  probe bindings/lua/a.c '"core/kernels/reduce.h"'
+  probe lua/capture/a.c '"bindings/c/kiln.h"'
+  probe samples/a.c '"core/tensor.h"'
+  probe samples/b.c '<lua.h>'
+  missed=$(cd "$scratch" && find . -name '*.c' | sed 's|^\./||' | while read -r file; do
+    [ "$(awk -f "$here/includes.awk" "$file")" ] || echo "$file: $(cat "$file")"
+  done)
+  check 'the include rules see every kind of wrong include' "$missed"
+
+  check 'only the known names stand at the top' "$(for name in *; do
+    case $name in
+      README.md | LICENSE | CHANGELOG.md | meson.build | meson_options.txt | dev | build | build-*) ;;
+      core | graph | backends | lua | bindings | spec | samples) [ -d "$name" ] || echo "$name" ;;
+      *) echo "$name" ;;
+    esac
+  done)"
+
+  check 'no source file is longer than 800 lines' \
+    "$(wc -l $(files \( -name '*.c' -o -name '*.h' -o -name '*.def' -o -name '*.lua' -o -name '*.sh' \)) |
+      awk '$2 != "total" && $1 > 800 { print $2 ": " $1 " lines" }')"
+
+  check 'every folder that holds files has a README.md' "$(files | awk '
+    { dir = $0; if (!sub(/\/[^\/]*$/, "", dir)) dir = "."; held[dir]; if ($0 ~ /(^|\/)README\.md$/) has[dir] }
+    END { for (dir in held) if (!(dir in has)) print dir }' | LC_ALL=C sort)"
+
+  check 'every C and Lua file opens with a comment that says what it is' \
+    "$(for file in $(files \( -name '*.c' -o -name '*.h' -o -name '*.def' -o -name '*.lua' \)); do
+      first=$(head -n 1 "$file")
+      case $first in
+        '/*'* | '//'* | '--'*) ;;
+        '#!'*) sed -n 2p "$file" | grep -q '^--' || echo "$file" ;;
+        *) echo "$file" ;;
+      esac
+    done)"
+
+  check 'every op has one row in the op table' \
+    "$(sed -n 's/^ *\(OP\|COMPOSITE\)(\([a-z0-9_]*\),.*/\2/p' core/ops.def | sort | uniq -d)"
+
+  # Other versions of clang-format wrap differently, so only the one we use may judge.
+  if command -v clang-format >/dev/null && clang-format --version | grep -q 'version 14\.'; then
+    check 'clang-format has nothing to change' \
+      "$(for file in $(files \( -name '*.c' -o -name '*.h' \)); do
+        clang-format --dry-run -Werror "$file" >/dev/null 2>&1 || echo "$file"
+      done)"
+  else
+    skip 'clang-format has nothing to change' 'clang-format 14 is not on this machine'
+  fi
+}
+report
