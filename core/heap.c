@@ -63,13 +63,35 @@ static int reserve(kn_heap *h, size_t more) {
   return 1;
 }
 
+#ifdef KN_HOSTILE
+/* For tests: fresh bytes are 0xA5, freed ones 0x5A, and every resize moves the block, so that code which
+ * counts on zeros, on freed memory or on a block staying where it was is found out. */
+static void *resize(kn_heap *h, void *p, size_t osize, size_t nsize) {
+  unsigned char *q = h->fn(h->ud, NULL, 0, nsize);
+  if (!q) return NULL;
+  size_t kept = osize < nsize ? osize : nsize;
+  if (kept) memcpy(q, p, kept);
+  memset(q + kept, 0xA5, nsize - kept);
+  if (p) {
+    memset(p, 0x5A, osize);
+    h->fn(h->ud, p, osize, 0);
+  }
+  return q;
+}
+
+static void spoil(void *p, size_t size) { memset(p, 0x5A, size); }
+#else
+static void *resize(kn_heap *h, void *p, size_t osize, size_t nsize) { return h->fn(h->ud, p, osize, nsize); }
+static void spoil(void *p, size_t size) { (void)p, (void)size; }
+#endif
+
 void *kn_realloc(kn_heap *h, void *p, size_t osize, size_t nsize) {
   if (!p) osize = 0;
   else if (osize == 0) osize = 1;
   if (nsize == 0) nsize = 1;
   atomic_fetch_add_explicit(&h->calls, 1, memory_order_relaxed);
   if (nsize > osize && !reserve(h, nsize - osize)) return NULL;
-  void *q = h->fn(h->ud, p, osize, nsize);
+  void *q = resize(h, p, osize, nsize);
   if (!q) {
     if (nsize > osize) atomic_fetch_sub_explicit(&h->bytes, nsize - osize, memory_order_relaxed);
     return NULL;
@@ -91,6 +113,7 @@ void *kn_calloc(kn_heap *h, size_t count, size_t size) {
 void kn_free(kn_heap *h, void *p, size_t size) {
   if (!p) return;
   if (size == 0) size = 1;
+  spoil(p, size);
   h->fn(h->ud, p, size, 0);
   atomic_fetch_sub_explicit(&h->bytes, size, memory_order_relaxed);
   atomic_fetch_sub_explicit(&h->blocks, 1, memory_order_relaxed);
