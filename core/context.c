@@ -82,14 +82,18 @@ kn_status kn_fail(kn_context *ctx, kn_status s, const char *fmt, ...) {
 }
 
 void kn_error_prefix(kn_context *ctx, const char *fmt, ...) {
-  char text[KN_ERROR_SIZE];
+  char old[KN_ERROR_SIZE];
+  memcpy(old, ctx->error, sizeof old);
   va_list ap;
   va_start(ap, fmt);
-  vsnprintf(text, sizeof text, fmt, ap);
+  vsnprintf(ctx->error, sizeof ctx->error - 3, fmt, ap);
   va_end(ap);
-  size_t at = strlen(text);
-  snprintf(text + at, sizeof text - at, ": %s", ctx->error);
-  memcpy(ctx->error, text, sizeof text);
+  size_t at = strlen(ctx->error), rest = strlen(old);
+  memcpy(ctx->error + at, ": ", 2);
+  at += 2;
+  if (rest > sizeof ctx->error - 1 - at) rest = sizeof ctx->error - 1 - at; /* cut what does not fit */
+  memcpy(ctx->error + at, old, rest);
+  ctx->error[at + rest] = 0;
 }
 
 kn_status kn_fail_nomem(kn_context *ctx, size_t bytes) {

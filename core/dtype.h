@@ -37,6 +37,12 @@ static inline bool kn_dtype_is_float(kn_dtype d) { return kn_dtypes[d].category 
 
 /* False when the name is unknown; *out untouched then. */
 bool kn_dtype_parse(const char *name, kn_dtype *out);
+/* Truncates toward zero; values out of range give the nearest int64, nan gives 0. What `cast` does. */
+static inline int64_t kn_f64_to_i64(double x) {
+  if (x >= 0x1p63) return INT64_MAX;
+  if (x < -0x1p63) return INT64_MIN;
+  return x == x ? (int64_t)x : 0;
+}
 /* PyTorch's promotion of two tensor dtypes (both dimensioned). */
 kn_dtype kn_dtype_promote(kn_dtype a, kn_dtype b);
 

@@ -14,5 +14,19 @@ static inline bool kn_dim_may_equal(int64_t a, int64_t b) { return !kn_dim_known
 /* (d + add) / div + more, unknown when d is. Floor division, div > 0. */
 int64_t kn_dim_window(int64_t d, int64_t add, int64_t div, int64_t more);
 int64_t kn_ints_at(const kn_ints *v, int i); /* one value stands for all places */
+/* PyTorch's result type: a 0-d tensor widens only a lower category. */
+kn_dtype kn_promote_types(const kn_type *a, const kn_type *b);
+/* Broadcast shape of n inputs from `first` on into out[0] (rank and dims only). */
+kn_status kn_infer_broadcast(const kn_infer *q, int first);
+/* Fails unless `from` can be expanded to `to`: each size right-aligned is 1 or the same. */
+kn_status kn_infer_expands(const kn_infer *q, const kn_type *from, const kn_type *to);
+/* Inputs [first, last] have one dtype: "index_add: x and src have different dtypes". */
+kn_status kn_infer_same_dtype(const kn_infer *q, int a, int b);
+kn_status kn_infer_floating(const kn_infer *q, int a); /* input a is floating */
+kn_status kn_infer_index(const kn_infer *q, int a);    /* input a is int64 */
+/* slice: the range [*start, *start + *length) that attributes mean on a size; *length is unknown when it must
+ * be. *start is only set when the length is known. */
+kn_status kn_slice_range(const kn_infer *q, int64_t size, const kn_attrs_slice *a, int64_t *start,
+                         int64_t *length);
 
 #endif

@@ -23,9 +23,10 @@ enum {
 };
 enum { KN_VARIADIC = 255, KN_MAX_INPUTS = 64, KN_MAX_OUTPUTS = 4 };
 
-/* A kernel computes an op on real tensors. For class VIEW, out[i] comes without storage and the kernel sets
- * storage (retained), offset and strides; otherwise out[i] is contiguous and filled. WRITES kernels get out[0]
- * as an alias of in[0]. Optional providers may answer KN_DECLINED before touching anything. */
+/* A kernel computes an op on real tensors. For class VIEW, out[i] comes without storage and the kernel makes it a
+ * view (kn_tensor_set_view); for DYNAMIC rows it comes without storage and with unknown sizes, and the kernel gives
+ * both (kn_tensor_allocate) once it has counted; otherwise out[i] is contiguous and to be filled. WRITES kernels
+ * get out[0] as an alias of in[0]. Optional providers may answer KN_DECLINED before touching anything. */
 typedef kn_status (*kn_kernel_fn)(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
                                   kn_tensor *const *out);
 

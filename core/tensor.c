@@ -4,10 +4,11 @@
 #include <string.h>
 
 void kn_strides_contiguous(const kn_type *type, int64_t strides[KN_MAX_RANK]) {
+  memset(strides, 0, KN_MAX_RANK * sizeof *strides);
   int64_t step = 1;
   for (int i = type->rank - 1; i >= 0; i--) {
-    strides[i] = step;
-    if (type->dims[i] > 1) step *= type->dims[i];
+    strides[i] = step; /* wraps for types too large to exist, which have no storage */
+    if (type->dims[i] > 1) step = (int64_t)((uint64_t)step * (uint64_t)type->dims[i]);
   }
 }
 
@@ -17,7 +18,7 @@ bool kn_tensor_contiguous(const kn_tensor *t) {
     if (t->type.dims[i] == 0) return true;
     if (t->type.dims[i] > 1) {
       if (t->strides[i] != step) return false;
-      step *= t->type.dims[i];
+      step = (int64_t)((uint64_t)step * (uint64_t)t->type.dims[i]);
     }
   }
   return true;
@@ -66,7 +67,7 @@ static kn_status checked_bytes(kn_context *ctx, const kn_type *type, size_t *byt
                  kn_type_text(type, text, sizeof text));
 }
 
-kn_status kn_tensor_new(kn_context *ctx, const kn_type *type, kn_tensor **out) {
+kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type) {
   size_t bytes;
   KN_TRY(checked_bytes(ctx, type, &bytes));
   void *data = kn_alloc_aligned(ctx->heap, bytes);
@@ -76,15 +77,30 @@ kn_status kn_tensor_new(kn_context *ctx, const kn_type *type, kn_tensor **out) {
     kn_free_aligned(ctx->heap, data, bytes);
     return kn_fail_nomem(ctx, sizeof *s);
   }
-  kn_tensor *t;
-  kn_status st = kn_tensor_symbolic(ctx, type, NULL, &t);
-  if (st != KN_OK) {
-    kn_storage_release(s);
-    return st;
-  }
+  s->device = (kn_device_id)type->device;
+  kn_storage_release(t->storage);
   t->storage = s;
-  *out = t;
+  t->type = *type;
+  t->offset = 0;
+  kn_strides_contiguous(type, t->strides);
   return KN_OK;
+}
+
+kn_status kn_tensor_new(kn_context *ctx, const kn_type *type, kn_tensor **out) {
+  kn_tensor *t;
+  KN_TRY(kn_tensor_symbolic(ctx, type, NULL, &t));
+  kn_status st = kn_tensor_allocate(ctx, t, type);
+  if (st == KN_OK) *out = t;
+  else kn_tensor_release(t);
+  return st;
+}
+
+void kn_tensor_set_view(kn_tensor *t, const kn_tensor *base, int64_t offset, const int64_t strides[KN_MAX_RANK]) {
+  kn_storage *s = kn_storage_retain(base->storage);
+  kn_storage_release(t->storage);
+  t->storage = s;
+  t->offset = offset;
+  memcpy(t->strides, strides, sizeof t->strides);
 }
 
 /* Borrowed memory without a callback: nothing to do, and not ours to free. */

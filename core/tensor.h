@@ -17,6 +17,7 @@ typedef struct kn_storage {
   kn_release_fn release; /* NULL: data is ours, from heap */
   void *release_ud;
   atomic_uint version; /* bumped by each write through any view; catches values changed after being saved */
+  atomic_bool viewed;  /* some view op gave a second tensor on it; a write may then change both */
 } kn_storage;
 
 struct kn_grad; /* core/grad/tape.h: what autograd knows of a tensor */
@@ -40,6 +41,10 @@ kn_status kn_tensor_wrap(kn_context *ctx, const kn_type *type, void *data, kn_re
                          kn_tensor **out);
 /* No storage: a graph value (see kn_recorder), or what a view kernel is about to fill. */
 kn_status kn_tensor_symbolic(kn_context *ctx, const kn_type *type, void *value, kn_tensor **out);
+/* For kernels that get an out tensor without storage (core/op.h): give it its final type and fresh storage,
+ * or make it a view of `base`. `offset` is from the start of the storage. */
+kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type);
+void kn_tensor_set_view(kn_tensor *t, const kn_tensor *base, int64_t offset, const int64_t strides[KN_MAX_RANK]);
 /* Same storage and type, no autograd link. Shares data and version counter. */
 kn_status kn_tensor_alias(kn_context *ctx, kn_tensor *t, kn_tensor **out);
 

@@ -1,0 +1,252 @@
+/* The choke point: see core/dispatch.h. Checks arity and devices, infers the result, then records or runs,
+ * then tapes. What an op means is in its rule (infer*.c) and its kernel, not here. */
+#include "core/dispatch.h"
+#include "core/device.h"
+#include "core/grad/tape.h"
+#include <stdio.h>
+
+/* ---- checks ---- */
+
+static kn_status check_arity(kn_context *ctx, const kn_op_info *row, const void *attrs, int n) {
+  int max = row->max_in == KN_VARIADIC ? KN_MAX_INPUTS : row->max_in;
+  if (!attrs && row->attrs != KN_ATTRS_none)
+    return kn_fail(ctx, KN_ARG, "%s: attributes are missing", row->name);
+  if (n >= row->min_in && n <= max) return KN_OK;
+  if (row->min_in == max)
+    return kn_fail(ctx, KN_ARG, "%s: takes %d tensor%s, got %d", row->name, max, max == 1 ? "" : "s", n);
+  return kn_fail(ctx, KN_ARG, "%s: takes %d to %d tensors, got %d", row->name, row->min_in, max, n);
+}
+
+static kn_status check_devices(kn_context *ctx, const kn_op_info *row, const kn_type *in, int n) {
+  for (int i = 1; i < n; i++)
+    if (in[i].device != in[0].device)
+      return kn_fail(ctx, KN_ARG, "%s: tensors are on different devices, %s and %s", row->name,
+                     kn_device_name((kn_device_id)in[0].device), kn_device_name((kn_device_id)in[i].device));
+  return KN_OK;
+}
+
+/* Two elements at one address would make the result depend on the order of writing. `name` is the op as the user
+ * wrote it. */
+static kn_status check_write(kn_context *ctx, const char *name, const kn_tensor *t) {
+  for (int i = 0; i < t->type.rank; i++)
+    if (t->storage && t->type.dims[i] > 1 && t->strides[i] == 0)
+      return kn_fail(ctx, KN_ARG, "%s: cannot write to an expanded tensor (dim %d repeats one element); clone it first",
+                     name, i + 1);
+  return KN_OK;
+}
+
+static void note_placeholder(void *ud, int64_t *v) { *(bool *)ud |= kn_is_dyn(*v); }
+
+static bool has_placeholder(const kn_op_info *row, const void *attrs) {
+  bool found = false;
+  if (row->attrs != KN_ATTRS_none) /* the callback only reads */
+    kn_attrs_each_int(row->attrs, (void *)(uintptr_t)attrs, note_placeholder, &found);
+  return found;
+}
+
+kn_status kn_infer_types(kn_context *ctx, kn_op op, const void *attrs, const kn_type *in, int n, kn_type *out) {
+  const kn_op_info *row = &kn_ops[op];
+  KN_TRY(check_arity(ctx, row, attrs, n));
+  KN_TRY(check_devices(ctx, row, in, n));
+  if (!row->infer) return kn_fail(ctx, KN_UNSUPPORTED, "%s: a composite has no type rule of its own", row->name);
+  kn_type made[KN_MAX_OUTPUTS] = {{0}};
+  KN_TRY(row->infer(&(kn_infer){.ctx = ctx, .op = op, .attrs = attrs, .in = in, .n = n, .out = made}));
+  for (int i = 0; i < row->outs; i++)
+    if (kn_type_numel(&made[i]) == -2) {
+      char text[KN_TYPE_TEXT];
+      return kn_fail(ctx, KN_SHAPE, "%s: the result %s is too large", row->name,
+                     kn_type_text(&made[i], text, sizeof text));
+    }
+  for (int i = 0; i < row->outs; i++) {
+    out[i] = made[i];
+    out[i].device = n ? in[0].device : KN_CPU;
+  }
+  return KN_OK;
+}
+
+/* ---- the three ways to apply ---- */
+
+static void release_all(kn_tensor **t, int n) {
+  for (int i = 0; i < n; i++) kn_tensor_release(t[i]);
+}
+
+static kn_status run_kernel(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
+                            const kn_type *types, kn_tensor **out) {
+  const kn_op_info *row = &kn_ops[op];
+  bool bare = row->op_class == KN_CLASS_VIEW || (row->flags & KN_FLAG_DYNAMIC); /* the kernel gives storage */
+  for (int i = 0; i < row->outs; i++) {
+    kn_status st = KN_OK;
+    if (row->flags & KN_FLAG_WRITES) out[i] = kn_tensor_retain(in[0]);
+    else st = bare ? kn_tensor_symbolic(ctx, &types[i], NULL, &out[i]) : kn_tensor_new(ctx, &types[i], &out[i]);
+    if (st != KN_OK) {
+      kn_error_prefix(ctx, "%s", row->name);
+      release_all(out, i);
+      return st;
+    }
+  }
+  kn_status st = kn_device_run(ctx, op, attrs, in, n, out, NULL);
+  if (st != KN_OK) release_all(out, row->outs);
+  else if (row->flags & KN_FLAG_WRITES) atomic_fetch_add(&in[0]->storage->version, 1u);
+  else if (row->op_class == KN_CLASS_VIEW && out[0]->storage == in[0]->storage) in[0]->storage->viewed = true;
+  return st;
+}
+
+static kn_status apply_composite(kn_context *ctx, const kn_op_info *row, const void *attrs, kn_tensor *const *in,
+                                 int n, kn_tensor **out) {
+  kn_tensor *made[KN_MAX_OUTPUTS];
+  kn_status st = row->composite(ctx, attrs, in, n, made);
+  if (st != KN_OK) {
+    kn_error_prefix(ctx, "%s", row->name);
+    return st;
+  }
+  for (int i = 0; i < row->outs; i++) out[i] = made[i];
+  return KN_OK;
+}
+
+kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n, kn_tensor **out) {
+  const kn_op_info *row = &kn_ops[op];
+  KN_TRY(check_arity(ctx, row, attrs, n));
+  if (row->composite) return apply_composite(ctx, row, attrs, in, n, out);
+
+  kn_type in_types[KN_MAX_INPUTS], types[KN_MAX_OUTPUTS];
+  bool symbolic = has_placeholder(row, attrs), wants_grad = false;
+  for (int i = 0; i < n; i++) {
+    in_types[i] = in[i]->type;
+    symbolic |= kn_tensor_is_symbolic(in[i]);
+    wants_grad |= kn_requires_grad(in[i]);
+  }
+  KN_TRY(kn_infer_types(ctx, op, attrs, in_types, n, types));
+  if (row->flags & KN_FLAG_WRITES) {
+    KN_TRY(check_write(ctx, row->name, in[0]));
+    KN_TRY(kn_tape_check_write(ctx, op, in, n));
+  }
+
+  kn_tensor *made[KN_MAX_OUTPUTS] = {NULL};
+  kn_recorder *rec = ctx->recorder;
+  if (rec && (symbolic || rec->all)) KN_TRY(rec->apply(rec, ctx, op, attrs, in, n, types, made));
+  else if (symbolic)
+    return kn_fail(ctx, KN_STATE, "%s: a symbolic tensor has no data, and no graph is being recorded", row->name);
+  else KN_TRY(run_kernel(ctx, op, attrs, in, n, types, made));
+  ctx->op_count++;
+
+  if (ctx->grad_enabled && wants_grad && row->vjp) {
+    kn_status st = kn_tape_record(ctx, op, attrs, in, n, made);
+    if (st != KN_OK) {
+      release_all(made, row->outs);
+      return st;
+    }
+  }
+  for (int i = 0; i < row->outs; i++) out[i] = made[i];
+  return KN_OK;
+}
+
+/* ---- in place: compute, then overwrite ---- */
+
+static kn_status check_inplace(kn_context *ctx, const char *name, const kn_type *r, const kn_type *t) {
+  char rt[KN_TYPE_TEXT], tt[KN_TYPE_TEXT];
+  bool fits = r->rank == t->rank;
+  for (int i = 0; fits && i < r->rank; i++)
+    fits = !kn_dim_known(r->dims[i]) || !kn_dim_known(t->dims[i]) || r->dims[i] == t->dims[i];
+  if (!fits)
+    return kn_fail(ctx, KN_SHAPE, "%s: the result %s does not have the shape of the tensor to overwrite, %s", name,
+                   kn_type_text(r, rt, sizeof rt), kn_type_text(t, tt, sizeof tt));
+  if (kn_dtypes[r->dtype].category > kn_dtypes[t->dtype].category)
+    return kn_fail(ctx, KN_DTYPE, "%s: the result is %s, which cannot be kept in a %s tensor", name,
+                   kn_dtype_name((kn_dtype)r->dtype), kn_dtype_name((kn_dtype)t->dtype));
+  return KN_OK;
+}
+
+kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
+                           kn_tensor **out) {
+  const kn_op_info *row = &kn_ops[op];
+  char name[64];
+  snprintf(name, sizeof name, "%s_", row->name);
+  KN_TRY(check_arity(ctx, row, attrs, n));
+  if (n == 0 || row->outs != 1 || row->op_class == KN_CLASS_VIEW || (row->flags & KN_FLAG_WRITES))
+    return kn_fail(ctx, KN_UNSUPPORTED, "%s: there is no in-place form of this op", row->name);
+  KN_TRY(check_write(ctx, name, in[0]));
+  KN_TRY(kn_tape_check_write(ctx, op, in, n));
+  if (row->infer && n <= KN_MAX_INPUTS) { /* find out before computing */
+    kn_type in_types[KN_MAX_INPUTS], types[KN_MAX_OUTPUTS];
+    for (int i = 0; i < n; i++) in_types[i] = in[i]->type;
+    KN_TRY(kn_infer_types(ctx, op, attrs, in_types, n, types));
+    KN_TRY(check_inplace(ctx, name, &types[0], &in[0]->type));
+  }
+  kn_tensor *result;
+  KN_TRY(kn_apply(ctx, op, attrs, in, n, &result));
+  kn_status st = check_inplace(ctx, name, &result->type, &in[0]->type);
+  if (st == KN_OK) st = kn_apply(ctx, KN_OP_copy_, NULL, (kn_tensor *[]){in[0], result}, 2, out);
+  kn_tensor_release(result);
+  return st;
+}
+
+/* ---- numbers in and out ---- */
+
+static bool concerns(const kn_context *ctx, const kn_tensor *t) {
+  return ctx->recorder && (kn_tensor_is_symbolic(t) || ctx->recorder->all);
+}
+
+kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out) {
+  int64_t count = kn_tensor_numel(t);
+  if (count != 1 && count != KN_DIM_UNKNOWN) {
+    char text[KN_TYPE_TEXT];
+    return kn_fail(ctx, KN_SHAPE, "item: a tensor of one element is needed (got %s)",
+                   kn_type_text(&t->type, text, sizeof text));
+  }
+  if (concerns(ctx, t)) return ctx->recorder->item(ctx->recorder, ctx, t, out);
+  if (kn_tensor_is_symbolic(t))
+    return kn_fail(ctx, KN_STATE, "item: a symbolic tensor has no data, and no graph is being recorded");
+  const void *at = kn_tensor_data(t);
+  switch (kn_tensor_dtype(t)) {
+  case KN_BOOL: *out = (kn_scalar){KN_SCALAR_BOOL, {.b = *(const uint8_t *)at != 0}}; break;
+  case KN_I64: *out = (kn_scalar){KN_SCALAR_INT, {.i = *(const int64_t *)at}}; break;
+  case KN_F32: *out = (kn_scalar){KN_SCALAR_FLOAT, {.f = (double)*(const float *)at}}; break;
+  case KN_F64: *out = (kn_scalar){KN_SCALAR_FLOAT, {.f = *(const double *)at}}; break;
+  case KN_DTYPE_COUNT: return kn_fail(ctx, KN_INTERNAL, "item: unknown dtype");
+  }
+  return KN_OK;
+}
+
+kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out) {
+  if (dim < 0 || dim >= t->type.rank) {
+    char text[KN_TYPE_TEXT];
+    return kn_fail(ctx, KN_ARG, "size: dim %d does not exist (got %s)", dim + 1,
+                   kn_type_text(&t->type, text, sizeof text));
+  }
+  if (kn_dim_known(t->type.dims[dim])) {
+    *out = (kn_scalar){KN_SCALAR_INT, {.i = t->type.dims[dim]}};
+    return KN_OK;
+  }
+  if (!ctx->recorder)
+    return kn_fail(ctx, KN_STATE, "size: a symbolic tensor has no sizes yet, and no graph is being recorded");
+  return ctx->recorder->size(ctx->recorder, ctx, t, dim, out);
+}
+
+kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out) {
+  if (s->kind == KN_SCALAR_SYMBOL) {
+    if (!ctx->recorder) return kn_fail(ctx, KN_STATE, "a symbolic number was used while no graph is being recorded");
+    return ctx->recorder->to_tensor(ctx->recorder, ctx, s, dtype, out);
+  }
+  kn_type type = {.dtype = (uint8_t)dtype, .device = KN_CPU};
+  kn_tensor *t;
+  KN_TRY(kn_tensor_new(ctx, &type, &t));
+  bool whole = s->kind != KN_SCALAR_FLOAT;
+  int64_t i = s->kind == KN_SCALAR_BOOL ? s->as.b : whole ? s->as.i : kn_f64_to_i64(s->as.f);
+  double f = whole ? (double)i : s->as.f;
+  void *at = kn_tensor_data(t);
+  switch (dtype) {
+  case KN_BOOL: *(uint8_t *)at = whole ? i != 0 : f != 0; break;
+  case KN_I64: *(int64_t *)at = i; break;
+  case KN_F32: *(float *)at = (float)f; break;
+  case KN_F64: *(double *)at = f; break;
+  case KN_DTYPE_COUNT: break;
+  }
+  *out = t;
+  return KN_OK;
+}
+
+kn_dtype kn_scalar_dtype(kn_scalar_kind kind, kn_dtype beside) {
+  kn_category c = kind == KN_SCALAR_BOOL ? KN_CAT_BOOL : kind == KN_SCALAR_INT ? KN_CAT_INT : KN_CAT_FLOAT;
+  if (kn_dtypes[beside].category >= c) return beside;
+  return c == KN_CAT_INT ? KN_I64 : KN_F32;
+}

@@ -1,0 +1,90 @@
+/* Type rules of tensors made from nothing, random ones included. */
+#include "core/infer.h"
+
+static kn_status check_dtype(const kn_infer *q, kn_dtype d) {
+  return (unsigned)d < KN_DTYPE_COUNT ? KN_OK : kn_infer_fail(q, KN_ARG, "unknown dtype %d", (int)d);
+}
+
+/* A size that may be a placeholder: *out is unknown then. */
+static kn_status one_size(const kn_infer *q, int64_t v, int64_t *out) {
+  if (!kn_is_dyn(v) && v < 0) return kn_infer_fail(q, KN_ARG, "size %lld is negative", (long long)v);
+  *out = kn_is_dyn(v) ? KN_DIM_UNKNOWN : v;
+  return KN_OK;
+}
+
+static kn_status sized(const kn_infer *q, const kn_ints *sizes, kn_dtype dtype) {
+  KN_TRY(check_dtype(q, dtype));
+  q->out[0] = (kn_type){.dtype = (uint8_t)dtype, .rank = (uint8_t)sizes->n};
+  for (int i = 0; i < sizes->n; i++) KN_TRY(one_size(q, sizes->v[i], &q->out[0].dims[i]));
+  return KN_OK;
+}
+
+kn_status kn_infer_fill(const kn_infer *q) {
+  const kn_attrs_fill *a = q->attrs;
+  return sized(q, &a->sizes, a->dtype);
+}
+
+kn_status kn_infer_random(const kn_infer *q) {
+  const kn_attrs_create *a = q->attrs;
+  KN_TRY(check_dtype(q, a->dtype));
+  if (!kn_dtype_is_float(a->dtype))
+    return kn_infer_fail(q, KN_DTYPE, "a floating dtype is needed, not %s", kn_dtype_name(a->dtype));
+  return sized(q, &a->sizes, a->dtype);
+}
+
+kn_status kn_infer_randint(const kn_infer *q) {
+  const kn_attrs_randint *a = q->attrs;
+  if (!kn_is_dyn(a->low) && !kn_is_dyn(a->high) && a->low >= a->high)
+    return kn_infer_fail(q, KN_ARG, "there is no whole number in [%lld, %lld)", (long long)a->low,
+                         (long long)a->high);
+  return sized(q, &a->sizes, a->dtype);
+}
+
+kn_status kn_infer_randperm(const kn_infer *q) {
+  const kn_attrs_randperm *a = q->attrs;
+  q->out[0] = (kn_type){.dtype = KN_I64, .rank = 1};
+  return one_size(q, a->n, &q->out[0].dims[0]);
+}
+
+/* bernoulli */
+kn_status kn_infer_random_like(const kn_infer *q) {
+  KN_TRY(kn_infer_floating(q, 0));
+  q->out[0] = q->in[0];
+  return KN_OK;
+}
+
+kn_status kn_infer_arange(const kn_infer *q) {
+  const kn_attrs_range *a = q->attrs;
+  KN_TRY(check_dtype(q, a->dtype));
+  if (a->dtype == KN_BOOL) return kn_infer_fail(q, KN_DTYPE, "not defined for bool");
+  if (!isfinite(a->start) || !isfinite(a->end) || !isfinite(a->step))
+    return kn_infer_fail(q, KN_ARG, "start, end and step must be finite");
+  if (a->step == 0) return kn_infer_fail(q, KN_ARG, "the step must not be 0");
+  double count = ceil((a->end - a->start) / a->step);
+  if (count < 0) return kn_infer_fail(q, KN_ARG, "a step of %g does not lead from %g to %g", a->step, a->start, a->end);
+  if (count >= 0x1p62) return kn_infer_fail(q, KN_SHAPE, "too many elements");
+  q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 1, .dims = {(int64_t)count}};
+  return KN_OK;
+}
+
+kn_status kn_infer_linspace(const kn_infer *q) {
+  const kn_attrs_linspace *a = q->attrs;
+  KN_TRY(check_dtype(q, a->dtype));
+  if (a->dtype == KN_BOOL) return kn_infer_fail(q, KN_DTYPE, "not defined for bool");
+  q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 1};
+  return one_size(q, a->steps, &q->out[0].dims[0]);
+}
+
+kn_status kn_infer_eye(const kn_infer *q) {
+  const kn_attrs_eye *a = q->attrs;
+  KN_TRY(check_dtype(q, a->dtype));
+  q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 2};
+  KN_TRY(one_size(q, a->n, &q->out[0].dims[0]));
+  return one_size(q, a->m == KN_NONE ? a->n : a->m, &q->out[0].dims[1]);
+}
+
+/* full_like */
+kn_status kn_infer_like_first(const kn_infer *q) {
+  q->out[0] = q->in[0];
+  return KN_OK;
+}

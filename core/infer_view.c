@@ -1,0 +1,238 @@
+/* Type rules of views and of their gradients: shapes only, the dtype is the first input's. */
+#include "core/infer.h"
+#include <string.h>
+
+static void set_dims(const kn_infer *q, int rank, const int64_t *dims) {
+  q->out[0] = (kn_type){.dtype = q->in[0].dtype, .rank = (uint8_t)rank};
+  if (rank) memcpy(q->out[0].dims, dims, (size_t)rank * sizeof *dims);
+}
+
+/* A size in an attribute: a placeholder is any size. */
+static int64_t given_size(int64_t v) { return kn_is_dyn(v) ? KN_DIM_UNKNOWN : v; }
+
+static kn_status too_many_dims(const kn_infer *q) {
+  return kn_infer_fail(q, KN_SHAPE, "the result would have more than %d dims", KN_MAX_RANK);
+}
+
+/* ---- reshape ---- */
+
+/* The -1 of reshape when sizes are unknown: with one unknown size in the input, whose other sizes multiply to
+ * what the target names, it is that very size (so [N,1,8,8] to [-1,64] keeps N). */
+static int64_t leftover(const kn_type *x, int64_t named) {
+  int64_t unknown = 0, known = 1, left = KN_DIM_UNKNOWN;
+  for (int d = 0; d < x->rank; d++) {
+    if (!kn_dim_known(x->dims[d])) unknown++, left = x->dims[d];
+    else if (__builtin_mul_overflow(known, x->dims[d], &known)) return KN_DIM_UNKNOWN;
+  }
+  return unknown == 1 && known == named && named > 0 ? left : KN_DIM_UNKNOWN;
+}
+
+kn_status kn_infer_reshape(const kn_infer *q) {
+  const kn_attrs_sizes *a = q->attrs;
+  int64_t count = kn_type_numel(&q->in[0]), named = 1, dims[KN_MAX_RANK];
+  int open = -1;
+  bool unknown = false;
+  for (int i = 0; i < a->sizes.n; i++) {
+    int64_t v = a->sizes.v[i];
+    dims[i] = given_size(v);
+    if (kn_is_dyn(v)) {
+      unknown = true;
+    } else if (v == -1) {
+      if (open >= 0) return kn_infer_fail(q, KN_ARG, "only one size may be -1");
+      open = i;
+    } else if (v < 0) {
+      return kn_infer_fail(q, KN_ARG, "size %lld is negative", (long long)v);
+    } else if (__builtin_mul_overflow(named, v, &named)) {
+      return kn_infer_fail(q, KN_SHAPE, "the sizes are too large");
+    }
+  }
+  if (open >= 0 && !unknown) {
+    if (named == 0) return kn_infer_fail(q, KN_SHAPE, "-1 can be anything beside a size of 0");
+    if (count == KN_DIM_UNKNOWN) dims[open] = leftover(&q->in[0], named);
+    else if (count % named)
+      return kn_infer_fail(q, KN_SHAPE, "%lld elements do not divide into rows of %lld", (long long)count,
+                           (long long)named);
+    else dims[open] = count / named;
+  } else if (!unknown && count != KN_DIM_UNKNOWN && count != named) {
+    return kn_infer_fail(q, KN_SHAPE, "%lld elements do not fit a shape of %lld", (long long)count, (long long)named);
+  }
+  set_dims(q, a->sizes.n, dims);
+  return KN_OK;
+}
+
+kn_status kn_infer_reshape_as(const kn_infer *q) {
+  int64_t x = kn_type_numel(&q->in[0]), b = kn_type_numel(&q->in[1]);
+  if (!kn_dim_may_equal(x, b))
+    return kn_infer_fail(q, KN_SHAPE, "%lld elements do not fit a shape of %lld", (long long)x, (long long)b);
+  set_dims(q, q->in[1].rank, q->in[1].dims);
+  return KN_OK;
+}
+
+/* ---- expand ---- */
+
+kn_status kn_infer_expand(const kn_infer *q) {
+  const kn_attrs_sizes *a = q->attrs;
+  const kn_type *x = &q->in[0];
+  int64_t dims[KN_MAX_RANK];
+  int more = a->sizes.n - x->rank;
+  if (more < 0) return kn_infer_fail(q, KN_SHAPE, "%d sizes are too few for %d dims", (int)a->sizes.n, x->rank);
+  for (int i = 0; i < a->sizes.n; i++) {
+    int64_t v = a->sizes.v[i], d = i < more ? 1 : x->dims[i - more];
+    if (v == -1 && i < more) return kn_infer_fail(q, KN_ARG, "-1 has no size to keep in the new dim %d", i + 1);
+    if (v < -1 && !kn_is_dyn(v)) return kn_infer_fail(q, KN_ARG, "size %lld is negative", (long long)v);
+    dims[i] = v == -1 ? d : given_size(v);
+    if (d == 1 || v == -1) continue;
+    if (!kn_dim_may_equal(d, dims[i]))
+      return kn_infer_fail(q, KN_SHAPE, "dim %d of size %lld cannot become %lld", i + 1, (long long)d,
+                           (long long)dims[i]);
+    if (!kn_dim_known(dims[i])) dims[i] = d;
+  }
+  set_dims(q, a->sizes.n, dims);
+  return KN_OK;
+}
+
+kn_status kn_infer_expand_as(const kn_infer *q) {
+  KN_TRY(kn_infer_expands(q, &q->in[0], &q->in[1]));
+  set_dims(q, q->in[1].rank, q->in[1].dims);
+  return KN_OK;
+}
+
+/* ---- order of dims ---- */
+
+kn_status kn_infer_transpose(const kn_infer *q) {
+  const kn_attrs_swap *a = q->attrs;
+  int d0, d1;
+  KN_TRY(kn_infer_axis(q, a->dim0, q->in[0].rank, &d0));
+  KN_TRY(kn_infer_axis(q, a->dim1, q->in[0].rank, &d1));
+  q->out[0] = q->in[0];
+  q->out[0].dims[d0] = q->in[0].dims[d1];
+  q->out[0].dims[d1] = q->in[0].dims[d0];
+  return KN_OK;
+}
+
+kn_status kn_infer_permute(const kn_infer *q) {
+  const kn_attrs_axes *a = q->attrs;
+  bool seen[KN_MAX_RANK] = {false};
+  if (a->dims.n != q->in[0].rank)
+    return kn_infer_fail(q, KN_ARG, "%d dims are named, not all %d", (int)a->dims.n, q->in[0].rank);
+  q->out[0] = q->in[0];
+  for (int i = 0; i < a->dims.n; i++) {
+    int d;
+    KN_TRY(kn_infer_axis(q, a->dims.v[i], q->in[0].rank, &d));
+    if (seen[d]) return kn_infer_fail(q, KN_ARG, "dim %d is named twice", d + 1);
+    seen[d] = true;
+    q->out[0].dims[i] = q->in[0].dims[d];
+  }
+  return KN_OK;
+}
+
+/* ---- parts ---- */
+
+/* The shape of x without `dim`, for select and its gradient. */
+static kn_status selected(const kn_infer *q, const kn_type *x, kn_type *out) {
+  const kn_attrs_select *a = q->attrs;
+  int dim;
+  if (x->rank == 0) return kn_infer_fail(q, KN_SHAPE, "a 0-d tensor has no dims to select from");
+  KN_TRY(kn_infer_axis(q, a->dim, x->rank, &dim));
+  int64_t size = x->dims[dim], at = a->index;
+  if (kn_dim_known(size) && !kn_is_dyn(at) && (at < -size || at >= size))
+    return kn_infer_fail(q, KN_INDEX, "index %lld is out of range for dim %d of size %lld",
+                         (long long)(at < 0 ? at : at + 1), dim + 1, (long long)size);
+  *out = *x;
+  out->rank--;
+  memmove(out->dims + dim, out->dims + dim + 1, (size_t)(out->rank - dim) * sizeof *out->dims);
+  out->dims[out->rank] = 0;
+  return KN_OK;
+}
+
+kn_status kn_infer_select(const kn_infer *q) { return selected(q, &q->in[0], &q->out[0]); }
+
+kn_status kn_slice_range(const kn_infer *q, int64_t size, const kn_attrs_slice *a, int64_t *start,
+                         int64_t *length) {
+  int64_t from = a->start, stop = a->stop, step = a->step;
+  if (!kn_is_dyn(step) && step < 1)
+    return kn_infer_fail(q, KN_ARG, "the step must be at least 1, not %lld", (long long)step);
+  *length = KN_DIM_UNKNOWN;
+  if (from == 0 && stop == KN_TO_END && step == 1) *length = size; /* all of it, known or not */
+  if (*length != KN_DIM_UNKNOWN && !kn_dim_known(size)) return KN_OK;
+  if (!kn_dim_known(size) || kn_is_dyn(from) || kn_is_dyn(stop) || kn_is_dyn(step)) return KN_OK;
+  if (from < 0) from += size;
+  if (stop < 0) stop += size;
+  from = from < 0 ? 0 : from > size ? size : from;
+  stop = stop < from ? from : stop > size ? size : stop;
+  *start = from;
+  *length = (stop - from) / step + ((stop - from) % step != 0);
+  return KN_OK;
+}
+
+static kn_status sliced(const kn_infer *q, const kn_type *x, kn_type *out) {
+  const kn_attrs_slice *a = q->attrs;
+  int dim;
+  if (x->rank == 0) return kn_infer_fail(q, KN_SHAPE, "a 0-d tensor has no dims to slice");
+  KN_TRY(kn_infer_axis(q, a->dim, x->rank, &dim));
+  int64_t start, length;
+  KN_TRY(kn_slice_range(q, x->dims[dim], a, &start, &length));
+  *out = *x;
+  out->dims[dim] = length;
+  return KN_OK;
+}
+
+kn_status kn_infer_slice(const kn_infer *q) { return sliced(q, &q->in[0], &q->out[0]); }
+
+/* (g, x): g has the shape of the part, the result that of x. */
+static kn_status part_grad(const kn_infer *q, const kn_type *part) {
+  bool fits = part->rank == q->in[0].rank;
+  for (int d = 0; fits && d < part->rank; d++) fits = kn_dim_may_equal(part->dims[d], q->in[0].dims[d]);
+  if (!fits) {
+    char text[KN_TYPE_TEXT];
+    kn_type_text(part, text, sizeof text);
+    return kn_infer_fail(q, KN_SHAPE, "the gradient must have the shape %s", strchr(text, '['));
+  }
+  set_dims(q, q->in[1].rank, q->in[1].dims);
+  return KN_OK;
+}
+
+kn_status kn_infer_select_grad(const kn_infer *q) {
+  kn_type part;
+  KN_TRY(selected(q, &q->in[1], &part));
+  return part_grad(q, &part);
+}
+
+kn_status kn_infer_slice_grad(const kn_infer *q) {
+  kn_type part;
+  KN_TRY(sliced(q, &q->in[1], &part));
+  return part_grad(q, &part);
+}
+
+/* ---- dims of size 1 ---- */
+
+/* Whether a size is 1 decides the rank, so it must be known. */
+kn_status kn_infer_squeeze(const kn_infer *q) {
+  const kn_attrs_optional_axis *a = q->attrs;
+  const kn_type *x = &q->in[0];
+  int only = -1;
+  if (a->dim != KN_NONE) KN_TRY(kn_infer_axis(q, a->dim, x->rank, &only));
+  kn_type out = {.dtype = x->dtype};
+  for (int d = 0; d < x->rank; d++) {
+    bool asked = only < 0 || only == d;
+    if (asked && !kn_dim_known(x->dims[d]))
+      return kn_infer_fail(q, KN_SHAPE, "the size of dim %d is not known here, so neither is the number of dims "
+                                        "of the result; name a dim of size 1, or use select", d + 1);
+    if (!asked || x->dims[d] != 1) out.dims[out.rank++] = x->dims[d];
+  }
+  q->out[0] = out;
+  return KN_OK;
+}
+
+kn_status kn_infer_unsqueeze(const kn_infer *q) {
+  const kn_attrs_axis *a = q->attrs;
+  int rank = q->in[0].rank, dim;
+  if (rank == KN_MAX_RANK) return too_many_dims(q);
+  KN_TRY(kn_infer_axis(q, a->dim, rank + 1, &dim));
+  kn_type out = q->in[0];
+  memmove(out.dims + dim + 1, out.dims + dim, (size_t)(rank - dim) * sizeof *out.dims);
+  out.dims[dim] = 1;
+  out.rank++;
+  q->out[0] = out;
+  return KN_OK;
+}
