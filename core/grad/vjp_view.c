@@ -1,0 +1,40 @@
+/* Gradients of the views and of what puts a view's gradient back: each is the other turned round. */
+#include "core/grad/vjp.h"
+
+#define BACK(name, expr)                                                                                     \
+  void kn_vjp_##name(kn_vjp *v) {                                                                            \
+    kn_scope *s = v->s;                                                                                      \
+    kn_tensor *g = v->gout[0];                                                                               \
+    if (v->need[0]) v->gin[0] = expr;                                                                        \
+  }
+
+static kn_tensor *same_attrs(kn_vjp *v, kn_op op, kn_tensor *t) {
+  return kx_apply(v->s, op, v->attrs, &t, 1);
+}
+
+static kn_tensor *put_back(kn_vjp *v, kn_op op) {
+  return kx_apply(v->s, op, v->attrs, (kn_tensor *[]){v->gout[0], kv_like(v, 0)}, 2);
+}
+
+static kn_tensor *permuted_back(kn_vjp *v) {
+  const kn_attrs_axes *at = v->attrs;
+  kn_attrs_axes back = {.dims.n = at->dims.n};
+  for (int i = 0; i < at->dims.n; i++) {
+    int64_t d = at->dims.v[i];
+    back.dims.v[d < 0 ? d + at->dims.n : d] = i;
+  }
+  return kx_apply(v->s, KN_OP_permute, &back, v->gout, 1);
+}
+
+BACK(reshape, kx_reshape_as(s, g, kv_like(v, 0)))
+BACK(reshape_as, kx_reshape_as(s, g, kv_like(v, 0)))
+BACK(squeeze, kx_reshape_as(s, g, kv_like(v, 0)))
+BACK(unsqueeze, kx_reshape_as(s, g, kv_like(v, 0)))
+BACK(expand, ((void)s, kv_fit(v, g, 0)))
+BACK(expand_as, ((void)s, kv_fit(v, g, 0)))
+BACK(transpose, ((void)s, same_attrs(v, KN_OP_transpose, g)))
+BACK(permute, ((void)s, (void)g, permuted_back(v)))
+BACK(select, ((void)s, (void)g, put_back(v, KN_OP_select_grad)))
+BACK(slice, ((void)s, (void)g, put_back(v, KN_OP_slice_grad)))
+BACK(select_grad, ((void)s, same_attrs(v, KN_OP_select, g)))
+BACK(slice_grad, ((void)s, same_attrs(v, KN_OP_slice, g)))
