@@ -10,7 +10,11 @@
  *    flag, the next value of each parameter, the exit value of each output. The body runs first; while the
  *    flag is true it runs again with the next values; then the outputs are the exit values;
  *  - op nodes: the first `ntensor` inputs are the op's tensors; the rest are integers that stand for the
- *    placeholders KN_DYN(0), KN_DYN(1) … in its attributes. */
+ *    placeholders KN_DYN(0), KN_DYN(1) … in its attributes, each met once, in the order of kn_attrs_each_int.
+ *    In an INDEX field the integer is a 1-based position (as in Lua; negative counts from the end, 0 is an
+ *    error), in all others the value itself: see kn_node_attrs;
+ *  - results: one yield of the body per VALUE leaf, in the order of the leaves (a value may come twice);
+ *  - arguments: the body's parameters, in the order in which leaves first name them. */
 #ifndef KN_GRAPH_H
 #define KN_GRAPH_H
 #include "core/arena.h"
@@ -25,6 +29,7 @@ enum kn_node_kind {
 #undef NODE
   KN_OPCODE_COUNT
 };
+enum { KN_MAX_DYN = 64 }; /* most placeholders in one node's attributes */
 
 typedef enum kn_effect { KN_PURE, KN_RAISES, KN_READS, KN_EFFECT } kn_effect;
 typedef struct kn_opcode_info {
@@ -44,11 +49,19 @@ typedef struct kn_vtype {
   kn_type tensor; /* of TENSOR */
 } kn_vtype;
 bool kn_vtype_equal(const kn_vtype *a, const kn_vtype *b);
+/* The narrowest type for either: numbers of differing kinds join as NUMBER, sizes that differ as unknown. False
+ * when there is none (dtype, rank, device, tensor beside number …). */
+bool kn_vtype_join(const kn_vtype *a, const kn_vtype *b, kn_vtype *out);
+bool kn_vtype_fits(const kn_vtype *from, const kn_vtype *to);   /* a `from` may stand where a `to` is declared */
+bool kn_vtype_may_be(const kn_vtype *from, const kn_vtype *to); /* the same, but sizes may turn out to agree */
 
 typedef struct kn_graph kn_graph;
 typedef struct kn_region kn_region;
 typedef struct kn_node kn_node;
 typedef struct kn_value kn_value;
+
+/* "float32[N,10]" with the graph's symbol names, "integer" …; g may be NULL. KN_TYPE_TEXT is room enough. */
+char *kn_vtype_text(const kn_graph *g, const kn_vtype *t, char *buf, size_t size);
 
 /* Where in the Lua program: interned in the graph. */
 typedef struct kn_where {
@@ -109,7 +122,7 @@ typedef enum kn_tree_kind { KN_TREE_VALUE, KN_TREE_NIL, KN_TREE_BOOL, KN_TREE_IN
 typedef struct kn_tree {
   kn_tree_kind kind;
   kn_value *value;        /* VALUE */
-  int64_t i;              /* INT, BOOL */
+  int64_t i;              /* INT, BOOL; VALUE: 0-based position among the graph's inputs or outputs */
   double f;               /* FLOAT */
   const char *text;       /* STRING (bytes: length in n) */
   uint32_t n;             /* TABLE: entries */
@@ -142,6 +155,8 @@ struct kn_graph {
   uint32_t nslots;
   kn_guard *guards;
   uint32_t nguards;
+  const kn_where **places; /* every kn_where */
+  uint32_t nplaces;
   uint32_t nvalues;      /* ids are in [1, nvalues] */
   uint32_t nnodes;       /* nodes ever made while building; exact after finish */
   bool finished;
@@ -207,8 +222,14 @@ void kn_region_truncate(kn_region *r, kn_node *mark);
 void kn_node_remove(kn_node *n);
 void kn_node_move_before(kn_node *n, kn_node *at);
 
+/* Dense ids in the order of the text, counts of values and nodes. Part of kn_graph_finish; passes use it too. */
+void kn_graph_renumber(kn_graph *g);
 /* Renumbers densely, counts, verifies, and makes the graph immutable. */
 kn_status kn_graph_finish(kn_builder *b);
+/* An op node's attributes with dyn[i] (integers, as kn_scalar) put in for placeholder i; attributes of the ops that
+ * have none are left alone. INDEX when a position is 0. Without placeholders it is a plain copy. */
+kn_status kn_node_attrs(kn_context *ctx, const kn_node *n, const kn_scalar *dyn, kn_attrs_any *out);
+kn_vkind kn_item_kind(kn_dtype d); /* what item() gives */
 /* True when v is defined in r or in a region inside it. */
 bool kn_value_inside(const kn_value *v, const kn_region *r);
 
