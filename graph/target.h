@@ -41,10 +41,10 @@ struct kn_target {
 
 /* Are all sizes and attributes of an op node known to the plan? When not, `why` says so. */
 bool kn_node_static(const kn_node *n, const kn_type *types, char *why, size_t size);
-/* The node's attributes with placeholders replaced: n->attrs itself when there are none, else `room`. A placeholder
- * stands for the number as Lua writes it: 1-based where the field is an INDEX. */
-kn_status kn_node_attrs(kn_context *ctx, const kn_node *n, const kn_scalar *scalars, kn_attrs_any *room,
-                        const void **attrs);
+/* kn_node_attrs for a run: `scalars` by value id; *attrs is n->attrs itself when there are no placeholders, else in
+ * `room`. */
+kn_status kn_node_attrs_now(kn_context *ctx, const kn_node *n, const kn_scalar *scalars, kn_attrs_any *room,
+                            const void **attrs);
 /* Make the outputs that are NULL in vals, from the inputs' sizes of this moment. Fails with the op's own sentence. */
 kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals);
 /* One line of KILN_DEBUG=exec: backend, op, implementation, output with its type, where in Lua. The caller asks
