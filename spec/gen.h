@@ -31,16 +31,16 @@ typedef struct gen_case {
 } gen_case;
 
 #define GEN_SHAPE(...) .rank = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .dims = {__VA_ARGS__}
-#define GEN_F(...) {GEN_ANY, GEN_SHAPE(__VA_ARGS__)}
-#define GEN_P(...) {GEN_POS, GEN_SHAPE(__VA_ARGS__)}
-#define GEN_N(...) {GEN_NONZERO, GEN_SHAPE(__VA_ARGS__)}
-#define GEN_B(...) {GEN_BOOL, GEN_SHAPE(__VA_ARGS__)}
-#define GEN_I(max, ...) {GEN_INDEX, GEN_SHAPE(__VA_ARGS__), .limit = max}
-#define GEN_U(max, ...) {GEN_UNIQUE, GEN_SHAPE(__VA_ARGS__), .limit = max}
-#define GEN_SCALAR {GEN_POS, .rank = 0} /* also for what should stay away from zero */
-#define GEN1(name, a, ...) {KN_OP_##name, 1, {a}, __VA_ARGS__}
-#define GEN2(name, a, b, ...) {KN_OP_##name, 2, {a, b}, __VA_ARGS__}
-#define GEN3(name, a, b, c, ...) {KN_OP_##name, 3, {a, b, c}, __VA_ARGS__}
+#define GEN_F(...) {.kind = GEN_ANY, GEN_SHAPE(__VA_ARGS__)}
+#define GEN_P(...) {.kind = GEN_POS, GEN_SHAPE(__VA_ARGS__)}
+#define GEN_N(...) {.kind = GEN_NONZERO, GEN_SHAPE(__VA_ARGS__)}
+#define GEN_B(...) {.kind = GEN_BOOL, GEN_SHAPE(__VA_ARGS__)}
+#define GEN_I(max, ...) {.kind = GEN_INDEX, GEN_SHAPE(__VA_ARGS__), .limit = max}
+#define GEN_U(max, ...) {.kind = GEN_UNIQUE, GEN_SHAPE(__VA_ARGS__), .limit = max}
+#define GEN_SCALAR {.kind = GEN_POS, .rank = 0} /* also for what should stay away from zero */
+#define GEN1(name, a, ...) {.op = KN_OP_##name, .n = 1, .in = {a}, __VA_ARGS__}
+#define GEN2(name, a, b, ...) {.op = KN_OP_##name, .n = 2, .in = {a, b}, __VA_ARGS__}
+#define GEN3(name, a, b, c, ...) {.op = KN_OP_##name, .n = 3, .in = {a, b, c}, __VA_ARGS__}
 #define GEN_DIMS(...) {.n = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .v = {__VA_ARGS__}}
 
 /* clang-format off */
@@ -55,8 +55,8 @@ typedef struct gen_case {
   GEN1(name, GEN_F(2, 3, 4), .attrs.reduce = {.dim = GEN_DIMS(2, 0), .keepdim = true}),                       \
   GEN1(name, GEN_SCALAR, .attrs.reduce = {.dim = GEN_DIMS(0)})
 #define GEN_CONV(name, A, B, C, ...)                                                                          \
-  GEN3(name, A, B, C, .attrs.conv2d = {.stride = GEN_DIMS(1), .padding = GEN_DIMS(0), .dilation = GEN_DIMS(1),\
-                                       .groups = 1, __VA_ARGS__})
+  {.op = KN_OP_##name, .n = 3, .in = {A, B, C}, .attrs.conv2d = {.stride = GEN_DIMS(1), .padding = GEN_DIMS(0), \
+                                                .dilation = GEN_DIMS(1), .groups = 1, __VA_ARGS__}}
 #define GEN_POOL(...) .attrs.pool2d = {.kernel_size = GEN_DIMS(2), .stride = GEN_DIMS(0), .padding = GEN_DIMS(0), \
                                        __VA_ARGS__}
 
@@ -91,7 +91,7 @@ static const gen_case gen_cases[] = {
   GEN2(matmul, GEN_F(2, 1, 2, 3), GEN_F(3, 3, 2)), GEN2(matmul, GEN_F(2, 2, 3), GEN_F(1, 3, 2)),
   GEN2(matmul, GEN_F(2, 2, 2, 3), GEN_F(3)), GEN2(matmul, GEN_F(3), GEN_F(2, 2, 3, 2)),
 
-  {KN_OP_conv2d, 2, {GEN_F(2, 2, 4, 4), GEN_F(3, 2, 3, 2)}, .attrs.conv2d = {.stride = GEN_DIMS(1),
+  {.op = KN_OP_conv2d, .n = 2, .in = {GEN_F(2, 2, 4, 4), GEN_F(3, 2, 3, 2)}, .attrs.conv2d = {.stride = GEN_DIMS(1),
     .padding = GEN_DIMS(0), .dilation = GEN_DIMS(1), .groups = 1}},
   GEN_CONV(conv2d, GEN_F(2, 2, 4, 4), GEN_F(2, 2, 3, 2), GEN_F(2), .padding = GEN_DIMS(1)),
   GEN_CONV(conv2d, GEN_F(1, 2, 5, 4), GEN_F(2, 2, 2, 2), GEN_F(2), .stride = GEN_DIMS(2, 1), .padding = GEN_DIMS(0, 1)),
