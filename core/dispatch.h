@@ -28,6 +28,9 @@ struct kn_recorder {
   kn_status (*to_tensor)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out);
   /* Remembers a symbolic integer and gives the placeholder that stands for it in attributes. */
   kn_status (*dynamic)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, int64_t *placeholder);
+  /* A symbolic 1-based integer of the front end as attributes hold it. Position: i - 1 for i > 0, i for i < 0; `last`, an
+   * inclusive end made an exclusive stop: i for i > 0, KN_TO_END for -1, i + 1 below. 0 raises when run. May be NULL. */
+  kn_status (*position)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, bool last, kn_scalar *out);
 };
 
 /* attrs may be NULL for ops whose attrs are `none`. out[0 … outs) receive owned tensors; untouched on failure. */
