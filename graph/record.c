@@ -187,12 +187,39 @@ static kn_status record_dynamic(kn_recorder *base, kn_context *ctx, const kn_sca
   return KN_OK;
 }
 
+/* Positive positions are the common case, but which case it is is known only when the graph runs. */
+static kn_status record_position(kn_recorder *base, kn_context *ctx, const kn_scalar *s, bool last,
+                                 kn_scalar *out) {
+  kn_record *r = (kn_record *)base;
+  kn_builder *b = r->b;
+  kn_value *v = s->kind == KN_SCALAR_SYMBOL ? s->as.value : NULL;
+  if (!v || v->type.kind != KN_V_INT)
+    return kn_fail(ctx, KN_ARG, "an integer is needed here, and this number is not known to be one");
+  kn_value *zero = kn_add_const(b, (kn_scalar){KN_SCALAR_INT, {.i = 0}});
+  kn_value *one = kn_add_const(b, (kn_scalar){KN_SCALAR_INT, {.i = 1}});
+  kn_value *is_zero = kn_add_scalar(b, KN_NODE_lua_eq, (kn_value *[]){v, zero}, 2);
+  kn_value *fine = kn_add_scalar(b, KN_NODE_lua_not, &is_zero, 1);
+  kn_add_raise(b, KN_NODE_assert, fine, "index is 0, but counting starts at 1 (-1 is the last)");
+  kn_value *from_start = kn_add_scalar(b, KN_NODE_lua_lt, (kn_value *[]){zero, v}, 2);
+  if (!last) {
+    kn_value *less = kn_add_scalar(b, KN_NODE_lua_sub, (kn_value *[]){v, one}, 2);
+    return give_symbol(r, kn_add_select(b, from_start, less, v), out);
+  }
+  kn_value *end = kn_add_const(b, (kn_scalar){KN_SCALAR_INT, {.i = KN_TO_END}});
+  kn_value *minus = kn_add_const(b, (kn_scalar){KN_SCALAR_INT, {.i = -1}});
+  kn_value *is_last = kn_add_scalar(b, KN_NODE_lua_eq, (kn_value *[]){v, minus}, 2);
+  kn_value *more = kn_add_scalar(b, KN_NODE_lua_add, (kn_value *[]){v, one}, 2);
+  kn_value *back = kn_add_select(b, is_last, end, more);
+  return give_symbol(r, kn_add_select(b, from_start, v, back), out);
+}
+
 void kn_record_init(kn_record *r, kn_builder *b) {
   *r = (kn_record){.base = {.apply = record_apply,
                             .item = record_item,
                             .size = record_size,
                             .to_tensor = record_to_tensor,
-                            .dynamic = record_dynamic},
+                            .dynamic = record_dynamic,
+                            .position = record_position},
                    .b = b};
 }
 
