@@ -71,7 +71,7 @@ const char *kn_build_text(kn_builder *b, const char *s) {
   if (!t) return NULL;
   for (size_t i = 0; i < len;) {
     size_t n = kn_utf8_length(s + i, s + len);
-    if (n == 0 || (n == 1 && ((unsigned char)s[i] < ' ' || s[i] == 127)))
+    if (n == 0)
       t[i++] = '?';
     else {
       memcpy(t + i, s + i, n);

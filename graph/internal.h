@@ -9,7 +9,7 @@ void *kn_build_fail(kn_builder *b, kn_status st);
 void *kn_build_alloc(kn_builder *b, size_t size);
 /* A copy with the spare room that kn_arena_grow expects, so that it may grow. */
 void *kn_build_array(kn_builder *b, const void *p, size_t count, size_t elem);
-/* Text that can stand in a file: bytes that are no UTF-8 and control characters become '?'. */
+/* Text that can stand in a file: bytes that are no UTF-8 become '?'. */
 const char *kn_build_text(kn_builder *b, const char *s);
 /* Appends p to an array made by the two above. */
 bool kn_build_push(kn_builder *b, void *array, uint32_t *count, const void *elem, size_t size);
