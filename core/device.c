@@ -31,8 +31,8 @@ bool kn_device_parse(const char *name, kn_device_id *out) {
 kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p) {
   const kn_provider **list = ctx->providers[d];
   if (list[KN_MAX_PROVIDERS - 1])
-    return kn_fail(ctx, KN_STATE, "device %s has %d kernel providers already, no room for %s", kn_device_name(d),
-                   KN_MAX_PROVIDERS, p->name);
+    return kn_fail(ctx, KN_STATE, "device %s has %d kernel providers already, no room for %s",
+                   kn_device_name(d), KN_MAX_PROVIDERS, p->name);
   memmove(list + 1, list, (KN_MAX_PROVIDERS - 1) * sizeof *list);
   list[0] = p;
   return KN_OK;
@@ -70,5 +70,6 @@ kn_status kn_device_run(kn_context *ctx, kn_op op, const void *attrs, kn_tensor 
     if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_DISPATCH)) log_run(ctx, op, in, n, p->name, declined);
     return st;
   }
-  return kn_fail(ctx, KN_UNSUPPORTED, "%s: no kernel for device %s%s", kn_op_name(op), kn_device_name(d), declined);
+  return kn_fail(ctx, KN_UNSUPPORTED, "%s: no kernel for device %s%s", kn_op_name(op), kn_device_name(d),
+                 declined);
 }

@@ -25,12 +25,13 @@ static kn_status check_devices(kn_context *ctx, const kn_op_info *row, const kn_
   return KN_OK;
 }
 
-/* Two elements at one address would make the result depend on the order of writing. `name` is the op as the user
- * wrote it. */
+/* Two elements at one address would make the result depend on the order of writing. `name` is the op as the
+ * user wrote it. */
 static kn_status check_write(kn_context *ctx, const char *name, const kn_tensor *t) {
   for (int i = 0; i < t->type.rank; i++)
     if (t->storage && t->type.dims[i] > 1 && t->strides[i] == 0)
-      return kn_fail(ctx, KN_ARG, "%s: cannot write to an expanded tensor (dim %d repeats one element); clone it first",
+      return kn_fail(ctx, KN_ARG,
+                     "%s: cannot write to an expanded tensor (dim %d repeats one element); clone it first",
                      name, i + 1);
   return KN_OK;
 }
@@ -44,11 +45,13 @@ static bool has_placeholder(const kn_op_info *row, const void *attrs) {
   return found;
 }
 
-kn_status kn_infer_types(kn_context *ctx, kn_op op, const void *attrs, const kn_type *in, int n, kn_type *out) {
+kn_status kn_infer_types(kn_context *ctx, kn_op op, const void *attrs, const kn_type *in, int n,
+                         kn_type *out) {
   const kn_op_info *row = &kn_ops[op];
   KN_TRY(check_arity(ctx, row, attrs, n));
   KN_TRY(check_devices(ctx, row, in, n));
-  if (!row->infer) return kn_fail(ctx, KN_UNSUPPORTED, "%s: a composite has no type rule of its own", row->name);
+  if (!row->infer)
+    return kn_fail(ctx, KN_UNSUPPORTED, "%s: a composite has no type rule of its own", row->name);
   kn_type made[KN_MAX_OUTPUTS] = {{0}};
   KN_TRY(row->infer(&(kn_infer){.ctx = ctx, .op = op, .attrs = attrs, .in = in, .n = n, .out = made}));
   for (int i = 0; i < row->outs; i++)
@@ -76,8 +79,10 @@ static kn_status run_kernel(kn_context *ctx, kn_op op, const void *attrs, kn_ten
   bool bare = row->op_class == KN_CLASS_VIEW || (row->flags & KN_FLAG_DYNAMIC); /* the kernel gives storage */
   for (int i = 0; i < row->outs; i++) {
     kn_status st = KN_OK;
-    if (row->flags & KN_FLAG_WRITES) out[i] = kn_tensor_retain(in[0]);
-    else st = bare ? kn_tensor_symbolic(ctx, &types[i], NULL, &out[i]) : kn_tensor_new(ctx, &types[i], &out[i]);
+    if (row->flags & KN_FLAG_WRITES)
+      out[i] = kn_tensor_retain(in[0]);
+    else
+      st = bare ? kn_tensor_symbolic(ctx, &types[i], NULL, &out[i]) : kn_tensor_new(ctx, &types[i], &out[i]);
     if (st != KN_OK) {
       kn_error_prefix(ctx, "%s", row->name);
       release_all(out, i);
@@ -85,14 +90,17 @@ static kn_status run_kernel(kn_context *ctx, kn_op op, const void *attrs, kn_ten
     }
   }
   kn_status st = kn_device_run(ctx, op, attrs, in, n, out, NULL);
-  if (st != KN_OK) release_all(out, row->outs);
-  else if (row->flags & KN_FLAG_WRITES) atomic_fetch_add(&in[0]->storage->version, 1u);
-  else if (row->op_class == KN_CLASS_VIEW && out[0]->storage == in[0]->storage) in[0]->storage->viewed = true;
+  if (st != KN_OK)
+    release_all(out, row->outs);
+  else if (row->flags & KN_FLAG_WRITES)
+    atomic_fetch_add(&in[0]->storage->version, 1u);
+  else if (row->op_class == KN_CLASS_VIEW && out[0]->storage == in[0]->storage)
+    in[0]->storage->viewed = true;
   return st;
 }
 
-static kn_status apply_composite(kn_context *ctx, const kn_op_info *row, const void *attrs, kn_tensor *const *in,
-                                 int n, kn_tensor **out) {
+static kn_status apply_composite(kn_context *ctx, const kn_op_info *row, const void *attrs,
+                                 kn_tensor *const *in, int n, kn_tensor **out) {
   kn_tensor *made[KN_MAX_OUTPUTS];
   kn_status st = row->composite(ctx, attrs, in, n, made);
   if (st != KN_OK) {
@@ -103,7 +111,8 @@ static kn_status apply_composite(kn_context *ctx, const kn_op_info *row, const v
   return KN_OK;
 }
 
-kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n, kn_tensor **out) {
+kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
+                   kn_tensor **out) {
   const kn_op_info *row = &kn_ops[op];
   KN_TRY(check_arity(ctx, row, attrs, n));
   if (row->composite) return apply_composite(ctx, row, attrs, in, n, out);
@@ -123,10 +132,13 @@ kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *cons
 
   kn_tensor *made[KN_MAX_OUTPUTS] = {NULL};
   kn_recorder *rec = ctx->recorder;
-  if (rec && (symbolic || rec->all)) KN_TRY(rec->apply(rec, ctx, op, attrs, in, n, types, made));
+  if (rec && (symbolic || rec->all))
+    KN_TRY(rec->apply(rec, ctx, op, attrs, in, n, types, made));
   else if (symbolic)
-    return kn_fail(ctx, KN_STATE, "%s: a symbolic tensor has no data, and no graph is being recorded", row->name);
-  else KN_TRY(run_kernel(ctx, op, attrs, in, n, types, made));
+    return kn_fail(ctx, KN_STATE, "%s: a symbolic tensor has no data, and no graph is being recorded",
+                   row->name);
+  else
+    KN_TRY(run_kernel(ctx, op, attrs, in, n, types, made));
   ctx->op_count++;
 
   if (ctx->grad_enabled && wants_grad && row->vjp) {
@@ -148,8 +160,8 @@ static kn_status check_inplace(kn_context *ctx, const char *name, const kn_type 
   for (int i = 0; fits && i < r->rank; i++)
     fits = !kn_dim_known(r->dims[i]) || !kn_dim_known(t->dims[i]) || r->dims[i] == t->dims[i];
   if (!fits)
-    return kn_fail(ctx, KN_SHAPE, "%s: the result %s does not have the shape of the tensor to overwrite, %s", name,
-                   kn_type_text(r, rt, sizeof rt), kn_type_text(t, tt, sizeof tt));
+    return kn_fail(ctx, KN_SHAPE, "%s: the result %s does not have the shape of the tensor to overwrite, %s",
+                   name, kn_type_text(r, rt, sizeof rt), kn_type_text(t, tt, sizeof tt));
   if (kn_dtypes[r->dtype].category > kn_dtypes[t->dtype].category)
     return kn_fail(ctx, KN_DTYPE, "%s: the result is %s, which cannot be kept in a %s tensor", name,
                    kn_dtype_name((kn_dtype)r->dtype), kn_dtype_name((kn_dtype)t->dtype));
@@ -224,7 +236,8 @@ kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out) {
 
 kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out) {
   if (s->kind == KN_SCALAR_SYMBOL) {
-    if (!ctx->recorder) return kn_fail(ctx, KN_STATE, "a symbolic number was used while no graph is being recorded");
+    if (!ctx->recorder)
+      return kn_fail(ctx, KN_STATE, "a symbolic number was used while no graph is being recorded");
     return ctx->recorder->to_tensor(ctx->recorder, ctx, s, dtype, out);
   }
   kn_type type = {.dtype = (uint8_t)dtype, .device = KN_CPU};

@@ -9,8 +9,10 @@ void kn_scope_open(kn_scope *s, kn_context *ctx) {
 
 kn_status kn_scope_close(kn_scope *s, kn_tensor *result, kn_tensor **out) {
   if (s->status == KN_OK && out) {
-    if (result) *out = kn_tensor_retain(result);
-    else s->status = kn_fail(s->ctx, KN_INTERNAL, "an expression gave no result");
+    if (result)
+      *out = kn_tensor_retain(result);
+    else
+      s->status = kn_fail(s->ctx, KN_INTERNAL, "an expression gave no result");
   }
   for (int i = 0; i < s->n; i++) kn_tensor_release(s->owned[i]);
   s->n = 0;
@@ -34,8 +36,8 @@ kn_tensor *kx_apply(kn_scope *s, kn_op op, const void *attrs, kn_tensor *const *
   if (s->status != KN_OK) return NULL;
   for (int i = 0; i < n; i++)
     if (!in[i])
-      return kx_fail(s, kn_fail(s->ctx, KN_INTERNAL, "%s: input %d is missing in an expression", kn_op_name(op),
-                                i + 1));
+      return kx_fail(
+          s, kn_fail(s->ctx, KN_INTERNAL, "%s: input %d is missing in an expression", kn_op_name(op), i + 1));
   kn_tensor *out[KN_MAX_OUTPUTS];
   kn_status st = kn_apply(s->ctx, op, attrs, in, n, out);
   if (st != KN_OK) return kx_fail(s, st);

@@ -32,10 +32,14 @@ kn_status kn_infer_axis(const kn_infer *q, int64_t dim, int rank, int *out) {
 }
 
 bool kn_dim_broadcast(int64_t a, int64_t b, int64_t *out) {
-  if (a == 1) *out = b;
-  else if (b == 1 || a == b) *out = a;
-  else if (kn_dim_known(a) && kn_dim_known(b)) return false;
-  else *out = kn_dim_known(a) ? a : kn_dim_known(b) ? b : KN_DIM_UNKNOWN;
+  if (a == 1)
+    *out = b;
+  else if (b == 1 || a == b)
+    *out = a;
+  else if (kn_dim_known(a) && kn_dim_known(b))
+    return false;
+  else
+    *out = kn_dim_known(a) ? a : kn_dim_known(b) ? b : KN_DIM_UNKNOWN;
   return true;
 }
 
@@ -93,7 +97,8 @@ kn_status kn_infer_same_dtype(const kn_infer *q, int a, int b) {
 
 kn_status kn_infer_floating(const kn_infer *q, int a) {
   if (kn_dtype_is_float((kn_dtype)q->in[a].dtype)) return KN_OK;
-  return kn_infer_fail(q, KN_DTYPE, "a floating dtype is needed, not %s", kn_dtype_name((kn_dtype)q->in[a].dtype));
+  return kn_infer_fail(q, KN_DTYPE, "a floating dtype is needed, not %s",
+                       kn_dtype_name((kn_dtype)q->in[a].dtype));
 }
 
 kn_status kn_infer_index(const kn_infer *q, int a) {

@@ -4,13 +4,17 @@
 #include "core/op.h"
 
 /* Fails with "op: sentence" and, after it, the types of the inputs: " (got float32[2,3], int64[4])". */
-kn_status kn_infer_fail(const kn_infer *q, kn_status st, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+kn_status kn_infer_fail(const kn_infer *q, kn_status st, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Negative counts from the end; checks 0 <= dim < rank. `rank` 0 is treated as 1 (a scalar's only dim). */
 kn_status kn_infer_axis(const kn_infer *q, int64_t dim, int rank, int *out);
-/* Broadcast of two sizes; a literal 1 broadcasts, unknown meets unknown as unknown unless they are the same. */
+/* Broadcast of two sizes; a literal 1 broadcasts, unknown meets unknown as unknown unless they are the same.
+ */
 bool kn_dim_broadcast(int64_t a, int64_t b, int64_t *out);
 /* False only when both are known and differ. */
-static inline bool kn_dim_may_equal(int64_t a, int64_t b) { return !kn_dim_known(a) || !kn_dim_known(b) || a == b; }
+static inline bool kn_dim_may_equal(int64_t a, int64_t b) {
+  return !kn_dim_known(a) || !kn_dim_known(b) || a == b;
+}
 /* (d + add) / div + more, unknown when d is. Floor division, div > 0. */
 int64_t kn_dim_window(int64_t d, int64_t add, int64_t div, int64_t more);
 int64_t kn_ints_at(const kn_ints *v, int i); /* one value stands for all places */

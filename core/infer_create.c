@@ -61,7 +61,8 @@ kn_status kn_infer_arange(const kn_infer *q) {
     return kn_infer_fail(q, KN_ARG, "start, end and step must be finite");
   if (a->step == 0) return kn_infer_fail(q, KN_ARG, "the step must not be 0");
   double count = ceil((a->end - a->start) / a->step);
-  if (count < 0) return kn_infer_fail(q, KN_ARG, "a step of %g does not lead from %g to %g", a->step, a->start, a->end);
+  if (count < 0)
+    return kn_infer_fail(q, KN_ARG, "a step of %g does not lead from %g to %g", a->step, a->start, a->end);
   if (count >= 0x1p62) return kn_infer_fail(q, KN_SHAPE, "too many elements");
   q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 1, .dims = {(int64_t)count}};
   return KN_OK;

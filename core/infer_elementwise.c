@@ -44,7 +44,8 @@ kn_status kn_infer_bitwise(const kn_infer *q) {
 
 kn_status kn_infer_where(const kn_infer *q) {
   if (q->in[0].dtype != KN_BOOL)
-    return kn_infer_fail(q, KN_DTYPE, "the condition must be bool, not %s", kn_dtype_name((kn_dtype)q->in[0].dtype));
+    return kn_infer_fail(q, KN_DTYPE, "the condition must be bool, not %s",
+                         kn_dtype_name((kn_dtype)q->in[0].dtype));
   return binary(q, kn_promote_types(&q->in[1], &q->in[2]));
 }
 
@@ -73,7 +74,8 @@ kn_status kn_infer_clamp(const kn_infer *q) {
 
 kn_status kn_infer_cast(const kn_infer *q) {
   const kn_attrs_cast *a = q->attrs;
-  if ((unsigned)a->dtype >= KN_DTYPE_COUNT) return kn_infer_fail(q, KN_ARG, "unknown dtype %d", (int)a->dtype);
+  if ((unsigned)a->dtype >= KN_DTYPE_COUNT)
+    return kn_infer_fail(q, KN_ARG, "unknown dtype %d", (int)a->dtype);
   return same_shape(q, a->dtype);
 }
 

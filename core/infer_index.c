@@ -2,7 +2,8 @@
 #include "core/infer.h"
 #include <string.h>
 
-/* Promotion over all inputs: dimensioned ones decide among themselves, 0-d ones only add a higher category. */
+/* Promotion over all inputs: dimensioned ones decide among themselves, 0-d ones only add a higher category.
+ */
 static kn_dtype promote_all(const kn_infer *q) {
   kn_type acc = q->in[0];
   for (int i = 1; i < q->n; i++) {
@@ -20,12 +21,15 @@ kn_status kn_infer_cat(const kn_infer *q) {
   KN_TRY(kn_infer_axis(q, a->dim, out.rank, &dim));
   for (int i = 1; i < q->n; i++) {
     const kn_type *t = &q->in[i];
-    if (t->rank != out.rank) return kn_infer_fail(q, KN_SHAPE, "tensors 1 and %d differ in their number of dims", i + 1);
+    if (t->rank != out.rank)
+      return kn_infer_fail(q, KN_SHAPE, "tensors 1 and %d differ in their number of dims", i + 1);
     for (int d = 0; d < out.rank; d++) {
       int64_t *o = &out.dims[d];
       if (d == dim) {
-        if (!kn_dim_known(*o) || !kn_dim_known(t->dims[d])) *o = KN_DIM_UNKNOWN;
-        else if (__builtin_add_overflow(*o, t->dims[d], o)) return kn_infer_fail(q, KN_SHAPE, "too many elements");
+        if (!kn_dim_known(*o) || !kn_dim_known(t->dims[d]))
+          *o = KN_DIM_UNKNOWN;
+        else if (__builtin_add_overflow(*o, t->dims[d], o))
+          return kn_infer_fail(q, KN_SHAPE, "too many elements");
       } else if (!kn_dim_may_equal(*o, t->dims[d])) {
         return kn_infer_fail(q, KN_SHAPE, "tensors 1 and %d differ in dim %d: %lld and %lld", i + 1, d + 1,
                              (long long)*o, (long long)t->dims[d]);
@@ -123,8 +127,9 @@ kn_status kn_infer_index_into(const kn_infer *q) {
   for (int d = 0; fits && d < x->rank; d++)
     fits = kn_dim_may_equal(src->dims[d], d == dim ? q->in[1].dims[0] : x->dims[d]);
   if (!fits)
-    return kn_infer_fail(q, KN_SHAPE, "src (input 3) must have the shape of input 1 with one slice in dim %d for each index",
-                         dim + 1);
+    return kn_infer_fail(
+        q, KN_SHAPE, "src (input 3) must have the shape of input 1 with one slice in dim %d for each index",
+        dim + 1);
   q->out[0] = *x;
   return KN_OK;
 }

@@ -12,7 +12,8 @@ static kn_status batch_dims(const kn_infer *q, kn_type *out) {
   for (int i = 1; i <= out->rank; i++) {
     int64_t da = i <= na ? a->dims[na - i] : 1, db = i <= nb ? b->dims[nb - i] : 1;
     if (!kn_dim_broadcast(da, db, &out->dims[out->rank - i]))
-      return kn_infer_fail(q, KN_SHAPE, "batch sizes %lld and %lld do not broadcast", (long long)da, (long long)db);
+      return kn_infer_fail(q, KN_SHAPE, "batch sizes %lld and %lld do not broadcast", (long long)da,
+                           (long long)db);
   }
   return KN_OK;
 }
@@ -44,7 +45,8 @@ static kn_status pair(const kn_infer *q, const char *name, const kn_ints *v, int
   for (int i = 0; i < 2; i++) {
     int64_t x = kn_ints_at(v, i);
     if (!kn_is_dyn(x) && (x < least || x > SIDE_MAX))
-      return kn_infer_fail(q, KN_ARG, "%s must be at least %lld, not %lld", name, (long long)least, (long long)x);
+      return kn_infer_fail(q, KN_ARG, "%s must be at least %lld, not %lld", name, (long long)least,
+                           (long long)x);
     out[i] = kn_is_dyn(x) ? KN_DIM_UNKNOWN : x;
   }
   return KN_OK;
@@ -57,8 +59,8 @@ static kn_status positions(const kn_infer *q, int64_t size, int64_t span, int64_
   if (!kn_dim_known(size) || span < 0 || padding < 0 || stride < 0) return KN_OK;
   if (size > INT64_MAX / 4) return kn_infer_fail(q, KN_SHAPE, "the input is too large");
   if (size + 2 * padding < span)
-    return kn_infer_fail(q, KN_SHAPE, "a window of %lld does not fit an input of %lld padded to %lld", (long long)span,
-                         (long long)size, (long long)(size + 2 * padding));
+    return kn_infer_fail(q, KN_SHAPE, "a window of %lld does not fit an input of %lld padded to %lld",
+                         (long long)span, (long long)size, (long long)(size + 2 * padding));
   *out = kn_dim_window(size, 2 * padding - span, stride, 1);
   return KN_OK;
 }
@@ -84,12 +86,14 @@ static kn_status convolved(const kn_infer *q, const kn_type *x, const kn_type *w
                          (long long)groups);
   if (groups_known && kn_dim_known(channels) && kn_dim_known(per_group) &&
       (channels % groups || channels / groups != per_group))
-    return kn_infer_fail(q, KN_SHAPE, "the weight takes %lld channels in each of %lld group%s, the input has %lld",
-                         (long long)per_group, (long long)groups, groups == 1 ? "" : "s", (long long)channels);
+    return kn_infer_fail(
+        q, KN_SHAPE, "the weight takes %lld channels in each of %lld group%s, the input has %lld",
+        (long long)per_group, (long long)groups, groups == 1 ? "" : "s", (long long)channels);
   *out = (kn_type){.dtype = x->dtype, .rank = 4, .dims = {x->dims[0], filters}};
   for (int i = 0; i < 2; i++) {
     int64_t k = w->dims[2 + i], span = KN_DIM_UNKNOWN;
-    if (k == 0 || k > SIDE_MAX) return kn_infer_fail(q, KN_SHAPE, "a kernel size of %lld is not possible", (long long)k);
+    if (k == 0 || k > SIDE_MAX)
+      return kn_infer_fail(q, KN_SHAPE, "a kernel size of %lld is not possible", (long long)k);
     if (kn_dim_known(k) && dilation[i] > 0) span = dilation[i] * (k - 1) + 1;
     KN_TRY(positions(q, x->dims[2 + i], span, padding[i], stride[i], &out->dims[2 + i]));
   }
@@ -145,9 +149,11 @@ static kn_status pooled(const kn_infer *q, const kn_type *x, kn_type *out) {
   *out = *x;
   for (int i = 0; i < 2; i++) {
     if (kernel[i] > 0 && padding[i] > kernel[i] / 2)
-      return kn_infer_fail(q, KN_ARG, "padding must be at most half of kernel_size, %lld is too much for %lld",
+      return kn_infer_fail(q, KN_ARG,
+                           "padding must be at most half of kernel_size, %lld is too much for %lld",
                            (long long)padding[i], (long long)kernel[i]);
-    KN_TRY(positions(q, x->dims[2 + i], kernel[i], padding[i], stride[i] ? stride[i] : kernel[i], &out->dims[2 + i]));
+    KN_TRY(positions(q, x->dims[2 + i], kernel[i], padding[i], stride[i] ? stride[i] : kernel[i],
+                     &out->dims[2 + i]));
   }
   return KN_OK;
 }

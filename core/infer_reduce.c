@@ -14,11 +14,14 @@ static kn_status which_dims(const kn_infer *q, const kn_ints *dim, bool over[KN_
   return KN_OK;
 }
 
-static void drop_dims(const kn_type *x, const bool over[KN_MAX_RANK], bool keepdim, kn_dtype dtype, kn_type *out) {
+static void drop_dims(const kn_type *x, const bool over[KN_MAX_RANK], bool keepdim, kn_dtype dtype,
+                      kn_type *out) {
   *out = (kn_type){.dtype = (uint8_t)dtype};
   for (int d = 0; d < x->rank; d++) {
-    if (!over[d]) out->dims[out->rank++] = x->dims[d];
-    else if (keepdim) out->dims[out->rank++] = 1;
+    if (!over[d])
+      out->dims[out->rank++] = x->dims[d];
+    else if (keepdim)
+      out->dims[out->rank++] = 1;
   }
 }
 

@@ -21,8 +21,10 @@ static kn_status too_many_dims(const kn_infer *q) {
 static int64_t leftover(const kn_type *x, int64_t named) {
   int64_t unknown = 0, known = 1, left = KN_DIM_UNKNOWN;
   for (int d = 0; d < x->rank; d++) {
-    if (!kn_dim_known(x->dims[d])) unknown++, left = x->dims[d];
-    else if (__builtin_mul_overflow(known, x->dims[d], &known)) return KN_DIM_UNKNOWN;
+    if (!kn_dim_known(x->dims[d]))
+      unknown++, left = x->dims[d];
+    else if (__builtin_mul_overflow(known, x->dims[d], &known))
+      return KN_DIM_UNKNOWN;
   }
   return unknown == 1 && known == named && named > 0 ? left : KN_DIM_UNKNOWN;
 }
@@ -48,13 +50,16 @@ kn_status kn_infer_reshape(const kn_infer *q) {
   }
   if (open >= 0 && !unknown) {
     if (named == 0) return kn_infer_fail(q, KN_SHAPE, "-1 can be anything beside a size of 0");
-    if (count == KN_DIM_UNKNOWN) dims[open] = leftover(&q->in[0], named);
+    if (count == KN_DIM_UNKNOWN)
+      dims[open] = leftover(&q->in[0], named);
     else if (count % named)
       return kn_infer_fail(q, KN_SHAPE, "%lld elements do not divide into rows of %lld", (long long)count,
                            (long long)named);
-    else dims[open] = count / named;
+    else
+      dims[open] = count / named;
   } else if (!unknown && count != KN_DIM_UNKNOWN && count != named) {
-    return kn_infer_fail(q, KN_SHAPE, "%lld elements do not fit a shape of %lld", (long long)count, (long long)named);
+    return kn_infer_fail(q, KN_SHAPE, "%lld elements do not fit a shape of %lld", (long long)count,
+                         (long long)named);
   }
   set_dims(q, a->sizes.n, dims);
   return KN_OK;
@@ -75,10 +80,12 @@ kn_status kn_infer_expand(const kn_infer *q) {
   const kn_type *x = &q->in[0];
   int64_t dims[KN_MAX_RANK];
   int more = a->sizes.n - x->rank;
-  if (more < 0) return kn_infer_fail(q, KN_SHAPE, "%d sizes are too few for %d dims", (int)a->sizes.n, x->rank);
+  if (more < 0)
+    return kn_infer_fail(q, KN_SHAPE, "%d sizes are too few for %d dims", (int)a->sizes.n, x->rank);
   for (int i = 0; i < a->sizes.n; i++) {
     int64_t v = a->sizes.v[i], d = i < more ? 1 : x->dims[i - more];
-    if (v == -1 && i < more) return kn_infer_fail(q, KN_ARG, "-1 has no size to keep in the new dim %d", i + 1);
+    if (v == -1 && i < more)
+      return kn_infer_fail(q, KN_ARG, "-1 has no size to keep in the new dim %d", i + 1);
     if (v < -1 && !kn_is_dyn(v)) return kn_infer_fail(q, KN_ARG, "size %lld is negative", (long long)v);
     dims[i] = v == -1 ? d : given_size(v);
     if (d == 1 || v == -1) continue;
@@ -216,8 +223,10 @@ kn_status kn_infer_squeeze(const kn_infer *q) {
   for (int d = 0; d < x->rank; d++) {
     bool asked = only < 0 || only == d;
     if (asked && !kn_dim_known(x->dims[d]))
-      return kn_infer_fail(q, KN_SHAPE, "the size of dim %d is not known here, so neither is the number of dims "
-                                        "of the result; name a dim of size 1, or use select", d + 1);
+      return kn_infer_fail(q, KN_SHAPE,
+                           "the size of dim %d is not known here, so neither is the number of dims "
+                           "of the result; name a dim of size 1, or use select",
+                           d + 1);
     if (!asked || x->dims[d] != 1) out.dims[out.rank++] = x->dims[d];
   }
   q->out[0] = out;

@@ -31,8 +31,10 @@ kn_storage *kn_storage_retain(kn_storage *s) {
 
 void kn_storage_release(kn_storage *s) {
   if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
-  if (s->release) s->release(s->release_ud, s->data, s->bytes);
-  else kn_free_aligned(s->heap, s->data, s->bytes);
+  if (s->release)
+    s->release(s->release_ud, s->data, s->bytes);
+  else
+    kn_free_aligned(s->heap, s->data, s->bytes);
   kn_heap *heap = s->heap;
   kn_free(heap, s, sizeof *s);
   kn_heap_release(heap);
@@ -90,12 +92,15 @@ kn_status kn_tensor_new(kn_context *ctx, const kn_type *type, kn_tensor **out) {
   kn_tensor *t;
   KN_TRY(kn_tensor_symbolic(ctx, type, NULL, &t));
   kn_status st = kn_tensor_allocate(ctx, t, type);
-  if (st == KN_OK) *out = t;
-  else kn_tensor_release(t);
+  if (st == KN_OK)
+    *out = t;
+  else
+    kn_tensor_release(t);
   return st;
 }
 
-void kn_tensor_set_view(kn_tensor *t, const kn_tensor *base, int64_t offset, const int64_t strides[KN_MAX_RANK]) {
+void kn_tensor_set_view(kn_tensor *t, const kn_tensor *base, int64_t offset,
+                        const int64_t strides[KN_MAX_RANK]) {
   kn_storage *s = kn_storage_retain(base->storage);
   kn_storage_release(t->storage);
   t->storage = s;

@@ -1,0 +1,80 @@
+/* Kernels that make tensors from numbers. Values are worked out in double and cast as `cast` does. */
+#include "core/kernels/kernel.h"
+
+/* A run of values by position: kind of the op, filled into any dtype. */
+typedef struct values {
+  double start, step, end;
+  int64_t count, columns;
+  char *to;
+  kn_dtype dtype;
+  double (*at)(const struct values *v, int64_t i);
+} values;
+
+static double constant_at(const values *v, int64_t i) {
+  (void)i;
+  return v->start;
+}
+static double range_at(const values *v, int64_t i) { return v->start + (double)i * v->step; }
+/* From both ends towards the middle, so that both are exact. */
+static double linspace_at(const values *v, int64_t i) {
+  return i < v->count / 2 || v->count == 1 ? v->start + (double)i * v->step
+                                           : v->end - (double)(v->count - 1 - i) * v->step;
+}
+static double eye_at(const values *v, int64_t i) { return i / v->columns == i % v->columns; }
+
+static void fill_range(void *ud, int64_t begin, int64_t end) {
+  const values *v = ud;
+  for (int64_t i = begin; i < end; i++) {
+    double x = v->at(v, i);
+    switch (v->dtype) {
+    case KN_BOOL: ((uint8_t *)v->to)[i] = x != 0; break;
+    case KN_I64: ((int64_t *)v->to)[i] = kn_f64_to_i64(x); break;
+    case KN_F32: ((float *)v->to)[i] = (float)x; break;
+    case KN_F64: ((double *)v->to)[i] = x; break;
+    case KN_DTYPE_COUNT: break;
+    }
+  }
+}
+
+static kn_status fill(kn_context *ctx, values v, kn_tensor *out) {
+  v.to = kn_tensor_data(out);
+  v.dtype = kn_tensor_dtype(out);
+  v.count = kn_tensor_numel(out);
+  kn_parallel_for(ctx, v.count, KK_GRAIN, fill_range, &v);
+  return KN_OK;
+}
+
+KERNEL(full) {
+  const kn_attrs_fill *a = attrs;
+  (void)in, (void)n;
+  if (a->value == 0 && !signbit(a->value)) return kk_zero(ctx, out[0]), KN_OK;
+  return fill(ctx, (values){.at = constant_at, .start = a->value}, out[0]);
+}
+
+KERNEL(full_like) {
+  const kn_attrs_value *a = attrs;
+  (void)in, (void)n;
+  if (a->value == 0 && !signbit(a->value)) return kk_zero(ctx, out[0]), KN_OK;
+  return fill(ctx, (values){.at = constant_at, .start = a->value}, out[0]);
+}
+
+KERNEL(arange) {
+  const kn_attrs_range *a = attrs;
+  (void)in, (void)n;
+  values v = {.at = range_at, .start = a->start, .step = a->step};
+  return fill(ctx, v, out[0]);
+}
+
+KERNEL(linspace) {
+  const kn_attrs_linspace *a = attrs;
+  (void)in, (void)n;
+  double gaps = (double)(kn_tensor_numel(out[0]) - 1);
+  values v = {
+      .at = linspace_at, .start = a->start, .end = a->end, .step = gaps > 0 ? (a->end - a->start) / gaps : 0};
+  return fill(ctx, v, out[0]);
+}
+
+KERNEL(eye) {
+  (void)attrs, (void)in, (void)n;
+  return fill(ctx, (values){.at = eye_at, .columns = out[0]->type.dims[1]}, out[0]);
+}

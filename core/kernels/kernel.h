@@ -1,0 +1,61 @@
+/* What the reference kernels share: strided views of tensors, the loop over elements that broadcasts, copies
+ * and casts. Private to core. A kernel is plain C on real tensors; its op's rule has checked everything that
+ * types can tell. */
+#ifndef KN_KERNEL_H
+#define KN_KERNEL_H
+#include "core/op.h"
+#include "core/parallel.h"
+#include <string.h>
+
+/* The signature of every kernel. */
+#define KERNEL(name)                                                                                         \
+  kn_status kn_kernel_##name(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,                \
+                             kn_tensor *const *out)
+
+/* Where elements lie, without ownership: kernels cut views from tensors freely. */
+typedef struct kk_view {
+  char *data;
+  kn_dtype dtype;
+  int rank;
+  int64_t dims[KN_MAX_RANK];
+  int64_t strides[KN_MAX_RANK]; /* bytes */
+} kk_view;
+
+kk_view kk_view_of(const kn_tensor *t);
+/* One position of a dim (which is dropped); a range of a dim. */
+void kk_select(kk_view *v, int dim, int64_t at);
+void kk_slice(kk_view *v, int dim, int64_t start, int64_t length, int64_t step);
+int64_t kk_count(const kk_view *v);
+static inline int kk_axis(int64_t dim, int rank) { return (int)(dim < 0 ? dim + (rank ? rank : 1) : dim); }
+
+/* The element loop. Operand 0 is written; the others are broadcast to its shape. `inner` handles a run of n
+ * elements: operand k's are at p[k], p[k] + step[k], … (bytes). Runs of one call may be on several threads.
+ */
+enum { KK_OPERANDS = 4, KK_GRAIN = 32768 };
+typedef void (*kk_inner_fn)(char *const *p, const int64_t *step, int64_t n, const void *arg);
+void kk_loop(const kn_context *ctx, const kk_view *operands, int count, kk_inner_fn inner, const void *arg);
+
+/* dst = src broadcast and cast. They must not overlap, unless they are the very same elements. */
+void kk_copy(const kn_context *ctx, const kk_view *dst, const kk_view *src);
+void kk_zero(const kn_context *ctx, kn_tensor *t); /* a contiguous tensor */
+
+/* t as dtype; t contiguous. The answer is owned: t itself retained when it fits already. */
+kn_status kk_cast(kn_context *ctx, kn_tensor *t, kn_dtype dtype, kn_tensor **out);
+kn_status kk_contiguous(kn_context *ctx, kn_tensor *t, kn_tensor **out);
+/* As kk_contiguous for n tensors; on failure none is owed. */
+kn_status kk_contiguous_all(kn_context *ctx, kn_tensor *const *in, int n, kn_tensor **out);
+void kk_release_all(kn_tensor **t, int n);
+
+/* Strides (in elements) that show x in the shape of `type` without copying; false when there are none. */
+bool kn_reshape_strides(const kn_tensor *x, const kn_type *type, int64_t strides[KN_MAX_RANK]);
+
+/* CASE(T, dtype enum) for the floating dtypes, and for all: the places where a new dtype is added. */
+#define KK_FLOATS(CASE) CASE(float, F32) CASE(double, F64)
+#define KK_TYPES(CASE) CASE(uint8_t, BOOL) CASE(int64_t, I64) KK_FLOATS(CASE)
+
+/* int64 arithmetic wraps around. */
+static inline int64_t kk_wrap_add(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
+static inline int64_t kk_wrap_sub(int64_t a, int64_t b) { return (int64_t)((uint64_t)a - (uint64_t)b); }
+static inline int64_t kk_wrap_mul(int64_t a, int64_t b) { return (int64_t)((uint64_t)a * (uint64_t)b); }
+
+#endif
