@@ -1,6 +1,6 @@
 /* Generated inputs for the sweeps over the op table: per op some attributes and the shapes and kinds of its inputs.
- * The gradient sweep needs a case for each differentiable row, the op sweep for each row; both fail for a row
- * without one. Small sizes, uneven values: no ties, no zeros, no value near a kink of any op. */
+ * The gradient sweep needs a case for each differentiable row and fails for one without; elementwise rows get
+ * one by themselves (gen_default). Small sizes, uneven values: no ties, no zeros, no value near a kink of any op. */
 #ifndef SPEC_GEN_H
 #define SPEC_GEN_H
 #include "core/dispatch.h"
@@ -28,6 +28,7 @@ typedef struct gen_case {
   gen_in in[GEN_MAX_IN];
   kn_attrs_any attrs;
   bool once; /* the gradient itself is not differentiable */
+  bool flat; /* a composite through which no gradient flows */
 } gen_case;
 
 #define GEN_SHAPE(...) .rank = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .dims = {__VA_ARGS__}
@@ -59,6 +60,10 @@ typedef struct gen_case {
                                                 .dilation = GEN_DIMS(1), .groups = 1, __VA_ARGS__}}
 #define GEN_POOL(...) .attrs.pool2d = {.kernel_size = GEN_DIMS(2), .stride = GEN_DIMS(0), .padding = GEN_DIMS(0), \
                                        __VA_ARGS__}
+
+#define GEN_SPREAD(name)                                                                                      \
+  GEN1(name, GEN_F(2, 3), .attrs.correction = {.correction = 1}),                                             \
+  GEN1(name, GEN_F(2, 3), .attrs.correction = {.dim = GEN_DIMS(-1), .keepdim = true, .correction = 0})
 
 /* Later fields override those that the macros above fill in. */
 #pragma GCC diagnostic push
@@ -154,11 +159,50 @@ static const gen_case gen_cases[] = {
   GEN3(index_copy, GEN_F(4, 2), GEN_U(4, 3), GEN_F(3, 2), .attrs.axis = {.dim = 0}),
   GEN3(index_copy, GEN_F(2, 4), GEN_U(4, 2), GEN_F(2, 2), .attrs.axis = {.dim = -1}),
   GEN2(copy_, GEN_F(2, 3), GEN_F(2, 3)), GEN2(copy_, GEN_F(2, 3), GEN_F(3)), GEN2(copy_, GEN_F(2, 3), GEN_SCALAR),
+
+  /* composites */
+  GEN1(zeros_like, GEN_F(2, 3), .flat = true), GEN1(ones_like, GEN_F(2, 3), .flat = true),
+  GEN1(logical_not, GEN_F(2, 3), .flat = true), GEN2(logical_and, GEN_F(2, 3), GEN_F(3), .flat = true),
+  GEN2(logical_or, GEN_F(2, 3), GEN_B(3), .flat = true),
+  GEN1(view, GEN_F(2), .attrs.sizes = {.sizes = GEN_DIMS(1, -1)}),
+  GEN1(flatten, GEN_F(2, 3, 4), .attrs.flatten = {.start_dim = 1, .end_dim = -1}),
+  GEN1(narrow, GEN_F(2, 5), .attrs.narrow = {.dim = 1, .start = 1, .length = 3}),
+  GEN_UNARY(square, GEN_F), GEN_UNARY(reciprocal, GEN_N), GEN_UNARY(gelu, GEN_F), GEN_UNARY(silu, GEN_F),
+  GEN_UNARY(softplus, GEN_F),
+  GEN2(masked_fill, GEN_F(2, 3), GEN_B(3), .attrs.value = {.value = 7}),
+  GEN2(masked_select, GEN_F(2, 3), GEN_B(2, 3)), GEN2(masked_select, GEN_F(2, 3), GEN_B(3)),
+  GEN_SPREAD(var), GEN_SPREAD(std),
+  GEN1(norm, GEN_F(2, 3)), GEN1(norm, GEN_F(2, 3), .attrs.reduce = {.dim = GEN_DIMS(1), .keepdim = true}),
+  GEN2(linear, GEN_F(2, 3), GEN_F(4, 3)), GEN3(linear, GEN_F(2, 3), GEN_F(4, 3), GEN_F(4)),
+  GEN3(linear, GEN_F(2, 2, 3), GEN_F(4, 3), GEN_F(4)), GEN3(linear, GEN_F(3), GEN_F(4, 3), GEN_F(4)),
+  GEN2(embedding, GEN_F(4, 3), GEN_I(4, 5)), GEN2(embedding, GEN_F(4, 3), GEN_I(4, 2, 3)),
+  GEN1(dropout, GEN_F(2, 3), .attrs.dropout = {.p = 0.5, .training = false}),
+  GEN2(nll_loss, GEN_F(3, 4), GEN_I(4, 3), .attrs.reduction = {.reduction = 1}),
+  GEN2(nll_loss, GEN_F(3, 4), GEN_I(4, 3), .attrs.reduction = {.reduction = 0}),
+  GEN2(cross_entropy, GEN_F(3, 4), GEN_I(4, 3), .attrs.reduction = {.reduction = 2}),
+  GEN2(cross_entropy, GEN_F(3, 4), GEN_I(4, 3), .attrs.reduction = {.reduction = 1}),
+  GEN2(mse_loss, GEN_F(2, 3), GEN_F(2, 3), .attrs.reduction = {.reduction = 1}),
 };
 #pragma GCC diagnostic pop
 /* clang-format on */
 
 enum { GEN_CASES = sizeof gen_cases / sizeof gen_cases[0] };
+
+/* A case for an elementwise row that has none in the table, so that adding such an op needs none. */
+static inline bool gen_default(kn_op op, gen_case *out) {
+  static const gen_case one = GEN1(neg, GEN_P(2, 3)), two = GEN2(add, GEN_P(2, 1), GEN_P(3));
+  if (kn_ops[op].op_class != KN_CLASS_ELEMENTWISE || kn_ops[op].min_in > 2) return false;
+  *out = kn_ops[op].min_in == 1 ? one : two;
+  out->op = op;
+  kn_attrs_default(kn_ops[op].attrs, &out->attrs);
+  return true;
+}
+
+static inline bool gen_has_case(kn_op op) {
+  for (int i = 0; i < GEN_CASES; i++)
+    if (gen_cases[i].op == op) return true;
+  return false;
+}
 
 static inline bool gen_is_float(const gen_in *in) { return in->kind <= GEN_NONZERO; }
 
