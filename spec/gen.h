@@ -1,6 +1,7 @@
-/* Generated inputs for the sweeps over the op table: per op some attributes and the shapes and kinds of its inputs.
- * The gradient sweep needs a case for each differentiable row and fails for one without; elementwise rows get
- * one by themselves (gen_default). Small sizes, uneven values: no ties, no zeros, no value near a kink of any op. */
+/* Generated inputs for the sweeps over the op table: per op some attributes and the shapes and kinds of its
+ * inputs. The gradient sweep needs a case for each differentiable row and fails for one without; elementwise
+ * rows get one by themselves (gen_default). Small sizes, uneven values: no ties, no zeros, no value near a
+ * kink of any op. */
 #ifndef SPEC_GEN_H
 #define SPEC_GEN_H
 #include "core/dispatch.h"
@@ -32,17 +33,30 @@ typedef struct gen_case {
 } gen_case;
 
 #define GEN_SHAPE(...) .rank = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .dims = {__VA_ARGS__}
-#define GEN_F(...) {.kind = GEN_ANY, GEN_SHAPE(__VA_ARGS__)}
-#define GEN_P(...) {.kind = GEN_POS, GEN_SHAPE(__VA_ARGS__)}
-#define GEN_N(...) {.kind = GEN_NONZERO, GEN_SHAPE(__VA_ARGS__)}
-#define GEN_B(...) {.kind = GEN_BOOL, GEN_SHAPE(__VA_ARGS__)}
-#define GEN_I(max, ...) {.kind = GEN_INDEX, GEN_SHAPE(__VA_ARGS__), .limit = max}
-#define GEN_U(max, ...) {.kind = GEN_UNIQUE, GEN_SHAPE(__VA_ARGS__), .limit = max}
-#define GEN_SCALAR {.kind = GEN_POS, .rank = 0} /* also for what should stay away from zero */
-#define GEN1(name, a, ...) {.op = KN_OP_##name, .n = 1, .in = {a}, __VA_ARGS__}
-#define GEN2(name, a, b, ...) {.op = KN_OP_##name, .n = 2, .in = {a, b}, __VA_ARGS__}
-#define GEN3(name, a, b, c, ...) {.op = KN_OP_##name, .n = 3, .in = {a, b, c}, __VA_ARGS__}
-#define GEN_DIMS(...) {.n = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .v = {__VA_ARGS__}}
+#define GEN_F(...)                                                                                           \
+  { .kind = GEN_ANY, GEN_SHAPE(__VA_ARGS__) }
+#define GEN_P(...)                                                                                           \
+  { .kind = GEN_POS, GEN_SHAPE(__VA_ARGS__) }
+#define GEN_N(...)                                                                                           \
+  { .kind = GEN_NONZERO, GEN_SHAPE(__VA_ARGS__) }
+#define GEN_B(...)                                                                                           \
+  { .kind = GEN_BOOL, GEN_SHAPE(__VA_ARGS__) }
+#define GEN_I(max, ...)                                                                                      \
+  { .kind = GEN_INDEX, GEN_SHAPE(__VA_ARGS__), .limit = max }
+#define GEN_U(max, ...)                                                                                      \
+  { .kind = GEN_UNIQUE, GEN_SHAPE(__VA_ARGS__), .limit = max }
+#define GEN_SCALAR                                                                                           \
+  { .kind = GEN_POS, .rank = 0 } /* also for what should stay away from zero */
+#define GEN1(name, a, ...)                                                                                   \
+  { .op = KN_OP_##name, .n = 1, .in = {a}, __VA_ARGS__ }
+#define GEN2(name, a, b, ...)                                                                                \
+  { .op = KN_OP_##name, .n = 2, .in = {a, b}, __VA_ARGS__ }
+#define GEN3(name, a, b, c, ...)                                                                             \
+  { .op = KN_OP_##name, .n = 3, .in = {a, b, c}, __VA_ARGS__ }
+#define GEN_DIMS(...)                                                                                        \
+  {                                                                                                          \
+    .n = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .v = { __VA_ARGS__ }                            \
+  }
 
 /* clang-format off */
 #define GEN_BINARY(name, K)                                                                                   \
@@ -221,7 +235,8 @@ static inline double gen_value(const gen_in *in, int64_t k, int salt) {
 }
 
 /* Input i of the case, contiguous; floats in the dtype given. */
-static inline kn_status gen_make(kn_context *ctx, const gen_case *c, int i, kn_dtype floats, kn_tensor **out) {
+static inline kn_status gen_make(kn_context *ctx, const gen_case *c, int i, kn_dtype floats,
+                                 kn_tensor **out) {
   const gen_in *in = &c->in[i];
   kn_dtype dtype = gen_is_float(in) ? floats : in->kind == GEN_BOOL ? KN_BOOL : KN_I64;
   kn_type type = {.dtype = (uint8_t)dtype, .device = KN_CPU, .rank = (uint8_t)in->rank};
@@ -230,10 +245,14 @@ static inline kn_status gen_make(kn_context *ctx, const gen_case *c, int i, kn_d
   KN_TRY(kn_tensor_new(ctx, &type, &t));
   for (int64_t k = 0; k < kn_tensor_numel(t); k++) {
     double x = gen_value(in, k, i);
-    if (dtype == KN_F64) ((double *)kn_tensor_data(t))[k] = x;
-    else if (dtype == KN_F32) ((float *)kn_tensor_data(t))[k] = (float)x;
-    else if (dtype == KN_I64) ((int64_t *)kn_tensor_data(t))[k] = (int64_t)x;
-    else ((uint8_t *)kn_tensor_data(t))[k] = x != 0;
+    if (dtype == KN_F64)
+      ((double *)kn_tensor_data(t))[k] = x;
+    else if (dtype == KN_F32)
+      ((float *)kn_tensor_data(t))[k] = (float)x;
+    else if (dtype == KN_I64)
+      ((int64_t *)kn_tensor_data(t))[k] = (int64_t)x;
+    else
+      ((uint8_t *)kn_tensor_data(t))[k] = x != 0;
   }
   *out = t;
   return KN_OK;
