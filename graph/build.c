@@ -163,6 +163,15 @@ static const char *new_slot_name(kn_builder *b, const char *name) {
   return with;
 }
 
+kn_slot *kn_build_slot(kn_builder *b, kn_slot_kind kind, const char *name, const kn_vtype *type) {
+  kn_slot *s = kn_build_alloc(b, sizeof *s);
+  if (!s || !name) return NULL;
+  *s = (kn_slot){.kind = kind, .index = b->graph->nslots, .name = name, .type = *type, .where = b->where};
+  if (type->kind == KN_V_FLOAT) s->scalar = (kn_scalar){KN_SCALAR_FLOAT, {.f = 0}};
+  if (type->kind == KN_V_BOOL) s->scalar = (kn_scalar){KN_SCALAR_BOOL, {.b = false}};
+  return kn_build_push(b, &b->graph->slots, &b->graph->nslots, &s, sizeof s) ? s : NULL;
+}
+
 kn_slot *kn_add_slot(kn_builder *b, kn_slot_kind kind, const char *name, const kn_vtype *type,
                      kn_tensor *tensor) {
   if (b->status != KN_OK) return NULL;
@@ -176,14 +185,8 @@ kn_slot *kn_add_slot(kn_builder *b, kn_slot_kind kind, const char *name, const k
   if (type->kind == KN_V_TENSOR && !kn_type_known(&type->tensor))
     return kn_build_fail(b, kn_fail(b->ctx, KN_ARG, "slot %s: the sizes of a slot are known (got %s)", name,
                                     kn_vtype_text(b->graph, type, want, sizeof want)));
-  kn_slot *s = kn_build_alloc(b, sizeof *s);
-  const char *text = new_slot_name(b, name);
-  if (!s || !text) return NULL;
-  *s = (kn_slot){.kind = kind, .index = b->graph->nslots, .name = text, .type = *type, .where = b->where};
-  if (type->kind == KN_V_FLOAT) s->scalar = (kn_scalar){KN_SCALAR_FLOAT, {.f = 0}};
-  if (type->kind == KN_V_BOOL) s->scalar = (kn_scalar){KN_SCALAR_BOOL, {.b = false}};
-  if (!kn_build_push(b, &b->graph->slots, &b->graph->nslots, &s, sizeof s)) return NULL;
-  s->tensor = tensor ? kn_tensor_retain(tensor) : NULL;
+  kn_slot *s = kn_build_slot(b, kind, new_slot_name(b, name), type);
+  if (s) s->tensor = tensor ? kn_tensor_retain(tensor) : NULL;
   return s;
 }
 

@@ -171,14 +171,14 @@ static bool default_trees(kn_builder *b, kn_value *const *values, uint32_t n, bo
   return args ? kn_set_args(b, trees, n) : kn_set_results(b, values, n, trees, n);
 }
 
-kn_status kn_graph_finish(kn_builder *b) {
+kn_status kn_build_finish(kn_builder *b, bool untrusted) {
   if (b->status != KN_OK) return b->status;
   kn_graph *g = b->graph;
   if (g->finished) return kn_fail(b->ctx, KN_STATE, "the graph %s is finished already", g->name);
   if (!g->nargs && !default_trees(b, g->body->params, g->body->nparams, true)) return b->status;
   if (!g->nresults && !default_trees(b, g->body->yields, g->body->nyields, false)) return b->status;
   kn_graph_renumber(g);
-  kn_status st = kn_graph_verify(b->ctx, g, false);
+  kn_status st = kn_graph_verify(b->ctx, g, untrusted);
   if (st != KN_OK) {
     kn_build_fail(b, st);
     return st;
@@ -186,3 +186,5 @@ kn_status kn_graph_finish(kn_builder *b) {
   g->finished = true;
   return KN_OK;
 }
+
+kn_status kn_graph_finish(kn_builder *b) { return kn_build_finish(b, false); }

@@ -11,8 +11,7 @@
  *    flag is true it runs again with the next values; then the outputs are the exit values;
  *  - op nodes: the first `ntensor` inputs are the op's tensors; the rest are integers that stand for the
  *    placeholders KN_DYN(0), KN_DYN(1) … in its attributes, each met once, in the order of kn_attrs_each_int.
- *    In an INDEX field the integer is a 1-based position (as in Lua; negative counts from the end, 0 is an
- *    error), in all others the value itself: see kn_node_attrs;
+ *    The integer is the field's value as C has it: positions count from 0 here (kn_recorder.position);
  *  - results: one yield of the body per VALUE leaf, in the order of the leaves (a value may come twice);
  *  - arguments: the body's parameters, in the order in which leaves first name them. */
 #ifndef KN_GRAPH_H
@@ -226,8 +225,8 @@ void kn_node_move_before(kn_node *n, kn_node *at);
 void kn_graph_renumber(kn_graph *g);
 /* Renumbers densely, counts, verifies, and makes the graph immutable. */
 kn_status kn_graph_finish(kn_builder *b);
-/* An op node's attributes with dyn[i] (integers, as kn_scalar) put in for placeholder i; attributes of the ops that
- * have none are left alone. INDEX when a position is 0. Without placeholders it is a plain copy. */
+/* An op node's attributes with dyn[i] (integers, as kn_scalar) put in for placeholder i. Attributes of the ops that
+ * have none are left alone; without placeholders it is a plain copy. */
 kn_status kn_node_attrs(kn_context *ctx, const kn_node *n, const kn_scalar *dyn, kn_attrs_any *out);
 kn_vkind kn_item_kind(kn_dtype d); /* what item() gives */
 /* True when v is defined in r or in a region inside it. */

@@ -15,6 +15,11 @@ const char *kn_build_text(kn_builder *b, const char *s);
 bool kn_build_push(kn_builder *b, void *array, uint32_t *count, const void *elem, size_t size);
 kn_value *kn_build_value(kn_builder *b, kn_region *r, kn_node *def, uint32_t index, const kn_vtype *type);
 
+/* A slot under a name known to be new. */
+kn_slot *kn_build_slot(kn_builder *b, kn_slot_kind kind, const char *name, const kn_vtype *type);
+/* kn_graph_finish, for a graph from outside when `untrusted`. */
+kn_status kn_build_finish(kn_builder *b, bool untrusted);
+
 /* Deep copy into the graph. Leaves of kind VALUE get their position from `place`, called in order. */
 typedef bool (*kn_tree_place)(void *ud, kn_tree *leaf);
 bool kn_tree_copy(kn_builder *b, kn_tree *to, const kn_tree *from, uint32_t n, kn_tree_place place, void *ud);

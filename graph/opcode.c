@@ -34,30 +34,27 @@ bool kn_opcode_parse(const char *text, size_t len, kn_opcode *out) {
 
 /* ---- attributes of a node when it runs ---- */
 
-static kn_status put(kn_context *ctx, const kn_node *n, const kn_field *f, const kn_scalar *dyn, int64_t *v) {
-  if (!kn_is_dyn(*v)) return KN_OK;
+typedef struct filling {
+  const kn_scalar *dyn;
+  uint32_t n;
+  bool bad;
+} filling;
+
+static void fill(void *ud, int64_t *v) {
+  filling *f = ud;
+  if (!kn_is_dyn(*v)) return;
   uint32_t k = kn_dyn_index(*v);
-  if (k >= n->nin - n->ntensor || dyn[k].kind != KN_SCALAR_INT)
-    return kn_fail(ctx, KN_INTERNAL, "%s: %s has no integer", kn_opcode_describe(n->op).text, f->name);
-  *v = dyn[k].as.i;
-  if (f->kind != KN_FIELD_INDEX) return KN_OK;
-  if (*v == 0)
-    return kn_fail(ctx, KN_INDEX, "%s: %s 0 is out of range, positions count from 1",
-                   kn_opcode_describe(n->op).text, f->name);
-  *v -= *v > 0;
-  return KN_OK;
+  if (k < f->n && f->dyn[k].kind == KN_SCALAR_INT && !kn_is_dyn(f->dyn[k].as.i))
+    *v = f->dyn[k].as.i;
+  else
+    f->bad = true;
 }
 
 kn_status kn_node_attrs(kn_context *ctx, const kn_node *n, const kn_scalar *dyn, kn_attrs_any *out) {
   if (!n->attrs || !kn_opcode_is_op(n->op)) return KN_OK;
-  kn_attrs_info info = kn_attrs_describe(kn_ops[n->op].attrs);
-  memcpy(out, n->attrs, info.size);
-  if (n->nin == n->ntensor) return KN_OK;
-  for (const kn_field *f = info.fields; f->name; f++) {
-    void *at = kn_field_at(out, f);
-    if (f->kind == KN_FIELD_INT || f->kind == KN_FIELD_INDEX) KN_TRY(put(ctx, n, f, dyn, at));
-    if (f->kind == KN_FIELD_INTS || f->kind == KN_FIELD_SIZES)
-      for (int i = 0; i < ((kn_ints *)at)->n; i++) KN_TRY(put(ctx, n, f, dyn, &((kn_ints *)at)->v[i]));
-  }
-  return KN_OK;
+  kn_attrs_kind kind = kn_ops[n->op].attrs;
+  memcpy(out, n->attrs, kn_attrs_describe(kind).size);
+  filling f = {dyn, n->nin - n->ntensor, false};
+  if (f.n) kn_attrs_each_int(kind, out, fill, &f);
+  return f.bad ? kn_fail(ctx, KN_INDEX, "%s: a size is out of range", kn_opcode_describe(n->op).text) : KN_OK;
 }

@@ -124,9 +124,9 @@ char *kn_double_text(double v, char buf[KN_NUMBER_TEXT]) {
 
 char *kn_float_text(float v, char buf[KN_NUMBER_TEXT]) {
   if (!isfinite(v)) return special((double)v, buf);
-  for (int digits = 6; digits <= 9; digits++) {
+  for (int digits = 6; digits <= 17; digits += digits == 9 ? 8 : 1) {
     snprintf(buf, KN_NUMBER_TEXT, "%.*g", digits, (double)v);
-    if (strtof(buf, NULL) == v) break;
+    if ((float)strtod(buf, NULL) == v) break; /* as the parser reads it: a double first */
   }
   return tidy(buf);
 }
