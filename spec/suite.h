@@ -4,8 +4,8 @@
  *   START_TEST(adds) { kn_context *c = suite_context(); ... OK(c, kn_add(...)); ... suite_done(c); } END_TEST
  *   SUITE("tensor", adds, ...)
  *
- * Tests run in this process, so that sanitizers, valgrind and debuggers see them; CK_FORK=yes gives each its own,
- * so that a crash is one failed test. */
+ * Tests run in this process, so that sanitizers, valgrind and debuggers see them; CK_FORK=yes gives each its
+ * own, so that a crash is one failed test. */
 #ifndef SPEC_SUITE_H
 #define SPEC_SUITE_H
 #include <check.h>
@@ -15,20 +15,20 @@
 #include "core/context.h"
 
 /* The call must succeed; else the sentence is shown. */
-#define OK(ctx, call)                                                                                         \
-  do {                                                                                                        \
-    kn_status suite_s_ = (call);                                                                              \
-    ck_assert_msg(suite_s_ == KN_OK, "%s: %s: %s", #call, kn_status_text(suite_s_), kn_error(ctx));           \
+#define OK(ctx, call)                                                                                        \
+  do {                                                                                                       \
+    kn_status suite_s_ = (call);                                                                             \
+    ck_assert_msg(suite_s_ == KN_OK, "%s: %s: %s", #call, kn_status_text(suite_s_), kn_error(ctx));          \
   } while (0)
 
 /* The call must fail with `status` and a sentence that contains `part`. */
-#define FAILS(ctx, status, part, call)                                                                        \
-  do {                                                                                                        \
-    kn_status suite_s_ = (call);                                                                              \
-    ck_assert_msg(suite_s_ == (status), "%s: \"%s\" instead of \"%s\": %s", #call, kn_status_text(suite_s_),  \
-                  kn_status_text(status), kn_error(ctx));                                                     \
-    ck_assert_msg(strstr(kn_error(ctx), (part)) != NULL, "%s: no \"%s\" in \"%s\"", #call, (part),            \
-                  kn_error(ctx));                                                                             \
+#define FAILS(ctx, status, part, call)                                                                       \
+  do {                                                                                                       \
+    kn_status suite_s_ = (call);                                                                             \
+    ck_assert_msg(suite_s_ == (status), "%s: \"%s\" instead of \"%s\": %s", #call, kn_status_text(suite_s_), \
+                  kn_status_text(status), kn_error(ctx));                                                    \
+    ck_assert_msg(strstr(kn_error(ctx), (part)) != NULL, "%s: no \"%s\" in \"%s\"", #call, (part),           \
+                  kn_error(ctx));                                                                            \
   } while (0)
 
 /* A fresh context on a heap of its own. */
@@ -62,10 +62,10 @@ static inline int suite_run(const char *name, const TTest *const *tests, size_t 
   return failed || ran == 0;
 }
 
-#define SUITE(name, ...)                                                                                      \
-  int main(void) {                                                                                            \
-    const TTest *const suite_tests_[] = {__VA_ARGS__};                                                        \
-    return suite_run(name, suite_tests_, sizeof suite_tests_ / sizeof suite_tests_[0]);                       \
+#define SUITE(name, ...)                                                                                     \
+  int main(void) {                                                                                           \
+    const TTest *const suite_tests_[] = {__VA_ARGS__};                                                       \
+    return suite_run(name, suite_tests_, sizeof suite_tests_ / sizeof suite_tests_[0]);                      \
   }
 
 #endif
