@@ -1,0 +1,25 @@
+/* luaopen_kiln: the module table from its parts, in the order they need each other. */
+#include "bindings/lua/kiln_lua.h"
+#include "bindings/lua/state.h"
+
+int luaopen_kiln(lua_State *L) {
+  luaL_checkversion(L); /* first: nothing else is safe in a Lua of another version */
+  kl_state_open(L, NULL);
+  lua_createtable(L, 0, 256);
+  kl_open_tensor(L);
+  kl_open_ops(L);
+  kl_open_index(L);
+  kl_open_create(L);
+  kl_open_convert(L);
+  kl_open_show(L);
+  kl_open_autograd(L);
+  kl_open_system(L);
+#ifdef KL_GRAPH
+  kl_open_graph(L);
+#endif
+#ifdef KL_SCRIPT
+  kl_open_script(L);
+#endif
+  kl_open_files(L);
+  return 1;
+}

@@ -1,0 +1,276 @@
+/* Every row of the op table as kiln.name, tensor:name, operator and in-place form: one C closure for all, with the row
+ * as its upvalue. Ops whose arguments or results differ from their row (max, comparisons) stand at the end. */
+#include "bindings/lua/args.h"
+#include <stdio.h>
+#include <string.h>
+
+/* ---- the closure ---- */
+
+static int call_op(lua_State *L);
+
+static void push_closure(lua_State *L, kn_op op, const char *name, lua_CFunction f) {
+  lua_pushinteger(L, op);
+  lua_pushstring(L, name);
+  lua_pushcclosure(L, f, 2);
+}
+
+static kn_op upvalue_op(lua_State *L) { return (kn_op)lua_tointeger(L, lua_upvalueindex(1)); }
+
+/* Userdata for the results come first, so that nothing is owned where Lua may raise. */
+static int apply(lua_State *L, kn_op op, const char *name, bool inplace) {
+  kn_context *ctx = kl_context(L);
+  const kn_op_info *row = &kn_ops[op];
+  int top = lua_gettop(L);
+  kl_args a;
+  kn_tensor *out[KN_MAX_OUTPUTS], **slots[KN_MAX_OUTPUTS];
+  for (int i = 0; i < row->outs; i++) slots[i] = kl_reserve_tensor(L);
+  kn_status st = kl_args_read(&a, L, ctx, op, name, 1, top);
+  if (st == KN_OK) {
+    st = kl_args_apply(&a, inplace, out);
+    kl_args_done(&a);
+  }
+  kl_check(L, st);
+  if (out[0] == kl_test_tensor(L, 1)) { /* written in place: the same tensor, so the same userdata */
+    kn_tensor_release(out[0]);
+    lua_settop(L, 1);
+    return 1;
+  }
+  for (int i = 0; i < row->outs; i++) kl_fill_tensor(L, slots[i], out[i]);
+  return row->outs;
+}
+
+/* Lists longer than one op takes: groups of them, then the results. What they share is their dim, which the results of
+ * the groups have too; so those of `stack` are joined by `cat`. The groups go through the closure of the op again. */
+static int call_groups(lua_State *L, kn_op op) {
+  int top = lua_gettop(L), results = top + 1;
+  lua_Integer n = (lua_Integer)lua_rawlen(L, 1), at = 0;
+  lua_createtable(L, (int)(n / KN_MAX_INPUTS + 1), 0);
+  for (int group = 1; at < n; group++) {
+    push_closure(L, op, kn_op_name(op), call_op);
+    lua_createtable(L, KN_MAX_INPUTS, 0);
+    for (int i = 1; i <= KN_MAX_INPUTS && at < n; i++) {
+      lua_rawgeti(L, 1, ++at);
+      lua_rawseti(L, -2, i);
+    }
+    for (int i = 2; i <= top; i++) lua_pushvalue(L, i);
+    lua_call(L, top, 1);
+    lua_rawseti(L, results, group);
+  }
+  lua_replace(L, 1); /* the results take the place of the list */
+  op = op == KN_OP_stack ? KN_OP_cat : op;
+  push_closure(L, op, kn_op_name(op), call_op);
+  lua_insert(L, 1);
+  lua_call(L, top, 1);
+  return 1;
+}
+
+static int call_op(lua_State *L) {
+  kn_op op = upvalue_op(L);
+  bool list = kn_ops[op].max_in == KN_VARIADIC && lua_type(L, 1) == LUA_TTABLE;
+  if (list && lua_rawlen(L, 1) > KN_MAX_INPUTS) return call_groups(L, op);
+  return apply(L, op, kn_op_name(op), false);
+}
+
+/* Lua hands unary operators their operand twice. */
+static int call_unary(lua_State *L) {
+  kn_op op = upvalue_op(L);
+  lua_settop(L, 1);
+  return apply(L, op, kn_op_name(op), false);
+}
+
+static int call_inplace(lua_State *L) {
+  return apply(L, upvalue_op(L), lua_tostring(L, lua_upvalueindex(2)), true);
+}
+
+/* ---- comparisons as operators ---- */
+
+/* Lua makes a boolean of the result, so it must be one element. */
+static int compare(lua_State *L, kn_op op, const char *symbol) {
+  kn_context *ctx = kl_context(L);
+  kl_args a;
+  kn_tensor *r = NULL;
+  kn_scalar s;
+  kn_status st = kl_args_read(&a, L, ctx, op, symbol, 1, 2);
+  if (st == KN_OK) {
+    st = kn_apply(ctx, op, NULL, a.in, a.n, &r);
+    kl_args_done(&a);
+  }
+  if (st == KN_OK) {
+    int64_t n = kn_tensor_numel(r);
+    if (n == 1 || n == KN_DIM_UNKNOWN) {
+      st = kn_item(ctx, r, &s);
+    } else {
+      char text[KN_TYPE_TEXT];
+      st = kn_fail(ctx, KN_SHAPE, "%s: the result %s is not one boolean; a:%s(b) compares element by element", symbol,
+                   kn_type_text(&r->type, text, sizeof text), kn_op_name(op));
+    }
+    kn_tensor_release(r);
+  }
+  kl_check(L, st);
+  kl_push_scalar(L, &s);
+  return 1;
+}
+
+static int less(lua_State *L) { return compare(L, KN_OP_lt, "<"); }
+static int less_equal(lua_State *L) { return compare(L, KN_OP_le, "<="); }
+
+/* ---- max, min ---- */
+
+typedef struct extreme {
+  const char *name;
+  kn_op reduce, position, pairwise;
+} extreme;
+
+static int call_with(lua_State *L, kn_op op) {
+  push_closure(L, op, kn_op_name(op), call_op);
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, 1);
+  return 1;
+}
+
+/* The elements at the positions, so that the gradient goes to one of equal elements. */
+static kn_status extreme_along(kn_context *ctx, const extreme *e, kn_tensor *x, int64_t dim, bool keepdim,
+                               kn_tensor **values, kn_tensor **positions) {
+  kn_attrs_argreduce at = {.dim = dim, .keepdim = true};
+  kn_attrs_axis along = {.dim = dim};
+  kn_attrs_optional_axis drop = {.dim = dim};
+  kn_tensor *v = NULL, *p = NULL, *v2 = NULL, *p2 = NULL;
+  kn_status st = kn_apply(ctx, e->position, &at, &x, 1, &p);
+  if (st == KN_OK) st = kn_apply(ctx, KN_OP_gather, &along, (kn_tensor *[]){x, p}, 2, &v);
+  if (st == KN_OK && !keepdim) {
+    st = kn_apply(ctx, KN_OP_squeeze, &drop, &v, 1, &v2);
+    if (st == KN_OK) st = kn_apply(ctx, KN_OP_squeeze, &drop, &p, 1, &p2);
+    kn_tensor_release(v);
+    kn_tensor_release(p);
+    v = v2;
+    p = p2;
+  }
+  if (st == KN_OK) {
+    *values = v;
+    *positions = p;
+  } else {
+    kn_tensor_release(v);
+    kn_tensor_release(p);
+  }
+  return st;
+}
+
+/* x:max() all; x:max(dim [, keepdim]) values and positions; x:max(y) the larger of each pair. A Lua integer is a dim,
+ * a tensor or a Lua float is the other operand. */
+static int call_extreme(lua_State *L, const extreme *e) {
+  kn_context *ctx = kl_context(L);
+  kn_scalar s;
+  if (kl_test_tensor(L, 2) || (lua_type(L, 2) == LUA_TNUMBER && !lua_isinteger(L, 2)) ||
+      (lua_type(L, 2) == LUA_TUSERDATA && kl_test_scalar(L, 2, &s)))
+    return call_with(L, e->pairwise);
+  if (lua_isnoneornil(L, 2)) {
+    lua_settop(L, 1);
+    return call_with(L, e->reduce);
+  }
+  kl_args a;
+  int top = lua_gettop(L);
+  kn_tensor **values = kl_reserve_tensor(L), **positions = kl_reserve_tensor(L);
+  kn_tensor *v = NULL, *p = NULL;
+  kn_status st = kl_args_read(&a, L, ctx, e->position, e->name, 1, top);
+  if (st == KN_OK) {
+    st = a.attrs.argreduce.dim == KN_NONE
+             ? kn_fail(ctx, KN_ARG, "%s: dim is missing", e->name)
+             : extreme_along(ctx, e, a.in[0], a.attrs.argreduce.dim, a.attrs.argreduce.keepdim, &v, &p);
+    kl_args_done(&a);
+  }
+  kl_check(L, st);
+  *positions = p;
+  kl_fill_tensor(L, values, v);
+  return 2;
+}
+
+static int call_max(lua_State *L) {
+  static const extreme e = {"max", KN_OP_amax, KN_OP_argmax, KN_OP_maximum};
+  return call_extreme(L, &e);
+}
+
+static int call_min(lua_State *L) {
+  static const extreme e = {"min", KN_OP_amin, KN_OP_argmin, KN_OP_minimum};
+  return call_extreme(L, &e);
+}
+
+/* ---- help ---- */
+
+/* kiln.help(name): what the table says of an op, as text. */
+static int help(lua_State *L) {
+  kn_context *ctx = kl_context(L);
+  kn_op op;
+  if (lua_type(L, 1) != LUA_TSTRING)
+    return kl_error(L, KN_ARG, "help: the name of an op is needed, got %s", kl_kind(L, 1));
+  if (!kn_op_parse(lua_tostring(L, 1), &op))
+    return kl_error(L, KN_ARG, "help: there is no op '%s'", lua_tostring(L, 1));
+  (void)ctx;
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  luaL_addstring(&b, kn_op_name(op));
+  luaL_addstring(&b, ": ");
+  luaL_addstring(&b, kn_ops[op].doc);
+  const kn_field *f = kn_attrs_describe(kn_ops[op].attrs).fields;
+  if (f->name) luaL_addstring(&b, "\n  options, in order:");
+  for (; f->name; f++) {
+    luaL_addchar(&b, ' ');
+    luaL_addstring(&b, f->name);
+    if (f->required) luaL_addstring(&b, " (required)");
+  }
+  luaL_pushresult(&b);
+  return 1;
+}
+
+/* ---- registration ---- */
+
+static bool has_inplace(kn_op op) {
+  const kn_op_info *row = &kn_ops[op];
+  if (row->op_class == KN_CLASS_ELEMENTWISE) return op != KN_OP_where && op != KN_OP_cast && op != KN_OP_clone;
+  if (row->op_class != KN_CLASS_COMPOSITE || row->min_in == 0 || strstr(row->name, "_like")) return false;
+  bool one = row->max_in == 1 || (row->flags & KN_FLAG_SCALARS) || row->attrs == KN_ATTRS_value;
+  return one && (row->attrs == KN_ATTRS_none || row->attrs == KN_ATTRS_value || row->attrs == KN_ATTRS_dropout);
+}
+
+/* The closure on top becomes a function of the module (below it) and a method; it is popped. */
+static void add_function(lua_State *L, const char *name, bool method) {
+  kl_mark_engine(L, -1);
+  if (method) {
+    kl_push_methods(L);
+    lua_pushvalue(L, -2);
+    lua_setfield(L, -2, name);
+    lua_pop(L, 1);
+  }
+  lua_setfield(L, -2, name);
+}
+
+static void add_operator(lua_State *L, kn_op op) {
+  const kn_op_info *row = &kn_ops[op];
+  kl_push_tensor_metatable(L);
+  push_closure(L, op, row->name, row->max_in == 1 ? call_unary : call_op);
+  kl_mark_engine(L, -1);
+  lua_setfield(L, -2, row->metamethod);
+  lua_pop(L, 1);
+}
+
+void kl_open_ops(lua_State *L) {
+  for (int i = 0; i < KN_OP_COUNT; i++) {
+    const kn_op_info *row = &kn_ops[i];
+    push_closure(L, (kn_op)i, row->name, call_op);
+    add_function(L, row->name, row->min_in > 0 && row->max_in != KN_VARIADIC);
+    if (row->metamethod[0]) add_operator(L, (kn_op)i);
+    if (has_inplace((kn_op)i)) {
+      char name[64];
+      snprintf(name, sizeof name, "%s_", row->name);
+      push_closure(L, (kn_op)i, name, call_inplace);
+      add_function(L, name, true);
+    }
+  }
+  static const luaL_Reg extremes[] = {{"max", call_max}, {"min", call_min}, {NULL, NULL}};
+  kl_set_methods(L, extremes, true, true);
+  kl_push_tensor_metatable(L);
+  static const luaL_Reg orders[] = {{"__lt", less}, {"__le", less_equal}, {NULL, NULL}};
+  kl_set_engine_functions(L, orders);
+  lua_pop(L, 1);
+  lua_pushcfunction(L, help);
+  lua_setfield(L, -2, "help");
+}

@@ -1,0 +1,197 @@
+/* The binding's record in a Lua state: its context, how errors are raised, what capture may call, and how tensor
+ * bytes reach Lua's collector. Nothing about tensors or ops. */
+#include "bindings/lua/state.h"
+#include "backends/registry.h"
+#include "bindings/lua/kiln_lua.h"
+#include "core/parallel.h"
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char state_key, engine_key; /* their addresses are keys of the registry */
+
+/* ---- the record ---- */
+
+static kl_state *find(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  kl_state *s = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return s;
+}
+
+kl_state *kl_state_of(lua_State *L) {
+  kl_state *s = find(L);
+  if (!s || !s->ctx) luaL_error(L, "kiln is not open in this Lua state");
+  return s;
+}
+
+kn_context *kl_context(lua_State *L) { return kl_state_of(L)->ctx; }
+
+static int close_state(lua_State *L) {
+  kl_state *s = lua_touserdata(L, 1);
+  kn_context *ctx = s->ctx;
+  s->ctx = NULL;
+  if (ctx && s->owned) {
+    kn_registry_close(ctx);
+    kn_context_free(ctx);
+  }
+  return 0;
+}
+
+static void output(void *ud, kn_out kind, const char *text, size_t len) {
+  (void)ud;
+  FILE *to = kind == KN_OUT_PRINT ? stdout : stderr;
+  fwrite(text, 1, len, to);
+  if (kind == KN_OUT_LOG) fputc('\n', to);
+}
+
+static void warn_of_topics(kn_context *ctx, const char *debug) {
+  static const char known[] =
+#define X(e, name, doc) " " name
+      KN_DEBUG_TOPICS(X)
+#undef X
+      " ";
+  while (debug && *debug) {
+    size_t n = strcspn(debug, ",");
+    char word[34] = " ";
+    if (n > 0 && n < sizeof word - 2) {
+      memcpy(word + 1, debug, n);
+      memcpy(word + 1 + n, " ", 2);
+      if (!strstr(known, word)) kn_log(ctx, "KILN_DEBUG: there is no topic%s; known are%s", word, known);
+    }
+    debug += n + (debug[n] == ',');
+  }
+}
+
+static void set_threads(kn_context *ctx) {
+  const char *text = getenv("KILN_NUM_THREADS");
+  if (!text || !*text) return;
+  char *end;
+  errno = 0;
+  long n = strtol(text, &end, 10);
+  if (errno || *end || n < 1 || n > 4096) kn_log(ctx, "KILN_NUM_THREADS: '%s' is not a number of threads", text);
+  else ctx->threads = (int)n;
+}
+
+kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
+  kl_state *s = find(L);
+  if (s) return s;
+  s = lua_newuserdatauv(L, sizeof *s, 0);
+  *s = (kl_state){.ctx = ctx, .owned = !ctx};
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, close_state);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  if (!ctx) {
+    const char *debug = getenv("KILN_DEBUG");
+    s->ctx = ctx = kn_context_new(NULL, debug);
+    if (!ctx) luaL_error(L, "kiln: out of memory");
+    ctx->output = output;
+    warn_of_topics(ctx, debug);
+    set_threads(ctx);
+    if (kn_registry_open(ctx, getenv("KILN_BACKEND")) != KN_OK) luaL_error(L, "kiln: %s", kn_error(ctx));
+  }
+  s->seen = s->live = kn_heap_read_stats(ctx->heap).bytes;
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
+  return s;
+}
+
+int kiln_lua_setcontext(lua_State *L, struct kiln_context *ctx) {
+  if (find(L)) return 0;
+  kl_state_open(L, (kn_context *)ctx); /* kiln.h's name of the same struct */
+  return 1;
+}
+
+/* ---- errors ---- */
+
+void kl_push_where(lua_State *L) {
+  lua_Debug ar;
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.currentline > 0 && strncmp(ar.source, "=kiln/", 6)) {
+      lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+      return;
+    }
+  }
+  lua_pushliteral(L, "");
+}
+
+int kl_fail(lua_State *L) {
+  kn_context *ctx = kl_context(L);
+  kl_push_where(L);
+  lua_pushstring(L, kn_error(ctx));
+  lua_concat(L, 2);
+  return lua_error(L);
+}
+
+void kl_check(lua_State *L, kn_status st) {
+  if (st != KN_OK) kl_fail(L);
+}
+
+int kl_error(lua_State *L, kn_status st, const char *fmt, ...) {
+  kn_context *ctx = kl_context(L);
+  char text[KN_ERROR_SIZE];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(text, sizeof text, fmt, ap);
+  va_end(ap);
+  kn_fail(ctx, st, "%s", text);
+  return kl_fail(L);
+}
+
+const char *kl_kind(lua_State *L, int idx) {
+  kn_scalar s;
+  switch (lua_type(L, idx)) {
+  case LUA_TNONE:
+  case LUA_TNIL: return "nil";
+  case LUA_TBOOLEAN: return "a boolean";
+  case LUA_TNUMBER: return lua_isinteger(L, idx) ? "an integer" : "a number";
+  case LUA_TSTRING: return "a string";
+  case LUA_TTABLE: return "a table";
+  case LUA_TFUNCTION: return "a function";
+  case LUA_TTHREAD: return "a coroutine";
+  default: break;
+  }
+  if (kl_test_tensor(L, idx)) return "a tensor";
+  if (kl_test_scalar(L, idx, &s)) return "a number known only when the graph runs";
+  return "a userdata";
+}
+
+/* ---- functions that capture may call ---- */
+
+static void push_engine(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &engine_key) == LUA_TTABLE) return;
+  lua_pop(L, 1);
+  lua_newtable(L);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &engine_key);
+}
+
+void kl_mark_engine(lua_State *L, int idx) {
+  idx = lua_absindex(L, idx);
+  push_engine(L);
+  lua_pushvalue(L, idx);
+  lua_pushboolean(L, 1);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
+bool kl_is_engine(lua_State *L, int idx) {
+  idx = lua_absindex(L, idx);
+  push_engine(L);
+  lua_pushvalue(L, idx);
+  bool yes = lua_rawget(L, -2) == LUA_TBOOLEAN;
+  lua_pop(L, 2);
+  return yes;
+}
+
+void kl_set_engine_functions(lua_State *L, const luaL_Reg *list) {
+  for (; list->name; list++) {
+    lua_pushcfunction(L, list->func);
+    kl_mark_engine(L, -1);
+    lua_setfield(L, -2, list->name);
+  }
+}

@@ -1,0 +1,183 @@
+/* The engine as a whole, seen from Lua: backends, devices, the random stream, threads, memory, time. */
+#define _POSIX_C_SOURCE 200809L
+#include "bindings/lua/state.h"
+#include "backends/registry.h"
+#include "core/device.h"
+#include "core/parallel.h"
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+/* kiln.backends(): a list of {name, available, version, reason}, preferred first. */
+static int backends(lua_State *L) {
+  kn_context *ctx = kl_context(L);
+  int n = kn_registry_count();
+  lua_createtable(L, n, 0);
+  for (int i = 0; i < n; i++) {
+    kn_backend_report r;
+    kn_registry_report(ctx, i, &r);
+    lua_createtable(L, 0, 4);
+    lua_pushstring(L, r.name);
+    lua_setfield(L, -2, "name");
+    lua_pushboolean(L, r.available);
+    lua_setfield(L, -2, "available");
+    if (r.version[0]) {
+      lua_pushstring(L, r.version);
+      lua_setfield(L, -2, "version");
+    }
+    if (!r.available) {
+      lua_pushstring(L, r.reason);
+      lua_setfield(L, -2, "reason");
+    }
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+/* kiln.devices(): the names of those that some backend computes on. */
+static int devices(lua_State *L) {
+  kn_context *ctx = kl_context(L);
+  int n = 0;
+  lua_newtable(L);
+  for (int d = 0; d < KN_DEVICE_COUNT; d++) {
+    if (!ctx->providers[d][0]) continue;
+    lua_pushstring(L, kn_device_name((kn_device_id)d));
+    lua_rawseti(L, -2, ++n);
+  }
+  return 1;
+}
+
+/* ---- the random stream ---- */
+
+static int manual_seed(lua_State *L) {
+  int whole;
+  lua_Integer seed = lua_tointegerx(L, 1, &whole);
+  if (!whole) return kl_error(L, KN_ARG, "manual_seed: an integer is needed, got %s", kl_kind(L, 1));
+  kn_random_seed(&kl_context(L)->random, (uint64_t)seed);
+  return 0;
+}
+
+/* kiln.get_rng_state() gives what kiln.set_rng_state takes: the seed and how far the stream has gone. */
+static int get_rng_state(lua_State *L) {
+  kn_random *r = &kl_context(L)->random;
+  lua_createtable(L, 0, 2);
+  lua_pushinteger(L, (lua_Integer)r->seed);
+  lua_setfield(L, -2, "seed");
+  lua_pushinteger(L, (lua_Integer)r->offset);
+  lua_setfield(L, -2, "offset");
+  return 1;
+}
+
+static int set_rng_state(lua_State *L) {
+  kn_random r;
+  lua_Integer *to[] = {(lua_Integer *)(void *)&r.seed, (lua_Integer *)(void *)&r.offset};
+  static const char *const names[] = {"seed", "offset"};
+  if (!lua_istable(L, 1)) return kl_error(L, KN_ARG, "set_rng_state: a table is needed, got %s", kl_kind(L, 1));
+  for (int i = 0; i < 2; i++) {
+    int whole;
+    lua_getfield(L, 1, names[i]);
+    *to[i] = lua_tointegerx(L, -1, &whole);
+    if (!whole) return kl_error(L, KN_ARG, "set_rng_state: %s must be an integer, got %s", names[i], kl_kind(L, -1));
+    lua_pop(L, 1);
+  }
+  kl_context(L)->random = r;
+  return 0;
+}
+
+/* Eager kernels give the same bits in every run whatever the number of threads, and graphs run them unless a pass is
+ * allowed to change rounding. This forbids such passes (none is on by default). */
+static int use_deterministic_algorithms(lua_State *L) {
+  if (lua_type(L, 1) != LUA_TBOOLEAN)
+    return kl_error(L, KN_ARG, "use_deterministic_algorithms: true or false is needed, got %s", kl_kind(L, 1));
+  kl_state_of(L)->deterministic = lua_toboolean(L, 1);
+  return 0;
+}
+
+static int are_deterministic_algorithms_enabled(lua_State *L) {
+  lua_pushboolean(L, kl_state_of(L)->deterministic);
+  return 1;
+}
+
+/* ---- threads, memory, time ---- */
+
+static int set_num_threads(lua_State *L) {
+  int whole;
+  lua_Integer n = lua_tointegerx(L, 1, &whole);
+  if (!whole || n < 1 || n > 4096) return kl_error(L, KN_ARG, "set_num_threads: a number from 1 to 4096 is needed");
+  kl_context(L)->threads = (int)n;
+  return 0;
+}
+
+static int get_num_threads(lua_State *L) {
+  lua_pushinteger(L, kl_context(L)->threads);
+  return 1;
+}
+
+/* kiln.memory(): bytes in use outside Lua, the most there ever were, live blocks, allocations so far. */
+static int memory(lua_State *L) {
+  kn_heap_stats s = kn_heap_read_stats(kl_context(L)->heap);
+  lua_createtable(L, 0, 4);
+  lua_pushinteger(L, (lua_Integer)s.bytes);
+  lua_setfield(L, -2, "bytes");
+  lua_pushinteger(L, (lua_Integer)s.peak);
+  lua_setfield(L, -2, "peak");
+  lua_pushinteger(L, (lua_Integer)s.blocks);
+  lua_setfield(L, -2, "blocks");
+  lua_pushinteger(L, (lua_Integer)s.calls);
+  lua_setfield(L, -2, "calls");
+  return 1;
+}
+
+/* Seconds that only move forward, for timing. */
+static int monotonic(lua_State *L) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  lua_pushnumber(L, (double)t.tv_sec + 1e-9 * (double)t.tv_nsec);
+  return 1;
+}
+
+/* Is a standard stream ("stdout", "stderr", "stdin") a terminal? For progress bars. */
+static int is_terminal(lua_State *L) {
+  static const char *const names[] = {"stdin", "stdout", "stderr", NULL};
+  lua_pushboolean(L, isatty(luaL_checkoption(L, 1, "stdout", names)));
+  return 1;
+}
+
+/* Ops dispatched so far, for tests and measurements. */
+static int op_count(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)kl_context(L)->op_count);
+  return 1;
+}
+
+/* kiln.fail(format, …): raises with the user's line; how the library files report misuse. */
+static int fail(lua_State *L) {
+  luaL_checkstring(L, 1);
+  lua_getglobal(L, "string");
+  lua_getfield(L, -1, "format");
+  lua_insert(L, 1);
+  lua_pop(L, 1);
+  lua_call(L, lua_gettop(L) - 1, 1);
+  return kl_error(L, KN_ARG, "%s", lua_tostring(L, -1));
+}
+
+void kl_open_system(lua_State *L) {
+  static const luaL_Reg functions[] = {
+      {"backends", backends},
+      {"devices", devices},
+      {"manual_seed", manual_seed},
+      {"get_rng_state", get_rng_state},
+      {"set_rng_state", set_rng_state},
+      {"use_deterministic_algorithms", use_deterministic_algorithms},
+      {"are_deterministic_algorithms_enabled", are_deterministic_algorithms_enabled},
+      {"set_num_threads", set_num_threads},
+      {"get_num_threads", get_num_threads},
+      {"memory", memory},
+      {"clock", monotonic},
+      {"is_terminal", is_terminal},
+      {"op_count", op_count},
+      {"fail", fail},
+      {NULL, NULL}};
+  luaL_setfuncs(L, functions, 0);
+  lua_pushliteral(L, KN_VERSION_TEXT);
+  lua_setfield(L, -2, "version");
+}
