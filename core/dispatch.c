@@ -28,8 +28,9 @@ static kn_status check_devices(kn_context *ctx, const kn_op_info *row, const kn_
 /* Two elements at one address would make the result depend on the order of writing. `name` is the op as the
  * user wrote it. */
 static kn_status check_write(kn_context *ctx, const char *name, const kn_tensor *t) {
+  if (!t->storage || kn_tensor_numel(t) == 0) return KN_OK;
   for (int i = 0; i < t->type.rank; i++)
-    if (t->storage && t->type.dims[i] > 1 && t->strides[i] == 0)
+    if (t->type.dims[i] > 1 && t->strides[i] == 0)
       return kn_fail(ctx, KN_ARG,
                      "%s: cannot write to an expanded tensor (dim %d repeats one element); clone it first",
                      name, i + 1);
@@ -234,26 +235,29 @@ kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out) {
   return ctx->recorder->size(ctx->recorder, ctx, t, dim, out);
 }
 
-kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out) {
-  if (s->kind == KN_SCALAR_SYMBOL) {
-    if (!ctx->recorder)
-      return kn_fail(ctx, KN_STATE, "a symbolic number was used while no graph is being recorded");
-    return ctx->recorder->to_tensor(ctx->recorder, ctx, s, dtype, out);
-  }
-  kn_type type = {.dtype = (uint8_t)dtype, .device = KN_CPU};
-  kn_tensor *t;
-  KN_TRY(kn_tensor_new(ctx, &type, &t));
+void kn_scalar_write(const kn_scalar *s, kn_tensor *t) {
   bool whole = s->kind != KN_SCALAR_FLOAT;
   int64_t i = s->kind == KN_SCALAR_BOOL ? s->as.b : whole ? s->as.i : kn_f64_to_i64(s->as.f);
   double f = whole ? (double)i : s->as.f;
   void *at = kn_tensor_data(t);
-  switch (dtype) {
+  switch (kn_tensor_dtype(t)) {
   case KN_BOOL: *(uint8_t *)at = whole ? i != 0 : f != 0; break;
   case KN_I64: *(int64_t *)at = i; break;
   case KN_F32: *(float *)at = (float)f; break;
   case KN_F64: *(double *)at = f; break;
   case KN_DTYPE_COUNT: break;
   }
+}
+
+kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out) {
+  if (s->kind == KN_SCALAR_SYMBOL) {
+    if (!ctx->recorder) return kn_fail(ctx, KN_STATE, "a symbolic number was used while no graph is being recorded");
+    return ctx->recorder->to_tensor(ctx->recorder, ctx, s, dtype, out);
+  }
+  kn_type type = {.dtype = (uint8_t)dtype, .device = KN_CPU};
+  kn_tensor *t;
+  KN_TRY(kn_tensor_new(ctx, &type, &t));
+  kn_scalar_write(s, t);
   *out = t;
   return KN_OK;
 }

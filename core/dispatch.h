@@ -48,6 +48,8 @@ kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out);
 kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out);
 /* A 0-d tensor of the given dtype. */
 kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out);
+/* The same into the first element of a real tensor that is there already. */
+void kn_scalar_write(const kn_scalar *s, kn_tensor *t);
 /* dtype a plain number takes beside a tensor: never widens within its category (PyTorch's rule). */
 kn_dtype kn_scalar_dtype(kn_scalar_kind kind, kn_dtype beside);
 
