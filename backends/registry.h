@@ -19,7 +19,8 @@ int kn_registry_count(void);
 void kn_registry_report(kn_context *ctx, int i, kn_backend_report *out);
 /* Targets for sessions, preferred first, reference last. Borrowed from the context. */
 kn_status kn_registry_targets(kn_context *ctx, const kn_target *const **targets, int *n);
-/* The state of backend `name` in this context or its parents; NULL when not open. */
+/* The state of a backend in this context or its parents, probed if it was not yet; NULL where it cannot work or the
+ * registry is not open. Cheap: eager kernels ask at every call. */
 void *kn_backend_state(kn_context *ctx, const kn_backend *b);
 
 #endif

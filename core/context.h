@@ -33,7 +33,7 @@ struct kn_context {
   void *output_ud;
   /* Eager kernels by device, tried in order; the last one supports everything (core/device.h). */
   const kn_provider *providers[KN_DEVICE_COUNT][KN_MAX_PROVIDERS];
-  void *backend_state[KN_MAX_PROVIDERS]; /* owned by bindings' registry code, indexed by backend row */
+  void *backend_state[KN_MAX_PROVIDERS]; /* [0]: backends/registry.c's, which owns it */
   uint64_t op_count;                     /* ops dispatched, for statistics and tests */
 };
 

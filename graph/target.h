@@ -7,19 +7,20 @@
 typedef struct kn_target kn_target;
 typedef struct kn_program kn_program; /* a compiled part, defined by each target */
 
-/* A run of consecutive op nodes of one region, for one plan. The nodes are the plan's own copies: inputs, outputs
- * and where are the graph's, but placeholders in the attributes are replaced wherever the plan knows the number. */
+/* A run of consecutive op nodes of one region, for one plan. The nodes are the plan's own copies: inputs,
+ * outputs and where are the graph's, but placeholders in the attributes are replaced wherever the plan knows
+ * the number. */
 typedef struct kn_part {
   const kn_graph *graph;
   const kn_node *const *nodes; /* live as long as the program */
   uint32_t n;
-  const kn_type *types;        /* by value id; a size is KN_DIM_UNKNOWN where only known when running */
+  const kn_type *types; /* by value id; a size is KN_DIM_UNKNOWN where only known when running */
 } kn_part;
 
-/* Memory is planned node by node: a value's bytes may be taken again by any node after its last use, the next one
- * in the part included. So a target computes the nodes in order and each output at its node's time, or makes sure
- * itself that what it delays or fuses does not overlap. Never keep a tensor or data pointer from one run to the next,
- * except of CONST slots. */
+/* Memory is planned node by node: a value's bytes may be taken again by any node after its last use, the next
+ * one in the part included. So a target computes the nodes in order and each output at its node's time, or
+ * makes sure itself that what it delays or fuses does not overlap. Never keep a tensor or data pointer from
+ * one run to the next, except of CONST slots. */
 struct kn_target {
   const char *name;
   /* False with a short reason: "float64 is not supported". Node and types as in kn_part. */
@@ -27,8 +28,8 @@ struct kn_target {
   kn_status (*compile)(void *self, kn_context *ctx, const kn_part *part, kn_program **out);
   /* vals: tensors by value id. Inputs are real, with any strides and offset. An output is one of
    *  - real and contiguous: fill it in place;
-   *  - class VIEW, real: over its input's storage it is the result already; over a storage of its own (a reshape
-   *    that has to copy) fill it with the input's elements;
+   *  - class VIEW, real: over its input's storage it is the result already; over a storage of its own (a
+   * reshape that has to copy) fill it with the input's elements;
    *  - class VIEW, without storage: set storage (retained), offset and strides;
    *  - NULL: sizes only known now, or a WRITES op. Made by kn_node_outputs; the caller owns it.
    * A target that refuses VIEW, WRITES and what kn_node_static refuses only ever meets the first.
@@ -41,15 +42,17 @@ struct kn_target {
 
 /* Are all sizes and attributes of an op node known to the plan? When not, `why` says so. */
 bool kn_node_static(const kn_node *n, const kn_type *types, char *why, size_t size);
-/* kn_node_attrs for a run: `scalars` by value id; *attrs is n->attrs itself when there are no placeholders, else in
- * `room`. */
+/* kn_node_attrs for a run: `scalars` by value id; *attrs is n->attrs itself when there are no placeholders,
+ * else in `room`. */
 kn_status kn_node_attrs_now(kn_context *ctx, const kn_node *n, const kn_scalar *scalars, kn_attrs_any *room,
                             const void **attrs);
-/* Make the outputs that are NULL in vals, from the inputs' sizes of this moment. Fails with the op's own sentence. */
+/* Make the outputs that are NULL in vals, from the inputs' sizes of this moment. Fails with the op's own
+ * sentence. */
 kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals);
-/* One line of KILN_DEBUG=exec: backend, op, implementation, output with its type, where in Lua. The caller asks
- * kn_debugging first. vals may hold NULL for outputs. */
-void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl, kn_tensor *const *vals);
+/* One line of KILN_DEBUG=exec: backend, op, implementation, output with its type, where in Lua. The caller
+ * asks kn_debugging first. vals may hold NULL for outputs. */
+void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,
+                 kn_tensor *const *vals);
 /* Puts the node's Lua position before the sentence of a failure; returns `st`. */
 kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st);
 

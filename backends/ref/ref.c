@@ -1,0 +1,91 @@
+/* The reference backend: graphs run node by node on the kernels of core. Supports every op and every size, so
+ * it ends every list of targets; what other backends compute is compared with it. Nothing here is fast, or
+ * new: eager kernels are core's own provider. */
+#include "backends/ref/ref.h"
+#include <string.h>
+
+struct kn_program {
+  uint32_t n;
+  const kn_node *const *nodes; /* of the part */
+};
+
+static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+  (void)self, (void)n, (void)types, (void)why, (void)size;
+  return true;
+}
+
+static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_program **out) {
+  (void)self;
+  kn_program *p = kn_alloc(ctx->heap, sizeof *p);
+  if (!p) return kn_fail_nomem(ctx, sizeof *p);
+  *p = (kn_program){part->n, part->nodes};
+  *out = p;
+  return KN_OK;
+}
+
+static void free_program(void *self, kn_context *ctx, kn_program *p) {
+  (void)self;
+  kn_free(ctx->heap, p, sizeof *p);
+}
+
+/* A view whose place the plan gave: over its input's storage it is there already, over its own it is a copy
+ * in the order of the input's elements. */
+static kn_status planned_view(kn_context *ctx, kn_tensor *in, kn_tensor *out, const char **impl) {
+  *impl = "ref:view";
+  if (out->storage == in->storage) return KN_OK;
+  *impl = "ref:copy";
+  kn_tensor shaped = {.type = in->type, .offset = out->offset, .storage = out->storage, .heap = out->heap};
+  kn_strides_contiguous(&shaped.type, shaped.strides);
+  return kn_ops[KN_OP_clone].kernel(ctx, NULL, &in, 1, (kn_tensor *[]){&shaped});
+}
+
+static kn_status run_node(kn_context *ctx, const kn_node *n, kn_tensor **vals, const kn_scalar *scalars,
+                          const char **impl) {
+  const kn_op_info *row = &kn_ops[n->op];
+  kn_attrs_any room;
+  const void *attrs;
+  kn_tensor *in[KN_MAX_INPUTS], *out[KN_MAX_OUTPUTS];
+  KN_TRY(kn_node_attrs_now(ctx, n, scalars, &room, &attrs));
+  KN_TRY(kn_node_outputs(ctx, n, attrs, vals));
+  for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
+  for (uint32_t i = 0; i < n->nout; i++) out[i] = vals[n->out[i]->id];
+  *impl = "ref:plain";
+  if (row->op_class == KN_CLASS_VIEW && out[0]->storage) return planned_view(ctx, in[0], out[0], impl);
+  if (row->op_class == KN_CLASS_VIEW) *impl = "ref:view";
+  KN_TRY(row->kernel(ctx, attrs, in, (int)n->ntensor, out));
+  if (row->flags & KN_FLAG_WRITES) atomic_fetch_add(&in[0]->storage->version, 1u);
+  return KN_OK;
+}
+
+static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **vals, const kn_scalar *scalars) {
+  (void)self;
+  for (uint32_t i = 0; i < p->n; i++) {
+    const kn_node *n = p->nodes[i];
+    const char *impl;
+    kn_status st = run_node(ctx, n, vals, scalars, &impl);
+    if (st != KN_OK) return kn_node_failed(ctx, n, st);
+    if (kn_debugging(ctx, KN_DEBUG_EXEC)) kn_log_node(ctx, "ref", n, impl, vals);
+  }
+  return KN_OK;
+}
+
+static bool probe(kn_context *ctx, void **state, char *version, char *why, size_t size) {
+  (void)ctx, (void)state, (void)why, (void)size;
+  strcpy(version, KN_VERSION_TEXT);
+  return true;
+}
+
+static bool target(kn_context *ctx, void *state, kn_target *out) {
+  (void)ctx, (void)state;
+  *out =
+      (kn_target){.name = "ref", .supports = supports, .compile = compile, .run = run, .free = free_program};
+  return true;
+}
+
+const kn_backend kn_ref_backend = {
+    .name = "ref",
+    .device = KN_CPU,
+    .probe = probe,
+    .provider = &kn_ref_provider,
+    .target = target,
+};

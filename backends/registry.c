@@ -1,0 +1,157 @@
+/* The list of backends: the only place that names them. A backend is probed, and its library opened, when a
+ * context first needs it, so that starting costs nothing. The state hangs off the context that opened the
+ * registry and serves its children too, which may run in other threads: hence the lock. */
+#include "backends/registry.h"
+#include "backends/onednn/onednn.h"
+#include "backends/ref/ref.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+/* In order of preference; the reference ends the list. */
+static const kn_backend *const rows[] = {&kn_onednn_backend, &kn_ref_backend};
+enum { ROWS = sizeof rows / sizeof *rows };
+
+typedef enum row_phase { ROW_UNPROBED, ROW_WORKS, ROW_ABSENT } row_phase;
+
+typedef struct row_state {
+  _Atomic row_phase phase;
+  bool allowed; /* by the choice given when the registry was opened */
+  void *state;
+  char version[64], reason[256];
+  kn_target target;
+} row_state;
+
+typedef struct registry {
+  pthread_mutex_t lock; /* held while probing and while making the list of targets */
+  row_state rows[ROWS];
+  const kn_target *targets[ROWS];
+  int ntargets; /* 0: not made yet */
+} registry;
+
+static registry *find_registry(const kn_context *ctx) {
+  for (; ctx; ctx = ctx->parent)
+    if (ctx->backend_state[0]) return ctx->backend_state[0];
+  return NULL;
+}
+
+static int find_row(const char *name) {
+  for (int i = 0; i < ROWS; i++)
+    if (!strcmp(rows[i]->name, name)) return i;
+  return -1;
+}
+
+/* The lock is held. */
+static void probe_locked(kn_context *ctx, registry *r, int i) {
+  row_state *x = &r->rows[i];
+  if (atomic_load(&x->phase) != ROW_UNPROBED) return;
+  bool works = rows[i]->probe(ctx, &x->state, x->version, x->reason, sizeof x->reason);
+  if (works)
+    x->reason[0] = 0;
+  else if (!x->reason[0])
+    snprintf(x->reason, sizeof x->reason, "it does not say why");
+  if (kn_debugging(ctx, KN_DEBUG_DISPATCH))
+    kn_log(ctx, "dispatch: backend %s %s%s", rows[i]->name, works ? x->version : "is not there: ", x->reason);
+  atomic_store(&x->phase, works ? ROW_WORKS : ROW_ABSENT);
+}
+
+static bool works(kn_context *ctx, registry *r, int i) {
+  row_state *x = &r->rows[i];
+  if (atomic_load(&x->phase) == ROW_UNPROBED) {
+    pthread_mutex_lock(&r->lock);
+    probe_locked(ctx, r, i);
+    pthread_mutex_unlock(&r->lock);
+  }
+  return atomic_load(&x->phase) == ROW_WORKS;
+}
+
+/* ---- opening ---- */
+
+static kn_status unknown_choice(kn_context *ctx, const char *choice) {
+  char known[128] = "";
+  for (int i = 0; i < ROWS; i++) {
+    size_t at = strlen(known);
+    snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", rows[i]->name);
+  }
+  return kn_fail(ctx, KN_ARG, "there is no backend \"%s\"; known are %s", choice, known);
+}
+
+/* Eager kernels go in front of those that are there, so the list is walked from its end. */
+static kn_status add_providers(kn_context *ctx, const registry *r) {
+  for (int i = ROWS - 1; i >= 0; i--)
+    if (r->rows[i].allowed && rows[i]->provider && rows[i]->provider != &kn_ref_provider)
+      KN_TRY(kn_device_add(ctx, rows[i]->device, rows[i]->provider));
+  return KN_OK;
+}
+
+kn_status kn_registry_open(kn_context *ctx, const char *choice) {
+  if (choice && !*choice) choice = NULL;
+  int chosen = choice ? find_row(choice) : -1;
+  if (choice && chosen < 0) return unknown_choice(ctx, choice);
+  if (find_registry(ctx)) return kn_fail(ctx, KN_STATE, "the backends of this context are open already");
+  registry *r = kn_calloc(ctx->heap, 1, sizeof *r);
+  if (!r) return kn_fail_nomem(ctx, sizeof *r);
+  pthread_mutex_init(&r->lock, NULL);
+  for (int i = 0; i < ROWS; i++) r->rows[i].allowed = !choice || i == chosen || i == ROWS - 1;
+  ctx->backend_state[0] = r;
+  kn_status st = KN_OK;
+  if (choice && !works(ctx, r, chosen))
+    st = kn_fail(ctx, KN_UNSUPPORTED, "backend %s cannot be used here: %s", choice, r->rows[chosen].reason);
+  if (st == KN_OK) st = add_providers(ctx, r);
+  if (st != KN_OK) kn_registry_close(ctx);
+  return st;
+}
+
+void kn_registry_close(kn_context *ctx) {
+  registry *r = ctx->backend_state[0];
+  if (!r) return;
+  ctx->backend_state[0] = NULL;
+  for (int i = 0; i < ROWS; i++)
+    if (atomic_load(&r->rows[i].phase) == ROW_WORKS && rows[i]->close) rows[i]->close(ctx, r->rows[i].state);
+  pthread_mutex_destroy(&r->lock);
+  kn_free(ctx->heap, r, sizeof *r);
+}
+
+/* ---- asking ---- */
+
+int kn_registry_count(void) { return ROWS; }
+
+void kn_registry_report(kn_context *ctx, int i, kn_backend_report *out) {
+  registry *r = find_registry(ctx);
+  *out = (kn_backend_report){.name = i >= 0 && i < ROWS ? rows[i]->name : "?"};
+  if (i < 0 || i >= ROWS) {
+    snprintf(out->reason, sizeof out->reason, "there is no such row");
+  } else if (!r) {
+    snprintf(out->reason, sizeof out->reason, "the backends of this context are not open");
+  } else if ((out->available = works(ctx, r, i))) {
+    memcpy(out->version, r->rows[i].version, sizeof out->version);
+  } else {
+    memcpy(out->reason, r->rows[i].reason, sizeof out->reason);
+  }
+}
+
+void *kn_backend_state(kn_context *ctx, const kn_backend *b) {
+  registry *r = find_registry(ctx);
+  for (int i = 0; r && i < ROWS; i++)
+    if (rows[i] == b) return works(ctx, r, i) ? r->rows[i].state : NULL;
+  return NULL;
+}
+
+kn_status kn_registry_targets(kn_context *ctx, const kn_target *const **targets, int *n) {
+  registry *r = find_registry(ctx);
+  if (!r) return kn_fail(ctx, KN_STATE, "the backends of this context are not open");
+  pthread_mutex_lock(&r->lock);
+  if (!r->ntargets)
+    for (int i = 0; i < ROWS; i++) {
+      row_state *x = &r->rows[i];
+      if (!x->allowed || !rows[i]->target) continue;
+      probe_locked(ctx, r, i);
+      if (atomic_load(&x->phase) == ROW_WORKS && rows[i]->target(ctx, x->state, &x->target))
+        r->targets[r->ntargets++] = &x->target;
+    }
+  pthread_mutex_unlock(&r->lock);
+  *targets = r->targets;
+  *n = r->ntargets;
+  return KN_OK;
+}

@@ -1,0 +1,409 @@
+/* The plan's third step: regions become flat arrays of steps. Numbers the plan knows and branches that sizes
+ * rule out leave no step; consecutive op nodes of one target become a part and are compiled. Gives every node
+ * a time (pos) and so every value its lifetime, which memory.c turns into offsets. */
+#include "graph/plan.h"
+#include "graph/text.h"
+#include <stdio.h>
+#include <string.h>
+
+typedef struct emitter {
+  kn_context *ctx;
+  kn_plan *p;
+  const kn_target *const *targets;
+  int ntargets;
+  uint32_t pos;
+  uint32_t block;                        /* steps go here */
+  uint32_t loops[KN_PLAN_DEPTH], nloops; /* around this place */
+  const kn_target *target;               /* of the part being gathered: nodes[0 … n) */
+  const kn_node **nodes, **sources;
+  uint32_t n, nsources;
+} emitter;
+
+static kn_status emit_nodes(emitter *e, const kn_region *r, bool *dead);
+
+/* ---- lifetimes ---- */
+
+static void define(emitter *e, const kn_value *v) {
+  kn_plan *p = e->p;
+  p->first[v->id] = p->last[v->id] = e->pos;
+  p->level[v->id] = e->nloops;
+  p->home[v->id] = e->block;
+}
+
+/* A use inside loops that do not hold the definition lasts until the outermost of them ends. */
+static void use(emitter *e, const kn_value *v) {
+  kn_plan *p = e->p;
+  if (v->type.kind != KN_V_TENSOR) return;
+  if (p->last[v->id] < e->pos) p->last[v->id] = e->pos;
+  if (p->level[v->id] < e->nloops) p->crosses[v->id] = 1 + e->loops[p->level[v->id]];
+}
+
+static kn_status alias(emitter *e, const kn_value *dst, const kn_value *src) {
+  kn_alias a = {dst->id, src->id};
+  if (dst->type.kind != KN_V_TENSOR || kn_plan_push(e->p, &e->p->aliases, &e->p->naliases, &a, sizeof a))
+    return KN_OK;
+  return kn_fail_nomem(e->ctx, sizeof a);
+}
+
+/* ---- steps ---- */
+
+static kn_status push_step(emitter *e, kn_step s) {
+  kn_block *b = &e->p->blocks[e->block];
+  s.pos = e->pos;
+  return kn_plan_push(e->p, &b->steps, &b->n, &s, sizeof s) ? KN_OK : kn_fail_nomem(e->ctx, sizeof s);
+}
+
+/* What the run must do for a part's outputs, and look at in its inputs. */
+static bool prepare_part(kn_plan *p, kn_part_plan *part) {
+  for (uint32_t i = 0; i < part->n; i++) {
+    const kn_node *n = part->nodes[i];
+    bool wary = false;
+    for (uint32_t k = 0; k < n->ntensor; k++) wary |= p->maybe[n->in[k]->id];
+    if (wary && !kn_plan_push(p, &part->wary, &part->nwary, &n, sizeof(const kn_node *))) return false;
+    for (uint32_t k = 0; k < n->nout; k++) {
+      uint8_t at = p->place[n->out[k]->id];
+      if (at != KN_PLACE_SHELL && at != KN_PLACE_FRESH && at != KN_PLACE_LOOSE) continue;
+      const kn_value *v = n->out[k];
+      if (!kn_plan_push(p, &part->prepare, &part->nprepare, &v, sizeof v)) return false;
+    }
+  }
+  return true;
+}
+
+/* Compile what was gathered. A target that cannot after all leaves its nodes to the last one. */
+static kn_status flush(emitter *e) {
+  if (!e->n) return KN_OK;
+  kn_plan *p = e->p;
+  kn_part_plan part = {.target = e->target, .nodes = e->nodes, .sources = e->sources, .n = e->n};
+  kn_part given = {.graph = p->graph, .nodes = part.nodes, .n = part.n, .types = p->types};
+  const kn_target *last = e->targets[e->ntargets - 1];
+  e->nodes = e->sources = NULL;
+  e->n = e->nsources = 0;
+  if (!prepare_part(p, &part) || !kn_plan_push(p, &p->parts, &p->nparts, &part, sizeof part))
+    return kn_fail_nomem(e->ctx, sizeof part);
+  kn_part_plan *made = &p->parts[p->nparts - 1];
+  kn_status st = made->target->compile(made->target->self, e->ctx, &given, &made->program);
+  if (st == KN_UNSUPPORTED && made->target != last) {
+    if (kn_debugging(e->ctx, KN_DEBUG_DISPATCH))
+      kn_log(e->ctx, "dispatch: %s gave up a part: %s", made->target->name, kn_error(e->ctx));
+    made->target = last;
+    st = last->compile(last->self, e->ctx, &given, &made->program);
+  }
+  KN_TRY(st);
+  return push_step(e, (kn_step){.kind = KN_STEP_PART, .node = made->sources[0], .a = p->nparts - 1});
+}
+
+static kn_status push_failure(emitter *e, const kn_node *n, kn_planned_failure *f) {
+  KN_TRY(flush(e));
+  kn_plan *p = e->p;
+  if (!f) {
+    char text[256];
+    snprintf(text, sizeof text, "%s: an input has no value on the path that led here",
+             kn_opcode_describe(n->op).text);
+    f = kn_arena_alloc(&p->arena, sizeof *f);
+    if (f) *f = (kn_planned_failure){n, KN_INTERNAL, kn_arena_strdup(&p->arena, text)};
+    if (!f || !f->text) return kn_fail_nomem(e->ctx, sizeof *f);
+  }
+  if (!kn_plan_push(p, &p->fails, &p->nfails, &f, sizeof f)) return kn_fail_nomem(e->ctx, sizeof f);
+  e->pos++;
+  return push_step(e, (kn_step){.kind = KN_STEP_FAIL, .node = n, .a = p->nfails - 1});
+}
+
+/* ---- op nodes ---- */
+
+/* The node as targets see it: attributes with the numbers the plan knows. */
+static kn_status copy_node(emitter *e, const kn_node *n, kn_node **out) {
+  kn_plan *p = e->p;
+  kn_node *c = kn_arena_dup(&p->arena, n, sizeof *n);
+  if (!c) return kn_fail_nomem(e->ctx, sizeof *n);
+  bool folded = n->nin > n->ntensor;
+  for (uint32_t i = n->ntensor; i < n->nin; i++) folded &= p->known[n->in[i]->id];
+  if (folded) {
+    kn_attrs_any room;
+    const void *attrs;
+    KN_TRY(kn_node_attrs_now(e->ctx, n, p->scalars, &room, &attrs));
+    c->attrs = kn_arena_dup(&p->arena, attrs, kn_attrs_describe(kn_ops[n->op].attrs).size);
+    if (!c->attrs) return kn_fail_nomem(e->ctx, sizeof room);
+    c->nin = n->ntensor;
+  }
+  *out = c;
+  return KN_OK;
+}
+
+static const kn_target *choose_target(emitter *e, const kn_node *n) {
+  for (int i = 0; i < e->ntargets - 1; i++) {
+    const kn_target *t = e->targets[i];
+    char why[256] = "", where[256];
+    if (t->supports(t->self, n, e->p->types, why, sizeof why)) return t;
+    if (kn_debugging(e->ctx, KN_DEBUG_DISPATCH))
+      kn_log(e->ctx, "dispatch: %s refuses %s (%s) %s", t->name, kn_op_name((kn_op)n->op), why,
+             kn_where_text(n->where, where, sizeof where));
+  }
+  return e->targets[e->ntargets - 1];
+}
+
+static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
+  kn_plan *p = e->p;
+  bool undefined = false;
+  for (uint32_t i = 0; i < n->ntensor; i++) undefined |= p->undefined[n->in[i]->id];
+  if (undefined || p->failure[n->out[0]->id]) {
+    *dead = true;
+    return push_failure(e, n, undefined ? NULL : p->failure[n->out[0]->id]);
+  }
+  kn_node *c;
+  KN_TRY(copy_node(e, n, &c));
+  const kn_target *t = choose_target(e, c);
+  if (e->n && (t != e->target || p->single)) KN_TRY(flush(e));
+  e->pos++;
+  e->target = t;
+  for (uint32_t i = 0; i < n->ntensor; i++) use(e, n->in[i]);
+  bool tied = kn_ops[n->op].op_class == KN_CLASS_VIEW || kn_ops[n->op].flags & KN_FLAG_WRITES;
+  for (uint32_t i = 0; i < n->nout; i++) {
+    define(e, n->out[i]);
+    KN_TRY(kn_plan_place(e->ctx, p, c, n->out[i], e->pos, e->block, !e->block && !e->nloops));
+    if (tied && p->place[n->out[i]->id] != KN_PLACE_ARENA) KN_TRY(alias(e, n->out[i], n->in[0]));
+  }
+  if (!kn_plan_push(p, &e->nodes, &e->n, &c, sizeof c) ||
+      !kn_plan_push(p, &e->sources, &e->nsources, &n, sizeof n))
+    return kn_fail_nomem(e->ctx, sizeof c);
+  return KN_OK;
+}
+
+/* ---- if ---- */
+
+static kn_status emit_branch(emitter *e, const kn_node *n, int side, uint32_t *block, bool *dead) {
+  kn_plan *p = e->p;
+  kn_block b = {.parent = e->block, .owner = n, .side = side};
+  if (!kn_plan_push(p, &p->blocks, &p->nblocks, &b, sizeof b)) return kn_fail_nomem(e->ctx, sizeof b);
+  uint32_t outer = e->block;
+  const kn_region *r = n->regions[side];
+  e->block = *block = p->nblocks - 1;
+  KN_TRY(emit_nodes(e, r, dead));
+  KN_TRY(flush(e));
+  e->block = outer;
+  e->pos++;
+  for (uint32_t i = 0; !*dead && i < r->nyields; i++) use(e, r->yields[i]);
+  return KN_OK;
+}
+
+/* The outputs are bound to what the living branches yield. */
+static kn_status define_outputs(emitter *e, const kn_node *n, const bool gone[2]) {
+  for (uint32_t i = 0; i < n->nout; i++) {
+    if (n->out[i]->type.kind != KN_V_TENSOR) continue;
+    define(e, n->out[i]);
+    e->p->place[n->out[i]->id] = KN_PLACE_LOOSE;
+    for (int side = 0; side < 2; side++)
+      if (!gone[side]) KN_TRY(alias(e, n->out[i], n->regions[side]->yields[i]));
+  }
+  return KN_OK;
+}
+
+static kn_status emit_if(emitter *e, const kn_node *n, bool *dead) {
+  kn_plan *p = e->p;
+  uint32_t c = n->in[0]->id;
+  bool gone[2] = {true, true};
+  kn_step step = {.kind = KN_STEP_IF, .node = n};
+  if (p->known[c]) {
+    int side = p->scalars[c].as.b ? 0 : 1;
+    KN_TRY(emit_nodes(e, n->regions[side], &gone[side]));
+    KN_TRY(flush(e));
+    step = (kn_step){.kind = KN_STEP_BIND, .node = n, .a = (uint32_t)side};
+    e->pos++;
+    for (uint32_t i = 0; !gone[side] && i < n->nout; i++) use(e, n->regions[side]->yields[i]);
+  } else {
+    KN_TRY(flush(e));
+    e->pos++;
+    KN_TRY(emit_branch(e, n, 0, &step.a, &gone[0]));
+    KN_TRY(emit_branch(e, n, 1, &step.b, &gone[1]));
+    e->pos++;
+  }
+  *dead = gone[0] && gone[1];
+  KN_TRY(define_outputs(e, n, gone));
+  return push_step(e, step);
+}
+
+/* ---- loop ---- */
+
+static kn_status carry_param(emitter *e, const kn_node *n, uint32_t i, kn_carry *c) {
+  kn_plan *p = e->p;
+  const kn_region *r = n->regions[0];
+  const kn_value *v = r->params[i];
+  if (v->type.kind != KN_V_TENSOR) {
+    c->how = p->known[v->id] ? KN_CARRY_KEEP : KN_CARRY_NUMBER;
+    return KN_OK;
+  }
+  define(e, v);
+  p->place[v->id] = KN_PLACE_LOOSE;
+  size_t bytes;
+  if (r->yields[1 + i] == v)
+    c->how = KN_CARRY_KEEP;
+  else if (p->handle[v->id])
+    c->how = KN_CARRY_HANDLE;
+  else if (p->undefined[v->id] || !kn_type_bytes(&p->types[v->id], &bytes))
+    c->how = KN_CARRY_OWN;
+  else {
+    c->how = KN_CARRY_COPY;
+    p->place[v->id] = KN_PLACE_ARENA;
+    return kn_plan_buffer(e->ctx, p, &p->types[v->id], v->id, e->pos, e->block, &p->header[v->id]);
+  }
+  return alias(e, v, n->in[i]);
+}
+
+typedef struct reach { /* values still to look at, each once */
+  const kn_value **todo;
+  bool *apart; /* by entry: reached through a view or as another value, so not the parameter as it stands */
+  uint8_t *seen;
+  uint32_t n;
+} reach;
+
+static void reach_add(reach *q, const kn_value *v, bool apart) {
+  if (v->type.kind != KN_V_TENSOR || q->seen[v->id] > apart) return;
+  q->seen[v->id] = (uint8_t)(1 + apart);
+  q->todo[q->n] = v;
+  q->apart[q->n++] = apart;
+}
+
+/* May the next value of parameter i lie in the bytes of one of this loop's parameters, other than as
+ * parameter i itself? Then writing one parameter could change what another is to receive. */
+static bool overlaps_params(const kn_plan *p, const kn_node *loop, uint32_t i, reach *q) {
+  const kn_region *body = loop->regions[0];
+  memset(q->seen, 0, p->graph->nvalues + 1);
+  q->n = 0;
+  reach_add(q, body->yields[1 + i], false);
+  while (q->n) {
+    const kn_value *v = q->todo[--q->n];
+    bool apart = q->apart[q->n];
+    const kn_node *d = v->def;
+    if (!d) {
+      if (v->region == body) {
+        if (p->place[v->id] == KN_PLACE_ARENA && (apart || v != body->params[i])) return true;
+      } else if (v->region->owner && v->region->owner->op == KN_NODE_loop &&
+                 p->place[v->id] == KN_PLACE_LOOSE) {
+        reach_add(q, v->region->owner->in[v->index], apart);
+        reach_add(q, v->region->yields[1 + v->index], apart);
+      }
+    } else if (kn_opcode_is_op(d->op)) {
+      bool view = kn_ops[d->op].op_class == KN_CLASS_VIEW && p->place[v->id] != KN_PLACE_ARENA;
+      if (view || kn_ops[d->op].flags & KN_FLAG_WRITES) reach_add(q, d->in[0], true);
+    } else if (d->op == KN_NODE_if) {
+      for (int side = 0; side < 2; side++) reach_add(q, d->regions[side]->yields[v->index], apart);
+    } else if (d->op == KN_NODE_loop) {
+      const kn_region *r = d->regions[0];
+      reach_add(q, r->yields[1 + r->nparams + v->index], apart);
+    } else if (d->op == KN_NODE_select) {
+      reach_add(q, d->in[1], apart);
+      reach_add(q, d->in[2], apart);
+    }
+  }
+  return false;
+}
+
+static kn_status stage_overlaps(emitter *e, const kn_node *n, kn_carry *carry) {
+  kn_plan *p = e->p;
+  uint32_t room = 2 * p->graph->nvalues + 2; /* a value is added at most twice */
+  reach q = {.todo = kn_alloc(e->ctx->heap, room * sizeof *q.todo),
+             .apart = kn_alloc(e->ctx->heap, room),
+             .seen = kn_alloc(e->ctx->heap, p->graph->nvalues + 1)};
+  kn_status st = q.todo && q.apart && q.seen ? KN_OK : kn_fail_nomem(e->ctx, room * sizeof *q.todo);
+  for (uint32_t i = 0; st == KN_OK && i < n->nin; i++) {
+    if (carry[i].how != KN_CARRY_COPY || !overlaps_params(p, n, i, &q)) continue;
+    carry[i].how = KN_CARRY_STAGED;
+    st = kn_plan_buffer(e->ctx, p, &p->types[n->regions[0]->params[i]->id], 0, e->pos, e->block,
+                        &carry[i].stage);
+  }
+  kn_free(e->ctx->heap, q.todo, room * sizeof *q.todo);
+  kn_free(e->ctx->heap, q.apart, room);
+  kn_free(e->ctx->heap, q.seen, p->graph->nvalues + 1);
+  return st;
+}
+
+static kn_status emit_loop(emitter *e, const kn_node *n, bool *dead) {
+  kn_plan *p = e->p;
+  const kn_region *r = n->regions[0];
+  KN_TRY(flush(e));
+  e->pos++;
+  for (uint32_t i = 0; i < n->nin; i++) use(e, n->in[i]);
+  kn_loop_plan loop = {
+      .node = n, .carry = kn_arena_alloc(&p->arena, (n->nin + 1) * sizeof(kn_carry)), .start = e->pos};
+  if (!loop.carry || !kn_plan_push(p, &p->loops, &p->nloops, &loop, sizeof loop))
+    return kn_fail_nomem(e->ctx, (n->nin + 1) * sizeof(kn_carry));
+  uint32_t index = p->nloops - 1;
+  e->loops[e->nloops++] = index; /* no deeper than sizes.c allowed */
+  for (uint32_t i = 0; i < r->nparams; i++) KN_TRY(carry_param(e, n, i, &loop.carry[i]));
+  uint32_t block;
+  KN_TRY(emit_branch(e, n, 0, &block, dead)); /* its last pos is the back edge, where the yields are used */
+  for (uint32_t i = 0; i < r->nparams; i++) use(e, r->params[i]);
+  if (!*dead) KN_TRY(stage_overlaps(e, n, loop.carry));
+  p->loops[index].block = block;
+  p->loops[index].end = e->pos;
+  e->nloops--;
+  e->pos++;
+  for (uint32_t i = 0; i < n->nout; i++) {
+    if (n->out[i]->type.kind != KN_V_TENSOR) continue;
+    define(e, n->out[i]);
+    p->place[n->out[i]->id] = KN_PLACE_LOOSE;
+    if (!*dead) KN_TRY(alias(e, n->out[i], r->yields[1 + r->nparams + i]));
+  }
+  return push_step(e, (kn_step){.kind = KN_STEP_LOOP, .node = n, .a = index});
+}
+
+/* ---- the rest ---- */
+
+static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
+  kn_plan *p = e->p;
+  kn_value *out = n->nout ? n->out[0] : NULL;
+  if (out && out->type.kind != KN_V_TENSOR && p->known[out->id]) return KN_OK;
+  if (out) define(e, out);
+  if (n->op == KN_NODE_param || n->op == KN_NODE_tensor) {
+    kn_bound b = {out->id, n->slot};
+    p->place[out->id] = out->type.kind == KN_V_TENSOR ? KN_PLACE_LOOSE : KN_PLACE_NONE;
+    return kn_plan_push(p, &p->bound, &p->nbound, &b, sizeof b) ? KN_OK : kn_fail_nomem(e->ctx, sizeof b);
+  }
+  if (n->op == KN_NODE_undef) {
+    p->place[out->id] = KN_PLACE_LOOSE;
+    return KN_OK;
+  }
+  KN_TRY(flush(e));
+  e->pos++;
+  for (uint32_t i = 0; i < n->nin; i++) use(e, n->in[i]);
+  if (out) {
+    define(e, out);
+    KN_TRY(kn_plan_place(e->ctx, p, n, out, e->pos, e->block, !e->block && !e->nloops));
+  }
+  if (n->op == KN_NODE_select)
+    for (int i = 1; i < 3; i++) KN_TRY(alias(e, out, n->in[i]));
+  *dead = n->op == KN_NODE_raise;
+  return push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
+}
+
+static kn_status emit_nodes(emitter *e, const kn_region *r, bool *dead) {
+  *dead = false;
+  for (const kn_node *n = r->first; n && !*dead; n = n->next) {
+    if (kn_opcode_is_op(n->op))
+      KN_TRY(emit_op(e, n, dead));
+    else if (n->op == KN_NODE_if)
+      KN_TRY(emit_if(e, n, dead));
+    else if (n->op == KN_NODE_loop)
+      KN_TRY(emit_loop(e, n, dead));
+    else
+      KN_TRY(emit_other(e, n, dead));
+  }
+  return KN_OK;
+}
+
+kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targets, int ntargets) {
+  const kn_region *body = p->graph->body;
+  kn_block b = {.parent = KN_NOWHERE};
+  if (!kn_plan_push(p, &p->blocks, &p->nblocks, &b, sizeof b)) return kn_fail_nomem(ctx, sizeof b);
+  emitter e = {.ctx = ctx, .p = p, .targets = targets, .ntargets = ntargets};
+  for (uint32_t i = 0; i < body->nparams; i++) {
+    if (body->params[i]->type.kind == KN_V_TENSOR) p->place[body->params[i]->id] = KN_PLACE_LOOSE;
+    define(&e, body->params[i]);
+  }
+  bool dead;
+  KN_TRY(emit_nodes(&e, body, &dead));
+  KN_TRY(flush(&e));
+  e.pos++;
+  for (uint32_t i = 0; !dead && i < body->nyields; i++) use(&e, body->yields[i]);
+  return KN_OK;
+}

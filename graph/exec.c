@@ -1,0 +1,333 @@
+/* Sessions: their life, inputs checked, plans chosen, state committed or rolled back. What a run does is in
+ * run.c, how it was planned in plan.c. */
+#include "graph/exec.h"
+#include "graph/session.h"
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_PLANS = 16 }; /* sizes a session remembers; the least recently used plan goes first */
+
+/* ---- life ---- */
+
+static bool alloc_session(kn_session *s) {
+  const kn_region *body = s->graph->body;
+  kn_heap *h = s->ctx->heap;
+  s->targets = kn_calloc(h, (size_t)s->ntargets, sizeof *s->targets);
+  s->slots = kn_calloc(h, s->graph->nslots + 1u, sizeof *s->slots);
+  s->in_types = kn_calloc(h, body->nparams + 1u, sizeof *s->in_types);
+  s->symbols = kn_calloc(h, s->graph->nsymbols + 1u, sizeof *s->symbols);
+  s->symbol_from = kn_calloc(h, s->graph->nsymbols + 1u, sizeof *s->symbol_from);
+  s->out = kn_calloc(h, body->nyields + 1u, sizeof *s->out);
+  return s->targets && s->slots && s->in_types && s->symbols && s->symbol_from && s->out;
+}
+
+kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *targets, int n,
+                         kn_session **out) {
+  if (!g->finished) return kn_fail(ctx, KN_STATE, "graph %s is not finished and cannot run", g->name);
+  if (n < 1) return kn_fail(ctx, KN_ARG, "a session needs at least one target");
+  kn_session *s = kn_calloc(ctx->heap, 1, sizeof *s);
+  if (!s) return kn_fail_nomem(ctx, sizeof *s);
+  s->ntargets = n;
+  s->ctx = kn_context_child(ctx);
+  if (!s->ctx) {
+    kn_free(ctx->heap, s, sizeof *s);
+    return kn_fail_nomem(ctx, sizeof *ctx);
+  }
+  s->graph = kn_graph_retain(g);
+  if (!alloc_session(s)) {
+    kn_session_free(s);
+    return kn_fail_nomem(ctx, 0);
+  }
+  memcpy(s->targets, targets, (size_t)n * sizeof *s->targets);
+  for (uint32_t i = 0; i < g->nslots; i++) {
+    s->slots[i].value.scalar = g->slots[i]->scalar;
+    if (g->slots[i]->tensor) s->slots[i].value.tensor = kn_tensor_retain(g->slots[i]->tensor);
+  }
+  *out = s;
+  return KN_OK;
+}
+
+void kn_session_free(kn_session *s) {
+  if (!s) return;
+  kn_heap *h = kn_heap_retain(s->ctx->heap);
+  const kn_region *body = s->graph->body;
+  while (s->plans) {
+    kn_plan *next = s->plans->next;
+    kn_plan_free(s->ctx, s->plans);
+    s->plans = next;
+  }
+  for (uint32_t i = 0; s->slots && i < s->graph->nslots; i++) {
+    kn_tensor_release(s->slots[i].value.tensor);
+    kn_tensor_release(s->slots[i].staged.tensor);
+    kn_tensor_release(s->slots[i].spare);
+  }
+  kn_free_aligned(h, s->arena, s->arena_bytes);
+  kn_free(h, s->targets, (size_t)s->ntargets * sizeof *s->targets);
+  kn_free(h, s->slots, (s->graph->nslots + 1u) * sizeof *s->slots);
+  kn_free(h, s->in_types, (body->nparams + 1u) * sizeof *s->in_types);
+  kn_free(h, s->symbols, (s->graph->nsymbols + 1u) * sizeof *s->symbols);
+  kn_free(h, s->symbol_from, (s->graph->nsymbols + 1u) * sizeof *s->symbol_from);
+  kn_free(h, s->out, (body->nyields + 1u) * sizeof *s->out);
+  kn_graph_release(s->graph);
+  kn_context_free(s->ctx);
+  kn_free(h, s, sizeof *s);
+  kn_heap_release(h);
+}
+
+kn_graph *kn_session_graph(const kn_session *s) { return s->graph; }
+kn_context *kn_session_context(kn_session *s) { return s->ctx; }
+void kn_session_use_random(kn_session *s, kn_random *r) { s->random = r; }
+void kn_session_set_step_limit(kn_session *s, uint64_t steps) { s->limit = steps; }
+void kn_session_set_check(kn_session *s, bool on) { s->check = on; }
+
+void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud) {
+  s->poll = fn;
+  s->poll_ud = ud;
+}
+
+void kn_session_observe(kn_session *s, kn_observe_fn fn, void *ud) {
+  s->observe = fn;
+  s->observe_ud = ud;
+}
+
+/* ---- inputs ---- */
+
+/* "input x", "input 2" */
+static const char *input_text(const kn_session *s, uint32_t i, char *buf, size_t size) {
+  const char *name = s->graph->body->params[i]->name;
+  if (name)
+    snprintf(buf, size, "input %s", name);
+  else
+    snprintf(buf, size, "input %u", i + 1);
+  return buf;
+}
+
+static const char *given_text(const kn_rvalue *v, char *buf, size_t size) {
+  static const char *const kinds[] = {[KN_SCALAR_INT] = "an integer",
+                                      [KN_SCALAR_FLOAT] = "a float",
+                                      [KN_SCALAR_BOOL] = "a boolean",
+                                      [KN_SCALAR_SYMBOL] = "a symbolic number"};
+  if (v->tensor) return kn_type_text(&v->tensor->type, buf, size);
+  return kinds[v->scalar.kind];
+}
+
+static kn_status refuse(kn_session *s, uint32_t i, const kn_rvalue *v, kn_status st) {
+  char name[128], want[KN_TYPE_TEXT], got[KN_TYPE_TEXT];
+  const kn_vtype *t = &s->graph->body->params[i]->type;
+  return kn_fail(s->ctx, st, "%s: %s%s is needed (got %s)", input_text(s, i, name, sizeof name),
+                 t->kind == KN_V_TENSOR ? "" : "a value of kind ",
+                 kn_vtype_text(s->graph, t, want, sizeof want), given_text(v, got, sizeof got));
+}
+
+static kn_status bind_symbol(kn_session *s, uint32_t i, int dim, uint64_t k, int64_t size) {
+  uint32_t here = 1 + i * KN_MAX_RANK + (uint32_t)dim;
+  if (!s->symbol_from[k]) {
+    s->symbol_from[k] = here;
+    s->symbols[k] = size;
+    return KN_OK;
+  }
+  if (s->symbols[k] == size) return KN_OK;
+  char a[128], b[128];
+  uint32_t there = s->symbol_from[k] - 1;
+  return kn_fail(s->ctx, KN_SHAPE, "size %s is %lld in dimension %d of %s, but %lld in dimension %d of %s",
+                 s->graph->symbols[k], (long long)s->symbols[k], (int)(there % KN_MAX_RANK) + 1,
+                 input_text(s, there / KN_MAX_RANK, a, sizeof a), (long long)size, dim + 1,
+                 input_text(s, i, b, sizeof b));
+}
+
+static kn_status check_tensor(kn_session *s, uint32_t i, const kn_rvalue *v) {
+  const kn_type *want = &s->graph->body->params[i]->type.tensor;
+  if (!v->tensor) return refuse(s, i, v, KN_ARG);
+  const kn_type *got = &v->tensor->type;
+  char name[128];
+  if (!v->tensor->storage)
+    return kn_fail(s->ctx, KN_STATE, "%s: a symbolic tensor has no data",
+                   input_text(s, i, name, sizeof name));
+  if (got->dtype != want->dtype) return refuse(s, i, v, KN_DTYPE);
+  if (got->device != want->device) return refuse(s, i, v, KN_ARG);
+  if (got->rank != want->rank) return refuse(s, i, v, KN_SHAPE);
+  for (int d = 0; d < want->rank; d++) {
+    int64_t size = want->dims[d];
+    if (kn_dim_known(size) && size != got->dims[d]) return refuse(s, i, v, KN_SHAPE);
+    uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - size);
+    if (size < KN_DIM_UNKNOWN && k < s->graph->nsymbols) KN_TRY(bind_symbol(s, i, d, k, got->dims[d]));
+  }
+  s->in_types[i] = *got;
+  for (int d = got->rank; d < KN_MAX_RANK; d++) s->in_types[i].dims[d] = 0;
+  return KN_OK;
+}
+
+static kn_status check_scalar(kn_session *s, uint32_t i, const kn_rvalue *v) {
+  kn_vkind want = s->graph->body->params[i]->type.kind;
+  kn_scalar_kind got = v->scalar.kind;
+  bool fits = !v->tensor && (want == KN_V_BOOL  ? got == KN_SCALAR_BOOL
+                             : want == KN_V_INT ? got == KN_SCALAR_INT
+                                                : got == KN_SCALAR_INT || got == KN_SCALAR_FLOAT);
+  return fits ? KN_OK : refuse(s, i, v, KN_ARG);
+}
+
+static kn_status check_inputs(kn_session *s, const kn_rvalue *in, uint32_t nin) {
+  const kn_region *body = s->graph->body;
+  if (nin != body->nparams)
+    return kn_fail(s->ctx, KN_ARG, "graph %s takes %u input%s, got %u", s->graph->name, body->nparams,
+                   body->nparams == 1 ? "" : "s", nin);
+  memset(s->symbol_from, 0, (s->graph->nsymbols + 1u) * sizeof *s->symbol_from);
+  for (uint32_t i = 0; i < nin; i++) {
+    bool tensor = body->params[i]->type.kind == KN_V_TENSOR;
+    KN_TRY(tensor ? check_tensor(s, i, &in[i]) : check_scalar(s, i, &in[i]));
+  }
+  return KN_OK;
+}
+
+/* ---- plans ---- */
+
+static bool plan_fits(const kn_session *s, const kn_plan *p, bool single) {
+  if (p->single != single) return false;
+  for (uint32_t i = 0; i < s->graph->body->nparams; i++)
+    if (s->graph->body->params[i]->type.kind == KN_V_TENSOR && !kn_type_equal(&p->inputs[i], &s->in_types[i]))
+      return false;
+  return true;
+}
+
+static void forget_plans(kn_session *s) {
+  int n = 0;
+  for (kn_plan **at = &s->plans; *at;) {
+    if (++n <= MAX_PLANS) {
+      at = &(*at)->next;
+      continue;
+    }
+    kn_plan *old = *at;
+    *at = old->next;
+    kn_plan_free(s->ctx, old);
+  }
+}
+
+/* The plan for these inputs, first in the cache afterwards. */
+static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_plan **out) {
+  KN_TRY(check_inputs(s, in, nin));
+  bool single = s->observe || s->check;
+  kn_plan **at = &s->plans, *p;
+  while (*at && !plan_fits(s, *at, single)) at = &(*at)->next;
+  p = *at;
+  if (p)
+    *at = p->next;
+  else
+    KN_TRY(kn_plan_new(s->ctx, s->graph, s->targets, s->ntargets, single, s->in_types, &p));
+  p->next = s->plans;
+  s->plans = p;
+  forget_plans(s);
+  *out = p;
+  return KN_OK;
+}
+
+static kn_status give_arena(kn_session *s, kn_plan *p) {
+  if (p->bytes > s->arena_bytes || !s->arena) {
+    char *fresh = kn_alloc_aligned(s->ctx->heap, p->bytes);
+    if (!fresh) return kn_fail_nomem(s->ctx, p->bytes);
+    kn_free_aligned(s->ctx->heap, s->arena, s->arena_bytes);
+    s->arena = fresh;
+    s->arena_bytes = p->bytes;
+  }
+  kn_plan_place_at(p, s->arena);
+  return KN_OK;
+}
+
+kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, size_t *bytes) {
+  kn_plan *p;
+  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
+  KN_TRY(choose_plan(s, in, nin, &p));
+  *bytes = p->bytes;
+  return KN_OK;
+}
+
+/* ---- runs ---- */
+
+/* A tensor this session made for a slot and nobody else sees may take the next store. */
+static void keep_spare(kn_slot_state *x, kn_tensor *t) {
+  bool usable = t && !x->spare && atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1 &&
+                !t->storage->release && kn_tensor_contiguous(t);
+  if (usable)
+    x->spare = t;
+  else
+    kn_tensor_release(t);
+}
+
+static void settle_slots(kn_session *s, bool commit) {
+  for (uint32_t i = 0; i < s->graph->nslots; i++) {
+    kn_slot_state *x = &s->slots[i];
+    if (!x->is_staged) continue;
+    kn_tensor *old = commit ? x->value.tensor : x->staged.tensor;
+    if (commit) x->value = x->staged;
+    x->staged = (kn_rvalue){0};
+    x->is_staged = false;
+    keep_spare(x, old);
+  }
+}
+
+kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out, uint32_t nout) {
+  uint32_t results = s->graph->body->nyields;
+  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
+  if (nout != results)
+    return kn_fail(s->ctx, KN_ARG, "graph %s gives %u result%s, room is for %u", s->graph->name, results,
+                   results == 1 ? "" : "s", nout);
+  kn_plan *p;
+  KN_TRY(choose_plan(s, in, nin, &p));
+  KN_TRY(give_arena(s, p));
+  kn_random own = s->ctx->random;
+  if (s->random) s->ctx->random = *s->random;
+  s->running = true;
+  s->steps = 0;
+  kn_status st = kn_run_plan(s, p, in);
+  s->running = false;
+  settle_slots(s, st == KN_OK);
+  if (st == KN_OK) {
+    if (s->random) *s->random = s->ctx->random;
+    if (nout) memcpy(out, s->out, nout * sizeof *out);
+  }
+  if (st != KN_OK || s->random) s->ctx->random = own;
+  return st;
+}
+
+/* ---- slots ---- */
+
+static kn_status find_slot(kn_session *s, uint32_t slot, kn_slot_state **out) {
+  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
+  if (slot >= s->graph->nslots)
+    return kn_fail(s->ctx, KN_INDEX, "graph %s has %u slots, not %u", s->graph->name, s->graph->nslots,
+                   slot + 1);
+  *out = &s->slots[slot];
+  return KN_OK;
+}
+
+kn_status kn_session_set_slot(kn_session *s, uint32_t slot, const kn_rvalue *v) {
+  kn_slot_state *x = NULL;
+  KN_TRY(find_slot(s, slot, &x));
+  const kn_slot *def = s->graph->slots[slot];
+  char want[KN_TYPE_TEXT], got[KN_TYPE_TEXT];
+  kn_scalar_kind k = v->scalar.kind;
+  bool fits = def->type.kind == KN_V_TENSOR
+                  ? v->tensor && v->tensor->storage && kn_type_equal(&v->tensor->type, &def->type.tensor)
+              : v->tensor                    ? false
+              : def->type.kind == KN_V_BOOL  ? k == KN_SCALAR_BOOL
+              : def->type.kind == KN_V_INT   ? k == KN_SCALAR_INT
+              : def->type.kind == KN_V_FLOAT ? k == KN_SCALAR_FLOAT
+                                             : k == KN_SCALAR_INT || k == KN_SCALAR_FLOAT;
+  if (!fits)
+    return kn_fail(s->ctx, KN_ARG, "slot \"%s\": %s is needed (got %s)", def->name,
+                   kn_vtype_text(s->graph, &def->type, want, sizeof want), given_text(v, got, sizeof got));
+  if (v->tensor) kn_tensor_retain(v->tensor);
+  kn_tensor_release(x->value.tensor);
+  x->value = *v;
+  return KN_OK;
+}
+
+kn_status kn_session_get_slot(kn_session *s, uint32_t slot, kn_rvalue *v) {
+  kn_slot_state *x = NULL;
+  KN_TRY(find_slot(s, slot, &x));
+  const kn_slot *def = s->graph->slots[slot];
+  if (def->type.kind == KN_V_TENSOR && !x->value.tensor)
+    return kn_fail(s->ctx, KN_STATE, "slot \"%s\" has no data", def->name);
+  if (x->value.tensor) kn_tensor_retain(x->value.tensor);
+  *v = x->value;
+  return KN_OK;
+}

@@ -1,0 +1,133 @@
+/* Making and freeing plans: allocation of the per-value arrays, the stages in order, and the lists of values
+ * that each step may let go of. */
+#include "graph/plan.h"
+#include <string.h>
+
+bool kn_plan_push(kn_plan *p, void *array, uint32_t *count, const void *elem, size_t size) {
+  char *at;
+  memcpy(&at, array, sizeof at); /* array is some T ** */
+  at = kn_arena_grow(&p->arena, at, *count, size);
+  if (!at) return false;
+  memcpy(at + (size_t)*count * size, elem, size);
+  memcpy(array, &at, sizeof at);
+  ++*count;
+  return true;
+}
+
+static bool alloc_arrays(kn_plan *p) {
+  size_t n = (size_t)p->graph->nvalues + 1;
+#define ARRAY(field) (p->field = kn_arena_alloc(&p->arena, n * sizeof *p->field))
+  bool ok = ARRAY(types) && ARRAY(undefined) && ARRAY(maybe) && ARRAY(known) && ARRAY(scalars) &&
+            ARRAY(failure) && ARRAY(result) && ARRAY(handle) && ARRAY(place) && ARRAY(header) &&
+            ARRAY(vals) && ARRAY(owned) && ARRAY(first) && ARRAY(last) && ARRAY(crosses) && ARRAY(level) &&
+            ARRAY(home);
+#undef ARRAY
+  p->slot_copied = kn_arena_alloc(&p->arena, (size_t)p->graph->nslots + 1);
+  return ok && p->slot_copied;
+}
+
+/* ---- lifetimes, once all steps are there ---- */
+
+static void settle_lifetimes(kn_plan *p) {
+  for (uint32_t v = 1; v <= p->graph->nvalues; v++) {
+    uint32_t end = p->crosses[v] ? p->loops[p->crosses[v] - 1].end : 0;
+    if (p->last[v] < end) p->last[v] = end;
+  }
+  for (uint32_t i = p->naliases; i--;) { /* later ones first: they may hang on earlier ones */
+    kn_alias a = p->aliases[i];
+    if (p->last[a.src] < p->last[a.dst]) p->last[a.src] = p->last[a.dst];
+  }
+  for (uint32_t i = 0; i < p->nbuffers; i++)
+    if (p->buffers[i].value) p->buffers[i].last = p->last[p->buffers[i].value];
+}
+
+static void own_pos(kn_plan *p, kn_step **owner, uint32_t size, kn_step *s) {
+  uint32_t from = s->pos;
+  if (s->kind == KN_STEP_PART) from = s->pos - p->parts[s->a].n + 1;
+  for (uint32_t i = from; i <= s->pos && i < size; i++) owner[i] = s;
+  if (s->kind == KN_STEP_LOOP && p->loops[s->a].end < size) owner[p->loops[s->a].end] = s;
+}
+
+/* Values made or bound by the run are let go of at the step of their last use; those that have none (results
+ * of the graph, what only one branch yields) at the end. */
+static kn_status list_drops(kn_context *ctx, kn_plan *p) {
+  uint32_t size = 1, total = 0;
+  for (uint32_t v = 1; v <= p->graph->nvalues; v++)
+    if (p->last[v] >= size) size = p->last[v] + 1;
+  kn_step **owner = kn_calloc(ctx->heap, size, sizeof *owner);
+  if (!owner) return kn_fail_nomem(ctx, size * sizeof *owner);
+  for (uint32_t b = 0; b < p->nblocks; b++)
+    for (uint32_t i = 0; i < p->blocks[b].n; i++) own_pos(p, owner, size, &p->blocks[b].steps[i]);
+#define DROPS(v) ((p->place[v] == KN_PLACE_LOOSE || p->place[v] == KN_PLACE_SHELL) && owner[p->last[v]])
+  for (uint32_t v = 1; v <= p->graph->nvalues; v++)
+    if (DROPS(v)) owner[p->last[v]]->ndrop++, total++;
+  p->drops = kn_arena_alloc(&p->arena, (total + 1) * sizeof *p->drops);
+  if (p->drops) {
+    uint32_t at = 0;
+    for (uint32_t b = 0; b < p->nblocks; b++)
+      for (uint32_t i = 0; i < p->blocks[b].n; i++) {
+        p->blocks[b].steps[i].drop = at;
+        at += p->blocks[b].steps[i].ndrop;
+        p->blocks[b].steps[i].ndrop = 0;
+      }
+    for (uint32_t v = 1; v <= p->graph->nvalues; v++)
+      if (DROPS(v)) p->drops[owner[p->last[v]]->drop + owner[p->last[v]]->ndrop++] = v;
+  }
+#undef DROPS
+  kn_free(ctx->heap, owner, size * sizeof *owner);
+  return p->drops ? KN_OK : kn_fail_nomem(ctx, (total + 1) * sizeof *p->drops);
+}
+
+/* ---- life ---- */
+
+static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targets, int ntargets,
+                       const kn_type *inputs) {
+  const kn_graph *g = p->graph;
+  p->inputs = kn_arena_dup(&p->arena, inputs, g->body->nparams * sizeof *inputs);
+  if (!p->inputs || !alloc_arrays(p)) return kn_fail_nomem(ctx, 0);
+  for (uint32_t i = 0; i < g->body->nyields; i++) p->result[g->body->yields[i]->id] = true;
+  KN_TRY(kn_plan_sizes(ctx, p));
+  KN_TRY(kn_plan_handles(ctx, p));
+  KN_TRY(kn_plan_emit(ctx, p, targets, ntargets));
+  settle_lifetimes(p);
+  KN_TRY(list_drops(ctx, p));
+  KN_TRY(kn_plan_layout(ctx, p));
+  for (uint32_t v = 1; v <= g->nvalues; v++)
+    if (p->place[v] == KN_PLACE_ARENA || p->place[v] == KN_PLACE_VIEW) p->vals[v] = p->header[v];
+  return KN_OK;
+}
+
+kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int ntargets,
+                      bool single, const kn_type *inputs, kn_plan **out) {
+  kn_plan *p = kn_calloc(ctx->heap, 1, sizeof *p);
+  if (!p) return kn_fail_nomem(ctx, sizeof *p);
+  p->graph = g;
+  p->single = single;
+  kn_arena_init(&p->arena, ctx->heap);
+  kn_status st = build(ctx, p, targets, ntargets, inputs);
+  if (st != KN_OK) {
+    kn_plan_free(ctx, p);
+    return st;
+  }
+  if (kn_debugging(ctx, KN_DEBUG_MEM)) kn_plan_log(ctx, p);
+  *out = p;
+  return KN_OK;
+}
+
+void kn_plan_free(kn_context *ctx, kn_plan *p) {
+  if (!p) return;
+  for (uint32_t i = 0; i < p->nparts; i++)
+    if (p->parts[i].program) p->parts[i].target->free(p->parts[i].target->self, ctx, p->parts[i].program);
+  for (uint32_t v = 1; p->place && v <= p->graph->nvalues; v++)
+    if (p->place[v] == KN_PLACE_VIEW || p->place[v] == KN_PLACE_SHELL) kn_tensor_release(p->header[v]);
+  for (uint32_t i = 0; i < p->nbuffers; i++) kn_tensor_release(p->buffers[i].header);
+  kn_arena_free(&p->arena);
+  kn_free(ctx->heap, p, sizeof *p);
+}
+
+void kn_plan_place_at(kn_plan *p, char *base) {
+  if (p->base == base) return;
+  for (uint32_t i = 0; i < p->nbuffers; i++)
+    p->buffers[i].header->storage->data = base + p->buffers[i].offset;
+  p->base = base;
+}

@@ -1,0 +1,177 @@
+/* A plan: how one session runs a graph for one tuple of input sizes. Everything that depends on sizes alone
+ * is folded, dead branches of such conditions are gone, every tensor has its place, parts are compiled.
+ * Internal to the executor. Built by plan.c: sizes.c (types and folded numbers), emit.c (steps, with place.c
+ * for where values live), memory.c (bytes of the arena); run by run.c. One plan belongs to one session and is
+ * used by one run at a time. */
+#ifndef KN_PLAN_H
+#define KN_PLAN_H
+#include "core/arena.h"
+#include "graph/target.h"
+
+enum { KN_PLAN_DEPTH = 200 }; /* most nested regions */
+#define KN_NOWHERE UINT32_MAX
+
+/* Where a value's tensor is while the plan runs. */
+typedef enum kn_place {
+  KN_PLACE_NONE,  /* a scalar, or a value this plan never computes */
+  KN_PLACE_ARENA, /* bytes of its own in the arena; header made with the plan */
+  KN_PLACE_VIEW, /* a view of an ARENA or VIEW value; header made with the plan, the node has nothing to do */
+  KN_PLACE_SHELL, /* a view of something else; header made with the plan, the node gives it storage at each
+                     run */
+  KN_PLACE_FRESH, /* a result of the graph: a new tensor at each run, written by its node */
+  KN_PLACE_LOOSE  /* bound or made when it runs, counted: inputs, results of if and loop, unknown sizes */
+} kn_place;
+
+typedef enum kn_step_kind {
+  KN_STEP_PART, /* parts[a] */
+  KN_STEP_NODE, /* a node that is no op: scalars, slots, item, assert … */
+  KN_STEP_IF,   /* blocks[a] or blocks[b], then its outputs */
+  KN_STEP_LOOP, /* loops[a] */
+  KN_STEP_BIND, /* the outputs of an `if` whose branch `a` the sizes chose; the branch's steps stand before it
+                 */
+  KN_STEP_FAIL  /* fails[a]: what the sizes make impossible, told when it is reached */
+} kn_step_kind;
+
+typedef struct kn_step {
+  kn_step_kind kind;
+  const kn_node *node; /* of the graph; PART: the first one */
+  uint32_t a, b;
+  uint32_t pos;         /* time of its last node: lifetimes are intervals of these */
+  uint32_t drop, ndrop; /* drops[drop …]: values that no later step reads */
+} kn_step;
+
+typedef struct kn_block { /* the steps of a region */
+  kn_step *steps;
+  uint32_t n;
+  uint32_t parent;      /* block that holds the step that owns it; KN_NOWHERE for the body */
+  const kn_node *owner; /* if or loop */
+  int side;             /* if: which branch */
+} kn_block;
+
+typedef struct kn_part_plan {
+  const kn_target *target;
+  kn_program *program;
+  const kn_node **nodes;   /* copies, as in kn_part */
+  const kn_node **sources; /* the graph's own */
+  uint32_t n;
+  const kn_value **prepare; /* outputs that need something before each run: SHELL, FRESH, LOOSE */
+  uint32_t nprepare;
+  const kn_node **wary; /* nodes with inputs that may be undefined */
+  uint32_t nwary;
+} kn_part_plan;
+
+/* How a carried value of a loop reaches the next trip. */
+typedef enum kn_carry_how {
+  KN_CARRY_KEEP, /* it never changes: bound once (or a number the plan knows) */
+  KN_CARRY_NUMBER,
+  KN_CARRY_COPY,   /* into the parameter's bytes */
+  KN_CARRY_STAGED, /* the same, by way of `stage`: the next value may overlap a parameter */
+  KN_CARRY_OWN,    /* sizes change: bound, after leaving the arena */
+  KN_CARRY_HANDLE  /* the same tensor, since someone writes to it or asks which it is */
+} kn_carry_how;
+
+typedef struct kn_carry {
+  kn_carry_how how;
+  kn_tensor *stage; /* STAGED */
+  kn_tensor *next;  /* during a back edge */
+  kn_scalar number;
+} kn_carry;
+
+typedef struct kn_loop_plan {
+  const kn_node *node;
+  uint32_t block;
+  kn_carry *carry;     /* one a parameter */
+  uint32_t start, end; /* positions */
+} kn_loop_plan;
+
+typedef struct kn_buffer { /* bytes of the arena */
+  kn_tensor *header;
+  uint32_t value;       /* 0: the stage of a carried value */
+  uint32_t first, last; /* live in [first, last] */
+  uint32_t block;       /* where it is written */
+  size_t bytes, offset;
+} kn_buffer;
+
+typedef struct kn_planned_failure {
+  const kn_node *node;
+  kn_status status;
+  const char *text;
+} kn_planned_failure;
+
+typedef struct kn_bound { /* a slot that runs only read: bound when a run starts */
+  uint32_t value;
+  const kn_slot *slot;
+} kn_bound;
+
+typedef struct kn_alias { /* dst may be (a view of) src: src lives as long as dst */
+  uint32_t dst, src;
+} kn_alias;
+
+typedef struct kn_plan kn_plan;
+struct kn_plan {
+  kn_plan *next; /* in the session's cache, most recently used first */
+  const kn_graph *graph;
+  bool single;     /* one node a part, for observers */
+  kn_arena arena;  /* holds all arrays below */
+  kn_type *inputs; /* the key: types of the graph's inputs (scalars: zero) */
+
+  /* by value id */
+  kn_type *types;               /* tensors: sizes unknown where only a run knows */
+  bool *undefined;              /* tensors: no path defines it (type is meaningless) */
+  bool *maybe;                  /* tensors: some path leaves it undefined */
+  bool *known;                  /* scalars: the plan knows the number */
+  kn_scalar *scalars;           /* known ones set for good, others by the run */
+  kn_planned_failure **failure; /* of the node whose first output it is */
+  bool *result;                 /* the graph returns it */
+  bool *handle;           /* tensors that must stay the same handle: written to, or compared by identity */
+  uint8_t *place;         /* kn_place */
+  kn_tensor **header;     /* ARENA, VIEW, SHELL; owned by the plan */
+  kn_tensor **vals;       /* what the run sees */
+  bool *owned;            /* vals holds a reference of this run */
+  uint32_t *first, *last; /* lifetime */
+  uint32_t *crosses;      /* 1 + index of the last loop that uses it from outside */
+  uint32_t *level;        /* number of loops around its definition */
+  uint32_t *home;         /* block of its definition */
+
+  kn_block *blocks;
+  kn_part_plan *parts;
+  kn_loop_plan *loops;
+  kn_buffer *buffers;
+  kn_planned_failure **fails;
+  kn_alias *aliases;
+  kn_bound *bound;
+  uint32_t *drops;
+  uint32_t nblocks, nparts, nloops, nbuffers, nfails, naliases, nbound;
+  bool
+      *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */
+  size_t bytes;     /* of the arena */
+  size_t bytes_apart; /* what it would be if nothing shared bytes */
+  char *base;         /* the arena that the headers point into now */
+};
+
+/* Fails only for lack of memory or too deep nesting; what the sizes make impossible is a step of its own. */
+kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int ntargets,
+                      bool single, const kn_type *inputs, kn_plan **out);
+void kn_plan_free(kn_context *ctx, kn_plan *p);
+/* Point the headers into an arena of p->bytes. */
+void kn_plan_place_at(kn_plan *p, char *base);
+
+/* The stages, in order. */
+kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p);   /* types, undefined, maybe, known, scalars, failure */
+kn_status kn_plan_handles(kn_context *ctx, kn_plan *p); /* handle, slot_copied */
+kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targets,
+                       int ntargets);                  /* the rest */
+kn_status kn_plan_layout(kn_context *ctx, kn_plan *p); /* offsets of buffers, bytes */
+
+/* Appends to an array in the plan's arena. */
+bool kn_plan_push(kn_plan *p, void *array, uint32_t *count, const void *elem, size_t size);
+/* New bytes in the arena, live from `first` on. value 0: a stage. The header is owned by the plan. */
+kn_status kn_plan_buffer(kn_context *ctx, kn_plan *p, const kn_type *type, uint32_t value, uint32_t first,
+                         uint32_t block, kn_tensor **header);
+/* Decides the place of one output of a node (n: the plan's copy) and makes its header. `once`: the node runs
+ * exactly once a run, so a result may be written straight into the tensor that is returned. */
+kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_value *v, uint32_t pos,
+                        uint32_t block, bool once);
+void kn_plan_log(kn_context *ctx, const kn_plan *p); /* KILN_DEBUG=mem */
+
+#endif

@@ -1,0 +1,44 @@
+/* The inside of a session, shared by exec.c (its life and interface) and run.c (what a run does). */
+#ifndef KN_SESSION_H
+#define KN_SESSION_H
+#include "graph/exec.h"
+#include "graph/plan.h"
+
+typedef struct kn_slot_state {
+  kn_rvalue value;  /* what the next run reads; tensor retained */
+  kn_rvalue staged; /* what the run under way has stored, or the copy it writes into */
+  bool is_staged;
+  kn_tensor *spare; /* a tensor of the slot's type that nobody looks at, to store into */
+} kn_slot_state;
+
+struct kn_session {
+  kn_context *ctx;
+  kn_graph *graph;
+  const kn_target **targets;
+  int ntargets;
+  kn_slot_state *slots;
+  kn_plan *plans; /* most recently used first */
+  char *arena;    /* one for all plans: only one runs at a time */
+  size_t arena_bytes;
+  kn_type *in_types; /* scratch of the call under way: the plan's key … */
+  int64_t *symbols;
+  uint32_t *symbol_from; /* … and which input said so: 1 + index * KN_MAX_RANK + dim */
+  kn_rvalue *out;        /* scratch: results before they are handed over */
+  kn_random *random;     /* borrowed; NULL: the context's own */
+  kn_poll_fn poll;
+  void *poll_ud;
+  kn_observe_fn observe;
+  void *observe_ud;
+  bool check;
+  bool running;
+  uint64_t limit, steps;
+};
+
+/* Runs the plan on checked inputs. Results go to s->out, owned; stores stay staged. Cleans the plan up. */
+kn_status kn_run_plan(kn_session *s, kn_plan *p, const kn_rvalue *in);
+
+/* Computes an op node that has just run again by the reference kernel; INTERNAL when the results differ. */
+kn_status kn_check_node(kn_context *ctx, const char *backend, const kn_node *n, kn_tensor *const *vals,
+                        const kn_scalar *scalars);
+
+#endif

@@ -1,0 +1,258 @@
+/* The plan's first step: concrete sizes of every tensor, and the numbers that follow from sizes alone. Walks
+ * the regions as a run would, but both branches of an open `if`, and a loop body until nothing changes any
+ * more: a carried size that differs from trip to trip ends as unknown. Values only ever go from undefined
+ * over known to unknown, so that ends. Nothing is allocated for tensors here; see place.c. */
+#include "graph/plan.h"
+#include "graph/scalar.h"
+#include <string.h>
+
+typedef struct walk {
+  kn_context *ctx;
+  kn_plan *p;
+  int depth;
+} walk;
+
+static kn_status walk_region(walk *w, const kn_region *r, bool *dead);
+
+/* ---- facts about one value ---- */
+
+static void set_type(kn_plan *p, const kn_value *v, const kn_type *t) {
+  p->types[v->id] = *t;
+  p->undefined[v->id] = p->maybe[v->id] = false;
+}
+
+static void set_undefined(kn_plan *p, const kn_value *v) {
+  p->undefined[v->id] = p->maybe[v->id] = v->type.kind == KN_V_TENSOR;
+  p->known[v->id] = false;
+}
+
+static void set_number(kn_plan *p, const kn_value *v, kn_scalar s) {
+  p->scalars[v->id] = s;
+  p->known[v->id] = true;
+}
+
+static void copy_fact(kn_plan *p, const kn_value *to, const kn_value *from) {
+  p->types[to->id] = p->types[from->id];
+  p->undefined[to->id] = p->undefined[from->id];
+  p->maybe[to->id] = p->maybe[from->id];
+  p->known[to->id] = p->known[from->id];
+  if (p->known[to->id]) p->scalars[to->id] = p->scalars[from->id];
+}
+
+static bool same_number(const kn_scalar *a, const kn_scalar *b) {
+  if (a->kind != b->kind) return false;
+  if (a->kind == KN_SCALAR_BOOL) return a->as.b == b->as.b;
+  return !memcmp(&a->as, &b->as, sizeof(int64_t)); /* bits: nan equals nan, 0 differs from -0 */
+}
+
+/* What holds for both `to` and `from`, into `to`. True when `to` changed. */
+static bool join_fact(kn_plan *p, const kn_value *to, const kn_value *from) {
+  uint32_t a = to->id, b = from->id;
+  if (to->type.kind != KN_V_TENSOR) {
+    if (!p->known[a] || (p->known[b] && same_number(&p->scalars[a], &p->scalars[b]))) return false;
+    p->known[a] = false;
+    return true;
+  }
+  bool changed = false;
+  if (p->maybe[b] && !p->maybe[a]) p->maybe[a] = changed = true;
+  if (p->undefined[b]) return changed;
+  if (p->undefined[a]) {
+    p->types[a] = p->types[b];
+    p->undefined[a] = false;
+    p->maybe[a] = true;
+    return true;
+  }
+  for (int i = 0; i < p->types[a].rank; i++)
+    if (p->types[a].dims[i] != p->types[b].dims[i] && kn_dim_known(p->types[a].dims[i])) {
+      p->types[a].dims[i] = KN_DIM_UNKNOWN;
+      changed = true;
+    }
+  return changed;
+}
+
+/* ---- nodes ---- */
+
+/* Remember what goes wrong when this node is reached; the region is dead from here on. */
+static kn_status plan_failure(walk *w, const kn_node *n, kn_status st, bool *dead) {
+  if (st == KN_NOMEM) return st;
+  kn_plan *p = w->p;
+  kn_planned_failure *f = kn_arena_alloc(&p->arena, sizeof *f);
+  const char *text = kn_arena_strdup(&p->arena, kn_error(w->ctx));
+  if (!f || !text) return kn_fail_nomem(w->ctx, sizeof *f);
+  *f = (kn_planned_failure){n, st, text};
+  p->failure[n->out[0]->id] = f;
+  for (uint32_t i = 0; i < n->nout; i++) set_undefined(p, n->out[i]);
+  *dead = true;
+  return KN_OK;
+}
+
+/* What the graph says of a value, for nodes whose rule needs sizes that the plan does not know. */
+static void declared_type(kn_plan *p, const kn_value *v) {
+  kn_type t = v->type.tensor;
+  for (int i = 0; i < t.rank; i++)
+    if (!kn_dim_known(t.dims[i])) t.dims[i] = KN_DIM_UNKNOWN;
+  set_type(p, v, &t);
+}
+
+static kn_status walk_op(walk *w, const kn_node *n, bool *dead) {
+  kn_plan *p = w->p;
+  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
+  bool exact = true;
+  if (n->ntensor > KN_MAX_INPUTS || n->nout > KN_MAX_OUTPUTS)
+    return kn_fail(w->ctx, KN_INTERNAL, "%s: too many inputs", kn_op_name((kn_op)n->op));
+  for (uint32_t i = 0; i < n->ntensor; i++) {
+    uint32_t id = n->in[i]->id;
+    if (p->undefined[id]) {
+      for (uint32_t k = 0; k < n->nout; k++) set_undefined(p, n->out[k]);
+      return KN_OK;
+    }
+    in[i] = p->types[id];
+    exact &= kn_type_known(&in[i]);
+  }
+  const void *attrs = n->attrs;
+  kn_attrs_any room;
+  bool folded = true;
+  for (uint32_t i = n->ntensor; i < n->nin; i++) folded &= p->known[n->in[i]->id];
+  kn_status st = folded ? kn_node_attrs_now(w->ctx, n, p->scalars, &room, &attrs) : KN_OK;
+  if (st == KN_OK) st = kn_infer_types(w->ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, out);
+  if (st != KN_OK && st != KN_NOMEM && !(exact && folded)) {
+    for (uint32_t i = 0; i < n->nout; i++) declared_type(p, n->out[i]);
+    return KN_OK;
+  }
+  if (st != KN_OK) return plan_failure(w, n, st, dead);
+  for (uint32_t i = 0; i < n->nout; i++) set_type(p, n->out[i], &out[i]);
+  return KN_OK;
+}
+
+static void walk_scalar(walk *w, const kn_node *n) {
+  kn_plan *p = w->p;
+  kn_scalar in[3], out;
+  p->known[n->out[0]->id] = false;
+  for (uint32_t i = 0; i < n->nin; i++) {
+    if (n->in[i]->type.kind == KN_V_TENSOR || !p->known[n->in[i]->id]) return;
+    in[i] = p->scalars[n->in[i]->id];
+  }
+  /* What raises is left to the run, which raises in its turn. */
+  if (kn_scalar_eval(w->ctx, n->op, in, n->nin, &out) == KN_OK) set_number(p, n->out[0], out);
+}
+
+static void walk_select(walk *w, const kn_node *n) {
+  kn_plan *p = w->p;
+  const kn_value *out = n->out[0], *c = n->in[0];
+  if (p->known[c->id]) {
+    copy_fact(p, out, n->in[p->scalars[c->id].as.b ? 1 : 2]);
+  } else {
+    copy_fact(p, out, n->in[1]);
+    join_fact(p, out, n->in[2]);
+  }
+}
+
+static void walk_size(walk *w, const kn_node *n) {
+  kn_plan *p = w->p;
+  uint32_t in = n->in[0]->id;
+  int64_t dim = *(const int64_t *)n->attrs;
+  p->known[n->out[0]->id] = false;
+  if (p->undefined[in] || !kn_dim_known(p->types[in].dims[dim])) return;
+  set_number(p, n->out[0], (kn_scalar){KN_SCALAR_INT, {.i = p->types[in].dims[dim]}});
+}
+
+static kn_status walk_if(walk *w, const kn_node *n, bool *dead) {
+  kn_plan *p = w->p;
+  uint32_t c = n->in[0]->id;
+  bool gone[2] = {true, true};
+  for (int side = 0; side < 2; side++)
+    if (!p->known[c] || p->scalars[c].as.b == (side == 0))
+      KN_TRY(walk_region(w, n->regions[side], &gone[side]));
+  *dead = gone[0] && gone[1];
+  for (uint32_t i = 0; i < n->nout; i++) {
+    if (*dead)
+      set_undefined(p, n->out[i]);
+    else if (gone[0] || gone[1])
+      copy_fact(p, n->out[i], n->regions[gone[0]]->yields[i]);
+    else {
+      copy_fact(p, n->out[i], n->regions[0]->yields[i]);
+      join_fact(p, n->out[i], n->regions[1]->yields[i]);
+    }
+  }
+  return KN_OK;
+}
+
+static kn_status walk_loop(walk *w, const kn_node *n, bool *dead) {
+  kn_plan *p = w->p;
+  const kn_region *r = n->regions[0];
+  for (uint32_t i = 0; i < r->nparams; i++) copy_fact(p, r->params[i], n->in[i]);
+  bool changed = true;
+  while (changed) {
+    changed = *dead = false;
+    KN_TRY(walk_region(w, r, dead));
+    if (*dead) break;
+    for (uint32_t i = 0; i < r->nparams; i++) changed |= join_fact(p, r->params[i], r->yields[1 + i]);
+  }
+  for (uint32_t i = 0; i < n->nout; i++) {
+    if (*dead)
+      set_undefined(p, n->out[i]);
+    else
+      copy_fact(p, n->out[i], r->yields[1 + r->nparams + i]);
+  }
+  return KN_OK;
+}
+
+static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
+  kn_plan *p = w->p;
+  if (kn_opcode_is_op(n->op)) {
+    p->failure[n->out[0]->id] = NULL;
+    return walk_op(w, n, dead);
+  }
+  switch ((int)n->op) {
+  case KN_NODE_const: set_number(p, n->out[0], n->scalar); break;
+  case KN_NODE_undef:
+    set_undefined(p, n->out[0]);
+    if (n->out[0]->type.kind != KN_V_TENSOR) {
+      kn_scalar zero = {KN_SCALAR_INT, {.i = 0}};
+      if (n->out[0]->type.kind == KN_V_FLOAT) zero = (kn_scalar){KN_SCALAR_FLOAT, {.f = 0}};
+      if (n->out[0]->type.kind == KN_V_BOOL) zero = (kn_scalar){KN_SCALAR_BOOL, {.b = false}};
+      set_number(p, n->out[0], zero);
+    }
+    break;
+  case KN_NODE_tensor:
+  case KN_NODE_param:
+  case KN_NODE_load_state:
+    p->known[n->out[0]->id] = false;
+    if (n->slot->type.kind == KN_V_TENSOR) set_type(p, n->out[0], &n->slot->type.tensor);
+    break;
+  case KN_NODE_if: return walk_if(w, n, dead);
+  case KN_NODE_loop: return walk_loop(w, n, dead);
+  case KN_NODE_size: walk_size(w, n); break;
+  case KN_NODE_to_tensor:
+    set_type(p, n->out[0], &(kn_type){.dtype = (uint8_t) * (const kn_dtype *)n->attrs, .device = KN_CPU});
+    break;
+  case KN_NODE_select: walk_select(w, n); break;
+  case KN_NODE_item:
+  case KN_NODE_same: p->known[n->out[0]->id] = false; break;
+  case KN_NODE_raise: *dead = true; break;
+  case KN_NODE_store_state:
+  case KN_NODE_assert: break;
+  default: walk_scalar(w, n);
+  }
+  return KN_OK;
+}
+
+static kn_status walk_region(walk *w, const kn_region *r, bool *dead) {
+  if (w->depth == KN_PLAN_DEPTH)
+    return kn_fail(w->ctx, KN_LIMIT, "the graph %s nests more than %d regions", w->p->graph->name,
+                   KN_PLAN_DEPTH);
+  w->depth++;
+  *dead = false;
+  for (const kn_node *n = r->first; n && !*dead; n = n->next) KN_TRY(walk_node(w, n, dead));
+  w->depth--;
+  return KN_OK;
+}
+
+kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p) {
+  const kn_region *body = p->graph->body;
+  for (uint32_t i = 0; i < body->nparams; i++)
+    if (body->params[i]->type.kind == KN_V_TENSOR) set_type(p, body->params[i], &p->inputs[i]);
+  walk w = {.ctx = ctx, .p = p};
+  bool dead;
+  return walk_region(&w, body, &dead);
+}

@@ -1,0 +1,106 @@
+/* What targets share: attributes and outputs of a node as they are in this run, log lines, error positions.
+ */
+#include "graph/target.h"
+#include "graph/text.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static void note_placeholder(void *ud, int64_t *v) { *(bool *)ud |= kn_is_dyn(*v); }
+
+bool kn_node_static(const kn_node *n, const kn_type *types, char *why, size_t size) {
+  bool open = false;
+  kn_attrs_any attrs;
+  kn_attrs_info info = kn_attrs_describe(kn_ops[n->op].attrs);
+  if (n->attrs && n->nin > n->ntensor) {
+    memcpy(&attrs, n->attrs, info.size);
+    kn_attrs_each_int(kn_ops[n->op].attrs, &attrs, note_placeholder, &open);
+  }
+  if (open) {
+    snprintf(why, size, "an attribute is only known when it runs");
+    return false;
+  }
+  for (uint32_t i = 0; i < n->ntensor + n->nout; i++) {
+    const kn_value *v = i < n->ntensor ? n->in[i] : n->out[i - n->ntensor];
+    if (kn_type_known(&types[v->id])) continue;
+    snprintf(why, size, "sizes are only known when it runs");
+    return false;
+  }
+  return true;
+}
+
+kn_status kn_node_attrs_now(kn_context *ctx, const kn_node *n, const kn_scalar *scalars, kn_attrs_any *room,
+                            const void **attrs) {
+  uint32_t ndyn = n->nin - n->ntensor;
+  kn_scalar dyn[KN_MAX_DYN];
+  *attrs = n->attrs;
+  if (!ndyn) return KN_OK;
+  if (ndyn > KN_MAX_DYN) return kn_fail(ctx, KN_INTERNAL, "%s: too many sizes", kn_op_name((kn_op)n->op));
+  for (uint32_t i = 0; i < ndyn; i++) dyn[i] = scalars[n->in[n->ntensor + i]->id];
+  KN_TRY(kn_node_attrs(ctx, n, dyn, room));
+  *attrs = room;
+  return KN_OK;
+}
+
+kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals) {
+  const kn_op_info *row = &kn_ops[n->op];
+  kn_type in[KN_MAX_INPUTS], types[KN_MAX_OUTPUTS];
+  bool missing = false;
+  for (uint32_t i = 0; i < n->nout; i++) missing |= !vals[n->out[i]->id];
+  if (!missing) return KN_OK;
+  for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id]->type;
+  KN_TRY(kn_infer_types(ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, types));
+  kn_tensor *made[KN_MAX_OUTPUTS] = {NULL};
+  kn_status st = KN_OK;
+  for (uint32_t i = 0; i < n->nout && st == KN_OK; i++) {
+    if (vals[n->out[i]->id]) continue;
+    bool bare = row->op_class == KN_CLASS_VIEW || row->flags & KN_FLAG_DYNAMIC;
+    if (row->flags & KN_FLAG_WRITES)
+      made[i] = kn_tensor_retain(vals[n->in[0]->id]);
+    else if (bare)
+      st = kn_tensor_symbolic(ctx, &types[i], NULL, &made[i]);
+    else
+      st = kn_tensor_new(ctx, &types[i], &made[i]);
+  }
+  for (uint32_t i = 0; i < n->nout; i++) {
+    if (!made[i]) continue;
+    if (st == KN_OK)
+      vals[n->out[i]->id] = made[i];
+    else
+      kn_tensor_release(made[i]);
+  }
+  return st;
+}
+
+/* "%h float32[1,8,8,8]", "%n integer" */
+static void output_text(const kn_node *n, kn_tensor *const *vals, char *buf, size_t size) {
+  char type[KN_TYPE_TEXT];
+  buf[0] = 0;
+  if (!n->nout) return;
+  const kn_value *v = n->out[0];
+  const kn_tensor *t = v->type.kind == KN_V_TENSOR && vals ? vals[v->id] : NULL;
+  if (t)
+    kn_type_text(&t->type, type, sizeof type);
+  else
+    kn_vtype_text(n->region->graph, &v->type, type, sizeof type);
+  if (v->name)
+    snprintf(buf, size, "%%%s %s", v->name, type);
+  else
+    snprintf(buf, size, "%%%" PRIu32 " %s", v->id, type);
+}
+
+void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,
+                 kn_tensor *const *vals) {
+  char out[KN_TYPE_TEXT + 64], where[256];
+  output_text(n, vals, out, sizeof out);
+  kn_log(ctx, "exec %-8s %-14s %-24s %-32s %s", backend, kn_opcode_describe(n->op).text, impl, out,
+         kn_where_text(n->where, where, sizeof where));
+}
+
+kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st) {
+  if (n->where && n->where->line > 0)
+    kn_error_prefix(ctx, "%s:%d", n->where->chunk, n->where->line);
+  else if (n->where)
+    kn_error_prefix(ctx, "%s:?", n->where->chunk);
+  return st;
+}
