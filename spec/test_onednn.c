@@ -1,0 +1,538 @@
+/* The oneDNN backend against the reference kernels: sweeps of every op it offers over shapes, layouts and attributes,
+ * what it declines and why, the bound of its cache, threads, failing allocation. Compared with the reference in
+ * float64, so that the tolerance is about oneDNN alone. Where oneDNN is absent only its reason is tested. */
+#include "spec/suite.h"
+#include "backends/registry.h"
+#include "core/dispatch.h"
+#include "core/parallel.h"
+#include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+
+extern const kn_backend kn_onednn_backend;
+
+/* ---- contexts ---- */
+
+typedef struct lines { /* what was logged */
+  char text[1 << 16];
+  size_t n;
+} lines;
+
+static void keep(void *ud, kn_out kind, const char *text, size_t len) {
+  lines *l = ud;
+  (void)kind;
+  if (l->n + len + 2 > sizeof l->text) return;
+  memcpy(l->text + l->n, text, len);
+  l->n += len;
+  l->text[l->n++] = '\n';
+  l->text[l->n] = 0;
+}
+
+static bool available(kn_context *c) {
+  for (int i = 0; i < kn_registry_count(); i++) {
+    kn_backend_report r;
+    kn_registry_report(c, i, &r);
+    if (!strcmp(r.name, "onednn")) return r.available;
+  }
+  return false;
+}
+
+/* NULL where oneDNN is absent: the test is then over. */
+static kn_context *context(const char *debug, lines *log) {
+  kn_context *c = kn_context_new(NULL, debug);
+  ck_assert_ptr_nonnull(c);
+  if (log) {
+    log->n = 0;
+    log->text[0] = 0;
+    c->output = keep;
+    c->output_ud = log;
+  }
+  OK(c, kn_registry_open(c, NULL));
+  if (available(c)) return c;
+  kn_registry_close(c);
+  suite_done(c);
+  return NULL;
+}
+
+static void done(kn_context *c) {
+  kn_registry_close(c);
+  suite_done(c);
+}
+
+/* ---- tensors ---- */
+
+typedef enum lay { DENSE, SWAPPED, STEPPED, PADDED, EXPANDED, LAYS } lay;
+
+static uint32_t noise(uint32_t *s) { return *s = *s * 1664525u + 1013904223u; }
+
+static kn_tensor *empty(kn_context *c, kn_dtype d, int rank, const int64_t *dims) {
+  kn_type t = {.dtype = (uint8_t)d, .rank = (uint8_t)rank};
+  if (rank) memcpy(t.dims, dims, (size_t)rank * sizeof *dims);
+  kn_tensor *x;
+  OK(c, kn_tensor_new(c, &t, &x));
+  return x;
+}
+
+static void fill(kn_tensor *t, uint32_t seed) {
+  float *p = t->storage->data;
+  for (size_t i = 0; i < t->storage->bytes / sizeof *p; i++) p[i] = (float)(noise(&seed) >> 8) / 8388608.0f - 1;
+}
+
+/* A float32 tensor of these sizes with one of several layouts. */
+static kn_tensor *make(kn_context *c, lay how, uint32_t seed, int rank, const int64_t *dims) {
+  int64_t d[KN_MAX_RANK];
+  for (int i = 0; i < rank; i++) d[i] = dims[i];
+  int last = rank - 1, but = rank - 2;
+  if (rank < 2 && how != STEPPED) how = DENSE;
+  if (how == SWAPPED) d[last] = dims[but], d[but] = dims[last];
+  if (how == STEPPED) d[last] = dims[last] * 2 + 1;
+  if (how == PADDED) d[last] += 3, d[but] += 1;
+  if (how == EXPANDED) d[0] = 1;
+  kn_tensor *t = empty(c, KN_F32, rank, d);
+  fill(t, seed);
+  for (int i = 0; i < rank; i++) t->type.dims[i] = dims[i];
+  if (how == SWAPPED) {
+    int64_t s = t->strides[last];
+    t->strides[last] = t->strides[but];
+    t->strides[but] = s;
+  }
+  if (how == STEPPED) t->strides[last] = 2, t->offset = 1;
+  if (how == PADDED) t->offset = 2;
+  if (how == EXPANDED) t->strides[0] = 0;
+  return t;
+}
+
+#define DIMS(...) ((int64_t[]){__VA_ARGS__})
+
+static kn_tensor *widened(kn_context *c, kn_tensor *t) {
+  kn_tensor *w;
+  kn_attrs_cast to = {.dtype = KN_F64};
+  w = empty(c, KN_F64, t->type.rank, t->type.dims);
+  OK(c, kn_kernel_cast(c, &to, &t, 1, &w));
+  return w;
+}
+
+/* ---- one op both ways ---- */
+
+static kn_tensor *result(kn_context *c, kn_op op, const void *attrs, kn_tensor *const *in, int n) {
+  kn_type types[4], out;
+  for (int i = 0; i < n; i++) types[i] = in[i]->type;
+  OK(c, kn_infer_types(c, op, attrs, types, n, &out));
+  kn_tensor *t;
+  OK(c, kn_tensor_new(c, &out, &t));
+  return t;
+}
+
+/* Runs it through the list of providers; gives who ran it. */
+static const char *both(kn_context *c, kn_op op, const void *attrs, kn_tensor *const *in, int n, double rtol,
+                        const char *what) {
+  kn_tensor *got = result(c, op, attrs, in, n), *wide[4], *want;
+  const char *impl = "nobody";
+  OK(c, kn_device_run(c, op, attrs, in, n, &got, &impl));
+  for (int i = 0; i < n; i++) wide[i] = widened(c, in[i]);
+  want = result(c, op, attrs, wide, n);
+  OK(c, kn_ops[op].kernel(c, attrs, wide, n, &want));
+  const float *a = kn_tensor_data(got);
+  const double *b = kn_tensor_data(want);
+  double most = 0;
+  for (int64_t i = 0; i < kn_tensor_numel(got); i++)
+    if (isfinite(b[i]) && fabs(b[i]) > most) most = fabs(b[i]);
+  for (int64_t i = 0; i < kn_tensor_numel(got); i++) {
+    bool same = isfinite(b[i]) ? fabs((double)a[i] - b[i]) <= rtol * (most + 1)
+                               : isnan(b[i]) ? isnan(a[i]) : (double)a[i] == b[i];
+    ck_assert_msg(same, "%s %s: element %lld is %.9g, not %.9g", kn_op_name(op), what, (long long)i, (double)a[i],
+                  b[i]);
+  }
+  for (int i = 0; i < n; i++) kn_tensor_release(wide[i]);
+  kn_tensor_release(got);
+  kn_tensor_release(want);
+  return impl;
+}
+
+static void must_be(const char *impl, const char *want, kn_op op, const char *what) {
+  ck_assert_msg(!strcmp(impl, want), "%s %s ran on %s, not on %s", kn_op_name(op), what, impl, want);
+}
+
+/* ---- matmul ---- */
+
+START_TEST(matmul_of_all_ranks_and_layouts) {
+  static const struct {
+    int ra, rb;
+    int64_t a[5], b[5];
+  } shapes[] = {
+      {1, 1, {7}, {7}},
+      {1, 2, {7}, {7, 5}},
+      {2, 1, {6, 7}, {7}},
+      {2, 2, {1, 1}, {1, 1}},
+      {2, 2, {1, 32}, {32, 10}},
+      {2, 2, {33, 1}, {1, 17}},
+      {2, 2, {5, 7}, {7, 1}},
+      {2, 2, {64, 65}, {65, 33}},
+      {2, 2, {130, 128}, {128, 96}},
+      {3, 3, {4, 5, 6}, {4, 6, 7}},
+      {3, 3, {4, 5, 6}, {1, 6, 7}},
+      {3, 3, {1, 5, 6}, {4, 6, 7}},
+      {3, 3, {4, 1, 6}, {4, 6, 7}},
+      {3, 2, {4, 5, 6}, {6, 7}},
+      {3, 2, {4, 1, 6}, {6, 7}},
+      {2, 3, {5, 6}, {4, 6, 7}},
+      {3, 1, {4, 5, 6}, {6}},
+      {1, 3, {6}, {4, 6, 7}},
+      {4, 4, {2, 3, 5, 6}, {2, 3, 6, 7}},
+      {4, 4, {2, 1, 5, 6}, {1, 3, 6, 7}},
+      {4, 3, {2, 3, 5, 6}, {3, 6, 7}},
+      {5, 4, {2, 1, 3, 4, 5}, {2, 1, 5, 6}},
+      {3, 3, {12, 64, 32}, {12, 32, 64}},
+  };
+  kn_context *c = context(NULL, NULL);
+  if (!c) return;
+  int on_onednn = 0, all = 0;
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+    for (lay la = DENSE; la < LAYS; la++)
+      for (lay lb = DENSE; lb < LAYS; lb++) {
+        char what[96];
+        snprintf(what, sizeof what, "shapes %zu, layouts %d and %d", i, la, lb);
+        kn_tensor *in[2] = {make(c, la, 1, shapes[i].ra, shapes[i].a), make(c, lb, 2, shapes[i].rb, shapes[i].b)};
+        on_onednn += !strcmp(both(c, KN_OP_matmul, NULL, in, 2, 2e-6, what), "onednn");
+        all++;
+        kn_tensor_release(in[0]);
+        kn_tensor_release(in[1]);
+      }
+  ck_assert_int_eq(on_onednn, all);
+  done(c);
+}
+END_TEST
+
+/* ---- convolution ---- */
+
+typedef struct conv_case {
+  int64_t n, ch, h, w, filters, kh, kw, groups, stride[2], padding[2], dilation[2];
+} conv_case;
+
+static const conv_case convs[] = {
+    {1, 1, 8, 8, 16, 3, 3, 1, {1, 1}, {1, 1}, {1, 1}},
+    {1, 16, 8, 8, 32, 3, 3, 1, {1, 1}, {1, 1}, {1, 1}},
+    {5, 16, 4, 4, 32, 3, 3, 1, {1, 1}, {1, 1}, {1, 1}},
+    {2, 3, 9, 7, 5, 3, 3, 1, {2, 2}, {1, 1}, {1, 1}},
+    {2, 3, 9, 10, 5, 2, 3, 1, {2, 1}, {0, 2}, {1, 1}},
+    {2, 4, 11, 9, 6, 3, 3, 1, {1, 2}, {2, 2}, {2, 2}},
+    {2, 4, 12, 12, 6, 3, 2, 1, {3, 1}, {1, 0}, {1, 3}},
+    {3, 5, 6, 6, 7, 1, 1, 1, {1, 1}, {0, 0}, {1, 1}},
+    {3, 64, 6, 6, 64, 1, 1, 1, {2, 2}, {0, 0}, {1, 1}},
+    {2, 8, 7, 7, 8, 3, 3, 8, {1, 1}, {1, 1}, {1, 1}},
+    {2, 32, 7, 7, 32, 3, 3, 32, {1, 1}, {1, 1}, {1, 1}},
+    {2, 6, 7, 8, 9, 3, 3, 3, {1, 1}, {1, 1}, {1, 1}},
+    {2, 32, 8, 8, 64, 3, 3, 2, {2, 2}, {1, 1}, {1, 1}},
+    {1, 4, 5, 5, 4, 5, 5, 1, {1, 1}, {2, 2}, {1, 1}},
+    {1, 2, 3, 3, 2, 3, 3, 1, {1, 1}, {3, 3}, {1, 1}},
+    {7, 64, 10, 10, 48, 3, 3, 1, {1, 1}, {1, 1}, {1, 1}},
+    {1, 3, 32, 32, 8, 7, 7, 1, {4, 4}, {3, 3}, {1, 1}},
+};
+
+static void sweep_conv(lay lx, lay lw) {
+  kn_context *c = context(NULL, NULL);
+  if (!c) return;
+  int on_onednn = 0, all = 0;
+  for (size_t i = 0; i < sizeof convs / sizeof *convs; i++) {
+    const conv_case *v = &convs[i];
+    kn_attrs_conv2d a = {.stride = {2, {v->stride[0], v->stride[1]}},
+                         .padding = {2, {v->padding[0], v->padding[1]}},
+                         .dilation = {2, {v->dilation[0], v->dilation[1]}},
+                         .groups = v->groups};
+    char what[96];
+    snprintf(what, sizeof what, "case %zu, layouts %d and %d", i, lx, lw);
+    kn_tensor *x = make(c, lx, 3, 4, DIMS(v->n, v->ch, v->h, v->w));
+    kn_tensor *w = make(c, lw, 4, 4, DIMS(v->filters, v->ch / v->groups, v->kh, v->kw));
+    kn_tensor *b = make(c, lx == DENSE ? DENSE : STEPPED, 5, 1, DIMS(v->filters));
+    kn_tensor *y = result(c, KN_OP_conv2d, &a, (kn_tensor *[]){x, w}, 2);
+    kn_tensor *g = make(c, lx, 6, 4, y->type.dims);
+    const char *by[] = {
+        both(c, KN_OP_conv2d, &a, (kn_tensor *[]){x, w}, 2, 2e-6, what),
+        both(c, KN_OP_conv2d, &a, (kn_tensor *[]){x, w, b}, 3, 2e-6, what),
+        both(c, KN_OP_conv2d_grad_input, &a, (kn_tensor *[]){g, w, x}, 3, 2e-6, what),
+        both(c, KN_OP_conv2d_grad_weight, &a, (kn_tensor *[]){g, x, w}, 3, 4e-6, what),
+    };
+    for (int k = 0; k < 4; k++) all++, on_onednn += !strcmp(by[k], "onednn");
+    kn_tensor *mine[] = {x, w, b, y, g};
+    for (int k = 0; k < 5; k++) kn_tensor_release(mine[k]);
+  }
+  /* oneDNN may have nothing but its reference for one or another; nearly all must be its own. */
+  ck_assert_msg(on_onednn >= all * 9 / 10, "only %d of %d convolutions ran on oneDNN", on_onednn, all);
+  done(c);
+}
+
+START_TEST(conv2d_and_its_gradients) { sweep_conv(DENSE, DENSE); }
+END_TEST
+START_TEST(conv2d_of_other_layouts) {
+  sweep_conv(SWAPPED, PADDED);
+  sweep_conv(STEPPED, SWAPPED);
+  sweep_conv(EXPANDED, STEPPED);
+}
+END_TEST
+
+/* ---- pooling, softmax ---- */
+
+START_TEST(pooling) {
+  static const struct {
+    int64_t n, ch, h, w, kernel[2], stride[2], padding[2];
+  } cases[] = {
+      {1, 1, 8, 8, {2, 2}, {0, 0}, {0, 0}},   {1, 16, 8, 8, {2, 2}, {2, 2}, {0, 0}},
+      {3, 5, 9, 7, {3, 3}, {2, 2}, {1, 1}},   {2, 16, 9, 7, {3, 2}, {1, 3}, {1, 1}},
+      {4, 32, 6, 6, {6, 6}, {1, 1}, {0, 0}},  {2, 17, 13, 11, {5, 4}, {2, 3}, {2, 2}},
+      {2, 64, 16, 16, {3, 3}, {2, 2}, {1, 1}},
+  };
+  kn_context *c = context(NULL, NULL);
+  if (!c) return;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    for (lay l = DENSE; l < LAYS; l++) {
+      kn_attrs_pool2d a = {.kernel_size = {2, {cases[i].kernel[0], cases[i].kernel[1]}},
+                           .stride = {2, {cases[i].stride[0], cases[i].stride[1]}},
+                           .padding = {2, {cases[i].padding[0], cases[i].padding[1]}}};
+      char what[64];
+      snprintf(what, sizeof what, "case %zu, layout %d", i, l);
+      kn_tensor *x = make(c, l, 7, 4, DIMS(cases[i].n, cases[i].ch, cases[i].h, cases[i].w));
+      kn_tensor *y = result(c, KN_OP_avg_pool2d, &a, &x, 1), *g = make(c, l, 8, 4, y->type.dims);
+      must_be(both(c, KN_OP_max_pool2d, &a, &x, 1, 0, what), "onednn", KN_OP_max_pool2d, what);
+      must_be(both(c, KN_OP_avg_pool2d, &a, &x, 1, 5e-7, what), "onednn", KN_OP_avg_pool2d, what);
+      both(c, KN_OP_avg_pool2d_grad, &a, (kn_tensor *[]){g, x}, 2, 1e-6, what);
+      both(c, KN_OP_max_pool2d_grad, &a, (kn_tensor *[]){g, x}, 2, 1e-6, what);
+      kn_tensor_release(x);
+      kn_tensor_release(y);
+      kn_tensor_release(g);
+    }
+  done(c);
+}
+END_TEST
+
+START_TEST(softmax_along_any_dim) {
+  static const struct {
+    int rank;
+    int64_t dims[4];
+  } shapes[] = {{1, {700}}, {2, {64, 10}}, {2, {3, 1000}}, {2, {700, 1}}, {3, {9, 8, 33}}, {4, {4, 5, 6, 7}}};
+  kn_context *c = context(NULL, NULL);
+  if (!c) return;
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+    for (lay l = DENSE; l < LAYS; l++)
+      for (int dim = -1; dim < shapes[i].rank; dim++) {
+        kn_attrs_axis a = {.dim = dim};
+        char what[64];
+        snprintf(what, sizeof what, "shape %zu, layout %d, dim %d", i, l, dim);
+        kn_tensor *x = make(c, l, 9, shapes[i].rank, shapes[i].dims);
+        float *p = x->storage->data;
+        for (size_t k = 0; k < x->storage->bytes / sizeof *p; k++) p[k] *= k % 7 ? 4 : 60;
+        const char *plain = both(c, KN_OP_softmax, &a, &x, 1, 2e-7, what);
+        const char *log = both(c, KN_OP_log_softmax, &a, &x, 1, 2e-6, what);
+        if (dim == -1) must_be(plain, "onednn", KN_OP_softmax, what), must_be(log, "onednn", KN_OP_log_softmax, what);
+        kn_tensor_release(x);
+      }
+  done(c);
+}
+END_TEST
+
+/* nan and infinities mean what they mean to the reference. */
+START_TEST(special_values) {
+  kn_context *c = context(NULL, NULL);
+  if (!c) return;
+  const float odd[] = {NAN, INFINITY, -INFINITY};
+  for (int i = 0; i < 3; i++)
+    for (int all = 0; all < 2; all++) {
+      kn_attrs_axis row = {.dim = 1};
+      kn_attrs_pool2d two = {.kernel_size = {1, {2}}, .stride = {1, {0}}, .padding = {1, {0}}};
+      kn_tensor *x = make(c, DENSE, 10, 2, DIMS(4, 256)), *p = make(c, DENSE, 11, 4, DIMS(2, 16, 4, 4));
+      for (int k = 0; k < (all ? 256 : 1); k++) ((float *)kn_tensor_data(x))[256 + k] = odd[i];
+      for (int k = 0; k < (all ? 16 : 1); k++) ((float *)kn_tensor_data(p))[32 + k] = odd[i];
+      both(c, KN_OP_softmax, &row, &x, 1, 2e-7, "of special values");
+      both(c, KN_OP_log_softmax, &row, &x, 1, 2e-6, "of special values");
+      both(c, KN_OP_max_pool2d, &two, &p, 1, 0, "of special values");
+      both(c, KN_OP_avg_pool2d, &two, &p, 1, 1e-6, "of special values");
+      kn_tensor *w = make(c, DENSE, 12, 2, DIMS(256, 3));
+      both(c, KN_OP_matmul, NULL, (kn_tensor *[]){x, w}, 2, 2e-6, "of special values");
+      kn_tensor_release(x);
+      kn_tensor_release(p);
+      kn_tensor_release(w);
+    }
+  done(c);
+}
+END_TEST
+
+/* ---- what it declines, and that it says why ---- */
+
+START_TEST(what_is_declined_is_said) {
+  static lines log;
+  kn_context *c = context("dispatch", &log);
+  if (!c) return;
+  kn_attrs_axis last = {.dim = -1};
+  kn_tensor *wide[2] = {empty(c, KN_F64, 2, DIMS(2, 3)), empty(c, KN_F64, 2, DIMS(3, 2))};
+  memset(kn_tensor_data(wide[0]), 0, 48), memset(kn_tensor_data(wide[1]), 0, 48);
+  kn_tensor *none[2] = {empty(c, KN_F32, 2, DIMS(2, 0)), empty(c, KN_F32, 2, DIMS(0, 2))};
+  kn_tensor *few = make(c, DENSE, 1, 1, DIMS(10)), *nan = make(c, DENSE, 1, 1, DIMS(600));
+  ((float *)kn_tensor_data(nan))[5] = NAN;
+  must_be(both(c, KN_OP_matmul, NULL, wide, 2, 0, "float64"), "ref", KN_OP_matmul, "float64");
+  ck_assert_ptr_nonnull(strstr(log.text, "onednn declines matmul: float64 is not supported"));
+  must_be(both(c, KN_OP_matmul, NULL, none, 2, 0, "empty"), "ref", KN_OP_matmul, "empty");
+  ck_assert_ptr_nonnull(strstr(log.text, "onednn declines matmul: a tensor without elements"));
+  must_be(both(c, KN_OP_softmax, &last, &few, 1, 1e-6, "few"), "ref", KN_OP_softmax, "few");
+  ck_assert_ptr_nonnull(strstr(log.text, "onednn declines softmax: too small to pay"));
+  must_be(both(c, KN_OP_softmax, &last, &nan, 1, 1e-6, "nan"), "ref", KN_OP_softmax, "nan");
+  ck_assert_ptr_nonnull(strstr(log.text, "onednn declines softmax: the input holds nan or infinity"));
+  for (int i = 0; i < 2; i++) kn_tensor_release(wide[i]), kn_tensor_release(none[i]);
+  kn_tensor_release(few);
+  kn_tensor_release(nan);
+  done(c);
+}
+END_TEST
+
+/* ---- the cache ---- */
+
+static void one_matmul(kn_context *c, int64_t m, int64_t k) {
+  kn_tensor *in[2] = {make(c, DENSE, 1, 2, DIMS(m, k)), make(c, DENSE, 2, 2, DIMS(k, 3))};
+  must_be(both(c, KN_OP_matmul, NULL, in, 2, 2e-6, "in a series"), "onednn", KN_OP_matmul, "in a series");
+  kn_tensor_release(in[0]);
+  kn_tensor_release(in[1]);
+}
+
+START_TEST(the_cache_is_bounded_and_used) {
+  kn_context *c = context(NULL, NULL);
+  if (!c) return;
+  for (int i = 1; i <= 300; i++) one_matmul(c, i, 5);
+  kn_heap_stats full = kn_heap_read_stats(c->heap);
+  for (int i = 301; i <= 400; i++) one_matmul(c, i, 5);
+  kn_heap_stats later = kn_heap_read_stats(c->heap);
+  ck_assert_uint_eq(full.blocks, later.blocks); /* each new one took the place of an old one */
+  one_matmul(c, 400, 5);
+  kn_heap_stats before = kn_heap_read_stats(c->heap);
+  kn_tensor *in[2] = {make(c, DENSE, 1, 2, DIMS(400, 5)), make(c, DENSE, 2, 2, DIMS(5, 3))};
+  kn_tensor *out = result(c, KN_OP_matmul, NULL, in, 2);
+  uint64_t calls = kn_heap_read_stats(c->heap).calls;
+  OK(c, kn_device_run(c, KN_OP_matmul, NULL, in, 2, &out, NULL));
+  ck_assert_uint_le(kn_heap_read_stats(c->heap).calls - calls, 1); /* at most a workspace: nothing is made again */
+  kn_tensor_release(in[0]), kn_tensor_release(in[1]), kn_tensor_release(out);
+  ck_assert_uint_eq(kn_heap_read_stats(c->heap).blocks, before.blocks);
+  done(c);
+}
+END_TEST
+
+/* ---- threads ---- */
+
+typedef struct worker {
+  kn_context *ctx;
+  uint32_t seed;
+  int wrong;
+} worker;
+
+/* The same ops at the same time, on values of its own; results are compared with a first run. */
+static void *work(void *ud) {
+  worker *w = ud;
+  kn_context *c = w->ctx;
+  kn_attrs_conv2d a = {.stride = {1, {1}}, .padding = {1, {1}}, .dilation = {1, {1}}, .groups = 1};
+  kn_tensor *x = make(c, DENSE, w->seed, 4, DIMS(2, 16, 8, 8)), *f = make(c, DENSE, w->seed + 1, 4, DIMS(32, 16, 3, 3));
+  kn_tensor *m[2] = {make(c, DENSE, w->seed + 2, 2, DIMS(40, 50)), make(c, SWAPPED, w->seed + 3, 2, DIMS(50, 60))};
+  kn_tensor *y[2] = {0}, *p[2] = {0};
+  for (int i = 0; i < 200; i++) {
+    int k = i > 0;
+    if (!y[k]) y[k] = result(c, KN_OP_conv2d, &a, (kn_tensor *[]){x, f}, 2), p[k] = result(c, KN_OP_matmul, NULL, m, 2);
+    OK(c, kn_device_run(c, KN_OP_conv2d, &a, (kn_tensor *[]){x, f}, 2, &y[k], NULL));
+    OK(c, kn_device_run(c, KN_OP_matmul, NULL, m, 2, &p[k], NULL));
+    if (k && (memcmp(kn_tensor_data(y[0]), kn_tensor_data(y[1]), y[0]->storage->bytes) ||
+              memcmp(kn_tensor_data(p[0]), kn_tensor_data(p[1]), p[0]->storage->bytes)))
+      w->wrong++;
+  }
+  kn_tensor *mine[] = {x, f, m[0], m[1], y[0], y[1], p[0], p[1]};
+  for (int i = 0; i < 8; i++) kn_tensor_release(mine[i]);
+  return NULL;
+}
+
+START_TEST(two_threads_at_once) {
+  kn_context *c = context(NULL, NULL);
+  if (!c) return;
+  worker w[2] = {{kn_context_child(c), 1, 0}, {kn_context_child(c), 100, 0}};
+  pthread_t t[2];
+  for (int i = 0; i < 2; i++) ck_assert_int_eq(pthread_create(&t[i], NULL, work, &w[i]), 0);
+  for (int i = 0; i < 2; i++) pthread_join(t[i], NULL);
+  ck_assert_int_eq(w[0].wrong + w[1].wrong, 0);
+  for (int i = 0; i < 2; i++) kn_context_free(w[i].ctx);
+  done(c);
+}
+END_TEST
+
+START_TEST(the_thread_count_is_the_contexts) {
+  kn_context *c = context(NULL, NULL);
+  if (!c) return;
+  int before = kn_parallel_default_threads();
+  for (c->threads = 1; c->threads <= 3; c->threads++) {
+    kn_tensor *in[2] = {make(c, DENSE, 1, 2, DIMS(128, 128)), make(c, DENSE, 2, 2, DIMS(128, 128))};
+    must_be(both(c, KN_OP_matmul, NULL, in, 2, 2e-6, "threads"), "onednn", KN_OP_matmul, "threads");
+    kn_tensor_release(in[0]), kn_tensor_release(in[1]);
+    ck_assert_int_eq(kn_parallel_default_threads(), before); /* OpenMP's own setting is left as it was */
+  }
+  done(c);
+}
+END_TEST
+
+/* ---- out of memory ---- */
+
+typedef struct rationed {
+  long left; /* allocations until failure; < 0: no limit */
+} rationed;
+
+static void *ration(void *ud, void *ptr, size_t osize, size_t nsize) {
+  rationed *r = ud;
+  (void)osize;
+  if (nsize == 0) {
+    free(ptr);
+    return NULL;
+  }
+  if (r->left == 0) return NULL;
+  if (r->left > 0) r->left--;
+  return realloc(ptr, nsize);
+}
+
+START_TEST(memory_that_runs_out) {
+  rationed r = {-1};
+  kn_heap *h = kn_heap_new(ration, &r, 0);
+  kn_context *c = kn_context_new(h, NULL);
+  OK(c, kn_registry_open(c, NULL));
+  kn_attrs_conv2d a = {.stride = {1, {1}}, .padding = {1, {1}}, .dilation = {1, {1}}, .groups = 1};
+  kn_tensor *x = make(c, SWAPPED, 1, 4, DIMS(1, 4, 6, 5)), *f = make(c, SWAPPED, 2, 4, DIMS(8, 4, 3, 3));
+  kn_tensor *y = result(c, KN_OP_conv2d, &a, (kn_tensor *[]){x, f}, 2);
+  kn_status st = KN_NOMEM;
+  for (long n = 0; st != KN_OK; n++) {
+    ck_assert_int_lt(n, 100);
+    uint64_t blocks = kn_heap_read_stats(h).blocks;
+    r.left = n;
+    st = kn_device_run(c, KN_OP_conv2d, &a, (kn_tensor *[]){x, f}, 2, &y, NULL);
+    r.left = -1;
+    if (st == KN_OK) break;
+    ck_assert_int_eq(st, KN_NOMEM);
+    ck_assert_ptr_nonnull(strstr(kn_error(c), "out of memory"));
+    ck_assert_uint_le(blocks, kn_heap_read_stats(h).blocks); /* what is kept is kept for the next try */
+  }
+  kn_tensor_release(x), kn_tensor_release(f), kn_tensor_release(y);
+  kn_registry_close(c);
+  kn_context_free(c);
+  ck_assert_uint_eq(kn_heap_read_stats(h).blocks, 0);
+  kn_heap_release(h);
+}
+END_TEST
+
+START_TEST(its_row_tells_version_or_reason) {
+  kn_context *c = suite_context();
+  OK(c, kn_registry_open(c, NULL));
+  int seen = 0;
+  for (int i = 0; i < kn_registry_count(); i++) {
+    kn_backend_report r;
+    kn_registry_report(c, i, &r);
+    if (strcmp(r.name, "onednn")) continue;
+    seen++;
+    printf("oneDNN: %s\n", r.available ? r.version : r.reason);
+    if (r.available) ck_assert_msg(r.version[0] == '2' || r.version[0] == '3', "version \"%s\"", r.version);
+    else ck_assert_int_gt((int)strlen(r.reason), 0);
+  }
+  ck_assert_int_eq(seen, 1);
+  done(c);
+}
+END_TEST
+
+SUITE("onednn", its_row_tells_version_or_reason, matmul_of_all_ranks_and_layouts, conv2d_and_its_gradients,
+      conv2d_of_other_layouts, pooling, softmax_along_any_dim, special_values, what_is_declined_is_said,
+      the_cache_is_bounded_and_used, two_threads_at_once, the_thread_count_is_the_contexts, memory_that_runs_out)
