@@ -11,9 +11,9 @@ typedef struct kn_arena {
 } kn_arena;
 
 void kn_arena_init(kn_arena *a, kn_heap *heap);
-void kn_arena_free(kn_arena *a);                       /* frees all; the arena may be used again */
-void *kn_arena_alloc(kn_arena *a, size_t size);        /* zeroed, 16-byte aligned; NULL when out of memory */
-char *kn_arena_strdup(kn_arena *a, const char *s);     /* NULL gives NULL */
+void kn_arena_free(kn_arena *a);                   /* frees all; the arena may be used again */
+void *kn_arena_alloc(kn_arena *a, size_t size);    /* zeroed, 16-byte aligned; NULL when out of memory */
+char *kn_arena_strdup(kn_arena *a, const char *s); /* NULL gives NULL */
 void *kn_arena_dup(kn_arena *a, const void *p, size_t size);
 /* Grow an arena array of `count` elements to hold one more, doubling; returns the (maybe moved) array. */
 void *kn_arena_grow(kn_arena *a, void *p, size_t count, size_t elem);

@@ -3,11 +3,13 @@
 #include <string.h>
 
 /* One function per struct, so that T can name it inside the rows. */
-#define ROW(f, k, num, val, req) {.name = #f, .kind = KN_FIELD_##k, .offset = offsetof(T, f), \
-                                  .required = req, .number = num, .integer = val},
-#define ATTRS(n)                                                                                              \
-  static const kn_field *fields_of_##n(void) {                                                                \
-    typedef kn_attrs_##n T;                                                                                   \
+/* clang-format off */
+#define ROW(f, k, num, val, req) \
+  {.name = #f, .kind = KN_FIELD_##k, .offset = offsetof(T, f), .required = req, .number = num, \
+   .integer = val},
+#define ATTRS(n)                                                                                             \
+  static const kn_field *fields_of_##n(void) {                                                               \
+    typedef kn_attrs_##n T;                                                                                  \
     static const kn_field rows[] = {
 #define INT(f, d) ROW(f, INT, 0, d, (d) == KN_REQUIRED)
 #define INDEX(f, d) ROW(f, INDEX, 0, d, (d) == KN_REQUIRED)
@@ -18,17 +20,20 @@
 #define INTS(f, d) ROW(f, INTS, 0, d, (d) == KN_REQUIRED)
 #define SIZES(f) ROW(f, SIZES, 0, 0, true)
 #define DTYPE(f, d) ROW(f, DTYPE, 0, (int64_t)(d), (int64_t)(d) == KN_REQUIRED)
-#define END(n)                                                                                                \
-      {.name = NULL, .offset = sizeof(T)},                                                                    \
-    };                                                                                                        \
-    return rows;                                                                                              \
+#define END(n)                                                                                               \
+      {.name = NULL, .offset = sizeof(T)},                                                                   \
+    };                                                                                                       \
+    return rows;                                                                                             \
   }
 #include "core/attrs.def"
 #include "core/attrs_undef.h"
+/* clang-format on */
 
 kn_attrs_info kn_attrs_describe(kn_attrs_kind kind) {
   switch (kind) {
-#define ATTRS(n) case KN_ATTRS_##n: return (kn_attrs_info){#n, sizeof(kn_attrs_##n), fields_of_##n()};
+#define ATTRS(n)                                                                                             \
+  case KN_ATTRS_##n:                                                                                         \
+    return (kn_attrs_info){#n, sizeof(kn_attrs_##n), fields_of_##n()};
 #include "core/attrs_skip.h"
 #include "core/attrs.def"
 #include "core/attrs_undef.h"

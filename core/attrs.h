@@ -7,9 +7,9 @@
 
 struct kn_context;
 
-#define KN_NONE INT64_MIN            /* "not given" for an integer field */
-#define KN_TO_END INT64_MAX          /* a slice's open stop */
-#define KN_REQUIRED (INT64_MIN / 2)  /* marks a field without default; exact as a double */
+#define KN_NONE INT64_MIN           /* "not given" for an integer field */
+#define KN_TO_END INT64_MAX         /* a slice's open stop */
+#define KN_REQUIRED (INT64_MIN / 2) /* marks a field without default; exact as a double */
 
 /* While recording, an integer may be a graph value: the field then holds a placeholder, and the scalar
  * itself is an extra input of the node. Placeholders are far below any real size. */
@@ -19,8 +19,8 @@ static inline bool kn_is_dyn(int64_t v) { return v >= KN_DYN_BASE && v < KN_DYN_
 static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BASE); }
 
 /* The structs: kn_attrs_reduce { kn_ints dim; bool keepdim; } and so on. */
-#define ATTRS(n)                                                                                              \
-  typedef struct kn_attrs_##n {                                                                               \
+#define ATTRS(n)                                                                                             \
+  typedef struct kn_attrs_##n {                                                                              \
     char present_; /* keeps `none` a valid struct */
 #define INT(f, d) int64_t f;
 #define INDEX(f, d) int64_t f;
@@ -31,8 +31,8 @@ static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BA
 #define INTS(f, d) kn_ints f;
 #define SIZES(f) kn_ints f;
 #define DTYPE(f, d) kn_dtype f;
-#define END(n)                                                                                                \
-  }                                                                                                           \
+#define END(n)                                                                                               \
+  }                                                                                                          \
   kn_attrs_##n;
 #include "core/attrs.def"
 #include "core/attrs_undef.h"
@@ -52,18 +52,20 @@ typedef union kn_attrs_any { /* room for any of them */
 #include "core/attrs_undef.h"
 } kn_attrs_any;
 
+/* clang-format off */
 typedef enum kn_field_kind {
   KN_FIELD_INT, KN_FIELD_INDEX, KN_FIELD_AXIS, KN_FIELD_FLOAT, KN_FIELD_BOOL,
   KN_FIELD_AXES, KN_FIELD_INTS, KN_FIELD_SIZES, KN_FIELD_DTYPE
 } kn_field_kind;
+/* clang-format on */
 
 typedef struct kn_field {
   const char *name; /* NULL ends a table */
   kn_field_kind kind;
-  size_t offset;    /* in the struct */
-  bool required;    /* has no default */
-  double number;    /* default of FLOAT */
-  int64_t integer;  /* default of the others; of each place for INTS; AXES and SIZES start empty */
+  size_t offset;   /* in the struct */
+  bool required;   /* has no default */
+  double number;   /* default of FLOAT */
+  int64_t integer; /* default of the others; of each place for INTS; AXES and SIZES start empty */
 } kn_field;
 
 typedef struct kn_attrs_info {

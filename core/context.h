@@ -37,7 +37,7 @@ struct kn_context {
   uint64_t op_count;                     /* ops dispatched, for statistics and tests */
 };
 
-/* heap == NULL makes a fresh default heap. debug text is KILN_DEBUG's value or NULL. NULL if out of memory. */
+/* heap == NULL makes a fresh default heap. debug is KILN_DEBUG's value or NULL. NULL if out of memory. */
 kn_context *kn_context_new(kn_heap *heap, const char *debug);
 /* Shares heap, providers, debug, threads and output of `parent`, which must outlive it. */
 kn_context *kn_context_child(kn_context *parent);

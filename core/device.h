@@ -5,7 +5,7 @@
 #include "core/op.h"
 
 struct kn_provider {
-  const char *name; /* the backend's name */
+  const char *name;                 /* the backend's name */
   kn_kernel_fn kernel[KN_OP_COUNT]; /* NULL: not offered */
 };
 

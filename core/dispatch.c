@@ -251,7 +251,8 @@ void kn_scalar_write(const kn_scalar *s, kn_tensor *t) {
 
 kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out) {
   if (s->kind == KN_SCALAR_SYMBOL) {
-    if (!ctx->recorder) return kn_fail(ctx, KN_STATE, "a symbolic number was used while no graph is being recorded");
+    if (!ctx->recorder)
+      return kn_fail(ctx, KN_STATE, "a symbolic number was used while no graph is being recorded");
     return ctx->recorder->to_tensor(ctx->recorder, ctx, s, dtype, out);
   }
   kn_type type = {.dtype = (uint8_t)dtype, .device = KN_CPU};

@@ -5,7 +5,12 @@
 #include "core/op.h"
 
 /* A number on its way in or out of the engine: concrete, or a graph value while recording. */
-typedef enum kn_scalar_kind { KN_SCALAR_INT, KN_SCALAR_FLOAT, KN_SCALAR_BOOL, KN_SCALAR_SYMBOL } kn_scalar_kind;
+typedef enum kn_scalar_kind {
+  KN_SCALAR_INT,
+  KN_SCALAR_FLOAT,
+  KN_SCALAR_BOOL,
+  KN_SCALAR_SYMBOL
+} kn_scalar_kind;
 typedef struct kn_scalar {
   kn_scalar_kind kind;
   union {
@@ -21,26 +26,31 @@ typedef struct kn_scalar {
  * without inputs too). Composites never reach it. Symbolic outputs are owned by the caller. */
 struct kn_recorder {
   bool all;
-  kn_status (*apply)(kn_recorder *r, kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
-                     const kn_type *types, kn_tensor **out);
+  kn_status (*apply)(kn_recorder *r, kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in,
+                     int n, const kn_type *types, kn_tensor **out);
   kn_status (*item)(kn_recorder *r, kn_context *ctx, kn_tensor *t, kn_scalar *out);
   kn_status (*size)(kn_recorder *r, kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out);
-  kn_status (*to_tensor)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out);
+  kn_status (*to_tensor)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_dtype dtype,
+                         kn_tensor **out);
   /* Remembers a symbolic integer and gives the placeholder that stands for it in attributes. */
   kn_status (*dynamic)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, int64_t *placeholder);
-  /* A symbolic 1-based integer of the front end as attributes hold it. Position: i - 1 for i > 0, i for i < 0; `last`, an
-   * inclusive end made an exclusive stop: i for i > 0, KN_TO_END for -1, i + 1 below. 0 raises when run. May be NULL. */
+  /* A symbolic 1-based integer of the front end as attributes hold it. Position: i - 1 for i > 0, i for i <
+   * 0; `last`, an inclusive end made an exclusive stop: i for i > 0, KN_TO_END for -1, i + 1 below. 0 raises
+   * when run. May be NULL. */
   kn_status (*position)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, bool last, kn_scalar *out);
 };
 
-/* attrs may be NULL for ops whose attrs are `none`. out[0 … outs) receive owned tensors; untouched on failure. */
-kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n, kn_tensor **out);
+/* attrs may be NULL for ops whose attrs are `none`. out[0 … outs) receive owned tensors; untouched on
+ * failure. */
+kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
+                   kn_tensor **out);
 /* The in-place form `op_`: the result replaces in[0]'s values (class ELEMENTWISE, same shape and dtype as
  * in[0] after casting back). *out is in[0] retained. Nothing is written on failure. */
 kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                            kn_tensor **out);
 /* Types only; nothing runs. out has room for KN_MAX_OUTPUTS. */
-kn_status kn_infer_types(kn_context *ctx, kn_op op, const void *attrs, const kn_type *in, int n, kn_type *out);
+kn_status kn_infer_types(kn_context *ctx, kn_op op, const void *attrs, const kn_type *in, int n,
+                         kn_type *out);
 
 /* The single element as a number, kind by dtype. SHAPE when there is not exactly one. */
 kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out);

@@ -7,23 +7,25 @@
 
 typedef enum kn_category { KN_CAT_BOOL, KN_CAT_INT, KN_CAT_FLOAT } kn_category;
 
-/* X(enum, name, C type, category, safetensors name, npy descr). Order within a category is promotion order. */
-#define KN_DTYPES(X)                                                                                          \
-  X(BOOL, "bool", uint8_t, KN_CAT_BOOL, "BOOL", "|b1")                                                        \
-  X(I64, "int64", int64_t, KN_CAT_INT, "I64", "<i8")                                                          \
-  X(F32, "float32", float, KN_CAT_FLOAT, "F32", "<f4")                                                        \
+/* X(enum, name, C type, category, safetensors name, npy descr). In order of promotion. */
+#define KN_DTYPES(X)                                                                                         \
+  X(BOOL, "bool", uint8_t, KN_CAT_BOOL, "BOOL", "|b1")                                                       \
+  X(I64, "int64", int64_t, KN_CAT_INT, "I64", "<i8")                                                         \
+  X(F32, "float32", float, KN_CAT_FLOAT, "F32", "<f4")                                                       \
   X(F64, "float64", double, KN_CAT_FLOAT, "F64", "<f8")
 
+/* clang-format off */
 typedef enum kn_dtype {
 #define X(e, name, ctype, cat, st, npy) KN_##e,
   KN_DTYPES(X)
 #undef X
   KN_DTYPE_COUNT
 } kn_dtype;
+/* clang-format on */
 
 typedef struct kn_dtype_info {
-  const char *name;        /* as users write it */
-  size_t size;             /* bytes per element */
+  const char *name; /* as users write it */
+  size_t size;      /* bytes per element */
   kn_category category;
   const char *safetensors; /* spelling in a safetensors header */
   const char *npy;         /* spelling in an .npy header, little endian */

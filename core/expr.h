@@ -26,17 +26,24 @@ kn_tensor *kx_fail(kn_scope *s, kn_status st);                          /* error
 kn_tensor *kx_own(kn_scope *s, kn_tensor *t);                           /* takes over an owned tensor */
 
 /* kx_<op>(s, attrs, a …) for every row, e.g. kx_add(s, a, b), kx_softmax(s, x, dim): the common forms. */
-#define KX1(name) static inline kn_tensor *kx_##name(kn_scope *s, kn_tensor *a) { \
+/* clang-format off */
+#define KX1(name) \
+  static inline kn_tensor *kx_##name(kn_scope *s, kn_tensor *a) { \
     return kx_apply(s, KN_OP_##name, NULL, (kn_tensor *[]){a}, 1); }
-#define KX2(name) static inline kn_tensor *kx_##name(kn_scope *s, kn_tensor *a, kn_tensor *b) { \
+#define KX2(name) \
+  static inline kn_tensor *kx_##name(kn_scope *s, kn_tensor *a, kn_tensor *b) { \
     return kx_apply(s, KN_OP_##name, NULL, (kn_tensor *[]){a, b}, 2); }
 KX1(neg) KX1(abs) KX1(sign) KX1(exp) KX1(log) KX1(sqrt) KX1(rsqrt) KX1(sin) KX1(cos) KX1(tanh) KX1(sigmoid)
-KX1(erf) KX1(relu) KX1(clone) KX1(floor) KX1(isnan) KX1(zeros_like) KX1(ones_like) KX1(logical_not) KX1(nonzero)
-KX2(add) KX2(sub) KX2(mul) KX2(div) KX2(pow) KX2(floor_divide) KX2(maximum) KX2(minimum) KX2(eq) KX2(ne) KX2(lt)
-KX2(le) KX2(gt) KX2(ge) KX2(bitwise_and) KX2(bitwise_or) KX2(matmul) KX2(sum_to) KX2(expand_as) KX2(reshape_as)
+KX1(erf) KX1(relu) KX1(clone) KX1(floor) KX1(isnan) KX1(zeros_like) KX1(ones_like) KX1(logical_not)
+KX1(nonzero)
+KX2(add) KX2(sub) KX2(mul) KX2(div) KX2(pow) KX2(floor_divide) KX2(maximum) KX2(minimum) KX2(eq) KX2(ne)
+KX2(lt) KX2(le) KX2(gt) KX2(ge) KX2(bitwise_and) KX2(bitwise_or) KX2(matmul) KX2(sum_to) KX2(expand_as)
+KX2(reshape_as)
+/* clang-format on */
 #undef KX1
 #undef KX2
-static inline kn_tensor *kx_where(kn_scope *s, kn_tensor *c, kn_tensor *a, kn_tensor *b) {
+
+                    static inline kn_tensor *kx_where(kn_scope *s, kn_tensor *c, kn_tensor *a, kn_tensor *b) {
   return kx_apply(s, KN_OP_where, NULL, (kn_tensor *[]){c, a, b}, 3);
 }
 static inline kn_tensor *kx_sum(kn_scope *s, kn_tensor *a, const kn_ints *dim, bool keepdim) {

@@ -59,7 +59,8 @@ static int reserve(kn_heap *h, size_t more) {
     return 0;
   }
   size_t peak = atomic_load_explicit(&h->peak, memory_order_relaxed);
-  while (now > peak && !atomic_compare_exchange_weak(&h->peak, &peak, now)) {}
+  while (now > peak && !atomic_compare_exchange_weak(&h->peak, &peak, now)) {
+  }
   return 1;
 }
 
@@ -86,8 +87,10 @@ static void spoil(void *p, size_t size) { (void)p, (void)size; }
 #endif
 
 void *kn_realloc(kn_heap *h, void *p, size_t osize, size_t nsize) {
-  if (!p) osize = 0;
-  else if (osize == 0) osize = 1;
+  if (!p)
+    osize = 0;
+  else if (osize == 0)
+    osize = 1;
   if (nsize == 0) nsize = 1;
   atomic_fetch_add_explicit(&h->calls, 1, memory_order_relaxed);
   if (nsize > osize && !reserve(h, nsize - osize)) return NULL;

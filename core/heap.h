@@ -12,10 +12,10 @@ typedef struct kn_heap kn_heap;
 typedef void *(*kn_alloc_fn)(void *ud, void *ptr, size_t osize, size_t nsize);
 
 typedef struct kn_heap_stats {
-  size_t bytes;     /* now in use */
-  size_t peak;      /* most ever in use */
-  uint64_t blocks;  /* live blocks */
-  uint64_t calls;   /* allocations and resizes so far, failed ones included */
+  size_t bytes;    /* now in use */
+  size_t peak;     /* most ever in use */
+  uint64_t blocks; /* live blocks */
+  uint64_t calls;  /* allocations and resizes so far, failed ones included */
 } kn_heap_stats;
 
 /* fn == NULL means realloc/free. limit == 0 means none. NULL when even the heap cannot be allocated. */

@@ -16,15 +16,17 @@
 #define WRITES KN_FLAG_WRITES
 
 const kn_op_info kn_ops[KN_OP_COUNT] = {
-#define OP(name, min, max, outs, cls, attrs, infer, vjp, flags, meta, doc)                                    \
-  [KN_OP_##name] = {#name, min,  max,   outs, KN_CLASS_##cls, KN_ATTRS_##attrs, kn_infer_##infer, kn_kernel_##name, \
-                    vjp(name), NULL, flags, meta, doc},
-#define COMPOSITE(name, min, max, outs, attrs, flags, meta, doc)                                              \
-  [KN_OP_##name] = {#name, min, max, outs, KN_CLASS_COMPOSITE, KN_ATTRS_##attrs, NULL, NULL, NULL, 0,         \
+/* clang-format off */
+#define OP(name, min, max, outs, cls, attrs, infer, vjp, flags, meta, doc)                                   \
+  [KN_OP_##name] = {#name, min, max, outs, KN_CLASS_##cls, KN_ATTRS_##attrs, kn_infer_##infer,               \
+                    kn_kernel_##name, vjp(name), NULL, flags, meta, doc},
+#define COMPOSITE(name, min, max, outs, attrs, flags, meta, doc)                                             \
+  [KN_OP_##name] = {#name, min, max, outs, KN_CLASS_COMPOSITE, KN_ATTRS_##attrs, NULL, NULL, NULL, 0,        \
                     kn_composite_##name, flags, meta, doc},
 #include "core/ops.def"
 #undef OP
 #undef COMPOSITE
+    /* clang-format on */
 };
 
 bool kn_op_parse(const char *name, kn_op *out) {

@@ -13,6 +13,7 @@ typedef enum kn_op {
   KN_OP_COUNT
 } kn_op;
 
+/* clang-format off */
 typedef enum kn_class {
   KN_CLASS_ELEMENTWISE, KN_CLASS_REDUCE, KN_CLASS_SOFTMAX, KN_CLASS_MATMUL, KN_CLASS_CONV, KN_CLASS_POOL,
   KN_CLASS_VIEW, KN_CLASS_MOVE, KN_CLASS_INDEX, KN_CLASS_CREATE, KN_CLASS_RANDOM, KN_CLASS_COMPOSITE
@@ -21,12 +22,14 @@ typedef enum kn_class {
 enum {
   KN_FLAG_SCALARS = 1, KN_FLAG_RANDOM = 2, KN_FLAG_DYNAMIC = 4, KN_FLAG_RAISES = 8, KN_FLAG_WRITES = 16
 };
+/* clang-format on */
 enum { KN_VARIADIC = 255, KN_MAX_INPUTS = 64, KN_MAX_OUTPUTS = 4 };
 
-/* A kernel computes an op on real tensors. For class VIEW, out[i] comes without storage and the kernel makes it a
- * view (kn_tensor_set_view); for DYNAMIC rows it comes without storage and with unknown sizes, and the kernel gives
- * both (kn_tensor_allocate) once it has counted; otherwise out[i] is contiguous and to be filled. WRITES kernels
- * get out[0] as an alias of in[0]. Optional providers may answer KN_DECLINED before touching anything. */
+/* A kernel computes an op on real tensors. For class VIEW, out[i] comes without storage and the kernel makes
+ * it a view (kn_tensor_set_view); for DYNAMIC rows it comes without storage and with unknown sizes, and the
+ * kernel gives both (kn_tensor_allocate) once it has counted; otherwise out[i] is contiguous and to be
+ * filled. WRITES kernels get out[0] as an alias of in[0]. Optional providers may answer KN_DECLINED before
+ * touching anything. */
 typedef kn_status (*kn_kernel_fn)(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
                                   kn_tensor *const *out);
 
@@ -35,7 +38,7 @@ typedef kn_status (*kn_composite_fn)(kn_context *ctx, const void *attrs, kn_tens
                                      kn_tensor **out);
 
 /* A shape and dtype rule. Sizes may be symbolic; unknown sizes pass checks, which are made again when a plan
- * knows them. On success out[0 … outs) are set; devices are handled by the caller. Errors name op and types. */
+ * knows them. On success out[0 … outs) are set; devices are the caller's. Errors name op and types. */
 typedef struct kn_infer {
   kn_context *ctx;
   kn_op op;
@@ -62,7 +65,7 @@ typedef struct kn_op_info {
   unsigned saves;            /* KN_SAVE_* */
   kn_composite_fn composite; /* NULL for primitives */
   unsigned flags;
-  const char *metamethod;    /* "" when none */
+  const char *metamethod; /* "" when none */
   const char *doc;
 } kn_op_info;
 
@@ -73,11 +76,11 @@ static inline bool kn_op_is_effect(kn_op op) { return kn_ops[op].flags & (KN_FLA
 bool kn_op_parse(const char *name, kn_op *out);
 
 /* Prototypes of everything a row may promise. */
-#define OP(name, min, max, outs, cls, attrs, infer, vjp, flags, meta, doc)                                    \
-  kn_status kn_infer_##infer(const kn_infer *q);                                                              \
-  kn_status kn_kernel_##name(kn_context *, const void *, kn_tensor *const *, int, kn_tensor *const *);        \
+#define OP(name, min, max, outs, cls, attrs, infer, vjp, flags, meta, doc)                                   \
+  kn_status kn_infer_##infer(const kn_infer *q);                                                             \
+  kn_status kn_kernel_##name(kn_context *, const void *, kn_tensor *const *, int, kn_tensor *const *);       \
   void kn_vjp_##name(struct kn_vjp *v);
-#define COMPOSITE(name, ...)                                                                                  \
+#define COMPOSITE(name, ...)                                                                                 \
   kn_status kn_composite_##name(kn_context *, const void *, kn_tensor *const *, int, kn_tensor **);
 #include "core/ops.def"
 #undef OP

@@ -1,6 +1,7 @@
 /* Storage and tensor. A storage is counted bytes on a device; a tensor is a typed, strided view of one.
- * Counts are atomic. Arguments are borrowed, results are owned by the caller; the verbs are retain and release.
- * A *symbolic* tensor has a type and a graph value but no storage: ops on it are recorded, not run. */
+ * Counts are atomic. Arguments are borrowed, results are owned by the caller; the verbs are retain and
+ * release. A *symbolic* tensor has a type and a graph value but no storage: ops on it are recorded, not run.
+ */
 #ifndef KN_TENSOR_H
 #define KN_TENSOR_H
 #include "core/context.h"
@@ -44,7 +45,8 @@ kn_status kn_tensor_symbolic(kn_context *ctx, const kn_type *type, void *value, 
 /* For kernels that get an out tensor without storage (core/op.h): give it its final type and fresh storage,
  * or make it a view of `base`. `offset` is from the start of the storage. */
 kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type);
-void kn_tensor_set_view(kn_tensor *t, const kn_tensor *base, int64_t offset, const int64_t strides[KN_MAX_RANK]);
+void kn_tensor_set_view(kn_tensor *t, const kn_tensor *base, int64_t offset,
+                        const int64_t strides[KN_MAX_RANK]);
 /* Same storage and type, no autograd link. Shares data and version counter. */
 kn_status kn_tensor_alias(kn_context *ctx, kn_tensor *t, kn_tensor **out);
 

@@ -37,17 +37,20 @@ bool kn_type_bytes(const kn_type *t, size_t *bytes) {
 
 char *kn_type_text(const kn_type *t, char *buf, size_t size) {
   size_t at = 0;
-#define PUT(...)                                                                                              \
-  do {                                                                                                        \
-    int w_ = snprintf(buf + at, size - at, __VA_ARGS__);                                                      \
-    at = w_ < 0 || (size_t)w_ >= size - at ? size - 1 : at + (size_t)w_;                                      \
+#define PUT(...)                                                                                             \
+  do {                                                                                                       \
+    int w_ = snprintf(buf + at, size - at, __VA_ARGS__);                                                     \
+    at = w_ < 0 || (size_t)w_ >= size - at ? size - 1 : at + (size_t)w_;                                     \
   } while (0)
   PUT("%s[", kn_dtype_name((kn_dtype)t->dtype));
   for (int i = 0; i < t->rank; i++) {
     if (i) PUT(",");
-    if (kn_dim_known(t->dims[i])) PUT("%" PRId64, t->dims[i]);
-    else if (t->dims[i] == KN_DIM_UNKNOWN) PUT("?");
-    else PUT("s%" PRId64, KN_DIM_SYMBOL(0) - t->dims[i]);
+    if (kn_dim_known(t->dims[i]))
+      PUT("%" PRId64, t->dims[i]);
+    else if (t->dims[i] == KN_DIM_UNKNOWN)
+      PUT("?");
+    else
+      PUT("s%" PRId64, KN_DIM_SYMBOL(0) - t->dims[i]);
   }
   PUT("]");
 #undef PUT

@@ -21,8 +21,8 @@ typedef struct kn_type {
   int64_t dims[KN_MAX_RANK];
 } kn_type;
 
-bool kn_type_known(const kn_type *t);                    /* every size known */
-bool kn_type_equal(const kn_type *a, const kn_type *b);  /* unknown sizes equal unknown sizes */
+bool kn_type_known(const kn_type *t);                   /* every size known */
+bool kn_type_equal(const kn_type *a, const kn_type *b); /* unknown sizes equal unknown sizes */
 /* Element count; KN_DIM_UNKNOWN when a size is not known; -2 when it overflows int64 (see kn_type_bytes). */
 int64_t kn_type_numel(const kn_type *t);
 /* False when a size is unknown or the byte count does not fit. */
