@@ -119,7 +119,7 @@ static kn_status prepare(run *r, const kn_part_plan *part) {
     const kn_op_info *row = &kn_ops[out->def->op];
     bool tied = row->op_class == KN_CLASS_VIEW || row->flags & (KN_FLAG_WRITES | KN_FLAG_DYNAMIC);
     kn_tensor *t = NULL;
-    if (kn_type_known(&p->types[v]) && !tied) {
+    if (p->place[v] == KN_PLACE_FRESH || (kn_type_known(&p->types[v]) && !tied)) {
       kn_status st = kn_tensor_new(r->ctx, &p->types[v], &t);
       if (st != KN_OK) return kn_node_failed(r->ctx, out->def, st);
     }

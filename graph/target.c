@@ -42,14 +42,25 @@ kn_status kn_node_attrs_now(kn_context *ctx, const kn_node *n, const kn_scalar *
   return KN_OK;
 }
 
+/* What the rule says of this run's sizes must be what the plan laid out. */
+static kn_status check_planned(kn_context *ctx, const kn_node *n, const kn_type *types,
+                               kn_tensor *const *vals) {
+  char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
+  for (uint32_t i = 0; i < n->nout; i++) {
+    const kn_tensor *t = vals[n->out[i]->id];
+    if (t && !kn_type_equal(&t->type, &types[i]))
+      return kn_fail(ctx, KN_INTERNAL, "%s: planned as %s, turned out as %s", kn_op_name((kn_op)n->op),
+                     kn_type_text(&t->type, a, sizeof a), kn_type_text(&types[i], b, sizeof b));
+  }
+  return KN_OK;
+}
+
 kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals) {
   const kn_op_info *row = &kn_ops[n->op];
   kn_type in[KN_MAX_INPUTS], types[KN_MAX_OUTPUTS];
-  bool missing = false;
-  for (uint32_t i = 0; i < n->nout; i++) missing |= !vals[n->out[i]->id];
-  if (!missing) return KN_OK;
   for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id]->type;
   KN_TRY(kn_infer_types(ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, types));
+  KN_TRY(check_planned(ctx, n, types, vals));
   kn_tensor *made[KN_MAX_OUTPUTS] = {NULL};
   kn_status st = KN_OK;
   for (uint32_t i = 0; i < n->nout && st == KN_OK; i++) {

@@ -46,8 +46,8 @@ bool kn_node_static(const kn_node *n, const kn_type *types, char *why, size_t si
  * else in `room`. */
 kn_status kn_node_attrs_now(kn_context *ctx, const kn_node *n, const kn_scalar *scalars, kn_attrs_any *room,
                             const void **attrs);
-/* Make the outputs that are NULL in vals, from the inputs' sizes of this moment. Fails with the op's own
- * sentence. */
+/* For nodes that are not static, and outputs that are NULL: check the inputs and attributes of this moment by
+ * the op's own rule (the plan could not), and make the missing outputs. Fails with the op's sentence. */
 kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals);
 /* One line of KILN_DEBUG=exec: backend, op, implementation, output with its type, where in Lua. The caller
  * asks kn_debugging first. vals may hold NULL for outputs. */

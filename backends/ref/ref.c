@@ -4,10 +4,17 @@
 #include "backends/ref/ref.h"
 #include <string.h>
 
+typedef struct ref_node {
+  const kn_node *node; /* of the part */
+  bool open; /* sizes or attributes are only known when it runs, so its types must be checked then */
+} ref_node;
+
 struct kn_program {
   uint32_t n;
-  const kn_node *const *nodes; /* of the part */
+  ref_node nodes[];
 };
+
+static size_t program_size(uint32_t n) { return sizeof(kn_program) + n * sizeof(ref_node); }
 
 static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
   (void)self, (void)n, (void)types, (void)why, (void)size;
@@ -16,16 +23,19 @@ static bool supports(void *self, const kn_node *n, const kn_type *types, char *w
 
 static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_program **out) {
   (void)self;
-  kn_program *p = kn_alloc(ctx->heap, sizeof *p);
-  if (!p) return kn_fail_nomem(ctx, sizeof *p);
-  *p = (kn_program){part->n, part->nodes};
+  char why[64];
+  kn_program *p = kn_alloc(ctx->heap, program_size(part->n));
+  if (!p) return kn_fail_nomem(ctx, program_size(part->n));
+  p->n = part->n;
+  for (uint32_t i = 0; i < part->n; i++)
+    p->nodes[i] = (ref_node){part->nodes[i], !kn_node_static(part->nodes[i], part->types, why, sizeof why)};
   *out = p;
   return KN_OK;
 }
 
 static void free_program(void *self, kn_context *ctx, kn_program *p) {
   (void)self;
-  kn_free(ctx->heap, p, sizeof *p);
+  kn_free(ctx->heap, p, program_size(p->n));
 }
 
 /* A view whose place the plan gave: over its input's storage it is there already, over its own it is a copy
@@ -39,14 +49,21 @@ static kn_status planned_view(kn_context *ctx, kn_tensor *in, kn_tensor *out, co
   return kn_ops[KN_OP_clone].kernel(ctx, NULL, &in, 1, (kn_tensor *[]){&shaped});
 }
 
-static kn_status run_node(kn_context *ctx, const kn_node *n, kn_tensor **vals, const kn_scalar *scalars,
+static bool missing(const kn_node *n, kn_tensor *const *vals) {
+  for (uint32_t i = 0; i < n->nout; i++)
+    if (!vals[n->out[i]->id]) return true;
+  return false;
+}
+
+static kn_status run_node(kn_context *ctx, const ref_node *r, kn_tensor **vals, const kn_scalar *scalars,
                           const char **impl) {
+  const kn_node *n = r->node;
   const kn_op_info *row = &kn_ops[n->op];
   kn_attrs_any room;
   const void *attrs;
   kn_tensor *in[KN_MAX_INPUTS], *out[KN_MAX_OUTPUTS];
   KN_TRY(kn_node_attrs_now(ctx, n, scalars, &room, &attrs));
-  KN_TRY(kn_node_outputs(ctx, n, attrs, vals));
+  if (r->open || missing(n, vals)) KN_TRY(kn_node_outputs(ctx, n, attrs, vals));
   for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
   for (uint32_t i = 0; i < n->nout; i++) out[i] = vals[n->out[i]->id];
   *impl = "ref:plain";
@@ -60,9 +77,9 @@ static kn_status run_node(kn_context *ctx, const kn_node *n, kn_tensor **vals, c
 static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **vals, const kn_scalar *scalars) {
   (void)self;
   for (uint32_t i = 0; i < p->n; i++) {
-    const kn_node *n = p->nodes[i];
+    const kn_node *n = p->nodes[i].node;
     const char *impl;
-    kn_status st = run_node(ctx, n, vals, scalars, &impl);
+    kn_status st = run_node(ctx, &p->nodes[i], vals, scalars, &impl);
     if (st != KN_OK) return kn_node_failed(ctx, n, st);
     if (kn_debugging(ctx, KN_DEBUG_EXEC)) kn_log_node(ctx, "ref", n, impl, vals);
   }
