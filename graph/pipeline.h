@@ -1,6 +1,6 @@
 /* The order of the passes: one readable table in pipeline.c. A pass works on a graph that is still being
- * built (before kn_graph_finish); after each: dump if asked (KILN_DEBUG=passes), verify in debug builds, and the
- * guilty pass is named. */
+ * built (before kn_graph_finish); after each: dump if asked (KILN_DEBUG=passes), verify in debug builds, and
+ * the guilty pass is named. */
 #ifndef KN_PIPELINE_H
 #define KN_PIPELINE_H
 #include "graph/graph.h"
@@ -11,5 +11,9 @@ typedef struct kn_pass {
 } kn_pass;
 extern const kn_pass kn_pass_dce, kn_pass_fold; /* graph/passes/NAME.c, one each */
 
+/* Fails with the builder's status, which then sticks. */
 kn_status kn_pipeline_run(kn_builder *b);
+/* One pass, with the dump and the check. */
+kn_status kn_pass_run(kn_builder *b, const kn_pass *pass, uint32_t *changes);
+
 #endif

@@ -63,14 +63,14 @@ bool kn_scalar_result(kn_opcode op, const kn_vkind *in, uint32_t n, kn_vkind *ou
 static int64_t wrap(uint64_t u) { return (int64_t)u; }
 
 static kn_status int_mod(kn_context *ctx, int64_t a, int64_t b, int64_t *out) {
-  if (b == 0) return kn_fail(ctx, KN_RAISED, "attempt to perform 'n%%%%0'");
+  if (b == 0) return kn_fail(ctx, KN_RAISED, "attempt to perform 'n%%0'");
   int64_t r = b == -1 ? 0 : a % b;
   *out = r != 0 && (r ^ b) < 0 ? r + b : r;
   return KN_OK;
 }
 
 static kn_status int_idiv(kn_context *ctx, int64_t a, int64_t b, int64_t *out) {
-  if (b == 0) return kn_fail(ctx, KN_RAISED, "attempt to perform 'n//0'");
+  if (b == 0) return kn_fail(ctx, KN_RAISED, "attempt to divide by zero");
   if (b == -1)
     *out = wrap(0 - (uint64_t)a);
   else

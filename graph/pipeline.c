@@ -1,0 +1,49 @@
+/* Which passes run, in which order. */
+#include "graph/pipeline.h"
+#include "graph/text.h"
+#include "graph/verify.h"
+#include <string.h>
+
+static const kn_pass *const order[] = {
+    &kn_pass_fold, /* decides branches, so that dce finds more to remove */
+    &kn_pass_dce,
+};
+enum { ROUNDS = 8 }; /* until nothing changes; each round feeds the next, few are ever needed */
+
+static void dump(kn_builder *b, const char *name, uint32_t changes) {
+  char *text;
+  size_t len;
+  kn_log(b->ctx, "pass %s: %u change%s in graph %s", name, changes, changes == 1 ? "" : "s", b->graph->name);
+  if (!changes || kn_graph_print(b->ctx, b->graph, &text, &len) != KN_OK) return;
+  for (const char *line = text; *line; line += strcspn(line, "\n") + 1)
+    kn_log(b->ctx, "  %.*s", (int)strcspn(line, "\n"), line);
+  kn_free(b->ctx->heap, text, len + 1);
+}
+
+kn_status kn_pass_run(kn_builder *b, const kn_pass *pass, uint32_t *changes) {
+  if (b->status != KN_OK) return b->status;
+  *changes = 0;
+  kn_status st = pass->run(b, changes);
+  if (st == KN_OK && kn_debugging(b->ctx, KN_DEBUG_PASSES)) dump(b, pass->name, *changes);
+#ifndef NDEBUG
+  if (st == KN_OK) st = kn_graph_verify(b->ctx, b->graph, false);
+#endif
+  if (st != KN_OK) {
+    kn_error_prefix(b->ctx, "pass %s", pass->name);
+    if (b->status == KN_OK) b->status = st;
+  }
+  return st;
+}
+
+kn_status kn_pipeline_run(kn_builder *b) {
+  for (int round = 0; round < ROUNDS; round++) {
+    uint32_t all = 0;
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+      uint32_t changes;
+      KN_TRY(kn_pass_run(b, order[i], &changes));
+      all += changes;
+    }
+    if (!all) break;
+  }
+  return KN_OK;
+}
