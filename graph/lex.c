@@ -12,6 +12,7 @@ bool kn_parse_fail(kn_parser *p, const char *at, const char *fmt, ...) {
   va_start(ap, fmt);
   vsnprintf(why, sizeof why, fmt, ap);
   va_end(ap);
+  while (at < p->end && (*at == ' ' || *at == '\t')) at++; /* the thing itself, not the blanks before it */
   unsigned line = 1, column = 1;
   for (const char *c = p->text; c < at; c++) {
     column++;

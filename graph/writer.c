@@ -115,7 +115,7 @@ static char *special(double v, char *buf) {
 
 char *kn_double_text(double v, char buf[KN_NUMBER_TEXT]) {
   if (!isfinite(v)) return special(v, buf);
-  for (int digits = 15; digits <= 17; digits++) {
+  for (int digits = fabs(v) < 0x1p-1022 ? 1 : 15; digits <= 17; digits++) {
     snprintf(buf, KN_NUMBER_TEXT, "%.*g", digits, v);
     if (strtod(buf, NULL) == v) break;
   }
@@ -124,7 +124,7 @@ char *kn_double_text(double v, char buf[KN_NUMBER_TEXT]) {
 
 char *kn_float_text(float v, char buf[KN_NUMBER_TEXT]) {
   if (!isfinite(v)) return special((double)v, buf);
-  for (int digits = 6; digits <= 17; digits += digits == 9 ? 8 : 1) {
+  for (int digits = fabsf(v) < 0x1p-126f ? 1 : 6; digits <= 17; digits += digits == 9 ? 8 : 1) {
     snprintf(buf, KN_NUMBER_TEXT, "%.*g", digits, (double)v);
     if ((float)strtod(buf, NULL) == v) break; /* as the parser reads it: a double first */
   }
