@@ -17,6 +17,12 @@ static kn_status check_arity(kn_context *ctx, const kn_op_info *row, const void 
   return kn_fail(ctx, KN_ARG, "%s: takes %d to %d tensors, got %d", row->name, row->min_in, max, n);
 }
 
+static kn_status check_given(kn_context *ctx, const kn_op_info *row, kn_tensor *const *in, int n) {
+  for (int i = 0; i < n; i++)
+    if (!in[i]) return kn_fail(ctx, KN_ARG, "%s: tensor %d is missing", row->name, i + 1);
+  return KN_OK;
+}
+
 static kn_status check_devices(kn_context *ctx, const kn_op_info *row, const kn_type *in, int n) {
   for (int i = 1; i < n; i++)
     if (in[i].device != in[0].device)
@@ -116,6 +122,7 @@ kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *cons
                    kn_tensor **out) {
   const kn_op_info *row = &kn_ops[op];
   KN_TRY(check_arity(ctx, row, attrs, n));
+  KN_TRY(check_given(ctx, row, in, n));
   if (row->composite) return apply_composite(ctx, row, attrs, in, n, out);
 
   kn_type in_types[KN_MAX_INPUTS], types[KN_MAX_OUTPUTS];
@@ -175,6 +182,7 @@ kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tens
   char name[64];
   snprintf(name, sizeof name, "%s_", row->name);
   KN_TRY(check_arity(ctx, row, attrs, n));
+  KN_TRY(check_given(ctx, row, in, n));
   if (n == 0 || row->outs != 1 || row->op_class == KN_CLASS_VIEW || (row->flags & KN_FLAG_WRITES))
     return kn_fail(ctx, KN_UNSUPPORTED, "%s: there is no in-place form of this op", row->name);
   KN_TRY(check_write(ctx, name, in[0]));

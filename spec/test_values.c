@@ -113,6 +113,27 @@ START_TEST(promotion) {
   suite_done(c);
 }
 
+/* Broadcasting of strided inputs, and of enough elements for several threads, element by element. */
+START_TEST(broadcasting_spelled_out) {
+  kn_context *c = suite_context();
+  c->threads = 3;
+  kn_attrs_create of_a = {.sizes = DIMS(3, 1, 50, 40), .dtype = KN_F64},
+                  of_b = {.sizes = DIMS(7, 1, 40), .dtype = KN_F64};
+  kn_attrs_swap last = {.dim0 = -1, .dim1 = -2};
+  kn_tensor *a = RUN(randn, &of_a, NIL, NIL, NIL), *b = RUN(randn, &of_b, NIL, NIL, NIL), *at, *bt, *y;
+  OK(c, kn_apply(c, KN_OP_transpose, &last, &a, 1, &at)); /* [3,1,40,50] */
+  OK(c, kn_apply(c, KN_OP_transpose, &last, &b, 1, &bt)); /* [7,40,1] */
+  OK(c, kn_apply(c, KN_OP_sub, NULL, (kn_tensor *[]){at, bt}, 2, &y));
+  ck_assert_int_eq(kn_tensor_numel(y), 3 * 7 * 40 * 50);
+  for (int64_t k = 0; k < kn_tensor_numel(y); k++) {
+    int64_t i = k / (7 * 40 * 50), j = k / (40 * 50) % 7, r = k / 50 % 40, col = k % 50;
+    ck_assert(element(y, k) == element(a, (i * 50 + col) * 40 + r) - element(b, j * 40 + r));
+  }
+  kn_tensor *all[] = {a, b, at, bt, y};
+  for (int i = 0; i < 5; i++) kn_tensor_release(all[i]);
+  suite_done(c);
+}
+
 START_TEST(functions) {
   kn_context *c = suite_context();
   GIVES(RUN1(neg, F(DIMS(2), 1, -2)), KN_F32, DIMS(2), LIST(-1, 2));
@@ -162,6 +183,8 @@ START_TEST(elementwise_refusals) {
   REFUSE(KN_ARG, "add: takes 2 tensors, got 1", add, NIL, F(SCALAR, 1), NIL, NIL);
   REFUSE(KN_ARG, "conv2d: attributes are missing", conv2d, NIL, F(SCALAR, 1), F(SCALAR, 1), NIL);
   REFUSE(KN_ARG, "linear: takes 2 to 3 tensors, got 1", linear, NIL, F(SCALAR, 1), NIL, NIL);
+  kn_tensor *y = NULL;
+  FAILS(c, KN_ARG, "add: tensor 1 is missing", kn_apply(c, KN_OP_add, NULL, (kn_tensor *[2]){NULL}, 2, &y));
   suite_done(c);
 }
 
@@ -313,6 +336,63 @@ START_TEST(convolutions) {
          F(DIMS(1, 1, 1, 1), 1), NIL);
   REFUSE(KN_SHAPE, "conv2d_grad_input: the gradient must have the shape [1,1,1,2]", conv2d_grad_input, &plain,
          F(DIMS(1, 1, 1, 1), 1), F(DIMS(1, 1, 1, 2), 2, 3), F(DIMS(1, 1, 1, 3), 0, 0, 0));
+  suite_done(c);
+}
+
+/* The sum spelled out, for sizes and attributes in all combinations; and the gradients by what defines them:
+ * for the scalar product <,> of tensors, <g, conv(x, w)> = <grad_input(g, w), x> = <grad_weight(g, x), w>. */
+static double spelled_out(const kn_attrs_conv2d *a, const kn_tensor *x, const kn_tensor *w, int64_t image,
+                          int64_t o, int64_t r, int64_t col) {
+  const int64_t *xd = x->type.dims, *wd = w->type.dims;
+  int64_t group = o / (wd[0] / a->groups);
+  double sum = 0;
+  for (int64_t ch = 0; ch < wd[1]; ch++)
+    for (int64_t kh = 0; kh < wd[2]; kh++)
+      for (int64_t kw = 0; kw < wd[3]; kw++) {
+        int64_t i = r * a->stride.v[0] + kh * a->dilation.v[0] - a->padding.v[0];
+        int64_t j = col * a->stride.v[1] + kw * a->dilation.v[1] - a->padding.v[1];
+        if (i >= 0 && i < xd[2] && j >= 0 && j < xd[3])
+          sum += element(w, ((o * wd[1] + ch) * wd[2] + kh) * wd[3] + kw) *
+                 element(x, ((image * xd[1] + group * wd[1] + ch) * xd[2] + i) * xd[3] + j);
+      }
+  return sum;
+}
+
+static double product(const kn_tensor *a, const kn_tensor *b) {
+  double sum = 0;
+  for (int64_t k = 0; k < kn_tensor_numel(a); k++) sum += element(a, k) * element(b, k);
+  return sum;
+}
+
+START_TEST(convolution_spelled_out) {
+  kn_context *c = suite_context();
+  for (int code = 0; code < 3 * 3 * 3 * 3 * 2 * 2; code++) {
+    int rest = code, sh, sw, ph, pw, dh, groups;
+    sh = rest % 3 + 1, rest /= 3, sw = rest % 3 + 1, rest /= 3, ph = rest % 3, rest /= 3, pw = rest % 3,
+    rest /= 3;
+    dh = rest % 2 + 1, rest /= 2, groups = rest + 1;
+    kn_attrs_conv2d a = {
+        .stride = DIMS(sh, sw), .padding = DIMS(ph, pw), .dilation = DIMS(dh, 1), .groups = groups};
+    kn_attrs_create of_x = {.sizes = DIMS(2, 4, 6, 5), .dtype = KN_F64};
+    kn_attrs_create of_w = {.sizes = DIMS(6, 4 / groups, 3, 2), .dtype = KN_F64};
+    kn_tensor *x = RUN(randn, &of_x, NIL, NIL, NIL), *w = RUN(randn, &of_w, NIL, NIL, NIL), *y, *g, *dx, *dw;
+    OK(c, kn_apply(c, KN_OP_conv2d, &a, (kn_tensor *[]){x, w}, 2, &y));
+    const int64_t *yd = y->type.dims;
+    for (int64_t k = 0; k < kn_tensor_numel(y); k++) {
+      double want = spelled_out(&a, x, w, k / (yd[1] * yd[2] * yd[3]), k / (yd[2] * yd[3]) % yd[1],
+                                k / yd[3] % yd[2], k % yd[3]);
+      ck_assert_msg(near(element(y, k), want, 1e-12), "combination %d, element %d", code, (int)k);
+    }
+    kn_attrs_create of_g = {.sizes = DIMS(yd[0], yd[1], yd[2], yd[3]), .dtype = KN_F64};
+    g = RUN(randn, &of_g, NIL, NIL, NIL);
+    OK(c, kn_apply(c, KN_OP_conv2d_grad_input, &a, (kn_tensor *[]){g, w, x}, 3, &dx));
+    OK(c, kn_apply(c, KN_OP_conv2d_grad_weight, &a, (kn_tensor *[]){g, x, w}, 3, &dw));
+    double defined = product(g, y);
+    ck_assert_msg(near(product(dx, x), defined, 1e-11) && near(product(dw, w), defined, 1e-11),
+                  "combination %d", code);
+    kn_tensor *all[] = {x, w, y, g, dx, dw};
+    for (int i = 0; i < 6; i++) kn_tensor_release(all[i]);
+  }
   suite_done(c);
 }
 
@@ -572,6 +652,7 @@ START_TEST(random_draws) {
   suite_done(c);
 }
 
-SUITE("values", arithmetic, integers_wrap, division_by_zero, promotion, functions, elementwise_refusals,
-      reductions, sums_are_accurate, softmaxes, products, large_product, convolutions, pooling, views_share,
-      reshape_without_copy, slices, shapes, joining, indexing, creation, random_draws)
+SUITE("values", arithmetic, integers_wrap, division_by_zero, promotion, broadcasting_spelled_out, functions,
+      elementwise_refusals, reductions, sums_are_accurate, softmaxes, products, large_product, convolutions,
+      convolution_spelled_out, pooling, views_share, reshape_without_copy, slices, shapes, joining, indexing,
+      creation, random_draws)
