@@ -22,6 +22,11 @@ bool kn_parse_fail(kn_parser *p, const char *at, const char *fmt, ...) {
   return false;
 }
 
+bool kn_parse_nomem(kn_parser *p) {
+  if (p->status == KN_OK) p->status = kn_fail_nomem(p->ctx, 0);
+  return false;
+}
+
 bool kn_parse_built(kn_parser *p, const char *at) {
   if (p->status != KN_OK) return false;
   kn_status st = p->b.status;
@@ -271,43 +276,4 @@ bool kn_read_line_end(kn_parser *p, const kn_where **where) {
     *where = places(p, (kn_span){s, (size_t)(e - s)});
   }
   return kn_parse_built(p, p->p);
-}
-
-/* ---- maps ---- */
-
-typedef struct kn_map_entry {
-  kn_span key;
-  void *v;
-} entry;
-
-static entry *probe(entry *e, size_t cap, kn_span key) {
-  size_t i = kn_hash(key.s, key.n) & (cap - 1);
-  while (e[i].v && (e[i].key.n != key.n || memcmp(e[i].key.s, key.s, key.n))) i = (i + 1) & (cap - 1);
-  return &e[i];
-}
-
-void *kn_map_find(const kn_map *m, kn_span key) { return m->cap ? probe(m->entries, m->cap, key)->v : NULL; }
-
-bool kn_map_add(kn_parser *p, kn_map *m, kn_span key, void *v) {
-  if (2 * (m->n + 1) > m->cap) {
-    size_t cap = m->cap ? m->cap * 2 : 64;
-    entry *e = kn_calloc(p->ctx->heap, cap, sizeof *e);
-    if (!e) {
-      if (p->status == KN_OK) p->status = kn_fail_nomem(p->ctx, cap * sizeof *e);
-      return false;
-    }
-    for (size_t i = 0; i < m->cap; i++)
-      if (m->entries[i].v) *probe(e, cap, m->entries[i].key) = m->entries[i];
-    kn_map_free(p, m);
-    m->entries = e;
-    m->cap = cap;
-  }
-  *probe(m->entries, m->cap, key) = (entry){key, v};
-  m->n++;
-  return true;
-}
-
-void kn_map_free(kn_parser *p, kn_map *m) {
-  if (m->entries) kn_free(p->ctx->heap, m->entries, m->cap * sizeof *m->entries);
-  m->entries = NULL;
 }

@@ -82,7 +82,8 @@ bool kn_parse_define(kn_parser *p, const kn_written *w, kn_value *v) {
                          w->key.s);
   if (p->nvalues++ == KN_VALUES_MAX) return kn_parse_fail(p, w->at, "more than %d values", KN_VALUES_MAX);
   kn_value_name(&p->b, v, w->name);
-  return kn_map_add(p, &p->values, w->key, v) && kn_parse_built(p, w->at);
+  if (!kn_map_add(p->ctx->heap, &p->values, w->key, v)) return kn_parse_nomem(p);
+  return kn_parse_built(p, w->at);
 }
 
 kn_value *kn_parse_use(kn_parser *p) {
@@ -178,7 +179,8 @@ static bool parse_slot(kn_parser *p) {
   kn_span key = {name, strlen(name)};
   if (kn_map_find(&p->slots, key)) return kn_parse_fail(p, from, "there is a slot of this name already");
   kn_slot *s = kn_build_slot(&p->b, (kn_slot_kind)kind, name, &type);
-  if (!s || !kn_map_add(p, &p->slots, key, s)) return kn_parse_built(p, at);
+  if (!s) return kn_parse_built(p, at);
+  if (!kn_map_add(p->ctx->heap, &p->slots, key, s)) return kn_parse_nomem(p);
   if (kn_accept(p, '=') && !parse_slot_value(p, s)) return false;
   return kn_read_line_end(p, &s->where);
 }
@@ -372,8 +374,8 @@ kn_status kn_graph_parse(kn_context *ctx, const char *text, size_t len, kn_graph
   kn_parser p = {.ctx = ctx, .text = text, .p = text, .end = text + len};
   kn_graph *g = NULL;
   kn_status st = parse_graph(&p, &g);
-  kn_map_free(&p, &p.values);
-  kn_map_free(&p, &p.slots);
+  kn_map_free(ctx->heap, &p.values);
+  kn_map_free(ctx->heap, &p.slots);
   if (st != KN_OK)
     kn_graph_release(g);
   else

@@ -2,6 +2,7 @@
 #ifndef KN_PARSE_H
 #define KN_PARSE_H
 #include "graph/internal.h"
+#include "graph/map.h"
 #include "graph/syntax.h"
 
 enum {
@@ -10,16 +11,6 @@ enum {
   KN_TREES_MAX = 100000,   /* constants, leaves and tables in arguments and results */
   KN_SYMBOLS_MAX = 256     /* named sizes */
 };
-
-typedef struct kn_span { /* a piece of the text */
-  const char *s;
-  size_t n;
-} kn_span;
-
-typedef struct kn_map { /* spans to pointers; open addressing, at most half full */
-  struct kn_map_entry *entries;
-  size_t cap, n;
-} kn_map;
 
 typedef struct kn_parser {
   kn_context *ctx;
@@ -40,6 +31,7 @@ typedef struct kn_written {
 
 /* lex.c. Functions give false (or NULL) after a failure, which is set once with line and column. */
 bool kn_parse_fail(kn_parser *p, const char *at, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+bool kn_parse_nomem(kn_parser *p);
 bool kn_parse_built(kn_parser *p, const char *at); /* takes over the builder's failure, if any; false then */
 void kn_skip(kn_parser *p);                        /* blanks, newlines, comments */
 char kn_peek(kn_parser *p);                /* the next character of this line after blanks; 0 at its end */
@@ -57,10 +49,6 @@ bool kn_read_int(kn_parser *p, int64_t *out);
 bool kn_read_scalar(kn_parser *p, kn_scalar *out);
 /* The end of a line, with the place in its comment, NULL without. */
 bool kn_read_line_end(kn_parser *p, const kn_where **where);
-
-void *kn_map_find(const kn_map *m, kn_span key);
-bool kn_map_add(kn_parser *p, kn_map *m, kn_span key, void *v); /* key is new and lives as long as the map */
-void kn_map_free(kn_parser *p, kn_map *m);
 
 /* parse.c */
 bool kn_parse_type(kn_parser *p, kn_vtype *out);

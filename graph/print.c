@@ -2,6 +2,7 @@
  * what it writes for the graph read back is the same to the byte. */
 #include "graph/writer.h"
 #include "graph/internal.h"
+#include "graph/map.h"
 #include "graph/syntax.h"
 #include "graph/text.h"
 #include "core/device.h"

@@ -31,9 +31,3 @@ bool kn_plain_value_name(const char *s) {
   }
   return part && (first || !digits);
 }
-
-size_t kn_hash(const char *s, size_t n) {
-  uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
-  for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 0x100000001b3u;
-  return (size_t)(h ^ h >> 32);
-}

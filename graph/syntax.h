@@ -13,7 +13,6 @@ bool kn_plain_word(const char *s, size_t n);
 bool kn_plain_value_name(const char *s);
 /* The data of this slot is written in the text. */
 bool kn_slot_inline(const kn_slot *s);
-size_t kn_hash(const char *s, size_t n);
 
 static inline bool kn_is_letter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';

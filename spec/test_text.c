@@ -1,6 +1,6 @@
 /* The text form: cases in spec/text/, errors with line and column, random graphs, mutated texts, passes. */
 #include "spec/suite.h"
-#include "spec/random_graph.h"
+#include "spec/text_graph.h"
 #include "graph/pipeline.h"
 #include "graph/text.h"
 #include "graph/verify.h"

@@ -1,0 +1,266 @@
+/* Writing a .kiln file: what is in it is told in graph/README.md; reading is in file.c. */
+#include "graph/checksum.h"
+#include "graph/file.h"
+#include "graph/file_keys.h"
+#include "graph/json.h"
+#include "graph/mapping.h"
+#include "graph/safetensors.h"
+#include "graph/syntax.h"
+#include "graph/text.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct saved { /* a tensor of the file */
+  kn_tensor *t;        /* contiguous; retained */
+  const char *name;
+} saved;
+
+/* What makes two tensors one in the file. */
+typedef struct identity {
+  const kn_storage *storage;
+  int64_t offset, rank, dtype, dims[KN_MAX_RANK], strides[KN_MAX_RANK];
+} identity;
+
+typedef struct saver {
+  kn_context *ctx;
+  kn_arena arena;
+  kn_writer header;
+  kn_map by_identity, by_name;
+  void **list; /* saved *, in the order of the file once sorted */
+  uint32_t n;
+  size_t checksum_at; /* in the header */
+} saver;
+
+/* ---- collecting tensors ---- */
+
+static void copy_strided(const kn_tensor *from, kn_tensor *to) {
+  size_t size = kn_dtype_size(kn_tensor_dtype(from));
+  int64_t n = kn_tensor_numel(from), at[KN_MAX_RANK] = {0};
+  char *out = kn_tensor_data(to);
+  for (int64_t i = 0; i < n; i++, out += size) {
+    int64_t offset = 0;
+    for (int d = 0; d < from->type.rank; d++) offset += at[d] * from->strides[d];
+    memcpy(out, (const char *)kn_tensor_data(from) + offset * (int64_t)size, size);
+    for (int d = from->type.rank - 1; d >= 0 && ++at[d] == from->type.dims[d]; d--) at[d] = 0;
+  }
+}
+
+static kn_status contiguous(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  if (kn_tensor_contiguous(t)) {
+    *out = kn_tensor_retain(t);
+    return KN_OK;
+  }
+  KN_TRY(kn_tensor_new(ctx, &t->type, out));
+  copy_strided(t, *out);
+  return KN_OK;
+}
+
+static const char *free_name(saver *s, const char *name) {
+  size_t size = strlen(name) + 16;
+  char *with = kn_arena_alloc(&s->arena, size);
+  if (!with) return NULL;
+  memcpy(with, name, strlen(name));
+  for (unsigned k = 2;
+       kn_map_find(&s->by_name, (kn_span){with, strlen(with)}) || !strcmp(with, "__metadata__"); k++)
+    snprintf(with, size, "%s.%u", name, k);
+  return with;
+}
+
+static kn_status add_tensor(saver *s, const char *name, kn_tensor *t, const char **given) {
+  kn_context *ctx = s->ctx;
+  identity *id = kn_arena_alloc(&s->arena, sizeof *id);
+  if (!id) return kn_fail_nomem(ctx, sizeof *id);
+  *id = (identity){.storage = t->storage, .offset = t->offset, .rank = t->type.rank, .dtype = t->type.dtype};
+  memcpy(id->dims, t->type.dims, t->type.rank * sizeof *id->dims);
+  memcpy(id->strides, t->strides, t->type.rank * sizeof *id->strides);
+  kn_span key = {(const char *)id, sizeof *id};
+  saved *v = kn_map_find(&s->by_identity, key);
+  if (v) {
+    *given = v->name;
+    return KN_OK;
+  }
+  void **list = kn_arena_grow(&s->arena, s->list, s->n, sizeof *list);
+  v = kn_arena_alloc(&s->arena, sizeof *v);
+  const char *unused = free_name(s, name);
+  if (!list || !v || !unused) return kn_fail_nomem(ctx, sizeof *v);
+  v->name = unused;
+  s->list = list;
+  KN_TRY(contiguous(ctx, t, &v->t));
+  s->list[s->n++] = v;
+  if (!kn_map_add(ctx->heap, &s->by_identity, key, v) ||
+      !kn_map_add(ctx->heap, &s->by_name, (kn_span){v->name, strlen(v->name)}, v))
+    return kn_fail_nomem(ctx, 0);
+  *given = v->name;
+  return KN_OK;
+}
+
+/* A JSON array: for each slot the tensor that holds its data, null where the text holds it. */
+static kn_status put_slots(saver *s, const kn_graph *g, kn_writer *w) {
+  kn_puts(w, "[");
+  for (uint32_t i = 0; i < g->nslots; i++) {
+    const kn_slot *slot = g->slots[i];
+    const char *name = NULL;
+    if (i) kn_puts(w, ",");
+    if (slot->type.kind == KN_V_TENSOR && !kn_slot_inline(slot)) {
+      if (!slot->tensor || !slot->tensor->storage)
+        return kn_fail(s->ctx, KN_STATE, "slot %s has no data to save", slot->name);
+      if (slot->tensor->type.device != KN_CPU)
+        return kn_fail(s->ctx, KN_UNSUPPORTED, "slot %s is not on the CPU", slot->name);
+      KN_TRY(add_tensor(s, slot->name, slot->tensor, &name));
+      kn_put_json(w, name, strlen(name));
+    } else
+      kn_puts(w, "null");
+  }
+  kn_puts(w, "]");
+  return KN_OK;
+}
+
+/* ---- header ---- */
+
+static void note_ops(const kn_region *r, bool *used) {
+  KN_EACH_NODE (n, r) {
+    used[n->op] = true;
+    for (int i = 0; i < n->nregions; i++) note_ops(n->regions[i], used);
+  }
+}
+
+static void put_ops(saver *s, const kn_entry *entries, uint32_t n) {
+  bool used[KN_OPCODE_COUNT] = {false}, any = false;
+  for (uint32_t i = 0; i < n; i++) note_ops(entries[i].graph->body, used);
+  kn_puts(&s->header, ",\"" KN_KEY_OPS "\":\"");
+  for (unsigned i = 0; i < KN_OPCODE_COUNT; i++)
+    if (used[i]) {
+      kn_putf(&s->header, "%s%s %u", any ? ", " : "", kn_opcode_describe((kn_opcode)i).text,
+              kn_opcode_version((kn_opcode)i));
+      any = true;
+    }
+  kn_puts(&s->header, "\"");
+}
+
+static void put_key(saver *s, const char *prefix, const char *name) {
+  kn_writer key = {.heap = s->ctx->heap};
+  kn_puts(&key, prefix);
+  kn_puts(&key, name);
+  kn_puts(&s->header, ",\n");
+  if (key.failed)
+    s->header.failed = true;
+  else
+    kn_put_json(&s->header, key.p, key.n);
+  kn_puts(&s->header, ":");
+  kn_writer_free(&key);
+}
+
+static kn_status put_entry(saver *s, const kn_entry *e) {
+  char *text;
+  size_t len;
+  KN_TRY(kn_graph_print(s->ctx, e->graph, &text, &len));
+  put_key(s, KN_KEY_GRAPH, e->name);
+  kn_put_json(&s->header, text, len);
+  kn_free(s->ctx->heap, text, len + 1);
+  kn_writer slots = {.heap = s->ctx->heap};
+  kn_status st = put_slots(s, e->graph, &slots);
+  if (st == KN_OK) {
+    put_key(s, KN_KEY_SLOTS, e->name);
+    if (slots.failed)
+      s->header.failed = true;
+    else
+      kn_put_json(&s->header, slots.p, slots.n);
+  }
+  kn_writer_free(&slots);
+  return st;
+}
+
+static bool first(const void *x, const void *y) { /* larger elements first, so that all are aligned */
+  const saved *a = x, *b = y;
+  size_t m = kn_dtype_size(kn_tensor_dtype(a->t)), n = kn_dtype_size(kn_tensor_dtype(b->t));
+  return m != n ? m > n : strcmp(a->name, b->name) < 0;
+}
+
+static void put_tensors(saver *s) {
+  uint64_t at = 0;
+  kn_sort(s->list, s->n, first);
+  for (uint32_t i = 0; i < s->n; i++) {
+    const saved *v = s->list[i];
+    size_t bytes = 0;
+    (void)!kn_type_bytes(&v->t->type, &bytes);
+    kn_puts(&s->header, ",\n");
+    kn_put_json(&s->header, v->name, strlen(v->name));
+    kn_putf(&s->header, ":{\"dtype\":\"%s\",\"shape\":[", kn_dtypes[v->t->type.dtype].safetensors);
+    for (int d = 0; d < v->t->type.rank; d++)
+      kn_putf(&s->header, "%s%" PRId64, d ? "," : "", v->t->type.dims[d]);
+    kn_putf(&s->header, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", at, at + bytes);
+    at += bytes;
+  }
+}
+
+static kn_status put_header(saver *s, const kn_entry *entries, uint32_t n) {
+  kn_putf(&s->header, "{\"__metadata__\":{\"" KN_KEY_VERSION "\":\"%d\",\"" KN_KEY_PRODUCER "\":\"kiln %s\"",
+          KN_FILE_VERSION, KN_VERSION_TEXT);
+  put_ops(s, entries, n);
+  kn_puts(&s->header, ",\"" KN_KEY_CHECKSUM "\":\"");
+  s->checksum_at = s->header.n;
+  kn_puts(&s->header, "0000000000000000\"");
+  for (uint32_t i = 0; i < n; i++) KN_TRY(put_entry(s, &entries[i]));
+  kn_puts(&s->header, "}");
+  put_tensors(s);
+  kn_puts(&s->header, "}");
+  while ((s->header.n + 8) % 64 && !s->header.failed) kn_puts(&s->header, " ");
+  if (s->header.failed) return kn_fail_nomem(s->ctx, s->header.n);
+  if (s->header.n > KN_HEADER_MAX)
+    return kn_fail(s->ctx, KN_LIMIT, "the header would take %zu bytes, more than %d", s->header.n,
+                   KN_HEADER_MAX);
+  return KN_OK;
+}
+
+/* ---- writing ---- */
+
+static kn_status write_pieces(saver *s, const char *path) {
+  kn_context *ctx = s->ctx;
+  size_t n = s->n + (size_t)2;
+  kn_piece *pieces = kn_arena_alloc(&s->arena, n * sizeof *pieces);
+  kn_crc *crc = kn_arena_alloc(&s->arena, sizeof *crc);
+  if (!pieces || !crc) return kn_fail_nomem(ctx, sizeof *crc);
+  unsigned char length[8];
+  for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)s->header.n >> 8 * i);
+  pieces[0] = (kn_piece){length, 8};
+  pieces[1] = (kn_piece){s->header.p, s->header.n};
+  for (uint32_t i = 0; i < s->n; i++) {
+    saved *v = s->list[i];
+    pieces[2 + i].p = kn_tensor_data(v->t);
+    (void)!kn_type_bytes(&v->t->type, &pieces[2 + i].n);
+  }
+  kn_crc_start(crc);
+  for (size_t i = 0; i < n; i++) kn_crc_feed(crc, pieces[i].p, pieces[i].n);
+  char digits[17];
+  snprintf(digits, sizeof digits, "%016" PRIx64, kn_crc_value(crc));
+  memcpy(s->header.p + s->checksum_at, digits, 16);
+  return kn_write_file(ctx, path, pieces, n);
+}
+
+static kn_status check_entries(kn_context *ctx, const kn_entry *entries, uint32_t n) {
+  if (!n) return kn_fail(ctx, KN_ARG, "a file needs at least one graph");
+  for (uint32_t i = 0; i < n; i++) {
+    const char *name = entries[i].name;
+    if (!kn_entry_name(name))
+      return kn_fail(ctx, KN_ARG, "entry %u: names are 1 to %d bytes of text", i + 1, KN_ENTRY_NAME_MAX);
+    if (!entries[i].graph->finished) return kn_fail(ctx, KN_STATE, "graph %s is still being built", name);
+    for (uint32_t k = 0; k < i; k++)
+      if (!strcmp(name, entries[k].name)) return kn_fail(ctx, KN_ARG, "two entries have the name %s", name);
+  }
+  return KN_OK;
+}
+
+kn_status kn_file_save(kn_context *ctx, const char *path, const kn_entry *entries, uint32_t n) {
+  KN_TRY(check_entries(ctx, entries, n));
+  saver s = {.ctx = ctx, .header = {.heap = ctx->heap}};
+  kn_arena_init(&s.arena, ctx->heap);
+  kn_status st = put_header(&s, entries, n);
+  if (st == KN_OK) st = write_pieces(&s, path);
+  for (uint32_t i = 0; i < s.n; i++) kn_tensor_release(((saved *)s.list[i])->t);
+  kn_writer_free(&s.header);
+  kn_map_free(ctx->heap, &s.by_identity);
+  kn_map_free(ctx->heap, &s.by_name);
+  kn_arena_free(&s.arena);
+  return st;
+}

@@ -1,0 +1,43 @@
+/* The container of a .kiln file: a safetensors header (8 bytes of length, JSON) and the tensors' bytes behind
+ * it. Everything is checked against the size of the input before it is used. */
+#ifndef KN_SAFETENSORS_H
+#define KN_SAFETENSORS_H
+#include "graph/json.h"
+
+enum { KN_HEADER_MAX = 16 << 20 }; /* the format allows 100,000,000 */
+
+typedef struct kn_st_tensor {
+  kn_span name, dtype; /* dtype as written */
+  int32_t rank;
+  kn_type type;        /* sizes; dtype after kn_safetensors_check */
+  uint64_t begin, end; /* in the data */
+} kn_st_tensor;
+
+typedef struct kn_st_meta {
+  kn_span key, value;
+  kn_span raw; /* the value as it stands in the header */
+} kn_st_meta;
+
+typedef struct kn_st_file {
+  kn_arena arena; /* everything below */
+  kn_map by_name, by_key;
+  kn_st_tensor *tensors;
+  uint32_t ntensors;
+  kn_st_meta *meta;
+  uint32_t nmeta;
+  size_t data_at; /* where the data starts */
+  uint64_t data_size;
+} kn_st_file;
+
+/* The header alone. `out` is to be freed in any case. Strings are decoded copies, raw ones point into
+ * `bytes`. */
+kn_status kn_safetensors_read(kn_context *ctx, const void *bytes, size_t size, kn_st_file *out);
+/* Every tensor has a dtype known here, its bytes are where they should be: none missing, none shared, none
+ * left. */
+kn_status kn_safetensors_check(kn_context *ctx, kn_st_file *f);
+void kn_safetensors_free(kn_context *ctx, kn_st_file *f);
+
+kn_st_tensor *kn_safetensors_tensor(const kn_st_file *f, kn_span name);
+const kn_st_meta *kn_safetensors_meta(const kn_st_file *f, const char *key);
+
+#endif
