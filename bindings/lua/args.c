@@ -337,7 +337,9 @@ kn_status kl_args_inputs(kl_args *a) {
       if (!(numbers >> i & 1u)) {
         char what[24];
         snprintf(what, sizeof what, "input %d", i + 1);
-        return wrong(a->ctx, a->name, what, a->row->flags & KN_FLAG_SCALARS ? "a tensor or a number" : "a tensor", L, idx);
+        return kn_fail(a->ctx, KN_ARG, "%s: %s must be %s, got %s", a->name, what,
+                       a->row->flags & KN_FLAG_SCALARS ? "a tensor or a number" : "a tensor",
+                       there ? kl_kind(L, idx) : "nil");
       }
     }
     a->in[a->n++] = t;

@@ -7,9 +7,9 @@
 #include <string.h>
 
 /* One result made by C code that may fail. */
-static int give(lua_State *L, kn_tensor **slot, kn_status st, kn_tensor *made) {
+static int give(lua_State *L, kn_tensor **slot, kn_status st, kn_tensor *const *made) {
   kl_check(L, st);
-  kl_fill_tensor(L, slot, made);
+  kl_fill_tensor(L, slot, *made);
   return 1;
 }
 
@@ -22,7 +22,7 @@ static int cast_to(lua_State *L, kn_dtype dtype) {
     return 1;
   }
   kn_tensor **slot = kl_reserve_tensor(L);
-  return give(L, slot, kn_apply(kl_context(L), KN_OP_cast, &(kn_attrs_cast){.dtype = dtype}, &t, 1, &out), out);
+  return give(L, slot, kn_apply(kl_context(L), KN_OP_cast, &(kn_attrs_cast){.dtype = dtype}, &t, 1, &out), &out);
 }
 
 static int to_float(lua_State *L) { return cast_to(L, KN_F32); }
@@ -83,13 +83,13 @@ static int contiguous(lua_State *L) {
   kn_tensor *t = kl_check_tensor(L, 1), *out = NULL;
   if (t->storage && kn_tensor_contiguous(t)) return tensor_cpu(L);
   kn_tensor **slot = kl_reserve_tensor(L);
-  return give(L, slot, kn_apply(kl_context(L), KN_OP_clone, NULL, &t, 1, &out), out);
+  return give(L, slot, kn_apply(kl_context(L), KN_OP_clone, NULL, &t, 1, &out), &out);
 }
 
 static int detach(lua_State *L) {
   kn_tensor *t = kl_check_tensor(L, 1), *out = NULL;
   kn_tensor **slot = kl_reserve_tensor(L);
-  return give(L, slot, kn_tensor_alias(kl_context(L), t, &out), out);
+  return give(L, slot, kn_tensor_alias(kl_context(L), t, &out), &out);
 }
 
 /* x:t(): a matrix transposed. */
@@ -99,7 +99,7 @@ static int transposed(lua_State *L) {
     return kl_error(L, KN_SHAPE, "t: a tensor of 2 dimensions is needed, got %d; use transpose", t->type.rank);
   kn_tensor **slot = kl_reserve_tensor(L);
   kn_attrs_swap a = {.dim0 = 0, .dim1 = 1};
-  return give(L, slot, kn_apply(kl_context(L), KN_OP_transpose, &a, &t, 1, &out), out);
+  return give(L, slot, kn_apply(kl_context(L), KN_OP_transpose, &a, &t, 1, &out), &out);
 }
 
 /* ---- to Lua ---- */
@@ -147,7 +147,8 @@ static bool same_shape(const kn_tensor *a, const kn_tensor *b) {
   return true;
 }
 
-static int give_truth(lua_State *L, kn_context *ctx, kn_status st, kn_tensor *t) {
+static int give_truth(lua_State *L, kn_context *ctx, kn_status st, kn_tensor *const *made) {
+  kn_tensor *t = *made;
   kn_scalar s;
   if (st == KN_OK) {
     st = kn_item(ctx, t, &s);
@@ -170,7 +171,7 @@ static int equal(lua_State *L) {
   kn_scope_open(&s, ctx);
   kn_attrs_reduce over = {.keepdim = false};
   kn_tensor *r = kx_apply(&s, KN_OP_all, &over, (kn_tensor *[]){kx_eq(&s, a, b)}, 1);
-  return give_truth(L, ctx, kn_scope_close(&s, r, &out), out);
+  return give_truth(L, ctx, kn_scope_close(&s, r, &out), &out);
 }
 
 typedef struct tolerance {
@@ -224,7 +225,7 @@ static int allclose(lua_State *L) {
   kn_tensor *r = kx_apply(&s, KN_OP_all, &over, (kn_tensor *[]){close}, 1);
   kn_status st = kn_scope_close(&s, r, &out);
   ctx->grad_enabled = grad;
-  return give_truth(L, ctx, st, out);
+  return give_truth(L, ctx, st, &out);
 }
 
 /* ---- filling in place ---- */

@@ -6,6 +6,7 @@
 
 /* What a key has come to: a view of the tensor and, if `list`, positions along `dim` of it, or a mask. */
 typedef struct place {
+  kn_tensor *whole;  /* borrowed: what is indexed */
   kn_tensor *view;   /* owned */
   kn_tensor *list;   /* owned int64 positions of rank 1, or NULL */
   kn_tensor *shape;  /* borrowed index tensor whose shape the result takes at dim; NULL: rank 1 */
@@ -86,8 +87,8 @@ static kn_status take_key(lua_State *L, kn_context *ctx, int idx, place *p, int 
   kn_tensor *index = kl_test_tensor(L, idx);
   char text[KN_TYPE_TEXT];
   if (*dim >= p->view->type.rank)
-    return kn_fail(ctx, KN_INDEX, "index: too many keys: %s has no dimension left for one more",
-                   kn_type_text(&p->view->type, text, sizeof text));
+    return kn_fail(ctx, KN_INDEX, "index: there are more keys than dimensions of %s",
+                   kn_type_text(&p->whole->type, text, sizeof text));
   if (index) {
     p->dim = (*dim)++;
     return take_list(ctx, p, index);
@@ -123,7 +124,7 @@ static kn_status read_keys(lua_State *L, kn_context *ctx, int idx, place *p) {
 }
 
 static kn_status find_place(lua_State *L, kn_context *ctx, kn_tensor *t, int idx, place *p) {
-  *p = (place){.view = kn_tensor_retain(t)};
+  *p = (place){.whole = t, .view = kn_tensor_retain(t)};
   kn_status st = read_keys(L, ctx, idx, p);
   /* A key that changes nothing still gives a view, not the tensor itself. */
   if (st == KN_OK && p->view == t && !p->list && !p->mask && t->type.rank > 0) {

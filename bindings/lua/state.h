@@ -8,7 +8,8 @@ typedef struct kl_state {
   bool owned;         /* ctx is ours to free */
   bool deterministic; /* as asked by kiln.use_deterministic_algorithms */
   size_t seen;        /* heap bytes when the collector was last told */
-  size_t live;        /* heap bytes after its last full round, as far as known */
+  size_t live;        /* heap bytes after its last round, as far as known */
+  size_t full;        /* heap bytes after the last complete collection */
 } kl_state;
 
 kl_state *kl_state_of(lua_State *L); /* raises when kiln is not open */

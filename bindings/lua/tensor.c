@@ -18,6 +18,7 @@ enum { TELL_EVERY = 256 << 10, LEAST_BUDGET = 32 << 20 };
 static void tell_collector(lua_State *L, kl_state *s) {
   size_t now = kn_heap_read_stats(s->ctx->heap).bytes;
   if (now < s->live) s->live = now;
+  if (now < s->full) s->full = now;
   if (now < s->seen) s->seen = now;
   size_t grown = now - s->seen;
   if (grown < TELL_EVERY) return;
@@ -25,8 +26,14 @@ static void tell_collector(lua_State *L, kl_state *s) {
   if (!lua_gc(L, LUA_GCISRUNNING)) return;
   size_t budget = s->live / 2 > LEAST_BUDGET ? s->live / 2 : LEAST_BUDGET;
   double kb = (double)lua_gc(L, LUA_GCCOUNT) * (double)grown / (double)budget + 1;
-  if (lua_gc(L, LUA_GCSTEP, kb < INT_MAX / 2 ? (int)kb : INT_MAX / 2))
-    s->live = kn_heap_read_stats(s->ctx->heap).bytes;
+  bool round = lua_gc(L, LUA_GCSTEP, kb < INT_MAX / 2 ? (int)kb : INT_MAX / 2);
+  if (round) s->live = kn_heap_read_stats(s->ctx->heap).bytes;
+  if (now > 2 * s->full + 4 * LEAST_BUDGET) { /* rounds of the generational mode leave old tensors alone */
+    lua_gc(L, LUA_GCCOLLECT);
+    s->seen = s->live = s->full = kn_heap_read_stats(s->ctx->heap).bytes;
+  } else if (round && s->live < s->full) {
+    s->full = s->live;
+  }
 }
 
 /* ---- tensors ---- */

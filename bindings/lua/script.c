@@ -1,0 +1,294 @@
+/* kiln.script, kiln.spec, kiln.is_capturing: the Lua side of capture. Capture itself is lua/capture; Graph objects
+ * and running them are graph.c. */
+#include "bindings/lua/state.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- specs ---- */
+
+static const char spec_key, eager_key; /* registry keys of the metatables */
+
+enum { NAME = 48 };
+typedef struct spec {
+  kn_vtype type;
+  char names[KN_MAX_RANK][NAME]; /* "" where the size is a number */
+} spec;
+
+static spec *test_spec(lua_State *L, int idx) {
+  if (lua_type(L, idx) != LUA_TUSERDATA || !lua_getmetatable(L, idx)) return NULL;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &spec_key);
+  bool same = lua_rawequal(L, -1, -2);
+  lua_pop(L, 2);
+  return same ? lua_touserdata(L, idx) : NULL;
+}
+
+static bool is_name(const char *s) {
+  if (!*s || strlen(s) >= NAME || (*s >= '0' && *s <= '9')) return false;
+  for (; *s; s++)
+    if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') || *s == '_')) return false;
+  return true;
+}
+
+static void read_size(lua_State *L, spec *s, int dim) { /* the size is on top */
+  if (lua_type(L, -1) == LUA_TSTRING) {
+    const char *name = lua_tostring(L, -1);
+    if (!is_name(name)) kl_error(L, KN_ARG, "spec: size %d is '%s'; a named size is a short identifier", dim + 1, name);
+    snprintf(s->names[dim], NAME, "%s", name);
+    s->type.tensor.dims[dim] = KN_DIM_UNKNOWN;
+    return;
+  }
+  int whole;
+  lua_Integer n = lua_tointegerx(L, -1, &whole);
+  if (lua_type(L, -1) != LUA_TNUMBER || !whole || n < 0)
+    kl_error(L, KN_ARG, "spec: size %d must be a whole number or a name, got %s", dim + 1, kl_kind(L, -1));
+  s->type.tensor.dims[dim] = n;
+}
+
+/* kiln.spec(dtype, {sizes}): the type of an argument; a string among the sizes is a named size. */
+static int make_spec(lua_State *L) {
+  kn_dtype dtype;
+  const char *name = luaL_checkstring(L, 1);
+  if (!kn_dtype_parse(name, &dtype)) return kl_error(L, KN_ARG, "spec: there is no dtype '%s'", name);
+  if (lua_isnoneornil(L, 2)) lua_settop(L, 1), lua_newtable(L);
+  if (lua_type(L, 2) != LUA_TTABLE)
+    return kl_error(L, KN_ARG, "spec: sizes must be a table such as {\"N\", 10}, got %s", kl_kind(L, 2));
+  size_t rank = lua_rawlen(L, 2);
+  if (rank > KN_MAX_RANK) return kl_error(L, KN_ARG, "spec: more than %d sizes", KN_MAX_RANK);
+  spec *s = lua_newuserdatauv(L, sizeof *s, 0);
+  *s = (spec){.type = {.kind = KN_V_TENSOR, .tensor = {.dtype = (uint8_t)dtype, .rank = (uint8_t)rank}}};
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &spec_key);
+  lua_setmetatable(L, -2);
+  for (int i = 0; i < (int)rank; i++) {
+    lua_rawgeti(L, 2, i + 1);
+    read_size(L, s, i);
+    lua_pop(L, 1);
+  }
+  return 1;
+}
+
+static int spec_text(lua_State *L) {
+  spec *s = test_spec(L, 1);
+  luaL_Buffer b;
+  luaL_argcheck(L, s, 1, "spec expected");
+  luaL_buffinit(L, &b);
+  luaL_addstring(&b, kn_dtype_name((kn_dtype)s->type.tensor.dtype));
+  luaL_addchar(&b, '[');
+  for (int i = 0; i < s->type.tensor.rank; i++) {
+    char num[32];
+    snprintf(num, sizeof num, "%lld", (long long)s->type.tensor.dims[i]);
+    if (i) luaL_addchar(&b, ',');
+    luaL_addstring(&b, *s->names[i] ? s->names[i] : num);
+  }
+  luaL_addchar(&b, ']');
+  luaL_pushresult(&b);
+  return 1;
+}
+
+/* ---- capturing ---- */
+
+static const kc_host host = {.context = kl_context,
+                             .push_tensor = kl_push_tensor,
+                             .test_tensor = kl_test_tensor,
+                             .push_scalar = kl_push_scalar,
+                             .test_scalar = kl_test_scalar,
+                             .is_engine = kl_is_engine};
+
+const kc_host *kl_host(void) { return &host; }
+
+/* The sentence begins with the place in the captured function. */
+static int raise_capture(lua_State *L) {
+  lua_pushstring(L, kn_error(kl_context(L)));
+  return lua_error(L);
+}
+
+/* User value 1 of a scripted Graph: {f = function, limit = most variants, reasons = {text …}}. */
+static void push_source(lua_State *L, int self, const char *field) {
+  lua_getiuservalue(L, self, 1);
+  lua_getfield(L, -1, field);
+  lua_remove(L, -2);
+}
+
+static void add_reason(lua_State *L, int self, const char *why) {
+  push_source(L, self, "reasons");
+  lua_pushstring(L, why);
+  lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+  lua_pop(L, 1);
+}
+
+static int refuse_more(lua_State *L, int self, int n) {
+  luaL_Buffer b;
+  push_source(L, self, "reasons");
+  int reasons = lua_gettop(L);
+  lua_pushfstring(L, "captured %d times already (cache_limit); each time something it depends on had changed:", n);
+  luaL_buffinit(L, &b);
+  luaL_addstring(&b, lua_tostring(L, reasons + 1));
+  for (int i = 1, k = (int)lua_rawlen(L, reasons); i <= k; i++) {
+    luaL_addstring(&b, "\n  ");
+    lua_rawgeti(L, reasons, i);
+    luaL_addvalue(&b);
+  }
+  luaL_pushresult(&b);
+  return kl_error(L, KN_LIMIT, "%s", lua_tostring(L, -1));
+}
+
+/* Captures for the arguments at [first, first + nargs) and keeps the variant. */
+static kl_variant *capture(lua_State *L, kl_graph *g, int self, int first, int nargs, const kc_arg *args) {
+  kn_context *ctx = kl_context(L);
+  kn_graph *graph;
+  kc_live *live;
+  luaL_checkstack(L, 8, "capture");
+  kl_load_files(L);
+  push_source(L, self, "f");
+  kn_status st = kc_capture(L, &host, lua_gettop(L), first, nargs, args, &graph, &live);
+  lua_pop(L, 1);
+  if (st != KN_OK) raise_capture(L);
+  if (kn_debugging(ctx, KN_DEBUG_CAPTURE))
+    kn_log(ctx, "capture: %s: %u nodes, %u slots, %u guards", graph->name, graph->nnodes, graph->nslots, graph->nguards);
+  return kl_add_variant(L, g, graph, live);
+}
+
+static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
+  char why[400] = "";
+  int nargs = lua_gettop(L) - first + 1, n = 0;
+  kn_context *ctx = kl_context(L);
+  for (kl_variant *v = g->variants; v; v = v->next, n++) {
+    char other[400] = "";
+    if (kc_live_check(L, &host, v->live, first, nargs, n ? other : why, sizeof why)) return v;
+  }
+  if (n) {
+    push_source(L, self, "limit");
+    lua_Integer limit = lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    add_reason(L, self, why);
+    if (n >= limit) refuse_more(L, self, n);
+    if (kn_debugging(ctx, KN_DEBUG_CAPTURE)) kn_log(ctx, "capture: again, because %s", why);
+  }
+  return capture(L, g, self, first, nargs, NULL);
+}
+
+/* ---- kiln.script ---- */
+
+static bool is_callable(lua_State *L, int idx) {
+  if (lua_type(L, idx) == LUA_TFUNCTION) return true;
+  if (luaL_getmetafield(L, idx, "__call") == LUA_TNIL) return false;
+  lua_pop(L, 1);
+  return true;
+}
+
+static void read_input(lua_State *L, int n, kc_arg *a) { /* on top of the stack */
+  static const struct {
+    const char *name;
+    kn_vkind kind;
+  } scalars[] = {{"float", KN_V_FLOAT}, {"integer", KN_V_INT}, {"boolean", KN_V_BOOL}};
+  *a = (kc_arg){.kind = KC_ARG_SPEC};
+  spec *s = test_spec(L, -1);
+  if (s) {
+    a->type = s->type;
+    for (int i = 0; i < s->type.tensor.rank; i++) a->sizes[i] = *s->names[i] ? s->names[i] : NULL;
+    return;
+  }
+  const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+  for (size_t i = 0; i < sizeof scalars / sizeof *scalars; i++)
+    if (!strcmp(text, scalars[i].name)) {
+      a->type.kind = scalars[i].kind;
+      return;
+    }
+  kl_error(L, KN_ARG,
+           "script: inputs[%d] must be kiln.spec(...), \"float\", \"integer\" or \"boolean\", got %s", n, kl_kind(L, -1));
+}
+
+static void capture_now(lua_State *L, kl_graph *g, int self, int inputs) {
+  int n = (int)lua_rawlen(L, inputs);
+  luaL_checkstack(L, n + 8, "too many inputs");
+  kc_arg *args = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *args, 0);
+  for (int i = 0; i < n; i++) { /* specs stay on the stack: names are theirs */
+    lua_rawgeti(L, inputs, i + 1);
+    read_input(L, i + 1, &args[i]);
+  }
+  capture(L, g, self, lua_gettop(L) - n + 1, n, args);
+}
+
+static int eager_call(lua_State *L) {
+  lua_getiuservalue(L, 1, 1);
+  lua_replace(L, 1);
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+  return lua_gettop(L);
+}
+
+static int eager_index(lua_State *L) {
+  return kl_error(L, KN_STATE, "KILN_CAPTURE=0: functions run eagerly and there is no graph to ask for '%s'",
+                  luaL_tolstring(L, 2, NULL));
+}
+
+static int eager_graph(lua_State *L) {
+  lua_newuserdatauv(L, 0, 1);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, 1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &eager_key);
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+/* kiln.script(f [, {inputs = {…}, cache_limit = 8}]) */
+static int script(lua_State *L) {
+  lua_settop(L, 2);
+  if (!is_callable(L, 1)) return kl_error(L, KN_ARG, "script: a function or module is needed, got %s", kl_kind(L, 1));
+  if (lua_iscfunction(L, 1)) return kl_error(L, KN_ARG, "script: a C function has no bytecode to capture");
+  if (!lua_isnil(L, 2) && lua_type(L, 2) != LUA_TTABLE)
+    return kl_error(L, KN_ARG, "script: options must be a table, got %s", kl_kind(L, 2));
+  lua_Integer limit = 8;
+  const char *off = getenv("KILN_CAPTURE");
+  if (lua_isnil(L, 2)) lua_newtable(L), lua_replace(L, 2);
+  if (lua_getfield(L, 2, "cache_limit") != LUA_TNIL) {
+    limit = lua_tointeger(L, -1);
+    if (limit < 1) return kl_error(L, KN_ARG, "script: cache_limit must be at least 1, got %s", kl_kind(L, -1));
+  }
+  bool now = lua_getfield(L, 2, "inputs") != LUA_TNIL;
+  if (now && lua_type(L, -1) != LUA_TTABLE)
+    return kl_error(L, KN_ARG, "script: inputs must be a table, got %s", kl_kind(L, -1));
+  int inputs = lua_gettop(L);
+  if (off && !strcmp(off, "0")) return eager_graph(L);
+  kl_graph *g = kl_push_graph(L);
+  int self = lua_gettop(L);
+  g->choose = choose;
+  lua_createtable(L, 0, 4);
+  lua_pushvalue(L, 1);
+  lua_setfield(L, -2, "f");
+  lua_pushinteger(L, limit);
+  lua_setfield(L, -2, "limit");
+  lua_newtable(L);
+  lua_setfield(L, -2, "reasons");
+  lua_setiuservalue(L, self, 1);
+  if (now) capture_now(L, g, self, inputs);
+  lua_settop(L, self);
+  return 1;
+}
+
+/* True inside captured code: capture calls it as an engine function, with its recorder on. */
+static int is_capturing(lua_State *L) {
+  lua_pushboolean(L, kl_context(L)->recorder != NULL);
+  return 1;
+}
+
+/* ---- opening ---- */
+
+static void make_metatable(lua_State *L, const char *key, const char *name, const luaL_Reg *list) {
+  luaL_checkstack(L, 4, "kiln");
+  lua_newtable(L);
+  luaL_setfuncs(L, list, 0);
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "__name");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, key);
+}
+
+void kl_open_script(lua_State *L) {
+  static const luaL_Reg specs[] = {{"__tostring", spec_text}, {NULL, NULL}};
+  static const luaL_Reg eager[] = {{"__call", eager_call}, {"__index", eager_index}, {NULL, NULL}};
+  static const luaL_Reg list[] = {{"script", script}, {"spec", make_spec}, {NULL, NULL}};
+  static const luaL_Reg engine[] = {{"is_capturing", is_capturing}, {NULL, NULL}};
+  make_metatable(L, &spec_key, "spec", specs);
+  make_metatable(L, &eager_key, "Graph", eager);
+  luaL_setfuncs(L, list, 0);
+  kl_set_engine_functions(L, engine);
+}

@@ -1,0 +1,123 @@
+-- Autograd as seen from Lua. The gradient of every op is swept in C.
+local check = require "check"
+local test, tensor, equal, raises = check.test, check.tensor, check.equal, check.raises
+
+test("backward accumulates into leaves", function()
+  local x = kiln.tensor({ 1.0, 2.0 }, { requires_grad = true })
+  local w = kiln.tensor { 3.0, 4.0 }:requires_grad_()
+  local y = (x * w):sum()
+  equal(y.requires_grad, true)
+  equal(y.is_leaf, false)
+  equal(x.is_leaf, true)
+  y:backward()
+  tensor(x.grad, { 3.0, 4.0 })
+  tensor(w.grad, { 1.0, 2.0 })
+  local again = (x * 2):sum()
+  again:backward()
+  tensor(x.grad, { 5.0, 6.0 })
+  x.grad = nil
+  equal(x.grad, nil)
+  x.grad = kiln.ones(2)
+  tensor(x.grad, { 1.0, 1.0 })
+end)
+
+test("backward with a gradient given", function()
+  local x = kiln.tensor({ 1.0, 2.0 }, { requires_grad = true })
+  local y = x * x
+  raises(function() y:backward() end, "float32[2]")
+  y:backward(kiln.tensor { 1.0, 10.0 })
+  tensor(x.grad, { 2.0, 40.0 })
+  raises(function() (x * x):backward(3) end, "backward: the gradient must be a tensor, got an integer")
+  raises(function() (x * x):backward(kiln.ones(3)) end, "[3]")
+  raises(function() kiln.ones(1):backward() end, "grad")
+end)
+
+test("kiln.grad leaves grad fields alone", function()
+  local x = kiln.tensor({ 2.0 }, { requires_grad = true })
+  local unused = kiln.tensor({ 1.0 }, { requires_grad = true })
+  tensor(kiln.grad(x ^ 3, x), { 12.0 })
+  equal(x.grad, nil)
+  local both = kiln.grad({ x * 2, x * 3 }, { x })
+  tensor(both[1], { 5.0 })
+  raises(function() kiln.grad(x * 2, { x, unused }) end, "grad: input 2 takes no part")
+  local some = kiln.grad(x * 2, { x, unused }, { allow_unused = true })
+  tensor(some[1], { 2.0 })
+  equal(some[2], false)
+  tensor(kiln.grad({ x * x }, x, { grad_outputs = { kiln.tensor { 10.0 } } }), { 40.0 })
+  raises(function() kiln.grad(x * x, x, { grad_outputs = { x, x } }) end, "as many grad_outputs as outputs")
+end)
+
+test("higher orders", function()
+  local x = kiln.tensor({ 2.0 }, { requires_grad = true })
+  local first = kiln.grad(x ^ 4, x, { create_graph = true })
+  tensor(first, { 32.0 })
+  local second = kiln.grad(first, x, { create_graph = true })
+  tensor(second, { 48.0 })
+  tensor(kiln.grad(second, x), { 48.0 })
+end)
+
+test("grad mode", function()
+  local x = kiln.tensor({ 1.0 }, { requires_grad = true })
+  local a, b = kiln.no_grad(function(...)
+    equal(kiln.is_grad_enabled(), false)
+    return x * 2, ...
+  end, "passed on")
+  equal(a.requires_grad, false)
+  equal(b, "passed on")
+  equal(kiln.is_grad_enabled(), true)
+  raises(function() kiln.no_grad(function() error("inside", 0) end) end, "inside")
+  equal(kiln.is_grad_enabled(), true)
+  kiln.no_grad(function()
+    equal(kiln.enable_grad(function() return (x * 2).requires_grad end), true)
+  end)
+  equal(kiln.set_grad_enabled(false), true)
+  equal(kiln.set_grad_enabled(true), false)
+  equal(x:detach().requires_grad, false)
+  equal((x * 2):detach():requires_grad_().is_leaf, true)
+end)
+
+test("requires_grad", function()
+  raises(function() kiln.tensor({ 1 }, { requires_grad = true }) end, "int64")
+  local x = kiln.tensor({ 1.0 }, { requires_grad = true })
+  x.requires_grad = false
+  equal(x.requires_grad, false)
+  x.requires_grad = true
+  local y = x * 2
+  raises(function() y.requires_grad = false end, "grad")
+  raises(function() x:add_(1) end, "add_: ", "leaf")
+  kiln.no_grad(function() x:add_(1) end)
+  tensor(x, { 2.0 })
+end)
+
+test("a copy has no history", function()
+  local x = kiln.tensor({ 1.0 }, { requires_grad = true })
+  equal(kiln.tensor(x * 2).requires_grad, false)
+  equal((x * 2):clone().requires_grad, true)
+end)
+
+test("gradcheck tells right from wrong", function()
+  local function random(...) return kiln.randn({ ... }, { dtype = "float64", requires_grad = true }) end
+  equal(kiln.gradcheck(function(a, b) return (a:matmul(b)):tanh() end, { random(2, 3), random(3, 2) }), true)
+  equal(kiln.gradcheck(function(x) return x:softmax(2), x:sum(1) end, random(3, 4)), true)
+  raises(function() kiln.gradcheck(function(x) return x.detach(x) * x end, random(2)) end, "gradcheck: input 1, element 1")
+  raises(function() kiln.gradcheck(function(x) return x end, kiln.randn(2):requires_grad_()) end, "must be float64")
+  raises(function() kiln.gradcheck(function(x) return x end, kiln.randn(2)) end, "no input requires grad")
+end)
+
+test("a value changed after it was saved is noticed", function()
+  local x = kiln.tensor({ 1.0, 2.0 }, { requires_grad = true })
+  local h = x * 2
+  local y = (h * h):sum()
+  kiln.no_grad(function() h:add_(1) end)
+  raises(function() y:backward() end, "mul")
+end)
+
+test("long chains are freed without deep recursion", function()
+  local x = kiln.tensor({ 1.0 }, { requires_grad = true })
+  local y = x
+  for _ = 1, 100000 do y = y + 1 end
+  y:backward()
+  tensor(x.grad, { 1.0 })
+  y = nil
+  collectgarbage()
+end)

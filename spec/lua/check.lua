@@ -1,0 +1,92 @@
+-- The harness of the Lua specs: named tests, checks that say what they saw, a count at the end. A spec file is
+--   local check = require "check"
+--   check.test("adds", function() check.equal(1 + 1, 2) end)
+-- and run.lua runs it. A check that fails ends its test, not the run.
+local check = { passed = 0, failed = 0, skipped = 0, file = "?" }
+
+local function show(value)
+  if type(value) == "string" then return ("%q"):format(value) end
+  if type(value) ~= "table" or getmetatable(value) then return tostring(value) end
+  local parts = {}
+  for i, v in ipairs(value) do parts[i] = show(v) end
+  for k, v in pairs(value) do
+    if not (math.type(k) == "integer" and parts[k]) then parts[#parts + 1] = tostring(k) .. " = " .. show(v) end
+  end
+  return "{" .. table.concat(parts, ", ") .. "}"
+end
+
+local function fail(level, format, ...) error(format:format(...), level + 1) end
+
+--- A named test. Skipped when it raises check.skip(reason).
+function check.test(name, body)
+  local ok, why = xpcall(body, function(e)
+    if type(e) == "table" and e.skip then return e end
+    return debug.traceback(tostring(e), 2)
+  end)
+  if ok then
+    check.passed = check.passed + 1
+  elseif type(why) == "table" then
+    check.skipped = check.skipped + 1
+    print(("skipped %s: %s: %s"):format(check.file, name, why.skip))
+  else
+    check.failed = check.failed + 1
+    print(("FAILED %s: %s\n  %s"):format(check.file, name, (why:gsub("\n", "\n  "))))
+  end
+end
+
+function check.skip(reason) error({ skip = reason }) end
+
+local function same(a, b)
+  if type(a) ~= type(b) then return false end
+  if math.type(a) ~= math.type(b) then return false end
+  if type(a) ~= "table" or getmetatable(a) then return a == b or (a ~= a and b ~= b) end
+  for k, v in pairs(a) do
+    if not same(v, b[k]) then return false end
+  end
+  for k in pairs(b) do
+    if a[k] == nil then return false end
+  end
+  return true
+end
+
+--- Same value and, for numbers, same kind; tables by content.
+function check.equal(got, wanted)
+  if not same(got, wanted) then fail(2, "got %s, wanted %s", show(got), show(wanted)) end
+end
+
+function check.truth(value, what)
+  if not value then fail(2, "%s does not hold", what or "the condition") end
+end
+
+--- Numbers, or nested tables of them, within `tolerance` (1e-6).
+function check.near(got, wanted, tolerance)
+  local function close(a, b)
+    if type(b) == "table" then
+      if type(a) ~= "table" or #a ~= #b then return false end
+      for i = 1, #b do
+        if not close(a[i], b[i]) then return false end
+      end
+      return true
+    end
+    return type(a) == "number" and (a == b or a ~= a and b ~= b or math.abs(a - b) <= (tolerance or 1e-6))
+  end
+  if not close(got, wanted) then fail(2, "got %s, wanted %s within %g", show(got), show(wanted), tolerance or 1e-6) end
+end
+
+--- The tensor's elements, kind of number included, and its dtype where given.
+function check.tensor(t, wanted, dtype)
+  if not kiln.is_tensor(t) then fail(2, "got %s, wanted a tensor", show(t)) end
+  if dtype and t.dtype ~= dtype then fail(2, "got %s, wanted %s", t.dtype, dtype) end
+  if not same(t:totable(), wanted) then fail(2, "got %s, wanted %s", show(t:totable()), show(wanted)) end
+end
+
+--- f must raise an error whose text holds every one of the (plain) parts.
+function check.raises(f, ...)
+  local ok, why = pcall(f)
+  if ok then fail(2, "no error was raised") end
+  for _, part in ipairs { ... } do
+    if not tostring(why):find(part, 1, true) then fail(2, "the error is %s, without %s", show(tostring(why)), show(part)) end
+  end
+end
+
+return check

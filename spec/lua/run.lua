@@ -1,0 +1,33 @@
+-- kiln spec/lua/run.lua [FILE.lua …]: runs these specs, or all beside this file, and counts.
+local here = arg[0]:match "^(.*)/[^/]*$" or "."
+package.path = here .. "/?.lua;" .. package.path
+local check = require "check"
+
+local files = { table.unpack(arg) }
+if #files == 0 then
+  local list = assert(io.popen(("ls '%s'/*.lua"):format(here)))
+  for path in list:lines() do
+    local name = path:match "[^/]*$"
+    if name ~= "run.lua" and name ~= "check.lua" then files[#files + 1] = path end
+  end
+  list:close()
+end
+
+for _, path in ipairs(files) do
+  check.file = path:match "[^/]*$"
+  local before, started = check.passed, kiln.clock()
+  local chunk, why = loadfile(path)
+  if chunk then
+    local ok, problem = xpcall(chunk, debug.traceback)
+    if not ok then why = problem end
+  end
+  if why then
+    check.failed = check.failed + 1
+    print(("FAILED %s: %s"):format(check.file, why))
+  end
+  print(("%-16s %3d passed  %.2f s"):format(check.file, check.passed - before, kiln.clock() - started))
+end
+
+local skipped = check.skipped > 0 and (", %d skipped"):format(check.skipped) or ""
+print(("%d passed, %d failed%s"):format(check.passed, check.failed, skipped))
+os.exit(check.failed == 0 and check.passed > 0, true)
