@@ -1,5 +1,6 @@
-/* Capture: a Lua function's bytecode, interpreted symbolically into a graph. Reads bytecode through lua_dump and
- * Lua's public API; knows nothing of the binding beyond kc_host. Prefix kc_. Design: see README.md here. */
+/* Capture: a Lua function's bytecode, interpreted symbolically into a graph. Reads bytecode through lua_dump
+ * and Lua's public API; knows nothing of the binding beyond kc_host. Prefix kc_. Design: see README.md here.
+ */
 #ifndef KC_CAPTURE_H
 #define KC_CAPTURE_H
 #include "graph/graph.h"
@@ -19,27 +20,31 @@ typedef struct kc_host {
 
 /* How one argument is to be captured. */
 typedef enum kc_arg_kind {
-  KC_ARG_BY_VALUE, /* from the value on the stack: tensors, tables of tensors, numbers free; the rest burnt in */
+  KC_ARG_BY_VALUE, /* from the value on the stack: tensors, tables of tensors, numbers free; the rest burnt in
+                    */
   KC_ARG_SPEC      /* type and name given: kiln.spec(...), "float", "integer", "boolean" */
 } kc_arg_kind;
 typedef struct kc_arg {
   kc_arg_kind kind;
-  kn_vtype type;              /* SPEC */
-  const char *sizes[KN_MAX_RANK]; /* SPEC: names of symbolic sizes, NULL where type.tensor.dims holds a number */
+  kn_vtype type; /* SPEC */
+  const char
+      *sizes[KN_MAX_RANK]; /* SPEC: names of symbolic sizes, NULL where type.tensor.dims holds a number */
 } kc_arg;
 
-/* The live side of a captured graph: what each guard looks at, where each slot's tensor is found now. Anchors Lua
- * objects in the registry of L; freed by kc_live_free (any time before lua_close). */
+/* The live side of a captured graph: what each guard looks at, where each slot's tensor is found now. Anchors
+ * Lua objects in the registry of L; freed by kc_live_free (any time before lua_close). */
 typedef struct kc_live kc_live;
 
-/* Captures the function (or callable object) at `func` for arguments at [first, first + nargs). On success *out is
- * a finished graph and *live its live side, both owned. On failure the context holds "file:line: reason …". The Lua
- * stack is as before; no Lua object reachable by the program has been changed. Never raises. */
+/* Captures the function (or callable object) at `func` for arguments at [first, first + nargs). On success
+ * *out is a finished graph and *live its live side, both owned. On failure the context holds "file:line:
+ * reason …". The Lua stack is as before; no Lua object reachable by the program has been changed. Never
+ * raises. */
 kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int nargs, const kc_arg *args,
                      kn_graph **out, kc_live **live);
-/* Do the guards hold for these arguments? When not, `why` (may be NULL) gets "global 'n' was 3 at f.lua:7, is 4".
- * Does not raise, allocates nothing in the common case. */
-bool kc_live_check(lua_State *L, const kc_host *host, kc_live *live, int first, int nargs, char *why, size_t size);
+/* Do the guards hold for these arguments? When not, `why` (may be NULL) gets "global 'n' was 3 at f.lua:7, is
+ * 4". Does not raise, allocates nothing in the common case. */
+bool kc_live_check(lua_State *L, const kc_host *host, kc_live *live, int first, int nargs, char *why,
+                   size_t size);
 /* Read every outside tensor (and state number) afresh into the session before a run … */
 kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *live, kn_session *s);
 /* … and write back what the graph stored, after a run that succeeded. */

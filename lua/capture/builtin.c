@@ -1,0 +1,551 @@
+/* Models of Lua's own C functions, found by function value. Each does what the reference manual says, on
+ * values of capture; what it cannot do it refuses. */
+#include "lua/capture/interp.h"
+#include <lauxlib.h>
+#include <string.h>
+
+#define ARG(i) ((i) < n ? a[i] : KC_NILV)
+#define MODEL(name)                                                                                          \
+  static kc_res m_##name(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out)
+
+static kc_res give(kc_cap *c, kc_values *out, int n, kc_val x, kc_val y, kc_val z) {
+  out->v = kc_vals(c, 3);
+  out->v[0] = x;
+  out->v[1] = y;
+  out->v[2] = z;
+  out->n = n;
+  return KC_GO;
+}
+static kc_res give1(kc_cap *c, kc_values *out, kc_val x) { return give(c, out, 1, x, KC_NILV, KC_NILV); }
+
+static kc_res give_all(kc_cap *c, kc_state *s, kc_values *out, const kc_val *a, int n) {
+  out->v = kc_vals(c, n);
+  for (int i = 0; i < n; i++) out->v[i] = kc_resolve(c, s, a[i]);
+  out->n = n;
+  return KC_GO;
+}
+
+static kc_val text(kc_cap *c, const char *s) { return kc_string(c, s, strlen(s)); }
+
+static const char *name_of(kc_cap *c, kc_val f) { return c->obj[f.id].path ? c->obj[f.id].path : "?"; }
+
+/* An integer that must be known; a free number is burnt in. */
+static kc_res known_int(kc_cap *c, kc_val f, kc_val a, int which, int64_t *out) {
+  if (a.k == KC_V_SYM) KC_TRY(kc_burn(c, a));
+  a = kc_normal_key(a);
+  if (a.k == KC_V_INT) return *out = a.i, KC_GO;
+  if (a.k == KC_V_SYM || a.k == KC_V_UNION || a.k == KC_V_POISON)
+    return kc_fail(c, "argument %d of '%s' is a %s; it must be known while capturing", which, name_of(c, f),
+                   kc_kind_name(a));
+  return kc_raise(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
+                  kc_kind_name(a));
+}
+
+static kc_res need_table(kc_cap *c, kc_val f, kc_val t) {
+  if (t.k == KC_V_TABLE) return KC_GO;
+  if (t.k == KC_V_UNION || t.k == KC_V_POISON)
+    return kc_fail(c, "'%s' is called with a %s", name_of(c, f), kc_kind_name(t));
+  return kc_raise(c, "bad argument #1 to '%s' (table expected, got %s)", name_of(c, f), kc_kind_name(t));
+}
+
+/* ---- going through tables ---- */
+
+static kc_val iterator_of(kc_cap *c, const char *name) {
+  for (int i = 0; i < c->nmodels; i++)
+    if (!strcmp(c->models[i].name, name)) return kc_ref(KC_V_CFUNCTION, c->models[i].object);
+  return KC_NILV;
+}
+
+MODEL(ipairs) {
+  (void)s, (void)f;
+  return give(c, out, 3, iterator_of(c, "ipairs iterator"), ARG(0), kc_int(0));
+}
+
+MODEL(ipairs_step) {
+  int64_t i;
+  kc_val v, nil;
+  KC_TRY(known_int(c, f, ARG(1), 2, &i));
+  KC_TRY(kc_index(c, s, ARG(0), kc_int(i + 1), &v));
+  KC_TRY(kc_is_nil(c, *s, v, &nil));
+  if (nil.k == KC_V_BOOL) return nil.i ? give1(c, out, KC_NILV) : give(c, out, 2, kc_int(i + 1), v, KC_NILV);
+  kn_value *tag = kc_emit(c, KN_NODE_select, 3, nil, kc_int(KC_CLASS_NIL), kc_int(KC_CLASS_NUMBER));
+  *kc_note_of(c, tag, true) = (kc_note){.choice = nil.v, .a = KC_CLASS_NIL, .b = KC_CLASS_NUMBER};
+  kc_union u = {
+      .tag = kc_sym(tag), .n = 2, .alt = {{KC_CLASS_NIL, KC_NILV}, {KC_CLASS_NUMBER, kc_int(i + 1)}}};
+  return give(c, out, 2, kc_make_union(c, &u), v, KC_NILV);
+}
+
+MODEL(pairs) {
+  kc_val h;
+  KC_TRY(kc_metafield(c, *s, ARG(0), "__pairs", &h));
+  if (h.k != KC_V_NIL) return kc_fail(c, "pairs() on a table with __pairs cannot be captured");
+  KC_TRY(need_table(c, f, ARG(0)));
+  return give(c, out, 3, iterator_of(c, "next"), ARG(0), KC_NILV);
+}
+
+MODEL(next) {
+  kc_val k, v;
+  KC_TRY(need_table(c, f, ARG(0)));
+  if (ARG(1).k == KC_V_SYM || ARG(1).k == KC_V_UNION || ARG(1).k == KC_V_POISON)
+    return kc_fail(c, "next() with a %s as key", kc_kind_name(ARG(1)));
+  KC_TRY(kc_next(c, *s, ARG(0).id, kc_normal_key(ARG(1)), &k, &v));
+  return k.k == KC_V_NIL ? give1(c, out, KC_NILV) : give(c, out, 2, k, v, KC_NILV);
+}
+
+/* ---- basics ---- */
+
+MODEL(select) {
+  if (kc_is_str(c, ARG(0), "#")) return give1(c, out, kc_int(n - 1));
+  int64_t i;
+  KC_TRY(known_int(c, f, ARG(0), 1, &i));
+  if (i < 0)
+    i = n + i;
+  else if (i > n)
+    i = n;
+  if (i < 1) return kc_raise(c, "bad argument #1 to 'select' (index out of range)");
+  return give_all(c, *s, out, a + i, n - (int)i);
+}
+
+static const char *type_name(kc_val a) {
+  kn_vkind kind;
+  if (kc_is_tensor(a)) return "userdata";
+  if (kc_scalar_kind(a, &kind)) return kind == KN_V_BOOL ? "boolean" : "number";
+  return kc_kind_name(a);
+}
+
+static kc_res type_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values *out) {
+  (void)s, (void)ud;
+  if (a[0].k == KC_V_POISON) return kc_fail(c, "type() of a %s", kc_kind_name(a[0]));
+  if (a[0].k == KC_V_OBJECT) return give1(c, out, text(c, lua_typename(c->L, c->obj[a[0].id].type)));
+  return give1(c, out, text(c, type_name(a[0])));
+}
+
+MODEL(type) {
+  (void)f;
+  if (n == 0) return kc_raise(c, "bad argument #1 to 'type' (value expected)");
+  return kc_distribute(c, s, a, 1, type_step, NULL, out);
+}
+
+MODEL(assert) {
+  kc_val t;
+  (void)f;
+  if (n == 0) return kc_raise(c, "bad argument #1 to 'assert' (value expected)");
+  KC_TRY(kc_truth(c, *s, a[0], &t));
+  const char *message = "assertion failed!";
+  if (ARG(1).k == KC_V_STRING)
+    message = c->obj[ARG(1).id].s;
+  else if (n > 1 && !(t.k == KC_V_BOOL && t.i))
+    return kc_fail(c, "the message of this assert is a %s; only constant strings can be captured",
+                   kc_kind_name(ARG(1)));
+  if (t.k == KC_V_BOOL && !t.i) {
+    if (c->b.at == c->b.graph->body) return kc_fail(c, "always raises: %s", message);
+    return kc_raise_text(c, message);
+  }
+  if (t.k == KC_V_SYM) {
+    c->b.where = kc_where(c);
+    kn_add_raise(&c->b, KN_NODE_assert, t.v, message);
+    kc_add_fact(c, *s, t.v, true);
+  }
+  return give_all(c, *s, out, a, n);
+}
+
+MODEL(error) {
+  int64_t level = 1;
+  out->n = 0;
+  if (n > 1) KC_TRY(known_int(c, f, ARG(1), 2, &level));
+  if (ARG(0).k != KC_V_STRING)
+    return kc_fail(c, "raises a %s; only constant strings can be captured", kc_kind_name(ARG(0)));
+  const char *message = c->obj[ARG(0).id].s;
+  char pos[200] = "";
+  const kn_where *at = (*s)->top->at;
+  if (level == 1)
+    kc_position(c, pos, sizeof pos);
+  else if (level == 2 && at) {
+    const char *p = kc_format(c, "%s:%d", at->chunk, at->line);
+    strncat(pos, p, sizeof pos - 1);
+  } else if (level != 0)
+    return kc_fail(c, "error() with level %lld cannot be captured", (long long)level);
+  if (c->b.at == c->b.graph->body) return kc_fail(c, "always raises: %s", message);
+  return kc_raise_text(c, kc_format(c, "%s%s%s", pos, *pos ? ": " : "", message));
+}
+
+MODEL(setmetatable) {
+  KC_TRY(need_table(c, f, ARG(0)));
+  kc_val t = ARG(0), m = ARG(1), old, guard;
+  if (c->tab[t.id].object || c->tab[t.id].argument)
+    return kc_fail(c, "setmetatable() on a table that exists outside the captured function");
+  if (m.k != KC_V_TABLE && m.k != KC_V_NIL)
+    return kc_raise(c, "bad argument #2 to 'setmetatable' (nil or table expected)");
+  KC_TRY(kc_metatable(c, *s, t, &old));
+  KC_TRY(kc_metafield(c, *s, t, "__metatable", &guard));
+  if (guard.k != KC_V_NIL) return kc_raise(c, "cannot change a protected metatable");
+  static const char *const odd[] = {"__gc", "__mode", "__close"};
+  for (size_t i = 0; m.k == KC_V_TABLE && i < sizeof odd / sizeof *odd; i++) {
+    kc_val h;
+    KC_TRY(kc_raw_get(c, *s, m.id, text(c, odd[i]), &h));
+    if (h.k != KC_V_NIL) return kc_fail(c, "a metatable with %s cannot be captured", odd[i]);
+  }
+  kc_table_write(c, *s, t.id)->meta = m;
+  return give1(c, out, t);
+}
+
+MODEL(getmetatable) {
+  kc_val m, guard = KC_NILV;
+  (void)f;
+  KC_TRY(kc_metatable(c, *s, ARG(0), &m));
+  if (m.k == KC_V_TABLE) KC_TRY(kc_raw_get(c, *s, m.id, text(c, "__metatable"), &guard));
+  return give1(c, out, guard.k == KC_V_NIL ? m : guard);
+}
+
+static kc_res plain_key(kc_cap *c, kc_val k) {
+  if (k.k == KC_V_SYM) KC_TRY(kc_burn(c, k));
+  if (k.k == KC_V_SYM || k.k == KC_V_UNION || k.k == KC_V_POISON)
+    return kc_fail(c, "a table key is a %s", kc_kind_name(k));
+  return KC_GO;
+}
+
+MODEL(rawget) {
+  kc_val v;
+  KC_TRY(need_table(c, f, ARG(0)));
+  KC_TRY(plain_key(c, ARG(1)));
+  KC_TRY(kc_raw_get(c, *s, ARG(0).id, kc_normal_key(ARG(1)), &v));
+  return give1(c, out, v);
+}
+
+MODEL(rawset) {
+  KC_TRY(need_table(c, f, ARG(0)));
+  KC_TRY(plain_key(c, ARG(1)));
+  if (ARG(1).k == KC_V_NIL) return kc_raise(c, "index is nil");
+  KC_TRY(kc_raw_set(c, *s, ARG(0).id, kc_normal_key(ARG(1)), ARG(2)));
+  return give1(c, out, ARG(0));
+}
+
+MODEL(rawequal) {
+  (void)f;
+  kc_val x = ARG(0), y = ARG(1), v;
+  if ((x.k == KC_V_TABLE && y.k == KC_V_TABLE) || (x.k == KC_V_OBJECT && y.k == KC_V_OBJECT))
+    return give1(c, out, kc_bool(kc_same(x, y)));
+  if (x.k == KC_V_UNION || y.k == KC_V_UNION)
+    return kc_fail(c, "rawequal() of a %s", kc_kind_name(x.k == KC_V_UNION ? x : y));
+  KC_TRY(kc_equal(c, s, x, y, &v));
+  return give1(c, out, v);
+}
+
+MODEL(rawlen) {
+  if (ARG(0).k == KC_V_STRING) return give1(c, out, kc_int((int64_t)c->obj[ARG(0).id].n));
+  int64_t len;
+  KC_TRY(need_table(c, f, ARG(0)));
+  KC_TRY(kc_border(c, *s, ARG(0).id, &len));
+  return give1(c, out, kc_int(len));
+}
+
+MODEL(plain) {
+  (void)s;
+  return kc_call_concrete(c, f, a, n, out);
+}
+
+MODEL(require) {
+  (void)f;
+  if (ARG(0).k != KC_V_STRING) return kc_fail(c, "require() of a %s", kc_kind_name(ARG(0)));
+  lua_getfield(c->L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  kc_val loaded = kc_import(c, -1, "package.loaded"), v;
+  lua_pop(c->L, 1);
+  KC_TRY(kc_raw_get(c, *s, loaded.id, ARG(0), &v));
+  if (v.k == KC_V_NIL || (v.k == KC_V_BOOL && !v.i))
+    return kc_fail(c, "require '%s': the module is not loaded yet; require it outside", c->obj[ARG(0).id].s);
+  return give1(c, out, v);
+}
+
+MODEL(no_grad) {
+  if (n == 0) return kc_raise(c, "bad argument #1 to '%s' (function expected)", name_of(c, f));
+  return kc_call(c, s, a[0], a + 1, n - 1, -1, out);
+}
+
+/* ---- table.* ---- */
+
+/* These work raw where no metamethod could tell. */
+static kc_res need_list(kc_cap *c, kc_state *s, kc_val f, kc_val t) {
+  KC_TRY(need_table(c, f, t));
+  static const char *const odd[] = {"__index", "__newindex", "__len"};
+  for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+    kc_val h;
+    KC_TRY(kc_metafield(c, s, t, odd[i], &h));
+    if (h.k != KC_V_NIL)
+      return kc_fail(c, "'%s' on a table with %s cannot be captured", name_of(c, f), odd[i]);
+  }
+  return KC_GO;
+}
+
+MODEL(insert) {
+  out->n = 0;
+  KC_TRY(need_list(c, *s, f, ARG(0)));
+  if (n != 2 && n != 3) return kc_raise(c, "wrong number of arguments to 'insert'");
+  kc_val t = a[0], v;
+  int64_t len, pos;
+  KC_TRY(kc_border(c, *s, t.id, &len));
+  pos = len + 1;
+  if (n == 3) {
+    KC_TRY(known_int(c, f, a[1], 2, &pos));
+    if (pos < 1 || pos > len + 1) return kc_raise(c, "bad argument #2 to 'insert' (position out of bounds)");
+  }
+  for (int64_t i = len + 1; i > pos; i--) {
+    KC_TRY(kc_raw_get(c, *s, t.id, kc_int(i - 1), &v));
+    KC_TRY(kc_raw_set(c, *s, t.id, kc_int(i), v));
+  }
+  return kc_raw_set(c, *s, t.id, kc_int(pos), a[n - 1]);
+}
+
+MODEL(remove) {
+  KC_TRY(need_list(c, *s, f, ARG(0)));
+  kc_val t = a[0], taken, v;
+  int64_t len, pos;
+  KC_TRY(kc_border(c, *s, t.id, &len));
+  pos = len;
+  if (n > 1) {
+    KC_TRY(known_int(c, f, a[1], 2, &pos));
+    if ((uint64_t)pos - 1 > (uint64_t)len && !(len == 0 && pos == 0))
+      return kc_raise(c, "bad argument #2 to 'remove' (position out of bounds)");
+  }
+  KC_TRY(kc_raw_get(c, *s, t.id, kc_int(pos), &taken));
+  for (; pos < len; pos++) {
+    KC_TRY(kc_raw_get(c, *s, t.id, kc_int(pos + 1), &v));
+    KC_TRY(kc_raw_set(c, *s, t.id, kc_int(pos), v));
+  }
+  kc_val last;
+  KC_TRY(kc_raw_get(c, *s, t.id, kc_int(pos), &last));
+  if (last.k != KC_V_NIL) KC_TRY(kc_raw_set(c, *s, t.id, kc_int(pos), KC_NILV));
+  return give1(c, out, taken);
+}
+
+MODEL(unpack) {
+  int64_t i = 1, e;
+  kc_val len;
+  if (ARG(1).k != KC_V_NIL) KC_TRY(known_int(c, f, ARG(1), 2, &i));
+  if (ARG(2).k != KC_V_NIL)
+    KC_TRY(known_int(c, f, ARG(2), 3, &e));
+  else {
+    KC_TRY(kc_length(c, s, ARG(0), &len));
+    KC_TRY(known_int(c, f, len, 3, &e));
+  }
+  if (i > e) return give(c, out, 0, KC_NILV, KC_NILV, KC_NILV);
+  if ((uint64_t)e - (uint64_t)i >= 240) return kc_raise(c, "too many results to unpack");
+  int count = (int)(e - i + 1);
+  kc_val *v = kc_vals(c, count);
+  for (int k = 0; k < count; k++) KC_TRY(kc_index(c, s, ARG(0), kc_int(i + k), &v[k]));
+  return give_all(c, *s, out, v, count);
+}
+
+MODEL(pack) {
+  (void)f;
+  uint32_t id = kc_table_new(c, *s);
+  kc_table *t = kc_table_write(c, *s, id);
+  for (int i = 0; i < n; i++) kc_table_put(c, t, kc_int(i + 1), a[i]);
+  kc_table_put(c, t, text(c, "n"), kc_int(n));
+  return give1(c, out, kc_ref(KC_V_TABLE, id));
+}
+
+MODEL(concat) {
+  KC_TRY(need_list(c, *s, f, ARG(0)));
+  int64_t i = 1, e;
+  KC_TRY(kc_border(c, *s, a[0].id, &e));
+  if (ARG(2).k != KC_V_NIL) KC_TRY(known_int(c, f, ARG(2), 3, &i));
+  if (ARG(3).k != KC_V_NIL) KC_TRY(known_int(c, f, ARG(3), 4, &e));
+  kc_val all = text(c, ""), v, pair[3];
+  for (int64_t k = i; k <= e; k++) {
+    KC_TRY(kc_raw_get(c, *s, a[0].id, kc_int(k), &v));
+    if (v.k != KC_V_STRING && !kc_is_concrete_number(v))
+      return v.k == KC_V_SYM || v.k == KC_V_UNION || v.k == KC_V_POISON
+                 ? kc_fail(c, "table.concat of a %s: strings cannot depend on tensor data", kc_kind_name(v))
+                 : kc_raise(c, "invalid value (at index %lld) in table for 'concat'", (long long)k);
+    pair[0] = all, pair[1] = k > i && ARG(1).k != KC_V_NIL ? ARG(1) : text(c, ""), pair[2] = v;
+    KC_TRY(kc_concat(c, s, pair, 3, &all));
+  }
+  return give1(c, out, all);
+}
+
+/* ---- math.* ---- */
+
+static kc_res number_arg(kc_cap *c, kc_val f, kc_val a, int which) {
+  if (kc_is_number(a)) return KC_GO;
+  if (a.k == KC_V_UNION || a.k == KC_V_POISON)
+    return kc_fail(c, "'%s' is called with a %s", name_of(c, f), kc_kind_name(a));
+  return kc_raise(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
+                  kc_kind_name(a));
+}
+
+typedef struct math_ud {
+  kc_val f;
+  kn_opcode op;
+} math_ud;
+
+static kc_res math_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values *out) {
+  const math_ud *x = ud;
+  (void)s;
+  if (a[0].k != KC_V_SYM) return kc_call_concrete(c, x->f, a, 1, out);
+  KC_TRY(number_arg(c, x->f, a[0], 1));
+  return give1(c, out, kc_sym(kc_emit(c, x->op, 1, a[0], KC_NILV, KC_NILV)));
+}
+
+#define MATH(name)                                                                                           \
+  MODEL(name) {                                                                                              \
+    if (n == 0)                                                                                              \
+      return kc_raise(c, "bad argument #1 to '%s' (number expected, got no value)", name_of(c, f));          \
+    math_ud x = {f, KN_NODE_lua_##name};                                                                     \
+    return kc_distribute(c, s, a, 1, math_step, &x, out);                                                    \
+  }
+MATH(floor)
+MATH(ceil)
+MATH(abs)
+MATH(sqrt)
+MATH(exp)
+MATH(sin)
+MATH(cos)
+
+MODEL(log) {
+  math_ud x = {f, KN_NODE_lua_log};
+  if (n == 1) return kc_distribute(c, s, a, 1, math_step, &x, out);
+  for (int i = 0; i < n; i++)
+    if (a[i].k == KC_V_SYM)
+      return kc_fail(c, "math.log of a %s with a base; divide by the logarithm of the base",
+                     kc_kind_name(a[i]));
+  return kc_call_concrete(c, f, a, n, out);
+}
+
+static kc_res extreme(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, bool larger, kc_values *out) {
+  bool free = false;
+  for (int i = 0; i < n; i++) free |= a[i].k == KC_V_SYM;
+  if (!free) return kc_call_concrete(c, f, a, n, out);
+  for (int i = 0; i < n; i++) KC_TRY(number_arg(c, f, a[i], i + 1));
+  kc_val best = a[0], less;
+  for (int i = 1; i < n; i++) {
+    KC_TRY(kc_less(c, s, false, larger ? best : a[i], larger ? a[i] : best, &less));
+    if (less.k == KC_V_BOOL)
+      best = less.i ? a[i] : best;
+    else if (!kc_same(a[i], best))
+      best = kc_sym(kc_emit(c, KN_NODE_select, 3, less, a[i], best));
+  }
+  return give1(c, out, best);
+}
+MODEL(max) { return extreme(c, s, f, a, n, true, out); }
+MODEL(min) { return extreme(c, s, f, a, n, false, out); }
+
+MODEL(tointeger) {
+  if (ARG(0).k == KC_V_SYM && ARG(0).v->type.kind == KN_V_INT) return give1(c, out, a[0]);
+  if (ARG(0).k == KC_V_SYM) {
+    KC_TRY(kc_burn(c, a[0]));
+    return kc_fail(c, "math.tointeger of a number that depends on tensor data may be nil; use math.floor");
+  }
+  (void)s;
+  return kc_call_concrete(c, f, a, n, out);
+}
+
+MODEL(math_type) {
+  (void)s;
+  kn_vkind kind;
+  if (ARG(0).k == KC_V_SYM && kc_scalar_kind(a[0], &kind) && kind != KN_V_TENSOR) {
+    if (kind == KN_V_INT || kind == KN_V_FLOAT)
+      return give1(c, out, text(c, kind == KN_V_INT ? "integer" : "float"));
+    if (kind == KN_V_BOOL) return give1(c, out, KC_NILV);
+    return kc_fail(c, "math.type of a number that is an integer on some path and a float on another");
+  }
+  if (n && kc_is_tensor(a[0])) return give1(c, out, KC_NILV);
+  return kc_call_concrete(c, f, a, n, out);
+}
+
+/* ---- finding them ---- */
+
+static const struct {
+  const char *lib, *name;
+  kc_model_fn fn;
+} models[] = {
+    {NULL, "ipairs", m_ipairs},
+    {NULL, "pairs", m_pairs},
+    {NULL, "next", m_next},
+    {NULL, "select", m_select},
+    {NULL, "type", m_type},
+    {NULL, "assert", m_assert},
+    {NULL, "error", m_error},
+    {NULL, "setmetatable", m_setmetatable},
+    {NULL, "getmetatable", m_getmetatable},
+    {NULL, "rawget", m_rawget},
+    {NULL, "rawset", m_rawset},
+    {NULL, "rawequal", m_rawequal},
+    {NULL, "rawlen", m_rawlen},
+    {NULL, "tostring", m_plain},
+    {NULL, "tonumber", m_plain},
+    {NULL, "require", m_require},
+    {"table", "insert", m_insert},
+    {"table", "remove", m_remove},
+    {"table", "unpack", m_unpack},
+    {"table", "pack", m_pack},
+    {"table", "concat", m_concat},
+    {"math", "floor", m_floor},
+    {"math", "ceil", m_ceil},
+    {"math", "abs", m_abs},
+    {"math", "sqrt", m_sqrt},
+    {"math", "exp", m_exp},
+    {"math", "sin", m_sin},
+    {"math", "cos", m_cos},
+    {"math", "log", m_log},
+    {"math", "max", m_max},
+    {"math", "min", m_min},
+    {"math", "tointeger", m_tointeger},
+    {"math", "type", m_math_type},
+    {"math", "fmod", m_plain},
+    {"math", "ult", m_plain},
+    {"math", "modf", m_plain},
+    {"math", "tan", m_plain},
+    {"string", "format", m_plain},
+    {"string", "rep", m_plain},
+    {"string", "sub", m_plain},
+    {"string", "byte", m_plain},
+    {"string", "char", m_plain},
+    {"string", "len", m_plain},
+    {"string", "upper", m_plain},
+    {"string", "lower", m_plain},
+    {"string", "reverse", m_plain},
+    {"string", "find", m_plain},
+    {"string", "match", m_plain},
+    {"string", "gsub", m_plain},
+    {"kiln", "no_grad", m_no_grad},
+};
+
+static void add_model(kc_cap *c, const char *name, const char *path, kc_model_fn fn) {
+  if (lua_iscfunction(c->L, -1)) {
+    c->models = kc_more(c, &c->keep, c->models, (uint32_t)c->nmodels, sizeof *c->models);
+    uint32_t id = kc_intern(c, -1);
+    if (!c->obj[id].path) c->obj[id].path = path;
+    c->models[c->nmodels++] = (kc_model){id, name, fn};
+  }
+  lua_pop(c->L, 1);
+}
+
+void kc_find_models(kc_cap *c) {
+  lua_State *L = c->L;
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+    if (lua_getfield(L, -1, models[i].lib ? models[i].lib : "_G") != LUA_TTABLE) {
+      lua_pop(L, 1);
+      continue;
+    }
+    lua_pushstring(L, models[i].name);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+    add_model(c, models[i].name, models[i].name, models[i].fn);
+  }
+  lua_pop(L, 1);
+  for (int i = 0; i < c->nmodels; i++) { /* the function that ipairs gives */
+    if (c->models[i].fn != m_ipairs) continue;
+    kc_push_object(c, c->models[i].object);
+    lua_newtable(L);
+    lua_call(L, 1, 1);
+    add_model(c, "ipairs iterator", "ipairs iterator", m_ipairs_step);
+    break;
+  }
+}
+
+const kc_model *kc_model_of(const kc_cap *c, uint32_t object) {
+  for (int i = 0; i < c->nmodels; i++)
+    if (c->models[i].object == object) return &c->models[i];
+  return NULL;
+}

@@ -1,0 +1,507 @@
+/* kc_capture: one attempt after another until nothing asks to start over; arguments in, results and state
+ * out. The attempts run under one lua_pcall; what they own is freed by kc_capture on every path. */
+#include "lua/capture/capture.h"
+#include "graph/pipeline.h"
+#include "lua/capture/engine.h"
+#include "lua/capture/interp.h"
+#include "lua/capture/live.h"
+#include <lauxlib.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct job {
+  kc_cap *c;
+  int nargs, first; /* Lua stack: function at first - 1, arguments from `first` on */
+  const kc_arg *args;
+  kc_leaf *leaves;
+  uint32_t nleaves, ntables;
+  kc_live *live;
+  kn_graph *graph;
+  kc_res result;
+} job;
+
+enum { MAX_ATTEMPTS = 200 };
+
+/* ---- arguments ---- */
+
+static bool is_burnt(const kc_cap *c, uint32_t leaf, int dim) {
+  for (uint32_t i = 0; i < c->nburnt; i++)
+    if (c->burnt[i] == leaf * 16 + (uint32_t)(dim + 1)) return true;
+  return false;
+}
+
+static void add_input(kc_cap *c, kn_value *v, uint32_t leaf, int dim) {
+  c->input = kc_more(c, &c->arena, c->input, c->ninput, sizeof *c->input);
+  c->input[c->ninput++] = (kc_input){v, leaf, dim};
+}
+
+static kc_res make_input(kc_cap *c, const char *name, const kn_vtype *type, kn_tree *tree, kc_val *out) {
+  kn_value *v = kn_add_input(&c->b, name, type);
+  if (!v) return kc_fail(c, "argument");
+  *tree = (kn_tree){.kind = KN_TREE_VALUE, .value = v};
+  *out = kc_sym(v);
+  return KC_GO;
+}
+
+static int64_t size_symbol(kc_cap *c, const char *name, int dim) {
+  char buf[96];
+  snprintf(buf, sizeof buf, "%.80s_%d", name, dim + 1);
+  for (char *p = buf; *p; p++)
+    if (!((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9'))) *p = '_';
+  return kn_symbol_intern(&c->b, buf);
+}
+
+static void guard(kc_cap *c, const char *kind, const char *name, const char *value) {
+  kn_add_guard(&c->b, kind, name, value, c->base_where);
+}
+
+static kc_res tensor_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_t id, kn_tree *tree,
+                              kc_val *out) {
+  kc_cap *c = j->c;
+  if (kn_tensor_is_symbolic(t)) return kc_fail(c, "the argument '%s' belongs to another graph", leaf->name);
+  leaf->kind = KC_LEAF_TENSOR;
+  leaf->type = t->type;
+  char text[KN_TYPE_TEXT];
+  for (int d = 0; d < t->type.rank; d++) {
+    bool fixed = t->type.dims[d] == 1 || is_burnt(c, id, d);
+    if (!fixed) leaf->type.dims[d] = size_symbol(c, leaf->name, d);
+    if (fixed) {
+      snprintf(text, sizeof text, "%lld", (long long)t->type.dims[d]);
+      guard(c, "size", kc_format(c, "%s, dim %d", leaf->name, d + 1), text);
+    }
+  }
+  KC_TRY(make_input(c, leaf->name, &(kn_vtype){KN_V_TENSOR, leaf->type}, tree, out));
+  for (int d = 0; d < t->type.rank; d++)
+    if (!kn_dim_known(leaf->type.dims[d])) add_input(c, out->v, id, d);
+  snprintf(text, sizeof text, "%s of %d dimension%s", kn_dtype_name((kn_dtype)t->type.dtype), t->type.rank,
+           t->type.rank == 1 ? "" : "s");
+  guard(c, "dtype", leaf->name, text);
+  return KC_GO;
+}
+
+static kc_res constant_argument(job *j, int idx, kc_leaf *leaf, kn_tree *tree, kc_val *out) {
+  kc_cap *c = j->c;
+  char buf[128];
+  leaf->kind = KC_LEAF_CONST;
+  leaf->value = *out = kc_import(c, idx, leaf->name);
+  switch (out->k) {
+  case KC_V_BOOL: *tree = (kn_tree){.kind = KN_TREE_BOOL, .i = out->i}; break;
+  case KC_V_INT: *tree = (kn_tree){.kind = KN_TREE_INT, .i = out->i}; break;
+  case KC_V_FLOAT: *tree = (kn_tree){.kind = KN_TREE_FLOAT, .f = out->f}; break;
+  case KC_V_STRING: {
+    const kc_obj *o = &c->obj[out->id];
+    *tree = (kn_tree){.kind = KN_TREE_STRING, .text = o->s, .n = (uint32_t)o->n};
+    break;
+  }
+  default: *tree = (kn_tree){.kind = KN_TREE_NIL}; break; /* nil, or an object known by identity */
+  }
+  if (out->k != KC_V_NIL) guard(c, "argument", leaf->name, kc_value_text(c, *out, buf, sizeof buf));
+  return KC_GO;
+}
+
+static kc_res argument(job *j, int idx, kc_leaf *leaf, kn_tree *tree, kc_val *out, int depth);
+
+static uint32_t count_keys(lua_State *L, int idx) {
+  uint32_t n = 0;
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) n++;
+  return n;
+}
+
+static kc_res table_argument(job *j, int idx, kc_leaf *leaf, kn_tree *tree, kc_val *out, int depth) {
+  kc_cap *c = j->c;
+  lua_State *L = c->L;
+  idx = lua_absindex(L, idx);
+  if (depth > 60) return kc_fail(c, "the argument '%s' is nested too deeply, or contains itself", leaf->name);
+  luaL_checkstack(L, 12, "capture");
+  uint32_t object = kc_intern(c, idx);
+  leaf->kind = KC_LEAF_TABLE;
+  if (c->obj[object].attempt == c->attempt && c->obj[object].val.k == KC_V_TABLE &&
+      c->tab[c->obj[object].val.id].argument)
+    return kc_fail(c, "the argument '%s' is a table that is given twice", leaf->name);
+  uint32_t id = kc_new_table_id(c, 0);
+  c->tab[id].argument = true;
+  c->obj[object].attempt = c->attempt; /* met again from outside, it is recognised and refused */
+  c->obj[object].val = kc_ref(KC_V_TABLE, id);
+  leaf->n = count_keys(L, idx);
+  leaf->keys = kc_vals(c, (int)leaf->n);
+  leaf->items = kc_new(c, (leaf->n + 1) * sizeof *leaf->items);
+  *tree = (kn_tree){.kind = KN_TREE_TABLE, .n = leaf->n};
+  tree->keys = kc_new(c, (leaf->n + 1) * sizeof *tree->keys);
+  tree->items = kc_new(c, (leaf->n + 1) * sizeof *tree->items);
+  kc_table *t = kc_table_write(c, c->S, id);
+  uint32_t i = 0;
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1), i++) {
+    kc_val v;
+    if (lua_type(L, -2) != LUA_TSTRING && !lua_isinteger(L, -2))
+      return kc_fail(c, "the argument '%s' has a key that is no string or integer", leaf->name);
+    leaf->keys[i] = kc_import(c, -2, NULL);
+    leaf->items[i].name = kc_field_path(c, leaf->name, leaf->keys[i]);
+    bool str = leaf->keys[i].k == KC_V_STRING;
+    const kc_obj *o = str ? &c->obj[leaf->keys[i].id] : NULL;
+    tree->keys[i] = str ? (kn_tree){.kind = KN_TREE_STRING, .text = o->s, .n = (uint32_t)o->n}
+                        : (kn_tree){.kind = KN_TREE_INT, .i = leaf->keys[i].i};
+    KC_TRY(argument(j, -1, &leaf->items[i], &tree->items[i], &v, depth + 1));
+    kc_table_put(c, t, leaf->keys[i], v);
+  }
+  *out = kc_ref(KC_V_TABLE, id);
+  return KC_GO;
+}
+
+static kc_res argument(job *j, int idx, kc_leaf *leaf, kn_tree *tree, kc_val *out, int depth) {
+  kc_cap *c = j->c;
+  lua_State *L = c->L;
+  uint32_t id = ++j->nleaves;
+  const kn_tensor *t = c->host->test_tensor(L, idx);
+  if (t) return tensor_argument(j, t, leaf, id, tree, out);
+  if (lua_type(L, idx) == LUA_TNUMBER && !is_burnt(c, id, -1)) {
+    leaf->kind = KC_LEAF_NUMBER;
+    leaf->integer = lua_isinteger(L, idx);
+    kn_vtype type = {.kind = leaf->integer ? KN_V_INT : KN_V_FLOAT};
+    KC_TRY(make_input(c, leaf->name, &type, tree, out));
+    add_input(c, out->v, id, -1);
+    return KC_GO;
+  }
+  if (lua_type(L, idx) == LUA_TTABLE) {
+    if (!lua_getmetatable(L, idx)) return table_argument(j, idx, leaf, tree, out, depth);
+    lua_pop(L, 1);
+  }
+  return constant_argument(j, idx, leaf, tree, out);
+}
+
+static kc_res spec_argument(job *j, const kc_arg *a, kc_leaf *leaf, kn_tree *tree, kc_val *out) {
+  kc_cap *c = j->c;
+  kn_vtype type = a->type;
+  leaf->spec = true;
+  leaf->kind = type.kind == KN_V_TENSOR ? KC_LEAF_TENSOR : KC_LEAF_FREE;
+  for (int d = 0; type.kind == KN_V_TENSOR && d < type.tensor.rank; d++)
+    if (a->sizes[d]) type.tensor.dims[d] = kn_symbol_intern(&c->b, a->sizes[d]);
+  leaf->type = type.tensor;
+  j->nleaves++;
+  return make_input(c, leaf->name, &type, tree, out);
+}
+
+static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
+  kc_cap *c = j->c;
+  kc_proto *p = NULL;
+  if (f.k == KC_V_CLOSURE) {
+    KC_TRY(kc_load_closure(c, f.id));
+    p = c->clos[f.id].p;
+  }
+  j->nleaves = 0;
+  j->leaves = kc_new(c, (size_t)(j->nargs + 1) * sizeof *j->leaves);
+  *trees = kc_new(c, (size_t)(j->nargs + 1) * sizeof **trees);
+  *vals = kc_vals(c, j->nargs);
+  for (int i = 0; i < j->nargs; i++) {
+    kc_leaf *leaf = &j->leaves[i];
+    const char *name = p && i < p->nparams ? kc_local_name(p, i, 0) : NULL;
+    leaf->name = name ? name : kc_format(c, "arg%d", i + 1);
+    if (j->args && j->args[i].kind == KC_ARG_SPEC)
+      KC_TRY(spec_argument(j, &j->args[i], leaf, &(*trees)[i], &(*vals)[i]));
+    else
+      KC_TRY(argument(j, j->first + i, leaf, &(*trees)[i], &(*vals)[i], 0));
+  }
+  if (!kn_set_args(&c->b, *trees, (uint32_t)j->nargs)) return kc_fail(c, "arguments");
+  return KC_GO;
+}
+
+/* ---- results ---- */
+
+typedef struct gathering {
+  kc_cap *c;
+  kc_state *s;
+  kn_value **flat;
+  uint32_t n;
+  uint32_t *shared; /* table ids met so far, by number */
+  uint32_t nshared;
+} gathering;
+
+static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth);
+
+static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, int depth) {
+  kc_cap *c = g->c;
+  if (depth > 60)
+    return kc_fail(c, "result %d is a table that contains itself, or is nested too deeply", which);
+  if (c->tab[id].object || c->tab[id].argument)
+    return kc_fail(
+        c, "result %d is a table that exists outside the function; return its contents in a new table",
+        which);
+  const kc_table *t = kc_table_get(g->s, id);
+  if (t->meta.k != KC_V_NIL)
+    return kc_fail(c, "result %d is a table with a metatable; return a plain table", which);
+  uint32_t number = 0;
+  while (number < g->nshared && g->shared[number] != id) number++;
+  if (number == g->nshared) {
+    g->shared = kc_more(c, &c->arena, g->shared, g->nshared, sizeof *g->shared);
+    g->shared[g->nshared++] = id;
+  }
+  *tree = (kn_tree){.kind = KN_TREE_TABLE, .same_as = number + 1};
+  tree->keys = kc_new(c, (t->n + 1) * sizeof *tree->keys);
+  tree->items = kc_new(c, (t->n + 1) * sizeof *tree->items);
+  for (uint32_t i = 0; i < t->n; i++) {
+    kc_val v = kc_resolve(c, g->s, t->val[i]);
+    if (v.k == KC_V_NIL) continue;
+    if (t->key[i].k != KC_V_INT && t->key[i].k != KC_V_STRING)
+      return kc_fail(c, "result %d is a table with a %s as key; keys of results are strings and integers",
+                     which, kc_kind_name(t->key[i]));
+    KC_TRY(result(g, t->key[i], which, &tree->keys[tree->n], depth + 1));
+    KC_TRY(result(g, v, which, &tree->items[tree->n], depth + 1));
+    tree->n++;
+  }
+  return KC_GO;
+}
+
+static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth) {
+  kc_cap *c = g->c;
+  a = kc_resolve(c, g->s, a);
+  switch (a.k) {
+  case KC_V_NIL: *tree = (kn_tree){.kind = KN_TREE_NIL}; return KC_GO;
+  case KC_V_BOOL: *tree = (kn_tree){.kind = KN_TREE_BOOL, .i = a.i}; return KC_GO;
+  case KC_V_INT: *tree = (kn_tree){.kind = KN_TREE_INT, .i = a.i}; return KC_GO;
+  case KC_V_FLOAT: *tree = (kn_tree){.kind = KN_TREE_FLOAT, .f = a.f}; return KC_GO;
+  case KC_V_STRING:
+    *tree = (kn_tree){.kind = KN_TREE_STRING, .text = c->obj[a.id].s, .n = (uint32_t)c->obj[a.id].n};
+    return KC_GO;
+  case KC_V_SYM:
+    g->flat = kc_more(c, &c->arena, g->flat, g->n, sizeof *g->flat);
+    g->flat[g->n++] = a.v;
+    *tree = (kn_tree){.kind = KN_TREE_VALUE, .value = a.v};
+    return KC_GO;
+  case KC_V_TABLE: return result_table(g, a.id, which, tree, depth);
+  case KC_V_UNION:
+    return kc_fail(
+        c,
+        "result %d is one of several kinds of value (%s or %s, …), depending on tensor data; return one "
+        "kind, for instance a number that tells which",
+        which, kc_kind_name(a.u->alt[0].v), kc_kind_name(a.u->alt[1].v));
+  default:
+    return kc_fail(c, "result %d is a %s, which cannot be a result of a graph", which, kc_kind_name(a));
+  }
+}
+
+static kc_res results(kc_cap *c, kc_state *s, const kc_values *v) {
+  gathering g = {.c = c, .s = s};
+  kn_tree *trees = kc_new(c, (size_t)(v->n + 1) * sizeof *trees);
+  for (int i = 0; i < v->n; i++) KC_TRY(result(&g, v->v[i], i + 1, &trees[i], 0));
+  if (!kn_set_results(&c->b, g.flat, g.n, trees, (uint32_t)v->n)) return kc_fail(c, "results");
+  return KC_GO;
+}
+
+/* ---- state ---- */
+
+static const kc_val *final_value(kc_cap *c, kc_state *s, const kc_look *l) {
+  if (l->kind == KC_LOOK_UPVALUE) {
+    for (uint32_t i = 1; i < c->ncell; i++)
+      if (c->cell[i].look == l) return kc_map_get(&s->cells, i);
+    return NULL;
+  }
+  const kc_obj *o = &c->obj[l->container];
+  const kc_table *t = o->attempt == c->attempt ? kc_table_get(s, o->val.id) : NULL;
+  int64_t at = t ? kc_table_find(t, l->key) : -1;
+  return at < 0 ? NULL : &t->val[at];
+}
+
+static kc_res store(kc_cap *c, const kc_look *l, kc_val v) {
+  kn_vkind kind, want = l->slot->type.kind;
+  if (!kc_scalar_kind(v, &kind))
+    return kc_fail(c, "'%s', which exists outside and holds a %s, becomes a %s: state keeps its kind",
+                   l->name, kc_kind_name(l->seen), kc_kind_name(v));
+  bool number = want != KN_V_TENSOR && want != KN_V_BOOL && kind != KN_V_TENSOR && kind != KN_V_BOOL;
+  if (kind != want && number && want != KN_V_NUMBER) { /* an integer before and a float after */
+    for (uint32_t i = 0; i < c->ndynamic; i++)
+      if (c->dynamic[i].kind == l->kind && c->dynamic[i].container == l->container &&
+          kc_same(c->dynamic[i].key, l->key))
+        c->dynamic[i].any_number = true;
+    return KC_RESTART;
+  }
+  if (kind != want && !number)
+    return kc_fail(c, "'%s', which exists outside and holds a %s, becomes a %s: state keeps its kind",
+                   l->name, kc_kind_name(l->seen), kc_kind_name(v));
+  return kn_add_store(&c->b, l->slot, kc_value(c, v)) ? KC_GO : kc_fail(c, "state");
+}
+
+static kc_res stores(kc_cap *c, kc_state *s) {
+  for (kc_look *l = c->looks; l; l = l->next) {
+    if (!l->slot || l->slot->kind != KN_SLOT_STATE) continue;
+    const kc_val *v = final_value(c, s, l);
+    l->written = v && !(v->k == KC_V_SYM && v->v == l->seen.v);
+    if (l->written) KC_TRY(store(c, l, kc_resolve(c, s, *v)));
+  }
+  return KC_GO;
+}
+
+static void record_guards(kc_cap *c) {
+  char buf[KN_TYPE_TEXT + 64];
+  for (const kc_look *l = c->looks; l; l = l->next) {
+    const char *text = l->slot ? kn_vtype_text(c->b.graph, &l->slot->type, buf, sizeof buf)
+                               : kc_value_text(c, l->seen, buf, sizeof buf);
+    if (l->kind == KC_LOOK_KEYS) snprintf(buf, sizeof buf, "%u keys", l->nkeys), text = buf;
+    kn_add_guard(&c->b, l->slot ? "type" : l->guard, l->name, text, l->where);
+  }
+}
+
+/* ---- one attempt ---- */
+
+/* "digits_31": a name that can stand in the text form. */
+static const char *graph_name(kc_cap *c, kc_val f) {
+  if (f.k != KC_V_CLOSURE) return "main";
+  const kc_proto *p = c->clos[f.id].p;
+  char buf[64];
+  const char *chunk = kc_chunk_name(p->source, buf, sizeof buf), *slash = strrchr(chunk, '/');
+  char *name = kc_new(c, 96);
+  snprintf(name, 96, "%.60s_%d", *chunk == '[' ? "chunk" : slash ? slash + 1 : chunk, p->line_defined);
+  char *dot = strstr(name, ".lua");
+  if (dot) memmove(dot, dot + 4, strlen(dot + 4) + 1);
+  for (char *q = name; *q; q++)
+    if (!((*q >= 'a' && *q <= 'z') || (*q >= 'A' && *q <= 'Z') || (*q >= '0' && *q <= '9'))) *q = '_';
+  return *name >= '0' && *name <= '9' ? kc_format(c, "f_%s", name) : name;
+}
+
+static kc_res begin(job *j) {
+  kc_cap *c = j->c;
+  kn_status st = kn_graph_new(c->ctx, "main", &j->graph);
+  if (st != KN_OK) return c->fatal = true, KC_FAIL;
+  kn_builder_init(&c->b, c->ctx, j->graph);
+  c->b.budget = 4 * KN_NODE_BUDGET; /* attempts at loops count too; what is left is counted at the end */
+  kn_record_init(&c->record, &c->b);
+  c->recording = true;
+  c->record.base.all = true;
+  c->record.outside = kc_outside_tensor;
+  c->record.ud = c;
+  kn_value *v = kn_add_const(&c->b, (kn_scalar){KN_SCALAR_BOOL, {.b = false}});
+  if (!v) return KC_FAIL;
+  c->anchor = v->def;
+  c->attempt++;
+  c->S = kc_state_new(c);
+  return KC_GO;
+}
+
+static kc_res finish(job *j, kc_state *s, const kc_values *v) {
+  kc_cap *c = j->c;
+  c->b.at = c->b.graph->body;
+  c->b.where = NULL;
+  KC_TRY(stores(c, s));
+  KC_TRY(results(c, s, v));
+  record_guards(c);
+  if (c->b.status != KN_OK) return kc_fail(c, "graph");
+  if (kn_pipeline_run(&c->b) != KN_OK || kn_graph_finish(&c->b) != KN_OK) return KC_FAIL;
+  if (c->b.graph->nnodes > KN_NODE_BUDGET)
+    return kn_fail(c->ctx, KN_LIMIT, "the graph has %u nodes, more than %d: too much is unrolled or inlined",
+                   c->b.graph->nnodes, KN_NODE_BUDGET),
+           KC_FAIL;
+  return KC_GO;
+}
+
+static kc_res attempt(job *j) {
+  kc_cap *c = j->c;
+  KC_TRY(begin(j));
+  kc_state *s = c->S;
+  kc_val f = kc_import(c, j->first - 1, "self");
+  kn_tree *trees;
+  kc_val *vals;
+  KC_TRY(arguments(j, f, &trees, &vals));
+  const char *name = graph_name(c, f);
+  c->b.graph->name = kn_arena_strdup(&c->b.graph->arena, name);
+  if (f.k == KC_V_CLOSURE) {
+    char buf[64];
+    const kc_proto *p = c->clos[f.id].p;
+    c->base_where = kn_where_intern(&c->b, kc_chunk_name(p->source, buf, sizeof buf), p->line_defined, NULL);
+  }
+  kc_values made = {0};
+  kc_res r = kc_call(c, &s, f, vals, j->nargs, -1, &made);
+  if (r == KC_DEAD) return kc_fail(c, "the function never returns a value: every path raises an error");
+  KC_TRY(r);
+  return finish(j, s, &made);
+}
+
+static void clear(job *j) {
+  kc_cap *c = j->c;
+  if (c->recording) kn_record_free(&c->record);
+  c->recording = false;
+  kn_graph_release(j->graph);
+  j->graph = NULL;
+  kn_arena_free(&c->arena);
+  kc_cap kept = *c;
+  memset(c, 0, sizeof *c);
+  c->L = kept.L, c->ctx = kept.ctx, c->host = kept.host, c->keep = kept.keep, c->arena = kept.arena;
+  c->objects = kept.objects, c->ids = kept.ids, c->obj = kept.obj, c->nobj = kept.nobj,
+  c->attempt = kept.attempt;
+  c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
+  c->models = kept.models, c->nmodels = kept.nmodels;
+}
+
+static int protected_capture(lua_State *L) {
+  job *j = lua_touserdata(L, 1);
+  kc_cap *c = j->c;
+  luaL_checkstack(L, 40, "capture");
+  j->first = 3;
+  lua_newtable(L);
+  c->objects = lua_gettop(L);
+  lua_newtable(L);
+  c->ids = lua_gettop(L);
+  kc_find_models(c);
+  int top = lua_gettop(L);
+  for (int n = 0;; n++) {
+    j->result = attempt(j);
+    lua_settop(L, top);
+    if (j->result != KC_RESTART) break;
+    if (n == MAX_ATTEMPTS) {
+      j->result = KC_FAIL;
+      kn_fail(c->ctx, KN_CAPTURE, "capture starts over without end");
+      break;
+    }
+    clear(j);
+  }
+  if (j->result == KC_GO) kc_live_make(c, j->leaves, j->nargs, j->graph, &j->live);
+  return 0;
+}
+
+/* ---- the entry ---- */
+
+kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int nargs, const kc_arg *args,
+                     kn_graph **out, kc_live **live) {
+  kn_context *ctx = host->context(L);
+  KN_TRY(kc_check_lua(L, ctx));
+  kc_cap c = {.L = L, .ctx = ctx, .host = host};
+  job j = {.c = &c, .nargs = nargs, .args = args, .result = KC_FAIL};
+  if (!lua_checkstack(L, nargs + 40) || !(j.live = kc_live_new(ctx))) return kn_fail_nomem(ctx, 0);
+  kn_arena_init(&c.keep, ctx->heap);
+  kn_arena_init(&c.arena, ctx->heap);
+  int top = lua_gettop(L);
+  func = lua_absindex(L, func);
+  if (nargs) first = lua_absindex(L, first);
+  bool grad = ctx->grad_enabled;
+  kn_recorder *recorder = ctx->recorder;
+  ctx->grad_enabled = false;
+  ctx->error[0] = 0;
+  lua_pushcfunction(L, protected_capture);
+  lua_pushlightuserdata(L, &j);
+  lua_pushvalue(L, func);
+  for (int i = 0; i < nargs; i++) {
+    if (args && args[i].kind == KC_ARG_SPEC)
+      lua_pushnil(L);
+    else
+      lua_pushvalue(L, first + i);
+  }
+  int rc = lua_pcall(L, nargs + 2, 0, 0);
+  ctx->grad_enabled = grad;
+  ctx->recorder = recorder;
+  kn_status st = KN_OK;
+  if (rc != LUA_OK) {
+    st = KN_NOMEM;
+    if (!ctx->error[0] || lua_tostring(L, -1))
+      kn_fail(ctx, KN_NOMEM, "capture: %s", lua_tostring(L, -1) ? lua_tostring(L, -1) : "out of memory");
+  } else if (j.result != KC_GO)
+    st = c.b.status != KN_OK ? c.b.status : KN_CAPTURE;
+  lua_settop(L, top);
+  if (c.recording) kn_record_free(&c.record);
+  kn_arena_free(&c.arena);
+  kn_arena_free(&c.keep);
+  if (st != KN_OK) {
+    kn_graph_release(j.graph);
+    kc_live_free(L, j.live);
+    return st;
+  }
+  *out = j.graph;
+  *live = j.live;
+  return KN_OK;
+}

@@ -1,0 +1,565 @@
+/* The live side of a captured graph: are the guards still true, where are the slots' tensors now. Flat lists,
+ * raw access, no allocation while checking. */
+#include "lua/capture/live.h"
+#include "graph/text.h"
+#include <lauxlib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct expected { /* a concrete value without the capture */
+  int type;               /* LUA_T…; a number is also `integer` or not */
+  bool integer;
+  union {
+    int64_t i;
+    double f;
+    const void *ptr;
+  } as;
+  const char *s; /* strings */
+  size_t n;
+  int anchor; /* of objects and strings; 0: none */
+} expected;
+
+typedef struct check {
+  kc_look_kind kind;
+  int container; /* anchor */
+  expected key, want;
+  kn_slot *slot; /* of a tensor or state number: its type is what is checked */
+  bool in_graph, written, number;
+  int same; /* the tensor must be that of this check, 0: none */
+  expected *keys;
+  uint32_t nkeys, order;
+  const char *guard, *name, *text, *where;
+} check;
+
+struct kc_live {
+  kn_heap *heap; /* retained */
+  kn_arena arena;
+  int ref; /* of the anchor table */
+  check *checks;
+  uint32_t nchecks;
+  kc_leaf *args;
+  expected *consts; /* of CONST leaves, by value.i */
+  uint32_t nconsts;
+  int nargs;
+  uint32_t ntables; /* argument tables: their addresses are compared */
+  const void **tables, **outside;
+  uint32_t noutside;
+};
+
+/* ---- making ---- */
+
+typedef struct maker {
+  kc_cap *c;
+  kc_live *l;
+  int anchors, ids; /* stack indices: the table to keep, object id → place in it */
+  int n;
+} maker;
+
+static void *need(maker *m, size_t size) {
+  void *p = kn_arena_alloc(&m->l->arena, size ? size : 1);
+  if (!p) {
+    kn_fail_nomem(m->c->ctx, size);
+    lua_pushnil(m->c->L);
+    lua_error(m->c->L);
+  }
+  return p;
+}
+
+static const char *copy_text(maker *m, const char *s) {
+  size_t n = strlen(s) + 1;
+  char *p = need(m, n);
+  memcpy(p, s, n);
+  return p;
+}
+
+static int anchor(maker *m, uint32_t object) {
+  lua_State *L = m->c->L;
+  if (lua_rawgeti(L, m->ids, object) == LUA_TNUMBER) {
+    int at = (int)lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    return at;
+  }
+  lua_pop(L, 1);
+  kc_push_object(m->c, object);
+  lua_rawseti(L, m->anchors, ++m->n);
+  lua_pushinteger(L, m->n);
+  lua_rawseti(L, m->ids, object);
+  return m->n;
+}
+
+static expected expect(maker *m, kc_val v) {
+  kc_cap *c = m->c;
+  expected e = {.type = LUA_TNIL};
+  uint32_t object = v.id;
+  switch (v.k) {
+  case KC_V_BOOL: return (expected){.type = LUA_TBOOLEAN, .as.i = v.i};
+  case KC_V_INT: return (expected){.type = LUA_TNUMBER, .integer = true, .as.i = v.i};
+  case KC_V_FLOAT: return (expected){.type = LUA_TNUMBER, .as.f = v.f};
+  case KC_V_TABLE: object = c->tab[v.id].object; break;
+  case KC_V_CLOSURE: object = c->clos[v.id].object; break;
+  case KC_V_STRING:
+  case KC_V_CFUNCTION:
+  case KC_V_OBJECT: break;
+  default: return e;
+  }
+  const kc_obj *o = &c->obj[object];
+  e = (expected){.type = o->type, .s = o->s, .n = o->n, .anchor = anchor(m, object)};
+  e.as.ptr = o->ptr;
+  return e;
+}
+
+static bool slot_in_graph(const kn_graph *g, const kn_slot *s) {
+  for (uint32_t i = 0; i < g->nslots; i++)
+    if (g->slots[i] == s) return true;
+  return false;
+}
+
+static void make_check(maker *m, const kc_look *l, const kn_graph *g, check *k, uint32_t order) {
+  kc_cap *c = m->c;
+  char buf[256];
+  *k = (check){.kind = l->kind,
+               .container = anchor(m, l->container),
+               .slot = l->slot,
+               .order = order,
+               .guard = l->guard,
+               .name = copy_text(m, l->name ? l->name : "?"),
+               .written = l->written};
+  k->key = expect(m, l->key);
+  k->where = copy_text(m, kn_where_text(l->where, buf, sizeof buf));
+  if (l->slot) {
+    k->in_graph = slot_in_graph(g, l->slot);
+    k->number = l->slot->type.kind != KN_V_TENSOR;
+    k->text = "";
+    return;
+  }
+  k->want = expect(m, l->seen);
+  k->text = copy_text(m, kc_value_text(c, l->seen, buf, sizeof buf));
+  k->nkeys = l->nkeys;
+  k->keys = need(m, l->nkeys * sizeof *k->keys);
+  for (uint32_t i = 0; i < l->nkeys; i++) k->keys[i] = expect(m, l->keys[i]);
+}
+
+static int by_container(const void *a, const void *b) {
+  const check *x = a, *y = b;
+  if (x->container != y->container) return x->container < y->container ? -1 : 1;
+  return x->order < y->order ? -1 : x->order > y->order;
+}
+
+/* Tensors seen at two places share a slot as long as they are one: `same` says whose. */
+static void pair_shared(kc_live *l) {
+  for (uint32_t i = 0; i < l->nchecks; i++)
+    for (uint32_t j = 0; l->checks[i].slot && !l->checks[i].same && j < i; j++)
+      if (l->checks[j].slot == l->checks[i].slot) {
+        l->checks[i].same = (int)j + 1;
+        break;
+      }
+}
+
+static void copy_leaf(maker *m, kc_leaf *to, const kc_leaf *from) {
+  kc_live *l = m->l;
+  *to = *from;
+  to->name = copy_text(m, from->name);
+  if (from->kind == KC_LEAF_CONST) {
+    expected e = expect(m, from->value);
+    l->consts = kn_arena_grow(&l->arena, l->consts, l->nconsts, sizeof *l->consts);
+    if (!l->consts) need(m, SIZE_MAX / 2);
+    to->value = kc_int(l->nconsts);
+    l->consts[l->nconsts++] = e;
+  }
+  if (from->kind != KC_LEAF_TABLE) return;
+  if (!from->same_as) l->ntables++;
+  to->keys = need(m, from->n * sizeof *to->keys);
+  to->items = need(m, from->n * sizeof *to->items);
+  for (uint32_t i = 0; i < from->n; i++) {
+    to->keys[i] = from->keys[i];
+    if (from->keys[i].k == KC_V_STRING) to->keys[i].id = (uint32_t)anchor(m, from->keys[i].id);
+    copy_leaf(m, &to->items[i], &from->items[i]);
+  }
+}
+
+static int by_address(const void *a, const void *b) {
+  const void *x = *(const void *const *)a, *y = *(const void *const *)b;
+  return (uintptr_t)x < (uintptr_t)y ? -1 : (uintptr_t)x > (uintptr_t)y;
+}
+
+kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, kc_live **out) {
+  lua_State *L = c->L;
+  kc_live *l = *out; /* owned by the caller from the start, so that an error loses nothing */
+  maker m = {.c = c, .l = l};
+  luaL_checkstack(L, 12, "capture");
+  lua_newtable(L);
+  m.anchors = lua_gettop(L);
+  lua_newtable(L);
+  m.ids = lua_gettop(L);
+  l->checks = need(&m, c->nlooks * sizeof *l->checks);
+  l->outside = need(&m, c->nlooks * sizeof *l->outside);
+  for (const kc_look *k = c->looks; k; k = k->next) {
+    make_check(&m, k, g, &l->checks[l->nchecks], l->nchecks);
+    l->nchecks++;
+    if (k->seen.k == KC_V_TABLE) l->outside[l->noutside++] = c->obj[c->tab[k->seen.id].object].ptr;
+  }
+  qsort(l->checks, l->nchecks, sizeof *l->checks, by_container);
+  qsort(l->outside, l->noutside, sizeof *l->outside, by_address);
+  pair_shared(l);
+  l->args = need(&m, (size_t)nargs * sizeof *l->args);
+  for (int i = 0; i < nargs; i++) copy_leaf(&m, &l->args[i], &args[i]);
+  l->nargs = nargs;
+  l->tables = need(&m, (l->ntables + 1) * sizeof *l->tables);
+  lua_pop(L, 1);
+  l->ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  return KN_OK;
+}
+
+/* ---- checking ---- */
+
+static bool is(lua_State *L, int idx, const expected *e) {
+  if (lua_type(L, idx) != e->type) return false;
+  switch (e->type) {
+  case LUA_TNIL: return true;
+  case LUA_TBOOLEAN: return lua_toboolean(L, idx) == (int)e->as.i;
+  case LUA_TNUMBER: {
+    if (lua_isinteger(L, idx) != (int)e->integer) return false;
+    if (e->integer) return lua_tointeger(L, idx) == e->as.i;
+    double f = lua_tonumber(L, idx);
+    return memcmp(&f, &e->as.f, sizeof f) == 0;
+  }
+  case LUA_TSTRING: {
+    size_t n;
+    const char *s = lua_tolstring(L, idx, &n);
+    return s == e->s || (n == e->n && !memcmp(s, e->s, n));
+  }
+  default: return lua_topointer(L, idx) == e->as.ptr;
+  }
+}
+
+static void push_key(lua_State *L, int anchors, const expected *e) {
+  switch (e->type) {
+  case LUA_TBOOLEAN: lua_pushboolean(L, (int)e->as.i); break;
+  case LUA_TNUMBER:
+    if (e->integer)
+      lua_pushinteger(L, e->as.i);
+    else
+      lua_pushnumber(L, e->as.f);
+    break;
+  default: lua_rawgeti(L, anchors, e->anchor); break;
+  }
+}
+
+/* Pushes what is at the place now; the container is on top. */
+static void look_again(lua_State *L, int anchors, const check *k) {
+  switch (k->kind) {
+  case KC_LOOK_FIELD:
+    if (k->key.type == LUA_TNUMBER && k->key.integer) {
+      lua_rawgeti(L, -1, k->key.as.i);
+      break;
+    }
+    push_key(L, anchors, &k->key);
+    lua_rawget(L, -2);
+    break;
+  case KC_LOOK_UPVALUE:
+    if (!lua_getupvalue(L, -1, (int)k->key.as.i)) lua_pushnil(L);
+    break;
+  case KC_LOOK_META:
+    if (!lua_getmetatable(L, -1)) lua_pushnil(L);
+    break;
+  case KC_LOOK_LENGTH:
+  case KC_LOOK_KEYS: lua_pushinteger(L, (lua_Integer)lua_rawlen(L, -1)); break;
+  }
+}
+
+static bool same_keys(lua_State *L, const check *k) { /* the container is on top */
+  uint32_t i = 0;
+  bool same = true;
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    if (i < k->nkeys && is(L, -2, &k->keys[i])) {
+      i++;
+      continue;
+    }
+    same = false;
+    lua_pop(L, 2);
+    break;
+  }
+  return same && i == k->nkeys;
+}
+
+static bool slot_fits(lua_State *L, const kc_host *host, const kc_live *l, int anchors, const check *k) {
+  if (k->number) {
+    kn_scalar s;
+    kn_vkind want = k->slot->type.kind;
+    if (!host->test_scalar(L, -1, &s)) return false;
+    return s.kind == KN_SCALAR_BOOL    ? want == KN_V_BOOL
+           : s.kind == KN_SCALAR_INT   ? want == KN_V_INT || want == KN_V_NUMBER
+           : s.kind == KN_SCALAR_FLOAT ? want == KN_V_FLOAT || want == KN_V_NUMBER
+                                       : false;
+  }
+  const kn_tensor *t = host->test_tensor(L, -1);
+  if (!t || !t->storage || !kn_type_equal(&t->type, &k->slot->type.tensor)) return false;
+  if (!k->same) return true;
+  const check *first = &l->checks[k->same - 1];
+  lua_rawgeti(L, anchors, first->container);
+  look_again(L, anchors, first);
+  bool same = host->test_tensor(L, -1) == t;
+  lua_pop(L, 2);
+  return same;
+}
+
+static void describe(lua_State *L, int idx, char *buf, size_t size) {
+  switch (lua_type(L, idx)) {
+  case LUA_TNIL: snprintf(buf, size, "nil"); break;
+  case LUA_TBOOLEAN: snprintf(buf, size, "%s", lua_toboolean(L, idx) ? "true" : "false"); break;
+  case LUA_TNUMBER:
+    if (lua_isinteger(L, idx))
+      snprintf(buf, size, "%lld", (long long)lua_tointeger(L, idx));
+    else
+      snprintf(buf, size, "%.14g", lua_tonumber(L, idx));
+    break;
+  case LUA_TSTRING: snprintf(buf, size, "\"%.60s\"", lua_tostring(L, idx)); break;
+  default: snprintf(buf, size, "another %s", luaL_typename(L, idx)); break;
+  }
+}
+
+static void explain(lua_State *L, const kc_host *host, const check *k, char *why, size_t size) {
+  char now[128], was[KN_TYPE_TEXT];
+  if (!why) return;
+  const kn_tensor *t = host->test_tensor(L, -1);
+  if (t)
+    kn_type_text(&t->type, now, sizeof now);
+  else
+    describe(L, -1, now, sizeof now);
+  const char *before = k->text;
+  if (k->slot && !k->number)
+    before = kn_type_text(&k->slot->type.tensor, was, sizeof was);
+  else if (k->slot)
+    before = "a number of another kind";
+  if (k->kind == KC_LOOK_KEYS)
+    snprintf(why, size, "the keys of '%s' have changed since %s", k->name, k->where);
+  else if (k->slot && k->same && t && !strcmp(before, now))
+    snprintf(why, size, "'%s' was the same tensor as another one at %s, is not now", k->name, k->where);
+  else
+    snprintf(why, size, "%s '%s' was %s at %s, is %s", k->guard, k->name, before, k->where, now);
+}
+
+static bool check_places(lua_State *L, const kc_host *host, const kc_live *l, int anchors, char *why,
+                         size_t size) {
+  int on = 0; /* container now on the stack */
+  for (uint32_t i = 0; i < l->nchecks; i++) {
+    const check *k = &l->checks[i];
+    if (k->container != on) {
+      if (on) lua_pop(L, 1);
+      lua_rawgeti(L, anchors, on = k->container);
+    }
+    bool fine;
+    if (k->kind == KC_LOOK_KEYS) {
+      fine = same_keys(L, k);
+      lua_pushnil(L);
+    } else {
+      look_again(L, anchors, k);
+      fine = k->slot ? slot_fits(L, host, l, anchors, k) : is(L, -1, &k->want);
+    }
+    if (!fine) {
+      explain(L, host, k, why, size);
+      return false;
+    }
+    lua_pop(L, 1);
+  }
+  return true;
+}
+
+static bool differs(char *why, size_t size, const char *name, const char *was, const char *now) {
+  if (why) snprintf(why, size, "argument '%s' was %s, is %s", name, was, now);
+  return false;
+}
+
+static bool tensor_fits(lua_State *L, const kc_host *host, const kc_leaf *a, int idx, char *why,
+                        size_t size) {
+  const kn_tensor *t = host->test_tensor(L, idx);
+  char now[KN_TYPE_TEXT], was[KN_TYPE_TEXT];
+  if (!t) {
+    describe(L, idx, now, sizeof now);
+    return differs(why, size, a->name, "a tensor", now);
+  }
+  bool fine =
+      t->type.dtype == a->type.dtype && t->type.rank == a->type.rank && t->type.device == a->type.device;
+  for (int i = 0; fine && i < a->type.rank; i++)
+    fine = kn_dim_known(a->type.dims[i]) ? t->type.dims[i] == a->type.dims[i] : t->type.dims[i] != 1;
+  if (fine) return true;
+  return differs(why, size, a->name, kn_type_text(&a->type, was, sizeof was),
+                 kn_type_text(&t->type, now, sizeof now));
+}
+
+typedef struct arg_check {
+  lua_State *L;
+  const kc_host *host;
+  kc_live *l;
+  int anchors;
+  uint32_t tables;
+  char *why;
+  size_t size;
+} arg_check;
+
+static bool arg_fits(arg_check *x, const kc_leaf *a, int idx);
+
+static bool table_fits(arg_check *x, const kc_leaf *a, int idx) {
+  lua_State *L = x->L;
+  if (lua_type(L, idx) != LUA_TTABLE || lua_getmetatable(L, idx))
+    return differs(x->why, x->size, a->name, "a plain table", "not");
+  const void *ptr = lua_topointer(L, idx);
+  kc_live *l = x->l;
+  if (l->noutside && bsearch(&ptr, l->outside, l->noutside, sizeof *l->outside, by_address))
+    return differs(x->why, x->size, a->name, "a table of its own",
+                   "a table that the function also reaches outside");
+  uint32_t first = 0;
+  for (uint32_t i = 0; i < x->tables && !first; i++)
+    if (l->tables[i] == ptr) first = i + 1;
+  if (first != a->same_as)
+    return differs(x->why, x->size, a->name, "shared with another argument in another way", "not");
+  if (first) return true;
+  l->tables[x->tables++] = ptr;
+  if (!lua_checkstack(L, 6)) return false;
+  idx = lua_absindex(L, idx);
+  uint32_t n = 0;
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) n++;
+  if (n != a->n) return differs(x->why, x->size, a->name, "a table with other keys", "not");
+  for (uint32_t i = 0; i < a->n; i++) {
+    if (a->keys[i].k == KC_V_INT)
+      lua_pushinteger(L, a->keys[i].i);
+    else
+      lua_rawgeti(L, x->anchors, a->keys[i].id);
+    lua_rawget(L, idx);
+    bool fine = arg_fits(x, &a->items[i], -1);
+    lua_pop(L, 1);
+    if (!fine) return false;
+  }
+  return true;
+}
+
+static bool arg_fits(arg_check *x, const kc_leaf *a, int idx) {
+  lua_State *L = x->L;
+  char now[128], was[128];
+  if (a->spec) return true;
+  switch (a->kind) {
+  case KC_LEAF_TENSOR: return tensor_fits(L, x->host, a, idx, x->why, x->size);
+  case KC_LEAF_NUMBER:
+    if (lua_type(L, idx) == LUA_TNUMBER && lua_isinteger(L, idx) == (int)a->integer) return true;
+    describe(L, idx, now, sizeof now);
+    return differs(x->why, x->size, a->name, a->integer ? "an integer" : "a float", now);
+  case KC_LEAF_FREE: return true;
+  case KC_LEAF_TABLE: return table_fits(x, a, idx);
+  case KC_LEAF_CONST: break;
+  }
+  const expected *e = &x->l->consts[a->value.i];
+  if (is(L, idx, e)) return true;
+  describe(L, idx, now, sizeof now);
+  push_key(L, x->anchors, e);
+  describe(L, -1, was, sizeof was);
+  lua_pop(L, 1);
+  return differs(x->why, x->size, a->name, was, now);
+}
+
+static bool check_args(arg_check *x, int first, int nargs) {
+  static const expected nothing = {.type = LUA_TNIL};
+  kc_live *l = x->l;
+  for (int i = 0; i < l->nargs; i++) {
+    if (i < nargs) {
+      if (!arg_fits(x, &l->args[i], first + i)) return false;
+    } else if (l->args[i].spec || l->args[i].kind != KC_LEAF_CONST ||
+               l->consts[l->args[i].value.i].type != LUA_TNIL)
+      return differs(x->why, x->size, l->args[i].name, "given", "missing");
+  }
+  for (int i = l->nargs; i < nargs; i++)
+    if (!is(x->L, first + i, &nothing)) return differs(x->why, x->size, "after the last", "nothing", "given");
+  return true;
+}
+
+bool kc_live_check(lua_State *L, const kc_host *host, kc_live *l, int first, int nargs, char *why,
+                   size_t size) {
+  int top = lua_gettop(L);
+  if (!lua_checkstack(L, 12)) return false;
+  first = lua_absindex(L, first);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
+  arg_check x = {L, host, l, top + 1, 0, why, size};
+  bool fine = check_args(&x, first, nargs) && check_places(L, host, l, top + 1, why, size);
+  lua_settop(L, top);
+  return fine;
+}
+
+/* ---- slots ---- */
+
+kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *l, kn_session *s) {
+  kn_context *ctx = host->context(L);
+  int top = lua_gettop(L);
+  kn_status st = KN_OK;
+  if (!lua_checkstack(L, 8)) return kn_fail_nomem(ctx, 0);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
+  for (uint32_t i = 0; st == KN_OK && i < l->nchecks; i++) {
+    const check *k = &l->checks[i];
+    if (!k->slot || !k->in_graph || k->same) continue;
+    lua_rawgeti(L, top + 1, k->container);
+    look_again(L, top + 1, k);
+    kn_rvalue v = {0};
+    if (k->number ? !host->test_scalar(L, -1, &v.scalar) : !(v.tensor = host->test_tensor(L, -1)))
+      st = kn_fail(ctx, KN_STATE, "'%s' (%s) is not there any more", k->name, k->where);
+    else if ((st = kn_session_set_slot(s, k->slot->index, &v)) != KN_OK)
+      kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
+    lua_settop(L, top + 1);
+  }
+  lua_settop(L, top);
+  return st;
+}
+
+static void write_back(lua_State *L, int anchors, const check *k) { /* container, value */
+  if (k->kind == KC_LOOK_UPVALUE) {
+    if (!lua_setupvalue(L, -2, (int)k->key.as.i)) lua_pop(L, 1);
+    return;
+  }
+  push_key(L, anchors, &k->key);
+  lua_insert(L, -2);
+  lua_rawset(L, -3);
+}
+
+kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *l, kn_session *s) {
+  kn_context *ctx = host->context(L);
+  int top = lua_gettop(L);
+  if (!lua_checkstack(L, 8)) return kn_fail_nomem(ctx, 0);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
+  for (uint32_t i = 0; i < l->nchecks; i++) {
+    const check *k = &l->checks[i];
+    if (!k->slot || !k->in_graph || !k->written) continue;
+    kn_rvalue v = {0};
+    kn_status st = kn_session_get_slot(s, k->slot->index, &v);
+    if (st != KN_OK) {
+      lua_settop(L, top);
+      return kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
+    }
+    lua_rawgeti(L, top + 1, k->container);
+    if (v.tensor)
+      host->push_tensor(L, v.tensor);
+    else
+      host->push_scalar(L, &v.scalar);
+    write_back(L, top + 1, k);
+    lua_settop(L, top + 1);
+  }
+  lua_settop(L, top);
+  return KN_OK;
+}
+
+/* ---- life ---- */
+
+kc_live *kc_live_new(kn_context *ctx) {
+  kc_live *l = kn_calloc(ctx->heap, 1, sizeof *l);
+  if (!l) return NULL;
+  l->heap = kn_heap_retain(ctx->heap);
+  l->ref = LUA_NOREF;
+  kn_arena_init(&l->arena, l->heap);
+  return l;
+}
+
+void kc_live_free(lua_State *L, kc_live *l) {
+  if (!l) return;
+  luaL_unref(L, LUA_REGISTRYINDEX, l->ref);
+  kn_heap *heap = l->heap;
+  kn_arena_free(&l->arena);
+  kn_free(heap, l, sizeof *l);
+  kn_heap_release(heap);
+}

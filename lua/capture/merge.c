@@ -1,0 +1,360 @@
+/* Merging states at joins, seeing one from outside its region, and generalising a loop's entry. One walk over
+ * what differs, root first (live registers, results), then tables and upvalues that both paths know and one
+ * changed; leaves are paired, exported or generalised by mode. See interp.h. Objects and renaming:
+ * merge_heap.c. */
+#include "lua/capture/merge.h"
+
+/* ---- outputs of regions ---- */
+
+static kn_value *remember(kc_cap *c, kc_pairing **memo, uint32_t *n, kn_value *a, kn_value *b,
+                          kn_value *out) {
+  *memo = kc_more(c, &c->arena, *memo, *n, sizeof **memo);
+  (*memo)[(*n)++] = (kc_pairing){a, b, out};
+  return out;
+}
+
+kn_value *kc_if_out(kc_cap *c, kc_if *f, kn_value *a, kn_value *b, const kn_vtype *type, const char *name) {
+  for (uint32_t i = 0; i < f->nmemo; i++)
+    if (f->memo[i].a == a && f->memo[i].b == b) return f->memo[i].out;
+  kn_value *out = kn_if_output(&c->b, f->n, type, name, a, b);
+  return out ? remember(c, &f->memo, &f->nmemo, a, b, out) : kc_dummy(c);
+}
+
+kn_value *kc_loop_out(kc_cap *c, kc_loop_node *l, kn_value *v) {
+  for (uint32_t i = 0; i < l->nmemo; i++)
+    if (l->memo[i].a == v) return l->memo[i].out;
+  kn_value *out = kn_loop_output(&c->b, l->n, NULL, v->name, v);
+  return out ? remember(c, &l->memo, &l->nmemo, v, NULL, out) : kc_dummy(c);
+}
+
+static kn_value *exported(kc_merge_job *m, kn_value *v, int side) {
+  if (m->mode == KC_MERGE_GENERAL) return v;
+  if (m->mode == KC_MERGE_EXIT) return v->region == m->l->body ? kc_loop_out(m->c, m->l, v) : v;
+  if (v->region != m->f->n->regions[side - 1]) return v;
+  kn_value *undef = kc_undef(m->c, &v->type);
+  return side == 1 ? kc_if_out(m->c, m->f, v, undef, NULL, v->name)
+                   : kc_if_out(m->c, m->f, undef, v, NULL, v->name);
+}
+
+kc_val kc_merge_single(kc_merge_job *m, kc_val a, int side) {
+  switch (a.k) {
+  case KC_V_SYM: return kc_sym(exported(m, a.v, side));
+  case KC_V_UNION: {
+    kc_union u = *a.u;
+    u.tag = kc_merge_single(m, u.tag, side);
+    for (int i = 0; i < u.n; i++) u.alt[i].v = kc_merge_single(m, u.alt[i].v, side);
+    return kc_make_union(m->c, &u);
+  }
+  case KC_V_TABLE: return kc_touch_table(m, a.id, side) ? a : KC_POISONED;
+  case KC_V_CLOSURE: return kc_touch_closure(m, a.id, side) ? a : KC_POISONED;
+  default: return a;
+  }
+}
+
+/* ---- loops: parameters ---- */
+
+static bool is_param(const kc_merge_job *m, kc_val a) {
+  return m->mode == KC_MERGE_GENERAL && a.k == KC_V_SYM && !a.v->def && a.v->region == m->l->body;
+}
+
+static void bind(kc_merge_job *m, kc_val param, kc_val next) { m->l->next[param.v->index] = next; }
+
+static kc_val new_param(kc_merge_job *m, const kn_vtype *type, kn_value *init, kc_val next) {
+  kc_loop_node *l = m->l;
+  *m->changed = true;
+  kn_value *p = kn_loop_param(&m->c->b, l->n, type, m->name, init);
+  if (!p) return KC_POISONED; /* the builder's failure is seen after the instruction */
+  l->next = kc_more(m->c, &m->c->arena, l->next, l->nnext, sizeof *l->next);
+  l->next[l->nnext++] = next;
+  return kc_sym(p);
+}
+
+static bool type_of(kc_val a, kn_vtype *t) {
+  *t = (kn_vtype){0};
+  if (!kc_scalar_kind(a, &t->kind)) return false;
+  if (a.k == KC_V_SYM) *t = a.v->type;
+  return true;
+}
+
+/* The parameter takes b after a trip; its type widens to fit. False when no type fits both. */
+static bool rebind(kc_merge_job *m, kc_val param, kc_val b) {
+  kn_vtype t, join;
+  if (!type_of(b, &t) || kc_class_of(m->c, param) != kc_class_of(m->c, b) ||
+      !kn_vtype_join(&param.v->type, &t, &join))
+    return false;
+  if (!kn_vtype_equal(&join, &param.v->type)) {
+    param.v->type = join;
+    *m->changed = true;
+  }
+  bind(m, param, b);
+  return true;
+}
+
+/* ---- unions ---- */
+
+static kc_val pair_values(kc_merge_job *m, kc_val a, kc_val b);
+
+static bool is_outside(const kc_cap *c, kc_val a) {
+  if (a.k == KC_V_TABLE) return c->tab[a.id].object != 0;
+  return a.k != KC_V_CLOSURE || c->clos[a.id].object != 0;
+}
+
+/* A table that is there on entry and at the back edge. */
+static bool known_to_both(const kc_merge_job *m, kc_val a) {
+  return a.k == KC_V_TABLE && kc_table_get(m->s1, a.id) && kc_table_get(m->s2, a.id);
+}
+
+static kc_val pair_unions(kc_merge_job *m, kc_val a, kc_val b) {
+  kc_cap *c = m->c;
+  kc_union x, y, u = {.n = 0};
+  const char *name = m->name;
+  kc_alts(c, a, &x);
+  kc_alts(c, b, &y);
+  for (int i = 0; i < x.n; i++) {
+    const kc_val *q = kc_alt_find(&y, x.alt[i].code);
+    bool fixed = x.alt[i].code == KC_CLASS_NIL || x.alt[i].code >= KC_CLASS_OTHER;
+    m->name = name;
+    kc_val v = q && !fixed ? pair_values(m, x.alt[i].v, *q) : kc_merge_single(m, x.alt[i].v, 1);
+    u.alt[u.n++] = (kc_alt){x.alt[i].code, v};
+  }
+  for (int i = 0; i < y.n; i++) {
+    if (kc_alt_find(&x, y.alt[i].code)) continue;
+    if (u.n == KC_MAX_ALTS) return KC_POISONED;
+    u.alt[u.n++] = (kc_alt){y.alt[i].code, kc_merge_single(m, y.alt[i].v, 2)};
+  }
+  m->name = NULL;
+  u.tag = pair_values(m, x.tag, y.tag);
+  return kc_make_union(c, &u);
+}
+
+/* May this value be one alternative of a loop-carried union? Objects made inside the loop may not. */
+static bool may_carry(const kc_merge_job *m, kc_val a) {
+  if (a.k == KC_V_UNION) {
+    for (int i = 0; i < a.u->n; i++)
+      if (!may_carry(m, a.u->alt[i].v)) return false;
+    return true;
+  }
+  kn_vkind kind;
+  return known_to_both(m, a) || a.k == KC_V_NIL || a.k == KC_V_STRING || a.k == KC_V_CFUNCTION ||
+         kc_scalar_kind(a, &kind) || (a.k == KC_V_CLOSURE && is_outside(m->c, a)) ||
+         (a.k == KC_V_TABLE && is_outside(m->c, a)) || a.k == KC_V_OBJECT;
+}
+
+static kc_val poison(kc_merge_job *m) {
+  *m->changed = true;
+  return KC_POISONED;
+}
+
+/* An alternative that the entry has and the back edge may have. */
+static bool carry_old(kc_merge_job *m, const kc_union *y, int64_t code, kc_val *v) {
+  const kc_val *q = kc_alt_find(y, code);
+  if (q) {
+    if (code != KC_CLASS_NIL && v->k != KC_V_STRING && v->k != KC_V_CFUNCTION && v->k != KC_V_OBJECT)
+      *v = pair_values(m, *v, *q);
+    return true;
+  }
+  if (known_to_both(m, *v)) return kc_pair_tables(m, v->id, v->id);
+  if (!is_outside(m->c, *v)) return false;
+  if (is_param(m, *v)) bind(m, *v, (kc_val){.k = KC_V_NONE});
+  return true;
+}
+
+/* A loop-carried value of several types: a tag is carried, and a payload for each. */
+static kc_val carry_union(kc_merge_job *m, kc_val a, kc_val b) {
+  kc_cap *c = m->c;
+  kc_union x, y, u = {.n = 0};
+  kc_alts(c, a, &x);
+  kc_alts(c, b, &y);
+  const char *name = m->name;
+  if (is_param(m, x.tag))
+    bind(m, u.tag = x.tag, y.tag);
+  else if (kc_same(x.tag, y.tag) && x.n == y.n)
+    u.tag = x.tag;
+  else {
+    m->name = NULL;
+    u.tag = new_param(m, &(kn_vtype){.kind = KN_V_INT}, kc_value(c, x.tag), y.tag);
+    m->name = name;
+  }
+  for (int i = 0; i < x.n; i++) {
+    kc_val v = x.alt[i].v;
+    if (!carry_old(m, &y, x.alt[i].code, &v)) return poison(m);
+    u.alt[u.n++] = (kc_alt){x.alt[i].code, v};
+  }
+  for (int i = 0; i < y.n; i++) {
+    if (kc_alt_find(&x, y.alt[i].code)) continue;
+    kc_val v = y.alt[i].v;
+    kn_vtype t;
+    if (u.n == KC_MAX_ALTS) return poison(m);
+    if (known_to_both(m, v) ? !kc_pair_tables(m, v.id, v.id) : !is_outside(c, v)) return poison(m);
+    if (type_of(v, &t)) v = new_param(m, &t, kc_undef(c, &t), v);
+    u.alt[u.n++] = (kc_alt){y.alt[i].code, v};
+    *m->changed = true;
+  }
+  return kc_make_union(c, &u);
+}
+
+/* ---- two values become one ---- */
+
+static kc_val pair_equal(kc_merge_job *m, kc_val a, kc_val b) {
+  switch (a.k) {
+  case KC_V_TABLE: return kc_pair_tables(m, a.id, a.id) ? a : KC_POISONED;
+  case KC_V_CLOSURE: return kc_pair_closures(m, a.id, a.id) ? a : KC_POISONED;
+  case KC_V_UNION: return m->mode == KC_MERGE_GENERAL ? carry_union(m, a, b) : kc_merge_single(m, a, 1);
+  default: break;
+  }
+  if (is_param(m, a)) bind(m, a, b);
+  return a;
+}
+
+static kc_val join_scalars(kc_merge_job *m, kc_val a, kc_val b, const kn_vtype *type) {
+  kc_cap *c = m->c;
+  kc_if *f = m->f;
+  if (a.k == KC_V_BOOL && b.k == KC_V_BOOL) {
+    if (a.i) return kc_sym(f->cond);
+    if (!f->negated) f->negated = kc_not(c, f->cond).v;
+    return kc_sym(f->negated);
+  }
+  kn_value *out = kc_if_out(c, f, kc_value(c, a), kc_value(c, b), type, m->name);
+  if (a.k == KC_V_INT && b.k == KC_V_INT)
+    *kc_note_of(c, out, true) = (kc_note){.choice = f->cond, .a = a.i, .b = b.i};
+  return kc_sym(out);
+}
+
+/* Nothing fits both: a union where that can be carried, a trip peeled off, or POISON. */
+static kc_val general_conflict(kc_merge_job *m, kc_val a, kc_val b) {
+  if (may_carry(m, a) && may_carry(m, b)) return carry_union(m, a, b);
+  m->conflict = true;
+  return poison(m);
+}
+
+static kc_val pair_values(kc_merge_job *m, kc_val a, kc_val b) {
+  kc_cap *c = m->c;
+  bool general = m->mode == KC_MERGE_GENERAL;
+  kn_vtype ta, tb, join;
+  if (kc_same(a, b)) {
+    kc_val v = pair_equal(m, a, b);
+    if (v.k == KC_V_POISON && a.k != KC_V_POISON && general) m->conflict = true, *m->changed = true;
+    return v;
+  }
+  if (is_param(m, a)) return rebind(m, a, b) ? a : general_conflict(m, a, b);
+  if (a.k == KC_V_POISON || b.k == KC_V_POISON) {
+    if (general && a.k != KC_V_POISON) *m->changed = true;
+    return KC_POISONED;
+  }
+  if (a.k == KC_V_TABLE && b.k == KC_V_TABLE && kc_pair_tables(m, a.id, b.id)) return a;
+  if (a.k == KC_V_CLOSURE && b.k == KC_V_CLOSURE && kc_pair_closures(m, a.id, b.id)) return a;
+  if (type_of(a, &ta) && type_of(b, &tb) && kc_class_of(c, a) == kc_class_of(c, b) &&
+      kn_vtype_join(&ta, &tb, &join))
+    return general ? new_param(m, &join, kc_value(c, a), b) : join_scalars(m, a, b, &join);
+  return general ? general_conflict(m, a, b) : pair_unions(m, a, b);
+}
+
+kc_val kc_merge_pair(kc_merge_job *m, kc_val a, kc_val b) { return pair_values(m, a, b); }
+
+/* ---- frames and results ---- */
+
+/* A register that is an upvalue on one path, and a plain one on the other, becomes an upvalue. */
+static uint32_t mixed_cell(kc_merge_job *m, const kc_frame *f1, const kc_frame *f2, int r) {
+  kc_cap *c = m->c;
+  uint32_t cell = f1->cell[r] ? f1->cell[r] : f2->cell[r];
+  const kc_val *v1 = f1->cell[r] ? kc_map_get(&m->s1->cells, cell) : &f1->r[r];
+  const kc_val *v2 = f2->cell[r] ? kc_map_get(&m->s2->cells, cell) : &f2->r[r];
+  if (m->mode == KC_MERGE_GENERAL && !f1->cell[r]) *m->changed = true;
+  kc_mark_pair(m, &m->c12, &m->c21, cell, cell);
+  kc_val v = pair_values(m, v1 ? *v1 : KC_NILV, v2 ? *v2 : KC_NILV);
+  kc_map_set(c, &m->out->cells, m->out->owner, cell, kc_dup(c, &v, sizeof v));
+  kc_note_cell(m, cell);
+  return cell;
+}
+
+static void merge_frame(kc_merge_job *m, int pc) {
+  kc_cap *c = m->c;
+  kc_frame *to = kc_top(c, m->out);
+  const kc_frame *f1 = m->s1->top, *f2 = m->s2 ? m->s2->top : NULL;
+  for (int r = 0; r < f1->p->maxstack; r++) {
+    bool live = pc >= 0 && kc_regs_has(&f1->flow->live[pc], r);
+    uint32_t c1 = f1->cell[r], c2 = f2 ? f2->cell[r] : 0;
+    m->name = live ? kc_local_name(f1->p, r, pc) : NULL;
+    if (!f2) {
+      if (c1)
+        kc_touch_cell(m, c1, m->side);
+      else
+        to->r[r] = live ? kc_merge_single(m, f1->r[r], m->side) : KC_POISONED;
+    } else if (!c1 && !c2)
+      to->r[r] = live ? pair_values(m, f1->r[r], f2->r[r]) : KC_POISONED;
+    else if (!c1 || !c2)
+      to->cell[r] = mixed_cell(m, f1, f2, r);
+    else if (kc_pair_cells(m, c1, c2))
+      to->cell[r] = c1;
+    else {
+      to->cell[r] = 0;
+      to->r[r] = KC_POISONED;
+      if (m->mode == KC_MERGE_GENERAL) *m->changed = true;
+    }
+  }
+  m->name = NULL;
+}
+
+static kc_res merge_results(kc_merge_job *m) {
+  kc_cap *c = m->c;
+  int n = m->s1->nret;
+  if (m->s2 && m->s2->nret != n)
+    return kc_fail(c, "the number of returned values depends on tensor data: %d on one path, %d on another",
+                   n, m->s2->nret);
+  m->out->ret = kc_vals(c, n);
+  m->out->nret = n;
+  for (int i = 0; i < n; i++)
+    m->out->ret[i] =
+        m->s2 ? pair_values(m, m->s1->ret[i], m->s2->ret[i]) : kc_merge_single(m, m->s1->ret[i], m->side);
+  return KC_GO;
+}
+
+/* ---- facts ---- */
+
+static kc_res drop_fact(void *ud, uint32_t key, void *a, void *b) {
+  kc_merge_job *m = ud;
+  (void)a, (void)b;
+  kc_map_set(m->c, &m->out->facts, m->out->owner, key, NULL);
+  return KC_GO;
+}
+
+static kc_res common_tags(void *ud, uint32_t key, void *a, void *b) {
+  kc_merge_job *m = ud;
+  const kc_tag_fact *x = a;
+  for (; x; x = x->next) { /* lists grow at the head: look for a shared tail */
+    const kc_tag_fact *y = b;
+    while (y && y != x) y = y->next;
+    if (y) break;
+  }
+  kc_map_set(m->c, &m->out->tags, m->out->owner, key, (void *)(uintptr_t)x);
+  return KC_GO;
+}
+
+kc_res kc_merge(kc_cap *c, kc_merge_mode mode, kc_state *a, kc_state *b, kc_if *f, kc_loop_node *l, int pc,
+                bool *changed, kc_state **out) {
+  bool ignored = false;
+  kc_merge_job *m = kc_new(c, sizeof *m);
+  *m = (kc_merge_job){.c = c,
+                      .mode = mode,
+                      .side = mode == KC_MERGE_SECOND ? 2 : 1,
+                      .s1 = a,
+                      .s2 = b,
+                      .f = f,
+                      .l = l,
+                      .pc = pc,
+                      .changed = changed ? changed : &ignored};
+  m->out = kc_snapshot(c, a);
+  m->owner = ++c->owner;
+  if (b && (a->depth != b->depth || a->top->up != b->top->up))
+    return kc_fail(c, "internal: paths that meet are at different calls");
+  if (b && mode == KC_MERGE_PAIR) {
+    KC_TRY(kc_map_diff(&a->facts, &b->facts, drop_fact, m));
+    KC_TRY(kc_map_diff(&a->tags, &b->tags, common_tags, m));
+  }
+  merge_frame(m, pc);
+  KC_TRY(merge_results(m));
+  KC_TRY(kc_merge_heap(m));
+  if (m->conflict && mode == KC_MERGE_GENERAL) m->l->conflict = true;
+  *out = m->out;
+  return c->b.status == KN_OK ? KC_GO : kc_fail(c, "merge");
+}

@@ -1,0 +1,49 @@
+/* What the two files of merging share. */
+#ifndef KC_MERGE_H
+#define KC_MERGE_H
+#include "lua/capture/interp.h"
+
+typedef struct kc_merge_work {
+  enum { KC_WORK_TABLES, KC_WORK_TABLE, KC_WORK_CELLS, KC_WORK_CELL } what;
+  uint32_t a, b;
+  int side;
+} kc_merge_work;
+
+typedef struct kc_reach { /* what the rest of a path can still see */
+  uint8_t *tab, *cell;
+} kc_reach;
+
+typedef struct kc_merge_job {
+  kc_cap *c;
+  kc_merge_mode mode;
+  int side, pc;
+  kc_state *s1, *s2, *out; /* s2 NULL in the modes that see one state */
+  kc_if *f;
+  kc_loop_node *l;
+  const char *name; /* of the place being merged */
+  bool *changed, conflict, renamed;
+  uint32_t owner;
+  kc_map t12, t21, c12, c21; /* id in s1 ↔ id in s2, plus 1 */
+  kc_map seen_tab, seen_cell;
+  kc_merge_work *work;
+  uint32_t nwork, done;
+  uint32_t *cells, *tabs; /* made in `out`: looked at again when something is renamed */
+  uint32_t ncells, ntabs;
+  kc_reach q1, q2;
+} kc_merge_job;
+
+kc_val kc_merge_single(kc_merge_job *m, kc_val a, int side);
+kc_val kc_merge_pair(kc_merge_job *m, kc_val a, kc_val b);
+/* May the two be one object from here on? Queues the merging of their contents. */
+bool kc_pair_tables(kc_merge_job *m, uint32_t a, uint32_t b);
+bool kc_pair_cells(kc_merge_job *m, uint32_t a, uint32_t b);
+bool kc_pair_closures(kc_merge_job *m, uint32_t a, uint32_t b);
+void kc_mark_pair(kc_merge_job *m, kc_map *ab, kc_map *ba, uint32_t a, uint32_t b);
+void kc_note_cell(kc_merge_job *m, uint32_t cell);
+/* An object that one path brings: false when it cannot be told apart from one that was merged. */
+bool kc_touch_table(kc_merge_job *m, uint32_t id, int side);
+bool kc_touch_cell(kc_merge_job *m, uint32_t id, int side);
+bool kc_touch_closure(kc_merge_job *m, uint32_t id, int side);
+kc_res kc_merge_heap(kc_merge_job *m);
+
+#endif

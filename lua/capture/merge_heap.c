@@ -1,0 +1,343 @@
+/* The objects of merging: which tables and upvalues of two paths become one, their contents, renaming. */
+#include "lua/capture/merge.h"
+#include <string.h>
+
+/* ---- what a path can still see ---- */
+
+typedef struct marker {
+  kc_cap *c;
+  kc_state *s;
+  kc_reach *q;
+} marker;
+
+static void mark(marker *k, kc_val a);
+
+static void mark_cell(marker *k, uint32_t id) {
+  if (k->q->cell[id]) return;
+  k->q->cell[id] = 1;
+  const kc_val *v = kc_map_get(&k->s->cells, id);
+  if (v) mark(k, *v);
+}
+
+static void mark_table(marker *k, uint32_t id) {
+  if (k->q->tab[id]) return;
+  k->q->tab[id] = 1;
+  const kc_table *t = kc_table_get(k->s, id);
+  if (!t) return;
+  mark(k, t->meta);
+  for (uint32_t i = 0; i < t->n; i++) {
+    mark(k, t->key[i]);
+    mark(k, t->val[i]);
+  }
+}
+
+static void mark(marker *k, kc_val a) {
+  if (a.k == KC_V_TABLE)
+    mark_table(k, a.id);
+  else if (a.k == KC_V_CLOSURE && k->c->clos[a.id].p)
+    for (int i = 0; i < k->c->clos[a.id].p->nup; i++) mark_cell(k, k->c->clos[a.id].cell[i]);
+  else if (a.k == KC_V_UNION)
+    for (int i = 0; i < a.u->n; i++) mark(k, a.u->alt[i].v);
+}
+
+static const kc_reach *reach_of(kc_merge_job *m, kc_state *s, kc_reach *q) {
+  kc_cap *c = m->c;
+  if (q->tab) return q;
+  q->tab = kc_new(c, c->ntab + 1);
+  q->cell = kc_new(c, c->ncell + 1);
+  marker k = {c, s, q};
+  for (const kc_frame *f = s->top; f; f = f->up) {
+    for (int r = 0; r < f->p->maxstack; r++) {
+      bool live = f != s->top || (m->pc >= 0 && kc_regs_has(&f->flow->live[m->pc], r));
+      if (f->cell[r])
+        mark_cell(&k, f->cell[r]);
+      else if (live)
+        mark(&k, f->r[r]);
+    }
+    if (f->clos) mark(&k, kc_ref(KC_V_CLOSURE, f->clos));
+    for (int i = 0; i < f->nva; i++) mark(&k, f->va[i]);
+  }
+  for (int i = 0; i < s->nret; i++) mark(&k, s->ret[i]);
+  return q;
+}
+
+/* ---- pairing ---- */
+
+static uint32_t partner(const kc_map *m, uint32_t id) {
+  uintptr_t p = (uintptr_t)kc_map_get(m, id);
+  return p ? (uint32_t)(p - 1) : UINT32_MAX;
+}
+
+void kc_mark_pair(kc_merge_job *m, kc_map *ab, kc_map *ba, uint32_t a, uint32_t b) {
+  kc_map_set(m->c, ab, m->owner, a, (void *)((uintptr_t)b + 1));
+  kc_map_set(m->c, ba, m->owner, b, (void *)((uintptr_t)a + 1));
+}
+
+static void push(kc_merge_job *m, kc_merge_work w) {
+  m->work = kc_more(m->c, &m->c->arena, m->work, m->nwork, sizeof *m->work);
+  m->work[m->nwork++] = w;
+}
+
+/* A pair of different ids is one object only if neither is visible on the other path. */
+static bool may_rename(kc_merge_job *m, bool table, uint32_t a, uint32_t b) {
+  kc_cap *c = m->c;
+  if (table ? c->tab[a].object || c->tab[b].object || c->tab[a].argument || c->tab[b].argument
+            : c->cell[a].object || c->cell[b].object)
+    return false;
+  const kc_reach *q1 = reach_of(m, m->s1, &m->q1), *q2 = reach_of(m, m->s2, &m->q2);
+  if (table ? q2->tab[a] || q1->tab[b] : q2->cell[a] || q1->cell[b]) return false;
+  m->renamed = true;
+  return true;
+}
+
+bool kc_pair_tables(kc_merge_job *m, uint32_t a, uint32_t b) {
+  uint32_t pa = partner(&m->t12, a), pb = partner(&m->t21, b);
+  if (pa != UINT32_MAX || pb != UINT32_MAX) return pa == b;
+  if (a != b && !may_rename(m, true, a, b)) return false;
+  kc_mark_pair(m, &m->t12, &m->t21, a, b);
+  if (a != b || kc_table_get(m->s1, a) != kc_table_get(m->s2, b))
+    push(m, (kc_merge_work){KC_WORK_TABLES, a, b, 0});
+  return true;
+}
+
+bool kc_pair_cells(kc_merge_job *m, uint32_t a, uint32_t b) {
+  uint32_t pa = partner(&m->c12, a), pb = partner(&m->c21, b);
+  if (pa != UINT32_MAX || pb != UINT32_MAX) return pa == b;
+  if (a != b && !may_rename(m, false, a, b)) return false;
+  kc_mark_pair(m, &m->c12, &m->c21, a, b);
+  if (a != b || kc_map_get(&m->s1->cells, a) != kc_map_get(&m->s2->cells, b))
+    push(m, (kc_merge_work){KC_WORK_CELLS, a, b, 0});
+  return true;
+}
+
+bool kc_pair_closures(kc_merge_job *m, uint32_t a, uint32_t b) {
+  const kc_closure_info *x = &m->c->clos[a], *y = &m->c->clos[b];
+  if (a != b && (!x->p || x->p != y->p || x->object || y->object)) return false;
+  for (int i = 0; x->p && i < x->p->nup; i++)
+    if (!kc_pair_cells(m, x->cell[i], y->cell[i])) return false;
+  return true;
+}
+
+/* ---- objects of one path ---- */
+
+static bool table_in(const kc_cap *c, const kc_state *s, uint32_t id) {
+  return kc_table_get(s, id) || c->tab[id].object || c->tab[id].argument;
+}
+static bool cell_in(const kc_cap *c, const kc_state *s, uint32_t id) {
+  return kc_map_get(&s->cells, id) || c->cell[id].object;
+}
+
+/* Known before the region: the walk over differences takes care of it. */
+static bool known_before(kc_merge_job *m, bool table, uint32_t id) {
+  if (m->s2) return false;
+  const kc_state *before = m->mode == KC_MERGE_EXIT ? m->l->entry : m->f->base;
+  return table ? table_in(m->c, before, id) : cell_in(m->c, before, id);
+}
+
+bool kc_touch_table(kc_merge_job *m, uint32_t id, int side) {
+  if (m->s2 && table_in(m->c, m->s1, id) && table_in(m->c, m->s2, id)) return kc_pair_tables(m, id, id);
+  if (m->s2 && partner(side == 1 ? &m->t12 : &m->t21, id) != UINT32_MAX) return true;
+  if (known_before(m, true, id) || kc_map_get(&m->seen_tab, id)) return true;
+  kc_map_set(m->c, &m->seen_tab, m->owner, id, m);
+  push(m, (kc_merge_work){KC_WORK_TABLE, id, 0, side});
+  return true;
+}
+
+bool kc_touch_cell(kc_merge_job *m, uint32_t id, int side) {
+  if (m->s2 && cell_in(m->c, m->s1, id) && cell_in(m->c, m->s2, id)) return kc_pair_cells(m, id, id);
+  if (m->s2 && partner(side == 1 ? &m->c12 : &m->c21, id) != UINT32_MAX) return true;
+  if (known_before(m, false, id) || kc_map_get(&m->seen_cell, id)) return true;
+  kc_map_set(m->c, &m->seen_cell, m->owner, id, m);
+  push(m, (kc_merge_work){KC_WORK_CELL, id, 0, side});
+  return true;
+}
+
+bool kc_touch_closure(kc_merge_job *m, uint32_t id, int side) {
+  const kc_closure_info *f = &m->c->clos[id];
+  for (int i = 0; f->p && i < f->p->nup; i++)
+    if (!kc_touch_cell(m, f->cell[i], side)) return false;
+  return true;
+}
+
+/* ---- contents ---- */
+
+static void set_table(kc_merge_job *m, uint32_t id, kc_table *t) {
+  kc_map_set(m->c, &m->out->tabs, m->out->owner, id, t);
+  m->tabs = kc_more(m->c, &m->c->arena, m->tabs, m->ntabs, sizeof *m->tabs);
+  m->tabs[m->ntabs++] = id;
+}
+
+void kc_note_cell(kc_merge_job *m, uint32_t cell) {
+  m->cells = kc_more(m->c, &m->c->arena, m->cells, m->ncells, sizeof *m->cells);
+  m->cells[m->ncells++] = cell;
+}
+
+static void set_cell(kc_merge_job *m, uint32_t id, kc_val v) {
+  kc_map_set(m->c, &m->out->cells, m->out->owner, id, kc_dup(m->c, &v, sizeof v));
+  kc_note_cell(m, id);
+}
+
+static void name_key(kc_merge_job *m, kc_val key) {
+  m->name = key.k == KC_V_STRING ? m->c->obj[key.id].s : NULL;
+}
+
+static kc_res merge_tables(kc_merge_job *m, uint32_t a, uint32_t b) {
+  kc_cap *c = m->c;
+  const kc_table *t1 = kc_table_get(m->s1, a), *t2 = kc_table_get(m->s2, b);
+  kc_table *t = kc_new(c, sizeof *t);
+  *t = (kc_table){.owner = m->out->owner,
+                  .meta = kc_merge_pair(m, t1 ? t1->meta : KC_NILV, t2 ? t2->meta : KC_NILV)};
+  for (uint32_t i = 0; t1 && i < t1->n; i++) {
+    kc_val v2;
+    KC_TRY(kc_place_get(c, m->s2, b, t1->key[i], &v2));
+    name_key(m, t1->key[i]);
+    kc_table_put(c, t, t1->key[i], kc_merge_pair(m, t1->val[i], v2));
+  }
+  for (uint32_t i = 0; t2 && i < t2->n; i++) {
+    if (t1 && kc_table_find(t1, t2->key[i]) >= 0) continue;
+    kc_val v1;
+    KC_TRY(kc_place_get(c, m->s1, a, t2->key[i], &v1));
+    name_key(m, t2->key[i]);
+    kc_table_put(c, t, t2->key[i], kc_merge_pair(m, v1, t2->val[i]));
+  }
+  m->name = NULL;
+  set_table(m, a, t);
+  return KC_GO;
+}
+
+static void export_table(kc_merge_job *m, uint32_t id, int side) {
+  kc_cap *c = m->c;
+  const kc_table *from = kc_table_get(side == 2 && m->s2 ? m->s2 : m->s1, id);
+  if (!from) return;
+  kc_table *t = kc_table_copy(c, from, m->out->owner);
+  t->meta = kc_merge_single(m, t->meta, side);
+  for (uint32_t i = 0; i < t->n; i++) t->val[i] = kc_merge_single(m, t->val[i], side);
+  set_table(m, id, t);
+}
+
+static kc_res cell_value(kc_merge_job *m, kc_state *s, uint32_t id, kc_val *out) {
+  const kc_val *v = kc_map_get(&s->cells, id);
+  *out = v ? *v : KC_NILV;
+  if (!v && m->c->cell[id].look) *out = m->c->cell[id].look->seen;
+  return KC_GO;
+}
+
+static kc_res merge_cells(kc_merge_job *m, uint32_t a, uint32_t b) {
+  kc_val v1, v2;
+  KC_TRY(cell_value(m, m->s1, a, &v1));
+  KC_TRY(cell_value(m, m->s2, b, &v2));
+  const kc_cell_info *info = &m->c->cell[a];
+  m->name = info->look ? info->look->name : NULL;
+  set_cell(m, a, kc_merge_pair(m, v1, v2));
+  m->name = NULL;
+  return KC_GO;
+}
+
+static kc_res work(kc_merge_job *m) {
+  while (m->done < m->nwork) {
+    kc_merge_work w = m->work[m->done++];
+    switch (w.what) {
+    case KC_WORK_TABLES: KC_TRY(merge_tables(m, w.a, w.b)); break;
+    case KC_WORK_TABLE: export_table(m, w.a, w.side); break;
+    case KC_WORK_CELLS: KC_TRY(merge_cells(m, w.a, w.b)); break;
+    case KC_WORK_CELL: {
+      const kc_val *v = kc_map_get(&(w.side == 2 && m->s2 ? m->s2 : m->s1)->cells, w.a);
+      if (v) set_cell(m, w.a, kc_merge_single(m, *v, w.side));
+      break;
+    }
+    }
+  }
+  return KC_GO;
+}
+
+/* ---- differences ---- */
+
+static kc_res differ_tables(void *ud, uint32_t id, void *a, void *b) {
+  kc_merge_job *m = ud;
+  (void)a, (void)b;
+  if (m->s2) {
+    if (table_in(m->c, m->s1, id) && table_in(m->c, m->s2, id)) kc_pair_tables(m, id, id);
+  } else if (known_before(m, true, id)) {
+    if (!kc_map_get(&m->seen_tab, id)) {
+      kc_map_set(m->c, &m->seen_tab, m->owner, id, m);
+      push(m, (kc_merge_work){KC_WORK_TABLE, id, 0, m->side});
+    }
+  }
+  return KC_GO;
+}
+
+static kc_res differ_cells(void *ud, uint32_t id, void *a, void *b) {
+  kc_merge_job *m = ud;
+  (void)a, (void)b;
+  if (m->s2) {
+    if (cell_in(m->c, m->s1, id) && cell_in(m->c, m->s2, id)) kc_pair_cells(m, id, id);
+  } else if (known_before(m, false, id)) {
+    if (!kc_map_get(&m->seen_cell, id)) {
+      kc_map_set(m->c, &m->seen_cell, m->owner, id, m);
+      push(m, (kc_merge_work){KC_WORK_CELL, id, 0, m->side});
+    }
+  }
+  return KC_GO;
+}
+
+/* ---- renaming: s2's objects that became s1's ---- */
+
+static kc_val renamed(kc_merge_job *m, kc_val a) {
+  kc_cap *c = m->c;
+  if (a.k == KC_V_TABLE) {
+    uint32_t to = partner(&m->t21, a.id);
+    if (to != UINT32_MAX) a.id = to;
+  } else if (a.k == KC_V_UNION) {
+    kc_union u = *a.u;
+    bool any = false;
+    for (int i = 0; i < u.n; i++) {
+      kc_val v = renamed(m, u.alt[i].v);
+      any |= !kc_same(v, u.alt[i].v);
+      u.alt[i].v = v;
+    }
+    if (any) return kc_make_union(c, &u);
+  } else if (a.k == KC_V_CLOSURE && c->clos[a.id].p && !c->clos[a.id].object) {
+    kc_proto *p = c->clos[a.id].p;
+    uint32_t fresh = 0;
+    for (int i = 0; i < p->nup; i++) {
+      uint32_t cell = c->clos[a.id].cell[i], to = partner(&m->c21, cell);
+      if (to == UINT32_MAX || to == cell) continue;
+      if (!fresh) {
+        fresh = kc_new_closure_id(c, p, 0);
+        memcpy(c->clos[fresh].cell, c->clos[a.id].cell, (size_t)p->nup * sizeof(uint32_t));
+      }
+      c->clos[fresh].cell[i] = to;
+    }
+    if (fresh) a.id = fresh;
+  }
+  return a;
+}
+
+static kc_res rename_all(kc_merge_job *m) {
+  kc_frame *f = m->out->top; /* written by this merge */
+  for (int r = 0; r < f->p->maxstack; r++) f->r[r] = renamed(m, f->r[r]);
+  for (int i = 0; i < m->out->nret; i++) m->out->ret[i] = renamed(m, m->out->ret[i]);
+  for (uint32_t i = 0; i < m->ntabs; i++) {
+    kc_table *t = kc_table_get(m->out, m->tabs[i]);
+    t->meta = renamed(m, t->meta);
+    for (uint32_t k = 0; k < t->n; k++) {
+      t->val[k] = renamed(m, t->val[k]);
+      if (!kc_same(renamed(m, t->key[k]), t->key[k]))
+        return kc_fail(m->c, "a table made on one path only is used as a key");
+    }
+  }
+  for (uint32_t i = 0; i < m->ncells; i++) {
+    kc_val *v = kc_map_get(&m->out->cells, m->cells[i]);
+    *v = renamed(m, *v);
+  }
+  return KC_GO;
+}
+
+kc_res kc_merge_heap(kc_merge_job *m) {
+  KC_TRY(work(m)); /* from the roots first, so that objects that replaced each other meet */
+  kc_state *before = m->s2 ? m->s2 : m->mode == KC_MERGE_EXIT ? m->l->entry : m->f->base;
+  KC_TRY(kc_map_diff(&m->s1->tabs, &before->tabs, differ_tables, m));
+  KC_TRY(kc_map_diff(&m->s1->cells, &before->cells, differ_cells, m));
+  KC_TRY(work(m));
+  return m->renamed && m->mode == KC_MERGE_PAIR ? rename_all(m) : KC_GO;
+}

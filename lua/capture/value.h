@@ -1,0 +1,263 @@
+/* What capture knows of a Lua value, and the record of one capture. Private to this room.
+ *
+ * A value is concrete (nil, boolean, number, string, C function, other object), a graph value, a table or Lua
+ * function of the shadow heap, a union (one of several, told apart by an integer tag), or POISON: a place
+ * whose contents differ between paths in a way nothing may depend on; using it is refused with the place's
+ * name. */
+#ifndef KC_VALUE_H
+#define KC_VALUE_H
+#include "graph/record.h"
+#include "lua/capture/capture.h"
+#include "lua/capture/cfg.h"
+
+typedef enum kc_kind {
+  KC_V_NONE,
+  KC_V_POISON,
+  KC_V_NIL,
+  KC_V_BOOL,
+  KC_V_INT,
+  KC_V_FLOAT,
+  KC_V_STRING,
+  KC_V_CFUNCTION,
+  KC_V_OBJECT, /* id: in cap->obj */
+  KC_V_TABLE,
+  KC_V_CLOSURE, /* id: in cap->tab, cap->clos */
+  KC_V_SYM,     /* v */
+  KC_V_UNION    /* u */
+} kc_kind;
+
+typedef struct kc_union kc_union;
+typedef struct kc_val {
+  kc_kind k;
+  union {
+    int64_t i; /* BOOL, INT */
+    double f;
+    uint32_t id;
+    kn_value *v;
+    const kc_union *u;
+  };
+} kc_val;
+
+/* The tag says which alternative holds: an alternative's code is its class (kc_class_of). */
+enum { KC_MAX_ALTS = 12 };
+typedef struct kc_alt {
+  int64_t code;
+  kc_val v;
+} kc_alt;
+struct kc_union {
+  kc_val tag; /* INT or SYM of kind integer */
+  int n;
+  kc_alt alt[KC_MAX_ALTS];
+};
+/* Type classes. Each tensor dtype and rank is one; so is each distinct constant or object. */
+enum { KC_CLASS_NIL = 1, KC_CLASS_BOOL, KC_CLASS_NUMBER, KC_CLASS_TENSOR = 16, KC_CLASS_OTHER = 1 << 16 };
+
+#define KC_NILV ((kc_val){.k = KC_V_NIL})
+#define KC_POISONED ((kc_val){.k = KC_V_POISON})
+static inline kc_val kc_int(int64_t i) { return (kc_val){.k = KC_V_INT, .i = i}; }
+static inline kc_val kc_bool(bool b) { return (kc_val){.k = KC_V_BOOL, .i = b}; }
+static inline kc_val kc_float(double f) { return (kc_val){.k = KC_V_FLOAT, .f = f}; }
+static inline kc_val kc_sym(kn_value *v) { return (kc_val){.k = KC_V_SYM, .v = v}; }
+static inline kc_val kc_ref(kc_kind k, uint32_t id) { return (kc_val){.k = k, .id = id}; }
+static inline bool kc_is_tensor(kc_val a) { return a.k == KC_V_SYM && a.v->type.kind == KN_V_TENSOR; }
+static inline bool kc_is_symbool(kc_val a) { return a.k == KC_V_SYM && a.v->type.kind == KN_V_BOOL; }
+static inline bool kc_is_number(kc_val a) {
+  return a.k == KC_V_INT || a.k == KC_V_FLOAT ||
+         (a.k == KC_V_SYM && a.v->type.kind != KN_V_BOOL && a.v->type.kind != KN_V_TENSOR);
+}
+static inline bool kc_is_concrete_number(kc_val a) { return a.k == KC_V_INT || a.k == KC_V_FLOAT; }
+bool kc_same(kc_val a, kc_val b); /* the same value, floats by bits */
+
+/* What a step of the interpreter comes to. */
+typedef enum kc_res {
+  KC_GO,      /* fine */
+  KC_DEAD,    /* no path goes on: an error node was emitted, or every path ended elsewhere */
+  KC_AGAIN,   /* unwind to the loop cap->again, which starts over in another mode */
+  KC_RESTART, /* start the whole capture over: an outside place or an argument changed its role */
+  KC_FAIL     /* refused; the sentence is in the context */
+} kc_res;
+#define KC_TRY(call)                                                                                         \
+  do {                                                                                                       \
+    kc_res kc_try_ = (call);                                                                                 \
+    if (kc_try_ != KC_GO) return kc_try_;                                                                    \
+  } while (0)
+
+/* A Lua object met during capture, interned: equal ids, equal objects. Lives through restarts. */
+typedef struct kc_obj {
+  int type; /* LUA_T… */
+  bool cfunction, engine;
+  const char *s; /* strings: n bytes */
+  size_t n;
+  const void *ptr;
+  const char *path; /* how it was reached: "net.fc1"; NULL for strings and the like */
+  uint32_t attempt; /* `val` belongs to this attempt */
+  kc_val val;       /* TABLE or CLOSURE */
+} kc_obj;
+
+/* One look at the outside. Each becomes a guard, or the source of a slot. */
+typedef enum kc_look_kind {
+  KC_LOOK_FIELD,
+  KC_LOOK_UPVALUE,
+  KC_LOOK_META,
+  KC_LOOK_LENGTH,
+  KC_LOOK_KEYS
+} kc_look_kind;
+typedef struct kc_look kc_look;
+struct kc_look {
+  kc_look_kind kind;
+  uint32_t container; /* object */
+  kc_val key;         /* FIELD: concrete; UPVALUE: INT */
+  kc_val seen;        /* as imported: concrete, TABLE or CLOSURE of an object; SYM when it is a slot */
+  uint32_t object;    /* object behind TABLE and CLOSURE */
+  kn_slot *slot;      /* tensors, and numbers that the function writes */
+  kc_val *keys;       /* KEYS: in the order of next */
+  uint32_t nkeys;
+  bool written, again; /* state slot that is stored; the slot's tensor was seen before at another place */
+  const char *guard, *name; /* "global", "n" */
+  const kn_where *where;
+  kc_look *next, *next_hash;
+};
+
+/* An outside place that the function writes: found by a failed attempt, kept through restarts. */
+typedef struct kc_dynamic {
+  kc_look_kind kind; /* FIELD, UPVALUE */
+  uint32_t container;
+  kc_val key;
+  bool any_number; /* integer on one path, float on another */
+} kc_dynamic;
+
+typedef struct kc_table_info {
+  uint32_t object; /* outside table, or 0 */
+  kc_look *meta, *keys, *length;
+  bool argument; /* part of an argument: fields are inputs or burnt in, fixed from the start */
+} kc_table_info;
+typedef struct kc_cell_info {
+  uint32_t object; /* outside closure it was reached through, or 0 */
+  int index;       /* its upvalue there */
+  const void *id;  /* lua_upvalueid */
+  kc_look *look;
+} kc_cell_info;
+typedef struct kc_closure_info {
+  uint32_t object;
+  kc_proto *p; /* NULL until first called, for outside ones */
+  uint32_t *cell;
+} kc_closure_info;
+
+/* What is remembered of a graph value beside its type. */
+typedef struct kc_note {
+  kn_value *choice; /* the value is `a` when this boolean holds, else `b` */
+  int64_t a, b;
+  kn_value *tag; /* the value says whether this tag equals code */
+  int64_t code;
+} kc_note;
+
+typedef struct kc_input { /* where a free scalar or a symbolic size comes from, so that it can be burnt in */
+  kn_value *value;
+  uint32_t leaf;
+  int dim; /* -1: the scalar itself */
+} kc_input;
+
+typedef struct kc_state kc_state;
+typedef struct kc_stop kc_stop;
+typedef struct kc_loop_try kc_loop_try;
+typedef struct kc_model kc_model;
+
+typedef struct kc_cap kc_cap;
+struct kc_cap {
+  lua_State *L;
+  kn_context *ctx;
+  const kc_host *host;
+  kn_arena keep, arena; /* for the whole capture; for this attempt */
+  kn_builder b;
+  kn_record record;
+  bool recording, fatal; /* record needs freeing; the failure is final (memory, budgets) */
+  kn_node *anchor;       /* prologue ends here: slots, constants, undefs */
+  kc_state *S;           /* where the interpreter is now, for messages */
+  const kn_where *base_where;
+  int objects, ids; /* stack indices of the interning tables */
+  kc_obj *obj;
+  uint32_t nobj, attempt;
+  kc_dynamic *dynamic;
+  uint32_t ndynamic;
+  uint32_t *burnt; /* leaf * 16 + dim + 1 of inputs that became constants */
+  uint32_t nburnt;
+  kc_input *input;
+  uint32_t ninput;
+  kc_table_info *tab;
+  kc_cell_info *cell;
+  kc_closure_info *clos;
+  uint32_t ntab, ncell, nclos;
+  kc_look *looks, *last_look, **hash;
+  uint32_t nlooks, nhash;
+  struct kc_proto_cache {
+    const uint8_t *bytes;
+    size_t n;
+    kc_proto *p;
+  } * protos;
+  uint32_t nprotos;
+  kc_note **note;
+  uint32_t nnote;
+  kc_val *classes;
+  uint32_t nclasses;
+  struct kc_pooled {
+    kc_val key;
+    kn_value *v;
+    kn_vtype type;
+  } * pool;
+  uint32_t npool;
+  kc_stop *stop;
+  int nstop, stop_cap, last_stop;
+  kc_loop_try *again;
+  int last_iteration;
+  uint32_t owner; /* last given to a state */
+  uint64_t steps;
+  int nest, calls;
+  kc_model *models;
+  int nmodels;
+};
+
+/* ---- memory: raises Lua's out-of-memory error, caught by kc_capture, where the arenas are freed ---- */
+void *kc_new(kc_cap *c, size_t size);
+void *kc_dup(kc_cap *c, const void *p, size_t size);
+/* Room for one more in an arena array of n. */
+void *kc_more(kc_cap *c, kn_arena *a, void *p, uint32_t n, size_t size);
+const char *kc_keep(kc_cap *c, const char *s);
+const char *kc_format(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- refusing ---- */
+/* "file:line: sentence (inlined at file:line)". Always KC_FAIL. */
+kc_res kc_fail(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* An error that Lua itself would raise here: on some path only, it becomes a raise node and the path ends. */
+kc_res kc_raise(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+kc_res kc_raise_text(kc_cap *c, const char *text);   /* the text as it is */
+const kn_where *kc_where(kc_cap *c);                 /* of the present instruction */
+void kc_position(kc_cap *c, char *buf, size_t size); /* "file:line" of it */
+
+/* ---- values ---- */
+const char *kc_kind_name(kc_val a); /* "tensor", "number", "nil" … */
+/* The id of the object at idx (not nil); interned. */
+uint32_t kc_intern(kc_cap *c, int idx);
+void kc_push_object(kc_cap *c, uint32_t id);
+kc_val kc_string(kc_cap *c, const char *s, size_t n);
+bool kc_is_str(const kc_cap *c, kc_val a, const char *s);
+/* Concrete values only (also CLOSURE and TABLE that are outside objects). */
+void kc_push(kc_cap *c, kc_val a);
+bool kc_scalar_kind(kc_val a, kn_vkind *out); /* of numbers, booleans and graph scalars, tensors too */
+int64_t kc_class_of(kc_cap *c, kc_val a);
+kc_val kc_make_union(kc_cap *c, const kc_union *u);
+void kc_alts(kc_cap *c, kc_val a, kc_union *u); /* a as a union, of one alternative when it is none */
+const kc_val *kc_alt_find(const kc_union *u, int64_t code);
+kc_res kc_alt_add(kc_cap *c, kc_union *u, int64_t code, kc_val v);
+
+/* ---- emitting: the builder's status sticks and is looked at after every instruction; never NULL ---- */
+kn_value *kc_dummy(kc_cap *c);
+kn_value *kc_value(kc_cap *c, kc_val a); /* concrete scalars become pooled constants */
+kn_value *kc_undef(kc_cap *c, const kn_vtype *type);
+kn_value *kc_emit(kc_cap *c, kn_opcode op, int n, kc_val a, kc_val b, kc_val d); /* lua.*, for_*, select */
+kc_val kc_not(kc_cap *c, kn_value *cond);
+kc_val kc_equals_code(kc_cap *c, kc_val tag, int64_t code); /* BOOL or SYM */
+kc_note *kc_note_of(kc_cap *c, const kn_value *v, bool make);
+/* Moves the node to the prologue. */
+void kc_hoist(kc_cap *c, kn_node *n);
+
+#endif
