@@ -2,6 +2,7 @@
 #include "graph/pipeline.h"
 #include "graph/text.h"
 #include "graph/verify.h"
+#include <stdio.h>
 #include <string.h>
 
 static const kn_pass *const order[] = {
@@ -15,8 +16,14 @@ static void dump(kn_builder *b, const char *name, uint32_t changes) {
   size_t len;
   kn_log(b->ctx, "pass %s: %u change%s in graph %s", name, changes, changes == 1 ? "" : "s", b->graph->name);
   if (!changes || kn_graph_print(b->ctx, b->graph, &text, &len) != KN_OK) return;
-  for (const char *line = text; *line; line += strcspn(line, "\n") + 1)
-    kn_log(b->ctx, "  %.*s", (int)strcspn(line, "\n"), line);
+  for (const char *line = text; *line;) {
+    size_t n = strcspn(line, "\n");
+    char shown[200];
+    snprintf(shown, sizeof shown, "%s", line);
+    if (n < sizeof shown) shown[n] = 0;
+    kn_log(b->ctx, "  %s", shown);
+    line += n + (line[n] == '\n');
+  }
   kn_free(b->ctx->heap, text, len + 1);
 }
 
