@@ -1,0 +1,336 @@
+/* kiln.h: run graphs saved by kiln, from C or C++, without Lua.
+ *
+ * A context owns all state; a graph is loaded once and never changes; a session is one thread running it:
+ *
+ *     kiln_context *ctx;
+ *     kiln_graph *graph;
+ *     kiln_session *run;
+ *     kiln_tensor *x;
+ *     kiln_value y;
+ *     int64_t sizes[] = {1, 10};
+ *     float numbers[10] = {0};
+ *     kiln_context_new(NULL, &ctx, NULL, 0);
+ *     kiln_graph_load(ctx, "model.kiln", NULL, &graph);
+ *     kiln_session_new(ctx, graph, &run);
+ *     kiln_tensor_new(ctx, KILN_FLOAT32, 2, sizes, numbers, &x);
+ *     kiln_session_set_tensor(run, "x", x);
+ *     kiln_session_run(run);
+ *     kiln_session_get(run, 0, &y);
+ *
+ * RULES, for every function below unless it says otherwise
+ *   Status      What can fail returns a kiln_status. On failure nothing is owed and nothing that was to be
+ *               written is touched; one sentence that names what is at fault is kept: kiln_error(ctx), or
+ *               kiln_session_error for functions of a session.
+ *   Ownership   Arguments are borrowed for the call. Objects given out are the caller's, to be given back by
+ *               the function named _free or _release. Strings given out are borrowed: each function says for
+ *               how long.
+ *   Counts      Tensors and graphs are counted (retain, release), atomically: any thread may hold and release
+ *               them, and use them with any context. They stay valid after the context that made them is
+ *               freed.
+ *   Threads     A context, and a session, is used by one thread at a time. Different sessions of one graph
+ *               run at the same time in different threads. What is safe from any thread says so.
+ *   NULL        Pointers must not be NULL unless said. _free and _release accept NULL.
+ *   Indices     Arguments that count something (inputs, outputs, dimensions) start at 0 in C. Index values
+ *               held in tensors (class labels, argmax) start at 1, here as in Lua and in files.
+ *   Sizes       are in elements; bytes say bytes. Tensors are row-major unless they have other strides.
+ *   Manners     Nothing here prints, exits, reads environment variables, or keeps state outside a context. */
+#ifndef KILN_H
+#define KILN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef KILN_API
+#if defined(__GNUC__)
+#define KILN_API __attribute__((visibility("default")))
+#else
+#define KILN_API
+#endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- version ---- */
+
+#define KILN_VERSION_MAJOR 0
+#define KILN_VERSION_MINOR 1
+#define KILN_VERSION_PATCH 0
+#define KILN_VERSION_NUMBER (KILN_VERSION_MAJOR * 10000 + KILN_VERSION_MINOR * 100 + KILN_VERSION_PATCH)
+
+/* The library's own KILN_VERSION_NUMBER. The same major number means the same ABI: functions are only added,
+ * structs with a `size` field only grow, numbers of enums stay. Safe from any thread. */
+KILN_API int kiln_version(void);
+/* "0.1.0". Never freed. Safe from any thread. */
+KILN_API const char *kiln_version_text(void);
+
+/* ---- status ---- */
+
+typedef enum kiln_status {
+  KILN_OK = 0,
+  KILN_NOMEM = 1,       /* the allocator refused, or the memory limit was reached */
+  KILN_ARG = 2,         /* an argument is not possible */
+  KILN_SHAPE = 3,       /* sizes do not fit */
+  KILN_DTYPE = 4,       /* dtypes do not fit */
+  KILN_INDEX = 5,       /* an index is out of range */
+  KILN_STATE = 6,       /* not possible at this moment */
+  KILN_UNSUPPORTED = 7, /* not possible in this build or on this machine */
+  KILN_IO = 8,          /* a file could not be read or written */
+  KILN_FORMAT = 9,      /* a file is damaged */
+  KILN_VERSION = 10,    /* a file is of a version this library does not know */
+  KILN_CAPTURE = 11,    /* only from Lua: a function cannot be captured */
+  KILN_RAISED = 12,     /* the program itself raised an error */
+  KILN_LIMIT = 13,      /* a limit was reached: steps, nodes, nesting */
+  KILN_CANCELLED = 14,  /* kiln_session_cancel */
+  KILN_INTERNAL = 15    /* a defect of kiln */
+} kiln_status;
+
+/* "shape mismatch"; "unknown status" for other numbers. Never freed. Safe from any thread. */
+KILN_API const char *kiln_status_text(kiln_status status);
+
+/* ---- context ---- */
+
+typedef struct kiln_context kiln_context;
+
+/* Lua's allocator: new_size 0 frees `ptr` (and returns NULL); ptr NULL allocates; else resizes; NULL when it
+ * cannot. Alignment as malloc. old_size is the size asked for before. Must be safe from any thread that uses
+ * the context's sessions, tensors or graphs, and live as long as the last of these. */
+typedef void *(*kiln_alloc_fn)(void *ud, void *ptr, size_t old_size, size_t new_size);
+
+typedef enum kiln_output {
+  KILN_OUTPUT_PRINT = 0, /* what the program prints, as it is: line ends are its own */
+  KILN_OUTPUT_LOG = 1    /* one line, without its end: debugging output and warnings */
+} kiln_output;
+/* text is not terminated. Called by the thread that runs. */
+typedef void (*kiln_output_fn)(void *ud, kiln_output kind, const char *text, size_t length);
+
+/* Zero all of it, set `size`, then what is wanted: zero means the default. Strings are not kept. */
+typedef struct kiln_context_options {
+  size_t size;         /* sizeof(kiln_context_options) */
+  kiln_alloc_fn alloc; /* default: realloc and free */
+  void *alloc_ud;
+  size_t memory_limit;   /* bytes in use at most; 0: none. What libraries of backends take is not counted */
+  const char *backend;   /* the one to use, beside the reference; NULL or "": all that work, best first */
+  const char *debug;     /* "exec,mem": topics logged; NULL or "": none. Unknown topics are ignored */
+  int threads;           /* most threads of one run; 0: as many as the machine offers */
+  uint64_t seed;         /* where the random numbers of its sessions start */
+  kiln_output_fn output; /* default: output is dropped */
+  void *output_ud;
+} kiln_context_options;
+
+/* options NULL: defaults. On failure there is no context to ask, so the sentence goes to error (terminated,
+ * at most error_size bytes; may be NULL with 0). Libraries of backends are opened when first needed, not
+ * here, unless `backend` names one. */
+KILN_API kiln_status kiln_context_new(const kiln_context_options *options, kiln_context **out, char *error,
+                                      size_t error_size);
+/* A context for another thread: shares allocator, limit, backends and output with `ctx`, keeps its own
+ * errors. Give it back before `ctx`. */
+KILN_API kiln_status kiln_context_child(kiln_context *ctx, kiln_context **out);
+/* After all its sessions and children. */
+KILN_API void kiln_context_free(kiln_context *ctx);
+/* The sentence of the last failure with `ctx`; "" before any. Valid until the next call with it. */
+KILN_API const char *kiln_error(const kiln_context *ctx);
+
+typedef struct kiln_memory {
+  size_t size;     /* sizeof(kiln_memory), set by the caller */
+  size_t bytes;    /* in use now */
+  size_t peak;     /* most in use at any time */
+  uint64_t blocks; /* allocations in use now */
+} kiln_memory;
+/* What the context's allocator has given out, to sessions, tensors and graphs too. Safe from any thread. */
+KILN_API void kiln_context_memory(const kiln_context *ctx, kiln_memory *out);
+
+typedef struct kiln_backend {
+  size_t size;      /* sizeof(kiln_backend), set by the caller */
+  const char *name; /* never freed */
+  int available;    /* 1 or 0 */
+  char version[64]; /* of its library; "" when there is none */
+  char reason[256]; /* why it is not available; "" when it is */
+} kiln_backend;
+/* Backends built in, in order of preference; the last is the reference. Safe from any thread. */
+KILN_API int kiln_backend_count(void);
+/* Opens its library to find out. Fails for a number out of range. */
+KILN_API kiln_status kiln_backend_report(kiln_context *ctx, int index, kiln_backend *out);
+
+/* ---- dtypes ---- */
+
+typedef enum kiln_dtype {
+  KILN_FLOAT32 = 1,
+  KILN_FLOAT64 = 2,
+  KILN_FLOAT16 = 3,
+  KILN_BFLOAT16 = 4,
+  KILN_INT8 = 5,
+  KILN_UINT8 = 6,
+  KILN_INT16 = 7,
+  KILN_INT32 = 8,
+  KILN_INT64 = 9,
+  KILN_BOOL = 10 /* one byte, 0 or 1 */
+} kiln_dtype;
+
+/* "float32". NULL for one that this version does not compute with yet. Never freed. Any thread. */
+KILN_API const char *kiln_dtype_name(kiln_dtype dtype);
+/* Bytes of an element; 0 where kiln_dtype_name gives NULL. Any thread. */
+KILN_API size_t kiln_dtype_size(kiln_dtype dtype);
+
+/* ---- tensors ---- */
+
+typedef struct kiln_tensor kiln_tensor;
+
+enum { KILN_MAX_RANK = 8 };
+
+/* Called once, when the last user of the memory is gone; from whatever thread that is. */
+typedef void (*kiln_release_fn)(void *ud, void *data, size_t bytes);
+
+/* A tensor of its own memory, filled from `data` (row-major, of the host's byte order), or zeroed when data
+ * is NULL. rank 0 makes a single number; sizes may then be NULL. SHAPE for sizes below 0 or a product too
+ * large. */
+KILN_API kiln_status kiln_tensor_new(kiln_context *ctx, kiln_dtype dtype, int rank, const int64_t *sizes,
+                                     const void *data, kiln_tensor **out);
+/* A tensor over the caller's memory, not copied: `data` must be aligned for its dtype, hold all elements, and
+ * stay until `release` (may be NULL) is called; when this fails that is at once. */
+KILN_API kiln_status kiln_tensor_wrap(kiln_context *ctx, kiln_dtype dtype, int rank, const int64_t *sizes,
+                                      void *data, kiln_release_fn release, void *ud, kiln_tensor **out);
+KILN_API kiln_tensor *kiln_tensor_retain(kiln_tensor *t);
+KILN_API void kiln_tensor_release(kiln_tensor *t);
+
+/* Looking at a tensor is safe from any thread. */
+KILN_API kiln_dtype kiln_tensor_dtype(const kiln_tensor *t);
+KILN_API int kiln_tensor_rank(const kiln_tensor *t);
+KILN_API int64_t kiln_tensor_numel(const kiln_tensor *t);
+/* Elements along a dimension, and elements between neighbours along it; 0 for a dimension it has not. */
+KILN_API int64_t kiln_tensor_size(const kiln_tensor *t, int dim);
+KILN_API int64_t kiln_tensor_stride(const kiln_tensor *t, int dim);
+/* 1 when it lies row-major without gaps, else 0. */
+KILN_API int kiln_tensor_is_contiguous(const kiln_tensor *t);
+/* The first element. Others lie at its strides. The tensor's, and valid as long as it; a tensor that a graph
+ * gave or was given may share memory with others: write only to your own. */
+KILN_API void *kiln_tensor_data(const kiln_tensor *t);
+/* Copies all elements to `out`, row-major. ARG unless `bytes` is just their size. */
+KILN_API kiln_status kiln_tensor_read(kiln_context *ctx, const kiln_tensor *t, void *out, size_t bytes);
+
+/* ---- values ---- */
+
+typedef enum kiln_kind {
+  KILN_NIL = 0,
+  KILN_TENSOR = 1,
+  KILN_INTEGER = 2,
+  KILN_FLOAT = 3,
+  KILN_NUMBER = 4, /* only said of inputs and outputs: an integer or a float, known when it runs */
+  KILN_BOOLEAN = 5,
+  KILN_STRING = 6 /* only as a constant among outputs */
+} kiln_kind;
+
+/* A value in or out: what it is, and in the field for that. */
+typedef struct kiln_value {
+  kiln_kind kind;
+  int b;               /* BOOLEAN: 0 or 1 */
+  int64_t i;           /* INTEGER */
+  double f;            /* FLOAT */
+  kiln_tensor *tensor; /* TENSOR: as an argument borrowed, as a result the caller's to release */
+  const char *text;    /* STRING: terminated, may hold zeros; the graph's, valid as long as it */
+  size_t length;       /* STRING: bytes of text */
+} kiln_value;
+
+/* Releases what a result holds and makes it NIL. */
+KILN_API void kiln_value_clear(kiln_value *v);
+
+/* ---- graphs ---- */
+
+typedef struct kiln_graph kiln_graph;
+
+/* Loads one graph of a .kiln file. Nothing in a file is executed; all of it is checked before use. Weights
+ * are mapped: do not change the file while the graph, or a tensor of it, is in use. entry NULL: the file's
+ * only graph; ARG when there are several (the sentence names them) or none of that name. */
+KILN_API kiln_status kiln_graph_load(kiln_context *ctx, const char *path, const char *entry,
+                                     kiln_graph **out);
+/* The same from memory. release NULL: the bytes are copied. Else they are used in place, must be aligned to 8
+ * bytes and stay until release is called; when this fails that is at once. */
+KILN_API kiln_status kiln_graph_load_memory(kiln_context *ctx, const void *data, size_t bytes,
+                                            const char *entry, kiln_release_fn release, void *ud,
+                                            kiln_graph **out);
+KILN_API kiln_graph *kiln_graph_retain(kiln_graph *g);
+KILN_API void kiln_graph_release(kiln_graph *g);
+/* The graph's, valid as long as it. */
+KILN_API const char *kiln_graph_name(const kiln_graph *g);
+
+/* One input, output or slot of a graph. Strings are the graph's, valid as long as it. */
+typedef struct kiln_info {
+  size_t size;       /* sizeof(kiln_info), set by the caller */
+  const char *name;  /* of inputs: "x"; of outputs their place: "1", "2.label"; of slots: "net.fc1.weight" */
+  const char *label; /* outputs: the name of the Lua local it was, "class"; NULL where there is none */
+  kiln_kind kind;
+  int constant;     /* 1 for outputs that are the same in every run, and slots that no run writes; else 0 */
+  kiln_dtype dtype; /* of a TENSOR, as all below */
+  int rank;
+  int64_t sizes[KILN_MAX_RANK];       /* -1: free */
+  const char *symbols[KILN_MAX_RANK]; /* name of a free size: equal names are equal sizes; NULL: none */
+} kiln_info;
+
+/* Inputs are the arguments, outputs the results, nested tables laid out flat; slots are what lives between
+ * runs: weights, buffers, counters. All are numbered from 0 and safe from any thread. INDEX for a number out
+ * of range. */
+KILN_API int kiln_graph_input_count(const kiln_graph *g);
+KILN_API int kiln_graph_output_count(const kiln_graph *g);
+KILN_API int kiln_graph_slot_count(const kiln_graph *g);
+KILN_API kiln_status kiln_graph_input(const kiln_graph *g, int index, kiln_info *out);
+KILN_API kiln_status kiln_graph_output(const kiln_graph *g, int index, kiln_info *out);
+KILN_API kiln_status kiln_graph_slot(const kiln_graph *g, int index, kiln_info *out);
+/* The number of the one named so; -1 when there is none. Outputs are also found by their label, and, where
+ * that leaves no doubt, by the last part of their name. */
+KILN_API int kiln_graph_find_input(const kiln_graph *g, const char *name);
+KILN_API int kiln_graph_find_output(const kiln_graph *g, const char *name);
+KILN_API int kiln_graph_find_slot(const kiln_graph *g, const char *name);
+
+/* ---- sessions ---- */
+
+typedef struct kiln_session kiln_session;
+
+/* Runs `g` with slots, random numbers, memory and an error of its own. Retains `g`; `ctx` must outlive it. */
+KILN_API kiln_status kiln_session_new(kiln_context *ctx, kiln_graph *g, kiln_session **out);
+KILN_API void kiln_session_free(kiln_session *s);
+/* The sentence of the session's last failure; "" before any. Valid until the next call with `s`. */
+KILN_API const char *kiln_session_error(const kiln_session *s);
+
+/* An input of the next runs; kept until it is set again. A tensor is retained, not copied: what it holds when
+ * a run starts is what the run sees. Kinds are checked when it runs. */
+KILN_API kiln_status kiln_session_set(kiln_session *s, int index, const kiln_value *v);
+/* The same by name, each for one kind. */
+KILN_API kiln_status kiln_session_set_tensor(kiln_session *s, const char *name, kiln_tensor *t);
+KILN_API kiln_status kiln_session_set_integer(kiln_session *s, const char *name, int64_t i);
+KILN_API kiln_status kiln_session_set_float(kiln_session *s, const char *name, double f);
+KILN_API kiln_status kiln_session_set_boolean(kiln_session *s, const char *name, int b);
+
+/* Runs with the inputs set. After a failure slots are as they were before it and there are no outputs. */
+KILN_API kiln_status kiln_session_run(kiln_session *s);
+/* An output of the last run, the caller's; STATE before any. Constants can be had at any time. */
+KILN_API kiln_status kiln_session_get(kiln_session *s, int index, kiln_value *out);
+/* The same by name, each for one kind (float takes integers too); ARG when the output is of another. */
+KILN_API kiln_status kiln_session_get_tensor(kiln_session *s, const char *name, kiln_tensor **out);
+KILN_API kiln_status kiln_session_get_integer(kiln_session *s, const char *name, int64_t *out);
+KILN_API kiln_status kiln_session_get_float(kiln_session *s, const char *name, double *out);
+KILN_API kiln_status kiln_session_get_boolean(kiln_session *s, const char *name, int *out);
+
+/* The present value of a slot, and a new one for the next runs (a tensor is retained, not copied; its dtype
+ * and sizes must be the slot's). Sessions start with the file's values. */
+KILN_API kiln_status kiln_session_get_slot(kiln_session *s, int index, kiln_value *out);
+KILN_API kiln_status kiln_session_set_slot(kiln_session *s, int index, const kiln_value *v);
+
+/* Plans for the inputs set, without running; gives the bytes that all intermediate tensors of a run take
+ * together. A run with inputs of these sizes then allocates only its results. */
+KILN_API kiln_status kiln_session_memory(kiln_session *s, size_t *bytes);
+/* Starts the session's random numbers anew. */
+KILN_API void kiln_session_seed(kiln_session *s, uint64_t seed);
+/* on not 0: each node is also computed by the reference, and a difference beyond rounding ends the run,
+ * INTERNAL, with a sentence that names it. Slow. */
+KILN_API void kiln_session_set_check(kiln_session *s, int on);
+/* LIMIT when a run takes more steps (parts of a graph and trips of its loops); 0: no limit. */
+KILN_API void kiln_session_set_step_limit(kiln_session *s, uint64_t steps);
+/* Ends the run in progress at its next step with CANCELLED, or, when none is in progress, the next one as it
+ * starts. Each call ends one run. Safe from any thread, and from a signal handler. */
+KILN_API void kiln_session_cancel(kiln_session *s);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
