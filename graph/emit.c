@@ -160,7 +160,7 @@ static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
   bool tied = kn_ops[n->op].op_class == KN_CLASS_VIEW || kn_ops[n->op].flags & KN_FLAG_WRITES;
   for (uint32_t i = 0; i < n->nout; i++) {
     define(e, n->out[i]);
-    KN_TRY(kn_plan_place(e->ctx, p, c, n->out[i], e->pos, e->block, !e->block && !e->nloops));
+    KN_TRY(kn_plan_place(e->ctx, p, c, n->out[i], e->pos, e->block, !e->block));
     if (tied && p->place[n->out[i]->id] != KN_PLACE_ARENA) KN_TRY(alias(e, n->out[i], n->in[0]));
   }
   if (!kn_plan_push(p, &e->nodes, &e->n, &c, sizeof c) ||
@@ -368,7 +368,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
   for (uint32_t i = 0; i < n->nin; i++) use(e, n->in[i]);
   if (out) {
     define(e, out);
-    KN_TRY(kn_plan_place(e->ctx, p, n, out, e->pos, e->block, !e->block && !e->nloops));
+    KN_TRY(kn_plan_place(e->ctx, p, n, out, e->pos, e->block, !e->block));
   }
   if (n->op == KN_NODE_select)
     for (int i = 1; i < 3; i++) KN_TRY(alias(e, out, n->in[i]));

@@ -1,5 +1,6 @@
-/* Sessions: one thread running one graph. A session owns its state (slots the graph writes), its plan cache (one
- * plan per concrete input sizes: folded sizes, one arena, parts compiled by targets), its RNG and its error. */
+/* Sessions: one thread running one graph. A session owns its state (slots the graph writes), its plan cache
+ * (one plan per concrete input sizes: folded sizes, one arena, parts compiled by targets), its RNG and its
+ * error. */
 #ifndef KN_EXEC_H
 #define KN_EXEC_H
 #include "graph/target.h"
@@ -14,23 +15,25 @@ typedef struct kn_rvalue {
 
 /* targets are borrowed and outlive the session; the last must support everything. Retains the graph. The
  * session runs in a child of ctx with its own error and RNG (seeded as ctx). */
-kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *targets, int n, kn_session **out);
+kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *targets, int n,
+                         kn_session **out);
 void kn_session_free(kn_session *s);
 kn_graph *kn_session_graph(const kn_session *s);
 kn_context *kn_session_context(kn_session *s); /* its child context: error text, RNG, threads */
 
-/* Inputs and outputs flat, in the order of the body's parameters and yields. Checks kind, dtype, rank and sizes
- * (named symbols must agree) with sentences that name the input. On failure out is untouched, state is as before.
- * Outputs are fresh tensors that the caller owns. */
+/* Inputs and outputs flat, in the order of the body's parameters and yields. Checks kind, dtype, rank and
+ * sizes (named symbols must agree) with sentences that name the input. On failure out is untouched, state is
+ * as before. Outputs are fresh tensors that the caller owns. */
 kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out, uint32_t nout);
-/* Slots: the value used by the next run. A tensor slot is retained, not copied (PARAM and CONST are only read);
- * type must match. A session starts with the graph's values. */
+/* Slots: the value used by the next run. A tensor slot is retained, not copied (PARAM and CONST are only
+ * read); type must match. A session starts with the graph's values. */
 kn_status kn_session_set_slot(kn_session *s, uint32_t slot, const kn_rvalue *v);
 kn_status kn_session_get_slot(kn_session *s, uint32_t slot, kn_rvalue *v); /* tensor retained */
 
 /* Use the caller's RNG instead of the session's own (Lua's live stream); NULL: back to its own. Borrowed. */
 void kn_session_use_random(kn_session *s, kn_random *r);
-/* Called before each loop trip and each part with the count so far; a status other than OK stops the run with it. */
+/* Called before each loop trip and each part with the count so far; a status other than OK stops the run with
+ * it. */
 typedef kn_status (*kn_poll_fn)(void *ud, uint64_t steps);
 void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud);
 void kn_session_set_step_limit(kn_session *s, uint64_t steps); /* 0: none; LIMIT when passed */
@@ -41,8 +44,8 @@ kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, s
 /* Called after each node that ran with its outputs (KILN_CHECK, verify, debugging). NULL: off. */
 typedef void (*kn_observe_fn)(void *ud, const kn_node *n, kn_tensor *const *vals, const kn_scalar *scalars);
 void kn_session_observe(kn_session *s, kn_observe_fn fn, void *ud);
-/* KILN_CHECK: after each op node compute it again by the reference kernels; INTERNAL naming the first node whose
- * result differs by more than rounding. */
+/* KILN_CHECK: after each op node compute it again by the reference kernels; INTERNAL naming the first node
+ * whose result differs by more than rounding. */
 void kn_session_set_check(kn_session *s, bool on);
 
 #endif

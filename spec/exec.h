@@ -61,7 +61,9 @@ static inline kn_rvalue BOOL(bool b) { return (kn_rvalue){.scalar = {KN_SCALAR_B
 #define RUN(r, out, nout, ...)                                                                               \
   kn_session_run((r)->s, (kn_rvalue[]){__VA_ARGS__}, COUNT(((kn_rvalue[]){__VA_ARGS__})), out, nout)
 
-static inline kn_tensor *f32(rig *r, kn_ints dims, const double *values) { return make(r->c, KN_F32, dims, values); }
+static inline kn_tensor *f32(rig *r, kn_ints dims, const double *values) {
+  return make(r->c, KN_F32, dims, values);
+}
 #define VEC(r, ...) f32(r, DIMS(COUNT(LIST(__VA_ARGS__))), LIST(__VA_ARGS__))
 
 /* Compares and releases. */

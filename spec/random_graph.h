@@ -1,213 +1,385 @@
-/* Random, valid graphs for property tests: ops, numbers, branches, loops, slots, guards, places, names. */
+/* Random well-formed graphs, and what they mean: an evaluator that walks the IR with kn_apply and plans
+ * nothing. A graph takes %x, %y: float32[N,3], an integer and a float; its values are mostly float32[N,3], so
+ * that any of them fits anywhere, among them views, results of branches and loops, and carried values that
+ * swap places. */
 #ifndef SPEC_RANDOM_GRAPH_H
 #define SPEC_RANDOM_GRAPH_H
-#include "spec/suite.h"
-#include "graph/graph.h"
+#include "graph/exec.h"
+#include "graph/scalar.h"
+#include "spec/tensors.h"
 
-typedef struct random_state {
-  uint64_t s;
-} random_state;
+/* ---- making ---- */
 
-static inline unsigned random_below(random_state *r, unsigned n) {
-  r->s = r->s * 6364136223846793005u + 1442695040888963407u;
-  return (unsigned)((r->s >> 33) % n);
-}
+enum { RG_POOL = 400 };
+typedef struct rg_pool { /* what may be used here; a region sees those around it */
+  kn_value *t[RG_POOL], *i[RG_POOL], *f[RG_POOL], *b[RG_POOL];
+  int nt, ni, nf, nb;
+} rg_pool;
 
-enum { RANDOM_VISIBLE = 400 };
-typedef struct random_maker {
-  random_state r;
+typedef struct rg {
   kn_builder *b;
-  kn_value *v[RANDOM_VISIBLE]; /* values that can be used here */
-  int n, depth, size;
-} random_maker;
+  uint64_t seed, drawn;
+  int budget; /* steps left */
+  kn_slot *state, *param;
+} rg;
 
-static inline kn_value *random_pick(random_maker *m, kn_vkind kind) {
-  for (int tries = 0; tries < 20; tries++) {
-    kn_value *v = m->v[random_below(&m->r, (unsigned)m->n)];
-    if (v->type.kind == kind) return v;
-  }
-  for (int i = 0; i < m->n; i++) /* every kind is among the inputs */
-    if (m->v[i]->type.kind == kind) return m->v[i];
-  return NULL;
+static inline int rg_draw(rg *g, int n) {
+  return (int)(kn_random_word(g->seed, 0, g->drawn++) % (uint32_t)n);
 }
 
-static inline void random_keep(random_maker *m, kn_value *v) {
-  static const char *const names[] = {"x", "h", "loss", "fc1.weight", "l.0.w", "a b", "x.1", "7", "caf\xc3\xa9", "q\n\"\\", "_", "end"};
-  OK(m->b->ctx, m->b->status);
-  if (random_below(&m->r, 3) == 0) kn_value_name(m->b, v, names[random_below(&m->r, sizeof names / sizeof *names)]);
-  if (m->n < RANDOM_VISIBLE) m->v[m->n++] = v;
+static inline kn_value *rg_op(rg *g, kn_op op, const void *attrs, int n, kn_value *a, kn_value *b) {
+  kn_node *m = kn_add_op(g->b, op, attrs, (kn_value *[]){a, b}, (uint32_t)n, NULL, 0);
+  return m ? m->out[0] : NULL;
+}
+static inline kn_value *rg_unary(rg *g, kn_value *x) {
+  static const kn_op ops[] = {KN_OP_neg, KN_OP_tanh, KN_OP_relu, KN_OP_sin, KN_OP_sigmoid, KN_OP_clone};
+  return rg_op(g, ops[rg_draw(g, 6)], NULL, 1, x, NULL);
+}
+static inline kn_value *rg_binary(rg *g, kn_value *x, kn_value *y) {
+  static const kn_op ops[] = {KN_OP_add, KN_OP_sub, KN_OP_mul, KN_OP_maximum};
+  return rg_op(g, ops[rg_draw(g, 4)], NULL, 2, x, y);
+}
+static inline kn_value *rg_transpose(rg *g, kn_value *x) {
+  return rg_op(g, KN_OP_transpose, &(kn_attrs_swap){.dim0 = 0, .dim1 = 1}, 1, x, NULL);
+}
+static inline kn_value *rg_t(rg *g, rg_pool *p) { return p->t[rg_draw(g, p->nt)]; }
+
+static inline kn_value *rg_int(rg *g, int64_t i) {
+  return kn_add_const(g->b, (kn_scalar){KN_SCALAR_INT, {.i = i}});
 }
 
-static inline kn_scalar random_number(random_maker *m) {
-  static const double floats[] = {0.5, -0.0, 1e300, 3, 0.1, -1.0 / 3, 5e-324};
-  if (random_below(&m->r, 2)) return (kn_scalar){KN_SCALAR_FLOAT, {.f = floats[random_below(&m->r, 7)]}};
-  return (kn_scalar){KN_SCALAR_INT, {.i = (int64_t)random_below(&m->r, 7) - 3}};
+static inline void rg_put(kn_value **list, int *n, kn_value *v) {
+  if (v && *n < RG_POOL) list[(*n)++] = v;
 }
 
-/* All tensors here are float32 [?, 4]-like, so that elementwise ops fit. */
-static inline void random_op(random_maker *m) {
-  static const kn_op unary[] = {KN_OP_relu, KN_OP_exp, KN_OP_neg, KN_OP_clone}, binary[] = {KN_OP_maximum, KN_OP_where};
-  kn_builder *b = m->b;
-  kn_value *x = random_pick(m, KN_V_TENSOR), *out = NULL;
-  switch (random_below(&m->r, 9)) {
+/* One more float32[N,3]. */
+static inline kn_value *rg_tensor(rg *g, rg_pool *p) {
+  kn_value *x = rg_t(g, p), *y = rg_t(g, p), *t, *d[2];
+  kn_attrs_sizes flat = {.sizes = {1, {-1}}}, like = {.sizes = {2, {KN_DYN(0), 3}}};
+  kn_node *n;
+  switch (rg_draw(g, 14)) {
   case 0:
-  case 1: out = kn_add_op(b, unary[random_below(&m->r, 4)], NULL, &x, 1, NULL, 0)->out[0]; break;
-  case 2: out = kn_add_op(b, binary[0], NULL, (kn_value *[]){x, x}, 2, NULL, 0)->out[0]; break;
-  case 3: {
-    kn_value *n = kn_add_size(b, x, 0);
-    out = kn_add_op(b, KN_OP_reshape, &(kn_attrs_sizes){.sizes = {2, {KN_DYN(0), -1}}}, &x, 1, &n, 1)->out[0];
+  case 1: return rg_unary(g, x);
+  case 2:
+  case 3: return rg_binary(g, x, y);
+  case 4: return rg_transpose(g, rg_unary(g, rg_transpose(g, x)));
+  case 5:
+    return rg_op(g, KN_OP_reshape_as, NULL, 2, rg_op(g, KN_OP_reshape, &flat, 1, rg_transpose(g, x), NULL),
+                 y);
+  case 6: /* the first row, to all */
+    t = rg_op(g, KN_OP_slice, &(kn_attrs_slice){.dim = 0, .start = 0, .stop = 1, .step = 1}, 1, x, NULL);
+    return rg_op(g, KN_OP_expand_as, NULL, 2, t, y);
+  case 7: return rg_op(g, KN_OP_matmul, NULL, 2, x, kn_add_slot_node(g->b, KN_NODE_param, g->param));
+  case 8: return rg_op(g, KN_OP_softmax, &(kn_attrs_axis){.dim = rg_draw(g, 2)}, 1, x, NULL);
+  case 9: /* joined, and its last or first part taken again */
+    t = rg_op(g, KN_OP_cat, &(kn_attrs_axis_first){.dim = 0}, 2, x, y);
+    d[0] = kn_add_size(g->b, x, 0);
+    n = rg_draw(g, 2)
+            ? kn_add_op(g->b, KN_OP_slice, &(kn_attrs_slice){0, 0, KN_DYN(0), KN_TO_END, 1}, &t, 1, d, 1)
+            : kn_add_op(g->b, KN_OP_slice, &(kn_attrs_slice){0, 0, 0, KN_DYN(0), 1}, &t, 1, d, 1);
+    return n ? rg_op(g, KN_OP_reshape_as, NULL, 2, n->out[0], y) : NULL;
+  case 10:
+    d[0] = kn_add_size(g->b, x, 0);
+    n = kn_add_op(g->b, KN_OP_reshape, &like, (kn_value *[]){rg_op(g, KN_OP_reshape, &flat, 1, x, NULL)}, 1,
+                  d, 1);
+    return n ? rg_op(g, KN_OP_reshape_as, NULL, 2, n->out[0], x) : NULL;
+  case 11:
+    return p->nf ? rg_binary(g, x, kn_add_to_tensor(g->b, p->f[rg_draw(g, p->nf)], KN_F32)) : rg_unary(g, x);
+  case 12: /* at a position that data decides */
+    t = p->i[rg_draw(g, p->ni)];
+    d[0] = kn_add_scalar(g->b, KN_NODE_lua_mod, (kn_value *[]){t, kn_add_size(g->b, x, 0)}, 2);
+    n = kn_add_op(g->b, KN_OP_select, &(kn_attrs_select){0, 0, KN_DYN(0)}, &x, 1, d, 1);
+    return n ? rg_binary(g, y, n->out[0]) : NULL;
+  default:
+    if (!p->nb) return rg_unary(g, x);
+    return kn_add_select(g->b, p->b[rg_draw(g, p->nb)], x, y);
+  }
+}
+
+static inline void rg_scalar(rg *g, rg_pool *p) {
+  kn_value *x = rg_t(g, p), *s, *a = p->i[rg_draw(g, p->ni)], *c = p->i[rg_draw(g, p->ni)];
+  switch (rg_draw(g, 5)) {
+  case 0:
+    s = rg_op(g, KN_OP_mean, &(kn_attrs_reduce){0}, 1, x, NULL);
+    rg_put(p->f, &p->nf, kn_add_item(g->b, s));
     break;
-  }
-  case 4: out = kn_add_op(b, KN_OP_clamp, &(kn_attrs_clamp){.min = -0.25 * random_below(&m->r, 5), .max = 1}, &x, 1, NULL, 0)->out[0]; break;
-  case 5: {
-    kn_value *s = kn_add_op(b, KN_OP_sum, &(kn_attrs_reduce){.keepdim = false}, &x, 1, NULL, 0)->out[0];
-    random_keep(m, kn_add_item(b, s));
-    return;
-  }
-  case 6: out = kn_add_op(b, KN_OP_rand, &(kn_attrs_create){.sizes = {2, {2, 4}}, .dtype = KN_F32}, NULL, 0, NULL, 0)->out[0]; break;
-  case 7: out = kn_add_op(b, KN_OP_slice, &(kn_attrs_slice){.dim = 0, .start = random_below(&m->r, 2), .stop = KN_TO_END, .step = 1}, &x, 1, NULL, 0)->out[0]; break;
-  default: out = kn_add_op(b, KN_OP_softmax, &(kn_attrs_axis){.dim = -1}, &x, 1, NULL, 0)->out[0];
-  }
-  random_keep(m, out);
-}
-
-static inline void random_scalar(random_maker *m) {
-  static const kn_opcode two[] = {KN_NODE_lua_add, KN_NODE_lua_sub, KN_NODE_lua_mul, KN_NODE_lua_mod, KN_NODE_lua_idiv, KN_NODE_lua_div, KN_NODE_lua_pow, KN_NODE_lua_lt, KN_NODE_lua_le, KN_NODE_lua_eq};
-  static const kn_vkind numbers[] = {KN_V_INT, KN_V_FLOAT, KN_V_NUMBER};
-  kn_builder *b = m->b;
-  kn_value *x = random_pick(m, numbers[random_below(&m->r, 3)]), *y = random_pick(m, numbers[random_below(&m->r, 3)]);
-  switch (random_below(&m->r, 6)) {
-  case 0: random_keep(m, kn_add_const(b, random_number(m))); break;
-  case 1: random_keep(m, kn_add_const(b, (kn_scalar){KN_SCALAR_BOOL, {.b = random_below(&m->r, 2)}})); break;
-  case 2: random_keep(m, kn_add_select(b, random_pick(m, KN_V_BOOL), x, y)); break;
-  case 3: random_keep(m, kn_add_scalar(b, KN_NODE_lua_floor, &x, 1)); break;
-  default: random_keep(m, kn_add_scalar(b, two[random_below(&m->r, 10)], (kn_value *[]){x, y}, 2));
+  case 1: rg_put(p->i, &p->ni, kn_add_size(g->b, x, 0)); break;
+  case 2:
+    rg_put(p->i, &p->ni,
+           kn_add_scalar(g->b, rg_draw(g, 2) ? KN_NODE_lua_add : KN_NODE_lua_sub, (kn_value *[]){a, c}, 2));
+    break;
+  case 3: rg_put(p->b, &p->nb, kn_add_scalar(g->b, KN_NODE_lua_lt, (kn_value *[]){a, c}, 2)); break;
+  default:
+    if (p->nf > 1)
+      rg_put(p->b, &p->nb,
+             kn_add_scalar(g->b, KN_NODE_lua_le,
+                           (kn_value *[]){p->f[rg_draw(g, p->nf)], p->f[rg_draw(g, p->nf)]}, 2));
   }
 }
 
-static inline void random_effect(random_maker *m) {
-  kn_graph *g = m->b->graph;
-  kn_slot *s = g->slots[random_below(&m->r, g->nslots)];
-  if (random_below(&m->r, 2)) kn_add_raise(m->b, KN_NODE_assert, random_pick(m, KN_V_BOOL), "must be \"true\"\n");
-  else if (s->kind == KN_SLOT_STATE && s->type.kind == KN_V_INT) {
-    random_keep(m, kn_add_slot_node(m->b, KN_NODE_load_state, s));
-    kn_add_store(m->b, s, random_pick(m, KN_V_INT));
-  } else if (s->kind == KN_SLOT_PARAM) random_keep(m, kn_add_slot_node(m->b, KN_NODE_param, s));
-  else if (s->kind == KN_SLOT_CONST) random_keep(m, kn_add_slot_node(m->b, KN_NODE_tensor, s));
-}
+static inline void rg_steps(rg *g, rg_pool *p, int n, int depth);
 
-static inline void random_block(random_maker *m);
-
-static inline void random_if(random_maker *m) {
-  kn_region *outer = m->b->at;
-  int visible = m->n;
-  kn_node *n = kn_add_if(m->b, random_pick(m, KN_V_BOOL));
-  kn_value *v[2][4];
-  static const kn_vkind kinds[4] = {KN_V_TENSOR, KN_V_INT, KN_V_FLOAT, KN_V_TENSOR};
-  for (int k = 0; k < 2; k++) {
-    m->b->at = n->regions[k];
-    random_block(m);
-    for (int i = 0; i < 4; i++) v[k][i] = random_pick(m, i == 2 && k ? KN_V_INT : kinds[i]);
-    if (k && random_below(&m->r, 4) == 0) v[1][3] = kn_add_undef(m->b, &v[0][3]->type);
-    m->n = visible;
+static inline void rg_if(rg *g, rg_pool *p, int depth) {
+  kn_region *outer = g->b->at;
+  kn_node *n = kn_add_if(g->b, p->b[rg_draw(g, p->nb)]);
+  if (!n) return;
+  kn_value *t[2][2], *i[2];
+  for (int side = 0; side < 2; side++) {
+    rg_pool *in = malloc(sizeof *in);
+    *in = *p;
+    g->b->at = n->regions[side];
+    rg_steps(g, in, rg_draw(g, 5), depth + 1);
+    for (int k = 0; k < 2; k++) t[side][k] = rg_draw(g, 3) ? in->t[in->nt - 1 - k] : rg_t(g, in);
+    i[side] = in->i[rg_draw(g, in->ni)];
+    free(in);
   }
-  m->b->at = outer;
-  for (unsigned i = 0, count = random_below(&m->r, 5); i < count; i++) random_keep(m, kn_if_output(m->b, n, NULL, NULL, v[0][i], v[1][i]));
+  g->b->at = outer;
+  int outs = rg_draw(g, 3);
+  for (int k = 0; k < outs; k++) rg_put(p->t, &p->nt, kn_if_output(g->b, n, NULL, NULL, t[0][k], t[1][k]));
+  rg_put(p->i, &p->ni, kn_if_output(g->b, n, NULL, NULL, i[0], i[1]));
 }
 
-static inline void random_loop(random_maker *m) {
-  kn_region *outer = m->b->at;
-  int visible = m->n;
-  kn_node *n = kn_add_loop(m->b);
-  kn_vtype wide = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {KN_DIM_UNKNOWN, KN_DIM_UNKNOWN}}}, number = {.kind = KN_V_NUMBER};
-  unsigned count = random_below(&m->r, 4);
-  kn_value *next[4];
-  for (unsigned i = 0; i < count; i++) {
-    kn_value *init = random_pick(m, i % 2 ? KN_V_INT : KN_V_TENSOR);
-    if (init->type.kind == KN_V_TENSOR && init->type.tensor.rank != 2) init = m->v[0];
-    next[i] = kn_loop_param(m->b, n, i % 2 ? &number : &wide, i == 1 ? "i" : NULL, init);
+/* Runs one to four times; the last value carried may grow by a row a trip. */
+static inline void rg_loop(rg *g, rg_pool *p, int depth) {
+  kn_region *outer = g->b->at;
+  kn_value *zero = rg_int(g, 0), *one = rg_int(g, 1), *four = rg_int(g, 4);
+  kn_value *left = kn_add_scalar(g->b, KN_NODE_lua_mod, (kn_value *[]){p->i[rg_draw(g, p->ni)], four}, 2);
+  bool grows = !rg_draw(g, 3);
+  int nt = 1 + rg_draw(g, 3);
+  kn_value *init[4], *param[6], *next[6];
+  for (int k = 0; k < nt; k++) init[k] = rg_t(g, p);
+  kn_node *n = kn_add_loop(g->b);
+  if (!n) return;
+  rg_pool *in = malloc(sizeof *in);
+  *in = *p;
+  param[0] = kn_loop_param(g->b, n, NULL, NULL, left);
+  for (int k = 0; k < nt; k++)
+    rg_put(in->t, &in->nt, param[1 + k] = kn_loop_param(g->b, n, NULL, NULL, init[k]));
+  kn_vtype open = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {KN_DIM_UNKNOWN, 3}}};
+  if (grows) param[1 + nt] = kn_loop_param(g->b, n, &open, NULL, init[0]);
+  rg_put(in->i, &in->ni, param[0]);
+  g->b->at = n->regions[0];
+  rg_steps(g, in, 1 + rg_draw(g, 5), depth + 1);
+  next[0] = kn_add_scalar(g->b, KN_NODE_lua_sub, (kn_value *[]){param[0], one}, 2);
+  for (int k = 0; k < nt; k++) {
+    int how = rg_draw(g, 4); /* itself, another parameter, anything, something made here */
+    next[1 + k] = how == 0   ? param[1 + k]
+                  : how == 1 ? param[1 + rg_draw(g, nt)]
+                  : how == 2 ? rg_t(g, in)
+                             : in->t[in->nt - 1];
   }
-  m->b->at = n->regions[0];
-  for (unsigned i = 0; i < count; i++) random_keep(m, next[i]);
-  random_block(m);
-  for (unsigned i = 0; i < count; i++)
-    if (random_below(&m->r, 4)) {
-      kn_value *v = random_pick(m, i % 2 ? KN_V_FLOAT : KN_V_TENSOR);
-      if (v->type.kind != KN_V_TENSOR || v->type.tensor.rank == 2) next[i] = v;
-    }
-  kn_value *flag = random_pick(m, KN_V_BOOL), *exits[2] = {random_pick(m, KN_V_TENSOR), random_pick(m, KN_V_INT)};
-  m->n = visible;
-  m->b->at = outer;
-  kn_loop_finish(m->b, n, flag, next);
-  for (unsigned i = 0, outs = random_below(&m->r, 3); i < outs; i++) random_keep(m, kn_loop_output(m->b, n, NULL, NULL, exits[i]));
-}
-
-static inline void random_block(random_maker *m) {
-  m->depth++;
-  for (unsigned i = 0, n = 2 + random_below(&m->r, 8); i < n && m->size > 0; i++) {
-    const kn_where *inlined = random_below(&m->r, 3) ? NULL : kn_where_intern(m->b, "main <- odd.lua", 7, NULL);
-    if (random_below(&m->r, 3) == 0) m->b->where = kn_where_intern(m->b, "net.lua", (int)random_below(&m->r, 20), inlined);
-    if (random_below(&m->r, 5) == 0) m->b->where = NULL;
-    m->size--;
-    unsigned kind = random_below(&m->r, 12);
-    if (kind < 4) random_op(m);
-    else if (kind < 8) random_scalar(m);
-    else if (kind < 9) random_effect(m);
-    else if (m->depth < 5 && kind < 11) random_if(m);
-    else if (m->depth < 5) random_loop(m);
+  if (grows) {
+    kn_value *row = rg_op(g, KN_OP_slice, &(kn_attrs_slice){0, 0, 0, 1, 1}, 1, rg_t(g, in), NULL);
+    next[1 + nt] = rg_op(g, KN_OP_cat, &(kn_attrs_axis_first){.dim = 0}, 2, param[1 + nt], row);
   }
-  m->depth--;
-}
-
-static inline kn_tree random_tree(random_maker *m, kn_tree *pool, int *used, int depth) {
-  kn_tree t = {.kind = (kn_tree_kind)random_below(&m->r, 9)};
-  if (t.kind > KN_TREE_TABLE || (t.kind == KN_TREE_TABLE && (depth > 2 || *used > 40))) t.kind = KN_TREE_VALUE;
-  t.i = random_below(&m->r, 2);
-  t.f = random_below(&m->r, 2) ? 0.5 : (double)INFINITY;
-  if (t.kind == KN_TREE_VALUE) t.value = m->v[random_below(&m->r, (unsigned)m->n)];
-  if (t.kind == KN_TREE_STRING) t.text = "a\0\xff", t.n = 3;
-  if (t.kind != KN_TREE_TABLE) return t;
-  t.n = random_below(&m->r, 4);
-  t.same_as = random_below(&m->r, 3);
-  t.keys = pool + *used;
-  t.items = pool + *used + t.n;
-  *used += 2 * (int)t.n;
-  for (uint32_t i = 0; i < t.n; i++) {
-    t.keys[i] = (kn_tree){.kind = KN_TREE_INT, .i = (int64_t)i + 1};
-    if (random_below(&m->r, 3) == 0) t.keys[i] = (kn_tree){.kind = KN_TREE_STRING, .text = i ? "k" : "not plain", .n = i ? 1 : 9};
-    if (random_below(&m->r, 5) == 0) t.keys[i].i = -4, t.keys[i].kind = KN_TREE_INT;
-    t.items[i] = random_tree(m, pool, used, depth + 1);
+  kn_value *more = kn_add_scalar(g->b, KN_NODE_lua_lt, (kn_value *[]){zero, param[0]}, 2);
+  kn_value *exits[2] = {rg_t(g, in), in->t[in->nt - 1]};
+  g->b->at = outer;
+  free(in);
+  kn_loop_finish(g->b, n, more, next);
+  for (int k = 0; k < 2; k++) rg_put(p->t, &p->nt, kn_loop_output(g->b, n, NULL, NULL, exits[k]));
+  if (grows && g->b->status == KN_OK) {
+    kn_value *all = kn_loop_output(g->b, n, NULL, NULL, rg_draw(g, 2) ? next[1 + nt] : param[1 + nt]);
+    kn_value *sum =
+        rg_op(g, KN_OP_sum, &(kn_attrs_reduce){.dim = {1, {0}}, .keepdim = true}, 1, rg_unary(g, all), NULL);
+    rg_put(p->t, &p->nt, rg_binary(g, sum, rg_t(g, p)));
   }
-  return t;
 }
 
-static inline kn_graph *random_graph(kn_context *c, unsigned seed) {
+static inline void rg_steps(rg *g, rg_pool *p, int n, int depth) {
+  for (int k = 0; k < n && g->budget > 0 && g->b->status == KN_OK; k++) {
+    g->budget--;
+    int what = rg_draw(g, 20);
+    if (what < 2 && p->nb && depth < 4)
+      rg_if(g, p, depth);
+    else if (what < 4 && depth < 3)
+      rg_loop(g, p, depth);
+    else if (what < 7)
+      rg_scalar(g, p);
+    else if (what == 7)
+      rg_put(p->t, &p->nt,
+             kn_add_slot_node(g->b, KN_NODE_load_state, g->state)
+                 ? rg_binary(g, rg_t(g, p), kn_add_slot_node(g->b, KN_NODE_load_state, g->state))
+                 : NULL);
+    else if (what == 8)
+      kn_add_store(g->b, g->state,
+                   rg_op(g, KN_OP_mean, &(kn_attrs_reduce){.dim = {1, {0}}}, 1, rg_t(g, p), NULL));
+    else if (what == 9)
+      rg_put(p->t, &p->nt,
+             rg_binary(
+                 g,
+                 rg_op(g, KN_OP_rand, &(kn_attrs_create){.sizes = {1, {3}}, .dtype = KN_F32}, 0, NULL, NULL),
+                 rg_t(g, p)));
+    else
+      rg_put(p->t, &p->nt, rg_tensor(g, p));
+  }
+}
+
+static inline kn_graph *random_graph(kn_context *c, uint64_t seed, int steps) {
   kn_graph *g;
   kn_builder b;
-  OK(c, kn_graph_new(c, seed % 3 ? "g" : "odd name", &g));
+  OK(c, kn_graph_new(c, "random", &g));
   kn_builder_init(&b, c, g);
-  random_maker m = {.r = {seed}, .b = &b, .size = 60};
-  int64_t dim = kn_symbol_intern(&b, seed % 2 ? "N" : "a b");
-  kn_vtype t = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {dim, 4}}}, u = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {2, 4}}};
-  random_keep(&m, kn_add_input(&b, "x", &t));
-  static const kn_vkind kinds[] = {KN_V_INT, KN_V_FLOAT, KN_V_NUMBER, KN_V_BOOL};
-  for (int i = 0; i < 4; i++) random_keep(&m, kn_add_input(&b, NULL, &(kn_vtype){.kind = kinds[i]}));
-  kn_tensor *data;
-  OK(c, kn_tensor_new(c, &u.tensor, &data));
-  for (int i = 0; i < 8; i++) ((float *)kn_tensor_data(data))[i] = 0.1f * (float)i;
-  kn_add_slot(&b, KN_SLOT_CONST, "k", &u, data);
-  kn_add_slot(&b, KN_SLOT_PARAM, "net.w", &u, data);
-  kn_add_slot(&b, KN_SLOT_STATE, "count", &(kn_vtype){.kind = KN_V_INT}, NULL);
-  kn_tensor_release(data);
-  kn_add_guard(&b, "global", "n", "3", kn_where_intern(&b, "a.lua", 1, NULL));
-  random_block(&m);
-  random_block(&m);
-  kn_tree pool[200], results[3];
-  int used = 0;
-  for (int i = 0; i < 3; i++) results[i] = random_tree(&m, pool, &used, 0);
-  kn_set_results(&b, NULL, 0, results, random_below(&m.r, 4));
+  kn_vtype t = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {kn_symbol_intern(&b, "N"), 3}}};
+  kn_vtype m = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {3, 3}}},
+           s = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 1, .dims = {3}}};
+  rg r = {.b = &b, .seed = seed, .budget = steps};
+  r.param = kn_add_slot(&b, KN_SLOT_PARAM, "m", &m, NULL);
+  r.state = kn_add_slot(&b, KN_SLOT_STATE, "s", &s, NULL);
+  rg_pool *p = calloc(1, sizeof *p);
+  p->t[p->nt++] = kn_add_input(&b, "x", &t);
+  p->t[p->nt++] = kn_add_input(&b, "y", &t);
+  p->i[p->ni++] = kn_add_input(&b, "i", &(kn_vtype){.kind = KN_V_INT});
+  p->f[p->nf++] = kn_add_input(&b, "f", &(kn_vtype){.kind = KN_V_FLOAT});
+  p->b[p->nb++] = kn_add_scalar(&b, KN_NODE_lua_lt, (kn_value *[]){p->i[0], rg_int(&r, 2)}, 2);
+  rg_steps(&r, p, steps, 0);
+  kn_value *outs[6];
+  int n = 0;
+  for (int k = 0; k < 4; k++) outs[n++] = k < 2 ? p->t[p->nt - 1 - k] : rg_t(&r, p);
+  outs[n++] = p->i[p->ni - 1];
+  outs[n++] = p->f[p->nf - 1];
+  free(p);
+  kn_set_results(&b, outs, (uint32_t)n, NULL, 0);
+  OK(c, b.status);
   OK(c, kn_graph_finish(&b));
   return g;
+}
+
+/* ---- meaning ---- */
+
+typedef struct ev {
+  kn_context *c;
+  kn_tensor **t; /* by value id, owned */
+  kn_scalar *s;
+  kn_rvalue *slots; /* tensors owned */
+} ev;
+
+static inline void ev_set(ev *e, const kn_value *to, kn_tensor *owned) {
+  kn_tensor_release(e->t[to->id]);
+  e->t[to->id] = owned;
+}
+static inline void ev_copy(ev *e, const kn_value *to, const kn_value *from) {
+  if (to->type.kind == KN_V_TENSOR)
+    ev_set(e, to, kn_tensor_retain(e->t[from->id]));
+  else
+    e->s[to->id] = e->s[from->id];
+}
+
+static inline kn_status ev_region(ev *e, const kn_region *r);
+
+static inline kn_status ev_op(ev *e, const kn_node *n) {
+  kn_attrs_any room;
+  kn_scalar dyn[KN_MAX_DYN];
+  kn_tensor *in[KN_MAX_INPUTS], *out;
+  for (uint32_t i = 0; i < n->nin; i++) {
+    if (i < n->ntensor)
+      in[i] = e->t[n->in[i]->id];
+    else
+      dyn[i - n->ntensor] = e->s[n->in[i]->id];
+  }
+  KN_TRY(kn_node_attrs(e->c, n, dyn, &room));
+  KN_TRY(kn_apply(e->c, (kn_op)n->op, n->attrs ? &room : NULL, in, (int)n->ntensor, &out));
+  ev_set(e, n->out[0], out);
+  return KN_OK;
+}
+
+static inline kn_status ev_loop(ev *e, const kn_node *n) {
+  const kn_region *r = n->regions[0];
+  kn_rvalue next[8];
+  for (uint32_t i = 0; i < r->nparams; i++) ev_copy(e, r->params[i], n->in[i]);
+  for (;;) {
+    KN_TRY(ev_region(e, r));
+    if (!e->s[r->yields[0]->id].as.b) break;
+    for (uint32_t i = 0; i < r->nparams; i++) {
+      const kn_value *v = r->yields[1 + i];
+      next[i] = (kn_rvalue){v->type.kind == KN_V_TENSOR ? kn_tensor_retain(e->t[v->id]) : NULL, e->s[v->id]};
+    }
+    for (uint32_t i = 0; i < r->nparams; i++) {
+      if (next[i].tensor)
+        ev_set(e, r->params[i], next[i].tensor);
+      else
+        e->s[r->params[i]->id] = next[i].scalar;
+    }
+  }
+  for (uint32_t i = 0; i < n->nout; i++) ev_copy(e, n->out[i], r->yields[1 + r->nparams + i]);
+  return KN_OK;
+}
+
+static inline kn_status ev_node(ev *e, const kn_node *n) {
+  kn_scalar in[3];
+  if (kn_opcode_is_op(n->op)) return ev_op(e, n);
+  for (uint32_t i = 0; i < n->nin && i < 3; i++) in[i] = e->s[n->in[i]->id];
+  kn_tensor *t = NULL;
+  switch ((int)n->op) {
+  case KN_NODE_const: e->s[n->out[0]->id] = n->scalar; return KN_OK;
+  case KN_NODE_param:
+  case KN_NODE_load_state:
+    ev_set(e, n->out[0], kn_tensor_retain(e->slots[n->slot->index].tensor));
+    return KN_OK;
+  case KN_NODE_store_state:
+    kn_tensor_release(e->slots[n->slot->index].tensor);
+    e->slots[n->slot->index].tensor = kn_tensor_retain(e->t[n->in[0]->id]);
+    return KN_OK;
+  case KN_NODE_if: {
+    const kn_region *r = n->regions[in[0].as.b ? 0 : 1];
+    KN_TRY(ev_region(e, r));
+    for (uint32_t i = 0; i < n->nout; i++) ev_copy(e, n->out[i], r->yields[i]);
+    return KN_OK;
+  }
+  case KN_NODE_loop: return ev_loop(e, n);
+  case KN_NODE_size:
+    return kn_size(e->c, e->t[n->in[0]->id], (int)*(int64_t *)n->attrs, &e->s[n->out[0]->id]);
+  case KN_NODE_item: return kn_item(e->c, e->t[n->in[0]->id], &e->s[n->out[0]->id]);
+  case KN_NODE_to_tensor:
+    KN_TRY(kn_scalar_tensor(e->c, &in[0], *(kn_dtype *)n->attrs, &t));
+    ev_set(e, n->out[0], t);
+    return KN_OK;
+  case KN_NODE_select: ev_copy(e, n->out[0], n->in[in[0].as.b ? 1 : 2]); return KN_OK;
+  default: return kn_scalar_eval(e->c, n->op, in, n->nin, &e->s[n->out[0]->id]);
+  }
+}
+
+static inline kn_status ev_region(ev *e, const kn_region *r) {
+  KN_EACH_NODE (n, r) KN_TRY(ev_node(e, n));
+  return KN_OK;
+}
+
+/* Slots are read and replaced on success; out is owned. */
+static inline kn_status evaluate(kn_context *c, const kn_graph *g, kn_rvalue *slots, const kn_rvalue *in,
+                                 kn_rvalue *out) {
+  ev e = {c, calloc(g->nvalues + 1, sizeof *e.t), calloc(g->nvalues + 1, sizeof *e.s),
+          calloc(g->nslots + 1, sizeof *e.slots)};
+  kn_random before = c->random;
+  for (uint32_t i = 0; i < g->nslots; i++) e.slots[i].tensor = kn_tensor_retain(slots[i].tensor);
+  for (uint32_t i = 0; i < g->body->nparams; i++) {
+    uint32_t v = g->body->params[i]->id;
+    e.t[v] = in[i].tensor ? kn_tensor_retain(in[i].tensor) : NULL;
+    e.s[v] = in[i].scalar;
+  }
+  kn_status st = ev_region(&e, g->body);
+  for (uint32_t i = 0; st == KN_OK && i < g->body->nyields; i++) {
+    uint32_t v = g->body->yields[i]->id;
+    out[i] = (kn_rvalue){e.t[v] ? kn_tensor_retain(e.t[v]) : NULL, e.s[v]};
+  }
+  if (st != KN_OK) c->random = before;
+  for (uint32_t i = 0; i < g->nslots; i++) {
+    kn_tensor_release(st == KN_OK ? slots[i].tensor : e.slots[i].tensor);
+    if (st == KN_OK) slots[i].tensor = e.slots[i].tensor;
+  }
+  for (uint32_t v = 0; v <= g->nvalues; v++) kn_tensor_release(e.t[v]);
+  free(e.t), free(e.s), free(e.slots);
+  return st;
+}
+
+/* The same numbers to the bit. */
+static inline bool same_result(const kn_rvalue *a, const kn_rvalue *b) {
+  if (!a->tensor || !b->tensor)
+    return !a->tensor && !b->tensor && a->scalar.kind == b->scalar.kind && a->scalar.as.i == b->scalar.as.i;
+  if (!kn_type_equal(&a->tensor->type, &b->tensor->type)) return false;
+  for (int64_t k = 0; k < kn_tensor_numel(a->tensor); k++)
+    if (memcmp(element_at(a->tensor, k), element_at(b->tensor, k), kn_dtype_size(kn_tensor_dtype(a->tensor))))
+      return false;
+  return true;
 }
 
 #endif

@@ -11,7 +11,8 @@ START_TEST(straight_line) {
                "  %y: float32[2,2] = mul %h, %s\n"
                "  return %y, %k\n"
                "}\n");
-  kn_tensor *x = f32(&r, DIMS(2, 3), LIST(1, 2, 3, 4, 5, 6)), *w = f32(&r, DIMS(3, 2), LIST(1, 0, 0, 1, 1, 1));
+  kn_tensor *x = f32(&r, DIMS(2, 3), LIST(1, 2, 3, 4, 5, 6)),
+            *w = f32(&r, DIMS(3, 2), LIST(1, 0, 0, 1, 1, 1));
   kn_rvalue out[2];
   FAILS(rig_ctx(&r), KN_STATE, "slot \"w\" has no data", RUN(&r, out, 2, T(x), NUM(2)));
   OK(rig_ctx(&r), kn_session_set_slot(r.s, 0, &(kn_rvalue){.tensor = w}));
@@ -28,7 +29,6 @@ START_TEST(straight_line) {
   rig_close(&r);
 }
 END_TEST
-
 
 /* ---- if ---- */
 
@@ -154,7 +154,8 @@ START_TEST(counted_loop) {
                "    yield %x, %zero\n"
                "  } else {\n"
                "    %count: integer = for_count %one, %n, %one\n"
-               "    %t: float32[2], %sum: integer = loop (%i: integer = %one, %left: integer = %count, %h: float32[2] = %x,\n"
+               "    %t: float32[2], %sum: integer = loop (%i: integer = %one, %left: integer = %count, %h: "
+               "float32[2] = %x,\n"
                "        %same: float32[2] = %x, %acc: integer = %zero) {\n"
                "      %h2: float32[2] = add %h, %same\n"
                "      %acc2: integer = lua.add %acc, %i\n"
@@ -184,7 +185,8 @@ START_TEST(carried_values_overlap) {
   rig r;
   rig_open(&r, "graph g(%x: float32[2], %m: float32[2,2], %n: integer) {\n"
                "  %one = const 1\n"
-               "  %a: float32[2], %b: float32[2], %q: float32[2,2], %k: integer = loop (%p: float32[2] = %x, %o: float32[2] = %x,\n"
+               "  %a: float32[2], %b: float32[2], %q: float32[2,2], %k: integer = loop (%p: float32[2] = %x, "
+               "%o: float32[2] = %x,\n"
                "      %t: float32[2,2] = %m, %i: integer = %one) {\n"
                "    %s: float32[2] = add %p, %o\n"
                "    %u: float32[2,2] = transpose %t\n"
@@ -250,7 +252,8 @@ START_TEST(growing_loop) {
   rig_open(&r, "graph g(%x: float32[2], %n: integer) {\n"
                "  %one = const 1\n"
                "  %d: float32[2] = add %x, %x\n"
-               "  %y: float32[?], %tail: float32[?] = loop (%h: float32[?] = %d, %v: float32[?] = %x, %i: integer = %one) {\n"
+               "  %y: float32[?], %tail: float32[?] = loop (%h: float32[?] = %d, %v: float32[?] = %x, %i: "
+               "integer = %one) {\n"
                "    %s: float32[] = sum %h\n"
                "    %k: float32[2] = mul %x, %s\n"
                "    %c: float32[?] = cat %h, %k\n"
@@ -298,7 +301,8 @@ START_TEST(named_sizes) {
   for (int trial = 0; trial < 3; trial++)
     for (int n = 1; n < 4; n++)
       for (int m = 1; m < 9; m++) { /* more sizes than the cache holds */
-        kn_tensor *x = f32(&r, DIMS(n, 3), ones), *y = f32(&r, DIMS(3, m), ones), *z = f32(&r, DIMS(n, m), ones);
+        kn_tensor *x = f32(&r, DIMS(n, 3), ones), *y = f32(&r, DIMS(3, m), ones),
+                  *z = f32(&r, DIMS(n, m), ones);
         OK(rig_ctx(&r), RUN(&r, out, 2, T(x), T(y), T(z)));
         ck_assert_int_eq(out[1].scalar.as.i, n * m);
         double four[100];
@@ -309,14 +313,16 @@ START_TEST(named_sizes) {
   kn_tensor *x = f32(&r, DIMS(2, 3), ones), *y = f32(&r, DIMS(3, 4), ones), *z = f32(&r, DIMS(2, 5), ones);
   kn_tensor *i = make(r.c, KN_I64, DIMS(2, 3), ones), *t = f32(&r, DIMS(2), ones);
   kn_context *c = rig_ctx(&r);
-  FAILS(c, KN_SHAPE, "size M is 4 in dimension 2 of input y, but 5 in dimension 2 of input z", RUN(&r, out, 2, T(x), T(y), T(z)));
+  FAILS(c, KN_SHAPE, "size M is 4 in dimension 2 of input y, but 5 in dimension 2 of input z",
+        RUN(&r, out, 2, T(x), T(y), T(z)));
   FAILS(c, KN_SHAPE, "input y: float32[3,M] is needed (got float32[2,3])", RUN(&r, out, 2, T(x), T(x), T(z)));
   FAILS(c, KN_DTYPE, "input x: float32[N,3] is needed (got int64[2,3])", RUN(&r, out, 2, T(i), T(y), T(z)));
   FAILS(c, KN_SHAPE, "input x: float32[N,3] is needed (got float32[2])", RUN(&r, out, 2, T(t), T(y), T(z)));
   FAILS(c, KN_ARG, "input z: float32[N,M] is needed (got an integer)", RUN(&r, out, 2, T(x), T(y), INT(1)));
   FAILS(c, KN_ARG, "graph g takes 3 inputs, got 2", RUN(&r, out, 2, T(x), T(y)));
   FAILS(c, KN_ARG, "graph g gives 2 results, room is for 1", RUN(&r, out, 1, T(x), T(y), T(z)));
-  kn_tensor_release(x), kn_tensor_release(y), kn_tensor_release(z), kn_tensor_release(i), kn_tensor_release(t);
+  kn_tensor_release(x), kn_tensor_release(y), kn_tensor_release(z), kn_tensor_release(i),
+      kn_tensor_release(t);
   rig_close(&r);
 }
 END_TEST
@@ -330,30 +336,36 @@ START_TEST(scalar_kinds) {
   kn_context *c = rig_ctx(&r);
   OK(c, RUN(&r, out, 4, INT(1), NUM(2), NUM(3), BOOL(true)));
   ck_assert(out[2].scalar.kind == KN_SCALAR_FLOAT && out[3].scalar.as.b);
-  FAILS(c, KN_ARG, "input i: a value of kind integer is needed (got a float)", RUN(&r, out, 4, NUM(1), NUM(2), INT(3), BOOL(true)));
-  FAILS(c, KN_ARG, "input f: a value of kind float is needed (got a boolean)", RUN(&r, out, 4, INT(1), BOOL(0), INT(3), BOOL(true)));
-  FAILS(c, KN_ARG, "input b: a value of kind boolean is needed (got an integer)", RUN(&r, out, 4, INT(1), INT(2), INT(3), INT(1)));
+  FAILS(c, KN_ARG, "input i: a value of kind integer is needed (got a float)",
+        RUN(&r, out, 4, NUM(1), NUM(2), INT(3), BOOL(true)));
+  FAILS(c, KN_ARG, "input f: a value of kind float is needed (got a boolean)",
+        RUN(&r, out, 4, INT(1), BOOL(0), INT(3), BOOL(true)));
+  FAILS(c, KN_ARG, "input b: a value of kind boolean is needed (got an integer)",
+        RUN(&r, out, 4, INT(1), INT(2), INT(3), INT(1)));
   rig_close(&r);
 }
 END_TEST
 
-/* What sizes decide is decided by the plan: only one branch is there, and the other may even be impossible. */
+/* What sizes decide is decided by the plan: only one branch is there, and the other may even be impossible.
+ */
 START_TEST(sizes_decide) {
   rig r;
-  rig_open_debug(&r, "graph g(%x: float32[N]) {\n"
-               "  %n: integer = size %x {dim = 1}\n"
-               "  %three = const 3\n"
-               "  %small: boolean = lua.lt %n, %three\n"
-               "  %y: float32[?], %w: float32[?] = if %small {\n"
-               "    yield %x, %x\n"
-               "  } else {\n"
-               "    %t: float32[?] = slice %x {dim = 1, start = 1, stop = 3}    ; a.lua:4\n"
-               "    %f: float32[3] = reshape %t {sizes = {3}}\n"
-               "    %h: float32[3] = neg %f\n"
-               "    yield %h, %t\n"
-               "  }\n"
-               "  return %y, %w\n"
-               "}\n", "exec");
+  rig_open_debug(&r,
+                 "graph g(%x: float32[N]) {\n"
+                 "  %n: integer = size %x {dim = 1}\n"
+                 "  %three = const 3\n"
+                 "  %small: boolean = lua.lt %n, %three\n"
+                 "  %y: float32[?], %w: float32[?] = if %small {\n"
+                 "    yield %x, %x\n"
+                 "  } else {\n"
+                 "    %t: float32[?] = slice %x {dim = 1, start = 1, stop = 3}    ; a.lua:4\n"
+                 "    %f: float32[3] = reshape %t {sizes = {3}}\n"
+                 "    %h: float32[3] = neg %f\n"
+                 "    yield %h, %t\n"
+                 "  }\n"
+                 "  return %y, %w\n"
+                 "}\n",
+                 "exec");
   kn_tensor *two = VEC(&r, 1, 2), *four = VEC(&r, 1, 2, 3, 4);
   kn_rvalue out[2];
   OK(rig_ctx(&r), RUN(&r, out, 2, T(two)));
@@ -404,7 +416,7 @@ START_TEST(views) {
   rig_open(&r, "graph g(%x: float32[2,3], %i: integer, %j: integer) {\n"
                "  %a: float32[2,3] = neg %x\n"
                "  %t: float32[3,2] = transpose %a\n"
-               "  %flat: float32[6] = reshape %t {sizes = {6}}\n"       /* has to copy: planned */
+               "  %flat: float32[6] = reshape %t {sizes = {6}}\n" /* has to copy: planned */
                "  %xt: float32[3,2] = transpose %x\n"
                "  %xflat: float32[6] = reshape %xt {sizes = {-1}}\n"    /* has to copy: when it runs */
                "  %row: float32[3] = select %a {dim = 1, index = %i}\n" /* offset known when it runs */
@@ -422,13 +434,17 @@ START_TEST(views) {
     OK(c, RUN(&r, out, 8, T(x), INT(n % 2 ? -1 : 0), INT(1)));
     GIVES(&out[0], -1, -4, -2, -5, -3, -6);
     GIVES(&out[1], 1, 4, 2, 5, 3, 6);
-    if (n % 2) GIVES(&out[2], -4, -5, -6);
-    else GIVES(&out[2], -1, -2, -3);
+    if (n % 2)
+      GIVES(&out[2], -4, -5, -6);
+    else
+      GIVES(&out[2], -1, -2, -3);
     gives(&out[3], DIMS(2, 2), LIST(-4, -6, -10, -12));
     GIVES(&out[4], 0, 0, 0, 0, 0, 0);
     ck_assert_int_eq(out[5].tensor->strides[0], 3); /* results are contiguous */
-    if (n % 2) gives(&out[5], DIMS(4, 3), LIST(-4, -5, -6, -4, -5, -6, -4, -5, -6, -4, -5, -6));
-    else gives(&out[5], DIMS(4, 3), LIST(-1, -2, -3, -1, -2, -3, -1, -2, -3, -1, -2, -3));
+    if (n % 2)
+      gives(&out[5], DIMS(4, 3), LIST(-4, -5, -6, -4, -5, -6, -4, -5, -6, -4, -5, -6));
+    else
+      gives(&out[5], DIMS(4, 3), LIST(-1, -2, -3, -1, -2, -3, -1, -2, -3, -1, -2, -3));
     GIVES(&out[6], -2, -5);
     gives(&out[7], DIMS(3, 2), LIST(-1, -4, -2, -5, -3, -6));
   }
@@ -447,6 +463,38 @@ START_TEST(views) {
 }
 END_TEST
 
+/* Whatever a result is a view of, it does not change when the graph runs again. */
+START_TEST(results_are_their_own) {
+  rig r;
+  rig_open(&r, "graph g(%x: float32[3], %j: integer, %c: boolean) {\n"
+               "  %a: float32[3] = neg %x\n"
+               "  %v: float32[?] = slice %a {dim = 1, start = %j}\n"
+               "  %i: float32[3] = if %c {\n"
+               "    yield %a\n"
+               "  } else {\n"
+               "    yield %x\n"
+               "  }\n"
+               "  %f: float32[3] = reshape %a {sizes = {3}}\n"
+               "  return %v, %i, %f, %i, %x\n"
+               "}\n");
+  kn_tensor *x = VEC(&r, 1, 2, 3), *y = VEC(&r, 4, 5, 6);
+  kn_rvalue a[5], b[5];
+  OK(rig_ctx(&r), RUN(&r, a, 5, T(x), INT(1), BOOL(true)));
+  OK(rig_ctx(&r), RUN(&r, b, 5, T(y), INT(1), BOOL(false)));
+  ck_assert_ptr_eq(a[1].tensor, a[3].tensor); /* one value, one tensor */
+  set_element(x, 0, 7);
+  GIVES(&a[0], -2, -3);
+  GIVES(&a[1], -1, -2, -3);
+  GIVES(&a[2], -1, -2, -3);
+  GIVES(&a[3], -1, -2, -3);
+  GIVES(&a[4], 1, 2, 3);
+  GIVES(&b[0], -5, -6);
+  for (int i = 1; i < 5; i++) kn_tensor_release(b[i].tensor);
+  kn_tensor_release(x), kn_tensor_release(y);
+  rig_close(&r);
+}
+END_TEST
+
 /* ---- undefined values, raise, assert ---- */
 
 START_TEST(undefined_values) {
@@ -455,7 +503,8 @@ START_TEST(undefined_values) {
                "  %one = const 1\n"
                "  %none: float32[2] = undef\n"
                "  %unset: boolean = undef\n"
-               "  %y: float32[2], %z: float32[2] = loop (%h: float32[2] = %none, %has: boolean = %unset, %i: integer = %one) {\n"
+               "  %y: float32[2], %z: float32[2] = loop (%h: float32[2] = %none, %has: boolean = %unset, %i: "
+               "integer = %one) {\n"
                "    %h2: float32[2] = if %has {\n"
                "      %a: float32[2] = add %h, %x      ; a.lua:3\n"
                "      yield %a\n"
@@ -513,8 +562,10 @@ START_TEST(undefined_is_not_used) {
   kn_rvalue out[1];
   OK(rig_ctx(&r), RUN(&r, out, 1, T(x), BOOL(true), BOOL(true)));
   GIVES(out, -1, -2);
-  FAILS(rig_ctx(&r), KN_INTERNAL, "a.lua:5: neg: an input has no value", RUN(&r, out, 1, T(x), BOOL(false), BOOL(true)));
-  FAILS(rig_ctx(&r), KN_INTERNAL, "a.lua:9: sin: an input has no value", RUN(&r, out, 1, T(x), BOOL(true), BOOL(false)));
+  FAILS(rig_ctx(&r), KN_INTERNAL, "a.lua:5: neg: an input has no value",
+        RUN(&r, out, 1, T(x), BOOL(false), BOOL(true)));
+  FAILS(rig_ctx(&r), KN_INTERNAL, "a.lua:9: sin: an input has no value",
+        RUN(&r, out, 1, T(x), BOOL(true), BOOL(false)));
   kn_tensor_release(x);
   rig_close(&r);
 }
@@ -555,6 +606,7 @@ START_TEST(raise_and_assert) {
 }
 END_TEST
 
-SUITE("exec", straight_line, both_branches, nested_ifs, branches_of_two_sizes, counted_loop, carried_values_overlap,
-      nested_loops, growing_loop, named_sizes, scalar_kinds, sizes_decide, impossible_sizes, views, undefined_values,
-      undefined_is_not_used, raise_and_assert)
+SUITE("exec", straight_line, both_branches, nested_ifs, branches_of_two_sizes, counted_loop,
+      carried_values_overlap, nested_loops, growing_loop, named_sizes, scalar_kinds, sizes_decide,
+      impossible_sizes, views, results_are_their_own, undefined_values, undefined_is_not_used,
+      raise_and_assert)

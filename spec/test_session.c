@@ -34,8 +34,10 @@ START_TEST(state_commits_and_rolls_back) {
   OK(c, kn_session_get_slot(r.s, 0, &v)); /* the store before the failure is undone */
   ck_assert_int_eq(v.scalar.as.i, 0);
   FAILS(c, KN_STATE, "has no data", kn_session_get_slot(r.s, 1, &v));
-  FAILS(c, KN_ARG, "slot \"mean\": float32[2] is needed (got an integer)", kn_session_set_slot(r.s, 1, &(kn_rvalue){0}));
-  FAILS(c, KN_ARG, "slot \"n\": integer is needed (got float32[2])", kn_session_set_slot(r.s, 0, &(kn_rvalue){.tensor = x}));
+  FAILS(c, KN_ARG, "slot \"mean\": float32[2] is needed (got an integer)",
+        kn_session_set_slot(r.s, 1, &(kn_rvalue){0}));
+  FAILS(c, KN_ARG, "slot \"n\": integer is needed (got float32[2])",
+        kn_session_set_slot(r.s, 0, &(kn_rvalue){.tensor = x}));
   FAILS(c, KN_INDEX, "has 2 slots", kn_session_set_slot(r.s, 2, &(kn_rvalue){.tensor = x}));
   OK(c, kn_session_set_slot(r.s, 1, &(kn_rvalue){.tensor = zero}));
   double mean = 0;
@@ -114,7 +116,7 @@ START_TEST(random_stream) {
   kn_random_seed(&c->random, 0);
   kn_random live = e->random;
   for (int turn = 0; turn < 4; turn++) { /* the same numbers as eager code draws, in order */
-    if (turn == 2) { /* from the caller's stream, which goes on where eager stopped */
+    if (turn == 2) {                     /* from the caller's stream, which goes on where eager stopped */
       kn_session_use_random(r.s, &live);
       live = e->random;
     }
@@ -131,8 +133,10 @@ START_TEST(random_stream) {
     gives(&out[0], DIMS(3), LIST(element(a, 0), element(a, 1), element(a, 2)));
     gives(&out[1], DIMS(2), LIST(element(t, 0), element(t, 1)));
     kn_tensor_release(a), kn_tensor_release(t);
-    if (turn >= 2) ck_assert_int_eq(live.offset, e->random.offset);
-    else ck_assert_int_eq(c->random.offset, e->random.offset);
+    if (turn >= 2)
+      ck_assert_int_eq(live.offset, e->random.offset);
+    else
+      ck_assert_int_eq(c->random.offset, e->random.offset);
   }
   kn_session_use_random(r.s, NULL);
   rig_close(&r);
@@ -188,9 +192,10 @@ END_TEST
 
 /* ---- writing into tensors, comparing handles ---- */
 
-/* Text from outside may not hold ops that write, so these graphs are written with another op in their place. */
+/* Text from outside may not hold ops that write, so these graphs are written with another op in their place.
+ */
 static void make_writes(kn_region *r) {
-  KN_EACH_NODE(n, r) {
+  KN_EACH_NODE (n, r) {
     if (n->op == KN_OP_minimum) n->op = KN_OP_copy_;
     for (int i = 0; i < n->nregions; i++) make_writes(n->regions[i]);
   }
@@ -228,7 +233,7 @@ START_TEST(writes_are_seen_by_all_views) {
     gives(&out[0], DIMS(2, 2), LIST(11, 12, 0, 0));
     gives(&out[1], DIMS(2, 2), LIST(10001, 10002, 84, 260));
     ck_assert(out[2].scalar.as.b && !out[3].scalar.as.b);
-    GIVES(&out[4], 10000, 10000); /* a view of %a too */
+    GIVES(&out[4], 10000, 10000);                    /* a view of %a too */
     expect(x, KN_F32, DIMS(2, 2), LIST(9, 2, 9, 4)); /* as eager code would leave it */
     kn_tensor_release(x);
   }
@@ -276,7 +281,6 @@ START_TEST(writes_into_slots) {
 }
 END_TEST
 
-
 /* ---- observers, checks, several targets ---- */
 
 /* A target that takes what its name says ("neg,add"), and computes negation, right or wrong. */
@@ -308,7 +312,8 @@ static kn_status picky_compile(void *self, kn_context *ctx, const kn_part *part,
   *out = q;
   return KN_OK;
 }
-static kn_status picky_run(void *self, kn_context *ctx, kn_program *q, kn_tensor **vals, const kn_scalar *scalars) {
+static kn_status picky_run(void *self, kn_context *ctx, kn_program *q, kn_tensor **vals,
+                           const kn_scalar *scalars) {
   picky *p = self;
   (void)ctx, (void)scalars;
   for (uint32_t i = 0; i < q->n; i++) {
@@ -337,8 +342,12 @@ static const char mixed_text[] = "graph g(%x: float32[2,2], %n: integer) {\n"
 
 static void open_picky(rig *r, picky *p, const char *debug) {
   rig_open_debug(r, mixed_text, debug);
-  p->target = (kn_target){.name = "picky", .supports = picky_supports, .compile = picky_compile, .run = picky_run,
-                          .free = picky_free, .self = p};
+  p->target = (kn_target){.name = "picky",
+                          .supports = picky_supports,
+                          .compile = picky_compile,
+                          .run = picky_run,
+                          .free = picky_free,
+                          .self = p};
   kn_session_free(r->s);
   OK(r->c, kn_session_new(r->c, r->g, (const kn_target *[]){&p->target, &r->target}, 2, &r->s));
 }
@@ -357,7 +366,8 @@ START_TEST(partition) {
     ck_assert_int_eq(p.parts, up ? 0 : 2);
     ck_assert_int_eq(p.nodes, up ? 0 : 3);
     ck_assert_ptr_nonnull(strstr(r.log, "dispatch: picky refuses transpose (not to its taste) a.lua:2"));
-    ck_assert_ptr_nonnull(strstr(r.log, "dispatch: picky refuses neg (sizes are only known when it runs) a.lua:6"));
+    ck_assert_ptr_nonnull(
+        strstr(r.log, "dispatch: picky refuses neg (sizes are only known when it runs) a.lua:6"));
     ck_assert(!strstr(r.log, "dispatch: picky gave up a part: too hard") == !up);
     ck_assert_ptr_nonnull(strstr(r.log, "exec graph    item           = 6"));
     kn_tensor_release(x);
@@ -373,8 +383,10 @@ typedef struct watcher {
 
 static void watch(void *ud, const kn_node *n, kn_tensor *const *vals, const kn_scalar *scalars) {
   watcher *w = ud;
-  if (kn_opcode_is_op(n->op)) w->ops++;
-  else w->others++;
+  if (kn_opcode_is_op(n->op))
+    w->ops++;
+  else
+    w->others++;
   strcat(strcat(w->names, n->out[0]->name), " ");
   if (!strcmp(n->out[0]->name, "a")) ck_assert(element(vals[n->out[0]->id], 0) == -1);
   if (!strcmp(n->out[0]->name, "f")) ck_assert(scalars[n->out[0]->id].as.f == 6);
@@ -457,7 +469,8 @@ START_TEST(registry) {
   kn_registry_report(c, 7, &rep);
   ck_assert(!rep.available && rep.reason[0]);
   kn_registry_close(c);
-  if (!onednn) FAILS(c, KN_UNSUPPORTED, "backend onednn cannot be used here: ", kn_registry_open(c, "onednn"));
+  if (!onednn)
+    FAILS(c, KN_UNSUPPORTED, "backend onednn cannot be used here: ", kn_registry_open(c, "onednn"));
   suite_done(c);
 }
 END_TEST

@@ -1,0 +1,313 @@
+/* Plans: random graphs against their meaning, memory shared and not allocated, memory that runs out, threads.
+ */
+#include "spec/exec.h"
+#include "spec/random_graph.h"
+#include <pthread.h>
+
+/* ---- random graphs ---- */
+
+static void fill(kn_tensor *t, uint64_t seed) {
+  for (int64_t k = 0; k < kn_tensor_numel(t); k++)
+    set_element(t, k, (double)kn_random_word(seed, 7, (uint64_t)k) / 0x1p31 - 1);
+}
+
+/* One graph, several sizes and inputs, a session and the evaluator side by side. */
+static void compare_random(uint64_t seed, int steps, bool check) {
+  kn_context *c = suite_context();
+  c->threads = 1;
+  kn_graph *g = random_graph(c, seed, steps);
+  kn_target ref;
+  kn_session *s;
+  ck_assert(kn_ref_backend.target(c, NULL, &ref));
+  OK(c, kn_session_new(c, g, (const kn_target *[]){&ref}, 1, &s));
+  kn_session_set_check(s, check);
+  kn_rvalue slots[2], in[4], a[6], b[6];
+  slots[0].tensor = make(c, KN_F32, DIMS(3, 3), LIST(1, 0.5, -0.25, 0, 1, 0.75, 0.125, -1, 1));
+  slots[1].tensor = make(c, KN_F32, DIMS(3), LIST(0.5, -0.5, 1));
+  for (uint32_t i = 0; i < 2; i++) OK(kn_session_context(s), kn_session_set_slot(s, i, &slots[i]));
+  for (int run = 0; run < 6; run++) {
+    kn_type t = type_of(KN_F32, DIMS(1 + (run * 2) % 5, 3));
+    OK(c, kn_tensor_new(c, &t, &in[0].tensor));
+    OK(c, kn_tensor_new(c, &t, &in[1].tensor));
+    fill(in[0].tensor, seed + (uint64_t)run), fill(in[1].tensor, seed * 3 + (uint64_t)run);
+    in[2] = INT(run), in[3] = NUM(run * 0.3 - 0.5);
+    kn_status want = evaluate(c, g, slots, in, a), got = kn_session_run(s, in, 4, b, 6);
+    ck_assert_msg(want == got, "seed %d, run %d: \"%s\" instead of \"%s\"", (int)seed, run,
+                  got == KN_OK ? "ok" : kn_error(kn_session_context(s)), want == KN_OK ? "ok" : kn_error(c));
+    for (int i = 0; i < 6 && want == KN_OK; i++) {
+      ck_assert_msg(same_result(&a[i], &b[i]), "seed %d, run %d, result %d differs", (int)seed, run, i + 1);
+      kn_tensor_release(a[i].tensor), kn_tensor_release(b[i].tensor);
+    }
+    kn_rvalue state;
+    OK(kn_session_context(s), kn_session_get_slot(s, 1, &state));
+    ck_assert_msg(same_result(&state, &slots[1]), "seed %d, run %d: the slot differs", (int)seed, run);
+    ck_assert(c->random.offset == kn_session_context(s)->random.offset);
+    kn_tensor_release(state.tensor);
+    kn_tensor_release(in[0].tensor), kn_tensor_release(in[1].tensor);
+  }
+  kn_tensor_release(slots[0].tensor), kn_tensor_release(slots[1].tensor);
+  kn_session_free(s);
+  kn_graph_release(g);
+  suite_done(c);
+}
+
+START_TEST(random_graphs) {
+  const char *n = getenv("KILN_RANDOM_GRAPHS"); /* more of them, by hand */
+  int count = n ? atoi(n) : 300;
+  for (int seed = 1; seed <= count; seed++) compare_random((uint64_t)seed, 6 + seed % 50, seed % 10 == 0);
+}
+END_TEST
+
+/* ---- memory ---- */
+
+/* A chain needs two buffers however long it is; the branches of an if share theirs, beside what the last of
+ * them still reads. */
+START_TEST(buffers_share_bytes) {
+  rig r;
+  rig_open_debug(&r,
+                 "graph g(%x: float32[N], %c: boolean) {\n"
+                 "  %a: float32[N] = neg %x\n"
+                 "  %b: float32[N] = neg %a\n"
+                 "  %d: float32[N] = neg %b\n"
+                 "  %e: float32[N] = neg %d\n"
+                 "  %y: float32[N] = if %c {\n"
+                 "    %f: float32[N] = neg %e\n"
+                 "    %g: float32[N] = neg %f\n"
+                 "    yield %g\n"
+                 "  } else {\n"
+                 "    %h: float32[N] = sin %e\n"
+                 "    %i: float32[N] = sin %h\n"
+                 "    yield %i\n"
+                 "  }\n"
+                 "  %z: float32[N] = neg %y\n"
+                 "  return %z\n"
+                 "}\n",
+                 "mem");
+  double ones[1024];
+  for (int i = 0; i < 1024; i++) ones[i] = 1;
+  kn_tensor *x = f32(&r, DIMS(1024), ones);
+  size_t bytes = 0;
+  kn_rvalue in[2] = {T(x), BOOL(true)};
+  OK(rig_ctx(&r), kn_session_prepare(r.s, in, 2, &bytes));
+  ck_assert_int_eq(bytes, 3 * 4096);
+  ck_assert_ptr_nonnull(strstr(
+      r.log, "mem: plan of g(float32[1024], boolean): 8 values in 12288 bytes, 32768 without sharing"));
+  ck_assert_ptr_nonnull(strstr(r.log, "mem:   %a"));
+  kn_rvalue out[1];
+  OK(rig_ctx(&r), kn_session_run(r.s, in, 2, out, 1));
+  ck_assert(element(out[0].tensor, 5) == -1);
+  kn_tensor_release(out[0].tensor);
+  kn_tensor_release(x);
+  rig_close(&r);
+}
+END_TEST
+
+static const char steady_text[] = "graph g(%x: float32[N,4], %n: integer) {\n"
+                                  "  slot param \"w\": float32[4,4]\n"
+                                  "  slot state \"s\": float32[4]\n"
+                                  "  %w = param \"w\"\n"
+                                  "  %one = const 1\n"
+                                  "  %wt: float32[4,4] = transpose %w\n"
+                                  "  %y: float32[N,4] = loop (%h: float32[N,4] = %x, %i: integer = %one) {\n"
+                                  "    %p: float32[N,4] = mul %h, %h\n"
+                                  "    %t: float32[4,N] = transpose %p\n"
+                                  "    %u: float32[4,N] = tanh %t\n"
+                                  "    %v: float32[N,4] = transpose %u\n"
+                                  "    %m: float32[] = mean %v\n"
+                                  "    %f: float = item %m\n"
+                                  "    %z = const 0.1\n"
+                                  "    %c: boolean = lua.lt %z, %f\n"
+                                  "    %q: float32[N,4] = if %c {\n"
+                                  "      %a: float32[N,4] = add %v, %h\n"
+                                  "      yield %a\n"
+                                  "    } else {\n"
+                                  "      yield %v\n"
+                                  "    }\n"
+                                  "    %more: boolean = lua.lt %i, %n\n"
+                                  "    %i2: integer = lua.add %i, %one\n"
+                                  "    continue_if %more next(%q, %i2) exit(%q)\n"
+                                  "  }\n"
+                                  "  %wx: float32[N,4] = mul %y, %y\n"
+                                  "  %row: float32[4] = select %wt {dim = 1, index = 2}\n"
+                                  "  %r: float32[N,4] = add %wx, %row\n"
+                                  "  %s = load_state \"s\"\n"
+                                  "  %k: float32[4] = select %r {dim = 1, index = 1}\n"
+                                  "  %s2: float32[4] = add %s, %k\n"
+                                  "  store_state \"s\", %s2\n"
+                                  "  %flat: float32[?] = reshape %r {sizes = {-1}}\n"
+                                  "  return %r, %flat, %s2, %y\n"
+                                  "}\n";
+
+static void open_steady(rig *r) {
+  rig_open(r, steady_text);
+  kn_rvalue w = {.tensor = f32(r, DIMS(4, 4), LIST(1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8))};
+  kn_rvalue s = {.tensor = VEC(r, 1, 2, 3, 4)};
+  OK(rig_ctx(r), kn_session_set_slot(r->s, 0, &w));
+  OK(rig_ctx(r), kn_session_set_slot(r->s, 1, &s));
+  kn_tensor_release(w.tensor), kn_tensor_release(s.tensor);
+}
+
+/* After the first runs, a run allocates its results and nothing else, loops, views and state included. */
+START_TEST(steady_runs_allocate_results_only) {
+  rig r;
+  open_steady(&r);
+  kn_tensor *x = f32(&r, DIMS(2, 4), LIST(1, 2, 3, 4, 5, 6, 7, 8));
+  uint64_t before = kn_heap_read_stats(r.c->heap).calls;
+  kn_tensor *one = VEC(&r, 1);
+  uint64_t a_tensor = kn_heap_read_stats(r.c->heap).calls - before;
+  kn_tensor_release(one);
+  kn_rvalue out[4];
+  for (int i = 0; i < 6; i++) {
+    before = kn_heap_read_stats(r.c->heap).calls;
+    OK(rig_ctx(&r), RUN(&r, out, 4, T(x), INT(4)));
+    uint64_t calls = kn_heap_read_stats(r.c->heap).calls - before;
+    if (i > 2) ck_assert_int_eq(calls, 4 * a_tensor);
+    for (int k = 0; k < 4; k++) kn_tensor_release(out[k].tensor);
+  }
+  kn_tensor_release(x);
+  rig_close(&r);
+}
+END_TEST
+
+/* ---- memory that runs out ---- */
+
+typedef struct scarce {
+  uint64_t calls, fail_at; /* the allocation that fails; 0: none */
+} scarce;
+
+static void *scarce_alloc(void *ud, void *p, size_t osize, size_t nsize) {
+  scarce *s = ud;
+  (void)osize;
+  if (!nsize) return free(p), NULL;
+  if (++s->calls == s->fail_at) return NULL;
+  return realloc(p, nsize);
+}
+
+static kn_status run_scarce(kn_context *c, kn_graph *g, const kn_target *ref, scarce *mem, uint64_t fail_at,
+                            const kn_rvalue *in, uint32_t nin, uint32_t nout, const kn_rvalue *slots) {
+  kn_session *s;
+  kn_rvalue out[8];
+  mem->calls = 0;
+  mem->fail_at = fail_at;
+  kn_status st = kn_session_new(c, g, &ref, 1, &s);
+  if (st != KN_OK) return st;
+  for (uint32_t i = 0; i < g->nslots; i++) OK(kn_session_context(s), kn_session_set_slot(s, i, &slots[i]));
+  st = kn_session_run(s, in, nin, out, nout);
+  if (st != KN_OK) {
+    ck_assert_msg(strstr(kn_error(kn_session_context(s)), "out of memory"), "%s",
+                  kn_error(kn_session_context(s)));
+    mem->fail_at = 0;
+    OK(kn_session_context(s), kn_session_run(s, in, nin, out, nout)); /* it is still of use */
+    for (uint32_t i = 0; i < nout; i++) kn_tensor_release(out[i].tensor);
+    kn_session_free(s);
+    return st;
+  }
+  for (uint32_t i = 0; i < nout; i++) kn_tensor_release(out[i].tensor);
+  kn_session_free(s);
+  return st;
+}
+
+static void sweep(const char *text, uint64_t seed, int64_t n) {
+  scarce mem = {0};
+  kn_heap *heap = kn_heap_new(scarce_alloc, &mem, 0);
+  kn_context *c = kn_context_new(heap, NULL);
+  kn_heap_release(heap);
+  kn_graph *g = text ? parse(c, text) : random_graph(c, seed, 40);
+  kn_target ref;
+  ck_assert(kn_ref_backend.target(c, NULL, &ref));
+  kn_rvalue slots[2] = {{0}}, in[4] = {{0}};
+  for (uint32_t i = 0; i < g->nslots; i++) {
+    OK(c, kn_tensor_new(c, &g->slots[i]->type.tensor, &slots[i].tensor));
+    fill(slots[i].tensor, i);
+  }
+  for (uint32_t i = 0; i < g->body->nparams; i++) {
+    if (g->body->params[i]->type.kind != KN_V_TENSOR) {
+      in[i] = g->body->params[i]->type.kind == KN_V_FLOAT ? NUM(0.5) : INT(3);
+      continue;
+    }
+    kn_type t = g->body->params[i]->type.tensor;
+    t.dims[0] = n;
+    OK(c, kn_tensor_new(c, &t, &in[i].tensor));
+    fill(in[i].tensor, seed + i);
+  }
+  kn_status st = KN_NOMEM;
+  for (uint64_t at = 1; st == KN_NOMEM; at++) {
+    uint64_t blocks = kn_heap_read_stats(c->heap).blocks;
+    st = run_scarce(c, g, &ref, &mem, at, in, g->body->nparams, g->body->nyields, slots);
+    ck_assert_msg(st == KN_OK || st == KN_NOMEM, "allocation %d: %s", (int)at, kn_error(c));
+    ck_assert_msg(kn_heap_read_stats(c->heap).blocks == blocks, "allocation %d: a leak", (int)at);
+    ck_assert_int_lt(at, 5000);
+  }
+  mem.fail_at = 0;
+  for (int i = 0; i < 4; i++) kn_tensor_release(in[i].tensor);
+  for (int i = 0; i < 2; i++) kn_tensor_release(slots[i].tensor);
+  kn_graph_release(g);
+  suite_done(c);
+}
+
+START_TEST(every_allocation_may_fail) {
+  sweep(steady_text, 0, 3);
+  for (uint64_t seed = 1; seed < 12; seed++) sweep(NULL, seed, 2);
+}
+END_TEST
+
+/* ---- threads ---- */
+
+typedef struct worker {
+  pthread_t thread;
+  kn_session *s;
+  kn_tensor *x;
+  float sum;
+  int failed;
+} worker;
+
+static void *work(void *ud) {
+  worker *w = ud;
+  for (int i = 0; i < 50; i++) {
+    kn_rvalue out[4];
+    int64_t n = 1 + i % 3; /* plans of its own, too */
+    kn_tensor *part;
+    kn_attrs_slice a = {.dim = 0, .start = 0, .stop = n, .step = 1};
+    kn_context *c = kn_session_context(w->s);
+    if (kn_apply(c, KN_OP_slice, &a, &w->x, 1, &part) != KN_OK ||
+        kn_session_run(w->s, (kn_rvalue[]){T(part), INT(i % 5)}, 2, out, 4) != KN_OK) {
+      w->failed++;
+      continue;
+    }
+    w->sum += (float)element(out[0].tensor, 0);
+    for (int k = 0; k < 4; k++) kn_tensor_release(out[k].tensor);
+    kn_tensor_release(part);
+  }
+  return NULL;
+}
+
+START_TEST(two_threads_share_a_graph) {
+  rig r;
+  open_steady(&r);
+  kn_tensor *x = f32(&r, DIMS(3, 4), LIST(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12));
+  worker w[3] = {{0}};
+  for (int i = 0; i < 3; i++) {
+    w[i].x = x;
+    OK(r.c, kn_session_new(r.c, r.g, (const kn_target *[]){&r.target}, 1, &w[i].s));
+    for (uint32_t k = 0; k < 2; k++) {
+      kn_rvalue v;
+      OK(rig_ctx(&r), kn_session_get_slot(r.s, k, &v));
+      OK(kn_session_context(w[i].s), kn_session_set_slot(w[i].s, k, &v));
+      kn_tensor_release(v.tensor);
+    }
+  }
+  for (int i = 0; i < 2; i++) ck_assert(!pthread_create(&w[i].thread, NULL, work, &w[i]));
+  for (int i = 0; i < 2; i++) pthread_join(w[i].thread, NULL);
+  work(&w[2]);
+  for (int i = 0; i < 3; i++) {
+    ck_assert_int_eq(w[i].failed, 0);
+    ck_assert(w[i].sum == w[2].sum);
+    kn_session_free(w[i].s);
+  }
+  kn_tensor_release(x);
+  rig_close(&r);
+}
+END_TEST
+
+SUITE("plan", random_graphs, buffers_share_bytes, steady_runs_allocate_results_only,
+      every_allocation_may_fail, two_threads_share_a_graph)
