@@ -78,6 +78,7 @@ kn_status kn_fail(kn_context *ctx, kn_status s, const char *fmt, ...) {
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
   memcpy(ctx->error, text, sizeof text);
+  ctx->error_status = s;
   return s;
 }
 

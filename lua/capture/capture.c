@@ -2,6 +2,8 @@
  * out. The attempts run under one lua_pcall; what they own is freed by kc_capture on every path. */
 #include "lua/capture/capture.h"
 #include "graph/pipeline.h"
+#include "graph/text.h"
+#include <stdlib.h>
 #include "lua/capture/engine.h"
 #include "lua/capture/interp.h"
 #include "lua/capture/live.h"
@@ -383,6 +385,7 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   KC_TRY(results(c, s, v));
   record_guards(c);
   if (c->b.status != KN_OK) return kc_fail(c, "graph");
+  if (getenv("KCDUMP")) { char *t; size_t n; if (kn_graph_print(c->ctx, c->b.graph, &t, &n) == KN_OK) fputs(t, stderr); }
   if (kn_pipeline_run(&c->b) != KN_OK || kn_graph_finish(&c->b) != KN_OK) return KC_FAIL;
   if (c->b.graph->nnodes > KN_NODE_BUDGET)
     return kn_fail(c->ctx, KN_LIMIT, "the graph has %u nodes, more than %d: too much is unrolled or inlined",

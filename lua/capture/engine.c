@@ -153,7 +153,11 @@ static kc_res engine_failed(kc_cap *c, const kc_val *args, int n) {
   for (int i = 0; i < n; i++)
     if (args[i].k == KC_V_SYM && args[i].v->type.kind != KN_V_TENSOR)
       return kc_fail(c, "%s (argument %d is a %s)", m, i + 1, kc_kind_name(args[i]));
-  return kc_fail(c, "%s", m);
+  for (int i = 0; i < n; i++)
+    if (args[i].k == KC_V_TABLE) return kc_fail(c, "%s", m); /* numbers may hide in it */
+  kn_status st = c->ctx->error_status;
+  bool wrong = st == KN_ARG || st == KN_SHAPE || st == KN_DTYPE || st == KN_INDEX; /* eager would raise, too */
+  return wrong ? kc_raise(c, "%s", m) : kc_fail(c, "%s", m);
 }
 
 static kc_res refuse_field(kc_cap *c, const kc_val *args, int n) {
@@ -196,6 +200,7 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   }
   c->b.where = kc_where(c);
   c->ctx->error[0] = 0;
+  c->ctx->error_status = KN_OK;
   c->ctx->recorder = &c->record.base;
   int rc = lua_pcall(L, n, LUA_MULTRET, 0);
   c->ctx->recorder = NULL;

@@ -64,7 +64,7 @@ typedef struct kc_if {
 typedef struct kc_loop_node {
   kn_node *n;
   kn_region *parent, *body;
-  kc_state *entry; /* of the body as captured last */
+  kc_state *entry; /* before the loop */
   kc_val *next;    /* by parameter; NONE: undefined */
   uint32_t nnext;
   kc_pairing *memo;

@@ -86,7 +86,6 @@ static kc_res generalise(kc_cap *c, kc_state *entry, kc_loop_try *t, kc_loop_nod
     kn_region_truncate(l->body, NULL);
     c->b.at = l->body;
     c->nstop = nstop;
-    l->entry = kc_snapshot(c, g);
     kc_state *s = kc_snapshot(c, g);
     c->S = s;
     kc_top(c, s)->pc = t->pc;
@@ -141,6 +140,7 @@ static kc_res build_loop(kc_cap *c, kc_state **sp, int *pc, kc_loop_try *t, kc_o
   int base = c->nstop;
   kc_loop_node *l = kc_new(c, sizeof *l);
   l->parent = c->b.at;
+  l->entry = s;
   c->b.where = kc_where(c);
   if (!(l->n = kn_add_loop(&c->b))) return kc_fail(c, "loop");
   l->body = l->n->regions[0];

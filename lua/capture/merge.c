@@ -249,7 +249,10 @@ static kc_val pair_values(kc_merge_job *m, kc_val a, kc_val b) {
   return general ? general_conflict(m, a, b) : pair_unions(m, a, b);
 }
 
-kc_val kc_merge_pair(kc_merge_job *m, kc_val a, kc_val b) { return pair_values(m, a, b); }
+/* What is known on each path narrows its value first. */
+kc_val kc_merge_places(kc_merge_job *m, kc_val a, kc_val b) {
+  return pair_values(m, kc_resolve(m->c, m->s1, a), kc_resolve(m->c, m->s2, b));
+}
 
 /* ---- frames and results ---- */
 
@@ -261,7 +264,7 @@ static uint32_t mixed_cell(kc_merge_job *m, const kc_frame *f1, const kc_frame *
   const kc_val *v2 = f2->cell[r] ? kc_map_get(&m->s2->cells, cell) : &f2->r[r];
   if (m->mode == KC_MERGE_GENERAL && !f1->cell[r]) *m->changed = true;
   kc_mark_pair(m, &m->c12, &m->c21, cell, cell);
-  kc_val v = pair_values(m, v1 ? *v1 : KC_NILV, v2 ? *v2 : KC_NILV);
+  kc_val v = kc_merge_places(m, v1 ? *v1 : KC_NILV, v2 ? *v2 : KC_NILV);
   kc_map_set(c, &m->out->cells, m->out->owner, cell, kc_dup(c, &v, sizeof v));
   kc_note_cell(m, cell);
   return cell;
@@ -281,7 +284,7 @@ static void merge_frame(kc_merge_job *m, int pc) {
       else
         to->r[r] = live ? kc_merge_single(m, f1->r[r], m->side) : KC_POISONED;
     } else if (!c1 && !c2)
-      to->r[r] = live ? pair_values(m, f1->r[r], f2->r[r]) : KC_POISONED;
+      to->r[r] = live ? kc_merge_places(m, f1->r[r], f2->r[r]) : KC_POISONED;
     else if (!c1 || !c2)
       to->cell[r] = mixed_cell(m, f1, f2, r);
     else if (kc_pair_cells(m, c1, c2))
@@ -305,7 +308,7 @@ static kc_res merge_results(kc_merge_job *m) {
   m->out->nret = n;
   for (int i = 0; i < n; i++)
     m->out->ret[i] =
-        m->s2 ? pair_values(m, m->s1->ret[i], m->s2->ret[i]) : kc_merge_single(m, m->s1->ret[i], m->side);
+        m->s2 ? kc_merge_places(m, m->s1->ret[i], m->s2->ret[i]) : kc_merge_single(m, kc_resolve(c, m->s1, m->s1->ret[i]), m->side);
   return KC_GO;
 }
 

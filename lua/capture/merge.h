@@ -33,7 +33,7 @@ typedef struct kc_merge_job {
 } kc_merge_job;
 
 kc_val kc_merge_single(kc_merge_job *m, kc_val a, int side);
-kc_val kc_merge_pair(kc_merge_job *m, kc_val a, kc_val b);
+kc_val kc_merge_places(kc_merge_job *m, kc_val a, kc_val b);
 /* May the two be one object from here on? Queues the merging of their contents. */
 bool kc_pair_tables(kc_merge_job *m, uint32_t a, uint32_t b);
 bool kc_pair_cells(kc_merge_job *m, uint32_t a, uint32_t b);

@@ -186,19 +186,19 @@ static kc_res merge_tables(kc_merge_job *m, uint32_t a, uint32_t b) {
   const kc_table *t1 = kc_table_get(m->s1, a), *t2 = kc_table_get(m->s2, b);
   kc_table *t = kc_new(c, sizeof *t);
   *t = (kc_table){.owner = m->out->owner,
-                  .meta = kc_merge_pair(m, t1 ? t1->meta : KC_NILV, t2 ? t2->meta : KC_NILV)};
+                  .meta = kc_merge_places(m, t1 ? t1->meta : KC_NILV, t2 ? t2->meta : KC_NILV)};
   for (uint32_t i = 0; t1 && i < t1->n; i++) {
     kc_val v2;
     KC_TRY(kc_place_get(c, m->s2, b, t1->key[i], &v2));
     name_key(m, t1->key[i]);
-    kc_table_put(c, t, t1->key[i], kc_merge_pair(m, t1->val[i], v2));
+    kc_table_put(c, t, t1->key[i], kc_merge_places(m, t1->val[i], v2));
   }
   for (uint32_t i = 0; t2 && i < t2->n; i++) {
     if (t1 && kc_table_find(t1, t2->key[i]) >= 0) continue;
     kc_val v1;
     KC_TRY(kc_place_get(c, m->s1, a, t2->key[i], &v1));
     name_key(m, t2->key[i]);
-    kc_table_put(c, t, t2->key[i], kc_merge_pair(m, v1, t2->val[i]));
+    kc_table_put(c, t, t2->key[i], kc_merge_places(m, v1, t2->val[i]));
   }
   m->name = NULL;
   set_table(m, a, t);
@@ -207,11 +207,12 @@ static kc_res merge_tables(kc_merge_job *m, uint32_t a, uint32_t b) {
 
 static void export_table(kc_merge_job *m, uint32_t id, int side) {
   kc_cap *c = m->c;
-  const kc_table *from = kc_table_get(side == 2 && m->s2 ? m->s2 : m->s1, id);
+  const kc_state *s = side == 2 && m->s2 ? m->s2 : m->s1;
+  const kc_table *from = kc_table_get(s, id);
   if (!from) return;
   kc_table *t = kc_table_copy(c, from, m->out->owner);
   t->meta = kc_merge_single(m, t->meta, side);
-  for (uint32_t i = 0; i < t->n; i++) t->val[i] = kc_merge_single(m, t->val[i], side);
+  for (uint32_t i = 0; i < t->n; i++) t->val[i] = kc_merge_single(m, kc_resolve(c, s, t->val[i]), side);
   set_table(m, id, t);
 }
 
@@ -228,7 +229,7 @@ static kc_res merge_cells(kc_merge_job *m, uint32_t a, uint32_t b) {
   KC_TRY(cell_value(m, m->s2, b, &v2));
   const kc_cell_info *info = &m->c->cell[a];
   m->name = info->look ? info->look->name : NULL;
-  set_cell(m, a, kc_merge_pair(m, v1, v2));
+  set_cell(m, a, kc_merge_places(m, v1, v2));
   m->name = NULL;
   return KC_GO;
 }
