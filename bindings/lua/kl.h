@@ -48,6 +48,8 @@ struct kl_graph {
   /* Picks (or captures) the variant for the arguments at [first, top]; raises when it cannot. NULL: the first. */
   kl_variant *(*choose)(lua_State *L, kl_graph *g, int self, int first);
 };
+/* This binding as capture sees it (script.c); what kc_live_load and kc_live_store want. */
+const kc_host *kl_host(void);
 kl_graph *kl_push_graph(lua_State *L); /* an empty one; its user value 1 is free for the front end */
 kl_graph *kl_check_graph(lua_State *L, int idx);
 kl_graph *kl_test_graph(lua_State *L, int idx);

@@ -1,5 +1,5 @@
-/* kiln.script, kiln.spec, kiln.is_capturing: the Lua side of capture. Capture itself is lua/capture; Graph objects
- * and running them are graph.c. */
+/* kiln.script, kiln.spec, kiln.is_capturing: the Lua side of capture. Capture itself is lua/capture; Graph
+ * objects and running them are graph.c. */
 #include "bindings/lua/state.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,14 +26,16 @@ static spec *test_spec(lua_State *L, int idx) {
 static bool is_name(const char *s) {
   if (!*s || strlen(s) >= NAME || (*s >= '0' && *s <= '9')) return false;
   for (; *s; s++)
-    if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') || *s == '_')) return false;
+    if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') || *s == '_'))
+      return false;
   return true;
 }
 
 static void read_size(lua_State *L, spec *s, int dim) { /* the size is on top */
   if (lua_type(L, -1) == LUA_TSTRING) {
     const char *name = lua_tostring(L, -1);
-    if (!is_name(name)) kl_error(L, KN_ARG, "spec: size %d is '%s'; a named size is a short identifier", dim + 1, name);
+    if (!is_name(name))
+      kl_error(L, KN_ARG, "spec: size %d is '%s'; a named size is a short identifier", dim + 1, name);
     snprintf(s->names[dim], NAME, "%s", name);
     s->type.tensor.dims[dim] = KN_DIM_UNKNOWN;
     return;
@@ -120,7 +122,8 @@ static int refuse_more(lua_State *L, int self, int n) {
   luaL_Buffer b;
   push_source(L, self, "reasons");
   int reasons = lua_gettop(L);
-  lua_pushfstring(L, "captured %d times already (cache_limit); each time something it depends on had changed:", n);
+  lua_pushfstring(
+      L, "captured %d times already (cache_limit); each time something it depends on had changed:", n);
   luaL_buffinit(L, &b);
   luaL_addstring(&b, lua_tostring(L, reasons + 1));
   for (int i = 1, k = (int)lua_rawlen(L, reasons); i <= k; i++) {
@@ -144,7 +147,8 @@ static kl_variant *capture(lua_State *L, kl_graph *g, int self, int first, int n
   lua_pop(L, 1);
   if (st != KN_OK) raise_capture(L);
   if (kn_debugging(ctx, KN_DEBUG_CAPTURE))
-    kn_log(ctx, "capture: %s: %u nodes, %u slots, %u guards", graph->name, graph->nnodes, graph->nslots, graph->nguards);
+    kn_log(ctx, "capture: %s: %u nodes, %u slots, %u guards", graph->name, graph->nnodes, graph->nslots,
+           graph->nguards);
   return kl_add_variant(L, g, graph, live);
 }
 
@@ -195,7 +199,8 @@ static void read_input(lua_State *L, int n, kc_arg *a) { /* on top of the stack 
       return;
     }
   kl_error(L, KN_ARG,
-           "script: inputs[%d] must be kiln.spec(...), \"float\", \"integer\" or \"boolean\", got %s", n, kl_kind(L, -1));
+           "script: inputs[%d] must be kiln.spec(...), \"float\", \"integer\" or \"boolean\", got %s", n,
+           kl_kind(L, -1));
 }
 
 static void capture_now(lua_State *L, kl_graph *g, int self, int inputs) {
@@ -233,7 +238,8 @@ static int eager_graph(lua_State *L) {
 /* kiln.script(f [, {inputs = {…}, cache_limit = 8}]) */
 static int script(lua_State *L) {
   lua_settop(L, 2);
-  if (!is_callable(L, 1)) return kl_error(L, KN_ARG, "script: a function or module is needed, got %s", kl_kind(L, 1));
+  if (!is_callable(L, 1))
+    return kl_error(L, KN_ARG, "script: a function or module is needed, got %s", kl_kind(L, 1));
   if (lua_iscfunction(L, 1)) return kl_error(L, KN_ARG, "script: a C function has no bytecode to capture");
   if (!lua_isnil(L, 2) && lua_type(L, 2) != LUA_TTABLE)
     return kl_error(L, KN_ARG, "script: options must be a table, got %s", kl_kind(L, 2));
@@ -242,7 +248,8 @@ static int script(lua_State *L) {
   if (lua_isnil(L, 2)) lua_newtable(L), lua_replace(L, 2);
   if (lua_getfield(L, 2, "cache_limit") != LUA_TNIL) {
     limit = lua_tointeger(L, -1);
-    if (limit < 1) return kl_error(L, KN_ARG, "script: cache_limit must be at least 1, got %s", kl_kind(L, -1));
+    if (limit < 1)
+      return kl_error(L, KN_ARG, "script: cache_limit must be at least 1, got %s", kl_kind(L, -1));
   }
   bool now = lua_getfield(L, 2, "inputs") != LUA_TNIL;
   if (now && lua_type(L, -1) != LUA_TTABLE)
