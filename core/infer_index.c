@@ -1,4 +1,5 @@
-/* Type rules of joining, picking and overwriting elements. */
+/* Type rules of joining, picking and overwriting elements: all dtypes, indices int64 or int32. cat and stack
+ * promote, copy_ casts, where elements are placed into others both have one dtype. */
 #include "core/infer.h"
 #include <string.h>
 

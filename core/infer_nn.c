@@ -1,4 +1,4 @@
-/* Type rules of matrix products, convolutions and pooling. */
+/* Type rules of matrix products (numbers of one dtype), convolutions and pooling (floats of one dtype). */
 #include "core/infer.h"
 #include <string.h>
 
