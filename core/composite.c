@@ -174,9 +174,16 @@ static kn_tensor *as_bool(kn_scope *s, kn_tensor *x) {
 static kn_tensor *scale(kn_scope *s, kn_tensor *x, double by) { return kx_mul(s, x, kx_number(s, by, x)); }
 static kn_tensor *plus(kn_scope *s, kn_tensor *x, double c) { return kx_add(s, x, kx_number(s, c, x)); }
 
-/* The result of a unary float function: integers become float32. */
+/* What several steps are computed in: integers become float32, and so do halves, which are then rounded once,
+ * at the end, by `rounded`. */
 static kn_tensor *floating(kn_scope *s, kn_tensor *x) {
-  return kn_dtype_is_float(kn_tensor_dtype(x)) ? x : kx_cast(s, x, KN_F32);
+  kn_dtype d = kn_tensor_dtype(x), wide = kn_dtype_is_float(d) ? kn_dtypes[d].wide : KN_F32;
+  return d == wide ? x : kx_cast(s, x, wide);
+}
+
+static kn_tensor *rounded(kn_scope *s, kn_tensor *y, kn_tensor *x) {
+  kn_dtype d = kn_tensor_dtype(x);
+  return !y || !kn_dtype_is_float(d) || kn_tensor_dtype(y) == d ? y : kx_cast(s, y, d);
 }
 
 static kn_tensor *gelu(kn_scope *s, kn_tensor *x) {
@@ -192,9 +199,9 @@ static kn_tensor *softplus(kn_scope *s, kn_tensor *x) {
 
 EXPRESSION(square, kx_mul(s, in[0], in[0]))
 EXPRESSION(reciprocal, kx_div(s, kx_number(s, 1, in[0]), in[0]))
-EXPRESSION(gelu, gelu(s, floating(s, in[0])))
+EXPRESSION(gelu, rounded(s, gelu(s, floating(s, in[0])), in[0]))
 EXPRESSION(silu, kx_mul(s, in[0], kx_sigmoid(s, in[0])))
-EXPRESSION(softplus, softplus(s, floating(s, in[0])))
+EXPRESSION(softplus, rounded(s, softplus(s, floating(s, in[0])), in[0]))
 EXPRESSION(logical_not, kx_apply(s, KN_OP_bitwise_not, NULL, (kn_tensor *[]){as_bool(s, in[0])}, 1))
 EXPRESSION(logical_and, kx_bitwise_and(s, as_bool(s, in[0]), as_bool(s, in[1])))
 EXPRESSION(logical_or, kx_bitwise_or(s, as_bool(s, in[0]), as_bool(s, in[1])))
@@ -246,15 +253,24 @@ static kn_tensor *count_of(kn_scope *s, kn_tensor *x, const kn_attrs_correction 
 
 static kn_tensor *variance(kn_scope *s, kn_tensor *x, const kn_attrs_correction *a) {
   kn_attrs_reduce keep = {.dim = a->dim, .keepdim = true}, over = {.dim = a->dim, .keepdim = a->keepdim};
+  if (!x) return NULL;
   kn_tensor *mean = with(s, KN_OP_mean, &keep, x);
   kn_tensor *d = kx_sub(s, x, mean), *total = with(s, KN_OP_sum, &over, kx_mul(s, d, d));
   kn_tensor *count = plus(s, count_of(s, x, a), -(double)a->correction);
   return kx_div(s, total, kx_maximum(s, count, kx_number(s, 0, x)));
 }
 
-EXPRESSION(var, variance(s, in[0], attrs))
-EXPRESSION(std, safe_sqrt(s, variance(s, in[0], attrs)))
-EXPRESSION(norm, safe_sqrt(s, with(s, KN_OP_sum, attrs, kx_mul(s, floating(s, in[0]), floating(s, in[0])))))
+static kn_tensor *floats(kn_scope *s, kn_tensor *x) {
+  return kn_dtype_is_float(kn_tensor_dtype(x)) ? floating(s, x) : x; /* mean refuses the others */
+}
+
+static kn_tensor *length(kn_scope *s, kn_tensor *x, const void *over) {
+  return safe_sqrt(s, with(s, KN_OP_sum, over, kx_mul(s, x, x)));
+}
+
+EXPRESSION(var, rounded(s, variance(s, floats(s, in[0]), attrs), in[0]))
+EXPRESSION(std, rounded(s, safe_sqrt(s, variance(s, floats(s, in[0]), attrs)), in[0]))
+EXPRESSION(norm, rounded(s, length(s, floating(s, in[0]), attrs), in[0]))
 
 /* ---- layers ---- */
 
@@ -335,6 +351,9 @@ static kn_tensor *nll(kn_scope *s, kn_tensor *logp, kn_tensor *target, const kn_
                               "scores [N,C] and targets [N], or [C] and one target, are needed (got %s, %s)",
                               kn_type_text(l, lt, sizeof lt), kn_type_text(t, tt, sizeof tt)));
   }
+  if (!kn_dtype_is_float(kn_tensor_dtype(logp)))
+    return kx_fail(s, kn_fail(s->ctx, KN_DTYPE, "floating scores are needed, not %s",
+                              kn_dtype_name(kn_tensor_dtype(logp))));
   kn_attrs_axis last = {.dim = -1};
   kn_attrs_select only = {.dim = -1, .index = 0};
   kn_tensor *at = with(s, KN_OP_unsqueeze, &last, target);
