@@ -38,14 +38,14 @@ static kc_res known_int(kc_cap *c, kc_val f, kc_val a, int which, int64_t *out) 
     return kc_fail(c, "argument %d of '%s' is a %s; it must be known while capturing", which, name_of(c, f),
                    kc_kind_name(a));
   return kc_raise(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
-                  kc_kind_name(a));
+                  kc_type_name(a));
 }
 
 static kc_res need_table(kc_cap *c, kc_val f, kc_val t) {
   if (t.k == KC_V_TABLE) return KC_GO;
   if (t.k == KC_V_UNION || t.k == KC_V_POISON)
     return kc_fail(c, "'%s' is called with a %s", name_of(c, f), kc_kind_name(t));
-  return kc_raise(c, "bad argument #1 to '%s' (table expected, got %s)", name_of(c, f), kc_kind_name(t));
+  return kc_raise(c, "bad argument #1 to '%s' (table expected, got %s)", name_of(c, f), kc_type_name(t));
 }
 
 /* ---- going through tables ---- */
@@ -370,7 +370,7 @@ static kc_res number_arg(kc_cap *c, kc_val f, kc_val a, int which) {
   if (a.k == KC_V_UNION || a.k == KC_V_POISON)
     return kc_fail(c, "'%s' is called with a %s", name_of(c, f), kc_kind_name(a));
   return kc_raise(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
-                  kc_kind_name(a));
+                  kc_type_name(a));
 }
 
 typedef struct math_ud {

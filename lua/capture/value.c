@@ -60,7 +60,10 @@ const kn_where *kc_where(kc_cap *c) {
 
 void kc_position(kc_cap *c, char *buf, size_t size) {
   buf[0] = 0;
-  if (!c->S || !c->S->top) return;
+  if (!c->S || !c->S->top) { /* before or after: the function as a whole */
+    if (c->base_where) kn_where_text(c->base_where, buf, size);
+    return;
+  }
   const kc_frame *f = c->S->top;
   char name[64];
   int line = kc_line(f->p, f->pc);
@@ -131,6 +134,11 @@ const char *kc_kind_name(kc_val a) {
   case KC_V_POISON: break;
   }
   return "value that differs between paths or loop trips in a way that cannot be captured";
+}
+
+const char *kc_type_name(kc_val a) {
+  if (kc_is_symbool(a)) return "boolean";
+  return kc_is_number(a) ? "number" : kc_kind_name(a);
 }
 
 bool kc_same(kc_val a, kc_val b) {

@@ -235,6 +235,7 @@ void kc_position(kc_cap *c, char *buf, size_t size); /* "file:line" of it */
 
 /* ---- values ---- */
 const char *kc_kind_name(kc_val a); /* "tensor", "number", "nil" … */
+const char *kc_type_name(kc_val a); /* as Lua's own messages say it */
 /* The id of the object at idx (not nil); interned. */
 uint32_t kc_intern(kc_cap *c, int idx);
 void kc_push_object(kc_cap *c, uint32_t id);
