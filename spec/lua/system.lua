@@ -150,3 +150,20 @@ test("batches", function()
   raises(function() kiln.data.batches(0, x) end, "batches: the size")
   raises(function() kiln.data.batches(2, x, kiln.zeros(3)) end, "tensor 2 has 3 entries, the first has 7")
 end)
+
+test(".npy files there and back", function()
+  local path = os.tmpname()
+  for _, t in ipairs { kiln.randn(2, 3), kiln.arange(5), kiln.tensor { true, false }, kiln.ones({}, { dtype = "float64" }),
+                       kiln.arange(6):reshape(2, 3):t(), kiln.zeros(0, 3) } do
+    kiln.to_npy(path, t)
+    local back = kiln.from_npy(path)
+    equal(back.dtype, t.dtype)
+    equal(back.shape, t.shape)
+    truth(back:equal(t), "the same elements")
+  end
+  os.remove(path)
+  raises(function() kiln.from_npy(path) end, "system.lua:", path)
+  with_file("not an array", function(p) raises(function() kiln.from_npy(p) end, "npy") end)
+  raises(function() kiln.from_npy(3) end, "from_npy: a path is needed, got an integer")
+  raises(function() kiln.to_npy(path, 3) end, "to_npy: a tensor is needed after the path")
+end)
