@@ -44,7 +44,6 @@ struct kl_variant {
 struct kl_graph {
   kn_heap *heap;
   kl_variant *variants;
-  bool by_name;        /* a builder's graph: takes and gives one table by name */
   /* Picks (or captures) the variant for the arguments at [first, top]; raises when it cannot. NULL: the first. */
   kl_variant *(*choose)(lua_State *L, kl_graph *g, int self, int first);
 };
