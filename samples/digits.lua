@@ -213,7 +213,7 @@ if options.export then
   end
   write_idx("digits-images.idx3-ubyte", pixels[test_rows])
   write_idx("digits-labels.idx1-ubyte", digits[test_rows])
-  kiln.to_npy(options.export .. "/images.npy", test_images:unsqueeze(2))
+  kiln.to_npy(options.export .. "/images.npy", test_images)
 end
 
 assert(different == 0, "the graph and eager disagree")
