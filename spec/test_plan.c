@@ -1,5 +1,6 @@
 /* Plans: random graphs against their meaning, memory shared and not allocated, memory that runs out, threads.
  */
+#include "backends/registry.h"
 #include "spec/exec.h"
 #include "spec/random_graph.h"
 #include <pthread.h>
@@ -55,6 +56,42 @@ START_TEST(random_graphs) {
   const char *n = getenv("KILN_RANDOM_GRAPHS"); /* more of them, by hand */
   int count = n ? atoi(n) : 300;
   for (int seed = 1; seed <= count; seed++) compare_random((uint64_t)seed, 6 + seed % 50, seed % 10 == 0);
+}
+END_TEST
+
+/* The targets of this build against the reference, node by node. */
+START_TEST(random_graphs_on_all_backends) {
+  kn_context *c = suite_context();
+  c->threads = 2;
+  OK(c, kn_registry_open(c, NULL));
+  const kn_target *const *targets;
+  int n;
+  OK(c, kn_registry_targets(c, &targets, &n));
+  for (uint64_t seed = 1; seed <= 40; seed++) {
+    kn_graph *g = random_graph(c, seed, 40);
+    kn_session *s;
+    OK(c, kn_session_new(c, g, targets, n, &s));
+    kn_session_set_check(s, true);
+    for (int run = 0; run < 2; run++) {
+      kn_type t = type_of(KN_F32, DIMS(3 + run, 3));
+      kn_rvalue in[4] = {{0}, {0}, INT(run), NUM(0.5)}, out[6];
+      for (uint32_t i = 0; i < 2; i++) {
+        kn_rvalue slot;
+        OK(c, kn_tensor_new(c, &t, &in[i].tensor));
+        OK(c, kn_tensor_new(c, &g->slots[i]->type.tensor, &slot.tensor));
+        fill(in[i].tensor, seed + i), fill(slot.tensor, seed * i);
+        OK(kn_session_context(s), kn_session_set_slot(s, i, &slot));
+        kn_tensor_release(slot.tensor);
+      }
+      OK(kn_session_context(s), kn_session_run(s, in, 4, out, 6));
+      for (int i = 0; i < 6; i++) kn_tensor_release(out[i].tensor);
+      kn_tensor_release(in[0].tensor), kn_tensor_release(in[1].tensor);
+    }
+    kn_session_free(s);
+    kn_graph_release(g);
+  }
+  kn_registry_close(c);
+  suite_done(c);
 }
 END_TEST
 
@@ -309,5 +346,5 @@ START_TEST(two_threads_share_a_graph) {
 }
 END_TEST
 
-SUITE("plan", random_graphs, buffers_share_bytes, steady_runs_allocate_results_only,
-      every_allocation_may_fail, two_threads_share_a_graph)
+SUITE("plan", random_graphs, random_graphs_on_all_backends, buffers_share_bytes,
+      steady_runs_allocate_results_only, every_allocation_may_fail, two_threads_share_a_graph)
