@@ -40,6 +40,8 @@ end
 -- ---- the data: a fifth is held out -----------------------------------------------------------------------------
 
 kiln.manual_seed(options.seed)
+-- So small images leave a second thread little to do but wait.
+if not os.getenv "KILN_NUM_THREADS" then kiln.set_num_threads(1) end
 local pixels = data.read_idx((data.find("digits-images.idx3-ubyte", options.data)))
 local digits = data.read_idx((data.find("digits-labels.idx1-ubyte", options.data)))
 local count = #pixels
@@ -134,9 +136,22 @@ say(("trained in %.1f s"):format(kiln.clock() - started))
 net:eval()
 local function predict(x) return net:predict(x) end
 local graph = kiln.script(predict, { inputs = { kiln.spec("float32", { 1, 1, 8, 8 }) } })
-say("\nthe captured graph:\n" .. tostring(graph))
+-- The listing names the chain of Lua lines a node comes from; the innermost one of this file is enough here.
+local listing = graph:code():gsub("; ([^\n]*)", function(chain)
+  for place in chain:gmatch "[^%s<-][^%s]*" do
+    if not place:find "^kiln/" then return "; " .. place end
+  end
+end)
+say("\nthe captured graph:\n" .. listing)
 
-local path = options.save or (arg[0]:match "^(.*)/samples/[^/]*$" or "..") .. "/build/digits.kiln"
+local function default_path()
+  local top = arg[0]:match "^(.*)/samples/[^/]*$" or arg[0]:find "^samples/" and "." or ".."
+  local file = io.open(top .. "/build/digits.kiln", "ab")
+  if not file then return "digits.kiln" end
+  file:close()
+  return top .. "/build/digits.kiln"
+end
+local path = options.save or default_path()
 graph:save(path)
 local loaded = kiln.load(path)
 for i = 1, 20 do graph:verify(test_images[{ { i, i } }], { rtol = 1e-4, atol = 1e-5 }) end
