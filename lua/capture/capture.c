@@ -2,8 +2,6 @@
  * out. The attempts run under one lua_pcall; what they own is freed by kc_capture on every path. */
 #include "lua/capture/capture.h"
 #include "graph/pipeline.h"
-#include "graph/text.h"
-#include <stdlib.h>
 #include "lua/capture/engine.h"
 #include "lua/capture/interp.h"
 #include "lua/capture/live.h"
@@ -385,7 +383,6 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   KC_TRY(results(c, s, v));
   record_guards(c);
   if (c->b.status != KN_OK) return kc_fail(c, "graph");
-  if (getenv("KCDUMP")) { char *t; size_t n; if (kn_graph_print(c->ctx, c->b.graph, &t, &n) == KN_OK) fputs(t, stderr); }
   if (kn_pipeline_run(&c->b) != KN_OK || kn_graph_finish(&c->b) != KN_OK) return KC_FAIL;
   if (c->b.graph->nnodes > KN_NODE_BUDGET)
     return kn_fail(c->ctx, KN_LIMIT, "the graph has %u nodes, more than %d: too much is unrolled or inlined",
@@ -411,9 +408,12 @@ static kc_res attempt(job *j) {
   }
   kc_values made = {0};
   kc_res r = kc_call(c, &s, f, vals, j->nargs, -1, &made);
-  if (r == KC_DEAD) return kc_fail(c, "the function never returns a value: every path raises an error");
-  KC_TRY(r);
-  return finish(j, s, &made);
+  if (r == KC_DEAD) { /* every path raises: a graph that does, without results */
+    s = c->S = kc_state_new(c);
+    made.n = 0;
+    r = KC_GO;
+  }
+  return r == KC_GO ? finish(j, s, &made) : r;
 }
 
 static void clear(job *j) {
