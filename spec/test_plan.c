@@ -139,6 +139,35 @@ START_TEST(buffers_share_bytes) {
 }
 END_TEST
 
+/* Loops in loops do not multiply the planning: forty deep, each with a counter that the plan cannot know. */
+START_TEST(deep_nesting_plans_quickly) {
+  static char text[20000];
+  char *at =
+      text +
+      sprintf(text,
+              "graph g(%%x: float32[2], %%n: integer) {\n  %%one = const 1\n  %%h0: float32[2] = neg %%x\n");
+  enum { DEEP = 40 };
+  for (int d = 1; d <= DEEP; d++)
+    at += sprintf(at, "%%r%d: float32[?] = loop (%%h%d: float32[?] = %%h%d, %%i%d: integer = %%one) {\n", d,
+                  d, d - 1, d);
+  at += sprintf(at, "%%r%d: float32[?] = neg %%h%d\n", DEEP + 1, DEEP);
+  for (int d = DEEP; d >= 1; d--)
+    at += sprintf(at,
+                  "%%m%d: boolean = lua.lt %%i%d, %%n\n%%j%d: integer = lua.add %%i%d, %%one\n"
+                  "continue_if %%m%d next(%%r%d, %%j%d) exit(%%r%d)\n}\n",
+                  d, d, d, d, d, d + 1, d, d + 1);
+  sprintf(at, "return %%r1\n}\n");
+  rig r;
+  rig_open(&r, text);
+  kn_tensor *x = VEC(&r, 1, 2);
+  kn_rvalue out[1];
+  OK(rig_ctx(&r), RUN(&r, out, 1, T(x), INT(1)));
+  GIVES(out, 1, 2);
+  kn_tensor_release(x);
+  rig_close(&r);
+}
+END_TEST
+
 static const char steady_text[] = "graph g(%x: float32[N,4], %n: integer) {\n"
                                   "  slot param \"w\": float32[4,4]\n"
                                   "  slot state \"s\": float32[4]\n"
@@ -346,5 +375,5 @@ START_TEST(two_threads_share_a_graph) {
 }
 END_TEST
 
-SUITE("plan", random_graphs, random_graphs_on_all_backends, buffers_share_bytes,
+SUITE("plan", random_graphs, random_graphs_on_all_backends, buffers_share_bytes, deep_nesting_plans_quickly,
       steady_runs_allocate_results_only, every_allocation_may_fail, two_threads_share_a_graph)
