@@ -81,9 +81,11 @@ static void check_const(flattener *f, const kn_tree *t, int idx) {
   bool nan = t->kind == KN_TREE_FLOAT && t->f != t->f && lua_type(L, idx) == LUA_TNUMBER &&
              lua_tonumber(L, idx) != lua_tonumber(L, idx);
   bool same = nan || (lua_rawequal(L, idx, -1) && lua_isinteger(L, idx) == lua_isinteger(L, -1));
-  if (!same)
+  if (!same) {
+    const char *want = luaL_tolstring(L, -1, NULL), *got = luaL_tolstring(L, idx, NULL);
     kl_error(L, KN_ARG, "graph %s: %s: the graph was made for %s here, got %s", f->v->graph->name, f->path,
-             luaL_tolstring(L, -1, NULL), luaL_tolstring(L, idx, NULL));
+             want, got);
+  }
   lua_pop(L, 1);
 }
 

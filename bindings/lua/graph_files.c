@@ -105,9 +105,11 @@ static void push_sorted_names(lua_State *L, int idx) {
   lua_Integer n = 0;
   lua_pushnil(L);
   while (lua_next(L, idx)) {
-    if (lua_type(L, -2) != LUA_TSTRING || !kl_test_graph(L, -1))
-      kl_error(L, KN_ARG, "save: a table of Graphs by name is needed, got %s under %s", kl_kind(L, -1),
+    if (lua_type(L, -2) != LUA_TSTRING || !kl_test_graph(L, -1)) {
+      const char *got = kl_kind(L, -1);
+      kl_error(L, KN_ARG, "save: a table of Graphs by name is needed, got %s under %s", got,
                luaL_tolstring(L, -2, NULL));
+    }
     lua_pop(L, 1);
     lua_pushvalue(L, -1);
     lua_rawseti(L, -3, ++n);

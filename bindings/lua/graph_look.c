@@ -163,13 +163,14 @@ static int graph_parameters(lua_State *L) {
     if (slot->kind == KN_SLOT_CONST) continue;
     kn_tensor **to = slot->type.kind == KN_V_TENSOR ? kl_reserve_tensor(L) : NULL;
     kn_status st = kn_session_get_slot(s, i, &value);
-    if (st != KN_OK) return kl_session_fail(L, s, st);
-    if (value.tensor && to)
-      kl_fill_tensor(L, to, value.tensor);
-    else if (to) {
-      lua_pop(L, 1); /* a parsed text: no data */
+    if (st == KN_STATE) { /* from a text that does not hold its data */
+      lua_settop(L, lua_gettop(L) - (to != NULL));
       continue;
-    } else
+    }
+    if (st != KN_OK) return kl_session_fail(L, s, st);
+    if (to)
+      kl_fill_tensor(L, to, value.tensor);
+    else
       kl_push_scalar(L, &value.scalar);
     lua_setfield(L, -2, slot->name);
   }
