@@ -94,22 +94,20 @@ kc_res kc_fail(kc_cap *c, const char *fmt, ...) {
   return KC_FAIL;
 }
 
-kc_res kc_raise_text(kc_cap *c, const char *text) {
-  c->b.where = kc_where(c);
+kc_res kc_raise_text(kc_cap *c, const char *text, const kn_where *where) {
+  c->b.where = where; /* whose position is put before the text */
   kn_add_raise(&c->b, KN_NODE_raise, NULL, text);
   return KC_DEAD;
 }
 
 kc_res kc_raise(kc_cap *c, const char *fmt, ...) {
-  char text[400], pos[160], all[600];
+  char text[400];
   va_list ap;
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
   if (c->b.at == c->b.graph->body) return kc_fail(c, "%s", text); /* it would always fail */
-  kc_position(c, pos, sizeof pos);
-  snprintf(all, sizeof all, "%s: %s", pos, text);
-  return kc_raise_text(c, all);
+  return kc_raise_text(c, text, kc_where(c));
 }
 
 /* ---- names and kinds ---- */
