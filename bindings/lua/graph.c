@@ -139,12 +139,8 @@ static int reserve_outputs(lua_State *L, const kn_region *body) {
 
 static void fill_outputs(lua_State *L, const kn_region *body, int outs, const kn_rvalue *out) {
   for (uint32_t i = 0; i < body->nyields; i++)
-    if (out[i].tensor) *(kn_tensor **)lua_touserdata(L, outs + (int)i) = out[i].tensor;
-  for (uint32_t i = 0; i < body->nyields; i++) /* all are safe now: the collector may hear of them */
-    if (out[i].tensor) {
-      kl_fill_tensor(L, lua_touserdata(L, outs + (int)i), out[i].tensor);
-      return;
-    }
+    if (out[i].tensor) kl_put_tensor(L, lua_touserdata(L, outs + (int)i), out[i].tensor);
+  kl_tell_collector(L); /* all are safe now */
 }
 
 int kl_run_graph(lua_State *L, kl_variant *v, int first, bool store) {

@@ -45,7 +45,7 @@ static kn_status with_values(kn_context *ctx, const kn_graph *g, kn_session *s, 
   char *text;
   size_t n;
   kn_graph *copy;
-  KN_TRY(kn_graph_print(ctx, g, &text, &n));
+  KN_TRY(kn_graph_print(ctx, g, KN_TEXT_FULL, &text, &n));
   kn_status st = kn_graph_parse(ctx, text, n, &copy);
   kn_free(ctx->heap, text, n + 1);
   KN_TRY(st);

@@ -18,11 +18,11 @@ static int push_text_protected(lua_State *L) {
   return 1;
 }
 
-void kl_push_graph_text(lua_State *L, const kn_graph *g) {
+void kl_push_graph_text(lua_State *L, const kn_graph *g, kn_text_form form) {
   kn_context *ctx = kl_context(L);
   text t;
   luaL_checkstack(L, 4, "graph text");
-  kl_check(L, kn_graph_print(ctx, g, &t.p, &t.n));
+  kl_check(L, kn_graph_print(ctx, g, form, &t.p, &t.n));
   lua_pushcfunction(L, push_text_protected);
   lua_pushlightuserdata(L, &t);
   int status = lua_pcall(L, 1, 1, 0);
@@ -35,19 +35,8 @@ void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t) {
   lua_pushstring(L, kn_vtype_text(g, t, buf, sizeof buf));
 }
 
-/* The text without the lines of guards and slots. */
 static int graph_code(lua_State *L) {
-  kl_push_graph_text(L, kl_newest_variant(L, 1)->graph);
-  luaL_Buffer b;
-  const char *line = lua_tostring(L, -1);
-  luaL_buffinit(L, &b);
-  while (*line) {
-    size_t n = strcspn(line, "\n");
-    n += line[n] == '\n';
-    if (strncmp(line, "  slot ", 7) && strncmp(line, "  guard ", 8)) luaL_addlstring(&b, line, n);
-    line += n;
-  }
-  luaL_pushresult(&b);
+  kl_push_graph_text(L, kl_newest_variant(L, 1)->graph, KN_TEXT_CODE);
   return 1;
 }
 
@@ -56,7 +45,7 @@ static int graph_code(lua_State *L) {
 static void set_where(lua_State *L, const kn_where *w) {
   char buf[512];
   if (!w) return;
-  lua_pushstring(L, kn_where_text(w, buf, sizeof buf));
+  lua_pushstring(L, kn_where_brief(w, buf, sizeof buf));
   lua_setfield(L, -2, "where");
 }
 

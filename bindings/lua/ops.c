@@ -36,7 +36,8 @@ static int apply(lua_State *L, kn_op op, const char *name, bool inplace) {
     lua_settop(L, 1);
     return 1;
   }
-  for (int i = 0; i < row->outs; i++) kl_fill_tensor(L, slots[i], out[i]);
+  for (int i = 0; i < row->outs; i++) kl_put_tensor(L, slots[i], out[i]);
+  kl_tell_collector(L);
   return row->outs;
 }
 
@@ -181,7 +182,7 @@ static int call_extreme(lua_State *L, const extreme *e) {
     kl_args_done(&a);
   }
   kl_check(L, st);
-  *positions = p;
+  kl_put_tensor(L, positions, p);
   kl_fill_tensor(L, values, v);
   return 2;
 }

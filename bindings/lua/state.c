@@ -34,6 +34,7 @@ static int close_state(lua_State *L) {
   kl_state *s = lua_touserdata(L, 1);
   kn_context *ctx = s->ctx;
   s->ctx = NULL;
+  while (s->boxes.next != &s->boxes) kl_empty_box(s->boxes.next);
   if (ctx && s->owned) {
     kn_registry_close(ctx);
     kn_context_free(ctx);
@@ -83,6 +84,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
   if (s) return s;
   s = lua_newuserdatauv(L, sizeof *s, 0);
   *s = (kl_state){.ctx = ctx, .owned = !ctx};
+  s->boxes.prev = s->boxes.next = &s->boxes;
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, close_state);
   lua_setfield(L, -2, "__gc");

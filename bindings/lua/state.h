@@ -4,6 +4,13 @@
 #define KL_STATE_H
 #include "bindings/lua/kl.h"
 
+/* What a tensor userdata holds. Filled ones are linked, so that closing the state releases those whose
+ * finalizer Lua does not call: userdata made by finalizers while the state closes. */
+typedef struct kl_box {
+  kn_tensor *tensor; /* first: a box is also found as kn_tensor ** */
+  struct kl_box *prev, *next;
+} kl_box;
+
 typedef struct kl_state {
   kn_context *ctx;    /* NULL once the Lua state is closing */
   bool owned;         /* ctx is ours to free */
@@ -11,6 +18,7 @@ typedef struct kl_state {
   size_t seen;        /* heap bytes when the collector was last told */
   size_t live;        /* heap bytes after its last round, as far as known */
   size_t full;        /* heap bytes after the last complete collection */
+  kl_box boxes;       /* head of the ring of filled boxes */
 } kl_state;
 
 kl_state *kl_state_of(lua_State *L); /* raises when kiln is not open */
@@ -28,7 +36,10 @@ const char *kl_kind(lua_State *L, int idx);
 
 /* An empty userdata to be filled after the call that may raise: the way to push what C owns. */
 kn_tensor **kl_reserve_tensor(lua_State *L);
-void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* takes it; tells the collector */
+void kl_put_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* takes it */
+void kl_tell_collector(lua_State *L); /* of the memory tensors take; finalizers may run */
+void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* both */
+void kl_empty_box(kl_box *box);                                        /* releases what is in it */
 
 /* What kind of number a scalar is, symbols included; false when only known at run time. */
 bool kl_scalar_kind(const kn_scalar *s, kn_scalar_kind *out);

@@ -39,16 +39,25 @@ static void tell_collector(lua_State *L, kl_state *s) {
 /* ---- tensors ---- */
 
 kn_tensor **kl_reserve_tensor(lua_State *L) {
-  kn_tensor **slot = lua_newuserdatauv(L, sizeof *slot, 0);
-  *slot = NULL;
+  kl_box *box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = (kl_box){.tensor = NULL};
   lua_rawgetp(L, LUA_REGISTRYINDEX, &tensor_key);
   lua_setmetatable(L, -2);
-  return slot;
+  return &box->tensor;
 }
 
+void kl_put_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned) {
+  kl_state *s = kl_state_of(L);
+  kl_box *box = (kl_box *)(void *)slot;
+  *box = (kl_box){owned, &s->boxes, s->boxes.next};
+  box->next->prev = s->boxes.next = box;
+}
+
+void kl_tell_collector(lua_State *L) { tell_collector(L, kl_state_of(L)); }
+
 void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned) {
-  *slot = owned;
-  tell_collector(L, kl_state_of(L));
+  kl_put_tensor(L, slot, owned);
+  kl_tell_collector(L);
 }
 
 /* The reference must not be lost when Lua has no memory for the userdata. */
@@ -90,11 +99,19 @@ kn_tensor *kl_check_tensor(lua_State *L, int idx) {
   return NULL;
 }
 
-static int tensor_gc(lua_State *L) {
-  kn_tensor **slot = lua_touserdata(L, 1);
-  kn_tensor *t = *slot;
-  *slot = NULL;
+void kl_empty_box(kl_box *box) {
+  kn_tensor *t = box->tensor;
+  if (!t) return;
+  if (box->prev) {
+    box->prev->next = box->next;
+    box->next->prev = box->prev;
+  }
+  *box = (kl_box){.tensor = NULL};
   kn_tensor_release(t);
+}
+
+static int tensor_gc(lua_State *L) {
+  kl_empty_box(lua_touserdata(L, 1));
   return 0;
 }
 
