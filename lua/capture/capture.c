@@ -183,6 +183,15 @@ static kc_res spec_argument(job *j, const kc_arg *a, kc_leaf *leaf, kn_tree *tre
 static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
   kc_cap *c = j->c;
   kc_proto *p = NULL;
+  int skip = 0;            /* parameters before the arguments: self */
+  if (f.k == KC_V_TABLE) { /* a module: its forward has the names */
+    kc_val forward = KC_NILV, o = f;
+    for (int depth = 0; o.k == KC_V_TABLE && forward.k == KC_V_NIL && depth < 10; depth++) {
+      KC_TRY(kc_raw_get(c, c->S, o.id, kc_string(c, "forward", 7), &forward));
+      KC_TRY(kc_metafield(c, c->S, o, "__index", &o));
+    }
+    if (forward.k == KC_V_CLOSURE) f = forward, skip = 1;
+  }
   if (f.k == KC_V_CLOSURE) {
     KC_TRY(kc_load_closure(c, f.id));
     p = c->clos[f.id].p;
@@ -193,7 +202,7 @@ static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
   *vals = kc_vals(c, j->nargs);
   for (int i = 0; i < j->nargs; i++) {
     kc_leaf *leaf = &j->leaves[i];
-    const char *name = p && i < p->nparams ? kc_local_name(p, i, 0) : NULL;
+    const char *name = p && i + skip < p->nparams ? kc_local_name(p, i + skip, 0) : NULL;
     leaf->name = name ? name : kc_format(c, "arg%d", i + 1);
     if (j->args && j->args[i].kind == KC_ARG_SPEC)
       KC_TRY(spec_argument(j, &j->args[i], leaf, &(*trees)[i], &(*vals)[i]));

@@ -66,11 +66,11 @@ void kc_position(kc_cap *c, char *buf, size_t size) {
   }
   const kc_frame *f = c->S->top;
   char name[64];
-  int line = kc_line(f->p, f->pc);
-  if (line > 0)
-    snprintf(buf, size, "%s:%d", kc_chunk_name(f->p->source, name, sizeof name), line);
-  else
-    snprintf(buf, size, "%s:?", kc_chunk_name(f->p->source, name, sizeof name));
+  /* Not interned: the builder may have failed. */
+  kn_where here = {kc_chunk_name(f->p->source, name, sizeof name), kc_line(f->p, f->pc), f->at};
+  const kn_where *w = kn_where_user(&here);
+  if (w && w->line > 0) snprintf(buf, size, "%s:%d", w->chunk, w->line);
+  else if (w) snprintf(buf, size, "%s:?", w->chunk);
 }
 
 kc_res kc_fail(kc_cap *c, const char *fmt, ...) {
@@ -85,9 +85,11 @@ kc_res kc_fail(kc_cap *c, const char *fmt, ...) {
     va_end(ap);
   }
   kc_position(c, pos, sizeof pos);
-  if (c->S && c->S->top && c->S->top->at) {
-    char at[160];
-    snprintf(chain, sizeof chain, " (inlined at %s)", kn_where_text(c->S->top->at, at, sizeof at));
+  char at[160], *rest;
+  if (c->S && c->S->top && c->S->top->at && *kn_where_brief(c->S->top->at, at, sizeof at)) {
+    rest = !strncmp(at, pos, strlen(pos)) ? at + strlen(pos) : at; /* the position itself may be its first place */
+    rest += strspn(rest, " <-");
+    if (*rest) snprintf(chain, sizeof chain, " (inlined at %s)", rest);
   }
   kn_status st = c->b.status != KN_OK ? c->b.status : KN_CAPTURE;
   kn_fail(c->ctx, st, "%s%s%s%s", pos, *pos ? ": " : "", text, chain);
