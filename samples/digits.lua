@@ -136,13 +136,7 @@ say(("trained in %.1f s"):format(kiln.clock() - started))
 net:eval()
 local function predict(x) return net:predict(x) end
 local graph = kiln.script(predict, { inputs = { kiln.spec("float32", { 1, 1, 8, 8 }) } })
--- The listing names the chain of Lua lines a node comes from; the innermost one of this file is enough here.
-local listing = graph:code():gsub("; ([^\n]*)", function(chain)
-  for place in chain:gmatch "[^%s<-][^%s]*" do
-    if not place:find "^kiln/" then return "; " .. place end
-  end
-end)
-say("\nthe captured graph:\n" .. listing)
+say("\nthe captured graph:\n" .. graph:code())
 
 local function default_path()
   local top = arg[0]:match "^(.*)/samples/[^/]*$" or arg[0]:find "^samples/" and "." or ".."

@@ -137,8 +137,8 @@ static bool same_tensor(const kn_tensor *a, const kn_tensor *b) {
 static void same_graph(kn_context *c, const kn_graph *a, const kn_graph *b) {
   char *x, *y;
   size_t n, m;
-  OK(c, kn_graph_print(c, a, &x, &n));
-  OK(c, kn_graph_print(c, b, &y, &m));
+  OK(c, kn_graph_print(c, a, KN_TEXT_FULL, &x, &n));
+  OK(c, kn_graph_print(c, b, KN_TEXT_FULL, &y, &m));
   ck_assert_str_eq(x, y);
   kn_free(c->heap, x, n + 1);
   kn_free(c->heap, y, m + 1);

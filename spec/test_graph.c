@@ -215,7 +215,7 @@ static void stop(made *m) {
 static void prints(made *m, const char *want) {
   char *text;
   size_t len;
-  OK(m->c, kn_graph_print(m->c, m->g, &text, &len));
+  OK(m->c, kn_graph_print(m->c, m->g, KN_TEXT_FULL, &text, &len));
   ck_assert_str_eq(text, want);
   kn_free(m->c->heap, text, len + 1);
 }

@@ -9,7 +9,7 @@ static kn_graph *copy_of(kn_context *c, const kn_graph *g) {
   char *text;
   size_t n;
   kn_graph *copy;
-  OK(c, kn_graph_print(c, g, &text, &n));
+  OK(c, kn_graph_print(c, g, KN_TEXT_FULL, &text, &n));
   OK(c, kn_graph_parse(c, text, n, &copy));
   kn_free(c->heap, text, n + 1);
   return copy;

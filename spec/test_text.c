@@ -9,7 +9,7 @@
 
 static char *print_graph(kn_context *c, const kn_graph *g, size_t *len) {
   char *text;
-  OK(c, kn_graph_print(c, g, &text, len));
+  OK(c, kn_graph_print(c, g, KN_TEXT_FULL, &text, len));
   ck_assert_uint_eq(strlen(text), *len);
   return text;
 }
@@ -372,7 +372,7 @@ static kn_status parse_and_print(kn_context *c, const char *text, size_t n) {
   if (st == KN_OK) st = kn_graph_finish(&b);
   char *out;
   size_t len;
-  if (st == KN_OK && (st = kn_graph_print(c, g, &out, &len)) == KN_OK) kn_free(c->heap, out, len + 1);
+  if (st == KN_OK && (st = kn_graph_print(c, g, KN_TEXT_FULL, &out, &len)) == KN_OK) kn_free(c->heap, out, len + 1);
   kn_graph_release(g);
   return st;
 }

@@ -192,7 +192,7 @@ static int graph_text(lua_State *L) {
   luaL_buffinit(L, &b);
   for (const kl_variant *v = g->variants; v; v = v->next) {
     if (n++) luaL_addchar(&b, '\n');
-    kl_push_graph_text(L, v->graph);
+    kl_push_graph_text(L, v->graph, KN_TEXT_BRIEF);
     luaL_addvalue(&b);
   }
   luaL_pushresult(&b);

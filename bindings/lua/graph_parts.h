@@ -3,6 +3,7 @@
 #ifndef KL_GRAPH_PARTS_H
 #define KL_GRAPH_PARTS_H
 #include "bindings/lua/state.h"
+#include "graph/text.h"
 
 /* The variant shown, saved and planned: the newest. Raises when nothing has been captured yet. */
 kl_variant *kl_newest_variant(lua_State *L, int idx);
@@ -25,7 +26,7 @@ int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalu
  * number. */
 int kl_unflatten(lua_State *L, const kn_graph *g, int ins, int outs, const kn_rvalue *out);
 
-void kl_push_graph_text(lua_State *L, const kn_graph *g);
+void kl_push_graph_text(lua_State *L, const kn_graph *g, kn_text_form form);
 void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t); /* "float32[N,10]" */
 
 /* Functions of each file, for the table of methods on top of the stack. */

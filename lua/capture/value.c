@@ -69,8 +69,10 @@ void kc_position(kc_cap *c, char *buf, size_t size) {
   /* Not interned: the builder may have failed. */
   kn_where here = {kc_chunk_name(f->p->source, name, sizeof name), kc_line(f->p, f->pc), f->at};
   const kn_where *w = kn_where_user(&here);
-  if (w && w->line > 0) snprintf(buf, size, "%s:%d", w->chunk, w->line);
-  else if (w) snprintf(buf, size, "%s:?", w->chunk);
+  if (w && w->line > 0)
+    snprintf(buf, size, "%s:%d", w->chunk, w->line);
+  else if (w)
+    snprintf(buf, size, "%s:?", w->chunk);
 }
 
 kc_res kc_fail(kc_cap *c, const char *fmt, ...) {
@@ -87,7 +89,8 @@ kc_res kc_fail(kc_cap *c, const char *fmt, ...) {
   kc_position(c, pos, sizeof pos);
   char at[160], *rest;
   if (c->S && c->S->top && c->S->top->at && *kn_where_brief(c->S->top->at, at, sizeof at)) {
-    rest = !strncmp(at, pos, strlen(pos)) ? at + strlen(pos) : at; /* the position itself may be its first place */
+    rest = !strncmp(at, pos, strlen(pos)) ? at + strlen(pos)
+                                          : at; /* the position itself may be its first place */
     rest += strspn(rest, " <-");
     if (*rest) snprintf(chain, sizeof chain, " (inlined at %s)", rest);
   }

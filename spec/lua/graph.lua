@@ -43,7 +43,10 @@ local x = kiln.tensor { { 1.0, 0, 0 }, { 0, 1.0, 0 }, { 0, 0, 2.0 }, { 0, 0, 0 }
 local options = { scale = 2.0, mode = "train" }
 
 test("text in, text out", function()
-  equal(tostring(kiln.parse(text)), text)
+  local shown = text:gsub("  guard [^\n]*\n", "")
+  local guards = select(2, text:gsub("\n  guard ", "")) -- people get their number; g:guards() lists them
+  if guards > 0 then shown = shown:gsub("{\n", "{\n  ; " .. guards .. " guard" .. (guards == 1 and "" or "s") .. ": g:guards()\n", 1) end
+  equal(tostring(kiln.parse(text)), shown)
   local code = kiln.parse(text):code()
   truth(not code:find "slot " and not code:find "guard " and code:find("%h: float32[N,2] = matmul %x, %w", 1, true))
   raises(function() kiln.parse "graph g(%x: float32[2]) {\n  %y = nosuch %x\n" end, here(), "2:8: there is no op or node 'nosuch'")
