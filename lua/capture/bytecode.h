@@ -13,7 +13,8 @@
 #define KC_OPCODES(X)                                                                                        \
   X(MOVE, A, "wr-")                                                                                          \
   X(LOADI, S, "w--")                                                                                         \
-  X(LOADF, S, "w--") X(LOADK, B, "wK-") X(LOADKX, B, "w--") X(LOADFALSE, A, "w--") X(LFALSESKIP, A, "w--")   \
+  X(LOADF, S, "w--")                                                                                         \
+  X(LOADK, B, "wK-") X(LOADKX, B, "w--") X(LOADFALSE, A, "w--") X(LFALSESKIP, A, "w--")                      \
       X(LOADTRUE, A, "w--") X(LOADNIL, A, "wi-") X(GETUPVAL, A, "wu-") X(SETUPVAL, A, "ru-") X(              \
           GETTABUP, A, "wuk") X(GETTABLE, A, "wrr") X(GETI, A, "wri") X(GETFIELD, A, "wrk")                  \
           X(SETTABUP, A, "ukx") X(SETTABLE, A, "rrx") X(SETI, A, "rix") X(SETFIELD, A, "rkx") X(             \
