@@ -1,11 +1,11 @@
 /* The text form: prints and parses back to the same graph; it is what the file stores and what test cases are
- * written in. Dimensions and index attributes are 1-based in text.
+ * written in. Dimensions and index attributes are 1-based in text. The whole grammar is in graph/README.md.
  *
  *   graph predict(%x: float32[N,1,8,8], {scale = %s: float}) {
- *     slot "net.fc1.weight": float32[32,64]
+ *     slot param "net.fc1.weight": float32[64,32]
  *     %fc1.weight = param "net.fc1.weight"
- *     %h: float32[N,32] = matmul %x.1, %fc1.weight          ; digits.lua:31
- *     %p: float32[] = sum %h {dim = {2}, keepdim = true}    ; digits.lua:32 <- digits.lua:80
+ *     %h: float32[N,32] = matmul %flat, %fc1.weight         ; digits.lua:31
+ *     %p: float32[N] = sum %h {dim = {2}}                   ; digits.lua:32 <- digits.lua:80
  *     %c: boolean = item %q                                 ; digits.lua:33
  *     %y: float32[N,10] = if %c { … yield %a } else { … yield %b }
  *     %z: float32[N,10], %n: integer = loop (%t: float32[N,10] = %y, %i: integer = %zero) {
