@@ -1,5 +1,5 @@
-/* Passes keep the meaning: random graphs evaluated before and after, as they are and with numbers made constant so
- * that branches and loops fold. What each pass does is in spec/text/. */
+/* Passes keep the meaning: random graphs evaluated before and after, as they are and with numbers made
+ * constant so that branches and loops fold. What each pass does is in spec/text/. */
 #include "spec/random_graph.h"
 #include "graph/pipeline.h"
 #include "graph/text.h"
@@ -91,18 +91,21 @@ static void compare_one(kn_context *c, uint64_t seed, bool known, int run, tally
   uint64_t drawn = c->random.offset;
   c->random = start;
   kn_status got = evaluate(c, h, others, in, b);
-  ck_assert_msg(got == want || got == KN_OK, "seed %d, run %d: %s instead of %s: %s", (int)seed, run, kn_status_text(got),
-                kn_status_text(want), kn_error(c)); /* an error that nobody would see may be gone */
+  ck_assert_msg(got == want || got == KN_OK, "seed %d, run %d: %s instead of %s: %s", (int)seed, run,
+                kn_status_text(got), kn_status_text(want),
+                kn_error(c)); /* an error that nobody would see may be gone */
   if (want == KN_OK) {
     count->ran++;
     ck_assert(c->random.offset == drawn);
     for (uint32_t i = 0, at; i < h->nslots; i++) {
       slot_of(g, h->slots[i]->name, &at);
-      ck_assert_msg(same_result(&others[i], &slots[at]), "seed %d, run %d: slot %s differs", (int)seed, run, h->slots[i]->name);
+      ck_assert_msg(same_result(&others[i], &slots[at]), "seed %d, run %d: slot %s differs", (int)seed, run,
+                    h->slots[i]->name);
     }
   }
   for (int i = 0; i < 6; i++) {
-    ck_assert_msg(want != KN_OK || same_result(&a[i], &b[i]), "seed %d, run %d: result %d differs", (int)seed, run, i + 1);
+    ck_assert_msg(want != KN_OK || same_result(&a[i], &b[i]), "seed %d, run %d: result %d differs", (int)seed,
+                  run, i + 1);
     if (want == KN_OK) kn_tensor_release(a[i].tensor);
     if (got == KN_OK) kn_tensor_release(b[i].tensor);
   }
