@@ -1,5 +1,5 @@
-/* tostring(t): nested braces as kiln.tensor reads them, columns aligned, the inside left out when long; then the type.
- * Only reads real tensors; makes text in Lua's buffers. */
+/* tostring(t): nested braces as kiln.tensor reads them, columns aligned, the inside left out when long; then
+ * the type. Only reads real tensors; makes text in Lua's buffers. */
 #include "bindings/lua/state.h"
 #include "core/device.h"
 #include "core/grad/tape.h"
@@ -25,12 +25,15 @@ static const void *place(const kn_tensor *t, int64_t at) {
   return (const char *)t->storage->data + at * (int64_t)kn_dtype_size(kn_tensor_dtype(t));
 }
 
-static double element(const kn_tensor *t, int64_t at) { return kn_element_float(kn_tensor_dtype(t), place(t, at)); }
+static double element(const kn_tensor *t, int64_t at) {
+  return kn_element_float(kn_tensor_dtype(t), place(t, at));
+}
 
 static int element_text(const show *s, int64_t at, char *buf, size_t size) {
   kn_dtype d = kn_tensor_dtype(s->t);
   if (d == KN_BOOL) return snprintf(buf, size, "%s", element(s->t, at) != 0 ? "true" : "false");
-  if (!kn_dtype_is_float(d)) return snprintf(buf, size, "%lld", (long long)kn_element_int(d, place(s->t, at)));
+  if (!kn_dtype_is_float(d))
+    return snprintf(buf, size, "%lld", (long long)kn_element_int(d, place(s->t, at)));
   double v = element(s->t, at);
   if (isnan(v)) return snprintf(buf, size, "nan");
   if (isinf(v)) return snprintf(buf, size, "%sinf", v < 0 ? "-" : "");
@@ -70,7 +73,8 @@ static void choose_form(show *s) {
   s->least = HUGE_VAL;
   each(s, 0, s->t->offset, note_size);
   s->form = s->fraction ? FIXED : ROUND;
-  bool far = s->most >= 1e8 || (s->fraction && (s->most >= 1e6 || s->least < 1e-4 || s->most / s->least > 1e6));
+  bool far =
+      s->most >= 1e8 || (s->fraction && (s->most >= 1e6 || s->least < 1e-4 || s->most / s->least > 1e6));
   if (s->most > 0 && far) s->form = SCIENTIFIC;
   each(s, 0, s->t->offset, note_width);
 }

@@ -61,7 +61,7 @@ static kc_res call_table(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, 
     if (f.k == KC_V_OBJECT)
       return kc_fail(c, "calls '%s', an object that capture does not know",
                      c->obj[f.id].path ? c->obj[f.id].path : "?");
-    return kc_raise(c, "attempt to call a %s value", kc_kind_name(f));
+    return kc_raise(c, "attempt to call a %s value", kc_type_name(f));
   }
   kc_val *all = kc_vals(c, n + 1);
   all[0] = f;

@@ -128,7 +128,10 @@ static kc_res finish_loop(kc_cap *c, kc_state *s, kc_loop_node *l, int back, kc_
     x->s->tags = s->tags;
     if (x->s->depth == s->depth) kc_top(c, x->s)->active = s->top->active;
   }
-  if (!out->n) return kc_fail(c, "this loop never ends");
+  if (!out->n) { /* no value of what it carries lets it end */
+    c->fatal = true;
+    return kc_fail(c, "this loop never ends");
+  }
   out->sel = out->n == 1                                           ? kc_int(out->o[0].kind)
              : o->sel.k == KC_V_SYM && o->sel.v->region == l->body ? kc_sym(kc_loop_out(c, l, o->sel.v))
                                                                    : o->sel;

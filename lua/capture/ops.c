@@ -143,8 +143,8 @@ static kc_res index_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values
 static kc_res no_index(kc_cap *c, kc_val o, kc_val k) {
   if (o.k == KC_V_POISON || o.k == KC_V_NONE) return poisoned(c, o, "indexes");
   if (k.k == KC_V_STRING)
-    return kc_raise(c, "attempt to index a %s value (field '%s')", kc_kind_name(o), c->obj[k.id].s);
-  return kc_raise(c, "attempt to index a %s value", kc_kind_name(o));
+    return kc_raise(c, "attempt to index a %s value (field '%s')", kc_type_name(o), c->obj[k.id].s);
+  return kc_raise(c, "attempt to index a %s value", kc_type_name(o));
 }
 
 /* A table key must be known. */
@@ -324,7 +324,7 @@ kc_res kc_arith(kc_cap *c, kc_state **s, int op, kc_val a, kc_val b, kc_val *out
   if (bad.k == KC_V_POISON || bad.k == KC_V_NONE) return poisoned(c, bad, "arithmetic on");
   bool bits = op >= LUA_OPBAND && op != LUA_OPUNM;
   return kc_raise(c, "attempt to perform %s on a %s value", bits ? "bitwise operation" : "arithmetic",
-                  kc_kind_name(bad));
+                  kc_type_name(bad));
 }
 
 /* ---- comparison ---- */
@@ -372,7 +372,7 @@ kc_res kc_less(kc_cap *c, kc_state **s, bool or_equal, kc_val a, kc_val b, kc_va
   KC_TRY(binary_event(c, *s, a, b, or_equal ? "__le" : "__lt", &h));
   if (h.k == KC_V_NIL) {
     if (a.k == KC_V_POISON || b.k == KC_V_POISON) return poisoned(c, a.k == KC_V_POISON ? a : b, "compares");
-    const char *x = kc_kind_name(a), *y = kc_kind_name(b);
+    const char *x = kc_type_name(a), *y = kc_type_name(b);
     return strcmp(x, y) ? kc_raise(c, "attempt to compare %s with %s", x, y)
                         : kc_raise(c, "attempt to compare two %s values", x);
   }
@@ -470,7 +470,7 @@ kc_res kc_length(kc_cap *c, kc_state **s, kc_val a, kc_val *out) {
     return KC_GO;
   }
   if (a.k == KC_V_POISON) return poisoned(c, a, "the length of");
-  return kc_raise(c, "attempt to get length of a %s value", kc_kind_name(a));
+  return kc_raise(c, "attempt to get length of a %s value", kc_type_name(a));
 }
 
 static int protected_concat(lua_State *L) {
@@ -503,7 +503,7 @@ static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *ou
         kc_kind_name(bad));
   KC_TRY(binary_event(c, *s, a, b, "__concat", &h));
   if (h.k != KC_V_NIL) return kc_call1(c, s, h, (kc_val[]){a, b}, 2, out);
-  return kc_raise(c, "attempt to concatenate a %s value", kc_kind_name(bad));
+  return kc_raise(c, "attempt to concatenate a %s value", kc_type_name(bad));
 }
 
 kc_res kc_concat(kc_cap *c, kc_state **s, kc_val *v, int n, kc_val *out) {

@@ -1,0 +1,103 @@
+-- Runs a function eagerly and captured on the same random inputs and compares everything a caller can see: values,
+-- kind of number, number and shape of results, aliasing of result tables, errors. A helper of the capture specs;
+-- returns a module and has no tests of its own.
+local M = {}
+
+local function same_number(a, b) return math.type(a) == math.type(b) and (a == b or (a ~= a and b ~= b)) end
+
+--- Deep equality; `map` holds which table stands for which, so that aliasing must agree.
+function M.same(a, b, map, back)
+  map, back = map or {}, back or {}
+  if kiln.is_tensor(a) and kiln.is_tensor(b) then
+    if a.dtype ~= b.dtype then return false, a.dtype .. " and " .. b.dtype end
+    return M.same(a.shape, b.shape) and M.same(a:totable(), b:totable())
+  end
+  if type(a) ~= type(b) then return false end
+  if type(a) == "number" then return same_number(a, b) end
+  if type(a) ~= "table" then return a == b end
+  if map[a] or back[b] then return map[a] == b and back[b] == a end
+  map[a], back[b] = b, a
+  for k, v in pairs(a) do
+    if not M.same(v, b[k], map, back) then return false end
+  end
+  for k in pairs(b) do
+    if a[k] == nil then return false end
+  end
+  return true
+end
+
+function M.show(v)
+  if kiln.is_tensor(v) then return tostring(v):gsub("\n", " ") end
+  if type(v) ~= "table" then return tostring(v) end
+  local parts = {}
+  for k, x in pairs(v) do parts[#parts + 1] = tostring(k) .. " = " .. M.show(x) end
+  return "{" .. table.concat(parts, ", ") .. "}"
+end
+
+-- Halves from -1 to 1 make ties and zeros likely.
+local function small(random) return random(-2, 2) / 2 end
+
+function M.tensor(random)
+  local t = {}
+  local coarse = random(1, 10) <= 4
+  for i = 1, 4 do t[i] = coarse and small(random) or random() * 4 - 2 end
+  if random(1, 40) == 1 then t[random(1, 4)] = 0 / 0 end
+  return kiln.tensor(t)
+end
+
+--- A value by its letter: T tensor, F float, I integer, B boolean; anything else stands for itself.
+function M.value(letter, random)
+  if letter == "T" then return M.tensor(random) end
+  if letter == "F" then return random(1, 10) <= 4 and small(random) or random() * 4 - 2 end
+  if letter == "I" then return random(-3, 6) end
+  if letter == "B" then return random(1, 2) == 1 end
+  return letter
+end
+
+--- Runs both n times; raises where they differ, in error messages too when `messages`. Returns how many raised.
+function M.compare(f, g, letters, n, seed, messages)
+  local state = seed or 1
+  local function random(a, b) -- a stream of our own: capture must not see math.random
+    state = (state * 6364136223846793005 + 1442695040888963407) & 0x7fffffffffffffff
+    local x = (state >> 33) / (1 << 30)
+    if not a then return x end
+    return a + math.floor(x * (b - a + 1))
+  end
+  local raised = 0
+  for run = 1, n do
+    local args = { n = #letters }
+    for i, letter in ipairs(letters) do args[i] = M.value(letter, random) end
+    kiln.manual_seed(run)
+    local want = table.pack(pcall(f, table.unpack(args, 1, args.n)))
+    local draw = kiln.rand(1):item()
+    kiln.manual_seed(run)
+    local got = table.pack(pcall(g, table.unpack(args, 1, args.n)))
+    local function where()
+      local shown = {}
+      for i = 1, args.n do shown[i] = M.show(args[i]) end
+      return ("run %d, arguments %s: "):format(run, table.concat(shown, ", "))
+    end
+    if want[1] ~= got[1] then
+      error(where() .. ("eager %s, captured %s"):format(want[1] and "returns" or "raises " .. tostring(want[2]),
+        got[1] and "returns" or "raises " .. tostring(got[2])), 2)
+    end
+    if not want[1] then
+      raised = raised + 1
+      if messages and tostring(want[2]) ~= tostring(got[2]) then
+        error(where() .. ("eager raises %q, captured %q"):format(tostring(want[2]), tostring(got[2])), 2)
+      end
+    else
+      if want.n ~= got.n then error(where() .. ("%d results eager, %d captured"):format(want.n - 1, got.n - 1), 2) end
+      local map, back = {}, {}
+      for i = 2, want.n do
+        if not M.same(want[i], got[i], map, back) then
+          error(where() .. ("result %d is %s eager, %s captured"):format(i - 1, M.show(want[i]), M.show(got[i])), 2)
+        end
+      end
+      if kiln.rand(1):item() ~= draw then error(where() .. "random numbers drawn differ", 2) end
+    end
+  end
+  return raised
+end
+
+return M

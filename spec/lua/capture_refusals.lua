@@ -1,0 +1,83 @@
+-- What cannot be captured is refused with the place, the reason and what to write instead.
+local check = require "check"
+local T = kiln.tensor
+local x = T { 1.0, 2, -3 }
+
+-- f must be refused; the sentence starts with this file and the line `line` after the one that f starts on.
+local function refused(name, f, line, ...)
+  local parts = { ... }
+  check.test(name, function()
+    local at = debug.getinfo(f, "S").linedefined + line
+    local ok, why = pcall(kiln.script(f), x)
+    check.truth(not ok, "it was captured")
+    local place = ("capture_refusals.lua:%d: "):format(at)
+    check.truth(why:find(place, 1, true), place .. " in: " .. why)
+    for _, part in ipairs(parts) do check.truth(why:find(part, 1, true), part .. " in: " .. why) end
+    check.truth(not why:find("\n", 1, true), "one line: " .. why)
+  end)
+end
+
+refused("print", function(t) print(t) return t end, 0, "'print'", "print it outside")
+refused("io.write", function(t)
+  io.write "x"
+  return t
+end, 1, "'io.write'")
+refused("pcall", function(t)
+  local ok, e = pcall(function() return t end)
+  return e, ok
+end, 1, "'pcall'", "protected calls")
+refused("coroutines", function(t)
+  return coroutine.wrap(function() coroutine.yield(t) end)()
+end, 1, "'coroutine.wrap'")
+refused("math.random", function(t) return t * math.random() end, 0, "'math.random'", "kiln.rand")
+refused("os.time", function(t) return t * os.time() end, 0, "'os.time'", "argument")
+refused("a string of data", function(t) return "v=" .. t:sum():item() end, 0, "concatenated", "strings cannot depend")
+refused("tostring of data", function(t) return tostring(t:sum():item()) end, 0, "'tostring'", "plain values")
+refused("a table indexed by data", function(t)
+  local list = { t, t + 1 }
+  return list[t:gt(0):sum():item()]
+end, 2, "indexed by", "kiln.stack")
+refused("a length that depends on data", function(t)
+  local list = { t }
+  if t:sum() > 0 then list[2] = t end
+  return #list
+end, 3, "length of this table depends on tensor data")
+refused("a list that grows in a loop on data", function(t)
+  local list = {}
+  while t:sum() > 0.1 do
+    t = t * 0.5
+    list[#list + 1] = t
+  end
+  return #list
+end, 2, "the loop at line", "ends when tensor data says so")
+refused("recursion on data", function(t)
+  local function f(y)
+    if y:sum() > 1 then return f(y * 0.5) end
+    return y
+  end
+  return f(t)
+end, 2, "recursion that depends on tensor data", "inlined at")
+refused("to-be-closed variables", function(t)
+  local c <close> = setmetatable({}, { __close = function() end })
+  return t, c
+end, 1, "__close")
+refused("overwriting a tensor", function(t)
+  t:add_(1)
+  return t
+end, 1, "overwriting a tensor inside a captured function is not supported yet")
+refused("writing to a table argument's place outside", function(t)
+  refusals_made = t
+  return t
+end, 1, "writes 'refusals_made'", "return the new value instead")
+refused("gradients inside", function(t) return t.grad end, 0, "reads 'grad'")
+refused("a loop that never ends", function(t)
+  while true do t = t + 1 end
+end, 1, "never ends")
+refused("a function as result", function(t)
+  return t, function() return t end
+end, 0, "result 2 is a function")
+refused("the inlining chain", function(t)
+  local function inner(y) return y .. "" end
+  local function outer(y) return inner(y) end
+  return (outer(t))
+end, 1, "inlined at", "capture_refusals.lua:")
