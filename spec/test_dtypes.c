@@ -9,6 +9,12 @@
 #include "spec/tensors.h"
 #include <unistd.h>
 
+/* A check in long loops: ck_assert takes note of each. */
+#define HOLDS(condition, ...)                                                                                \
+  do {                                                                                                       \
+    if (!(condition)) ck_abort_msg(__VA_ARGS__);                                                             \
+  } while (0)
+
 /* ---- halves ---- */
 
 typedef struct half_form {
@@ -42,23 +48,21 @@ START_TEST(every_half) {
       double want = slow_value(f, h);
       float got = f->widen(h);
       if (isnan(want)) {
-        ck_assert(isnan(got) && !signbit(got) == !(h & 0x8000));
-        ck_assert_msg(f->narrow(got) == quiet && f->narrow_double((double)got) == quiet, "%s %04x", f->name,
-                      h);
+        HOLDS(isnan(got) && !signbit(got) == !(h & 0x8000), "%s %04x: %g", f->name, h, (double)got);
+        HOLDS(f->narrow(got) == quiet && f->narrow_double((double)got) == quiet, "%s %04x", f->name, h);
         continue;
       }
-      ck_assert_msg((double)got == want && !signbit(got) == !(h & 0x8000), "%s %04x: %g", f->name, h,
-                    (double)got);
-      ck_assert_msg(f->narrow(got) == h && f->narrow_double(want) == h, "%s %04x", f->name, h);
+      HOLDS((double)got == want && !signbit(got) == !(h & 0x8000), "%s %04x: %g", f->name, h, (double)got);
+      HOLDS(f->narrow(got) == h && f->narrow_double(want) == h, "%s %04x", f->name, h);
     }
 }
 
 static void narrows(const half_form *f, double x, uint16_t want) {
-  ck_assert_msg(f->narrow_double(x) == want, "%s: %.17g gives %04x instead of %04x", f->name, x,
-                f->narrow_double(x), want);
+  HOLDS(f->narrow_double(x) == want, "%s: %.17g gives %04x instead of %04x", f->name, x, f->narrow_double(x),
+        want);
   if ((double)(float)x == x)
-    ck_assert_msg(f->narrow((float)x) == want, "%s: %.17gf gives %04x instead of %04x", f->name, x,
-                  f->narrow((float)x), want);
+    HOLDS(f->narrow((float)x) == want, "%s: %.17gf gives %04x instead of %04x", f->name, x,
+          f->narrow((float)x), want);
 }
 
 /* Between each two neighbours: halfway goes to the even one, a little less or more to the nearer. */
@@ -176,9 +180,9 @@ static void check_casts(kn_context *c, kn_dtype from, const edges *e) {
         if (want[0] == '-') continue;
         bool good = !strcmp(want, "nan") ? isnan(element(y[strided], k))
                                          : bits_of(y[strided], k) == strtoull(want, NULL, 16);
-        ck_assert_msg(good, "%s %llx as %s is %llx instead of %s", kn_dtype_name(from),
-                      (unsigned long long)e->bits[line], kn_dtype_name(to),
-                      (unsigned long long)bits_of(y[strided], k), want);
+        HOLDS(good, "%s %llx as %s is %llx instead of %s", kn_dtype_name(from),
+              (unsigned long long)e->bits[line], kn_dtype_name(to),
+              (unsigned long long)bits_of(y[strided], k), want);
       }
     kn_tensor_release(y[0]), kn_tensor_release(y[1]);
   }
@@ -414,7 +418,7 @@ START_TEST(random_halves) {
     OK(c, kn_apply(c, KN_OP_rand, &wide, NULL, 0, &y));
     for (int k = 0; k < N; k++) {
       double v = element(x, k);
-      ck_assert(floor(element(y, k) / step) * step == v);
+      HOLDS(floor(element(y, k) / step) * step == v, "%g from %g", v, element(y, k));
       least = fmin(least, v), most = fmax(most, v);
     }
     ck_assert(least == 0 && most == 1 - step);
@@ -493,8 +497,8 @@ static void same_constants(const kn_graph *a, const kn_graph *b) {
     const kn_tensor *x = a->slots[i]->tensor, *y = b->slots[i]->tensor;
     ck_assert(x && y && kn_type_equal(&x->type, &y->type) && kn_tensor_dtype(x) == (kn_dtype)i);
     for (int64_t k = 0; k < kn_tensor_numel(x); k++)
-      ck_assert_msg(bits_of(x, k) == bits_of(y, k) || (isnan(element(x, k)) && isnan(element(y, k))),
-                    "%s: %.17g became %.17g", kn_dtypes[i].name, element(x, k), element(y, k));
+      HOLDS(bits_of(x, k) == bits_of(y, k) || (isnan(element(x, k)) && isnan(element(y, k))),
+            "%s: %.17g became %.17g", kn_dtypes[i].name, element(x, k), element(y, k));
   }
 }
 
@@ -503,7 +507,7 @@ START_TEST(graph_text) {
   kn_graph *g = constants(c, 1), *back;
   char *text;
   size_t n;
-  OK(c, kn_graph_print(c, g, &text, &n));
+  OK(c, kn_graph_print(c, g, KN_TEXT_FULL, &text, &n));
   OK(c, kn_graph_parse(c, text, n, &back));
   same_constants(g, back);
   kn_free(c->heap, text, n + 1);
