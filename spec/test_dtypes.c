@@ -330,6 +330,41 @@ START_TEST(halves_are_summed_wide) {
   suite_done(c);
 }
 
+/* Longer than a block and than one thread's share: operands of other dtypes with steps, and repeated. */
+START_TEST(long_loops) {
+  kn_context *c = suite_context();
+  enum { LONG = 70001 };
+  kn_attrs_range up = {.start = 0, .end = 2 * LONG, .step = 1, .dtype = KN_I32};
+  kn_attrs_slice odd = {.dim = 0, .start = 1, .stop = KN_TO_END, .step = 2};
+  kn_tensor *all, *x, *bytes;
+  OK(c, kn_apply(c, KN_OP_arange, &up, NULL, 0, &all));
+  OK(c, kn_apply(c, KN_OP_slice, &odd, &all, 1, &x));
+  bytes = cast(c, x, KN_U8);
+  kn_tensor *half = number(c, KN_F16, 0.5), *y, *z, *w, *same;
+  OK(c, kn_apply(c, KN_OP_mul, NULL, (kn_tensor *[]){bytes, half}, 2, &y)); /* uint8 beside 0-d float16 */
+  OK(c, kn_apply(c, KN_OP_add, NULL, (kn_tensor *[]){x, bytes}, 2, &z));
+  kn_tensor *cond = run(c, KN_OP_gt, NULL, kn_tensor_retain(y), kn_tensor_retain(half));
+  OK(c, kn_apply(c, KN_OP_where, NULL, (kn_tensor *[]){cond, half, bytes}, 3, &w));
+  for (int64_t k = 0; k < LONG; k++) {
+    int64_t v = 2 * k + 1, b = v % 256;
+    HOLDS(element(bytes, k) == (double)b, "%lld: %g", (long long)k, element(bytes, k));
+    HOLDS(element(y, k) == 0.5 * (double)b, "%lld: %g", (long long)k, element(y, k));
+    HOLDS(element(z, k) == (double)(v + b), "%lld: %g", (long long)k, element(z, k));
+    HOLDS(element(w, k) == (b > 1 ? 0.5 : (double)b), "%lld: %g", (long long)k, element(w, k));
+  }
+  ck_assert(kn_tensor_dtype(y) == KN_F16 && kn_tensor_dtype(z) == KN_I32 && kn_tensor_dtype(w) == KN_F16);
+  OK(c, kn_apply(c, KN_OP_copy_, NULL, (kn_tensor *[]){x, y}, 2, &same)); /* float16 into every other int32 */
+  for (int64_t k = 0; k < 2 * LONG; k++)
+    HOLDS(element(all, k) == (k % 2 ? trunc(0.5 * (double)(k % 256)) : (double)k), "%lld: %g", (long long)k,
+          element(all, k));
+  kn_attrs_reduce over = {.dim = DIMS(0)};
+  GIVES(run(c, KN_OP_amax, &over, bytes, NULL), KN_U8, SCALAR, 255);
+  GIVES(run(c, KN_OP_amin, &over, x, NULL), KN_I32, SCALAR, 0);
+  kn_tensor *drop[] = {all, y, z, w, same, half, cond};
+  for (int i = 0; i < 7; i++) kn_tensor_release(drop[i]);
+  suite_done(c);
+}
+
 START_TEST(indices_of_int32) {
   kn_context *c = suite_context();
   kn_attrs_axis first = {.dim = 0};
@@ -535,5 +570,5 @@ START_TEST(graph_files) {
 }
 
 SUITE("dtypes", every_half, every_gap_between_halves, promotion, casts, out_of_range,
-      small_integers_wrap_around, integers_are_compared_as_they_are, halves_are_summed_wide, indices_of_int32,
-      numbers_must_fit, random_halves, gradients_in_halves, graph_text, graph_files)
+      small_integers_wrap_around, integers_are_compared_as_they_are, halves_are_summed_wide, long_loops,
+      indices_of_int32, numbers_must_fit, random_halves, gradients_in_halves, graph_text, graph_files)
