@@ -353,11 +353,12 @@ START_TEST(long_loops) {
     HOLDS(element(w, k) == (b > 1 ? 0.5 : (double)b), "%lld: %g", (long long)k, element(w, k));
   }
   ck_assert(kn_tensor_dtype(y) == KN_F16 && kn_tensor_dtype(z) == KN_I32 && kn_tensor_dtype(w) == KN_F16);
+  kn_attrs_reduce over = {.dim = DIMS(0)};
+  GIVES(run(c, KN_OP_sum, &over, kn_tensor_retain(x), NULL), KN_I64, SCALAR, (double)LONG * LONG);
   OK(c, kn_apply(c, KN_OP_copy_, NULL, (kn_tensor *[]){x, y}, 2, &same)); /* float16 into every other int32 */
   for (int64_t k = 0; k < 2 * LONG; k++)
     HOLDS(element(all, k) == (k % 2 ? trunc(0.5 * (double)(k % 256)) : (double)k), "%lld: %g", (long long)k,
           element(all, k));
-  kn_attrs_reduce over = {.dim = DIMS(0)};
   GIVES(run(c, KN_OP_amax, &over, bytes, NULL), KN_U8, SCALAR, 255);
   GIVES(run(c, KN_OP_amin, &over, x, NULL), KN_I32, SCALAR, 0);
   kn_tensor *drop[] = {all, y, z, w, same, half, cond};

@@ -6,7 +6,8 @@
  *   UNARY_NUMBER(name, integer, floating)
  *   BINARY_…(name, values)               both inputs cast to the result's dtype
  *   COMPARE(name, value)                 both inputs cast to their common dtype, the result is bool
- * Integers are computed in int64, numbers beside them too, and wrap around into the result's dtype.
+ * Integers are computed in int64, those beside them in wider dtypes too, and wrap around into the result's
+ * dtype; so comparisons are of their values.
  * In a value, exp(x) and the like have the precision of x (tgmath). */
 #include "core/infer.h"
 #include "core/kernels/kernel.h"
@@ -119,13 +120,7 @@ static kn_status run(kn_context *ctx, kn_op op, kn_dtype dtype, const kk_inner_f
   LOOP2(name##_I64, uint8_t, int64_t, value)                                                                 \
   LOOP2(name##_F32, uint8_t, float, value)                                                                   \
   LOOP2(name##_F64, uint8_t, double, value)                                                                  \
-  RUN(name, 2, common(&in[0]->type, &in[1]->type), ALL(name))
-
-/* What two inputs are compared as: beside an integer of one dtype, one of another keeps its value. */
-static kn_dtype common(const kn_type *a, const kn_type *b) {
-  kn_dtype d = kn_promote_types(a, b);
-  return kn_dtypes[d].category == KN_CAT_INT ? KN_I64 : d;
-}
+  RUN(name, 2, kn_promote_types(&in[0]->type, &in[1]->type), ALL(name))
 
 /* ---- arithmetic ---- */
 
