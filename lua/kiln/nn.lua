@@ -39,6 +39,7 @@ local class_meta = { __index = Module, __call = construct }
 --- A new class: `local Net = nn.Module:extend("Net")`. Calling it makes a module (init gets the arguments); calling the
 --- module runs its forward.
 function Module:extend(name)
+  if type(self) ~= "table" then fail("extend: a class is needed in front of the colon, as in nn.Module:extend(\"Net\")") end
   local class = { name = name or self.name, __call = call, __tostring = Module.tostring }
   class.__index = class
   local meta = class_meta
@@ -75,6 +76,7 @@ end
 
 -- Calls visit(module, path) for this module and all below it, parents first, each once.
 local function walk(module, path, seen, visit)
+  if not is_module(module) then fail("a module is needed in front of the colon, as in net:parameters()") end
   if seen[module] then return end
   seen[module] = true
   visit(module, path)
@@ -198,6 +200,7 @@ end
 --- Copies values in. Names must match on both sides unless { strict = false }; sizes always. Nothing is changed when
 --- something does not fit.
 function Module:load_state_dict(state, options)
+  if type(state) ~= "table" then fail("load_state_dict: a table of tensors by name is needed, got %s", type(state)) end
   local strict = not options or options.strict ~= false
   local own, problems = self:state_dict(), {}
   for _, name in ipairs(sorted_keys(own)) do
@@ -263,7 +266,9 @@ setmetatable(Module, { __call = construct })
 -- ---- layers ----------------------------------------------------------------------------------------------------
 
 local function need_count(class, what, n)
-  if math.type(n) ~= "integer" or n < 1 then fail("%s: %s must be a positive integer, got %s", class, what, tostring(n)) end
+  if math.type(n) ~= "integer" or n < 1 then
+    fail("%s: %s must be a positive integer, got %s", class, what, type(n) == "string" and ("%q"):format(n) or tostring(n))
+  end
   return n
 end
 
