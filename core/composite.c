@@ -316,12 +316,10 @@ COMPOSITE(dropout) {
 static kn_tensor *reduced(kn_scope *s, kn_tensor *loss, const kn_attrs_reduction *a) {
   static const kn_attrs_reduce all = {.keepdim = false};
   switch (a->reduction) {
-  case 0: return loss;
-  case 1: return with(s, KN_OP_mean, &all, loss);
-  case 2: return with(s, KN_OP_sum, &all, loss);
-  default:
-    return kx_fail(s, kn_fail(s->ctx, KN_ARG, "reduction is 0 (none), 1 (mean) or 2 (sum), not %lld",
-                              (long long)a->reduction));
+  case KN_CHOICE_reduction_none: return loss;
+  case KN_CHOICE_reduction_mean: return with(s, KN_OP_mean, &all, loss);
+  case KN_CHOICE_reduction_sum: return with(s, KN_OP_sum, &all, loss);
+  default: return kx_fail(s, kn_fail(s->ctx, KN_ARG, "there is no reduction %d", (int)a->reduction));
   }
 }
 
