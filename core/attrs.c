@@ -4,7 +4,8 @@
 #include <string.h>
 
 #define NAME(choices, name) #name,
-static const char *const names_of_reduction[] = {KN_CHOICES_reduction(NAME) NULL};
+#define NAMES(choices) static const char *const names_of_##choices[] = {KN_CHOICES_##choices(NAME) NULL};
+KN_CHOICES(NAMES)
 
 /* One function per struct, so that T can name it inside the rows. */
 /* clang-format off */

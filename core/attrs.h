@@ -19,10 +19,19 @@ static inline bool kn_is_dyn(int64_t v) { return v >= KN_DYN_BASE && v < KN_DYN_
 static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BASE); }
 
 /* Names that an ENUM field chooses from: X(choices, name). The field holds KN_CHOICE_<choices>_<name>. */
+/* clang-format off */
 #define KN_CHOICES_reduction(X) X(reduction, none) X(reduction, mean) X(reduction, sum)
+#define KN_CHOICES_kl_reduction(X) X(kl_reduction, none) X(kl_reduction, mean) X(kl_reduction, sum) X(kl_reduction, batchmean)
+#define KN_CHOICES_approximate(X) X(approximate, none) X(approximate, tanh)
+#define KN_CHOICES_pad_mode(X) X(pad_mode, constant) X(pad_mode, reflect) X(pad_mode, replicate)
+#define KN_CHOICES_interpolate_mode(X) X(interpolate_mode, nearest) X(interpolate_mode, linear) X(interpolate_mode, bilinear)
+#define KN_CHOICES(X) /* all of them */ \
+  X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
 
 #define KN_CHOICE_ITEM(choices, name) KN_CHOICE_##choices##_##name,
-enum { KN_CHOICES_reduction(KN_CHOICE_ITEM) KN_CHOICE_reduction_count };
+#define KN_CHOICE_ENUM(choices) enum { KN_CHOICES_##choices(KN_CHOICE_ITEM) KN_CHOICE_##choices##_count };
+KN_CHOICES(KN_CHOICE_ENUM)
+/* clang-format on */
 
 /* The structs: kn_attrs_reduce { kn_ints dim; bool keepdim; } and so on. */
 #define ATTRS(n)                                                                                             \

@@ -236,7 +236,10 @@ static kn_status symbolic_case(kn_context *ctx, fake *f, const gen_case *c, bool
   }
   ctx->grad_enabled =
       !(kn_ops[c->op].flags & KN_FLAG_WRITES); /* writes with history are not there while recording */
-  kn_status st = kn_apply(ctx, c->op, &c->attrs, in, c->n, &y);
+  kn_tensor *all[KN_MAX_OUTPUTS];
+  kn_status st = kn_apply(ctx, c->op, &c->attrs, in, c->n, all);
+  for (int i = 1; i < kn_ops[c->op].outs && st == KN_OK; i++) kn_tensor_release(all[i]);
+  if (st == KN_OK) y = all[0];
   ctx->grad_enabled = true;
   if (st == KN_OK && (kn_ops[c->op].flags & KN_FLAG_WRITES))
     OK(ctx, kn_tape_record(ctx, c->op, NULL, in, c->n, &y));
