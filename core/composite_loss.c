@@ -137,9 +137,9 @@ static kn_tensor *huber(kn_scope *s, kn_tensor *d, double edge, double scale) {
   return kx_where(s, kx_lt(s, d, kx_number(s, edge, d)), near_zero, beyond);
 }
 
-/* log(p), not below -100 */
+/* log(p), not below -100; nor is the logarithm of 0 taken, whose gradient would be nan. */
 static kn_tensor *bounded_log(kn_scope *s, kn_tensor *p) {
-  return kx_log(s, kx_clamp(s, p, 3.7835058e-44, INFINITY));
+  return kx_clamp(s, kx_log(s, kx_clamp(s, p, 0x1p-149, INFINITY)), -100, INFINITY);
 }
 
 static kn_tensor *binary(kn_scope *s, kn_tensor *const *in, int n) {
