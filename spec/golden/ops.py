@@ -90,7 +90,7 @@ def field(x):
 
 
 def values(t, add=0):
-    return " ".join(number(x + add) for x in t.detach().reshape(-1).to(D).tolist())
+    return " ".join(number(x + add if add else x) for x in t.detach().reshape(-1).to(D).tolist())
 
 
 def sizes(t):
