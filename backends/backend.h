@@ -7,8 +7,8 @@
 typedef struct kn_backend {
   const char *name;
   kn_device_id device;
-  /* False with the reason when it cannot work here. Fills `version`. Opens its library at first use, and only here.
-   * *state is the backend's own, freed by close. */
+  /* False with the reason when it cannot work here. Fills `version`. Opens its library at first use, and only
+   * here. *state is the backend's own, freed by close. */
   bool (*probe)(kn_context *ctx, void **state, char *version, char *why, size_t size);
   void (*close)(kn_context *ctx, void *state);
   const kn_provider *provider; /* eager kernels; NULL: none. They find the state by kn_backend_state */

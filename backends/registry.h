@@ -10,17 +10,18 @@ typedef struct kn_backend_report {
   char reason[256]; /* why not, "" when available */
 } kn_backend_report;
 
-/* What KILN_BACKEND may be: NULL or "" for all that work; a name restricts to it and the reference. ARG for an
- * unknown name (listing the known), UNSUPPORTED with the reason for one that cannot work. Probing is lazy: it
- * happens at the first op or plan that a backend could serve, at kn_registry_report, or for a name given here. */
+/* What KILN_BACKEND may be: NULL or "" for all that work; a name restricts to it and the reference. ARG for
+ * an unknown name (listing the known), UNSUPPORTED with the reason for one that cannot work. Probing is lazy:
+ * it happens at the first op or plan that a backend could serve, at kn_registry_report, or for a name given
+ * here. */
 kn_status kn_registry_open(kn_context *ctx, const char *choice);
 void kn_registry_close(kn_context *ctx); /* before kn_context_free of a root context */
 int kn_registry_count(void);
 void kn_registry_report(kn_context *ctx, int i, kn_backend_report *out);
 /* Targets for sessions, preferred first, reference last. Borrowed from the context. */
 kn_status kn_registry_targets(kn_context *ctx, const kn_target *const **targets, int *n);
-/* The state of a backend in this context or its parents, probed if it was not yet; NULL where it cannot work or the
- * registry is not open. Cheap: eager kernels ask at every call. */
+/* The state of a backend in this context or its parents, probed if it was not yet; NULL where it cannot work
+ * or the registry is not open. Cheap: eager kernels ask at every call. */
 void *kn_backend_state(kn_context *ctx, const kn_backend *b);
 
 #endif

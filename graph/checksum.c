@@ -18,7 +18,12 @@ void kn_crc_feed(kn_crc *c, const void *data, size_t n) {
   const unsigned char *p = data;
   uint64_t s = c->state;
   for (; n >= 8; n -= 8, p += 8) {
-    for (int k = 0; k < 8; k++) s ^= (uint64_t)p[k] << 8 * k; /* little endian on any machine */
+    uint64_t w; /* eight bytes, the first one lowest on any machine */
+    memcpy(&w, p, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    w = __builtin_bswap64(w);
+#endif
+    s ^= w;
     s = c->table[7][s & 255] ^ c->table[6][s >> 8 & 255] ^ c->table[5][s >> 16 & 255] ^
         c->table[4][s >> 24 & 255] ^ c->table[3][s >> 32 & 255] ^ c->table[2][s >> 40 & 255] ^
         c->table[1][s >> 48 & 255] ^ c->table[0][s >> 56];

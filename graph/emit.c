@@ -137,7 +137,7 @@ static const kn_target *choose_target(emitter *e, const kn_node *n) {
     if (t->supports(t->self, n, e->p->types, why, sizeof why)) return t;
     if (kn_debugging(e->ctx, KN_DEBUG_DISPATCH))
       kn_log(e->ctx, "dispatch: %s refuses %s (%s) %s", t->name, kn_op_name((kn_op)n->op), why,
-             kn_where_text(n->where, where, sizeof where));
+             kn_where_brief(n->where, where, sizeof where));
   }
   return e->targets[e->ntargets - 1];
 }

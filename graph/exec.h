@@ -36,12 +36,13 @@ void kn_session_use_random(kn_session *s, kn_random *r);
  * it. */
 typedef kn_status (*kn_poll_fn)(void *ud, uint64_t steps);
 void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud);
-void kn_session_set_step_limit(kn_session *s, uint64_t steps); /* 0: none; LIMIT when passed */
+void kn_session_set_step_limit(kn_session *s, uint64_t steps); /* a run; 0: none; LIMIT when passed */
 
 /* Plan for these inputs without running; bytes of arena needed. */
 kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, size_t *bytes);
 
-/* Called after each node that ran with its outputs (KILN_CHECK, verify, debugging). NULL: off. */
+/* Called after each node that ran, with its outputs (verify, debugging). NULL: off. While on, every op node
+ * is a part of its own, so that what it gave is still there; numbers the plan folded do not run. */
 typedef void (*kn_observe_fn)(void *ud, const kn_node *n, kn_tensor *const *vals, const kn_scalar *scalars);
 void kn_session_observe(kn_session *s, kn_observe_fn fn, void *ud);
 /* KILN_CHECK: after each op node compute it again by the reference kernels; INTERNAL naming the first node

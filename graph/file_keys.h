@@ -5,8 +5,9 @@
 
 #define KN_KEY_VERSION "kiln.version"   /* "1" */
 #define KN_KEY_PRODUCER "kiln.producer" /* "kiln 0.1.0" */
-#define KN_KEY_OPS "kiln.ops" /* "add 1, if 1": ops and node kinds used, with the version of their meaning   \
-                               */
+#define KN_KEY_OPS                                                                                           \
+  "kiln.ops" /* "add 1, if 1": ops and node kinds used, with the version of their meaning                    \
+              */
 #define KN_KEY_CHECKSUM "kiln.checksum" /* CRC-64/XZ of the whole file with these 16 digits as 0 */
 #define KN_KEY_GRAPH "kiln.graph."      /* NAME: the text form */
 #define KN_KEY_SLOTS "kiln.slots." /* NAME: a JSON array, for each slot the tensor with its data, or null */

@@ -154,7 +154,7 @@ static void put_key(saver *s, const char *prefix, const char *name) {
 static kn_status put_entry(saver *s, const kn_entry *e) {
   char *text;
   size_t len;
-  KN_TRY(kn_graph_print(s->ctx, e->graph, &text, &len));
+  KN_TRY(kn_graph_print(s->ctx, e->graph, KN_TEXT_FULL, &text, &len));
   put_key(s, KN_KEY_GRAPH, e->name);
   kn_put_json(&s->header, text, len);
   kn_free(s->ctx->heap, text, len + 1);

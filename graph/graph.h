@@ -32,7 +32,7 @@ enum { KN_MAX_DYN = 64 }; /* most placeholders in one node's attributes */
 
 typedef enum kn_effect { KN_PURE, KN_RAISES, KN_READS, KN_EFFECT } kn_effect;
 typedef struct kn_opcode_info {
-  const char *text; /* as printed: op name or node text */
+  const char *text;  /* as printed: op name or node text */
   uint8_t nin, nout; /* KN_VARIADIC where the kind decides; ops: min inputs in the op table */
   kn_effect effect;
   const char *doc;
@@ -49,11 +49,12 @@ typedef struct kn_vtype {
   kn_type tensor; /* of TENSOR */
 } kn_vtype;
 bool kn_vtype_equal(const kn_vtype *a, const kn_vtype *b);
-/* The narrowest type for either: numbers of differing kinds join as NUMBER, sizes that differ as unknown. False
- * when there is none (dtype, rank, device, tensor beside number …). */
+/* The narrowest type for either: numbers of differing kinds join as NUMBER, sizes that differ as unknown.
+ * False when there is none (dtype, rank, device, tensor beside number …). */
 bool kn_vtype_join(const kn_vtype *a, const kn_vtype *b, kn_vtype *out);
-bool kn_vtype_fits(const kn_vtype *from, const kn_vtype *to);   /* a `from` may stand where a `to` is declared */
-bool kn_vtype_may_be(const kn_vtype *from, const kn_vtype *to); /* the same, but sizes may turn out to agree */
+/* A `from` may stand where a `to` is declared; or at least when sizes turn out to agree. */
+bool kn_vtype_fits(const kn_vtype *from, const kn_vtype *to);
+bool kn_vtype_may_be(const kn_vtype *from, const kn_vtype *to);
 
 typedef struct kn_graph kn_graph;
 typedef struct kn_region kn_region;
@@ -65,18 +66,18 @@ char *kn_vtype_text(const kn_graph *g, const kn_vtype *t, char *buf, size_t size
 
 /* Where in the Lua program: interned in the graph. */
 typedef struct kn_where {
-  const char *chunk; /* "digits.lua" */
-  int line;          /* 0: unknown (stripped) */
+  const char *chunk;         /* "digits.lua" */
+  int line;                  /* 0: unknown (stripped) */
   const struct kn_where *at; /* where the function this line is in was called from; NULL outermost */
 } kn_where;
 
 struct kn_value {
-  uint32_t id;        /* unique in the graph; dense after kn_graph_finish; 0 is never used */
+  uint32_t id; /* unique in the graph; dense after kn_graph_finish; 0 is never used */
   kn_vtype type;
-  const char *name;   /* Lua local or path it had; NULL */
-  kn_node *def;       /* NULL for graph inputs and region parameters */
-  kn_region *region;  /* where it is defined */
-  uint32_t index;     /* which output or parameter */
+  const char *name;  /* Lua local or path it had; NULL */
+  kn_node *def;      /* NULL for graph inputs and region parameters */
+  kn_region *region; /* where it is defined */
+  uint32_t index;    /* which output or parameter */
 };
 
 struct kn_node {
@@ -85,18 +86,18 @@ struct kn_node {
   uint32_t nin, ntensor, nout;
   kn_value **in, **out;
   kn_region *regions[2];
-  void *attrs;           /* ops: the struct named in the table (NULL for none); size: int64_t dim; to_tensor: kn_dtype */
+  void *attrs;           /* ops: the table's struct (NULL for none); size: int64_t dim; to_tensor: kn_dtype */
   kn_scalar scalar;      /* const */
   struct kn_slot *slot;  /* tensor, param, load_state, store_state */
   const char *text;      /* raise, assert: the message */
   const kn_where *where; /* NULL: none */
   kn_node *prev, *next;
-  kn_region *region;     /* that holds it */
+  kn_region *region; /* that holds it */
 };
 
 struct kn_region {
   kn_graph *graph;
-  kn_node *owner;  /* NULL: the graph's body */
+  kn_node *owner; /* NULL: the graph's body */
   kn_value **params;
   uint32_t nparams;
   kn_node *first, *last;
@@ -108,27 +109,34 @@ struct kn_region {
 typedef enum kn_slot_kind { KN_SLOT_PARAM, KN_SLOT_STATE, KN_SLOT_CONST } kn_slot_kind;
 typedef struct kn_slot {
   kn_slot_kind kind;
-  uint32_t index;      /* in graph->slots */
-  const char *name;    /* path, unique in the graph: "net.fc1.weight" */
-  kn_vtype type;       /* sizes known */
-  kn_tensor *tensor;   /* present or initial value (retained); NULL: none yet (a parsed text), or a scalar */
-  kn_scalar scalar;    /* value of a scalar slot */
+  uint32_t index;    /* in graph->slots */
+  const char *name;  /* path, unique in the graph: "net.fc1.weight" */
+  kn_vtype type;     /* sizes known */
+  kn_tensor *tensor; /* present or initial value (retained); NULL: none yet (a parsed text), or a scalar */
+  kn_scalar scalar;  /* value of a scalar slot */
   const kn_where *where;
 } kn_slot;
 
 /* Shape of the arguments and results as Lua sees them: leaves are values or constants. */
-typedef enum kn_tree_kind { KN_TREE_VALUE, KN_TREE_NIL, KN_TREE_BOOL, KN_TREE_INT, KN_TREE_FLOAT, KN_TREE_STRING,
-                            KN_TREE_TABLE } kn_tree_kind;
+typedef enum kn_tree_kind {
+  KN_TREE_VALUE,
+  KN_TREE_NIL,
+  KN_TREE_BOOL,
+  KN_TREE_INT,
+  KN_TREE_FLOAT,
+  KN_TREE_STRING,
+  KN_TREE_TABLE
+} kn_tree_kind;
 typedef struct kn_tree {
   kn_tree_kind kind;
-  kn_value *value;        /* VALUE */
-  int64_t i;              /* INT, BOOL; VALUE: 0-based position among the graph's inputs or outputs */
-  double f;               /* FLOAT */
-  const char *text;       /* STRING (bytes: length in n) */
-  uint32_t n;             /* TABLE: entries */
-  struct kn_tree *keys;   /* TABLE: INT or STRING keys, in order */
+  kn_value *value;      /* VALUE */
+  int64_t i;            /* INT, BOOL; VALUE: 0-based position among the graph's inputs or outputs */
+  double f;             /* FLOAT */
+  const char *text;     /* STRING (bytes: length in n) */
+  uint32_t n;           /* TABLE: entries */
+  struct kn_tree *keys; /* TABLE: INT or STRING keys, in order */
   struct kn_tree *items;
-  uint32_t same_as;       /* TABLE: tables with equal nonzero numbers are the same table */
+  uint32_t same_as; /* TABLE: tables with equal nonzero numbers are the same table */
 } kn_tree;
 
 /* What capture assumed. Kept with the graph as text; the live check belongs to the front end. */
@@ -144,12 +152,12 @@ struct kn_graph {
   kn_heap *heap; /* retained */
   kn_arena arena;
   const char *name;
-  kn_region *body;       /* its params are the inputs, its yields the outputs, both flat */
-  kn_tree *args;         /* nargs trees over the inputs */
+  kn_region *body; /* its params are the inputs, its yields the outputs, both flat */
+  kn_tree *args;   /* nargs trees over the inputs */
   uint32_t nargs;
-  kn_tree *results;      /* nresults trees over the outputs */
+  kn_tree *results; /* nresults trees over the outputs */
   uint32_t nresults;
-  const char **symbols;  /* names of KN_DIM_SYMBOL(k) */
+  const char **symbols; /* names of KN_DIM_SYMBOL(k) */
   uint32_t nsymbols;
   kn_slot **slots;
   uint32_t nslots;
@@ -157,8 +165,8 @@ struct kn_graph {
   uint32_t nguards;
   const kn_where **places; /* every kn_where */
   uint32_t nplaces;
-  uint32_t nvalues;      /* ids are in [1, nvalues] */
-  uint32_t nnodes;       /* nodes ever made while building; exact after finish */
+  uint32_t nvalues; /* ids are in [1, nvalues] */
+  uint32_t nnodes;  /* nodes ever made while building; exact after finish */
   bool finished;
 };
 
@@ -166,7 +174,8 @@ kn_status kn_graph_new(kn_context *ctx, const char *name, kn_graph **out);
 kn_graph *kn_graph_retain(kn_graph *g);
 void kn_graph_release(kn_graph *g);
 
-/* Building. The first failure sticks in `status` (sentence in ctx); functions then return NULL and do nothing. */
+/* Building. The first failure sticks in `status` (sentence in ctx); functions then return NULL and do
+ * nothing. */
 typedef struct kn_builder {
   kn_context *ctx;
   kn_graph *graph;
@@ -179,33 +188,39 @@ enum { KN_NODE_BUDGET = 200000 };
 
 void kn_builder_init(kn_builder *b, kn_context *ctx, kn_graph *g); /* at the graph's body */
 const kn_where *kn_where_intern(kn_builder *b, const char *chunk, int line, const kn_where *at);
-int64_t kn_symbol_intern(kn_builder *b, const char *name); /* the KN_DIM_SYMBOL of a name; same name, same symbol */
+int64_t kn_symbol_intern(kn_builder *b,
+                         const char *name); /* the KN_DIM_SYMBOL of a name; same name, same symbol */
 kn_value *kn_add_input(kn_builder *b, const char *name, const kn_vtype *type); /* to the body's parameters */
 kn_value *kn_add_param(kn_builder *b, kn_region *r, const char *name, const kn_vtype *type);
 kn_region *kn_region_new(kn_builder *b, kn_node *owner);
 /* Name must be new (a suffix .2, .3 … is added where it is not); tensor is retained. */
-kn_slot *kn_add_slot(kn_builder *b, kn_slot_kind kind, const char *name, const kn_vtype *type, kn_tensor *tensor);
+kn_slot *kn_add_slot(kn_builder *b, kn_slot_kind kind, const char *name, const kn_vtype *type,
+                     kn_tensor *tensor);
 
-/* A node with nout fresh outputs whose types are set from `types`. attrs are copied (size by op). in is copied. */
+/* A node with nout fresh outputs whose types are set from `types`. attrs are copied (size by op). in is
+ * copied. */
 kn_node *kn_add_node(kn_builder *b, kn_opcode op, const void *attrs, kn_value *const *in, uint32_t nin,
                      const kn_vtype *types, uint32_t nout);
 kn_value *kn_add_const(kn_builder *b, kn_scalar s);
 kn_value *kn_add_undef(kn_builder *b, const kn_vtype *type);
 kn_value *kn_add_slot_node(kn_builder *b, kn_opcode op, kn_slot *slot); /* tensor, param, load_state */
 kn_node *kn_add_store(kn_builder *b, kn_slot *slot, kn_value *v);
-kn_value *kn_add_scalar(kn_builder *b, kn_opcode op, kn_value *const *in, uint32_t nin); /* lua.*, types by rule */
+kn_value *kn_add_scalar(kn_builder *b, kn_opcode op, kn_value *const *in,
+                        uint32_t nin); /* lua.*, types by rule */
 kn_value *kn_add_size(kn_builder *b, kn_value *tensor, int dim);
 kn_value *kn_add_item(kn_builder *b, kn_value *tensor);
 kn_value *kn_add_to_tensor(kn_builder *b, kn_value *scalar, kn_dtype dtype);
 kn_value *kn_add_select(kn_builder *b, kn_value *cond, kn_value *a, kn_value *c);
-kn_node *kn_add_raise(kn_builder *b, kn_opcode op, kn_value *cond, const char *text); /* raise (cond NULL), assert */
+kn_node *kn_add_raise(kn_builder *b, kn_opcode op, kn_value *cond,
+                      const char *text); /* raise (cond NULL), assert */
 /* A tensor op, through its infer rule; `dyn` are the integers that KN_DYN(k) in attrs stand for. */
 kn_node *kn_add_op(kn_builder *b, kn_op op, const void *attrs, kn_value *const *in, uint32_t n,
                    kn_value *const *dyn, uint32_t ndyn);
-/* An `if` without outputs yet: emit into regions[0] (then) and [1] (else) by moving b->at; outputs are added by
- * kn_if_output, which appends a yield to both regions. */
+/* An `if` without outputs yet: emit into regions[0] (then) and [1] (else) by moving b->at; outputs are added
+ * by kn_if_output, which appends a yield to both regions. */
 kn_node *kn_add_if(kn_builder *b, kn_value *cond);
-kn_value *kn_if_output(kn_builder *b, kn_node *n, const kn_vtype *type, const char *name, kn_value *a, kn_value *c);
+kn_value *kn_if_output(kn_builder *b, kn_node *n, const kn_vtype *type, const char *name, kn_value *a,
+                       kn_value *c);
 /* A `loop` with one region, parameters added with kn_loop_param (an initial value each). When the body is
  * done: kn_loop_finish sets the yields (next[nparams]); then kn_loop_output adds exits. */
 kn_node *kn_add_loop(kn_builder *b);
@@ -214,20 +229,23 @@ bool kn_loop_finish(kn_builder *b, kn_node *n, kn_value *flag, kn_value *const *
 kn_value *kn_loop_output(kn_builder *b, kn_node *n, const kn_vtype *type, const char *name, kn_value *exit);
 bool kn_set_results(kn_builder *b, kn_value *const *flat, uint32_t n, const kn_tree *trees, uint32_t ntrees);
 bool kn_set_args(kn_builder *b, const kn_tree *trees, uint32_t ntrees); /* trees are copied */
-bool kn_add_guard(kn_builder *b, const char *kind, const char *name, const char *value, const kn_where *where);
+bool kn_add_guard(kn_builder *b, const char *kind, const char *name, const char *value,
+                  const kn_where *where);
 void kn_value_name(kn_builder *b, kn_value *v, const char *name); /* sets it when it has none */
 
-/* Undo: forget every node after `mark` (a region's last node at the time, NULL: all). Memory stays in the arena. */
+/* Undo: forget every node after `mark` (a region's last node at the time, NULL: all). Memory stays in the
+ * arena. */
 void kn_region_truncate(kn_region *r, kn_node *mark);
 void kn_node_remove(kn_node *n);
 void kn_node_move_before(kn_node *n, kn_node *at);
 
-/* Dense ids in the order of the text, counts of values and nodes. Part of kn_graph_finish; passes use it too. */
+/* Dense ids in the order of the text, counts of values and nodes. Part of kn_graph_finish; passes use it too.
+ */
 void kn_graph_renumber(kn_graph *g);
 /* Renumbers densely, counts, verifies, and makes the graph immutable. */
 kn_status kn_graph_finish(kn_builder *b);
-/* An op node's attributes with dyn[i] (integers, as kn_scalar) put in for placeholder i. Attributes of the ops that
- * have none are left alone; without placeholders it is a plain copy. */
+/* An op node's attributes with dyn[i] (integers, as kn_scalar) put in for placeholder i. Attributes of the
+ * ops that have none are left alone; without placeholders it is a plain copy. */
 kn_status kn_node_attrs(kn_context *ctx, const kn_node *n, const kn_scalar *dyn, kn_attrs_any *out);
 kn_vkind kn_item_kind(kn_dtype d); /* what item() gives */
 /* True when v is defined in r or in a region inside it. */

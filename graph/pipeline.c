@@ -15,7 +15,7 @@ static void dump(kn_builder *b, const char *name, uint32_t changes) {
   char *text;
   size_t len;
   kn_log(b->ctx, "pass %s: %u change%s in graph %s", name, changes, changes == 1 ? "" : "s", b->graph->name);
-  if (!changes || kn_graph_print(b->ctx, b->graph, &text, &len) != KN_OK) return;
+  if (!changes || kn_graph_print(b->ctx, b->graph, KN_TEXT_FULL, &text, &len) != KN_OK) return;
   for (const char *line = text; *line;) {
     size_t n = strcspn(line, "\n");
     char shown[200];

@@ -16,12 +16,28 @@ typedef struct printer {
   unsigned char *shared; /* by value id: another value has the same name; NULL: not known */
   uint32_t nvalues;
   size_t line; /* where the present line starts */
+  kn_text_form form;
 } printer;
 
 /* ---- places ---- */
 
-static void put_where(kn_writer *s, const kn_where *w) {
-  for (; w; w = w->at) {
+static bool in_library(const kn_where *w) { return !strncmp(w->chunk, "kiln/", 5); }
+
+const kn_where *kn_where_user(const kn_where *w) {
+  const kn_where *user = w;
+  while (user && in_library(user)) user = user->at;
+  return user ? user : w;
+}
+
+/* Where a listing goes on after w. */
+static const kn_where *next_place(const kn_where *w, bool brief) {
+  w = w->at;
+  while (brief && w && in_library(w)) w = w->at;
+  return w;
+}
+
+static void put_where(kn_writer *s, const kn_where *w, bool brief) {
+  for (w = brief ? kn_where_user(w) : w; w; w = next_place(w, brief)) {
     for (const char *c = w->chunk; *c; c++) { /* one line, and "<-" only between places */
       bool odd = (unsigned char)*c < ' ' || *c == 127 || (c[0] == '<' && c[1] == '-');
       kn_put(s, odd ? "?" : c, 1);
@@ -30,7 +46,7 @@ static void put_where(kn_writer *s, const kn_where *w) {
       kn_putf(s, ":%d", w->line);
     else
       kn_puts(s, ":?");
-    if (w->at) kn_puts(s, " <- ");
+    if (next_place(w, brief)) kn_puts(s, " <- ");
   }
 }
 
@@ -47,7 +63,7 @@ static void end_line(printer *p, const kn_where *w) {
     do kn_puts(&p->s, " ");
     while (++used < COMMENT_COLUMN);
     kn_puts(&p->s, " ; ");
-    put_where(&p->s, w);
+    put_where(&p->s, w, p->form != KN_TEXT_FULL);
   }
   kn_puts(&p->s, "\n");
 }
@@ -411,8 +427,12 @@ static void put_graph(printer *p) {
       put_typed(p, g->body->params[i]);
     }
   kn_puts(&p->s, ") {\n");
-  for (uint32_t i = 0; i < g->nguards; i++) put_guard(p, &g->guards[i]);
-  for (uint32_t i = 0; i < g->nslots; i++) put_slot(p, g->slots[i]);
+  if (p->form == KN_TEXT_FULL)
+    for (uint32_t i = 0; i < g->nguards; i++) put_guard(p, &g->guards[i]);
+  else if (g->nguards)
+    kn_putf(&p->s, "  ; %u guard%s: g:guards()\n", g->nguards, g->nguards == 1 ? "" : "s");
+  if (p->form != KN_TEXT_CODE)
+    for (uint32_t i = 0; i < g->nslots; i++) put_slot(p, g->slots[i]);
   put_region(p, g->body, 1);
   kn_puts(&p->s, "  return");
   if (g->nresults) kn_puts(&p->s, " ");
@@ -447,8 +467,8 @@ static void note_region(names *m, const kn_region *r) {
   }
 }
 
-kn_status kn_graph_print(kn_context *ctx, const kn_graph *g, char **text, size_t *len) {
-  printer p = {.s = {.heap = ctx->heap}, .g = g, .nvalues = g->nvalues};
+kn_status kn_graph_print(kn_context *ctx, const kn_graph *g, kn_text_form form, char **text, size_t *len) {
+  printer p = {.s = {.heap = ctx->heap}, .g = g, .nvalues = g->nvalues, .form = form};
   names m = {.cap = 16, .p = &p};
   while (m.cap < 2 * ((size_t)g->nvalues + 1)) m.cap *= 2;
   m.table = kn_calloc(ctx->heap, m.cap, sizeof *m.table);
@@ -488,14 +508,19 @@ char *kn_node_text(const kn_node *n, char *buf, size_t size) {
   return cut(&p.s, buf, size);
 }
 
-char *kn_where_text(const kn_where *w, char *buf, size_t size) {
+static char *where_text(const kn_where *w, bool brief, char *buf, size_t size) {
   size_t at = 0;
   if (size) buf[0] = 0;
-  for (; w && at < size; w = w->at) {
-    int n = w->line > 0 ? snprintf(buf + at, size - at, "%s:%d%s", w->chunk, w->line, w->at ? " <- " : "")
-                        : snprintf(buf + at, size - at, "%s:?%s", w->chunk, w->at ? " <- " : "");
+  for (w = brief ? kn_where_user(w) : w; w && at < size; w = next_place(w, brief)) {
+    const char *more = next_place(w, brief) ? " <- " : "";
+    int n = w->line > 0 ? snprintf(buf + at, size - at, "%s:%d%s", w->chunk, w->line, more)
+                        : snprintf(buf + at, size - at, "%s:?%s", w->chunk, more);
     if (n < 0) break;
     at += (size_t)n;
   }
   return buf;
 }
+
+char *kn_where_text(const kn_where *w, char *buf, size_t size) { return where_text(w, false, buf, size); }
+
+char *kn_where_brief(const kn_where *w, char *buf, size_t size) { return where_text(w, true, buf, size); }

@@ -1,6 +1,6 @@
-/* A recorder that emits what kn_apply sees into a graph: the one way tensor ops enter the IR, shared by capture,
- * trace, builder and gradients. Symbolic tensors carry their kn_value. A real tensor met as an input becomes
- * a slot, asked from `outside` (so the front end can name it) and remembered by identity. */
+/* A recorder that emits what kn_apply sees into a graph: the one way tensor ops enter the IR, shared by
+ * capture, trace, builder and gradients. Symbolic tensors carry their kn_value. A real tensor met as an input
+ * becomes a slot, asked from `outside` (so the front end can name it) and remembered by identity. */
 #ifndef KN_RECORD_H
 #define KN_RECORD_H
 #include "graph/graph.h"

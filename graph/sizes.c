@@ -9,6 +9,7 @@
 typedef struct walk {
   kn_context *ctx;
   kn_plan *p;
+  bool *entered; /* by parameter of a loop: facts are there from an earlier walk */
   int depth;
 } walk;
 
@@ -180,7 +181,16 @@ static kn_status walk_if(walk *w, const kn_node *n, bool *dead) {
 static kn_status walk_loop(walk *w, const kn_node *n, bool *dead) {
   kn_plan *p = w->p;
   const kn_region *r = n->regions[0];
-  for (uint32_t i = 0; i < r->nparams; i++) copy_fact(p, r->params[i], n->in[i]);
+  /* A loop in a loop is walked again with facts that are weaker at most, so what was found before still holds
+   * and nesting does not multiply the work. */
+  for (uint32_t i = 0; i < r->nparams; i++) {
+    bool *entered = &w->entered[r->params[i]->id];
+    if (*entered)
+      join_fact(p, r->params[i], n->in[i]);
+    else
+      copy_fact(p, r->params[i], n->in[i]);
+    *entered = true;
+  }
   bool changed = true;
   while (changed) {
     changed = *dead = false;
@@ -252,7 +262,7 @@ kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p) {
   const kn_region *body = p->graph->body;
   for (uint32_t i = 0; i < body->nparams; i++)
     if (body->params[i]->type.kind == KN_V_TENSOR) set_type(p, body->params[i], &p->inputs[i]);
-  walk w = {.ctx = ctx, .p = p};
+  walk w = {.ctx = ctx, .p = p, .entered = kn_arena_alloc(&p->arena, (size_t)p->graph->nvalues + 1)};
   bool dead;
-  return walk_region(&w, body, &dead);
+  return w.entered ? walk_region(&w, body, &dead) : kn_fail_nomem(ctx, p->graph->nvalues);
 }

@@ -104,14 +104,19 @@ void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const c
                  kn_tensor *const *vals) {
   char out[KN_TYPE_TEXT + 64], where[256];
   output_text(n, vals, out, sizeof out);
-  kn_log(ctx, "exec %-8s %-14s %-24s %-32s %s", backend, kn_opcode_describe(n->op).text, impl, out,
-         kn_where_text(n->where, where, sizeof where));
+  kn_where_brief(n->where, where, sizeof where);
+  const char *op = kn_opcode_describe(n->op).text;
+  if (where[0])
+    kn_log(ctx, "exec %-8s %-14s %-24s %-32s %s", backend, op, impl, out, where);
+  else
+    kn_log(ctx, "exec %-8s %-14s %-24s %s", backend, op, impl, out);
 }
 
 kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st) {
-  if (n->where && n->where->line > 0)
-    kn_error_prefix(ctx, "%s:%d", n->where->chunk, n->where->line);
-  else if (n->where)
-    kn_error_prefix(ctx, "%s:?", n->where->chunk);
+  const kn_where *w = kn_where_user(n->where);
+  if (w && w->line > 0)
+    kn_error_prefix(ctx, "%s:%d", w->chunk, w->line);
+  else if (w)
+    kn_error_prefix(ctx, "%s:?", w->chunk);
   return st;
 }

@@ -47,7 +47,7 @@ files() {
 
   check 'only the known names stand at the top' "$(for name in *; do
     case $name in
-      README.md | LICENSE | CHANGELOG.md | meson.build | meson_options.txt | dev | build | build-*) ;;
+      README.md | LICENSE | CHANGELOG.md | meson.build | meson_options.txt | dev | build | build-* | *.kiln) ;;
       core | graph | backends | lua | bindings | spec | samples) [ -d "$name" ] || echo "$name" ;;
       *) echo "$name" ;;
     esac

@@ -18,9 +18,9 @@ else
   trap 'rm -f "$log"' EXIT
   # oneDNN is held to instructions that valgrind knows; two threads show what one would hide.
   OMP_NUM_THREADS=2 ONEDNN_MAX_CPU_ISA=AVX2 DNNL_MAX_CPU_ISA=AVX2 timeout 60 \
-    valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,indirect \
-    --show-leak-kinds=definite,indirect --num-callers=24 --suppressions="$here/valgrind.supp" \
-    "$build/kiln" "$here/lua/tiny.lua" >"$log" 2>&1
+    valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=all \
+    --errors-for-leak-kinds=all --num-callers=24 --suppressions="$here/valgrind.supp" \
+    "$build/kiln" "$here/tiny.lua" >"$log" 2>&1
   rc=$?
   case $rc in
     0) check "$what" '' ;;

@@ -1,4 +1,5 @@
-/* The .kiln file: round trips, the container's rules, damage at every byte, hostile claims, versions, memory. */
+/* The .kiln file: round trips, the container's rules, damage at every byte, hostile claims, versions, memory.
+ */
 #include "spec/suite.h"
 #include "graph/checksum.h"
 #include "graph/file.h"
@@ -15,10 +16,14 @@ static kn_tensor *filled(kn_context *c, kn_dtype d, int rank, int64_t a, int64_t
   OK(c, kn_tensor_new(c, &t, &x));
   for (int64_t i = 0; i < kn_tensor_numel(x); i++) {
     void *at = (char *)kn_tensor_data(x) + (size_t)i * kn_dtype_size(d);
-    if (d == KN_BOOL) *(uint8_t *)at = i % 2;
-    else if (d == KN_I64) *(int64_t *)at = i * 1000 - 5;
-    else if (d == KN_F32) *(float *)at = 0.1f * (float)i - 1;
-    else *(double *)at = 0.1 * (double)i;
+    if (d == KN_BOOL)
+      *(uint8_t *)at = i % 2;
+    else if (d == KN_I64)
+      *(int64_t *)at = i * 1000 - 5;
+    else if (d == KN_F32)
+      *(float *)at = 0.1f * (float)i - 1;
+    else
+      *(double *)at = 0.1 * (double)i;
   }
   return x;
 }
@@ -26,7 +31,11 @@ static kn_tensor *filled(kn_context *c, kn_dtype d, int rank, int64_t a, int64_t
 static kn_value *slot_value(kn_builder *b, kn_slot_kind kind, const char *name, kn_tensor *t) {
   kn_slot *s = kn_add_slot(b, kind, name, &(kn_vtype){KN_V_TENSOR, t->type}, t);
   kn_tensor_release(t);
-  return kn_add_slot_node(b, kind == KN_SLOT_CONST ? KN_NODE_tensor : kind == KN_SLOT_PARAM ? KN_NODE_param : KN_NODE_load_state, s);
+  return kn_add_slot_node(b,
+                          kind == KN_SLOT_CONST   ? KN_NODE_tensor
+                          : kind == KN_SLOT_PARAM ? KN_NODE_param
+                                                  : KN_NODE_load_state,
+                          s);
 }
 
 static kn_graph *example(kn_context *c, const char *name, kn_tensor *shared) {
@@ -45,7 +54,8 @@ static kn_graph *example(kn_context *c, const char *name, kn_tensor *shared) {
   kn_value *none = slot_value(&b, KN_SLOT_PARAM, "none", filled(c, KN_F32, 2, 0, 4));
   kn_slot *count = kn_add_slot(&b, KN_SLOT_STATE, "count", &(kn_vtype){.kind = KN_V_INT}, NULL);
   count->scalar.as.i = 41;
-  kn_value *k = kn_add_slot_node(&b, KN_NODE_load_state, count), *one = kn_add_const(&b, (kn_scalar){KN_SCALAR_INT, {.i = 1}});
+  kn_value *k = kn_add_slot_node(&b, KN_NODE_load_state, count),
+           *one = kn_add_const(&b, (kn_scalar){KN_SCALAR_INT, {.i = 1}});
   kn_add_store(&b, count, kn_add_scalar(&b, KN_NODE_lua_add, (kn_value *[]){k, one}, 2));
   kn_value *y = kn_add_op(&b, KN_OP_matmul, NULL, (kn_value *[]){x, w}, 2, NULL, 0)->out[0];
   kn_value *z = kn_add_op(&b, KN_OP_where, NULL, (kn_value *[]){mask, y, small}, 3, NULL, 0)->out[0];
@@ -131,20 +141,23 @@ static char *altered(size_t *n, const char *from, const char *to) {
 
 static bool same_tensor(const kn_tensor *a, const kn_tensor *b) {
   size_t n;
-  return kn_type_equal(&a->type, &b->type) && kn_type_bytes(&a->type, &n) && !memcmp(kn_tensor_data(a), kn_tensor_data(b), n);
+  return kn_type_equal(&a->type, &b->type) && kn_type_bytes(&a->type, &n) &&
+         !memcmp(kn_tensor_data(a), kn_tensor_data(b), n);
 }
 
 static void same_graph(kn_context *c, const kn_graph *a, const kn_graph *b) {
   char *x, *y;
   size_t n, m;
-  OK(c, kn_graph_print(c, a, &x, &n));
-  OK(c, kn_graph_print(c, b, &y, &m));
+  OK(c, kn_graph_print(c, a, KN_TEXT_FULL, &x, &n));
+  OK(c, kn_graph_print(c, b, KN_TEXT_FULL, &y, &m));
   ck_assert_str_eq(x, y);
   kn_free(c->heap, x, n + 1);
   kn_free(c->heap, y, m + 1);
   for (uint32_t i = 0; i < a->nslots; i++)
-    if (a->slots[i]->tensor) ck_assert(same_tensor(a->slots[i]->tensor, b->slots[i]->tensor));
-    else ck_assert_int_eq(a->slots[i]->scalar.as.i, b->slots[i]->scalar.as.i);
+    if (a->slots[i]->tensor)
+      ck_assert(same_tensor(a->slots[i]->tensor, b->slots[i]->tensor));
+    else
+      ck_assert_int_eq(a->slots[i]->scalar.as.i, b->slots[i]->scalar.as.i);
 }
 
 /* ---- good files ---- */
@@ -195,7 +208,7 @@ START_TEST(round_trip) {
   ck_assert_str_eq(e[0].graph->guards[0].name, "n");
   kept = kn_tensor_retain(e[0].graph->slots[0]->tensor);
   kn_file_free_entries(c, e, n);
-  ck_assert(same_tensor(kept, w)); /* the mapping lives on */
+  ck_assert(same_tensor(kept, w));         /* the mapping lives on */
   ((float *)kn_tensor_data(kept))[0] = 77; /* ours alone: not the file */
   OK(c, kn_file_load(c, temp_path(), &e, &n));
   same_graph(c, g, e[0].graph);
@@ -254,7 +267,8 @@ START_TEST(from_memory) {
   const char *data = kn_tensor_data(e[0].graph->slots[0]->tensor);
   ck_assert(data >= p && data < p + size); /* borrowed, not copied */
   memcpy(odd + 1, p, size);
-  OK(c, kn_file_load_memory(c, odd + 1, size, count_release, &released_odd, &f, &n)); /* no float is aligned there */
+  OK(c, kn_file_load_memory(c, odd + 1, size, count_release, &released_odd, &f,
+                            &n)); /* no float is aligned there */
   same_graph(c, e[0].graph, f[0].graph);
   ck_assert_int_eq(released, 0);
   kn_tensor *t = kn_tensor_retain(e[0].graph->slots[0]->tensor);
@@ -341,7 +355,8 @@ START_TEST(every_flipped_bit_is_seen) {
     for (int bit = 0; bit < 8; bit++) {
       p[k] = (char)(p[k] ^ 1 << bit);
       kn_status st = try_load(c, p, n);
-      ck_assert_msg((st == KN_FORMAT || st == KN_VERSION) && *kn_error(c), "byte %zu, bit %d: %s: %s", k, bit, kn_status_text(st), kn_error(c));
+      ck_assert_msg((st == KN_FORMAT || st == KN_VERSION) && *kn_error(c), "byte %zu, bit %d: %s: %s", k, bit,
+                    kn_status_text(st), kn_error(c));
       version += st == KN_VERSION;
       p[k] = (char)(p[k] ^ 1 << bit);
     }
@@ -366,7 +381,8 @@ START_TEST(flipped_and_signed_again) {
       if (!signable) continue;
       sign(m, n);
       kn_status st = try_load(c, m, n);
-      ck_assert_msg(st == KN_OK || st == KN_FORMAT || st == KN_VERSION || st == KN_LIMIT, "byte %zu, bit %d: %s: %s", k, bit, kn_status_text(st), kn_error(c));
+      ck_assert_msg(st == KN_OK || st == KN_FORMAT || st == KN_VERSION || st == KN_LIMIT,
+                    "byte %zu, bit %d: %s: %s", k, bit, kn_status_text(st), kn_error(c));
     }
   free(p);
   free(m);
@@ -382,11 +398,13 @@ START_TEST(versions) {
     kn_status st;
     const char *want;
   } cases[] = {
-      {"\"kiln.version\":\"1\"", "\"kiln.version\":\"2\"", KN_VERSION, "format version 2, this kiln (" KN_VERSION_TEXT ") reads up to version 1"},
+      {"\"kiln.version\":\"1\"", "\"kiln.version\":\"2\"", KN_VERSION,
+       "format version 2, this kiln (" KN_VERSION_TEXT ") reads up to version 1"},
       {"\"kiln.version\":\"1\"", "\"kiln.version\":\"0\"", KN_FORMAT, "no version"},
       {"\"kiln.version\":\"1\"", "\"kiln.version\":\"x\"", KN_FORMAT, "no version"},
       {"\"kiln.version\":\"1\"", "\"kiln.versiom\":\"1\"", KN_FORMAT, "not a kiln graph file"},
-      {"matmul 1", "matmul 2", KN_VERSION, "needs version 2 of op matmul, this kiln (" KN_VERSION_TEXT ") has version 1"},
+      {"matmul 1", "matmul 2", KN_VERSION,
+       "needs version 2 of op matmul, this kiln (" KN_VERSION_TEXT ") has version 1"},
       {"matmul 1", "matmol 1", KN_VERSION, "needs op matmol (version 1), which this kiln"},
       {"matmul 1", "matmul x", KN_FORMAT, "kiln.ops is malformed"},
       {"matmul 1, ", "matmul 1; ", KN_FORMAT, "kiln.ops is malformed"},
@@ -414,7 +432,8 @@ START_TEST(lies_behind_a_right_checksum) {
       {"\"kiln.graph.predict\"", "\"kiln.grapH.predict\"", "holds no graph"},
       {"[\\\"net.w\\\"", "[\\\"net.x\\\"", "slot net.w: there is no tensor net.x"},
       {"null", "nulL", "slots of graph predict"},
-      {"[\\\"net.w\\\",null", "[\\\"mask\\\" ,null", "slot net.w is float32[3,3], its tensor mask is bool[3]"},
+      {"[\\\"net.w\\\",null", "[\\\"mask\\\" ,null",
+       "slot net.w is float32[3,3], its tensor mask is bool[3]"},
       {"float32[3,3]", "float32[3,4]", "this result is declared float32[N,3] but is float32[N,4]"},
       {"matmul %x, %", "matmul %y, %", "graph predict: "},
       {"\"shape\":[3,3]", "\"shape\":[9,1]", "slot net.w is float32[3,3], its tensor net.w is float32[9,1]"},
@@ -441,7 +460,7 @@ END_TEST
 #define I8B "\"data_offsets\":[0,8]"
 static const struct {
   const char *header;
-  size_t data; /* bytes behind it */
+  size_t data;      /* bytes behind it */
   const char *want; /* NULL: good */
 } containers[] = {
     {"{}", 0, NULL},
@@ -452,7 +471,9 @@ static const struct {
     {T("{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]}"), 8, NULL},
     {T("{\"dtype\":\"F32\",\"shape\":[2,0],\"data_offsets\":[0,0]}"), 0, NULL},
     {T("{\"data_offsets\":[0,8],\"shape\":[2,1],\"dtype\":\"F32\"}"), 8, NULL},
-    {"{\"b\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[3,5]},\"a\":{\"dtype\":\"BOOL\",\"shape\":[3],\"data_offsets\":[0,3]}}", 5, NULL},
+    {"{\"b\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[3,5]},\"a\":{\"dtype\":\"BOOL\",\"shape\":["
+     "3],\"data_offsets\":[0,3]}}",
+     5, NULL},
     {"", 0, "does not start with {"},
     {" {}", 0, "does not start with {"},
     {"[]", 0, "does not start with {"},
@@ -481,7 +502,9 @@ static const struct {
     {"{\"__metadata__\":{\"a\":\"1\",\"\\u0061\":\"2\"}}", 0, "metadata a is there twice"},
     {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "__metadata__ is there twice"},
     {"{\"__metadata__\":{},}", 0, "'\"' is missing"},
-    {"{\"a\":{\"dtype\":\"BOOL\",\"shape\":[0],\"data_offsets\":[0,0]},\"a\":{\"dtype\":\"BOOL\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0, "tensor a is there twice"},
+    {"{\"a\":{\"dtype\":\"BOOL\",\"shape\":[0],\"data_offsets\":[0,0]},\"a\":{\"dtype\":\"BOOL\",\"shape\":["
+     "0],\"data_offsets\":[0,0]}}",
+     0, "tensor a is there twice"},
     {T("{}"), 0, "'\"' is missing"},
     {T("{\"dtype\":\"F32\",\"shape\":[2]}"), 8, "data_offsets is missing"},
     {T("{\"dtype\":\"F32\"," I8B "}"), 8, "is missing"},
@@ -507,15 +530,22 @@ static const struct {
     {T("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,8]}"), 8, "']' is missing"},
     {T("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}"), 8, "claimed to be at"},
     {T("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}"), 12, "a hole"},
-    {T("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[18446744073709551600,18446744073709551608]}"), 8, "claimed to be at"},
+    {T("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[18446744073709551600,18446744073709551608]}"), 8,
+     "claimed to be at"},
     {T("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[18446744073709551615,7]}"), 8, "claimed to be at"},
     {T("{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}"), 8, "claimed to be at"},
     {T("{\"dtype\":\"F32\",\"shape\":[2]," I8B "}"), 6, "claimed to be at"},
     {T("{\"dtype\":\"F32\",\"shape\":[2]," I8B "}"), 9, "1 bytes follow"},
     {"{}", 1, "1 bytes follow"},
-    {"{\"a\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[1,3]}}", 3, "overlap"},
-    {"{\"a\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[0,2]}}", 2, "overlap"},
-    {"{\"a\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[3,5]}}", 5, "hole"},
+    {"{\"a\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"BOOL\",\"shape\":["
+     "2],\"data_offsets\":[1,3]}}",
+     3, "overlap"},
+    {"{\"a\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"BOOL\",\"shape\":["
+     "2],\"data_offsets\":[0,2]}}",
+     2, "overlap"},
+    {"{\"a\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"BOOL\",\"shape\":["
+     "2],\"data_offsets\":[3,5]}}",
+     5, "hole"},
 };
 
 static kn_status read_container(kn_context *c, const void *p, size_t n) {
@@ -539,14 +569,16 @@ START_TEST(container_rules) {
       ck_assert_msg(st == KN_OK, "%s: %s", containers[i].header, kn_error(c));
       FAILS(c, KN_FORMAT, "not a kiln graph file", try_load(c, p, size));
     } else
-      ck_assert_msg(st == KN_FORMAT && strstr(kn_error(c), containers[i].want), "%s: %s", containers[i].header, st == KN_OK ? "fine" : kn_error(c));
+      ck_assert_msg(st == KN_FORMAT && strstr(kn_error(c), containers[i].want), "%s: %s",
+                    containers[i].header, st == KN_OK ? "fine" : kn_error(c));
     free(p);
   }
   FAILS(c, KN_FORMAT, "0 bytes are too few", read_container(c, "", 0));
   FAILS(c, KN_FORMAT, "7 bytes are too few", read_container(c, "1234567", 7));
   FAILS(c, KN_FORMAT, "does not start with {", read_container(c, "\0\0\0\0\0\0\0\0", 8));
   FAILS(c, KN_FORMAT, "the header claims 2 bytes", read_container(c, "\2\0\0\0\0\0\0\0{", 9));
-  FAILS(c, KN_FORMAT, "the header claims 18446744073709551615 bytes", read_container(c, "\xff\xff\xff\xff\xff\xff\xff\xff{}", 10));
+  FAILS(c, KN_FORMAT, "the header claims 18446744073709551615 bytes",
+        read_container(c, "\xff\xff\xff\xff\xff\xff\xff\xff{}", 10));
   size_t big = (size_t)(16 << 20) + 1;
   char *p = calloc(big + 8, 1);
   memset(p + 8, ' ', big);
@@ -566,7 +598,9 @@ START_TEST(many_tensors_in_any_order) {
   size_t at = 0;
   for (int i = 0; i < COUNT; i++) {
     int k = (int)((i * 1237L) % COUNT); /* every place once, scattered */
-    at += (size_t)sprintf(header + at, "%c\"t%d\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[%d,%d]}", i ? ',' : '{', k, 2 * k, 2 * k + 2);
+    at +=
+        (size_t)sprintf(header + at, "%c\"t%d\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[%d,%d]}",
+                        i ? ',' : '{', k, 2 * k, 2 * k + 2);
   }
   header[at++] = '}';
   char *p = calloc(8 + at + 2 * COUNT, 1);
@@ -605,13 +639,15 @@ START_TEST(failing_allocator) {
     kn_entry *e;
     uint32_t count;
     int released = 0;
-    st = k % 2 ? kn_file_load_memory(c, p, n, count_release, &released, &e, &count) : kn_file_load_memory(c, p, n, NULL, NULL, &e, &count);
+    st = k % 2 ? kn_file_load_memory(c, p, n, count_release, &released, &e, &count)
+               : kn_file_load_memory(c, p, n, NULL, NULL, &e, &count);
     if (st == KN_OK) {
       st = kn_file_save(c, temp_path(), e, count);
       left = UINT64_MAX;
       kn_file_free_entries(c, e, count);
     }
-    ck_assert_msg(st == KN_OK || (st == KN_NOMEM && strstr(kn_error(c), "memory")), "allocation %u: %s", (unsigned)k, kn_error(c));
+    ck_assert_msg(st == KN_OK || (st == KN_NOMEM && strstr(kn_error(c), "memory")), "allocation %u: %s",
+                  (unsigned)k, kn_error(c));
     ck_assert_int_eq(released, k % 2);
     ck_assert(st == KN_OK || access(temp_path(), F_OK));
     left = UINT64_MAX;
@@ -629,5 +665,6 @@ START_TEST(failing_allocator) {
 }
 END_TEST
 
-SUITE("file", checksum_is_the_known_one, round_trip, names_and_views, from_memory, refusals, cut_at_every_length, every_flipped_bit_is_seen,
-      flipped_and_signed_again, versions, lies_behind_a_right_checksum, container_rules, many_tensors_in_any_order, failing_allocator)
+SUITE("file", checksum_is_the_known_one, round_trip, names_and_views, from_memory, refusals,
+      cut_at_every_length, every_flipped_bit_is_seen, flipped_and_signed_again, versions,
+      lies_behind_a_right_checksum, container_rules, many_tensors_in_any_order, failing_allocator)

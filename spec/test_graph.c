@@ -21,15 +21,21 @@ static kn_vtype tensor_type(kn_dtype d, int rank, int64_t a, int64_t b) {
 /* ---- numbers ---- */
 
 static void push(lua_State *L, const kn_scalar *s) {
-  if (s->kind == KN_SCALAR_INT) lua_pushinteger(L, s->as.i);
-  else if (s->kind == KN_SCALAR_FLOAT) lua_pushnumber(L, s->as.f);
-  else lua_pushboolean(L, s->as.b);
+  if (s->kind == KN_SCALAR_INT)
+    lua_pushinteger(L, s->as.i);
+  else if (s->kind == KN_SCALAR_FLOAT)
+    lua_pushnumber(L, s->as.f);
+  else
+    lua_pushboolean(L, s->as.b);
 }
 
 static const char *show(const kn_scalar *s, char *buf) {
-  if (s->kind == KN_SCALAR_INT) sprintf(buf, "%" PRId64, s->as.i);
-  else if (s->kind == KN_SCALAR_FLOAT) sprintf(buf, "%a", s->as.f);
-  else sprintf(buf, "%s", s->as.b ? "true" : "false");
+  if (s->kind == KN_SCALAR_INT)
+    sprintf(buf, "%" PRId64, s->as.i);
+  else if (s->kind == KN_SCALAR_FLOAT)
+    sprintf(buf, "%a", s->as.f);
+  else
+    sprintf(buf, "%s", s->as.b ? "true" : "false");
   return buf;
 }
 
@@ -74,10 +80,34 @@ static const struct {
     {KN_NODE_lua_tofloat, "function(a) return a * 1.0 end", 1},
 };
 
-static const double numbers_f[] = {0.0, -0.0, 0.5, -0.5, 1, -1, 2, -2, 3, -3, 2.5, -2.5, 63, 64, -64, 65, 1e15, 0x1p53, 0x1p53 + 2, -0x1p53,
-                                   0x1p62, 0x1p63, -0x1p63, 0x1p64, -0x1.8p63, 1e300, -1e300, 5e-324, INFINITY, -INFINITY, NAN};
-static const int64_t numbers_i[] = {0, 1, -1, 2, -2, 3, -3, 7, -7, 62, 63, 64, 65, -63, -64, -65, INT64_C(1) << 53, (INT64_C(1) << 53) + 1,
-                                    -(INT64_C(1) << 53) - 1, (INT64_C(1) << 62), INT64_MAX, INT64_MAX - 1, INT64_MIN, INT64_MIN + 1};
+static const double numbers_f[] = {
+    0.0,     -0.0,   0.5,       -0.5,  1,      -1,     2,        -2,         3,       -3,     2.5,
+    -2.5,    63,     64,        -64,   65,     1e15,   0x1p53,   0x1p53 + 2, -0x1p53, 0x1p62, 0x1p63,
+    -0x1p63, 0x1p64, -0x1.8p63, 1e300, -1e300, 5e-324, INFINITY, -INFINITY,  NAN};
+static const int64_t numbers_i[] = {0,
+                                    1,
+                                    -1,
+                                    2,
+                                    -2,
+                                    3,
+                                    -3,
+                                    7,
+                                    -7,
+                                    62,
+                                    63,
+                                    64,
+                                    65,
+                                    -63,
+                                    -64,
+                                    -65,
+                                    INT64_C(1) << 53,
+                                    (INT64_C(1) << 53) + 1,
+                                    -(INT64_C(1) << 53) - 1,
+                                    (INT64_C(1) << 62),
+                                    INT64_MAX,
+                                    INT64_MAX - 1,
+                                    INT64_MIN,
+                                    INT64_MIN + 1};
 enum { NF = sizeof numbers_f / sizeof *numbers_f, NI = sizeof numbers_i / sizeof *numbers_i, NN = NF + NI };
 static kn_scalar number_at(int i) { return i < NF ? F(numbers_f[i]) : I(numbers_i[i - NF]); }
 
@@ -92,12 +122,14 @@ static void compare_case(kn_context *c, lua_State *L, kn_opcode op, const kn_sca
   const char *name = kn_opcode_describe(op).text;
   if (failed) {
     const char *sentence = lua_tostring(L, -1), *colon = strstr(sentence, ": ");
-    ck_assert_msg(st == KN_RAISED, "%s(%s, %s): Lua raises %s", name, show(&in[0], a), n > 1 ? show(&in[1], b) : "", sentence);
-    ck_assert_msg(!strcmp(colon ? colon + 2 : sentence, kn_error(c)), "\"%s\" instead of \"%s\"", kn_error(c), sentence);
+    ck_assert_msg(st == KN_RAISED, "%s(%s, %s): Lua raises %s", name, show(&in[0], a),
+                  n > 1 ? show(&in[1], b) : "", sentence);
+    ck_assert_msg(!strcmp(colon ? colon + 2 : sentence, kn_error(c)), "\"%s\" instead of \"%s\"", kn_error(c),
+                  sentence);
   } else {
     if (st == KN_OK) show(&out, r);
-    ck_assert_msg(st == KN_OK && same_scalar(L, -1, &out), "%s(%s, %s) is %s, Lua gives %s", name, show(&in[0], a),
-                  n > 1 ? show(&in[1], b) : "", r, luaL_tolstring(L, -1, NULL));
+    ck_assert_msg(st == KN_OK && same_scalar(L, -1, &out), "%s(%s, %s) is %s, Lua gives %s", name,
+                  show(&in[0], a), n > 1 ? show(&in[1], b) : "", r, luaL_tolstring(L, -1, NULL));
   }
   lua_settop(L, 1);
 }
@@ -110,7 +142,8 @@ START_TEST(numbers_as_lua) {
     char chunk[128];
     sprintf(chunk, "return %s", number_ops[k].lua);
     /* Lua names a variable in these errors; a stripped function has no names */
-    ck_assert(!luaL_loadstring(L, "local s = ... local f = load(s)() return pcall(string.dump, f) and load(string.dump(f, true)) or f"));
+    ck_assert(!luaL_loadstring(L, "local s = ... local f = load(s)() return pcall(string.dump, f) and "
+                                  "load(string.dump(f, true)) or f"));
     lua_pushstring(L, chunk);
     ck_assert(!lua_pcall(L, 1, 1, 0));
     for (int i = 0; i < NN; i++)
@@ -127,9 +160,11 @@ START_TEST(numeric_for_as_lua) {
   kn_context *c = suite_context();
   lua_State *L = luaL_newstate();
   luaL_openlibs(L);
-  ck_assert(!luaL_loadstring(L, "return function(a, b, s) local n = 0 for i = a, b, s do n = n + 1 if n == 100 then break end end return n end"));
+  ck_assert(!luaL_loadstring(L, "return function(a, b, s) local n = 0 for i = a, b, s do n = n + 1 if n == "
+                                "100 then break end end return n end"));
   ck_assert(!lua_pcall(L, 0, 1, 0));
-  static const int64_t ends[] = {0, 1, -1, 5, -5, INT64_MAX, INT64_MAX - 1, INT64_MAX - 7, INT64_MIN, INT64_MIN + 1, INT64_MIN + 7};
+  static const int64_t ends[] = {
+      0, 1, -1, 5, -5, INT64_MAX, INT64_MAX - 1, INT64_MAX - 7, INT64_MIN, INT64_MIN + 1, INT64_MIN + 7};
   static const int64_t steps[] = {0, 1, -1, 2, -2, 3, INT64_MAX, INT64_MIN, INT64_MIN + 1};
   for (size_t i = 0; i < sizeof ends / 8; i++)
     for (int j = 0; j < NN; j++)
@@ -146,8 +181,9 @@ START_TEST(numeric_for_as_lua) {
           OK(c, kn_scalar_eval(c, KN_NODE_for_count, in, 3, &count));
           uint64_t trips = skip.as.b ? 0 : (uint64_t)count.as.i + 1;
           if (trips > 100 || (!skip.as.b && trips == 0)) trips = 100;
-          ck_assert_msg(trips == (uint64_t)lua_tointeger(L, -1), "for %" PRId64 ", %g: %d trips, not %d", ends[i],
-                        in[1].kind == KN_SCALAR_INT ? (double)in[1].as.i : in[1].as.f, (int)lua_tointeger(L, -1), (int)trips);
+          ck_assert_msg(trips == (uint64_t)lua_tointeger(L, -1), "for %" PRId64 ", %g: %d trips, not %d",
+                        ends[i], in[1].kind == KN_SCALAR_INT ? (double)in[1].as.i : in[1].as.f,
+                        (int)lua_tointeger(L, -1), (int)trips);
         }
         lua_settop(L, 1);
       }
@@ -166,10 +202,13 @@ START_TEST(booleans_and_refusals) {
   OK(c, kn_scalar_eval(c, KN_NODE_select, (kn_scalar[]){B(false), I(1), F(2)}, 3, &r));
   ck_assert(r.kind == KN_SCALAR_FLOAT && r.as.f == 2);
   FAILS(c, KN_INTERNAL, "lua.add", kn_scalar_eval(c, KN_NODE_lua_add, (kn_scalar[]){B(true), I(1)}, 2, &r));
-  FAILS(c, KN_INTERNAL, "for_skip", kn_scalar_eval(c, KN_NODE_for_skip, (kn_scalar[]){F(1), I(1), I(1)}, 3, &r));
+  FAILS(c, KN_INTERNAL, "for_skip",
+        kn_scalar_eval(c, KN_NODE_for_skip, (kn_scalar[]){F(1), I(1), I(1)}, 3, &r));
   kn_vkind k;
-  ck_assert(kn_scalar_result(KN_NODE_lua_add, (kn_vkind[]){KN_V_NUMBER, KN_V_INT}, 2, &k) && k == KN_V_NUMBER);
-  ck_assert(kn_scalar_result(KN_NODE_lua_add, (kn_vkind[]){KN_V_NUMBER, KN_V_FLOAT}, 2, &k) && k == KN_V_FLOAT);
+  ck_assert(kn_scalar_result(KN_NODE_lua_add, (kn_vkind[]){KN_V_NUMBER, KN_V_INT}, 2, &k) &&
+            k == KN_V_NUMBER);
+  ck_assert(kn_scalar_result(KN_NODE_lua_add, (kn_vkind[]){KN_V_NUMBER, KN_V_FLOAT}, 2, &k) &&
+            k == KN_V_FLOAT);
   ck_assert(kn_scalar_result(KN_NODE_lua_floor, (kn_vkind[]){KN_V_FLOAT}, 1, &k) && k == KN_V_NUMBER);
   ck_assert(!kn_scalar_result(KN_NODE_lua_lt, (kn_vkind[]){KN_V_BOOL, KN_V_BOOL}, 2, &k));
   suite_done(c);
@@ -185,7 +224,8 @@ START_TEST(opcodes_have_their_own_text) {
     ck_assert_msg(kn_opcode_parse(text, strlen(text), &back) && back == i, "%s is two opcodes", text);
   }
   kn_opcode op;
-  ck_assert(!kn_opcode_parse("add", 2, &op) && !kn_opcode_parse("", 0, &op) && !kn_opcode_parse("nosuch", 6, &op));
+  ck_assert(!kn_opcode_parse("add", 2, &op) && !kn_opcode_parse("", 0, &op) &&
+            !kn_opcode_parse("nosuch", 6, &op));
   ck_assert_int_eq(kn_opcode_describe(KN_OP_rand).effect, KN_EFFECT);
   ck_assert_int_eq(kn_opcode_describe(KN_OP_gather).effect, KN_RAISES);
   ck_assert_int_eq(kn_opcode_describe(KN_OP_add).effect, KN_PURE);
@@ -215,7 +255,7 @@ static void stop(made *m) {
 static void prints(made *m, const char *want) {
   char *text;
   size_t len;
-  OK(m->c, kn_graph_print(m->c, m->g, &text, &len));
+  OK(m->c, kn_graph_print(m->c, m->g, KN_TEXT_FULL, &text, &len));
   ck_assert_str_eq(text, want);
   kn_free(m->c->heap, text, len + 1);
 }
@@ -260,7 +300,8 @@ START_TEST(builds_regions) {
   made m = start();
   kn_builder *b = &m.b;
   kn_vtype t = tensor_type(KN_F32, 1, 3, 0), u = tensor_type(KN_F32, 1, 2, 0), whole = {.kind = KN_V_INT};
-  kn_value *x = kn_add_input(b, "x", &t), *y = kn_add_input(b, "y", &u), *c = kn_add_input(b, NULL, &(kn_vtype){.kind = KN_V_BOOL});
+  kn_value *x = kn_add_input(b, "x", &t), *y = kn_add_input(b, "y", &u),
+           *c = kn_add_input(b, NULL, &(kn_vtype){.kind = KN_V_BOOL});
   kn_node *n = kn_add_if(b, c);
   b->at = n->regions[0];
   kn_value *one = kn_add_const(b, I(1));
@@ -276,11 +317,13 @@ START_TEST(builds_regions) {
   kn_value *i = kn_loop_param(b, l, &whole, "i", zero);
   b->at = l->regions[0];
   kn_value *more = kn_add_scalar(b, KN_NODE_lua_lt, (kn_value *[]){i, num}, 2);
-  kn_value *step = kn_add_const(b, I(1)), *next = kn_add_scalar(b, KN_NODE_lua_add, (kn_value *[]){i, step}, 2);
+  kn_value *step = kn_add_const(b, I(1)),
+           *next = kn_add_scalar(b, KN_NODE_lua_add, (kn_value *[]){i, step}, 2);
   b->at = m.g->body;
   ck_assert(kn_loop_finish(b, l, more, &next));
   kn_value *exit = kn_loop_output(b, l, NULL, "i", next);
-  ck_assert(kn_value_inside(next, l->regions[0]) && kn_value_inside(next, m.g->body) && !kn_value_inside(exit, l->regions[0]));
+  ck_assert(kn_value_inside(next, l->regions[0]) && kn_value_inside(next, m.g->body) &&
+            !kn_value_inside(exit, l->regions[0]));
   kn_tree items[2] = {{.kind = KN_TREE_VALUE, .value = ten}, {.kind = KN_TREE_VALUE, .value = exit}};
   kn_tree keys[2] = {{.kind = KN_TREE_INT, .i = 1}, {.kind = KN_TREE_STRING, .text = "count", .n = 5}};
   kn_tree result = {.kind = KN_TREE_TABLE, .n = 2, .keys = keys, .items = items};
@@ -308,27 +351,67 @@ END_TEST
 
 /* The first failure sticks; each case says what is wrong. */
 START_TEST(builder_refuses) {
-  kn_vtype t = tensor_type(KN_F32, 2, 2, 3), u = tensor_type(KN_F32, 2, 4, 5), w = tensor_type(KN_I64, 2, 2, 3), real = {.kind = KN_V_FLOAT};
+  kn_vtype t = tensor_type(KN_F32, 2, 2, 3), u = tensor_type(KN_F32, 2, 4, 5),
+           w = tensor_type(KN_I64, 2, 2, 3), real = {.kind = KN_V_FLOAT};
   for (int k = 0; k < 12; k++) {
     made m = start();
     kn_builder *b = &m.b;
-    kn_value *x = kn_add_input(b, "x", &t), *y = kn_add_input(b, "y", &u), *s = kn_add_input(b, "s", &real), *v = kn_add_input(b, "v", &w);
+    kn_value *x = kn_add_input(b, "x", &t), *y = kn_add_input(b, "y", &u), *s = kn_add_input(b, "s", &real),
+             *v = kn_add_input(b, "v", &w);
     kn_value *c = kn_add_const(b, B(true));
     kn_node *n = k == 7 || k == 8 ? kn_add_if(b, c) : NULL;
     const char *want = "";
     switch (k) {
-    case 0: kn_add_op(b, KN_OP_matmul, NULL, (kn_value *[]){x, y}, 2, NULL, 0); want = "matmul"; break;
-    case 1: kn_add_op(b, KN_OP_relu, NULL, &s, 1, NULL, 0); want = "relu: a tensor is needed (got float)"; break;
-    case 2: kn_add_scalar(b, KN_NODE_lua_add, (kn_value *[]){s, c}, 2); want = "lua.add: cannot take float, boolean"; break;
-    case 3: kn_add_size(b, x, 2); want = "dimension 3 of a tensor with 2"; break;
-    case 4: kn_add_item(b, x); want = "item: a tensor of one element is needed (got float32[2,3])"; break;
-    case 5: kn_add_select(b, s, s, s); want = "boolean"; break;
-    case 6: kn_add_if(b, s); want = "boolean"; break;
-    case 7: kn_if_output(b, n, NULL, "h", x, v); want = "h is float32[2,3] on one path and int64[2,3] on the other"; break;
-    case 8: kn_if_output(b, n, NULL, "h", x, s); want = "a value h is float32[2,3] on one path and float"; break;
-    case 9: kn_add_slot(b, KN_SLOT_PARAM, "w", &(kn_vtype){KN_V_TENSOR, {.rank = 1, .dims = {KN_DIM_UNKNOWN}}}, NULL); want = "slot w"; break;
-    case 10: kn_add_op(b, KN_OP_reshape, &(kn_attrs_sizes){.sizes = {1, {KN_DYN(0)}}}, &x, 1, &s, 1); want = "placeholder"; break;
-    case 11: b->budget = 1; kn_add_const(b, I(1)); want = "more than 1 node"; break;
+    case 0:
+      kn_add_op(b, KN_OP_matmul, NULL, (kn_value *[]){x, y}, 2, NULL, 0);
+      want = "matmul";
+      break;
+    case 1:
+      kn_add_op(b, KN_OP_relu, NULL, &s, 1, NULL, 0);
+      want = "relu: a tensor is needed (got float)";
+      break;
+    case 2:
+      kn_add_scalar(b, KN_NODE_lua_add, (kn_value *[]){s, c}, 2);
+      want = "lua.add: cannot take float, boolean";
+      break;
+    case 3:
+      kn_add_size(b, x, 2);
+      want = "dimension 3 of a tensor with 2";
+      break;
+    case 4:
+      kn_add_item(b, x);
+      want = "item: a tensor of one element is needed (got float32[2,3])";
+      break;
+    case 5:
+      kn_add_select(b, s, s, s);
+      want = "boolean";
+      break;
+    case 6:
+      kn_add_if(b, s);
+      want = "boolean";
+      break;
+    case 7:
+      kn_if_output(b, n, NULL, "h", x, v);
+      want = "h is float32[2,3] on one path and int64[2,3] on the other";
+      break;
+    case 8:
+      kn_if_output(b, n, NULL, "h", x, s);
+      want = "a value h is float32[2,3] on one path and float";
+      break;
+    case 9:
+      kn_add_slot(b, KN_SLOT_PARAM, "w", &(kn_vtype){KN_V_TENSOR, {.rank = 1, .dims = {KN_DIM_UNKNOWN}}},
+                  NULL);
+      want = "slot w";
+      break;
+    case 10:
+      kn_add_op(b, KN_OP_reshape, &(kn_attrs_sizes){.sizes = {1, {KN_DYN(0)}}}, &x, 1, &s, 1);
+      want = "placeholder";
+      break;
+    case 11:
+      b->budget = 1;
+      kn_add_const(b, I(1));
+      want = "more than 1 node";
+      break;
     }
     ck_assert_msg(b->status != KN_OK && strstr(kn_error(m.c), want), "case %d: %s", k, kn_error(m.c));
     kn_status first = b->status;
@@ -350,7 +433,12 @@ START_TEST(names_slots_apart) {
   ck_assert_str_eq(kn_add_slot(&m.b, KN_SLOT_STATE, "w", &whole, NULL)->name, "w");
   ck_assert_str_eq(kn_add_slot(&m.b, KN_SLOT_STATE, "w", &whole, NULL)->name, "w.2");
   ck_assert_str_eq(kn_add_slot(&m.b, KN_SLOT_STATE, "w", &whole, NULL)->name, "w.3");
-  ck_assert_str_eq(kn_add_slot(&m.b, KN_SLOT_STATE, "a\xff" "b", &whole, NULL)->name, "a?b");
+  ck_assert_str_eq(kn_add_slot(&m.b, KN_SLOT_STATE,
+                               "a\xff"
+                               "b",
+                               &whole, NULL)
+                       ->name,
+                   "a?b");
   stop(&m);
 }
 END_TEST
@@ -401,28 +489,94 @@ START_TEST(verifier_refuses) {
     OK(m.c, kn_graph_verify(m.c, m.g, false));
     const char *want = "";
     switch (k) {
-    case 0: y->in[0] = inner; want = "input 1 is not defined where it is used"; break;
-    case 1: kn_node_move_before(y, m.g->body->first); want = "not defined where it is used"; break;
-    case 2: y->out[0]->type.tensor.dims[0] = 4; want = "declared float32[4] but is float32[3]"; break;
-    case 3: y->nin = y->ntensor = 1; want = "add"; break;
-    case 4: y->in[1] = one; want = "input 2 is not a tensor"; break;
-    case 5: r->nin = 1; want = "do not match"; break;
-    case 6: n->regions[0]->nyields = 0; want = "yields one value per result"; break;
-    case 7: n->regions[0]->yields[0] = one; want = "first region"; break;
-    case 8: n->regions[1]->yields[0] = inner; want = "not defined there"; break;
-    case 9: l->regions[0]->yields[0] = p; want = "flag"; break;
-    case 10: l->regions[0]->yields[1] = flag; want = "for the next trip"; break;
-    case 11: l->nin = 0; want = "parameter per input"; break;
-    case 12: y->next = NULL; want = "last"; break;
-    case 13: slot->kind = KN_SLOT_STATE; want = "slot w is of kind state"; break;
-    case 14: slot->index = 7; want = "slot 1 is malformed"; break;
-    case 15: y->out[0]->id = r->out[0]->id; want = "no id of its own"; break;
-    case 16: m.g->body->yields[0] = inner; want = "result 1 is not defined"; break;
-    case 17: y->op = KN_OP_linear; want = "composite"; break;
-    case 18: x->type.tensor.dims[0] = KN_DIM_SYMBOL(5); want = "size without a name"; break;
-    case 19: x->index = 1; want = "not linked"; break;
-    case 20: y->op = KN_OPCODE_COUNT; want = "unknown opcode"; break;
-    case 21: y->op = KN_OP_copy_; want = "allowed"; break;
+    case 0:
+      y->in[0] = inner;
+      want = "input 1 is not defined where it is used";
+      break;
+    case 1:
+      kn_node_move_before(y, m.g->body->first);
+      want = "not defined where it is used";
+      break;
+    case 2:
+      y->out[0]->type.tensor.dims[0] = 4;
+      want = "declared float32[4] but is float32[3]";
+      break;
+    case 3:
+      y->nin = y->ntensor = 1;
+      want = "add";
+      break;
+    case 4:
+      y->in[1] = one;
+      want = "input 2 is not a tensor";
+      break;
+    case 5:
+      r->nin = 1;
+      want = "do not match";
+      break;
+    case 6:
+      n->regions[0]->nyields = 0;
+      want = "yields one value per result";
+      break;
+    case 7:
+      n->regions[0]->yields[0] = one;
+      want = "first region";
+      break;
+    case 8:
+      n->regions[1]->yields[0] = inner;
+      want = "not defined there";
+      break;
+    case 9:
+      l->regions[0]->yields[0] = p;
+      want = "flag";
+      break;
+    case 10:
+      l->regions[0]->yields[1] = flag;
+      want = "for the next trip";
+      break;
+    case 11:
+      l->nin = 0;
+      want = "parameter per input";
+      break;
+    case 12:
+      y->next = NULL;
+      want = "last";
+      break;
+    case 13:
+      slot->kind = KN_SLOT_STATE;
+      want = "slot w is of kind state";
+      break;
+    case 14:
+      slot->index = 7;
+      want = "slot 1 is malformed";
+      break;
+    case 15:
+      y->out[0]->id = r->out[0]->id;
+      want = "no id of its own";
+      break;
+    case 16:
+      m.g->body->yields[0] = inner;
+      want = "result 1 is not defined";
+      break;
+    case 17:
+      y->op = KN_OP_linear;
+      want = "composite";
+      break;
+    case 18:
+      x->type.tensor.dims[0] = KN_DIM_SYMBOL(5);
+      want = "size without a name";
+      break;
+    case 19:
+      x->index = 1;
+      want = "not linked";
+      break;
+    case 20:
+      y->op = KN_OPCODE_COUNT;
+      want = "unknown opcode";
+      break;
+    case 21:
+      y->op = KN_OP_copy_;
+      want = "allowed";
+      break;
     }
     if (k < 21) FAILS(m.c, KN_INTERNAL, want, kn_graph_verify(m.c, m.g, false));
     FAILS(m.c, KN_FORMAT, want, kn_graph_verify(m.c, m.g, true));
@@ -476,7 +630,8 @@ START_TEST(records_ops) {
   OK(m.c, kn_apply(m.c, KN_OP_sum, &(kn_attrs_reduce){0}, &tz, 1, &sum));
   OK(m.c, kn_item(m.c, sum, &item));
   ck_assert(((kn_value *)item.as.value)->type.kind == KN_V_FLOAT);
-  FAILS(m.c, KN_CAPTURE, "copy_: overwriting a tensor", kn_apply(m.c, KN_OP_copy_, NULL, (kn_tensor *[]){tz, tx}, 2, &ty));
+  FAILS(m.c, KN_CAPTURE, "copy_: overwriting a tensor",
+        kn_apply(m.c, KN_OP_copy_, NULL, (kn_tensor *[]){tz, tx}, 2, &ty));
   FAILS(m.c, KN_ARG, "integer", r.base.dynamic(&r.base, m.c, &item, &place));
   OK(m.c, b->status); /* such errors belong to the op, not to the graph */
   kn_value *outs[] = {tv->value, tk->value, item.as.value};
@@ -536,6 +691,6 @@ START_TEST(records_outside_tensors_at_the_top) {
 }
 END_TEST
 
-SUITE("graph", numbers_as_lua, numeric_for_as_lua, booleans_and_refusals, opcodes_have_their_own_text, builds_straight_line,
-      builds_regions, builder_refuses, names_slots_apart, truncates_and_removes, verifier_refuses, verifier_limits_depth,
-      records_ops, records_outside_tensors_at_the_top)
+SUITE("graph", numbers_as_lua, numeric_for_as_lua, booleans_and_refusals, opcodes_have_their_own_text,
+      builds_straight_line, builds_regions, builder_refuses, names_slots_apart, truncates_and_removes,
+      verifier_refuses, verifier_limits_depth, records_ops, records_outside_tensors_at_the_top)

@@ -224,7 +224,7 @@ START_TEST(every_row_has_a_case) {
 
 /* Runs when the rule allows, refuses with the rule's status when not; says whether it ran. */
 static bool run_both_layouts(kn_context *ctx, const gen_case *c, int mix) {
-  kn_tensor *in[GEN_MAX_IN], *near_result, *far_result = NULL;
+  kn_tensor *in[GEN_MAX_IN] = {NULL}, *near_result, *far_result = NULL;
   kn_type said[KN_MAX_OUTPUTS];
   bool primitive = kn_ops[c->op].infer != NULL;
   kn_status rule = primitive ? infer(ctx, c, mix, said) : KN_OK;

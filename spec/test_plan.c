@@ -1,5 +1,6 @@
 /* Plans: random graphs against their meaning, memory shared and not allocated, memory that runs out, threads.
  */
+#include "backends/registry.h"
 #include "spec/exec.h"
 #include "spec/random_graph.h"
 #include <pthread.h>
@@ -58,6 +59,42 @@ START_TEST(random_graphs) {
 }
 END_TEST
 
+/* The targets of this build against the reference, node by node. */
+START_TEST(random_graphs_on_all_backends) {
+  kn_context *c = suite_context();
+  c->threads = 2;
+  OK(c, kn_registry_open(c, NULL));
+  const kn_target *const *targets;
+  int n;
+  OK(c, kn_registry_targets(c, &targets, &n));
+  for (uint64_t seed = 1; seed <= 40; seed++) {
+    kn_graph *g = random_graph(c, seed, 40);
+    kn_session *s;
+    OK(c, kn_session_new(c, g, targets, n, &s));
+    kn_session_set_check(s, true);
+    for (int run = 0; run < 2; run++) {
+      kn_type t = type_of(KN_F32, DIMS(3 + run, 3));
+      kn_rvalue in[4] = {{0}, {0}, INT(run), NUM(0.5)}, out[6];
+      for (uint32_t i = 0; i < 2; i++) {
+        kn_rvalue slot;
+        OK(c, kn_tensor_new(c, &t, &in[i].tensor));
+        OK(c, kn_tensor_new(c, &g->slots[i]->type.tensor, &slot.tensor));
+        fill(in[i].tensor, seed + i), fill(slot.tensor, seed * i);
+        OK(kn_session_context(s), kn_session_set_slot(s, i, &slot));
+        kn_tensor_release(slot.tensor);
+      }
+      OK(kn_session_context(s), kn_session_run(s, in, 4, out, 6));
+      for (int i = 0; i < 6; i++) kn_tensor_release(out[i].tensor);
+      kn_tensor_release(in[0].tensor), kn_tensor_release(in[1].tensor);
+    }
+    kn_session_free(s);
+    kn_graph_release(g);
+  }
+  kn_registry_close(c);
+  suite_done(c);
+}
+END_TEST
+
 /* ---- memory ---- */
 
 /* A chain needs two buffers however long it is; the branches of an if share theirs, beside what the last of
@@ -97,6 +134,35 @@ START_TEST(buffers_share_bytes) {
   OK(rig_ctx(&r), kn_session_run(r.s, in, 2, out, 1));
   ck_assert(element(out[0].tensor, 5) == -1);
   kn_tensor_release(out[0].tensor);
+  kn_tensor_release(x);
+  rig_close(&r);
+}
+END_TEST
+
+/* Loops in loops do not multiply the planning: forty deep, each with a counter that the plan cannot know. */
+START_TEST(deep_nesting_plans_quickly) {
+  static char text[20000];
+  char *at =
+      text +
+      sprintf(text,
+              "graph g(%%x: float32[2], %%n: integer) {\n  %%one = const 1\n  %%h0: float32[2] = neg %%x\n");
+  enum { DEEP = 40 };
+  for (int d = 1; d <= DEEP; d++)
+    at += sprintf(at, "%%r%d: float32[?] = loop (%%h%d: float32[?] = %%h%d, %%i%d: integer = %%one) {\n", d,
+                  d, d - 1, d);
+  at += sprintf(at, "%%r%d: float32[?] = neg %%h%d\n", DEEP + 1, DEEP);
+  for (int d = DEEP; d >= 1; d--)
+    at += sprintf(at,
+                  "%%m%d: boolean = lua.lt %%i%d, %%n\n%%j%d: integer = lua.add %%i%d, %%one\n"
+                  "continue_if %%m%d next(%%r%d, %%j%d) exit(%%r%d)\n}\n",
+                  d, d, d, d, d, d + 1, d, d + 1);
+  sprintf(at, "return %%r1\n}\n");
+  rig r;
+  rig_open(&r, text);
+  kn_tensor *x = VEC(&r, 1, 2);
+  kn_rvalue out[1];
+  OK(rig_ctx(&r), RUN(&r, out, 1, T(x), INT(1)));
+  GIVES(out, 1, 2);
   kn_tensor_release(x);
   rig_close(&r);
 }
@@ -309,5 +375,5 @@ START_TEST(two_threads_share_a_graph) {
 }
 END_TEST
 
-SUITE("plan", random_graphs, buffers_share_bytes, steady_runs_allocate_results_only,
-      every_allocation_may_fail, two_threads_share_a_graph)
+SUITE("plan", random_graphs, random_graphs_on_all_backends, buffers_share_bytes, deep_nesting_plans_quickly,
+      steady_runs_allocate_results_only, every_allocation_may_fail, two_threads_share_a_graph)

@@ -9,7 +9,7 @@
 
 static char *print_graph(kn_context *c, const kn_graph *g, size_t *len) {
   char *text;
-  OK(c, kn_graph_print(c, g, &text, len));
+  OK(c, kn_graph_print(c, g, KN_TEXT_FULL, &text, len));
   ck_assert_uint_eq(strlen(text), *len);
   return text;
 }
@@ -137,7 +137,8 @@ static const struct {
     {G " %y = relu %z\n return\n}\n", "2:12: %z is not defined before"},
     {G " relu %x\n return\n}\n", "2:2: relu gives 1 results, the line names 0"},
     {G " %y, %z = relu %x\n return\n}\n", "2:2: relu gives 1 results, the line names 2"},
-    {G " %y: float32[2] = relu %x\n return\n}\n", "2:2: this result is declared float32[2] but is float32[2,3]"},
+    {G " %y: float32[2] = relu %x\n return\n}\n",
+     "2:2: this result is declared float32[2] but is float32[2,3]"},
     {G " %y = relu %n\n return\n}\n", "2:2: relu: a tensor is needed (got integer)"},
     {G " %y = matmul %x, %x\n return\n}\n", "2:2: matmul"},
     {G " %y = relu %x {dim = 1}\n return\n}\n", "2:16: relu has no attribute of this name"},
@@ -149,7 +150,8 @@ static const struct {
     {G " %y = softmax %x\n return\n}\n", "2:2: softmax: attribute dim is missing"},
     {G " %y = softmax %x {dim = 7}\n return\n}\n", "2:2: softmax"},
     {G " %y = reshape %x {sizes = {%c}}\n return\n}\n", "2:28: an integer is missing"},
-    {G " %y = reshape %x {sizes = {-9223372036854775807}}\n return\n}\n", "2:28: this integer is out of range"},
+    {G " %y = reshape %x {sizes = {-9223372036854775807}}\n return\n}\n",
+     "2:28: this integer is out of range"},
     {G " %y = cast %x {dtype = \"float17\"}\n return\n}\n", "2:24: this is no dtype"},
     {G " %y = linear %x, %x\n return\n}\n", "linear"},
     {G " %y = copy_ %x, %x\n return\n}\n", "not allowed"},
@@ -175,7 +177,8 @@ static const struct {
     {G " %y = param \"w\"\n return\n}\n", "2:13: there is no slot"},
     {G " slot what \"w\": float\n return\n}\n", "2:7: a slot is param, state or const"},
     {G " slot param \"w\": float32[N]\n return\n}\n", "2:13: the sizes of a slot"},
-    {G " slot param \"w\": float\n slot param \"w\": float\n return\n}\n", "3:13: there is a slot of this name"},
+    {G " slot param \"w\": float\n slot param \"w\": float\n return\n}\n",
+     "3:13: there is a slot of this name"},
     {G " slot param \"w\": float = true\n return\n}\n", "2:26: this is not a value"},
     {G " slot param \"w\": float32[1] = {1}\n return\n}\n", "only constants"},
     {G " slot const \"w\": float32[65] = {1}\n return\n}\n", "only constants"},
@@ -188,15 +191,20 @@ static const struct {
     {G " guard a = 1\n return\n}\n", "2:10: a quoted string"},
     {G " if %n {\n } else {\n }\n return\n}\n", "2:2: if takes a boolean"},
     {G " if %c {\n }\n return\n}\n", "4:2: else is missing"},
-    {G " %y = if %c {\n yield %x\n } else {\n }\n return\n}\n", "2:2: this if has 1 results, but a region yields 0"},
-    {G " %y = if %c {\n yield %x\n } else {\n yield %n\n }\n return\n}\n", "2:2: a value is float32[2,3] on one path and integer on the other"},
-    {G " %y: float = if %c {\n yield %n\n } else {\n yield %n\n }\n return\n}\n", "2:2: this result is declared float but is number"},
+    {G " %y = if %c {\n yield %x\n } else {\n }\n return\n}\n",
+     "2:2: this if has 1 results, but a region yields 0"},
+    {G " %y = if %c {\n yield %x\n } else {\n yield %n\n }\n return\n}\n",
+     "2:2: a value is float32[2,3] on one path and integer on the other"},
+    {G " %y: float = if %c {\n yield %n\n } else {\n yield %n\n }\n return\n}\n",
+     "2:2: this result is declared float but is number"},
     {G " if %c {\n %z = relu %x\n } else {\n }\n return %z\n}\n", "not defined"},
     {G " if %c {\n %z = relu %x\n } else {\n %y = relu %z\n }\n return\n}\n", "not defined where it is used"},
     {G " loop (%t = %x) {\n }\n return\n}\n", "3:2: a loop ends with continue_if"},
-    {G " loop (%t = %x) {\n continue_if %c next() exit()\n }\n return\n}\n", "this loop has 1 values and 0 results"},
+    {G " loop (%t = %x) {\n continue_if %c next() exit()\n }\n return\n}\n",
+     "this loop has 1 values and 0 results"},
     {G " loop (%t = %x) {\n continue_if %n next(%x) exit()\n }\n return\n}\n", "continue flag"},
-    {G " loop (%t = %x) {\n continue_if %c next(%n) exit()\n }\n return\n}\n", "float32[2,3] before the loop and integer after"},
+    {G " loop (%t = %x) {\n continue_if %c next(%n) exit()\n }\n return\n}\n",
+     "float32[2,3] before the loop and integer after"},
     {G " yield %x\n return\n}\n", "2:2: the graph should end with return"},
     {G " return {%x, [1.5] = %x}\n}\n", "2:14: a key is an integer or a string"},
     {G " return &0{}\n}\n", "2:10: this is no number of a table"},
@@ -214,7 +222,8 @@ START_TEST(errors_say_where) {
     kn_graph *g;
     kn_status st = kn_graph_parse(c, exact, n, &g);
     ck_assert_msg(st == KN_FORMAT, "%s: %s", bad[i].text, kn_status_text(st));
-    ck_assert_msg(strstr(kn_error(c), bad[i].want) != NULL, "no \"%s\" in \"%s\" for\n%s", bad[i].want, kn_error(c), bad[i].text);
+    ck_assert_msg(strstr(kn_error(c), bad[i].want) != NULL, "no \"%s\" in \"%s\" for\n%s", bad[i].want,
+                  kn_error(c), bad[i].text);
     free(exact);
   }
   suite_done(c);
@@ -226,17 +235,21 @@ START_TEST(short_forms_are_read) {
   const char *text = "graph g(\n %x: float32[2,3], ; the input\n %c: boolean,) {\n return %x }";
   kn_graph *g;
   FAILS(c, KN_FORMAT, "3:14", kn_graph_parse(c, text, strlen(text), &g));
-  text = "graph g(\n %x: float32[2,3], ; the input\n %c: boolean\n) {\r\n\n %y = conv2d %z.1, %z.1 \n return %x }";
+  text = "graph g(\n %x: float32[2,3], ; the input\n %c: boolean\n) {\r\n\n %y = conv2d %z.1, %z.1 \n return "
+         "%x }";
   FAILS(c, KN_FORMAT, "%z.1 is not defined", kn_graph_parse(c, text, strlen(text), &g));
-  text = "graph g(\n %x: float32[2,3], ; the input\n %c: boolean\n) { ; not a place\r\n\n %y = sum %x {\n  dim = { -1 }\n }\n %z = if %c {\n"
+  text = "graph g(\n %x: float32[2,3], ; the input\n %c: boolean\n) { ; not a place\r\n\n %y = sum %x {\n  "
+         "dim = { -1 }\n }\n %z = if %c {\n"
          "yield %y } else { ; c.lua:4\n yield %y }\n return %x, { a = %z }, }";
   FAILS(c, KN_FORMAT, "12:", kn_graph_parse(c, text, strlen(text), &g));
-  text = "graph g(\n %x: float32[2,3], ; the input\n %c: boolean\n) { ; not a place\r\n\n %y = sum %x {\n  dim = { -1 }\n }\n %z = if %c {\n"
+  text = "graph g(\n %x: float32[2,3], ; the input\n %c: boolean\n) { ; not a place\r\n\n %y = sum %x {\n  "
+         "dim = { -1 }\n }\n %z = if %c {\n"
          "yield %y } else { ; c.lua:4\n yield %y }\n return %x, { a = %z } }";
   OK(c, kn_graph_parse(c, text, strlen(text), &g));
   size_t n;
   char *out = print_graph(c, g, &n);
-  ck_assert_str_eq(out, "graph g(%x: float32[2,3], %c: boolean) {\n  %y: float32[2] = sum %x {dim = {-1}}\n  %z: float32[2] = if %c {\n"
+  ck_assert_str_eq(out, "graph g(%x: float32[2,3], %c: boolean) {\n  %y: float32[2] = sum %x {dim = {-1}}\n  "
+                        "%z: float32[2] = if %c {\n"
                         "    yield %y\n  } else {\n    yield %y\n  }\n  return %x, {a = %z}\n}\n");
   kn_free(c->heap, out, n + 1);
   kn_graph_release(g);
@@ -244,7 +257,8 @@ START_TEST(short_forms_are_read) {
 }
 END_TEST
 
-static kn_status parse_repeated(kn_context *c, const char *head, const char *part, int times, const char *tail) {
+static kn_status parse_repeated(kn_context *c, const char *head, const char *part, int times,
+                                const char *tail) {
   size_t h = strlen(head), n = strlen(part), t = strlen(tail), len = h + n * (size_t)times + t;
   char *text = malloc(len);
   memcpy(text, head, h);
@@ -263,7 +277,8 @@ START_TEST(limits) {
   FAILS(c, KN_FORMAT, "nested more than 100 deep", parse_repeated(c, G " return ", "{", 100000, ""));
   FAILS(c, KN_LIMIT, "more than 200000 nodes", parse_repeated(c, G, "raise \"\"\n", 300000, " return\n}\n"));
   FAILS(c, KN_FORMAT, "more than 100000 parts", parse_repeated(c, G " return {", "1,", 200000, "1}\n}\n"));
-  FAILS(c, KN_FORMAT, "more than 524288 values", parse_repeated(c, G, "%a,", 600000, "%b = relu %x\n return\n}\n"));
+  FAILS(c, KN_FORMAT, "more than 524288 values",
+        parse_repeated(c, G, "%a,", 600000, "%b = relu %x\n return\n}\n"));
   OK(c, parse_repeated(c, G " ; ", "a.lua:1 <- ", 100000, "\n return\n}\n"));
   OK(c, parse_repeated(c, G "assert %c \"\" ; ", "a.lua:1 <- ", 199, "a.lua:1\n return\n}\n"));
   OK(c, parse_repeated(c, G "assert %c \"\" ; ", "a.lua:1 <- ", 100000, "a.lua:1\n return\n}\n"));
@@ -298,8 +313,39 @@ START_TEST(random_graphs_round_trip) {
 END_TEST
 
 START_TEST(mutated_texts_are_survived) {
-  static const char *const pieces[] = {"%", "{", "}", "(", ")", ",", "\n", "=", ":", "\"", "\\", "if %x {", "yield", "loop", "next(", "-", "1", "0", "$", "[", "]",
-                                       "?", "nan", "const ", "slot ", "9223372036854775807", "-9223372036854775808", "&1{", "; a:1 <- b:2", "sum ", "dim = ", "\xff", "\xc3\xa9"};
+  static const char *const pieces[] = {"%",
+                                       "{",
+                                       "}",
+                                       "(",
+                                       ")",
+                                       ",",
+                                       "\n",
+                                       "=",
+                                       ":",
+                                       "\"",
+                                       "\\",
+                                       "if %x {",
+                                       "yield",
+                                       "loop",
+                                       "next(",
+                                       "-",
+                                       "1",
+                                       "0",
+                                       "$",
+                                       "[",
+                                       "]",
+                                       "?",
+                                       "nan",
+                                       "const ",
+                                       "slot ",
+                                       "9223372036854775807",
+                                       "-9223372036854775808",
+                                       "&1{",
+                                       "; a:1 <- b:2",
+                                       "sum ",
+                                       "dim = ",
+                                       "\xff",
+                                       "\xc3\xa9"};
   unsigned good = 0;
   random_state r = {99};
   for (unsigned seed = 1; seed <= 40; seed++) {
@@ -333,13 +379,16 @@ START_TEST(mutated_texts_are_survived) {
         OK(c, kn_graph_verify(c, back, true));
         round_trip(c, back);
         kn_graph_release(back);
-      } else ck_assert_msg((st == KN_FORMAT || st == KN_LIMIT) && *kn_error(c), "status %s: %s", kn_status_text(st), kn_error(c));
+      } else
+        ck_assert_msg((st == KN_FORMAT || st == KN_LIMIT) && *kn_error(c), "status %s: %s",
+                      kn_status_text(st), kn_error(c));
     }
     kn_free(c->heap, text, n + 1);
     kn_graph_release(g);
     suite_done(c);
   }
-  ck_assert_msg(good > 100 && good < 3000, "%u of 4000 texts were good: the mutations are too weak or too strong", good);
+  ck_assert_msg(good > 100 && good < 3000,
+                "%u of 4000 texts were good: the mutations are too weak or too strong", good);
 }
 END_TEST
 
@@ -372,7 +421,8 @@ static kn_status parse_and_print(kn_context *c, const char *text, size_t n) {
   if (st == KN_OK) st = kn_graph_finish(&b);
   char *out;
   size_t len;
-  if (st == KN_OK && (st = kn_graph_print(c, g, &out, &len)) == KN_OK) kn_free(c->heap, out, len + 1);
+  if (st == KN_OK && (st = kn_graph_print(c, g, KN_TEXT_FULL, &out, &len)) == KN_OK)
+    kn_free(c->heap, out, len + 1);
   kn_graph_release(g);
   return st;
 }
@@ -391,7 +441,8 @@ START_TEST(failing_allocator) {
     kn_context *d = kn_context_new(h, NULL);
     f.left = k;
     st = parse_and_print(d, text, n);
-    ck_assert_msg(st == KN_OK || (st == KN_NOMEM && strstr(kn_error(d), "memory")), "allocation %u: %s", (unsigned)k, kn_error(d));
+    ck_assert_msg(st == KN_OK || (st == KN_NOMEM && strstr(kn_error(d), "memory")), "allocation %u: %s",
+                  (unsigned)k, kn_error(d));
     f.left = UINT64_MAX;
     kn_context_free(d);
     ck_assert_uint_eq(kn_heap_read_stats(h).blocks, 0);
@@ -422,4 +473,5 @@ START_TEST(logs) {
 }
 END_TEST
 
-SUITE("text", cases, errors_say_where, short_forms_are_read, limits, random_graphs_round_trip, mutated_texts_are_survived, failing_allocator, logs)
+SUITE("text", cases, errors_say_where, short_forms_are_read, limits, random_graphs_round_trip,
+      mutated_texts_are_survived, failing_allocator, logs)

@@ -32,9 +32,11 @@ static inline kn_value *random_pick(random_maker *m, kn_vkind kind) {
 }
 
 static inline void random_keep(random_maker *m, kn_value *v) {
-  static const char *const names[] = {"x", "h", "loss", "fc1.weight", "l.0.w", "a b", "x.1", "7", "caf\xc3\xa9", "q\n\"\\", "_", "end"};
+  static const char *const names[] = {"x",   "h", "loss",        "fc1.weight", "l.0.w", "a b",
+                                      "x.1", "7", "caf\xc3\xa9", "q\n\"\\",    "_",     "end"};
   OK(m->b->ctx, m->b->status);
-  if (random_below(&m->r, 3) == 0) kn_value_name(m->b, v, names[random_below(&m->r, sizeof names / sizeof *names)]);
+  if (random_below(&m->r, 3) == 0)
+    kn_value_name(m->b, v, names[random_below(&m->r, sizeof names / sizeof *names)]);
   if (m->n < RANDOM_VISIBLE) m->v[m->n++] = v;
 }
 
@@ -46,7 +48,8 @@ static inline kn_scalar random_number(random_maker *m) {
 
 /* All tensors here are float32 [?, 4]-like, so that elementwise ops fit. */
 static inline void random_op(random_maker *m) {
-  static const kn_op unary[] = {KN_OP_relu, KN_OP_exp, KN_OP_neg, KN_OP_clone}, binary[] = {KN_OP_maximum, KN_OP_where};
+  static const kn_op unary[] = {KN_OP_relu, KN_OP_exp, KN_OP_neg, KN_OP_clone},
+                     binary[] = {KN_OP_maximum, KN_OP_where};
   kn_builder *b = m->b;
   kn_value *x = random_pick(m, KN_V_TENSOR), *out = NULL;
   switch (random_below(&m->r, 9)) {
@@ -58,24 +61,41 @@ static inline void random_op(random_maker *m) {
     out = kn_add_op(b, KN_OP_reshape, &(kn_attrs_sizes){.sizes = {2, {KN_DYN(0), -1}}}, &x, 1, &n, 1)->out[0];
     break;
   }
-  case 4: out = kn_add_op(b, KN_OP_clamp, &(kn_attrs_clamp){.min = -0.25 * random_below(&m->r, 5), .max = 1}, &x, 1, NULL, 0)->out[0]; break;
+  case 4:
+    out = kn_add_op(b, KN_OP_clamp, &(kn_attrs_clamp){.min = -0.25 * random_below(&m->r, 5), .max = 1}, &x, 1,
+                    NULL, 0)
+              ->out[0];
+    break;
   case 5: {
     kn_value *s = kn_add_op(b, KN_OP_sum, &(kn_attrs_reduce){.keepdim = false}, &x, 1, NULL, 0)->out[0];
     random_keep(m, kn_add_item(b, s));
     return;
   }
-  case 6: out = kn_add_op(b, KN_OP_rand, &(kn_attrs_create){.sizes = {2, {2, 4}}, .dtype = KN_F32}, NULL, 0, NULL, 0)->out[0]; break;
-  case 7: out = kn_add_op(b, KN_OP_slice, &(kn_attrs_slice){.dim = 0, .start = random_below(&m->r, 2), .stop = KN_TO_END, .step = 1}, &x, 1, NULL, 0)->out[0]; break;
+  case 6:
+    out =
+        kn_add_op(b, KN_OP_rand, &(kn_attrs_create){.sizes = {2, {2, 4}}, .dtype = KN_F32}, NULL, 0, NULL, 0)
+            ->out[0];
+    break;
+  case 7:
+    out =
+        kn_add_op(b, KN_OP_slice,
+                  &(kn_attrs_slice){.dim = 0, .start = random_below(&m->r, 2), .stop = KN_TO_END, .step = 1},
+                  &x, 1, NULL, 0)
+            ->out[0];
+    break;
   default: out = kn_add_op(b, KN_OP_softmax, &(kn_attrs_axis){.dim = -1}, &x, 1, NULL, 0)->out[0];
   }
   random_keep(m, out);
 }
 
 static inline void random_scalar(random_maker *m) {
-  static const kn_opcode two[] = {KN_NODE_lua_add, KN_NODE_lua_sub, KN_NODE_lua_mul, KN_NODE_lua_mod, KN_NODE_lua_idiv, KN_NODE_lua_div, KN_NODE_lua_pow, KN_NODE_lua_lt, KN_NODE_lua_le, KN_NODE_lua_eq};
+  static const kn_opcode two[] = {KN_NODE_lua_add,  KN_NODE_lua_sub, KN_NODE_lua_mul, KN_NODE_lua_mod,
+                                  KN_NODE_lua_idiv, KN_NODE_lua_div, KN_NODE_lua_pow, KN_NODE_lua_lt,
+                                  KN_NODE_lua_le,   KN_NODE_lua_eq};
   static const kn_vkind numbers[] = {KN_V_INT, KN_V_FLOAT, KN_V_NUMBER};
   kn_builder *b = m->b;
-  kn_value *x = random_pick(m, numbers[random_below(&m->r, 3)]), *y = random_pick(m, numbers[random_below(&m->r, 3)]);
+  kn_value *x = random_pick(m, numbers[random_below(&m->r, 3)]),
+           *y = random_pick(m, numbers[random_below(&m->r, 3)]);
   switch (random_below(&m->r, 6)) {
   case 0: random_keep(m, kn_add_const(b, random_number(m))); break;
   case 1: random_keep(m, kn_add_const(b, (kn_scalar){KN_SCALAR_BOOL, {.b = random_below(&m->r, 2)}})); break;
@@ -88,12 +108,15 @@ static inline void random_scalar(random_maker *m) {
 static inline void random_effect(random_maker *m) {
   kn_graph *g = m->b->graph;
   kn_slot *s = g->slots[random_below(&m->r, g->nslots)];
-  if (random_below(&m->r, 2)) kn_add_raise(m->b, KN_NODE_assert, random_pick(m, KN_V_BOOL), "must be \"true\"\n");
+  if (random_below(&m->r, 2))
+    kn_add_raise(m->b, KN_NODE_assert, random_pick(m, KN_V_BOOL), "must be \"true\"\n");
   else if (s->kind == KN_SLOT_STATE && s->type.kind == KN_V_INT) {
     random_keep(m, kn_add_slot_node(m->b, KN_NODE_load_state, s));
     kn_add_store(m->b, s, random_pick(m, KN_V_INT));
-  } else if (s->kind == KN_SLOT_PARAM) random_keep(m, kn_add_slot_node(m->b, KN_NODE_param, s));
-  else if (s->kind == KN_SLOT_CONST) random_keep(m, kn_add_slot_node(m->b, KN_NODE_tensor, s));
+  } else if (s->kind == KN_SLOT_PARAM)
+    random_keep(m, kn_add_slot_node(m->b, KN_NODE_param, s));
+  else if (s->kind == KN_SLOT_CONST)
+    random_keep(m, kn_add_slot_node(m->b, KN_NODE_tensor, s));
 }
 
 static inline void random_block(random_maker *m);
@@ -112,14 +135,16 @@ static inline void random_if(random_maker *m) {
     m->n = visible;
   }
   m->b->at = outer;
-  for (unsigned i = 0, count = random_below(&m->r, 5); i < count; i++) random_keep(m, kn_if_output(m->b, n, NULL, NULL, v[0][i], v[1][i]));
+  for (unsigned i = 0, count = random_below(&m->r, 5); i < count; i++)
+    random_keep(m, kn_if_output(m->b, n, NULL, NULL, v[0][i], v[1][i]));
 }
 
 static inline void random_loop(random_maker *m) {
   kn_region *outer = m->b->at;
   int visible = m->n;
   kn_node *n = kn_add_loop(m->b);
-  kn_vtype wide = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {KN_DIM_UNKNOWN, KN_DIM_UNKNOWN}}}, number = {.kind = KN_V_NUMBER};
+  kn_vtype wide = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {KN_DIM_UNKNOWN, KN_DIM_UNKNOWN}}},
+           number = {.kind = KN_V_NUMBER};
   unsigned count = random_below(&m->r, 4);
   kn_value *next[4];
   for (unsigned i = 0; i < count; i++) {
@@ -135,33 +160,43 @@ static inline void random_loop(random_maker *m) {
       kn_value *v = random_pick(m, i % 2 ? KN_V_FLOAT : KN_V_TENSOR);
       if (v->type.kind != KN_V_TENSOR || v->type.tensor.rank == 2) next[i] = v;
     }
-  kn_value *flag = random_pick(m, KN_V_BOOL), *exits[2] = {random_pick(m, KN_V_TENSOR), random_pick(m, KN_V_INT)};
+  kn_value *flag = random_pick(m, KN_V_BOOL),
+           *exits[2] = {random_pick(m, KN_V_TENSOR), random_pick(m, KN_V_INT)};
   m->n = visible;
   m->b->at = outer;
   kn_loop_finish(m->b, n, flag, next);
-  for (unsigned i = 0, outs = random_below(&m->r, 3); i < outs; i++) random_keep(m, kn_loop_output(m->b, n, NULL, NULL, exits[i]));
+  for (unsigned i = 0, outs = random_below(&m->r, 3); i < outs; i++)
+    random_keep(m, kn_loop_output(m->b, n, NULL, NULL, exits[i]));
 }
 
 static inline void random_block(random_maker *m) {
   m->depth++;
   for (unsigned i = 0, n = 2 + random_below(&m->r, 8); i < n && m->size > 0; i++) {
-    const kn_where *inlined = random_below(&m->r, 3) ? NULL : kn_where_intern(m->b, "main <- odd.lua", 7, NULL);
-    if (random_below(&m->r, 3) == 0) m->b->where = kn_where_intern(m->b, "net.lua", (int)random_below(&m->r, 20), inlined);
+    const kn_where *inlined =
+        random_below(&m->r, 3) ? NULL : kn_where_intern(m->b, "main <- odd.lua", 7, NULL);
+    if (random_below(&m->r, 3) == 0)
+      m->b->where = kn_where_intern(m->b, "net.lua", (int)random_below(&m->r, 20), inlined);
     if (random_below(&m->r, 5) == 0) m->b->where = NULL;
     m->size--;
     unsigned kind = random_below(&m->r, 12);
-    if (kind < 4) random_op(m);
-    else if (kind < 8) random_scalar(m);
-    else if (kind < 9) random_effect(m);
-    else if (m->depth < 5 && kind < 11) random_if(m);
-    else if (m->depth < 5) random_loop(m);
+    if (kind < 4)
+      random_op(m);
+    else if (kind < 8)
+      random_scalar(m);
+    else if (kind < 9)
+      random_effect(m);
+    else if (m->depth < 5 && kind < 11)
+      random_if(m);
+    else if (m->depth < 5)
+      random_loop(m);
   }
   m->depth--;
 }
 
 static inline kn_tree random_tree(random_maker *m, kn_tree *pool, int *used, int depth) {
   kn_tree t = {.kind = (kn_tree_kind)random_below(&m->r, 9)};
-  if (t.kind > KN_TREE_TABLE || (t.kind == KN_TREE_TABLE && (depth > 2 || *used > 40))) t.kind = KN_TREE_VALUE;
+  if (t.kind > KN_TREE_TABLE || (t.kind == KN_TREE_TABLE && (depth > 2 || *used > 40)))
+    t.kind = KN_TREE_VALUE;
   t.i = random_below(&m->r, 2);
   t.f = random_below(&m->r, 2) ? 0.5 : (double)INFINITY;
   if (t.kind == KN_TREE_VALUE) t.value = m->v[random_below(&m->r, (unsigned)m->n)];
@@ -174,7 +209,8 @@ static inline kn_tree random_tree(random_maker *m, kn_tree *pool, int *used, int
   *used += 2 * (int)t.n;
   for (uint32_t i = 0; i < t.n; i++) {
     t.keys[i] = (kn_tree){.kind = KN_TREE_INT, .i = (int64_t)i + 1};
-    if (random_below(&m->r, 3) == 0) t.keys[i] = (kn_tree){.kind = KN_TREE_STRING, .text = i ? "k" : "not plain", .n = i ? 1 : 9};
+    if (random_below(&m->r, 3) == 0)
+      t.keys[i] = (kn_tree){.kind = KN_TREE_STRING, .text = i ? "k" : "not plain", .n = i ? 1 : 9};
     if (random_below(&m->r, 5) == 0) t.keys[i].i = -4, t.keys[i].kind = KN_TREE_INT;
     t.items[i] = random_tree(m, pool, used, depth + 1);
   }
@@ -188,7 +224,8 @@ static inline kn_graph *random_graph(kn_context *c, unsigned seed) {
   kn_builder_init(&b, c, g);
   random_maker m = {.r = {seed}, .b = &b, .size = 60};
   int64_t dim = kn_symbol_intern(&b, seed % 2 ? "N" : "a b");
-  kn_vtype t = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {dim, 4}}}, u = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {2, 4}}};
+  kn_vtype t = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {dim, 4}}},
+           u = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {2, 4}}};
   random_keep(&m, kn_add_input(&b, "x", &t));
   static const kn_vkind kinds[] = {KN_V_INT, KN_V_FLOAT, KN_V_NUMBER, KN_V_BOOL};
   for (int i = 0; i < 4; i++) random_keep(&m, kn_add_input(&b, NULL, &(kn_vtype){.kind = kinds[i]}));

@@ -1,5 +1,5 @@
-/* The kiln executable: the stand-alone Lua interpreter with kiln in it. Options, exit codes, messages and the prompt are
- * those of `lua` 5.4, so that scripts and habits carry over; what it adds is the global `kiln`. */
+/* The kiln executable: the stand-alone Lua interpreter with kiln in it. Options, exit codes, messages and the
+ * prompt are those of `lua` 5.4, so that scripts and habits carry over; what it adds is the global `kiln`. */
 #define _POSIX_C_SOURCE 200809L
 #include "bindings/lua/kiln_lua.h"
 #include <lauxlib.h>
@@ -16,8 +16,8 @@ typedef struct options {
   const char *program; /* named in messages; NULL at the prompt */
   char **argv;
   int argc;
-  int script;          /* index of the script's name; argc: none */
-  const char *bad;     /* the option that was not understood */
+  int script;      /* index of the script's name; argc: none */
+  const char *bad; /* the option that was not understood */
   bool interactive, version, no_env, execute;
 } options;
 
@@ -79,7 +79,8 @@ static void stop(lua_State *L, lua_Debug *ar) {
   luaL_error(L, "interrupted!");
 }
 
-/* The error is raised by a hook, where Lua is in a state that can take it; a second signal ends the process. */
+/* The error is raised by a hook, where Lua is in a state that can take it; a second signal ends the process.
+ */
 static void on_interrupt(int number) {
   signal(number, SIG_DFL);
   lua_sethook(interrupted, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
@@ -168,8 +169,10 @@ static int run_script(lua_State *L, const options *o) {
 
 static bool read_line(lua_State *L, bool first) {
   lua_getglobal(L, first ? "_PROMPT" : "_PROMPT2");
-  if (lua_isnil(L, -1)) fputs(first ? "> " : ">> ", stdout);
-  else fputs(luaL_tolstring(L, -1, NULL), stdout);
+  if (lua_isnil(L, -1))
+    fputs(first ? "> " : ">> ", stdout);
+  else
+    fputs(luaL_tolstring(L, -1, NULL), stdout);
   fflush(stdout);
   lua_settop(L, first ? 0 : 1);
   luaL_Buffer b;
@@ -196,8 +199,8 @@ static bool incomplete(lua_State *L, int status) {
   return n >= sizeof mark - 1 && !strcmp(text + n - (sizeof mark - 1), mark);
 }
 
-/* Reads a chunk: an expression, or lines until they are complete. -1 at the end of the input; else the function, or the
- * message, is all there is on the stack. */
+/* Reads a chunk: an expression, or lines until they are complete. -1 at the end of the input; else the
+ * function, or the message, is all there is on the stack. */
 static int read_chunk(lua_State *L) {
   lua_settop(L, 0);
   if (!read_line(L, true)) return -1;
@@ -248,8 +251,10 @@ static void prompt(lua_State *L, const options *caller) {
   int status;
   while ((status = read_chunk(L)) != -1) {
     if (status == LUA_OK) status = call(L, 0, LUA_MULTRET);
-    if (status == LUA_OK) print_results(L, &o);
-    else report(L, &o, status);
+    if (status == LUA_OK)
+      print_results(L, &o);
+    else
+      report(L, &o, status);
   }
   lua_settop(L, 0);
   fputs("\n", stdout);
@@ -357,7 +362,8 @@ static int run(lua_State *L) {
 }
 
 int main(int argc, char **argv) {
-  options o = {.program = argc > 0 && argv[0][0] ? argv[0] : "kiln", .argv = argv, .argc = argc, .script = argc};
+  options o = {
+      .program = argc > 0 && argv[0][0] ? argv[0] : "kiln", .argv = argv, .argc = argc, .script = argc};
   if (!read_options(&o)) return usage(&o);
   lua_State *L = luaL_newstate();
   if (!L) {

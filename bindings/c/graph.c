@@ -98,6 +98,22 @@ static bool list_inputs(kiln_graph *g) {
   return true;
 }
 
+/* A graph made without result trees yields its outputs one by one. */
+static bool list_outputs(kiln_graph *g) {
+  const kn_region *body = g->graph->body;
+  if (g->graph->nresults || !body->nyields)
+    return list_leaves(&g->arena, g->graph->results, g->graph->nresults, &g->out, &g->nout);
+  g->nout = body->nyields;
+  g->out = kn_arena_alloc(&g->arena, g->nout * sizeof *g->out);
+  for (uint32_t i = 0; g->out && i < g->nout; i++) {
+    const char *name = join(&g->arena, NULL, &(kn_tree){.kind = KN_TREE_INT, .i = i + 1});
+    if (!name) return false;
+    g->out[i] =
+        (kiln_leaf){.name = name, .label = body->yields[i]->name, .value = body->yields[i], .index = i};
+  }
+  return g->out != NULL;
+}
+
 kn_status kiln_graph_wrap(kn_context *ctx, kn_graph *g, kiln_graph **out) {
   kiln_graph *w = kn_calloc(ctx->heap, 1, sizeof *w);
   if (!w) return kn_fail_nomem(ctx, sizeof *w);
@@ -105,7 +121,7 @@ kn_status kiln_graph_wrap(kn_context *ctx, kn_graph *g, kiln_graph **out) {
   w->heap = kn_heap_retain(ctx->heap);
   w->graph = kn_graph_retain(g);
   kn_arena_init(&w->arena, w->heap);
-  if (!list_inputs(w) || !list_leaves(&w->arena, g->results, g->nresults, &w->out, &w->nout)) {
+  if (!list_inputs(w) || !list_outputs(w)) {
     kiln_graph_release(w);
     return kn_fail_nomem(ctx, 0);
   }

@@ -1,5 +1,5 @@
-/* Lua arguments to op inputs and attributes: see args.h. Driven by the tables of core alone. Uses only calls of Lua's
- * API that cannot raise, so tensors may be held meanwhile. */
+/* Lua arguments to op inputs and attributes: see args.h. Driven by the tables of core alone. Uses only calls
+ * of Lua's API that cannot raise, so tensors may be held meanwhile. */
 #include "bindings/lua/args.h"
 #include "core/device.h"
 #include "core/grad/tape.h"
@@ -8,16 +8,18 @@
 
 /* ---- single values ---- */
 
-static kn_status wrong(kn_context *ctx, const char *name, const char *what, const char *wanted, lua_State *L, int idx) {
+static kn_status wrong(kn_context *ctx, const char *name, const char *what, const char *wanted, lua_State *L,
+                       int idx) {
   return kn_fail(ctx, KN_ARG, "%s: %s must be %s, got %s", name, what, wanted, kl_kind(L, idx));
 }
 
-static kn_status read_symbol(kn_context *ctx, const kn_scalar *s, const char *name, const char *what, kl_rule rule,
-                             int64_t *out) {
+static kn_status read_symbol(kn_context *ctx, const kn_scalar *s, const char *name, const char *what,
+                             kl_rule rule, int64_t *out) {
   kn_recorder *rec = ctx->recorder;
   kn_scalar_kind kind;
   kn_scalar at = *s;
-  if (!rec) return kn_fail(ctx, KN_STATE, "%s: %s is known only in a graph, and none is being recorded", name, what);
+  if (!rec)
+    return kn_fail(ctx, KN_STATE, "%s: %s is known only in a graph, and none is being recorded", name, what);
   if (kl_scalar_kind(s, &kind) && kind != KN_SCALAR_INT)
     return kn_fail(ctx, KN_ARG, "%s: %s must be an integer", name, what);
   if (rule != KL_PLAIN) {
@@ -27,8 +29,8 @@ static kn_status read_symbol(kn_context *ctx, const kn_scalar *s, const char *na
   return rec->dynamic(rec, ctx, &at, out);
 }
 
-kn_status kl_read_int(lua_State *L, kn_context *ctx, int idx, const char *name, const char *what, kl_rule rule,
-                      bool dynamic, int64_t *out) {
+kn_status kl_read_int(lua_State *L, kn_context *ctx, int idx, const char *name, const char *what,
+                      kl_rule rule, bool dynamic, int64_t *out) {
   kn_scalar s;
   int whole = 0;
   lua_Integer v = 0;
@@ -36,7 +38,8 @@ kn_status kl_read_int(lua_State *L, kn_context *ctx, int idx, const char *name, 
     v = lua_tointegerx(L, idx, &whole);
   } else if (kl_test_scalar(L, idx, &s) && s.kind == KN_SCALAR_SYMBOL) {
     if (dynamic) return read_symbol(ctx, &s, name, what, rule, out);
-    return kn_fail(ctx, KN_ARG, "%s: %s must be a known integer: it is part of the graph's structure", name, what);
+    return kn_fail(ctx, KN_ARG, "%s: %s must be a known integer: it is part of the graph's structure", name,
+                   what);
   }
   if (!whole) return wrong(ctx, name, what, "an integer", L, idx);
   if (v <= KN_REQUIRED) return kn_fail(ctx, KN_ARG, "%s: %s is out of range", name, what);
@@ -48,7 +51,8 @@ kn_status kl_read_int(lua_State *L, kn_context *ctx, int idx, const char *name, 
   return KN_OK;
 }
 
-static kn_status read_number(lua_State *L, kn_context *ctx, int idx, const char *name, const char *what, double *out) {
+static kn_status read_number(lua_State *L, kn_context *ctx, int idx, const char *name, const char *what,
+                             double *out) {
   kn_scalar s;
   if (lua_type(L, idx) == LUA_TNUMBER) {
     *out = lua_tonumber(L, idx);
@@ -59,7 +63,8 @@ static kn_status read_number(lua_State *L, kn_context *ctx, int idx, const char 
     return KN_OK;
   }
   if (kl_test_scalar(L, idx, &s))
-    return kn_fail(ctx, KN_ARG, "%s: %s must be a known number: it is part of the graph's structure", name, what);
+    return kn_fail(ctx, KN_ARG, "%s: %s must be a known number: it is part of the graph's structure", name,
+                   what);
   return wrong(ctx, name, what, "a number", L, idx);
 }
 
@@ -71,7 +76,8 @@ kn_status kl_read_dtype(lua_State *L, kn_context *ctx, int idx, const char *name
     size_t at = strlen(known);
     snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", kn_dtypes[i].name);
   }
-  return kn_fail(ctx, KN_DTYPE, "%s: there is no dtype '%s'; there are %s", name, lua_tostring(L, idx), known);
+  return kn_fail(ctx, KN_DTYPE, "%s: there is no dtype '%s'; there are %s", name, lua_tostring(L, idx),
+                 known);
 }
 
 kn_status kl_read_device(lua_State *L, kn_context *ctx, int idx, const char *name, kn_device_id *out) {
@@ -80,8 +86,10 @@ kn_status kl_read_device(lua_State *L, kn_context *ctx, int idx, const char *nam
   kn_device_id d;
   if (!kn_device_parse(text, &d)) return kn_fail(ctx, KN_ARG, "%s: there is no device '%s'", name, text);
   if (!ctx->providers[d][0])
-    return kn_fail(ctx, KN_UNSUPPORTED, "%s: device '%s' cannot be used here: no backend computes on it (kiln.backends() "
-                   "says why)", name, text);
+    return kn_fail(ctx, KN_UNSUPPORTED,
+                   "%s: device '%s' cannot be used here: no backend computes on it (kiln.backends() "
+                   "says why)",
+                   name, text);
   *out = d;
   return KN_OK;
 }
@@ -118,7 +126,8 @@ static kn_status read_list(kl_args *a, const kn_field *f, int idx, kn_ints *out)
   }
   size_t n = lua_rawlen(L, idx);
   if (n > KN_MAX_RANK)
-    return kn_fail(a->ctx, KN_ARG, "%s: %s has %zu entries, more than %d dimensions", a->name, f->name, n, KN_MAX_RANK);
+    return kn_fail(a->ctx, KN_ARG, "%s: %s has %zu entries, more than %d dimensions", a->name, f->name, n,
+                   KN_MAX_RANK);
   kn_ints list = {.n = (int32_t)n};
   for (size_t i = 0; i < n; i++) {
     lua_rawgeti(L, idx, (lua_Integer)i + 1);
@@ -158,7 +167,9 @@ static const kn_field *find_field(const kl_args *a, const char *name) {
   return NULL;
 }
 
-kn_status kl_args_field(kl_args *a, const char *field, int idx) { return read_field(a, find_field(a, field), idx); }
+kn_status kl_args_field(kl_args *a, const char *field, int idx) {
+  return read_field(a, find_field(a, field), idx);
+}
 
 /* May the integers of a list stand side by side, reshape(2, 3)? Not before another number. */
 static bool may_spread(const kn_field *f) {
@@ -188,13 +199,17 @@ static kn_status read_spread(kl_args *a, const kn_field *f) {
 kn_status kl_args_fields(kl_args *a) {
   for (const kn_field *f = a->info.fields; f->name && a->next <= a->top; f++) {
     if (a->given >> (f - a->info.fields) & 1u) continue;
-    if (lua_isnil(a->L, a->next)) a->next++; /* nil: the default */
-    else if (may_spread(f) && integer_like(a->L, a->next)) KN_TRY(read_spread(a, f));
-    else KN_TRY(read_field(a, f, a->next++));
+    if (lua_isnil(a->L, a->next))
+      a->next++; /* nil: the default */
+    else if (may_spread(f) && integer_like(a->L, a->next))
+      KN_TRY(read_spread(a, f));
+    else
+      KN_TRY(read_field(a, f, a->next++));
   }
   while (a->next <= a->top && lua_isnil(a->L, a->next)) a->next++;
   if (a->next <= a->top)
-    return kn_fail(a->ctx, KN_ARG, "%s: too many arguments: %s was not expected", a->name, kl_kind(a->L, a->next));
+    return kn_fail(a->ctx, KN_ARG, "%s: too many arguments: %s was not expected", a->name,
+                   kl_kind(a->L, a->next));
   return KN_OK;
 }
 
@@ -262,7 +277,8 @@ kn_status kl_args_options(kl_args *a) {
 /* ---- inputs ---- */
 
 /* dtype that a number takes at input i: by the tensors beside it. The condition of `where` is not beside. */
-static kn_status number_dtype(kl_args *a, int first, const kn_scalar *s, int i, uint64_t numbers, kn_dtype *out) {
+static kn_status number_dtype(kl_args *a, int first, const kn_scalar *s, int i, uint64_t numbers,
+                              kn_dtype *out) {
   kn_scalar_kind kind, other;
   bool known = kl_scalar_kind(s, &kind), beside = false;
   kn_dtype d = KN_BOOL;
@@ -275,11 +291,15 @@ static kn_status number_dtype(kl_args *a, int first, const kn_scalar *s, int i, 
       d = kn_scalar_dtype(other, d); /* two numbers: the wider kind */
     }
   }
-  if (known) *out = kn_scalar_dtype(kind, d);
-  else if (kn_dtype_is_float(d)) *out = d;
+  if (known)
+    *out = kn_scalar_dtype(kind, d);
+  else if (kn_dtype_is_float(d))
+    *out = d;
   else
-    return kn_fail(a->ctx, KN_ARG, "%s: input %d may be an integer or a float when the graph runs; say which with "
-                   "math.tointeger or `+ 0.0`", a->name, i + 1);
+    return kn_fail(a->ctx, KN_ARG,
+                   "%s: input %d may be an integer or a float when the graph runs; say which with "
+                   "math.tointeger or `+ 0.0`",
+                   a->name, i + 1);
   return KN_OK;
 }
 
@@ -298,7 +318,8 @@ static kn_status numbers_to_tensors(kl_args *a, int first, uint64_t numbers) {
 
 static kn_status read_variadic(kl_args *a) {
   lua_State *L = a->L;
-  if (lua_type(L, a->next) != LUA_TTABLE) return wrong(a->ctx, a->name, "input 1", "a table of tensors", L, a->next);
+  if (lua_type(L, a->next) != LUA_TTABLE)
+    return wrong(a->ctx, a->name, "input 1", "a table of tensors", L, a->next);
   size_t n = lua_rawlen(L, a->next);
   if (n < a->row->min_in) return kn_fail(a->ctx, KN_ARG, "%s: the table of tensors is empty", a->name);
   if (n > KN_MAX_INPUTS) /* ops.c splits longer lists before they come here */
@@ -309,8 +330,8 @@ static kn_status read_variadic(kl_args *a) {
     lua_pop(L, 1); /* the table keeps it */
     if (a->in[i]) continue;
     lua_rawgeti(L, a->next, (lua_Integer)i + 1);
-    kn_status st = kn_fail(a->ctx, KN_ARG, "%s: entry %zu of the table must be a tensor, got %s", a->name, i + 1,
-                           kl_kind(L, -1));
+    kn_status st = kn_fail(a->ctx, KN_ARG, "%s: entry %zu of the table must be a tensor, got %s", a->name,
+                           i + 1, kl_kind(L, -1));
     lua_pop(L, 1);
     return st;
   }
@@ -334,7 +355,8 @@ kn_status kl_args_inputs(kl_args *a) {
       break;
     }
     if (!t) {
-      if ((a->row->flags & KN_FLAG_SCALARS) && there && kl_test_scalar(L, idx, &s)) numbers |= UINT64_C(1) << i;
+      if ((a->row->flags & KN_FLAG_SCALARS) && there && kl_test_scalar(L, idx, &s))
+        numbers |= UINT64_C(1) << i;
       if (!(numbers >> i & 1u)) {
         char what[24];
         snprintf(what, sizeof what, "input %d", i + 1);
@@ -369,8 +391,7 @@ static bool makes_tensors(const kn_op_info *row) {
   return row->max_in == 0 || (n > 5 && !strcmp(row->name + n - 5, "_like"));
 }
 
-void kl_args_open(kl_args *a, lua_State *L, kn_context *ctx, kn_op op, const char *name, int first,
-                       int top) {
+void kl_args_open(kl_args *a, lua_State *L, kn_context *ctx, kn_op op, const char *name, int first, int top) {
   a->L = L;
   a->ctx = ctx;
   a->op = op;

@@ -6,7 +6,8 @@
 /* A boolean option of a table that may be missing; unknown keys are an error. */
 static bool read_flags(lua_State *L, int idx, const char *name, const char *const keys[], bool values[]) {
   if (lua_isnoneornil(L, idx)) return true;
-  if (lua_type(L, idx) != LUA_TTABLE) kl_error(L, KN_ARG, "%s: options must be a table, got %s", name, kl_kind(L, idx));
+  if (lua_type(L, idx) != LUA_TTABLE)
+    kl_error(L, KN_ARG, "%s: options must be a table, got %s", name, kl_kind(L, idx));
   lua_pushnil(L);
   while (lua_next(L, idx)) {
     const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
@@ -43,12 +44,14 @@ static int read_tensors(lua_State *L, int idx, const char *what, kn_tensor *list
     return kl_error(L, KN_ARG, "grad: %s must be a tensor or a table of them, got %s", what, kl_kind(L, idx));
   lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
   if (n < 1 || n > KN_MAX_INPUTS * 16)
-    return kl_error(L, KN_ARG, "grad: %s must be 1 to %d tensors, not %lld", what, KN_MAX_INPUTS * 16, (long long)n);
+    return kl_error(L, KN_ARG, "grad: %s must be 1 to %d tensors, not %lld", what, KN_MAX_INPUTS * 16,
+                    (long long)n);
   for (lua_Integer i = 0; i < n; i++) {
     lua_rawgeti(L, idx, i + 1);
     list[i] = kl_test_tensor(L, -1);
     if (!list[i] && !(holes && lua_type(L, -1) == LUA_TBOOLEAN))
-      return kl_error(L, KN_ARG, "grad: entry %lld of %s must be a tensor, got %s", (long long)i + 1, what, kl_kind(L, -1));
+      return kl_error(L, KN_ARG, "grad: entry %lld of %s must be a tensor, got %s", (long long)i + 1, what,
+                      kl_kind(L, -1));
     lua_pop(L, 1);
   }
   return (int)n;
@@ -56,13 +59,14 @@ static int read_tensors(lua_State *L, int idx, const char *what, kn_tensor *list
 
 /* Moves the gradients into `table` (or the one slot) as userdata made before. */
 static void give_gradients(lua_State *L, kn_tensor ***slots, kn_tensor **g, int n) {
-  for (int i = 0; i < n; i++) *slots[i] = g[i];
   for (int i = 0; i < n; i++)
-    if (g[i]) kl_fill_tensor(L, slots[i], g[i]);
+    if (g[i]) kl_put_tensor(L, slots[i], g[i]);
+  kl_tell_collector(L);
 }
 
-/* kiln.grad(outputs, inputs, {grad_outputs =, create_graph =, allow_unused =}): a tensor for a tensor, a table for a
- * table. What does not take part is an error, or false in the table (nil alone) when allow_unused. */
+/* kiln.grad(outputs, inputs, {grad_outputs =, create_graph =, allow_unused =}): a tensor for a tensor, a
+ * table for a table. What does not take part is an error, or false in the table (nil alone) when
+ * allow_unused. */
 static int grad(lua_State *L) {
   kn_context *ctx = kl_context(L);
   enum { MOST = KN_MAX_INPUTS * 16 };
@@ -90,8 +94,10 @@ static int grad(lua_State *L) {
     } /* stays on the stack: it holds what gs borrows */
   }
   bool single = kl_test_tensor(L, 2) != NULL;
-  if (single) slots[0] = kl_reserve_tensor(L);
-  else lua_createtable(L, nx, 0);
+  if (single)
+    slots[0] = kl_reserve_tensor(L);
+  else
+    lua_createtable(L, nx, 0);
   for (int i = 0; !single && i < nx; i++) {
     slots[i] = kl_reserve_tensor(L);
     lua_rawseti(L, -2, i + 1);
@@ -101,8 +107,9 @@ static int grad(lua_State *L) {
   for (int i = 0; i < nx; i++) {
     if (out[i]) continue;
     if (!allow_unused)
-      return kl_error(L, KN_STATE, "grad: input %d takes no part in the outputs (allow_unused = true gives %s for it)", i + 1,
-                      single ? "nil" : "false");
+      return kl_error(L, KN_STATE,
+                      "grad: input %d takes no part in the outputs (allow_unused = true gives %s for it)",
+                      i + 1, single ? "nil" : "false");
     if (single) return 0;
     lua_pushboolean(L, 0);
     lua_rawseti(L, -2, i + 1);

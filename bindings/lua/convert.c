@@ -1,5 +1,5 @@
-/* Methods that are not rows of the op table: other dtypes and devices, tensors to Lua values, whole-tensor comparisons,
- * filling in place. */
+/* Methods that are not rows of the op table: other dtypes and devices, tensors to Lua values, whole-tensor
+ * comparisons, filling in place. */
 #include "bindings/lua/args.h"
 #include "core/device.h"
 #include "core/expr.h"
@@ -22,7 +22,8 @@ static int cast_to(lua_State *L, kn_dtype dtype) {
     return 1;
   }
   kn_tensor **slot = kl_reserve_tensor(L);
-  return give(L, slot, kn_apply(kl_context(L), KN_OP_cast, &(kn_attrs_cast){.dtype = dtype}, &t, 1, &out), &out);
+  return give(L, slot, kn_apply(kl_context(L), KN_OP_cast, &(kn_attrs_cast){.dtype = dtype}, &t, 1, &out),
+              &out);
 }
 
 static int to_float(lua_State *L) { return cast_to(L, KN_F32); }
@@ -32,8 +33,8 @@ static int to_bool(lua_State *L) { return cast_to(L, KN_BOOL); }
 
 static int type_as(lua_State *L) { return cast_to(L, kn_tensor_dtype(kl_check_tensor(L, 2))); }
 
-/* What "float32", "cpu", a tensor or {dtype =, device =} asks for. Devices other than the tensor's are refused where
- * they are read, as long as there is only one that works. */
+/* What "float32", "cpu", a tensor or {dtype =, device =} asks for. Devices other than the tensor's are
+ * refused where they are read, as long as there is only one that works. */
 static kn_status read_target(lua_State *L, kn_context *ctx, int idx, kn_dtype *dtype) {
   kn_tensor *like = kl_test_tensor(L, idx);
   kn_device_id device;
@@ -47,13 +48,15 @@ static kn_status read_target(lua_State *L, kn_context *ctx, int idx, kn_dtype *d
     return kn_fail(ctx, KN_ARG, "to: '%s' is neither a dtype nor a device", lua_tostring(L, idx));
   }
   if (lua_type(L, idx) != LUA_TTABLE)
-    return kn_fail(ctx, KN_ARG, "to: a dtype, a device, a tensor or a table is needed, got %s", kl_kind(L, idx));
+    return kn_fail(ctx, KN_ARG, "to: a dtype, a device, a tensor or a table is needed, got %s",
+                   kl_kind(L, idx));
   lua_pushnil(L);
   while (lua_next(L, idx)) {
     const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
-    kn_status st = !strcmp(key, "dtype")    ? kl_read_dtype(L, ctx, -1, "to", dtype)
-                   : !strcmp(key, "device") ? kl_read_device(L, ctx, -1, "to", &device)
-                                            : kn_fail(ctx, KN_ARG, "to: there is no option '%s'; there are dtype, device", key);
+    kn_status st = !strcmp(key, "dtype") ? kl_read_dtype(L, ctx, -1, "to", dtype)
+                   : !strcmp(key, "device")
+                       ? kl_read_device(L, ctx, -1, "to", &device)
+                       : kn_fail(ctx, KN_ARG, "to: there is no option '%s'; there are dtype, device", key);
     lua_pop(L, 1);
     if (st != KN_OK) {
       lua_pop(L, 1);
@@ -96,7 +99,8 @@ static int detach(lua_State *L) {
 static int transposed(lua_State *L) {
   kn_tensor *t = kl_check_tensor(L, 1), *out = NULL;
   if (t->type.rank != 2)
-    return kl_error(L, KN_SHAPE, "t: a tensor of 2 dimensions is needed, got %d; use transpose", t->type.rank);
+    return kl_error(L, KN_SHAPE, "t: a tensor of 2 dimensions is needed, got %d; use transpose",
+                    t->type.rank);
   kn_tensor **slot = kl_reserve_tensor(L);
   kn_attrs_swap a = {.dim0 = 0, .dim1 = 1};
   return give(L, slot, kn_apply(kl_context(L), KN_OP_transpose, &a, &t, 1, &out), &out);
@@ -181,17 +185,23 @@ typedef struct tolerance {
 
 static kn_status read_tolerance(lua_State *L, kn_context *ctx, int idx, tolerance *t) {
   if (lua_isnoneornil(L, idx)) return KN_OK;
-  if (lua_type(L, idx) != LUA_TTABLE) return kn_fail(ctx, KN_ARG, "allclose: options must be a table, got %s", kl_kind(L, idx));
+  if (lua_type(L, idx) != LUA_TTABLE)
+    return kn_fail(ctx, KN_ARG, "allclose: options must be a table, got %s", kl_kind(L, idx));
   lua_pushnil(L);
   while (lua_next(L, idx)) {
     const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
     bool number = lua_type(L, -1) == LUA_TNUMBER, known = true;
-    if (!strcmp(key, "rtol") && number) t->rtol = lua_tonumber(L, -1);
-    else if (!strcmp(key, "atol") && number) t->atol = lua_tonumber(L, -1);
-    else if (!strcmp(key, "equal_nan")) t->equal_nan = lua_toboolean(L, -1);
-    else known = false;
+    if (!strcmp(key, "rtol") && number)
+      t->rtol = lua_tonumber(L, -1);
+    else if (!strcmp(key, "atol") && number)
+      t->atol = lua_tonumber(L, -1);
+    else if (!strcmp(key, "equal_nan"))
+      t->equal_nan = lua_toboolean(L, -1);
+    else
+      known = false;
     if (!known) {
-      kn_fail(ctx, KN_ARG, "allclose: option '%s' is unknown or no number; there are rtol, atol, equal_nan", key);
+      kn_fail(ctx, KN_ARG, "allclose: option '%s' is unknown or no number; there are rtol, atol, equal_nan",
+              key);
       lua_pop(L, 2);
       return KN_ARG;
     }
@@ -247,7 +257,8 @@ static int fill_with(lua_State *L, const char *name, const kn_scalar *v) {
 
 static int fill(lua_State *L) {
   kn_scalar s;
-  if (!kl_test_scalar(L, 2, &s)) return kl_error(L, KN_ARG, "fill_: a number is needed, got %s", kl_kind(L, 2));
+  if (!kl_test_scalar(L, 2, &s))
+    return kl_error(L, KN_ARG, "fill_: a number is needed, got %s", kl_kind(L, 2));
   return fill_with(L, "fill_", &s);
 }
 
@@ -255,9 +266,10 @@ static int zero(lua_State *L) { return fill_with(L, "zero_", &(kn_scalar){KN_SCA
 
 void kl_open_convert(lua_State *L) {
   static const luaL_Reg engine[] = {
-      {"to", tensor_to}, {"float", to_float}, {"double", to_double}, {"long", to_long}, {"bool", to_bool},
-      {"type_as", type_as}, {"cpu", tensor_cpu}, {"contiguous", contiguous}, {"detach", detach}, {"t", transposed},
-      {"fill_", fill}, {"zero_", zero}, {NULL, NULL}};
+      {"to", tensor_to},  {"float", to_float},  {"double", to_double}, {"long", to_long},
+      {"bool", to_bool},  {"type_as", type_as}, {"cpu", tensor_cpu},   {"contiguous", contiguous},
+      {"detach", detach}, {"t", transposed},    {"fill_", fill},       {"zero_", zero},
+      {NULL, NULL}};
   static const luaL_Reg both[] = {{"equal", equal}, {"allclose", allclose}, {NULL, NULL}};
   static const luaL_Reg plain[] = {{"totable", totable}, {NULL, NULL}};
   kl_set_methods(L, engine, false, true);

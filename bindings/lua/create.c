@@ -1,5 +1,5 @@
-/* kiln.tensor: Lua tables to tensors; and the makers whose positional arguments are not simply the fields of their row:
- * full, arange, randint, rand_like, from_npy. */
+/* kiln.tensor: Lua tables to tensors; and the makers whose positional arguments are not simply the fields of
+ * their row: full, arange, randint, rand_like, from_npy. */
 #include "bindings/lua/args.h"
 #include "core/device.h"
 #include "core/expr.h"
@@ -18,7 +18,8 @@ typedef struct scan { /* what a nested table has been found to hold */
 } scan;
 
 static kn_status ragged(const scan *s) {
-  return kn_fail(s->ctx, KN_SHAPE, "tensor: the tables are ragged: all at one depth must have the same length");
+  return kn_fail(s->ctx, KN_SHAPE,
+                 "tensor: the tables are ragged: all at one depth must have the same length");
 }
 
 static kn_status set_rank(scan *s, int rank) {
@@ -36,7 +37,8 @@ static kn_status scan_leaf(scan *s, int idx, int depth) {
   } else if (kl_test_scalar(s->L, idx, &v)) {
     kn_scalar_kind kind;
     if (!kl_scalar_kind(&v, &kind))
-      return kn_fail(s->ctx, KN_ARG, "tensor: a number that may be an integer or a float when the graph runs; say which "
+      return kn_fail(s->ctx, KN_ARG,
+                     "tensor: a number that may be an integer or a float when the graph runs; say which "
                      "with math.tointeger or `+ 0.0`");
     if (v.kind == KN_SCALAR_SYMBOL && !s->nodes) {
       s->nodes = true;
@@ -46,7 +48,8 @@ static kn_status scan_leaf(scan *s, int idx, int depth) {
     s->floats |= kind == KN_SCALAR_FLOAT;
     s->bools |= kind == KN_SCALAR_BOOL;
   } else {
-    return kn_fail(s->ctx, KN_ARG, "tensor: numbers, booleans or tables of them are needed, got %s", kl_kind(s->L, idx));
+    return kn_fail(s->ctx, KN_ARG, "tensor: numbers, booleans or tables of them are needed, got %s",
+                   kl_kind(s->L, idx));
   }
   return set_rank(s, depth);
 }
@@ -128,7 +131,8 @@ static kn_status fill_value(fill *f, int idx) {
 /* ---- tensors and symbols among the leaves: stacked ---- */
 
 static kn_status cast_to(kn_context *ctx, kn_tensor *t, kn_dtype dtype, kn_tensor **out) {
-  if (kn_tensor_dtype(t) != dtype) return kn_apply(ctx, KN_OP_cast, &(kn_attrs_cast){.dtype = dtype}, &t, 1, out);
+  if (kn_tensor_dtype(t) != dtype)
+    return kn_apply(ctx, KN_OP_cast, &(kn_attrs_cast){.dtype = dtype}, &t, 1, out);
   *out = kn_tensor_retain(t);
   return KN_OK;
 }
@@ -140,7 +144,8 @@ static kn_status stack_value(lua_State *L, kn_context *ctx, int idx, kn_dtype dt
   if (kl_test_scalar(L, idx, &v)) return kn_scalar_tensor(ctx, &v, dtype, out);
   size_t n = lua_rawlen(L, idx), made = 0;
   if (n == 0 || n > KN_MAX_INPUTS)
-    return kn_fail(ctx, KN_LIMIT, "tensor: a table with tensors in it may have 1 to %d entries, not %zu; use kiln.stack",
+    return kn_fail(ctx, KN_LIMIT,
+                   "tensor: a table with tensors in it may have 1 to %d entries, not %zu; use kiln.stack",
                    KN_MAX_INPUTS, n);
   kn_status st = KN_OK;
   for (; st == KN_OK && made < n; made += st == KN_OK) {
@@ -195,10 +200,15 @@ static kn_status read_options(lua_State *L, kn_context *ctx, int idx, kn_dtype *
   lua_pushnil(L);
   while (st == KN_OK && lua_next(L, idx)) {
     const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
-    if (!strcmp(key, "dtype")) st = kl_read_dtype(L, ctx, -1, "tensor", dtype);
-    else if (!strcmp(key, "device")) st = kl_read_device(L, ctx, -1, "tensor", &device);
-    else if (!strcmp(key, "requires_grad")) *requires_grad = lua_toboolean(L, -1);
-    else st = kn_fail(ctx, KN_ARG, "tensor: there is no option '%s'; there are dtype, device, requires_grad", key);
+    if (!strcmp(key, "dtype"))
+      st = kl_read_dtype(L, ctx, -1, "tensor", dtype);
+    else if (!strcmp(key, "device"))
+      st = kl_read_device(L, ctx, -1, "tensor", &device);
+    else if (!strcmp(key, "requires_grad"))
+      *requires_grad = lua_toboolean(L, -1);
+    else
+      st = kn_fail(ctx, KN_ARG, "tensor: there is no option '%s'; there are dtype, device, requires_grad",
+                   key);
     lua_pop(L, 1);
   }
   if (st != KN_OK) lua_pop(L, 1);
@@ -228,7 +238,8 @@ static int create_tensor(lua_State *L) {
   ctx->grad_enabled = grad_mode && !kl_test_tensor(L, 1); /* a copy of a tensor starts a history of its own */
   kn_status st = make_tensor(L, ctx, dtype, &t);
   ctx->grad_enabled = grad_mode;
-  if (st == KN_OK && requires_grad && (st = kn_set_requires_grad(ctx, t, true)) != KN_OK) kn_tensor_release(t);
+  if (st == KN_OK && requires_grad && (st = kn_set_requires_grad(ctx, t, true)) != KN_OK)
+    kn_tensor_release(t);
   kl_check(L, st);
   kl_fill_tensor(L, slot, t);
   return 1;
@@ -286,7 +297,8 @@ static int create_full(lua_State *L) {
   bool is_number = kl_test_scalar(L, value, &s);
   kn_scalar_kind kind = KN_SCALAR_FLOAT;
   if (is_number && !kl_scalar_kind(&s, &kind)) kind = KN_SCALAR_FLOAT;
-  bool exact = s.kind != KN_SCALAR_SYMBOL && !(s.kind == KN_SCALAR_INT && (s.as.i > 1LL << 53 || s.as.i < -(1LL << 53)));
+  bool exact = s.kind != KN_SCALAR_SYMBOL &&
+               !(s.kind == KN_SCALAR_INT && (s.as.i > 1LL << 53 || s.as.i < -(1LL << 53)));
   if (is_number && !exact) { /* the field is a double: give it something, and the value afterwards */
     lua_pushinteger(L, 0);
     lua_replace(L, value);
@@ -300,7 +312,9 @@ static int create_full(lua_State *L) {
   return 1;
 }
 
-static bool is_float(lua_State *L, int idx) { return lua_type(L, idx) == LUA_TNUMBER && !lua_isinteger(L, idx); }
+static bool is_float(lua_State *L, int idx) {
+  return lua_type(L, idx) == LUA_TNUMBER && !lua_isinteger(L, idx);
+}
 
 /* arange(end), arange(start, end), arange(start, end, step): int64 when all of them are Lua integers. */
 static int create_arange(lua_State *L) {
@@ -323,7 +337,8 @@ static int create_arange(lua_State *L) {
     lua_pop(L, 1);
   }
   if (st == KN_OK) st = kl_args_options(&a);
-  while (st == KN_OK && a.next <= a.top && !field_given(&a, "dtype")) st = kl_args_field(&a, "dtype", a.next++);
+  while (st == KN_OK && a.next <= a.top && !field_given(&a, "dtype"))
+    st = kl_args_field(&a, "dtype", a.next++);
   if (st == KN_OK && a.next <= a.top) st = kl_args_fields(&a);
   if (st == KN_OK && floats && !field_given(&a, "dtype")) a.attrs.range.dtype = KN_F32;
   return finish(L, &a, slot, st);
@@ -361,8 +376,10 @@ static int create_random_like(lua_State *L, kn_op op, const char *name) {
   for (int i = 0; st == KN_OK && i < sizes.n; i++) {
     kn_scalar s;
     st = kn_size(ctx, x, i, &s);
-    if (st == KN_OK && s.kind == KN_SCALAR_SYMBOL) st = ctx->recorder->dynamic(ctx->recorder, ctx, &s, &sizes.v[i]);
-    else if (st == KN_OK) sizes.v[i] = s.as.i;
+    if (st == KN_OK && s.kind == KN_SCALAR_SYMBOL)
+      st = ctx->recorder->dynamic(ctx->recorder, ctx, &s, &sizes.v[i]);
+    else if (st == KN_OK)
+      sizes.v[i] = s.as.i;
   }
   a.attrs.create.sizes = sizes;
   a.attrs.create.dtype = kn_tensor_dtype(x);
@@ -376,9 +393,13 @@ static int create_rand_like(lua_State *L) { return create_random_like(L, KN_OP_r
 static int create_randn_like(lua_State *L) { return create_random_like(L, KN_OP_randn, "randn_like"); }
 
 void kl_open_create(lua_State *L) {
-  static const luaL_Reg makers[] = {{"tensor", create_tensor}, {"full", create_full}, {"arange", create_arange},
-                                    {"randint", create_randint}, {"rand_like", create_rand_like},
-                                    {"randn_like", create_randn_like}, {NULL, NULL}};
+  static const luaL_Reg makers[] = {{"tensor", create_tensor},
+                                    {"full", create_full},
+                                    {"arange", create_arange},
+                                    {"randint", create_randint},
+                                    {"rand_like", create_rand_like},
+                                    {"randn_like", create_randn_like},
+                                    {NULL, NULL}};
   kl_set_engine_functions(L, makers);
   static const char *const same[][2] = {{"empty", "zeros"}, {"empty_like", "zeros_like"}};
   for (size_t i = 0; i < sizeof same / sizeof *same; i++) { /* fresh memory is always cleared */

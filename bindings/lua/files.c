@@ -1,5 +1,5 @@
-/* The library written in Lua (lua/kiln/), embedded in the binary: found by require "kiln.nn", and loaded when first
- * seen as a field of the module. */
+/* The library written in Lua (lua/kiln/), embedded in the binary: found by require "kiln.nn", and loaded when
+ * first seen as a field of the module. */
 #include "bindings/lua/files.h"
 #include "bindings/lua/state.h"
 #include <string.h>

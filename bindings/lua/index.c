@@ -1,16 +1,16 @@
-/* t[key] and t[key] = value. A key becomes basic ops (select, slice: views) and at most one list of positions, which
- * picks (index_select) or replaces (index_copy). String keys are methods and fields. */
+/* t[key] and t[key] = value. A key becomes basic ops (select, slice: views) and at most one list of
+ * positions, which picks (index_select) or replaces (index_copy). String keys are methods and fields. */
 #include "bindings/lua/args.h"
 #include "core/grad/tape.h"
 #include <string.h>
 
 /* What a key has come to: a view of the tensor and, if `list`, positions along `dim` of it, or a mask. */
 typedef struct place {
-  kn_tensor *whole;  /* borrowed: what is indexed */
-  kn_tensor *view;   /* owned */
-  kn_tensor *list;   /* owned int64 positions of rank 1, or NULL */
-  kn_tensor *shape;  /* borrowed index tensor whose shape the result takes at dim; NULL: rank 1 */
-  kn_tensor *mask;   /* borrowed bool mask over the leading dims; NULL: none */
+  kn_tensor *whole; /* borrowed: what is indexed */
+  kn_tensor *view;  /* owned */
+  kn_tensor *list;  /* owned int64 positions of rank 1, or NULL */
+  kn_tensor *shape; /* borrowed index tensor whose shape the result takes at dim; NULL: rank 1 */
+  kn_tensor *mask;  /* borrowed bool mask over the leading dims; NULL: none */
   int dim;
 } place;
 
@@ -63,11 +63,12 @@ static kn_status take_list(kn_context *ctx, place *p, kn_tensor *index) {
     return kn_fail(ctx, KN_UNSUPPORTED, "index: one index tensor at a time; use gather, or index in steps");
   if (kn_tensor_dtype(index) == KN_BOOL) {
     if (index->type.rank != 1)
-      return kn_fail(ctx, KN_SHAPE, "index: a mask within a table of keys must have 1 dimension, not %d", index->type.rank);
+      return kn_fail(ctx, KN_SHAPE, "index: a mask within a table of keys must have 1 dimension, not %d",
+                     index->type.rank);
     int64_t wanted = p->view->type.dims[p->dim], got = index->type.dims[0];
     if (kn_dim_known(wanted) && kn_dim_known(got) && wanted != got)
-      return kn_fail(ctx, KN_SHAPE, "index: a mask of %lld does not fit dimension %d, of size %lld", (long long)got,
-                     p->dim + 1, (long long)wanted);
+      return kn_fail(ctx, KN_SHAPE, "index: a mask of %lld does not fit dimension %d, of size %lld",
+                     (long long)got, p->dim + 1, (long long)wanted);
     return mask_positions(ctx, index, &p->list);
   }
   if (kn_tensor_dtype(index) != KN_I64)
@@ -109,7 +110,8 @@ static kn_status read_keys(lua_State *L, kn_context *ctx, int idx, place *p) {
   int dim = 0;
   if (lua_type(L, idx) != LUA_TTABLE) {
     kn_tensor *mask = kl_test_tensor(L, idx);
-    if (!mask || kn_tensor_dtype(mask) != KN_BOOL || mask->type.rank == 1) return take_key(L, ctx, idx, p, &dim);
+    if (!mask || kn_tensor_dtype(mask) != KN_BOOL || mask->type.rank == 1)
+      return take_key(L, ctx, idx, p, &dim);
     p->mask = mask;
     return KN_OK;
   }
@@ -140,10 +142,12 @@ static kn_status find_place(lua_State *L, kn_context *ctx, kn_tensor *t, int idx
 /* Rows where a mask over the leading dims is true: those dims made one, then picked. */
 static kn_status pick_masked(kn_context *ctx, const place *p, kn_tensor **out) {
   kn_tensor *t = p->view, *mask = p->mask;
-  if (mask->type.rank >= t->type.rank) return kn_apply(ctx, KN_OP_masked_select, NULL, (kn_tensor *[]){t, mask}, 2, out);
+  if (mask->type.rank >= t->type.rank)
+    return kn_apply(ctx, KN_OP_masked_select, NULL, (kn_tensor *[]){t, mask}, 2, out);
   char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
   for (int i = 0; i < mask->type.rank; i++)
-    if (kn_dim_known(t->type.dims[i]) && kn_dim_known(mask->type.dims[i]) && t->type.dims[i] != mask->type.dims[i])
+    if (kn_dim_known(t->type.dims[i]) && kn_dim_known(mask->type.dims[i]) &&
+        t->type.dims[i] != mask->type.dims[i])
       return kn_fail(ctx, KN_SHAPE, "index: the mask %s does not fit the first dimensions of %s",
                      kn_type_text(&mask->type, a, sizeof a), kn_type_text(&t->type, b, sizeof b));
   kn_attrs_flatten lead = {.start_dim = 0, .end_dim = mask->type.rank - 1};
@@ -168,15 +172,18 @@ static kn_status pick_listed(kn_context *ctx, const place *p, kn_tensor **out) {
   int extra = p->shape->type.rank, rank = p->view->type.rank;
   kn_attrs_sizes to = {.sizes = {.n = rank - 1 + extra}};
   kn_status st = KN_OK;
-  if (to.sizes.n > KN_MAX_RANK) st = kn_fail(ctx, KN_SHAPE, "index: the result would have %d dimensions", to.sizes.n);
+  if (to.sizes.n > KN_MAX_RANK)
+    st = kn_fail(ctx, KN_SHAPE, "index: the result would have %d dimensions", to.sizes.n);
   for (int i = 0; st == KN_OK && i < to.sizes.n; i++) {
     bool inside = i >= p->dim && i < p->dim + extra;
     kn_tensor *from = inside ? p->shape : p->view;
     int d = inside ? i - p->dim : i < p->dim ? i : i - extra + 1;
     kn_scalar size;
     st = kn_size(ctx, from, d, &size);
-    if (st == KN_OK && size.kind == KN_SCALAR_SYMBOL) st = ctx->recorder->dynamic(ctx->recorder, ctx, &size, &to.sizes.v[i]);
-    else if (st == KN_OK) to.sizes.v[i] = size.as.i;
+    if (st == KN_OK && size.kind == KN_SCALAR_SYMBOL)
+      st = ctx->recorder->dynamic(ctx->recorder, ctx, &size, &to.sizes.v[i]);
+    else if (st == KN_OK)
+      to.sizes.v[i] = size.as.i;
   }
   if (st == KN_OK) return step(ctx, KN_OP_reshape, &to, out);
   kn_tensor_release(*out);
@@ -187,9 +194,12 @@ static kn_status get_elements(lua_State *L, kn_context *ctx, kn_tensor *t, int i
   place p;
   KN_TRY(find_place(L, ctx, t, idx, &p));
   kn_status st = KN_OK;
-  if (p.mask) st = pick_masked(ctx, &p, out);
-  else if (p.list) st = pick_listed(ctx, &p, out);
-  else *out = kn_tensor_retain(p.view);
+  if (p.mask)
+    st = pick_masked(ctx, &p, out);
+  else if (p.list)
+    st = pick_listed(ctx, &p, out);
+  else
+    *out = kn_tensor_retain(p.view);
   place_free(&p);
   return st;
 }
@@ -219,10 +229,15 @@ static int tensor_index(lua_State *L) {
 static kn_status read_value(lua_State *L, kn_context *ctx, kn_tensor *beside, int idx, kn_tensor **out) {
   kn_tensor *t = kl_test_tensor(L, idx);
   kn_scalar s;
-  if (t) *out = kn_tensor_retain(t);
-  else if (kl_test_scalar(L, idx, &s)) return kn_scalar_tensor(ctx, &s, kn_tensor_dtype(beside), out);
-  else if (lua_type(L, idx) == LUA_TTABLE) return kl_read_tensor(L, ctx, idx, kn_tensor_dtype(beside), out);
-  else return kn_fail(ctx, KN_ARG, "index: the new value must be a tensor, a number or a table, got %s", kl_kind(L, idx));
+  if (t)
+    *out = kn_tensor_retain(t);
+  else if (kl_test_scalar(L, idx, &s))
+    return kn_scalar_tensor(ctx, &s, kn_tensor_dtype(beside), out);
+  else if (lua_type(L, idx) == LUA_TTABLE)
+    return kl_read_tensor(L, ctx, idx, kn_tensor_dtype(beside), out);
+  else
+    return kn_fail(ctx, KN_ARG, "index: the new value must be a tensor, a number or a table, got %s",
+                   kl_kind(L, idx));
   return KN_OK;
 }
 
@@ -252,7 +267,8 @@ static kn_status set_listed(kn_context *ctx, const place *p, kn_tensor *value) {
   kn_tensor *src, *all;
   kn_attrs_axis along = {.dim = p->dim};
   if (p->shape && p->shape->type.rank != 1)
-    return kn_fail(ctx, KN_UNSUPPORTED, "index: assigning needs an index tensor of 1 dimension, not %d", p->shape->type.rank);
+    return kn_fail(ctx, KN_UNSUPPORTED, "index: assigning needs an index tensor of 1 dimension, not %d",
+                   p->shape->type.rank);
   KN_TRY(spread_value(ctx, p, value, &src));
   kn_status st = kn_apply(ctx, KN_OP_index_copy, &along, (kn_tensor *[]){p->view, p->list, src}, 3, &all);
   kn_tensor_release(src);
@@ -268,7 +284,8 @@ static kn_status set_masked(kn_context *ctx, place *p, kn_tensor *value) {
   kn_attrs_cast to = {.dtype = kn_tensor_dtype(p->view)};
   KN_TRY(kn_apply(ctx, KN_OP_cast, &to, &value, 1, &cast));
   kn_status st = KN_OK;
-  while (st == KN_OK && mask->type.rank < p->view->type.rank) { /* a mask of leading dims: for all that follow */
+  while (st == KN_OK &&
+         mask->type.rank < p->view->type.rank) { /* a mask of leading dims: for all that follow */
     kn_attrs_axis last = {.dim = -1};
     kn_tensor *wider;
     st = kn_apply(ctx, KN_OP_unsqueeze, &last, &mask, 1, &wider);
@@ -312,9 +329,12 @@ static kn_status set_elements(lua_State *L, kn_context *ctx, kn_tensor *t, int k
   KN_TRY(read_value(L, ctx, t, value, &v));
   kn_status st = find_place(L, ctx, t, key, &p);
   if (st == KN_OK) {
-    if (p.mask) st = set_masked(ctx, &p, v);
-    else if (p.list) st = set_listed(ctx, &p, v);
-    else st = overwrite(ctx, p.view, v);
+    if (p.mask)
+      st = set_masked(ctx, &p, v);
+    else if (p.list)
+      st = set_listed(ctx, &p, v);
+    else
+      st = overwrite(ctx, p.view, v);
     place_free(&p);
   }
   kn_tensor_release(v);
@@ -332,7 +352,8 @@ static int set_field(lua_State *L, kn_tensor *t) {
   }
   if (!strcmp(name, "grad")) {
     kn_tensor *g = kl_test_tensor(L, 3);
-    if (!g && !lua_isnil(L, 3)) return kl_error(L, KN_ARG, "grad must be a tensor or nil, got %s", kl_kind(L, 3));
+    if (!g && !lua_isnil(L, 3))
+      return kl_error(L, KN_ARG, "grad must be a tensor or nil, got %s", kl_kind(L, 3));
     kl_check(L, kn_set_grad(ctx, t, g));
     return 0;
   }

@@ -17,12 +17,13 @@ struct kiln_context;
 #endif
 #endif
 
-/* A lua_CFunction: `luaL_requiref(L, "kiln", luaopen_kiln, 1)`. Uses the context set before, or makes one of its own,
- * closed with the state, that reads KILN_DEBUG, KILN_BACKEND and KILN_NUM_THREADS. Raises Lua errors. */
+/* A lua_CFunction: `luaL_requiref(L, "kiln", luaopen_kiln, 1)`. Uses the context set before, or makes one of
+ * its own, closed with the state, that reads KILN_DEBUG, KILN_BACKEND and KILN_NUM_THREADS. Raises Lua
+ * errors. */
 KILN_LUA_API int luaopen_kiln(struct lua_State *L);
 
-/* Make kiln in this state work with the host's context, which must outlive the state. Call before luaopen_kiln. Returns
- * 1, or 0 when the state has a context already. May raise Lua's out-of-memory error. */
+/* Make kiln in this state work with the host's context, which must outlive the state. Call before
+ * luaopen_kiln. Returns 1, or 0 when the state has a context already. May raise Lua's out-of-memory error. */
 KILN_LUA_API int kiln_lua_setcontext(struct lua_State *L, struct kiln_context *ctx);
 
 #ifdef __cplusplus

@@ -44,8 +44,8 @@ struct kl_variant {
 struct kl_graph {
   kn_heap *heap;
   kl_variant *variants;
-  bool by_name;        /* a builder's graph: takes and gives one table by name */
-  /* Picks (or captures) the variant for the arguments at [first, top]; raises when it cannot. NULL: the first. */
+  /* Picks (or captures) the variant for the arguments at [first, top]; raises when it cannot. NULL: the
+   * first. */
   kl_variant *(*choose)(lua_State *L, kl_graph *g, int self, int first);
 };
 /* This binding as capture sees it (script.c); what kc_live_load and kc_live_store want. */
@@ -58,13 +58,13 @@ kl_variant *kl_add_variant(lua_State *L, kl_graph *g, kn_graph *owned, kc_live *
 int kl_run_variant(lua_State *L, kl_variant *v, int first);
 
 /* Module parts: each pushes nothing and adds its functions to the module table on top of the stack. */
-void kl_open_tensor(lua_State *L);  /* tensor.c: the tensor metatable, creation, look, autograd methods */
-void kl_open_ops(lua_State *L);     /* ops.c: every row of the op table as function, method, operator, op_ form */
-void kl_open_index(lua_State *L);   /* index.c: t[…] and t[…] = v */
-void kl_open_autograd(lua_State *L);/* autograd.c */
-void kl_open_graph(lua_State *L);   /* graph.c: Graph objects, kiln.load, kiln.parse, kiln.save */
-void kl_open_script(lua_State *L);  /* script.c: kiln.script, kiln.spec, guards */
-void kl_open_system(lua_State *L);  /* system.c: backends, devices, seeds, threads, memory, clock */
+void kl_open_tensor(lua_State *L); /* tensor.c: the tensor metatable, creation, look, autograd methods */
+void kl_open_ops(lua_State *L); /* ops.c: every row of the op table as function, method, operator, op_ form */
+void kl_open_index(lua_State *L);    /* index.c: t[…] and t[…] = v */
+void kl_open_autograd(lua_State *L); /* autograd.c */
+void kl_open_graph(lua_State *L);    /* graph.c: Graph objects, kiln.load, kiln.parse, kiln.save */
+void kl_open_script(lua_State *L);   /* script.c: kiln.script, kiln.spec, guards */
+void kl_open_system(lua_State *L);   /* system.c: backends, devices, seeds, threads, memory, clock */
 
 #ifndef KILN_LUA_API
 #define KILN_LUA_API __attribute__((visibility("default")))

@@ -14,12 +14,9 @@ int luaopen_kiln(lua_State *L) {
   kl_open_show(L);
   kl_open_autograd(L);
   kl_open_system(L);
-#ifdef KL_GRAPH
+  kl_open_npy(L);
   kl_open_graph(L);
-#endif
-#ifdef KL_SCRIPT
   kl_open_script(L);
-#endif
   kl_open_files(L);
   return 1;
 }

@@ -1,5 +1,6 @@
-/* Every row of the op table as kiln.name, tensor:name, operator and in-place form: one C closure for all, with the row
- * as its upvalue. Ops whose arguments or results differ from their row (max, comparisons) stand at the end. */
+/* Every row of the op table as kiln.name, tensor:name, operator and in-place form: one C closure for all,
+ * with the row as its upvalue. Ops whose arguments or results differ from their row (max, comparisons) stand
+ * at the end. */
 #include "bindings/lua/args.h"
 #include <stdio.h>
 #include <string.h>
@@ -35,12 +36,14 @@ static int apply(lua_State *L, kn_op op, const char *name, bool inplace) {
     lua_settop(L, 1);
     return 1;
   }
-  for (int i = 0; i < row->outs; i++) kl_fill_tensor(L, slots[i], out[i]);
+  for (int i = 0; i < row->outs; i++) kl_put_tensor(L, slots[i], out[i]);
+  kl_tell_collector(L);
   return row->outs;
 }
 
-/* Lists longer than one op takes: groups of them, then the results. What they share is their dim, which the results of
- * the groups have too; so those of `stack` are joined by `cat`. The groups go through the closure of the op again. */
+/* Lists longer than one op takes: groups of them, then the results. What they share is their dim, which the
+ * results of the groups have too; so those of `stack` are joined by `cat`. The groups go through the closure
+ * of the op again. */
 static int call_groups(lua_State *L, kn_op op) {
   int top = lua_gettop(L), results = top + 1;
   lua_Integer n = (lua_Integer)lua_rawlen(L, 1), at = 0;
@@ -101,8 +104,8 @@ static int compare(lua_State *L, kn_op op, const char *symbol) {
       st = kn_item(ctx, r, &s);
     } else {
       char text[KN_TYPE_TEXT];
-      st = kn_fail(ctx, KN_SHAPE, "%s: the result %s is not one boolean; a:%s(b) compares element by element", symbol,
-                   kn_type_text(&r->type, text, sizeof text), kn_op_name(op));
+      st = kn_fail(ctx, KN_SHAPE, "%s: the result %s is not one boolean; a:%s(b) compares element by element",
+                   symbol, kn_type_text(&r->type, text, sizeof text), kn_op_name(op));
     }
     kn_tensor_release(r);
   }
@@ -155,8 +158,8 @@ static kn_status extreme_along(kn_context *ctx, const extreme *e, kn_tensor *x, 
   return st;
 }
 
-/* x:max() all; x:max(dim [, keepdim]) values and positions; x:max(y) the larger of each pair. A Lua integer is a dim,
- * a tensor or a Lua float is the other operand. */
+/* x:max() all; x:max(dim [, keepdim]) values and positions; x:max(y) the larger of each pair. A Lua integer
+ * is a dim, a tensor or a Lua float is the other operand. */
 static int call_extreme(lua_State *L, const extreme *e) {
   kn_context *ctx = kl_context(L);
   kn_scalar s;
@@ -179,7 +182,7 @@ static int call_extreme(lua_State *L, const extreme *e) {
     kl_args_done(&a);
   }
   kl_check(L, st);
-  *positions = p;
+  kl_put_tensor(L, positions, p);
   kl_fill_tensor(L, values, v);
   return 2;
 }
@@ -225,10 +228,12 @@ static int help(lua_State *L) {
 
 static bool has_inplace(kn_op op) {
   const kn_op_info *row = &kn_ops[op];
-  if (row->op_class == KN_CLASS_ELEMENTWISE) return op != KN_OP_where && op != KN_OP_cast && op != KN_OP_clone;
+  if (row->op_class == KN_CLASS_ELEMENTWISE)
+    return op != KN_OP_where && op != KN_OP_cast && op != KN_OP_clone;
   if (row->op_class != KN_CLASS_COMPOSITE || row->min_in == 0 || strstr(row->name, "_like")) return false;
   bool one = row->max_in == 1 || (row->flags & KN_FLAG_SCALARS) || row->attrs == KN_ATTRS_value;
-  return one && (row->attrs == KN_ATTRS_none || row->attrs == KN_ATTRS_value || row->attrs == KN_ATTRS_dropout);
+  return one &&
+         (row->attrs == KN_ATTRS_none || row->attrs == KN_ATTRS_value || row->attrs == KN_ATTRS_dropout);
 }
 
 /* The closure on top becomes a function of the module (below it) and a method; it is popped. */

@@ -152,34 +152,6 @@ static kl_variant *capture(lua_State *L, kl_graph *g, int self, int first, int n
   return kl_add_variant(L, g, graph, live);
 }
 
-static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
-  char why[400] = "";
-  int nargs = lua_gettop(L) - first + 1, n = 0;
-  kn_context *ctx = kl_context(L);
-  for (kl_variant *v = g->variants; v; v = v->next, n++) {
-    char other[400] = "";
-    if (kc_live_check(L, &host, v->live, first, nargs, n ? other : why, sizeof why)) return v;
-  }
-  if (n) {
-    push_source(L, self, "limit");
-    lua_Integer limit = lua_tointeger(L, -1);
-    lua_pop(L, 1);
-    add_reason(L, self, why);
-    if (n >= limit) refuse_more(L, self, n);
-    if (kn_debugging(ctx, KN_DEBUG_CAPTURE)) kn_log(ctx, "capture: again, because %s", why);
-  }
-  return capture(L, g, self, first, nargs, NULL);
-}
-
-/* ---- kiln.script ---- */
-
-static bool is_callable(lua_State *L, int idx) {
-  if (lua_type(L, idx) == LUA_TFUNCTION) return true;
-  if (luaL_getmetafield(L, idx, "__call") == LUA_TNIL) return false;
-  lua_pop(L, 1);
-  return true;
-}
-
 static void read_input(lua_State *L, int n, kc_arg *a) { /* on top of the stack */
   static const struct {
     const char *name;
@@ -203,7 +175,8 @@ static void read_input(lua_State *L, int n, kc_arg *a) { /* on top of the stack 
            kl_kind(L, -1));
 }
 
-static void capture_now(lua_State *L, kl_graph *g, int self, int inputs) {
+/* For the specs in the table at `inputs`; leaves them on the stack. */
+static kl_variant *capture_now(lua_State *L, kl_graph *g, int self, int inputs) {
   int n = (int)lua_rawlen(L, inputs);
   luaL_checkstack(L, n + 8, "too many inputs");
   kc_arg *args = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *args, 0);
@@ -211,7 +184,40 @@ static void capture_now(lua_State *L, kl_graph *g, int self, int inputs) {
     lua_rawgeti(L, inputs, i + 1);
     read_input(L, i + 1, &args[i]);
   }
-  capture(L, g, self, lua_gettop(L) - n + 1, n, args);
+  return capture(L, g, self, lua_gettop(L) - n + 1, n, args);
+}
+
+static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
+  char why[400] = "";
+  int nargs = lua_gettop(L) - first + 1, n = 0;
+  kn_context *ctx = kl_context(L);
+  for (kl_variant *v = g->variants; v; v = v->next, n++) {
+    char other[400] = "";
+    if (kc_live_check(L, &host, v->live, first, nargs, n ? other : why, sizeof why)) return v;
+  }
+  if (n) {
+    push_source(L, self, "limit");
+    lua_Integer limit = lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    add_reason(L, self, why);
+    if (n >= limit) refuse_more(L, self, n);
+    if (kn_debugging(ctx, KN_DEBUG_CAPTURE)) kn_log(ctx, "capture: again, because %s", why);
+  }
+  push_source(L, self, "inputs");
+  int inputs = lua_gettop(L);
+  kl_variant *made =
+      lua_isnil(L, -1) ? capture(L, g, self, first, nargs, NULL) : capture_now(L, g, self, inputs);
+  lua_settop(L, inputs - 1);
+  return made;
+}
+
+/* ---- kiln.script ---- */
+
+static bool is_callable(lua_State *L, int idx) {
+  if (lua_type(L, idx) == LUA_TFUNCTION) return true;
+  if (luaL_getmetafield(L, idx, "__call") == LUA_TNIL) return false;
+  lua_pop(L, 1);
+  return true;
 }
 
 static int eager_call(lua_State *L) {
@@ -264,6 +270,8 @@ static int script(lua_State *L) {
   lua_setfield(L, -2, "f");
   lua_pushinteger(L, limit);
   lua_setfield(L, -2, "limit");
+  lua_pushvalue(L, inputs);
+  lua_setfield(L, -2, "inputs");
   lua_newtable(L);
   lua_setfield(L, -2, "reasons");
   lua_setiuservalue(L, self, 1);

@@ -1,5 +1,5 @@
-/* tostring(t): nested braces as kiln.tensor reads them, columns aligned, the inside left out when long; then the type.
- * Only reads real tensors; makes text in Lua's buffers. */
+/* tostring(t): nested braces as kiln.tensor reads them, columns aligned, the inside left out when long; then
+ * the type. Only reads real tensors; makes text in Lua's buffers. */
 #include "bindings/lua/state.h"
 #include "core/device.h"
 #include "core/grad/tape.h"
@@ -77,7 +77,8 @@ static void choose_form(show *s) {
   s->least = HUGE_VAL;
   each(s, 0, s->t->offset, note_size);
   s->form = s->fraction ? FIXED : ROUND;
-  bool far = s->most >= 1e8 || (s->fraction && (s->most >= 1e6 || s->least < 1e-4 || s->most / s->least > 1e6));
+  bool far =
+      s->most >= 1e8 || (s->fraction && (s->most >= 1e6 || s->least < 1e-4 || s->most / s->least > 1e6));
   if (s->most > 0 && far) s->form = SCIENTIFIC;
   each(s, 0, s->t->offset, note_width);
 }

@@ -1,5 +1,5 @@
-/* The binding's record in a Lua state: its context, how errors are raised, what capture may call, and how tensor
- * bytes reach Lua's collector. Nothing about tensors or ops. */
+/* The binding's record in a Lua state: its context, how errors are raised, what capture may call, and how
+ * tensor bytes reach Lua's collector. Nothing about tensors or ops. */
 #include "bindings/lua/state.h"
 #include "backends/registry.h"
 #include "bindings/lua/kiln_lua.h"
@@ -34,6 +34,7 @@ static int close_state(lua_State *L) {
   kl_state *s = lua_touserdata(L, 1);
   kn_context *ctx = s->ctx;
   s->ctx = NULL;
+  while (s->boxes.next != &s->boxes) kl_empty_box(s->boxes.next);
   if (ctx && s->owned) {
     kn_registry_close(ctx);
     kn_context_free(ctx);
@@ -53,7 +54,7 @@ static void warn_of_topics(kn_context *ctx, const char *debug) {
 #define X(e, name, doc) " " name
       KN_DEBUG_TOPICS(X)
 #undef X
-      " ";
+          " ";
   while (debug && *debug) {
     size_t n = strcspn(debug, ",");
     char word[34] = " ";
@@ -72,8 +73,10 @@ static void set_threads(kn_context *ctx) {
   char *end;
   errno = 0;
   long n = strtol(text, &end, 10);
-  if (errno || *end || n < 1 || n > 4096) kn_log(ctx, "KILN_NUM_THREADS: '%s' is not a number of threads", text);
-  else ctx->threads = (int)n;
+  if (errno || *end || n < 1 || n > 4096)
+    kn_log(ctx, "KILN_NUM_THREADS: '%s' is not a number of threads", text);
+  else
+    ctx->threads = (int)n;
 }
 
 kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
@@ -81,6 +84,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
   if (s) return s;
   s = lua_newuserdatauv(L, sizeof *s, 0);
   *s = (kl_state){.ctx = ctx, .owned = !ctx};
+  s->boxes.prev = s->boxes.next = &s->boxes;
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, close_state);
   lua_setfield(L, -2, "__gc");

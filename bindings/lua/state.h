@@ -1,7 +1,15 @@
-/* What every file of the binding needs beyond kl.h: the per-state record and ways to fail. Private to this room. */
+/* What every file of the binding needs beyond kl.h: the per-state record and ways to fail. Private to this
+ * room. */
 #ifndef KL_STATE_H
 #define KL_STATE_H
 #include "bindings/lua/kl.h"
+
+/* What a tensor userdata holds. Filled ones are linked, so that closing the state releases those whose
+ * finalizer Lua does not call: userdata made by finalizers while the state closes. */
+typedef struct kl_box {
+  kn_tensor *tensor; /* first: a box is also found as kn_tensor ** */
+  struct kl_box *prev, *next;
+} kl_box;
 
 typedef struct kl_state {
   kn_context *ctx;    /* NULL once the Lua state is closing */
@@ -10,6 +18,7 @@ typedef struct kl_state {
   size_t seen;        /* heap bytes when the collector was last told */
   size_t live;        /* heap bytes after its last round, as far as known */
   size_t full;        /* heap bytes after the last complete collection */
+  kl_box boxes;       /* head of the ring of filled boxes */
 } kl_state;
 
 kl_state *kl_state_of(lua_State *L); /* raises when kiln is not open */
@@ -19,21 +28,26 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx);
 
 /* Set the sentence and raise it; own nothing when calling. */
 int kl_error(lua_State *L, kn_status st, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-/* Pushes "file:line: " of the user's line: the innermost Lua frame that is not in kiln's own library files. */
+/* Pushes "file:line: " of the user's line: the innermost Lua frame that is not in kiln's own library files.
+ */
 void kl_push_where(lua_State *L);
 /* "a string", "a tensor", "nil" …: how messages name the value at idx. A static string. */
 const char *kl_kind(lua_State *L, int idx);
 
 /* An empty userdata to be filled after the call that may raise: the way to push what C owns. */
 kn_tensor **kl_reserve_tensor(lua_State *L);
-void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* takes it; tells the collector */
+void kl_put_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* takes it */
+void kl_tell_collector(lua_State *L); /* of the memory tensors take; finalizers may run */
+void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* both */
+void kl_empty_box(kl_box *box);                                        /* releases what is in it */
 
 /* What kind of number a scalar is, symbols included; false when only known at run time. */
 bool kl_scalar_kind(const kn_scalar *s, kn_scalar_kind *out);
 /* Pushes the table of tensors' methods; their metatable. */
 void kl_push_methods(lua_State *L);
 void kl_push_tensor_metatable(lua_State *L);
-/* Registers `list` as methods (and in the module table on top as well when `module`); marked for capture if `engine`. */
+/* Registers `list` as methods (and in the module table on top as well when `module`); marked for capture if
+ * `engine`. */
 void kl_set_methods(lua_State *L, const luaL_Reg *list, bool module, bool engine);
 
 /* The value at idx converted to a tensor of `dtype` (KN_DTYPE_COUNT: by Lua's types), owned. */
@@ -43,9 +57,11 @@ kn_status kl_read_tensor(lua_State *L, kn_context *ctx, int idx, kn_dtype dtype,
 void kl_open_create(lua_State *L);  /* create.c: kiln.tensor and makers whose arguments are special */
 void kl_open_convert(lua_State *L); /* convert.c: to, float, totable, equal … */
 void kl_open_show(lua_State *L);    /* show.c: tostring */
+void kl_open_npy(lua_State *L);     /* npy.c: .npy files */
 void kl_open_files(lua_State *L);   /* files.c: the library written in Lua */
 
-/* Load every part of the library that is otherwise loaded when first used, so that module fields are plain. */
+/* Load every part of the library that is otherwise loaded when first used, so that module fields are plain.
+ */
 void kl_load_files(lua_State *L);
 
 #endif

@@ -72,23 +72,26 @@ static int set_rng_state(lua_State *L) {
   kn_random r;
   lua_Integer *to[] = {(lua_Integer *)(void *)&r.seed, (lua_Integer *)(void *)&r.offset};
   static const char *const names[] = {"seed", "offset"};
-  if (!lua_istable(L, 1)) return kl_error(L, KN_ARG, "set_rng_state: a table is needed, got %s", kl_kind(L, 1));
+  if (!lua_istable(L, 1))
+    return kl_error(L, KN_ARG, "set_rng_state: a table is needed, got %s", kl_kind(L, 1));
   for (int i = 0; i < 2; i++) {
     int whole;
     lua_getfield(L, 1, names[i]);
     *to[i] = lua_tointegerx(L, -1, &whole);
-    if (!whole) return kl_error(L, KN_ARG, "set_rng_state: %s must be an integer, got %s", names[i], kl_kind(L, -1));
+    if (!whole)
+      return kl_error(L, KN_ARG, "set_rng_state: %s must be an integer, got %s", names[i], kl_kind(L, -1));
     lua_pop(L, 1);
   }
   kl_context(L)->random = r;
   return 0;
 }
 
-/* Eager kernels give the same bits in every run whatever the number of threads, and graphs run them unless a pass is
- * allowed to change rounding. This forbids such passes (none is on by default). */
+/* Eager kernels give the same bits in every run whatever the number of threads, and graphs run them unless a
+ * pass is allowed to change rounding. This forbids such passes (none is on by default). */
 static int use_deterministic_algorithms(lua_State *L) {
   if (lua_type(L, 1) != LUA_TBOOLEAN)
-    return kl_error(L, KN_ARG, "use_deterministic_algorithms: true or false is needed, got %s", kl_kind(L, 1));
+    return kl_error(L, KN_ARG, "use_deterministic_algorithms: true or false is needed, got %s",
+                    kl_kind(L, 1));
   kl_state_of(L)->deterministic = lua_toboolean(L, 1);
   return 0;
 }
@@ -103,7 +106,8 @@ static int are_deterministic_algorithms_enabled(lua_State *L) {
 static int set_num_threads(lua_State *L) {
   int whole;
   lua_Integer n = lua_tointegerx(L, 1, &whole);
-  if (!whole || n < 1 || n > 4096) return kl_error(L, KN_ARG, "set_num_threads: a number from 1 to 4096 is needed");
+  if (!whole || n < 1 || n > 4096)
+    return kl_error(L, KN_ARG, "set_num_threads: a number from 1 to 4096 is needed");
   kl_context(L)->threads = (int)n;
   return 0;
 }

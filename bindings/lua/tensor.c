@@ -1,5 +1,5 @@
-/* Tensors and symbolic numbers as userdata: made, recognised, freed, and looked at. Ops are in ops.c, indexing in
- * index.c. */
+/* Tensors and symbolic numbers as userdata: made, recognised, freed, and looked at. Ops are in ops.c,
+ * indexing in index.c. */
 #include "bindings/lua/state.h"
 #include "core/device.h"
 #include "core/grad/tape.h"
@@ -9,9 +9,9 @@
 static const char tensor_key, symbol_key, methods_key; /* registry keys: metatables, the table of methods */
 
 /* ---- telling the collector ----
- * Lua sees a tensor as a few bytes. What the heap has grown by is handed to it as if Lua's own memory had grown by the
- * same share: `budget` bytes of tensors count like one more Lua heap, so a round of the collector starts after that many
- * and a loop that drops its tensors stays flat. */
+ * Lua sees a tensor as a few bytes. What the heap has grown by is handed to it as if Lua's own memory had
+ * grown by the same share: `budget` bytes of tensors count like one more Lua heap, so a round of the
+ * collector starts after that many and a loop that drops its tensors stays flat. */
 
 enum { TELL_EVERY = 256 << 10, LEAST_BUDGET = 32 << 20 };
 
@@ -39,16 +39,25 @@ static void tell_collector(lua_State *L, kl_state *s) {
 /* ---- tensors ---- */
 
 kn_tensor **kl_reserve_tensor(lua_State *L) {
-  kn_tensor **slot = lua_newuserdatauv(L, sizeof *slot, 0);
-  *slot = NULL;
+  kl_box *box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = (kl_box){.tensor = NULL};
   lua_rawgetp(L, LUA_REGISTRYINDEX, &tensor_key);
   lua_setmetatable(L, -2);
-  return slot;
+  return &box->tensor;
 }
 
+void kl_put_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned) {
+  kl_state *s = kl_state_of(L);
+  kl_box *box = (kl_box *)(void *)slot;
+  *box = (kl_box){owned, &s->boxes, s->boxes.next};
+  box->next->prev = s->boxes.next = box;
+}
+
+void kl_tell_collector(lua_State *L) { tell_collector(L, kl_state_of(L)); }
+
 void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned) {
-  *slot = owned;
-  tell_collector(L, kl_state_of(L));
+  kl_put_tensor(L, slot, owned);
+  kl_tell_collector(L);
 }
 
 /* The reference must not be lost when Lua has no memory for the userdata. */
@@ -85,16 +94,24 @@ kn_tensor *kl_check_tensor(lua_State *L, int idx) {
   if (t) return t;
   lua_Debug ar;
   bool named = lua_getstack(L, 0, &ar) && lua_getinfo(L, "n", &ar) && ar.name;
-  kl_error(L, KN_ARG, "%s%sargument %d must be a tensor, got %s", named ? ar.name : "", named ? ": " : "", idx,
-           kl_kind(L, idx));
+  kl_error(L, KN_ARG, "%s%sargument %d must be a tensor, got %s", named ? ar.name : "", named ? ": " : "",
+           idx, kl_kind(L, idx));
   return NULL;
 }
 
-static int tensor_gc(lua_State *L) {
-  kn_tensor **slot = lua_touserdata(L, 1);
-  kn_tensor *t = *slot;
-  *slot = NULL;
+void kl_empty_box(kl_box *box) {
+  kn_tensor *t = box->tensor;
+  if (!t) return;
+  if (box->prev) {
+    box->prev->next = box->next;
+    box->next->prev = box->prev;
+  }
+  *box = (kl_box){.tensor = NULL};
   kn_tensor_release(t);
+}
+
+static int tensor_gc(lua_State *L) {
+  kl_empty_box(lua_touserdata(L, 1));
   return 0;
 }
 
@@ -123,8 +140,10 @@ bool kl_test_scalar(lua_State *L, int idx, kn_scalar *out) {
   switch (lua_type(L, idx)) {
   case LUA_TBOOLEAN: *out = (kn_scalar){KN_SCALAR_BOOL, {.b = lua_toboolean(L, idx)}}; return true;
   case LUA_TNUMBER:
-    if (lua_isinteger(L, idx)) *out = (kn_scalar){KN_SCALAR_INT, {.i = lua_tointeger(L, idx)}};
-    else *out = (kn_scalar){KN_SCALAR_FLOAT, {.f = lua_tonumber(L, idx)}};
+    if (lua_isinteger(L, idx))
+      *out = (kn_scalar){KN_SCALAR_INT, {.i = lua_tointeger(L, idx)}};
+    else
+      *out = (kn_scalar){KN_SCALAR_FLOAT, {.f = lua_tonumber(L, idx)}};
     return true;
   case LUA_TUSERDATA:
     if (!has_metatable(L, idx, &symbol_key)) return false;
@@ -148,7 +167,8 @@ bool kl_scalar_kind(const kn_scalar *s, kn_scalar_kind *out) {
 }
 
 static int symbol_misused(lua_State *L) {
-  return kl_error(L, KN_STATE, "a number known only when the graph runs was used outside the function being captured");
+  return kl_error(L, KN_STATE,
+                  "a number known only when the graph runs was used outside the function being captured");
 }
 
 /* ---- fields ---- */
@@ -194,9 +214,13 @@ static int get_is_leaf(lua_State *L) {
 }
 
 /* Fields by name: what t.name computes. */
-static const luaL_Reg fields[] = {{"shape", get_shape}, {"dtype", get_dtype}, {"device", get_device},
-                                  {"requires_grad", get_requires_grad}, {"grad", get_grad},
-                                  {"is_leaf", get_is_leaf}, {NULL, NULL}};
+static const luaL_Reg fields[] = {{"shape", get_shape},
+                                  {"dtype", get_dtype},
+                                  {"device", get_device},
+                                  {"requires_grad", get_requires_grad},
+                                  {"grad", get_grad},
+                                  {"is_leaf", get_is_leaf},
+                                  {NULL, NULL}};
 
 /* ---- methods ---- */
 
@@ -277,8 +301,8 @@ static int is_tensor(lua_State *L) {
 
 static const luaL_Reg functions[] = {{"is_tensor", is_tensor}, {NULL, NULL}};
 static const luaL_Reg plain_methods[] = {{"is_contiguous", is_contiguous}, {NULL, NULL}};
-static const luaL_Reg engine_methods[] = {{"size", tensor_size}, {"dim", tensor_dim}, {"numel", tensor_numel},
-                                          {"item", tensor_item}, {NULL, NULL}};
+static const luaL_Reg engine_methods[] = {
+    {"size", tensor_size}, {"dim", tensor_dim}, {"numel", tensor_numel}, {"item", tensor_item}, {NULL, NULL}};
 
 /* ---- tables ---- */
 
@@ -301,9 +325,10 @@ void kl_set_methods(lua_State *L, const luaL_Reg *list, bool module, bool engine
 }
 
 static void make_symbols(lua_State *L) {
-  static const char *const events[] = {"__add", "__sub", "__mul", "__div", "__mod", "__pow", "__unm", "__idiv",
-                                       "__band", "__bor", "__bxor", "__shl", "__shr", "__bnot", "__concat", "__len",
-                                       "__eq", "__lt", "__le", "__index", "__newindex", "__call", "__tostring"};
+  static const char *const events[] = {"__add", "__sub",   "__mul",      "__div",  "__mod",     "__pow",
+                                       "__unm", "__idiv",  "__band",     "__bor",  "__bxor",    "__shl",
+                                       "__shr", "__bnot",  "__concat",   "__len",  "__eq",      "__lt",
+                                       "__le",  "__index", "__newindex", "__call", "__tostring"};
   lua_newtable(L);
   for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
     lua_pushcfunction(L, symbol_misused);

@@ -138,12 +138,13 @@ MODEL(assert) {
     return kc_fail(c, "the message of this assert is a %s; only constant strings can be captured",
                    kc_kind_name(ARG(1)));
   if (t.k == KC_V_BOOL && !t.i) {
-    if (c->b.at == c->b.graph->body) return kc_fail(c, "always raises: %s", message);
-    return kc_raise_text(c, message);
+    return kc_raise_text(c, message, kc_where(c));
   }
   if (t.k == KC_V_SYM) {
     c->b.where = kc_where(c);
-    kn_add_raise(&c->b, KN_NODE_assert, t.v, message);
+    char pos[200]; /* raise nodes get theirs from `where`, assert nodes do not */
+    kc_position(c, pos, sizeof pos);
+    kn_add_raise(&c->b, KN_NODE_assert, t.v, kc_format(c, "%s: %s", pos, message));
     kc_add_fact(c, *s, t.v, true);
   }
   return give_all(c, *s, out, a, n);
@@ -155,18 +156,10 @@ MODEL(error) {
   if (n > 1) KC_TRY(known_int(c, f, ARG(1), 2, &level));
   if (ARG(0).k != KC_V_STRING)
     return kc_fail(c, "raises a %s; only constant strings can be captured", kc_kind_name(ARG(0)));
-  const char *message = c->obj[ARG(0).id].s;
-  char pos[200] = "";
-  const kn_where *at = (*s)->top->at;
-  if (level == 1)
-    kc_position(c, pos, sizeof pos);
-  else if (level == 2 && at) {
-    const char *p = kc_format(c, "%s:%d", at->chunk, at->line);
-    strncat(pos, p, sizeof pos - 1);
-  } else if (level != 0)
+  if (level < 0 || level > 2)
     return kc_fail(c, "error() with level %lld cannot be captured", (long long)level);
-  if (c->b.at == c->b.graph->body) return kc_fail(c, "always raises: %s", message);
-  return kc_raise_text(c, kc_format(c, "%s%s%s", pos, *pos ? ": " : "", message));
+  const kn_where *where = level == 1 ? kc_where(c) : level == 2 ? (*s)->top->at : NULL;
+  return kc_raise_text(c, c->obj[ARG(0).id].s, where);
 }
 
 MODEL(setmetatable) {

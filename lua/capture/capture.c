@@ -2,8 +2,6 @@
  * out. The attempts run under one lua_pcall; what they own is freed by kc_capture on every path. */
 #include "lua/capture/capture.h"
 #include "graph/pipeline.h"
-#include "graph/text.h"
-#include <stdlib.h>
 #include "lua/capture/engine.h"
 #include "lua/capture/interp.h"
 #include "lua/capture/live.h"
@@ -185,6 +183,15 @@ static kc_res spec_argument(job *j, const kc_arg *a, kc_leaf *leaf, kn_tree *tre
 static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
   kc_cap *c = j->c;
   kc_proto *p = NULL;
+  int skip = 0;            /* parameters before the arguments: self */
+  if (f.k == KC_V_TABLE) { /* a module: its forward has the names */
+    kc_val forward = KC_NILV, o = f;
+    for (int depth = 0; o.k == KC_V_TABLE && forward.k == KC_V_NIL && depth < 10; depth++) {
+      KC_TRY(kc_raw_get(c, c->S, o.id, kc_string(c, "forward", 7), &forward));
+      KC_TRY(kc_metafield(c, c->S, o, "__index", &o));
+    }
+    if (forward.k == KC_V_CLOSURE) f = forward, skip = 1;
+  }
   if (f.k == KC_V_CLOSURE) {
     KC_TRY(kc_load_closure(c, f.id));
     p = c->clos[f.id].p;
@@ -195,7 +202,7 @@ static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
   *vals = kc_vals(c, j->nargs);
   for (int i = 0; i < j->nargs; i++) {
     kc_leaf *leaf = &j->leaves[i];
-    const char *name = p && i < p->nparams ? kc_local_name(p, i, 0) : NULL;
+    const char *name = p && i + skip < p->nparams ? kc_local_name(p, i + skip, 0) : NULL;
     leaf->name = name ? name : kc_format(c, "arg%d", i + 1);
     if (j->args && j->args[i].kind == KC_ARG_SPEC)
       KC_TRY(spec_argument(j, &j->args[i], leaf, &(*trees)[i], &(*vals)[i]));
@@ -385,7 +392,6 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   KC_TRY(results(c, s, v));
   record_guards(c);
   if (c->b.status != KN_OK) return kc_fail(c, "graph");
-  if (getenv("KCDUMP")) { char *t; size_t n; if (kn_graph_print(c->ctx, c->b.graph, &t, &n) == KN_OK) fputs(t, stderr); }
   if (kn_pipeline_run(&c->b) != KN_OK || kn_graph_finish(&c->b) != KN_OK) return KC_FAIL;
   if (c->b.graph->nnodes > KN_NODE_BUDGET)
     return kn_fail(c->ctx, KN_LIMIT, "the graph has %u nodes, more than %d: too much is unrolled or inlined",
@@ -411,9 +417,12 @@ static kc_res attempt(job *j) {
   }
   kc_values made = {0};
   kc_res r = kc_call(c, &s, f, vals, j->nargs, -1, &made);
-  if (r == KC_DEAD) return kc_fail(c, "the function never returns a value: every path raises an error");
-  KC_TRY(r);
-  return finish(j, s, &made);
+  if (r == KC_DEAD) { /* every path raises: a graph that does, without results */
+    s = c->S = kc_state_new(c);
+    made.n = 0;
+    r = KC_GO;
+  }
+  return r == KC_GO ? finish(j, s, &made) : r;
 }
 
 static void clear(job *j) {

@@ -156,7 +156,8 @@ static kc_res engine_failed(kc_cap *c, const kc_val *args, int n) {
   for (int i = 0; i < n; i++)
     if (args[i].k == KC_V_TABLE) return kc_fail(c, "%s", m); /* numbers may hide in it */
   kn_status st = c->ctx->error_status;
-  bool wrong = st == KN_ARG || st == KN_SHAPE || st == KN_DTYPE || st == KN_INDEX; /* eager would raise, too */
+  bool wrong =
+      st == KN_ARG || st == KN_SHAPE || st == KN_DTYPE || st == KN_INDEX; /* eager would raise, too */
   return wrong ? kc_raise(c, "%s", m) : kc_fail(c, "%s", m);
 }
 

@@ -34,7 +34,7 @@ const char *kc_value_text(kc_cap *c, kc_val a, char *buf, size_t size) {
   case KC_V_NIL: return "nil";
   case KC_V_BOOL: return a.i ? "true" : "false";
   case KC_V_INT: snprintf(buf, size, "%lld", (long long)a.i); return buf;
-  case KC_V_FLOAT: snprintf(buf, size, "%.17g", a.f); return buf;
+  case KC_V_FLOAT: snprintf(buf, size, "%.14g", a.f); return buf;
   case KC_V_STRING: snprintf(buf, size, "\"%.60s\"", c->obj[a.id].s); return buf;
   case KC_V_TABLE: o = &c->obj[c->tab[a.id].object]; break;
   case KC_V_CLOSURE: o = &c->obj[c->clos[a.id].object]; break;

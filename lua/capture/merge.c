@@ -307,8 +307,8 @@ static kc_res merge_results(kc_merge_job *m) {
   m->out->ret = kc_vals(c, n);
   m->out->nret = n;
   for (int i = 0; i < n; i++)
-    m->out->ret[i] =
-        m->s2 ? kc_merge_places(m, m->s1->ret[i], m->s2->ret[i]) : kc_merge_single(m, kc_resolve(c, m->s1, m->s1->ret[i]), m->side);
+    m->out->ret[i] = m->s2 ? kc_merge_places(m, m->s1->ret[i], m->s2->ret[i])
+                           : kc_merge_single(m, kc_resolve(c, m->s1, m->s1->ret[i]), m->side);
   return KC_GO;
 }
 

@@ -24,7 +24,7 @@ typedef struct kc_merge_job {
   bool *changed, conflict, renamed;
   uint32_t owner;
   kc_map t12, t21, c12, c21; /* id in s1 ↔ id in s2, plus 1 */
-  kc_map seen_tab, seen_cell;
+  kc_map seen_tab, seen_cell, made_tab, made_cell;
   kc_merge_work *work;
   uint32_t nwork, done;
   uint32_t *cells, *tabs; /* made in `out`: looked at again when something is renamed */

@@ -165,11 +165,13 @@ static void set_table(kc_merge_job *m, uint32_t id, kc_table *t) {
   kc_map_set(m->c, &m->out->tabs, m->out->owner, id, t);
   m->tabs = kc_more(m->c, &m->c->arena, m->tabs, m->ntabs, sizeof *m->tabs);
   m->tabs[m->ntabs++] = id;
+  kc_map_set(m->c, &m->made_tab, m->owner, id, m);
 }
 
 void kc_note_cell(kc_merge_job *m, uint32_t cell) {
   m->cells = kc_more(m->c, &m->c->arena, m->cells, m->ncells, sizeof *m->cells);
   m->cells[m->ncells++] = cell;
+  kc_map_set(m->c, &m->made_cell, m->owner, cell, m);
 }
 
 static void set_cell(kc_merge_job *m, uint32_t id, kc_val v) {
@@ -281,6 +283,22 @@ static kc_res differ_cells(void *ud, uint32_t id, void *a, void *b) {
   return KC_GO;
 }
 
+/* Objects that differ and that nothing can reach any more still hold values of a region: they are forgotten.
+ */
+static kc_res drop_table(void *ud, uint32_t id, void *a, void *b) {
+  kc_merge_job *m = ud;
+  (void)b;
+  if (a && !kc_map_get(&m->made_tab, id)) kc_map_set(m->c, &m->out->tabs, m->out->owner, id, NULL);
+  return KC_GO;
+}
+
+static kc_res drop_cell(void *ud, uint32_t id, void *a, void *b) {
+  kc_merge_job *m = ud;
+  (void)b;
+  if (a && !kc_map_get(&m->made_cell, id)) kc_map_set(m->c, &m->out->cells, m->out->owner, id, NULL);
+  return KC_GO;
+}
+
 /* ---- renaming: s2's objects that became s1's ---- */
 
 static kc_val renamed(kc_merge_job *m, kc_val a) {
@@ -340,5 +358,9 @@ kc_res kc_merge_heap(kc_merge_job *m) {
   KC_TRY(kc_map_diff(&m->s1->tabs, &before->tabs, differ_tables, m));
   KC_TRY(kc_map_diff(&m->s1->cells, &before->cells, differ_cells, m));
   KC_TRY(work(m));
+  if (m->mode != KC_MERGE_GENERAL) {
+    KC_TRY(kc_map_diff(&m->s1->tabs, &before->tabs, drop_table, m));
+    KC_TRY(kc_map_diff(&m->s1->cells, &before->cells, drop_cell, m));
+  }
   return m->renamed && m->mode == KC_MERGE_PAIR ? rename_all(m) : KC_GO;
 }

@@ -66,11 +66,13 @@ void kc_position(kc_cap *c, char *buf, size_t size) {
   }
   const kc_frame *f = c->S->top;
   char name[64];
-  int line = kc_line(f->p, f->pc);
-  if (line > 0)
-    snprintf(buf, size, "%s:%d", kc_chunk_name(f->p->source, name, sizeof name), line);
-  else
-    snprintf(buf, size, "%s:?", kc_chunk_name(f->p->source, name, sizeof name));
+  /* Not interned: the builder may have failed. */
+  kn_where here = {kc_chunk_name(f->p->source, name, sizeof name), kc_line(f->p, f->pc), f->at};
+  const kn_where *w = kn_where_user(&here);
+  if (w && w->line > 0)
+    snprintf(buf, size, "%s:%d", w->chunk, w->line);
+  else if (w)
+    snprintf(buf, size, "%s:?", w->chunk);
 }
 
 kc_res kc_fail(kc_cap *c, const char *fmt, ...) {
@@ -85,31 +87,32 @@ kc_res kc_fail(kc_cap *c, const char *fmt, ...) {
     va_end(ap);
   }
   kc_position(c, pos, sizeof pos);
-  if (c->S && c->S->top && c->S->top->at) {
-    char at[160];
-    snprintf(chain, sizeof chain, " (inlined at %s)", kn_where_text(c->S->top->at, at, sizeof at));
+  char at[160], *rest;
+  if (c->S && c->S->top && c->S->top->at && *kn_where_brief(c->S->top->at, at, sizeof at)) {
+    rest = !strncmp(at, pos, strlen(pos)) ? at + strlen(pos)
+                                          : at; /* the position itself may be its first place */
+    rest += strspn(rest, " <-");
+    if (*rest) snprintf(chain, sizeof chain, " (inlined at %s)", rest);
   }
   kn_status st = c->b.status != KN_OK ? c->b.status : KN_CAPTURE;
   kn_fail(c->ctx, st, "%s%s%s%s", pos, *pos ? ": " : "", text, chain);
   return KC_FAIL;
 }
 
-kc_res kc_raise_text(kc_cap *c, const char *text) {
-  c->b.where = kc_where(c);
+kc_res kc_raise_text(kc_cap *c, const char *text, const kn_where *where) {
+  c->b.where = where; /* whose position is put before the text */
   kn_add_raise(&c->b, KN_NODE_raise, NULL, text);
   return KC_DEAD;
 }
 
 kc_res kc_raise(kc_cap *c, const char *fmt, ...) {
-  char text[400], pos[160], all[600];
+  char text[400];
   va_list ap;
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
   if (c->b.at == c->b.graph->body) return kc_fail(c, "%s", text); /* it would always fail */
-  kc_position(c, pos, sizeof pos);
-  snprintf(all, sizeof all, "%s: %s", pos, text);
-  return kc_raise_text(c, all);
+  return kc_raise_text(c, text, kc_where(c));
 }
 
 /* ---- names and kinds ---- */

@@ -229,7 +229,8 @@ const char *kc_format(kc_cap *c, const char *fmt, ...) __attribute__((format(pri
 kc_res kc_fail(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* An error that Lua itself would raise here: on some path only, it becomes a raise node and the path ends. */
 kc_res kc_raise(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-kc_res kc_raise_text(kc_cap *c, const char *text);   /* the text as it is */
+/* The text as it is, after the position `where` (NULL: none). */
+kc_res kc_raise_text(kc_cap *c, const char *text, const kn_where *where);
 const kn_where *kc_where(kc_cap *c);                 /* of the present instruction */
 void kc_position(kc_cap *c, char *buf, size_t size); /* "file:line" of it */
 

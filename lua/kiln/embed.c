@@ -1,5 +1,5 @@
-/* embed OUT.c FOLDER FILE.lua...: writes the files as C arrays, with the table bindings/lua/files.h declares. A build
- * tool; not part of kiln. */
+/* embed OUT.c FOLDER FILE.lua...: writes the files as C arrays, with the table bindings/lua/files.h declares.
+ * A build tool; not part of kiln. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,9 +38,12 @@ int main(int argc, char **argv) {
   if (argc < 3) quit("usage:", "embed OUT.c FOLDER FILE.lua...");
   FILE *out = fopen(argv[1], "wb");
   if (!out) quit("cannot write", argv[1]);
-  fputs("/* Made by lua/kiln/embed.c from the Lua files named below. */\n#include \"bindings/lua/files.h\"\n\n", out);
+  fputs(
+      "/* Made by lua/kiln/embed.c from the Lua files named below. */\n#include \"bindings/lua/files.h\"\n\n",
+      out);
   for (int i = 3; i < argc; i++) {
-    if (strlen(argv[i]) < 5 || strcmp(argv[i] + strlen(argv[i]) - 4, ".lua")) quit("not a .lua file:", argv[i]);
+    if (strlen(argv[i]) < 5 || strcmp(argv[i] + strlen(argv[i]) - 4, ".lua"))
+      quit("not a .lua file:", argv[i]);
     write_bytes(out, argv[2], argv[i], i);
   }
   fputs("const kl_file kl_files[] = {\n", out);

@@ -206,8 +206,9 @@ agree("ipairs and pairs", function(x)
   local ws = { x, x * 2, x * 3 }
   local s = x * 0
   for i, w in ipairs(ws) do s = s + w * i end
-  for _, v in pairs { a = 1, b = 2.5 } do s = s + v end
-  return s
+  local n = 0
+  for _, v in pairs { a = 1, b = 2.5 } do n = n + v end -- order is not defined
+  return s + n
 end, { "T" })
 agree("swaps carried by a while", function(x, y)
   local a, b, n = x, y, 0
@@ -536,6 +537,18 @@ agree("an error of Lua on one path", function(x)
   if x:sum() > -1 then y = 1 end
   return x + y
 end, { "T" })
+
+check.test("messages and lines of errors", function()
+  local function f(x)
+    if x:sum() > 2 then error "too big" end
+    assert(x:sum() > -2, "too small")
+    if x:sum() > 1 then error("no place", 0) end
+    local function inner() error("the caller's", 2) end
+    if x:sum() < -1 then inner() end
+    return x
+  end
+  check.truth(compare.compare(f, kiln.script(f), { "T" }, 60, 1, true) > 5, "some runs raise")
+end)
 
 -- ---- classes ----
 

@@ -54,8 +54,8 @@ function M.value(letter, random)
   return letter
 end
 
---- Runs both n times; raises where they differ. Returns how many runs raised in both.
-function M.compare(f, g, letters, n, seed)
+--- Runs both n times; raises where they differ, in error messages too when `messages`. Returns how many raised.
+function M.compare(f, g, letters, n, seed, messages)
   local state = seed or 1
   local function random(a, b) -- a stream of our own: capture must not see math.random
     state = (state * 6364136223846793005 + 1442695040888963407) & 0x7fffffffffffffff
@@ -83,6 +83,9 @@ function M.compare(f, g, letters, n, seed)
     end
     if not want[1] then
       raised = raised + 1
+      if messages and tostring(want[2]) ~= tostring(got[2]) then
+        error(where() .. ("eager raises %q, captured %q"):format(tostring(want[2]), tostring(got[2])), 2)
+      end
     else
       if want.n ~= got.n then error(where() .. ("%d results eager, %d captured"):format(want.n - 1, got.n - 1), 2) end
       local map, back = {}, {}

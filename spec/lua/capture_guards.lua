@@ -286,6 +286,15 @@ test("captured at once from specs", function()
   check.truth(tostring(g):find("float32[N,2]", 1, true), "the named size in the text")
 end)
 
+test("specs hold for captures that follow", function()
+  local k = 1
+  local g = kiln.script(function(x) return x + k end, { inputs = { kiln.spec("float32", { "N" }) } })
+  equal(g(T { 1.0 }):totable(), { 2.0 })
+  k = 5
+  equal(g(T { 1.0, 2 }):totable(), { 6.0, 7.0 })
+  check.truth(tostring(g):find("float32[N]", 1, true), "the named size in the text")
+end)
+
 test("is_capturing", function()
   local f = function(x) if kiln.is_capturing() then return x + 1 end return x end
   equal(f(T { 1.0 }):totable(), { 1.0 })

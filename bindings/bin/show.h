@@ -1,0 +1,70 @@
+/* Arrays as text, for people: nested brackets, long dimensions cut in the middle. */
+#ifndef KILN_BIN_SHOW_H
+#define KILN_BIN_SHOW_H
+#include "bindings/c/kiln.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+  SHOW_ALL = 100,
+  SHOW_EDGE = 3
+}; /* elements shown in full; else this many at either end of a dimension */
+
+typedef struct show_array {
+  kiln_dtype dtype;
+  int rank;
+  const int64_t *sizes;
+  const char *data; /* row-major */
+} show_array;
+
+static inline void show_element(const show_array *a, int64_t i) {
+  const char *p = a->data + (size_t)i * kiln_dtype_size(a->dtype);
+  float f;
+  double d;
+  int64_t n;
+  switch (a->dtype) {
+  case KILN_FLOAT32: memcpy(&f, p, sizeof f), printf("%.6g", (double)f); break;
+  case KILN_FLOAT64: memcpy(&d, p, sizeof d), printf("%.10g", d); break;
+  case KILN_INT64: memcpy(&n, p, sizeof n), printf("%" PRId64, n); break;
+  case KILN_BOOL: fputs(*p ? "true" : "false", stdout); break;
+  default: fputs("?", stdout);
+  }
+}
+
+static inline void show_dim(const show_array *a, int dim, int64_t first, int64_t count, bool cut) {
+  if (dim == a->rank) {
+    show_element(a, first);
+    return;
+  }
+  int64_t n = a->sizes[dim], step = n ? count / n : 0;
+  putchar('[');
+  for (int64_t i = 0; i < n; i++) {
+    if (i && dim + 1 == a->rank)
+      fputs(", ", stdout);
+    else if (i)
+      printf(",\n%*s", dim + 3, "");
+    if (cut && n > 2 * SHOW_EDGE + 1 && i == SHOW_EDGE) {
+      fputs("…", stdout);
+      i = n - SHOW_EDGE - 1;
+    } else {
+      show_dim(a, dim + 1, first + i * step, step, cut);
+    }
+  }
+  putchar(']');
+}
+
+/* "  float32[2,3]\n  [[1, 2, 3],\n   [4, 5, 6]]\n"; a single number stands on the line of its type. */
+static inline void show(const show_array *a) {
+  int64_t count = 1;
+  printf("%s[", kiln_dtype_name(a->dtype));
+  for (int d = 0; d < a->rank; d++) {
+    printf("%s%" PRId64, d ? "," : "", a->sizes[d]);
+    count *= a->sizes[d];
+  }
+  fputs(a->rank ? "]\n  " : "] ", stdout);
+  show_dim(a, 0, 0, count, count > SHOW_ALL);
+  putchar('\n');
+}
+
+#endif

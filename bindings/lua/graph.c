@@ -1,0 +1,216 @@
+/* Graph objects: life, and calls. A Graph holds the variants captured so far (one, when it was loaded or
+ * parsed) and runs the one that fits the arguments, in a session of its own. */
+#include "backends/registry.h"
+#include "bindings/lua/graph_parts.h"
+#include "core/grad/tape.h"
+#include <stdlib.h>
+#include <string.h>
+
+static const char graph_key; /* registry key of the metatable */
+
+/* ---- life ---- */
+
+kl_graph *kl_push_graph(lua_State *L) {
+  kl_graph *g = lua_newuserdatauv(L, sizeof *g, 1);
+  *g = (kl_graph){.heap = NULL};
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &graph_key);
+  lua_setmetatable(L, -2);
+  g->heap = kn_heap_retain(kl_context(L)->heap);
+  return g;
+}
+
+kl_graph *kl_test_graph(lua_State *L, int idx) {
+  if (lua_type(L, idx) != LUA_TUSERDATA || !lua_getmetatable(L, idx)) return NULL;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &graph_key);
+  bool same = lua_rawequal(L, -1, -2);
+  lua_pop(L, 2);
+  return same ? lua_touserdata(L, idx) : NULL;
+}
+
+kl_graph *kl_check_graph(lua_State *L, int idx) {
+  kl_graph *g = kl_test_graph(L, idx);
+  if (!g) kl_error(L, KN_ARG, "argument %d must be a Graph, got %s", idx, kl_kind(L, idx));
+  return g;
+}
+
+static void free_variant(lua_State *L, kn_heap *heap, kl_variant *v) {
+  if (v->live) kc_live_free(L, v->live);
+  kn_session_free(v->session);
+  kn_graph_release(v->graph);
+  kn_free(heap, v, sizeof *v);
+}
+
+kl_variant *kl_add_variant(lua_State *L, kl_graph *g, kn_graph *owned, kc_live *live) {
+  kl_variant *v = kn_calloc(g->heap, 1, sizeof *v);
+  if (!v) {
+    if (live) kc_live_free(L, live);
+    kn_graph_release(owned);
+    kl_check(L, kn_fail_nomem(kl_context(L), sizeof *v));
+    return NULL;
+  }
+  *v = (kl_variant){.next = g->variants, .graph = owned, .live = live};
+  return g->variants = v;
+}
+
+static int graph_gc(lua_State *L) {
+  kl_graph *g = lua_touserdata(L, 1);
+  while (g->variants) {
+    kl_variant *next = g->variants->next;
+    free_variant(L, g->heap, g->variants);
+    g->variants = next;
+  }
+  kn_heap_release(g->heap);
+  g->heap = NULL;
+  return 0;
+}
+
+kl_variant *kl_newest_variant(lua_State *L, int idx) {
+  kl_graph *g = kl_check_graph(L, idx);
+  if (!g->variants)
+    kl_error(L, KN_STATE,
+             "this function has not been captured yet: call it once, or give kiln.script its inputs");
+  return g->variants;
+}
+
+/* ---- sessions ---- */
+
+int kl_session_fail(lua_State *L, kn_session *s, kn_status st) {
+  kn_context *ctx = kl_context(L);
+  kn_fail(ctx, st, "%s", kn_error(kn_session_context(s)));
+  if (st != KN_RAISED) return kl_fail(L);
+  lua_pushstring(L, kn_error(ctx)); /* the program's own words, with the place it gave them */
+  return lua_error(L);
+}
+
+kn_session *kl_variant_session(lua_State *L, kl_variant *v) {
+  kn_context *ctx = kl_context(L);
+  if (v->session) return v->session;
+  const kn_target *const *targets;
+  const char *check = getenv("KILN_CHECK");
+  int n;
+  kl_check(L, kn_registry_targets(ctx, &targets, &n));
+  kl_check(L, kn_session_new(ctx, v->graph, targets, n, &v->session));
+  kn_session_set_check(v->session, check && !strcmp(check, "1"));
+  return v->session;
+}
+
+void kl_load_live(lua_State *L, kl_variant *v) {
+  if (v->live) kl_check(L, kc_live_load(L, kl_host(), v->live, kl_variant_session(L, v)));
+}
+
+/* ---- calls ---- */
+
+kl_variant *kl_choose_variant(lua_State *L, kl_graph *g, int self, int first) {
+  kl_variant *v = g->choose ? g->choose(L, g, self, first) : g->variants;
+  if (!v) kl_error(L, KN_STATE, "this Graph is empty");
+  return v;
+}
+
+/* A result would be cut off from what it was made of without anybody being told. */
+static void check_grad(lua_State *L, const kl_variant *v, const kn_rvalue *in) {
+  const kn_region *body = v->graph->body;
+  if (!kl_context(L)->grad_enabled) return;
+  for (uint32_t i = 0; i < body->nparams; i++)
+    if (in[i].tensor && kn_requires_grad(in[i].tensor))
+      kl_error(L, KN_UNSUPPORTED,
+               "graph %s: input %s requires grad, and gradients through a captured graph are not supported "
+               "yet; call it in "
+               "kiln.no_grad or give it a detached tensor",
+               v->graph->name, body->params[i]->name ? body->params[i]->name : "");
+}
+
+enum { ON_STACK = 32 }; /* inputs or outputs kept in the C stack */
+
+/* Room for n values: in `few`, or in a userdata that is left on the Lua stack. */
+static kn_rvalue *room(lua_State *L, uint32_t n, kn_rvalue *few) {
+  return n <= ON_STACK ? few : lua_newuserdatauv(L, n * sizeof *few, 0);
+}
+
+/* Userdata for the output tensors, before there are any: nothing may be raised while C owns them. */
+static int reserve_outputs(lua_State *L, const kn_region *body) {
+  int outs = lua_gettop(L) + 1;
+  for (uint32_t i = 0; i < body->nyields; i++)
+    if (body->yields[i]->type.kind == KN_V_TENSOR)
+      kl_reserve_tensor(L);
+    else
+      lua_pushnil(L);
+  return outs;
+}
+
+static void fill_outputs(lua_State *L, const kn_region *body, int outs, const kn_rvalue *out) {
+  for (uint32_t i = 0; i < body->nyields; i++)
+    if (out[i].tensor) kl_put_tensor(L, lua_touserdata(L, outs + (int)i), out[i].tensor);
+  kl_tell_collector(L); /* all are safe now */
+}
+
+int kl_run_graph(lua_State *L, kl_variant *v, int first, bool store) {
+  kn_context *ctx = kl_context(L);
+  const kn_region *body = v->graph->body;
+  kn_rvalue few_in[ON_STACK], few_out[ON_STACK];
+  int given = lua_gettop(L) - first + 1;
+  if (ctx->recorder)
+    return kl_error(L, KN_UNSUPPORTED,
+                    "graph %s: calling a Graph inside a captured function is not supported yet; call "
+                    "the function it was made of",
+                    v->graph->name);
+  uint64_t slots = (uint64_t)body->nparams + body->nyields + 16;
+  if (slots > 100000)
+    return kl_error(L, KN_LIMIT, "graph %s has too many inputs and outputs for Lua", v->graph->name);
+  luaL_checkstack(L, (int)slots, "too many inputs and outputs");
+  kn_rvalue *in = room(L, body->nparams, few_in), *out = room(L, body->nyields, few_out);
+  int ins = kl_flatten(L, v, first, given, in);
+  check_grad(L, v, in);
+  kn_session *s = kl_variant_session(L, v);
+  kl_load_live(L, v);
+  int outs = reserve_outputs(L, body);
+  kn_session_use_random(s, &ctx->random);
+  kn_session_context(s)->threads = ctx->threads;
+  kn_status st = kn_session_run(s, in, body->nparams, out, body->nyields);
+  if (st != KN_OK) return kl_session_fail(L, s, st);
+  fill_outputs(L, body, outs, out);
+  if (store && v->live) kl_check(L, kc_live_store(L, kl_host(), v->live, s));
+  return kl_unflatten(L, v->graph, ins, outs, out);
+}
+
+int kl_run_variant(lua_State *L, kl_variant *v, int first) { return kl_run_graph(L, v, first, true); }
+
+static int graph_call(lua_State *L) {
+  kl_graph *g = kl_check_graph(L, 1);
+  return kl_run_variant(L, kl_choose_variant(L, g, 1, 2), 2);
+}
+
+/* ---- opening ---- */
+
+static int graph_text(lua_State *L) {
+  kl_graph *g = kl_check_graph(L, 1);
+  int n = 0;
+  if (!g->variants) {
+    lua_pushliteral(L, "Graph (not captured yet)");
+    return 1;
+  }
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (const kl_variant *v = g->variants; v; v = v->next) {
+    if (n++) luaL_addchar(&b, '\n');
+    kl_push_graph_text(L, v->graph, KN_TEXT_BRIEF);
+    luaL_addvalue(&b);
+  }
+  luaL_pushresult(&b);
+  return 1;
+}
+
+void kl_open_graph(lua_State *L) {
+  static const luaL_Reg meta[] = {
+      {"__gc", graph_gc}, {"__call", graph_call}, {"__tostring", graph_text}, {NULL, NULL}};
+  lua_newtable(L);
+  luaL_setfuncs(L, meta, 0);
+  lua_newtable(L);
+  kl_set_look_methods(L);
+  kl_set_verify_methods(L);
+  kl_set_file_methods(L);
+  lua_setfield(L, -2, "__index");
+  lua_pushliteral(L, "Graph");
+  lua_setfield(L, -2, "__name");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &graph_key);
+  kl_set_file_functions(L);
+}

@@ -1,0 +1,236 @@
+/* Lua values to a graph's inputs and its outputs to Lua values, by the graph's trees of arguments and
+ * results. */
+#include "bindings/lua/graph_parts.h"
+#include <stdio.h>
+#include <string.h>
+
+/* ---- arguments ---- */
+
+typedef struct flattener {
+  lua_State *L;
+  const kl_variant *v;
+  kn_rvalue *in;
+  int ins;        /* stack index of the first input's Lua value */
+  uint32_t met;   /* inputs that have their value */
+  char path[200]; /* "argument 1 (x).scale" */
+} flattener;
+
+static int bad(flattener *f, const char *want, int idx) {
+  return kl_error(f->L, KN_ARG, "graph %s: %s: %s is needed, got %s", f->v->graph->name, f->path, want,
+                  kl_kind(f->L, idx));
+}
+
+static void read_scalar(flattener *f, kn_vkind kind, int idx, kn_rvalue *out) {
+  lua_State *L = f->L;
+  int whole;
+  *out = (kn_rvalue){0};
+  kn_scalar *s = &out->scalar;
+  if (kind == KN_V_BOOL) {
+    if (!lua_isboolean(L, idx)) bad(f, "a boolean", idx);
+    *s = (kn_scalar){KN_SCALAR_BOOL, {.b = lua_toboolean(L, idx)}};
+    return;
+  }
+  if (lua_type(L, idx) != LUA_TNUMBER) bad(f, kind == KN_V_INT ? "an integer" : "a number", idx);
+  if (kind == KN_V_FLOAT || (kind == KN_V_NUMBER && !lua_isinteger(L, idx)))
+    *s = (kn_scalar){KN_SCALAR_FLOAT, {.f = lua_tonumber(L, idx)}};
+  else {
+    *s = (kn_scalar){KN_SCALAR_INT, {.i = lua_tointegerx(L, idx, &whole)}};
+    if (!whole)
+      kl_error(L, KN_ARG, "graph %s: %s: number has no integer representation", f->v->graph->name, f->path);
+  }
+}
+
+static bool same_value(lua_State *L, int a, int b) {
+  kn_tensor *x = kl_test_tensor(L, a), *y = kl_test_tensor(L, b);
+  return x || y ? x == y : lua_rawequal(L, a, b) && lua_isinteger(L, a) == lua_isinteger(L, b);
+}
+
+static void read_value(flattener *f, const kn_tree *t, int idx) {
+  lua_State *L = f->L;
+  int at = f->ins + (int)t->i;
+  if ((uint32_t)t->i < f->met) { /* captured as one value in two places */
+    if (!same_value(L, idx, at))
+      kl_error(L, KN_ARG, "graph %s: %s must be the same as an argument before it", f->v->graph->name,
+               f->path);
+    return;
+  }
+  f->met++;
+  kn_rvalue *in = &f->in[t->i];
+  if (t->value->type.kind == KN_V_TENSOR) {
+    *in = (kn_rvalue){.tensor = kl_test_tensor(L, idx)};
+    if (!in->tensor) bad(f, "a tensor", idx);
+  } else
+    read_scalar(f, t->value->type.kind, idx, in);
+  lua_pushvalue(L, idx);
+  lua_replace(L, at);
+}
+
+static void push_const(lua_State *L, const kn_tree *t) {
+  switch (t->kind) {
+  case KN_TREE_BOOL: lua_pushboolean(L, t->i != 0); break;
+  case KN_TREE_INT: lua_pushinteger(L, t->i); break;
+  case KN_TREE_FLOAT: lua_pushnumber(L, t->f); break;
+  case KN_TREE_STRING: lua_pushlstring(L, t->text, t->n); break;
+  default: lua_pushnil(L);
+  }
+}
+
+static void check_const(flattener *f, const kn_tree *t, int idx) {
+  lua_State *L = f->L;
+  push_const(L, t);
+  bool nan = t->kind == KN_TREE_FLOAT && t->f != t->f && lua_type(L, idx) == LUA_TNUMBER &&
+             lua_tonumber(L, idx) != lua_tonumber(L, idx);
+  bool same = nan || (lua_rawequal(L, idx, -1) && lua_isinteger(L, idx) == lua_isinteger(L, -1));
+  if (!same) {
+    const char *want = luaL_tolstring(L, -1, NULL), *got = luaL_tolstring(L, idx, NULL);
+    kl_error(L, KN_ARG, "graph %s: %s: the graph was made for %s here, got %s", f->v->graph->name, f->path,
+             want, got);
+  }
+  lua_pop(L, 1);
+}
+
+static void read_tree(flattener *f, const kn_tree *t, int idx);
+
+static size_t add_key(flattener *f, const kn_tree *k) {
+  size_t n = strlen(f->path);
+  if (k->kind == KN_TREE_INT)
+    snprintf(f->path + n, sizeof f->path - n, "[%lld]", (long long)k->i);
+  else
+    snprintf(f->path + n, sizeof f->path - n, ".%s", k->text);
+  return n;
+}
+
+/* A field that the graph knows nothing of would be ignored without a word. */
+static void check_fields(flattener *f, const kn_tree *t, int idx) {
+  lua_State *L = f->L;
+  uint32_t n = 0;
+  lua_pushnil(L);
+  while (lua_next(L, idx)) {
+    lua_pop(L, 1);
+    n++;
+    bool known = false;
+    for (uint32_t i = 0; i < t->n && !known; i++) {
+      push_const(L, &t->keys[i]);
+      known = lua_rawequal(L, -1, -2);
+      lua_pop(L, 1);
+    }
+    if (!known)
+      kl_error(L, KN_ARG, "graph %s: %s: the graph has no use for field %s", f->v->graph->name, f->path,
+               luaL_tolstring(L, -1, NULL));
+  }
+}
+
+static void read_table(flattener *f, const kn_tree *t, int idx) {
+  lua_State *L = f->L;
+  if (lua_type(L, idx) != LUA_TTABLE) bad(f, "a table", idx);
+  luaL_checkstack(L, 6, "nested tables");
+  if (!f->v->live) check_fields(f, t, idx);
+  for (uint32_t i = 0; i < t->n; i++) {
+    push_const(L, &t->keys[i]);
+    lua_rawget(L, idx);
+    size_t n = add_key(f, &t->keys[i]);
+    read_tree(f, &t->items[i], lua_gettop(L));
+    f->path[n] = 0;
+    lua_pop(L, 1);
+  }
+}
+
+static void read_tree(flattener *f, const kn_tree *t, int idx) {
+  if (t->kind == KN_TREE_VALUE)
+    read_value(f, t, idx);
+  else if (t->kind == KN_TREE_TABLE)
+    read_table(f, t, idx);
+  else if (!f->v->live)
+    check_const(f, t, idx); /* else the guards have seen to it */
+}
+
+int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalue *in) {
+  const kn_graph *g = v->graph;
+  flattener f = {.L = L, .v = v, .in = in, .ins = lua_gettop(L) + 1};
+  for (int i = (int)g->nargs; i < given && !v->live; i++)
+    if (!lua_isnil(L, first + i))
+      kl_error(L, KN_ARG, "graph %s: takes %u argument%s, got %d", g->name, g->nargs,
+               g->nargs == 1 ? "" : "s", given);
+  for (uint32_t i = 0; i < g->body->nparams; i++) lua_pushnil(L);
+  for (uint32_t i = 0; i < g->nargs; i++) {
+    const kn_tree *t = &g->args[i];
+    const char *name = t->kind == KN_TREE_VALUE ? t->value->name : NULL;
+    snprintf(f.path, sizeof f.path, name ? "argument %u (%s)" : "argument %u", i + 1, name ? name : "");
+    int idx = first + (int)i;
+    if ((int)i < given)
+      read_tree(&f, t, idx);
+    else {
+      lua_pushnil(L);
+      read_tree(&f, t, lua_gettop(L));
+      lua_pop(L, 1);
+    }
+  }
+  return f.ins;
+}
+
+/* ---- results ---- */
+
+typedef struct builder {
+  lua_State *L;
+  const kn_graph *g;
+  int ins, outs, tables; /* tables: stack index of a Lua table from same_as to table, 0: none yet */
+  const kn_rvalue *out;
+} builder;
+
+static void push_tree(builder *b, const kn_tree *t);
+
+/* An input that is returned is the very value given; a value returned twice is one value. */
+static void push_value(builder *b, const kn_tree *t) {
+  const kn_region *body = b->g->body;
+  const kn_value *v = t->value;
+  if (v->type.kind != KN_V_TENSOR) {
+    kl_push_scalar(b->L, &b->out[t->i].scalar);
+    return;
+  }
+  if (!v->def && v->region == body) {
+    lua_pushvalue(b->L, b->ins + (int)v->index);
+    return;
+  }
+  uint32_t i = 0;
+  while (body->yields[i] != v) i++;
+  lua_pushvalue(b->L, b->outs + (int)i);
+}
+
+static void push_table(builder *b, const kn_tree *t) {
+  lua_State *L = b->L;
+  luaL_checkstack(L, 6, "nested tables");
+  if (t->same_as && lua_rawgeti(L, b->tables, t->same_as) == LUA_TTABLE) return;
+  if (t->same_as) lua_pop(L, 1);
+  lua_createtable(L, 0, 0);
+  if (t->same_as) {
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, b->tables, t->same_as);
+  }
+  for (uint32_t i = 0; i < t->n; i++) {
+    push_const(L, &t->keys[i]);
+    push_tree(b, &t->items[i]);
+    lua_rawset(L, -3);
+  }
+}
+
+static void push_tree(builder *b, const kn_tree *t) {
+  if (t->kind == KN_TREE_VALUE)
+    push_value(b, t);
+  else if (t->kind == KN_TREE_TABLE)
+    push_table(b, t);
+  else
+    push_const(b->L, t);
+}
+
+int kl_unflatten(lua_State *L, const kn_graph *g, int ins, int outs, const kn_rvalue *out) {
+  builder b = {.L = L, .g = g, .ins = ins, .outs = outs, .out = out};
+  bool tables = false;
+  for (uint32_t i = 0; i < g->nresults; i++) tables |= g->results[i].kind == KN_TREE_TABLE;
+  luaL_checkstack(L, (int)g->nresults + 8, "too many results");
+  if (tables) {
+    lua_newtable(L);
+    b.tables = lua_gettop(L);
+  }
+  for (uint32_t i = 0; i < g->nresults; i++) push_tree(&b, &g->results[i]);
+  return (int)g->nresults;
+}

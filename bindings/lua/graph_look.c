@@ -1,0 +1,261 @@
+/* Methods of Graph objects that show what is in them, and plan ahead. */
+#include "bindings/lua/graph_parts.h"
+#include "core/device.h"
+#include "graph/text.h"
+#include <string.h>
+
+/* ---- texts ---- */
+
+/* Keeps what C made out of harm's way: pushes the text as a Lua string. */
+typedef struct text {
+  char *p;
+  size_t n;
+} text;
+
+static int push_text_protected(lua_State *L) {
+  const text *t = lua_touserdata(L, 1);
+  lua_pushlstring(L, t->p, t->n);
+  return 1;
+}
+
+void kl_push_graph_text(lua_State *L, const kn_graph *g, kn_text_form form) {
+  kn_context *ctx = kl_context(L);
+  text t;
+  luaL_checkstack(L, 4, "graph text");
+  kl_check(L, kn_graph_print(ctx, g, form, &t.p, &t.n));
+  lua_pushcfunction(L, push_text_protected);
+  lua_pushlightuserdata(L, &t);
+  int status = lua_pcall(L, 1, 1, 0);
+  kn_free(ctx->heap, t.p, t.n + 1);
+  if (status != LUA_OK) lua_error(L);
+}
+
+void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t) {
+  char buf[256];
+  lua_pushstring(L, kn_vtype_text(g, t, buf, sizeof buf));
+}
+
+static int graph_code(lua_State *L) {
+  kl_push_graph_text(L, kl_newest_variant(L, 1)->graph, KN_TEXT_CODE);
+  return 1;
+}
+
+/* ---- lists ---- */
+
+static void set_where(lua_State *L, const kn_where *w) {
+  char buf[512];
+  if (!w) return;
+  lua_pushstring(L, kn_where_brief(w, buf, sizeof buf));
+  lua_setfield(L, -2, "where");
+}
+
+static void set_text(lua_State *L, const char *key, const char *value) {
+  if (!value) return;
+  lua_pushstring(L, value);
+  lua_setfield(L, -2, key);
+}
+
+static void list_nodes(lua_State *L, const kn_region *r, int depth, lua_Integer *n) {
+  KN_EACH_NODE (node, r) {
+    lua_createtable(L, 0, 4);
+    set_text(L, "op", kn_opcode_describe(node->op).text);
+    set_where(L, node->where);
+    if (node->nout) set_text(L, "name", node->out[0]->name);
+    lua_pushinteger(L, depth);
+    lua_setfield(L, -2, "depth");
+    lua_rawseti(L, -2, ++*n);
+    for (int i = 0; i < node->nregions; i++) list_nodes(L, node->regions[i], depth + 1, n);
+  }
+}
+
+/* g:nodes(): {op =, where =, name =, depth =} each, in program order; regions follow their node, one deeper.
+ */
+static int graph_nodes(lua_State *L) {
+  const kn_graph *g = kl_newest_variant(L, 1)->graph;
+  lua_Integer n = 0;
+  luaL_checkstack(L, 6, "nodes");
+  lua_newtable(L);
+  list_nodes(L, g->body, 1, &n);
+  return 1;
+}
+
+static void push_value_info(lua_State *L, const kn_graph *g, const kn_value *v) {
+  lua_createtable(L, 0, 4);
+  set_text(L, "name", v->name);
+  kl_push_value_type(L, g, &v->type);
+  lua_setfield(L, -2, "type");
+  if (v->type.kind != KN_V_TENSOR) return;
+  const kn_type *t = &v->type.tensor;
+  set_text(L, "dtype", kn_dtype_name((kn_dtype)t->dtype));
+  set_text(L, "device", kn_device_name((kn_device_id)t->device));
+  lua_createtable(L, t->rank, 0);
+  for (int i = 0; i < t->rank; i++) {
+    int64_t d = t->dims[i];
+    uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - d);
+    if (kn_dim_known(d))
+      lua_pushinteger(L, d);
+    else
+      lua_pushstring(L, d != KN_DIM_UNKNOWN && k < g->nsymbols ? g->symbols[k] : "?");
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "shape");
+}
+
+static int list_values(lua_State *L, const kn_graph *g, kn_value *const *v, uint32_t n) {
+  luaL_checkstack(L, 8, "values");
+  lua_newtable(L);
+  for (uint32_t i = 0; i < n; i++) {
+    push_value_info(L, g, v[i]);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
+/* g:inputs(), g:outputs(): {name =, type = "float32[N,10]", dtype =, shape = {"N", 10}, device =} each. */
+static int graph_inputs(lua_State *L) {
+  const kn_graph *g = kl_newest_variant(L, 1)->graph;
+  return list_values(L, g, g->body->params, g->body->nparams);
+}
+
+static int graph_outputs(lua_State *L) {
+  const kn_graph *g = kl_newest_variant(L, 1)->graph;
+  return list_values(L, g, g->body->yields, g->body->nyields);
+}
+
+/* g:guards(): {kind =, name =, value =, where =} each. */
+static int graph_guards(lua_State *L) {
+  const kn_graph *g = kl_newest_variant(L, 1)->graph;
+  luaL_checkstack(L, 6, "guards");
+  lua_newtable(L);
+  for (uint32_t i = 0; i < g->nguards; i++) {
+    lua_createtable(L, 0, 4);
+    set_text(L, "kind", g->guards[i].kind);
+    set_text(L, "name", g->guards[i].name);
+    set_text(L, "value", g->guards[i].value);
+    set_where(L, g->guards[i].where);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  return 1;
+}
+
+/* g:parameters(): tensors and numbers from outside, by name, as they are now. */
+static int graph_parameters(lua_State *L) {
+  kl_variant *v = kl_newest_variant(L, 1);
+  const kn_graph *g = v->graph;
+  kn_session *s = kl_variant_session(L, v);
+  kl_load_live(L, v);
+  luaL_checkstack(L, 6, "parameters");
+  lua_newtable(L);
+  for (uint32_t i = 0; i < g->nslots; i++) {
+    const kn_slot *slot = g->slots[i];
+    kn_rvalue value;
+    if (slot->kind == KN_SLOT_CONST) continue;
+    kn_tensor **to = slot->type.kind == KN_V_TENSOR ? kl_reserve_tensor(L) : NULL;
+    kn_status st = kn_session_get_slot(s, i, &value);
+    if (st == KN_STATE) { /* from a text that does not hold its data */
+      lua_settop(L, lua_gettop(L) - (to != NULL));
+      continue;
+    }
+    if (st != KN_OK) return kl_session_fail(L, s, st);
+    if (to)
+      kl_fill_tensor(L, to, value.tensor);
+    else
+      kl_push_scalar(L, &value.scalar);
+    lua_setfield(L, -2, slot->name);
+  }
+  return 1;
+}
+
+/* ---- planning ahead ---- */
+
+static bool names_sizes(lua_State *L, const kn_graph *g, int idx) {
+  if (lua_type(L, idx) != LUA_TTABLE) return false;
+  bool all = true;
+  lua_pushnil(L);
+  while (lua_next(L, idx)) {
+    bool known = false;
+    for (uint32_t i = 0; i < g->nsymbols && lua_type(L, -2) == LUA_TSTRING; i++)
+      known |= !strcmp(lua_tostring(L, -2), g->symbols[i]);
+    all &= known;
+    lua_pop(L, 1);
+  }
+  return all;
+}
+
+static int64_t size_given(lua_State *L, const kn_graph *g, const kn_value *v, int dim, int sizes) {
+  int64_t d = v->type.tensor.dims[dim];
+  uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - d);
+  if (kn_dim_known(d)) return d;
+  if (d == KN_DIM_UNKNOWN || k >= g->nsymbols)
+    kl_error(L, KN_ARG, "graph %s: size %d of input %s has no name; give the inputs themselves", g->name,
+             dim + 1, v->name ? v->name : "");
+  int whole = 0;
+  lua_Integer n = 0;
+  if (sizes) {
+    lua_getfield(L, sizes, g->symbols[k]);
+    n = lua_tointegerx(L, -1, &whole);
+    lua_pop(L, 1);
+  }
+  if (!whole || n < 0)
+    kl_error(L, KN_ARG, "graph %s: size %s is needed, a whole number", g->name, g->symbols[k]);
+  return n;
+}
+
+/* Inputs of the sizes given; their memory is never touched. */
+static void make_inputs(lua_State *L, const kn_graph *g, int sizes, kn_rvalue *in) {
+  luaL_checkstack(L, (int)g->body->nparams + 8, "too many inputs");
+  for (uint32_t i = 0; i < g->body->nparams; i++) {
+    const kn_value *v = g->body->params[i];
+    in[i] = (kn_rvalue){0};
+    if (v->type.kind != KN_V_TENSOR) {
+      in[i].scalar.kind = v->type.kind == KN_V_BOOL    ? KN_SCALAR_BOOL
+                          : v->type.kind == KN_V_FLOAT ? KN_SCALAR_FLOAT
+                                                       : KN_SCALAR_INT;
+      continue;
+    }
+    kn_type t = v->type.tensor;
+    for (int d = 0; d < t.rank; d++) t.dims[d] = size_given(L, g, v, d, sizes);
+    kn_tensor **slot = kl_reserve_tensor(L);
+    kl_check(L, kn_tensor_new(kl_context(L), &t, slot));
+    in[i].tensor = *slot;
+  }
+}
+
+static size_t plan(lua_State *L) {
+  kl_variant *v = kl_newest_variant(L, 1);
+  const kn_graph *g = v->graph;
+  int given = lua_gettop(L) - 1;
+  size_t bytes = 0;
+  kn_rvalue *in = lua_newuserdatauv(L, ((size_t)g->body->nparams + 1) * sizeof *in, 0);
+  if (given == 0 || (given == 1 && names_sizes(L, g, 2)))
+    make_inputs(L, g, given ? 2 : 0, in);
+  else {
+    luaL_checkstack(L, (int)g->body->nparams + 8, "too many inputs");
+    kl_flatten(L, v, 2, given, in);
+  }
+  kn_session *s = kl_variant_session(L, v);
+  kn_status st = kn_session_prepare(s, in, g->body->nparams, &bytes);
+  if (st != KN_OK) kl_session_fail(L, s, st);
+  return bytes;
+}
+
+/* g:prepare{N = 8}, or with inputs: plans now, so that the first call with these sizes does not have to. */
+static int graph_prepare(lua_State *L) {
+  plan(L);
+  lua_pushvalue(L, 1);
+  return 1;
+}
+
+/* g:memory{N = 8}, or with inputs: bytes that intermediate results of a call take. */
+static int graph_memory(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)plan(L));
+  return 1;
+}
+
+void kl_set_look_methods(lua_State *L) {
+  static const luaL_Reg list[] = {
+      {"code", graph_code},       {"nodes", graph_nodes},           {"inputs", graph_inputs},
+      {"outputs", graph_outputs}, {"parameters", graph_parameters}, {"guards", graph_guards},
+      {"memory", graph_memory},   {"prepare", graph_prepare},       {NULL, NULL}};
+  luaL_setfuncs(L, list, 0);
+}

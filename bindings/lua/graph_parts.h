@@ -1,0 +1,38 @@
+/* What the files of Graph objects share: graph.c (life, calls), graph_args.c (Lua values to inputs and back),
+ * graph_look.c (methods that show), graph_verify.c, graph_files.c (load, save, parse). */
+#ifndef KL_GRAPH_PARTS_H
+#define KL_GRAPH_PARTS_H
+#include "bindings/lua/state.h"
+#include "graph/text.h"
+
+/* The variant shown, saved and planned: the newest. Raises when nothing has been captured yet. */
+kl_variant *kl_newest_variant(lua_State *L, int idx);
+/* Its session, made when first asked for. Raises. */
+kn_session *kl_variant_session(lua_State *L, kl_variant *v);
+/* The variant for the arguments at [first, top]. Raises. */
+kl_variant *kl_choose_variant(lua_State *L, kl_graph *g, int self, int first);
+/* kl_run_variant; what the graph stores is written back only when `store`. */
+int kl_run_graph(lua_State *L, kl_variant *v, int first, bool store);
+/* Raises what a session failed with: as it stands when the program raised it, else after the caller's place.
+ */
+int kl_session_fail(lua_State *L, kn_session *s, kn_status st);
+/* Present values of the slots into the session. Raises. */
+void kl_load_live(lua_State *L, kl_variant *v);
+
+/* graph_args.c. Of the `given` arguments from `first` on. The inputs' Lua values are put on the stack, one
+ * each; their index is returned, `in` borrows. */
+int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalue *in);
+/* Pushes the results; the outputs' tensors are userdata at [outs, …), inputs at [ins, …). Returns their
+ * number. */
+int kl_unflatten(lua_State *L, const kn_graph *g, int ins, int outs, const kn_rvalue *out);
+
+void kl_push_graph_text(lua_State *L, const kn_graph *g, kn_text_form form);
+void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t); /* "float32[N,10]" */
+
+/* Functions of each file, for the table of methods on top of the stack. */
+void kl_set_look_methods(lua_State *L);
+void kl_set_verify_methods(lua_State *L);
+void kl_set_file_methods(lua_State *L);
+void kl_set_file_functions(lua_State *L); /* kiln.load, kiln.save, kiln.parse */
+
+#endif
