@@ -78,10 +78,10 @@ typedef enum kn_field_kind {
 typedef struct kn_field {
   const char *name; /* NULL ends a table */
   kn_field_kind kind;
-  size_t offset;   /* in the struct */
-  bool required;   /* has no default */
-  double number;   /* default of FLOAT */
-  int64_t integer; /* default of the others; of each place for INTS; AXES and SIZES start empty */
+  size_t offset;            /* in the struct */
+  bool required;            /* has no default */
+  double number;            /* default of FLOAT */
+  int64_t integer;          /* default of the others; of each place for INTS; AXES and SIZES start empty */
   const char *const *names; /* of ENUM: what value 0, 1, … is called, ended by NULL */
 } kn_field;
 
