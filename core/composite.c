@@ -57,6 +57,15 @@ void kx_put_sizes(kn_scope *s, kn_tensor *t, int begin, int end, kn_ints *sizes)
   }
 }
 
+kn_tensor *kx_size(kn_scope *s, kn_tensor *t, int dim, kn_dtype dtype) {
+  kn_scalar size;
+  kn_tensor *r;
+  if (!t || s->status != KN_OK) return NULL;
+  kn_status st = kn_size(s->ctx, t, dim, &size);
+  if (st == KN_OK) st = kn_scalar_tensor(s->ctx, &size, dtype, &r);
+  return st == KN_OK ? kx_own(s, r) : kx_fail(s, st);
+}
+
 int kx_dim(kn_scope *s, int64_t dim, int rank) {
   int room = rank ? rank : 1;
   if (dim >= -room && dim < room) return (int)(dim < 0 ? dim + room : dim);

@@ -66,6 +66,8 @@ kn_tensor *kx_softplus(kn_scope *s, kn_tensor *x);
 /* Appends the sizes of dims [begin, end) of t: numbers, or placeholders for them while recording. */
 void kx_put_sizes(kn_scope *s, kn_tensor *t, int begin, int end, kn_ints *sizes);
 void kx_put_size(kn_scope *s, int64_t size, kn_ints *sizes);
+/* The size of a dim as a 0-d tensor: a number, or a value of the graph that is being recorded. */
+kn_tensor *kx_size(kn_scope *s, kn_tensor *t, int dim, kn_dtype dtype);
 /* A dimension argument made 0-based and checked; 0 and a failed scope when there is no such dim. */
 int kx_dim(kn_scope *s, int64_t dim, int rank);
 /* The scope fails with "sentence (got types of a and b)"; b may be NULL. Gives NULL. */

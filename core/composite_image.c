@@ -84,7 +84,7 @@ static kn_tensor *transposed(kn_scope *s, kn_tensor *x, kn_tensor *w, kn_tensor 
   if (!x || !w) return NULL;
   if (x->type.rank != 4 || w->type.rank != 4)
     return kx_refuse(s, KN_SHAPE, "an image [N,C,H,W] and a weight [C,O/groups,KH,KW] are needed", x, w);
-  if (!known_from(s, x, 2) || !known_from(s, w, 1)) return NULL;
+  if (!known_from(s, w, 1)) return NULL;
   if (kn_is_dyn(a->groups) || a->groups < 1) return kx_refuse(s, KN_ARG, "groups must be at least 1", x, w);
   const kn_ints *options[] = {&a->stride, &a->padding, &a->output_padding, &a->dilation};
   for (int i = 0; i < 4; i++)
@@ -93,21 +93,31 @@ static kn_tensor *transposed(kn_scope *s, kn_tensor *x, kn_tensor *w, kn_tensor 
   kn_attrs_conv2d at = {
       .stride = a->stride, .padding = a->padding, .dilation = a->dilation, .groups = a->groups};
   kn_ints sizes = {0};
+  kn_tensor *plane =
+      NULL; /* while sizes are not known: a plane that gets the right ones by repeating and cutting */
+  if (!kn_dim_known(x->type.dims[2]) || !kn_dim_known(x->type.dims[3])) plane = kx_slice(s, x, 1, 0, 1, 1);
   kx_put_sizes(s, x, 0, 1, &sizes);
   kx_put_size(s, w->type.dims[1] * a->groups, &sizes);
   for (int i = 0; i < 2; i++) {
-    int64_t v[4];
+    int64_t v[4], more;
     for (int k = 0; k < 4; k++) {
       v[k] = options[k]->v[options[k]->n == 1 ? 0 : i];
       if (v[k] < 0 || v[k] > INT32_MAX) return kx_refuse(s, KN_ARG, "an option is out of range", x, w);
     }
-    int64_t size = (x->type.dims[2 + i] - 1) * v[0] - 2 * v[1] + v[3] * (w->type.dims[2 + i] - 1) + v[2] + 1;
-    if (size < 1 || (v[2] >= v[0] && v[2] >= v[3]))
+    more = v[3] * (w->type.dims[2 + i] - 1) + v[2] + 1 - 2 * v[1] - v[0];
+    kn_attrs_repeat times = {.repeats = v[0], .dim = 2 + i};
+    kn_attrs_constant_pad by = {.pad = {.n = 4}}; /* after the dim */
+    by.pad.v[3 - 2 * i] = more;
+    if (plane)
+      plane = kx_with(s, KN_OP_constant_pad, &by, kx_with(s, KN_OP_repeat_interleave, &times, plane));
+    int64_t size = plane ? -1 : x->type.dims[2 + i] * v[0] + more;
+    if ((!plane && size < 1) || (v[2] >= v[0] && v[2] >= v[3]))
       return kx_refuse(
           s, KN_ARG, "the options leave no result, or output_padding is not below stride or dilation", x, w);
     kx_put_size(s, size, &sizes);
   }
-  kn_tensor *like = zeros_shaped(s, &sizes, x);
+  sizes.v[0] = plane ? -1 : sizes.v[0];
+  kn_tensor *like = plane ? kx_expand(s, plane, &sizes) : zeros_shaped(s, &sizes, x);
   kn_tensor *y = kx_apply(s, KN_OP_conv2d_grad_input, &at, (kn_tensor *[]){x, w, like}, 3);
   if (!b || !y) return y;
   if (b->type.rank != 1) return kx_refuse(s, KN_SHAPE, "the bias must have one dim", x, b);
@@ -183,6 +193,9 @@ static kn_tensor *adaptive(kn_scope *s, kn_tensor *x, const kn_attrs_output_size
     return kx_refuse(s, KN_SHAPE, "an image [N,C,H,W] or [C,H,W] is needed", x, NULL);
   if (a->output_size.n < 1 || a->output_size.n > 2)
     return kx_refuse(s, KN_ARG, "output_size takes one number or two", x, NULL);
+  bool one = a->output_size.v[0] == 1 && (a->output_size.n == 1 || a->output_size.v[1] == 1);
+  if (one && (!kn_dim_known(x->type.dims[rank - 2]) || !kn_dim_known(x->type.dims[rank - 1])))
+    return kx_reduce(s, largest ? KN_OP_amax : KN_OP_mean, x, (kn_ints){2, {-2, -1}}, true);
   if (!known_from(s, x, rank - 2)) return NULL;
   int64_t count[2];
   for (int i = 0; i < 2; i++) {
@@ -239,6 +252,14 @@ static kn_tensor *interpolate(kn_scope *s, kn_tensor *x, const kn_attrs_interpol
   bool linear = a->mode != KN_CHOICE_interpolate_mode_nearest, sized = !(a->size.n == 1 && a->size.v[0] == 0);
   if (spatial < 1 || spatial > 2)
     return kx_refuse(s, KN_SHAPE, "an input [N,C,L] or [N,C,H,W] is needed", x, NULL);
+  if (!linear && !sized && a->scale_factor >= 1 && a->scale_factor <= 64 &&
+      floor(a->scale_factor) == a->scale_factor) {
+    for (int i = 0; i < spatial; i++) { /* each element so many times: no size is needed */
+      kn_attrs_repeat times = {.repeats = (int64_t)a->scale_factor, .dim = 2 + i};
+      x = x ? kx_with(s, KN_OP_repeat_interleave, &times, x) : NULL;
+    }
+    return x;
+  }
   if (!known_from(s, x, 2)) return NULL;
   if (sized == (a->scale_factor > 0))
     return kx_refuse(s, KN_ARG, "either size or scale_factor is needed", x, NULL);

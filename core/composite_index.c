@@ -68,13 +68,10 @@ EXPRESSION(one_hot, one_hot(s, in[0], attrs))
 static kn_tensor *row_of(kn_scope *s, kn_tensor *x, kn_tensor *const *index, int k) {
   kn_tensor *row = NULL;
   for (int i = 0; i < k; i++) {
-    int64_t size = x->type.dims[i];
     if (kn_tensor_dtype(index[i]) != KN_I64)
       return kx_refuse(s, KN_DTYPE, "indices must be int64", x, index[i]);
-    if (!kn_dim_known(size)) return kx_refuse(s, KN_SHAPE, "the indexed sizes must be known here", x, NULL);
-    kn_tensor *at = index[i], *zero = kx_number(s, 0, at);
-    at = kx_where(s, kx_lt(s, at, zero), kx_plus(s, at, (double)size + 1), at); /* -1 is the last */
-    kn_tensor *high = kx_number(s, (double)size, at), *inside;
+    kn_tensor *at = index[i], *zero = kx_number(s, 0, at), *high = kx_size(s, x, i, KN_I64), *inside;
+    at = kx_where(s, kx_lt(s, at, zero), kx_add(s, at, kx_plus(s, high, 1)), at); /* -1 is the last */
     inside = kx_bitwise_and(s, kx_gt(s, at, zero), kx_le(s, at, high));
     row = row ? kx_add(s, kx_mul(s, kx_plus(s, row, -1), high), at) : at;
     row = kx_where(s, inside, row, kx_number(s, -(double)(INT32_MAX), at)); /* stays out of range */
@@ -96,7 +93,7 @@ static kn_tensor *index_put(kn_scope *s, kn_tensor *const *in, int n, const kn_a
   kx_put_sizes(s, x, k, rank, &many);
   if (s->status != KN_OK) return NULL;
   int64_t rows = 1, puts = kn_tensor_numel(row);
-  for (int i = 0; i < k; i++) rows *= x->type.dims[i];
+  for (int i = 0; i < k; i++) rows = kn_dim_known(x->type.dims[i]) && rows >= 0 ? rows * x->type.dims[i] : -1;
   whole.v[0] = rows;
   if (puts >= 0) many.v[0] = puts;
   kn_tensor *flat = kx_reshape(s, x, &whole), *list = kx_reshape(s, row, &lines);

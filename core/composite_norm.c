@@ -165,17 +165,23 @@ static kn_tensor *causal(kn_scope *s, kn_tensor *scores) {
   return NULL;
 }
 
+/* By the scale, or over the square root of the size of the last dim. */
+static kn_tensor *scaled(kn_scope *s, kn_tensor *q, double scale) {
+  int last = q->type.rank - 1;
+  int64_t width = q->type.dims[last];
+  if (scale >= 0) return kx_scale(s, q, scale);
+  if (kn_dim_known(width)) return kx_scale(s, q, 1 / sqrt((double)(width > 0 ? width : 1)));
+  return kx_mul(s, q, kx_rsqrt(s, kx_size(s, q, last, kn_tensor_dtype(q))));
+}
+
 static kn_tensor *attention(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_attention *a) {
   kn_tensor *q = in[0], *k = in[1], *v = in[2], *mask = n > 3 ? in[3] : NULL;
   if (q->type.rank < 2 || k->type.rank < 2 || v->type.rank < 2)
     return kx_refuse(s, KN_SHAPE, "at least two dims [L,E] are needed", q, k);
   if (mask && a->is_causal) return kx_refuse(s, KN_ARG, "a mask and is_causal exclude each other", q, mask);
   if (a->enable_gqa) k = shared_heads(s, k, q), v = shared_heads(s, v, q);
-  int64_t width = q->type.dims[q->type.rank - 1];
-  if (a->scale < 0 && !kn_dim_known(width))
-    return kx_refuse(s, KN_SHAPE, "the size of the last dim must be known", q, k);
-  double scale = a->scale >= 0 ? a->scale : 1 / sqrt((double)(width > 0 ? width : 1));
-  kn_tensor *scores = k ? kx_matmul(s, kx_scale(s, q, scale), kx_transpose(s, k, -2, -1)) : NULL;
+  kn_tensor *scores = scaled(s, q, a->scale);
+  scores = k ? kx_matmul(s, scores, kx_transpose(s, k, -2, -1)) : NULL;
   if (!scores) return NULL;
   if (a->is_causal) {
     scores = kx_where(s, causal(s, scores), scores, kx_number(s, -INFINITY, scores));

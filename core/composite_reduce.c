@@ -117,16 +117,37 @@ static line line_up(kn_scope *s, kn_tensor *x, int64_t dim) {
   if (!x) return l;
   l.dim = dim == KN_NONE ? 0 : kx_dim(s, dim, x->type.rank);
   l.size = x->type.dims[l.dim];
-  if (!kn_dim_known(l.size)) {
-    kx_refuse(s, KN_SHAPE, "the number of elements must be known here", x, NULL);
-  } else if (l.size == 0) {
-    kx_refuse(s, KN_SHAPE, "there are no elements to choose from", x, NULL);
-  }
+  if (l.size == 0) kx_refuse(s, KN_SHAPE, "there are no elements to choose from", x, NULL);
   kn_attrs_sort order = {.dim = l.dim};
   kx_apply_all(s, KN_OP_sort, &order, &x, 1, both);
   l.values = both[0], l.at = both[1];
   l.last = kx_select(s, l.values, l.dim, -1);
   return l;
+}
+
+/* The element at a place between 0 and 1 of the way from the first to the last, rounded down, and `more` on.
+ * While the size is not known, by an index worked out from it. *rest, if asked for, is what rounding took
+ * off. */
+static kn_tensor *at_part(kn_scope *s, const line *l, kn_tensor *from, double part, int more,
+                          kn_tensor **rest) {
+  kn_dtype floats = kn_dtype_is_float(kn_tensor_dtype(l->values)) ? kn_tensor_dtype(l->values) : KN_F64;
+  if (kn_dim_known(l->size)) {
+    double at = part * (double)(l->size - 1), below = floor(at);
+    kn_scalar over = {.kind = KN_SCALAR_FLOAT, .as.f = at - below};
+    if (rest) {
+      kn_status st = kn_scalar_tensor(s->ctx, &over, floats, rest);
+      *rest = st == KN_OK ? kx_own(s, *rest) : kx_fail(s, st);
+    }
+    return kx_select(s, from, l->dim, at > below ? (int64_t)below + more : (int64_t)below);
+  }
+  const kn_ints one = {1, {1}};
+  const kn_attrs_axis along = {.dim = l->dim};
+  kn_tensor *end = kx_plus(s, kx_size(s, l->values, l->dim, KN_F64), -1), *at = kx_scale(s, end, part);
+  kn_tensor *below = kx_floor(s, at);
+  if (rest) *rest = kx_cast(s, kx_sub(s, at, below), floats);
+  at = kx_plus(s, kx_minimum(s, kx_plus(s, below, more), end), 1);
+  at = at ? kx_reshape(s, kx_cast(s, at, KN_I64), &one) : NULL;
+  return kx_select(s, kx_with2(s, KN_OP_index_select, &along, from, at), l->dim, 0);
 }
 
 /* Without dim and with keepdim, all dims become 1. */
@@ -144,8 +165,9 @@ COMPOSITE(median) {
   (void)n;
   kn_scope_open(&s, ctx);
   line l = line_up(&s, in[0], a->dim);
-  kn_tensor *value = kx_select(&s, l.values, l.dim, (l.size - 1) / 2);
-  kn_tensor *at = kx_select(&s, l.at, l.dim, (l.size - 1) / 2), *bad = kx_isnan(&s, l.last);
+  if (s.status != KN_OK) return kn_scope_close(&s, NULL, NULL);
+  kn_tensor *value = at_part(&s, &l, l.values, 0.5, 0, NULL);
+  kn_tensor *at = at_part(&s, &l, l.at, 0.5, 0, NULL), *bad = kx_isnan(&s, l.last);
   value = kx_where(&s, bad, l.last, value);
   at = kx_where(&s, bad, kx_select(&s, l.at, l.dim, -1), at);
   int rank = in[0]->type.rank;
@@ -161,12 +183,9 @@ static kn_tensor *quantile(kn_scope *s, kn_tensor *x, const kn_attrs_quantile *a
   int rank = x->type.rank;
   line l = line_up(s, x, a->dim);
   if (s->status != KN_OK) return NULL;
-  double at = a->q * (double)(l.size - 1), below = floor(at);
-  kn_tensor *low = kx_select(s, l.values, l.dim, (int64_t)below), *r = low;
-  if (at > below) {
-    kn_tensor *high = kx_select(s, l.values, l.dim, (int64_t)below + 1);
-    r = kx_add(s, low, kx_scale(s, kx_sub(s, high, low), at - below));
-  }
+  kn_tensor *rest, *low = at_part(s, &l, l.values, a->q, 0, &rest),
+                   *high = at_part(s, &l, l.values, a->q, 1, NULL);
+  kn_tensor *r = kx_add(s, low, kx_mul(s, kx_sub(s, high, low), rest));
   return kept(s, kx_where(s, kx_isnan(s, l.last), l.last, r), &l, a->dim, a->keepdim, rank);
 }
 EXPRESSION(quantile, quantile(s, kx_floating(s, in[0]), attrs))

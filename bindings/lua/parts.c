@@ -46,34 +46,37 @@ static int split_evenly(lua_State *L, kn_tensor *x, int dim, int64_t size, int64
   return 1;
 }
 
+/* The sizes at idx, checked against that of dim, which need not be known. */
+static int read_sizes(lua_State *L, int idx, const kn_tensor *x, int dim, int64_t *sizes) {
+  size_t n = lua_rawlen(L, idx);
+  int64_t size = x->type.dims[dim], sum = 0;
+  if (n > KN_MAX_INPUTS) return kl_error(L, KN_LIMIT, "split: at most %d sizes", KN_MAX_INPUTS);
+  for (size_t i = 0; i < n; i++) {
+    lua_rawgeti(L, idx, (lua_Integer)i + 1);
+    kl_check(L, kl_read_int(L, kl_context(L), lua_gettop(L), "split", "a size", KL_PLAIN, false, &sizes[i]));
+    lua_pop(L, 1);
+    if (sizes[i] < 0 || __builtin_add_overflow(sum, sizes[i], &sum))
+      return kl_error(L, KN_ARG, "split: %lld cannot be a size", (long long)sizes[i]);
+  }
+  if (kn_dim_known(size) && sum != size)
+    return kl_error(L, KN_SHAPE, "split: the sizes do not add up to the %lld elements of dim %d",
+                    (long long)size, dim + 1);
+  return (int)n;
+}
+
 /* split(x, size [, dim]) or split(x, {size, …} [, dim]) */
 static int split(lua_State *L) {
-  kn_context *ctx = kl_context(L);
   kn_tensor *x = kl_check_tensor(L, 1);
   int dim = read_dim(L, 3, x, "split");
-  int64_t size = known_size(L, x, dim, "split"), each = 0, at = 0;
+  int64_t each = 0, sizes[KN_MAX_INPUTS], at = 0;
   if (lua_type(L, 2) != LUA_TTABLE) {
-    kl_check(L, kl_read_int(L, ctx, 2, "split", "size", KL_PLAIN, false, &each));
+    kl_check(L, kl_read_int(L, kl_context(L), 2, "split", "size", KL_PLAIN, false, &each));
     if (each < 1) return kl_error(L, KN_ARG, "split: the size must be at least 1, not %lld", (long long)each);
-    return split_evenly(L, x, dim, size, each);
+    return split_evenly(L, x, dim, known_size(L, x, dim, "split"), each);
   }
-  lua_Integer n = (lua_Integer)lua_rawlen(L, 2);
-  for (int round = 0; round < 2; round++) { /* first that they add up, then the parts */
-    at = 0;
-    if (round) lua_newtable(L);
-    for (lua_Integer i = 1; i <= n; i++, at += each) {
-      lua_rawgeti(L, 2, i);
-      kl_check(L, kl_read_int(L, ctx, lua_gettop(L), "split", "a size", KL_PLAIN, false, &each));
-      lua_pop(L, 1);
-      if (each < 0 || each > size - at)
-        return kl_error(L, KN_SHAPE, "split: the sizes do not add up to the %lld elements of dim %d",
-                        (long long)size, dim + 1);
-      if (round) add_range(L, x, dim, at, at + each, i);
-    }
-    if (at != size)
-      return kl_error(L, KN_SHAPE, "split: the sizes do not add up to the %lld elements of dim %d",
-                      (long long)size, dim + 1);
-  }
+  int n = read_sizes(L, 2, x, dim, sizes);
+  lua_newtable(L);
+  for (int i = 0; i < n; at += sizes[i++]) add_range(L, x, dim, at, at + sizes[i], i + 1);
   return 1;
 }
 
