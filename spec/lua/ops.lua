@@ -108,3 +108,37 @@ test("refusals of values", function()
   raises(function() x:pad { pad = { 3, 0 }, mode = "reflect" } end, "pad: this mode pads with at least 0 and with less than there is")
   raises(function() kiln.conv_transpose2d(x, x) end, "conv_transpose2d: an image [N,C,H,W] and a weight")
 end)
+
+-- The same function, captured: sizes are not known while it is recorded.
+local captured = {
+  gelu = function(a) return a:gelu("tanh") end,
+  sort = function(a) local values, at = a:sort(2, true); return values + at end,
+  topk = function(a) local values, at = a:topk(2); return values * at end,
+  unique = function(a) local values, _, counts = kiln.unique(a); return values + counts end,
+  median = function(a) return (a:median(2)) end,
+  quantile = function(a) return a:quantile(0.3, 1) end,
+  split = function(a) local parts = a:split({ 2, 4 }, 2); return parts[1]:sum() * parts[2] end,
+  einsum = function(a) return kiln.einsum("ij,kj->ik", a, a) end,
+  layer_norm = function(a) return kiln.layer_norm(a, 6) end,
+  group_norm = function(a) return kiln.group_norm(a:reshape(2, 4, 3), 2) end,
+  attention = function(a) return kiln.scaled_dot_product_attention(a, a, a, { is_causal = true }) end,
+  pad = function(a) return a:pad({ 1, 2 }, "reflect") end,
+  roll = function(a) return a:roll({ 1, -2 }, { 1, 2 }) end,
+  tile = function(a) return a:tile(2, 3) end,
+  norm = function(a) return a:norm(1, 2) end,
+  glu = function(a) return a:glu() end,
+  logsumexp = function(a) return a:logsumexp(2) end,
+  cross_entropy = function(a) return kiln.cross_entropy(a, kiln.tensor { 1, 2, 3, 6 }, { label_smoothing = 0.1 }) end,
+  index_put = function(a) return a:index_put({ kiln.tensor { 3, 1 } }, kiln.zeros(6)) end,
+  upsample = function(a) return kiln.interpolate(a:reshape(1, 2, 4, 3), { scale_factor = 2 }) end,
+  global_pool = function(a) return kiln.adaptive_avg_pool2d(a:reshape(1, 2, 4, 3), 1) end,
+  transposed = function(a) return kiln.conv_transpose2d(a:reshape(1, 2, 4, 3), kiln.ones(2, 1, 2, 2), { stride = 2, padding = 1 }) end,
+}
+for name, f in pairs(captured) do
+  test("captured: " .. name, function()
+    local a = kiln.randn(4, 6)
+    local want, got = f(a), kiln.script(f)(a)
+    equal(got.shape, want.shape)
+    check.truth((got - want):abs():max():item() < 1e-5, name)
+  end)
+end
