@@ -146,7 +146,7 @@ static void arrange(kn_scope *s, term *x, const char *order) {
     at.dims.n++;
   }
   if (!same) x->t = kx_with(s, KN_OP_permute, &at, x->t);
-  strcpy(x->label, order);
+  memcpy(x->label, order, strlen(order) + 1);
 }
 
 /* ---- a pair ---- */
@@ -187,7 +187,7 @@ static void add_letter(char *to, char c) {
 static void multiply(kn_scope *s, term *x, term *y, const char *later) {
   char batch[KN_MAX_RANK + 1] = "", summed[KN_MAX_RANK + 1] = "", left[KN_MAX_RANK + 1] = "",
                            right[KN_MAX_RANK + 1] = "", keep[2 * KN_MAX_RANK + LETTERS + 1],
-                           order[2 * KN_MAX_RANK + 2];
+                           order[3 * KN_MAX_RANK + 1];
   snprintf(keep, sizeof keep, "%s%s", later, y->label);
   sum_others(s, x, keep);
   snprintf(keep, sizeof keep, "%s%s", later, x->label);
@@ -212,7 +212,7 @@ static void multiply(kn_scope *s, term *x, term *y, const char *later) {
   if (y->t) kx_put_sizes(s, y->t, (int)(strlen(batch) + strlen(summed)), (int)strlen(y->label), &sizes);
   x->t = product && s->status == KN_OK ? kx_reshape(s, product, &sizes) : NULL;
   snprintf(order, sizeof order, "%s%s%s", batch, left, right);
-  strcpy(x->label, order);
+  memcpy(x->label, order, strlen(order) + 1);
 }
 
 kn_status kn_einsum(kn_context *ctx, const char *text, kn_tensor *const *in, int n, kn_tensor **out) {
