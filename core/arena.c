@@ -22,7 +22,7 @@ void kn_arena_free(kn_arena *a) {
 
 void *kn_arena_alloc(kn_arena *a, size_t size) {
   if (size > SIZE_MAX - HEADER - 16) return NULL;
-  size = (size + 15) & ~(size_t)15;
+  size = size ? (size + 15) & ~(size_t)15 : 16; /* nothing has an address too: NULL means out of memory */
   if ((size_t)(a->end - a->at) < size) {
     size_t body = size > BLOCK ? size : BLOCK;
     kn_arena_block *b = kn_alloc(a->heap, body + HEADER);

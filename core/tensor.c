@@ -14,8 +14,9 @@ void kn_strides_contiguous(const kn_type *type, int64_t strides[KN_MAX_RANK]) {
 
 bool kn_tensor_contiguous(const kn_tensor *t) {
   int64_t step = 1;
-  for (int i = t->type.rank - 1; i >= 0; i--) {
+  for (int i = 0; i < t->type.rank; i++)
     if (t->type.dims[i] == 0) return true;
+  for (int i = t->type.rank - 1; i >= 0; i--) {
     if (t->type.dims[i] > 1) {
       if (t->strides[i] != step) return false;
       step = (int64_t)((uint64_t)step * (uint64_t)t->type.dims[i]);

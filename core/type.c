@@ -16,17 +16,21 @@ bool kn_type_equal(const kn_type *a, const kn_type *b) {
   return true;
 }
 
+/* Sizes of 0 do not excuse the others: strides and counts over some of the dims must not overflow either, in
+ * bytes of the widest dtype. */
 int64_t kn_type_numel(const kn_type *t) {
   int64_t n = 1;
   bool zero = false;
-  for (int i = 0; i < t->rank; i++) {
-    if (!kn_dim_known(t->dims[i])) return KN_DIM_UNKNOWN;
-    if (t->dims[i] == 0) zero = true;
-  }
-  if (zero) return 0;
   for (int i = 0; i < t->rank; i++)
-    if (__builtin_mul_overflow(n, t->dims[i], &n)) return -2;
-  return n;
+    if (!kn_dim_known(t->dims[i])) return KN_DIM_UNKNOWN;
+  for (int i = 0; i < t->rank; i++) {
+    if (t->dims[i] == 0)
+      zero = true;
+    else if (__builtin_mul_overflow(n, t->dims[i], &n))
+      return -2;
+  }
+  if (n > INT64_MAX / (int64_t)sizeof(int64_t)) return -2;
+  return zero ? 0 : n;
 }
 
 bool kn_type_bytes(const kn_type *t, size_t *bytes) {

@@ -23,7 +23,8 @@ typedef struct kn_type {
 
 bool kn_type_known(const kn_type *t);                   /* every size known */
 bool kn_type_equal(const kn_type *a, const kn_type *b); /* unknown sizes equal unknown sizes */
-/* Element count; KN_DIM_UNKNOWN when a size is not known; -2 when it overflows int64 (see kn_type_bytes). */
+/* Element count; KN_DIM_UNKNOWN when a size is not known; -2 when the sizes other than 0
+ * multiply to more than memory could ever hold (see kn_type_bytes). */
 int64_t kn_type_numel(const kn_type *t);
 /* False when a size is unknown or the byte count does not fit. */
 bool kn_type_bytes(const kn_type *t, size_t *bytes);

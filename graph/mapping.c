@@ -41,7 +41,7 @@ static kn_status wrap(kn_context *ctx, void *bytes, size_t size, kn_release_fn r
 }
 
 kn_status kn_mapping_open(kn_context *ctx, const char *path, kn_mapping **out) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused, not waited for */
   if (fd < 0) return io_fail(ctx, "open", path, errno);
   struct stat info;
   kn_status st = KN_OK;

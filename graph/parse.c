@@ -118,7 +118,7 @@ static bool put_element(kn_parser *p, kn_dtype d, char *at) {
   double f = whole ? (double)s.as.i : real ? s.as.f : 0;
   switch (d) {
   case KN_BOOL:
-    *(uint8_t *)at = s.as.b;
+    *(uint8_t *)at = s.kind == KN_SCALAR_BOOL && s.as.b;
     return s.kind == KN_SCALAR_BOOL || kn_parse_fail(p, start, "true or false is missing here");
   case KN_I64: *(int64_t *)at = s.as.i; return whole || kn_parse_fail(p, start, "an integer is missing here");
   case KN_F32:

@@ -109,7 +109,7 @@ static char *tidy(char *buf) {
 }
 
 static char *special(double v, char *buf) {
-  strcpy(buf, isnan(v) ? "nan" : v > 0 ? "inf" : "-inf");
+  strcpy(buf, isnan(v) ? (signbit(v) ? "-nan" : "nan") : v > 0 ? "inf" : "-inf");
   return buf;
 }
 
@@ -136,7 +136,8 @@ static bool word(const char *s, size_t n, const char *w) { return strlen(w) == n
 bool kn_double_parse(const char *s, size_t n, double *out) {
   if (word(s, n, "inf")) return *out = (double)INFINITY, true;
   if (word(s, n, "-inf")) return *out = -(double)INFINITY, true;
-  if (word(s, n, "nan")) return *out = (double)NAN, true;
+  if (word(s, n, "nan")) return *out = copysign((double)NAN, 1), true;
+  if (word(s, n, "-nan")) return *out = copysign((double)NAN, -1), true;
   char buf[400], point[8], *end;
   size_t len = decimal_point(point), at = 0;
   if (n == 0 || n > 380) return false;

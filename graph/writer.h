@@ -21,7 +21,7 @@ void kn_put_quoted(kn_writer *s, const char *text, size_t n);
 kn_status kn_writer_take(kn_context *ctx, kn_writer *s, char **text, size_t *len);
 
 /* The shortest decimal that reads back as the same double (or float), always with a point or an exponent;
- * inf, -inf, nan. Independent of the locale, as is reading. */
+ * inf, -inf, nan, -nan. Independent of the locale, as is reading. */
 enum { KN_NUMBER_TEXT = 40 };
 char *kn_double_text(double v, char buf[KN_NUMBER_TEXT]);
 char *kn_float_text(float v, char buf[KN_NUMBER_TEXT]);

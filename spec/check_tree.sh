@@ -62,14 +62,9 @@ files() {
     END { for (dir in held) if (!(dir in has)) print dir }' | LC_ALL=C sort)"
 
   check 'every C and Lua file opens with a comment that says what it is' \
-    "$(for file in $(files \( -name '*.c' -o -name '*.h' -o -name '*.def' -o -name '*.lua' \)); do
-      first=$(head -n 1 "$file")
-      case $first in
-        '/*'* | '//'* | '--'*) ;;
-        '#!'*) sed -n 2p "$file" | grep -q '^--' || echo "$file" ;;
-        *) echo "$file" ;;
-      esac
-    done)"
+    "$(awk 'FNR == 1 { bang = /^#!/; if (!bang && !/^(\/\*|\/\/|--)/) print FILENAME }
+        FNR == 2 && bang && !/^--/ { print FILENAME }' \
+      $(files \( -name '*.c' -o -name '*.h' -o -name '*.def' -o -name '*.lua' \)))"
 
   check 'every op has one row in the op table' \
     "$(sed -n 's/^ *\(OP\|COMPOSITE\)(\([a-z0-9_]*\),.*/\2/p' core/ops.def | sort | uniq -d)"
@@ -77,9 +72,8 @@ files() {
   # Other versions of clang-format wrap differently, so only the one we use may judge.
   if command -v clang-format >/dev/null && clang-format --version | grep -q 'version 14\.'; then
     check 'clang-format has nothing to change' \
-      "$(for file in $(files \( -name '*.c' -o -name '*.h' \)); do
-        clang-format --dry-run -Werror "$file" >/dev/null 2>&1 || echo "$file"
-      done)"
+      "$(clang-format --dry-run -Werror $(files \( -name '*.c' -o -name '*.h' \)) 2>&1 |
+        sed -n 's/:[0-9]*:[0-9]*: error: .*//p' | sort -u)"
   else
     skip 'clang-format has nothing to change' 'clang-format 14 is not on this machine'
   fi

@@ -95,6 +95,7 @@ START_TEST(arena_holds) {
   kn_heap *h = kn_heap_new(NULL, NULL, 0);
   kn_arena a;
   kn_arena_init(&a, h);
+  ck_assert_ptr_nonnull(kn_arena_alloc(&a, 0)); /* NULL would mean out of memory */
   char *text = kn_arena_strdup(&a, "kiln");
   int *big = kn_arena_alloc(&a, 100000);
   for (int i = 0; i < 25000; i++) ck_assert_int_eq(big[i], 0);
@@ -152,8 +153,10 @@ START_TEST(types) {
   ck_assert_str_eq(kn_type_text(&t, text, sizeof text), "float64[]");
   size_t bytes;
   ck_assert(kn_type_numel(&t) == 1 && kn_type_bytes(&t, &bytes) && bytes == 8);
-  t = type_of(KN_I64, DIMS(INT64_MAX / 2, 0, 3));
+  t = type_of(KN_I64, DIMS(1000, 0, 3));
   ck_assert(kn_type_numel(&t) == 0 && kn_type_bytes(&t, &bytes) && bytes == 0);
+  t = type_of(KN_BOOL, DIMS(INT64_MAX / 8, 0, 3)); /* its strides would not fit */
+  ck_assert(kn_type_numel(&t) == -2 && !kn_type_bytes(&t, &bytes));
   t = type_of(KN_I64, DIMS(INT64_MAX / 2, 3));
   ck_assert(kn_type_numel(&t) == -2 && !kn_type_bytes(&t, &bytes));
   t = type_of(KN_I64, DIMS(INT64_MAX / 4));
@@ -328,6 +331,12 @@ START_TEST(contiguity) {
   OK(c, kn_apply(c, KN_OP_transpose, &(kn_attrs_swap){.dim0 = 0, .dim1 = 2}, &x, 1, &u));
   ck_assert(!kn_tensor_contiguous(u));
   ck_assert(kn_tensor_contiguous(x));
+  kn_tensor_release(t), kn_tensor_release(u), kn_tensor_release(x);
+  kn_type none = type_of(KN_F32, DIMS(0, 6));
+  OK(c, kn_tensor_new(c, &none, &x));
+  OK(c, kn_apply(c, KN_OP_slice, &(kn_attrs_slice){.dim = 1, .stop = KN_TO_END, .step = 2}, &x, 1, &t));
+  ck_assert(kn_tensor_contiguous(t)); /* no elements lie in any order */
+  OK(c, kn_apply(c, KN_OP_view, &(kn_attrs_sizes){.sizes = DIMS(3, 0)}, &t, 1, &u));
   kn_tensor_release(t), kn_tensor_release(u), kn_tensor_release(x);
   suite_done(c);
 }

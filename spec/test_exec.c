@@ -495,6 +495,21 @@ START_TEST(results_are_their_own) {
 }
 END_TEST
 
+START_TEST(nothing_goes_in) {
+  rig r;
+  rig_open(&r, "graph g() {\n"
+               "  %a: float32[2] = full {sizes = {2}, value = 3.0}\n"
+               "  return %a\n"
+               "}\n");
+  kn_rvalue out[1];
+  for (int i = 0; i < 2; i++) {
+    OK(rig_ctx(&r), kn_session_run(r.s, NULL, 0, out, 1));
+    GIVES(&out[0], 3, 3);
+  }
+  rig_close(&r);
+}
+END_TEST
+
 /* ---- undefined values, raise, assert ---- */
 
 START_TEST(undefined_values) {
@@ -608,5 +623,5 @@ END_TEST
 
 SUITE("exec", straight_line, both_branches, nested_ifs, branches_of_two_sizes, counted_loop,
       carried_values_overlap, nested_loops, growing_loop, named_sizes, scalar_kinds, sizes_decide,
-      impossible_sizes, views, results_are_their_own, undefined_values, undefined_is_not_used,
-      raise_and_assert)
+      impossible_sizes, views, results_are_their_own, nothing_goes_in, undefined_values,
+      undefined_is_not_used, raise_and_assert)

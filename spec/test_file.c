@@ -313,6 +313,9 @@ START_TEST(refusals) {
   unlink(temp_path());
   FAILS(c, KN_IO, "cannot open", kn_file_load(c, temp_path(), &e, &n));
   FAILS(c, KN_IO, "not a regular file", kn_file_load(c, "/tmp", &e, &n));
+  ck_assert_int_eq(mkfifo(temp_path(), 0600), 0); /* and nobody will ever write to it */
+  FAILS(c, KN_IO, "not a regular file", kn_file_load(c, temp_path(), &e, &n));
+  unlink(temp_path());
   FILE *f = fopen(temp_path(), "wb");
   fclose(f);
   FAILS(c, KN_FORMAT, "not a kiln graph file", kn_file_load(c, temp_path(), &e, &n));

@@ -320,6 +320,13 @@ START_TEST(convolutions) {
   GIVES(RUN(conv2d_grad_weight, &plain, F(DIMS(1, 1, 1, 2), 1, 10), F(DIMS(1, 1, 1, 3), 1, 2, 3),
             F(DIMS(1, 1, 1, 2), 0, 0)),
         KN_F32, DIMS(1, 1, 1, 2), LIST(21, 32));
+  /* what is not finite reaches what it is multiplied with, and nothing beside it */
+  GIVES(RUN(conv2d_grad_input, &plain, F(DIMS(1, 1, 2, 1), 1, 1), F(DIMS(1, 1, 1, 2), 2, INFINITY),
+            F(DIMS(1, 1, 2, 2), 0, 0, 0, 0)),
+        KN_F32, DIMS(1, 1, 2, 2), LIST(2, INFINITY, 2, INFINITY));
+  GIVES(RUN(conv2d_grad_weight, &plain, D(DIMS(1, 1, 2, 1), 1, 1), D(DIMS(1, 1, 2, 2), 1, 2, INFINITY, 3),
+            D(DIMS(1, 1, 1, 2), 0, 0)),
+        KN_F64, DIMS(1, 1, 1, 2), LIST(INFINITY, 5));
   REFUSE(KN_SHAPE, "conv2d: a window of 2 does not fit an input of 1 padded to 1", conv2d, &plain,
          F(DIMS(1, 1, 1, 1), 1), F(DIMS(1, 1, 2, 1), 1, 1), NIL);
   REFUSE(KN_SHAPE, "conv2d: the weight takes 1 channels in each of 1 group, the input has 2", conv2d, &plain,

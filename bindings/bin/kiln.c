@@ -340,7 +340,7 @@ static int run(lua_State *L) {
     lua_pushboolean(L, 1);
     lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
   }
-  luaL_openlibs(L);
+  luaL_openlibs(L); /* the collector stays incremental: the generational mode keeps old tensors for long */
   make_arg(L, o);
   luaL_requiref(L, "kiln", luaopen_kiln, 1);
   lua_settop(L, 0);

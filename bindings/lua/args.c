@@ -318,6 +318,7 @@ static kn_status numbers_to_tensors(kl_args *a, int first, uint64_t numbers) {
 
 static kn_status read_variadic(kl_args *a) {
   lua_State *L = a->L;
+  if (a->next > a->top) return kn_fail(a->ctx, KN_ARG, "%s: a table of tensors is needed, got nil", a->name);
   if (lua_type(L, a->next) != LUA_TTABLE)
     return wrong(a->ctx, a->name, "input 1", "a table of tensors", L, a->next);
   size_t n = lua_rawlen(L, a->next);

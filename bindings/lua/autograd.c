@@ -122,7 +122,12 @@ static int grad(lua_State *L) {
 static int call_in_mode(lua_State *L, bool on) {
   kn_context *ctx = kl_context(L);
   bool before = ctx->grad_enabled;
-  luaL_checkany(L, 1);
+  if (lua_type(L, 1) != LUA_TFUNCTION) {
+    if (luaL_getmetafield(L, 1, "__call") == LUA_TNIL)
+      return kl_error(L, KN_ARG, "%s: a function to call is needed, got %s", on ? "enable_grad" : "no_grad",
+                      kl_kind(L, 1));
+    lua_pop(L, 1);
+  }
   ctx->grad_enabled = on;
   int st = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
   ctx->grad_enabled = before;

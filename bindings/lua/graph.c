@@ -181,21 +181,19 @@ static int graph_call(lua_State *L) {
 
 /* ---- opening ---- */
 
+/* The newest capture, as in every other look at a Graph: the text of one graph is what kiln.parse reads. */
 static int graph_text(lua_State *L) {
   kl_graph *g = kl_check_graph(L, 1);
-  int n = 0;
+  int older = 0;
   if (!g->variants) {
     lua_pushliteral(L, "Graph (not captured yet)");
     return 1;
   }
-  luaL_Buffer b;
-  luaL_buffinit(L, &b);
-  for (const kl_variant *v = g->variants; v; v = v->next) {
-    if (n++) luaL_addchar(&b, '\n');
-    kl_push_graph_text(L, v->graph, KN_TEXT_BRIEF);
-    luaL_addvalue(&b);
-  }
-  luaL_pushresult(&b);
+  for (const kl_variant *v = g->variants->next; v; v = v->next) older++;
+  kl_push_graph_text(L, g->variants->graph, KN_TEXT_BRIEF);
+  if (!older) return 1;
+  lua_pushfstring(L, "; the newest of %d captures\n", older + 1);
+  lua_concat(L, 2);
   return 1;
 }
 

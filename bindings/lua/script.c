@@ -187,6 +187,19 @@ static kl_variant *capture_now(lua_State *L, kl_graph *g, int self, int inputs) 
   return capture(L, g, self, lua_gettop(L) - n + 1, n, args);
 }
 
+/* Where `inputs` were given, a call with too few or too many arguments fits no capture there could ever be.
+ */
+static void check_count(lua_State *L, const kl_graph *g, int self, int first, int nargs) {
+  push_source(L, self, "inputs");
+  int takes = lua_isnil(L, -1) ? nargs : (int)lua_rawlen(L, -1);
+  lua_pop(L, 1);
+  int given = nargs;
+  while (given > takes && lua_isnil(L, first + given - 1)) given--; /* nil is nothing */
+  if (given != takes && g->variants)
+    kl_error(L, KN_ARG, "graph %s: takes %d argument%s, got %d", g->variants->graph->name, takes,
+             takes == 1 ? "" : "s", given);
+}
+
 static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
   char why[400] = "";
   int nargs = lua_gettop(L) - first + 1, n = 0;
@@ -196,6 +209,7 @@ static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
     if (kc_live_check(L, &host, v->live, first, nargs, n ? other : why, sizeof why)) return v;
   }
   if (n) {
+    check_count(L, g, self, first, nargs);
     push_source(L, self, "limit");
     lua_Integer limit = lua_tointeger(L, -1);
     lua_pop(L, 1);
@@ -241,6 +255,18 @@ static int eager_graph(lua_State *L) {
   return 1;
 }
 
+static void check_options(lua_State *L, int idx) {
+  lua_pushnil(L);
+  while (lua_next(L, idx)) {
+    if (lua_type(L, -2) != LUA_TSTRING)
+      kl_error(L, KN_ARG, "script: option names must be strings, got %s", kl_kind(L, -2));
+    const char *key = lua_tostring(L, -2);
+    if (strcmp(key, "inputs") && strcmp(key, "cache_limit"))
+      kl_error(L, KN_ARG, "script: there is no option '%s'; there are inputs, cache_limit", key);
+    lua_pop(L, 1);
+  }
+}
+
 /* kiln.script(f [, {inputs = {…}, cache_limit = 8}]) */
 static int script(lua_State *L) {
   lua_settop(L, 2);
@@ -252,6 +278,7 @@ static int script(lua_State *L) {
   lua_Integer limit = 8;
   const char *off = getenv("KILN_CAPTURE");
   if (lua_isnil(L, 2)) lua_newtable(L), lua_replace(L, 2);
+  check_options(L, 2);
   if (lua_getfield(L, 2, "cache_limit") != LUA_TNIL) {
     limit = lua_tointeger(L, -1);
     if (limit < 1)

@@ -61,7 +61,9 @@ static void warn_of_topics(kn_context *ctx, const char *debug) {
     if (n > 0 && n < sizeof word - 2) {
       memcpy(word + 1, debug, n);
       memcpy(word + 1 + n, " ", 2);
-      if (!strstr(known, word)) kn_log(ctx, "KILN_DEBUG: there is no topic%s; known are%s", word, known);
+      if (!strstr(known, word))
+        kn_log(ctx, "KILN_DEBUG: there is no topic%.*s; known are%.*s", (int)n + 1, word,
+               (int)sizeof known - 2, known);
     }
     debug += n + (debug[n] == ',');
   }

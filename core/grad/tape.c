@@ -19,7 +19,7 @@ kn_status kn_set_requires_grad(kn_context *ctx, kn_tensor *t, bool on) {
                    "detach it first",
                    kn_grad_op(t));
   if (on && !kn_dtype_is_float(kn_tensor_dtype(t)))
-    return kn_fail(ctx, KN_DTYPE, "only floating tensors can require grad, and this one is %s",
+    return kn_fail(ctx, KN_DTYPE, "requires_grad: only floating tensors can require grad, and this one is %s",
                    kn_dtype_name(kn_tensor_dtype(t)));
   if (!on && !t->grad) return KN_OK;
   KN_TRY(ensure_link(ctx, t));

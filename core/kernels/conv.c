@@ -37,6 +37,19 @@ static void set_sizes(conv *c, const kn_attrs_conv2d *a, const kn_type *x, const
   c->x_pitch = c->stride[0] * c->w;
 }
 
+/* Added columns are only harmless where zero times anything is zero: otherwise rows are passed one by one. */
+static void by_rows_unless_finite(conv *c, const kn_tensor *t) {
+  int64_t n = kn_tensor_numel(t), odd = 0;
+  if (kn_tensor_dtype(t) == KN_F32) {
+    const float *x = kn_tensor_data(t);
+    for (int64_t i = 0; i < n; i++) odd |= !(x[i] - x[i] == 0);
+  } else {
+    const double *x = kn_tensor_data(t);
+    for (int64_t i = 0; i < n; i++) odd |= !(x[i] - x[i] == 0);
+  }
+  if (odd) c->pitch = c->length = c->ow, c->rows = c->oh;
+}
+
 /* ---- the copies ---- */
 
 static bool same_size(const kn_tensor *t, int64_t h, int64_t w) {
@@ -226,6 +239,7 @@ KERNEL(conv2d_grad_input) { /* g, w, x */
   kn_tensor *w = NULL, *x = NULL, *y = NULL;
   if (kn_tensor_numel(out[0]) == 0) return KN_OK;
   kn_status st = kk_contiguous(ctx, in[1], &w);
+  if (st == KN_OK) by_rows_unless_finite(&c, w);
   if (st == KN_OK) st = pitched_gradient(ctx, &c, in[0], &y);
   if (st == KN_OK) st = work_space(ctx, out[0], c.h, c.w, &x);
   if (st == KN_OK) {
@@ -244,6 +258,7 @@ KERNEL(conv2d_grad_weight) { /* g, x, w */
   set_sizes(&c, attrs, &in[1]->type, &in[2]->type, &in[0]->type);
   kn_tensor *x = NULL, *y = NULL;
   kn_status st = padded_image(ctx, &c, in[1], &x);
+  if (st == KN_OK) by_rows_unless_finite(&c, x);
   if (st == KN_OK) st = pitched_gradient(ctx, &c, in[0], &y);
   if (st == KN_OK) {
     c.x = kn_tensor_data(x), c.y = kn_tensor_data(y), c.to = kn_tensor_data(out[0]);

@@ -10,9 +10,9 @@ static const struct {
   const char *name, *operands;
   char mode;
 } opcodes[KC_NOPCODES] = {
-#define X(name, mode, operands) {#name, operands, #mode[0]},
-    KC_OPCODES(X)
-#undef X
+#define OPCODE(name, mode, operands) {#name, operands, #mode[0]},
+#include "lua/capture/opcodes.def"
+#undef OPCODE
 };
 const char *kc_opcode_name(kc_opcode o) { return o < KC_NOPCODES ? opcodes[o].name : "?"; }
 const char *kc_opcode_operands(kc_opcode o) { return o < KC_NOPCODES ? opcodes[o].operands : "---"; }

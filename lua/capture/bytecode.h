@@ -7,46 +7,11 @@
 #include "core/context.h"
 #include <lua.h>
 
-/* X(name, mode, operands): mode A = ABC, B = A and Bx, S = A and sBx, X = Ax, J = sJ. Operands say what A, B
- * and C are: w written register, r read register, u upvalue, k constant, x register or constant by the k bit,
- * i immediate or count, K constant (Bx), P prototype (Bx), - unused. */
-#define KC_OPCODES(X)                                                                                        \
-  X(MOVE, A, "wr-")                                                                                          \
-  X(LOADI, S, "w--")                                                                                         \
-  X(LOADF, S, "w--")                                                                                         \
-  X(LOADK, B, "wK-")                                                                                         \
-  X(LOADKX, B, "w--") X(LOADFALSE, A, "w--") X(LFALSESKIP, A, "w--") X(LOADTRUE, A, "w--")                   \
-      X(LOADNIL, A, "wi-") X(GETUPVAL, A, "wu-") X(SETUPVAL, A, "ru-") X(GETTABUP, A, "wuk") X(              \
-          GETTABLE, A, "wrr") X(GETI, A, "wri") X(GETFIELD, A, "wrk") X(SETTABUP, A, "ukx")                  \
-          X(SETTABLE, A, "rrx") X(SETI, A, "rix") X(SETFIELD, A, "rkx") X(NEWTABLE, A, "wii") X(             \
-              SELF, A, "wrx") X(ADDI, A, "wri") X(ADDK, A, "wrk") X(SUBK, A, "wrk") X(MULK, A, "wrk")        \
-              X(MODK, A, "wrk") X(POWK, A, "wrk") X(DIVK, A, "wrk") X(IDIVK, A, "wrk") X(BANDK, A, "wrk")    \
-                  X(BORK, A, "wrk") X(BXORK, A, "wrk") X(SHRI, A, "wri") X(SHLI, A, "wri") X(ADD, A, "wrr")  \
-                      X(SUB, A, "wrr") X(MUL, A, "wrr") X(MOD, A, "wrr") X(POW, A, "wrr") X(DIV, A, "wrr")   \
-                          X(IDIV, A, "wrr") X(BAND, A, "wrr") X(BOR, A, "wrr") X(BXOR, A, "wrr") X(          \
-                              SHL, A, "wrr") X(SHR, A, "wrr")                                                \
-                              X(MMBIN, A, "rri") X(MMBINI, A, "rii") X(MMBINK, A, "rki") X(UNM, A, "wr-") X( \
-                                  BNOT, A, "wr-") X(NOT, A, "wr-")                                           \
-                                  X(LEN, A, "wr-") X(CONCAT, A, "wi-") X(CLOSE, A, "r--") X(TBC, A, "r--")   \
-                                      X(JMP, J, "---") X(EQ, A, "rr-") X(LT, A, "rr-") X(LE, A, "rr-")       \
-                                          X(EQK, A, "rk-") X(EQI, A, "ri-") X(LTI, A, "rii")                 \
-                                              X(LEI, A, "rii") X(GTI, A, "rii") X(GEI, A, "rii")             \
-                                                  X(TEST, A, "r--") X(TESTSET, A, "wr-") X(CALL, A, "rii")   \
-                                                      X(TAILCALL, A, "rii") X(RETURN, A, "iii")              \
-                                                          X(RETURN0, A, "---") X(RETURN1, A, "r--")          \
-                                                              X(FORLOOP, B, "r--") X(FORPREP, B, "r--") X(   \
-                                                                  TFORPREP, B, "r--") X(TFORCALL, A, "r-i")  \
-                                                                  X(TFORLOOP, B, "r--") X(SETLIST, A, "rii") \
-                                                                      X(CLOSURE, B, "wP-")                   \
-                                                                          X(VARARG, A, "i-i")                \
-                                                                              X(VARARGPREP, A, "i--")        \
-                                                                                  X(EXTRAARG, X, "---")
-
 typedef enum kc_opcode {
-#define X(name, mode, operands) KC_##name,
-  KC_OPCODES(X)
-#undef X
-      KC_NOPCODES
+#define OPCODE(name, mode, operands) KC_##name,
+#include "lua/capture/opcodes.def"
+#undef OPCODE
+  KC_NOPCODES
 } kc_opcode;
 
 typedef uint32_t kc_code;

@@ -75,6 +75,7 @@ end
 
 -- Calls visit(module, path) for this module and all below it, parents first, each once.
 local function walk(module, path, seen, visit)
+  if not is_module(module) then fail("a module is needed in front of the colon, as in net:parameters()") end
   if seen[module] then return end
   seen[module] = true
   visit(module, path)
@@ -198,6 +199,7 @@ end
 --- Copies values in. Names must match on both sides unless { strict = false }; sizes always. Nothing is changed when
 --- something does not fit.
 function Module:load_state_dict(state, options)
+  if type(state) ~= "table" then fail("load_state_dict: a table of tensors by name is needed, got %s", type(state)) end
   local strict = not options or options.strict ~= false
   local own, problems = self:state_dict(), {}
   for _, name in ipairs(sorted_keys(own)) do
@@ -263,7 +265,9 @@ setmetatable(Module, { __call = construct })
 -- ---- layers ----------------------------------------------------------------------------------------------------
 
 local function need_count(class, what, n)
-  if math.type(n) ~= "integer" or n < 1 then fail("%s: %s must be a positive integer, got %s", class, what, tostring(n)) end
+  if math.type(n) ~= "integer" or n < 1 then
+    fail("%s: %s must be a positive integer, got %s", class, what, type(n) == "string" and ("%q"):format(n) or tostring(n))
+  end
   return n
 end
 

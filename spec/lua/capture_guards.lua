@@ -295,6 +295,38 @@ test("specs hold for captures that follow", function()
   check.truth(tostring(g):find("float32[N]", 1, true), "the named size in the text")
 end)
 
+test("a call that fits no spec is no new capture", function()
+  local g = kiln.script(function(x, n) return x * n end, { inputs = { kiln.spec("float32", { "N" }), "float" }, cache_limit = 2 })
+  for _ = 1, 3 do
+    raises(function() g(T { 1.0 }) end, "takes 2 arguments, got 1")
+    raises(function() g() end, "takes 2 arguments, got 0")
+    raises(function() g(T { 1.0 }, 1.0, 5) end, "takes 2 arguments, got 3")
+  end
+  equal(g(T { 1.0 }, 2.0, nil):totable(), { 2.0 })
+  equal(tostring(g):find("captures"), nil)
+end)
+
+test("the text of several captures is that of the newest", function()
+  local k = 1
+  local g = kiln.script(function(x) return x + k end)
+  g(T { 1.0 })
+  k = 5
+  g(T { 1.0 })
+  check.truth(tostring(g):find("the newest of 2 captures", 1, true), tostring(g))
+  equal(kiln.parse(tostring(g))(T { 1.0 }):totable(), { 6.0 })
+end)
+
+test("functions without arguments", function()
+  equal(kiln.script(function() return kiln.ones(2) * 3 end)():totable(), { 3.0, 3.0 })
+  equal(kiln.script(function() return 5 end, { inputs = {} })(), 5)
+  equal(select("#", kiln.script(function() end)()), 0)
+end)
+
+test("options are known ones", function()
+  raises(function() kiln.script(function(x) return x end, { inptus = {} }) end, "script: there is no option 'inptus'")
+  raises(function() kiln.script(function(x) return x end, { {} }) end, "script: option names must be strings, got an integer")
+end)
+
 test("is_capturing", function()
   local f = function(x) if kiln.is_capturing() then return x + 1 end return x end
   equal(f(T { 1.0 }):totable(), { 1.0 })
