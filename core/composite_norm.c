@@ -95,11 +95,17 @@ static kn_tensor *followed(kn_scope *s, kn_tensor *running, kn_tensor *seen, dou
   return kx_add(s, kx_scale(s, running, 1 - momentum), kx_scale(s, seen, momentum));
 }
 
-/* Elements of x for each channel, over that less one. */
-static kn_tensor *unbiased(kn_scope *s, kn_tensor *x, kn_tensor *var, const kn_ints *over) {
+/* Elements of x for each channel; -1 when it is not known. */
+static int64_t in_channel(const kn_tensor *x) {
   int64_t count = 1;
   for (int d = 0; d < x->type.rank; d++)
     if (d != 1) count = kn_dim_known(x->type.dims[d]) && count >= 0 ? count * x->type.dims[d] : -1;
+  return count;
+}
+
+/* The variance over one less than the number of elements. */
+static kn_tensor *unbiased(kn_scope *s, kn_tensor *x, kn_tensor *var, const kn_ints *over) {
+  int64_t count = in_channel(x);
   if (count >= 0) return kx_scale(s, var, (double)count / (double)(count - 1));
   kn_tensor *n = kx_reduce(s, KN_OP_sum, kx_full_like(s, x, 1), *over, false);
   return kx_mul(s, var, kx_div(s, n, kx_plus(s, n, -1)));
@@ -113,6 +119,8 @@ static kn_tensor *batch_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_
     return kx_refuse(s, KN_ARG, "x; x, running_mean, running_var; or these, weight and bias are needed", x,
                      NULL);
   if (!a->training && n == 1) return kx_refuse(s, KN_ARG, "running_mean and running_var are needed", x, NULL);
+  if (a->training && in_channel(x) == 1)
+    return kx_refuse(s, KN_SHAPE, "training needs more than one value for each channel", x, NULL);
   kn_ints over = {.n = 0};
   for (int d = 0; d < x->type.rank; d++)
     if (d != 1) over.v[over.n++] = d;

@@ -103,6 +103,8 @@ test("refusals of values", function()
   raises(function() x:quantile(1.5) end, "quantile: q must lie in [0, 1], not 1.5")
   raises(function() x:prelu(kiln.ones(2, 2)) end, "prelu: the weight must have one dim (got float32[2,3], float32[2,2])")
   raises(function() kiln.bincount(kiln.tensor { 0 }) end, "bincount: 0 cannot be counted: values start at 1")
+  raises(function() kiln.batch_norm(kiln.ones(1, 3), { training = true }) end,
+    "batch_norm: training needs more than one value for each channel (got float32[1,3])")
   raises(function() x:glu() end, "glu: the size of dim must be even (got float32[2,3])")
   raises(function() x:layer_norm(4) end, "layer_norm: the input must end with normalized_shape (got float32[2,3])")
   raises(function() x:pad { pad = { 3, 0 }, mode = "reflect" } end, "pad: this mode pads with at least 0 and with less than there is")
