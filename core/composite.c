@@ -2,6 +2,7 @@
  * graph and the tape as their parts. Sizes may be unknown while recording, so shapes are given by other
  * tensors (…_as, …_like), by -1, or by symbolic sizes (see `size_of`). */
 #include "core/composite.h"
+#include "core/infer.h"
 
 #define UNUSED (void)attrs, (void)n
 
@@ -97,6 +98,12 @@ COMPOSITE(view) {
   return kn_apply(ctx, KN_OP_reshape, attrs, in, 1, out);
 }
 
+/* The dim from the front, -1 when there is none. */
+static int axis_of(int64_t dim, int rank) {
+  int64_t room = rank ? rank : 1;
+  return dim < -room || dim >= room ? -1 : kk_axis(dim, rank);
+}
+
 static bool dims_known(const kn_tensor *t, int begin, int end) {
   for (int d = begin; d < end; d++)
     if (!kn_dim_known(t->type.dims[d])) return false;
@@ -109,14 +116,11 @@ COMPOSITE(flatten) {
   const kn_attrs_flatten *a = attrs;
   (void)n;
   kn_tensor *x = in[0];
-  int rank = x->type.rank, room = rank ? rank : 1, start = kk_axis(a->start_dim, rank),
-      end = kk_axis(a->end_dim, rank);
-  if (start < 0 || start >= room || end < 0 || end >= room || start > end) {
+  int rank = x->type.rank, start = axis_of(a->start_dim, rank), end = axis_of(a->end_dim, rank);
+  if (start < 0 || end < 0 || start > end) {
     char text[KN_TYPE_TEXT];
-    return kn_fail(ctx, KN_ARG, "there are no dims %lld to %lld (got %s)",
-                   (long long)(a->start_dim < 0 ? a->start_dim : a->start_dim + 1),
-                   (long long)(a->end_dim < 0 ? a->end_dim : a->end_dim + 1),
-                   kn_type_text(&x->type, text, sizeof text));
+    return kn_fail(ctx, KN_ARG, "there are no dims %lld to %lld (got %s)", kn_as_written(a->start_dim),
+                   kn_as_written(a->end_dim), kn_type_text(&x->type, text, sizeof text));
   }
   kn_scope s;
   kn_scope_open(&s, ctx);
@@ -146,10 +150,9 @@ COMPOSITE(narrow) {
   const kn_attrs_narrow *a = attrs;
   const kn_type *t = &in[0]->type;
   (void)n;
-  int dim = kk_axis(a->dim, t->rank);
+  int dim = axis_of(a->dim, t->rank);
   if (dim < 0 || dim >= t->rank)
-    return kn_fail(ctx, KN_ARG, "dim %lld does not exist in %d dims",
-                   (long long)(a->dim < 0 ? a->dim : a->dim + 1), t->rank);
+    return kn_fail(ctx, KN_ARG, "dim %lld does not exist in %d dims", kn_as_written(a->dim), t->rank);
   int64_t size = t->dims[dim], start = a->start, length = a->length;
   if (length < 0 && !kn_is_dyn(length))
     return kn_fail(ctx, KN_ARG, "the length must not be negative: %lld", (long long)length);
@@ -165,8 +168,8 @@ COMPOSITE(narrow) {
   if (start < 0 || length < 0 || start > size || length > size - start) {
     char text[KN_TYPE_TEXT];
     return kn_fail(ctx, KN_INDEX, "%lld elements from %lld on do not lie in dim %d of size %lld (got %s)",
-                   (long long)length, (long long)(a->start < 0 ? a->start : a->start + 1), dim + 1,
-                   (long long)size, kn_type_text(t, text, sizeof text));
+                   (long long)length, kn_as_written(a->start), dim + 1, (long long)size,
+                   kn_type_text(t, text, sizeof text));
   }
   kn_attrs_slice part = {.dim = dim, .start = start, .stop = start + length, .step = 1};
   return kn_apply(ctx, KN_OP_slice, &part, in, 1, out);
@@ -243,7 +246,7 @@ kn_tensor *kx_safe_sqrt(kn_scope *s, kn_tensor *x) {
 static kn_tensor *count_of(kn_scope *s, kn_tensor *x, const kn_attrs_correction *a) {
   int64_t count = 1;
   for (int i = 0; i < (a->dim.n ? a->dim.n : x->type.rank); i++) {
-    int d = a->dim.n ? kk_axis(a->dim.v[i], x->type.rank) : i;
+    int d = a->dim.n ? axis_of(a->dim.v[i], x->type.rank) : i;
     if (d < 0 || d >= x->type.rank) continue; /* mean has refused it, or x is 0-d */
     if (!kn_dim_known(x->type.dims[d])) {
       kn_attrs_reduce all = {.dim = a->dim, .keepdim = a->keepdim};

@@ -25,8 +25,8 @@ kn_status kn_infer_fail(const kn_infer *q, kn_status st, const char *fmt, ...) {
 kn_status kn_infer_axis(const kn_infer *q, int64_t dim, int rank, int *out) {
   int room = rank ? rank : 1;
   if (dim < -room || dim >= room)
-    return kn_infer_fail(q, KN_ARG, "dim %lld does not exist in %d dimension%s",
-                         (long long)(dim < 0 ? dim : dim + 1), rank, rank == 1 ? "" : "s");
+    return kn_infer_fail(q, KN_ARG, "dim %lld does not exist in %d dimension%s", kn_as_written(dim), rank,
+                         rank == 1 ? "" : "s");
   *out = (int)(dim < 0 ? dim + room : dim);
   return KN_OK;
 }

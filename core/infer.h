@@ -8,6 +8,8 @@ kn_status kn_infer_fail(const kn_infer *q, kn_status st, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* Negative counts from the end; checks 0 <= dim < rank. `rank` 0 is treated as 1 (a scalar's only dim). */
 kn_status kn_infer_axis(const kn_infer *q, int64_t dim, int rank, int *out);
+/* A dim or position as its user wrote it, counted from 1. */
+static inline long long kn_as_written(int64_t i) { return i < 0 || i == INT64_MAX ? i : i + 1; }
 /* Broadcast of two sizes; a literal 1 broadcasts, unknown meets unknown as unknown unless they are the same.
  */
 bool kn_dim_broadcast(int64_t a, int64_t b, int64_t *out);

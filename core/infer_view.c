@@ -50,14 +50,14 @@ kn_status kn_infer_reshape(const kn_infer *q) {
   }
   if (open >= 0 && !unknown) {
     if (named == 0) return kn_infer_fail(q, KN_SHAPE, "-1 can be anything beside a size of 0");
-    if (count == KN_DIM_UNKNOWN)
+    if (count < 0)
       dims[open] = leftover(&q->in[0], named);
     else if (count % named)
       return kn_infer_fail(q, KN_SHAPE, "%lld elements do not divide into rows of %lld", (long long)count,
                            (long long)named);
     else
       dims[open] = count / named;
-  } else if (!unknown && count != KN_DIM_UNKNOWN && count != named) {
+  } else if (!unknown && count >= 0 && count != named) {
     return kn_infer_fail(q, KN_SHAPE, "%lld elements do not fit a shape of %lld", (long long)count,
                          (long long)named);
   }
@@ -143,8 +143,8 @@ static kn_status selected(const kn_infer *q, const kn_type *x, kn_type *out) {
   KN_TRY(kn_infer_axis(q, a->dim, x->rank, &dim));
   int64_t size = x->dims[dim], at = a->index;
   if (kn_dim_known(size) && !kn_is_dyn(at) && (at < -size || at >= size))
-    return kn_infer_fail(q, KN_INDEX, "index %lld is out of range for dim %d of size %lld",
-                         (long long)(at < 0 ? at : at + 1), dim + 1, (long long)size);
+    return kn_infer_fail(q, KN_INDEX, "index %lld is out of range for dim %d of size %lld", kn_as_written(at),
+                         dim + 1, (long long)size);
   *out = *x;
   out->rank--;
   memmove(out->dims + dim, out->dims + dim + 1, (size_t)(out->rank - dim) * sizeof *out->dims);
@@ -177,7 +177,7 @@ static kn_status sliced(const kn_infer *q, const kn_type *x, kn_type *out) {
   int dim;
   if (x->rank == 0) return kn_infer_fail(q, KN_SHAPE, "a 0-d tensor has no dims to slice");
   KN_TRY(kn_infer_axis(q, a->dim, x->rank, &dim));
-  int64_t start, length;
+  int64_t start = 0, length = KN_DIM_UNKNOWN;
   KN_TRY(kn_slice_range(q, x->dims[dim], a, &start, &length));
   *out = *x;
   out->dims[dim] = length;

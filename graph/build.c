@@ -241,7 +241,7 @@ kn_node *kn_add_node(kn_builder *b, kn_opcode op, const void *attrs, kn_value *c
   for (uint32_t i = 0; b->status == KN_OK && i < nout; i++)
     n->out[i] = kn_build_value(b, b->at, n, i, &types[i]);
   if (b->status != KN_OK) return NULL;
-  if (size) memcpy(n->attrs, attrs, size);
+  if (size && attrs) memcpy(n->attrs, attrs, size);
   b->graph->nnodes++;
   append(b->at, n);
   return n;
@@ -283,7 +283,7 @@ kn_node *kn_add_store(kn_builder *b, kn_slot *slot, kn_value *v) {
 
 kn_value *kn_add_scalar(kn_builder *b, kn_opcode op, kn_value *const *in, uint32_t nin) {
   if (b->status != KN_OK || !inputs_given(b, op, in, nin)) return NULL;
-  kn_vkind kinds[4], out;
+  kn_vkind kinds[4] = {KN_V_INT}, out;
   for (uint32_t i = 0; i < nin && i < 4; i++) kinds[i] = in[i]->type.kind;
   if (nin > 3 || !kn_scalar_result(op, kinds, nin, &out)) {
     char text[3][KN_TYPE_TEXT] = {"", "", ""};

@@ -1,5 +1,6 @@
 /* Sessions: their life, inputs checked, plans chosen, state committed or rolled back. What a run does is in
  * run.c, how it was planned in plan.c. */
+#include "core/device.h"
 #include "graph/exec.h"
 #include "graph/session.h"
 #include <stdio.h>
@@ -21,8 +22,19 @@ static bool alloc_session(kn_session *s) {
   return s->targets && s->slots && s->in_types && s->symbols && s->symbol_from && s->out;
 }
 
+/* Values come from inputs and slots, and all targets there are compute on the CPU. */
+static kn_status check_device(kn_context *ctx, const kn_graph *g, const kn_vtype *t, const char *what) {
+  if (t->kind != KN_V_TENSOR || t->tensor.device == KN_CPU) return KN_OK;
+  return kn_fail(ctx, KN_UNSUPPORTED, "graph %s: %s is on device %s, and nothing here runs that", g->name,
+                 what ? what : "an input", kn_device_name((kn_device_id)t->tensor.device));
+}
+
 kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *targets, int n,
                          kn_session **out) {
+  for (uint32_t i = 0; i < g->body->nparams; i++)
+    KN_TRY(check_device(ctx, g, &g->body->params[i]->type, g->body->params[i]->name));
+  for (uint32_t i = 0; i < g->nslots; i++)
+    KN_TRY(check_device(ctx, g, &g->slots[i]->type, g->slots[i]->name));
   if (!g->finished) return kn_fail(ctx, KN_STATE, "graph %s is not finished and cannot run", g->name);
   if (n < 1) return kn_fail(ctx, KN_ARG, "a session needs at least one target");
   kn_session *s = kn_calloc(ctx->heap, 1, sizeof *s);

@@ -75,7 +75,7 @@ static bool hex4(kn_json *j, uint32_t *out) {
 
 /* What follows \u, into at most four bytes. */
 static bool unicode(kn_json *j, char **out) {
-  uint32_t c, low;
+  uint32_t c = 0, low = 0;
   if (!hex4(j, &c)) return false;
   if (c >= 0xD800 && c < 0xDC00) {
     if (j->end - j->p < 2 || j->p[0] != '\\' || j->p[1] != 'u')

@@ -409,6 +409,24 @@ START_TEST(impossible_sizes) {
 }
 END_TEST
 
+START_TEST(other_devices) {
+  static const char *const texts[] = {
+      "graph g() {\n  slot const \"k\": float32[2]@cuda = {1, 2}\n  %k = tensor \"k\"\n  return %k\n}\n",
+      "graph g(%x: float32[2]@cuda) {\n  return %x\n}\n"};
+  static const char *const said[] = {"k is on device cuda", "x is on device cuda"};
+  kn_context *c = suite_context();
+  for (int i = 0; i < 2; i++) {
+    kn_target t;
+    kn_session *s;
+    kn_graph *g = parse(c, texts[i]);
+    ck_assert(kn_ref_backend.target(c, NULL, &t));
+    FAILS(c, KN_UNSUPPORTED, said[i], kn_session_new(c, g, (const kn_target *[]){&t}, 1, &s));
+    kn_graph_release(g);
+  }
+  suite_done(c);
+}
+END_TEST
+
 /* ---- views ---- */
 
 START_TEST(views) {
@@ -623,5 +641,5 @@ END_TEST
 
 SUITE("exec", straight_line, both_branches, nested_ifs, branches_of_two_sizes, counted_loop,
       carried_values_overlap, nested_loops, growing_loop, named_sizes, scalar_kinds, sizes_decide,
-      impossible_sizes, views, results_are_their_own, nothing_goes_in, undefined_values,
+      impossible_sizes, other_devices, views, results_are_their_own, nothing_goes_in, undefined_values,
       undefined_is_not_used, raise_and_assert)

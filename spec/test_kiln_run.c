@@ -203,6 +203,7 @@ START_TEST(says_what_is_wrong) {
       {1, "nothing.kiln", "nothing.kiln"},
       {1, "x.npy", "x.npy"},
       {1, "two.kiln", "2 graphs, and none was named"},
+      {1, "two.kiln", "choose one by --entry"},
       {1, "one.kiln --input x=one.kiln --input k=1", "no .npy file"},
       {1, "one.kiln --input x=gone.npy --input k=1", "gone.npy: "},
       {1, "one.kiln --input x=kept.npy --input k=1", "float32[1,3] is needed (got float32[4,3])"},

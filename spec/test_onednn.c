@@ -630,6 +630,49 @@ START_TEST(two_sessions_at_once) {
 }
 END_TEST
 
+/* A product at the end of many transpositions, planned and run on a small stack. */
+static void *run_chain(void *ud) {
+  runner *r = ud;
+  kn_rvalue in = {.tensor = r->x}, y;
+  OK(kn_session_context(r->mine), kn_session_run(r->mine, &in, 1, &y, 1));
+  ck_assert(*(float *)kn_tensor_data(y.tensor) == 64);
+  kn_tensor_release(y.tensor);
+  return NULL;
+}
+
+START_TEST(long_chains_need_no_stack) {
+  enum { LINES = 30000, LINE = 64 };
+  kn_context *c = context(NULL, NULL);
+  if (!c) return;
+  char *text = malloc((LINES + 8) * LINE), *p = text;
+  p += sprintf(p, "graph g(%%x: float32[64,64]) {\n  %%0 = abs %%x\n");
+  for (int i = 1; i <= LINES; i++)
+    p += sprintf(p, "  %%%d = transpose %%%d {dim0 = 1, dim1 = 2}\n", i, i - 1);
+  p += sprintf(p, "  %%y = matmul %%x, %%%d\n  return %%y\n}\n", LINES);
+  const kn_target *const *targets;
+  kn_graph *g;
+  int n;
+  runner r = {.x = NULL};
+  OK(c, kn_graph_parse(c, text, (size_t)(p - text), &g));
+  OK(c, kn_registry_targets(c, &targets, &n));
+  OK(c, kn_session_new(c, g, targets, n, &r.mine));
+  OK(c, kn_apply(c, KN_OP_full, &(kn_attrs_fill){.sizes = {2, {64, 64}}, .value = 1, .dtype = KN_F32}, NULL,
+                 0, &r.x));
+  pthread_attr_t small;
+  pthread_t t;
+  ck_assert_int_eq(pthread_attr_init(&small), 0);
+  ck_assert_int_eq(pthread_attr_setstacksize(&small, 512 << 10), 0);
+  ck_assert_int_eq(pthread_create(&t, &small, run_chain, &r), 0);
+  pthread_join(t, NULL);
+  pthread_attr_destroy(&small);
+  kn_session_free(r.mine);
+  kn_tensor_release(r.x);
+  kn_graph_release(g);
+  free(text);
+  done(c);
+}
+END_TEST
+
 START_TEST(its_row_tells_version_or_reason) {
   kn_context *c = suite_context();
   OK(c, kn_registry_open(c, NULL));
@@ -653,4 +696,4 @@ END_TEST
 SUITE("onednn", its_row_tells_version_or_reason, matmul_of_all_ranks_and_layouts, conv2d_and_its_gradients,
       conv2d_of_other_layouts, pooling, softmax_along_any_dim, special_values, what_is_declined_is_said,
       the_cache_is_bounded_and_used, two_threads_at_once, the_thread_count_is_the_contexts,
-      memory_that_runs_out, a_graph_runs_on_it_and_says_so, two_sessions_at_once)
+      memory_that_runs_out, a_graph_runs_on_it_and_says_so, two_sessions_at_once, long_chains_need_no_stack)

@@ -496,6 +496,16 @@ START_TEST(slices) {
         LIST(0, 7, 0, 8, 0));
   kn_attrs_select third = {.dim = 0, .index = 2};
   GIVES(RUN(select_grad, &third, F(SCALAR, 7), F(DIMS(3), 0, 0, 0), NIL), KN_F32, DIMS(3), LIST(0, 0, 7));
+  kn_attrs_select far = {.dim = 0, .index = INT64_MAX}, no_dim = {.dim = INT64_MAX};
+  REFUSE(KN_INDEX, "select: index 9223372036854775807 is out of range", select, &far, F(DIMS(2), 1, 2), NIL,
+         NIL);
+  REFUSE(KN_ARG, "select: dim 9223372036854775807 does not exist", select, &no_dim, F(DIMS(2), 1, 2), NIL,
+         NIL);
+  kn_attrs_narrow wrong = {.dim = INT64_C(1) << 32, .length = 1};
+  REFUSE(KN_ARG, "narrow: dim 4294967297 does not exist in 1 dims", narrow, &wrong, F(DIMS(2), 1, 2), NIL,
+         NIL);
+  kn_attrs_flatten all = {.start_dim = INT64_C(1) << 32, .end_dim = -1};
+  REFUSE(KN_ARG, "flatten: there are no dims 4294967297 to -1", flatten, &all, F(DIMS(2), 1, 2), NIL, NIL);
   REFUSE(KN_INDEX, "select: index 3 is out of range for dim 1 of size 2 (got float32[2])", select, &third,
          F(DIMS(2), 1, 2), NIL, NIL);
   kn_attrs_narrow two = {.dim = 0, .start = 1, .length = 2};

@@ -47,25 +47,21 @@ static bool supports(void *self, const kn_node *n, const kn_type *types, char *w
   return st == KN_OK;
 }
 
-static void exchange(int64_t *a, int64_t *b) {
-  int64_t t = *a;
-  *a = *b;
-  *b = t;
-}
-
-/* The strides a value will most likely have: those that a transposition leaves, else dense ones. A wrong
+/* The strides a value will most likely have: those that a few transpositions leave, else dense ones. A wrong
  * guess only costs time at the first run. */
 static void guess_strides(const kn_value *v, const kn_type *types, int64_t strides[KN_MAX_RANK]) {
-  const kn_node *d = v->def;
-  int rank = types[v->id].rank;
-  if (d && d->op == KN_OP_transpose) {
-    const kn_attrs_swap *a = d->attrs;
-    guess_strides(d->in[0], types, strides);
-    exchange(&strides[a->dim0 < 0 ? a->dim0 + rank : a->dim0],
-             &strides[a->dim1 < 0 ? a->dim1 + rank : a->dim1]);
-  } else {
-    kn_strides_contiguous(&types[v->id], strides);
+  enum { LOOK_BACK = 8 };
+  int rank = types[v->id].rank, from[KN_MAX_RANK]; /* our dim i is dim from[i] of v */
+  int64_t dense[KN_MAX_RANK];
+  for (int i = 0; i < KN_MAX_RANK; i++) from[i] = i;
+  for (int k = 0; k < LOOK_BACK && v->def && v->def->op == KN_OP_transpose; k++, v = v->def->in[0]) {
+    const kn_attrs_swap *a = v->def->attrs;
+    int d0 = (int)(a->dim0 < 0 ? a->dim0 + rank : a->dim0),
+        d1 = (int)(a->dim1 < 0 ? a->dim1 + rank : a->dim1);
+    for (int i = 0; i < rank; i++) from[i] = from[i] == d0 ? d1 : from[i] == d1 ? d0 : from[i];
   }
+  kn_strides_contiguous(&types[v->id], dense);
+  for (int i = 0; i < KN_MAX_RANK; i++) strides[i] = dense[from[i]];
 }
 
 static kn_status grow(kn_context *ctx, kn_program *p, size_t bytes) {

@@ -468,7 +468,9 @@ static void open_program(program *p, const arguments *a) {
   if (a->backend) o.backend = a->backend;
   kiln_status st = kiln_context_new(&o, &p->ctx, error, sizeof error);
   if (st != KILN_OK) die(st == KILN_ARG ? USAGE : FAILED, "%s", error);
-  must(p, kiln_graph_load(p->ctx, a->model, a->entry, &p->graph));
+  st = kiln_graph_load(p->ctx, a->model, a->entry, &p->graph);
+  if (st == KILN_ARG && !a->entry) die(FAILED, "%s; choose one by --entry", kiln_error(p->ctx));
+  must(p, st);
 }
 
 static void run_all(program *p, const arguments *a) {

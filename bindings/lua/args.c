@@ -341,6 +341,16 @@ static kn_status read_variadic(kl_args *a) {
   return KN_OK;
 }
 
+/* Ops that index along a dim take it behind the tensors or, as in PyTorch, behind the first: gather(x, dim,
+ * index).
+ */
+static kn_status read_early_axis(kl_args *a) {
+  const kn_field *f = a->info.fields;
+  bool indexes = a->row->attrs == KN_ATTRS_axis && a->row->min_in > 1;
+  if (!indexes || a->next > a->top || (a->given & 1u) || !integer_like(a->L, a->next)) return KN_OK;
+  return read_field(a, f, a->next++);
+}
+
 kn_status kl_args_inputs(kl_args *a) {
   lua_State *L = a->L;
   if (a->row->max_in == KN_VARIADIC) return read_variadic(a);
@@ -348,6 +358,7 @@ kn_status kl_args_inputs(kl_args *a) {
   int first = a->next;
   kn_scalar s;
   for (int i = 0; i < a->row->max_in; i++) {
+    if (i == 1) KN_TRY(read_early_axis(a));
     int idx = a->next;
     bool optional = i >= a->row->min_in, there = idx <= a->top;
     kn_tensor *t = there ? kl_test_tensor(L, idx) : NULL;

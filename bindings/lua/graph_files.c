@@ -183,7 +183,11 @@ static int parse(lua_State *L) {
   entries *e = push_entries(L);
   make_room(L, e, 1);
   e->n = 1;
-  kl_check(L, kn_graph_parse(e->ctx, text, n, &e->list[0].graph));
+  kn_status st = kn_graph_parse(e->ctx, text, n, &e->list[0].graph);
+  if (st != KN_OK) { /* the sentence begins with line and column of the text */
+    lua_pushstring(L, kn_error(e->ctx));
+    return kl_error(L, st, "parse: %s", lua_tostring(L, -1));
+  }
   push_loaded(L, e->list[0].graph);
   return 1;
 }

@@ -62,7 +62,7 @@ MODEL(ipairs) {
 }
 
 MODEL(ipairs_step) {
-  int64_t i;
+  int64_t i = 0;
   kc_val v, nil;
   KC_TRY(known_int(c, f, ARG(1), 2, &i));
   KC_TRY(kc_index(c, s, ARG(0), kc_int(i + 1), &v));

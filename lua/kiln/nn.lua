@@ -39,6 +39,7 @@ local class_meta = { __index = Module, __call = construct }
 --- A new class: `local Net = nn.Module:extend("Net")`. Calling it makes a module (init gets the arguments); calling the
 --- module runs its forward.
 function Module:extend(name)
+  if type(self) ~= "table" then fail("extend: a class is needed in front of the colon, as in nn.Module:extend(\"Net\")") end
   local class = { name = name or self.name, __call = call, __tostring = Module.tostring }
   class.__index = class
   local meta = class_meta

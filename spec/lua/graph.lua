@@ -49,7 +49,7 @@ test("text in, text out", function()
   equal(tostring(kiln.parse(text)), shown)
   local code = kiln.parse(text):code()
   truth(not code:find "slot " and not code:find "guard " and code:find("%h: float32[N,2] = matmul %x, %w", 1, true))
-  raises(function() kiln.parse "graph g(%x: float32[2]) {\n  %y = nosuch %x\n" end, here(), "2:8: there is no op or node 'nosuch'")
+  raises(function() kiln.parse "graph g(%x: float32[2]) {\n  %y = nosuch %x\n" end, here(), "parse: 2:8: there is no op or node 'nosuch'")
 end)
 
 test("arguments and results keep their shape, kinds and identity", function()
