@@ -120,6 +120,29 @@ KERNEL(scatter_add) { /* x, index, src */
   return KN_OK;
 }
 
+#define PUT(T, E)                                                                                            \
+  static void put_##E(const points *p, const int64_t *src_strides, int64_t count) {                          \
+    for (int64_t i = 0; i < count; i++)                                                                      \
+      ((T *)p->to)[place(p, p->strides, i) + (p->index[i] - 1) * p->apart] =                                 \
+          ((const T *)p->from)[place(p, src_strides, i)];                                                    \
+  }
+KK_TYPES(PUT)
+#define PUT_ROW(T, E) [KN_##E] = put_##E,
+
+KERNEL(scatter) { /* x, index, src */
+  static void (*const fns[KN_DTYPE_COUNT])(const points *, const int64_t *, int64_t) = {KK_TYPES(PUT_ROW)};
+  const kn_attrs_axis *a = attrs;
+  kn_tensor *as[3];
+  KN_TRY(prepare(ctx, KN_OP_scatter, a->dim, in, n, as));
+  points p = points_of(as[1], out[0], a->dim);
+  start_from(ctx, out[0], as[0]);
+  p.from = kn_tensor_data(as[2]);
+  p.to = kn_tensor_data(out[0]);
+  fns[kn_tensor_dtype(out[0])](&p, as[2]->strides, kn_tensor_numel(as[1]));
+  kk_release_all(as, n);
+  return KN_OK;
+}
+
 /* ---- index_select, index_add, index_copy: a list of positions along a dim ---- */
 
 /* A contiguous tensor as [outer, size, inner]. */
