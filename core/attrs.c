@@ -1,6 +1,11 @@
 /* Field tables of the attribute structs, defaults and equality. */
 #include "core/attrs.h"
+#include <stdio.h>
 #include <string.h>
+
+#define NAME(choices, name) #name,
+#define NAMES(choices) static const char *const names_of_##choices[] = {KN_CHOICES_##choices(NAME) NULL};
+KN_CHOICES(NAMES)
 
 /* One function per struct, so that T can name it inside the rows. */
 /* clang-format off */
@@ -20,6 +25,9 @@
 #define INTS(f, d) ROW(f, INTS, 0, d, (d) == KN_REQUIRED)
 #define SIZES(f) ROW(f, SIZES, 0, 0, true)
 #define DTYPE(f, d) ROW(f, DTYPE, 0, (int64_t)(d), (int64_t)(d) == KN_REQUIRED)
+#define ENUM(f, c, d)                                                                                        \
+      {.name = #f, .kind = KN_FIELD_ENUM, .offset = offsetof(T, f), .integer = KN_CHOICE_##c##_##d,          \
+       .names = names_of_##c},
 #define END(n)                                                                                               \
       {.name = NULL, .offset = sizeof(T)},                                                                   \
     };                                                                                                       \
@@ -42,6 +50,22 @@ kn_attrs_info kn_attrs_describe(kn_attrs_kind kind) {
   return (kn_attrs_info){"?", 0, fields_of_none()};
 }
 
+int kn_field_choice(const kn_field *f, const char *name, size_t length) {
+  for (int i = 0; f->names[i]; i++)
+    if (strlen(f->names[i]) == length && !memcmp(f->names[i], name, length)) return i;
+  return -1;
+}
+
+char *kn_field_choices(const kn_field *f, char *buf, size_t size) {
+  buf[0] = 0;
+  for (int i = 0; f->names[i]; i++) {
+    size_t at = strlen(buf);
+    const char *before = !i ? "" : f->names[i + 1] ? ", " : " or ";
+    snprintf(buf + at, size - at, "%s'%s'", before, f->names[i]);
+  }
+  return buf;
+}
+
 void kn_attrs_default(kn_attrs_kind kind, void *attrs) {
   kn_attrs_info info = kn_attrs_describe(kind);
   memset(attrs, 0, info.size);
@@ -54,6 +78,7 @@ void kn_attrs_default(kn_attrs_kind kind, void *attrs) {
     case KN_FIELD_AXIS: *(int64_t *)at = f->integer; break;
     case KN_FIELD_FLOAT: *(double *)at = f->number; break;
     case KN_FIELD_BOOL: *(bool *)at = f->integer != 0; break;
+    case KN_FIELD_ENUM: *(int32_t *)at = (int32_t)f->integer; break;
     case KN_FIELD_DTYPE: *(kn_dtype *)at = (kn_dtype)f->integer; break;
     case KN_FIELD_INTS: *(kn_ints *)at = (kn_ints){1, {f->integer}}; break;
     case KN_FIELD_AXES:
@@ -76,6 +101,7 @@ static bool field_equal(const kn_field *f, const void *a, const void *b) {
   case KN_FIELD_AXIS: return *(const int64_t *)a == *(const int64_t *)b;
   case KN_FIELD_FLOAT: return !memcmp(a, b, sizeof(double)); /* bits: nan equals nan, 0 differs from -0 */
   case KN_FIELD_BOOL: return *(const bool *)a == *(const bool *)b;
+  case KN_FIELD_ENUM: return *(const int32_t *)a == *(const int32_t *)b;
   case KN_FIELD_DTYPE: return *(const kn_dtype *)a == *(const kn_dtype *)b;
   case KN_FIELD_AXES:
   case KN_FIELD_INTS:

@@ -18,6 +18,21 @@ struct kn_context;
 static inline bool kn_is_dyn(int64_t v) { return v >= KN_DYN_BASE && v < KN_DYN_BASE + (1 << 24); }
 static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BASE); }
 
+/* Names that an ENUM field chooses from: X(choices, name). The field holds KN_CHOICE_<choices>_<name>. */
+/* clang-format off */
+#define KN_CHOICES_reduction(X) X(reduction, none) X(reduction, mean) X(reduction, sum)
+#define KN_CHOICES_kl_reduction(X) X(kl_reduction, none) X(kl_reduction, mean) X(kl_reduction, sum) X(kl_reduction, batchmean)
+#define KN_CHOICES_approximate(X) X(approximate, none) X(approximate, tanh)
+#define KN_CHOICES_pad_mode(X) X(pad_mode, constant) X(pad_mode, reflect) X(pad_mode, replicate)
+#define KN_CHOICES_interpolate_mode(X) X(interpolate_mode, nearest) X(interpolate_mode, linear) X(interpolate_mode, bilinear)
+#define KN_CHOICES(X) /* all of them */ \
+  X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
+
+#define KN_CHOICE_ITEM(choices, name) KN_CHOICE_##choices##_##name,
+#define KN_CHOICE_ENUM(choices) enum { KN_CHOICES_##choices(KN_CHOICE_ITEM) KN_CHOICE_##choices##_count };
+KN_CHOICES(KN_CHOICE_ENUM)
+/* clang-format on */
+
 /* The structs: kn_attrs_reduce { kn_ints dim; bool keepdim; } and so on. */
 #define ATTRS(n)                                                                                             \
   typedef struct kn_attrs_##n {                                                                              \
@@ -31,6 +46,7 @@ static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BA
 #define INTS(f, d) kn_ints f;
 #define SIZES(f) kn_ints f;
 #define DTYPE(f, d) kn_dtype f;
+#define ENUM(f, c, d) int32_t f;
 #define END(n)                                                                                               \
   }                                                                                                          \
   kn_attrs_##n;
@@ -55,17 +71,18 @@ typedef union kn_attrs_any { /* room for any of them */
 /* clang-format off */
 typedef enum kn_field_kind {
   KN_FIELD_INT, KN_FIELD_INDEX, KN_FIELD_AXIS, KN_FIELD_FLOAT, KN_FIELD_BOOL,
-  KN_FIELD_AXES, KN_FIELD_INTS, KN_FIELD_SIZES, KN_FIELD_DTYPE
+  KN_FIELD_AXES, KN_FIELD_INTS, KN_FIELD_SIZES, KN_FIELD_DTYPE, KN_FIELD_ENUM
 } kn_field_kind;
 /* clang-format on */
 
 typedef struct kn_field {
   const char *name; /* NULL ends a table */
   kn_field_kind kind;
-  size_t offset;   /* in the struct */
-  bool required;   /* has no default */
-  double number;   /* default of FLOAT */
-  int64_t integer; /* default of the others; of each place for INTS; AXES and SIZES start empty */
+  size_t offset;            /* in the struct */
+  bool required;            /* has no default */
+  double number;            /* default of FLOAT */
+  int64_t integer;          /* default of the others; of each place for INTS; AXES and SIZES start empty */
+  const char *const *names; /* of ENUM: what value 0, 1, … is called, ended by NULL */
 } kn_field;
 
 typedef struct kn_attrs_info {
@@ -74,6 +91,10 @@ typedef struct kn_attrs_info {
   const kn_field *fields; /* in order of Lua's positional arguments, ended by a NULL name */
 } kn_attrs_info;
 
+/* The value that an ENUM field has for a name of `length` bytes; -1 when there is none. */
+int kn_field_choice(const kn_field *f, const char *name, size_t length);
+/* "'none', 'mean' or 'sum'" into buf (cut off if it must be), for messages. */
+char *kn_field_choices(const kn_field *f, char *buf, size_t size);
 kn_attrs_info kn_attrs_describe(kn_attrs_kind kind);
 void kn_attrs_default(kn_attrs_kind kind, void *attrs); /* all defaults; required fields zero or empty */
 bool kn_attrs_equal(kn_attrs_kind kind, const void *a, const void *b);

@@ -8,4 +8,5 @@
 #define INTS(f, d)
 #define SIZES(f)
 #define DTYPE(f, d)
+#define ENUM(f, c, d)
 #define END(n)

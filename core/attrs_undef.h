@@ -9,4 +9,5 @@
 #undef INTS
 #undef SIZES
 #undef DTYPE
+#undef ENUM
 #undef END

@@ -1,28 +1,10 @@
 /* Composites: ops written on top of other ops, once for eager tensors and for recorded ones. They reach the
  * graph and the tape as their parts. Sizes may be unknown while recording, so shapes are given by other
  * tensors (…_as, …_like), by -1, or by symbolic sizes (see `size_of`). */
-#include "core/expr.h"
+#include "core/composite.h"
 #include "core/infer.h"
-#include "core/kernels/kernel.h"
 
-#define COMPOSITE(name)                                                                                      \
-  kn_status kn_composite_##name(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,             \
-                                kn_tensor **out)
 #define UNUSED (void)attrs, (void)n
-
-/* The whole of a composite that is one expression. */
-#define EXPRESSION(name, value)                                                                              \
-  COMPOSITE(name) {                                                                                          \
-    kn_scope scope, *s = &scope;                                                                             \
-    kn_scope_open(s, ctx);                                                                                   \
-    UNUSED;                                                                                                  \
-    kn_tensor *result = value;                                                                               \
-    return kn_scope_close(s, result, out);                                                                   \
-  }
-
-static kn_tensor *with(kn_scope *s, kn_op op, const void *attrs, kn_tensor *a) {
-  return kx_apply(s, op, attrs, (kn_tensor *[]){a}, 1);
-}
 
 /* ---- creation ---- */
 
@@ -57,24 +39,49 @@ static kn_status size_of(kn_context *ctx, kn_tensor *t, int dim, int64_t *out) {
   return ctx->recorder->dynamic(ctx->recorder, ctx, &size, out);
 }
 
-/* Appends the sizes of dims [begin, end) of t. */
-static void put_sizes(kn_scope *s, kn_tensor *t, int begin, int end, kn_ints *sizes) {
-  for (int d = begin; d < end && s->status == KN_OK; d++) {
-    if (sizes->n == KN_MAX_RANK) {
-      kx_fail(s, kn_fail(s->ctx, KN_SHAPE, "the result would have more than %d dims", KN_MAX_RANK));
-      return;
-    }
-    kn_status st = size_of(s->ctx, t, d, &sizes->v[sizes->n]);
+void kx_put_size(kn_scope *s, int64_t size, kn_ints *sizes) {
+  if (s->status != KN_OK) return;
+  if (sizes->n == KN_MAX_RANK)
+    kx_fail(s, kn_fail(s->ctx, KN_SHAPE, "the result would have more than %d dims", KN_MAX_RANK));
+  else
+    sizes->v[sizes->n++] = size;
+}
+
+void kx_put_sizes(kn_scope *s, kn_tensor *t, int begin, int end, kn_ints *sizes) {
+  for (int d = begin; t && d < end && s->status == KN_OK; d++) {
+    int64_t size = 0;
+    kn_status st = size_of(s->ctx, t, d, &size);
     if (st != KN_OK)
       kx_fail(s, st);
     else
-      sizes->n++;
+      kx_put_size(s, size, sizes);
   }
 }
 
-static kn_tensor *reshape(kn_scope *s, kn_tensor *t, const kn_ints *sizes) {
-  kn_attrs_sizes a = {.sizes = *sizes};
-  return with(s, KN_OP_reshape, &a, t);
+kn_tensor *kx_size(kn_scope *s, kn_tensor *t, int dim, kn_dtype dtype) {
+  kn_scalar size;
+  kn_tensor *r;
+  if (!t || s->status != KN_OK) return NULL;
+  kn_status st = kn_size(s->ctx, t, dim, &size);
+  if (st == KN_OK) st = kn_scalar_tensor(s->ctx, &size, dtype, &r);
+  return st == KN_OK ? kx_own(s, r) : kx_fail(s, st);
+}
+
+int kx_dim(kn_scope *s, int64_t dim, int rank) {
+  int room = rank ? rank : 1;
+  if (dim >= -room && dim < room) return (int)(dim < 0 ? dim + room : dim);
+  kx_fail(s, kn_fail(s->ctx, KN_ARG, "dim %lld does not exist in %d dims",
+                     (long long)(dim < 0 ? dim : dim + 1), rank));
+  return 0;
+}
+
+kn_tensor *kx_refuse(kn_scope *s, kn_status st, const char *sentence, const kn_tensor *a,
+                     const kn_tensor *b) {
+  char at[KN_TYPE_TEXT], bt[KN_TYPE_TEXT] = "";
+  if (s->status != KN_OK) return NULL;
+  if (b) kn_type_text(&b->type, bt, sizeof bt);
+  return kx_fail(s, kn_fail(s->ctx, st, "%s (got %s%s%s)", sentence, kn_type_text(&a->type, at, sizeof at),
+                            b ? ", " : "", bt));
 }
 
 /* While recording there are no strides to ask: the graph's reshape copies if it must. */
@@ -131,10 +138,10 @@ COMPOSITE(flatten) {
     else if (!open && joined > 0 && !kn_dim_known(x->type.dims[d]))
       sizes.v[sizes.n++] = -1, open = true;
     else
-      put_sizes(&s, x, d, d + 1, &sizes);
+      kx_put_sizes(&s, x, d, d + 1, &sizes);
   }
   if (rank == 0) sizes = (kn_ints){1, {1}};
-  kn_tensor *r = reshape(&s, x, &sizes);
+  kn_tensor *r = kx_reshape(&s, x, &sizes);
   return kn_scope_close(&s, r, out);
 }
 
@@ -154,7 +161,7 @@ COMPOSITE(narrow) {
     kn_attrs_slice upto = {.dim = dim, .start = 0, .stop = length, .step = 1};
     kn_scope s;
     kn_scope_open(&s, ctx);
-    kn_tensor *r = with(&s, KN_OP_slice, &upto, with(&s, KN_OP_slice, &from, in[0]));
+    kn_tensor *r = kx_with(&s, KN_OP_slice, &upto, kx_with(&s, KN_OP_slice, &from, in[0]));
     return kn_scope_close(&s, r, out);
   }
   if (start < 0) start += size;
@@ -170,44 +177,41 @@ COMPOSITE(narrow) {
 
 /* ---- small functions ---- */
 
-static kn_tensor *as_bool(kn_scope *s, kn_tensor *x) {
+kn_tensor *kx_as_bool(kn_scope *s, kn_tensor *x) {
   return kn_tensor_dtype(x) == KN_BOOL ? x : kx_cast(s, x, KN_BOOL);
 }
 
-static kn_tensor *scale(kn_scope *s, kn_tensor *x, double by) { return kx_mul(s, x, kx_number(s, by, x)); }
-static kn_tensor *plus(kn_scope *s, kn_tensor *x, double c) { return kx_add(s, x, kx_number(s, c, x)); }
-
-/* What several steps are computed in: integers become float32, and so do halves, which are then rounded once,
- * at the end, by `rounded`. */
-static kn_tensor *floating(kn_scope *s, kn_tensor *x) {
-  kn_dtype d = kn_tensor_dtype(x), wide = kn_dtype_is_float(d) ? kn_dtypes[d].wide : KN_F32;
-  return d == wide ? x : kx_cast(s, x, wide);
-}
-
-static kn_tensor *rounded(kn_scope *s, kn_tensor *y, kn_tensor *x) {
-  kn_dtype d = kn_tensor_dtype(x);
-  return !y || !kn_dtype_is_float(d) || kn_tensor_dtype(y) == d ? y : kx_cast(s, y, d);
-}
-
-static kn_tensor *gelu(kn_scope *s, kn_tensor *x) {
-  kn_tensor *phi = scale(s, plus(s, kx_erf(s, scale(s, x, 0.70710678118654752)), 1), 0.5);
-  return kx_mul(s, x, phi);
-}
-
-/* max(x, 0) + log(1 + exp(-|x|)): the exponential never overflows. */
-static kn_tensor *softplus(kn_scope *s, kn_tensor *x) {
-  kn_tensor *tail = kx_log(s, plus(s, kx_exp(s, kx_neg(s, kx_abs(s, x))), 1));
-  return kx_add(s, kx_maximum(s, x, kx_number(s, 0, x)), tail);
+kn_tensor *kx_floating(kn_scope *s, kn_tensor *x) {
+  return !x || kn_dtype_is_float(kn_tensor_dtype(x)) ? x : kx_cast(s, x, KN_F32);
 }
 
 EXPRESSION(square, kx_mul(s, in[0], in[0]))
 EXPRESSION(reciprocal, kx_div(s, kx_number(s, 1, in[0]), in[0]))
-EXPRESSION(gelu, rounded(s, gelu(s, floating(s, in[0])), in[0]))
-EXPRESSION(silu, kx_mul(s, in[0], kx_sigmoid(s, in[0])))
-EXPRESSION(softplus, rounded(s, softplus(s, floating(s, in[0])), in[0]))
-EXPRESSION(logical_not, kx_apply(s, KN_OP_bitwise_not, NULL, (kn_tensor *[]){as_bool(s, in[0])}, 1))
-EXPRESSION(logical_and, kx_bitwise_and(s, as_bool(s, in[0]), as_bool(s, in[1])))
-EXPRESSION(logical_or, kx_bitwise_or(s, as_bool(s, in[0]), as_bool(s, in[1])))
+EXPRESSION(logical_not, kx_apply(s, KN_OP_bitwise_not, NULL, (kn_tensor *[]){kx_as_bool(s, in[0])}, 1))
+EXPRESSION(logical_and, kx_bitwise_and(s, kx_as_bool(s, in[0]), kx_as_bool(s, in[1])))
+EXPRESSION(logical_or, kx_bitwise_or(s, kx_as_bool(s, in[0]), kx_as_bool(s, in[1])))
+EXPRESSION(logical_xor, kx_with2(s, KN_OP_bitwise_xor, NULL, kx_as_bool(s, in[0]), kx_as_bool(s, in[1])))
+
+/* 0 * x is 0 but for nan and infinities, where it is nan. */
+static kn_tensor *finite(kn_scope *s, kn_tensor *x) {
+  kn_tensor *zero = kx_number(s, 0, x);
+  return kx_eq(s, kx_mul(s, x, zero), zero);
+}
+EXPRESSION(isfinite, finite(s, in[0]))
+EXPRESSION(isinf,
+           kx_with2(s, KN_OP_bitwise_xor, NULL, kx_logical_not(s, finite(s, in[0])), kx_isnan(s, in[0])))
+
+EXPRESSION(frac, kx_sub(s, in[0], kx_with(s, KN_OP_trunc, NULL, in[0])))
+EXPRESSION(lerp, kx_add(s, in[0], kx_mul(s, in[2], kx_sub(s, in[1], in[0]))))
+
+/* The larger, plus log(1 + exp of minus the distance); equal ones, infinities too, have distance 0. */
+static kn_tensor *logaddexp(kn_scope *s, kn_tensor *a, kn_tensor *b) {
+  kn_tensor *d = kx_sub(s, a, b);
+  d = kx_where(s, kx_eq(s, a, b), kx_number(s, 0, d), d);
+  kn_tensor *tail = kx_with(s, KN_OP_log1p, NULL, kx_exp(s, kx_neg(s, kx_abs(s, d))));
+  return kx_add(s, kx_maximum(s, a, b), tail);
+}
+EXPRESSION(logaddexp, logaddexp(s, kx_floating(s, in[0]), kx_floating(s, in[1])))
 
 /* ---- masks ---- */
 
@@ -222,19 +226,18 @@ COMPOSITE(masked_select) {
   kn_ints flat = {1, {-1}};
   kn_tensor *x = kx_where(&s, in[1], in[0], in[0]), *mask = kx_expand_as(&s, in[1], x);
   if (x && kn_tensor_numel(x) == 0) flat.v[0] = 0; /* -1 beside no elements could be anything */
-  x = reshape(&s, x, &flat);
-  mask = reshape(&s, mask, &flat);
+  x = kx_reshape(&s, x, &flat);
+  mask = kx_reshape(&s, mask, &flat);
   kn_attrs_select first = {.dim = 1, .index = 0};
   kn_attrs_axis rows = {.dim = 0};
-  kn_tensor *at = with(&s, KN_OP_select, &first, kx_nonzero(&s, mask)); /* [count, 1] to [count] */
+  kn_tensor *at = kx_with(&s, KN_OP_select, &first, kx_nonzero(&s, mask)); /* [count, 1] to [count] */
   kn_tensor *r = kx_apply(&s, KN_OP_index_select, &rows, (kn_tensor *[]){x, at}, 2);
   return kn_scope_close(&s, r, out);
 }
 
 /* ---- spread ---- */
 
-/* sqrt with gradient 0, not infinite, at 0. */
-static kn_tensor *safe_sqrt(kn_scope *s, kn_tensor *x) {
+kn_tensor *kx_safe_sqrt(kn_scope *s, kn_tensor *x) {
   kn_tensor *zero = kx_number(s, 0, x), *none = kx_eq(s, x, zero);
   return kx_where(s, none, zero, kx_sqrt(s, kx_where(s, none, kx_number(s, 1, x), x)));
 }
@@ -247,7 +250,7 @@ static kn_tensor *count_of(kn_scope *s, kn_tensor *x, const kn_attrs_correction 
     if (d < 0 || d >= x->type.rank) continue; /* mean has refused it, or x is 0-d */
     if (!kn_dim_known(x->type.dims[d])) {
       kn_attrs_reduce all = {.dim = a->dim, .keepdim = a->keepdim};
-      return with(s, KN_OP_sum, &all, kx_full_like(s, x, 1));
+      return kx_with(s, KN_OP_sum, &all, kx_full_like(s, x, 1));
     }
     count *= x->type.dims[d];
   }
@@ -256,24 +259,14 @@ static kn_tensor *count_of(kn_scope *s, kn_tensor *x, const kn_attrs_correction 
 
 static kn_tensor *variance(kn_scope *s, kn_tensor *x, const kn_attrs_correction *a) {
   kn_attrs_reduce keep = {.dim = a->dim, .keepdim = true}, over = {.dim = a->dim, .keepdim = a->keepdim};
-  if (!x) return NULL;
-  kn_tensor *mean = with(s, KN_OP_mean, &keep, x);
-  kn_tensor *d = kx_sub(s, x, mean), *total = with(s, KN_OP_sum, &over, kx_mul(s, d, d));
-  kn_tensor *count = plus(s, count_of(s, x, a), -(double)a->correction);
+  kn_tensor *mean = kx_with(s, KN_OP_mean, &keep, x);
+  kn_tensor *d = kx_sub(s, x, mean), *total = kx_with(s, KN_OP_sum, &over, kx_mul(s, d, d));
+  kn_tensor *count = kx_plus(s, count_of(s, x, a), -(double)a->correction);
   return kx_div(s, total, kx_maximum(s, count, kx_number(s, 0, x)));
 }
 
-static kn_tensor *floats(kn_scope *s, kn_tensor *x) {
-  return kn_dtype_is_float(kn_tensor_dtype(x)) ? floating(s, x) : x; /* mean refuses the others */
-}
-
-static kn_tensor *length(kn_scope *s, kn_tensor *x, const void *over) {
-  return safe_sqrt(s, with(s, KN_OP_sum, over, kx_mul(s, x, x)));
-}
-
-EXPRESSION(var, rounded(s, variance(s, floats(s, in[0]), attrs), in[0]))
-EXPRESSION(std, rounded(s, safe_sqrt(s, variance(s, floats(s, in[0]), attrs)), in[0]))
-EXPRESSION(norm, rounded(s, length(s, floating(s, in[0]), attrs), in[0]))
+EXPRESSION(var, variance(s, in[0], attrs))
+EXPRESSION(std, kx_safe_sqrt(s, variance(s, in[0], attrs)))
 
 /* ---- layers ---- */
 
@@ -303,12 +296,12 @@ COMPOSITE(embedding) {
   kn_scope_open(&s, ctx);
   kn_attrs_axis rows = {.dim = 0};
   kn_ints flat = {1, {kn_tensor_numel(index) == KN_DIM_UNKNOWN ? -1 : kn_tensor_numel(index)}}, sizes = {0};
-  kn_tensor *list = index->type.rank == 1 ? index : reshape(&s, index, &flat);
+  kn_tensor *list = index->type.rank == 1 ? index : kx_reshape(&s, index, &flat);
   kn_tensor *r = kx_apply(&s, KN_OP_index_select, &rows, (kn_tensor *[]){w, list}, 2);
   if (index->type.rank != 1) {
-    put_sizes(&s, index, 0, index->type.rank, &sizes);
-    put_sizes(&s, w, 1, 2, &sizes);
-    r = reshape(&s, r, &sizes);
+    kx_put_sizes(&s, index, 0, index->type.rank, &sizes);
+    kx_put_sizes(&s, w, 1, 2, &sizes);
+    r = kx_reshape(&s, r, &sizes);
   }
   return kn_scope_close(&s, r, out);
 }
@@ -324,58 +317,8 @@ COMPOSITE(dropout) {
   kn_scope s;
   kn_scope_open(&s, ctx);
   kn_tensor *keep = kx_full_like(&s, in[0], 1 - a->p);
-  kn_tensor *mask = with(&s, KN_OP_bernoulli, NULL, keep);
-  if (a->p < 1) mask = scale(&s, mask, 1 / (1 - a->p));
+  kn_tensor *mask = kx_with(&s, KN_OP_bernoulli, NULL, keep);
+  if (a->p < 1) mask = kx_scale(&s, mask, 1 / (1 - a->p));
   kn_tensor *r = kx_mul(&s, in[0], mask);
   return kn_scope_close(&s, r, out);
 }
-
-/* ---- losses ---- */
-
-static kn_tensor *reduced(kn_scope *s, kn_tensor *loss, const kn_attrs_reduction *a) {
-  static const kn_attrs_reduce all = {.keepdim = false};
-  switch (a->reduction) {
-  case 0: return loss;
-  case 1: return with(s, KN_OP_mean, &all, loss);
-  case 2: return with(s, KN_OP_sum, &all, loss);
-  default:
-    return kx_fail(s, kn_fail(s->ctx, KN_ARG, "reduction is 0 (none), 1 (mean) or 2 (sum), not %lld",
-                              (long long)a->reduction));
-  }
-}
-
-/* logp [N,C] or [C]; target [N] or 0-d. */
-static kn_tensor *nll(kn_scope *s, kn_tensor *logp, kn_tensor *target, const kn_attrs_reduction *a) {
-  const kn_type *l = &logp->type, *t = &target->type;
-  if (l->rank < 1 || l->rank > 2 || t->rank != l->rank - 1 ||
-      (l->rank == 2 && kn_dim_known(l->dims[0]) && kn_dim_known(t->dims[0]) && l->dims[0] != t->dims[0])) {
-    char lt[KN_TYPE_TEXT], tt[KN_TYPE_TEXT];
-    return kx_fail(s, kn_fail(s->ctx, KN_SHAPE,
-                              "scores [N,C] and targets [N], or [C] and one target, are needed (got %s, %s)",
-                              kn_type_text(l, lt, sizeof lt), kn_type_text(t, tt, sizeof tt)));
-  }
-  if (!kn_dtype_is_float(kn_tensor_dtype(logp)))
-    return kx_fail(s, kn_fail(s->ctx, KN_DTYPE, "floating scores are needed, not %s",
-                              kn_dtype_name(kn_tensor_dtype(logp))));
-  kn_attrs_axis last = {.dim = -1};
-  kn_attrs_select only = {.dim = -1, .index = 0};
-  kn_tensor *at = with(s, KN_OP_unsqueeze, &last, target);
-  kn_tensor *picked =
-      with(s, KN_OP_select, &only, kx_apply(s, KN_OP_gather, &last, (kn_tensor *[]){logp, at}, 2));
-  return reduced(s, kx_neg(s, picked), a);
-}
-
-static kn_tensor *cross_entropy(kn_scope *s, kn_tensor *logits, kn_tensor *target,
-                                const kn_attrs_reduction *a) {
-  kn_tensor *logp = kx_axis(s, KN_OP_log_softmax, logits, -1);
-  return logp ? nll(s, logp, target, a) : NULL;
-}
-
-static kn_tensor *mse(kn_scope *s, kn_tensor *x, kn_tensor *y, const kn_attrs_reduction *a) {
-  kn_tensor *d = kx_sub(s, x, y);
-  return reduced(s, kx_mul(s, d, d), a);
-}
-
-EXPRESSION(nll_loss, nll(s, in[0], in[1], attrs))
-EXPRESSION(cross_entropy, cross_entropy(s, in[0], in[1], attrs))
-EXPRESSION(mse_loss, mse(s, in[0], in[1], attrs))

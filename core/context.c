@@ -79,6 +79,7 @@ kn_status kn_fail(kn_context *ctx, kn_status s, const char *fmt, ...) {
   va_end(ap);
   memcpy(ctx->error, text, sizeof text);
   ctx->error_status = s;
+  ctx->error_placed = false;
   return s;
 }
 

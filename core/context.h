@@ -25,6 +25,7 @@ struct kn_context {
   kn_context *parent;        /* borrowed; NULL for a root context */
   char error[KN_ERROR_SIZE]; /* sentence of the last failure, "" before any */
   kn_status error_status;    /* its status */
+  bool error_placed;         /* it starts with a place in the program ("f.lua:3: ") */
   kn_random random;          /* the one stream of random numbers */
   bool grad_enabled;         /* tape ops on tensors that require grad */
   kn_recorder *recorder;     /* not NULL while ops are being recorded into a graph; borrowed */

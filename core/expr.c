@@ -45,6 +45,21 @@ kn_tensor *kx_apply(kn_scope *s, kn_op op, const void *attrs, kn_tensor *const *
   return kx_own(s, out[0]);
 }
 
+void kx_apply_all(kn_scope *s, kn_op op, const void *attrs, kn_tensor *const *in, int n, kn_tensor **out) {
+  kn_tensor *made[KN_MAX_OUTPUTS];
+  for (int i = 0; i < kn_ops[op].outs; i++) out[i] = NULL;
+  for (int i = 0; i < n && s->status == KN_OK; i++)
+    if (!in[i])
+      kx_fail(
+          s, kn_fail(s->ctx, KN_INTERNAL, "%s: input %d is missing in an expression", kn_op_name(op), i + 1));
+  if (s->status != KN_OK) return;
+  kn_status st = kn_apply(s->ctx, op, attrs, in, n, made);
+  if (st != KN_OK)
+    kx_fail(s, st);
+  else
+    for (int i = 0; i < kn_ops[op].outs; i++) out[i] = kx_own(s, made[i]);
+}
+
 kn_tensor *kx_number(kn_scope *s, double value, const kn_tensor *like) {
   if (s->status != KN_OK || !like) return NULL;
   kn_scalar number = {.kind = KN_SCALAR_FLOAT, .as.f = value};

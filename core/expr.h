@@ -21,6 +21,8 @@ kn_status kn_scope_close(kn_scope *s, kn_tensor *result, kn_tensor **out);
 
 /* Results are borrowed from the scope. A NULL input (after a failure) gives NULL. */
 kn_tensor *kx_apply(kn_scope *s, kn_op op, const void *attrs, kn_tensor *const *in, int n);
+/* All results of an op that has several; NULLs after a failure. */
+void kx_apply_all(kn_scope *s, kn_op op, const void *attrs, kn_tensor *const *in, int n, kn_tensor **out);
 kn_tensor *kx_number(kn_scope *s, double value, const kn_tensor *like); /* 0-d, dtype of `like` */
 kn_tensor *kx_fail(kn_scope *s, kn_status st);                          /* error text already set */
 kn_tensor *kx_own(kn_scope *s, kn_tensor *t);                           /* takes over an owned tensor */
@@ -35,7 +37,7 @@ kn_tensor *kx_own(kn_scope *s, kn_tensor *t);                           /* takes
     return kx_apply(s, KN_OP_##name, NULL, (kn_tensor *[]){a, b}, 2); }
 KX1(neg) KX1(abs) KX1(sign) KX1(exp) KX1(log) KX1(sqrt) KX1(rsqrt) KX1(sin) KX1(cos) KX1(tanh) KX1(sigmoid)
 KX1(erf) KX1(relu) KX1(clone) KX1(floor) KX1(isnan) KX1(zeros_like) KX1(ones_like) KX1(logical_not)
-KX1(nonzero)
+KX1(nonzero) KX1(trunc) KX1(sinh) KX1(cosh) KX1(isfinite)
 KX2(add) KX2(sub) KX2(mul) KX2(div) KX2(pow) KX2(floor_divide) KX2(maximum) KX2(minimum) KX2(eq) KX2(ne)
 KX2(lt) KX2(le) KX2(gt) KX2(ge) KX2(bitwise_and) KX2(bitwise_or) KX2(matmul) KX2(sum_to) KX2(expand_as)
 KX2(reshape_as)

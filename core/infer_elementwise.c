@@ -47,6 +47,13 @@ kn_status kn_infer_bitwise(const kn_infer *q) {
   return binary(q, d);
 }
 
+kn_status kn_infer_shift(const kn_infer *q) {
+  kn_dtype d = kn_promote_types(&q->in[0], &q->in[1]);
+  if (kn_dtypes[d].category != KN_CAT_INT)
+    return kn_infer_fail(q, KN_DTYPE, "defined for integers only, not %s", kn_dtype_name(d));
+  return binary(q, d);
+}
+
 /* A bool condition, and all. */
 kn_status kn_infer_where(const kn_infer *q) {
   if (q->in[0].dtype != KN_BOOL)

@@ -145,3 +145,54 @@ kn_status kn_infer_copy(const kn_infer *q) {
   q->out[0] = q->in[0];
   return KN_OK;
 }
+
+/* ---- order ---- */
+
+kn_status kn_infer_sort(const kn_infer *q) {
+  const kn_attrs_sort *a = q->attrs;
+  int dim;
+  KN_TRY(kn_infer_axis(q, a->dim, q->in[0].rank, &dim));
+  q->out[0] = q->out[1] = q->in[0];
+  q->out[1].dtype = KN_I64;
+  return KN_OK;
+}
+
+kn_status kn_infer_unique(const kn_infer *q) {
+  q->out[0] = (kn_type){.dtype = q->in[0].dtype, .rank = 1, .dims = {KN_DIM_UNKNOWN}};
+  q->out[1] = q->in[0];
+  q->out[1].dtype = KN_I64;
+  q->out[2] = (kn_type){.dtype = KN_I64, .rank = 1, .dims = {KN_DIM_UNKNOWN}};
+  return KN_OK;
+}
+
+/* One sorted list for all, or one for each row of x. */
+kn_status kn_infer_searchsorted(const kn_infer *q) {
+  const kn_type *list = &q->in[0], *x = &q->in[1];
+  KN_TRY(kn_infer_same_dtype(q, 0, 1));
+  if (list->rank == 0) return kn_infer_fail(q, KN_SHAPE, "the sorted list needs a dim");
+  bool fits = list->rank == 1 || list->rank == x->rank;
+  for (int d = 0; fits && d < list->rank - 1; d++) fits = kn_dim_may_equal(list->dims[d], x->dims[d]);
+  if (!fits)
+    return kn_infer_fail(q, KN_SHAPE,
+                         "the sorted list must have one dim, or all dims of input 2 but the last");
+  q->out[0] = *x;
+  q->out->dtype = KN_I64;
+  return KN_OK;
+}
+
+kn_status kn_infer_bincount(const kn_infer *q) {
+  const kn_attrs_bincount *a = q->attrs;
+  if (q->in[0].dtype != KN_I64)
+    return kn_infer_fail(q, KN_DTYPE, "int64 values are needed, not %s",
+                         kn_dtype_name((kn_dtype)q->in[0].dtype));
+  if (q->in[0].rank != 1) return kn_infer_fail(q, KN_SHAPE, "one dim is needed");
+  if (!kn_is_dyn(a->minlength) && a->minlength < 0)
+    return kn_infer_fail(q, KN_ARG, "minlength must not be negative: %lld", (long long)a->minlength);
+  q->out[0] = (kn_type){.dtype = KN_I64, .rank = 1, .dims = {KN_DIM_UNKNOWN}};
+  if (q->n < 2) return KN_OK;
+  KN_TRY(kn_infer_floating(q, 1));
+  if (q->in[1].rank != 1 || !kn_dim_may_equal(q->in[0].dims[0], q->in[1].dims[0]))
+    return kn_infer_fail(q, KN_SHAPE, "a weight for each value is needed");
+  q->out->dtype = q->in[1].dtype;
+  return KN_OK;
+}

@@ -79,6 +79,16 @@ kn_status kn_infer_sum_to(const kn_infer *q) {
   return KN_OK;
 }
 
+/* cumsum, cumprod */
+kn_status kn_infer_scan(const kn_infer *q) {
+  const kn_attrs_axis *a = q->attrs;
+  int d;
+  KN_TRY(kn_infer_axis(q, a->dim, q->in[0].rank, &d));
+  q->out[0] = q->in[0];
+  q->out->dtype = (uint8_t)sum_dtype((kn_dtype)q->in[0].dtype);
+  return KN_OK;
+}
+
 /* Floats. */
 kn_status kn_infer_softmax(const kn_infer *q) {
   const kn_attrs_axis *a = q->attrs;

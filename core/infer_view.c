@@ -245,3 +245,79 @@ kn_status kn_infer_unsqueeze(const kn_infer *q) {
   q->out[0] = out;
   return KN_OK;
 }
+
+/* ---- diagonals, order, padding ---- */
+
+/* x with the diagonal of two dims as its last. */
+static kn_status diagonal(const kn_infer *q, const kn_type *x, kn_type *out) {
+  const kn_attrs_diagonal_of *a = q->attrs;
+  int d1, d2;
+  if (x->rank < 2) return kn_infer_fail(q, KN_SHAPE, "at least two dims are needed");
+  KN_TRY(kn_infer_axis(q, a->dim1, x->rank, &d1));
+  KN_TRY(kn_infer_axis(q, a->dim2, x->rank, &d2));
+  if (d1 == d2) return kn_infer_fail(q, KN_ARG, "two different dims are needed");
+  int64_t rows = x->dims[d1], columns = x->dims[d2], length = KN_DIM_UNKNOWN;
+  if (kn_dim_known(rows) && kn_dim_known(columns) && !kn_is_dyn(a->offset)) {
+    if (a->offset >= 0)
+      columns = a->offset < columns ? columns - a->offset : 0;
+    else
+      rows = -a->offset < rows ? rows + a->offset : 0;
+    length = rows < columns ? rows : columns;
+  }
+  kn_type made = {.dtype = x->dtype};
+  for (int d = 0; d < x->rank; d++)
+    if (d != d1 && d != d2) made.dims[made.rank++] = x->dims[d];
+  made.dims[made.rank++] = length;
+  *out = made;
+  return KN_OK;
+}
+
+kn_status kn_infer_diagonal(const kn_infer *q) { return diagonal(q, &q->in[0], &q->out[0]); }
+
+kn_status kn_infer_diagonal_grad(const kn_infer *q) {
+  kn_type part;
+  KN_TRY(diagonal(q, &q->in[1], &part));
+  return part_grad(q, &part);
+}
+
+kn_status kn_infer_triangle(const kn_infer *q) {
+  if (q->in[0].rank < 2) return kn_infer_fail(q, KN_SHAPE, "at least two dims are needed");
+  q->out[0] = q->in[0];
+  return KN_OK;
+}
+
+kn_status kn_infer_flip(const kn_infer *q) {
+  const kn_attrs_axes *a = q->attrs;
+  bool seen[KN_MAX_RANK] = {false};
+  for (int i = 0; i < a->dims.n; i++) {
+    int d;
+    KN_TRY(kn_infer_axis(q, a->dims.v[i], q->in[0].rank, &d));
+    if (seen[d]) return kn_infer_fail(q, KN_ARG, "dim %d is named twice", d + 1);
+    seen[d] = true;
+  }
+  q->out[0] = q->in[0];
+  return KN_OK;
+}
+
+kn_status kn_infer_constant_pad(const kn_infer *q) {
+  const kn_attrs_constant_pad *a = q->attrs;
+  kn_type out = q->in[0];
+  if (a->pad.n % 2 || a->pad.n / 2 > out.rank)
+    return kn_infer_fail(q, KN_ARG, "two numbers for each padded dim are needed, the last dim first, not %d",
+                         (int)a->pad.n);
+  for (int i = 0; i < a->pad.n; i += 2) {
+    int64_t *size = &out.dims[out.rank - 1 - i / 2], before = a->pad.v[i], after = a->pad.v[i + 1], sum;
+    if (before == 0 && after == 0) continue;
+    if (!kn_dim_known(*size) || kn_is_dyn(before) || kn_is_dyn(after)) {
+      *size = KN_DIM_UNKNOWN;
+      continue;
+    }
+    if (__builtin_add_overflow(before, after, &sum) || __builtin_add_overflow(*size, sum, size) ||
+        before < -INT32_MAX || after < -INT32_MAX)
+      return kn_infer_fail(q, KN_SHAPE, "the sizes are too large");
+    if (*size < 0)
+      return kn_infer_fail(q, KN_SHAPE, "more is cut off than there is in dim %d", out.rank - i / 2);
+  }
+  q->out[0] = out;
+  return KN_OK;
+}

@@ -81,6 +81,18 @@ static bool read_dtype(kn_parser *p, kn_dtype *out) {
   return kn_dtype_parse(name, out) || kn_parse_fail(p, at, "this is no dtype");
 }
 
+static bool read_choice(kn_parser *p, const kn_field *f, int32_t *out) {
+  const char *at = p->p, *name;
+  char known[128];
+  size_t n;
+  if (!kn_read_string(p, false, &name, &n)) return false;
+  int choice = kn_field_choice(f, name, n);
+  if (choice < 0)
+    return kn_parse_fail(p, at, "%s must be %s", f->name, kn_field_choices(f, known, sizeof known));
+  *out = choice;
+  return true;
+}
+
 static bool read_field(kn_parser *p, const kn_field *f, dynamic *d, void *at) {
   kn_scalar s;
   kn_skip(p);
@@ -93,6 +105,7 @@ static bool read_field(kn_parser *p, const kn_field *f, dynamic *d, void *at) {
   case KN_FIELD_INTS:
   case KN_FIELD_SIZES: return read_list(p, f, d, at);
   case KN_FIELD_DTYPE: return read_dtype(p, at);
+  case KN_FIELD_ENUM: return read_choice(p, f, at);
   case KN_FIELD_FLOAT:
     if (!kn_read_scalar(p, &s)) return false;
     *(double *)at = s.kind == KN_SCALAR_INT ? (double)s.as.i : s.as.f;

@@ -118,5 +118,6 @@ kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st) {
     kn_error_prefix(ctx, "%s:%d", w->chunk, w->line);
   else if (w)
     kn_error_prefix(ctx, "%s:?", w->chunk);
+  if (w) ctx->error_placed = true;
   return st;
 }

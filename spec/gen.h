@@ -9,6 +9,9 @@
 typedef enum gen_kind {
   GEN_ANY,     /* floats in [-2, 2], distinct in a tensor and between inputs */
   GEN_POS,     /* floats in [0.5, 2] */
+  GEN_UNIT,    /* floats in [-0.9, 0.9] */
+  GEN_ABOVE,   /* floats in [1.2, 3.2] */
+  GEN_PART,    /* floats in [0.1, 0.9] */
   GEN_NONZERO, /* floats in [-2, -0.5] and [0.5, 2] */
   GEN_INDEX,   /* int64 in [1, limit], some twice */
   GEN_UNIQUE,  /* int64 in [1, limit], none twice (at most limit elements) */
@@ -22,7 +25,7 @@ typedef struct gen_in {
   int64_t limit;
 } gen_in;
 
-enum { GEN_MAX_IN = 3 };
+enum { GEN_MAX_IN = 5 };
 typedef struct gen_case {
   kn_op op;
   int n;
@@ -39,6 +42,12 @@ typedef struct gen_case {
   { .kind = GEN_POS, GEN_SHAPE(__VA_ARGS__) }
 #define GEN_N(...)                                                                                           \
   { .kind = GEN_NONZERO, GEN_SHAPE(__VA_ARGS__) }
+#define GEN_T(...)                                                                                           \
+  { .kind = GEN_UNIT, GEN_SHAPE(__VA_ARGS__) }
+#define GEN_A(...)                                                                                           \
+  { .kind = GEN_ABOVE, GEN_SHAPE(__VA_ARGS__) }
+#define GEN_Q(...)                                                                                           \
+  { .kind = GEN_PART, GEN_SHAPE(__VA_ARGS__) }
 #define GEN_B(...)                                                                                           \
   { .kind = GEN_BOOL, GEN_SHAPE(__VA_ARGS__) }
 #define GEN_I(max, ...)                                                                                      \
@@ -53,6 +62,10 @@ typedef struct gen_case {
   { .op = KN_OP_##name, .n = 2, .in = {a, b}, __VA_ARGS__ }
 #define GEN3(name, a, b, c, ...)                                                                             \
   { .op = KN_OP_##name, .n = 3, .in = {a, b, c}, __VA_ARGS__ }
+#define GEN4(name, a, b, c, d, ...)                                                                          \
+  { .op = KN_OP_##name, .n = 4, .in = {a, b, c, d}, __VA_ARGS__ }
+#define GEN5(name, a, b, c, d, e, ...)                                                                       \
+  { .op = KN_OP_##name, .n = 5, .in = {a, b, c, d, e}, __VA_ARGS__ }
 #define GEN_DIMS(...)                                                                                        \
   {                                                                                                          \
     .n = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .v = { __VA_ARGS__ }                            \
@@ -89,6 +102,9 @@ static const gen_case gen_cases[] = {
   GEN2(pow, GEN_P(3), GEN_SCALAR),
   GEN_UNARY(neg, GEN_F), GEN_UNARY(abs, GEN_F), GEN_UNARY(exp, GEN_F), GEN_UNARY(log, GEN_P), GEN_UNARY(sqrt, GEN_P),
   GEN_UNARY(rsqrt, GEN_P), GEN_UNARY(sin, GEN_F), GEN_UNARY(cos, GEN_F), GEN_UNARY(tanh, GEN_F),
+  GEN_BINARY(fmod, GEN_N), GEN_BINARY(atan2, GEN_N), GEN_UNARY(asin, GEN_T), GEN_UNARY(acos, GEN_T),
+  GEN_UNARY(atanh, GEN_T), GEN1(acosh, GEN_A(2, 3)), GEN_UNARY(expm1, GEN_F), GEN_UNARY(atan, GEN_F), GEN_UNARY(sinh, GEN_F),
+  GEN_UNARY(cosh, GEN_F), GEN_UNARY(asinh, GEN_F), GEN_UNARY(erfc, GEN_F), GEN_UNARY(tan, GEN_T),
   GEN_UNARY(sigmoid, GEN_F), GEN_UNARY(erf, GEN_F), GEN_UNARY(relu, GEN_F), GEN_UNARY(clone, GEN_F),
   GEN1(clamp, GEN_F(3, 4), .attrs.clamp = {.min = -1, .max = 0.5}),
   GEN1(clamp, GEN_F(3, 4), .attrs.clamp = {.min = -INFINITY, .max = 0.5}),
@@ -98,6 +114,9 @@ static const gen_case gen_cases[] = {
   GEN3(where, GEN_B(2, 1, 3), GEN_F(3), GEN_F(4, 1)),
 
   GEN_REDUCE(sum), GEN_REDUCE(mean), GEN_REDUCE(amax), GEN_REDUCE(amin),
+  GEN_REDUCE(prod),
+  GEN1(cumsum, GEN_F(2, 3, 4), .attrs.axis = {.dim = 1}), GEN1(cumsum, GEN_F(3), .attrs.axis = {.dim = -1}), GEN1(cumsum, GEN_SCALAR, .attrs.axis = {.dim = 0}),
+  GEN1(cumprod, GEN_F(2, 3, 4), .attrs.axis = {.dim = 1}), GEN1(cumprod, GEN_F(3), .attrs.axis = {.dim = -1}), GEN1(cumprod, GEN_SCALAR, .attrs.axis = {.dim = 0}),
   GEN2(sum_to, GEN_F(2, 3), GEN_F(3)), GEN2(sum_to, GEN_F(2, 3, 4), GEN_F(3, 1)), GEN2(sum_to, GEN_F(2, 3), GEN_SCALAR),
   GEN2(sum_to, GEN_F(2, 3), GEN_F(2, 3)),
   GEN1(softmax, GEN_F(2, 3, 4), .attrs.axis = {.dim = 1}), GEN1(softmax, GEN_F(3, 4), .attrs.axis = {.dim = -1}),
@@ -156,6 +175,17 @@ static const gen_case gen_cases[] = {
   GEN2(slice_grad, GEN_F(2, 2), GEN_F(2, 5), .attrs.slice = {.dim = 1, .start = 1, .stop = 4, .step = 2}),
   GEN2(slice_grad, GEN_F(3, 2), GEN_F(4, 2), .attrs.slice = {.dim = -2, .start = -3, .stop = KN_TO_END, .step = 1}),
 
+  GEN1(diagonal, GEN_F(3, 4), .attrs.diagonal_of = {.dim2 = 1}), GEN1(diagonal, GEN_F(3, 2, 4), .attrs.diagonal_of = {.offset = -1, .dim1 = 2, .dim2 = 0}),
+  GEN1(diagonal, GEN_F(3, 4), .attrs.diagonal_of = {.offset = 2, .dim2 = -1}),
+  GEN2(diagonal_grad, GEN_F(2), GEN_F(3, 4), .attrs.diagonal_of = {.offset = 2, .dim2 = 1}),
+  GEN2(diagonal_grad, GEN_F(2, 3), GEN_F(3, 2, 4), .attrs.diagonal_of = {.dim1 = 2, .dim2 = 0}),
+  GEN1(flip, GEN_F(2, 3), .attrs.axes = {.dims = GEN_DIMS(1)}), GEN1(flip, GEN_F(2, 3, 4), .attrs.axes = {.dims = GEN_DIMS(-1, 0)}), GEN1(flip, GEN_F(4)), GEN1(flip, GEN_SCALAR),
+  GEN1(tril, GEN_F(3, 4), .attrs.diagonal = {0}), GEN1(tril, GEN_F(2, 3, 2), .attrs.diagonal = {.diagonal = -1}),
+  GEN1(triu, GEN_F(3, 4), .attrs.diagonal = {.diagonal = 1}), GEN1(triu, GEN_F(2, 4, 3), .attrs.diagonal = {.diagonal = -2}),
+  GEN1(constant_pad, GEN_F(2, 3), .attrs.constant_pad = {.pad = GEN_DIMS(1, 2), .value = 7}),
+  GEN1(constant_pad, GEN_F(3, 4), .attrs.constant_pad = {.pad = GEN_DIMS(-1, 2, 1, -1)}),
+  GEN1(constant_pad, GEN_F(2, 3, 4), .attrs.constant_pad = {.pad = GEN_DIMS(0, 0, 2, 0)}),
+
   GEN3(cat, GEN_F(2, 3), GEN_F(1, 3), GEN_F(2, 3), .attrs.axis_first = {.dim = 0}),
   GEN2(cat, GEN_F(2, 3), GEN_F(2, 2), .attrs.axis_first = {.dim = -1}),
   GEN1(cat, GEN_F(2, 3), .attrs.axis_first = {.dim = 1}),
@@ -166,6 +196,10 @@ static const gen_case gen_cases[] = {
   GEN2(gather, GEN_F(3, 4), GEN_I(4, 2, 3), .attrs.axis = {.dim = -1}),
   GEN3(scatter_add, GEN_F(3, 4), GEN_I(3, 5, 4), GEN_F(5, 4), .attrs.axis = {.dim = 0}),
   GEN3(scatter_add, GEN_F(3, 4), GEN_I(4, 2, 3), GEN_F(3, 5), .attrs.axis = {.dim = -1}),
+  GEN3(scatter, GEN_F(4), GEN_U(4, 3), GEN_F(3), .attrs.axis = {.dim = 0}),
+  GEN3(scatter, GEN_F(6, 1), GEN_U(6, 4, 1), GEN_F(5, 2), .attrs.axis = {.dim = 0}),
+  GEN3(scatter, GEN_F(1, 6), GEN_U(6, 1, 4), GEN_F(1, 4), .attrs.axis = {.dim = -1}),
+  GEN1(sort, GEN_F(2, 5), .attrs.sort = {.dim = -1}), GEN1(sort, GEN_F(3, 2, 4), .attrs.sort = {.dim = 0, .descending = true}), GEN1(sort, GEN_SCALAR, .attrs.sort = {.dim = 0}),
   GEN2(index_select, GEN_F(3, 4), GEN_I(3, 5), .attrs.axis = {.dim = 0}),
   GEN2(index_select, GEN_F(2, 3, 4), GEN_I(4, 2), .attrs.axis = {.dim = -1}),
   GEN3(index_add, GEN_F(3, 4), GEN_I(3, 5), GEN_F(5, 4), .attrs.axis = {.dim = 0}),
@@ -181,21 +215,90 @@ static const gen_case gen_cases[] = {
   GEN1(view, GEN_F(2), .attrs.sizes = {.sizes = GEN_DIMS(1, -1)}),
   GEN1(flatten, GEN_F(2, 3, 4), .attrs.flatten = {.start_dim = 1, .end_dim = -1}),
   GEN1(narrow, GEN_F(2, 5), .attrs.narrow = {.dim = 1, .start = 1, .length = 3}),
-  GEN_UNARY(square, GEN_F), GEN_UNARY(reciprocal, GEN_N), GEN_UNARY(gelu, GEN_F), GEN_UNARY(silu, GEN_F),
-  GEN_UNARY(softplus, GEN_F),
+  GEN_UNARY(square, GEN_F), GEN_UNARY(reciprocal, GEN_N), GEN_UNARY(silu, GEN_F),
   GEN2(masked_fill, GEN_F(2, 3), GEN_B(3), .attrs.value = {.value = 7}),
   GEN2(masked_select, GEN_F(2, 3), GEN_B(2, 3)), GEN2(masked_select, GEN_F(2, 3), GEN_B(3)),
   GEN_SPREAD(var), GEN_SPREAD(std),
-  GEN1(norm, GEN_F(2, 3)), GEN1(norm, GEN_F(2, 3), .attrs.reduce = {.dim = GEN_DIMS(1), .keepdim = true}),
+  GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 2}), GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 2, .dim = GEN_DIMS(1), .keepdim = true}),
+  GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 3, .dim = GEN_DIMS(1)}), GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = INFINITY}),
+  GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 1}), GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = -INFINITY, .dim = GEN_DIMS(0)}),
+  GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 0}, .flat = true),
   GEN2(linear, GEN_F(2, 3), GEN_F(4, 3)), GEN3(linear, GEN_F(2, 3), GEN_F(4, 3), GEN_F(4)),
   GEN3(linear, GEN_F(2, 2, 3), GEN_F(4, 3), GEN_F(4)), GEN3(linear, GEN_F(3), GEN_F(4, 3), GEN_F(4)),
   GEN2(embedding, GEN_F(4, 3), GEN_I(4, 5)), GEN2(embedding, GEN_F(4, 3), GEN_I(4, 2, 3)),
   GEN1(dropout, GEN_F(2, 3), .attrs.dropout = {.p = 0.5, .training = false}),
-  GEN2(nll_loss, GEN_F(3, 4), GEN_I(4, 3), .attrs.reduction = {.reduction = 1}),
-  GEN2(nll_loss, GEN_F(3, 4), GEN_I(4, 3), .attrs.reduction = {.reduction = 0}),
-  GEN2(cross_entropy, GEN_F(3, 4), GEN_I(4, 3), .attrs.reduction = {.reduction = 2}),
-  GEN2(cross_entropy, GEN_F(3, 4), GEN_I(4, 3), .attrs.reduction = {.reduction = 1}),
+  GEN2(nll_loss, GEN_F(3, 4), GEN_I(4, 3), .attrs.nll = {.reduction = 1, .ignore_index = -100}),
+  GEN2(nll_loss, GEN_F(3, 4), GEN_I(4, 3), .attrs.nll = {.reduction = 0, .ignore_index = -100}),
+  GEN3(nll_loss, GEN_F(2, 4, 3), GEN_I(4, 2, 3), GEN_P(4), .attrs.nll = {.reduction = 1, .ignore_index = 2}),
+  GEN2(cross_entropy, GEN_F(3, 4), GEN_I(4, 3), .attrs.cross_entropy = {.reduction = 2}),
+  GEN2(cross_entropy, GEN_F(3, 4), GEN_I(4, 3), .attrs.cross_entropy = {.reduction = 1}),
+  GEN3(cross_entropy, GEN_F(3, 4), GEN_I(4, 3), GEN_P(4), .attrs.cross_entropy = {.reduction = 1, .label_smoothing = 0.1}),
+  GEN2(cross_entropy, GEN_F(3, 4), GEN_P(3, 4), .attrs.cross_entropy = {.reduction = 1, .label_smoothing = 0.1}),
   GEN2(mse_loss, GEN_F(2, 3), GEN_F(2, 3), .attrs.reduction = {.reduction = 1}),
+  GEN_UNARY(frac, GEN_F), GEN3(lerp, GEN_F(2, 3), GEN_F(3), GEN_SCALAR), GEN_BINARY(logaddexp, GEN_F),
+  GEN1(gelu, GEN_F(2, 3)), GEN1(gelu, GEN_F(2, 3), .attrs.gelu = {.approximate = KN_CHOICE_approximate_tanh}),
+  GEN1(softplus, GEN_F(2, 3), .attrs.softplus = {.beta = 1, .threshold = 20}), GEN1(softplus, GEN_F(2, 3), .attrs.softplus = {.beta = 2, .threshold = 1}),
+  GEN_UNARY(relu6, GEN_F), GEN1(leaky_relu, GEN_F(2, 3), .attrs.slope = {.negative_slope = 0.1}),
+  GEN1(elu, GEN_F(2, 3), .attrs.alpha = {.alpha = 1.5}), GEN1(celu, GEN_F(2, 3), .attrs.alpha = {.alpha = 1.5}), GEN_UNARY(selu, GEN_F), GEN_UNARY(mish, GEN_F),
+  GEN_UNARY(softsign, GEN_F), GEN1(hardtanh, GEN_F(2, 3), .attrs.hardtanh = {.min_val = -1, .max_val = 1}), GEN_UNARY(hardswish, GEN_F), GEN_UNARY(hardsigmoid, GEN_F),
+  GEN1(glu, GEN_F(2, 4), .attrs.last_axis = {.dim = -1}), GEN1(glu, GEN_F(2, 3), .attrs.last_axis = {.dim = 0}),
+  GEN2(prelu, GEN_F(2, 3), GEN_P(3)), GEN2(prelu, GEN_F(2, 3, 2), GEN_P(1)), GEN2(prelu, GEN_F(2, 3, 2), GEN_P(3)),
+  GEN1(threshold, GEN_F(2, 3), .attrs.threshold = {.threshold = 0.25, .value = -3}), GEN_UNARY(logsigmoid, GEN_F), GEN_UNARY(tanhshrink, GEN_F),
+  GEN1(softshrink, GEN_F(2, 3), .attrs.shrink = {.lambd = 0.5}), GEN1(hardshrink, GEN_F(2, 3), .attrs.shrink = {.lambd = 0.5}),
+  GEN2(logical_xor, GEN_F(2, 3), GEN_F(3), .flat = true), GEN1(isinf, GEN_F(2, 3), .flat = true), GEN1(isfinite, GEN_F(2, 3), .flat = true),
+  GEN_SPREAD(var_mean), GEN_SPREAD(std_mean), GEN1(logsumexp, GEN_F(2, 3)), GEN1(logsumexp, GEN_F(2, 3), .attrs.reduce = {.dim = GEN_DIMS(1), .keepdim = true}),
+  GEN1(count_nonzero, GEN_F(2, 3), .flat = true), GEN1(argsort, GEN_F(2, 3), .attrs.sort = {.dim = -1}, .flat = true),
+  GEN1(topk, GEN_F(2, 5), .attrs.topk = {.k = 3, .dim = -1, .largest = true}), GEN1(topk, GEN_F(5, 2), .attrs.topk = {.k = 2, .dim = 0}),
+  GEN1(median, GEN_F(2, 3), .attrs.argreduce = {.dim = KN_NONE}), GEN1(median, GEN_F(2, 4), .attrs.argreduce = {.dim = 1, .keepdim = true}),
+  GEN1(quantile, GEN_F(2, 3), .attrs.quantile = {.q = 0.3, .dim = KN_NONE}), GEN1(quantile, GEN_F(4, 2), .attrs.quantile = {.q = 0.75, .dim = 0, .keepdim = true}),
+  GEN1(tile, GEN_F(2, 3), .attrs.tile = {.repeats = GEN_DIMS(2)}), GEN1(tile, GEN_F(3), .attrs.tile = {.repeats = GEN_DIMS(2, 3)}),
+  GEN1(repeat_interleave, GEN_F(2, 3), .attrs.repeat = {.repeats = 2, .dim = KN_NONE}), GEN1(repeat_interleave, GEN_F(2, 3), .attrs.repeat = {.repeats = 3, .dim = 0}),
+  GEN1(movedim, GEN_F(2, 3, 4), .attrs.movedim = {.source = GEN_DIMS(0, 2), .destination = GEN_DIMS(2, 1)}),
+  GEN1(roll, GEN_F(2, 3), .attrs.roll = {.shifts = GEN_DIMS(2)}), GEN1(roll, GEN_F(2, 3), .attrs.roll = {.shifts = GEN_DIMS(1, -1), .dims = GEN_DIMS(0, 1)}),
+  GEN1(pad, GEN_F(2, 3), .attrs.pad = {.pad = GEN_DIMS(1, 2, 0, 1), .value = 3}), GEN1(pad, GEN_F(3, 4), .attrs.pad = {.pad = GEN_DIMS(1, 2, 2, 1), .mode = KN_CHOICE_pad_mode_reflect}),
+  GEN1(pad, GEN_F(2, 3), .attrs.pad = {.pad = GEN_DIMS(1, 2, 3, 0), .mode = KN_CHOICE_pad_mode_replicate}),
+  GEN1(diag, GEN_F(3), .attrs.diagonal = {.diagonal = -1}), GEN1(diag, GEN_F(3), .attrs.diagonal = {.diagonal = 0}), GEN1(diag, GEN_F(3, 4), .attrs.diagonal = {.diagonal = 1}),
+  GEN1(unfold, GEN_F(2, 5), .attrs.unfold = {.dim = 1, .size = 3, .step = 2}), GEN1(unfold, GEN_F(4, 2), .attrs.unfold = {.dim = 0, .size = 2, .step = 1}),
+  GEN1(pixel_shuffle, GEN_F(1, 8, 2, 3), .attrs.factor = {.factor = 2}), GEN1(pixel_unshuffle, GEN_F(1, 2, 4, 6), .attrs.factor = {.factor = 2}),
+  GEN2(take_along_dim, GEN_F(3, 4), GEN_I(4, 3, 2), .attrs.optional_axis = {.dim = 1}), GEN2(take_along_dim, GEN_F(3, 4), GEN_I(3, 2, 1), .attrs.optional_axis = {.dim = 0}),
+  GEN2(take_along_dim, GEN_F(2, 3), GEN_I(6, 4), .attrs.optional_axis = {.dim = KN_NONE}),
+  GEN1(one_hot, GEN_I(3, 2, 2), .attrs.one_hot = {.num_classes = 4}, .flat = true),
+  GEN3(index_put, GEN_F(5, 2), GEN_F(3, 2), GEN_U(5, 3)), GEN4(index_put, GEN_F(3, 4), GEN_F(1), GEN_I(3, 2, 2), GEN_I(4, 2), .attrs.index_put = {.accumulate = true}),
+  GEN2(mm, GEN_F(2, 3), GEN_F(3, 4)), GEN2(bmm, GEN_F(2, 2, 3), GEN_F(2, 3, 2)), GEN2(mv, GEN_F(2, 3), GEN_F(3)), GEN2(dot, GEN_F(3), GEN_F(3)), GEN2(outer, GEN_F(3), GEN_F(2)),
+  GEN3(addmm, GEN_F(4), GEN_F(2, 3), GEN_F(3, 4), .attrs.addmm = {.beta = 0.5, .alpha = 2}),
+  GEN_CONV(conv1d, GEN_F(2, 2, 5), GEN_F(3, 2, 2), GEN_F(3), .padding = GEN_DIMS(1), .stride = GEN_DIMS(2)),
+#define GEN_TURNED(...) .attrs.conv_transpose = {.stride = GEN_DIMS(1), .padding = GEN_DIMS(0), .output_padding = GEN_DIMS(0), .groups = 1, .dilation = GEN_DIMS(1), __VA_ARGS__}
+  GEN3(conv_transpose1d, GEN_F(2, 2, 3), GEN_F(2, 3, 2), GEN_F(3), GEN_TURNED(.stride = GEN_DIMS(2), .output_padding = GEN_DIMS(1))),
+  GEN3(conv_transpose2d, GEN_F(2, 2, 3, 2), GEN_F(2, 3, 2, 2), GEN_F(3), GEN_TURNED(.stride = GEN_DIMS(2, 1), .padding = GEN_DIMS(0, 1))),
+  GEN2(conv_transpose2d, GEN_F(1, 2, 2, 3), GEN_F(2, 1, 2, 2), GEN_TURNED(.groups = 2, .dilation = GEN_DIMS(2))),
+  GEN1(max_pool1d, GEN_F(1, 2, 5), GEN_POOL(.padding = GEN_DIMS(1)), .once = true), GEN1(avg_pool1d, GEN_F(1, 2, 5), GEN_POOL(.padding = GEN_DIMS(1))),
+  GEN1(adaptive_avg_pool2d, GEN_F(1, 2, 4, 6), .attrs.output_size = {.output_size = GEN_DIMS(2)}), GEN1(adaptive_avg_pool2d, GEN_F(2, 5, 4), .attrs.output_size = {.output_size = GEN_DIMS(3, 3)}),
+  GEN1(adaptive_max_pool2d, GEN_F(1, 2, 4, 4), .attrs.output_size = {.output_size = GEN_DIMS(2)}, .once = true), GEN1(adaptive_max_pool2d, GEN_F(1, 2, 5, 4), .attrs.output_size = {.output_size = GEN_DIMS(3)}),
+  GEN1(interpolate, GEN_F(1, 2, 3, 2), .attrs.interpolate = {.size = GEN_DIMS(5, 3)}), GEN1(interpolate, GEN_F(1, 2, 3, 3), .attrs.interpolate = {.size = GEN_DIMS(0), .scale_factor = 2, .mode = KN_CHOICE_interpolate_mode_bilinear}),
+  GEN1(interpolate, GEN_F(1, 2, 3, 3), .attrs.interpolate = {.size = GEN_DIMS(5), .mode = KN_CHOICE_interpolate_mode_bilinear, .align_corners = true}),
+  GEN1(interpolate, GEN_F(1, 2, 3), .attrs.interpolate = {.size = GEN_DIMS(2), .mode = KN_CHOICE_interpolate_mode_linear}),
+#define GEN_COLUMNS .kernel_size = GEN_DIMS(2), .dilation = GEN_DIMS(1), .stride = GEN_DIMS(1)
+  GEN1(im2col, GEN_F(1, 2, 3, 3), .attrs.im2col = {GEN_COLUMNS, .padding = GEN_DIMS(1), .stride = GEN_DIMS(2)}), GEN1(im2col, GEN_F(2, 1, 4, 3), .attrs.im2col = {GEN_COLUMNS, .padding = GEN_DIMS(0), .dilation = GEN_DIMS(2, 1)}),
+  GEN1(col2im, GEN_F(1, 8, 4), .attrs.col2im = {.output_size = GEN_DIMS(3), GEN_COLUMNS, .padding = GEN_DIMS(0)}), GEN1(col2im, GEN_F(1, 4, 4), .attrs.col2im = {.output_size = GEN_DIMS(3, 3), GEN_COLUMNS, .padding = GEN_DIMS(1), .stride = GEN_DIMS(2)}),
+  GEN3(layer_norm, GEN_F(2, 3, 4), GEN_F(3, 4), GEN_F(3, 4), .attrs.layer_norm = {.normalized_shape = GEN_DIMS(3, 4), .eps = 1e-2}), GEN1(layer_norm, GEN_F(2, 3), .attrs.layer_norm = {.normalized_shape = GEN_DIMS(3), .eps = 1e-2}),
+  GEN2(rms_norm, GEN_F(2, 4), GEN_F(4), .attrs.rms_norm = {.normalized_shape = GEN_DIMS(4), .eps = 1e-3}), GEN1(rms_norm, GEN_F(2, 4), .attrs.rms_norm = {.normalized_shape = GEN_DIMS(4), .eps = -1}),
+  GEN3(group_norm, GEN_F(2, 4, 3), GEN_F(4), GEN_F(4), .attrs.group_norm = {.num_groups = 2, .eps = 1e-2}), GEN1(group_norm, GEN_F(2, 2, 3), .attrs.group_norm = {.num_groups = 1, .eps = 1e-2}),
+  GEN3(instance_norm, GEN_F(2, 2, 4), GEN_F(2), GEN_F(2), .attrs.instance_norm = {.eps = 1e-2}),
+  GEN1(batch_norm, GEN_F(3, 2, 2), .attrs.batch_norm = {.training = true, .eps = 1e-2}),
+  GEN5(batch_norm, GEN_F(3, 2, 2), GEN_F(2), GEN_P(2), GEN_F(2), GEN_F(2), .attrs.batch_norm = {.eps = 1e-2}), GEN3(batch_norm, GEN_F(3, 2), GEN_F(2), GEN_P(2), .attrs.batch_norm = {.eps = 1e-2}),
+  GEN3(scaled_dot_product_attention, GEN_F(2, 3, 2), GEN_F(2, 4, 2), GEN_F(2, 4, 3), .attrs.attention = {.scale = -1}),
+  GEN4(scaled_dot_product_attention, GEN_F(3, 2), GEN_F(4, 2), GEN_F(4, 3), GEN_F(3, 4), .attrs.attention = {.scale = 0.3}),
+  GEN4(scaled_dot_product_attention, GEN_F(2, 3, 2), GEN_F(2, 4, 2), GEN_F(2, 4, 3), GEN_B(3, 4), .attrs.attention = {.scale = -1}),
+  GEN3(scaled_dot_product_attention, GEN_F(4, 3, 2), GEN_F(2, 3, 2), GEN_F(2, 3, 2), .attrs.attention = {.scale = -1, .is_causal = true, .enable_gqa = true}),
+#define GEN_LOSS .reduction = 1
+  GEN2(l1_loss, GEN_F(2, 3), GEN_F(2, 3), .attrs.reduction = {GEN_LOSS}), GEN2(smooth_l1_loss, GEN_F(2, 3), GEN_F(2, 3), .attrs.smooth_l1 = {GEN_LOSS, .beta = 0.5}),
+  GEN2(huber_loss, GEN_F(2, 3), GEN_F(2, 3), .attrs.huber = {GEN_LOSS, .delta = 0.7}),
+  GEN3(binary_cross_entropy, GEN_Q(2, 3), GEN_P(2, 3), GEN_P(3), .attrs.reduction = {GEN_LOSS}),
+  GEN4(binary_cross_entropy_with_logits, GEN_F(2, 3), GEN_P(2, 3), GEN_P(3), GEN_P(3), .attrs.reduction = {GEN_LOSS}), GEN2(binary_cross_entropy_with_logits, GEN_F(2, 3), GEN_P(2, 3), .attrs.reduction = {0}),
+  GEN2(kl_div, GEN_F(2, 3), GEN_P(2, 3), .attrs.kl = {.reduction = KN_CHOICE_kl_reduction_batchmean}), GEN2(kl_div, GEN_F(2, 3), GEN_F(2, 3), .attrs.kl = {.reduction = 2, .log_target = true}),
+  GEN2(cosine_similarity, GEN_F(2, 3), GEN_F(2, 3), .attrs.cosine = {.dim = 1, .eps = 1e-8}), GEN2(pairwise_distance, GEN_F(2, 3), GEN_F(2, 3), .attrs.pairwise = {.p = 2, .eps = 1e-6}),
+  GEN3(cosine_embedding_loss, GEN_F(3, 4), GEN_F(3, 4), GEN_I(1, 3), .attrs.cosine_embedding = {GEN_LOSS}),
+  GEN3(triplet_margin_loss, GEN_F(2, 3), GEN_F(2, 3), GEN_F(2, 3), .attrs.triplet = {GEN_LOSS, .margin = 3, .p = 2, .eps = 1e-6, .swap = true}),
 };
 #pragma GCC diagnostic pop
 /* clang-format on */
@@ -226,6 +329,9 @@ static inline double gen_value(const gen_in *in, int64_t k, int salt) {
   switch (in->kind) {
   case GEN_ANY: return 4 * u - 2;
   case GEN_POS: return 0.5 + 1.5 * u;
+  case GEN_UNIT: return 1.8 * u - 0.9;
+  case GEN_PART: return 0.1 + 0.8 * u;
+  case GEN_ABOVE: return 1.2 + 2 * u;
   case GEN_NONZERO: return (k % 2 ? -1 : 1) * (0.5 + 1.5 * u);
   case GEN_INDEX: return (double)((k * 5 + k / 3) % in->limit + 1);
   case GEN_UNIQUE: return (double)(in->limit - k);

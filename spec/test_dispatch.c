@@ -221,7 +221,7 @@ static const struct composite_case {
      "slice"},
     {KN_OP_zeros_like, {.none = {0}}, {{KN_F32, {2, {N, 2}}}}, 1, {2, {N, 2}}, "full_like"},
     {KN_OP_square, {.none = {0}}, {{KN_F32, {1, {N}}}}, 1, {1, {N}}, "mul"},
-    {KN_OP_gelu, {.none = {0}}, {{KN_I64, {1, {N}}}}, 1, {1, {N}}, "cast mul erf add mul mul"},
+    {KN_OP_gelu, {.gelu = {0}}, {{KN_I64, {1, {N}}}}, 1, {1, {N}}, "cast mul erf add mul mul"},
     {KN_OP_silu, {.none = {0}}, {{KN_F32, {1, {N}}}}, 1, {1, {N}}, "sigmoid mul"},
     {KN_OP_logical_and,
      {.none = {0}},
@@ -273,17 +273,17 @@ static const struct composite_case {
      "full_like bernoulli mul mul"},
     {KN_OP_dropout, {.dropout = {.p = 0.5, .training = false}}, {{KN_F32, {1, {N}}}}, 1, {1, {N}}, ""},
     {KN_OP_cross_entropy,
-     {.reduction = {.reduction = 1}},
+     {.cross_entropy = {.reduction = 1}},
      {{KN_F32, {2, {N, 3}}}, {KN_I64, {1, {N}}}},
      2,
      {0, {0}},
-     "log_softmax unsqueeze gather select neg mean"},
+     "log_softmax eq where unsqueeze gather select neg where bitwise_not cast sum sum div"},
     {KN_OP_nll_loss,
-     {.reduction = {.reduction = 0}},
+     {.nll = {.reduction = 0}},
      {{KN_F32, {2, {N, N}}}, {KN_I64, {1, {N}}}},
      2,
      {1, {N}},
-     "unsqueeze gather select neg"},
+     "eq where unsqueeze gather select neg where"},
     {KN_OP_mse_loss,
      {.reduction = {.reduction = 2}},
      {{KN_F32, {1, {N}}}, {KN_F32, {1, {N}}}},
@@ -329,16 +329,18 @@ START_TEST(names_of_sizes_stay) {
 START_TEST(composite_values) {
   kn_context *c = suite_context();
   kn_attrs_correction unbiased = {.correction = 1}, biased = {.dim = DIMS(0), .keepdim = true};
-  kn_attrs_reduce all = {0};
   GIVES(RUN(var, &unbiased, D(DIMS(4), 1, 2, 3, 4), NULL, NULL), KN_F64, SCALAR, LIST(5.0 / 3));
   GIVES(RUN(var, &biased, D(DIMS(2, 2), 1, 2, 3, 6), NULL, NULL), KN_F64, DIMS(1, 2), LIST(1, 4));
   GIVES(RUN(var, &unbiased, D(DIMS(1), 1), NULL, NULL), KN_F64, SCALAR, LIST(NAN));
   GIVES(RUN(std, &biased, D(DIMS(2, 2), 1, 2, 1, 6), NULL, NULL), KN_F64, DIMS(1, 2), LIST(0, 2));
-  GIVES(RUN(norm, &all, F(DIMS(2), 3, -4), NULL, NULL), KN_F32, SCALAR, LIST(5));
-  GIVES(RUN(norm, &all, F(DIMS(2), 0, 0), NULL, NULL), KN_F32, SCALAR, LIST(0));
-  GIVES(RUN(gelu, NULL, D(DIMS(2), 0, 1), NULL, NULL), KN_F64, DIMS(2), LIST(0, 0.84134474606854293));
+  kn_attrs_norm two = {.p = 2};
+  kn_attrs_gelu exact = {.approximate = KN_CHOICE_approximate_none};
+  kn_attrs_softplus plain = {.beta = 1, .threshold = 20};
+  GIVES(RUN(norm, &two, F(DIMS(2), 3, -4), NULL, NULL), KN_F32, SCALAR, LIST(5));
+  GIVES(RUN(norm, &two, F(DIMS(2), 0, 0), NULL, NULL), KN_F32, SCALAR, LIST(0));
+  GIVES(RUN(gelu, &exact, D(DIMS(2), 0, 1), NULL, NULL), KN_F64, DIMS(2), LIST(0, 0.84134474606854293));
   GIVES(RUN(silu, NULL, F(DIMS(2), 0, 1), NULL, NULL), KN_F32, DIMS(2), LIST(0, 0.7310585786300049));
-  GIVES(RUN(softplus, NULL, D(DIMS(3), 0, 1000, -1000), NULL, NULL), KN_F64, DIMS(3),
+  GIVES(RUN(softplus, &plain, D(DIMS(3), 0, 1000, -1000), NULL, NULL), KN_F64, DIMS(3),
         LIST(0.69314718055994531, 1000, 0));
   GIVES(RUN(reciprocal, NULL, I(DIMS(2), 2, 4), NULL, NULL), KN_F32, DIMS(2), LIST(0.5, 0.25));
   GIVES(RUN(logical_not, NULL, F(DIMS(3), 0, 2, NAN), NULL, NULL), KN_BOOL, DIMS(3), LIST(1, 0, 0));
@@ -353,23 +355,25 @@ START_TEST(composite_values) {
         DIMS(1, 2), LIST(13, 22));
   GIVES(RUN(embedding, NULL, F(DIMS(2, 2), 1, 2, 3, 4), I(DIMS(1, 2), 2, 1), NULL), KN_F32, DIMS(1, 2, 2),
         LIST(3, 4, 1, 2));
-  kn_attrs_reduction mean = {.reduction = 1}, none = {.reduction = 0}, odd = {.reduction = 9};
-  GIVES(RUN(nll_loss, &none, F(DIMS(2, 2), -1, -2, -3, -4), I(DIMS(2), 2, 1), NULL), KN_F32, DIMS(2),
+  kn_attrs_reduction mean = {.reduction = 1}, odd = {.reduction = 9};
+  kn_attrs_nll each = {.reduction = 0, .ignore_index = -100};
+  kn_attrs_cross_entropy soft = {.reduction = 1, .ignore_index = -100};
+  GIVES(RUN(nll_loss, &each, F(DIMS(2, 2), -1, -2, -3, -4), I(DIMS(2), 2, 1), NULL), KN_F32, DIMS(2),
         LIST(2, 3));
-  GIVES(RUN(cross_entropy, &mean, D(DIMS(2, 2), 0, 0, 5, 5), I(DIMS(2), 2, 1), NULL), KN_F64, SCALAR,
+  GIVES(RUN(cross_entropy, &soft, D(DIMS(2, 2), 0, 0, 5, 5), I(DIMS(2), 2, 1), NULL), KN_F64, SCALAR,
         LIST(0.69314718055994531));
-  GIVES(RUN(cross_entropy, &mean, D(DIMS(2), 0, 0), I(SCALAR, 2), NULL), KN_F64, SCALAR,
+  GIVES(RUN(cross_entropy, &soft, D(DIMS(2), 0, 0), I(SCALAR, 2), NULL), KN_F64, SCALAR,
         LIST(0.69314718055994531));
   GIVES(RUN(mse_loss, &mean, F(DIMS(2), 1, 2), F(DIMS(2), 3, 2), NULL), KN_F32, SCALAR, LIST(2));
   kn_tensor *x = F(DIMS(2, 2), 1, 2, 3, 4), *t = I(DIMS(2), 3, 1), *y = NULL;
   FAILS(c, KN_INDEX, "cross_entropy: gather: index 3 is out of range for dim 2 of size 2",
-        kn_apply(c, KN_OP_cross_entropy, &mean, (kn_tensor *[]){x, t}, 2, &y));
-  FAILS(c, KN_ARG, "mse_loss: reduction is 0 (none), 1 (mean) or 2 (sum), not 9",
+        kn_apply(c, KN_OP_cross_entropy, &soft, (kn_tensor *[]){x, t}, 2, &y));
+  FAILS(c, KN_ARG, "mse_loss: there is no reduction 9",
         kn_apply(c, KN_OP_mse_loss, &odd, (kn_tensor *[]){x, x}, 2, &y));
   FAILS(c, KN_SHAPE,
         "nll_loss: scores [N,C] and targets [N], or [C] and one target, are needed (got float32[2,2], "
         "float32[2,2])",
-        kn_apply(c, KN_OP_nll_loss, &mean, (kn_tensor *[]){x, x}, 2, &y));
+        kn_apply(c, KN_OP_nll_loss, &each, (kn_tensor *[]){x, x}, 2, &y));
   FAILS(c, KN_ARG, "dropout: p must lie in [0, 1], not 2",
         kn_apply(c, KN_OP_dropout, &(kn_attrs_dropout){.p = 2, .training = true}, &x, 1, &y));
   FAILS(c, KN_ARG, "flatten: there are no dims 2 to 1",

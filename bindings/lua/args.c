@@ -101,15 +101,17 @@ static kl_rule rule_of(const kl_args *a, const kn_field *f) {
   return a->row->attrs == KN_ATTRS_slice && !strcmp(f->name, "stop") ? KL_LAST : KL_PLAIN;
 }
 
-static kn_status read_reduction(kl_args *a, int idx, int64_t *out) {
-  static const char *const names[] = {"none", "mean", "sum"};
-  for (int i = 0; i < 3; i++)
-    if (!strcmp(lua_tostring(a->L, idx), names[i])) {
-      *out = i;
-      return KN_OK;
-    }
-  return kn_fail(a->ctx, KN_ARG, "%s: reduction must be 'none', 'mean' or 'sum', not '%s'", a->name,
-                 lua_tostring(a->L, idx));
+static kn_status read_choice(kl_args *a, const kn_field *f, int idx, int32_t *out) {
+  char known[128];
+  if (lua_type(a->L, idx) != LUA_TSTRING) return wrong(a->ctx, a->name, f->name, "a string", a->L, idx);
+  size_t n;
+  const char *name = lua_tolstring(a->L, idx, &n);
+  int choice = kn_field_choice(f, name, n);
+  if (choice < 0)
+    return kn_fail(a->ctx, KN_ARG, "%s: %s must be %s, not '%s'", a->name, f->name,
+                   kn_field_choices(f, known, sizeof known), name);
+  *out = choice;
+  return KN_OK;
 }
 
 static kn_status read_list(kl_args *a, const kn_field *f, int idx, kn_ints *out) {
@@ -142,10 +144,7 @@ static kn_status read_field(kl_args *a, const kn_field *f, int idx) {
   void *at = kn_field_at(&a->attrs, f);
   a->given |= 1u << (f - a->info.fields);
   switch (f->kind) {
-  case KN_FIELD_INT:
-    if (a->row->attrs == KN_ATTRS_reduction && lua_type(L, idx) == LUA_TSTRING)
-      return read_reduction(a, idx, at);
-    return kl_read_int(L, a->ctx, idx, a->name, f->name, rule_of(a, f), true, at);
+  case KN_FIELD_INT: return kl_read_int(L, a->ctx, idx, a->name, f->name, rule_of(a, f), true, at);
   case KN_FIELD_INDEX: return kl_read_int(L, a->ctx, idx, a->name, f->name, KL_POSITION, true, at);
   case KN_FIELD_AXIS: return kl_read_int(L, a->ctx, idx, a->name, f->name, KL_POSITION, false, at);
   case KN_FIELD_FLOAT: return read_number(L, a->ctx, idx, a->name, f->name, at);
@@ -157,6 +156,7 @@ static kn_status read_field(kl_args *a, const kn_field *f, int idx) {
   case KN_FIELD_INTS:
   case KN_FIELD_SIZES: return read_list(a, f, idx, at);
   case KN_FIELD_DTYPE: return kl_read_dtype(L, a->ctx, idx, a->name, at);
+  case KN_FIELD_ENUM: return read_choice(a, f, idx, at);
   }
   return KN_OK;
 }

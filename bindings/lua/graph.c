@@ -75,10 +75,11 @@ kl_variant *kl_newest_variant(lua_State *L, int idx) {
 /* ---- sessions ---- */
 
 int kl_session_fail(lua_State *L, kn_session *s, kn_status st) {
-  kn_context *ctx = kl_context(L);
-  kn_fail(ctx, st, "%s", kn_error(kn_session_context(s)));
-  if (st != KN_RAISED) return kl_fail(L);
-  lua_pushstring(L, kn_error(ctx)); /* the program's own words, with the place it gave them */
+  kn_context *ctx = kl_context(L), *run = kn_session_context(s);
+  bool placed = run->error_placed;
+  kn_fail(ctx, st, "%s", kn_error(run));
+  if (st != KN_RAISED && !placed) return kl_fail(L);
+  lua_pushstring(L, kn_error(ctx)); /* with the place of the node, as eager would give it */
   return lua_error(L);
 }
 

@@ -98,7 +98,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
     ctx->output = output;
     warn_of_topics(ctx, debug);
     set_threads(ctx);
-    if (kn_registry_open(ctx, getenv("KILN_BACKEND")) != KN_OK) luaL_error(L, "kiln: %s", kn_error(ctx));
+    if (kn_registry_open(ctx, getenv("KILN_BACKEND")) != KN_OK) luaL_error(L, "%s", kn_error(ctx));
   }
   s->seen = s->live = s->full = kn_heap_read_stats(ctx->heap).bytes;
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);

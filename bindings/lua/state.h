@@ -55,6 +55,7 @@ kn_status kl_read_tensor(lua_State *L, kn_context *ctx, int idx, kn_dtype dtype,
 
 /* More parts of the module; see kl.h for the contract. */
 void kl_open_create(lua_State *L);  /* create.c: kiln.tensor and makers whose arguments are special */
+void kl_open_parts(lua_State *L);   /* parts.c: split, einsum … */
 void kl_open_convert(lua_State *L); /* convert.c: to, float, totable, equal … */
 void kl_open_show(lua_State *L);    /* show.c: tostring */
 void kl_open_npy(lua_State *L);     /* npy.c: .npy files */

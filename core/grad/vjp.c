@@ -26,6 +26,17 @@ kn_tensor *kv_like(kn_vjp *v, int i) {
   return st == KN_OK ? kx_own(v->s, t) : kx_fail(v->s, st);
 }
 
+int64_t kv_size(kn_vjp *v, int i, int dim) {
+  kn_context *ctx = v->s->ctx;
+  kn_scalar size;
+  int64_t stop = 0;
+  kn_status st = kn_size(ctx, v->in[i], dim, &size);
+  if (st == KN_OK && size.kind == KN_SCALAR_INT) return size.as.i;
+  if (st == KN_OK) st = ctx->recorder->dynamic(ctx->recorder, ctx, &size, &stop);
+  if (st != KN_OK) kx_fail(v->s, st);
+  return stop;
+}
+
 /* Surely the same sizes; unlike kn_type_equal, two unknown sizes are not. */
 static bool same_sizes(const kn_type *a, const kn_type *b) {
   bool same = a->rank == b->rank;

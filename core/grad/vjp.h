@@ -25,6 +25,8 @@ kn_tensor *kv_in(kn_vjp *v, int i);
 kn_tensor *kv_out(kn_vjp *v, int i);
 /* Input i for its sizes and dtype only: no gradient flows into it and its values are undefined. */
 kn_tensor *kv_like(kn_vjp *v, int i);
+/* Input i's size along dim, as a number in attributes: a placeholder while it is only known to a graph. */
+int64_t kv_size(kn_vjp *v, int i, int dim);
 /* t summed down to the shape of input i, or t itself when it has it already. */
 kn_tensor *kv_fit(kn_vjp *v, kn_tensor *t, int i);
 

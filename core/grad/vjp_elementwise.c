@@ -80,6 +80,17 @@ static kn_tensor *clamped(kn_vjp *v) {
   return kx_where(s, inside, g, kx_number(s, 0, g));
 }
 
+/* g / sqrt(sign x² + c): of the inverse functions */
+static kn_tensor *over_root(kn_scope *s, kn_tensor *g, double sign, double c, kn_tensor *x) {
+  return kx_mul(
+      s, g, kx_apply(s, KN_OP_rsqrt, NULL, (kn_tensor *[]){plus(s, c, times(s, sign, kx_mul(s, x, x)))}, 1));
+}
+
+/* g a / (a² + b²) */
+static kn_tensor *over_squares(kn_scope *s, kn_tensor *g, kn_tensor *a, kn_tensor *b) {
+  return kx_div(s, kx_mul(s, g, a), kx_add(s, kx_mul(s, a, a), kx_mul(s, b, b)));
+}
+
 /* ---- the rows ---- */
 
 BINARY(add, G, G)
@@ -87,6 +98,9 @@ BINARY(sub, G, kx_neg(s, G))
 BINARY(mul, kx_mul(s, G, B), kx_mul(s, G, A))
 BINARY(div, kx_div(s, G, B), kx_neg(s, kx_mul(s, G, kx_div(s, kx_div(s, A, B), B))))
 BINARY(remainder, G, kx_neg(s, kx_mul(s, G, kx_floor_divide(s, A, B))))
+BINARY(fmod, G, kx_neg(s, kx_mul(s, G, kx_trunc(s, kx_div(s, A, B)))))
+BINARY(atan2, over_squares(s, G, promoted(v, 1), promoted(v, 0)),
+       kx_neg(s, over_squares(s, G, promoted(v, 0), promoted(v, 1))))
 BINARY(pow, pow_base(v), pow_exponent(v))
 BINARY(maximum, share(s, G, A, B, kx_lt(s, A, B)), share(s, G, A, B, kx_gt(s, A, B)))
 BINARY(minimum, share(s, G, A, B, kx_gt(s, A, B)), share(s, G, A, B, kx_lt(s, A, B)))
@@ -94,15 +108,29 @@ BINARY(minimum, share(s, G, A, B, kx_gt(s, A, B)), share(s, G, A, B, kx_lt(s, A,
 UNARY(neg, kx_neg(s, G))
 UNARY(abs, kx_mul(s, G, kx_sign(s, X)))
 UNARY(exp, kx_mul(s, G, Y))
+UNARY(expm1, kx_mul(s, G, plus(s, 1, Y)))
 UNARY(log, kx_div(s, G, X))
+UNARY(log1p, kx_div(s, G, plus(s, 1, X)))
+UNARY(log2, kx_div(s, G, times(s, 0.69314718055994531, X)))
+UNARY(log10, kx_div(s, G, times(s, 2.3025850929940457, X)))
 UNARY(sqrt, kx_div(s, G, times(s, 2, Y)))
 UNARY(rsqrt, times(s, -0.5, kx_mul(s, G, kx_mul(s, Y, kx_mul(s, Y, Y)))))
 UNARY(sin, kx_mul(s, G, kx_cos(s, X)))
 UNARY(cos, kx_neg(s, kx_mul(s, G, kx_sin(s, X))))
+UNARY(tan, kx_mul(s, G, plus(s, 1, kx_mul(s, Y, Y))))
+UNARY(asin, over_root(s, G, -1, 1, X))
+UNARY(acos, kx_neg(s, over_root(s, G, -1, 1, X)))
+UNARY(atan, kx_div(s, G, plus(s, 1, kx_mul(s, X, X))))
+UNARY(sinh, kx_mul(s, G, kx_cosh(s, X)))
+UNARY(cosh, kx_mul(s, G, kx_sinh(s, X)))
+UNARY(asinh, over_root(s, G, 1, 1, X))
+UNARY(acosh, over_root(s, G, 1, -1, X))
+UNARY(atanh, kx_div(s, G, one_less_square(s, X)))
 UNARY(tanh, kx_mul(s, G, one_less_square(s, Y)))
 UNARY(sigmoid, kx_mul(s, G, times_rest(s, Y)))
 UNARY(erf,
       times(s, 1.1283791670955126 /* 2 / sqrt(pi) */, kx_mul(s, G, kx_exp(s, kx_neg(s, kx_mul(s, X, X))))))
+UNARY(erfc, times(s, -1.1283791670955126, kx_mul(s, G, kx_exp(s, kx_neg(s, kx_mul(s, X, X))))))
 UNARY(relu, zero_where(s, kx_le(s, Y, kx_number(s, 0, Y)), G))
 UNARY(clamp, clamped(v))
 UNARY(cast, G)

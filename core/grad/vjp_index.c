@@ -8,23 +8,11 @@ static kn_tensor *part(kn_scope *s, kn_tensor *t, int64_t dim, int64_t start, in
   return kx_apply(s, KN_OP_slice, &at, &t, 1);
 }
 
-/* The input's size along dim, as a number in attributes: a placeholder while it is only known to a graph. */
-static int64_t extent(kn_vjp *v, int i, int dim) {
-  kn_context *ctx = v->s->ctx;
-  kn_scalar size;
-  int64_t stop = 0;
-  kn_status st = kn_size(ctx, v->in[i], dim, &size);
-  if (st == KN_OK && size.kind == KN_SCALAR_INT) return size.as.i;
-  if (st == KN_OK) st = ctx->recorder->dynamic(ctx->recorder, ctx, &size, &stop);
-  if (st != KN_OK) kx_fail(v->s, st);
-  return stop;
-}
-
 /* Cuts from the front of what is left, so that sizes need not be added up: they may be graph values. */
 static void cut_front(kn_vjp *v, int dim) {
   kn_tensor *rest = v->gout[0];
   for (int i = 0; i < v->n && rest; i++) {
-    int64_t size = extent(v, i, dim);
+    int64_t size = kv_size(v, i, dim);
     if (v->need[i]) v->gin[i] = part(v->s, rest, dim, 0, size);
     if (i + 1 < v->n) rest = part(v->s, rest, dim, size, KN_TO_END);
   }
@@ -77,7 +65,7 @@ static kn_tensor *padded(kn_vjp *v, kn_tensor *t) {
   kn_tensor *c = kv_like(v, 2);
   for (int d = 0; d < src->rank; d++) {
     if (index->dims[d] == src->dims[d] && index->dims[d] != KN_DIM_UNKNOWN) continue;
-    at[d] = (kn_attrs_slice){.dim = d, .stop = extent(v, 1, d), .step = 1};
+    at[d] = (kn_attrs_slice){.dim = d, .stop = kv_size(v, 1, d), .step = 1};
     corner[d] = c;
     c = kx_apply(v->s, KN_OP_slice, &at[d], &c, 1);
   }
@@ -85,6 +73,14 @@ static kn_tensor *padded(kn_vjp *v, kn_tensor *t) {
     if (index->dims[d] != src->dims[d] || index->dims[d] == KN_DIM_UNKNOWN)
       t = kx_apply(v->s, KN_OP_slice_grad, &at[d], (kn_tensor *[]){t, corner[d]}, 2);
   return t;
+}
+
+/* Where something was put, nothing flows to what was there. */
+void kn_vjp_scatter(kn_vjp *v) {
+  if (v->need[0])
+    v->gin[0] = put(v, KN_OP_scatter, v->gout[0],
+                    kx_cast(v->s, kx_full_like(v->s, kv_in(v, 1), 0), kn_tensor_dtype(v->gout[0])));
+  if (v->need[2]) v->gin[2] = padded(v, pick(v, KN_OP_gather));
 }
 
 void kn_vjp_scatter_add(kn_vjp *v) {
@@ -100,6 +96,15 @@ void kn_vjp_index_add(kn_vjp *v) {
 void kn_vjp_index_copy(kn_vjp *v) {
   if (v->need[0]) v->gin[0] = put(v, KN_OP_index_copy, v->gout[0], zeros(v, 2));
   if (v->need[2]) v->gin[2] = pick(v, KN_OP_index_select);
+}
+
+/* The values' gradient goes back to where they came from. */
+void kn_vjp_sort(kn_vjp *v) {
+  const kn_attrs_sort *at = v->attrs;
+  kn_attrs_axis along = {.dim = at->dim};
+  if (v->gout[0])
+    v->gin[0] =
+        kx_apply(v->s, KN_OP_scatter, &along, (kn_tensor *[]){zeros(v, 0), kv_out(v, 1), v->gout[0]}, 3);
 }
 
 /* What was there is gone, so nothing flows to it. */

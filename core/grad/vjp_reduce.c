@@ -66,3 +66,48 @@ void kn_vjp_log_softmax(kn_vjp *v) {
   kn_tensor *g = v->gout[0];
   v->gin[0] = kx_sub(v->s, g, kx_mul(v->s, kx_exp(v->s, kv_out(v, 0)), sum_along(v, g)));
 }
+
+/* ---- products ---- */
+
+/* The product of the other elements. With one zero among them only it has such a product that is not zero;
+ * with more, none has. */
+void kn_vjp_prod(kn_vjp *v) {
+  const kn_attrs_reduce *at = v->attrs;
+  kn_attrs_reduce keep = {.dim = at->dim, .keepdim = true};
+  kn_scope *s = v->s;
+  kn_tensor *x = kv_in(v, 0), *g = restored(v, v->gout[0]), *zero = kx_number(s, 0, x);
+  kn_tensor *is_zero = kx_eq(s, x, zero), *safe = kx_where(s, is_zero, kx_number(s, 1, x), x);
+  kn_tensor *zeros = kx_sum(s, is_zero, &at->dim, true);
+  kn_tensor *others = kx_div(s, kx_apply(s, KN_OP_prod, &keep, &safe, 1), safe);
+  kn_tensor *none = kx_eq(s, zeros, kx_number(s, 0, zeros)), *one = kx_eq(s, zeros, kx_number(s, 1, zeros));
+  kn_tensor *counts = kx_bitwise_or(s, none, kx_bitwise_and(s, one, is_zero));
+  v->gin[0] = kx_mul(s, g, kx_where(s, counts, others, zero));
+}
+
+/* ---- scans ---- */
+
+/* For each element the sum of those from it on. */
+static kn_tensor *sum_from(kn_vjp *v, kn_tensor *t) {
+  const kn_attrs_axis *at = v->attrs;
+  const kn_attrs_axes dim = {.dims = {1, {at->dim}}};
+  if (t && t->type.rank == 0) return t;
+  kn_tensor *turned = kx_apply(v->s, KN_OP_flip, &dim, &t, 1);
+  turned = kx_axis(v->s, KN_OP_cumsum, turned, at->dim);
+  return kx_apply(v->s, KN_OP_flip, &dim, &turned, 1);
+}
+
+void kn_vjp_cumsum(kn_vjp *v) { v->gin[0] = sum_from(v, v->gout[0]); }
+
+/* What follows an element, without it: its products over it. The first zero of a row gets the products that
+ * lack it, up to the next zero; later zeros get nothing. */
+void kn_vjp_cumprod(kn_vjp *v) {
+  const kn_attrs_axis *at = v->attrs;
+  kn_scope *s = v->s;
+  kn_tensor *x = kv_in(v, 0), *g = v->gout[0], *zero = kx_number(s, 0, x);
+  kn_tensor *is_zero = kx_eq(s, x, zero), *safe = kx_where(s, is_zero, kx_number(s, 1, x), x);
+  kn_tensor *zeros = kx_axis(s, KN_OP_cumsum, is_zero, at->dim);
+  kn_tensor *one = kx_eq(s, zeros, kx_number(s, 1, zeros));
+  kn_tensor *lacking = kx_mul(s, g, kx_where(s, one, kx_axis(s, KN_OP_cumprod, safe, at->dim), zero));
+  kn_tensor *first = kx_where(s, one, sum_from(v, lacking), zero);
+  v->gin[0] = kx_where(s, is_zero, first, kx_div(s, sum_from(v, kx_mul(s, g, kv_out(v, 0))), safe));
+}

@@ -38,3 +38,29 @@ BACK(select, ((void)s, (void)g, put_back(v, KN_OP_select_grad)))
 BACK(slice, ((void)s, (void)g, put_back(v, KN_OP_slice_grad)))
 BACK(select_grad, ((void)s, same_attrs(v, KN_OP_select, g)))
 BACK(slice_grad, ((void)s, same_attrs(v, KN_OP_slice, g)))
+BACK(diagonal, ((void)s, (void)g, put_back(v, KN_OP_diagonal_grad)))
+BACK(diagonal_grad, ((void)s, same_attrs(v, KN_OP_diagonal, g)))
+BACK(flip, ((void)s, same_attrs(v, KN_OP_flip, g)))
+BACK(tril, ((void)s, same_attrs(v, KN_OP_tril, g)))
+BACK(triu, ((void)s, same_attrs(v, KN_OP_triu, g)))
+
+/* The padding is cut off again, what was cut off is padded with zeros. A placeholder cannot be negated: a
+ * slice from it on, as long as the input, does the same. */
+void kn_vjp_constant_pad(kn_vjp *v) {
+  const kn_attrs_constant_pad *at = v->attrs;
+  kn_attrs_constant_pad back = {.pad = {.n = at->pad.n}};
+  kn_tensor *g = v->gout[0];
+  for (int i = 0; i < at->pad.n; i += 2) {
+    int64_t before = at->pad.v[i], after = at->pad.v[i + 1];
+    int dim = v->in[0]->type.rank - 1 - i / 2;
+    if (!kn_is_dyn(before) && !kn_is_dyn(after)) {
+      back.pad.v[i] = -before, back.pad.v[i + 1] = -after;
+      continue;
+    }
+    kn_attrs_slice from = {.dim = dim, .start = before, .stop = KN_TO_END, .step = 1};
+    kn_attrs_slice upto = {.dim = dim, .stop = kv_size(v, 0, dim), .step = 1};
+    g = kx_apply(v->s, KN_OP_slice, &from, &g, 1);
+    g = kx_apply(v->s, KN_OP_slice, &upto, &g, 1);
+  }
+  v->gin[0] = kx_apply(v->s, KN_OP_constant_pad, &back, &g, 1);
+}

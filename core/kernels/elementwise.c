@@ -199,6 +199,16 @@ KERNEL(remainder) {
   return run(ctx, KN_OP_remainder, RESULT, loops, attrs, in, 2, out);
 }
 
+static int64_t truncated_mod_i64(int64_t a, int64_t b) { return b == -1 || b == 0 ? 0 : a % b; }
+LOOP2(fmod_I64, int64_t, int64_t, truncated_mod_i64(x, y))
+LOOPS2_FLOAT(fmod, fmod(x, y))
+KERNEL(fmod) {
+  static const kk_inner_fn loops[KN_DTYPE_COUNT] = {NUMBERS(fmod)};
+  (void)n;
+  KN_TRY(check_divisor(ctx, KN_OP_fmod, in[1], RESULT));
+  return run(ctx, KN_OP_fmod, RESULT, loops, attrs, in, 2, out);
+}
+
 /* Wraps around; a negative power of a whole number is whole only for 1 and -1, else 0. */
 static int64_t pow_i64(int64_t base, int64_t power) {
   if (power < 0) return base == 1 ? 1 : base == -1 ? (power % 2 ? -1 : 1) : 0;
@@ -217,15 +227,31 @@ UNARY_ALL(sign, x, (x > 0) - (x < 0), x > 0 ? 1 : x < 0 ? -1 : x != x ? x : 0)
 UNARY_NUMBER(floor, x, floor(x))
 UNARY_NUMBER(ceil, x, ceil(x))
 UNARY_NUMBER(round, x, nearbyint(x))
+UNARY_NUMBER(trunc, x, trunc(x))
 UNARY_FLOAT(exp, exp(x))
+UNARY_FLOAT(expm1, expm1(x))
+UNARY_FLOAT(log1p, log1p(x))
+UNARY_FLOAT(log2, log2(x))
+UNARY_FLOAT(log10, log10(x))
 UNARY_FLOAT(log, log(x))
 UNARY_FLOAT(sqrt, sqrt(x))
 UNARY_FLOAT(rsqrt, 1 / sqrt(x))
 UNARY_FLOAT(sin, sin(x))
 UNARY_FLOAT(cos, cos(x))
+UNARY_FLOAT(tan, tan(x))
+UNARY_FLOAT(asin, asin(x))
+UNARY_FLOAT(acos, acos(x))
+UNARY_FLOAT(atan, atan(x))
+BINARY_FLOAT(atan2, atan2(x, y))
+UNARY_FLOAT(sinh, sinh(x))
+UNARY_FLOAT(cosh, cosh(x))
 UNARY_FLOAT(tanh, tanh(x))
+UNARY_FLOAT(asinh, asinh(x))
+UNARY_FLOAT(acosh, acosh(x))
+UNARY_FLOAT(atanh, atanh(x))
 UNARY_FLOAT(sigmoid, 1 / (1 + exp(-x)))
 UNARY_FLOAT(erf, erf(x))
+UNARY_FLOAT(erfc, erfc(x))
 UNARY_NUMBER(relu, x > 0 ? x : 0, x > 0 || x != x ? x : 0)
 
 /* ---- comparison, logic ---- */
@@ -243,6 +269,16 @@ BINARY_BITS(bitwise_xor, x ^ y)
 LOOP1(bitwise_not_BOOL, uint8_t, uint8_t, !x)
 LOOP1(bitwise_not_I64, int64_t, int64_t, ~x)
 RUN(bitwise_not, 1, RESULT, [KN_BOOL] = bitwise_not_BOOL, [KN_I64] = bitwise_not_I64)
+
+/* Shifted out of the word, or by a negative number: 0, or what the sign fills in. */
+static int64_t shift_left(int64_t a, int64_t by) {
+  return by < 0 || by > 63 ? 0 : (int64_t)((uint64_t)a << by);
+}
+static int64_t shift_right(int64_t a, int64_t by) { return a >> (by < 0 || by > 63 ? 63 : by); }
+LOOP2(bitwise_left_shift_I64, int64_t, int64_t, shift_left(x, y))
+LOOP2(bitwise_right_shift_I64, int64_t, int64_t, shift_right(x, y))
+RUN(bitwise_left_shift, 2, RESULT, [KN_I64] = bitwise_left_shift_I64)
+RUN(bitwise_right_shift, 2, RESULT, [KN_I64] = bitwise_right_shift_I64)
 
 static void isnan_whole(char *const *p, const int64_t *step, int64_t n, const void *arg) {
   (void)arg;

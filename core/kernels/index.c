@@ -132,6 +132,33 @@ WIDE_KERNEL(scatter_add) { /* x, index, src */
   return KN_OK;
 }
 
+/* Elements of SIZE bytes, whatever they are. */
+#define PUT(SIZE)                                                                                            \
+  static void put_##SIZE(const points *p, const int64_t *src_strides, int64_t count) {                       \
+    for (int64_t i = 0; i < count; i++)                                                                      \
+      memcpy(p->to + (place(p, p->strides, i) + (p->index[i] - 1) * p->apart) * SIZE,                        \
+             p->from + place(p, src_strides, i) * SIZE, SIZE);                                               \
+  }
+PUT(1)
+PUT(2)
+PUT(4)
+PUT(8)
+
+KERNEL(scatter) { /* x, index, src */
+  static void (*const fns[9])(const points *, const int64_t *,
+                              int64_t) = {[1] = put_1, [2] = put_2, [4] = put_4, [8] = put_8};
+  const kn_attrs_axis *a = attrs;
+  kn_tensor *as[3];
+  KN_TRY(prepare(ctx, KN_OP_scatter, a->dim, in, n, as));
+  points p = points_of(as[1], out[0], a->dim);
+  start_from(ctx, out[0], as[0]);
+  p.from = kn_tensor_data(as[2]);
+  p.to = kn_tensor_data(out[0]);
+  fns[kn_dtype_size(kn_tensor_dtype(out[0]))](&p, as[2]->strides, kn_tensor_numel(as[1]));
+  kk_release_all(as, n);
+  return KN_OK;
+}
+
 /* ---- index_select, index_add, index_copy: a list of positions along a dim ---- */
 
 /* A contiguous tensor as [outer, size, inner]. */

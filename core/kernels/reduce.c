@@ -164,6 +164,32 @@ KERNEL(sum) {
   return reduce_dims(ctx, in[0], &((const kn_attrs_reduce *)attrs)->dim, sums, out[0]);
 }
 
+/* ---- products ---- */
+
+#define PROD_FLOAT(T, E)                                                                                     \
+  static void prod_##E(acc *a, const char *x, int64_t step, int64_t n) {                                     \
+    for (int64_t i = 0; i < n; i++) a->f *= (double)*(const T *)(x + i * step);                              \
+  }
+KK_FLOATS(PROD_FLOAT)
+#define PROD_WHOLE(T, E)                                                                                     \
+  static void prod_##E(acc *a, const char *x, int64_t step, int64_t n) {                                     \
+    for (int64_t i = 0; i < n; i++) a->i = kk_wrap_mul(a->i, *(const T *)(x + i * step));                    \
+  }
+PROD_WHOLE(uint8_t, BOOL)
+PROD_WHOLE(int64_t, I64)
+
+static const reduction prods[KN_DTYPE_COUNT] = {
+    [KN_BOOL] = {.start = {.i = 1}, .fold = prod_BOOL, .finish = sum_to_I64},
+    [KN_I64] = {.start = {.i = 1}, .fold = prod_I64, .finish = sum_to_I64},
+    [KN_F32] = {.start = {.f = 1}, .fold = prod_F32, .finish = sum_to_F32},
+    [KN_F64] = {.start = {.f = 1}, .fold = prod_F64, .finish = sum_to_F64},
+};
+
+KERNEL(prod) {
+  (void)n;
+  return reduce_dims(ctx, in[0], &((const kn_attrs_reduce *)attrs)->dim, prods, out[0]);
+}
+
 KERNEL(mean) {
   (void)n;
   return reduce_dims(ctx, in[0], &((const kn_attrs_reduce *)attrs)->dim, means, out[0]);

@@ -150,3 +150,17 @@ KERNEL(unsqueeze) {
   for (int d = 0; d < out[0]->type.rank; d++) strides[d] = d == dim ? 1 : x->strides[d < dim ? d : d - 1];
   return set(out[0], x, x->offset, strides);
 }
+
+KERNEL(diagonal) {
+  const kn_attrs_diagonal_of *a = attrs;
+  const kn_tensor *x = in[0];
+  (void)ctx, (void)n;
+  int d1 = kk_axis(a->dim1, x->type.rank), d2 = kk_axis(a->dim2, x->type.rank), to = 0;
+  int64_t strides[KN_MAX_RANK] = {0}, start = 0;
+  for (int d = 0; d < x->type.rank; d++)
+    if (d != d1 && d != d2) strides[to++] = x->strides[d];
+  strides[to] = x->strides[d1] + x->strides[d2];
+  if (out[0]->type.dims[to] > 0)
+    start = a->offset >= 0 ? a->offset * x->strides[d2] : -a->offset * x->strides[d1];
+  return set(out[0], x, x->offset + start, strides);
+}

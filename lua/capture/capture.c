@@ -259,8 +259,19 @@ static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, 
   return KC_GO;
 }
 
+/* A kind, close enough to tell two alternatives apart. */
+static const char *kind_text(kc_cap *c, kc_val a, char *buf, size_t size) {
+  if (kc_is_tensor(a)) return kn_vtype_text(c->b.graph, &a.v->type, buf, size);
+  if (a.k == KC_V_STRING)
+    snprintf(buf, size, "\"%.40s\"", c->obj[a.id].s);
+  else
+    snprintf(buf, size, "%s", kc_kind_name(a));
+  return buf;
+}
+
 static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
+  char one[KN_TYPE_TEXT], other[KN_TYPE_TEXT];
   a = kc_resolve(c, g->s, a);
   switch (a.k) {
   case KC_V_NIL: *tree = (kn_tree){.kind = KN_TREE_NIL}; return KC_GO;
@@ -279,9 +290,10 @@ static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth
   case KC_V_UNION:
     return kc_fail(
         c,
-        "result %d is one of several kinds of value (%s or %s, …), depending on tensor data; return one "
-        "kind, for instance a number that tells which",
-        which, kc_kind_name(a.u->alt[0].v), kc_kind_name(a.u->alt[1].v));
+        "result %d is of one kind or another (%s or %s%s), depending on tensor data or sizes; return "
+        "one kind, for instance a number that tells which",
+        which, kind_text(c, a.u->alt[0].v, one, sizeof one), kind_text(c, a.u->alt[1].v, other, sizeof other),
+        a.u->n > 2 ? " …" : "");
   default:
     return kc_fail(c, "result %d is a %s, which cannot be a result of a graph", which, kc_kind_name(a));
   }

@@ -52,6 +52,16 @@ test("text in, text out", function()
   raises(function() kiln.parse "graph g(%x: float32[2]) {\n  %y = nosuch %x\n" end, here(), "parse: 2:8: there is no op or node 'nosuch'")
 end)
 
+test("a node that fails gives its own place, once", function()
+  local function f(a, b)
+    local c = a * 2
+    return c + b
+  end
+  local line = debug.getinfo(1, "l").currentline - 2
+  local ok, why = pcall(kiln.script(f), kiln.ones(2), kiln.ones(3))
+  truth(not ok and why:match("^[^:]*graph%.lua:" .. line .. ": add: "), why)
+end)
+
 test("arguments and results keep their shape, kinds and identity", function()
   local g = kiln.parse(text)
   local y, r, nothing, a, b, again = g(x, options, 5)

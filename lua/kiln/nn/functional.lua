@@ -1,48 +1,23 @@
--- kiln.nn.functional: what layers and losses compute, as functions. Most are ops of the engine; the rest is written with
--- them.
+-- kiln.nn.functional: what layers and losses compute, as functions. They are ops of the engine, under PyTorch's names.
 local kiln = require "kiln"
-local fail = kiln.fail
 
 local F = {}
 
 -- Ops that are used as functions of networks.
-for _, name in ipairs { "relu", "tanh", "sigmoid", "gelu", "silu", "softplus", "softmax", "log_softmax", "linear", "conv2d",
-                        "max_pool2d", "avg_pool2d", "embedding", "dropout", "cross_entropy", "nll_loss", "mse_loss" } do
+for _, name in ipairs {
+  "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "softsign", "hardtanh", "hardswish",
+  "hardsigmoid", "glu", "prelu", "threshold", "logsigmoid", "tanhshrink", "softshrink", "hardshrink", "tanh", "sigmoid",
+  "softmax", "log_softmax", "linear", "embedding", "dropout", "one_hot", "conv1d", "conv2d", "conv_transpose1d",
+  "conv_transpose2d", "max_pool1d", "avg_pool1d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d",
+  "interpolate", "pad", "pixel_shuffle", "pixel_unshuffle", "layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm",
+  "scaled_dot_product_attention", "cosine_similarity", "pairwise_distance", "cross_entropy", "nll_loss", "mse_loss", "l1_loss",
+  "smooth_l1_loss", "huber_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div", "cosine_embedding_loss",
+  "triplet_margin_loss",
+} do
   F[name] = kiln[name]
 end
 
-local function reduce(x, reduction)
-  if reduction == nil or reduction == "mean" then return x:mean() end
-  if reduction == "sum" then return x:sum() end
-  if reduction == "none" then return x end
-  fail("reduction must be 'none', 'mean' or 'sum', not '%s'", tostring(reduction))
-end
-
---- Absolute difference.
-function F.l1_loss(x, target, reduction) return reduce((x - target):abs(), reduction) end
-
---- Minus the log likelihood of target (0 … 1) under the probabilities p; logarithms are kept above -100.
-function F.binary_cross_entropy(p, target, reduction)
-  local yes = p:log():clamp { min = -100 }
-  local no = (1 - p):log():clamp { min = -100 }
-  return reduce(-(target * yes + (1 - target) * no), reduction)
-end
-
---- The same from logits, without the detour through probabilities: stable for large ones.
-function F.binary_cross_entropy_with_logits(x, target, reduction)
-  return reduce(x:relu() - x * target + kiln.softplus(-x:abs()), reduction)
-end
-
---- Squared below beta, linear beyond (Huber): smooth_l1_loss(x, target, reduction, beta = 1).
-function F.smooth_l1_loss(x, target, reduction, beta)
-  beta = beta or 1.0
-  local d = (x - target):abs()
-  return reduce(kiln.where(d:lt(beta), d * d * (0.5 / beta), d - 0.5 * beta), reduction)
-end
-
---- one_hot(index, classes): float32 rows with a 1 at the 1-based index.
-function F.one_hot(index, classes)
-  return kiln.embedding(kiln.eye(classes), index)
-end
+-- Windows of an image as columns, and back. (kiln.unfold is the method: windows along one dimension.)
+F.unfold, F.fold = kiln.im2col, kiln.col2im
 
 return F

@@ -1,0 +1,367 @@
+/* Composites: convolutions and pooling of other ranks and other directions, resampling. They come down to
+ * conv2d, its gradients, the two poolings and index_select. */
+#include "core/composite.h"
+#include "core/infer.h"
+
+static kn_tensor *zeros_shaped(kn_scope *s, const kn_ints *sizes, kn_tensor *like) {
+  return s->status == KN_OK ? kx_expand(s, kx_number(s, 0, like), sizes) : NULL;
+}
+
+/* Sizes of dims [from, rank), which must be known. */
+static bool known_from(kn_scope *s, kn_tensor *x, int from) {
+  for (int d = from; d < x->type.rank; d++)
+    if (!kn_dim_known(x->type.dims[d])) {
+      kx_refuse(s, KN_SHAPE, "height and width must be known here", x, NULL);
+      return false;
+    }
+  return true;
+}
+
+/* int64 positions or floats, made here: constants of a graph. */
+static kn_tensor *constant(kn_scope *s, kn_dtype dtype, int64_t n, double (*value)(const void *, int64_t),
+                           const void *ud) {
+  kn_type type = {.dtype = (uint8_t)(dtype == KN_I64 ? KN_I64 : KN_F64), .rank = 1, .dims = {n}};
+  kn_tensor *t;
+  if (s->status != KN_OK) return NULL;
+  kn_status st = kn_tensor_new(s->ctx, &type, &t);
+  if (st != KN_OK) return kx_fail(s, st);
+  for (int64_t i = 0; i < n; i++) {
+    if (dtype == KN_I64)
+      ((int64_t *)kn_tensor_data(t))[i] = (int64_t)value(ud, i);
+    else
+      ((double *)kn_tensor_data(t))[i] = value(ud, i);
+  }
+  t = kx_own(s, t);
+  return dtype == KN_I64 || dtype == KN_F64 ? t : kx_cast(s, t, dtype);
+}
+
+static kn_tensor *picked(kn_scope *s, kn_tensor *x, int dim, kn_tensor *at) {
+  kn_attrs_axis along = {.dim = dim};
+  return kx_with2(s, KN_OP_index_select, &along, x, at);
+}
+
+/* ---- one dimension as a second one of size 1 ---- */
+
+static kn_tensor *raised(kn_scope *s, kn_tensor *x) { return kx_axis(s, KN_OP_unsqueeze, x, -2); }
+static kn_tensor *lowered(kn_scope *s, kn_tensor *x) { return kx_select(s, x, -2, 0); }
+static kn_ints row(int64_t first, const kn_ints *v) { return (kn_ints){2, {first, v->v[0]}}; }
+
+static bool one_each(kn_scope *s, kn_tensor *x, const kn_ints *a, const kn_ints *b, const kn_ints *c) {
+  if (x->type.rank == 3 && a->n == 1 && b->n == 1 && c->n == 1) return true;
+  kx_refuse(s, KN_SHAPE, "an input [N,C,L] and one number for each option are needed", x, NULL);
+  return false;
+}
+
+static kn_tensor *conv1d(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_conv2d *a) {
+  if (!one_each(s, in[0], &a->stride, &a->padding, &a->dilation)) return NULL;
+  if (in[1]->type.rank != 3) return kx_refuse(s, KN_SHAPE, "the weight must have three dims", in[0], in[1]);
+  kn_attrs_conv2d two = {.stride = row(1, &a->stride),
+                         .padding = row(0, &a->padding),
+                         .dilation = row(1, &a->dilation),
+                         .groups = a->groups};
+  kn_tensor *as[3] = {raised(s, in[0]), raised(s, in[1]), n > 2 ? in[2] : NULL};
+  return lowered(s, kx_apply(s, KN_OP_conv2d, &two, as, n));
+}
+
+static kn_tensor *pool1d(kn_scope *s, kn_op op, kn_tensor *x, const kn_attrs_pool2d *a) {
+  if (!one_each(s, x, &a->kernel_size, &a->stride, &a->padding)) return NULL;
+  kn_ints stride = a->stride.v[0] == 0 ? a->kernel_size : a->stride;
+  kn_attrs_pool2d two = {
+      .kernel_size = row(1, &a->kernel_size), .stride = row(1, &stride), .padding = row(0, &a->padding)};
+  return lowered(s, kx_with(s, op, &two, raised(s, x)));
+}
+
+EXPRESSION(conv1d, conv1d(s, in, n, attrs))
+EXPRESSION(max_pool1d, pool1d(s, KN_OP_max_pool2d, in[0], attrs))
+EXPRESSION(avg_pool1d, pool1d(s, KN_OP_avg_pool2d, in[0], attrs))
+
+/* ---- transposed ---- */
+
+/* The gradient of a convolution for its input: (size - 1) stride - 2 padding + the kernel's span +
+ * output_padding. */
+static kn_tensor *transposed(kn_scope *s, kn_tensor *x, kn_tensor *w, kn_tensor *b,
+                             const kn_attrs_conv_transpose *a) {
+  if (!x || !w) return NULL;
+  if (x->type.rank != 4 || w->type.rank != 4)
+    return kx_refuse(s, KN_SHAPE, "an image [N,C,H,W] and a weight [C,O/groups,KH,KW] are needed", x, w);
+  if (!known_from(s, w, 1)) return NULL;
+  if (kn_is_dyn(a->groups) || a->groups < 1) return kx_refuse(s, KN_ARG, "groups must be at least 1", x, w);
+  const kn_ints *options[] = {&a->stride, &a->padding, &a->output_padding, &a->dilation};
+  for (int i = 0; i < 4; i++)
+    if (options[i]->n < 1 || options[i]->n > 2)
+      return kx_refuse(s, KN_ARG, "an option takes one number or two", x, w);
+  kn_attrs_conv2d at = {
+      .stride = a->stride, .padding = a->padding, .dilation = a->dilation, .groups = a->groups};
+  kn_ints sizes = {0};
+  kn_tensor *plane =
+      NULL; /* while sizes are not known: a plane that gets the right ones by repeating and cutting */
+  if (!kn_dim_known(x->type.dims[2]) || !kn_dim_known(x->type.dims[3])) plane = kx_slice(s, x, 1, 0, 1, 1);
+  kx_put_sizes(s, x, 0, 1, &sizes);
+  kx_put_size(s, w->type.dims[1] * a->groups, &sizes);
+  for (int i = 0; i < 2; i++) {
+    int64_t v[4], more;
+    for (int k = 0; k < 4; k++) {
+      v[k] = options[k]->v[options[k]->n == 1 ? 0 : i];
+      if (v[k] < 0 || v[k] > INT32_MAX) return kx_refuse(s, KN_ARG, "an option is out of range", x, w);
+    }
+    more = v[3] * (w->type.dims[2 + i] - 1) + v[2] + 1 - 2 * v[1] - v[0];
+    kn_attrs_repeat times = {.repeats = v[0], .dim = 2 + i};
+    kn_attrs_constant_pad by = {.pad = {.n = 4}}; /* after the dim */
+    by.pad.v[3 - 2 * i] = more;
+    if (plane)
+      plane = kx_with(s, KN_OP_constant_pad, &by, kx_with(s, KN_OP_repeat_interleave, &times, plane));
+    int64_t size = plane ? -1 : x->type.dims[2 + i] * v[0] + more;
+    if ((!plane && size < 1) || (v[2] >= v[0] && v[2] >= v[3]))
+      return kx_refuse(
+          s, KN_ARG, "the options leave no result, or output_padding is not below stride or dilation", x, w);
+    kx_put_size(s, size, &sizes);
+  }
+  sizes.v[0] = plane ? -1 : sizes.v[0];
+  kn_tensor *like = plane ? kx_expand(s, plane, &sizes) : zeros_shaped(s, &sizes, x);
+  kn_tensor *y = kx_apply(s, KN_OP_conv2d_grad_input, &at, (kn_tensor *[]){x, w, like}, 3);
+  if (!b || !y) return y;
+  if (b->type.rank != 1) return kx_refuse(s, KN_SHAPE, "the bias must have one dim", x, b);
+  kn_ints beside = {3, {-1, 1, 1}};
+  return kx_add(s, y, kx_reshape(s, b, &beside));
+}
+EXPRESSION(conv_transpose2d, transposed(s, in[0], in[1], n > 2 ? in[2] : NULL, attrs))
+
+static kn_tensor *transposed1d(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_conv_transpose *a) {
+  if (!one_each(s, in[0], &a->stride, &a->padding, &a->dilation)) return NULL;
+  if (in[1]->type.rank != 3 || a->output_padding.n != 1)
+    return kx_refuse(s, KN_SHAPE, "the weight must have three dims", in[0], in[1]);
+  kn_attrs_conv_transpose two = {.stride = row(1, &a->stride),
+                                 .padding = row(0, &a->padding),
+                                 .output_padding = row(0, &a->output_padding),
+                                 .dilation = row(1, &a->dilation),
+                                 .groups = a->groups};
+  return lowered(s, transposed(s, raised(s, in[0]), raised(s, in[1]), n > 2 ? in[2] : NULL, &two));
+}
+EXPRESSION(conv_transpose1d, transposed1d(s, in, n, attrs))
+
+/* ---- adaptive pooling ---- */
+
+typedef struct parts { /* `size` elements in `count` parts, which may overlap by one and differ by one in
+                          length */
+  int64_t size, count, longest;
+} parts;
+
+static int64_t part_start(const parts *p, int64_t i) { return i * p->size / p->count; }
+static int64_t part_end(const parts *p, int64_t i) { return ((i + 1) * p->size + p->count - 1) / p->count; }
+
+/* Positions of part after part, each as long as the longest: what is missing repeats the last. */
+static double part_position(const void *ud, int64_t i) {
+  const parts *p = ud;
+  int64_t part = i / p->longest, at = part_start(p, part) + i % p->longest, end = part_end(p, part);
+  return (double)(at < end ? at : end - 1) + 1;
+}
+
+static double part_weight(const void *ud, int64_t i) {
+  const parts *p = ud;
+  int64_t part = i / p->longest, length = part_end(p, part) - part_start(p, part);
+  return i % p->longest < length ? 1 / (double)length : 0;
+}
+
+/* Dim `dim` in parts, each folded to one element. */
+static kn_tensor *fold_parts(kn_scope *s, kn_tensor *x, int dim, int64_t count, bool largest) {
+  if (!x) return NULL;
+  parts p = {.size = x->type.dims[dim], .count = count};
+  for (int64_t i = 0; i < count; i++)
+    if (part_end(&p, i) - part_start(&p, i) > p.longest) p.longest = part_end(&p, i) - part_start(&p, i);
+  kn_ints sizes = {0}, shape = {0};
+  x = picked(s, x, dim, constant(s, KN_I64, count * p.longest, part_position, &p));
+  kx_put_sizes(s, x, 0, dim, &sizes);
+  kx_put_size(s, count, &sizes);
+  kx_put_size(s, p.longest, &sizes);
+  if (x) kx_put_sizes(s, x, dim + 1, x->type.rank, &sizes);
+  if (s->status != KN_OK) return NULL;
+  x = kx_reshape(s, x, &sizes);
+  const kn_ints over = {1, {dim + 1}};
+  if (largest) return kx_reduce(s, KN_OP_amax, x, over, false);
+  kx_put_size(s, count, &shape);
+  kx_put_size(s, p.longest, &shape);
+  for (int d = dim + 2; x && d < x->type.rank; d++) kx_put_size(s, 1, &shape);
+  kn_tensor *w = x ? constant(s, kn_tensor_dtype(x), count * p.longest, part_weight, &p) : NULL;
+  return kx_reduce(s, KN_OP_sum, kx_mul(s, x, w ? kx_reshape(s, w, &shape) : NULL), over, false);
+}
+
+static kn_tensor *adaptive(kn_scope *s, kn_tensor *x, const kn_attrs_output_size *a, bool largest) {
+  int rank = x->type.rank;
+  kn_attrs_pool2d even = {.kernel_size = {2, {0}}, .stride = {1, {0}}, .padding = {1, {0}}};
+  bool divides = rank == 4;
+  if (rank != 3 && rank != 4)
+    return kx_refuse(s, KN_SHAPE, "an image [N,C,H,W] or [C,H,W] is needed", x, NULL);
+  if (a->output_size.n < 1 || a->output_size.n > 2)
+    return kx_refuse(s, KN_ARG, "output_size takes one number or two", x, NULL);
+  bool one = a->output_size.v[0] == 1 && (a->output_size.n == 1 || a->output_size.v[1] == 1);
+  if (one && (!kn_dim_known(x->type.dims[rank - 2]) || !kn_dim_known(x->type.dims[rank - 1])))
+    return kx_reduce(s, largest ? KN_OP_amax : KN_OP_mean, x, (kn_ints){2, {-2, -1}}, true);
+  if (!known_from(s, x, rank - 2)) return NULL;
+  int64_t count[2];
+  for (int i = 0; i < 2; i++) {
+    int64_t size = x->type.dims[rank - 2 + i];
+    count[i] = a->output_size.v[a->output_size.n == 1 ? 0 : i];
+    if (count[i] < 1 || count[i] > INT32_MAX || size < 1)
+      return kx_refuse(s, KN_ARG, "output_size must be known and at least 1, and the image not empty", x,
+                       NULL);
+    divides &= size % count[i] == 0;
+    even.kernel_size.v[i] = size / count[i];
+  }
+  if (divides) return kx_with(s, largest ? KN_OP_max_pool2d : KN_OP_avg_pool2d, &even, x);
+  return fold_parts(s, fold_parts(s, x, rank - 2, count[0], largest), rank - 1, count[1], largest);
+}
+EXPRESSION(adaptive_avg_pool2d, adaptive(s, in[0], attrs, false))
+EXPRESSION(adaptive_max_pool2d, adaptive(s, in[0], attrs, true))
+
+/* ---- interpolate ---- */
+
+typedef struct sampling { /* `to` samples of `from` elements, `step` apart, the first at `start` */
+  int64_t from, to;
+  double step, start;
+} sampling;
+
+static double place_of(const sampling *p, int64_t i) {
+  double at = p->start + (double)i * p->step;
+  return at < 0 ? 0 : at;
+}
+static int64_t low_of(const sampling *p, int64_t i) {
+  int64_t at = (int64_t)floor(place_of(p, i));
+  return at < p->from - 1 ? at : p->from - 1;
+}
+static double sample_low(const void *ud, int64_t i) { return (double)low_of(ud, i) + 1; }
+static double sample_high(const void *ud, int64_t i) {
+  const sampling *p = ud;
+  int64_t low = low_of(p, i);
+  return (double)(low < p->from - 1 ? low + 1 : low) + 1;
+}
+static double sample_weight(const void *ud, int64_t i) { return place_of(ud, i) - (double)low_of(ud, i); }
+
+static kn_tensor *resample(kn_scope *s, kn_tensor *x, int dim, const sampling *p, bool linear) {
+  kn_tensor *low = picked(s, x, dim, constant(s, KN_I64, p->to, sample_low, p));
+  if (!linear || !low) return low;
+  kn_tensor *high = picked(s, x, dim, constant(s, KN_I64, p->to, sample_high, p));
+  kn_ints shape = {.n = x->type.rank - dim, .v = {p->to}};
+  for (int d = 1; d < shape.n; d++) shape.v[d] = 1;
+  kn_tensor *w = constant(s, kn_tensor_dtype(x), p->to, sample_weight, p);
+  w = w ? kx_reshape(s, w, &shape) : NULL;
+  return kx_add(s, low, kx_mul(s, w, kx_sub(s, high, low)));
+}
+
+static kn_tensor *interpolate(kn_scope *s, kn_tensor *x, const kn_attrs_interpolate *a) {
+  int spatial = x->type.rank - 2;
+  bool linear = a->mode != KN_CHOICE_interpolate_mode_nearest, sized = !(a->size.n == 1 && a->size.v[0] == 0);
+  if (spatial < 1 || spatial > 2)
+    return kx_refuse(s, KN_SHAPE, "an input [N,C,L] or [N,C,H,W] is needed", x, NULL);
+  if (!linear && !sized && a->scale_factor >= 1 && a->scale_factor <= 64 &&
+      floor(a->scale_factor) == a->scale_factor) {
+    for (int i = 0; i < spatial; i++) { /* each element so many times: no size is needed */
+      kn_attrs_repeat times = {.repeats = (int64_t)a->scale_factor, .dim = 2 + i};
+      x = x ? kx_with(s, KN_OP_repeat_interleave, &times, x) : NULL;
+    }
+    return x;
+  }
+  if (!known_from(s, x, 2)) return NULL;
+  if (sized == (a->scale_factor > 0))
+    return kx_refuse(s, KN_ARG, "either size or scale_factor is needed", x, NULL);
+  if (sized && a->size.n != 1 && a->size.n != spatial)
+    return kx_refuse(s, KN_ARG, "size takes one number, or one for each dim", x, NULL);
+  if (linear && (a->mode == KN_CHOICE_interpolate_mode_bilinear) != (spatial == 2))
+    return kx_refuse(s, KN_ARG, "'bilinear' is for [N,C,H,W], 'linear' for [N,C,L]", x, NULL);
+  for (int i = 0; i < spatial && x; i++) {
+    int64_t from = x->type.dims[2 + i];
+    double exact = sized ? (double)kn_ints_at(&a->size, i) : floor((double)from * a->scale_factor);
+    if (from < 1 || !(exact >= 1) || exact > INT32_MAX)
+      return kx_refuse(s, KN_ARG, "the result would have no elements, or too many, or its size is not known",
+                       x, NULL);
+    sampling p = {.from = from, .to = (int64_t)exact};
+    p.step = sized ? (double)from / exact : 1 / a->scale_factor;
+    if (linear && a->align_corners)
+      p.step = p.to > 1 ? (double)(from - 1) / (double)(p.to - 1) : 0;
+    else if (linear)
+      p.start = 0.5 * p.step - 0.5;
+    x = resample(s, x, 2 + i, &p, linear);
+  }
+  return x;
+}
+EXPRESSION(interpolate, interpolate(s, in[0], attrs))
+
+/* ---- im2col, col2im: unfold and fold of torch.nn.functional ---- */
+
+static bool two_each(kn_scope *s, kn_tensor *x, const kn_attrs_im2col *a, int64_t v[4][2]) {
+  const kn_ints *options[] = {&a->kernel_size, &a->dilation, &a->padding, &a->stride};
+  for (int k = 0; k < 4; k++)
+    for (int i = 0; i < 2; i++) {
+      v[k][i] = options[k]->n == 1 || options[k]->n == 2 ? kn_ints_at(options[k], i) : -1;
+      if (v[k][i] < (k != 2) || v[k][i] > INT32_MAX) {
+        kx_refuse(s, KN_ARG, "an option is out of range or not one number or two", x, NULL);
+        return false;
+      }
+    }
+  return true;
+}
+
+/* For each place of the kernel a strided slice, all stacked behind the channels. */
+static kn_tensor *im2col(kn_scope *s, kn_tensor *x, const kn_attrs_im2col *a) {
+  int64_t v[4][2];
+  if (x->type.rank != 4) return kx_refuse(s, KN_SHAPE, "an image [N,C,H,W] is needed", x, NULL);
+  if (!two_each(s, x, a, v)) return NULL;
+  int64_t kh = v[0][0], kw = v[0][1];
+  if (kh * kw > KN_MAX_INPUTS)
+    return kx_fail(s, kn_fail(s->ctx, KN_LIMIT, "a kernel has at most %d places here", KN_MAX_INPUTS));
+  kn_attrs_constant_pad around = {.pad = {4, {v[2][1], v[2][1], v[2][0], v[2][0]}}};
+  if (v[2][0] || v[2][1]) x = kx_with(s, KN_OP_constant_pad, &around, x);
+  kn_tensor *part[KN_MAX_INPUTS];
+  int n = 0;
+  for (int64_t i = 0; i < kh; i++)
+    for (int64_t j = 0; j < kw; j++) {
+      int64_t down = (kh - 1 - i) * v[1][0], right = (kw - 1 - j) * v[1][1];
+      kn_tensor *rows = kx_slice(s, x, 2, i * v[1][0], down ? -down : KN_TO_END, v[3][0]);
+      part[n++] = kx_slice(s, rows, 3, j * v[1][1], right ? -right : KN_TO_END, v[3][1]);
+    }
+  kn_attrs_axis_first behind = {.dim = 2};
+  kn_tensor *all = kx_apply(s, KN_OP_stack, &behind, part, n); /* [N, C, k, OH, OW] */
+  kn_attrs_flatten channels = {.start_dim = 1, .end_dim = 2}, places = {.start_dim = 2, .end_dim = 3};
+  return kx_with(s, KN_OP_flatten, &places, kx_with(s, KN_OP_flatten, &channels, all));
+}
+EXPRESSION(im2col, im2col(s, in[0], attrs))
+
+/* Each column put back where it came from and added: the gradient of a convolution that only moves elements.
+ */
+static kn_tensor *col2im(kn_scope *s, kn_tensor *x, const kn_attrs_col2im *a) {
+  kn_attrs_im2col same = {
+      .kernel_size = a->kernel_size, .dilation = a->dilation, .padding = a->padding, .stride = a->stride};
+  int64_t v[4][2], places[2];
+  if (x->type.rank != 3) return kx_refuse(s, KN_SHAPE, "columns [N,C k,L] are needed", x, NULL);
+  if (!two_each(s, x, &same, v)) return NULL;
+  int64_t k = v[0][0] * v[0][1], rows = x->type.dims[1];
+  if (a->output_size.n < 1 || a->output_size.n > 2)
+    return kx_refuse(s, KN_ARG, "output_size takes one number or two", x, NULL);
+  if (!kn_dim_known(rows) || rows % k)
+    return kx_refuse(s, KN_SHAPE, "dim 2 must divide by the kernel's places", x, NULL);
+  for (int i = 0; i < 2; i++) {
+    int64_t room = kn_ints_at(&a->output_size, i) + 2 * v[2][i] - v[1][i] * (v[0][i] - 1) - 1;
+    if (room < 0) return kx_refuse(s, KN_SHAPE, "the kernel does not fit output_size", x, NULL);
+    places[i] = room / v[3][i] + 1;
+  }
+  if (kn_dim_known(x->type.dims[2]) && x->type.dims[2] != places[0] * places[1])
+    return kx_refuse(s, KN_SHAPE, "the number of columns does not fit output_size", x, NULL);
+  kn_ints shape = {0}, like = {0}, filters = {4, {rows, 1, v[0][0], v[0][1]}},
+          square = {4, {1, k, v[0][0], v[0][1]}};
+  kx_put_sizes(s, x, 0, 2, &shape);
+  kx_put_sizes(s, x, 0, 1, &like);
+  kx_put_size(s, rows / k, &like);
+  for (int i = 0; i < 2; i++) {
+    kx_put_size(s, places[i], &shape);
+    kx_put_size(s, kn_ints_at(&a->output_size, i), &like);
+  }
+  kn_attrs_eye one = {.n = k, .m = k, .dtype = kn_tensor_dtype(x)};
+  kn_tensor *eye = kx_apply(s, KN_OP_eye, &one, NULL, 0);
+  kn_ints each = {4, {rows / k, k, v[0][0], v[0][1]}};
+  if (!eye) return NULL;
+  eye = kx_reshape(s, kx_expand(s, kx_reshape(s, eye, &square), &each), &filters);
+  kn_attrs_conv2d at = {
+      .stride = a->stride, .padding = a->padding, .dilation = a->dilation, .groups = rows / k};
+  kn_tensor *grid = s->status == KN_OK ? kx_reshape(s, x, &shape) : NULL;
+  return kx_apply(s, KN_OP_conv2d_grad_input, &at, (kn_tensor *[]){grid, eye, zeros_shaped(s, &like, x)}, 3);
+}
+EXPRESSION(col2im, col2im(s, in[0], attrs))

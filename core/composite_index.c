@@ -1,0 +1,106 @@
+/* Composites: picking and putting elements by index. Index values are 1-based. */
+#include "core/composite.h"
+
+/* Broadcast of x and index, but for dim, where the index decides; no dim: both as a line. */
+static kn_tensor *take_along(kn_scope *s, kn_tensor *x, kn_tensor *index, const kn_attrs_optional_axis *a) {
+  const kn_ints flat = {1, {-1}};
+  kn_attrs_axis at = {.dim = 0};
+  if (a->dim == KN_NONE)
+    return kx_with2(s, KN_OP_gather, &at, kx_reshape(s, x, &flat), kx_reshape(s, index, &flat));
+  int rank = x->type.rank;
+  at.dim = kx_dim(s, a->dim, rank);
+  if (index->type.rank != rank)
+    return kx_refuse(s, KN_SHAPE, "x and index differ in their number of dims", x, index);
+  kn_ints of_x = {.n = rank}, of_index = {.n = rank};
+  bool wide_x = false, wide_index = false;
+  for (int d = 0; d < rank; d++) {
+    kn_ints other = {0};
+    of_x.v[d] = of_index.v[d] = -1;
+    if (d == at.dim) continue;
+    if (x->type.dims[d] == 1 && index->type.dims[d] != 1) {
+      kx_put_sizes(s, index, d, d + 1, &other);
+      of_x.v[d] = other.v[0], wide_x = true;
+    } else if (index->type.dims[d] == 1 && x->type.dims[d] != 1) {
+      kx_put_sizes(s, x, d, d + 1, &other);
+      of_index.v[d] = other.v[0], wide_index = true;
+    }
+  }
+  if (s->status != KN_OK) return NULL;
+  if (wide_x) x = kx_expand(s, x, &of_x);
+  if (wide_index) index = kx_expand(s, index, &of_index);
+  return kx_with2(s, KN_OP_gather, &at, x, index);
+}
+EXPRESSION(take_along_dim, take_along(s, in[0], in[1], attrs))
+
+/* Zeros with a 1 put at each index: so an index out of range is found. */
+static kn_tensor *one_hot(kn_scope *s, kn_tensor *index, const kn_attrs_one_hot *a) {
+  const kn_attrs_axis last = {.dim = -1};
+  int64_t classes = a->num_classes;
+  if (classes == KN_NONE) {
+    kn_scalar most;
+    if (kn_tensor_numel(index) == 0)
+      return kx_refuse(s, KN_ARG, "num_classes is needed for no elements", index, NULL);
+    kn_tensor *top = kx_reduce(s, KN_OP_amax, index, (kn_ints){0}, false);
+    if (!top) return NULL;
+    if (kn_tensor_is_symbolic(top))
+      return kx_refuse(s, KN_ARG, "num_classes is needed while recording", index, NULL);
+    kn_status st = kn_item(s->ctx, top, &most);
+    if (st != KN_OK) return kx_fail(s, st);
+    if (most.kind != KN_SCALAR_INT) return kx_refuse(s, KN_DTYPE, "the index must be int64", index, NULL);
+    classes = most.as.i;
+  }
+  if (!kn_is_dyn(classes) && classes < 1)
+    return kx_refuse(s, KN_ARG, "at least one class is needed", index, NULL);
+  kn_ints sizes = {0};
+  kx_put_sizes(s, index, 0, index->type.rank, &sizes);
+  kx_put_size(s, classes, &sizes);
+  if (s->status != KN_OK) return NULL;
+  kn_attrs_fill zero = {.sizes = sizes, .value = 0, .dtype = KN_I64};
+  kn_tensor *at = kx_with(s, KN_OP_unsqueeze, &last, index), *zeros = kx_apply(s, KN_OP_full, &zero, NULL, 0);
+  return kx_apply(s, KN_OP_scatter, &last, (kn_tensor *[]){zeros, at, at ? kx_full_like(s, at, 1) : NULL}, 3);
+}
+EXPRESSION(one_hot, one_hot(s, in[0], attrs))
+
+/* ---- several indices at once ---- */
+
+/* The row of [d1 … dk, *] that k indices, broadcast together, point at, as an index into the rows in a line.
+ */
+static kn_tensor *row_of(kn_scope *s, kn_tensor *x, kn_tensor *const *index, int k) {
+  kn_tensor *row = NULL;
+  for (int i = 0; i < k; i++) {
+    if (kn_tensor_dtype(index[i]) != KN_I64)
+      return kx_refuse(s, KN_DTYPE, "indices must be int64", x, index[i]);
+    kn_tensor *at = index[i], *zero = kx_number(s, 0, at), *high = kx_size(s, x, i, KN_I64), *inside;
+    at = kx_where(s, kx_lt(s, at, zero), kx_add(s, at, kx_plus(s, high, 1)), at); /* -1 is the last */
+    inside = kx_bitwise_and(s, kx_gt(s, at, zero), kx_le(s, at, high));
+    row = row ? kx_add(s, kx_mul(s, kx_plus(s, row, -1), high), at) : at;
+    row = kx_where(s, inside, row, kx_number(s, -(double)(INT32_MAX), at)); /* stays out of range */
+  }
+  return row;
+}
+
+/* x, values, index 1 … k: values, broadcast, put (or added) where the indices point. */
+static kn_tensor *index_put(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_index_put *a) {
+  kn_tensor *x = in[0], *values = in[1];
+  int k = n - 2, rank = x->type.rank;
+  if (k > rank) return kx_refuse(s, KN_ARG, "there are more indices than dims", x, NULL);
+  kn_tensor *row = row_of(s, x, in + 2, k);
+  if (!row) return NULL;
+  kn_ints lines = {1, {-1}}, whole = {1, {-1}}, spread = {0}, many = {1, {-1}};
+  kx_put_sizes(s, row, 0, row->type.rank, &spread);
+  kx_put_sizes(s, x, k, rank, &spread);
+  kx_put_sizes(s, x, k, rank, &whole);
+  kx_put_sizes(s, x, k, rank, &many);
+  if (s->status != KN_OK) return NULL;
+  int64_t rows = 1, puts = kn_tensor_numel(row);
+  for (int i = 0; i < k; i++) rows = kn_dim_known(x->type.dims[i]) && rows >= 0 ? rows * x->type.dims[i] : -1;
+  whole.v[0] = rows;
+  if (puts >= 0) many.v[0] = puts;
+  kn_tensor *flat = kx_reshape(s, x, &whole), *list = kx_reshape(s, row, &lines);
+  kn_tensor *src = kx_expand(s, kx_cast(s, values, kn_tensor_dtype(x)), &spread);
+  kn_attrs_axis first = {.dim = 0};
+  kn_tensor *parts[] = {flat, list, src ? kx_reshape(s, src, &many) : NULL};
+  kn_tensor *all = kx_apply(s, a->accumulate ? KN_OP_index_add : KN_OP_index_copy, &first, parts, 3);
+  return all ? kx_reshape_as(s, all, x) : NULL;
+}
+EXPRESSION(index_put, index_put(s, in, n, attrs))

@@ -1,0 +1,210 @@
+/* Composites: normalisation and attention. */
+#include "core/composite.h"
+
+/* x less its mean, over its deviation. */
+static kn_tensor *standard(kn_scope *s, kn_tensor *x, const kn_ints *over, double eps) {
+  kn_tensor *d = kx_sub(s, x, kx_reduce(s, KN_OP_mean, x, *over, true));
+  kn_tensor *var = kx_reduce(s, KN_OP_mean, kx_mul(s, d, d), *over, true);
+  return kx_mul(s, d, kx_rsqrt(s, kx_plus(s, var, eps)));
+}
+
+static kn_tensor *affine(kn_scope *s, kn_tensor *x, kn_tensor *w, kn_tensor *b) {
+  if (w) x = kx_mul(s, x, w);
+  return b ? kx_add(s, x, b) : x;
+}
+
+/* A list for the channels of x (dim 2), in a shape that broadcasts. */
+static kn_tensor *beside(kn_scope *s, kn_tensor *list, kn_tensor *x) {
+  if (!list || !x) return NULL;
+  if (list->type.rank != 1 || (kn_dim_known(list->type.dims[0]) && kn_dim_known(x->type.dims[1]) &&
+                               list->type.dims[0] != x->type.dims[1]))
+    return kx_refuse(s, KN_SHAPE, "one number for each channel (dim 2) is needed", x, list);
+  kn_ints sizes = {.n = x->type.rank - 1};
+  sizes.v[0] = kn_dim_known(list->type.dims[0]) ? list->type.dims[0] : -1;
+  for (int d = 1; d < sizes.n; d++) sizes.v[d] = 1;
+  return kx_reshape(s, list, &sizes);
+}
+
+static bool has_channels(kn_scope *s, kn_tensor *x) {
+  if (x->type.rank >= 2) return true;
+  kx_refuse(s, KN_SHAPE, "at least two dims are needed, channels being the second", x, NULL);
+  return false;
+}
+
+/* ---- over the last dims ---- */
+
+/* The dims that normalized_shape names, checked; the scope fails when it is not how x ends. */
+static kn_ints last_dims(kn_scope *s, kn_tensor *x, const kn_ints *shape) {
+  kn_ints over = {.n = shape->n};
+  bool fits = shape->n > 0 && shape->n <= x->type.rank;
+  for (int i = 0; fits && i < shape->n; i++) {
+    int64_t size = x->type.dims[x->type.rank - shape->n + i], named = shape->v[i];
+    over.v[i] = i - shape->n;
+    fits = !kn_dim_known(size) || kn_is_dyn(named) || size == named;
+  }
+  if (!fits) kx_refuse(s, KN_SHAPE, "the input must end with normalized_shape", x, NULL);
+  return over;
+}
+
+static kn_tensor *layer_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_layer_norm *a) {
+  kn_ints over = last_dims(s, in[0], &a->normalized_shape);
+  if (s->status != KN_OK) return NULL;
+  return affine(s, standard(s, in[0], &over, a->eps), n > 1 ? in[1] : NULL, n > 2 ? in[2] : NULL);
+}
+
+static kn_tensor *rms_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_rms_norm *a) {
+  kn_ints over = last_dims(s, in[0], &a->normalized_shape);
+  if (s->status != KN_OK) return NULL;
+  double eps = a->eps >= 0 ? a->eps : kn_tensor_dtype(in[0]) == KN_F64 ? 0x1p-52 : 0x1p-23;
+  kn_tensor *square = kx_reduce(s, KN_OP_mean, kx_mul(s, in[0], in[0]), over, true);
+  return affine(s, kx_mul(s, in[0], kx_rsqrt(s, kx_plus(s, square, eps))), n > 1 ? in[1] : NULL, NULL);
+}
+EXPRESSION(layer_norm, layer_norm(s, in, n, attrs))
+EXPRESSION(rms_norm, rms_norm(s, in, n, attrs))
+
+/* ---- over channels ---- */
+
+static kn_tensor *group_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_group_norm *a) {
+  kn_tensor *x = in[0];
+  if (!has_channels(s, x)) return NULL;
+  int64_t channels = x->type.dims[1], groups = a->num_groups;
+  if (!kn_is_dyn(groups) && (groups < 1 || (kn_dim_known(channels) && channels % groups)))
+    return kx_refuse(s, KN_ARG, "num_groups must divide the channels (dim 2)", x, NULL);
+  kn_ints shape = {0}, over = {1, {2}};
+  kx_put_sizes(s, x, 0, 1, &shape);
+  kx_put_size(s, groups, &shape);
+  kx_put_size(s, kn_tensor_numel(x) == 0 ? 0 : -1, &shape);
+  kn_tensor *y = s->status == KN_OK ? standard(s, kx_reshape(s, x, &shape), &over, a->eps) : NULL;
+  y = y ? kx_reshape_as(s, y, x) : NULL;
+  return affine(s, y, n > 1 ? beside(s, in[1], x) : NULL, n > 2 ? beside(s, in[2], x) : NULL);
+}
+EXPRESSION(group_norm, group_norm(s, in, n, attrs))
+
+static kn_tensor *instance_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_instance_norm *a) {
+  kn_tensor *x = in[0];
+  if (x->type.rank < 3)
+    return kx_refuse(s, KN_SHAPE, "an input [N,C,*] with at least three dims is needed", x, NULL);
+  kn_ints over = {.n = x->type.rank - 2};
+  for (int i = 0; i < over.n; i++) over.v[i] = 2 + i;
+  return affine(s, standard(s, x, &over, a->eps), n > 1 ? beside(s, in[1], x) : NULL,
+                n > 2 ? beside(s, in[2], x) : NULL);
+}
+EXPRESSION(instance_norm, instance_norm(s, in, n, attrs))
+
+static kn_tensor *followed(kn_scope *s, kn_tensor *running, kn_tensor *seen, double momentum) {
+  return kx_add(s, kx_scale(s, running, 1 - momentum), kx_scale(s, seen, momentum));
+}
+
+/* Elements of x for each channel; -1 when it is not known. */
+static int64_t in_channel(const kn_tensor *x) {
+  int64_t count = 1;
+  for (int d = 0; d < x->type.rank; d++)
+    if (d != 1) count = kn_dim_known(x->type.dims[d]) && count >= 0 ? count * x->type.dims[d] : -1;
+  return count;
+}
+
+/* The variance over one less than the number of elements. */
+static kn_tensor *unbiased(kn_scope *s, kn_tensor *x, kn_tensor *var, const kn_ints *over) {
+  int64_t count = in_channel(x);
+  if (count >= 0) return kx_scale(s, var, (double)count / (double)(count - 1));
+  kn_tensor *n = kx_reduce(s, KN_OP_sum, kx_full_like(s, x, 1), *over, false);
+  return kx_mul(s, var, kx_div(s, n, kx_plus(s, n, -1)));
+}
+
+/* x, running mean and variance, weight, bias: one, three or five of them. */
+static kn_tensor *batch_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_batch_norm *a) {
+  kn_tensor *x = in[0], *mean, *var;
+  if (!has_channels(s, x)) return NULL;
+  if (n != 1 && n != 3 && n != 5)
+    return kx_refuse(s, KN_ARG, "x; x, running_mean, running_var; or these, weight and bias are needed", x,
+                     NULL);
+  if (!a->training && n == 1) return kx_refuse(s, KN_ARG, "running_mean and running_var are needed", x, NULL);
+  if (a->training && in_channel(x) == 1)
+    return kx_refuse(s, KN_SHAPE, "training needs more than one value for each channel", x, NULL);
+  kn_ints over = {.n = 0};
+  for (int d = 0; d < x->type.rank; d++)
+    if (d != 1) over.v[over.n++] = d;
+  kn_tensor *w = n == 5 ? beside(s, in[3], x) : NULL, *b = n == 5 ? beside(s, in[4], x) : NULL;
+  if (!a->training) {
+    mean = beside(s, in[1], x);
+    kn_tensor *scale = kx_rsqrt(s, kx_plus(s, beside(s, in[2], x), a->eps));
+    return affine(s, kx_mul(s, kx_sub(s, x, mean), scale), w, b);
+  }
+  mean = kx_reduce(s, KN_OP_mean, x, over, true);
+  kn_tensor *d = kx_sub(s, x, mean);
+  var = kx_reduce(s, KN_OP_mean, kx_mul(s, d, d), over, true);
+  kn_tensor *y = affine(s, kx_mul(s, d, kx_rsqrt(s, kx_plus(s, var, a->eps))), w, b);
+  if (n < 3 || s->status != KN_OK) return y;
+  bool mode =
+      s->ctx->grad_enabled; /* what is followed passes no gradient; written last, when all has succeeded */
+  s->ctx->grad_enabled = false;
+  kn_tensor *next_mean = followed(s, in[1], kx_reshape_as(s, mean, in[1]), a->momentum);
+  kn_tensor *next_var = followed(s, in[2], unbiased(s, x, kx_reshape_as(s, var, in[2]), &over), a->momentum);
+  if (next_mean && next_var) {
+    kx_with2(s, KN_OP_copy_, NULL, in[1], next_mean);
+    kx_with2(s, KN_OP_copy_, NULL, in[2], next_var);
+  }
+  s->ctx->grad_enabled = mode;
+  return y;
+}
+EXPRESSION(batch_norm, batch_norm(s, in, n, attrs))
+
+/* ---- attention ---- */
+
+/* Heads of k and v, each for as many heads of q as there are more. */
+static kn_tensor *shared_heads(kn_scope *s, kn_tensor *k, kn_tensor *q) {
+  int at = q->type.rank - 3;
+  int64_t of_q = q->type.rank >= 3 ? q->type.dims[at] : 1, of_k = k->type.rank >= 3 ? k->type.dims[at] : 1;
+  if (k->type.rank != q->type.rank || at < 0 || !kn_dim_known(of_q) || !kn_dim_known(of_k) || of_k == 0 ||
+      of_q % of_k)
+    return kx_refuse(s, KN_SHAPE, "the heads of the query must be a known multiple of those of key and value",
+                     q, k);
+  kn_attrs_repeat times = {.repeats = of_q / of_k, .dim = at};
+  return of_q == of_k ? k : kx_with(s, KN_OP_repeat_interleave, &times, k);
+}
+
+/* What may look at what: rows look at columns up to their own. */
+static kn_tensor *causal(kn_scope *s, kn_tensor *scores) {
+  for (kn_tensor *t = scores; t; t = kx_select(s, t, 0, 0))
+    if (t->type.rank == 2) {
+      kn_attrs_diagonal main = {.diagonal = 0};
+      return kx_cast(s, kx_with(s, KN_OP_tril, &main, kx_full_like(s, t, 1)), KN_BOOL);
+    }
+  return NULL;
+}
+
+/* By the scale, or over the square root of the size of the last dim. */
+static kn_tensor *scaled(kn_scope *s, kn_tensor *q, double scale) {
+  int last = q->type.rank - 1;
+  int64_t width = q->type.dims[last];
+  if (scale >= 0) return kx_scale(s, q, scale);
+  if (kn_dim_known(width)) return kx_scale(s, q, 1 / sqrt((double)(width > 0 ? width : 1)));
+  return kx_mul(s, q, kx_rsqrt(s, kx_size(s, q, last, kn_tensor_dtype(q))));
+}
+
+static kn_tensor *attention(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_attention *a) {
+  kn_tensor *q = in[0], *k = in[1], *v = in[2], *mask = n > 3 ? in[3] : NULL;
+  if (q->type.rank < 2 || k->type.rank < 2 || v->type.rank < 2)
+    return kx_refuse(s, KN_SHAPE, "at least two dims [L,E] are needed", q, k);
+  if (mask && a->is_causal) return kx_refuse(s, KN_ARG, "a mask and is_causal exclude each other", q, mask);
+  if (a->enable_gqa) k = shared_heads(s, k, q), v = shared_heads(s, v, q);
+  kn_tensor *scores = scaled(s, q, a->scale);
+  scores = k ? kx_matmul(s, scores, kx_transpose(s, k, -2, -1)) : NULL;
+  if (!scores) return NULL;
+  if (a->is_causal) {
+    scores = kx_where(s, causal(s, scores), scores, kx_number(s, -INFINITY, scores));
+  } else if (mask && kn_tensor_dtype(mask) == KN_BOOL) {
+    scores = kx_where(s, mask, scores, kx_number(s, -INFINITY, scores));
+  } else if (mask) {
+    scores = kx_add(s, scores, mask);
+  }
+  kn_tensor *p = kx_axis(s, KN_OP_softmax, scores, -1);
+  if (mask && kn_tensor_dtype(mask) == KN_BOOL && p) /* a row that may look at nothing gives zeros */
+    p = kx_where(s, kx_reduce(s, KN_OP_any, mask, (kn_ints){1, {-1}}, true), p, kx_number(s, 0, p));
+  if (a->dropout_p > 0) {
+    kn_attrs_dropout drop = {.p = a->dropout_p, .training = true};
+    p = kx_with(s, KN_OP_dropout, &drop, p);
+  }
+  return kx_matmul(s, p, v);
+}
+EXPRESSION(scaled_dot_product_attention, attention(s, in, n, attrs))

@@ -1,0 +1,90 @@
+/* Kernels that lay elements out anew: reversed, on a diagonal, above or below one, within a margin. */
+#include "core/kernels/kernel.h"
+
+static void put(kn_context *ctx, const kk_view *to, const kk_view *from) { kk_copy(ctx, to, from); }
+
+/* The input as a view that runs backwards. */
+KERNEL(flip) {
+  const kn_attrs_axes *a = attrs;
+  (void)n;
+  kk_view to = kk_view_of(out[0]), from = kk_view_of(in[0]);
+  if (kn_tensor_numel(out[0]) == 0) return KN_OK;
+  for (int i = 0; i < (a->dims.n ? a->dims.n : from.rank) && from.rank; i++) {
+    int d = a->dims.n ? kk_axis(a->dims.v[i], from.rank) : i;
+    from.data += (from.dims[d] - 1) * from.strides[d];
+    from.strides[d] = -from.strides[d];
+  }
+  put(ctx, &to, &from);
+  return KN_OK;
+}
+
+KERNEL(diagonal_grad) {
+  const kn_attrs_diagonal_of *a = attrs;
+  (void)n;
+  kk_view x = kk_view_of(out[0]), from = kk_view_of(in[0]), to = x;
+  int d1 = kk_axis(a->dim1, x.rank), d2 = kk_axis(a->dim2, x.rank);
+  kk_zero(ctx, out[0]);
+  if (kn_tensor_numel(in[0]) == 0) return KN_OK;
+  to.rank = 0;
+  for (int d = 0; d < x.rank; d++)
+    if (d != d1 && d != d2) to.dims[to.rank] = x.dims[d], to.strides[to.rank++] = x.strides[d];
+  to.dims[to.rank] = from.dims[from.rank - 1];
+  to.strides[to.rank++] = x.strides[d1] + x.strides[d2];
+  to.data += a->offset >= 0 ? a->offset * x.strides[d2] : -a->offset * x.strides[d1];
+  put(ctx, &to, &from);
+  return KN_OK;
+}
+
+/* Row by row the part that stays, of matrices that stand one after the other. */
+static kn_status triangle(kn_context *ctx, const kn_attrs_diagonal *a, const kn_tensor *x, bool lower,
+                          kn_tensor *out) {
+  kk_view all = kk_view_of(x), to_all = kk_view_of(out);
+  int rank = all.rank;
+  int64_t rows = all.dims[rank - 2], columns = all.dims[rank - 1];
+  kk_zero(ctx, out);
+  if (kn_tensor_numel(x) == 0) return KN_OK;
+  for (int64_t r = 0; r < rows; r++) {
+    int64_t edge = a->diagonal < -rows ? -1 : a->diagonal > columns ? columns : r + a->diagonal;
+    int64_t start = lower ? 0 : edge, stop = lower ? edge + 1 : columns;
+    if (start < 0) start = 0;
+    if (stop > columns) stop = columns;
+    if (start >= stop) continue;
+    kk_view from = all, to = to_all;
+    kk_slice(&from, rank - 1, start, stop - start, 1);
+    kk_slice(&to, rank - 1, start, stop - start, 1);
+    kk_select(&from, rank - 2, r);
+    kk_select(&to, rank - 2, r);
+    put(ctx, &to, &from);
+  }
+  return KN_OK;
+}
+
+KERNEL(tril) {
+  (void)n;
+  return triangle(ctx, attrs, in[0], true, out[0]);
+}
+
+KERNEL(triu) {
+  (void)n;
+  return triangle(ctx, attrs, in[0], false, out[0]);
+}
+
+/* All of the value first, then what of x is inside. */
+KERNEL(constant_pad) {
+  const kn_attrs_constant_pad *a = attrs;
+  (void)n;
+  kn_attrs_value value = {.value = a->value};
+  kk_view from = kk_view_of(in[0]), to = kk_view_of(out[0]);
+  KN_TRY(kn_kernel_full_like(ctx, &value, out, 1, out));
+  if (kn_tensor_numel(in[0]) == 0 || kn_tensor_numel(out[0]) == 0) return KN_OK;
+  for (int i = 0; i < a->pad.n; i += 2) {
+    int d = from.rank - 1 - i / 2;
+    int64_t before = a->pad.v[i], after = a->pad.v[i + 1], cut = before < 0 ? -before : 0;
+    int64_t length = from.dims[d] - cut - (after < 0 ? -after : 0);
+    if (length <= 0) return KN_OK;
+    kk_slice(&from, d, cut, length, 1);
+    kk_slice(&to, d, before > 0 ? before : 0, length, 1);
+  }
+  put(ctx, &to, &from);
+  return KN_OK;
+}

@@ -1,0 +1,409 @@
+#!/usr/bin/env python3
+"""Records what PyTorch says of the ops: values and gradients, float64 on the CPU.
+
+    python3 spec/golden/ops.py > spec/golden/ops.txt
+
+spec/test_golden.c replays the file without Python. A case is
+    case <op> field=value ...        attributes as core/attrs.h has them: dims 0-based, -inf and inf allowed
+    i <kind> <sizes> values          an input; kind f: float64 that a gradient is wanted for, c: float64 without,
+                                     l: int64, b: bool
+    o <kind> <sizes> values          a result
+    g <n> values                     gradient of sum(w * first result) for input n (1-based); element k (0-based)
+                                     of w is (7 k mod 11 - 5) / 4 + 0.1
+Index values are 1-based in the file and 0-based for PyTorch: inputs given by `index`, results named in `based`.
+"""
+import math
+import sys
+
+import torch
+import torch.nn.functional as F
+
+torch.manual_seed(20)
+D = torch.float64
+inf, nan = math.inf, math.nan
+
+
+def f(*sizes, low=-2.0, high=2.0):
+    """Distinct uneven values, four decimals, away from kinks at multiples of 0.25."""
+    n = math.prod(sizes)
+    t = low + (high - low) * (torch.randperm(n) + torch.rand(n)) / max(n, 1)
+    t = (t * 1e4).round() / 1e4 + 0.00003
+    return t.to(D).reshape(sizes).requires_grad_(True)
+
+
+def p(*sizes):
+    return f(*sizes, low=0.2, high=2.0)
+
+
+def unit(*sizes):
+    return f(*sizes, low=-0.9, high=0.9)
+
+
+def part(*sizes):
+    return f(*sizes, low=0.05, high=0.95)
+
+
+def c(values):
+    return torch.tensor(values, dtype=D)
+
+
+def v(values):
+    return torch.tensor(values, dtype=D).requires_grad_(True)
+
+
+def integers(values):
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def bools(values):
+    return torch.tensor(values, dtype=torch.bool)
+
+
+class Index:
+    """int64 whose values are one larger in the file."""
+
+    def __init__(self, values):
+        self.t = torch.tensor(values, dtype=torch.int64)
+
+
+index = Index
+
+
+def number(x):
+    if x != x:
+        return "nan"
+    if x in (inf, -inf):
+        return "inf" if x > 0 else "-inf"
+    if x == 0:
+        return "-0" if math.copysign(1, x) < 0 else "0"
+    return repr(int(x)) if x == int(x) and abs(x) < 1e15 else "%.13g" % x
+
+
+def field(x):
+    if isinstance(x, str):
+        return x
+    if isinstance(x, bool):
+        return str(int(x))
+    if isinstance(x, (list, tuple)):
+        return "{" + ",".join(str(i) for i in x) + "}"
+    return number(x)
+
+
+def values(t, add=0):
+    return " ".join(number(x + add if add else x) for x in t.detach().reshape(-1).to(D).tolist())
+
+
+def sizes(t):
+    return ",".join(map(str, t.shape)) or "-"
+
+
+def kind(t):
+    if t.dtype == torch.bool:
+        return "b"
+    if t.dtype == torch.int64:
+        return "l"
+    assert t.dtype == D, t.dtype
+    return "f" if t.requires_grad else "c"
+
+
+seen = set()
+
+
+def case(op, fn, *inputs, based=(), grad=True, **attrs):
+    seen.add(op)
+    raw = [x.t if isinstance(x, Index) else x for x in inputs]
+    before = [x.detach().clone() for x in raw]
+    out = fn(*raw)
+    outs = list(out) if isinstance(out, (tuple, list)) else [out]
+    print("case", op, *("%s=%s" % (k, field(x)) for k, x in attrs.items()))
+    for x, t, b in zip(inputs, raw, before):
+        print("i", kind(t) if grad or kind(t) != "f" else "c", sizes(t), values(b, 1 if isinstance(x, Index) else 0))
+    for k, t in enumerate(outs):
+        print("o", kind(t).replace("c", "f"), sizes(t), values(t, 1 if k in based else 0))
+    first = outs[0]
+    if not grad or not first.requires_grad:
+        return
+    k = torch.arange(first.numel())
+    w = ((7 * k % 11 - 5).to(D) / 4 + 0.1).reshape(first.shape)
+    wanted = [t for t in raw if t.requires_grad]
+    for t, g in zip(wanted, torch.autograd.grad((w * first).sum(), wanted, allow_unused=True)):
+        at = [i for i, r in enumerate(raw) if r is t][0]
+        print("g", at + 1, values(torch.zeros_like(t) if g is None else g))
+
+
+def run(fn, *args):
+    return lambda *t: fn(*t, *args)
+
+
+# ---- elementwise ----
+for name in ("neg abs sign floor ceil round trunc exp expm1 sin cos tan atan sinh cosh tanh asinh sigmoid erf erfc relu "
+             "square frac").split():
+    case(name, getattr(torch, name), f(2, 3))
+    case(name, getattr(torch, name), v([0.3]))
+for name in "log log1p log2 log10 sqrt rsqrt reciprocal".split():
+    case(name, getattr(torch, name), p(2, 3))
+for name in "asin acos atanh".split():
+    case(name, getattr(torch, name), unit(2, 3))
+case("acosh", torch.acosh, f(5, low=1.1, high=4))
+for name in "expm1 log1p asinh atanh erfc log2 trunc frac sinh".split():
+    case(name, getattr(torch, name), v([1e-9, -3e-5, 0.5, 0.0]))
+for name in "exp log tanh erf atan sigmoid log1p".split():
+    case(name, getattr(torch, name), c([0.0, inf, -inf, nan, 1e300]))
+for name in "add sub mul div atan2 fmod remainder maximum minimum logaddexp".split():
+    case(name, getattr(torch, name), f(2, 3), f(3))
+    case(name, getattr(torch, name), f(2, 1), f(1, 4))
+case("pow", torch.pow, p(2, 3), f(3))
+case("floor_divide", torch.floor_divide, f(2, 3), f(3), grad=False)
+case("fmod", torch.fmod, integers([7, -7, 7, -7]), integers([3, 3, -3, -3]))
+case("remainder", torch.remainder, integers([7, -7, 7, -7]), integers([3, 3, -3, -3]))
+case("atan2", torch.atan2, c([0.0, -0.0, 0.0, 1, -1]), c([1.0, -1, -1, 0, 0]))
+case("logaddexp", torch.logaddexp, c([inf, -inf, 1000, -1000, inf]), c([inf, -inf, 999, -1000, -inf]))
+case("lerp", torch.lerp, f(2, 3), f(2, 3), f(2, 3))
+for name in "eq ne lt le gt ge".split():
+    case(name, getattr(torch, name), c([1.0, 2, nan, 3]), c([1.0, 3, nan, 2]))
+for name in "bitwise_and bitwise_or bitwise_xor".split():
+    case(name, getattr(torch, name), integers([5, -3, 12]), integers([3, 6, -1]))
+case("bitwise_left_shift", torch.bitwise_left_shift, integers([1, -3, 5, 1]), integers([3, 2, 0, 62]))
+case("bitwise_right_shift", torch.bitwise_right_shift, integers([64, -3, 5, -1]), integers([3, 1, 0, 62]))
+case("bitwise_not", torch.bitwise_not, integers([5, -3]))
+for name in "logical_and logical_or logical_xor".split():
+    case(name, getattr(torch, name), c([0.0, 2, nan, 0]), c([1.0, 3, 0, 0]))
+case("logical_not", torch.logical_not, c([0.0, 2, nan]))
+for name in "isnan isinf isfinite".split():
+    case(name, getattr(torch, name), c([0.0, inf, -inf, nan, 1e308]))
+    case(name, getattr(torch, name), integers([0, 2**53]))
+case("clamp", run(torch.clamp, -1, 0.7), f(2, 4), min=-1, max=0.7)
+case("where", torch.where, bools([[True], [False]]), f(2, 3), f(3))
+
+# ---- activations ----
+for name in "relu6 selu mish softsign hardswish hardsigmoid logsigmoid tanhshrink silu".split():
+    case(name, getattr(F, name), f(2, 5, low=-7, high=7))
+case("relu6", F.relu6, v([0.0, 6.0, -1.0, 7.0, 3.0]))
+case("hardtanh", F.hardtanh, v([-1.0, 1.0, 0.5, 2.0]), min_val=-1, max_val=1)
+case("hardtanh", run(F.hardtanh, -2, 0.5), f(2, 3), min_val=-2, max_val=0.5)
+for slope in (0.01, 0.3):
+    case("leaky_relu", run(F.leaky_relu, slope), f(2, 3), negative_slope=slope)
+for name in "elu celu".split():
+    case(name, run(getattr(F, name), 1.0), f(2, 5, low=-40, high=800), alpha=1)
+    case(name, run(getattr(F, name), 0.7), v([0.0, -1.5, 2.0]), alpha=0.7)
+case("gelu", F.gelu, f(2, 3))
+case("gelu", lambda x: F.gelu(x, approximate="tanh"), f(2, 3), approximate="tanh")
+case("softplus", F.softplus, v([-50.0, -1.3, 0.0, 0.7, 19.0, 21.0, 900.0]))
+case("softplus", run(F.softplus, 2.5, 3.0), f(2, 4), beta=2.5, threshold=3)
+case("glu", F.glu, f(3, 4))
+case("glu", run(F.glu, 0), f(4, 3), dim=0)
+case("prelu", F.prelu, f(2, 3, 2), p(3))
+case("prelu", F.prelu, f(4), p(1))
+case("threshold", run(F.threshold, 0.3, -2.0), f(2, 3), threshold=0.3, value=-2)
+for name in "softshrink hardshrink".split():
+    case(name, getattr(F, name), f(2, 5))
+    case(name, run(getattr(F, name), 1.2), v([-1.2, 1.2, 0.0, 2.0]), lambd=1.2)
+
+# ---- reductions, scans ----
+for name in "sum mean amax amin prod logsumexp".split():
+    fn = getattr(torch, name)
+    case(name, (lambda x, g=fn: g(x, 1, True)), f(2, 3, 2), dim=[1], keepdim=True)
+    case(name, (lambda x, g=fn: g(x, -1)), f(2, 3), dim=[-1])
+for name in "sum mean prod".split():
+    case(name, getattr(torch, name), f(2, 3))
+case("logsumexp", run(torch.logsumexp, (0, 1)), f(2, 3), dim=[0, 1])
+case("logsumexp", run(torch.logsumexp, 0), c([[inf, -inf, 1000.0, -inf], [1.0, -inf, 1000, 2]]), dim=[0])
+for zeros in ([[0.0, 2, 3], [4, 5, 6]], [[0.0, 2, 0], [0, 5, 6]], [[1.5, 2, 3], [0, 0, 0]]):
+    case("prod", run(torch.prod, 1), v(zeros), dim=[1])
+    case("prod", torch.prod, v(zeros))
+    case("cumprod", run(torch.cumprod, 1), v(zeros), dim=1)
+case("prod", torch.prod, integers([[2, -3], [4, 5]]))
+for name in "cumsum cumprod".split():
+    case(name, run(getattr(torch, name), 1), f(2, 3, 2), dim=1)
+    case(name, run(getattr(torch, name), -1), f(2, 5), dim=-1)
+    case(name, run(getattr(torch, name), 0), integers([3, -1, 4]), dim=0)
+case("any", run(torch.any, 1), bools([[True, False], [False, False]]), dim=[1])
+case("all", run(torch.all, 0), bools([[True, False], [True, True]]), dim=[0])
+case("count_nonzero", torch.count_nonzero, c([[0.0, 1, 2], [0, nan, 0]]))
+case("count_nonzero", run(torch.count_nonzero, 1), integers([[0, 1, 2], [0, 3, 0]]), dim=[1])
+for name in "argmax argmin".split():
+    case(name, getattr(torch, name), f(2, 3), based=[0])
+    case(name, run(getattr(torch, name), 1, True), f(2, 3), based=[0], dim=1, keepdim=True)
+for name in "var std".split():
+    case(name, (lambda x, g=getattr(torch, name): g(x, dim=1)), f(2, 4), dim=[1])
+    case(name, (lambda x, g=getattr(torch, name): g(x, dim=0, correction=0, keepdim=True)), f(3, 2), dim=[0], keepdim=True,
+         correction=0)
+    both = name + "_mean"
+    case(both, (lambda x, g=getattr(torch, both): g(x, dim=1)), f(2, 4), dim=[1])
+for power in (2, 1, 0, 3, 0.5, inf, -inf):
+    case("norm", (lambda x, q=power: torch.linalg.vector_norm(x, q, 1)), f(2, 4), p=power, dim=[1], grad=power != 0)
+case("norm", lambda x: torch.norm(x), f(2, 3))
+case("norm", lambda x: torch.norm(x, 3), v([0.0, 0.0]), p=3)
+for n in (5, 4):
+    case("median", run(torch.median, 1), f(2, n), based=[1], dim=1)
+    case("median", lambda x: x.reshape(-1).median(0), f(2, n), based=[1])
+case("median", run(torch.median, 0, True), c([[1.0, 5], [nan, 4], [2, 3]]), based=[1], dim=0, keepdim=True)
+for q in (0, 0.3, 0.5, 1):
+    case("quantile", run(torch.quantile, q, 1), f(2, 5), q=q, dim=1)
+case("quantile", lambda x: torch.quantile(x, 0.4), f(2, 4), q=0.4)
+case("quantile", lambda x: torch.quantile(x, 0.4, 0, keepdim=True), c([[1.0, nan], [2, 3]]), q=0.4, dim=0, keepdim=True)
+for name in "softmax log_softmax".split():
+    case(name, run(getattr(torch, name), 1), f(2, 3, 2), dim=1)
+
+# ---- shapes ----
+case("tile", run(torch.tile, (2, 1, 3)), f(2, 3), repeats=[2, 1, 3])
+case("tile", run(torch.tile, (2,)), f(2, 3), repeats=[2])
+case("repeat_interleave", run(torch.repeat_interleave, 2), f(2, 3), repeats=2)
+case("repeat_interleave", run(torch.repeat_interleave, 3, 1), f(2, 2), repeats=3, dim=1)
+case("movedim", run(torch.movedim, (0, 2), (2, 0)), f(2, 3, 4), source=[0, 2], destination=[2, 0])
+case("movedim", run(torch.movedim, 1, -1), f(2, 3, 2), source=[1], destination=[-1])
+case("roll", run(torch.roll, 2), f(2, 3), shifts=[2])
+case("roll", run(torch.roll, (1, -4), (0, 1)), f(2, 3), shifts=[1, -4], dims=[0, 1])
+case("flip", run(torch.flip, (0, 2)), f(2, 2, 3), dims=[0, 2])
+for k in (0, 1, -1, 5, -5):
+    case("tril", run(torch.tril, k), f(2, 3, 4), diagonal=k)
+    case("triu", run(torch.triu, k), f(3, 2), diagonal=k)
+    case("diag", run(torch.diag, k), f(3), diagonal=k)
+for k in (0, 1, -1):
+    case("diag", run(torch.diag, k), f(3, 4), diagonal=k)
+    case("diagonal", run(torch.diagonal, k, 2, 0), f(3, 2, 4), offset=k, dim1=2, dim2=0)
+case("unfold", lambda x: x.unfold(1, 3, 2), f(2, 6), dim=1, size=3, step=2)
+case("unfold", lambda x: x.unfold(0, 2, 1), f(3, 2), dim=0, size=2, step=1)
+case("constant_pad", lambda x: F.pad(x, (1, 2, 0, 1), value=7), f(2, 3), pad=[1, 2, 0, 1], value=7)
+case("pad", lambda x: F.pad(x, (-1, 2)), f(2, 3), pad=[-1, 2])
+for mode in ("reflect", "replicate"):
+    case("pad", (lambda x, m=mode: F.pad(x, (2, 1, 1, 2), mode=m)), f(1, 3, 4), pad=[2, 1, 1, 2], mode=mode)
+case("pixel_shuffle", run(F.pixel_shuffle, 2), f(2, 8, 2, 3), factor=2)
+case("pixel_unshuffle", run(F.pixel_unshuffle, 2), f(1, 2, 4, 2), factor=2)
+case("flatten", run(torch.flatten, 1), f(2, 3, 2), start_dim=1)
+case("transpose", run(torch.transpose, 0, -1), f(2, 3, 2), dim0=0, dim1=-1)
+case("permute", run(torch.permute, (2, 0, 1)), f(2, 3, 2), dims=[2, 0, 1])
+
+# ---- index, order ----
+case("gather", lambda x, i: torch.gather(x, 1, i), f(2, 4), index([[0, 3, 3], [2, 1, 0]]), dim=1)
+case("scatter", lambda x, i, s: torch.scatter(x, 1, i, s), f(2, 4), index([[0, 3], [2, 1]]), f(2, 2), dim=1)
+case("scatter_add", lambda x, i, s: torch.scatter_add(x, 0, i, s), f(3, 2), index([[0, 1], [0, 2]]), f(2, 2), dim=0)
+case("index_select", lambda x, i: torch.index_select(x, 1, i), f(2, 4), index([3, 0, 3]), dim=1)
+case("index_add", lambda x, i, s: torch.index_add(x, 0, i, s), f(3, 2), index([2, 0, 2]), f(3, 2), dim=0)
+case("index_copy", lambda x, i, s: torch.index_copy(x, 0, i, s), f(3, 2), index([2, 0]), f(2, 2), dim=0)
+case("take_along_dim", lambda x, i: torch.take_along_dim(x, i, 1), f(2, 4), index([[0, 3, 1]]), dim=1)
+case("take_along_dim", lambda x, i: torch.take_along_dim(x, i), f(2, 3), index([5, 0, 2]))
+case("one_hot", run(F.one_hot, 4), index([[0, 3], [2, 1]]), num_classes=4)
+case("one_hot", F.one_hot, index([0, 3]))
+case("index_put", lambda x, s, i: torch.index_put(x, (i,), s), f(4, 2), f(2, 2), index([3, 0]))
+case("index_put", lambda x, s, i, j: torch.index_put(x, (i, j), s, accumulate=True), f(3, 4), f(2), index([[1, 1], [2, 0]]),
+     index([3, 3]), accumulate=True)
+case("masked_fill", lambda x, m: torch.masked_fill(x, m, 9), f(2, 3), bools([True, False, True]), value=9)
+case("masked_select", torch.masked_select, f(2, 3), bools([[True, False, True], [False, True, True]]))
+for down in (False, True):
+    case("sort", run(torch.sort, 1, down), f(2, 5), based=[1], dim=1, descending=down)
+    case("sort", lambda x, d=down: torch.sort(x, dim=0, descending=d, stable=True), integers([[3, 1], [1, 1], [3, 0], [1, 2]]),
+         based=[1], dim=0, descending=down)
+    case("sort", run(torch.sort, 0, down), c([1.0, nan, inf, -inf, 0]), based=[1], dim=0, descending=down)
+    case("argsort", run(torch.argsort, -1, down), f(2, 4), based=[0], dim=-1, descending=down)
+    case("topk", run(torch.topk, 2, 1, down), f(2, 5), based=[1], k=2, dim=1, largest=down)
+case("unique", lambda x: torch.unique(x, return_inverse=True, return_counts=True), integers([[3, 1, 3], [2, 1, 1]]), based=[1])
+for right in (False, True):
+    case("searchsorted", lambda a, x, r=right: torch.searchsorted(a, x, right=r), c([1.0, 2, 2, 5]), c([[0.0, 1, 2], [3, 5, 6]]),
+         based=[0], right=right)
+    case("searchsorted", lambda a, x, r=right: torch.searchsorted(a, x, right=r), integers([[1, 3, 5], [2, 2, 9]]),
+         integers([[3, 0], [2, 10]]), based=[0], right=right)
+case("bincount", lambda x: torch.bincount(x, minlength=6), index([0, 2, 2, 4]), minlength=6)
+case("bincount", lambda x, w: torch.bincount(x, w), index([0, 2, 2]), c([0.5, 1, 2]))
+case("nonzero", torch.nonzero, c([[0.0, 2], [3, 0]]), based=[0])
+
+# ---- products, images ----
+case("matmul", torch.matmul, f(2, 1, 2, 3), f(3, 3, 2))
+case("mm", torch.mm, f(2, 3), f(3, 2))
+case("bmm", torch.bmm, f(2, 2, 3), f(2, 3, 2))
+case("mv", torch.mv, f(2, 3), f(3))
+case("dot", torch.dot, f(4), f(4))
+case("outer", torch.outer, f(3), f(2))
+case("addmm", lambda c, a, b: torch.addmm(c, a, b, beta=0.5, alpha=-2), f(2), f(3, 2), f(2, 2), beta=0.5, alpha=-2)
+case("linear", F.linear, f(2, 3), f(4, 3), f(4))
+case("embedding", lambda w, i: F.embedding(i, w), f(4, 3), index([[0, 3], [3, 1]]))
+case("conv1d", lambda x, w, b: F.conv1d(x, w, b, 2, 1, 2), f(2, 2, 7), f(3, 2, 2), f(3), stride=[2], padding=[1], dilation=[2])
+case("conv1d", lambda x, w: F.conv1d(x, w, groups=2), f(1, 4, 5), f(2, 2, 3), groups=2)
+case("conv2d", lambda x, w, b: F.conv2d(x, w, b, (2, 1), (1, 0), (1, 2), 2), f(1, 4, 5, 6), f(2, 2, 2, 3), f(2), stride=[2, 1],
+     padding=[1, 0], dilation=[1, 2], groups=2)
+case("conv_transpose1d", lambda x, w, b: F.conv_transpose1d(x, w, b, 3, 1, 2), f(2, 2, 3), f(2, 3, 2), f(3), stride=[3],
+     padding=[1], output_padding=[2])
+case("conv_transpose2d", lambda x, w, b: F.conv_transpose2d(x, w, b, (2, 3), 1, (1, 0)), f(1, 2, 3, 2), f(2, 3, 3, 2), f(3),
+     stride=[2, 3], padding=[1], output_padding=[1, 0])
+case("conv_transpose2d", lambda x, w: F.conv_transpose2d(x, w, groups=2, dilation=2), f(1, 2, 2, 2), f(2, 2, 2, 2), groups=2,
+     dilation=[2])
+case("max_pool2d", lambda x: F.max_pool2d(x, (2, 3), (1, 2), (1, 0)), f(1, 2, 4, 5), kernel_size=[2, 3], stride=[1, 2],
+     padding=[1, 0])
+case("avg_pool2d", lambda x: F.avg_pool2d(x, (2, 3), (1, 2), (1, 0)), f(1, 2, 4, 5), kernel_size=[2, 3], stride=[1, 2],
+     padding=[1, 0])
+case("max_pool1d", run(F.max_pool1d, 3, 2, 1), f(1, 2, 6), kernel_size=[3], stride=[2], padding=[1])
+case("avg_pool1d", run(F.avg_pool1d, 3, 2, 1), f(1, 2, 6), kernel_size=[3], stride=[2], padding=[1])
+for size in ([2, 3], [3, 4], [1, 1], [7, 5]):
+    case("adaptive_avg_pool2d", run(F.adaptive_avg_pool2d, size), f(1, 2, 5, 6), output_size=size)
+    case("adaptive_max_pool2d", run(F.adaptive_max_pool2d, size), f(1, 2, 5, 6), output_size=size)
+case("interpolate", run(F.interpolate, (5, 3)), f(1, 2, 3, 4), size=[5, 3])
+case("interpolate", lambda x: F.interpolate(x, scale_factor=1.7), f(1, 2, 3, 4), scale_factor=1.7)
+for corners in (False, True):
+    case("interpolate", lambda x, a=corners: F.interpolate(x, (5, 3), mode="bilinear", align_corners=a), f(1, 2, 3, 4), size=[5, 3],
+         mode="bilinear", align_corners=corners)
+    case("interpolate", lambda x, a=corners: F.interpolate(x, scale_factor=2, mode="linear", align_corners=a), f(1, 2, 3),
+         scale_factor=2, mode="linear", align_corners=corners)
+case("im2col", lambda x: F.unfold(x, (2, 3), (1, 2), (1, 0), (2, 1)), f(1, 2, 4, 6), kernel_size=[2, 3], dilation=[1, 2],
+     padding=[1, 0], stride=[2, 1])
+case("col2im", lambda x: F.fold(x, (4, 5), (2, 3), 1, (1, 0), (2, 1)), f(1, 12, 9), output_size=[4, 5], kernel_size=[2, 3],
+     padding=[1, 0], stride=[2, 1])
+
+# ---- norms, attention ----
+case("layer_norm", lambda x, w, b: F.layer_norm(x, (3, 2), w, b), f(2, 3, 2), f(3, 2), f(3, 2), normalized_shape=[3, 2])
+case("layer_norm", lambda x: F.layer_norm(x, (4,), eps=0.1), f(2, 4), normalized_shape=[4], eps=0.1)
+case("rms_norm", lambda x, w: F.rms_norm(x, (4,), w), f(2, 4), f(4), normalized_shape=[4])
+case("group_norm", lambda x, w, b: F.group_norm(x, 2, w, b), f(2, 4, 3), f(4), f(4), num_groups=2)
+case("instance_norm", lambda x, w, b: F.instance_norm(x, weight=w, bias=b), f(2, 3, 4), f(3), f(3))
+case("batch_norm", lambda x, m, s, w, b: F.batch_norm(x, m, s, w, b, True), f(3, 2, 2), c([0.5, -1]), c([1.0, 2]), f(2), f(2),
+     training=True)
+case("batch_norm", lambda x, m, s, w, b: F.batch_norm(x, m, s, w, b), f(3, 2), c([0.5, -1]), c([1.0, 2]), f(2), f(2))
+case("batch_norm", lambda x: F.batch_norm(x, None, None, training=True), f(3, 2, 2, 2), training=True)
+S = F.scaled_dot_product_attention
+case("scaled_dot_product_attention", S, f(2, 3, 4), f(2, 5, 4), f(2, 5, 2))
+case("scaled_dot_product_attention", lambda q, k, v: S(q, k, v, is_causal=True), f(1, 2, 4, 3), f(1, 2, 4, 3), f(1, 2, 4, 3),
+     is_causal=True)
+case("scaled_dot_product_attention", lambda q, k, v: S(q, k, v, is_causal=True, scale=0.7), f(3, 2), f(5, 2), f(5, 2),
+     is_causal=True, scale=0.7)
+case("scaled_dot_product_attention", lambda q, k, v, m: S(q, k, v, m), f(2, 3, 2), f(2, 4, 2), f(2, 4, 2),
+     bools([[True, False, True, True], [True, True, False, False], [False, True, True, False]]))
+case("scaled_dot_product_attention", lambda q, k, v, m: S(q, k, v, m), f(3, 2), f(4, 2), f(4, 2), f(3, 4))
+case("scaled_dot_product_attention", lambda q, k, v: S(q, k, v, enable_gqa=True), f(1, 4, 2, 2), f(1, 2, 3, 2), f(1, 2, 3, 2),
+     enable_gqa=True)
+
+# ---- losses ----
+for how in ("none", "mean", "sum"):
+    case("mse_loss", lambda x, y, r=how: F.mse_loss(x, y, reduction=r), f(2, 3), f(2, 3), reduction=how)
+    case("l1_loss", lambda x, y, r=how: F.l1_loss(x, y, reduction=r), f(2, 3), f(2, 3), reduction=how)
+    case("smooth_l1_loss", lambda x, y, r=how: F.smooth_l1_loss(x, y, reduction=r, beta=0.6), f(2, 3), f(2, 3), reduction=how, beta=0.6)
+    case("huber_loss", lambda x, y, r=how: F.huber_loss(x, y, reduction=r, delta=0.6), f(2, 3), f(2, 3), reduction=how, delta=0.6)
+    case("binary_cross_entropy", lambda x, y, w, r=how: F.binary_cross_entropy(x, y, w, reduction=r), part(2, 3), part(2, 3).detach(),
+         p(3).detach(), reduction=how)
+    case("binary_cross_entropy_with_logits",
+         lambda x, y, w, q, r=how: F.binary_cross_entropy_with_logits(x, y, w, pos_weight=q, reduction=r), f(2, 3),
+         part(2, 3).detach(), p(3).detach(), p(3).detach(), reduction=how)
+    case("nll_loss", lambda x, t, w, r=how: F.nll_loss(x, t, w, reduction=r, ignore_index=0), f(4, 3), index([2, 0, 1, 2]),
+         p(3).detach(), reduction=how, ignore_index=1)
+    case("nll_loss", lambda x, t, r=how: F.nll_loss(x, t, reduction=r), f(2, 3, 2), index([[2, 0], [1, 1]]), reduction=how)
+    for eps in (0, 0.2):
+        case("cross_entropy", lambda x, t, r=how, e=eps: F.cross_entropy(x, t, reduction=r, label_smoothing=e), f(4, 3),
+             index([2, 0, 1, 2]), reduction=how, label_smoothing=eps)
+        case("cross_entropy", lambda x, t, w, r=how, e=eps: F.cross_entropy(x, t, w, reduction=r, label_smoothing=e, ignore_index=1),
+             f(2, 3, 2), index([[2, 0], [1, 1]]), p(3).detach(), reduction=how, label_smoothing=eps, ignore_index=2)
+        case("cross_entropy", lambda x, t, w, r=how, e=eps: F.cross_entropy(x, t, w, reduction=r, label_smoothing=e), f(4, 3),
+             part(4, 3).detach(), p(3).detach(), reduction=how, label_smoothing=eps)
+    case("cosine_embedding_loss", lambda a, b, t, r=how: F.cosine_embedding_loss(a, b, t, 0.1, reduction=r), f(3, 4), f(3, 4),
+         integers([1, -1, -1]), margin=0.1, reduction=how)
+    for swap in (False, True):
+        case("triplet_margin_loss", lambda a, b, d, r=how, s=swap: F.triplet_margin_loss(a, b, d, swap=s, reduction=r), f(3, 4), f(3, 4),
+             f(3, 4), swap=swap, reduction=how)
+for how in ("none", "mean", "sum", "batchmean"):
+    case("kl_div", lambda x, y, r=how: F.kl_div(x, y, reduction=r), f(2, 3), c([[0.2, 0, 0.8], [0.5, 0.25, 0.25]]), reduction=how)
+    case("kl_div", lambda x, y, r=how: F.kl_div(x, y, reduction=r, log_target=True), f(2, 3), f(2, 3), reduction=how, log_target=True)
+case("binary_cross_entropy", F.binary_cross_entropy, c([0.0, 1, 1]), c([0.0, 1, 0]))
+case("binary_cross_entropy_with_logits", F.binary_cross_entropy_with_logits, v([-900.0, 900, 0]), c([0.0, 0.5, 1]))
+case("smooth_l1_loss", lambda x, y: F.smooth_l1_loss(x, y, beta=0), f(3), f(3), beta=0)
+case("cosine_similarity", run(F.cosine_similarity, 1), f(2, 3, 2), f(2, 3, 2), dim=1)
+case("pairwise_distance", F.pairwise_distance, f(2, 3), f(2, 3))
+case("pairwise_distance", lambda a, b: F.pairwise_distance(a, b, 1, 0.1, True), f(2, 3), f(2, 3), p=1, eps=0.1, keepdim=True)
+
+print(len(seen), "ops", file=sys.stderr)

@@ -1,0 +1,146 @@
+-- Ops whose arguments and results have a form of their own in Lua. Values of the others: spec/golden/ops.txt.
+local check = require "check"
+local test, tensor, equal, raises = check.test, check.tensor, check.equal, check.raises
+
+local x = kiln.arange(1, 7):float():reshape(2, 3)
+
+test("split, chunk, unbind give tables of views", function()
+  local parts = x:split(2, 2)
+  equal(#parts, 2)
+  tensor(parts[1], { { 1.0, 2.0 }, { 4.0, 5.0 } })
+  tensor(parts[2], { { 3.0 }, { 6.0 } })
+  parts = kiln.split(x, { 1, 0, 2 }, -1)
+  equal(#parts, 3)
+  equal(parts[2].shape, { 2, 0 })
+  tensor(parts[3], { { 2.0, 3.0 }, { 5.0, 6.0 } })
+  parts = kiln.arange(7):chunk(3)
+  equal(#parts, 3)
+  tensor(parts[3], { 6 })
+  local rows = x:clone():unbind()
+  equal(#rows, 2)
+  tensor(rows[2], { 4.0, 5.0, 6.0 })
+  equal(#x:unbind(2), 3)
+  local whole = x:clone()
+  whole:split(1)[2]:fill_(0)
+  tensor(whole, { { 1.0, 2.0, 3.0 }, { 0.0, 0.0, 0.0 } })
+  raises(function() x:split({ 1, 1 }, 2) end, "ops.lua:", "split: the sizes do not add up to the 3 elements of dim 2")
+  raises(function() x:split(0) end, "split: the size must be at least 1")
+  raises(function() x:chunk(2, 3) end, "chunk: there is no such dim in 2 dimensions")
+end)
+
+test("gradients come through parts", function()
+  local y = x:clone()
+  y.requires_grad = true
+  local rows = y:split(1)
+  local product = rows[1] * rows[2]
+  product:sum():backward()
+  tensor(y.grad, { { 4.0, 5.0, 6.0 }, { 1.0, 2.0, 3.0 } })
+end)
+
+test("einsum", function()
+  local a, b = kiln.randn(2, 3), kiln.randn(3, 4)
+  local function near(p, q) check.truth((p - q):abs():max():item() < 1e-5, "einsum") end
+  near(kiln.einsum("ij,jk->ik", a, b), a:matmul(b))
+  near(kiln.einsum("ij,jk", { a, b }), a:matmul(b))
+  near(kiln.einsum("ij->ji", a), a:transpose())
+  near(kiln.einsum("ij->", a), a:sum())
+  near(kiln.einsum("i,j->ij", a[1], b[1]), kiln.outer(a[1], b[1]))
+  near(kiln.einsum("ij,ij->i", a, a), (a * a):sum(2))
+  local s = kiln.randn(3, 3)
+  near(kiln.einsum("ii", s), s:diag():sum())
+  near(kiln.einsum("ii->i", s), s:diag())
+  local q, k = kiln.randn(2, 4, 3, 5), kiln.randn(2, 6, 3, 5)
+  near(kiln.einsum("bqhd, bkhd -> bhqk", q, k), q:permute(1, 3, 2, 4):matmul(k:permute(1, 3, 4, 2)))
+  near(kiln.einsum("ij,jk,kl->il", a, b, b:transpose()), a:matmul(b):matmul(b:transpose()))
+  raises(function() kiln.einsum("ij,jk->ik", a) end, "einsum: there are more terms than tensors in 'ij,jk->ik'")
+  raises(function() kiln.einsum("ijk->i", a) end, "einsum: 'ijk' does not name the dims of input 1")
+  raises(function() kiln.einsum("ij->iz", a) end, "einsum: a letter of the result is in no input")
+  raises(function() kiln.einsum("...i->i", a) end, "einsum: an ellipsis is not supported")
+end)
+
+test("two results", function()
+  local values, at = kiln.tensor({ { 3.0, 1.0, 2.0 } }):sort(2, true)
+  tensor(values, { { 3.0, 2.0, 1.0 } })
+  tensor(at, { { 1, 3, 2 } })
+  values, at = kiln.tensor({ 5.0, 9.0, 7.0 }):topk(2)
+  tensor(values, { 9.0, 7.0 })
+  tensor(at, { 2, 3 })
+  equal((kiln.tensor { 5.0, 9.0, 7.0 }):median():item(), 7.0)
+  local u, inverse, counts = kiln.unique(kiln.tensor { 3, 1, 3 })
+  tensor(u, { 1, 3 })
+  tensor(inverse, { 2, 1, 2 })
+  tensor(counts, { 1, 2 })
+end)
+
+test("choices are names", function()
+  local p = kiln.tensor { 0.5, 2.0 }
+  check.truth((p:gelu("tanh") - p:gelu { approximate = "none" }):abs():max():item() > 0, "two forms")
+  raises(function() p:gelu("erf") end, "gelu: approximate must be 'none' or 'tanh', not 'erf'")
+  raises(function() p:gelu(1) end, "gelu: approximate must be a string, got")
+  raises(function() kiln.mse_loss(p, p, "median") end, "mse_loss: reduction must be 'none', 'mean' or 'sum', not 'median'")
+  raises(function() kiln.pad(p, { 1, 1 }, "wrap") end, "pad: mode must be 'constant', 'reflect' or 'replicate', not 'wrap'")
+end)
+
+test("index_put", function()
+  local t = kiln.zeros(3, 4)
+  local i, j = kiln.tensor { 1, 3, 1 }, kiln.tensor { 2, -1, 2 }
+  tensor(t:index_put({ i, j }, kiln.tensor(1.0), true), { { 0.0, 2.0, 0.0, 0.0 }, { 0.0, 0.0, 0.0, 0.0 }, { 0.0, 0.0, 0.0, 1.0 } })
+  tensor(kiln.index_put(t, { kiln.tensor { 2 } }, kiln.ones(4)), { { 0.0, 0.0, 0.0, 0.0 }, { 1.0, 1.0, 1.0, 1.0 }, { 0.0, 0.0, 0.0, 0.0 } })
+  raises(function() t:index_put({ kiln.tensor { 4 } }, kiln.ones(4)) end, "out of range")
+  raises(function() t:index_put({ 1 }, kiln.ones(4)) end, "index_put: entry 1 of the table must be a tensor")
+end)
+
+test("running values follow a batch", function()
+  local mean, var = kiln.zeros(2), kiln.ones(2)
+  local batch = kiln.tensor { { 1.0, 2.0 }, { 3.0, 6.0 } }
+  kiln.batch_norm(batch, mean, var, { training = true, momentum = 0.5 })
+  tensor(mean, { 1.0, 2.0 })
+  tensor(var, { 1.5, 4.5 })
+end)
+
+test("refusals of values", function()
+  raises(function() x:topk(4) end, "topk: k must lie between 0 and the 3 elements of dim, not 4")
+  raises(function() x:quantile(1.5) end, "quantile: q must lie in [0, 1], not 1.5")
+  raises(function() x:prelu(kiln.ones(2, 2)) end, "prelu: the weight must have one dim (got float32[2,3], float32[2,2])")
+  raises(function() kiln.bincount(kiln.tensor { 0 }) end, "bincount: 0 cannot be counted: values start at 1")
+  raises(function() kiln.batch_norm(kiln.ones(1, 3), { training = true }) end,
+    "batch_norm: training needs more than one value for each channel (got float32[1,3])")
+  raises(function() x:glu() end, "glu: the size of dim must be even (got float32[2,3])")
+  raises(function() x:layer_norm(4) end, "layer_norm: the input must end with normalized_shape (got float32[2,3])")
+  raises(function() x:pad { pad = { 3, 0 }, mode = "reflect" } end, "pad: this mode pads with at least 0 and with less than there is")
+  raises(function() kiln.conv_transpose2d(x, x) end, "conv_transpose2d: an image [N,C,H,W] and a weight")
+end)
+
+-- The same function, captured: sizes are not known while it is recorded.
+local captured = {
+  gelu = function(a) return a:gelu("tanh") end,
+  sort = function(a) local values, at = a:sort(2, true); return values + at end,
+  topk = function(a) local values, at = a:topk(2); return values * at end,
+  unique = function(a) local values, _, counts = kiln.unique(a); return values + counts end,
+  median = function(a) return (a:median(2)) end,
+  quantile = function(a) return a:quantile(0.3, 1) end,
+  split = function(a) local parts = a:split({ 2, 4 }, 2); return parts[1]:sum() * parts[2] end,
+  einsum = function(a) return kiln.einsum("ij,kj->ik", a, a) end,
+  layer_norm = function(a) return kiln.layer_norm(a, 6) end,
+  group_norm = function(a) return kiln.group_norm(a:reshape(2, 4, 3), 2) end,
+  attention = function(a) return kiln.scaled_dot_product_attention(a, a, a, { is_causal = true }) end,
+  pad = function(a) return a:pad({ 1, 2 }, "reflect") end,
+  roll = function(a) return a:roll({ 1, -2 }, { 1, 2 }) end,
+  tile = function(a) return a:tile(2, 3) end,
+  norm = function(a) return a:norm(1, 2) end,
+  glu = function(a) return a:glu() end,
+  logsumexp = function(a) return a:logsumexp(2) end,
+  cross_entropy = function(a) return kiln.cross_entropy(a, kiln.tensor { 1, 2, 3, 6 }, { label_smoothing = 0.1 }) end,
+  index_put = function(a) return a:index_put({ kiln.tensor { 3, 1 } }, kiln.zeros(6)) end,
+  upsample = function(a) return kiln.interpolate(a:reshape(1, 2, 4, 3), { scale_factor = 2 }) end,
+  global_pool = function(a) return kiln.adaptive_avg_pool2d(a:reshape(1, 2, 4, 3), 1) end,
+  transposed = function(a) return kiln.conv_transpose2d(a:reshape(1, 2, 4, 3), kiln.ones(2, 1, 2, 2), { stride = 2, padding = 1 }) end,
+}
+for name, f in pairs(captured) do
+  test("captured: " .. name, function()
+    local a = kiln.randn(4, 6)
+    local want, got = f(a), kiln.script(f)(a)
+    equal(got.shape, want.shape)
+    check.truth((got - want):abs():max():item() < 1e-5, name)
+  end)
+end
