@@ -181,6 +181,15 @@ kn_tensor *kx_as_bool(kn_scope *s, kn_tensor *x) {
   return kn_tensor_dtype(x) == KN_BOOL ? x : kx_cast(s, x, KN_BOOL);
 }
 
+kn_tensor *kx_wide(kn_scope *s, kn_tensor *x) {
+  kn_dtype d = x ? kn_tensor_dtype(x) : KN_F32;
+  return kn_dtype_is_float(d) && kn_dtypes[d].wide != d ? kx_cast(s, x, kn_dtypes[d].wide) : x;
+}
+
+kn_tensor *kx_index(kn_scope *s, kn_tensor *index) {
+  return index && kn_tensor_dtype(index) == KN_I32 ? kx_cast(s, index, KN_I64) : index;
+}
+
 kn_tensor *kx_floating(kn_scope *s, kn_tensor *x) {
   return !x || kn_dtype_is_float(kn_tensor_dtype(x)) ? x : kx_cast(s, x, KN_F32);
 }

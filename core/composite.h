@@ -58,6 +58,10 @@ static inline kn_tensor *kx_select(kn_scope *s, kn_tensor *x, int64_t dim, int64
 
 /* The result of a unary float function: integers become float32. */
 kn_tensor *kx_floating(kn_scope *s, kn_tensor *x);
+/* Halves as float32, for composites that cannot have the flag WIDE; others as they are. */
+kn_tensor *kx_wide(kn_scope *s, kn_tensor *x);
+/* An index of int32 as int64; others as they are, for rules to refuse. */
+kn_tensor *kx_index(kn_scope *s, kn_tensor *index);
 kn_tensor *kx_as_bool(kn_scope *s, kn_tensor *x);
 /* sqrt with gradient 0, not infinite, at 0. */
 kn_tensor *kx_safe_sqrt(kn_scope *s, kn_tensor *x);

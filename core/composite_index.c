@@ -34,6 +34,7 @@ EXPRESSION(take_along_dim, take_along(s, in[0], in[1], attrs))
 
 /* Zeros with a 1 put at each index: so an index out of range is found. */
 static kn_tensor *one_hot(kn_scope *s, kn_tensor *index, const kn_attrs_one_hot *a) {
+  if (!(index = kx_index(s, index))) return NULL;
   const kn_attrs_axis last = {.dim = -1};
   int64_t classes = a->num_classes;
   if (classes == KN_NONE) {
@@ -46,7 +47,8 @@ static kn_tensor *one_hot(kn_scope *s, kn_tensor *index, const kn_attrs_one_hot 
       return kx_refuse(s, KN_ARG, "num_classes is needed while recording", index, NULL);
     kn_status st = kn_item(s->ctx, top, &most);
     if (st != KN_OK) return kx_fail(s, st);
-    if (most.kind != KN_SCALAR_INT) return kx_refuse(s, KN_DTYPE, "the index must be int64", index, NULL);
+    if (most.kind != KN_SCALAR_INT)
+      return kx_refuse(s, KN_DTYPE, "the index must be int64 or int32", index, NULL);
     classes = most.as.i;
   }
   if (!kn_is_dyn(classes) && classes < 1)
@@ -68,9 +70,10 @@ EXPRESSION(one_hot, one_hot(s, in[0], attrs))
 static kn_tensor *row_of(kn_scope *s, kn_tensor *x, kn_tensor *const *index, int k) {
   kn_tensor *row = NULL;
   for (int i = 0; i < k; i++) {
-    if (kn_tensor_dtype(index[i]) != KN_I64)
-      return kx_refuse(s, KN_DTYPE, "indices must be int64", x, index[i]);
-    kn_tensor *at = index[i], *zero = kx_number(s, 0, at), *high = kx_size(s, x, i, KN_I64), *inside;
+    kn_tensor *at = kx_index(s, index[i]);
+    if (!at) return NULL;
+    if (kn_tensor_dtype(at) != KN_I64) return kx_refuse(s, KN_DTYPE, "indices must be int64 or int32", x, at);
+    kn_tensor *zero = kx_number(s, 0, at), *high = kx_size(s, x, i, KN_I64), *inside;
     at = kx_where(s, kx_lt(s, at, zero), kx_add(s, at, kx_plus(s, high, 1)), at); /* -1 is the last */
     inside = kx_bitwise_and(s, kx_gt(s, at, zero), kx_le(s, at, high));
     row = row ? kx_add(s, kx_mul(s, kx_plus(s, row, -1), high), at) : at;

@@ -52,6 +52,9 @@ static kn_tensor *weight_of(kn_scope *s, kn_tensor *target, const classes *c) {
 
 static kn_tensor *nll(kn_scope *s, kn_tensor *logp, kn_tensor *target, classes c) {
   if (!logp) return NULL;
+  if (!kn_dtype_is_float(kn_tensor_dtype(logp)))
+    return kx_refuse(s, KN_DTYPE, "floating scores are needed", logp, target);
+  if (!(target = kx_index(s, target))) return NULL;
   if (!targets_fit(&logp->type, &target->type, c.dim))
     return kx_refuse(s, KN_SHAPE, "scores [N,C] and targets [N], or [C] and one target, are needed", logp,
                      target);

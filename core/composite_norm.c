@@ -111,10 +111,18 @@ static kn_tensor *unbiased(kn_scope *s, kn_tensor *x, kn_tensor *var, const kn_i
   return kx_mul(s, var, kx_div(s, n, kx_plus(s, n, -1)));
 }
 
+/* What was computed from wide ones, in the dtype that the inputs promote to. */
+static kn_tensor *rounded(kn_scope *s, kn_tensor *y, kn_tensor *const *in, int n) {
+  kn_dtype d = kn_promote_floats(in, n);
+  return y && kn_tensor_dtype(y) == kn_dtypes[d].wide && kn_tensor_dtype(y) != d ? kx_cast(s, y, d) : y;
+}
+
 /* x, running mean and variance, weight, bias: one, three or five of them. */
 static kn_tensor *batch_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_batch_norm *a) {
   kn_tensor *x = in[0], *mean, *var;
   if (!has_channels(s, x)) return NULL;
+  if (!kn_dtype_is_float(kn_tensor_dtype(x)))
+    return kx_refuse(s, KN_DTYPE, "a floating input is needed", x, NULL);
   if (n != 1 && n != 3 && n != 5)
     return kx_refuse(s, KN_ARG, "x; x, running_mean, running_var; or these, weight and bias are needed", x,
                      NULL);
@@ -125,15 +133,18 @@ static kn_tensor *batch_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_
   for (int d = 0; d < x->type.rank; d++)
     if (d != 1) over.v[over.n++] = d;
   kn_tensor *w = n == 5 ? beside(s, in[3], x) : NULL, *b = n == 5 ? beside(s, in[4], x) : NULL;
+  x = kx_wide(s,
+              x); /* by hand, not by the flag: the running values are overwritten, so they must be theirs */
   if (!a->training) {
     mean = beside(s, in[1], x);
-    kn_tensor *scale = kx_rsqrt(s, kx_plus(s, beside(s, in[2], x), a->eps));
-    return affine(s, kx_mul(s, kx_sub(s, x, mean), scale), w, b);
+    kn_tensor *scale = kx_rsqrt(s, kx_plus(s, kx_wide(s, beside(s, in[2], x)), a->eps));
+    return rounded(s, affine(s, kx_mul(s, kx_sub(s, x, mean), scale), w, b), in, n);
   }
   mean = kx_reduce(s, KN_OP_mean, x, over, true);
   kn_tensor *d = kx_sub(s, x, mean);
   var = kx_reduce(s, KN_OP_mean, kx_mul(s, d, d), over, true);
   kn_tensor *y = affine(s, kx_mul(s, d, kx_rsqrt(s, kx_plus(s, var, a->eps))), w, b);
+  y = rounded(s, y, (kn_tensor *[]){in[0], w, b}, 3);
   if (n < 3 || s->status != KN_OK) return y;
   bool mode =
       s->ctx->grad_enabled; /* what is followed passes no gradient; written last, when all has succeeded */

@@ -3,6 +3,7 @@
 #include "core/dispatch.h"
 #include "core/device.h"
 #include "core/grad/tape.h"
+#include "core/infer.h"
 #include <stdio.h>
 
 /* ---- checks ---- */
@@ -106,10 +107,59 @@ static kn_status run_kernel(kn_context *ctx, kn_op op, const void *attrs, kn_ten
   return st;
 }
 
+static kn_status cast_to(kn_context *ctx, kn_tensor *t, kn_dtype dtype, kn_tensor **out) {
+  kn_attrs_cast to = {.dtype = dtype};
+  return kn_apply(ctx, KN_OP_cast, &to, &t, 1, out);
+}
+
+static bool is_half(const kn_tensor *t) {
+  kn_dtype d = kn_tensor_dtype(t);
+  return kn_dtype_is_float(d) && kn_dtypes[d].wide != d;
+}
+
+kn_dtype kn_promote_floats(kn_tensor *const *in, int n) {
+  kn_type all = {.dtype = KN_BOOL};
+  for (int i = 0; i < n; i++) {
+    if (!in[i] || !kn_dtype_is_float(kn_tensor_dtype(in[i]))) continue;
+    all.dtype = (uint8_t)(all.dtype == KN_BOOL ? in[i]->type.dtype : kn_promote_types(&all, &in[i]->type));
+    if (in[i]->type.rank > all.rank) all.rank = in[i]->type.rank;
+  }
+  return (kn_dtype)all.dtype;
+}
+
+/* Halves go in as float32; results come back as what the inputs promote to, if that is a half. */
+static kn_status run_wide(kn_context *ctx, const kn_op_info *row, const void *attrs, kn_tensor *const *in,
+                          int n, kn_tensor **out) {
+  kn_tensor *as[KN_MAX_INPUTS], *made[KN_MAX_OUTPUTS];
+  kn_dtype result = kn_promote_floats(in, n), wide = kn_dtypes[result].wide;
+  int given = 0, left = 0;
+  kn_status st = KN_OK;
+  for (; st == KN_OK && given < n; given += st == KN_OK) {
+    if (is_half(in[given]))
+      st = cast_to(ctx, in[given], kn_dtypes[kn_tensor_dtype(in[given])].wide, &as[given]);
+    else
+      as[given] = kn_tensor_retain(in[given]);
+  }
+  if (st == KN_OK) st = row->composite(ctx, attrs, as, n, made);
+  release_all(as, given);
+  KN_TRY(st);
+  for (; st == KN_OK && left < row->outs; left += st == KN_OK) {
+    if (result != wide && kn_tensor_dtype(made[left]) == wide)
+      st = cast_to(ctx, made[left], result, &out[left]);
+    else
+      out[left] = kn_tensor_retain(made[left]);
+  }
+  release_all(made, row->outs);
+  if (st != KN_OK) release_all(out, left);
+  return st;
+}
+
 static kn_status apply_composite(kn_context *ctx, const kn_op_info *row, const void *attrs,
                                  kn_tensor *const *in, int n, kn_tensor **out) {
   kn_tensor *made[KN_MAX_OUTPUTS];
-  kn_status st = row->composite(ctx, attrs, in, n, made);
+  bool wide = false;
+  for (int i = 0; row->flags & KN_FLAG_WIDE && i < n; i++) wide |= is_half(in[i]);
+  kn_status st = (wide ? run_wide(ctx, row, attrs, in, n, made) : row->composite(ctx, attrs, in, n, made));
   if (st != KN_OK) {
     kn_error_prefix(ctx, "%s", row->name);
     return st;

@@ -63,6 +63,8 @@ kn_status kn_scalar_check(kn_context *ctx, const kn_scalar *s, kn_dtype dtype);
 /* The first element of a real tensor, as a number and from one (cast as `cast` does). */
 kn_scalar kn_scalar_read(const kn_tensor *t);
 void kn_scalar_write(const kn_scalar *s, kn_tensor *t);
+/* What the floating ones among n tensors (NULL: none) promote to; bool when there is none. */
+kn_dtype kn_promote_floats(kn_tensor *const *in, int n);
 /* dtype a plain number takes beside a tensor: never widens within its category (PyTorch's rule). */
 kn_dtype kn_scalar_dtype(kn_scalar_kind kind, kn_dtype beside);
 

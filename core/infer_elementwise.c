@@ -47,6 +47,7 @@ kn_status kn_infer_bitwise(const kn_infer *q) {
   return binary(q, d);
 }
 
+/* Integers. */
 kn_status kn_infer_shift(const kn_infer *q) {
   kn_dtype d = kn_promote_types(&q->in[0], &q->in[1]);
   if (kn_dtypes[d].category != KN_CAT_INT)

@@ -180,11 +180,11 @@ kn_status kn_infer_searchsorted(const kn_infer *q) {
   return KN_OK;
 }
 
+/* Integers; weights are floats. */
 kn_status kn_infer_bincount(const kn_infer *q) {
   const kn_attrs_bincount *a = q->attrs;
-  if (q->in[0].dtype != KN_I64)
-    return kn_infer_fail(q, KN_DTYPE, "int64 values are needed, not %s",
-                         kn_dtype_name((kn_dtype)q->in[0].dtype));
+  if (kn_dtypes[q->in[0].dtype].category != KN_CAT_INT)
+    return kn_infer_fail(q, KN_DTYPE, "integers are needed, not %s", kn_dtype_name((kn_dtype)q->in[0].dtype));
   if (q->in[0].rank != 1) return kn_infer_fail(q, KN_SHAPE, "one dim is needed");
   if (!kn_is_dyn(a->minlength) && a->minlength < 0)
     return kn_infer_fail(q, KN_ARG, "minlength must not be negative: %lld", (long long)a->minlength);

@@ -79,7 +79,7 @@ kn_status kn_infer_sum_to(const kn_infer *q) {
   return KN_OK;
 }
 
-/* cumsum, cumprod */
+/* cumsum, cumprod: all, as sum. */
 kn_status kn_infer_scan(const kn_infer *q) {
   const kn_attrs_axis *a = q->attrs;
   int d;

@@ -14,6 +14,7 @@
 #define DYNAMIC KN_FLAG_DYNAMIC
 #define RAISES KN_FLAG_RAISES
 #define WRITES KN_FLAG_WRITES
+#define WIDE KN_FLAG_WIDE
 
 const kn_op_info kn_ops[KN_OP_COUNT] = {
 /* clang-format off */
