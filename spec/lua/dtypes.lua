@@ -91,6 +91,35 @@ test("gradients in halves", function()
   equal(w.grad.shape, { 2, 2 })
 end)
 
+test("a network in halves", function()
+  for _, d in ipairs { "float16", "bfloat16" } do
+    kiln.manual_seed(5)
+    local net = kiln.nn.Sequential(kiln.nn.Linear(8, 16), kiln.nn.GELU(), kiln.nn.Tanh(), kiln.nn.Linear(16, 3)):to(d)
+    local x, target = kiln.randn(6, 8, { dtype = d }), kiln.tensor({ 1, 2, 3, 1, 2, 3 }, { dtype = "int32" })
+    local sgd, first, last = kiln.optim.SGD(net:parameters(), { lr = 0.5 })
+    for _ = 1, 50 do
+      sgd:zero_grad()
+      local loss = kiln.cross_entropy(net(x), target)
+      equal(loss.dtype, d)
+      loss:backward()
+      for _, p in ipairs(net:parameters()) do equal(p.grad.dtype, d) end
+      sgd:step()
+      first, last = first or loss:item(), loss:item()
+    end
+    check.truth(last < 0.5 * first, "it learns in " .. d)
+  end
+end)
+
+test("composites in halves are rounded once", function()
+  local x = kiln.linspace(-4, 4, 257, { dtype = "float16" })
+  for _, name in ipairs { "gelu", "softplus", "silu", "mish", "logsigmoid", "softsign" } do
+    local f = kiln[name]
+    check.truth(f(x):equal(f(x:float()):half()), name)
+  end
+  check.truth(kiln.layer_norm(x, { 257 }):equal(kiln.layer_norm(x:float(), { 257 }):half()), "layer_norm")
+  equal(kiln.lerp(x, x:float(), 0.5).dtype, "float32")
+end)
+
 test("npy files", function()
   local path = os.tmpname()
   for _, list in ipairs { ints, floats, { "bool" } } do
