@@ -185,6 +185,17 @@ kn_tensor *kx_floating(kn_scope *s, kn_tensor *x) {
   return !x || kn_dtype_is_float(kn_tensor_dtype(x)) ? x : kx_cast(s, x, KN_F32);
 }
 
+kn_tensor *kx_wide(kn_scope *s, kn_tensor *x) {
+  if (!x) return NULL;
+  kn_dtype d = kn_tensor_dtype(x), wide = kn_dtype_is_float(d) ? kn_dtypes[d].wide : KN_F32;
+  return d == wide ? x : kx_cast(s, x, wide);
+}
+
+kn_tensor *kx_rounded(kn_scope *s, kn_tensor *y, kn_tensor *x) {
+  kn_dtype d = kn_tensor_dtype(x);
+  return !y || !kn_dtype_is_float(d) || kn_tensor_dtype(y) == d ? y : kx_cast(s, y, d);
+}
+
 EXPRESSION(square, kx_mul(s, in[0], in[0]))
 EXPRESSION(reciprocal, kx_div(s, kx_number(s, 1, in[0]), in[0]))
 EXPRESSION(logical_not, kx_apply(s, KN_OP_bitwise_not, NULL, (kn_tensor *[]){kx_as_bool(s, in[0])}, 1))
@@ -259,14 +270,20 @@ static kn_tensor *count_of(kn_scope *s, kn_tensor *x, const kn_attrs_correction 
 
 static kn_tensor *variance(kn_scope *s, kn_tensor *x, const kn_attrs_correction *a) {
   kn_attrs_reduce keep = {.dim = a->dim, .keepdim = true}, over = {.dim = a->dim, .keepdim = a->keepdim};
+  if (!x) return NULL;
   kn_tensor *mean = kx_with(s, KN_OP_mean, &keep, x);
   kn_tensor *d = kx_sub(s, x, mean), *total = kx_with(s, KN_OP_sum, &over, kx_mul(s, d, d));
   kn_tensor *count = kx_plus(s, count_of(s, x, a), -(double)a->correction);
   return kx_div(s, total, kx_maximum(s, count, kx_number(s, 0, x)));
 }
 
-EXPRESSION(var, variance(s, in[0], attrs))
-EXPRESSION(std, kx_safe_sqrt(s, variance(s, in[0], attrs)))
+/* mean refuses what is not a float. */
+static kn_tensor *floats(kn_scope *s, kn_tensor *x) {
+  return kn_dtype_is_float(kn_tensor_dtype(x)) ? kx_wide(s, x) : x;
+}
+
+EXPRESSION(var, kx_rounded(s, variance(s, floats(s, in[0]), attrs), in[0]))
+EXPRESSION(std, kx_rounded(s, kx_safe_sqrt(s, variance(s, floats(s, in[0]), attrs)), in[0]))
 
 /* ---- layers ---- */
 

@@ -58,6 +58,10 @@ static inline kn_tensor *kx_select(kn_scope *s, kn_tensor *x, int64_t dim, int64
 
 /* The result of a unary float function: integers become float32. */
 kn_tensor *kx_floating(kn_scope *s, kn_tensor *x);
+/* What several steps are computed in: integers become float32, and so do halves, which kx_rounded makes x's
+ * dtype again, once, at the end. */
+kn_tensor *kx_wide(kn_scope *s, kn_tensor *x);
+kn_tensor *kx_rounded(kn_scope *s, kn_tensor *y, kn_tensor *x);
 kn_tensor *kx_as_bool(kn_scope *s, kn_tensor *x);
 /* sqrt with gradient 0, not infinite, at 0. */
 kn_tensor *kx_safe_sqrt(kn_scope *s, kn_tensor *x);

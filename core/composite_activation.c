@@ -32,7 +32,8 @@ kn_tensor *kx_softplus(kn_scope *s, kn_tensor *x) {
 
 ACTIVATION(relu6, none, bounded(s, x, 0, 6))
 ACTIVATION(hardtanh, hardtanh, bounded(s, x, a->min_val, a->max_val))
-ACTIVATION(hardsigmoid, none, bounded(s, kx_plus(s, kx_scale(s, kx_floating(s, x), 1.0 / 6), 0.5), 0, 1))
+ACTIVATION(hardsigmoid, none,
+           kx_rounded(s, bounded(s, kx_plus(s, kx_scale(s, kx_wide(s, x), 1.0 / 6), 0.5), 0, 1), x))
 ACTIVATION(leaky_relu, slope,
            kx_where(s, kx_gt(s, x, kx_number(s, 0, x)), x, kx_scale(s, x, a->negative_slope)))
 ACTIVATION(threshold, threshold,
@@ -61,10 +62,12 @@ static kn_tensor *exponential(kn_scope *s, kn_tensor *x, double alpha, double wi
   kn_tensor *tail = map(s, KN_OP_expm1, kx_scale(s, below_zero(s, x), 1 / width));
   return kx_add(s, kx_relu(s, x), kx_scale(s, tail, alpha));
 }
-ACTIVATION(elu, alpha, exponential(s, kx_floating(s, x), a->alpha, 1))
-ACTIVATION(celu, alpha, exponential(s, kx_floating(s, x), a->alpha, a->alpha))
+ACTIVATION(elu, alpha, kx_rounded(s, exponential(s, kx_wide(s, x), a->alpha, 1), x))
+ACTIVATION(celu, alpha, kx_rounded(s, exponential(s, kx_wide(s, x), a->alpha, a->alpha), x))
 ACTIVATION(selu, none,
-           kx_scale(s, exponential(s, kx_floating(s, x), 1.6732632423543772, 1), 1.0507009873554805))
+           kx_rounded(s,
+                      kx_scale(s, exponential(s, kx_wide(s, x), 1.6732632423543772, 1), 1.0507009873554805),
+                      x))
 
 static kn_tensor *gelu(kn_scope *s, kn_tensor *x, const kn_attrs_gelu *a) {
   kn_tensor *t;
@@ -76,25 +79,27 @@ static kn_tensor *gelu(kn_scope *s, kn_tensor *x, const kn_attrs_gelu *a) {
   }
   return kx_mul(s, x, kx_scale(s, kx_plus(s, t, 1), 0.5));
 }
-EXPRESSION(gelu, gelu(s, kx_floating(s, in[0]), attrs))
+EXPRESSION(gelu, kx_rounded(s, gelu(s, kx_wide(s, in[0]), attrs), in[0]))
 EXPRESSION(silu, kx_mul(s, in[0], kx_sigmoid(s, in[0])))
-EXPRESSION(mish, kx_mul(s, in[0], kx_tanh(s, kx_softplus(s, kx_floating(s, in[0])))))
+EXPRESSION(mish, kx_rounded(s, kx_mul(s, in[0], kx_tanh(s, kx_softplus(s, kx_wide(s, in[0])))), in[0]))
 
 /* Beyond the threshold it is x itself. */
 static kn_tensor *softplus(kn_scope *s, kn_tensor *x, const kn_attrs_softplus *a) {
   kn_tensor *z = kx_scale(s, x, a->beta), *y = kx_scale(s, kx_softplus(s, z), 1 / a->beta);
   return kx_where(s, kx_gt(s, z, kx_number(s, a->threshold, z)), x, y);
 }
-EXPRESSION(softplus, softplus(s, kx_floating(s, in[0]), attrs))
+EXPRESSION(softplus, kx_rounded(s, softplus(s, kx_wide(s, in[0]), attrs), in[0]))
 
 static kn_tensor *logsigmoid(kn_scope *s, kn_tensor *x) {
   return kx_sub(s, kx_minimum(s, x, kx_number(s, 0, x)), log_tail(s, x));
 }
-EXPRESSION(logsigmoid, logsigmoid(s, kx_floating(s, in[0])))
+EXPRESSION(logsigmoid, kx_rounded(s, logsigmoid(s, kx_wide(s, in[0])), in[0]))
 EXPRESSION(softsign, kx_div(s, in[0], kx_plus(s, kx_abs(s, in[0]), 1)))
 EXPRESSION(tanhshrink, kx_sub(s, in[0], kx_tanh(s, in[0])))
-EXPRESSION(hardswish,
-           kx_mul(s, in[0], kx_scale(s, kx_clamp(s, kx_plus(s, kx_floating(s, in[0]), 3), 0, 6), 1.0 / 6)))
+EXPRESSION(
+    hardswish,
+    kx_rounded(s, kx_mul(s, in[0], kx_scale(s, kx_clamp(s, kx_plus(s, kx_wide(s, in[0]), 3), 0, 6), 1.0 / 6)),
+               in[0]))
 
 /* ---- glu ---- */
 

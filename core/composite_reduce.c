@@ -20,7 +20,7 @@ static kn_tensor *logsumexp(kn_scope *s, kn_tensor *x, const kn_attrs_reduce *a)
   kn_tensor *total = kx_log(s, kx_with(s, KN_OP_sum, a, kx_exp(s, kx_sub(s, x, top))));
   return kx_add(s, total, kx_reshape_as(s, top, total));
 }
-EXPRESSION(logsumexp, logsumexp(s, kx_floating(s, in[0]), attrs))
+EXPRESSION(logsumexp, kx_rounded(s, logsumexp(s, kx_wide(s, in[0]), attrs), in[0]))
 
 static kn_tensor *power_norm(kn_scope *s, kn_tensor *x, double p, const kn_attrs_reduce *over) {
   kn_tensor *size = kx_abs(s, x), *total = kx_with(s, KN_OP_sum, over, kx_pow(s, size, kx_number(s, p, x)));
@@ -39,7 +39,7 @@ static kn_tensor *norm(kn_scope *s, kn_tensor *x, const kn_attrs_norm *a) {
   if (a->p == 0) return kx_cast(s, count_nonzero(s, x, &over), kn_tensor_dtype(x));
   return power_norm(s, x, a->p, &over);
 }
-EXPRESSION(norm, norm(s, kx_floating(s, in[0]), attrs))
+EXPRESSION(norm, kx_rounded(s, norm(s, kx_wide(s, in[0]), attrs), in[0]))
 
 /* ---- two results ---- */
 
@@ -188,4 +188,4 @@ static kn_tensor *quantile(kn_scope *s, kn_tensor *x, const kn_attrs_quantile *a
   kn_tensor *r = kx_add(s, low, kx_mul(s, kx_sub(s, high, low), rest));
   return kept(s, kx_where(s, kx_isnan(s, l.last), l.last, r), &l, a->dim, a->keepdim, rank);
 }
-EXPRESSION(quantile, quantile(s, kx_floating(s, in[0]), attrs))
+EXPRESSION(quantile, kx_rounded(s, quantile(s, kx_wide(s, in[0]), attrs), in[0]))

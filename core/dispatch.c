@@ -217,14 +217,7 @@ kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out) {
   if (concerns(ctx, t)) return ctx->recorder->item(ctx->recorder, ctx, t, out);
   if (kn_tensor_is_symbolic(t))
     return kn_fail(ctx, KN_STATE, "item: a symbolic tensor has no data, and no graph is being recorded");
-  const void *at = kn_tensor_data(t);
-  switch (kn_tensor_dtype(t)) {
-  case KN_BOOL: *out = (kn_scalar){KN_SCALAR_BOOL, {.b = *(const uint8_t *)at != 0}}; break;
-  case KN_I64: *out = (kn_scalar){KN_SCALAR_INT, {.i = *(const int64_t *)at}}; break;
-  case KN_F32: *out = (kn_scalar){KN_SCALAR_FLOAT, {.f = (double)*(const float *)at}}; break;
-  case KN_F64: *out = (kn_scalar){KN_SCALAR_FLOAT, {.f = *(const double *)at}}; break;
-  case KN_DTYPE_COUNT: return kn_fail(ctx, KN_INTERNAL, "item: unknown dtype");
-  }
+  *out = kn_scalar_read(t);
   return KN_OK;
 }
 
@@ -243,18 +236,37 @@ kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out) {
   return ctx->recorder->size(ctx->recorder, ctx, t, dim, out);
 }
 
-void kn_scalar_write(const kn_scalar *s, kn_tensor *t) {
-  bool whole = s->kind != KN_SCALAR_FLOAT;
-  int64_t i = s->kind == KN_SCALAR_BOOL ? s->as.b : whole ? s->as.i : kn_f64_to_i64(s->as.f);
-  double f = whole ? (double)i : s->as.f;
-  void *at = kn_tensor_data(t);
-  switch (kn_tensor_dtype(t)) {
-  case KN_BOOL: *(uint8_t *)at = whole ? i != 0 : f != 0; break;
-  case KN_I64: *(int64_t *)at = i; break;
-  case KN_F32: *(float *)at = (float)f; break;
-  case KN_F64: *(double *)at = f; break;
-  case KN_DTYPE_COUNT: break;
+kn_scalar kn_scalar_read(const kn_tensor *t) {
+  kn_dtype d = kn_tensor_dtype(t);
+  const void *at = kn_tensor_data(t);
+  switch (kn_dtypes[d].category) {
+  case KN_CAT_BOOL: return (kn_scalar){KN_SCALAR_BOOL, {.b = kn_element_int(d, at)}};
+  case KN_CAT_INT: return (kn_scalar){KN_SCALAR_INT, {.i = kn_element_int(d, at)}};
+  case KN_CAT_FLOAT: break;
   }
+  return (kn_scalar){KN_SCALAR_FLOAT, {.f = kn_element_float(d, at)}};
+}
+
+void kn_scalar_write(const kn_scalar *s, kn_tensor *t) {
+  if (s->kind == KN_SCALAR_FLOAT)
+    kn_element_put_float(kn_tensor_dtype(t), kn_tensor_data(t), s->as.f);
+  else
+    kn_element_put_int(kn_tensor_dtype(t), kn_tensor_data(t), s->kind == KN_SCALAR_BOOL ? s->as.b : s->as.i);
+}
+
+kn_status kn_scalar_check(kn_context *ctx, const kn_scalar *s, kn_dtype dtype) {
+  const kn_dtype_info *row = &kn_dtypes[dtype];
+  if (row->category != KN_CAT_INT || s->kind == KN_SCALAR_BOOL || s->kind == KN_SCALAR_SYMBOL) return KN_OK;
+  char text[32];
+  if (s->kind == KN_SCALAR_INT) {
+    if (s->as.i >= row->lowest && s->as.i <= row->highest) return KN_OK;
+    snprintf(text, sizeof text, "%lld", (long long)s->as.i);
+  } else {
+    if (kn_dtype_holds(dtype, s->as.f)) return KN_OK;
+    snprintf(text, sizeof text, "%g", s->as.f);
+  }
+  return kn_fail(ctx, KN_ARG, "%s does not fit in %s (%lld to %lld)", text, row->name, (long long)row->lowest,
+                 (long long)row->highest);
 }
 
 kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out) {
@@ -263,6 +275,7 @@ kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, 
       return kn_fail(ctx, KN_STATE, "a symbolic number was used while no graph is being recorded");
     return ctx->recorder->to_tensor(ctx->recorder, ctx, s, dtype, out);
   }
+  KN_TRY(kn_scalar_check(ctx, s, dtype));
   kn_type type = {.dtype = (uint8_t)dtype, .device = KN_CPU};
   kn_tensor *t;
   KN_TRY(kn_tensor_new(ctx, &type, &t));

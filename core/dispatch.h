@@ -56,9 +56,12 @@ kn_status kn_infer_types(kn_context *ctx, kn_op op, const void *attrs, const kn_
 kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out);
 /* Size of a 0-based dimension (already normalised); symbolic only when not known. */
 kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out);
-/* A 0-d tensor of the given dtype. */
+/* A 0-d tensor of the given dtype, which must be able to hold the number (kn_scalar_check). */
 kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out);
-/* The same into the first element of a real tensor that is there already. */
+/* ARG when an integer dtype does not reach as far as the number: "300 does not fit in uint8 (0 to 255)". */
+kn_status kn_scalar_check(kn_context *ctx, const kn_scalar *s, kn_dtype dtype);
+/* The first element of a real tensor, as a number and from one (cast as `cast` does). */
+kn_scalar kn_scalar_read(const kn_tensor *t);
 void kn_scalar_write(const kn_scalar *s, kn_tensor *t);
 /* dtype a plain number takes beside a tensor: never widens within its category (PyTorch's rule). */
 kn_dtype kn_scalar_dtype(kn_scalar_kind kind, kn_dtype beside);

@@ -102,7 +102,13 @@ kn_status kn_infer_floating(const kn_infer *q, int a) {
 }
 
 kn_status kn_infer_index(const kn_infer *q, int a) {
-  if (q->in[a].dtype == KN_I64) return KN_OK;
-  return kn_infer_fail(q, KN_DTYPE, "the index (input %d) must be int64, not %s", a + 1,
+  if (q->in[a].dtype == KN_I64 || q->in[a].dtype == KN_I32) return KN_OK;
+  return kn_infer_fail(q, KN_DTYPE, "the index (input %d) must be int64 or int32, not %s", a + 1,
                        kn_dtype_name((kn_dtype)q->in[a].dtype));
+}
+
+kn_status kn_infer_holds(const kn_infer *q, kn_dtype d, double x) {
+  if (kn_dtype_holds(d, x)) return KN_OK;
+  return kn_infer_fail(q, KN_ARG, "%g does not fit in %s (%lld to %lld)", x, kn_dtype_name(d),
+                       (long long)kn_dtypes[d].lowest, (long long)kn_dtypes[d].highest);
 }

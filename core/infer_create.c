@@ -1,4 +1,5 @@
-/* Type rules of tensors made from nothing, random ones included. */
+/* Type rules of tensors made from nothing, random ones included. All dtypes can be made, but a number that is
+ * asked for must fit: integers do not wrap around here. */
 #include "core/infer.h"
 
 static kn_status check_dtype(const kn_infer *q, kn_dtype d) {
@@ -21,9 +22,11 @@ static kn_status sized(const kn_infer *q, const kn_ints *sizes, kn_dtype dtype) 
 
 kn_status kn_infer_fill(const kn_infer *q) {
   const kn_attrs_fill *a = q->attrs;
-  return sized(q, &a->sizes, a->dtype);
+  KN_TRY(sized(q, &a->sizes, a->dtype));
+  return kn_infer_holds(q, a->dtype, a->value);
 }
 
+/* Floats. */
 kn_status kn_infer_random(const kn_infer *q) {
   const kn_attrs_create *a = q->attrs;
   KN_TRY(check_dtype(q, a->dtype));
@@ -37,7 +40,9 @@ kn_status kn_infer_randint(const kn_infer *q) {
   if (!kn_is_dyn(a->low) && !kn_is_dyn(a->high) && a->low >= a->high)
     return kn_infer_fail(q, KN_ARG, "there is no whole number in [%lld, %lld)", (long long)a->low,
                          (long long)a->high);
-  return sized(q, &a->sizes, a->dtype);
+  KN_TRY(sized(q, &a->sizes, a->dtype));
+  if (!kn_is_dyn(a->low)) KN_TRY(kn_infer_holds(q, a->dtype, (double)a->low));
+  return kn_is_dyn(a->high) ? KN_OK : kn_infer_holds(q, a->dtype, (double)(a->high - 1));
 }
 
 kn_status kn_infer_randperm(const kn_infer *q) {
@@ -46,13 +51,14 @@ kn_status kn_infer_randperm(const kn_infer *q) {
   return one_size(q, a->n, &q->out[0].dims[0]);
 }
 
-/* bernoulli */
+/* bernoulli: floats. */
 kn_status kn_infer_random_like(const kn_infer *q) {
   KN_TRY(kn_infer_floating(q, 0));
   q->out[0] = q->in[0];
   return KN_OK;
 }
 
+/* Numbers. */
 kn_status kn_infer_arange(const kn_infer *q) {
   const kn_attrs_range *a = q->attrs;
   KN_TRY(check_dtype(q, a->dtype));
@@ -64,14 +70,21 @@ kn_status kn_infer_arange(const kn_infer *q) {
   if (count < 0)
     return kn_infer_fail(q, KN_ARG, "a step of %g does not lead from %g to %g", a->step, a->start, a->end);
   if (count >= 0x1p62) return kn_infer_fail(q, KN_SHAPE, "too many elements");
+  if (count > 0) {
+    KN_TRY(kn_infer_holds(q, a->dtype, a->start));
+    KN_TRY(kn_infer_holds(q, a->dtype, a->start + (count - 1) * a->step));
+  }
   q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 1, .dims = {(int64_t)count}};
   return KN_OK;
 }
 
+/* Numbers. */
 kn_status kn_infer_linspace(const kn_infer *q) {
   const kn_attrs_linspace *a = q->attrs;
   KN_TRY(check_dtype(q, a->dtype));
   if (a->dtype == KN_BOOL) return kn_infer_fail(q, KN_DTYPE, "not defined for bool");
+  KN_TRY(kn_infer_holds(q, a->dtype, a->start));
+  KN_TRY(kn_infer_holds(q, a->dtype, a->end));
   q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 1};
   return one_size(q, a->steps, &q->out[0].dims[0]);
 }
@@ -86,6 +99,8 @@ kn_status kn_infer_eye(const kn_infer *q) {
 
 /* full_like */
 kn_status kn_infer_like_first(const kn_infer *q) {
+  const kn_attrs_value *a = q->attrs;
+  KN_TRY(kn_infer_holds(q, (kn_dtype)q->in[0].dtype, a->value));
   q->out[0] = q->in[0];
   return KN_OK;
 }

@@ -1,4 +1,5 @@
-/* Type rules of the elementwise class. */
+/* Type rules of the elementwise class. Each says which dtypes it takes: all; numbers (all but bool); floats;
+ * bool and integers. */
 #include "core/infer.h"
 
 /* Shape of the inputs from `first` on, and the dtype that the two of them promote to. */
@@ -19,22 +20,26 @@ static kn_status refuse_bool(const kn_infer *q, kn_dtype dtype) {
   return kn_infer_fail(q, KN_DTYPE, "not defined for bool; cast first, or use the bitwise and logical ops");
 }
 
-/* bool keeps: + is or, * is and, larger is or, smaller is and. */
+/* All. bool keeps: + is or, * is and, larger is or, smaller is and. */
 kn_status kn_infer_arith(const kn_infer *q) { return binary(q, kn_promote_types(&q->in[0], &q->in[1])); }
 
+/* Numbers, and bool beside numbers. */
 kn_status kn_infer_arith_number(const kn_infer *q) {
   kn_dtype d = kn_promote_types(&q->in[0], &q->in[1]);
   KN_TRY(refuse_bool(q, d));
   return binary(q, d);
 }
 
+/* All; two that are not floats give float32. */
 kn_status kn_infer_divide(const kn_infer *q) {
   kn_dtype d = kn_promote_types(&q->in[0], &q->in[1]);
   return binary(q, kn_dtype_is_float(d) ? d : KN_F32);
 }
 
+/* All. */
 kn_status kn_infer_compare(const kn_infer *q) { return binary(q, KN_BOOL); }
 
+/* bool and integers. */
 kn_status kn_infer_bitwise(const kn_infer *q) {
   kn_dtype d = q->n == 1 ? (kn_dtype)q->in[0].dtype : kn_promote_types(&q->in[0], &q->in[1]);
   if (kn_dtype_is_float(d))
@@ -49,6 +54,7 @@ kn_status kn_infer_shift(const kn_infer *q) {
   return binary(q, d);
 }
 
+/* A bool condition, and all. */
 kn_status kn_infer_where(const kn_infer *q) {
   if (q->in[0].dtype != KN_BOOL)
     return kn_infer_fail(q, KN_DTYPE, "the condition must be bool, not %s",
@@ -56,29 +62,37 @@ kn_status kn_infer_where(const kn_infer *q) {
   return binary(q, kn_promote_types(&q->in[1], &q->in[2]));
 }
 
+/* All. */
 kn_status kn_infer_same(const kn_infer *q) { return same_shape(q, (kn_dtype)q->in[0].dtype); }
 
+/* Numbers. */
 kn_status kn_infer_unary(const kn_infer *q) {
   KN_TRY(refuse_bool(q, (kn_dtype)q->in[0].dtype));
   return kn_infer_same(q);
 }
 
+/* All; what is no float gives float32. */
 kn_status kn_infer_unary_float(const kn_infer *q) {
   kn_dtype d = (kn_dtype)q->in[0].dtype;
   return same_shape(q, kn_dtype_is_float(d) ? d : KN_F32);
 }
 
+/* Numbers. Bounds of integers are whole and leave some value of the dtype. */
 kn_status kn_infer_clamp(const kn_infer *q) {
   const kn_attrs_clamp *a = q->attrs;
+  const kn_dtype_info *row = &kn_dtypes[q->in[0].dtype];
   KN_TRY(kn_infer_unary(q));
-  if (q->in[0].dtype != KN_I64) return KN_OK;
+  if (row->category != KN_CAT_INT) return KN_OK;
   const double bounds[] = {a->min, a->max};
   for (int i = 0; i < 2; i++)
     if (isnan(bounds[i]) || (isfinite(bounds[i]) && floor(bounds[i]) != bounds[i]))
       return kn_infer_fail(q, KN_ARG, "bounds of integers must be whole, not %g", bounds[i]);
+  if (row->wide != q->in[0].dtype && (a->min > (double)row->highest || a->max < (double)row->lowest))
+    return kn_infer_fail(q, KN_ARG, "no %s lies in [%g, %g]", row->name, a->min, a->max);
   return KN_OK;
 }
 
+/* All, to all. */
 kn_status kn_infer_cast(const kn_infer *q) {
   const kn_attrs_cast *a = q->attrs;
   if ((unsigned)a->dtype >= KN_DTYPE_COUNT)
@@ -86,4 +100,5 @@ kn_status kn_infer_cast(const kn_infer *q) {
   return same_shape(q, a->dtype);
 }
 
+/* All. */
 kn_status kn_infer_test(const kn_infer *q) { return same_shape(q, KN_BOOL); }

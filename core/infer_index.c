@@ -1,4 +1,5 @@
-/* Type rules of joining, picking and overwriting elements. */
+/* Type rules of joining, picking and overwriting elements: all dtypes, indices int64 or int32. cat and stack
+ * promote, copy_ casts, where elements are placed into others both have one dtype. */
 #include "core/infer.h"
 #include <string.h>
 
@@ -190,6 +191,9 @@ kn_status kn_infer_bincount(const kn_infer *q) {
   q->out[0] = (kn_type){.dtype = KN_I64, .rank = 1, .dims = {KN_DIM_UNKNOWN}};
   if (q->n < 2) return KN_OK;
   KN_TRY(kn_infer_floating(q, 1));
+  if (kn_dtypes[q->in[1].dtype].wide != q->in[1].dtype)
+    return kn_infer_fail(q, KN_DTYPE, "weights are float32 or float64, not %s",
+                         kn_dtype_name((kn_dtype)q->in[1].dtype));
   if (q->in[1].rank != 1 || !kn_dim_may_equal(q->in[0].dims[0], q->in[1].dims[0]))
     return kn_infer_fail(q, KN_SHAPE, "a weight for each value is needed");
   q->out->dtype = q->in[1].dtype;

@@ -1,4 +1,4 @@
-/* Type rules of matrix products, convolutions and pooling. */
+/* Type rules of matrix products (numbers of one dtype), convolutions and pooling (floats of one dtype). */
 #include "core/infer.h"
 #include <string.h>
 
@@ -18,6 +18,7 @@ static kn_status batch_dims(const kn_infer *q, kn_type *out) {
   return KN_OK;
 }
 
+/* Numbers of one dtype. */
 kn_status kn_infer_matmul(const kn_infer *q) {
   const kn_type *a = &q->in[0], *b = &q->in[1];
   KN_TRY(kn_infer_same_dtype(q, 0, 1));

@@ -1,4 +1,4 @@
-/* Type rules of reductions and softmax. */
+/* Type rules of reductions and softmax. Each says which dtypes it takes. */
 #include "core/infer.h"
 
 /* Marks the dims to reduce; an empty list means all. */
@@ -35,14 +35,16 @@ static kn_status reduce(const kn_infer *q, kn_dtype dtype) {
 
 static kn_dtype sum_dtype(kn_dtype d) { return kn_dtype_is_float(d) ? d : KN_I64; }
 
+/* All; integers and bool give int64. */
 kn_status kn_infer_sum(const kn_infer *q) { return reduce(q, sum_dtype((kn_dtype)q->in[0].dtype)); }
 
+/* Floats. */
 kn_status kn_infer_mean(const kn_infer *q) {
   KN_TRY(kn_infer_floating(q, 0));
   return reduce(q, (kn_dtype)q->in[0].dtype);
 }
 
-/* amax, amin: no elements have no largest. */
+/* amax, amin: all. No elements have no largest. */
 kn_status kn_infer_reduce(const kn_infer *q) {
   const kn_attrs_reduce *a = q->attrs;
   bool over[KN_MAX_RANK];
@@ -53,8 +55,10 @@ kn_status kn_infer_reduce(const kn_infer *q) {
   return reduce(q, (kn_dtype)q->in[0].dtype);
 }
 
+/* All; gives bool. */
 kn_status kn_infer_reduce_bool(const kn_infer *q) { return reduce(q, KN_BOOL); }
 
+/* All; gives int64. */
 kn_status kn_infer_argreduce(const kn_infer *q) {
   const kn_attrs_argreduce *a = q->attrs;
   kn_ints dim = {.n = a->dim != KN_NONE, .v = {a->dim}};
@@ -67,6 +71,7 @@ kn_status kn_infer_argreduce(const kn_infer *q) {
   return KN_OK;
 }
 
+/* All, as sum. */
 kn_status kn_infer_sum_to(const kn_infer *q) {
   KN_TRY(kn_infer_expands(q, &q->in[1], &q->in[0]));
   q->out[0] = q->in[1];
@@ -84,6 +89,7 @@ kn_status kn_infer_scan(const kn_infer *q) {
   return KN_OK;
 }
 
+/* Floats. */
 kn_status kn_infer_softmax(const kn_infer *q) {
   const kn_attrs_axis *a = q->attrs;
   int d;

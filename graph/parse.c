@@ -115,19 +115,23 @@ static bool put_element(kn_parser *p, kn_dtype d, char *at) {
   kn_skip(p);
   if (!kn_read_scalar(p, &s)) return false;
   bool whole = s.kind == KN_SCALAR_INT, real = s.kind == KN_SCALAR_FLOAT;
-  double f = whole ? (double)s.as.i : real ? s.as.f : 0;
-  switch (d) {
-  case KN_BOOL:
-    *(uint8_t *)at = s.kind == KN_SCALAR_BOOL && s.as.b;
-    return s.kind == KN_SCALAR_BOOL || kn_parse_fail(p, start, "true or false is missing here");
-  case KN_I64: *(int64_t *)at = s.as.i; return whole || kn_parse_fail(p, start, "an integer is missing here");
-  case KN_F32:
-    *(float *)at = (float)f;
-    return whole || real || kn_parse_fail(p, start, "a number is missing here");
-  case KN_F64: *(double *)at = f; return whole || real || kn_parse_fail(p, start, "a number is missing here");
-  case KN_DTYPE_COUNT: break;
+  switch (kn_dtypes[d].category) {
+  case KN_CAT_BOOL:
+    if (s.kind != KN_SCALAR_BOOL) return kn_parse_fail(p, start, "true or false is missing here");
+    kn_element_put_int(d, at, s.as.b);
+    break;
+  case KN_CAT_INT:
+    if (!whole) return kn_parse_fail(p, start, "an integer is missing here");
+    if (s.as.i < kn_dtypes[d].lowest || s.as.i > kn_dtypes[d].highest)
+      return kn_parse_fail(p, start, "this does not fit in %s", kn_dtype_name(d));
+    kn_element_put_int(d, at, s.as.i);
+    break;
+  case KN_CAT_FLOAT:
+    if (!whole && !real) return kn_parse_fail(p, start, "a number is missing here");
+    kn_element_put_float(d, at, whole ? (double)s.as.i : s.as.f);
+    break;
   }
-  return false;
+  return true;
 }
 
 static bool parse_elements(kn_parser *p, kn_slot *s) {

@@ -132,12 +132,15 @@ static void put_scalar(printer *p, const kn_scalar *s) {
 
 static void put_element(printer *p, const kn_tensor *t, const char *at) {
   char buf[KN_NUMBER_TEXT];
-  switch (kn_tensor_dtype(t)) {
-  case KN_BOOL: kn_puts(&p->s, *(const uint8_t *)at ? "true" : "false"); break;
-  case KN_I64: kn_putf(&p->s, "%" PRId64, *(const int64_t *)at); break;
-  case KN_F32: kn_puts(&p->s, kn_float_text(*(const float *)at, buf)); break;
-  case KN_F64: kn_puts(&p->s, kn_double_text(*(const double *)at, buf)); break;
-  case KN_DTYPE_COUNT: break;
+  kn_dtype d = kn_tensor_dtype(t);
+  switch (kn_dtypes[d].category) {
+  case KN_CAT_BOOL: kn_puts(&p->s, kn_element_int(d, at) ? "true" : "false"); break;
+  case KN_CAT_INT: kn_putf(&p->s, "%" PRId64, kn_element_int(d, at)); break;
+  case KN_CAT_FLOAT: {
+    double x = kn_element_float(d, at); /* what float32 reads back exactly, halves do too */
+    kn_puts(&p->s, d == KN_F64 ? kn_double_text(x, buf) : kn_float_text((float)x, buf));
+    break;
+  }
   }
 }
 

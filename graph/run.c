@@ -202,6 +202,7 @@ static kn_status store(run *r, const kn_node *n) {
 static kn_status to_tensor(run *r, const kn_node *n) {
   kn_plan *p = r->p;
   uint32_t v = n->out[0]->id;
+  KN_TRY(kn_scalar_check(r->ctx, &p->scalars[n->in[0]->id], (kn_dtype)p->types[v].dtype));
   if (p->place[v] != KN_PLACE_ARENA) {
     kn_tensor *t;
     KN_TRY(kn_tensor_new(r->ctx, &p->types[v], &t));

@@ -349,17 +349,9 @@ static inline kn_status gen_make(kn_context *ctx, const gen_case *c, int i, kn_d
   for (int d = 0; d < in->rank; d++) type.dims[d] = in->dims[d];
   kn_tensor *t;
   KN_TRY(kn_tensor_new(ctx, &type, &t));
-  for (int64_t k = 0; k < kn_tensor_numel(t); k++) {
-    double x = gen_value(in, k, i);
-    if (dtype == KN_F64)
-      ((double *)kn_tensor_data(t))[k] = x;
-    else if (dtype == KN_F32)
-      ((float *)kn_tensor_data(t))[k] = (float)x;
-    else if (dtype == KN_I64)
-      ((int64_t *)kn_tensor_data(t))[k] = (int64_t)x;
-    else
-      ((uint8_t *)kn_tensor_data(t))[k] = x != 0;
-  }
+  for (int64_t k = 0; k < kn_tensor_numel(t); k++)
+    kn_element_put_float(dtype, (char *)kn_tensor_data(t) + k * (int64_t)kn_dtype_size(dtype),
+                         gen_value(in, k, i));
   *out = t;
   return KN_OK;
 }

@@ -57,7 +57,7 @@ static inline kn_value *rg_tensor(rg *g, rg_pool *p) {
   kn_value *x = rg_t(g, p), *y = rg_t(g, p), *t, *d[2];
   kn_attrs_sizes flat = {.sizes = {1, {-1}}}, like = {.sizes = {2, {KN_DYN(0), 3}}};
   kn_node *n;
-  switch (rg_draw(g, 14)) {
+  switch (rg_draw(g, 15)) {
   case 0:
   case 1: return rg_unary(g, x);
   case 2:
@@ -90,6 +90,12 @@ static inline kn_value *rg_tensor(rg *g, rg_pool *p) {
     d[0] = kn_add_scalar(g->b, KN_NODE_lua_mod, (kn_value *[]){t, kn_add_size(g->b, x, 0)}, 2);
     n = kn_add_op(g->b, KN_OP_select, &(kn_attrs_select){0, 0, KN_DYN(0)}, &x, 1, d, 1);
     return n ? rg_binary(g, y, n->out[0]) : NULL;
+  case 13: { /* as another dtype, and back */
+    kn_attrs_cast to = {.dtype = (kn_dtype)rg_draw(g, KN_DTYPE_COUNT)}, back = {.dtype = KN_F32};
+    t = rg_op(g, KN_OP_cast, &to, 1, x, NULL);
+    if (to.dtype != KN_BOOL) t = rg_op(g, KN_OP_add, NULL, 2, t, t);
+    return rg_op(g, KN_OP_cast, &back, 1, t, NULL);
+  }
   default:
     if (!p->nb) return rg_unary(g, x);
     return kn_add_select(g->b, p->b[rg_draw(g, p->nb)], x, y);

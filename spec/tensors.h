@@ -29,23 +29,11 @@ static inline void *element_at(const kn_tensor *t, int64_t k) {
 }
 
 static inline double element(const kn_tensor *t, int64_t k) {
-  const void *p = element_at(t, k);
-  switch (kn_tensor_dtype(t)) {
-  case KN_BOOL: return *(const uint8_t *)p;
-  case KN_I64: return (double)*(const int64_t *)p;
-  case KN_F32: return (double)*(const float *)p;
-  default: return *(const double *)p;
-  }
+  return kn_element_float(kn_tensor_dtype(t), element_at(t, k));
 }
 
 static inline void set_element(kn_tensor *t, int64_t k, double x) {
-  void *p = element_at(t, k);
-  switch (kn_tensor_dtype(t)) {
-  case KN_BOOL: *(uint8_t *)p = x != 0; break;
-  case KN_I64: *(int64_t *)p = kn_f64_to_i64(x); break;
-  case KN_F32: *(float *)p = (float)x; break;
-  default: *(double *)p = x;
-  }
+  kn_element_put_float(kn_tensor_dtype(t), element_at(t, k), x);
 }
 
 static inline kn_tensor *make(kn_context *ctx, kn_dtype dtype, kn_ints dims, const double *values) {

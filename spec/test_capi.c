@@ -342,8 +342,6 @@ START_TEST(tensors) {
       kiln_tensor_new(h.ctx, KILN_FLOAT64, 2, (int64_t[]){INT64_MAX, 3}, NULL, &none), kiln_error(h.ctx));
   BAD(KILN_ARG, "sizes are needed", kiln_tensor_new(h.ctx, KILN_BOOL, 1, NULL, NULL, &none),
       kiln_error(h.ctx));
-  BAD(KILN_DTYPE, "int8 is not supported yet", kiln_tensor_new(h.ctx, KILN_INT8, 0, NULL, NULL, &none),
-      kiln_error(h.ctx));
   BAD(KILN_DTYPE, "number 99", kiln_tensor_new(h.ctx, (kiln_dtype)99, 0, NULL, NULL, &none),
       kiln_error(h.ctx));
   ck_assert_ptr_null(none);
@@ -355,8 +353,14 @@ START_TEST(tensors) {
   kiln_tensor_release(t);
   kiln_tensor_release(NULL);
   ck_assert_str_eq(kiln_dtype_name(KILN_FLOAT32), "float32");
-  ck_assert(kiln_dtype_size(KILN_FLOAT64) == 8 && !kiln_dtype_name(KILN_FLOAT16) &&
-            !kiln_dtype_size((kiln_dtype)77));
+  static const size_t bytes[] = {4, 8, 2, 2, 1, 1, 2, 4, 8, 1};
+  for (int d = KILN_FLOAT32; d <= KILN_BOOL; d++) {
+    ck_assert(kiln_dtype_name((kiln_dtype)d) && kiln_dtype_size((kiln_dtype)d) == bytes[d - 1]);
+    GOOD(kiln_tensor_new(h.ctx, (kiln_dtype)d, 1, (int64_t[]){3}, NULL, &t), kiln_error(h.ctx));
+    ck_assert_int_eq(kiln_tensor_dtype(t), d);
+    kiln_tensor_release(t);
+  }
+  ck_assert(!kiln_dtype_name((kiln_dtype)77) && !kiln_dtype_size((kiln_dtype)77));
   close_host(&h);
 }
 END_TEST

@@ -441,7 +441,7 @@ START_TEST(lies_behind_a_right_checksum) {
       {"matmul %x, %", "matmul %y, %", "graph predict: "},
       {"\"shape\":[3,3]", "\"shape\":[9,1]", "slot net.w is float32[3,3], its tensor net.w is float32[9,1]"},
       {"\"shape\":[3,3]", "\"shape\":[3,4]", "48 bytes are claimed"},
-      {"\"dtype\":\"F64\"", "\"dtype\":\"F16\"", "dtype F16 is not supported"},
+      {"\"dtype\":\"F64\"", "\"dtype\":\"C64\"", "dtype C64 is not supported"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     char *p = altered(&n, cases[i].from, cases[i].to);

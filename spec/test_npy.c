@@ -57,6 +57,18 @@ START_TEST(what_numpy_writes) {
   ck_assert(parse(buf, n, &h, why, sizeof why));
   kn_npy_elements(&h, buf, out);
   ck_assert_int_eq(memcmp(out, "\0\1\1", 3), 0);
+  uint16_t halves[3];
+  n = file(buf, 1, "{'descr': '>f2', 'fortran_order': False, 'shape': (3,), }", "\x3c\0\xc0\0\x7c\0", 6);
+  ck_assert(parse(buf, n, &h, why, sizeof why) && h.type.dtype == KN_F16);
+  kn_npy_elements(&h, buf, halves);
+  ck_assert(halves[0] == 0x3c00 && halves[1] == 0xc000 && halves[2] == 0x7c00);
+  static const char *const spelt[] = {"|u1", "|i1", "<i2", "<i4"};
+  static const kn_dtype whole_dtypes[] = {KN_U8, KN_I8, KN_I16, KN_I32};
+  for (int i = 0; i < 4; i++) {
+    snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (1,), }", spelt[i]);
+    n = file(buf, 1, header, "\5\0\0", (size_t)1 << (i ? i - 1 : 0));
+    ck_assert(parse(buf, n, &h, why, sizeof why) && h.type.dtype == whole_dtypes[i]);
+  }
   n = file(buf, 1, "{'descr': '<f8', 'fortran_order': False, 'shape': (), }", (double[]){2.5}, 8);
   ck_assert(parse(buf, n, &h, why, sizeof why) && h.type.rank == 0 && h.type.dtype == KN_F64);
   n = file(buf, 1, "{'descr': '<f8', 'fortran_order': True, 'shape': (0, 7), }", NULL, 0);
@@ -71,7 +83,8 @@ START_TEST(headers_that_are_refused) {
   } bad[] = {
       {"{'descr': '|O', 'fortran_order': False, 'shape': (2,), }", "Python objects"},
       {"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }", "records"},
-      {"{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }", "dtype '<i4' is not supported"},
+      {"{'descr': '<c8', 'fortran_order': False, 'shape': (1,), }", "dtype '<c8' is not supported"},
+      {"{'descr': '<u4', 'fortran_order': False, 'shape': (2,), }", "dtype '<u4' is not supported"},
       {"{'descr': '|f4', 'fortran_order': False, 'shape': (2,), }", "dtype '|f4'"},
       {"{'descr': '', 'fortran_order': False, 'shape': (2,), }", "dtype ''"},
       {"{'descr': '<f4', 'fortran_order': 1, 'shape': (2,), }", "neither True nor False"},
@@ -157,6 +170,12 @@ START_TEST(files_there_and_back) {
       OK(c, kn_tensor_new(c, &type, &t));
       for (size_t i = 0; i < t->storage->bytes; i++)
         ((char *)t->storage->data)[i] = (char)(d == KN_BOOL ? i % 2 : i % 50);
+      if (d == KN_BF16) {
+        FAILS(c, KN_DTYPE, "the .npy format has no bfloat16; cast the tensor to float32 first",
+              kn_npy_write(c, path, t));
+        kn_tensor_release(t);
+        continue;
+      }
       OK(c, kn_npy_write(c, path, t));
       OK(c, kn_npy_read(c, path, &back));
       ck_assert(kn_type_equal(&t->type, &back->type));

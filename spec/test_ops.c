@@ -2,7 +2,8 @@
  * contiguous and scattered, with sizes of zero and with sizes not known, and with each allocation failing in
  * turn. A row without a case fails. What the values must be is test_values.c's matter, but for two things
  * that hold for all: the layout of the inputs does not matter, and the result has the type that the rule
- * says. */
+ * says. And two that hold for all dtypes: an op takes a kind of dtype (floats, integers, bool) as a whole,
+ * and what is computed in a narrow one is what a wide one gives for the same numbers. */
 #include "core/infer.h"
 #include "spec/gen.h"
 #include "spec/tensors.h"
@@ -43,6 +44,8 @@ static const gen_case more_cases[] = {
   GEN1(nonzero, GEN_B(2, 3)), GEN1(nonzero, GEN_F(4)), GEN1(nonzero, GEN_SCALAR), GEN1(nonzero, GEN_B(2, 3, 2)),
   GEN0(full, .attrs.fill = {.sizes = GEN_DIMS(2, 3), .value = 1.5, .dtype = KN_F32}),
   GEN0(full, .attrs.fill = {.value = -1, .dtype = KN_I64}),
+  GEN0(full, .attrs.fill = {.sizes = GEN_DIMS(600), .value = 200, .dtype = KN_U8}),
+  GEN0(full, .attrs.fill = {.sizes = GEN_DIMS(3), .value = 0.1, .dtype = KN_F16}),
   GEN_UNARY(full_like, GEN_F), GEN1(full_like, GEN_F(2, 3), .attrs.value = {.value = -2}),
   GEN0(arange, .attrs.range = {.start = 1, .end = 4, .step = 0.5, .dtype = KN_F64}),
   GEN0(arange, .attrs.range = {.start = 5, .end = 0, .step = -2, .dtype = KN_I64}),
@@ -50,8 +53,10 @@ static const gen_case more_cases[] = {
   GEN0(eye, .attrs.eye = {.n = 2, .m = KN_NONE, .dtype = KN_BOOL}), GEN0(eye, .attrs.eye = {.n = 2, .m = 3, .dtype = KN_F32}),
   GEN0(rand, .attrs.create = {.sizes = GEN_DIMS(2, 3), .dtype = KN_F32}),
   GEN0(rand, .attrs.create = {.sizes = GEN_DIMS(5), .dtype = KN_F64}),
+  GEN0(rand, .attrs.create = {.sizes = GEN_DIMS(5), .dtype = KN_BF16}),
   GEN0(randn, .attrs.create = {.sizes = GEN_DIMS(2, 3), .dtype = KN_F32}),
   GEN0(randn, .attrs.create = {.sizes = GEN_DIMS(5), .dtype = KN_F64}),
+  GEN0(randn, .attrs.create = {.sizes = GEN_DIMS(5), .dtype = KN_F16}),
   GEN0(randint, .attrs.randint = {.low = -3, .high = 7, .sizes = GEN_DIMS(3, 3), .dtype = KN_I64}),
   GEN0(randint, .attrs.randint = {.low = 0, .high = 2, .sizes = GEN_DIMS(4), .dtype = KN_BOOL}),
   GEN0(randperm, .attrs.randperm = {.n = 7}), GEN1(bernoulli, GEN_P(3, 4)),
@@ -112,21 +117,25 @@ static const gen_case *case_at(int i, gen_case *made) {
 
 /* ---- inputs ---- */
 
-/* The dtypes that the generated floats of a case are given, input by input (the last one repeats). */
-static const kn_dtype mixes[][2] = {{KN_F32, KN_F32}, {KN_F64, KN_F64}, {KN_I64, KN_I64}, {KN_BOOL, KN_BOOL},
-                                    {KN_F32, KN_F64}, {KN_I64, KN_F32}, {KN_F64, KN_BOOL}};
-enum { MIXES = sizeof mixes / sizeof mixes[0], SAME = 4 };
+/* The dtypes that the generated floats of a case are given, input by input (the last one repeats): each dtype
+ * by itself, and some side by side. */
+static const kn_dtype mixed[][2] = {{KN_F32, KN_F64},  {KN_I64, KN_F32}, {KN_F64, KN_BOOL}, {KN_U8, KN_I8},
+                                    {KN_F16, KN_BF16}, {KN_I32, KN_F16}, {KN_U8, KN_I64}};
+enum { SAME = KN_DTYPE_COUNT, MIXES = SAME + sizeof mixed / sizeof mixed[0] };
 
 static kn_dtype dtype_of(const gen_case *c, int i, int mix) {
   const gen_in *in = &c->in[i];
-  return gen_is_float(in) ? mixes[mix][i > 0] : in->kind == GEN_BOOL ? KN_BOOL : KN_I64;
+  if (!gen_is_float(in)) return in->kind == GEN_BOOL ? KN_BOOL : KN_I64;
+  return mix < SAME ? (kn_dtype)mix : mixed[mix - SAME][i > 0];
 }
 
+/* Whole numbers but 0 for integers, for uint8 positive ones. */
 static double value_of(const gen_case *c, int i, int mix, int64_t k) {
   double x = gen_value(&c->in[i], k, i);
-  if (!gen_is_float(&c->in[i]) || dtype_of(c, i, mix) != KN_I64) return x;
+  kn_dtype d = dtype_of(c, i, mix);
+  if (!gen_is_float(&c->in[i]) || kn_dtypes[d].category != KN_CAT_INT) return x;
   x = floor(3 * x);
-  return x == 0 ? 1 : x;
+  return x == 0 ? 1 : d == KN_U8 ? fabs(x) : x;
 }
 
 /* Contiguous; or scattered: dims in reverse order, every other element, not at the start. */
@@ -164,10 +173,10 @@ static void check_unchanged(const gen_case *c, int mix, kn_tensor *const *in, bo
   if (written && c->op == KN_OP_batch_norm) return; /* its running values follow */
   for (int i = written && (kn_ops[c->op].flags & KN_FLAG_WRITES); i < c->n; i++)
     for (int64_t k = 0; k < kn_tensor_numel(in[i]); k++) {
-      double x = value_of(c, i, mix, k);
-      if (kn_tensor_dtype(in[i]) == KN_F32) x = (double)(float)x;
-      if (kn_tensor_dtype(in[i]) == KN_I64) x = (double)(int64_t)x;
-      if (kn_tensor_dtype(in[i]) == KN_BOOL) x = x != 0;
+      kn_dtype d = kn_tensor_dtype(in[i]);
+      char held[8];
+      kn_element_put_float(d, held, value_of(c, i, mix, k));
+      double x = kn_element_float(d, held);
       ck_assert_msg(element(in[i], k) == x, "%s: input %d was changed", kn_op_name(c->op), i + 1);
     }
 }
@@ -213,6 +222,11 @@ static void check_type(const gen_case *c, const kn_type *loose, const kn_type *t
                 kn_type_text(loose, a, sizeof a), kn_type_text(t, b, sizeof b));
 }
 
+/* What the order of a sum may change. */
+static double rounding(kn_dtype d) {
+  return d == KN_F64 ? 1e-13 : d == KN_F16 ? 2e-3 : d == KN_BF16 ? 1.6e-2 : 1e-5;
+}
+
 /* ---- the sweeps ---- */
 
 START_TEST(every_row_has_a_case) {
@@ -244,7 +258,7 @@ static bool run_both_layouts(kn_context *ctx, const gen_case *c, int mix) {
   inputs(ctx, c, mix, true, in);
   OK(ctx, apply(ctx, c, in, &far_result));
   ck_assert_msg(kn_type_equal(&near_result->type, &far_result->type), "%s", kn_op_name(c->op));
-  double tolerance = kn_tensor_dtype(far_result) == KN_F64 ? 1e-13 : 1e-5;
+  double tolerance = rounding(kn_tensor_dtype(far_result));
   for (int64_t k = 0; k < kn_tensor_numel(near_result); k++)
     ck_assert_msg(near(element(near_result, k), element(far_result, k), tolerance),
                   "%s: element %d is %.9g, but %.9g for scattered inputs", kn_op_name(c->op), (int)k + 1,
@@ -267,6 +281,75 @@ START_TEST(dtypes_and_layouts) {
     for (int mix = 0; mix < MIXES; mix++)
       if (mix < SAME || c->n > 1) ran |= run_both_layouts(ctx, c, mix);
     ck_assert_msg(ran, "%s: case %d runs for no dtype: %s", kn_op_name(c->op), i, kn_error(ctx));
+    suite_done(ctx);
+  }
+}
+
+/* ---- kinds of dtypes, narrow and wide ones ---- */
+
+START_TEST(kinds_of_dtypes) {
+  EACH_CASE(c) {
+    if (c->n == 0) continue;
+    kn_context *ctx = suite_context();
+    int refused[3] = {-1, -1, -1};
+    for (int d = 0; d < SAME; d++) {
+      kn_tensor *in[GEN_MAX_IN], *out = NULL;
+      inputs(ctx, c, d, false, in);
+      int *kind = &refused[kn_dtypes[d].category], now = apply(ctx, c, in, &out) == KN_DTYPE;
+      ck_assert_msg(*kind < 0 || *kind == now, "%s: %s is %s, others of its kind are not", kn_op_name(c->op),
+                    kn_dtypes[d].name, now ? "refused" : "taken");
+      *kind = now;
+      release(in, c->n);
+      kn_tensor_release(out);
+    }
+    suite_done(ctx);
+  }
+}
+
+/* The inputs of a case in dtype d, and the same numbers as int64 or float32. */
+static void twins(kn_context *ctx, const gen_case *c, kn_dtype d, kn_tensor **narrow, kn_tensor **wide) {
+  inputs(ctx, c, d, false, narrow);
+  for (int i = 0; i < c->n; i++) {
+    kn_attrs_cast to = {.dtype = kn_dtypes[kn_tensor_dtype(narrow[i])].wide};
+    OK(ctx, kn_apply(ctx, KN_OP_cast, &to, &narrow[i], 1, &wide[i]));
+  }
+}
+
+/* Integers must be those of int64, wrapped around; halves within some roundings of float32. */
+static void check_twin(const gen_case *c, kn_dtype d, const kn_tensor *got, const kn_tensor *want) {
+  kn_dtype of = kn_tensor_dtype(got);
+  bool floats = kn_dtype_is_float(of);
+  double tolerance = kn_dtype_is_float(d) ? 4 * rounding(d) : 0;
+  ck_assert_msg(kn_dtypes[of].wide == kn_tensor_dtype(want), "%s of %s is %s", kn_op_name(c->op),
+                kn_dtypes[d].name, kn_dtype_name(of));
+  for (int64_t k = 0; k < kn_tensor_numel(want); k++) {
+    char held[8];
+    double a = element(got, k), b = element(want, k);
+    if (!floats) {
+      kn_element_put_int(of, held, kn_element_int(kn_tensor_dtype(want), element_at(want, k)));
+      b = kn_element_float(of, held);
+    }
+    ck_assert_msg(near(a, b, tolerance), "%s of %s: element %d is %.9g instead of %.9g", kn_op_name(c->op),
+                  kn_dtypes[d].name, (int)k + 1, a, b);
+  }
+}
+
+START_TEST(narrow_dtypes_give_what_wide_ones_do) {
+  EACH_CASE(c) {
+    if (c->n == 0) continue;
+    kn_context *ctx = suite_context();
+    for (int d = 0; d < SAME; d++) {
+      kn_tensor *narrow[GEN_MAX_IN], *wide[GEN_MAX_IN], *got = NULL, *want = NULL;
+      if (kn_dtypes[d].wide == (kn_dtype)d) continue;
+      twins(ctx, c, (kn_dtype)d, narrow, wide);
+      kn_status st = apply(ctx, c, narrow, &got);
+      if (st == KN_OK) {
+        OK(ctx, apply(ctx, c, wide, &want));
+        if (c->op != KN_OP_cast) check_twin(c, (kn_dtype)d, got, want);
+      }
+      release(narrow, c->n), release(wide, c->n);
+      kn_tensor_release(got), kn_tensor_release(want);
+    }
     suite_done(ctx);
   }
 }
@@ -407,4 +490,5 @@ START_TEST(out_of_memory) {
   }
 }
 
-SUITE("ops", every_row_has_a_case, dtypes_and_layouts, zero_sizes, unknown_sizes, out_of_memory)
+SUITE("ops", every_row_has_a_case, dtypes_and_layouts, kinds_of_dtypes, narrow_dtypes_give_what_wide_ones_do,
+      zero_sizes, unknown_sizes, out_of_memory)

@@ -582,8 +582,8 @@ START_TEST(indexing) {
          F(DIMS(1), 1));
   REFUSE(KN_INDEX, "scatter_add: index 3 is out of range", scatter_add, &first, F(DIMS(2), 1, 2),
          I(DIMS(1), 3), F(DIMS(1), 1));
-  REFUSE(KN_DTYPE, "gather: the index (input 2) must be int64, not float32", gather, &first, F(DIMS(2), 1, 2),
-         F(DIMS(1), 1), NIL);
+  REFUSE(KN_DTYPE, "gather: the index (input 2) must be int64 or int32, not float32", gather, &first,
+         F(DIMS(2), 1, 2), F(DIMS(1), 1), NIL);
   REFUSE(KN_SHAPE, "index_select: the index (input 2) must have one dim", index_select, &first,
          F(DIMS(2), 1, 2), I(DIMS(1, 1), 1), NIL);
   REFUSE(KN_SHAPE, "gather: input 2 is larger than input 1 in dim 2", gather, &first, F(DIMS(1, 1), 1),

@@ -52,7 +52,12 @@ static inline void random_op(random_maker *m) {
                      binary[] = {KN_OP_maximum, KN_OP_where};
   kn_builder *b = m->b;
   kn_value *x = random_pick(m, KN_V_TENSOR), *out = NULL;
-  switch (random_below(&m->r, 9)) {
+  kn_attrs_cast to = {.dtype = (kn_dtype)random_below(&m->r, KN_DTYPE_COUNT)}, back = {.dtype = KN_F32};
+  switch (random_below(&m->r, 10)) {
+  case 8:
+    out = kn_add_op(b, KN_OP_cast, &to, &x, 1, NULL, 0)->out[0];
+    out = kn_add_op(b, KN_OP_cast, &back, &out, 1, NULL, 0)->out[0];
+    break;
   case 0:
   case 1: out = kn_add_op(b, unary[random_below(&m->r, 4)], NULL, &x, 1, NULL, 0)->out[0]; break;
   case 2: out = kn_add_op(b, binary[0], NULL, (kn_value *[]){x, x}, 2, NULL, 0)->out[0]; break;
@@ -115,8 +120,11 @@ static inline void random_effect(random_maker *m) {
     kn_add_store(m->b, s, random_pick(m, KN_V_INT));
   } else if (s->kind == KN_SLOT_PARAM)
     random_keep(m, kn_add_slot_node(m->b, KN_NODE_param, s));
-  else if (s->kind == KN_SLOT_CONST)
-    random_keep(m, kn_add_slot_node(m->b, KN_NODE_tensor, s));
+  else if (s->kind == KN_SLOT_CONST) {
+    kn_value *v = kn_add_slot_node(m->b, KN_NODE_tensor, s);
+    kn_attrs_cast back = {.dtype = KN_F32}; /* the slot is of any dtype */
+    random_keep(m, kn_add_op(m->b, KN_OP_cast, &back, &v, 1, NULL, 0)->out[0]);
+  }
 }
 
 static inline void random_block(random_maker *m);
@@ -229,10 +237,19 @@ static inline kn_graph *random_graph(kn_context *c, unsigned seed) {
   random_keep(&m, kn_add_input(&b, "x", &t));
   static const kn_vkind kinds[] = {KN_V_INT, KN_V_FLOAT, KN_V_NUMBER, KN_V_BOOL};
   for (int i = 0; i < 4; i++) random_keep(&m, kn_add_input(&b, NULL, &(kn_vtype){.kind = kinds[i]}));
-  kn_tensor *data;
+  kn_tensor *data, *other;
+  kn_vtype odd = u;
+  odd.tensor.dtype = (uint8_t)(seed % KN_DTYPE_COUNT);
   OK(c, kn_tensor_new(c, &u.tensor, &data));
-  for (int i = 0; i < 8; i++) ((float *)kn_tensor_data(data))[i] = 0.1f * (float)i;
-  kn_add_slot(&b, KN_SLOT_CONST, "k", &u, data);
+  OK(c, kn_tensor_new(c, &odd.tensor, &other));
+  size_t size = kn_dtype_size((kn_dtype)odd.tensor.dtype);
+  for (int i = 0; i < 8; i++) {
+    ((float *)kn_tensor_data(data))[i] = 0.1f * (float)i;
+    kn_element_put_float((kn_dtype)odd.tensor.dtype, (char *)kn_tensor_data(other) + (size_t)i * size,
+                         1.3 * i);
+  }
+  kn_add_slot(&b, KN_SLOT_CONST, "k", &odd, other);
+  kn_tensor_release(other);
   kn_add_slot(&b, KN_SLOT_PARAM, "net.w", &u, data);
   kn_add_slot(&b, KN_SLOT_STATE, "count", &(kn_vtype){.kind = KN_V_INT}, NULL);
   kn_tensor_release(data);

@@ -421,6 +421,7 @@ static void write_output(program *p, const char *model, const pair *o) {
   type.rank = (uint8_t)a.rank;
   memcpy(type.dims, sizes, (size_t)a.rank * sizeof *sizes);
   size_t n = kn_npy_header(&type, header);
+  if (!n) die(FAILED, "output %s: the .npy format has no %s", o->name, kn_dtype_name(dtype));
   FILE *f = fopen(o->text, "wb");
   if (!f) die(FAILED, "%s: %s", o->text, strerror(errno));
   bool good = fwrite(header, 1, n, f) == n && fwrite(c->data, 1, c->bytes, f) == c->bytes;

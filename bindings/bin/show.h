@@ -2,9 +2,9 @@
 #ifndef KILN_BIN_SHOW_H
 #define KILN_BIN_SHOW_H
 #include "bindings/c/kiln.h"
+#include "core/dtype.h"
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 enum {
   SHOW_ALL = 100,
@@ -19,16 +19,13 @@ typedef struct show_array {
 } show_array;
 
 static inline void show_element(const show_array *a, int64_t i) {
-  const char *p = a->data + (size_t)i * kiln_dtype_size(a->dtype);
-  float f;
-  double d;
-  int64_t n;
-  switch (a->dtype) {
-  case KILN_FLOAT32: memcpy(&f, p, sizeof f), printf("%.6g", (double)f); break;
-  case KILN_FLOAT64: memcpy(&d, p, sizeof d), printf("%.10g", d); break;
-  case KILN_INT64: memcpy(&n, p, sizeof n), printf("%" PRId64, n); break;
-  case KILN_BOOL: fputs(*p ? "true" : "false", stdout); break;
-  default: fputs("?", stdout);
+  kn_dtype d = KN_BOOL;
+  kn_dtype_parse(kiln_dtype_name(a->dtype), &d);
+  const char *at = a->data + (size_t)i * kn_dtype_size(d);
+  switch (kn_dtypes[d].category) {
+  case KN_CAT_BOOL: fputs(kn_element_int(d, at) ? "true" : "false", stdout); break;
+  case KN_CAT_INT: printf("%" PRId64, kn_element_int(d, at)); break;
+  case KN_CAT_FLOAT: printf(d == KN_F64 ? "%.10g" : "%.6g", kn_element_float(d, at)); break;
   }
 }
 

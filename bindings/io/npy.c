@@ -80,14 +80,15 @@ static bool read_descr(reader *r, kn_npy *h) {
     return refuse(r, "arrays of Python objects are not supported");
   for (int d = 0; d < KN_DTYPE_COUNT; d++) {
     const char *spelt = kn_dtypes[d].npy;
-    if (!descr[0] || strcmp(descr + 1, spelt + 1) || !strchr("<>=|", descr[0])) continue;
+    if (!descr[0] || !spelt || strcmp(descr + 1, spelt + 1) || !strchr("<>=|", descr[0])) continue;
     bool single = kn_dtypes[d].size == 1;
     if (descr[0] == '|' && !single) continue;
     h->type.dtype = (uint8_t)d;
     h->swapped = !single && (descr[0] == '>') == little_endian() && descr[0] != '=';
     return true;
   }
-  return refuse(r, "dtype '%s' is not supported: float32, float64, int64 and bool are", descr);
+  return refuse(
+      r, "dtype '%s' is not supported: bool, integers up to 64 bits and floats of 16 to 64 bits are", descr);
 }
 
 static bool read_bool(reader *r, bool *out) {
@@ -215,6 +216,7 @@ void kn_npy_elements(const kn_npy *h, const void *file, void *out) {
 size_t kn_npy_header(const kn_type *type, char buf[KN_NPY_HEADER]) {
   char descr[8], shape[256] = "(";
   size_t at = 1;
+  if (!kn_dtypes[type->dtype].npy) return 0;
   snprintf(descr, sizeof descr, "%s", kn_dtypes[type->dtype].npy);
   if (descr[0] == '<' && !little_endian()) descr[0] = '>';
   for (int d = 0; d < type->rank; d++)

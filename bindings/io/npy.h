@@ -17,7 +17,8 @@ typedef struct kn_npy {
 bool kn_npy_parse(const void *file, size_t size, kn_npy *out, char *why, size_t why_size);
 /* The elements, row-major, in this machine's byte order: out has room for h->bytes. */
 void kn_npy_elements(const kn_npy *h, const void *file, void *out);
-/* The header of a row-major array of this type (sizes known): written to buf, its length returned. */
+/* The header of a row-major array of this type (sizes known): written to buf, its length returned. 0 for a
+ * dtype that the format has no name for (bfloat16). */
 enum { KN_NPY_HEADER = 512 };
 size_t kn_npy_header(const kn_type *type, char buf[KN_NPY_HEADER]);
 

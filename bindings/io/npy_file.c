@@ -65,6 +65,9 @@ static kn_status dense(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
 
 kn_status kn_npy_write(kn_context *ctx, const char *path, kn_tensor *t) {
   kn_tensor *c;
+  if (!kn_dtypes[kn_tensor_dtype(t)].npy)
+    return kn_fail(ctx, KN_DTYPE, "%s: the .npy format has no %s; cast the tensor to float32 first", path,
+                   kn_dtype_name(kn_tensor_dtype(t)));
   KN_TRY(dense(ctx, t, &c));
   char header[KN_NPY_HEADER];
   size_t n = kn_npy_header(&c->type, header), bytes = 0;

@@ -276,22 +276,27 @@ kn_status kl_args_options(kl_args *a) {
 
 /* ---- inputs ---- */
 
-/* dtype that a number takes at input i: by the tensors beside it. The condition of `where` is not beside. */
+/* dtype that a number takes at input i: by the tensors beside it. The condition of `where` is not beside.
+ * Beside smaller integers an integer stays int64, so that it is compared and computed with as it is, where
+ * that does not change the dtype of the result: beside tensors with dims, and in comparisons. */
 static kn_status number_dtype(kl_args *a, int first, const kn_scalar *s, int i, uint64_t numbers,
                               kn_dtype *out) {
   kn_scalar_kind kind, other;
-  bool known = kl_scalar_kind(s, &kind), beside = false;
+  bool known = kl_scalar_kind(s, &kind), beside = false, stays = a->row->infer == kn_infer_compare;
   kn_dtype d = KN_BOOL;
   for (int k = a->op == KN_OP_where; k < a->n; k++) {
     kn_scalar o;
     if (!(numbers >> k & 1u)) {
       d = beside ? kn_dtype_promote(d, kn_tensor_dtype(a->in[k])) : kn_tensor_dtype(a->in[k]);
       beside = true;
+      stays |= a->in[k]->type.rank > 0;
     } else if (k != i && kl_test_scalar(a->L, first + k, &o) && kl_scalar_kind(&o, &other)) {
       d = kn_scalar_dtype(other, d); /* two numbers: the wider kind */
     }
   }
-  if (known)
+  if (known && kind == KN_SCALAR_INT && stays && !kn_dtype_is_float(d))
+    *out = KN_I64;
+  else if (known)
     *out = kn_scalar_dtype(kind, d);
   else if (kn_dtype_is_float(d))
     *out = d;
@@ -310,7 +315,11 @@ static kn_status numbers_to_tensors(kl_args *a, int first, uint64_t numbers) {
     if (!(numbers >> i & 1u)) continue;
     kl_test_scalar(a->L, first + i, &s);
     KN_TRY(number_dtype(a, first, &s, i, numbers, &d));
-    KN_TRY(kn_scalar_tensor(a->ctx, &s, d, &a->in[i]));
+    kn_status st = kn_scalar_tensor(a->ctx, &s, d, &a->in[i]);
+    if (st != KN_OK) {
+      kn_error_prefix(a->ctx, "%s", a->name);
+      return st;
+    }
     a->owned[a->nowned++] = a->in[i];
   }
   return KN_OK;

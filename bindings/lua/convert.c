@@ -26,10 +26,16 @@ static int cast_to(lua_State *L, kn_dtype dtype) {
               &out);
 }
 
-static int to_float(lua_State *L) { return cast_to(L, KN_F32); }
-static int to_double(lua_State *L) { return cast_to(L, KN_F64); }
-static int to_long(lua_State *L) { return cast_to(L, KN_I64); }
-static int to_bool(lua_State *L) { return cast_to(L, KN_BOOL); }
+/* PyTorch's methods: X(name, dtype) */
+/* clang-format off */
+#define CONVERSIONS(X)                                                                                       \
+  X(float, F32) X(double, F64) X(half, F16) X(bfloat16, BF16)                                                \
+  X(char, I8) X(byte, U8) X(short, I16) X(int, I32) X(long, I64) X(bool, BOOL)
+/* clang-format on */
+#define X(name, dtype)                                                                                       \
+  static int to_##name(lua_State *L) { return cast_to(L, KN_##dtype); }
+CONVERSIONS(X)
+#undef X
 
 static int type_as(lua_State *L) { return cast_to(L, kn_tensor_dtype(kl_check_tensor(L, 2))); }
 
@@ -109,13 +115,12 @@ static int transposed(lua_State *L) {
 /* ---- to Lua ---- */
 
 static void push_element(lua_State *L, const kn_tensor *t, int64_t at) {
-  const void *data = t->storage->data;
-  switch (kn_tensor_dtype(t)) {
-  case KN_BOOL: lua_pushboolean(L, ((const uint8_t *)data)[at] != 0); break;
-  case KN_I64: lua_pushinteger(L, ((const int64_t *)data)[at]); break;
-  case KN_F32: lua_pushnumber(L, (double)((const float *)data)[at]); break;
-  case KN_F64: lua_pushnumber(L, ((const double *)data)[at]); break;
-  case KN_DTYPE_COUNT: lua_pushnil(L); break;
+  kn_dtype d = kn_tensor_dtype(t);
+  const void *x = (const char *)t->storage->data + at * (int64_t)kn_dtype_size(d);
+  switch (kn_dtypes[d].category) {
+  case KN_CAT_BOOL: lua_pushboolean(L, kn_element_int(d, x) != 0); break;
+  case KN_CAT_INT: lua_pushinteger(L, kn_element_int(d, x)); break;
+  case KN_CAT_FLOAT: lua_pushnumber(L, kn_element_float(d, x)); break;
   }
 }
 
@@ -265,11 +270,18 @@ static int fill(lua_State *L) {
 static int zero(lua_State *L) { return fill_with(L, "zero_", &(kn_scalar){KN_SCALAR_INT, {.i = 0}}); }
 
 void kl_open_convert(lua_State *L) {
-  static const luaL_Reg engine[] = {
-      {"to", tensor_to},  {"float", to_float},  {"double", to_double}, {"long", to_long},
-      {"bool", to_bool},  {"type_as", type_as}, {"cpu", tensor_cpu},   {"contiguous", contiguous},
-      {"detach", detach}, {"t", transposed},    {"fill_", fill},       {"zero_", zero},
-      {NULL, NULL}};
+  static const luaL_Reg engine[] = {{"to", tensor_to},
+#define X(name, dtype) {#name, to_##name},
+                                    CONVERSIONS(X)
+#undef X
+                                        {"type_as", type_as},
+                                    {"cpu", tensor_cpu},
+                                    {"contiguous", contiguous},
+                                    {"detach", detach},
+                                    {"t", transposed},
+                                    {"fill_", fill},
+                                    {"zero_", zero},
+                                    {NULL, NULL}};
   static const luaL_Reg both[] = {{"equal", equal}, {"allclose", allclose}, {NULL, NULL}};
   static const luaL_Reg plain[] = {{"totable", totable}, {NULL, NULL}};
   kl_set_methods(L, engine, false, true);

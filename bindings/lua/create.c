@@ -92,26 +92,18 @@ typedef struct fill {
   char *at;
 } fill;
 
-static kn_status fill_int(fill *f, int idx, double v) {
-  int whole;
-  lua_Integer i = lua_tointegerx(f->L, idx, &whole);
-  if (!whole && lua_type(f->L, idx) == LUA_TNUMBER) {
-    if (!(v > -0x1p63 && v < 0x1p63)) return kn_fail(f->ctx, KN_ARG, "tensor: %g does not fit in int64", v);
-    i = (lua_Integer)v;
-  }
-  *(int64_t *)(void *)f->at = lua_isboolean(f->L, idx) ? lua_toboolean(f->L, idx) : i;
-  return KN_OK;
-}
-
 static kn_status fill_leaf(fill *f, int idx) {
-  double v = lua_isboolean(f->L, idx) ? lua_toboolean(f->L, idx) : lua_tonumber(f->L, idx);
-  switch (f->dtype) {
-  case KN_BOOL: *(uint8_t *)f->at = v != 0; break;
-  case KN_I64: KN_TRY(fill_int(f, idx, v)); break;
-  case KN_F32: *(float *)(void *)f->at = (float)v; break;
-  case KN_F64: *(double *)(void *)f->at = v; break;
-  case KN_DTYPE_COUNT: break;
+  kn_scalar v;
+  kl_test_scalar(f->L, idx, &v); /* a number or a boolean: the scan has seen to it */
+  kn_status st = kn_scalar_check(f->ctx, &v, f->dtype);
+  if (st != KN_OK) {
+    kn_error_prefix(f->ctx, "tensor");
+    return st;
   }
+  if (v.kind == KN_SCALAR_FLOAT)
+    kn_element_put_float(f->dtype, f->at, v.as.f);
+  else
+    kn_element_put_int(f->dtype, f->at, v.kind == KN_SCALAR_BOOL ? v.as.b : v.as.i);
   f->at += kn_dtype_size(f->dtype);
   return KN_OK;
 }

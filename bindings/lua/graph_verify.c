@@ -31,28 +31,23 @@ static bool close_enough(const comparer *c, double graph, double eager) {
 
 /* ---- tensors ---- */
 
+static const void *place(const kn_tensor *t, int64_t offset) {
+  return (const char *)kn_tensor_data(t) + offset * (int64_t)kn_dtype_size(kn_tensor_dtype(t));
+}
+
 static double element(const kn_tensor *t, int64_t offset) {
-  const char *at = (const char *)kn_tensor_data(t) + offset * (int64_t)kn_dtype_size(kn_tensor_dtype(t));
-  switch (kn_tensor_dtype(t)) {
-  case KN_BOOL: return *(const uint8_t *)at != 0;
-  case KN_I64: return (double)*(const int64_t *)at;
-  case KN_F32: return (double)*(const float *)at;
-  case KN_F64: return *(const double *)at;
-  case KN_DTYPE_COUNT: break;
-  }
-  return NAN;
+  return kn_element_float(kn_tensor_dtype(t), place(t, offset));
 }
 
 /* Integers are compared as such: a double cannot tell all of them apart. */
 static bool same_element(const comparer *c, const kn_tensor *a, int64_t i, const kn_tensor *b, int64_t k) {
-  if (kn_tensor_dtype(a) == KN_I64)
-    return ((const int64_t *)kn_tensor_data(a))[i] == ((const int64_t *)kn_tensor_data(b))[k];
-  if (kn_tensor_dtype(a) == KN_BOOL) return element(a, i) == element(b, k);
+  kn_dtype d = kn_tensor_dtype(a);
+  if (!kn_dtype_is_float(d)) return kn_element_int(d, place(a, i)) == kn_element_int(d, place(b, k));
   return close_enough(c, element(a, i), element(b, k));
 }
 
 static void compare_tensors(comparer *c, const kn_tensor *a, const kn_tensor *b) {
-  char x[KN_TYPE_TEXT], y[KN_TYPE_TEXT], place[160] = "";
+  char x[KN_TYPE_TEXT], y[KN_TYPE_TEXT], where[160] = "";
   if (!kn_type_equal(&a->type, &b->type)) {
     differ(c, "the graph gives %s, the function %s", kn_type_text(&a->type, x, sizeof x),
            kn_type_text(&b->type, y, sizeof y));
@@ -79,12 +74,12 @@ static void compare_tensors(comparer *c, const kn_tensor *a, const kn_tensor *b)
   }
   if (!wrong) return;
   size_t len = 0;
-  for (int d = 0; d < a->type.rank && len < sizeof place; d++)
-    len += (size_t)snprintf(place + len, sizeof place - len, "%s%" PRId64, d ? "," : "", first[d] + 1);
+  for (int d = 0; d < a->type.rank && len < sizeof where; d++)
+    len += (size_t)snprintf(where + len, sizeof where - len, "%s%" PRId64, d ? "," : "", first[d] + 1);
   differ(c,
          "%" PRId64 " of %" PRId64
          " elements, first [%s]: %.9g in the graph, %.9g in the function; at most by %.3g",
-         wrong, n, place, va, vb, worst);
+         wrong, n, where, va, vb, worst);
 }
 
 /* ---- any value: the graph's at a, the function's at b ---- */

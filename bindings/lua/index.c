@@ -71,8 +71,8 @@ static kn_status take_list(kn_context *ctx, place *p, kn_tensor *index) {
                      (long long)got, p->dim + 1, (long long)wanted);
     return mask_positions(ctx, index, &p->list);
   }
-  if (kn_tensor_dtype(index) != KN_I64)
-    return kn_fail(ctx, KN_DTYPE, "index: an index tensor must be int64 or bool, not %s",
+  if (kn_tensor_dtype(index) != KN_I64 && kn_tensor_dtype(index) != KN_I32)
+    return kn_fail(ctx, KN_DTYPE, "index: an index tensor must be int64, int32 or bool, not %s",
                    kn_dtype_name(kn_tensor_dtype(index)));
   p->shape = index;
   if (index->type.rank == 1) {

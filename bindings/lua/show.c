@@ -21,23 +21,19 @@ typedef struct show {
   bool fraction;      /* some finite value shown is not whole */
 } show;
 
+static const void *place(const kn_tensor *t, int64_t at) {
+  return (const char *)t->storage->data + at * (int64_t)kn_dtype_size(kn_tensor_dtype(t));
+}
+
 static double element(const kn_tensor *t, int64_t at) {
-  const void *data = t->storage->data;
-  switch (kn_tensor_dtype(t)) {
-  case KN_BOOL: return ((const uint8_t *)data)[at] != 0;
-  case KN_I64: return (double)((const int64_t *)data)[at];
-  case KN_F32: return (double)((const float *)data)[at];
-  case KN_F64: return ((const double *)data)[at];
-  case KN_DTYPE_COUNT: break;
-  }
-  return 0;
+  return kn_element_float(kn_tensor_dtype(t), place(t, at));
 }
 
 static int element_text(const show *s, int64_t at, char *buf, size_t size) {
-  if (kn_tensor_dtype(s->t) == KN_BOOL)
-    return snprintf(buf, size, "%s", element(s->t, at) != 0 ? "true" : "false");
-  if (kn_tensor_dtype(s->t) == KN_I64)
-    return snprintf(buf, size, "%lld", (long long)((const int64_t *)s->t->storage->data)[at]);
+  kn_dtype d = kn_tensor_dtype(s->t);
+  if (d == KN_BOOL) return snprintf(buf, size, "%s", element(s->t, at) != 0 ? "true" : "false");
+  if (!kn_dtype_is_float(d))
+    return snprintf(buf, size, "%lld", (long long)kn_element_int(d, place(s->t, at)));
   double v = element(s->t, at);
   if (isnan(v)) return snprintf(buf, size, "nan");
   if (isinf(v)) return snprintf(buf, size, "%sinf", v < 0 ? "-" : "");

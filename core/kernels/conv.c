@@ -212,7 +212,7 @@ static void run(kn_context *ctx, conv *c, const range_fn fns[KN_DTYPE_COUNT], kn
   kn_parallel_for(ctx, count, KK_GRAIN / (work > 0 ? work : 1) + 1, fns[dtype], c);
 }
 
-KERNEL(conv2d) {
+WIDE_KERNEL(conv2d) {
   static const range_fn fns[KN_DTYPE_COUNT] = ROW(forward);
   conv c = {0};
   set_sizes(&c, attrs, &in[0]->type, &in[1]->type, &out[0]->type);
@@ -231,7 +231,7 @@ KERNEL(conv2d) {
   return st;
 }
 
-KERNEL(conv2d_grad_input) { /* g, w, x */
+WIDE_KERNEL(conv2d_grad_input) { /* g, w, x */
   static const range_fn fns[KN_DTYPE_COUNT] = ROW(grad_input);
   (void)n;
   conv c = {0};
@@ -251,7 +251,7 @@ KERNEL(conv2d_grad_input) { /* g, w, x */
   return st;
 }
 
-KERNEL(conv2d_grad_weight) { /* g, x, w */
+WIDE_KERNEL(conv2d_grad_weight) { /* g, x, w */
   static const range_fn fns[KN_DTYPE_COUNT] = ROW(grad_weight);
   (void)n;
   conv c = {0};

@@ -22,17 +22,16 @@ static double linspace_at(const values *v, int64_t i) {
 }
 static double eye_at(const values *v, int64_t i) { return i / v->columns == i % v->columns; }
 
+/* Worked out in double, block by block, and cast. */
 static void fill_range(void *ud, int64_t begin, int64_t end) {
   const values *v = ud;
-  for (int64_t i = begin; i < end; i++) {
-    double x = v->at(v, i);
-    switch (v->dtype) {
-    case KN_BOOL: ((uint8_t *)v->to)[i] = x != 0; break;
-    case KN_I64: ((int64_t *)v->to)[i] = kn_f64_to_i64(x); break;
-    case KN_F32: ((float *)v->to)[i] = (float)x; break;
-    case KN_F64: ((double *)v->to)[i] = x; break;
-    case KN_DTYPE_COUNT: break;
-    }
+  double block[KK_BLOCK];
+  int64_t size = (int64_t)kn_dtype_size(v->dtype);
+  kk_inner_fn cast = kk_cast_run(KN_F64, v->dtype);
+  for (int64_t i = begin; i < end; i += KK_BLOCK) {
+    int64_t n = end - i < KK_BLOCK ? end - i : KK_BLOCK;
+    for (int64_t k = 0; k < n; k++) block[k] = v->at(v, i + k);
+    cast((char *[]){v->to + i * size, (char *)block}, (int64_t[]){size, sizeof(double)}, n, NULL);
   }
 }
 

@@ -1,10 +1,13 @@
 /* Kernels of the elementwise class. One line an op: its name and its value for elements x and y.
- * The line makes a loop for each dtype and the kernel that casts the inputs and picks the loop.
+ * The line makes a loop for each dtype that is computed in (bool, int64, float32, float64) and the kernel
+ * that picks one; elements of other dtypes come to it and go from it in blocks (kk_loop_as).
  *
  *   UNARY_FLOAT(name, value)             floating dtypes; other inputs are cast to the result's dtype
  *   UNARY_NUMBER(name, integer, floating)
  *   BINARY_…(name, values)               both inputs cast to the result's dtype
  *   COMPARE(name, value)                 both inputs cast to their common dtype, the result is bool
+ * Integers are computed in int64, those beside them in wider dtypes too, and wrap around into the result's
+ * dtype; so comparisons are of their values.
  * In a value, exp(x) and the like have the precision of x (tgmath). */
 #include "core/infer.h"
 #include "core/kernels/kernel.h"
@@ -61,23 +64,18 @@
 
 /* ---- the kernels ---- */
 
-/* Casts inputs [0, n) to `dtype` and runs the loop for it. */
+/* Runs the loop for inputs [0, n) seen as `dtype`. */
 static kn_status run(kn_context *ctx, kn_op op, kn_dtype dtype, const kk_inner_fn loops[KN_DTYPE_COUNT],
                      const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out) {
-  if (!loops[dtype])
-    return kn_fail(ctx, KN_INTERNAL, "%s: no kernel for %s", kn_op_name(op), kn_dtype_name(dtype));
-  kn_tensor *as[2];
+  kk_inner_fn inner = loops[kk_wide(dtype)];
   kk_view operands[3] = {kk_view_of(out[0])};
+  kn_dtype as[3] = {kn_tensor_dtype(out[0])};
+  if (!inner) return kn_fail(ctx, KN_INTERNAL, "%s: no kernel for %s", kn_op_name(op), kn_dtype_name(dtype));
   for (int i = 0; i < n; i++) {
-    kn_status st = kk_cast(ctx, in[i], dtype, &as[i]);
-    if (st != KN_OK) {
-      kk_release_all(as, i);
-      return st;
-    }
-    operands[i + 1] = kk_view_of(as[i]);
+    operands[i + 1] = kk_view_of(in[i]);
+    as[i + 1] = dtype;
   }
-  kk_loop(ctx, operands, n + 1, loops[dtype], attrs);
-  kk_release_all(as, n);
+  kk_loop_as(ctx, operands, as, n + 1, inner, attrs);
   return KN_OK;
 }
 
@@ -177,7 +175,7 @@ static void find_zero(char *const *p, const int64_t *step, int64_t n, const void
 
 /* Integers have no value for a division by zero. */
 static kn_status check_divisor(kn_context *ctx, kn_op op, kn_tensor *b, kn_dtype dtype) {
-  if (dtype != KN_I64) return KN_OK;
+  if (kn_dtypes[dtype].category != KN_CAT_INT) return KN_OK;
   kn_tensor *divisor;
   KN_TRY(kk_cast(ctx, b, KN_I64, &divisor));
   atomic_bool found = false;
@@ -326,16 +324,10 @@ KK_TYPES(WHERE)
 KERNEL(where) {
   static const kk_inner_fn loops[KN_DTYPE_COUNT] = {ALL(where)};
   (void)attrs, (void)n;
-  kn_tensor *as[2];
-  KN_TRY(kk_cast(ctx, in[1], RESULT, &as[0]));
-  kn_status st = kk_cast(ctx, in[2], RESULT, &as[1]);
-  if (st == KN_OK) {
-    kk_view operands[4] = {kk_view_of(out[0]), kk_view_of(in[0]), kk_view_of(as[0]), kk_view_of(as[1])};
-    kk_loop(ctx, operands, 4, loops[RESULT], NULL);
-    kn_tensor_release(as[1]);
-  }
-  kn_tensor_release(as[0]);
-  return st;
+  kk_view operands[4] = {kk_view_of(out[0]), kk_view_of(in[0]), kk_view_of(in[1]), kk_view_of(in[2])};
+  const kn_dtype as[4] = {RESULT, KN_BOOL, RESULT, RESULT};
+  kk_loop_as(ctx, operands, as, 4, loops[kk_wide(RESULT)], NULL);
+  return KN_OK;
 }
 
 static void copy(kn_context *ctx, const kn_tensor *from, kn_tensor *to) {

@@ -13,12 +13,18 @@ static kn_status check(kn_context *ctx, kn_op op, const kn_tensor *index, int di
   return KN_OK;
 }
 
-/* The inputs contiguous and the index (input 1) checked. On failure none is owed. */
+/* The inputs contiguous and the index (input 1) int64 and checked. On failure none is owed. */
 static kn_status prepare(kn_context *ctx, kn_op op, int64_t axis, kn_tensor *const *in, int n,
                          kn_tensor **as) {
   KN_TRY(kk_contiguous_all(ctx, in, n, as));
   int dim = kk_axis(axis, in[0]->type.rank);
-  kn_status st = check(ctx, op, as[1], dim, in[0]->type.rank ? in[0]->type.dims[dim] : 1);
+  kn_tensor *given = as[1];
+  kn_status st = kk_cast(ctx, given, KN_I64, &as[1]);
+  if (st == KN_OK)
+    kn_tensor_release(given);
+  else
+    as[1] = given;
+  if (st == KN_OK) st = check(ctx, op, as[1], dim, in[0]->type.rank ? in[0]->type.dims[dim] : 1);
   if (st != KN_OK) kk_release_all(as, n);
   return st;
 }
@@ -73,24 +79,30 @@ static int64_t place(const points *p, const int64_t *strides, int64_t i) {
   return at;
 }
 
-#define GATHER(T, E)                                                                                         \
-  static void gather_##E(void *ud, int64_t begin, int64_t end) {                                             \
+/* Elements of SIZE bytes, whatever they are. */
+#define GATHER(SIZE)                                                                                         \
+  static void gather_##SIZE(void *ud, int64_t begin, int64_t end) {                                          \
     const points *p = ud;                                                                                    \
     for (int64_t i = begin; i < end; i++)                                                                    \
-      ((T *)p->to)[i] = ((const T *)p->from)[place(p, p->strides, i) + (p->index[i] - 1) * p->apart];        \
+      memcpy(p->to + i * SIZE, p->from + (place(p, p->strides, i) + (p->index[i] - 1) * p->apart) * SIZE,    \
+             SIZE);                                                                                          \
   }
-KK_TYPES(GATHER)
-#define GATHER_ROW(T, E) [KN_##E] = gather_##E,
+GATHER(1)
+GATHER(2)
+GATHER(4)
+GATHER(8)
 
 KERNEL(gather) {
-  static void (*const fns[KN_DTYPE_COUNT])(void *, int64_t, int64_t) = {KK_TYPES(GATHER_ROW)};
+  static void (*const fns[9])(void *, int64_t,
+                              int64_t) = {[1] = gather_1, [2] = gather_2, [4] = gather_4, [8] = gather_8};
   const kn_attrs_axis *a = attrs;
   kn_tensor *as[2];
   KN_TRY(prepare(ctx, KN_OP_gather, a->dim, in, n, as));
   points p = points_of(as[1], as[0], a->dim);
   p.from = kn_tensor_data(as[0]);
   p.to = kn_tensor_data(out[0]);
-  kn_parallel_for(ctx, kn_tensor_numel(out[0]), KK_GRAIN / 4, fns[kn_tensor_dtype(out[0])], &p);
+  kn_parallel_for(ctx, kn_tensor_numel(out[0]), KK_GRAIN / 4, fns[kn_dtype_size(kn_tensor_dtype(out[0]))],
+                  &p);
   kk_release_all(as, n);
   return KN_OK;
 }
@@ -105,7 +117,7 @@ KERNEL(gather) {
 KK_TYPES(SCATTER)
 #define SCATTER_ROW(T, E) [KN_##E] = scatter_##E,
 
-KERNEL(scatter_add) { /* x, index, src */
+WIDE_KERNEL(scatter_add) { /* x, index, src */
   static void (*const fns[KN_DTYPE_COUNT])(const points *, const int64_t *,
                                            int64_t) = {KK_TYPES(SCATTER_ROW)};
   const kn_attrs_axis *a = attrs;
@@ -129,7 +141,7 @@ KERNEL(scatter_add) { /* x, index, src */
 KK_TYPES(PUT)
 #define PUT_ROW(T, E) [KN_##E] = put_##E,
 
-KERNEL(scatter) { /* x, index, src */
+WIDE_KERNEL(scatter) { /* x, index, src */
   static void (*const fns[KN_DTYPE_COUNT])(const points *, const int64_t *, int64_t) = {KK_TYPES(PUT_ROW)};
   const kn_attrs_axis *a = attrs;
   kn_tensor *as[3];
@@ -175,78 +187,78 @@ KERNEL(index_select) {
   return KN_OK;
 }
 
-/* out[o, index[k], :] changed by src[o, k, :]; at equal indices index_copy keeps the last. */
-#define INTO(T, E)                                                                                           \
-  static void into_##E(slab s, const int64_t *index, int64_t count, const void *src, void *out, bool add) {  \
+/* out[o, index[k], :] += src[o, k, :] */
+#define INDEX_ADD(T, E)                                                                                      \
+  static void index_add_##E(slab s, const int64_t *index, int64_t count, const void *src, void *out) {       \
     const T *from = src;                                                                                     \
     for (int64_t o = 0; o < s.outer; o++)                                                                    \
       for (int64_t k = 0; k < count; k++) {                                                                  \
         T *to = (T *)out + (o * s.size + index[k] - 1) * s.inner;                                            \
-        for (int64_t i = 0; i < s.inner; i++, from++) to[i] = add ? add_##E(to[i], *from) : *from;           \
+        for (int64_t i = 0; i < s.inner; i++, from++) to[i] = add_##E(to[i], *from);                         \
       }                                                                                                      \
   }
-KK_TYPES(INTO)
-#define INTO_ROW(T, E) [KN_##E] = into_##E,
+KK_TYPES(INDEX_ADD)
+#define INDEX_ADD_ROW(T, E) [KN_##E] = index_add_##E,
 
-static kn_status into(kn_context *ctx, kn_op op, const kn_attrs_axis *a, kn_tensor *const *in, bool add,
-                      kn_tensor *out) {
-  static void (*const fns[KN_DTYPE_COUNT])(slab, const int64_t *, int64_t, const void *, void *,
-                                           bool) = {KK_TYPES(INTO_ROW)};
+WIDE_KERNEL(index_add) { /* x, index, src */
+  static void (*const fns[KN_DTYPE_COUNT])(slab, const int64_t *, int64_t, const void *,
+                                           void *) = {KK_TYPES(INDEX_ADD_ROW)};
+  const kn_attrs_axis *a = attrs;
   kn_tensor *as[3];
-  KN_TRY(prepare(ctx, op, a->dim, in, 3, as));
-  start_from(ctx, out, as[0]);
-  fns[kn_tensor_dtype(out)](slab_of(out, a->dim), kn_tensor_data(as[1]), as[1]->type.dims[0],
-                            kn_tensor_data(as[2]), kn_tensor_data(out), add);
-  kk_release_all(as, 3);
+  KN_TRY(prepare(ctx, KN_OP_index_add, a->dim, in, n, as));
+  start_from(ctx, out[0], as[0]);
+  fns[kn_tensor_dtype(out[0])](slab_of(out[0], a->dim), kn_tensor_data(as[1]), as[1]->type.dims[0],
+                               kn_tensor_data(as[2]), kn_tensor_data(out[0]));
+  kk_release_all(as, n);
   return KN_OK;
 }
 
-KERNEL(index_add) {
-  (void)n;
-  return into(ctx, KN_OP_index_add, attrs, in, true, out[0]);
-}
-
-KERNEL(index_copy) {
-  (void)n;
-  return into(ctx, KN_OP_index_copy, attrs, in, false, out[0]);
+/* At equal indices the last stays. */
+KERNEL(index_copy) { /* x, index, src */
+  const kn_attrs_axis *a = attrs;
+  kn_tensor *as[3];
+  KN_TRY(prepare(ctx, KN_OP_index_copy, a->dim, in, n, as));
+  start_from(ctx, out[0], as[0]);
+  slab s = slab_of(out[0], a->dim);
+  const int64_t *index = kn_tensor_data(as[1]), count = as[1]->type.dims[0];
+  int64_t run = s.inner * (int64_t)kn_dtype_size(kn_tensor_dtype(out[0]));
+  const char *from = kn_tensor_data(as[2]);
+  char *to = kn_tensor_data(out[0]);
+  if (run)
+    for (int64_t o = 0; o < s.outer; o++)
+      for (int64_t k = 0; k < count; k++, from += run)
+        memcpy(to + (o * s.size + index[k] - 1) * run, from, (size_t)run);
+  kk_release_all(as, n);
+  return KN_OK;
 }
 
 /* ---- nonzero ---- */
 
-static bool is_set(const char *p, kn_dtype dtype) {
-  switch (dtype) {
-#define CASE(T, E)                                                                                           \
-  case KN_##E: return *(const T *)p != 0;
-    KK_TYPES(CASE)
-#undef CASE
-  case KN_DTYPE_COUNT: break;
-  }
-  return false;
-}
-
 KERNEL(nonzero) {
   (void)attrs, (void)n;
-  kn_tensor *x;
+  kn_tensor *x, *set;
   KN_TRY(kk_contiguous(ctx, in[0], &x));
-  kn_dtype dtype = kn_tensor_dtype(x);
-  const char *data = kn_tensor_data(x);
-  int64_t count = kn_tensor_numel(x), found = 0, size = (int64_t)kn_dtype_size(dtype);
-  int rank = x->type.rank;
-  for (int64_t i = 0; i < count; i++) found += is_set(data + i * size, dtype);
+  kn_status st = kk_cast(ctx, x, KN_BOOL, &set);
+  kn_tensor_release(x);
+  KN_TRY(st);
+  const uint8_t *is_set = kn_tensor_data(set);
+  int64_t count = kn_tensor_numel(set), found = 0;
+  int rank = set->type.rank;
+  for (int64_t i = 0; i < count; i++) found += is_set[i];
   kn_type type = out[0]->type;
   type.dims[0] = found;
-  kn_status st = kn_tensor_allocate(ctx, out[0], &type);
+  st = kn_tensor_allocate(ctx, out[0], &type);
   if (st == KN_OK) {
     int64_t *to = kn_tensor_data(out[0]);
     for (int64_t i = 0; i < count; i++) {
-      if (!is_set(data + i * size, dtype)) continue;
+      if (!is_set[i]) continue;
       for (int64_t d = rank - 1, rest = i; d >= 0; d--) {
-        to[d] = rest % x->type.dims[d] + 1;
-        rest /= x->type.dims[d];
+        to[d] = rest % set->type.dims[d] + 1;
+        rest /= set->type.dims[d];
       }
       to += rank;
     }
   }
-  kn_tensor_release(x);
+  kn_tensor_release(set);
   return st;
 }

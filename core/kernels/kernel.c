@@ -1,4 +1,4 @@
-/* The element loop, strided views, copies and casts: what the kernels share. */
+/* The element loop, strided views, copies and casts, kernels run in wider dtypes: what the kernels share. */
 #include "core/kernels/kernel.h"
 
 /* ---- views ---- */
@@ -117,48 +117,159 @@ void kk_loop(const kn_context *ctx, const kk_view *operands, int count, kk_inner
   kn_parallel_for(ctx, total, KK_GRAIN, run_range, &l);
 }
 
-/* ---- copies and casts ---- */
+/* ---- runs of casts ---- */
 
-/* A run of elements of type FROM to type TO; VALUE says how, of x. */
-#define CAST(TO, E_TO, FROM, E_FROM, VALUE)                                                                  \
-  static void cast_##E_FROM##_to_##E_TO(char *const *p, const int64_t *step, int64_t n, const void *arg) {   \
+#define CAST(fn, TO, E_TO, FROM, E_FROM)                                                                     \
+  static void fn(char *const *p, const int64_t *step, int64_t n, const void *arg) {                          \
     (void)arg;                                                                                               \
     if (step[0] == (int64_t)sizeof(TO) && step[1] == (int64_t)sizeof(FROM)) {                                \
       TO *y = (TO *)p[0];                                                                                    \
-      const FROM *a = (const FROM *)p[1];                                                                    \
-      for (int64_t i = 0; i < n; i++) {                                                                      \
-        const FROM x = a[i];                                                                                 \
-        y[i] = VALUE;                                                                                        \
-      }                                                                                                      \
+      const FROM *x = (const FROM *)p[1];                                                                    \
+      for (int64_t i = 0; i < n; i++) y[i] = KN_PUT(E_TO, kn_get_##E_FROM(x[i]));                            \
     } else {                                                                                                 \
       for (int64_t i = 0; i < n; i++) {                                                                      \
         const FROM x = *(const FROM *)(p[1] + i * step[1]);                                                  \
-        *(TO *)(p[0] + i * step[0]) = VALUE;                                                                 \
+        *(TO *)(p[0] + i * step[0]) = KN_PUT(E_TO, kn_get_##E_FROM(x));                                      \
       }                                                                                                      \
     }                                                                                                        \
   }
+/* Into and out of the three types of numbers; all other ways lead through one of them. */
+#define HUBS(T, E)                                                                                           \
+  CAST(E##_to_int, int64_t, I64, T, E)                                                                       \
+  CAST(E##_to_float, float, F32, T, E)                                                                       \
+  CAST(E##_to_double, double, F64, T, E)                                                                     \
+  CAST(int_to_##E, T, E, int64_t, I64)                                                                       \
+  CAST(float_to_##E, T, E, float, F32)                                                                       \
+  CAST(double_to_##E, T, E, double, F64)
+KN_ELEMENTS(HUBS)
 
-#define CAST_FROM(FROM, E)                                                                                   \
-  CAST(uint8_t, BOOL, FROM, E, x != 0)                                                                       \
-  CAST(float, F32, FROM, E, (float)x)                                                                        \
-  CAST(double, F64, FROM, E, (double)x)
-KK_TYPES(CAST_FROM)
-CAST(int64_t, I64, uint8_t, BOOL, x != 0)
-CAST(int64_t, I64, int64_t, I64, x)
-CAST(int64_t, I64, float, F32, kn_f64_to_i64((double)x))
-CAST(int64_t, I64, double, F64, kn_f64_to_i64(x))
+/* The same dtype: bits are moved. */
+#define MOVE(SIZE)                                                                                           \
+  static void move_##SIZE(char *const *p, const int64_t *step, int64_t n, const void *arg) {                 \
+    (void)arg;                                                                                               \
+    if (step[0] == SIZE && step[1] == SIZE)                                                                  \
+      memmove(p[0], p[1], (size_t)n *SIZE);                                                                  \
+    else                                                                                                     \
+      for (int64_t i = 0; i < n; i++) memcpy(p[0] + i * step[0], p[1] + i * step[1], SIZE);                  \
+  }
+MOVE(1)
+MOVE(2)
+MOVE(4)
+MOVE(8)
 
-#define ROW(FROM, E)                                                                                         \
-  [KN_##E] = {                                                                                               \
-      [KN_BOOL] = cast_##E##_to_BOOL,                                                                        \
-      [KN_I64] = cast_##E##_to_I64,                                                                          \
-      [KN_F32] = cast_##E##_to_F32,                                                                          \
-      [KN_F64] = cast_##E##_to_F64,                                                                          \
-  },
-static const kk_inner_fn casts[KN_DTYPE_COUNT][KN_DTYPE_COUNT] = {KK_TYPES(ROW)};
+static bool is_hub(kn_dtype d) { return d == KN_I64 || d == KN_F32 || d == KN_F64; }
 
+kk_inner_fn kk_cast_run(kn_dtype from, kn_dtype to) {
+  static const kk_inner_fn moves[9] = {[1] = move_1, [2] = move_2, [4] = move_4, [8] = move_8};
+#define IN(T, E) [KN_##E] = {[KN_I64] = E##_to_int, [KN_F32] = E##_to_float, [KN_F64] = E##_to_double},
+#define OUT(T, E) [KN_##E] = {[KN_I64] = int_to_##E, [KN_F32] = float_to_##E, [KN_F64] = double_to_##E},
+  static const kk_inner_fn in[KN_DTYPE_COUNT][KN_DTYPE_COUNT] = {KN_ELEMENTS(IN)};
+  static const kk_inner_fn out[KN_DTYPE_COUNT][KN_DTYPE_COUNT] = {KN_ELEMENTS(OUT)};
+  if (from == to) return moves[kn_dtype_size(to)];
+  return is_hub(to) ? in[from][to] : out[to][from];
+}
+
+/* ---- the loop over operands of other dtypes ---- */
+
+/* The casts that lead from an operand to `inner`, or for operand 0 back: none, or up to three. */
+typedef struct way {
+  int n;
+  kk_inner_fn step[3];
+  int64_t size[3]; /* of an element after each */
+} way;
+
+typedef struct adapter {
+  kk_inner_fn inner;
+  const void *arg;
+  int count;
+  int64_t size[KK_OPERANDS]; /* of an element as `inner` sees it */
+  way ways[KK_OPERANDS];
+} adapter;
+
+typedef struct room {
+  _Alignas(64) char at[KK_BLOCK * 8];
+} room;
+
+static void add_step(way *w, kn_dtype from, kn_dtype to) {
+  if (from == to) return;
+  w->step[w->n] = kk_cast_run(from, to);
+  w->size[w->n++] = (int64_t)kn_dtype_size(to);
+}
+
+static void lead(way *w, kn_dtype from, kn_dtype to) {
+  kn_dtype hub = from == KN_BOOL ? KN_I64 : kk_wide(from);
+  bool direct = from == to || is_hub(from) || is_hub(to);
+  add_step(w, from, direct ? to : hub);
+  if (!direct) add_step(w, hub, to);
+}
+
+/* m elements at p into `to`. */
+static void go(const way *w, char *to, int64_t to_step, char *p, int64_t step, int64_t m) {
+  room between[2];
+  for (int i = 0; i < w->n; i++) {
+    bool last = i == w->n - 1;
+    char *next = last ? to : between[i % 2].at;
+    int64_t next_step = last ? to_step : w->size[i];
+    w->step[i]((char *[]){next, p}, (int64_t[]){next_step, step}, m, NULL);
+    p = next, step = next_step;
+  }
+}
+
+/* What is repeated with a step of 0 is cast once. */
+static void adapted(char *const *p, const int64_t *step, int64_t n, const void *arg) {
+  const adapter *a = arg;
+  room rooms[KK_OPERANDS];
+  char *q[KK_OPERANDS];
+  int64_t steps[KK_OPERANDS];
+  for (int64_t i = 0; i < n; i += KK_BLOCK) {
+    int64_t m = n - i < KK_BLOCK ? n - i : KK_BLOCK;
+    for (int k = 0; k < a->count; k++) {
+      bool cast = a->ways[k].n > 0, one = k > 0 && step[k] == 0;
+      q[k] = cast ? rooms[k].at : p[k] + i * step[k];
+      steps[k] = cast && !one ? a->size[k] : step[k];
+      if (cast && k > 0 && (!one || i == 0))
+        go(&a->ways[k], q[k], a->size[k], p[k] + i * step[k], step[k], one ? 1 : m);
+    }
+    a->inner(q, steps, m, a->arg);
+    if (a->ways[0].n) go(&a->ways[0], p[0] + i * step[0], step[0], q[0], steps[0], m);
+  }
+}
+
+static bool whole(kn_dtype d) { return kn_dtypes[d].category != KN_CAT_FLOAT; }
+
+void kk_loop_as(const kn_context *ctx, const kk_view *operands, const kn_dtype *as, int count,
+                kk_inner_fn inner, const void *arg) {
+  adapter a = {.inner = inner, .arg = arg, .count = count};
+  bool needed = false;
+  for (int k = 0; k < count; k++) {
+    kn_dtype own = operands[k].dtype, by = as[k], wide = kk_wide(by);
+    if (k == 0) {
+      lead(&a.ways[k], wide, own);
+    } else {
+      bool narrows = own != by && by != wide && !(whole(own) && whole(by));
+      if (narrows) lead(&a.ways[k], own, by);
+      lead(&a.ways[k], narrows ? by : own, wide);
+    }
+    a.size[k] = (int64_t)kn_dtype_size(wide);
+    needed |= a.ways[k].n > 0;
+  }
+  if (needed)
+    kk_loop(ctx, operands, count, adapted, &a);
+  else
+    kk_loop(ctx, operands, count, inner, arg);
+}
+
+/* ---- copies and casts of tensors ---- */
+
+/* The last cast is the loop's, those before lead to it. */
 void kk_copy(const kn_context *ctx, const kk_view *dst, const kk_view *src) {
-  kk_loop(ctx, (kk_view[]){*dst, *src}, 2, casts[src->dtype][dst->dtype], NULL);
+  const kk_view both[] = {*dst, *src};
+  adapter a = {.count = 2, .size = {(int64_t)kn_dtype_size(dst->dtype), 0}};
+  way *w = &a.ways[1];
+  lead(w, src->dtype, dst->dtype);
+  a.inner = w->n ? w->step[--w->n] : kk_cast_run(src->dtype, dst->dtype);
+  if (w->n) a.size[1] = w->size[w->n - 1];
+  kk_loop(ctx, both, 2, w->n ? adapted : a.inner, &a);
 }
 
 static void zero_range(void *ud, int64_t begin, int64_t end) {
@@ -211,4 +322,52 @@ kn_status kk_contiguous_all(kn_context *ctx, kn_tensor *const *in, int n, kn_ten
     return st;
   }
   return KN_OK;
+}
+
+/* ---- kernels run in wider dtypes ---- */
+
+static kn_status widen(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  return kk_cast(ctx, t, kk_wide(kn_tensor_dtype(t)), out);
+}
+
+/* A tensor like the result t, but wide; t itself when it is. */
+static kn_status wide_result(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  kn_type type = t->type;
+  type.dtype = (uint8_t)kk_wide((kn_dtype)type.dtype);
+  if (type.dtype != t->type.dtype)
+    return t->storage ? kn_tensor_new(ctx, &type, out) : kn_tensor_symbolic(ctx, &type, NULL, out);
+  *out = kn_tensor_retain(t);
+  return KN_OK;
+}
+
+/* The result was made wide, maybe only now with sizes and storage. */
+static kn_status narrow_result(kn_context *ctx, const kn_tensor *wide, kn_tensor *t) {
+  if (wide == t) return KN_OK;
+  kn_type type = wide->type;
+  type.dtype = t->type.dtype;
+  if (!t->storage) KN_TRY(kn_tensor_allocate(ctx, t, &type));
+  kk_view to = kk_view_of(t), from = kk_view_of(wide);
+  kk_copy(ctx, &to, &from);
+  return KN_OK;
+}
+
+static bool all_wide(kn_tensor *const *t, int n) {
+  for (int i = 0; i < n; i++)
+    if (kk_wide(kn_tensor_dtype(t[i])) != kn_tensor_dtype(t[i])) return false;
+  return true;
+}
+
+kn_status kk_run_wide(kn_context *ctx, kn_op op, kn_kernel_fn kernel, const void *attrs, kn_tensor *const *in,
+                      int n, kn_tensor *const *out) {
+  int outs = kn_ops[op].outs, ins = 0, made = 0;
+  if (all_wide(in, n) && all_wide(out, outs)) return kernel(ctx, attrs, in, n, out);
+  kn_tensor *as[KN_MAX_INPUTS], *to[KN_MAX_OUTPUTS];
+  kn_status st = KN_OK;
+  for (; st == KN_OK && ins < n; ins += st == KN_OK) st = widen(ctx, in[ins], &as[ins]);
+  for (; st == KN_OK && made < outs; made += st == KN_OK) st = wide_result(ctx, out[made], &to[made]);
+  if (st == KN_OK) st = kernel(ctx, attrs, as, n, to);
+  for (int i = 0; st == KN_OK && i < outs; i++) st = narrow_result(ctx, to[i], out[i]);
+  kk_release_all(as, ins);
+  kk_release_all(to, made);
+  return st;
 }

@@ -3,6 +3,7 @@
  * types can tell. */
 #ifndef KN_KERNEL_H
 #define KN_KERNEL_H
+#include "core/element.h"
 #include "core/op.h"
 #include "core/parallel.h"
 #include <string.h>
@@ -11,6 +12,18 @@
 #define KERNEL(name)                                                                                         \
   kn_status kn_kernel_##name(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,                \
                              kn_tensor *const *out)
+
+/* A kernel that has only the dtypes of KK_TYPES (integers are int64): what comes in others, index values
+ * included, is cast as a whole before, and its results after. */
+#define WIDE_KERNEL(name)                                                                                    \
+  static kn_status name##_wide(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,              \
+                               kn_tensor *const *out);                                                       \
+  KERNEL(name) { return kk_run_wide(ctx, KN_OP_##name, name##_wide, attrs, in, n, out); }                    \
+  static kn_status name##_wide(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,              \
+                               kn_tensor *const *out)
+kn_status kk_run_wide(kn_context *ctx, kn_op op, kn_kernel_fn kernel, const void *attrs, kn_tensor *const *in,
+                      int n, kn_tensor *const *out);
+static inline kn_dtype kk_wide(kn_dtype d) { return kn_dtypes[d].wide; }
 
 /* Where elements lie, without ownership: kernels cut views from tensors freely. */
 typedef struct kk_view {
@@ -31,9 +44,17 @@ static inline int kk_axis(int64_t dim, int rank) { return (int)(dim < 0 ? dim + 
 /* The element loop. Operand 0 is written; the others are broadcast to its shape. `inner` handles a run of n
  * elements: operand k's are at p[k], p[k] + step[k], … (bytes). Runs of one call may be on several threads.
  */
-enum { KK_OPERANDS = 4, KK_GRAIN = 32768 };
+enum { KK_OPERANDS = 4, KK_GRAIN = 32768, KK_BLOCK = 512 };
 typedef void (*kk_inner_fn)(char *const *p, const int64_t *step, int64_t n, const void *arg);
 void kk_loop(const kn_context *ctx, const kk_view *operands, int count, kk_inner_fn inner, const void *arg);
+
+/* The same, and operand k is what its elements are as dtype as[k], seen by `inner` in kk_wide(as[k]): cast to
+ * and fro in blocks of KK_BLOCK where its own dtype is another. Integers are not narrowed on the way in. */
+void kk_loop_as(const kn_context *ctx, const kk_view *operands, const kn_dtype *as, int count,
+                kk_inner_fn inner, const void *arg);
+
+/* A run of n elements of one dtype as another, like an `inner` with two operands. */
+kk_inner_fn kk_cast_run(kn_dtype from, kn_dtype to);
 
 /* dst = src broadcast and cast. They must not overlap, unless they are the very same elements. */
 void kk_copy(const kn_context *ctx, const kk_view *dst, const kk_view *src);
@@ -49,7 +70,7 @@ void kk_release_all(kn_tensor **t, int n);
 /* Strides (in elements) that show x in the shape of `type` without copying; false when there are none. */
 bool kn_reshape_strides(const kn_tensor *x, const kn_type *type, int64_t strides[KN_MAX_RANK]);
 
-/* CASE(T, dtype enum) for the floating dtypes, and for all: the places where a new dtype is added. */
+/* CASE(T, dtype enum) for the floating dtypes that kernels compute in, and for all that they compute in. */
 #define KK_FLOATS(CASE) CASE(float, F32) CASE(double, F64)
 #define KK_TYPES(CASE) CASE(uint8_t, BOOL) CASE(int64_t, I64) KK_FLOATS(CASE)
 

@@ -63,7 +63,7 @@ static int64_t batch_stride(const kk_view *v, int matrix, int rank, int d) {
   return at < 0 || v->dims[at] == 1 ? 0 : v->strides[at];
 }
 
-KERNEL(matmul) {
+WIDE_KERNEL(matmul) {
   (void)attrs, (void)n;
   static const block_fn blocks[KN_DTYPE_COUNT] = {
       [KN_I64] = block_I64, [KN_F32] = block_F32, [KN_F64] = block_F64};

@@ -125,25 +125,25 @@ static kn_status backward(kn_context *ctx, const void *attrs, kn_tensor *const *
   return KN_OK;
 }
 
-KERNEL(max_pool2d) {
+WIDE_KERNEL(max_pool2d) {
   static const range_fn fns[KN_DTYPE_COUNT] = ROW(max);
   (void)n;
   return forward(ctx, attrs, in[0], fns, out[0]);
 }
 
-KERNEL(avg_pool2d) {
+WIDE_KERNEL(avg_pool2d) {
   static const range_fn fns[KN_DTYPE_COUNT] = ROW(avg);
   (void)n;
   return forward(ctx, attrs, in[0], fns, out[0]);
 }
 
-KERNEL(max_pool2d_grad) {
+WIDE_KERNEL(max_pool2d_grad) {
   static const range_fn fns[KN_DTYPE_COUNT] = ROW(max_grad);
   (void)n;
   return backward(ctx, attrs, in, fns, out[0]);
 }
 
-KERNEL(avg_pool2d_grad) {
+WIDE_KERNEL(avg_pool2d_grad) {
   static const range_fn fns[KN_DTYPE_COUNT] = ROW(avg_grad);
   (void)n;
   return backward(ctx, attrs, in, fns, out[0]);

@@ -1,8 +1,9 @@
 /* Kernels that draw from the context's stream. Value i of a draw depends on the seed, on the draw's place in
  * the program and on i alone (core/random.h), so the work may be split anyhow. The words that value i uses:
- *   rand, bernoulli   float32: word i;  float64: words 2i and 2i + 1
+ *   rand, bernoulli   word i; float64: words 2i and 2i + 1. A half keeps as many of its upper bits as it has
+ *                     digits, so that it stays below 1
  *   randn             values 2j and 2j + 1 are one Box-Muller pair (Box and Muller, 1958), computed in double
- *                     float32: words 2j, 2j + 1;  float64: words 4j … 4j + 3
+ *                     from words 2j, 2j + 1; float64: from words 4j … 4j + 3
  *   randint           words 2i and 2i + 1 as 64 bits x; low + the high half of x * (high - low)
  *   randperm          words 2i and 2i + 1 choose what changes places with element i, from the end down
  * The stream moves on only when the draw succeeds. */
@@ -38,7 +39,7 @@ static uint64_t long_word(words *s, uint64_t i) {
 }
 
 static double uniform(words *s, uint64_t i, kn_dtype dtype) {
-  if (dtype == KN_F32) return (double)kn_uniform_f32(word(s, i));
+  if (dtype != KN_F64) return (double)kn_uniform_f32(word(s, i));
   uint64_t x = long_word(s, i);
   return kn_uniform_f64((uint32_t)(x >> 32), (uint32_t)x);
 }
@@ -47,7 +48,7 @@ static void put(const draw *d, int64_t i, double x) {
   if (d->dtype == KN_F32)
     ((float *)d->to)[i] = (float)x;
   else
-    ((double *)d->to)[i] = x;
+    kn_element_put_float(d->dtype, d->to + i * (int64_t)kn_dtype_size(d->dtype), x);
 }
 
 static draw draw_for(kn_context *ctx, kn_tensor *out, int64_t count, uint64_t words_each) {
@@ -60,13 +61,18 @@ static draw draw_for(kn_context *ctx, kn_tensor *out, int64_t count, uint64_t wo
   };
 }
 
-static uint64_t words_of(const kn_tensor *out) { return kn_tensor_dtype(out) == KN_F32 ? 1 : 2; }
+static uint64_t words_of(const kn_tensor *out) { return kn_tensor_dtype(out) == KN_F64 ? 2 : 1; }
 
 /* ---- rand, bernoulli ---- */
 
 static void rand_range(void *ud, int64_t begin, int64_t end) {
   words s = {.d = ud};
-  for (int64_t i = begin; i < end; i++) put(s.d, i, uniform(&s, (uint64_t)i, s.d->dtype));
+  kn_dtype dtype = s.d->dtype;
+  double steps = dtype == KN_F16 ? 0x1p11 : dtype == KN_BF16 ? 0x1p8 : 0;
+  for (int64_t i = begin; i < end; i++) {
+    double x = uniform(&s, (uint64_t)i, dtype);
+    put(s.d, i, steps > 0 ? floor(x * steps) / steps : x);
+  }
 }
 
 KERNEL(rand) {
@@ -80,7 +86,7 @@ KERNEL(rand) {
 static void bernoulli_range(void *ud, int64_t begin, int64_t end) {
   words s = {.d = ud};
   for (int64_t i = begin; i < end; i++) {
-    double p = s.d->dtype == KN_F32 ? (double)((float *)s.d->to)[i] : ((double *)s.d->to)[i];
+    double p = kn_element_float(s.d->dtype, s.d->to + i * (int64_t)kn_dtype_size(s.d->dtype));
     put(s.d, i, uniform(&s, (uint64_t)i, s.d->dtype) < p);
   }
 }
@@ -100,7 +106,7 @@ static void randn_range(void *ud, int64_t begin, int64_t end) {
   words s = {.d = ud};
   for (int64_t j = begin; j < end; j++) {
     double u, v; /* u in (0, 1], so that its logarithm exists; v in [0, 1) */
-    if (s.d->dtype == KN_F32) {
+    if (s.d->dtype != KN_F64) {
       u = ((double)word(&s, 2 * (uint64_t)j) + 1) * 0x1p-32;
       v = (double)word(&s, 2 * (uint64_t)j + 1) * 0x1p-32;
     } else {
@@ -129,13 +135,7 @@ static void randint_range(void *ud, int64_t begin, int64_t end) {
   words s = {.d = ud};
   for (int64_t i = begin; i < end; i++) {
     int64_t x = kk_wrap_add(s.d->low, (int64_t)scaled(long_word(&s, (uint64_t)i), s.d->span));
-    switch (s.d->dtype) {
-    case KN_BOOL: ((uint8_t *)s.d->to)[i] = x != 0; break;
-    case KN_I64: ((int64_t *)s.d->to)[i] = x; break;
-    case KN_F32:
-    case KN_F64: put(s.d, i, (double)x); break;
-    case KN_DTYPE_COUNT: break;
-    }
+    kn_element_put_int(s.d->dtype, s.d->to + i * (int64_t)kn_dtype_size(s.d->dtype), x);
   }
 }
 

@@ -1,6 +1,7 @@
 /* Kernels of reductions. One walk serves all: for each element of the result, the elements of x that belong
  * to it are folded, run by run, into an accumulator; float32 is summed in double. A result element is
- * computed by one thread in one order, so results do not depend on the number of threads. */
+ * computed by one thread in one order, so results do not depend on the number of threads. Tables hold the
+ * dtypes that kernels compute in; runs of other dtypes are cast in blocks, results at the end. */
 #include "core/kernels/kernel.h"
 #include <math.h>
 
@@ -28,6 +29,9 @@ typedef struct walk {
   char *to;
   size_t size; /* of a result element */
   const reduction *r;
+  /* Of x and of the result, where they are in other dtypes than kernels compute in; else NULL. */
+  kk_inner_fn cast_in, cast_out;
+  int64_t in_size; /* of an element of x once cast */
 } walk;
 
 static void add_dim(kk_view *v, int64_t dim, int64_t stride) {
@@ -40,6 +44,26 @@ static void add_dim(kk_view *v, int64_t dim, int64_t stride) {
   }
   v->dims[v->rank] = dim;
   v->strides[v->rank++] = stride;
+}
+
+static void fold_run(const walk *w, acc *a, const char *x, int64_t step, int64_t n) {
+  _Alignas(64) char block[KK_BLOCK * 8];
+  if (!w->cast_in) {
+    w->r->fold(a, x, step, n);
+    return;
+  }
+  for (int64_t i = 0; i < n; i += KK_BLOCK) {
+    int64_t m = n - i < KK_BLOCK ? n - i : KK_BLOCK;
+    char *from = (char *)(uintptr_t)x + i * step; /* only read */
+    w->cast_in((char *[]){block, from}, (int64_t[]){w->in_size, step}, m, NULL);
+    w->r->fold(a, block, w->in_size, m);
+  }
+}
+
+static void finish(const walk *w, const acc *a, char *to) {
+  _Alignas(8) char wide[8];
+  w->r->finish(a, w->count, w->cast_out ? wide : to);
+  if (w->cast_out) w->cast_out((char *[]){to, wide}, (int64_t[]){0, 0}, 1, NULL);
 }
 
 static void walk_range(void *ud, int64_t begin, int64_t end) {
@@ -58,20 +82,24 @@ static void walk_range(void *ud, int64_t begin, int64_t end) {
     for (int64_t done = 0; done < w->count; done += run) {
       const char *p = x;
       for (int d = 0; d < last; d++) p += at[d] * over->strides[d];
-      w->r->fold(&a, p, step, run);
+      fold_run(w, &a, p, step, run);
       for (int d = last - 1; d >= 0 && ++at[d] == over->dims[d]; d--) at[d] = 0;
     }
-    w->r->finish(&a, w->count, w->to + (size_t)o * w->size);
+    finish(w, &a, w->to + (size_t)o * w->size);
   }
 }
 
-static kn_status reduce(kn_context *ctx, const kn_tensor *x, const bool over[KN_MAX_RANK], const reduction *r,
-                        kn_tensor *out) {
+static kn_status reduce(kn_context *ctx, const kn_tensor *x, const bool over[KN_MAX_RANK],
+                        const reduction table[KN_DTYPE_COUNT], kn_tensor *out) {
   kk_view v = kk_view_of(x);
+  kn_dtype from = v.dtype, wide = kk_wide(from), to = kn_tensor_dtype(out);
   walk w = {.kept = {.data = v.data},
             .to = kn_tensor_data(out),
-            .size = kn_dtype_size(kn_tensor_dtype(out)),
-            .r = r};
+            .size = kn_dtype_size(to),
+            .r = &table[wide],
+            .cast_in = wide == from ? NULL : kk_cast_run(from, wide),
+            .cast_out = kk_wide(to) == to ? NULL : kk_cast_run(kk_wide(to), to),
+            .in_size = (int64_t)kn_dtype_size(wide)};
   w.count = 1;
   for (int d = 0; d < v.rank; d++) {
     if (over[d]) w.count *= v.dims[d];
@@ -87,7 +115,7 @@ static kn_status reduce_dims(kn_context *ctx, const kn_tensor *x, const kn_ints 
   bool over[KN_MAX_RANK];
   for (int d = 0; d < KN_MAX_RANK; d++) over[d] = dim->n == 0;
   for (int i = 0; i < dim->n; i++) over[kk_axis(dim->v[i], x->type.rank)] = true;
-  return reduce(ctx, x, over, &table[kn_tensor_dtype(x)], out);
+  return reduce(ctx, x, over, table, out);
 }
 
 /* ---- sums ---- */
@@ -173,7 +201,7 @@ KERNEL(sum_to) {
   bool over[KN_MAX_RANK] = {false};
   int lead = x->rank - b->rank;
   for (int d = 0; d < x->rank; d++) over[d] = d < lead || (b->dims[d - lead] == 1 && x->dims[d] != 1);
-  return reduce(ctx, in[0], over, &sums[kn_tensor_dtype(in[0])], out[0]);
+  return reduce(ctx, in[0], over, sums, out[0]);
 }
 
 /* ---- largest and smallest ---- */

@@ -45,12 +45,12 @@ static kn_status along(kn_context *ctx, const kn_attrs_axis *a, kn_tensor *x, bo
   return KN_OK;
 }
 
-KERNEL(cumsum) {
+WIDE_KERNEL(cumsum) {
   (void)n;
   return along(ctx, attrs, in[0], false, out[0]);
 }
 
-KERNEL(cumprod) {
+WIDE_KERNEL(cumprod) {
   (void)n;
   return along(ctx, attrs, in[0], true, out[0]);
 }

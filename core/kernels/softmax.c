@@ -42,12 +42,12 @@ static kn_status along(kn_context *ctx, const kn_attrs_axis *a, kn_tensor *x, bo
   return KN_OK;
 }
 
-KERNEL(softmax) {
+WIDE_KERNEL(softmax) {
   (void)n;
   return along(ctx, attrs, in[0], false, out[0]);
 }
 
-KERNEL(log_softmax) {
+WIDE_KERNEL(log_softmax) {
   (void)n;
   return along(ctx, attrs, in[0], true, out[0]);
 }

@@ -66,7 +66,7 @@ static void copy_row(char *to, int64_t to_apart, const char *from, int64_t from_
     memcpy(to + i * to_apart * (int64_t)size, from + i * from_apart * (int64_t)size, size);
 }
 
-KERNEL(sort) {
+WIDE_KERNEL(sort) {
   const kn_attrs_sort *a = attrs;
   kn_dtype dtype = kn_tensor_dtype(in[0]);
   int rank = in[0]->type.rank, dim = kk_axis(a->dim, rank);
@@ -116,20 +116,21 @@ static kn_status allocate(kn_context *ctx, kn_tensor *out, int64_t n) {
   return kn_tensor_allocate(ctx, out, &type);
 }
 
-/* at: the positions of x's elements in order. */
-static kn_status write_unique(kn_context *ctx, const kn_tensor *x, const int64_t *at, kn_tensor *const *out) {
-  kn_dtype dtype = kn_tensor_dtype(x);
+/* at: the positions of x's elements in order; wide: they in a dtype that `sames` has. */
+static kn_status write_unique(kn_context *ctx, const kn_tensor *x, const kn_tensor *wide, const int64_t *at,
+                              kn_tensor *const *out) {
+  bool (*same)(const void *, int64_t, int64_t) = sames[kn_tensor_dtype(wide)];
   int64_t count = kn_tensor_numel(x), found = 0;
-  size_t size = kn_dtype_size(dtype);
-  const char *v = kn_tensor_data(x);
-  for (int64_t i = 0; i < count; i++) found += i == 0 || !sames[dtype](v, at[i - 1], at[i]);
+  size_t size = kn_dtype_size(kn_tensor_dtype(x));
+  const char *v = kn_tensor_data(x), *w = kn_tensor_data(wide);
+  for (int64_t i = 0; i < count; i++) found += i == 0 || !same(w, at[i - 1], at[i]);
   KN_TRY(allocate(ctx, out[0], found));
   KN_TRY(allocate(ctx, out[1], -1));
   KN_TRY(allocate(ctx, out[2], found));
   char *values = kn_tensor_data(out[0]);
   int64_t *inverse = kn_tensor_data(out[1]), *counts = kn_tensor_data(out[2]);
   for (int64_t i = 0, k = -1; i < count; i++) {
-    if (i == 0 || !sames[dtype](v, at[i - 1], at[i])) {
+    if (i == 0 || !same(w, at[i - 1], at[i])) {
       memcpy(values + ++k * (int64_t)size, v + at[i] * (int64_t)size, size);
       counts[k] = 0;
     }
@@ -140,16 +141,21 @@ static kn_status write_unique(kn_context *ctx, const kn_tensor *x, const int64_t
 }
 
 KERNEL(unique) {
-  kn_tensor *x;
+  kn_tensor *x, *wide;
   scratch s;
   (void)attrs, (void)n;
   KN_TRY(kk_contiguous(ctx, in[0], &x));
-  kn_status st = scratch_new(ctx, kn_tensor_dtype(x), kn_tensor_numel(x), &s);
+  kn_dtype dtype = kk_wide(kn_tensor_dtype(x));
+  kn_status st = kk_cast(ctx, x, dtype, &wide);
   if (st == KN_OK) {
-    int64_t *at = kn_tensor_data(s.places), count = kn_tensor_numel(x);
-    sorts[kn_tensor_dtype(x)](kn_tensor_data(x), count, false, at, at + count);
-    st = write_unique(ctx, x, at, out);
-    scratch_free(&s);
+    st = scratch_new(ctx, dtype, kn_tensor_numel(x), &s);
+    if (st == KN_OK) {
+      int64_t *at = kn_tensor_data(s.places), count = kn_tensor_numel(x);
+      sorts[dtype](kn_tensor_data(wide), count, false, at, at + count);
+      st = write_unique(ctx, x, wide, at, out);
+      scratch_free(&s);
+    }
+    kn_tensor_release(wide);
   }
   kn_tensor_release(x);
   return st;
@@ -184,7 +190,7 @@ typedef struct search {
 KK_TYPES(SEARCH)
 #define SEARCH_ROW(T, E) [KN_##E] = search_##E,
 
-KERNEL(searchsorted) {
+WIDE_KERNEL(searchsorted) {
   static void (*const fns[KN_DTYPE_COUNT])(void *, int64_t, int64_t) = {KK_TYPES(SEARCH_ROW)};
   const kn_attrs_searchsorted *a = attrs;
   kn_tensor *as[2];

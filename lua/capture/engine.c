@@ -227,15 +227,7 @@ static kc_val scalar_key(kn_scalar s) {
 }
 
 static kn_value *number_value(kc_cap *c, kn_tensor *t) {
-  const void *at = kn_tensor_data(t);
-  kn_scalar s = {0};
-  switch (kn_tensor_dtype(t)) {
-  case KN_BOOL: s = (kn_scalar){KN_SCALAR_BOOL, {.b = *(const uint8_t *)at != 0}}; break;
-  case KN_I64: s = (kn_scalar){KN_SCALAR_INT, {.i = *(const int64_t *)at}}; break;
-  case KN_F32: s = (kn_scalar){KN_SCALAR_FLOAT, {.f = (double)*(const float *)at}}; break;
-  case KN_F64: s = (kn_scalar){KN_SCALAR_FLOAT, {.f = *(const double *)at}}; break;
-  case KN_DTYPE_COUNT: return NULL;
-  }
+  kn_scalar s = kn_scalar_read(t);
   for (uint32_t i = 0; i < c->npool; i++) {
     const struct kc_pooled *p = &c->pool[i];
     if (p->type.kind == KN_V_TENSOR && p->key.k != KC_V_NONE && p->type.tensor.dtype == t->type.dtype &&
