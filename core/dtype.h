@@ -1,5 +1,5 @@
-/* Element types: one row each. A new dtype is a row here and a line in core/element.h; kernels need nothing, for
- * they compute it in the dtype of its last column. */
+/* Element types: one row each. A new dtype is a row here and a line in core/element.h; kernels need nothing,
+ * for they compute it in the dtype of its last column. */
 #ifndef KN_DTYPE_H
 #define KN_DTYPE_H
 #include <stdbool.h>

@@ -237,26 +237,33 @@ static void adapted(char *const *p, const int64_t *step, int64_t n, const void *
 
 static bool whole(kn_dtype d) { return kn_dtypes[d].category != KN_CAT_FLOAT; }
 
+/* Whether an operand must first become `by`, which is then widened: rounded to a half, but no integer
+ * narrowed. */
+static bool narrows(kn_dtype own, kn_dtype by) {
+  return own != by && by != kk_wide(by) && !(whole(own) && whole(by));
+}
+
+static bool needs_cast(const kk_view *operands, const kn_dtype *as, int count) {
+  for (int k = 0; k < count; k++)
+    if (operands[k].dtype != kk_wide(as[k]) || (k > 0 && narrows(operands[k].dtype, as[k]))) return true;
+  return false;
+}
+
 void kk_loop_as(const kn_context *ctx, const kk_view *operands, const kn_dtype *as, int count,
                 kk_inner_fn inner, const void *arg) {
+  if (!needs_cast(operands, as, count)) {
+    kk_loop(ctx, operands, count, inner, arg);
+    return;
+  }
   adapter a = {.inner = inner, .arg = arg, .count = count};
-  bool needed = false;
   for (int k = 0; k < count; k++) {
     kn_dtype own = operands[k].dtype, by = as[k], wide = kk_wide(by);
-    if (k == 0) {
-      lead(&a.ways[k], wide, own);
-    } else {
-      bool narrows = own != by && by != wide && !(whole(own) && whole(by));
-      if (narrows) lead(&a.ways[k], own, by);
-      lead(&a.ways[k], narrows ? by : own, wide);
-    }
+    bool first = k > 0 && narrows(own, by);
     a.size[k] = (int64_t)kn_dtype_size(wide);
-    needed |= a.ways[k].n > 0;
+    if (first) lead(&a.ways[k], own, by);
+    lead(&a.ways[k], k == 0 ? wide : first ? by : own, k == 0 ? own : wide);
   }
-  if (needed)
-    kk_loop(ctx, operands, count, adapted, &a);
-  else
-    kk_loop(ctx, operands, count, inner, arg);
+  kk_loop(ctx, operands, count, adapted, &a);
 }
 
 /* ---- copies and casts of tensors ---- */
