@@ -113,6 +113,8 @@ static kn_tensor *unbiased(kn_scope *s, kn_tensor *x, kn_tensor *var, const kn_i
 
 /* x, running mean and variance, weight, bias: one, three or five of them. */
 static kn_tensor *batch_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_batch_norm *a) {
+  if (!kn_dtype_is_float(kn_tensor_dtype(in[0])))
+    return kx_refuse(s, KN_DTYPE, "a floating input is needed", in[0], NULL);
   kn_tensor *x = in[0], *mean, *var;
   if (!has_channels(s, x)) return NULL;
   if (n != 1 && n != 3 && n != 5)

@@ -182,18 +182,14 @@ kn_status kn_infer_searchsorted(const kn_infer *q) {
 
 kn_status kn_infer_bincount(const kn_infer *q) {
   const kn_attrs_bincount *a = q->attrs;
-  if (q->in[0].dtype != KN_I64)
-    return kn_infer_fail(q, KN_DTYPE, "int64 values are needed, not %s",
-                         kn_dtype_name((kn_dtype)q->in[0].dtype));
+  if (kn_dtypes[q->in[0].dtype].category != KN_CAT_INT)
+    return kn_infer_fail(q, KN_DTYPE, "integers are needed, not %s", kn_dtype_name((kn_dtype)q->in[0].dtype));
   if (q->in[0].rank != 1) return kn_infer_fail(q, KN_SHAPE, "one dim is needed");
   if (!kn_is_dyn(a->minlength) && a->minlength < 0)
     return kn_infer_fail(q, KN_ARG, "minlength must not be negative: %lld", (long long)a->minlength);
   q->out[0] = (kn_type){.dtype = KN_I64, .rank = 1, .dims = {KN_DIM_UNKNOWN}};
   if (q->n < 2) return KN_OK;
   KN_TRY(kn_infer_floating(q, 1));
-  if (kn_dtypes[q->in[1].dtype].wide != q->in[1].dtype)
-    return kn_infer_fail(q, KN_DTYPE, "weights are float32 or float64, not %s",
-                         kn_dtype_name((kn_dtype)q->in[1].dtype));
   if (q->in[1].rank != 1 || !kn_dim_may_equal(q->in[0].dims[0], q->in[1].dims[0]))
     return kn_infer_fail(q, KN_SHAPE, "a weight for each value is needed");
   q->out->dtype = q->in[1].dtype;

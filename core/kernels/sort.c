@@ -222,21 +222,31 @@ KERNEL(bincount) {
   static void (*const fns[KN_DTYPE_COUNT])(const int64_t *, const void *, int64_t,
                                            void *) = {KK_FLOATS(COUNT_ROW)[KN_I64] = count_I64};
   const kn_attrs_bincount *a = attrs;
-  kn_tensor *as[2];
-  KN_TRY(kk_contiguous_all(ctx, in, n, as));
-  const int64_t *x = kn_tensor_data(as[0]);
-  int64_t count = kn_tensor_numel(as[0]), most = a->minlength;
-  kn_status st = KN_OK;
+  kn_type counts = {.dtype = (uint8_t)kk_wide(kn_tensor_dtype(out[0])), .rank = 1};
+  kn_tensor *as[2], *wide[2], *total;
+  int made = 0;
+  kn_status st = kk_contiguous_all(ctx, in, n, as);
+  if (st != KN_OK) return st;
+  for (; st == KN_OK && made < n; made += st == KN_OK)
+    st = kk_cast(ctx, as[made], made ? (kn_dtype)counts.dtype : KN_I64, &wide[made]);
+  const int64_t *x = st == KN_OK ? kn_tensor_data(wide[0]) : NULL;
+  int64_t count = st == KN_OK ? kn_tensor_numel(wide[0]) : 0, most = a->minlength;
   for (int64_t i = 0; i < count && st == KN_OK; i++) {
     if (x[i] < 1 || x[i] > INT32_MAX)
       st = kn_fail(ctx, KN_INDEX, "bincount: %lld cannot be counted: values start at 1", (long long)x[i]);
     most = x[i] > most ? x[i] : most;
   }
-  if (st == KN_OK) st = allocate(ctx, out[0], most);
+  counts.dims[0] = most;
+  if (st == KN_OK) st = kn_tensor_new(ctx, &counts, &total);
   if (st == KN_OK) {
-    kk_zero(ctx, out[0]);
-    fns[kn_tensor_dtype(out[0])](x, n > 1 ? kn_tensor_data(as[1]) : NULL, count, kn_tensor_data(out[0]));
+    kk_zero(ctx, total);
+    fns[counts.dtype](x, n > 1 ? kn_tensor_data(wide[1]) : NULL, count, kn_tensor_data(total));
+    st = allocate(ctx, out[0], most);
+    kk_view to = st == KN_OK ? kk_view_of(out[0]) : (kk_view){0}, from = kk_view_of(total);
+    if (st == KN_OK) kk_copy(ctx, &to, &from);
+    kn_tensor_release(total);
   }
+  kk_release_all(wide, made);
   kk_release_all(as, n);
   return st;
 }
