@@ -156,9 +156,9 @@ EXPRESSION(batch_norm, batch_norm(s, in, n, attrs))
 /* Heads of k and v, each for as many heads of q as there are more. */
 static kn_tensor *shared_heads(kn_scope *s, kn_tensor *k, kn_tensor *q) {
   int at = q->type.rank - 3;
-  int64_t of_q = q->type.rank >= 3 ? q->type.dims[at] : 1, of_k = k->type.rank >= 3 ? k->type.dims[at] : 1;
-  if (k->type.rank != q->type.rank || at < 0 || !kn_dim_known(of_q) || !kn_dim_known(of_k) || of_k == 0 ||
-      of_q % of_k)
+  bool heads = at >= 0 && k->type.rank == q->type.rank;
+  int64_t of_q = heads ? q->type.dims[at] : 1, of_k = heads ? k->type.dims[at] : 1;
+  if (!heads || !kn_dim_known(of_q) || !kn_dim_known(of_k) || of_k == 0 || of_q % of_k)
     return kx_refuse(s, KN_SHAPE, "the heads of the query must be a known multiple of those of key and value",
                      q, k);
   kn_attrs_repeat times = {.repeats = of_q / of_k, .dim = at};
