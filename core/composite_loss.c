@@ -154,7 +154,7 @@ static kn_tensor *binary(kn_scope *s, kn_tensor *const *in, int n) {
 
 /* x, t, weight, pos_weight: (1 - t) x + (1 + (pos_weight - 1) t) log(1 + exp(-x)) */
 static kn_tensor *binary_logits(kn_scope *s, kn_tensor *const *in, int n) {
-  kn_tensor *x = in[0], *t = in[1], *tail = kx_softplus(s, kx_neg(s, x));
+  kn_tensor *x = kx_floating(s, in[0]), *t = kx_floating(s, in[1]), *tail = kx_softplus(s, kx_neg(s, x));
   if (n > 3) tail = kx_mul(s, tail, kx_plus(s, kx_mul(s, kx_plus(s, in[3], -1), t), 1));
   kn_tensor *loss = kx_add(s, kx_mul(s, minus(s, 1, t), x), tail);
   return n > 2 ? kx_mul(s, loss, in[2]) : loss;
@@ -171,6 +171,7 @@ LOSS(binary_cross_entropy_with_logits, reduction, binary_logits(s, in, n))
 /* t (log t - x), 0 where t is 0; batchmean divides the sum by the size of dim 1. */
 static kn_tensor *kl_div(kn_scope *s, kn_tensor *x, kn_tensor *t, const kn_attrs_kl *a) {
   kn_tensor *loss;
+  x = kx_floating(s, x);
   if (a->log_target) {
     loss = kx_mul(s, kx_exp(s, t), kx_sub(s, t, x));
   } else {
@@ -203,6 +204,7 @@ static kn_tensor *cosine(kn_scope *s, kn_tensor *a, kn_tensor *b, const kn_attrs
 EXPRESSION(cosine_similarity, cosine(s, in[0], in[1], attrs))
 
 static kn_tensor *apart(kn_scope *s, kn_tensor *a, kn_tensor *b, double p, double eps, bool keepdim) {
+  a = kx_floating(s, a);
   kn_attrs_norm at = {.p = p, .dim = {1, {-1}}, .keepdim = keepdim};
   return kx_with(s, KN_OP_norm, &at, kx_plus(s, kx_sub(s, a, b), eps));
 }

@@ -117,7 +117,8 @@ static kn_tensor *rounded(kn_scope *s, kn_tensor *y, kn_tensor *const *in, int n
   return y && kn_tensor_dtype(y) == kn_dtypes[d].wide && kn_tensor_dtype(y) != d ? kx_cast(s, y, d) : y;
 }
 
-/* x, running mean and variance, weight, bias: one, three or five of them. */
+/* x, running mean and variance, weight, bias: one, three or five of them. Halves are computed wide by hand,
+ * not by the flag: the running values are overwritten, so they must be the very ones. */
 static kn_tensor *batch_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_batch_norm *a) {
   kn_tensor *x = in[0], *mean, *var;
   if (!has_channels(s, x)) return NULL;
@@ -133,8 +134,7 @@ static kn_tensor *batch_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_
   for (int d = 0; d < x->type.rank; d++)
     if (d != 1) over.v[over.n++] = d;
   kn_tensor *w = n == 5 ? beside(s, in[3], x) : NULL, *b = n == 5 ? beside(s, in[4], x) : NULL;
-  x = kx_wide(s,
-              x); /* by hand, not by the flag: the running values are overwritten, so they must be theirs */
+  x = kx_wide(s, x);
   if (!a->training) {
     mean = beside(s, in[1], x);
     kn_tensor *scale = kx_rsqrt(s, kx_plus(s, kx_wide(s, beside(s, in[2], x)), a->eps));
@@ -165,9 +165,9 @@ EXPRESSION(batch_norm, batch_norm(s, in, n, attrs))
 /* Heads of k and v, each for as many heads of q as there are more. */
 static kn_tensor *shared_heads(kn_scope *s, kn_tensor *k, kn_tensor *q) {
   int at = q->type.rank - 3;
-  int64_t of_q = q->type.rank >= 3 ? q->type.dims[at] : 1, of_k = k->type.rank >= 3 ? k->type.dims[at] : 1;
-  if (k->type.rank != q->type.rank || at < 0 || !kn_dim_known(of_q) || !kn_dim_known(of_k) || of_k == 0 ||
-      of_q % of_k)
+  bool heads = at >= 0 && k->type.rank == q->type.rank;
+  int64_t of_q = heads ? q->type.dims[at] : 1, of_k = heads ? k->type.dims[at] : 1;
+  if (!heads || !kn_dim_known(of_q) || !kn_dim_known(of_k) || of_k == 0 || of_q % of_k)
     return kx_refuse(s, KN_SHAPE, "the heads of the query must be a known multiple of those of key and value",
                      q, k);
   kn_attrs_repeat times = {.repeats = of_q / of_k, .dim = at};

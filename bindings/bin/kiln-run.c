@@ -91,10 +91,9 @@ static long read_count(const char *text, const char *option) {
   return n;
 }
 
-static arguments read_arguments(int argc, char **argv) {
-  arguments a = {0};
-  a.in = allocate(NULL, sizeof *a.in * (size_t)argc);
-  a.out = allocate(NULL, sizeof *a.out * (size_t)argc);
+/* `in` and `out` have room for as many pairs as there are arguments. */
+static arguments read_arguments(int argc, char **argv, pair *in, pair *out) {
+  arguments a = {.in = in, .out = out};
   for (int i = 1; i < argc; i++) {
     char *o = argv[i];
     bool option = !strncmp(o, "--", 2), takes = true;
@@ -505,7 +504,8 @@ static void close_program(program *p) {
 }
 
 int main(int argc, char **argv) {
-  arguments a = read_arguments(argc, argv);
+  pair in[argc + 1], out[argc + 1]; /* on the stack, so that an early exit leaves nothing behind */
+  arguments a = read_arguments(argc, argv, in, out);
   program p = {0};
   open_program(&p, &a);
   if (a.verify) die(USAGE, "%s holds no test vectors", a.model);
@@ -514,8 +514,6 @@ int main(int argc, char **argv) {
   else
     run_all(&p, &a);
   close_program(&p);
-  free(a.in);
-  free(a.out);
   if (fflush(stdout)) die(FAILED, "standard output: %s", strerror(errno));
   return 0;
 }

@@ -18,6 +18,9 @@ test("shapes, dtypes and the place are in the message", function()
   raises(function() return kiln.cross_entropy(a, kiln.tensor { 1, 4 }) end, here(), "cross_entropy", "4")
   raises(function() return kiln.tensor { 1 } // 0 end, here(), "floor_divide: ", "zero")
   raises(function() return a:item() end, here(), "item: ", "float32[2,3]")
+  local heads = kiln.zeros(1, 2, 2, 3) -- a query of rank 2 has no heads to share
+  raises(function() return kiln.scaled_dot_product_attention(a, heads, heads, { enable_gqa = true }) end, here(),
+    "the heads of the query", "float32[2,3]")
 end)
 
 test("metamethods and calls through pcall know the line too", function()
