@@ -130,7 +130,7 @@ kn_dtype kn_promote_floats(kn_tensor *const *in, int n) {
 /* Halves go in as float32; results come back as what the inputs promote to, if that is a half. */
 static kn_status run_wide(kn_context *ctx, const kn_op_info *row, const void *attrs, kn_tensor *const *in,
                           int n, kn_tensor **out) {
-  kn_tensor *as[KN_MAX_INPUTS], *made[KN_MAX_OUTPUTS];
+  kn_tensor *as[KN_MAX_INPUTS] = {NULL}, *made[KN_MAX_OUTPUTS] = {NULL};
   kn_dtype result = kn_promote_floats(in, n), wide = kn_dtypes[result].wide;
   int given = 0, left = 0;
   kn_status st = KN_OK;
