@@ -171,7 +171,8 @@ static void release(kn_tensor **t, int n) {
 }
 
 static void check_unchanged(const gen_case *c, int mix, kn_tensor *const *in, bool written) {
-  if (written && (c->op == KN_OP_batch_norm || c->op == KN_OP_instance_norm)) return; /* running values follow */
+  if (written && (c->op == KN_OP_batch_norm || c->op == KN_OP_instance_norm))
+    return; /* running values follow */
   for (int i = written && (kn_ops[c->op].flags & KN_FLAG_WRITES); i < c->n; i++)
     for (int64_t k = 0; k < kn_tensor_numel(in[i]); k++) {
       kn_dtype d = kn_tensor_dtype(in[i]);
