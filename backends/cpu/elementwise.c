@@ -1,7 +1,7 @@
-/* The driver of elementwise ops: from tensors of any strides and dtypes to loops over elements that lie one after
- * the other. Where an operand is not like that, blocks of it are gathered, repeated or cast into a buffer that
- * stays in the first cache. Which dtype an op is computed in is what the reference computes, see kernels/kernel.h.
- * Compiled once. */
+/* The driver of elementwise ops: from tensors of any strides and dtypes to loops over elements that lie one
+ * after the other. Where an operand is not like that, blocks of it are gathered, repeated or cast into a
+ * buffer that stays in the first cache. Which dtype an op is computed in is what the reference computes, see
+ * kernels/kernel.h. Compiled once. */
 #include "backends/cpu/run.h"
 #include "core/infer.h"
 #include <string.h>
@@ -30,15 +30,15 @@ typedef struct room {
 
 static bool whole(kn_dtype d) { return kn_dtypes[d].category != KN_CAT_FLOAT; }
 
-/* Into what the inputs are cast: the result's dtype, or where the result is a truth about them, what they promote
- * to. The condition of where is none of them. */
+/* Into what the inputs are cast: the result's dtype, or where the result is a truth about them, what they
+ * promote to. The condition of where is none of them. */
 static kn_dtype seen_as(kn_tensor *const *in, int n, const kn_tensor *out) {
   if (kn_tensor_dtype(out) != KN_BOOL || n == 3) return kn_tensor_dtype(out);
   return n == 2 ? kn_promote_types(&in[0]->type, &in[1]->type) : kn_tensor_dtype(in[0]);
 }
 
-/* The dtype of the loop: the one the inputs are seen as, or the wide one that stands for it. Integers are never
- * narrowed on their way in, so beside wider ones (which only 0-d tensors can be) all are int64. */
+/* The dtype of the loop: the one the inputs are seen as, or the wide one that stands for it. Integers are
+ * never narrowed on their way in, so beside wider ones (which only 0-d tensors can be) all are int64. */
 static kn_dtype loop_dtype(const cp_run *runs, kn_dtype as, kn_tensor *const *in, int n) {
   bool narrowed = false;
   for (int i = n == 3; i < n && kn_dtypes[as].category == KN_CAT_INT; i++)

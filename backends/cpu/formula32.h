@@ -1,7 +1,7 @@
-/* Elementary functions of float32, a formula each: no branches, no tables, so loops of them vectorise. Largest
- * errors, seen over all float32 values or a dense sample: 1 to 3 ulp, said beside each; zeros, infinities, nan
- * and subnormals as C99's annex F has them. The reductions are the classical ones (Cody and Waite, 1980; Muller,
- * Elementary Functions, 2016); the polynomials are our own fits, made by fit.py. */
+/* Elementary functions of float32, a formula each: no branches, no tables, so loops of them vectorise.
+ * Largest errors, seen over all float32 values or a dense sample: 1 to 3 ulp, said beside each; zeros,
+ * infinities, nan and subnormals as C99's annex F has them. The reductions are the classical ones (Cody and
+ * Waite, 1980; Muller, Elementary Functions, 2016); the polynomials are our own fits, made by fit.py. */
 #ifndef KN_CPU_FORMULA32_H
 #define KN_CPU_FORMULA32_H
 #include "backends/cpu/isa.h"
@@ -30,7 +30,8 @@ static inline float cp_exp_parts_f32(float x, int32_t *n) {
   float r = cp_fma_f32(whole, -0x1.62e4p-1f, x);
   r = cp_fma_f32(whole, -0x1.7f7d1cp-20f, r);
   *n = (int32_t)(cp_bits_f32(t) - cp_bits_f32(CP_ROUNDER32));
-  float p = CP_SUM32(r, 0.5f, 0x1.555556p-3f, 0x1.555478p-5f, 0x1.111082p-7f, 0x1.6d9ea4p-10f, 0x1.a1b128p-13f);
+  float p =
+      CP_SUM32(r, 0.5f, 0x1.555556p-3f, 0x1.555478p-5f, 0x1.111082p-7f, 0x1.6d9ea4p-10f, 0x1.a1b128p-13f);
   return cp_fma_f32(r * r, p, r);
 }
 
@@ -108,7 +109,8 @@ static inline float cp_log_f32(float x) { /* 1 ulp */
 
 static inline float cp_log2_f32(float x) { /* 2 ulp */
   float e, f, rest = cp_log_parts_f32(x, &e, &f), high = f + rest, low = f - high + rest;
-  return cp_log_ends_f32(x, cp_fma_f32(high, 0x1.715476p0f, cp_fma_f32(low, 0x1.715476p0f, high * 0x1.4ae0cp-26f)) + e);
+  return cp_log_ends_f32(
+      x, cp_fma_f32(high, 0x1.715476p0f, cp_fma_f32(low, 0x1.715476p0f, high * 0x1.4ae0cp-26f)) + e);
 }
 
 static inline float cp_log10_f32(float x) { /* 2 ulp */
@@ -187,7 +189,8 @@ static inline float cp_atan_f32(float x) { /* 3 ulp */
 }
 
 static inline float cp_asin_near_f32(float t, float z) { /* z = t^2 <= 1/4 */
-  float p = CP_SUM32(z, 0x1.55554cp-3f, 0x1.333892p-4f, 0x1.6cabb6p-5f, 0x1.04aaf8p-5f, 0x1.d7a874p-7f, 0x1.33d6fp-5f);
+  float p = CP_SUM32(z, 0x1.55554cp-3f, 0x1.333892p-4f, 0x1.6cabb6p-5f, 0x1.04aaf8p-5f, 0x1.d7a874p-7f,
+                     0x1.33d6fp-5f);
   return cp_fma_f32(t * z, p, t);
 }
 
@@ -228,8 +231,8 @@ static inline double cp_log2_wide(double x) {
   double m = cp_from_bits_f64(u - (k << 52) + (UINT64_C(1023) << 52));
   double e = cp_from_bits_f64(UINT64_C(0x4330000000000000) | k) - (0x1p52 + 1023);
   double s = (m - 1) / (m + 1), z = s * s;
-  double p = CP_SUM64(z, 0x1.555555555386bp-2, 0x1.999999a2d6564p-3, 0x1.24924149f2b9ap-3, 0x1.c72293170336ep-4,
-                      0x1.7328908ee14cap-4, 0x1.58a4624650991p-4);
+  double p = CP_SUM64(z, 0x1.555555555386bp-2, 0x1.999999a2d6564p-3, 0x1.24924149f2b9ap-3,
+                      0x1.c72293170336ep-4, 0x1.7328908ee14cap-4, 0x1.58a4624650991p-4);
   return cp_fma_f64(cp_fma_f64(s * z, p, s), 2 * 0x1.71547652b82fep0, e);
 }
 
@@ -237,8 +240,9 @@ static inline double cp_exp2_wide(double w) { /* 2^-40 */
   w = w < -300 ? -300 : w;
   w = w > 300 ? 300 : w;
   double t = w + 0x1.8p52, f = w - (t - 0x1.8p52);
-  double p = CP_SUM64(f, 1, 0x1.62e42fef85088p-1, 0x1.ebfbdff810ba9p-3, 0x1.c6b08dd6a882fp-5, 0x1.3b2ab734703a9p-7,
-                      0x1.5d8745eed78f2p-10, 0x1.43087c3a288fdp-13, 0x1.00dc257413185p-16, 0x1.64031daaca5dbp-20);
+  double p =
+      CP_SUM64(f, 1, 0x1.62e42fef85088p-1, 0x1.ebfbdff810ba9p-3, 0x1.c6b08dd6a882fp-5, 0x1.3b2ab734703a9p-7,
+               0x1.5d8745eed78f2p-10, 0x1.43087c3a288fdp-13, 0x1.00dc257413185p-16, 0x1.64031daaca5dbp-20);
   return p * cp_from_bits_f64((cp_bits_f64(t) - cp_bits_f64(0x1.8p52) + 1023) << 52);
 }
 

@@ -1,6 +1,6 @@
-/* What a file that is compiled once for each instruction set needs: names that carry the set's name, and the few
- * operations of which the sets have different best forms. Every formula is written once, as plain C that the
- * compiler vectorises; no file outside this folder sees this header. */
+/* What a file that is compiled once for each instruction set needs: names that carry the set's name, and the
+ * few operations of which the sets have different best forms. Every formula is written once, as plain C that
+ * the compiler vectorises; no file outside this folder sees this header. */
 #ifndef KN_CPU_ISA_H
 #define KN_CPU_ISA_H
 #include <stdint.h>

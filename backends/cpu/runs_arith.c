@@ -1,15 +1,17 @@
-/* Loops of ops that cost less than fetching their elements: arithmetic, comparison, bits, choosing. Integers are
- * computed in their own dtype and wrap around; what halves need is done by the caller, in float32. Values are
- * those of the reference, exactly. Compiled once for each instruction set. */
+/* Loops of ops that cost less than fetching their elements: arithmetic, comparison, bits, choosing. Integers
+ * are computed in their own dtype and wrap around; what halves need is done by the caller, in float32. Values
+ * are those of the reference, exactly. Compiled once for each instruction set. */
 #include "backends/cpu/runs.h"
 #include <math.h>
 
 /* CASE(T, E, W): the integer dtypes, and the unsigned type in which arithmetic wraps around. */
 #define INTS(CASE)                                                                                           \
   CASE(uint8_t, U8, uint32_t)                                                                                \
-  CASE(int8_t, I8, uint32_t) CASE(int16_t, I16, uint32_t) CASE(int32_t, I32, uint32_t) CASE(int64_t, I64, uint64_t)
+  CASE(int8_t, I8, uint32_t)                                                                                 \
+  CASE(int16_t, I16, uint32_t) CASE(int32_t, I32, uint32_t) CASE(int64_t, I64, uint64_t)
 
-#define ROW_INTS(fn) [KN_U8] = fn##_U8, [KN_I8] = fn##_I8, [KN_I16] = fn##_I16, [KN_I32] = fn##_I32, [KN_I64] = fn##_I64
+#define ROW_INTS(fn)                                                                                         \
+  [KN_U8] = fn##_U8, [KN_I8] = fn##_I8, [KN_I16] = fn##_I16, [KN_I32] = fn##_I32, [KN_I64] = fn##_I64
 #define ROW_FLOATS(fn) [KN_F32] = fn##_F32, [KN_F64] = fn##_F64
 #define ROW_NUMBERS(fn) ROW_INTS(fn), ROW_FLOATS(fn)
 #define ROW_ALL(fn) [KN_BOOL] = fn##_BOOL, ROW_NUMBERS(fn)
@@ -78,9 +80,10 @@ CP_ROW(bitwise_and, [KN_BOOL] = and_U8, ROW_INTS(and))
 CP_ROW(bitwise_or, [KN_BOOL] = or_U8, ROW_INTS(or))
 CP_ROW(bitwise_xor, [KN_BOOL] = xor_U8, ROW_INTS(xor))
 
-/* By a negative number, or beyond the word: 0, or what the sign fills in. Narrow integers are shifted as int64
- * is, and then wrap around. */
-#define LEFT(T, E, W) CP_LOOP2(left_##E, T, T, (W)y < 8 * sizeof(W) ? (W)x << ((W)y & (8 * sizeof(W) - 1)) : 0)
+/* By a negative number, or beyond the word: 0, or what the sign fills in. Narrow integers are shifted as
+ * int64 is, and then wrap around. */
+#define LEFT(T, E, W)                                                                                        \
+  CP_LOOP2(left_##E, T, T, (W)y < 8 * sizeof(W) ? (W)x << ((W)y & (8 * sizeof(W) - 1)) : 0)
 #define SHIFT_RIGHT(x, y, bits) ((x) >> ((y) < 0 || (y) > (bits)-1 ? (bits)-1 : (y)))
 INTS(LEFT)
 CP_LOOP2(right_U8, uint8_t, uint8_t, y > 31 ? 0 : x >> y)
@@ -116,7 +119,7 @@ CP_LOOP1(sign_F32, float, float, cp_pick_f32(x == x, (float)((x > 0) - (x < 0)),
 CP_LOOP1(sign_F64, double, double, cp_pick_f64(x == x, (double)((x > 0) - (x < 0)), x))
 CP_LOOP1(relu_F32, float, float, cp_pick_f32((x > 0) | (x != x), x, 0))
 CP_LOOP1(relu_F64, double, double, cp_pick_f64((x > 0) | (x != x), x, 0))
-CP_ROW(bitwise_not, [KN_BOOL] = not_BOOL, ROW_INTS(not))
+CP_ROW(bitwise_not, [KN_BOOL] = not_BOOL, ROW_INTS(not ))
 CP_ROW(neg, ROW_NUMBERS(neg))
 CP_ROW(abs, ROW_NUMBERS(abs))
 CP_ROW(sign, ROW_ALL(sign))
@@ -177,5 +180,6 @@ WHERE(uint8_t, 1)
 WHERE(uint16_t, 2)
 WHERE(uint32_t, 4)
 WHERE(uint64_t, 8)
-CP_ROW(where, [KN_BOOL] = where_1, [KN_U8] = where_1, [KN_I8] = where_1, [KN_I16] = where_2, [KN_F16] = where_2,
-       [KN_BF16] = where_2, [KN_I32] = where_4, [KN_F32] = where_4, [KN_I64] = where_8, [KN_F64] = where_8)
+CP_ROW(
+    where, [KN_BOOL] = where_1, [KN_U8] = where_1, [KN_I8] = where_1, [KN_I16] = where_2, [KN_F16] = where_2,
+    [KN_BF16] = where_2, [KN_I32] = where_4, [KN_F32] = where_4, [KN_I64] = where_8, [KN_F64] = where_8)

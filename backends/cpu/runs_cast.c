@@ -1,9 +1,11 @@
-/* Loops that cast: from every dtype to every other, as core/element.h says. Compiled once for each instruction
- * set. Only halves need the machine's own instructions: compilers do not find them in loops. */
+/* Loops that cast: from every dtype to every other, as core/element.h says. Compiled once for each
+ * instruction set. Only halves need the machine's own instructions: compilers do not find them in loops. */
 #include "backends/cpu/runs.h"
 #include "core/element.h"
+
 #ifdef __F16C__
-#include <immintrin.h>
+typedef float eight_floats __attribute__((vector_size(32)));
+typedef short eight_halves __attribute__((vector_size(16)));
 #endif
 
 /* ---- a run of halves ---- */
@@ -14,7 +16,12 @@ static void f16_to_f32(char *const *p, int64_t n, const void *arg) {
   const uint16_t *restrict x = (const uint16_t *)p[1];
   int64_t i = 0;
 #if defined(__F16C__)
-  for (; i + 8 <= n; i += 8) _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + i))));
+  for (; i + 8 <= n; i += 8) {
+    eight_halves h;
+    memcpy(&h, x + i, sizeof h);
+    const eight_floats f = __builtin_ia32_vcvtph2ps256(h);
+    memcpy(to + i, &f, sizeof f);
+  }
 #endif
   for (; i < n; i++) to[i] = kn_f16_to_f32(x[i]);
 }
@@ -25,8 +32,12 @@ static void f32_to_f16(char *const *p, int64_t n, const void *arg) {
   const float *restrict x = (const float *)p[1];
   int64_t i = 0;
 #if defined(__F16C__)
-  for (; i + 8 <= n; i += 8)
-    _mm_storeu_si128((__m128i *)(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+  for (; i + 8 <= n; i += 8) {
+    eight_floats f;
+    memcpy(&f, x + i, sizeof f);
+    const eight_halves h = __builtin_ia32_vcvtps2ph256(f, 0); /* to nearest, ties to even */
+    memcpy(to + i, &h, sizeof h);
+  }
 #endif
   for (; i < n; i++) to[i] = kn_f32_to_f16(x[i]);
 }
@@ -122,11 +133,12 @@ MOVE(8)
 #define F64_to_F64 move_8
 
 #define FROM(E)                                                                                              \
-  [KN_##E] = {[KN_BOOL] = E##_to_BOOL, [KN_U8] = E##_to_U8,   [KN_I8] = E##_to_I8,   [KN_I16] = E##_to_I16,   \
-              [KN_I32] = E##_to_I32,   [KN_I64] = E##_to_I64, [KN_F16] = E##_to_F16, [KN_BF16] = E##_to_BF16, \
-              [KN_F32] = E##_to_F32,   [KN_F64] = E##_to_F64}
+  [KN_##                                                                                                     \
+      E] = {[KN_BOOL] = E##_to_BOOL, [KN_U8] = E##_to_U8,   [KN_I8] = E##_to_I8,   [KN_I16] = E##_to_I16,    \
+            [KN_I32] = E##_to_I32,   [KN_I64] = E##_to_I64, [KN_F16] = E##_to_F16, [KN_BF16] = E##_to_BF16,  \
+            [KN_F32] = E##_to_F32,   [KN_F64] = E##_to_F64}
 const cp_isa CP(isa) = {
     .name = CP_TEXT(CP_ISA),
-    .cast = {FROM(BOOL), FROM(U8), FROM(I8), FROM(I16), FROM(I32), FROM(I64), FROM(F16), FROM(BF16), FROM(F32),
-             FROM(F64)},
+    .cast = {FROM(BOOL), FROM(U8), FROM(I8), FROM(I16), FROM(I32), FROM(I64), FROM(F16), FROM(BF16),
+             FROM(F32), FROM(F64)},
 };

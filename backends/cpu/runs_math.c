@@ -1,10 +1,9 @@
-/* Loops of elementary functions: the formulas of formula32.h and formula64.h. Compiled once for each instruction
- * set. */
+/* Loops of elementary functions: the formulas of formula32.h and formula64.h. Compiled once for each
+ * instruction set. */
 #include "backends/cpu/formula32.h"
 #include "backends/cpu/runs.h"
 
-#define F32_ONLY(op)                                                                                         \
-  CP_LOOP1(op##_F32, float, float, cp_##op##_f32(x)) CP_ROW(op, [KN_F32] = op##_F32)
+#define F32_ONLY(op) CP_LOOP1(op##_F32, float, float, cp_##op##_f32(x)) CP_ROW(op, [KN_F32] = op##_F32)
 F32_ONLY(exp)
 F32_ONLY(expm1)
 F32_ONLY(log)

@@ -1,5 +1,5 @@
-/* Graphs: the nodes of a part, one after the other, by the same kernels as eager ops, so a graph gives the same
- * bits. */
+/* Graphs: the nodes of a part, one after the other, by the same kernels as eager ops, so a graph gives the
+ * same bits. */
 #include "backends/cpu/cpu.h"
 #include <stdio.h>
 
