@@ -46,9 +46,11 @@ void kn_heap_set_limit(kn_heap *h, size_t limit) { atomic_store(&h->limit, limit
 
 kn_heap_stats kn_heap_read_stats(const kn_heap *h) {
   kn_heap *m = (kn_heap *)(uintptr_t)h; /* atomic loads want a non-const object before C17 */
-  return (kn_heap_stats){atomic_load(&m->bytes), atomic_load(&m->peak), atomic_load(&m->blocks),
-                         atomic_load(&m->calls)};
+  return (kn_heap_stats){atomic_load(&m->bytes), atomic_load(&m->peak), atomic_load(&m->limit),
+                         atomic_load(&m->blocks), atomic_load(&m->calls)};
 }
+
+void kn_heap_reset_peak(kn_heap *h) { atomic_store(&h->peak, atomic_load(&h->bytes)); }
 
 /* Reserve the growth first so that concurrent callers cannot pass the limit together. */
 static int reserve(kn_heap *h, size_t more) {

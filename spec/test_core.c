@@ -48,6 +48,60 @@ START_TEST(heap_limit) {
   kn_heap_release(h);
 }
 
+START_TEST(heap_peak) {
+  kn_heap *h = kn_heap_new(NULL, NULL, 5000);
+  kn_free(h, kn_alloc(h, 1000), 1000);
+  ck_assert_uint_eq(kn_heap_read_stats(h).peak, 1000);
+  ck_assert_uint_eq(kn_heap_read_stats(h).limit, 5000);
+  void *a = kn_alloc(h, 10);
+  kn_heap_reset_peak(h);
+  ck_assert_uint_eq(kn_heap_read_stats(h).peak, 10);
+  kn_free(h, a, 10);
+  kn_heap_release(h);
+}
+
+/* Gives back a tensor the first time it is asked. */
+typedef struct hoard {
+  kn_tensor *t;
+  int asked;
+} hoard;
+
+static void let_go(void *ud) {
+  hoard *h = ud;
+  h->asked++;
+  kn_tensor_release(h->t);
+  h->t = NULL;
+}
+
+START_TEST(reclaimers) {
+  kn_context *c = suite_context(), *child = kn_context_child(c);
+  hoard h = {NULL, 0}, second = {NULL, 0};
+  kn_reclaimer one = {.fn = let_go, .ud = &h}, two = {.fn = let_go, .ud = &second};
+  kn_type type = {.dtype = KN_F32, .rank = 1, .dims = {900}};
+  kn_tensor *t, *u;
+  OK(c, kn_tensor_new(c, &type, &h.t));
+  kn_heap_set_limit(c->heap, kn_heap_read_stats(c->heap).bytes + 1000);
+  kn_context_add_reclaimer(c, &one);
+  kn_context_add_reclaimer(c, &two);
+  FAILS(child, KN_NOMEM, "and a limit of ", kn_tensor_new(child, &type, &t)); /* maybe another thread's */
+  ck_assert_int_eq(h.asked, 0);
+  child->reclaims = true;
+  OK(child, kn_tensor_new(child, &type, &t));
+  ck_assert_int_eq(h.asked, 1);
+  ck_assert_int_eq(second.asked, 1);
+  FAILS(c, KN_NOMEM, "out of memory: wanted 3600 more bytes with ", kn_tensor_new(c, &type, &u));
+  ck_assert_int_eq(h.asked, 2);
+  kn_context_remove_reclaimer(c, &one);
+  kn_context_remove_reclaimer(c, &one);
+  FAILS(c, KN_NOMEM, "", kn_tensor_new(c, &type, &u));
+  ck_assert_int_eq(h.asked, 2);
+  ck_assert_int_eq(second.asked, 3);
+  kn_context_remove_reclaimer(c, &two);
+  kn_tensor_release(t);
+  kn_context_free(child);
+  suite_done(c);
+}
+
 START_TEST(heap_overflow_and_zero) {
   kn_heap *h = kn_heap_new(NULL, NULL, 0);
   ck_assert_ptr_null(kn_calloc(h, SIZE_MAX / 2, 3));
@@ -427,6 +481,6 @@ START_TEST(op_table) {
   ck_assert(kn_device_parse("cpu", &d) && d == KN_CPU && !kn_device_parse("abacus", &d));
 }
 
-SUITE("core", heap_counts, heap_limit, heap_overflow_and_zero, heap_of_the_host, arena_holds, dtypes, types,
-      attributes, error_text, providers_in_order, children, tensor_life, contiguity, memory_limit, numbers,
-      philox_known_answers, op_table)
+SUITE("core", heap_counts, heap_limit, heap_peak, reclaimers, heap_overflow_and_zero, heap_of_the_host,
+      arena_holds, dtypes, types, attributes, error_text, providers_in_order, children, tensor_life,
+      contiguity, memory_limit, numbers, philox_known_answers, op_table)
