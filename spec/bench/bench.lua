@@ -10,6 +10,7 @@ usage: ./dev bench [options]
   --threads LIST  thread counts, as in 1,2 (default: 1 and all cores)
   --rounds N      how often each side has its turn (default 21; slow rows less)
   --min           judge by the fastest turn, not the median
+  --cpu           processor time, not time on the wall: with one thread, on a machine that does other work too
   --alone         without PyTorch
   --write         keep the table as spec/bench/results/DATE-eager.md]]
 
@@ -43,7 +44,7 @@ do
     elseif name == "--rows" then table.insert(options.rows, value())
     elseif name == "--threads" then options.threads = value()
     elseif name == "--rounds" then options.rounds = math.tointeger(tonumber(value())) or die(usage)
-    elseif name == "--min" or name == "--alone" or name == "--write" then options[name:sub(3)] = true
+    elseif name == "--min" or name == "--cpu" or name == "--alone" or name == "--write" then options[name:sub(3)] = true
     else die(("bench: there is no option %s\n%s"):format(name, usage)) end
     i = i + 1
   end
@@ -82,6 +83,7 @@ local function start(name, command, threads)
   os.remove(fifo)
   assert(os.execute("mkfifo " .. quoted(fifo)))
   local env = ("KILN_NUM_THREADS=%d OMP_NUM_THREADS=%d MKL_NUM_THREADS=%d"):format(threads, threads, threads)
+  if options.cpu then env = env .. " KILN_BENCH_CLOCK=cpu" end
   local side = setmetatable({ name = name }, Side)
   side.to = io.popen(("env %s %s >%s"):format(env, command, quoted(fifo)), "w")
   side.from = assert(io.open(fifo))
@@ -298,8 +300,8 @@ local function heading()
   say(torch_version and ("- PyTorch %s"):format(torch_version)
     or ("- alone: %s"):format(options.alone and "as asked" or ("`%s` cannot import torch (set KILN_PEER_PYTHON)"):format(python)))
   say(("- %s, %d cores; load before: %s"):format(model, cores, output_of "cut -d' ' -f1 /proc/loadavg" or "unknown"))
-  say(("- times are the %s of up to %d turns; ratio: kiln's time over that of the fastest peer; limit: the most it may be, `>` when "
-    .. "it is more"):format(options.min and "fastest" or "median", options.rounds))
+  say(("- %s, the %s of up to %d turns; ratio: kiln's time over that of the fastest peer; limit: the most it may be, `>` when "
+    .. "it is more"):format(options.cpu and "processor time" or "time", options.min and "fastest" or "median", options.rounds))
 end
 
 heading()

@@ -1,7 +1,8 @@
 -- kiln's side of the bench, as a process of its own: reads orders on standard input, answers each with a line. Also used by the
 -- suite as a function. Orders: `row` with setup, statement and whether inside no_grad, parted by "\2" and with "\1" for line
 -- ends, answered `ok` or `no REASON`; `run N`, answered with the seconds that N times took.
-local head, tail = "\nlocal clock = kiln.clock\nreturn function(n)\nlocal from = clock()\nfor _ = 1, n do\n", "\nend\nreturn clock() - from\nend"
+local clock = os.getenv "KILN_BENCH_CLOCK" == "cpu" and "os.clock" or "kiln.clock"
+local head, tail = "\nlocal clock = " .. clock .. "\nreturn function(n)\nlocal from = clock()\nfor _ = 1, n do\n", "\nend\nreturn clock() - from\nend"
 
 local function compile(setup, statement, no_grad)
   local run = assert(load(setup .. head .. statement .. tail, "=row"))()
