@@ -118,6 +118,8 @@ void kn_registry_close(kn_context *ctx) {
 
 int kn_registry_count(void) { return ROWS; }
 
+const kn_provider *kn_registry_provider(int i) { return rows[i]->provider ? rows[i]->provider() : NULL; }
+
 void kn_registry_report(kn_context *ctx, int i, kn_backend_report *out) {
   registry *r = find_registry(ctx);
   *out = (kn_backend_report){.name = i >= 0 && i < ROWS ? rows[i]->name : "?"};

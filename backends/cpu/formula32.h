@@ -55,7 +55,14 @@ static inline float cp_expm1_f32(float x) { /* 1 ulp */
   return cp_pick_f32(cp_abs_f32(x) < 0x1p-25f, x, y);
 }
 
-static inline float cp_sigmoid_f32(float x) { return 1 / (1 + cp_exp_f32(-x)); } /* 2 ulp */
+/* With e = e^-|x|: 1 / (1 + e), or below 0 e / (1 + e). */
+static inline float cp_sigmoid_f32(float x) { /* 3 ulp */
+  int32_t n;
+  float a = cp_abs_f32(x);
+  a = a > 104 ? 104 : a;
+  float p = 1 + cp_exp_parts_f32(-a, &n), e = p * cp_power_of_two_f32(n + 64) * 0x1p-64f;
+  return cp_pick_f32(x < 0, e, 1) / (1 + e);
+}
 
 /* With u = e^(2|x|) - 1: u / (u + 2). */
 static inline float cp_tanh_f32(float x) { /* 2 ulp */
@@ -140,10 +147,10 @@ static inline float cp_quadrant_f32(float x, uint32_t *q) {
   return (float)cp_fma_f64(n, -0x1.0b4611a626331p-34, cp_fma_f64(n, -0x1.921fb544p0, d));
 }
 
-static inline float cp_sine_f32(float r) {
+static inline float cp_sine_f32(float r) { /* the sign is set for the sake of -0 */
   float z = r * r;
   float p = CP_SUM32(z, -0x1.555556p-3f, 0x1.111108p-7f, -0x1.a00f94p-13f, 0x1.6cd5e8p-19f);
-  return cp_fma_f32(r * z, p, r);
+  return cp_sign_f32(cp_fma_f32(r * z, p, r), r);
 }
 
 static inline float cp_cosine_f32(float r) {
