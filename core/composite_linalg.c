@@ -116,8 +116,8 @@ EXPRESSION(cholesky_solve, cholesky_solve(s, in[0], in[1], attrs))
 
 static kn_tensor *identity_like(kn_scope *s, kn_tensor *x) {
   kn_attrs_diagonal_of at = {.dim1 = -2, .dim2 = -1};
-  kn_tensor *ones = kx_with(s, KN_OP_diagonal, &at, kx_full_like(s, x, 1));
-  return kx_with2(s, KN_OP_diagonal_grad, &at, ones, x);
+  kn_tensor *like = kx_full_like(s, x, 1);
+  return kx_with2(s, KN_OP_diagonal_grad, &at, kx_with(s, KN_OP_diagonal, &at, like), like);
 }
 
 /* By squaring: as many products as the number has digits in base 2. */
@@ -195,4 +195,4 @@ static kn_tensor *cdist(kn_scope *s, kn_tensor *a, kn_tensor *b, const kn_attrs_
   kn_tensor *d = kx_sub(s, kx_axis(s, KN_OP_unsqueeze, a, -2), kx_axis(s, KN_OP_unsqueeze, b, -3));
   return kx_with(s, KN_OP_norm, &over, d);
 }
-EXPRESSION(cdist, cdist(s, in[0], in[1], attrs))
+EXPRESSION(cdist, cdist(s, kx_floating(s, in[0]), kx_floating(s, in[1]), attrs))

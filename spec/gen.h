@@ -215,8 +215,8 @@ static const gen_case gen_cases[] = {
   GEN2(copy_, GEN_F(2, 3), GEN_F(2, 3)), GEN2(copy_, GEN_F(2, 3), GEN_F(3)), GEN2(copy_, GEN_F(2, 3), GEN_SCALAR),
 
   /* linear algebra */
-  GEN1(inv, GEN_W(3, 3)), GEN1(inv, GEN_W(2, 3, 3)), GEN1(inv, GEN_F(1, 1)), GEN1(det, GEN_F(3, 3)), GEN1(det, GEN_F(2, 2, 2)), GEN1(det, GEN_F(1, 1)),
-  GEN1(slogdet, GEN_W(3, 3)), GEN1(slogdet, GEN_F(2, 2, 2)), GEN1(cofactor, GEN_F(3, 3)), GEN1(cofactor, GEN_W(2, 2, 2)),
+  GEN1(inv, GEN_W(3, 3)), GEN1(inv, GEN_W(2, 3, 3)), GEN1(inv, GEN_F(1, 1)), GEN1(det, GEN_W(3, 3)), GEN1(det, GEN_F(2, 2, 2)), GEN1(det, GEN_F(1, 1)),
+  GEN1(slogdet, GEN_W(3, 3)), GEN1(slogdet, GEN_F(2, 2, 2)), GEN1(cofactor, GEN_W(3, 3)), GEN1(cofactor, GEN_W(2, 2, 2)),
 #define GEN_LEFT .attrs.solve = {.left = true}
   GEN2(solve, GEN_W(3, 3), GEN_F(3, 2), GEN_LEFT), GEN2(solve, GEN_W(3, 3), GEN_F(3), GEN_LEFT), GEN2(solve, GEN_W(2, 3, 3), GEN_F(3), GEN_LEFT),
   GEN2(solve, GEN_W(2, 3, 3), GEN_F(2, 3), GEN_LEFT), GEN2(solve, GEN_W(3, 3), GEN_F(2, 3, 1), GEN_LEFT), GEN2(solve, GEN_W(3, 3), GEN_F(2, 3), .attrs.solve = {.left = false}),
@@ -225,8 +225,8 @@ static const gen_case gen_cases[] = {
   GEN2(solve_triangular, GEN_F(2, 3, 3), GEN_F(3, 2), .attrs.solve_triangular = {.upper = false, .left = true, .unitriangular = true}),
   GEN2(solve_triangular, GEN_F(3, 3), GEN_F(2, 2, 3), .attrs.solve_triangular = {.upper = true, .left = false, .unitriangular = true}),
   GEN1(cholesky, GEN_S(3, 3)), GEN1(cholesky, GEN_S(4, 4), .attrs.cholesky = {.upper = true}),
-  GEN1(qr, GEN_F(3, 3)), GEN1(qr, GEN_F(4, 2)), GEN1(qr, GEN_F(2, 4)), GEN1(qr, GEN_F(2, 3, 2)), GEN1(qr, GEN_F(2, 3), .attrs.qr = {.mode = KN_CHOICE_qr_mode_complete}),
-  GEN1(svd, GEN_F(3, 3)), GEN1(svd, GEN_F(4, 2)), GEN1(svd, GEN_F(2, 4)), GEN1(svd, GEN_F(2, 3, 2)), GEN1(svd, GEN_F(3, 3), .attrs.svd = {.full_matrices = true}),
+  GEN1(qr, GEN_W(3, 3)), GEN1(qr, GEN_F(4, 2)), GEN1(qr, GEN_F(2, 4)), GEN1(qr, GEN_F(2, 3, 2)), GEN1(qr, GEN_F(2, 3), .attrs.qr = {.mode = KN_CHOICE_qr_mode_complete}),
+  GEN1(svd, GEN_W(3, 3)), GEN1(svd, GEN_F(4, 2)), GEN1(svd, GEN_F(2, 4)), GEN1(svd, GEN_F(2, 3, 2)), GEN1(svd, GEN_W(3, 3), .attrs.svd = {.full_matrices = true}),
   GEN1(eigh, GEN_S(3, 3)), GEN1(eigh, GEN_S(4, 4), .attrs.eigh = {.UPLO = KN_CHOICE_triangle_U}),
 #define GEN_TOLERANCE .attrs.tolerance = {.rtol = -1, .atol = -1}
   GEN1(pinv, GEN_F(3, 2), GEN_TOLERANCE), GEN1(pinv, GEN_F(2, 4), GEN_TOLERANCE), GEN1(pinv, GEN_W(2, 2, 2), GEN_TOLERANCE),

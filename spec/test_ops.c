@@ -2,8 +2,9 @@
  * contiguous and scattered, with sizes of zero and with sizes not known, and with each allocation failing in
  * turn. A row without a case fails. What the values must be is test_values.c's matter, but for two things
  * that hold for all: the layout of the inputs does not matter, and the result has the type that the rule
- * says. And two that hold for all dtypes: an op takes a kind of dtype (floats, integers, bool) as a whole,
- * and what is computed in a narrow one is what a wide one gives for the same numbers. */
+ * says. And two that hold for all dtypes: an op takes a kind of dtype (floats, integers, bool) as a whole
+ * (but for halves, which linear algebra refuses, in words of its own), and what is computed in a narrow one
+ * is what a wide one gives for the same numbers. */
 #include "core/infer.h"
 #include "spec/gen.h"
 #include "spec/tensors.h"
@@ -304,8 +305,8 @@ START_TEST(kinds_of_dtypes) {
       bool half = kn_dtypes[d].wide != (kn_dtype)d && kn_dtypes[d].category == KN_CAT_FLOAT;
       int *kind = &refused[kn_dtypes[d].category], now = apply(ctx, c, in, &out) == KN_DTYPE;
       bool digits = now && half && strstr(kn_error(ctx), "float32 or float64 is needed");
-      ck_assert_msg(digits || *kind < 0 || *kind == now, "%s: %s is %s, others of its kind are not", kn_op_name(c->op),
-                    kn_dtypes[d].name, now ? "refused" : "taken");
+      ck_assert_msg(digits || *kind < 0 || *kind == now, "%s: %s is %s, others of its kind are not",
+                    kn_op_name(c->op), kn_dtypes[d].name, now ? "refused" : "taken");
       if (!digits) *kind = now;
       release(in, c->n);
       kn_tensor_release(out);

@@ -118,6 +118,9 @@ static kn_status read_choice(kl_args *a, const kn_field *f, int idx, int32_t *ou
   if (lua_type(a->L, idx) == LUA_TNUMBER) {
     const char *number = number_choice(lua_tonumber(a->L, idx));
     int choice = number ? kn_field_choice(f, number, strlen(number)) : -1;
+    if (choice < 0 && kn_field_choice(f, "inf", 3) >= 0)
+      return kn_fail(a->ctx, KN_ARG, "%s: %s must be %s, or the number of that name, not %g", a->name,
+                     f->name, kn_field_choices(f, known, sizeof known), lua_tonumber(a->L, idx));
     if (choice >= 0) {
       *out = choice;
       return KN_OK;

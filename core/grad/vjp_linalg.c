@@ -142,6 +142,11 @@ static bool surely_not_tall(const kn_type *t) {
   return m == n ? m != KN_DIM_UNKNOWN : kn_dim_known(m) && kn_dim_known(n) && m < n;
 }
 
+static bool surely_tall(const kn_type *t) {
+  int64_t m = t->dims[t->rank - 2], n = t->dims[t->rank - 1];
+  return kn_dim_known(m) && kn_dim_known(n) && m > n;
+}
+
 /* x = q r, r square: (gq + q c) r^-T, c = r gr^T - gq^T q mirrored at its diagonal from below. */
 static kn_tensor *qr_square(kn_scope *s, kn_tensor *q, kn_tensor *r, kn_tensor *gq, kn_tensor *gr) {
   kn_tensor *m = gr ? product_turned(s, r, gr) : NULL;
@@ -158,7 +163,7 @@ void kn_vjp_qr(kn_vjp *v) {
   const kn_type *type = &v->in[0]->type;
   kn_tensor *q = kv_out(v, 0), *r = kv_out(v, 1), *gq = v->gout[0], *gr = v->gout[1];
   if (!q || !r) return;
-  if (at->mode == KN_CHOICE_qr_mode_complete && !surely_not_tall(type)) {
+  if (at->mode == KN_CHOICE_qr_mode_complete && surely_tall(type)) {
     kx_fail(s, kn_fail(s->ctx, KN_UNSUPPORTED,
                        "mode 'complete' has a gradient only when there are no more rows than columns"));
     return;
