@@ -28,6 +28,7 @@ struct kn_context {
   bool error_placed;         /* it starts with a place in the program ("f.lua:3: ") */
   kn_random random;          /* the one stream of random numbers */
   bool grad_enabled;         /* tape ops on tensors that require grad */
+  bool inference;            /* inference mode: what is made never takes part in gradients */
   kn_recorder *recorder;     /* not NULL while ops are being recorded into a graph; borrowed */
   unsigned debug;            /* bit per kn_debug */
   int threads;               /* most threads a parallel loop may use; >= 1 */
