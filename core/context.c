@@ -60,6 +60,8 @@ kn_context *kn_context_child(kn_context *parent) {
   ctx->parent = parent;
   ctx->recorder = NULL;
   ctx->inference = false;
+  ctx->reclaimers = NULL;
+  ctx->reclaims = ctx->reclaiming = false;
   ctx->error[0] = 0;
   ctx->op_count = 0;
   return ctx;
@@ -71,6 +73,42 @@ void kn_context_free(kn_context *ctx) {
   kn_free(heap, ctx, sizeof *ctx);
   kn_heap_release(heap);
 }
+
+/* ---- memory with a second try ---- */
+
+void kn_context_add_reclaimer(kn_context *ctx, kn_reclaimer *r) {
+  r->next = ctx->reclaimers;
+  ctx->reclaimers = r;
+}
+
+void kn_context_remove_reclaimer(kn_context *ctx, kn_reclaimer *r) {
+  kn_reclaimer **at = &ctx->reclaimers;
+  while (*at && *at != r) at = &(*at)->next;
+  if (*at) *at = r->next;
+}
+
+/* False: there was nobody to ask. */
+static bool reclaim(kn_context *ctx) {
+  kn_context *root = ctx;
+  while (root->parent && root->reclaims) root = root->parent;
+  if (!root->reclaimers || root->reclaiming) return false;
+  root->reclaiming = true;
+  for (kn_reclaimer *r = root->reclaimers; r; r = r->next) r->fn(r->ud);
+  root->reclaiming = false;
+  return true;
+}
+
+void *kn_claim(kn_context *ctx, size_t size) {
+  void *p = kn_alloc(ctx->heap, size);
+  return p || !reclaim(ctx) ? p : kn_alloc(ctx->heap, size);
+}
+
+void *kn_claim_aligned(kn_context *ctx, size_t size) {
+  void *p = kn_alloc_aligned(ctx->heap, size);
+  return p || !reclaim(ctx) ? p : kn_alloc_aligned(ctx->heap, size);
+}
+
+/* ---- sentences ---- */
 
 kn_status kn_fail(kn_context *ctx, kn_status s, const char *fmt, ...) {
   char text[KN_ERROR_SIZE]; /* arguments may point into ctx->error */
@@ -102,6 +140,9 @@ void kn_error_prefix(kn_context *ctx, const char *fmt, ...) {
 kn_status kn_fail_nomem(kn_context *ctx, size_t bytes) {
   if (!bytes) return kn_fail(ctx, KN_NOMEM, "out of memory");
   kn_heap_stats s = kn_heap_read_stats(ctx->heap);
+  if (s.limit && (bytes > s.limit || s.bytes > s.limit - bytes))
+    return kn_fail(ctx, KN_NOMEM, "out of memory: wanted %zu more bytes with %zu in use and a limit of %zu",
+                   bytes, s.bytes, s.limit);
   return kn_fail(ctx, KN_NOMEM, "out of memory: wanted %zu more bytes with %zu in use", bytes, s.bytes);
 }
 

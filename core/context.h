@@ -18,6 +18,14 @@ typedef struct kn_provider kn_provider; /* core/device.h */
 typedef enum kn_out { KN_OUT_PRINT, KN_OUT_LOG } kn_out;
 typedef void (*kn_output_fn)(void *ud, kn_out kind, const char *text, size_t len);
 
+/* Somebody who may give memory back when none is left: a front end with a collector. Called by the thread
+ * that uses the context, in the middle of any op: it may release what nobody can reach, and nothing else. */
+typedef struct kn_reclaimer {
+  void (*fn)(void *ud);
+  void *ud;
+  struct kn_reclaimer *next;
+} kn_reclaimer;
+
 enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8 };
 
 struct kn_context {
@@ -27,6 +35,9 @@ struct kn_context {
   kn_status error_status;    /* its status */
   bool error_placed;         /* it starts with a place in the program ("f.lua:3: ") */
   kn_random random;          /* the one stream of random numbers */
+  kn_reclaimer *reclaimers;  /* of a root context; borrowed */
+  bool reclaims;             /* a child context whose thread may call the root's reclaimers */
+  bool reclaiming;           /* they are being called */
   bool grad_enabled;         /* tape ops on tensors that require grad */
   bool inference;            /* inference mode: what is made never takes part in gradients */
   kn_recorder *recorder;     /* not NULL while ops are being recorded into a graph; borrowed */
@@ -42,9 +53,17 @@ struct kn_context {
 
 /* heap == NULL makes a fresh default heap. debug is KILN_DEBUG's value or NULL. NULL if out of memory. */
 kn_context *kn_context_new(kn_heap *heap, const char *debug);
-/* Shares heap, providers, debug, threads and output of `parent`, which must outlive it. */
+/* Shares heap, providers, debug, threads and output of `parent`, which must outlive it. Does not reclaim, as
+ * it may be used by another thread. */
 kn_context *kn_context_child(kn_context *parent);
 void kn_context_free(kn_context *ctx); /* NULL is fine */
+
+/* kn_alloc and kn_alloc_aligned from the context's heap; when that fails the reclaimers are called and it is
+ * tried once more. For what tensors, tapes and runs are made of, so that garbage is never why they fail. */
+void *kn_claim(kn_context *ctx, size_t size);
+void *kn_claim_aligned(kn_context *ctx, size_t size);
+void kn_context_add_reclaimer(kn_context *ctx, kn_reclaimer *r);
+void kn_context_remove_reclaimer(kn_context *ctx, kn_reclaimer *r);
 
 /* Set the sentence and return `s`. Formats once, where the fault is known. */
 kn_status kn_fail(kn_context *ctx, kn_status s, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

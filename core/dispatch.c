@@ -22,7 +22,8 @@ static kn_status check_arity(kn_context *ctx, const kn_op_info *row, const void 
 
 static kn_status check_given(kn_context *ctx, const kn_op_info *row, kn_tensor *const *in, int n) {
   for (int i = 0; i < n; i++)
-    if (!in[i]) return kn_fail(ctx, KN_ARG, "%s: tensor %d is missing", row->name, i + 1);
+    if (!in[i] && !(row->flags & KN_FLAG_HOLES && i >= row->min_in))
+      return kn_fail(ctx, KN_ARG, "%s: tensor %d is missing", row->name, i + 1);
   return KN_OK;
 }
 
@@ -148,7 +149,9 @@ static kn_status run_wide(kn_context *ctx, const kn_op_info *row, const void *at
   int given = 0, left = 0;
   kn_status st = KN_OK;
   for (; st == KN_OK && given < n; given += st == KN_OK) {
-    if (is_half(in[given]))
+    if (!in[given])
+      as[given] = NULL;
+    else if (is_half(in[given]))
       st = cast_to(ctx, in[given], kn_dtypes[kn_tensor_dtype(in[given])].wide, &as[given]);
     else
       as[given] = kn_tensor_retain(in[given]);
@@ -171,7 +174,7 @@ static kn_status apply_composite(kn_context *ctx, const kn_op_info *row, const v
                                  kn_tensor *const *in, int n, kn_tensor **out) {
   kn_tensor *made[KN_MAX_OUTPUTS];
   bool wide = false;
-  for (int i = 0; row->flags & KN_FLAG_WIDE && i < n; i++) wide |= is_half(in[i]);
+  for (int i = 0; row->flags & KN_FLAG_WIDE && i < n; i++) wide |= in[i] && is_half(in[i]);
   kn_status st = (wide ? run_wide(ctx, row, attrs, in, n, made) : row->composite(ctx, attrs, in, n, made));
   if (st != KN_OK) {
     kn_error_prefix(ctx, "%s", row->name);

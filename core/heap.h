@@ -13,7 +13,8 @@ typedef void *(*kn_alloc_fn)(void *ud, void *ptr, size_t osize, size_t nsize);
 
 typedef struct kn_heap_stats {
   size_t bytes;    /* now in use */
-  size_t peak;     /* most ever in use */
+  size_t peak;     /* most in use since the heap was made, or since kn_heap_reset_peak */
+  size_t limit;    /* 0: none */
   uint64_t blocks; /* live blocks */
   uint64_t calls;  /* allocations and resizes so far, failed ones included */
 } kn_heap_stats;
@@ -22,7 +23,8 @@ typedef struct kn_heap_stats {
 kn_heap *kn_heap_new(kn_alloc_fn fn, void *ud, size_t limit);
 kn_heap *kn_heap_retain(kn_heap *h);
 void kn_heap_release(kn_heap *h);
-void kn_heap_set_limit(kn_heap *h, size_t limit);
+void kn_heap_set_limit(kn_heap *h, size_t limit); /* what is in use already may be more */
+void kn_heap_reset_peak(kn_heap *h);
 kn_heap_stats kn_heap_read_stats(const kn_heap *h);
 
 /* NULL on failure or overflow. Zero sizes give a valid unique block. kn_free accepts NULL. */

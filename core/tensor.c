@@ -41,19 +41,21 @@ void kn_storage_release(kn_storage *s) {
   kn_heap_release(heap);
 }
 
-static kn_storage *storage_new(kn_heap *heap, void *data, size_t bytes) {
-  kn_storage *s = kn_calloc(heap, 1, sizeof *s);
+static kn_storage *storage_new(kn_context *ctx, void *data, size_t bytes) {
+  kn_storage *s = kn_claim(ctx, sizeof *s);
   if (!s) return NULL;
+  memset(s, 0, sizeof *s);
   atomic_init(&s->refs, 1);
-  s->heap = kn_heap_retain(heap);
+  s->heap = kn_heap_retain(ctx->heap);
   s->data = data;
   s->bytes = bytes;
   return s;
 }
 
 kn_status kn_tensor_symbolic(kn_context *ctx, const kn_type *type, void *value, kn_tensor **out) {
-  kn_tensor *t = kn_calloc(ctx->heap, 1, sizeof *t);
+  kn_tensor *t = kn_claim(ctx, sizeof *t);
   if (!t) return kn_fail_nomem(ctx, sizeof *t);
+  memset(t, 0, sizeof *t);
   atomic_init(&t->refs, 1);
   t->type = *type;
   t->value = value;
@@ -73,9 +75,9 @@ static kn_status checked_bytes(kn_context *ctx, const kn_type *type, size_t *byt
 kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type) {
   size_t bytes;
   KN_TRY(checked_bytes(ctx, type, &bytes));
-  void *data = kn_alloc_aligned(ctx->heap, bytes);
+  void *data = kn_claim_aligned(ctx, bytes);
   if (!data) return kn_fail_nomem(ctx, bytes);
-  kn_storage *s = storage_new(ctx->heap, data, bytes);
+  kn_storage *s = storage_new(ctx, data, bytes);
   if (!s) {
     kn_free_aligned(ctx->heap, data, bytes);
     return kn_fail_nomem(ctx, sizeof *s);
@@ -125,7 +127,7 @@ kn_status kn_tensor_wrap(kn_context *ctx, const kn_type *type, void *data, kn_re
   kn_tensor *t = NULL;
   kn_status st = checked_bytes(ctx, type, &bytes);
   if (st == KN_OK) st = kn_tensor_symbolic(ctx, type, NULL, &t);
-  if (st == KN_OK && !(t->storage = storage_new(ctx->heap, data, bytes))) {
+  if (st == KN_OK && !(t->storage = storage_new(ctx, data, bytes))) {
     kn_tensor_release(t);
     st = kn_fail_nomem(ctx, sizeof(kn_storage));
   }

@@ -234,7 +234,7 @@ static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, k
 
 static kn_status give_arena(kn_session *s, kn_plan *p) {
   if (p->bytes > s->arena_bytes || !s->arena) {
-    char *fresh = kn_alloc_aligned(s->ctx->heap, p->bytes);
+    char *fresh = kn_claim_aligned(s->ctx, p->bytes);
     if (!fresh) return kn_fail_nomem(s->ctx, p->bytes);
     kn_free_aligned(s->ctx->heap, s->arena, s->arena_bytes);
     s->arena = fresh;

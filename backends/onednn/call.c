@@ -78,7 +78,7 @@ static kn_status copy_dense(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
 static kn_status run(kn_context *ctx, dn_runner *r, void *const data[DN_MAX_ARGS], void *workspace) {
   size_t bytes = dn_primitive_workspace(dn_runner_primitive(r));
   if (!bytes || workspace) return dn_runner_run(ctx, r, data, workspace);
-  workspace = kn_alloc_aligned(ctx->heap, bytes);
+  workspace = kn_claim_aligned(ctx, bytes);
   if (!workspace) return kn_fail_nomem(ctx, bytes);
   kn_status st = dn_runner_run(ctx, r, data, workspace);
   kn_free_aligned(ctx->heap, workspace, bytes);

@@ -91,6 +91,7 @@ kn_session *kl_variant_session(lua_State *L, kl_variant *v) {
   int n;
   kl_check(L, kn_registry_targets(ctx, &targets, &n));
   kl_check(L, kn_session_new(ctx, v->graph, targets, n, &v->session));
+  kn_session_context(v->session)->reclaims = true;
   kn_session_set_check(v->session, check && !strcmp(check, "1"));
   return v->session;
 }

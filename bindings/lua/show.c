@@ -128,6 +128,10 @@ static void add_type(lua_State *L, luaL_Buffer *b, const kn_tensor *t) {
 }
 
 static int tensor_tostring(lua_State *L) {
+  if (kl_is_released(L, 1)) { /* for whoever looks what it is */
+    lua_pushliteral(L, "a tensor that was released");
+    return 1;
+  }
   kn_tensor *t = kl_check_tensor(L, 1);
   luaL_Buffer b;
   luaL_buffinit(L, &b);

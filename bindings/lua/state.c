@@ -25,15 +25,25 @@ static kl_state *find(lua_State *L) {
 kl_state *kl_state_of(lua_State *L) {
   kl_state *s = find(L);
   if (!s || !s->ctx) luaL_error(L, "kiln is not open in this Lua state");
+  if (s->reclaiming) luaL_error(L, "kiln cannot be used by a finalizer that runs because memory is short");
   return s;
 }
 
 kn_context *kl_context(lua_State *L) { return kl_state_of(L)->ctx; }
 
+/* An op found no memory: tensors that nobody can reach any more are let go. */
+static void reclaim(void *ud) {
+  kl_state *s = ud;
+  s->reclaiming = true;
+  lua_gc(s->main, LUA_GCCOLLECT);
+  s->reclaiming = false;
+}
+
 static int close_state(lua_State *L) {
   kl_state *s = lua_touserdata(L, 1);
   kn_context *ctx = s->ctx;
   s->ctx = NULL;
+  if (ctx) kn_context_remove_reclaimer(ctx, &s->reclaimer);
   while (s->boxes.next != &s->boxes) kl_empty_box(s->boxes.next);
   if (ctx && s->owned) {
     kn_registry_close(ctx);
@@ -101,6 +111,11 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
     if (kn_registry_open(ctx, getenv("KILN_BACKEND")) != KN_OK) luaL_error(L, "%s", kn_error(ctx));
   }
   s->seen = s->live = s->full = kn_heap_read_stats(ctx->heap).bytes;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  s->main = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  s->reclaimer = (kn_reclaimer){.fn = reclaim, .ud = s};
+  kn_context_add_reclaimer(ctx, &s->reclaimer);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
   return s;
 }
@@ -162,6 +177,7 @@ const char *kl_kind(lua_State *L, int idx) {
   default: break;
   }
   if (kl_test_tensor(L, idx)) return "a tensor";
+  if (kl_is_released(L, idx)) return "a tensor that was released";
   if (kl_test_scalar(L, idx, &s)) return "a number known only when the graph runs";
   return "a userdata";
 }

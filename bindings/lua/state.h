@@ -19,6 +19,9 @@ typedef struct kl_state {
   size_t live;        /* heap bytes after its last round, as far as known */
   size_t full;        /* heap bytes after the last complete collection */
   kl_box boxes;       /* head of the ring of filled boxes */
+  lua_State *main;    /* the main coroutine */
+  kn_reclaimer reclaimer;
+  bool reclaiming; /* finalizers run in the middle of an op that found no memory: they must not use kiln */
 } kl_state;
 
 kl_state *kl_state_of(lua_State *L); /* raises when kiln is not open */
@@ -31,6 +34,7 @@ int kl_error(lua_State *L, kn_status st, const char *fmt, ...) __attribute__((fo
 /* Pushes "file:line: " of the user's line: the innermost Lua frame that is not in kiln's own library files.
  */
 void kl_push_where(lua_State *L);
+bool kl_is_released(lua_State *L, int idx); /* a tensor after t:release() */
 /* "a string", "a tensor", "nil" …: how messages name the value at idx. A static string. */
 const char *kl_kind(lua_State *L, int idx);
 
@@ -40,6 +44,7 @@ void kl_put_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* takes i
 void kl_tell_collector(lua_State *L); /* of the memory tensors take; finalizers may run */
 void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* both */
 void kl_empty_box(kl_box *box);                                        /* releases what is in it */
+uint64_t kl_count_tensors(const kl_state *s);                          /* filled boxes */
 
 /* What kind of number a scalar is, symbols included; false when only known at run time. */
 bool kl_scalar_kind(const kn_scalar *s, kn_scalar_kind *out);

@@ -117,18 +117,44 @@ static int get_num_threads(lua_State *L) {
   return 1;
 }
 
-/* kiln.memory(): bytes in use outside Lua, the most there ever were, live blocks, allocations so far. */
-static int memory(lua_State *L) {
-  kn_heap_stats s = kn_heap_read_stats(kl_context(L)->heap);
-  lua_createtable(L, 0, 4);
-  lua_pushinteger(L, (lua_Integer)s.bytes);
-  lua_setfield(L, -2, "bytes");
-  lua_pushinteger(L, (lua_Integer)s.peak);
-  lua_setfield(L, -2, "peak");
-  lua_pushinteger(L, (lua_Integer)s.blocks);
-  lua_setfield(L, -2, "blocks");
-  lua_pushinteger(L, (lua_Integer)s.calls);
-  lua_setfield(L, -2, "calls");
+static void set_count(lua_State *L, const char *name, uint64_t n) {
+  lua_pushinteger(L, n > LUA_MAXINTEGER ? LUA_MAXINTEGER : (lua_Integer)n);
+  lua_setfield(L, -2, name);
+}
+
+/* kiln.memory_stats(): what is in use outside Lua's own memory. limit is nil when there is none. */
+static int memory_stats(lua_State *L) {
+  kl_state *s = kl_state_of(L);
+  kn_heap_stats h = kn_heap_read_stats(s->ctx->heap);
+  lua_createtable(L, 0, 6);
+  set_count(L, "allocated", h.bytes);
+  set_count(L, "peak", h.peak);
+  set_count(L, "blocks", h.blocks);
+  set_count(L, "allocations", h.calls);
+  set_count(L, "tensors", kl_count_tensors(s));
+  if (h.limit) set_count(L, "limit", h.limit);
+  return 1;
+}
+
+static int reset_peak_memory_stats(lua_State *L) {
+  kn_heap_reset_peak(kl_context(L)->heap);
+  return 0;
+}
+
+/* kiln.set_memory_limit(bytes or nil): gives the one before. */
+static int set_memory_limit(lua_State *L) {
+  kn_heap *heap = kl_context(L)->heap;
+  size_t before = kn_heap_read_stats(heap).limit;
+  int whole = 1;
+  lua_Integer n = lua_isnil(L, 1) ? 0 : lua_tointegerx(L, 1, &whole);
+  if (lua_isnone(L, 1) || lua_type(L, 1) == LUA_TSTRING || !whole || n < 0 || (n == 0 && !lua_isnil(L, 1)))
+    return kl_error(L, KN_ARG,
+                    "set_memory_limit: a number of bytes of at least 1, or nil for no limit, is "
+                    "needed, got %s",
+                    lua_type(L, 1) == LUA_TNUMBER ? lua_tostring(L, 1) : kl_kind(L, 1));
+  kn_heap_set_limit(heap, (size_t)n);
+  if (!before) return 0;
+  lua_pushinteger(L, (lua_Integer)before);
   return 1;
 }
 
@@ -175,7 +201,9 @@ void kl_open_system(lua_State *L) {
       {"are_deterministic_algorithms_enabled", are_deterministic_algorithms_enabled},
       {"set_num_threads", set_num_threads},
       {"get_num_threads", get_num_threads},
-      {"memory", memory},
+      {"memory_stats", memory_stats},
+      {"reset_peak_memory_stats", reset_peak_memory_stats},
+      {"set_memory_limit", set_memory_limit},
       {"clock", monotonic},
       {"is_terminal", is_terminal},
       {"op_count", op_count},

@@ -89,6 +89,10 @@ kn_tensor *kl_test_tensor(lua_State *L, int idx) {
   return has_metatable(L, idx, &tensor_key) ? *(kn_tensor **)lua_touserdata(L, idx) : NULL;
 }
 
+bool kl_is_released(lua_State *L, int idx) {
+  return has_metatable(L, idx, &tensor_key) && !*(kn_tensor **)lua_touserdata(L, idx);
+}
+
 kn_tensor *kl_check_tensor(lua_State *L, int idx) {
   kn_tensor *t = kl_test_tensor(L, idx);
   if (t) return t;
@@ -110,8 +114,25 @@ void kl_empty_box(kl_box *box) {
   kn_tensor_release(t);
 }
 
+uint64_t kl_count_tensors(const kl_state *s) {
+  uint64_t n = 0;
+  for (const kl_box *box = s->boxes.next; box != &s->boxes; box = box->next) n++;
+  return n;
+}
+
 static int tensor_gc(lua_State *L) {
   kl_empty_box(lua_touserdata(L, 1));
+  return 0;
+}
+
+/* t:release() and the end of `local t <close>`: this handle gives up the tensor now. Its memory goes with the
+ * last view of it, or the last thing saved for backward. A second time does nothing. */
+static int tensor_release(lua_State *L) {
+  kl_context(L);
+  if (!kl_is_released(L, 1)) {
+    kl_check_tensor(L, 1);
+    kl_empty_box(lua_touserdata(L, 1));
+  }
   return 0;
 }
 
@@ -300,7 +321,8 @@ static int is_tensor(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {{"is_tensor", is_tensor}, {NULL, NULL}};
-static const luaL_Reg plain_methods[] = {{"is_contiguous", is_contiguous}, {NULL, NULL}};
+static const luaL_Reg plain_methods[] = {
+    {"is_contiguous", is_contiguous}, {"release", tensor_release}, {NULL, NULL}};
 static const luaL_Reg engine_methods[] = {
     {"size", tensor_size}, {"dim", tensor_dim}, {"numel", tensor_numel}, {"item", tensor_item}, {NULL, NULL}};
 
@@ -344,7 +366,8 @@ void kl_open_tensor(lua_State *L) {
   lua_newtable(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &methods_key);
   lua_newtable(L); /* the metatable; index.c and ops.c add the rest of its events */
-  static const luaL_Reg events[] = {{"__gc", tensor_gc}, {"__eq", tensor_eq}, {NULL, NULL}};
+  static const luaL_Reg events[] = {
+      {"__gc", tensor_gc}, {"__close", tensor_release}, {"__eq", tensor_eq}, {NULL, NULL}};
   luaL_setfuncs(L, events, 0);
   lua_pushcfunction(L, tensor_len);
   kl_mark_engine(L, -1);

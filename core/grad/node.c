@@ -94,8 +94,9 @@ kn_status kn_node_new(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *c
   size_t edges_at = sizeof(kn_node), saved_at = edges_at + (size_t)n * sizeof(kn_grad *);
   size_t ints_at = saved_at + (size_t)(n + outs) * sizeof(kn_saved);
   size_t attrs_at = ints_at + ints * sizeof(int64_t), bytes = attrs_at + attrs_size;
-  char *block = kn_calloc(ctx->heap, 1, bytes);
+  char *block = kn_claim(ctx, bytes);
   if (!block) return kn_fail_nomem(ctx, bytes);
+  memset(block, 0, bytes);
 
   kn_node *p = (kn_node *)(void *)block;
   atomic_init(&p->refs, 1);

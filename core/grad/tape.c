@@ -65,7 +65,7 @@ kn_status kn_set_grad(kn_context *ctx, kn_tensor *t, kn_tensor *g) {
 
 static bool any_requires_grad(kn_tensor *const *in, int n) {
   for (int i = 0; i < n; i++)
-    if (kn_requires_grad(in[i])) return true;
+    if (in[i] && kn_requires_grad(in[i])) return true;
   return false;
 }
 

@@ -148,7 +148,7 @@ test("errors leave nothing behind", function()
     collectgarbage()
   end
   storm()
-  local before = kiln.memory().blocks
+  local before = kiln.memory_stats().blocks
   storm()
-  check.equal(kiln.memory().blocks, before)
+  check.equal(kiln.memory_stats().blocks, before)
 end)

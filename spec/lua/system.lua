@@ -5,10 +5,10 @@ local test, equal, truth, raises = check.test, check.equal, check.truth, check.r
 local function peak_of(steps, step)
   collectgarbage()
   collectgarbage()
-  local base, peak = kiln.memory().bytes, 0
+  local base, peak = kiln.memory_stats().allocated, 0
   for i = 1, steps do
     step(i)
-    if i % 16 == 0 then peak = math.max(peak, kiln.memory().bytes - base) end
+    if i % 16 == 0 then peak = math.max(peak, kiln.memory_stats().allocated - base) end
   end
   return peak / 1e6
 end
@@ -41,23 +41,23 @@ end)
 test("a stopped collector stays stopped", function()
   collectgarbage()
   collectgarbage "stop"
-  local before = kiln.memory().bytes
+  local before = kiln.memory_stats().allocated
   for _ = 1, 100 do kiln.zeros(256, 1024) end
-  local grown = kiln.memory().bytes - before
+  local grown = kiln.memory_stats().allocated - before
   collectgarbage "restart"
   truth(grown > 100e6, "nothing was freed")
 end)
 
 test("memory is counted and given back", function()
   collectgarbage()
-  local before = kiln.memory()
+  local before = kiln.memory_stats()
   local t = kiln.zeros(1000)
-  local during = kiln.memory()
-  truth(during.bytes - before.bytes >= 4000 and during.peak >= during.bytes, "counted")
-  truth(during.calls > before.calls and during.blocks > before.blocks, "blocks")
+  local during = kiln.memory_stats()
+  truth(during.allocated - before.allocated >= 4000 and during.peak >= during.allocated, "counted")
+  truth(during.allocations > before.allocations and during.blocks > before.blocks, "blocks")
   t = nil
   collectgarbage()
-  equal(kiln.memory().bytes, before.bytes)
+  equal(kiln.memory_stats().allocated, before.allocated)
 end)
 
 test("threads, clock, devices, versions", function()
