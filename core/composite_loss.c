@@ -157,7 +157,7 @@ static kn_tensor *binary_logits(kn_scope *s, kn_tensor *const *in, int n) {
   kn_tensor *x = kx_floating(s, in[0]), *t = kx_floating(s, in[1]), *tail = kx_softplus(s, kx_neg(s, x));
   if (n > 3) tail = kx_mul(s, tail, kx_plus(s, kx_mul(s, kx_plus(s, in[3], -1), t), 1));
   kn_tensor *loss = kx_add(s, kx_mul(s, minus(s, 1, t), x), tail);
-  return n > 2 ? kx_mul(s, loss, in[2]) : loss;
+  return n > 2 && in[2] ? kx_mul(s, loss, in[2]) : loss;
 }
 
 LOSS(mse_loss, reduction, squared(s, in[0], in[1]))

@@ -80,17 +80,6 @@ static kn_tensor *group_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_
 }
 EXPRESSION(group_norm, group_norm(s, in, n, attrs))
 
-static kn_tensor *instance_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_instance_norm *a) {
-  kn_tensor *x = in[0];
-  if (x->type.rank < 3)
-    return kx_refuse(s, KN_SHAPE, "an input [N,C,*] with at least three dims is needed", x, NULL);
-  kn_ints over = {.n = x->type.rank - 2};
-  for (int i = 0; i < over.n; i++) over.v[i] = 2 + i;
-  return affine(s, standard(s, x, &over, a->eps), n > 1 ? beside(s, in[1], x) : NULL,
-                n > 2 ? beside(s, in[2], x) : NULL);
-}
-EXPRESSION(instance_norm, instance_norm(s, in, n, attrs))
-
 static kn_tensor *followed(kn_scope *s, kn_tensor *running, kn_tensor *seen, double momentum) {
   return kx_add(s, kx_scale(s, running, 1 - momentum), kx_scale(s, seen, momentum));
 }
@@ -117,48 +106,94 @@ static kn_tensor *rounded(kn_scope *s, kn_tensor *y, kn_tensor *const *in, int n
   return y && kn_tensor_dtype(y) == kn_dtypes[d].wide && kn_tensor_dtype(y) != d ? kx_cast(s, y, d) : y;
 }
 
-/* x, running mean and variance, weight, bias: one, three or five of them. Halves are computed wide by hand,
- * not by the flag: the running values are overwritten, so they must be the very ones. */
-static kn_tensor *batch_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_batch_norm *a) {
-  kn_tensor *x = in[0], *mean, *var;
-  if (!has_channels(s, x)) return NULL;
-  if (!kn_dtype_is_float(kn_tensor_dtype(x)))
-    return kx_refuse(s, KN_DTYPE, "a floating input is needed", x, NULL);
-  if (n != 1 && n != 3 && n != 5)
-    return kx_refuse(s, KN_ARG, "x; x, running_mean, running_var; or these, weight and bias are needed", x,
-                     NULL);
-  if (!a->training && n == 1) return kx_refuse(s, KN_ARG, "running_mean and running_var are needed", x, NULL);
-  if (a->training && in_channel(x) == 1)
-    return kx_refuse(s, KN_SHAPE, "training needs more than one value for each channel", x, NULL);
-  kn_ints over = {.n = 0};
-  for (int d = 0; d < x->type.rank; d++)
-    if (d != 1) over.v[over.n++] = d;
-  kn_tensor *w = n == 5 ? beside(s, in[3], x) : NULL, *b = n == 5 ? beside(s, in[4], x) : NULL;
-  x = kx_wide(s, x);
-  if (!a->training) {
-    mean = beside(s, in[1], x);
-    kn_tensor *scale = kx_rsqrt(s, kx_plus(s, kx_wide(s, beside(s, in[2], x)), a->eps));
-    return rounded(s, affine(s, kx_mul(s, kx_sub(s, x, mean), scale), w, b), in, n);
-  }
-  mean = kx_reduce(s, KN_OP_mean, x, over, true);
-  kn_tensor *d = kx_sub(s, x, mean);
-  var = kx_reduce(s, KN_OP_mean, kx_mul(s, d, d), over, true);
-  kn_tensor *y = affine(s, kx_mul(s, d, kx_rsqrt(s, kx_plus(s, var, a->eps))), w, b);
-  y = rounded(s, y, (kn_tensor *[]){in[0], w, b}, 3);
-  if (n < 3 || s->status != KN_OK) return y;
-  bool mode =
-      s->ctx->grad_enabled; /* what is followed passes no gradient; written last, when all has succeeded */
+/* What batch_norm and instance_norm are given, checked: x, running mean and variance, weight, bias. */
+typedef struct norm_inputs {
+  kn_tensor *x, *mean, *var, *w, *b; /* all but x may be NULL */
+} norm_inputs;
+
+static norm_inputs norm_inputs_of(kn_scope *s, kn_tensor *const *in, int n, bool by_running) {
+  kn_tensor *at[5] = {NULL};
+  for (int i = 0; i < n; i++) at[i] = in[i];
+  norm_inputs p = {at[0], at[1], at[2], at[3], at[4]};
+  if (!kn_dtype_is_float(kn_tensor_dtype(p.x)))
+    kx_refuse(s, KN_DTYPE, "a floating input is needed", p.x, NULL);
+  else if (!p.mean != !p.var || (by_running && !p.mean))
+    kx_refuse(s, KN_ARG, "running_mean and running_var are needed, both of them", p.x,
+              p.mean ? p.mean : p.var);
+  return p;
+}
+
+/* The running values, overwritten: what is followed passes no gradient, and is written last. */
+static void follow(kn_scope *s, const norm_inputs *p, kn_tensor *mean, kn_tensor *var, double momentum) {
+  bool mode = s->ctx->grad_enabled;
+  if (s->status != KN_OK || !p->mean) return;
   s->ctx->grad_enabled = false;
-  kn_tensor *next_mean = followed(s, in[1], kx_reshape_as(s, mean, in[1]), a->momentum);
-  kn_tensor *next_var = followed(s, in[2], unbiased(s, x, kx_reshape_as(s, var, in[2]), &over), a->momentum);
+  kn_tensor *next_mean = followed(s, p->mean, kx_reshape_as(s, mean, p->mean), momentum);
+  kn_tensor *next_var = followed(s, p->var, kx_reshape_as(s, var, p->var), momentum);
   if (next_mean && next_var) {
-    kx_with2(s, KN_OP_copy_, NULL, in[1], next_mean);
-    kx_with2(s, KN_OP_copy_, NULL, in[2], next_var);
+    kx_with2(s, KN_OP_copy_, NULL, p->mean, next_mean);
+    kx_with2(s, KN_OP_copy_, NULL, p->var, next_var);
   }
   s->ctx->grad_enabled = mode;
+}
+
+static kn_tensor *by_running(kn_scope *s, const norm_inputs *p, kn_tensor *x, double eps) {
+  kn_tensor *scale = kx_rsqrt(s, kx_plus(s, kx_wide(s, beside(s, p->var, x)), eps));
+  return kx_mul(s, kx_sub(s, x, beside(s, p->mean, x)), scale);
+}
+
+/* Halves are computed wide by hand, not by the flag: the running values are overwritten, so they must be the
+ * very ones. */
+static kn_tensor *batch_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_batch_norm *a) {
+  if (!has_channels(s, in[0])) return NULL;
+  norm_inputs p = norm_inputs_of(s, in, n, !a->training);
+  if (s->status != KN_OK) return NULL;
+  if (a->training && in_channel(p.x) == 1)
+    return kx_refuse(s, KN_SHAPE, "training needs more than one value for each channel", p.x, NULL);
+  kn_ints over = {.n = 0};
+  for (int d = 0; d < p.x->type.rank; d++)
+    if (d != 1) over.v[over.n++] = d;
+  kn_tensor *w = p.w ? beside(s, p.w, p.x) : NULL, *b = p.b ? beside(s, p.b, p.x) : NULL;
+  kn_tensor *x = kx_wide(s, p.x);
+  if (!x) return NULL;
+  if (!a->training) return rounded(s, affine(s, by_running(s, &p, x, a->eps), w, b), in, n);
+  kn_tensor *mean = kx_reduce(s, KN_OP_mean, x, over, true), *d = kx_sub(s, x, mean);
+  kn_tensor *var = kx_reduce(s, KN_OP_mean, kx_mul(s, d, d), over, true);
+  kn_tensor *y = affine(s, kx_mul(s, d, kx_rsqrt(s, kx_plus(s, var, a->eps))), w, b);
+  y = rounded(s, y, (kn_tensor *[]){in[0], w, b}, 3);
+  if (p.mean && s->status == KN_OK)
+    follow(s, &p, mean, unbiased(s, x, kx_reshape_as(s, var, p.var), &over), a->momentum);
   return y;
 }
 EXPRESSION(batch_norm, batch_norm(s, in, n, attrs))
+
+/* Each sample has its own mean and variance; the running values follow their means over the batch. */
+static kn_tensor *instance_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_instance_norm *a) {
+  if (in[0]->type.rank < 3)
+    return kx_refuse(s, KN_SHAPE, "an input [N,C,*] with at least three dims is needed", in[0], NULL);
+  norm_inputs p = norm_inputs_of(s, in, n, !a->use_input_stats);
+  if (s->status != KN_OK) return NULL;
+  kn_ints over = {.n = p.x->type.rank - 2}, samples = {1, {0}};
+  int64_t count = 1;
+  for (int i = 0; i < over.n; i++) {
+    over.v[i] = 2 + i;
+    count = kn_dim_known(p.x->type.dims[2 + i]) && count >= 0 ? count * p.x->type.dims[2 + i] : -1;
+  }
+  if (a->use_input_stats && count == 1)
+    return kx_refuse(s, KN_SHAPE, "more than one value for each channel of a sample is needed", p.x, NULL);
+  kn_tensor *w = p.w ? beside(s, p.w, p.x) : NULL, *b = p.b ? beside(s, p.b, p.x) : NULL;
+  kn_tensor *x = kx_wide(s, p.x);
+  if (!x) return NULL;
+  if (!a->use_input_stats) return rounded(s, affine(s, by_running(s, &p, x, a->eps), w, b), in, n);
+  kn_tensor *y = rounded(s, affine(s, standard(s, x, &over, a->eps), w, b), (kn_tensor *[]){in[0], w, b}, 3);
+  if (!p.mean || s->status != KN_OK) return y;
+  kn_attrs_correction spread = {.dim = over, .correction = 1, .keepdim = true};
+  kn_tensor *mean = kx_reduce(s, KN_OP_mean, kx_reduce(s, KN_OP_mean, x, over, true), samples, true);
+  kn_tensor *var = kx_reduce(s, KN_OP_mean, kx_with(s, KN_OP_var, &spread, x), samples, true);
+  follow(s, &p, mean, var, a->momentum);
+  return y;
+}
+EXPRESSION(instance_norm, instance_norm(s, in, n, attrs))
 
 /* ---- attention ---- */
 

@@ -15,6 +15,8 @@
 #define RAISES KN_FLAG_RAISES
 #define WRITES KN_FLAG_WRITES
 #define WIDE KN_FLAG_WIDE
+#define EARLY KN_FLAG_EARLY
+#define HOLES KN_FLAG_HOLES
 
 const kn_op_info kn_ops[KN_OP_COUNT] = {
 /* clang-format off */

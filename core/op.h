@@ -21,7 +21,7 @@ typedef enum kn_class {
 
 enum {
   KN_FLAG_SCALARS = 1, KN_FLAG_RANDOM = 2, KN_FLAG_DYNAMIC = 4, KN_FLAG_RAISES = 8, KN_FLAG_WRITES = 16,
-  KN_FLAG_WIDE = 32
+  KN_FLAG_WIDE = 32, KN_FLAG_EARLY = 64, KN_FLAG_HOLES = 128
 };
 /* clang-format on */
 enum { KN_VARIADIC = 255, KN_MAX_INPUTS = 64, KN_MAX_OUTPUTS = 4 };

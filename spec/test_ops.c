@@ -41,6 +41,7 @@ static const gen_case more_cases[] = {
   GEN1(bincount, GEN_I(4, 6), .attrs.bincount = {.minlength = 6}), GEN2(bincount, GEN_I(4, 6), GEN_F(6)),
   GEN1(one_hot, GEN_I(4, 5), .attrs.one_hot = {.num_classes = KN_NONE}),
   GEN5(batch_norm, GEN_F(3, 2, 2), GEN_F(2), GEN_P(2), GEN_F(2), GEN_F(2), .attrs.batch_norm = {.training = true, .momentum = 0.1, .eps = 1e-2}),
+  GEN5(instance_norm, GEN_F(2, 2, 4), GEN_F(2), GEN_P(2), GEN_F(2), GEN_F(2), .attrs.instance_norm = {.use_input_stats = true, .momentum = 0.1, .eps = 1e-2}),
   GEN1(nonzero, GEN_B(2, 3)), GEN1(nonzero, GEN_F(4)), GEN1(nonzero, GEN_SCALAR), GEN1(nonzero, GEN_B(2, 3, 2)),
   GEN0(full, .attrs.fill = {.sizes = GEN_DIMS(2, 3), .value = 1.5, .dtype = KN_F32}),
   GEN0(full, .attrs.fill = {.value = -1, .dtype = KN_I64}),
@@ -170,7 +171,8 @@ static void release(kn_tensor **t, int n) {
 }
 
 static void check_unchanged(const gen_case *c, int mix, kn_tensor *const *in, bool written) {
-  if (written && c->op == KN_OP_batch_norm) return; /* its running values follow */
+  if (written && (c->op == KN_OP_batch_norm || c->op == KN_OP_instance_norm))
+    return; /* running values follow */
   for (int i = written && (kn_ops[c->op].flags & KN_FLAG_WRITES); i < c->n; i++)
     for (int64_t k = 0; k < kn_tensor_numel(in[i]); k++) {
       kn_dtype d = kn_tensor_dtype(in[i]);

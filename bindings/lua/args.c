@@ -350,13 +350,14 @@ static kn_status read_variadic(kl_args *a) {
   return KN_OK;
 }
 
-/* Ops that index along a dim take it behind the tensors or, as in PyTorch, behind the first: gather(x, dim,
- * index).
+/* Ops that index along a dim, and rows with the flag EARLY, take their first attribute behind the tensors or,
+ * as in PyTorch, behind the first: gather(x, dim, index), layer_norm(x, {5}, w, b).
  */
-static kn_status read_early_axis(kl_args *a) {
+static kn_status read_early(kl_args *a) {
   const kn_field *f = a->info.fields;
-  bool indexes = a->row->attrs == KN_ATTRS_axis && a->row->min_in > 1;
-  if (!indexes || a->next > a->top || (a->given & 1u) || !integer_like(a->L, a->next)) return KN_OK;
+  bool early = a->row->flags & KN_FLAG_EARLY, indexes = a->row->attrs == KN_ATTRS_axis && a->row->min_in > 1;
+  if ((!early && !indexes) || a->next > a->top || (a->given & 1u)) return KN_OK;
+  if (!integer_like(a->L, a->next) && !(early && lua_type(a->L, a->next) == LUA_TTABLE)) return KN_OK;
   return read_field(a, f, a->next++);
 }
 
@@ -367,13 +368,16 @@ kn_status kl_args_inputs(kl_args *a) {
   int first = a->next;
   kn_scalar s;
   for (int i = 0; i < a->row->max_in; i++) {
-    if (i == 1) KN_TRY(read_early_axis(a));
+    if (i == 1) KN_TRY(read_early(a));
     int idx = a->next;
     bool optional = i >= a->row->min_in, there = idx <= a->top;
     kn_tensor *t = there ? kl_test_tensor(L, idx) : NULL;
     if (optional && !t) {
-      if (there && lua_isnil(L, idx)) a->next++;
-      break;
+      bool nil = there && lua_isnil(L, idx);
+      if (nil) a->next++;
+      if (!nil || !(a->row->flags & KN_FLAG_HOLES)) break;
+      a->in[i] = NULL; /* and maybe others are given behind it */
+      continue;
     }
     if (!t) {
       if ((a->row->flags & KN_FLAG_SCALARS) && there && kl_test_scalar(L, idx, &s))
@@ -386,7 +390,8 @@ kn_status kl_args_inputs(kl_args *a) {
                        there ? kl_kind(L, idx) : "nil");
       }
     }
-    a->in[a->n++] = t;
+    a->in[i] = t;
+    a->n = i + 1;
     a->next++;
   }
   if (!numbers) return KN_OK;

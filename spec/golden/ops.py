@@ -353,7 +353,10 @@ case("layer_norm", lambda x, w, b: F.layer_norm(x, (3, 2), w, b), f(2, 3, 2), f(
 case("layer_norm", lambda x: F.layer_norm(x, (4,), eps=0.1), f(2, 4), normalized_shape=[4], eps=0.1)
 case("rms_norm", lambda x, w: F.rms_norm(x, (4,), w), f(2, 4), f(4), normalized_shape=[4])
 case("group_norm", lambda x, w, b: F.group_norm(x, 2, w, b), f(2, 4, 3), f(4), f(4), num_groups=2)
-case("instance_norm", lambda x, w, b: F.instance_norm(x, weight=w, bias=b), f(2, 3, 4), f(3), f(3))
+case("instance_norm", lambda x, m, s, w, b: F.instance_norm(x, m, s, w, b), f(2, 3, 4), c([0.5, -1, 2]), c([1.0, 2, 3]), f(3), f(3))
+case("instance_norm", lambda x, m, s, w, b: F.instance_norm(x, m, s, w, b, False), f(2, 3, 4), c([0.5, -1, 2]), c([1.0, 2, 3]), f(3),
+     f(3), use_input_stats=False)
+case("instance_norm", lambda x: F.instance_norm(x), f(2, 3, 2, 2))
 case("batch_norm", lambda x, m, s, w, b: F.batch_norm(x, m, s, w, b, True), f(3, 2, 2), c([0.5, -1]), c([1.0, 2]), f(2), f(2),
      training=True)
 case("batch_norm", lambda x, m, s, w, b: F.batch_norm(x, m, s, w, b), f(3, 2), c([0.5, -1]), c([1.0, 2]), f(2), f(2))
