@@ -1,6 +1,8 @@
 /* The allocator door: counting, the limit, alignment. Policy-free; the host's function does the work. */
 #include "core/heap.h"
+#include "core/spare.h"
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +12,7 @@ struct kn_heap {
   void *ud;
   atomic_size_t limit, bytes, peak;
   atomic_ullong blocks, calls;
+  kn_spares spares; /* of large aligned blocks; only when the memory is libc's */
 };
 
 static void *libc_alloc(void *ud, void *ptr, size_t osize, size_t nsize) {
@@ -38,8 +41,24 @@ kn_heap *kn_heap_retain(kn_heap *h) {
   return h;
 }
 
+/* A host's own function sees every call, and the sanitizer every use of what was freed. */
+#if defined(__SANITIZE_ADDRESS__)
+static int keeps_spares(const kn_heap *h) { return (void)h, 0; }
+#else
+static int keeps_spares(const kn_heap *h) { return h->fn == libc_alloc; }
+#endif
+
+static void spare_leaves(void *ud, void *raw, size_t size) {
+  kn_heap *h = ud;
+  h->fn(h->ud, raw, size, 0);
+}
+
+static void drop_spares(kn_heap *h) { kn_spares_drop(&h->spares, spare_leaves, h); }
+
 void kn_heap_release(kn_heap *h) {
-  if (h && atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) == 1) h->fn(h->ud, h, sizeof *h, 0);
+  if (!h || atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) != 1) return;
+  drop_spares(h);
+  h->fn(h->ud, h, sizeof *h, 0);
 }
 
 void kn_heap_set_limit(kn_heap *h, size_t limit) { atomic_store(&h->limit, limit); }
@@ -60,6 +79,8 @@ static int reserve(kn_heap *h, size_t more) {
     atomic_fetch_sub_explicit(&h->bytes, more, memory_order_relaxed);
     return 0;
   }
+  size_t spare = atomic_load_explicit(&h->spares.bytes, memory_order_relaxed);
+  if (limit && spare && now > limit - (spare < limit ? spare : limit)) drop_spares(h);
   size_t peak = atomic_load_explicit(&h->peak, memory_order_relaxed);
   while (now > peak && !atomic_compare_exchange_weak(&h->peak, &peak, now)) {
   }
@@ -83,9 +104,11 @@ static void *resize(kn_heap *h, void *p, size_t osize, size_t nsize) {
 }
 
 static void spoil(void *p, size_t size) { memset(p, 0x5A, size); }
+static void renew(void *p, size_t size) { memset(p, 0xA5, size); }
 #else
 static void *resize(kn_heap *h, void *p, size_t osize, size_t nsize) { return h->fn(h->ud, p, osize, nsize); }
 static void spoil(void *p, size_t size) { (void)p, (void)size; }
+static void renew(void *p, size_t size) { (void)p, (void)size; }
 #endif
 
 void *kn_realloc(kn_heap *h, void *p, size_t osize, size_t nsize) {
@@ -124,22 +147,56 @@ void kn_free(kn_heap *h, void *p, size_t size) {
   atomic_fetch_sub_explicit(&h->blocks, 1, memory_order_relaxed);
 }
 
-/* The block keeps its own start just before the aligned address. */
-enum { ALIGN = 64, EXTRA = ALIGN + sizeof(void *) };
+/* An aligned block keeps its own start and size just before the aligned address; its size may be more than
+ * was asked for, when it was a spare one. Counted is what was asked for. */
+typedef struct head {
+  void *raw;
+  size_t size;
+} head;
+enum { ALIGN = 64, EXTRA = ALIGN + sizeof(head) };
+
+static void *spare_block(kn_heap *h, size_t size, size_t *whole) {
+  if (size < KN_SPARE_LEAST || !keeps_spares(h)) return NULL;
+  void *raw = kn_spares_take(&h->spares, size, whole);
+  if (!raw) return NULL;
+  atomic_fetch_add_explicit(&h->calls, 1, memory_order_relaxed);
+  if (!reserve(h, size)) {
+    kn_spares_put(&h->spares, raw, *whole, spare_leaves, h);
+    return NULL;
+  }
+  atomic_fetch_add_explicit(&h->blocks, 1, memory_order_relaxed);
+  renew(raw, *whole);
+  return raw;
+}
+
+static bool keep_spare(kn_heap *h, void *raw, size_t size, size_t whole) {
+  if (whole < KN_SPARE_LEAST || !keeps_spares(h)) return false;
+  spoil(raw, whole);
+  atomic_fetch_sub_explicit(&h->bytes, size, memory_order_relaxed);
+  atomic_fetch_sub_explicit(&h->blocks, 1, memory_order_relaxed);
+  kn_spares_put(&h->spares, raw, whole, spare_leaves, h);
+  return true;
+}
 
 void *kn_alloc_aligned(kn_heap *h, size_t size) {
   if (size > SIZE_MAX - EXTRA) return NULL;
-  void *raw = kn_alloc(h, size + EXTRA);
-  if (!raw) return NULL;
-  uintptr_t at = ((uintptr_t)raw + EXTRA - 1) & ~(uintptr_t)(ALIGN - 1);
-  void *p = (char *)raw + (at - (uintptr_t)raw);
-  memcpy((char *)p - sizeof raw, &raw, sizeof raw);
+  head d = {.size = size + EXTRA};
+  d.raw = spare_block(h, size + EXTRA, &d.size);
+  if (!d.raw) d.raw = kn_alloc(h, size + EXTRA);
+  if (!d.raw && atomic_load_explicit(&h->spares.bytes, memory_order_relaxed)) {
+    drop_spares(h);
+    d.raw = kn_alloc(h, size + EXTRA);
+  }
+  if (!d.raw) return NULL;
+  uintptr_t at = ((uintptr_t)d.raw + EXTRA - 1) & ~(uintptr_t)(ALIGN - 1);
+  void *p = (char *)d.raw + (at - (uintptr_t)d.raw);
+  memcpy((char *)p - sizeof d, &d, sizeof d);
   return p;
 }
 
 void kn_free_aligned(kn_heap *h, void *p, size_t size) {
   if (!p) return;
-  void *raw;
-  memcpy(&raw, (char *)p - sizeof raw, sizeof raw);
-  kn_free(h, raw, size + EXTRA);
+  head d;
+  memcpy(&d, (char *)p - sizeof d, sizeof d);
+  if (!keep_spare(h, d.raw, size + EXTRA, d.size)) kn_free(h, d.raw, size + EXTRA);
 }
