@@ -65,17 +65,17 @@ static inline double less_f64(double a, double b) { return cp_pick_f64((b < a) |
 #define MORE8(...) EIGHT_OF(MORE, __VA_ARGS__)
 #define LESS8(...) EIGHT_OF(LESS, __VA_ARGS__)
 /* The machine's own maximum loses nan, so that is looked for besides. */
-#define BEST8(fn, T, BEST, nan)                                                                              \
+#define BEST8(fn, T, BEST, PICK)                                                                             \
   static inline T fn(T a, T b, T c, T d, T e, T f, T g, T h) {                                               \
     const T best = EIGHT_OF(BEST, a, b, c, d, e, f, g, h);                                                   \
     const int lost = __builtin_isunordered(a, b) | __builtin_isunordered(c, d) |                             \
                      __builtin_isunordered(e, f) | __builtin_isunordered(g, h);                              \
-    return lost ? nan : best;                                                                                \
+    return PICK(lost, (T)NAN, best);                                                                         \
   }
-BEST8(more8_f32, float, MORE, NAN)
-BEST8(less8_f32, float, LESS, NAN)
-BEST8(more8_f64, double, MORE, (double)NAN)
-BEST8(less8_f64, double, LESS, (double)NAN)
+BEST8(more8_f32, float, MORE, cp_pick_f32)
+BEST8(less8_f32, float, LESS, cp_pick_f32)
+BEST8(more8_f64, double, MORE, cp_pick_f64)
+BEST8(less8_f64, double, LESS, cp_pick_f64)
 #define MORE_WHOLE(a, b) MORE(a, (int64_t)(b))
 #define LESS_WHOLE(a, b) LESS(a, (int64_t)(b))
 #define MORE_WIDE(a, b) more_f64(a, (double)(b))
