@@ -9,6 +9,10 @@ void kn_parallel_for(const kn_context *ctx, int64_t n, int64_t grain, kn_range_f
   if (n <= 0) return;
 #ifdef KN_THREADS_OPENMP
   if (grain < 1) grain = 1;
+  if (n / 2 < grain) { /* most calls by far */
+    fn(ud, 0, n);
+    return;
+  }
   int64_t parts = n / grain;
   if (parts > ctx->threads) parts = ctx->threads;
   if (parts > 1 && !omp_in_parallel()) {

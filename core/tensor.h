@@ -11,27 +11,30 @@ typedef void (*kn_release_fn)(void *ud, void *data, size_t bytes);
 
 typedef struct kn_storage {
   atomic_int refs;
+  atomic_uint version; /* bumped by each write through any view; catches values changed after being saved */
   kn_device_id device;
-  kn_heap *heap; /* retained */
-  void *data;    /* 64-byte aligned when ours */
+  atomic_bool viewed; /* some view op gave a second tensor on it; a write may then change both */
+  bool inside;        /* part of the block of a tensor (tensor.c) */
+  bool close;         /* so is its data */
+  kn_heap *heap;
+  void *data; /* 64-byte aligned when ours */
   size_t bytes;
   kn_release_fn release; /* NULL: data is ours, from heap */
   void *release_ud;
-  atomic_uint version; /* bumped by each write through any view; catches values changed after being saved */
-  atomic_bool viewed;  /* some view op gave a second tensor on it; a write may then change both */
 } kn_storage;
 
 struct kn_grad; /* core/grad/tape.h: what autograd knows of a tensor */
 
-typedef struct kn_tensor {
+typedef struct kn_tensor { /* what is looked at most comes first */
   atomic_int refs;
+  bool whole;           /* its first storage is part of its block (tensor.c) */
+  kn_storage *storage;  /* NULL when symbolic */
+  int64_t offset;       /* in elements from the start of storage */
+  struct kn_grad *grad; /* NULL when autograd has nothing to do with it; owned */
+  void *value;          /* graph value of a symbolic tensor; borrowed from the graph */
+  kn_heap *heap;
   kn_type type;
   int64_t strides[KN_MAX_RANK]; /* in elements; may be 0 (expanded) */
-  int64_t offset;               /* in elements from the start of storage */
-  kn_storage *storage;          /* NULL when symbolic */
-  void *value;                  /* graph value of a symbolic tensor; borrowed from the graph */
-  struct kn_grad *grad;         /* NULL when autograd has nothing to do with it; owned */
-  kn_heap *heap;                /* retained */
 } kn_tensor;
 
 /* Contiguous, uninitialised. Fails with NOMEM or SHAPE (too large). */
