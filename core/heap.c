@@ -1,20 +1,28 @@
-/* The allocator door: counting, the limit, alignment, and the small blocks that are kept for the next who asks.
- * One lock guards the counts and the lists; it is held for a few instructions, never while the host's function
- * works. */
+/* The allocator door: counting, the limit, alignment, and the small blocks that are kept for the next who
+ * asks (large ones: core/spare.h). One lock guards the counts and the lists; it is held for a few
+ * instructions, never while the host's function works. */
 #include "core/heap.h"
+#include "core/spare.h"
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <threads.h>
 
+/* An aligned block keeps its own start and size just before the aligned address; its size may be more than
+ * was asked for, when it was a spare one. Counted is what was asked for. */
+typedef struct head {
+  void *raw;
+  size_t size;
+} head;
+
 /* Small blocks go by size class: plain ones in steps of 32 bytes, aligned ones in steps of 64. */
-enum { ALIGN = 64, EXTRA = ALIGN + sizeof(void *) }; /* an aligned block keeps its own start just before it */
+enum { ALIGN = 64, EXTRA = ALIGN + sizeof(head) };
 enum { PLAIN_STEP = 32, ALIGNED_STEP = 64, CLASSES = 16, KEPT_BYTES = 8 << 20 };
 
-typedef struct spare {
-  struct spare *next;
-} spare;
+typedef struct kept {
+  struct kept *next;
+} kept;
 
 struct kn_heap {
   atomic_bool busy; /* the lock */
@@ -22,10 +30,11 @@ struct kn_heap {
   int refs;
   kn_alloc_fn fn;
   void *ud;
-  size_t limit, peak, kept;
+  size_t limit, peak, kept_bytes;
   atomic_size_t bytes; /* written under the lock, read by anybody */
   uint64_t blocks, calls;
-  spare *plain[CLASSES + 1], *aligned[CLASSES + 1];
+  kept *plain[CLASSES + 1], *aligned[CLASSES + 1];
+  kn_spares spares; /* large aligned blocks; they have a lock of their own */
 };
 
 /* ---- what fills and empties blocks ---- */
@@ -39,12 +48,17 @@ static void *libc_alloc(void *ud, void *ptr, size_t osize, size_t nsize) {
   return realloc(ptr, nsize);
 }
 
-/* A block kept is one whose misuse nobody sees, so not where misuse is looked for. A host's own function decides
- * itself what it keeps. */
+/* A block kept is one whose misuse nobody sees, so not where misuse is looked for. A host's own function
+ * decides itself what it keeps. */
 #if defined(KN_HOSTILE) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { MAY_KEEP = 0 };
+enum { KEEPS_SMALL = 0 };
 #else
-enum { MAY_KEEP = 1 };
+enum { KEEPS_SMALL = 1 };
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+enum { KEEPS_SPARES = 0 };
+#else
+enum { KEEPS_SPARES = 1 };
 #endif
 
 #ifdef KN_HOSTILE
@@ -64,15 +78,17 @@ static void *resize(kn_heap *h, void *p, size_t osize, size_t nsize) {
 }
 
 static void spoil(void *p, size_t size) { memset(p, 0x5A, size); }
+static void renew(void *p, size_t size) { memset(p, 0xA5, size); }
 #else
 static void *resize(kn_heap *h, void *p, size_t osize, size_t nsize) { return h->fn(h->ud, p, osize, nsize); }
 static void spoil(void *p, size_t size) { (void)p, (void)size; }
+static void renew(void *p, size_t size) { (void)p, (void)size; }
 #endif
 
-static void *start_of(void *aligned) {
-  void *raw;
-  memcpy(&raw, (char *)aligned - sizeof raw, sizeof raw);
-  return raw;
+static head head_of(void *aligned) {
+  head d;
+  memcpy(&d, (char *)aligned - sizeof d, sizeof d);
+  return d;
 }
 
 /* ---- the lock, and counts under it ---- */
@@ -102,94 +118,120 @@ static bool count_more(kn_heap *h, size_t more) {
 
 static bool forgotten(const kn_heap *h) { return h->refs == 0 && h->blocks == 0; }
 
-/* ---- kept blocks ---- */
+/* ---- small blocks that are kept ---- */
 
 static int class_of(const kn_heap *h, size_t size, size_t step) {
   return h->keeps && size && size <= CLASSES * step ? (int)((size + step - 1) / step) : 0;
 }
 
-/* What a block of `size` bytes is asked for with: all of a class are equally large. */
+/* What a plain block of `size` bytes is asked for with: all of a class are equally large. */
 static size_t room_of(const kn_heap *h, size_t size) {
-  return class_of(h, size, PLAIN_STEP) ? (size + PLAIN_STEP - 1) / PLAIN_STEP * PLAIN_STEP : size;
+  int c = class_of(h, size, PLAIN_STEP);
+  return c ? (size_t)c * PLAIN_STEP : size;
 }
 
-/* Gives all kept blocks back; under the lock, for it is rare. */
-static void give_back(kn_heap *h) {
+static void give_small_back(kn_heap *h) {
   for (int c = 1; c <= CLASSES; c++) {
-    for (spare *s; (s = h->plain[c]);) {
-      h->plain[c] = s->next;
-      h->fn(h->ud, s, (size_t)c * PLAIN_STEP, 0);
+    for (kept *k; (k = h->plain[c]);) {
+      h->plain[c] = k->next;
+      h->fn(h->ud, k, (size_t)c * PLAIN_STEP, 0);
     }
-    for (spare *s; (s = h->aligned[c]);) {
-      h->aligned[c] = s->next;
-      h->fn(h->ud, start_of(s), (size_t)c * ALIGNED_STEP + EXTRA, 0);
+    for (kept *k; (k = h->aligned[c]);) {
+      h->aligned[c] = k->next;
+      h->fn(h->ud, head_of(k).raw, (size_t)c * ALIGNED_STEP + EXTRA, 0);
     }
   }
-  h->kept = 0;
+  h->kept_bytes = 0;
 }
 
-static void *take(kn_heap *h, spare **list, size_t room) {
-  spare *s = *list;
-  if (!s) return NULL;
-  *list = s->next;
-  h->kept -= room;
-  __builtin_prefetch(s->next, 1); /* who takes it is rarely the last */
-  return s;
+static void *take(kn_heap *h, kept **list, size_t room) {
+  kept *k = *list;
+  if (!k) return NULL;
+  *list = k->next;
+  h->kept_bytes -= room;
+  __builtin_prefetch(k->next, 1); /* who takes one block will take another */
+  return k;
 }
 
-static bool keep(kn_heap *h, spare **list, void *p, size_t room) {
-  if (h->kept + room > KEPT_BYTES || (h->limit && in_use(h) + h->kept > h->limit)) return false;
-  spare *s = p;
-  s->next = *list;
-  *list = s;
-  h->kept += room;
+static bool keep(kn_heap *h, kept **list, void *p, size_t room) {
+  if (h->kept_bytes + room > KEPT_BYTES || (h->limit && in_use(h) + h->kept_bytes > h->limit)) return false;
+  kept *k = p;
+  k->next = *list;
+  *list = k;
+  h->kept_bytes += room;
   return true;
 }
 
-/* A block that has been counted, from the host's function; uncounted again if there is none. */
-static void *fresh(kn_heap *h, size_t counted, size_t room) {
-  void *p = resize(h, NULL, 0, room);
-  if (!p && h->keeps) {
-    lock(h);
-    give_back(h);
-    unlock(h);
-    p = resize(h, NULL, 0, room);
-  }
-  if (p) return p;
+/* ---- the whole life of a block ---- */
+
+static void spare_leaves(void *ud, void *raw, size_t size) {
+  kn_heap *h = ud;
+  h->fn(h->ud, raw, size, 0);
+}
+
+static bool keeps_spares(const kn_heap *h) { return KEEPS_SPARES && h->fn == libc_alloc; }
+
+static void give_all_back(kn_heap *h) {
+  kn_spares_drop(&h->spares, spare_leaves, h);
   lock(h);
-  h->blocks--;
+  give_small_back(h);
+  unlock(h);
+}
+
+static size_t idle_bytes(kn_heap *h) {
+  return h->kept_bytes + atomic_load_explicit(&h->spares.bytes, memory_order_relaxed);
+}
+
+static void end(kn_heap *h) {
+  give_all_back(h);
+  h->fn(h->ud, h, sizeof *h, 0);
+}
+
+/* Counts a block, and takes one from list c (0: none) if there is one. False: it would pass the limit. */
+static bool start(kn_heap *h, kept **lists, int c, size_t counted, size_t room, void **p) {
+  lock(h);
+  bool may = count_more(h, counted), crowded = false;
+  *p = may && c ? take(h, &lists[c], room) : NULL;
+  if (may) h->blocks++;
+  if (h->limit && !*p) crowded = idle_bytes(h) && in_use(h) + idle_bytes(h) > h->limit;
+  unlock(h);
+  if (crowded) give_all_back(h);
+  return may;
+}
+
+/* The block is gone, and with the last one maybe the heap. */
+static void uncount(kn_heap *h, size_t counted) {
+  lock(h);
   set_bytes(h, in_use(h) - counted);
+  h->blocks--;
+  bool last = forgotten(h);
   unlock(h);
-  return NULL;
+  if (last) end(h);
 }
 
-/* A block of class c (0: none) of the lists, or NULL with *counted telling whether it may be made. */
-static void *start(kn_heap *h, spare **lists, int c, size_t counted, size_t room, bool *may) {
+/* Puts a block on list c and uncounts it. False, and nothing done, when it is not to be kept. */
+static bool stop(kn_heap *h, kept **lists, int c, void *p, size_t counted, size_t room) {
   lock(h);
-  *may = count_more(h, counted);
-  void *p = *may && c ? take(h, &lists[c], room) : NULL;
-  if (*may) h->blocks++;
-  if (!p && h->limit && h->kept && in_use(h) + h->kept > h->limit) give_back(h);
-  unlock(h);
-  return p;
-}
-
-/* Whether the heap is done with the block: kept, and no longer counted. */
-static bool stop(kn_heap *h, spare **lists, int c, void *p, size_t counted, size_t room) {
-  lock(h);
-  bool kept = !c || keep(h, &lists[c], p, room); /* without a class it has been freed already */
-  bool last = false;
-  if (kept) {
+  bool is_kept = keep(h, &lists[c], p, room), last = false;
+  if (is_kept) {
     set_bytes(h, in_use(h) - counted);
     h->blocks--;
     last = forgotten(h);
   }
   unlock(h);
-  if (last) {
-    give_back(h);
-    h->fn(h->ud, h, sizeof *h, 0);
+  if (last) end(h);
+  return is_kept;
+}
+
+/* A block that has been counted, from the host's function; uncounted again if there is none. */
+static void *fresh(kn_heap *h, size_t counted, size_t room) {
+  void *p = resize(h, NULL, 0, room);
+  if (!p && h->fn == libc_alloc) { /* others have their reasons */
+    give_all_back(h);
+    p = resize(h, NULL, 0, room);
   }
-  return kept;
+  if (!p) uncount(h, counted);
+  return p;
 }
 
 /* ---- heaps ---- */
@@ -201,7 +243,7 @@ kn_heap *kn_heap_new(kn_alloc_fn fn, void *ud, size_t limit) {
   if (!h) return NULL;
   memset(h, 0, sizeof *h);
   h->refs = 1;
-  h->keeps = own && MAY_KEEP;
+  h->keeps = own && KEEPS_SMALL;
   h->fn = fn;
   h->ud = ud;
   h->limit = limit;
@@ -221,16 +263,14 @@ void kn_heap_release(kn_heap *h) {
   h->refs--;
   bool last = forgotten(h);
   unlock(h);
-  if (!last) return;
-  give_back(h);
-  h->fn(h->ud, h, sizeof *h, 0);
+  if (last) end(h);
 }
 
 void kn_heap_set_limit(kn_heap *h, size_t limit) {
   lock(h);
   h->limit = limit;
-  if (limit) give_back(h);
   unlock(h);
+  if (limit) give_all_back(h);
 }
 
 kn_heap_stats kn_heap_read_stats(const kn_heap *heap) {
@@ -253,11 +293,10 @@ size_t kn_heap_bytes(const kn_heap *heap) { return in_use((kn_heap *)(uintptr_t)
 
 void *kn_alloc(kn_heap *h, size_t size) {
   if (size == 0) size = 1;
-  int c = class_of(h, size, PLAIN_STEP);
   size_t room = room_of(h, size);
-  bool may;
-  void *p = start(h, h->plain, c, size, room, &may);
-  return p || !may ? p : fresh(h, size, room);
+  void *p;
+  if (!start(h, h->plain, class_of(h, size, PLAIN_STEP), size, room, &p)) return NULL;
+  return p ? p : fresh(h, size, room);
 }
 
 void *kn_calloc(kn_heap *h, size_t count, size_t size) {
@@ -293,30 +332,44 @@ void kn_free(kn_heap *h, void *p, size_t size) {
   spoil(p, size);
   if (c && stop(h, h->plain, c, p, size, room)) return;
   h->fn(h->ud, p, room, 0);
-  stop(h, NULL, 0, NULL, size, room);
+  uncount(h, size);
+}
+
+/* A block for `size` bytes and EXTRA, maybe a spare one; *whole is its size. */
+static void *raw_block(kn_heap *h, size_t size, size_t room, size_t *whole) {
+  void *raw = NULL;
+  *whole = room;
+  if (room >= KN_SPARE_LEAST && keeps_spares(h)) raw = kn_spares_take(&h->spares, room, whole);
+  if (!raw) return fresh(h, size + EXTRA, room);
+  renew(raw, *whole);
+  return raw;
 }
 
 void *kn_alloc_aligned(kn_heap *h, size_t size) {
   if (size > SIZE_MAX - EXTRA) return NULL;
   int c = class_of(h, size, ALIGNED_STEP);
   size_t room = (c ? (size_t)c * ALIGNED_STEP : size) + EXTRA;
-  bool may;
-  void *p = start(h, h->aligned, c, size + EXTRA, room, &may);
-  if (p || !may) return p;
-  void *raw = fresh(h, size + EXTRA, room);
-  if (!raw) return NULL;
-  uintptr_t at = ((uintptr_t)raw + EXTRA - 1) & ~(uintptr_t)(ALIGN - 1);
-  p = (char *)raw + (at - (uintptr_t)raw);
-  memcpy((char *)p - sizeof raw, &raw, sizeof raw);
+  void *p;
+  if (!start(h, h->aligned, c, size + EXTRA, room, &p)) return NULL;
+  if (p) return p;
+  head d;
+  d.raw = raw_block(h, size, room, &d.size);
+  if (!d.raw) return NULL;
+  uintptr_t at = ((uintptr_t)d.raw + EXTRA - 1) & ~(uintptr_t)(ALIGN - 1);
+  p = (char *)d.raw + (at - (uintptr_t)d.raw);
+  memcpy((char *)p - sizeof d, &d, sizeof d);
   return p;
 }
 
 void kn_free_aligned(kn_heap *h, void *p, size_t size) {
   if (!p) return;
   int c = class_of(h, size, ALIGNED_STEP);
-  size_t room = (c ? (size_t)c * ALIGNED_STEP : size) + EXTRA;
-  spoil(p, size);
-  if (c && stop(h, h->aligned, c, p, size + EXTRA, room)) return;
-  h->fn(h->ud, start_of(p), room, 0);
-  stop(h, NULL, 0, NULL, size + EXTRA, room);
+  if (c && stop(h, h->aligned, c, p, size + EXTRA, (size_t)c * ALIGNED_STEP + EXTRA)) return;
+  head d = head_of(p);
+  spoil(d.raw, d.size);
+  if (d.size >= KN_SPARE_LEAST && keeps_spares(h))
+    kn_spares_put(&h->spares, d.raw, d.size, spare_leaves, h);
+  else
+    h->fn(h->ud, d.raw, d.size, 0);
+  uncount(h, size + EXTRA);
 }

@@ -3,8 +3,8 @@
  * function must be thread-safe if threads share it). It lives as long as somebody retains it or a block of it
  * is not freed: what is made of its blocks needs not retain it.
  *
- * A heap without a function of the host keeps small freed blocks for the next who asks, a few megabytes at most
- * and never past the limit; they do not count as in use. Hostile and sanitized builds keep none. */
+ * A heap without a function of the host keeps small freed blocks for the next who asks, a few megabytes at
+ * most and never past the limit; they do not count as in use. Hostile and sanitized builds keep none. */
 #ifndef KN_HEAP_H
 #define KN_HEAP_H
 #include <stddef.h>

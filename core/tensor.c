@@ -1,6 +1,6 @@
 /* Life of storages and tensors. Most tensors are one block: tensor, storage and, when there are few, the
- * elements. The storage may outlive the tensor (a view, something saved for backward) or be given up before it,
- * so the block is freed with the later of the two. */
+ * elements. The storage may outlive the tensor (a view, something saved for backward) or be given up before
+ * it, so the block is freed with the later of the two. */
 #include "core/tensor.h"
 #include "core/grad/tape.h"
 #include <string.h>

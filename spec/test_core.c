@@ -3,6 +3,7 @@
 #include "core/arena.h"
 #include "core/device.h"
 #include "core/grad/tape.h"
+#include "core/spare.h"
 #include "spec/tensors.h"
 
 /* ---- heap ---- */
@@ -101,6 +102,69 @@ START_TEST(reclaimers) {
   kn_context_free(child);
   suite_done(c);
 }
+
+static int spares_left;
+static void count_leaving(void *ud, void *raw, size_t size) {
+  (void)ud, (void)size;
+  spares_left++;
+  free(raw);
+}
+
+START_TEST(spare_blocks) {
+  static kn_spares s;
+  size_t whole = 0;
+  ck_assert_ptr_null(kn_spares_take(&s, 1000, &whole));
+  void *a = malloc(1200), *b = malloc(1100), *c = malloc(1100);
+  kn_spares_put(&s, a, 1200, count_leaving, NULL);
+  kn_spares_put(&s, b, 1100, count_leaving, NULL);
+  kn_spares_put(&s, c, 1100, count_leaving, NULL);
+  ck_assert_ptr_null(kn_spares_take(&s, 1201, &whole)); /* too small, or much too large */
+  ck_assert_ptr_null(kn_spares_take(&s, 800, &whole));
+  ck_assert_ptr_eq(kn_spares_take(&s, 1000, &whole), c); /* the smallest that fits, the last one of equals */
+  ck_assert_uint_eq(whole, 1100);
+  ck_assert_ptr_eq(kn_spares_take(&s, 1150, &whole), a);
+  kn_spares_put(&s, a, 1200, count_leaving, NULL);
+  kn_spares_put(&s, c, 1100, count_leaving, NULL);
+  ck_assert_int_eq(spares_left, 0);
+  for (int i = 0; i < KN_SPARES; i++) kn_spares_put(&s, malloc(10), 10, count_leaving, NULL);
+  ck_assert_int_eq(spares_left, 3); /* the oldest ones gave way */
+  ck_assert_uint_eq(atomic_load(&s.bytes), 10 * KN_SPARES);
+  kn_spares_put(&s, malloc(20), KN_SPARE_MOST - 5, count_leaving,
+                NULL); /* of so many bytes none else may stay */
+  ck_assert_int_eq(s.count, 1);
+  kn_spares_put(&s, malloc(20), (size_t)KN_SPARE_MOST + 1, count_leaving, NULL);
+  ck_assert_int_eq(s.count, 1);
+  kn_spares_drop(&s, count_leaving, NULL);
+  ck_assert_int_eq(spares_left, 3 + KN_SPARES + 2);
+  ck_assert_uint_eq(atomic_load(&s.bytes), 0);
+}
+END_TEST
+
+START_TEST(heap_with_spare_blocks) {
+  enum { BIG = 1 << 20 };
+  kn_heap *h = kn_heap_new(NULL, NULL, 0);
+  for (int round = 0; round < 3; round++) { /* counted as if there were none */
+    char *p = kn_alloc_aligned(h, BIG), *q = kn_alloc_aligned(h, BIG - 1000 * (size_t)round);
+    ck_assert(p && q && p != q && (uintptr_t)p % 64 == 0 && (uintptr_t)q % 64 == 0);
+    memset(p, 1, BIG), memset(q, 2, BIG - 1000 * (size_t)round);
+    ck_assert_int_eq(p[BIG - 1], 1);
+    ck_assert_uint_eq(kn_heap_read_stats(h).blocks, 2);
+    ck_assert_uint_eq(kn_heap_read_stats(h).calls, 2 * (uint64_t)(round + 1));
+    kn_free_aligned(h, p, BIG);
+    kn_free_aligned(h, q, BIG - 1000 * (size_t)round);
+    ck_assert_uint_eq(kn_heap_read_stats(h).bytes, 0);
+    ck_assert_uint_eq(kn_heap_read_stats(h).blocks, 0);
+  }
+  ck_assert_uint_lt(kn_heap_read_stats(h).peak, 2 * BIG + 1000);
+  kn_heap_set_limit(h, BIG / 2); /* a spare block is no way around the limit */
+  ck_assert_ptr_null(kn_alloc_aligned(h, BIG));
+  ck_assert_uint_eq(kn_heap_read_stats(h).bytes, 0);
+  void *small = kn_alloc_aligned(h, BIG / 4); /* and what is spare gives way to what is used */
+  ck_assert_ptr_nonnull(small);
+  kn_free_aligned(h, small, BIG / 4);
+  kn_heap_release(h);
+}
+END_TEST
 
 START_TEST(heap_overflow_and_zero) {
   kn_heap *h = kn_heap_new(NULL, NULL, 0);
@@ -481,6 +545,7 @@ START_TEST(op_table) {
   ck_assert(kn_device_parse("cpu", &d) && d == KN_CPU && !kn_device_parse("abacus", &d));
 }
 
-SUITE("core", heap_counts, heap_limit, heap_peak, reclaimers, heap_overflow_and_zero, heap_of_the_host,
-      arena_holds, dtypes, types, attributes, error_text, providers_in_order, children, tensor_life,
-      contiguity, memory_limit, numbers, philox_known_answers, op_table)
+SUITE("core", heap_counts, heap_limit, heap_peak, spare_blocks, heap_with_spare_blocks, reclaimers,
+      heap_overflow_and_zero, heap_of_the_host, arena_holds, dtypes, types, attributes, error_text,
+      providers_in_order, children, tensor_life, contiguity, memory_limit, numbers, philox_known_answers,
+      op_table)

@@ -1,0 +1,177 @@
+"""What is special about the calls that opinfo.py derives: tables by OpInfo's names. "" is the row for all others."""
+import torch
+
+
+class LeftOut(Exception):
+    """Why a sample is not recorded."""
+
+
+# Another name in kiln than PyTorch's; nn.functional.NAME is F.NAME.
+NAMES = {"repeat": "tile", "linalg.norm": "linalg.norm"}
+
+# Parameter names where neither Python nor a schema tells them, or tells others than the database's entry has.
+PARAMETERS = {
+    "nn.functional.embedding": "weight indices",
+    "where": "self condition other",
+    "index_put": "self indices values accumulate",
+    "tensordot": "self other dims",
+}
+
+# Integers that are dimensions or positions: 1-based in kiln.
+DIMS = {
+    "": {"dim", "dims", "dim0", "dim1", "dim2", "axis", "axes", "axis0", "axis1", "start_dim", "end_dim", "source",
+         "destination", "dimension"},
+    "select": {"dim", "index"},
+    "select_scatter": {"dim", "index"},
+    "narrow": {"dim", "start"},
+    "narrow_copy": {"dim", "start"},
+    "tile": set(),
+    "repeat": set(),
+    "tensordot": set(),
+    "nn.functional.nll_loss": {"ignore_index"},
+    "nn.functional.cross_entropy": {"ignore_index"},
+    "nn.functional.embedding": {"padding_idx"},
+    "nn.functional.embedding_bag": {"padding_idx"},
+}
+
+# Tensors that hold positions: 1-based in kiln.
+INDEX_TENSORS = {
+    "": {"index", "indices"},
+    "nn.functional.nll_loss": {"target"},
+    "nn.functional.cross_entropy": {"target"},
+    "nn.functional.multi_margin_loss": {"target"},
+    "nn.functional.multilabel_margin_loss": {"target"},
+    "nn.functional.one_hot": {"self", "input", "tensor"},
+    "bincount": {"self", "input"},
+}
+
+# Results that hold positions.
+BASED = {"argmax": {0}, "argmin": {0}, "argsort": {0}, "argwhere": {0}, "nonzero": {0}, "searchsorted": {0},
+         "bucketize": {0}, "tril_indices": {0}, "triu_indices": {0}, "sort": {1}, "topk": {1}, "kthvalue": {1},
+         "mode": {1}, "median": {1}, "nanmedian": {1}, "cummax": {1}, "cummin": {1}, "unique": {1},
+         "unique_consecutive": {1}, "max": {1}, "min": {1}}
+
+# Options that mean nothing here.
+DROPPED = {"memory_format", "device", "generator", "layout", "pin_memory", "non_blocking"}
+
+# Options of which these values are what kiln does anyway.
+SAME = {
+    "argsort": {"stable": (False, True)},
+    "sort": {"stable": (False, True, None)},
+    "searchsorted": {"out_int32": (False,), "side": ("left",)},
+    "bucketize": {"out_int32": (False,)},
+    "nonzero": {"as_tuple": (False,)},
+    "nn.functional.one_hot": {"num_classes": (-1,)},
+    "round": {"decimals": (0,)},
+}
+
+# Options with another name in kiln.
+RENAMED = {}
+
+# Samples that are left out: entry, option, why. An empty entry is all of them.
+WITHOUT = [
+    ("add", "alpha", "alpha: written x + alpha * y"),
+    ("sub", "alpha", "alpha: written x - alpha * y"),
+    ("rsub", "alpha", "alpha: written y - alpha * x"),
+    ("", "unbiased", "unbiased: an older name of correction"),
+    ("searchsorted", "sorter", "sorter: gather first"),
+    ("searchsorted", "out_int32", "out_int32: positions are int64"),
+    ("bucketize", "out_int32", "out_int32: positions are int64"),
+    ("softmax", "dtype", "dtype: cast first"),
+    ("log_softmax", "dtype", "dtype: cast first"),
+    ("nn.functional.softmin", "dtype", "dtype: cast first"),
+    ("nn.functional.interpolate", "recompute_scale_factor", "recompute_scale_factor: an option of one call's past"),
+]
+
+# No gradient is compared.
+NO_GRADIENT = set()
+
+# Tolerance where 1e-9 is too much to ask: PyTorch has single-precision constants in some gradients.
+TOLERANCES = {"nn.functional.hardsigmoid": "1e-7", "nn.functional.hardswish": "1e-7"}
+
+
+# ---- calls that are written otherwise ----
+
+def operator(symbol):
+    return lambda c, a, k, names: "%s %s %s" % (c.lua(a[1]), symbol, c.lua(a[0]))
+
+
+def getitem(c, a, k, names):
+    x = c.lua(a[0])
+    keys = a[1] if isinstance(a[1], tuple) else (a[1],)
+    parts = []
+    for key in keys:
+        if isinstance(key, slice):
+            if key == slice(None):
+                parts.append("{}")
+                continue
+            start, stop, step = key.start or 0, key.stop, key.step
+            last = -1 if stop is None else stop if stop > 0 else stop - 1
+            parts.append("{%d, %d%s}" % (start + 1 if start >= 0 else start, last, ", %d" % step if step else ""))
+        elif isinstance(key, torch.Tensor):
+            parts.append(c.tensor(key, "index"))
+        elif isinstance(key, int) and not isinstance(key, bool):
+            parts.append(str(key + 1 if key >= 0 else key))
+        else:
+            raise LeftOut("a key that is " + type(key).__name__)
+    if sum(p.startswith("x") for p in parts) > 1:
+        raise LeftOut("several index tensors: index_put and gather do that")
+    return "%s[%s]" % (x, parts[0] if len(parts) == 1 and not parts[0].startswith("{") else "{%s}" % ", ".join(parts))
+
+
+def only(c, a, k, *wanted):
+    """The results that PyTorch gives for these flags, of all that kiln gives."""
+    if k.get("dim") is not None:
+        raise LeftOut("unique along a dim")
+    if k.get("sorted") is False:
+        raise LeftOut("unique in the order of a hash table")
+    picks = [1] + [i for i, f in enumerate(wanted, 2) if k.get(f)]
+    call = "%s(%s)" % (c.name, c.lua(a[0]))
+    return call if len(picks) == 1 + len(wanted) else "pick({%s}, %s)" % (", ".join(map(str, picks)), call)
+
+
+def first_without_dim(c, a, k, names):
+    call = "%s(%s)" % (c.name, ", ".join([c.lua(v, names[i]) for i, v in enumerate(a)] + ([c.options(k)] if k else [])))
+    return call if len(a) > 1 or "dim" in k else "(%s)" % call
+
+
+CALLS = {
+    "__getitem__": getitem,
+    "__radd__": operator("+"), "__rsub__": operator("-"), "__rmul__": operator("*"), "__rdiv__": operator("/"),
+    "__rmod__": operator("%"), "__rpow__": operator("^"), "__rand__": operator("&"), "__ror__": operator("|"),
+    "__rxor__": operator("~"), "rsub": operator("-"),
+    "__rmatmul__": lambda c, a, k, names: "matmul(%s, %s)" % (c.lua(a[1]), c.lua(a[0])),
+    "einsum": lambda c, a, k, names: 'einsum("%s", %s)' % (a[1], c.lua(a[0])),
+    "where": lambda c, a, k, names: "where(%s, %s, %s)" % (c.lua(a[1]), c.lua(a[0]), c.lua(a[2])),
+    "unique": lambda c, a, k, names: only(c, a, k, "return_inverse", "return_counts"),
+    "unique_consecutive": lambda c, a, k, names: only(c, a, k, "return_inverse", "return_counts"),
+    "median": first_without_dim,
+    "nanmedian": first_without_dim,
+    "T": lambda c, a, k, names: c.lua(a[0]) + ".T",
+    "mT": lambda c, a, k, names: c.lua(a[0]) + ".mT",
+}
+
+
+def refuse(op, args, kwargs):
+    """Why a sample is not recorded, or None."""
+    for name, option, why in WITHOUT:
+        if op.name == name or not name:
+            if option in kwargs and kwargs[option] not in SAME.get(op.name, {}).get(option, ()):
+                return why
+    if op.name in ("var", "std", "var_mean", "std_mean") and len(args) > 1 and isinstance(args[1], bool):
+        return "unbiased: an older name of correction"
+    if op.name in ("gather", "index_select", "scatter", "scatter_add") and any(
+            isinstance(a, torch.Tensor) and a.dtype == torch.uint8 for a in args):
+        return "an index of uint8, allowed by PyTorch when empty"
+    return None
+
+
+def results(op, r):
+    return r
+
+
+def based(op, results, flags):
+    if op.name.startswith("unique") and not flags.get("return_inverse"):
+        return set()
+    return {j for j in BASED.get(op.name, set()) if j < len(results) and isinstance(results[j], torch.Tensor)
+            and results[j].dtype == torch.int64}
