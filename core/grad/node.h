@@ -12,8 +12,8 @@
 typedef struct kn_node kn_node;
 
 struct kn_grad {
-  atomic_int refs;    /* tensors and edges */
-  atomic_int owners;  /* tensors only; with the last the gradient goes */
+  atomic_int refs;   /* tensors and edges */
+  atomic_int owners; /* tensors only; with the last the gradient goes */
   kn_heap *heap;
   kn_node *node;      /* that made the tensor, one reference; NULL for a leaf */
   int output;         /* which result of the node */
