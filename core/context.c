@@ -59,6 +59,7 @@ kn_context *kn_context_child(kn_context *parent) {
   kn_heap_retain(ctx->heap);
   ctx->parent = parent;
   ctx->recorder = NULL;
+  ctx->inference = false;
   ctx->reclaimers = NULL;
   ctx->reclaims = ctx->reclaiming = false;
   ctx->error[0] = 0;

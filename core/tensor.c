@@ -6,10 +6,8 @@
 #include <string.h>
 
 typedef struct block {
-  kn_tensor t;
+  kn_tensor t; /* its `parts`: how many of the two are alive; its `room`: bytes of elements behind them */
   kn_storage s;
-  atomic_int parts; /* of the two that are alive */
-  uint32_t room;    /* bytes of elements behind */
 } block;
 
 /* What is aligned for tensors is aligned for their elements. */
@@ -51,10 +49,10 @@ static bool last(atomic_int *refs) {
          atomic_fetch_sub_explicit(refs, 1, memory_order_acq_rel) == 1;
 }
 
-static void free_block(block *b) { kn_free_aligned(b->t.heap, b, HEAD + b->room); }
+static void free_block(block *b) { kn_free_aligned(b->t.heap, b, HEAD + b->t.room); }
 
 static void drop_part(block *b) {
-  if (last(&b->parts)) free_block(b);
+  if (atomic_fetch_sub_explicit(&b->t.parts, 1, memory_order_acq_rel) == 1) free_block(b);
 }
 
 static void drop_data(kn_storage *s) {
@@ -73,8 +71,9 @@ void kn_storage_release(kn_storage *s) {
     kn_free(s->heap, s, sizeof *s);
 }
 
-static void init_storage(kn_storage *s, kn_context *ctx, kn_device_id device, void *data, size_t bytes) {
-  *s = (kn_storage){.device = device, .heap = ctx->heap, .data = data, .bytes = bytes};
+static void init_storage(kn_storage *s, kn_context *ctx, uint8_t device, void *data, size_t bytes) {
+  *s = (kn_storage){
+      .device = device, .inference = ctx->inference, .heap = ctx->heap, .data = data, .bytes = bytes};
   atomic_init(&s->refs, 1);
 }
 
@@ -82,12 +81,14 @@ static void init_storage(kn_storage *s, kn_context *ctx, kn_device_id device, vo
 
 static void init_tensor(kn_tensor *t, kn_context *ctx, const kn_type *type, void *value) {
   atomic_init(&t->refs, 1);
-  t->whole = false;
+  t->history = 0;
   t->storage = NULL;
   t->offset = 0;
   t->grad = NULL;
+  t->base = NULL;
   t->value = value;
   t->heap = ctx->heap;
+  t->made_untracked = t->whole = false;
   t->type = *type;
   kn_strides_contiguous(type, t->strides);
 }
@@ -105,11 +106,11 @@ static block *block_new(kn_context *ctx, const kn_type *type, size_t room) {
   block *b = kn_claim_aligned(ctx, HEAD + room);
   if (!b) return NULL;
   init_tensor(&b->t, ctx, type, NULL);
-  init_storage(&b->s, ctx, (kn_device_id)type->device, (char *)b + HEAD, room);
+  init_storage(&b->s, ctx, type->device, (char *)b + HEAD, room);
   b->t.whole = b->s.inside = b->s.close = true;
   b->t.storage = &b->s;
-  b->room = (uint32_t)room;
-  atomic_init(&b->parts, 2);
+  b->t.room = (uint16_t)room;
+  atomic_init(&b->t.parts, 2);
   return b;
 }
 
@@ -130,7 +131,7 @@ kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type)
     kn_free_aligned(ctx->heap, data, bytes);
     return kn_fail_nomem(ctx, sizeof *s);
   }
-  init_storage(s, ctx, (kn_device_id)type->device, data, bytes);
+  init_storage(s, ctx, type->device, data, bytes);
   kn_storage_release(t->storage);
   t->storage = s;
   t->type = *type;
@@ -166,6 +167,12 @@ void kn_tensor_set_view(kn_tensor *t, const kn_tensor *base, int64_t offset,
   t->storage = s;
   t->offset = offset;
   memcpy(t->strides, strides, sizeof t->strides);
+}
+
+void kn_tensor_set_base(kn_tensor *t, kn_tensor *x, bool tracked) {
+  t->base = kn_tensor_retain(x->base ? x->base : x);
+  t->history = x->history; /* as old as x's own, which this one's is made of */
+  t->made_untracked = !tracked || x->made_untracked;
 }
 
 /* Borrowed memory without a callback: nothing to do, and not ours to free. */
@@ -205,8 +212,9 @@ kn_tensor *kn_tensor_retain(kn_tensor *t) {
 
 void kn_tensor_release(kn_tensor *t) {
   if (!t || !last(&t->refs)) return;
-  if (t->grad) kn_grad_free(t->grad);
+  kn_tensor *base = t->base; /* no view itself, so this goes one step deep */
   block *b = t->whole ? (block *)(void *)t : NULL;
+  if (t->grad) kn_grad_free(t->grad);
   if (!b) {
     kn_storage_release(t->storage);
     kn_free(t->heap, t, sizeof *t);
@@ -217,4 +225,5 @@ void kn_tensor_release(kn_tensor *t) {
     kn_storage_release(t->storage);
     drop_part(b);
   }
+  if (base) kn_tensor_release(base);
 }

@@ -12,10 +12,11 @@ typedef void (*kn_release_fn)(void *ud, void *data, size_t bytes);
 typedef struct kn_storage {
   atomic_int refs;
   atomic_uint version; /* bumped by each write through any view; catches values changed after being saved */
-  kn_device_id device;
-  atomic_bool viewed; /* some view op gave a second tensor on it; a write may then change both */
-  bool inside;        /* part of the block of a tensor (tensor.c) */
-  bool close;         /* so is its data */
+  atomic_int writer;   /* the op of the last such write and whether its in-place form (core/grad/tape.h) */
+  uint8_t device;      /* kn_device_id */
+  bool inference;      /* made in inference mode: outside of it neither saved for backward nor written to */
+  bool inside;         /* part of the block of a tensor (tensor.c) */
+  bool close;          /* so is its data */
   kn_heap *heap;
   void *data; /* 64-byte aligned when ours */
   size_t bytes;
@@ -27,12 +28,18 @@ struct kn_grad; /* core/grad/tape.h: what autograd knows of a tensor */
 
 typedef struct kn_tensor { /* what is looked at most comes first */
   atomic_int refs;
-  bool whole;           /* its first storage is part of its block (tensor.c) */
-  kn_storage *storage;  /* NULL when symbolic */
-  int64_t offset;       /* in elements from the start of storage */
-  struct kn_grad *grad; /* NULL when autograd has nothing to do with it; owned */
-  void *value;          /* graph value of a symbolic tensor; borrowed from the graph */
+  uint32_t history; /* of a base: how often writes have replaced `grad`; of a view: its base's when `grad` was
+                       made, so a view with another number has to look again (core/grad/inplace.c) */
+  kn_storage *storage;    /* NULL when symbolic */
+  int64_t offset;         /* in elements from the start of storage */
+  struct kn_grad *grad;   /* NULL when autograd has nothing to do with it; owned */
+  struct kn_tensor *base; /* what it is a view of, for autograd: retained, and no view itself; NULL: none */
+  void *value;            /* graph value of a symbolic tensor; borrowed from the graph */
   kn_heap *heap;
+  bool made_untracked; /* a view made under no_grad or inference_mode */
+  bool whole;          /* its first storage is part of its block; the two below are about that (tensor.c) */
+  atomic_uchar parts;
+  uint16_t room;
   kn_type type;
   int64_t strides[KN_MAX_RANK]; /* in elements; may be 0 (expanded) */
 } kn_tensor;
@@ -50,7 +57,9 @@ kn_status kn_tensor_symbolic(kn_context *ctx, const kn_type *type, void *value, 
 kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type);
 void kn_tensor_set_view(kn_tensor *t, const kn_tensor *base, int64_t offset,
                         const int64_t strides[KN_MAX_RANK]);
-/* Same storage and type, no autograd link. Shares data and version counter. */
+/* Autograd shall see t as a view of x, or of what x is a view of. Both share a storage. */
+void kn_tensor_set_base(kn_tensor *t, kn_tensor *x, bool tracked);
+/* Same storage and type, no autograd link, no view for autograd. Shares data and version counter. */
 kn_status kn_tensor_alias(kn_context *ctx, kn_tensor *t, kn_tensor **out);
 
 kn_tensor *kn_tensor_retain(kn_tensor *t);
