@@ -25,9 +25,14 @@ static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BA
 #define KN_CHOICES_approximate(X) X(approximate, none) X(approximate, tanh)
 #define KN_CHOICES_pad_mode(X) X(pad_mode, constant) X(pad_mode, reflect) X(pad_mode, replicate)
 #define KN_CHOICES_interpolate_mode(X) X(interpolate_mode, nearest) X(interpolate_mode, linear) X(interpolate_mode, bilinear)
+#define KN_CHOICES_qr_mode(X) X(qr_mode, reduced) X(qr_mode, complete)
+#define KN_CHOICES_triangle(X) X(triangle, L) X(triangle, U)
+/* orders of matrix norms; numbers are spelt out, in Lua they are numbers */
+#define KN_CHOICES_matrix_ord(X) X(matrix_ord, fro) X(matrix_ord, nuc) X(matrix_ord, inf) X(matrix_ord, minus_inf) \
+  X(matrix_ord, one) X(matrix_ord, minus_one) X(matrix_ord, two) X(matrix_ord, minus_two)
 #define KN_CHOICES_nonlinearity(X) X(nonlinearity, tanh) X(nonlinearity, relu)
 #define KN_CHOICES(X) /* all of them */ \
-  X(nonlinearity) X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
+  X(nonlinearity) X(qr_mode) X(triangle) X(matrix_ord) X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
 
 #define KN_CHOICE_ITEM(choices, name) KN_CHOICE_##choices##_##name,
 #define KN_CHOICE_ENUM(choices) enum { KN_CHOICES_##choices(KN_CHOICE_ITEM) KN_CHOICE_##choices##_count };

@@ -477,4 +477,68 @@ case("cosine_similarity", run(F.cosine_similarity, 1), f(2, 3, 2), f(2, 3, 2), d
 case("pairwise_distance", F.pairwise_distance, f(2, 3), f(2, 3))
 case("pairwise_distance", lambda a, b: F.pairwise_distance(a, b, 1, 0.1, True), f(2, 3), f(2, 3), p=1, eps=0.1, keepdim=True)
 
+# ---- linear algebra; vectors of svd and eigh are unique up to sign only, so they are not here ----
+torch.manual_seed(21)
+L = torch.linalg
+
+
+def well(*s):
+    return (f(*s) + 4 * torch.eye(s[-1], dtype=D)).detach().requires_grad_(True)
+
+
+def positive(x):
+    return x @ x.mT + torch.eye(x.shape[-1], dtype=D)
+
+
+def symmetric(n):
+    return positive(f(n, n)).detach().requires_grad_(True)
+
+
+for shape in ((3, 3), (2, 2, 2), (1, 1)):
+    case("inv", L.inv, well(*shape))
+    case("det", L.det, f(*shape))
+    case("slogdet", L.slogdet, f(*shape))
+case("solve", L.solve, well(3, 3), f(3))
+case("solve", L.solve, well(2, 3, 3), f(3, 2))
+case("solve", L.solve, well(3, 3), f(2, 3, 1))
+case("solve", L.solve, well(2, 3, 3), f(2, 3))
+case("solve", lambda a, b: L.solve(a, b, left=False), well(3, 3), f(2, 3), left=False)
+for upper in (False, True):
+    case("cholesky", lambda a, u=upper: L.cholesky(a, upper=u), symmetric(3), upper=upper)
+    case("cholesky_solve", lambda b, a, u=upper: torch.cholesky_solve(b, a, u), f(3, 2), well(3, 3).detach(), upper=upper)
+    for left in (False, True):
+        for unit in (False, True):
+            case("solve_triangular", lambda a, b, u=upper, l=left, n=unit: L.solve_triangular(a, b, upper=u, left=l, unitriangular=n),
+                 well(2, 3, 3), f(3, 3), upper=upper, left=left, unitriangular=unit)
+for shape in ((3, 3), (4, 2), (2, 4), (2, 3, 2)):
+    case("qr", L.qr, f(*shape), mode="reduced")
+    case("svdvals", L.svdvals, f(*shape))
+    case("pinv", L.pinv, f(*shape))
+    case("matrix_rank", L.matrix_rank, f(*shape), grad=False)
+case("qr", lambda x: L.qr(x, "complete"), f(4, 2), mode="complete", grad=False)
+case("qr", lambda x: L.qr(x, "complete"), f(2, 4), mode="complete")
+case("matrix_rank", lambda x: L.matrix_rank(x, atol=1.0, rtol=0.1), c([[3.0, 0], [0, 0.9]]), atol=1, rtol=0.1)
+case("pinv", lambda x: L.pinv(x, rtol=0.5), c([[3.0, 0], [0, 0.9]]), rtol=0.5)
+case("pinv", L.pinv, c([[1.0, 2], [2, 4], [3, 6]]))
+for side in "LU":
+    case("eigvalsh", lambda x, s=side: L.eigvalsh(x, s), symmetric(4), UPLO=side)
+for order, name in (("fro", "fro"), ("nuc", "nuc"), (inf, "inf"), (-inf, "minus_inf"), (1, "one"), (-1, "minus_one"), (2, "two"),
+                    (-2, "minus_two")):
+    case("matrix_norm", lambda x, o=order: L.matrix_norm(x, o), f(2, 3, 4), ord=name)
+    case("matrix_norm", lambda x, o=order: L.matrix_norm(x, o, (2, 0), True), f(2, 3, 4), ord=name, dim=[2, 0], keepdim=True)
+for order in (2, 1, inf, 0.5):
+    case("vector_norm", lambda x, o=order: L.vector_norm(x, o), f(2, 3), ord=order)
+case("lstsq", lambda a, b: L.lstsq(a, b).solution, f(4, 2), f(4, 3))
+case("lstsq", lambda a, b: L.lstsq(a, b).solution, f(2, 2, 4), f(2, 2, 1))
+for n in (0, 1, 2, 5, -3):
+    case("matrix_power", run(L.matrix_power, n), well(2, 2), n=n, grad=n != 0)
+case("trace", torch.trace, f(2, 3))
+case("cross", L.cross, f(2, 3), f(2, 3))
+case("cross", lambda a, b: L.cross(a, b, dim=0), f(3, 2), f(3, 1), dim=0)
+case("vecdot", L.vecdot, f(2, 3), f(3))
+case("kron", torch.kron, f(2, 3), f(3, 2))
+case("kron", torch.kron, f(2), f(2, 1, 2))
+for order in (2, 1, 3, inf):
+    case("cdist", run(torch.cdist, order), f(3, 2), f(2, 4, 2), p=order)
+
 print(len(seen), "ops", file=sys.stderr)
