@@ -49,6 +49,7 @@ struct kn_context {
   kn_recorder *recorder; /* not NULL while ops are being recorded into a graph; borrowed */
   unsigned debug;        /* bit per kn_debug */
   int threads;           /* most threads a parallel loop may use; >= 1 */
+  struct kn_pool *pool;  /* core/parallel.c's, shared with children; NULL in builds that need none */
   kn_output_fn output;
   void *output_ud;
   /* Eager kernels by device, tried in order; the last one supports everything (core/device.h). */

@@ -9,7 +9,7 @@ kn_grad *kn_grad_new(kn_heap *heap, kn_node *node, int output) {
   if (!g) return NULL;
   atomic_init(&g->refs, 1);
   atomic_init(&g->owners, 1);
-  g->heap = kn_heap_retain(heap);
+  g->heap = heap;
   if (node) atomic_fetch_add_explicit(&node->refs, 1, memory_order_relaxed);
   g->node = node;
   g->output = output;
@@ -37,9 +37,7 @@ static kn_node *drop_link(kn_grad *g, kn_node *list) {
   if (g->retains) g->node->extra->keeper[g->output] = NULL;
   if (g->hooks) kn_hooks_free(g->hooks);
   list = drop_node(g->node, list);
-  kn_heap *heap = g->heap;
-  kn_free(heap, g, sizeof *g);
-  kn_heap_release(heap);
+  kn_free(g->heap, g, sizeof *g);
   return list;
 }
 
@@ -60,9 +58,7 @@ static void free_nodes(kn_node *list) {
       if (node->saved[i].lost) kn_checkpoint_release(node->saved[i].lost);
     }
     if (node->extra) free_extra(node);
-    kn_heap *heap = node->heap;
-    kn_free(heap, node, node->bytes);
-    kn_heap_release(heap);
+    kn_free(node->heap, node, node->bytes);
   }
 }
 
@@ -159,7 +155,7 @@ static kn_status make(kn_context *ctx, const plan *q, kn_node **node) {
   p->outs = outs;
   p->extras = q->extras;
   p->bytes = bytes;
-  p->heap = kn_heap_retain(ctx->heap);
+  p->heap = ctx->heap;
   p->edge = (kn_grad **)(void *)(block + edges_at);
   p->saved = (kn_saved *)(void *)(block + saved_at);
   if (q->attrs) p->attrs = memcpy(block + attrs_at, q->attrs, attrs_size);

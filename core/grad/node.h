@@ -13,9 +13,9 @@ typedef struct kn_node kn_node;
 typedef struct kn_checkpoint kn_checkpoint; /* checkpoint.h */
 
 struct kn_grad {
-  atomic_int refs;    /* tensors and edges */
-  atomic_int owners;  /* tensors only; with the last the gradient goes */
-  kn_heap *heap;      /* retained */
+  atomic_int refs;   /* tensors and edges */
+  atomic_int owners; /* tensors only; with the last the gradient goes */
+  kn_heap *heap;
   kn_node *node;      /* that made the tensor, one reference; NULL for a leaf */
   int output;         /* which result of the node */
   bool requires_grad; /* may change for leaves only */
@@ -67,7 +67,7 @@ struct kn_node { /* one block: node, edges, saved, ints, attrs */
   kn_op op; /* KN_OP_COUNT: a custom one */
   int n, outs, extras;
   size_t bytes;
-  kn_heap *heap;     /* retained */
+  kn_heap *heap;
   kn_node *next;     /* list of nodes being freed */
   kn_grad **edge;    /* per input: its link, one reference; NULL where no gradient is wanted */
   kn_saved *saved;   /* inputs, then results, then what a custom function keeps besides */
