@@ -116,6 +116,28 @@ bool kn_attrs_equal(kn_attrs_kind kind, const void *a, const void *b) {
   return true;
 }
 
+bool kn_attrs_may_wait(kn_attrs_kind kind) {
+  static const bool may[KN_ATTRS_COUNT] = {
+/* clang-format off */
+#define ATTRS(n) [KN_ATTRS_##n] = false
+#define INT(f, d) || true
+#define INDEX(f, d) || true
+#define INTS(f, d) || true
+#define SIZES(f) || true
+#define AXIS(f, d)
+#define FLOAT(f, d)
+#define BOOL(f, d)
+#define AXES(f)
+#define DTYPE(f, d)
+#define ENUM(f, c, d)
+#define END(n) ,
+#include "core/attrs.def"
+#include "core/attrs_undef.h"
+      /* clang-format on */
+  };
+  return may[kind];
+}
+
 void kn_attrs_each_int(kn_attrs_kind kind, void *attrs, void (*fn)(void *ud, int64_t *v), void *ud) {
   for (const kn_field *f = kn_attrs_describe(kind).fields; f->name; f++) {
     void *at = kn_field_at(attrs, f);

@@ -104,6 +104,8 @@ char *kn_field_choices(const kn_field *f, char *buf, size_t size);
 kn_attrs_info kn_attrs_describe(kn_attrs_kind kind);
 void kn_attrs_default(kn_attrs_kind kind, void *attrs); /* all defaults; required fields zero or empty */
 bool kn_attrs_equal(kn_attrs_kind kind, const void *a, const void *b);
+/* Whether a struct of that kind has integers that may be placeholders at all. */
+bool kn_attrs_may_wait(kn_attrs_kind kind);
 /* Calls fn for every integer that may be a placeholder: fields INT, INDEX, INTS and SIZES. */
 void kn_attrs_each_int(kn_attrs_kind kind, void *attrs, void (*fn)(void *ud, int64_t *v), void *ud);
 static inline void *kn_field_at(void *attrs, const kn_field *f) { return (char *)attrs + f->offset; }
