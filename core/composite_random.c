@@ -82,22 +82,29 @@ static kn_tensor *bernoulli_(kn_scope *s, kn_tensor *const *in, int n, const kn_
 }
 EXPRESSION(bernoulli_, bernoulli_(s, in, n, attrs))
 
-/* random_(to), random_(from, to); without both all whole numbers that the dtype holds exactly, from 0 on. */
+/* The numbers below it are exact in the dtype; of int64 the last 1024 are left out, as a bound there has no
+ * double. */
+static int64_t end_of_exact(kn_dtype d) {
+  switch (d) {
+  case KN_BOOL: return 2;
+  case KN_F16: return (1 << 11) + 1;
+  case KN_BF16: return (1 << 8) + 1;
+  case KN_F32: return (1 << 24) + 1;
+  case KN_F64: return (INT64_C(1) << 53) + 1;
+  case KN_I64: return INT64_MAX - 1023;
+  default: return (int64_t)kn_dtypes[d].highest + 1;
+  }
+}
+
+/* random_(to), random_(from, to); without both from 0 to the last that is exact. */
 static kn_tensor *random_(kn_scope *s, kn_tensor *x, const kn_attrs_bounds *a) {
-  kn_dtype d = kn_tensor_dtype(x);
-  static const int64_t exact[KN_DTYPE_COUNT] = {[KN_BOOL] = 2,
-                                                [KN_F16] = 2049,
-                                                [KN_BF16] = 257,
-                                                [KN_F32] = (1 << 24) + 1,
-                                                [KN_F64] = (INT64_C(1) << 53) + 1};
-  bool whole = kn_dtypes[d].category == KN_CAT_INT, one = a->to == KN_NONE && a->from != KN_NONE;
-  int64_t highest = whole ? (int64_t)kn_dtypes[d].highest : exact[d] - 1;
-  kn_attrs_randint at = {.low = one || a->from == KN_NONE ? 0 : a->from,
-                         .high = one                   ? a->from
-                                 : a->to != KN_NONE    ? a->to
-                                 : highest < INT64_MAX ? highest + 1
-                                                       : highest,
-                         .dtype = KN_I64};
+  kn_attrs_randint at = {.low = a->from, .high = a->to, .dtype = KN_I64};
+  if (a->to == KN_NONE) {
+    at.low = 0;
+    at.high = a->from == KN_NONE ? end_of_exact(kn_tensor_dtype(x)) : a->from;
+  } else if (a->from == KN_NONE) {
+    at.low = 0;
+  }
   kx_put_sizes(s, x, 0, x->type.rank, &at.sizes);
   return s->status == KN_OK ? write(s, x, kx_apply(s, KN_OP_randint, &at, NULL, 0)) : NULL;
 }

@@ -122,6 +122,7 @@ kn_status kn_infer_multinomial(const kn_infer *q) {
   if (x->rank != 1 && x->rank != 2)
     return kn_infer_fail(q, KN_SHAPE, "one or two dims of weights are needed");
   int64_t n = x->dims[x->rank - 1], samples = a->num_samples;
+  if (n == 0) return kn_infer_fail(q, KN_SHAPE, "there are no weights");
   if (!kn_is_dyn(samples) && samples < 1)
     return kn_infer_fail(q, KN_ARG, "num_samples must be at least 1, not %lld", (long long)samples);
   if (!kn_is_dyn(samples) && kn_dim_known(n) && !a->replacement && samples > n)

@@ -80,7 +80,6 @@ static const gen_case more_cases[] = {
   GEN1(cauchy_, GEN_F(2, 3), .attrs.cauchy = {.median = 1, .sigma = 2}), GEN1(geometric_, GEN_F(2, 3), .attrs.probability = {.p = 0.4}),
   GEN1(bernoulli_, GEN_F(2, 3), .attrs.bernoulli = {.p = 0.5}), GEN2(bernoulli_, GEN_F(2, 3), GEN_Q(3)),
   GEN1(random_, GEN_F(2, 3), .attrs.bounds = {.from = 3, .to = 9}), GEN1(random_, GEN_F(2, 3), .attrs.bounds = {.from = 5, .to = KN_NONE}),
-  GEN1(random_, GEN_F(2, 3), .attrs.bounds = {.from = KN_NONE, .to = KN_NONE}),
 
   GEN0(zeros, .attrs.create = {.sizes = GEN_DIMS(2, 3), .dtype = KN_F32}),
   GEN0(ones, .attrs.create = {.sizes = GEN_DIMS(2), .dtype = KN_I64}),
