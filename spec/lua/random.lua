@@ -115,7 +115,7 @@ test("a captured function draws what eager does", function()
   local eager = { f(x) }
   kiln.manual_seed(17)
   local captured = { g(x) }
-  for i = 1, 4 do check.truth(eager[i]:allclose(captured[i]), "result " .. i) end
+  for i = 1, #eager do check.truth(eager[i]:allclose(captured[i]), "result " .. i) end
 end)
 
 test("gamma variates move with their shape", function()
