@@ -299,9 +299,11 @@ START_TEST(elementwise_layouts) {
   for (int op = 0; op < KN_OP_COUNT; op++) {
     if (kn_ops[op].op_class != KN_CLASS_ELEMENTWISE || !offered(&s, (kn_op)op)) continue;
     for (size_t l = 0; l < sizeof layouts / sizeof *layouts; l++) {
+      bool few = layouts[l].dims[0].v[0] > 65536; /* large: only a dtype of each kind, and none mixed */
       for (int d = 0; d < KN_DTYPE_COUNT; d++)
-        run_layout(c, &s, (kn_op)op, &layouts[l], (kn_dtype[]){(kn_dtype)d, (kn_dtype)d});
-      for (size_t m = 0; kn_ops[op].min_in > 1 && m < sizeof mixed / sizeof *mixed; m++)
+        if (!few || d == KN_F32 || d == KN_BF16 || d == KN_I32)
+          run_layout(c, &s, (kn_op)op, &layouts[l], (kn_dtype[]){(kn_dtype)d, (kn_dtype)d});
+      for (size_t m = 0; !few && kn_ops[op].min_in > 1 && m < sizeof mixed / sizeof *mixed; m++)
         run_layout(c, &s, (kn_op)op, &layouts[l], mixed[m]);
     }
   }

@@ -23,6 +23,8 @@ static kn_tensor *apply_case(kn_scope *s, const sweep *w, kn_tensor *const *leaf
     kn_attrs_axes back = {.dims.n = w->c->in[i].rank};
     for (int d = 0; d < back.dims.n; d++) back.dims.v[d] = back.dims.n - 1 - d;
     if (is_permuted(w, i)) in[i] = kx_apply(s, KN_OP_permute, &back, &in[i], 1);
+    if (w->c->in[i].kind == GEN_SYM)
+      in[i] = kx_mul(s, kx_add(s, in[i], kx_transpose(s, in[i], -2, -1)), kx_number(s, 0.5, in[i]));
   }
   if (kn_ops[w->c->op].flags & KN_FLAG_WRITES) in[0] = kx_clone(s, in[0]);
   return kx_apply(s, w->c->op, &w->c->attrs, in, w->c->n);

@@ -11,6 +11,15 @@ typedef struct kl_box {
   struct kl_box *prev, *next;
 } kl_box;
 
+/* kiln.set_printoptions, as ints. */
+typedef struct kl_print_options {
+  int precision; /* digits after the point */
+  int edgeitems; /* shown at both ends of long dimensions */
+  int linewidth; /* 0: as wide as the terminal at the prompt, else 80 */
+  int sci_mode;  /* 1, 0, or -1: as the values ask for */
+  int threshold; /* elements above which the middle is left out */
+} kl_print_options;
+
 typedef struct kl_state {
   kn_context *ctx;    /* NULL once the Lua state is closing */
   bool owned;         /* ctx is ours to free */
@@ -19,7 +28,9 @@ typedef struct kl_state {
   size_t live;        /* heap bytes after its last round, as far as known */
   size_t full;        /* heap bytes after the last complete collection */
   kl_box boxes;       /* head of the ring of filled boxes */
-  lua_State *main;    /* the main coroutine */
+  kl_print_options print;
+  int columns;     /* of a line of text where linewidth says nothing */
+  lua_State *main; /* the main coroutine */
   kn_reclaimer reclaimer;
   bool reclaiming; /* finalizers run in the middle of an op that found no memory: they must not use kiln */
 } kl_state;
@@ -43,8 +54,9 @@ kn_tensor **kl_reserve_tensor(lua_State *L);
 void kl_put_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* takes it */
 void kl_tell_collector(lua_State *L); /* of the memory tensors take; finalizers may run */
 void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* both */
-void kl_empty_box(kl_box *box);                                        /* releases what is in it */
-uint64_t kl_count_tensors(const kl_state *s);                          /* filled boxes */
+void kl_print_defaults(kl_state *s);
+void kl_empty_box(kl_box *box);               /* releases what is in it */
+uint64_t kl_count_tensors(const kl_state *s); /* filled boxes */
 
 /* What kind of number a scalar is, symbols included; false when only known at run time. */
 bool kl_scalar_kind(const kn_scalar *s, kn_scalar_kind *out);

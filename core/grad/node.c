@@ -7,7 +7,7 @@ kn_grad *kn_grad_new(kn_heap *heap, kn_node *node, int output) {
   if (!g) return NULL;
   atomic_init(&g->refs, 1);
   atomic_init(&g->owners, 1);
-  g->heap = kn_heap_retain(heap);
+  g->heap = heap;
   if (node) atomic_fetch_add_explicit(&node->refs, 1, memory_order_relaxed);
   g->node = node;
   g->output = output;
@@ -33,9 +33,7 @@ static kn_node *drop_node(kn_node *node, kn_node *list) {
 static kn_node *drop_link(kn_grad *g, kn_node *list) {
   if (!g || !last(&g->refs)) return list;
   list = drop_node(g->node, list);
-  kn_heap *heap = g->heap;
-  kn_free(heap, g, sizeof *g);
-  kn_heap_release(heap);
+  kn_free(g->heap, g, sizeof *g);
   return list;
 }
 
@@ -45,9 +43,7 @@ static void free_nodes(kn_node *list) {
     list = node->next;
     for (int i = 0; i < node->n; i++) list = drop_link(node->edge[i], list);
     for (int i = 0; i < node->n + node->outs; i++) kn_storage_release(node->saved[i].storage);
-    kn_heap *heap = node->heap;
-    kn_free(heap, node, node->bytes);
-    kn_heap_release(heap);
+    kn_free(node->heap, node, node->bytes);
   }
 }
 
@@ -104,7 +100,7 @@ kn_status kn_node_new(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *c
   p->n = n;
   p->outs = outs;
   p->bytes = bytes;
-  p->heap = kn_heap_retain(ctx->heap);
+  p->heap = ctx->heap;
   p->edge = (kn_grad **)(void *)(block + edges_at);
   p->saved = (kn_saved *)(void *)(block + saved_at);
   if (attrs) p->attrs = memcpy(block + attrs_at, attrs, attrs_size);

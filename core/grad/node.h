@@ -12,9 +12,9 @@
 typedef struct kn_node kn_node;
 
 struct kn_grad {
-  atomic_int refs;    /* tensors and edges */
-  atomic_int owners;  /* tensors only; with the last the gradient goes */
-  kn_heap *heap;      /* retained */
+  atomic_int refs;   /* tensors and edges */
+  atomic_int owners; /* tensors only; with the last the gradient goes */
+  kn_heap *heap;
   kn_node *node;      /* that made the tensor, one reference; NULL for a leaf */
   int output;         /* which result of the node */
   bool requires_grad; /* may change for leaves only */
@@ -37,7 +37,7 @@ struct kn_node { /* one block: node, edges, saved, ints, attrs */
   kn_op op;
   int n, outs;
   size_t bytes;
-  kn_heap *heap;     /* retained */
+  kn_heap *heap;
   kn_node *next;     /* list of nodes being freed */
   kn_grad **edge;    /* per input: its link, one reference; NULL where no gradient is wanted */
   kn_saved *saved;   /* inputs, then results */

@@ -68,8 +68,10 @@
 static kn_status run(kn_context *ctx, kn_op op, kn_dtype dtype, const kk_inner_fn loops[KN_DTYPE_COUNT],
                      const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out) {
   kk_inner_fn inner = loops[kk_wide(dtype)];
-  kk_view operands[3] = {kk_view_of(out[0])};
+  if (inner && kk_run_flat(out[0], in, n, dtype, inner, attrs)) return KN_OK;
+  kk_view operands[3];
   kn_dtype as[3] = {kn_tensor_dtype(out[0])};
+  operands[0] = kk_view_of(out[0]);
   if (!inner) return kn_fail(ctx, KN_INTERNAL, "%s: no kernel for %s", kn_op_name(op), kn_dtype_name(dtype));
   for (int i = 0; i < n; i++) {
     operands[i + 1] = kk_view_of(in[i]);
