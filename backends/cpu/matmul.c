@@ -90,6 +90,7 @@ static kn_status run(kn_context *ctx, const cp_kit *kit, const kn_tensor *a, con
   products p = {.ctx = ctx, .batches = 1, .parts = 1};
   set(&p, kit, a, b, out);
   for (int d = 0; d < p.rank; d++) p.batches *= p.dims[d];
+  if (!p.batches || !p.g.m || !p.g.n) return KN_OK;
   if (p.batches < 2 * ctx->threads || p.batches < 2) {
     kn_status st = KN_OK;
     for (int64_t i = 0; i < p.batches && st == KN_OK; i++) {
