@@ -96,7 +96,9 @@ typedef struct gen_case {
   {.op = KN_OP_##name, .n = 3, .in = {A, B, C}, .attrs.conv2d = {.stride = GEN_DIMS(1), .padding = GEN_DIMS(0), \
                                                 .dilation = GEN_DIMS(1), .groups = 1, __VA_ARGS__}}
 #define GEN_POOL(...) .attrs.pool2d = {.kernel_size = GEN_DIMS(2), .stride = GEN_DIMS(0), .padding = GEN_DIMS(0), \
-                                       __VA_ARGS__}
+                                       .dilation = GEN_DIMS(1), __VA_ARGS__}
+#define GEN_AVG(...) .attrs.avg_pool2d = {.kernel_size = GEN_DIMS(2), .stride = GEN_DIMS(0), .padding = GEN_DIMS(0), \
+                                          .count_include_pad = true, __VA_ARGS__}
 
 #define GEN_SPREAD(name)                                                                                      \
   GEN1(name, GEN_F(2, 3), .attrs.correction = {.correction = 1}),                                             \
@@ -150,12 +152,18 @@ static const gen_case gen_cases[] = {
   GEN_CONV(conv2d_grad_weight, GEN_F(2, 3, 3, 3), GEN_F(2, 2, 4, 4), GEN_F(3, 2, 2, 2)),
   GEN_CONV(conv2d_grad_weight, GEN_F(1, 2, 3, 2), GEN_F(1, 2, 6, 4), GEN_F(2, 1, 2, 2), .groups = 2, .stride = GEN_DIMS(2)),
   GEN_CONV(conv2d_grad_weight, GEN_F(1, 2, 1, 4), GEN_F(1, 2, 3, 4), GEN_F(2, 2, 3, 1), .dilation = GEN_DIMS(1)),
-  GEN1(max_pool2d, GEN_F(1, 2, 4, 4), GEN_POOL(.padding = GEN_DIMS(0)), .once = true),
-  GEN1(max_pool2d, GEN_F(1, 1, 5, 4), GEN_POOL(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0)), .once = true),
-  GEN1(avg_pool2d, GEN_F(1, 2, 4, 4), GEN_POOL(.padding = GEN_DIMS(0))),
-  GEN1(avg_pool2d, GEN_F(1, 1, 5, 4), GEN_POOL(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0))),
-  GEN2(avg_pool2d_grad, GEN_F(1, 2, 2, 2), GEN_F(1, 2, 4, 5), GEN_POOL(.padding = GEN_DIMS(0))),
-  GEN2(avg_pool2d_grad, GEN_F(1, 1, 5, 2), GEN_F(1, 1, 5, 4), GEN_POOL(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0))),
+  GEN1(max_pool2d, GEN_F(1, 2, 4, 4), GEN_POOL(.padding = GEN_DIMS(0))),
+  GEN1(max_pool2d, GEN_F(1, 1, 5, 4), GEN_POOL(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0))),
+  GEN1(max_pool2d, GEN_F(2, 5, 6), GEN_POOL(.kernel_size = GEN_DIMS(2, 3), .stride = GEN_DIMS(2), .dilation = GEN_DIMS(2, 1), .ceil_mode = true)),
+  GEN2(max_pool2d_grad, GEN_F(1, 2, 2, 2), GEN_F(1, 2, 4, 5), GEN_POOL(.padding = GEN_DIMS(0))),
+  GEN2(max_pool2d_grad, GEN_F(1, 1, 5, 2), GEN_F(1, 1, 5, 4), GEN_POOL(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0))),
+  GEN1(avg_pool2d, GEN_F(2, 5, 4), GEN_AVG(.kernel_size = GEN_DIMS(3), .stride = GEN_DIMS(2), .padding = GEN_DIMS(1), .ceil_mode = true)),
+  GEN1(avg_pool2d, GEN_F(1, 2, 5, 4), GEN_AVG(.kernel_size = GEN_DIMS(3), .stride = GEN_DIMS(2), .padding = GEN_DIMS(1), .ceil_mode = true, .count_include_pad = false)),
+  GEN1(avg_pool2d, GEN_F(1, 2, 5, 4), GEN_AVG(.padding = GEN_DIMS(1), .divisor_override = 3)),
+  GEN1(avg_pool2d, GEN_F(1, 2, 4, 4), GEN_AVG(.padding = GEN_DIMS(0))),
+  GEN1(avg_pool2d, GEN_F(1, 1, 5, 4), GEN_AVG(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0))),
+  GEN2(avg_pool2d_grad, GEN_F(1, 2, 2, 2), GEN_F(1, 2, 4, 5), GEN_AVG(.padding = GEN_DIMS(0))),
+  GEN2(avg_pool2d_grad, GEN_F(1, 1, 5, 2), GEN_F(1, 1, 5, 4), GEN_AVG(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0))),
 
   GEN1(reshape, GEN_F(2, 3), .attrs.sizes = {.sizes = GEN_DIMS(3, -1)}),
   GEN1(reshape, GEN_F(2, 3, 2), .attrs.sizes = {.sizes = GEN_DIMS(12)}),
@@ -316,12 +324,23 @@ static const gen_case gen_cases[] = {
   GEN3(conv_transpose1d, GEN_F(2, 2, 3), GEN_F(2, 3, 2), GEN_F(3), GEN_TURNED(.stride = GEN_DIMS(2), .output_padding = GEN_DIMS(1))),
   GEN3(conv_transpose2d, GEN_F(2, 2, 3, 2), GEN_F(2, 3, 2, 2), GEN_F(3), GEN_TURNED(.stride = GEN_DIMS(2, 1), .padding = GEN_DIMS(0, 1))),
   GEN2(conv_transpose2d, GEN_F(1, 2, 2, 3), GEN_F(2, 1, 2, 2), GEN_TURNED(.groups = 2, .dilation = GEN_DIMS(2))),
-  GEN1(max_pool1d, GEN_F(1, 2, 5), GEN_POOL(.padding = GEN_DIMS(1)), .once = true), GEN1(avg_pool1d, GEN_F(1, 2, 5), GEN_POOL(.padding = GEN_DIMS(1))),
+  GEN1(max_pool1d, GEN_F(1, 2, 5), GEN_POOL(.padding = GEN_DIMS(1))), GEN1(avg_pool1d, GEN_F(1, 2, 5), GEN_AVG(.padding = GEN_DIMS(1))),
   GEN1(adaptive_avg_pool2d, GEN_F(1, 2, 4, 6), .attrs.output_size = {.output_size = GEN_DIMS(2)}), GEN1(adaptive_avg_pool2d, GEN_F(2, 5, 4), .attrs.output_size = {.output_size = GEN_DIMS(3, 3)}),
-  GEN1(adaptive_max_pool2d, GEN_F(1, 2, 4, 4), .attrs.output_size = {.output_size = GEN_DIMS(2)}, .once = true), GEN1(adaptive_max_pool2d, GEN_F(1, 2, 5, 4), .attrs.output_size = {.output_size = GEN_DIMS(3)}),
+  GEN1(adaptive_max_pool2d, GEN_F(1, 2, 4, 4), .attrs.output_size = {.output_size = GEN_DIMS(2)}), GEN1(adaptive_max_pool2d, GEN_F(1, 2, 5, 4), .attrs.output_size = {.output_size = GEN_DIMS(3)}),
   GEN1(interpolate, GEN_F(1, 2, 3, 2), .attrs.interpolate = {.size = GEN_DIMS(5, 3)}), GEN1(interpolate, GEN_F(1, 2, 3, 3), .attrs.interpolate = {.size = GEN_DIMS(0), .scale_factor = 2, .mode = KN_CHOICE_interpolate_mode_bilinear}),
   GEN1(interpolate, GEN_F(1, 2, 3, 3), .attrs.interpolate = {.size = GEN_DIMS(5), .mode = KN_CHOICE_interpolate_mode_bilinear, .align_corners = true}),
   GEN1(interpolate, GEN_F(1, 2, 3), .attrs.interpolate = {.size = GEN_DIMS(2), .mode = KN_CHOICE_interpolate_mode_linear}),
+  GEN1(max_pool1d_with_indices, GEN_F(1, 2, 6), GEN_POOL(.padding = GEN_DIMS(1))), GEN1(max_pool2d_with_indices, GEN_F(1, 2, 4, 5), GEN_POOL(.kernel_size = GEN_DIMS(3), .stride = GEN_DIMS(2), .ceil_mode = true)),
+  GEN1(max_pool3d, GEN_F(1, 1, 3, 4, 4), GEN_POOL(.kernel_size = GEN_DIMS(2, 3, 2), .stride = GEN_DIMS(1), .padding = GEN_DIMS(1, 1, 0))), GEN1(max_pool3d, GEN_F(2, 4, 3, 4), GEN_POOL(.ceil_mode = true)),
+  GEN1(max_pool3d_with_indices, GEN_F(1, 1, 3, 4, 4), GEN_POOL(.kernel_size = GEN_DIMS(2, 3, 2), .stride = GEN_DIMS(1), .padding = GEN_DIMS(1, 1, 0))),
+#define GEN_UNPOOL(...) .attrs.max_unpool = {.kernel_size = GEN_DIMS(2), .stride = GEN_DIMS(0), .padding = GEN_DIMS(0), .output_size = GEN_DIMS(0), __VA_ARGS__}
+  GEN2(max_unpool1d, GEN_F(1, 1, 3), GEN_U(6, 1, 1, 3), GEN_UNPOOL(.padding = GEN_DIMS(0))), GEN2(max_unpool2d, GEN_F(1, 2, 2), GEN_U(20, 1, 2, 2), GEN_UNPOOL(.output_size = GEN_DIMS(4, 5))),
+  GEN2(max_unpool3d, GEN_F(1, 1, 2, 1, 2), GEN_U(32, 1, 1, 2, 1, 2), GEN_UNPOOL(.padding = GEN_DIMS(0))),
+  GEN1(avg_pool3d, GEN_F(1, 1, 3, 4, 4), GEN_AVG(.kernel_size = GEN_DIMS(2, 3, 2), .stride = GEN_DIMS(1), .padding = GEN_DIMS(1, 1, 0))), GEN1(avg_pool3d, GEN_F(2, 4, 3, 4), GEN_AVG(.ceil_mode = true, .count_include_pad = false, .padding = GEN_DIMS(1))),
+  GEN1(lp_pool1d, GEN_P(1, 2, 5), .attrs.lp_pool = {.norm_type = 2, .kernel_size = GEN_DIMS(2), .stride = GEN_DIMS(0)}), GEN1(lp_pool2d, GEN_P(1, 2, 4, 5), .attrs.lp_pool = {.norm_type = 3, .kernel_size = GEN_DIMS(2, 3), .stride = GEN_DIMS(1), .ceil_mode = true}),
+  GEN1(lp_pool3d, GEN_P(1, 1, 2, 4, 3), .attrs.lp_pool = {.norm_type = 2, .kernel_size = GEN_DIMS(2), .stride = GEN_DIMS(1)}),
+  GEN1(adaptive_avg_pool1d, GEN_F(1, 2, 5), .attrs.output_size = {.output_size = GEN_DIMS(3)}), GEN1(adaptive_avg_pool3d, GEN_F(1, 1, 3, 4, 2), .attrs.output_size = {.output_size = GEN_DIMS(2, 3, 1)}),
+  GEN1(adaptive_max_pool1d, GEN_F(2, 5), .attrs.output_size = {.output_size = GEN_DIMS(3)}), GEN1(adaptive_max_pool3d, GEN_F(1, 2, 4, 2), .attrs.output_size = {.output_size = GEN_DIMS(2, 2, 1)}),
 #define GEN_COLUMNS .kernel_size = GEN_DIMS(2), .dilation = GEN_DIMS(1), .stride = GEN_DIMS(1)
   GEN1(im2col, GEN_F(1, 2, 3, 3), .attrs.im2col = {GEN_COLUMNS, .padding = GEN_DIMS(1), .stride = GEN_DIMS(2)}), GEN1(im2col, GEN_F(2, 1, 4, 3), .attrs.im2col = {GEN_COLUMNS, .padding = GEN_DIMS(0), .dilation = GEN_DIMS(2, 1)}),
   GEN1(col2im, GEN_F(1, 8, 4), .attrs.col2im = {.output_size = GEN_DIMS(3), GEN_COLUMNS, .padding = GEN_DIMS(0)}), GEN1(col2im, GEN_F(1, 4, 4), .attrs.col2im = {.output_size = GEN_DIMS(3, 3), GEN_COLUMNS, .padding = GEN_DIMS(1), .stride = GEN_DIMS(2)}),

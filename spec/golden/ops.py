@@ -333,6 +333,45 @@ case("avg_pool2d", lambda x: F.avg_pool2d(x, (2, 3), (1, 2), (1, 0)), f(1, 2, 4,
      padding=[1, 0])
 case("max_pool1d", run(F.max_pool1d, 3, 2, 1), f(1, 2, 6), kernel_size=[3], stride=[2], padding=[1])
 case("avg_pool1d", run(F.avg_pool1d, 3, 2, 1), f(1, 2, 6), kernel_size=[3], stride=[2], padding=[1])
+case("max_pool2d", lambda x: F.max_pool2d(x, (2, 3), 2, 1, (2, 1), True), f(2, 2, 7, 6), kernel_size=[2, 3], stride=[2], padding=[1],
+     dilation=[2, 1], ceil_mode=True)
+case("max_pool2d", lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), f(2, 6, 5), kernel_size=[3], stride=[2], padding=[1],
+     ceil_mode=True)
+for pool in (dict(), dict(ceil_mode=True), dict(ceil_mode=True, count_include_pad=False), dict(count_include_pad=False),
+             dict(divisor_override=5, ceil_mode=True)):
+    case("avg_pool2d", lambda x, a=pool: F.avg_pool2d(x, 3, 2, 1, **a), f(1, 2, 6, 5), kernel_size=[3], stride=[2], padding=[1], **pool)
+    case("avg_pool3d", lambda x, a=pool: F.avg_pool3d(x, (2, 3, 2), 2, (1, 1, 0), **a), f(1, 2, 5, 6, 5), kernel_size=[2, 3, 2],
+         stride=[2], padding=[1, 1, 0], **pool)
+case("avg_pool1d", lambda x: F.avg_pool1d(x, 3, 2, 1, True, False), f(2, 6), kernel_size=[3], stride=[2], padding=[1], ceil_mode=True,
+     count_include_pad=False)
+for ceil in (False, True):
+    case("max_pool3d", lambda x, a=ceil: F.max_pool3d(x, (2, 3, 2), 2, (1, 1, 0), (1, 1, 2), a), f(1, 2, 5, 6, 7),
+         kernel_size=[2, 3, 2], stride=[2], padding=[1, 1, 0], dilation=[1, 1, 2], ceil_mode=ceil)
+    case("max_pool3d_with_indices", lambda x, a=ceil: F.max_pool3d(x, (2, 3, 2), 2, (1, 1, 0), (1, 1, 2), a, True), f(2, 5, 6, 7),
+         based=[1], kernel_size=[2, 3, 2], stride=[2], padding=[1, 1, 0], dilation=[1, 1, 2], ceil_mode=ceil)
+case("max_pool1d_with_indices", lambda x: F.max_pool1d(x, 3, 2, 1, return_indices=True), f(1, 2, 7), based=[1], kernel_size=[3],
+     stride=[2], padding=[1])
+case("max_pool2d_with_indices", lambda x: F.max_pool2d(x, (2, 3), (1, 2), (1, 0), return_indices=True), f(1, 2, 4, 5), based=[1],
+     kernel_size=[2, 3], stride=[1, 2], padding=[1, 0])
+case("max_pool2d_with_indices", lambda x: F.max_pool2d(x, 2, return_indices=True), v([[[1.0, 3, 3, 2], [3, 0, 2, 2]]]), based=[1],
+     kernel_size=[2])
+case("max_unpool1d", lambda x, i: F.max_unpool1d(x, i, 2), f(1, 2, 3), index([[[0, 3, 5], [1, 2, 4]]]), kernel_size=[2])
+case("max_unpool2d", lambda x, i: F.max_unpool2d(x, i, 2, 2, 0, (5, 4)), f(1, 1, 2, 2), index([[[[5, 2], [16, 19]]]]), kernel_size=[2],
+     stride=[2], output_size=[5, 4])
+case("max_unpool2d", lambda x, i: F.max_unpool2d(x, i, 3, 2, 1), f(1, 2, 2), index([[[4, 2], [6, 8]]]), kernel_size=[3], stride=[2],
+     padding=[1])
+case("max_unpool3d", lambda x, i: F.max_unpool3d(x, i, 2), f(1, 1, 1, 2), index([[[[5, 14]]]]), kernel_size=[2])
+for power in (2, 1, 3):
+    case("lp_pool1d", lambda x, q=power: F.lp_pool1d(x, q, 2), p(1, 2, 5), norm_type=power, kernel_size=[2])
+    case("lp_pool2d", lambda x, q=power: F.lp_pool2d(x, q, (2, 3), 2, True), p(1, 2, 5, 6), norm_type=power, kernel_size=[2, 3],
+         stride=[2], ceil_mode=True)
+    case("lp_pool3d", lambda x, q=power: F.lp_pool3d(x, q, 2, 1), p(1, 1, 3, 4, 3), norm_type=power, kernel_size=[2], stride=[1])
+for size in (1, 2, 3, 7):
+    case("adaptive_avg_pool1d", run(F.adaptive_avg_pool1d, size), f(1, 2, 5), output_size=[size])
+    case("adaptive_max_pool1d", run(F.adaptive_max_pool1d, size), f(2, 5), output_size=[size])
+for size in ([2, 3, 1], [3, 3, 3], [1, 1, 1], [5, 2, 4]):
+    case("adaptive_avg_pool3d", run(F.adaptive_avg_pool3d, size), f(1, 2, 4, 3, 2), output_size=size)
+    case("adaptive_max_pool3d", run(F.adaptive_max_pool3d, size), f(2, 4, 3, 2), output_size=size)
 for size in ([2, 3], [3, 4], [1, 1], [7, 5]):
     case("adaptive_avg_pool2d", run(F.adaptive_avg_pool2d, size), f(1, 2, 5, 6), output_size=size)
     case("adaptive_max_pool2d", run(F.adaptive_max_pool2d, size), f(1, 2, 5, 6), output_size=size)
