@@ -39,7 +39,7 @@ static void *probe(void *ud, void *p, size_t osize, size_t nsize) {
 }
 
 static int make_probe(lua_State *L) {
-  lua_newuserdatauv(L, KL_BOX_BYTES, 0);
+  memset(lua_newuserdatauv(L, KL_BOX_BYTES, 0), 0xff, KL_BOX_BYTES); /* a box of no slot */
   return 1;
 }
 
