@@ -11,19 +11,27 @@ static const char tensor_key, symbol_key, methods_key; /* registry keys: metatab
 /* ---- telling the collector ----
  * Lua sees a tensor as a few bytes. What the heap has grown by is handed to it as if Lua's own memory had
  * grown by the same share: `budget` bytes of tensors count like one more Lua heap, so a round of the
- * collector starts after that many and a loop that drops its tensors stays flat. */
+ * collector starts after that many and a loop that drops its tensors stays flat. A round costs what Lua's
+ * heap is large, not what tensors are, so a small Lua heap has one often: garbage that is still in the cache
+ * is the quickest memory for the next op. */
 
-enum { TELL_EVERY = 256 << 10, LEAST_BUDGET = 32 << 20 };
+enum { TELL_EVERY = 256 << 10, LEAST_BUDGET = 1 << 20, COMMON_BUDGET = 32 << 20, BUDGET_PER_BYTE = 4 };
+
+static size_t budget_of(const kl_state *s, size_t lua_bytes) {
+  size_t most = s->live / 2 > COMMON_BUDGET ? s->live / 2 : COMMON_BUDGET,
+         budget = lua_bytes * BUDGET_PER_BYTE;
+  return budget < LEAST_BUDGET ? LEAST_BUDGET : budget > most ? most : budget;
+}
 
 static void tell(lua_State *L, kl_state *s, size_t now, size_t grown) {
   s->seen = now;
   if (!lua_gc(L, LUA_GCISRUNNING)) return;
-  size_t budget = s->live / 2 > LEAST_BUDGET ? s->live / 2 : LEAST_BUDGET;
-  double kb = (double)lua_gc(L, LUA_GCCOUNT) * (double)grown / (double)budget + 1;
+  size_t lua_kb = (size_t)lua_gc(L, LUA_GCCOUNT);
+  double kb = (double)lua_kb * (double)grown / (double)budget_of(s, lua_kb << 10) + 1;
   bool round = lua_gc(L, LUA_GCSTEP, kb < INT_MAX / 2 ? (int)kb : INT_MAX / 2);
   kl_bury(s);
   if (round) s->live = kn_heap_bytes(s->ctx->heap);
-  if (now > 2 * s->full + 4 * LEAST_BUDGET) { /* rounds of the generational mode leave old tensors alone */
+  if (now > 2 * s->full + 4 * COMMON_BUDGET) { /* rounds of the generational mode leave old tensors alone */
     lua_gc(L, LUA_GCCOLLECT);
     kl_bury(s);
     s->seen = s->live = s->full = kn_heap_bytes(s->ctx->heap);
