@@ -97,6 +97,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
   if (s) return s;
   s = lua_newuserdatauv(L, sizeof *s, 0);
   *s = (kl_state){.ctx = ctx, .owned = !ctx};
+  kl_print_defaults(s);
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, close_state);
   lua_setfield(L, -2, "__gc");
