@@ -2,10 +2,21 @@
 #include "backends/onednn/call.h"
 #include "backends/onednn/onednn.h"
 #include "backends/registry.h"
+#include <string.h>
+
+static bool tiny_matmul(const dn_state *s, kn_tensor *const *in, const kn_tensor *out) {
+  int64_t work = in[0]->type.dims[in[0]->type.rank - 1], least = dn_state_least_matmul(s);
+  for (int d = 0; d < out->type.rank && work < least; d++) work *= out->type.dims[d];
+  return work < least;
+}
 
 static kn_status compute(dn_state *s, kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in,
                          int n, kn_tensor *out, char *why, size_t size) {
   if (n > DN_MAX_IN) return KN_DECLINED;
+  if (op == KN_OP_matmul && tiny_matmul(s, in, out)) {
+    strcpy(why, "too small to pay");
+    return KN_DECLINED;
+  }
   dn_view views[DN_MAX_IN];
   for (int i = 0; i < n; i++) views[i] = (dn_view){&in[i]->type, in[i]->strides};
   dn_call c;
@@ -19,7 +30,8 @@ static kn_status kernel(kn_context *ctx, kn_op op, const void *attrs, kn_tensor 
                         kn_tensor *out) {
   dn_state *s = kn_backend_state(ctx, &kn_onednn_backend);
   if (!s) return KN_DECLINED;
-  char why[96] = "";
+  char why[96];
+  why[0] = 0;
   kn_status st = compute(s, ctx, op, attrs, in, n, out, why, sizeof why);
   if (st == KN_DECLINED && kn_debugging(ctx, KN_DEBUG_DISPATCH))
     kn_log(ctx, "dispatch: onednn declines %s: %s", kn_op_name(op), why);
