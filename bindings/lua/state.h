@@ -47,6 +47,7 @@ typedef struct kl_state {
   int columns;     /* of a line of text where linewidth says nothing */
   lua_State *main; /* the main coroutine */
   kn_reclaimer reclaimer;
+  struct kl_anchor *anchor; /* hooks.c: how C code on the tape finds back to this state */
   bool reclaiming; /* finalizers run in the middle of an op that found no memory: they must not use kiln */
 } kl_state;
 
@@ -104,7 +105,18 @@ void kl_set_methods(lua_State *L, const luaL_Reg *list, bool module, bool engine
 /* The value at idx converted to a tensor of `dtype` (KN_DTYPE_COUNT: by Lua's types), owned. */
 kn_status kl_read_tensor(lua_State *L, kn_context *ctx, int idx, kn_dtype dtype, kn_tensor **out);
 
+/* ---- hooks.c: Lua functions that are called from within the tape ---- */
+
+/* Before an entry that may call back: they run on L. Gives what to hand to kl_leave_tape after it. */
+lua_State *kl_enter_tape(lua_State *L);
+/* Raises what st says; an error that was raised in a callback and is no text is raised as it was. */
+void kl_leave_tape(lua_State *L, lua_State *before, kn_status st);
+void kl_close_anchor(kl_state *s); /* the state closes: nothing calls back any more */
+/* Writes "file:line" of the user's line into text, "" when there is none; raises nothing. */
+void kl_write_where(lua_State *L, char *text, size_t size);
+
 /* More parts of the module; see kl.h for the contract. */
+void kl_open_hooks(lua_State *L);     /* hooks.c: hooks, custom functions, checkpoint, anomalies */
 void kl_open_create(lua_State *L);    /* create.c: kiln.tensor and makers whose arguments are special */
 void kl_open_parts(lua_State *L);     /* parts.c: split, einsum … */
 void kl_open_recurrent(lua_State *L); /* recurrent.c: lstm, gru … */
