@@ -204,6 +204,22 @@ START_TEST(small_ones) {
   close_context(c);
 }
 
+/* Products as small as those are declined. */
+START_TEST(products) {
+  set s;
+  kn_context *c = open_context(&s);
+  kn_type type = type_of(KN_F32, DIMS(40, 40));
+  kn_tensor *in[2];
+  for (int i = 0; i < 2; i++) {
+    OK(c, kn_tensor_new(c, &type, &in[i]));
+    for (int64_t k = 0; k < 1600; k++)
+      ((float *)kn_tensor_data(in[i]))[k] = (float)(k * (7 + i) % 13 - 6) / 4;
+  }
+  compare(c, &s, KN_OP_matmul, NULL, in, 2, "40 by 40");
+  release(in, 2);
+  close_context(c);
+}
+
 /* ---- elementwise ops over layouts and sizes ---- */
 
 static double draw(uint64_t *seed) {
@@ -479,4 +495,4 @@ START_TEST(every_kernel_ran) {
   close_context(c);
 }
 
-SUITE("backends", small_ones, elementwise_layouts, folds, last_places, every_kernel_ran)
+SUITE("backends", small_ones, products, elementwise_layouts, folds, last_places, every_kernel_ran)

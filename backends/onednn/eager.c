@@ -4,16 +4,10 @@
 #include "backends/registry.h"
 #include <string.h>
 
-static bool tiny_matmul(const dn_state *s, kn_tensor *const *in, const kn_tensor *out) {
-  int64_t work = in[0]->type.dims[in[0]->type.rank - 1], least = dn_state_least_matmul(s);
-  for (int d = 0; d < out->type.rank && work < least; d++) work *= out->type.dims[d];
-  return work < least;
-}
-
 static kn_status compute(dn_state *s, kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in,
                          int n, kn_tensor *out, char *why, size_t size) {
   if (n > DN_MAX_IN) return KN_DECLINED;
-  if (op == KN_OP_matmul && tiny_matmul(s, in, out)) {
+  if (op == KN_OP_matmul && !dn_matmul_pays(&in[0]->type, &out->type)) { /* told before all other work */
     strcpy(why, "too small to pay");
     return KN_DECLINED;
   }

@@ -12,6 +12,8 @@ enum { ONE_THREAD_WORK = 1 << 20 };
 enum { ONE_THREAD_ELEMENTS = 1 << 15 };
 /* A softmax smaller than this is faster in place than a call of oneDNN. */
 enum { LEAST_SOFTMAX = 512 };
+/* So is a matrix product of fewer multiply-adds, which the reference does in about a microsecond. */
+enum { LEAST_MATMUL = 4096 };
 
 bool dn_offers(kn_op op) {
   static const bool offered[KN_OP_COUNT] = {
@@ -117,6 +119,12 @@ static void operand(dn_layout *l, const matrix *m, const batch_dim *d, int n, si
   }
   l->dims[n] = m->rows, l->dims[n + 1] = m->cols;
   l->strides[n] = m->row_stride, l->strides[n + 1] = m->col_stride;
+}
+
+bool dn_matmul_pays(const kn_type *a, const kn_type *out) {
+  double work = a->rank ? (double)a->dims[a->rank - 1] : 1;
+  for (int d = 0; d < out->rank; d++) work *= (double)out->dims[d];
+  return work >= LEAST_MATMUL || work == 0 || out->dtype != KN_F32; /* or declined for another reason */
 }
 
 static void describe_matmul(const dn_view *in, dn_problem *p, unsigned *copy, double *work) {
@@ -265,6 +273,7 @@ bool dn_describe(kn_op op, const void *attrs, const dn_view *in, int n, const kn
   }
   if (kn_ops[op].op_class == KN_CLASS_POOL && !plain_pool(op, attrs, in[n - 1].type))
     return no(why, size, "ceil_mode, dilation, divisors or no batch");
+  if (op == KN_OP_matmul && !dn_matmul_pays(in[0].type, out)) return no(why, size, "too small to pay");
   p->op = op;
   double work = 0, limit = ONE_THREAD_WORK;
   switch (kn_ops[op].op_class) {

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BUCKETS = 2 * DN_CACHE_SIZE, WHY = 96, LEAST_MATMUL = 4096 };
+enum { BUCKETS = 2 * DN_CACHE_SIZE, WHY = 96 };
 
 typedef struct entry entry;
 struct entry {
@@ -22,7 +22,6 @@ struct dn_state {
   dn_library lib;
   dnnl_engine_t engine;
   int threads;
-  int64_t least_matmul;
   pthread_mutex_t lock; /* guards all below */
   entry *buckets[BUCKETS];
   entry *newest, *oldest;
@@ -51,7 +50,6 @@ dn_state *dn_state_open(kn_context *ctx, char version[DN_VERSION_TEXT], char *wh
     return NULL;
   }
   s->heap = kn_heap_retain(ctx->heap);
-  s->least_matmul = LEAST_MATMUL;
   s->threads = ctx->threads;
   return s;
 }
@@ -157,6 +155,4 @@ dn_cache_stats dn_state_stats(dn_state *s) {
 }
 
 kn_heap *dn_state_heap(const dn_state *s) { return s->heap; }
-int64_t dn_state_least_matmul(const dn_state *s) { return s->least_matmul; }
-void dn_state_set_least_matmul(dn_state *s, int64_t least) { s->least_matmul = least; }
 int dn_state_threads(const dn_state *s) { return s->threads; }

@@ -24,9 +24,6 @@ typedef struct dn_cache_stats {
 dn_cache_stats dn_state_stats(dn_state *s);
 
 kn_heap *dn_state_heap(const dn_state *s);
-/* Matrix products of fewer multiply-adds are declined eagerly: a call of oneDNN costs more. For tests: 0. */
-int64_t dn_state_least_matmul(const dn_state *s);
-void dn_state_set_least_matmul(dn_state *s, int64_t least);
 int dn_state_threads(const dn_state *s); /* of the context it was opened for */
 
 #endif

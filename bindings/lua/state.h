@@ -74,6 +74,8 @@ kn_tensor **kl_reserve_tensor(lua_State *L);
 void kl_put_tensor(kn_tensor **slot, kn_tensor *owned); /* takes it */
 void kl_tell_collector(lua_State *L);                   /* of the memory tensors take; finalizers may run */
 void kl_tell_of(lua_State *L, kl_state *s);             /* the same */
+void kl_make_room(
+    lua_State *L); /* under a memory limit: garbage goes, before work that cannot have it collected */
 void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* both */
 
 /* ---- boxes.c ---- */

@@ -50,6 +50,13 @@ void kl_tell_of(lua_State *L, kl_state *s) {
 
 void kl_tell_collector(lua_State *L) { kl_tell_of(L, kl_state_of(L)); }
 
+void kl_make_room(lua_State *L) {
+  kl_state *s = kl_state_of(L);
+  if (!kn_heap_read_stats(s->ctx->heap).limit) return;
+  lua_gc(L, LUA_GCCOLLECT);
+  kl_bury(s);
+}
+
 /* ---- tensors ---- */
 
 kn_tensor **kl_reserve_tensor(lua_State *L) {
