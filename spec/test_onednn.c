@@ -40,7 +40,8 @@ static bool available(kn_context *c) {
   return false;
 }
 
-/* NULL where oneDNN is absent: the test is then over. */
+/* oneDNN and the reference alone, so that nobody else takes what it leaves. NULL where oneDNN is absent: the
+ * test is then over. */
 static kn_context *context(const char *debug, lines *log) {
   kn_context *c = kn_context_new(NULL, debug);
   ck_assert_ptr_nonnull(c);
@@ -50,7 +51,7 @@ static kn_context *context(const char *debug, lines *log) {
     c->output = keep;
     c->output_ud = log;
   }
-  OK(c, kn_registry_open(c, NULL));
+  OK(c, kn_registry_open(c, "onednn"));
   if (available(c)) return c;
   kn_registry_close(c);
   suite_done(c);
@@ -164,27 +165,28 @@ START_TEST(matmul_of_all_ranks_and_layouts) {
     int ra, rb;
     int64_t a[5], b[5];
   } shapes[] = {
-      {1, 1, {4099}, {4099}},
-      {1, 2, {97}, {97, 45}},
-      {2, 1, {66, 97}, {97}},
-      {2, 2, {1, 132}, {132, 40}},
-      {2, 2, {73, 1}, {1, 67}},
-      {2, 2, {65, 77}, {77, 1}},
+      {1, 1, {7}, {7}},
+      {1, 2, {7}, {7, 5}},
+      {2, 1, {6, 7}, {7}},
+      {2, 2, {1, 1}, {1, 1}},
+      {2, 2, {1, 32}, {32, 10}},
+      {2, 2, {33, 1}, {1, 17}},
+      {2, 2, {5, 7}, {7, 1}},
       {2, 2, {64, 65}, {65, 33}},
       {2, 2, {130, 128}, {128, 96}},
-      {3, 3, {4, 5, 36}, {4, 36, 7}},
-      {3, 3, {4, 5, 36}, {1, 36, 7}},
-      {3, 3, {1, 5, 36}, {4, 36, 7}},
-      {3, 3, {4, 1, 96}, {4, 96, 17}},
-      {3, 2, {4, 5, 36}, {36, 7}},
-      {3, 2, {4, 1, 96}, {96, 17}},
-      {2, 3, {5, 36}, {4, 36, 7}},
-      {3, 1, {4, 5, 236}, {236}},
-      {1, 3, {156}, {4, 156, 7}},
-      {4, 4, {2, 3, 5, 26}, {2, 3, 26, 7}},
-      {4, 4, {2, 1, 5, 26}, {1, 3, 26, 7}},
-      {4, 3, {2, 3, 5, 26}, {3, 26, 7}},
-      {5, 4, {2, 1, 3, 4, 35}, {2, 1, 35, 6}},
+      {3, 3, {4, 5, 6}, {4, 6, 7}},
+      {3, 3, {4, 5, 6}, {1, 6, 7}},
+      {3, 3, {1, 5, 6}, {4, 6, 7}},
+      {3, 3, {4, 1, 6}, {4, 6, 7}},
+      {3, 2, {4, 5, 6}, {6, 7}},
+      {3, 2, {4, 1, 6}, {6, 7}},
+      {2, 3, {5, 6}, {4, 6, 7}},
+      {3, 1, {4, 5, 6}, {6}},
+      {1, 3, {6}, {4, 6, 7}},
+      {4, 4, {2, 3, 5, 6}, {2, 3, 6, 7}},
+      {4, 4, {2, 1, 5, 6}, {1, 3, 6, 7}},
+      {4, 3, {2, 3, 5, 6}, {3, 6, 7}},
+      {5, 4, {2, 1, 3, 4, 5}, {2, 1, 5, 6}},
       {3, 3, {12, 64, 32}, {12, 32, 64}},
   };
   kn_context *c = context(NULL, NULL);
@@ -214,15 +216,15 @@ typedef struct conv_case {
 } conv_case;
 
 static const conv_case convs[] = {
-    {1, 1, 8, 8, 16, 3, 3, 1, {1, 1}, {1, 1}, {1, 1}},   {1, 16, 8, 8, 32, 3, 3, 1, {1, 1}, {1, 1}, {1, 1}},
-    {5, 16, 4, 4, 32, 3, 3, 1, {1, 1}, {1, 1}, {1, 1}},  {2, 3, 9, 7, 5, 3, 3, 1, {2, 2}, {1, 1}, {1, 1}},
-    {2, 3, 9, 10, 5, 2, 3, 1, {2, 1}, {0, 2}, {1, 1}},   {2, 4, 11, 9, 6, 3, 3, 1, {1, 2}, {2, 2}, {2, 2}},
-    {2, 4, 12, 12, 6, 3, 2, 1, {3, 1}, {1, 0}, {1, 3}},  {3, 5, 6, 6, 7, 1, 1, 1, {1, 1}, {0, 0}, {1, 1}},
-    {3, 64, 6, 6, 64, 1, 1, 1, {2, 2}, {0, 0}, {1, 1}},  {2, 8, 7, 7, 8, 3, 3, 8, {1, 1}, {1, 1}, {1, 1}},
-    {2, 32, 7, 7, 32, 3, 3, 32, {1, 1}, {1, 1}, {1, 1}}, {2, 6, 7, 8, 9, 3, 3, 3, {1, 1}, {1, 1}, {1, 1}},
-    {2, 32, 8, 8, 64, 3, 3, 2, {2, 2}, {1, 1}, {1, 1}},  {1, 4, 5, 5, 4, 5, 5, 1, {1, 1}, {2, 2}, {1, 1}},
-    {1, 2, 3, 3, 2, 3, 3, 1, {1, 1}, {3, 3}, {1, 1}},    {7, 64, 10, 10, 48, 3, 3, 1, {1, 1}, {1, 1}, {1, 1}},
-    {1, 3, 32, 32, 8, 7, 7, 1, {4, 4}, {3, 3}, {1, 1}},
+    {1, 1, 8, 8, 16, 3, 3, 1, {1, 1}, {1, 1}, {1, 1}},    {1, 16, 8, 8, 32, 3, 3, 1, {1, 1}, {1, 1}, {1, 1}},
+    {5, 16, 4, 4, 32, 3, 3, 1, {1, 1}, {1, 1}, {1, 1}},   {2, 3, 9, 7, 5, 3, 3, 1, {2, 2}, {1, 1}, {1, 1}},
+    {2, 3, 9, 10, 5, 2, 3, 1, {2, 1}, {0, 2}, {1, 1}},    {2, 4, 11, 9, 6, 3, 3, 1, {1, 2}, {2, 2}, {2, 2}},
+    {2, 4, 12, 12, 6, 3, 2, 1, {3, 1}, {1, 0}, {1, 3}},   {3, 5, 6, 6, 7, 1, 1, 1, {1, 1}, {0, 0}, {1, 1}},
+    {3, 64, 6, 6, 64, 1, 1, 1, {2, 2}, {0, 0}, {1, 1}},   {3, 16, 7, 8, 24, 1, 1, 1, {2, 3}, {0, 0}, {1, 1}},
+    {2, 8, 7, 7, 8, 3, 3, 8, {1, 1}, {1, 1}, {1, 1}},     {2, 32, 7, 7, 32, 3, 3, 32, {1, 1}, {1, 1}, {1, 1}},
+    {2, 6, 7, 8, 9, 3, 3, 3, {1, 1}, {1, 1}, {1, 1}},     {2, 32, 8, 8, 64, 3, 3, 2, {2, 2}, {1, 1}, {1, 1}},
+    {1, 4, 5, 5, 4, 5, 5, 1, {1, 1}, {2, 2}, {1, 1}},     {1, 2, 3, 3, 2, 3, 3, 1, {1, 1}, {3, 3}, {1, 1}},
+    {7, 64, 10, 10, 48, 3, 3, 1, {1, 1}, {1, 1}, {1, 1}}, {1, 3, 32, 32, 8, 7, 7, 1, {4, 4}, {3, 3}, {1, 1}},
 };
 
 static void sweep_conv(lay lx, lay lw) {
@@ -385,9 +387,6 @@ START_TEST(what_is_declined_is_said) {
   }
   must_be(both(c, KN_OP_matmul, NULL, none, 2, 0, "empty"), "ref", KN_OP_matmul, "empty");
   ck_assert_ptr_nonnull(strstr(log.text, "onednn declines matmul: a tensor without elements"));
-  kn_tensor *pair[2] = {few, few};
-  must_be(both(c, KN_OP_matmul, NULL, pair, 2, 1e-6, "few"), "ref", KN_OP_matmul, "few");
-  ck_assert_ptr_nonnull(strstr(log.text, "onednn declines matmul: too small to pay"));
   must_be(both(c, KN_OP_softmax, &last, &few, 1, 1e-6, "few"), "ref", KN_OP_softmax, "few");
   ck_assert_ptr_nonnull(strstr(log.text, "onednn declines softmax: too small to pay"));
   must_be(both(c, KN_OP_softmax, &last, &nan, 1, 1e-6, "nan"), "ref", KN_OP_softmax, "nan");
@@ -402,7 +401,7 @@ END_TEST
 /* ---- the cache ---- */
 
 static void one_matmul(kn_context *c, int64_t m, int64_t k) {
-  kn_tensor *in[2] = {make(c, DENSE, 1, 2, DIMS(m, k)), make(c, DENSE, 2, 2, DIMS(k, 64))};
+  kn_tensor *in[2] = {make(c, DENSE, 1, 2, DIMS(m, k)), make(c, DENSE, 2, 2, DIMS(k, 3))};
   must_be(both(c, KN_OP_matmul, NULL, in, 2, 2e-6, "in a series"), "onednn", KN_OP_matmul, "in a series");
   kn_tensor_release(in[0]);
   kn_tensor_release(in[1]);
@@ -411,14 +410,14 @@ static void one_matmul(kn_context *c, int64_t m, int64_t k) {
 START_TEST(the_cache_is_bounded_and_used) {
   kn_context *c = context(NULL, NULL);
   if (!c) return;
-  for (int i = 1; i <= 300; i++) one_matmul(c, i, 64);
+  for (int i = 1; i <= 300; i++) one_matmul(c, i, 5);
   kn_heap_stats full = kn_heap_read_stats(c->heap);
-  for (int i = 301; i <= 400; i++) one_matmul(c, i, 64);
+  for (int i = 301; i <= 400; i++) one_matmul(c, i, 5);
   kn_heap_stats later = kn_heap_read_stats(c->heap);
   ck_assert_uint_eq(full.blocks, later.blocks); /* each new one took the place of an old one */
-  one_matmul(c, 400, 64);
+  one_matmul(c, 400, 5);
   kn_heap_stats before = kn_heap_read_stats(c->heap);
-  kn_tensor *in[2] = {make(c, DENSE, 1, 2, DIMS(400, 64)), make(c, DENSE, 2, 2, DIMS(64, 64))};
+  kn_tensor *in[2] = {make(c, DENSE, 1, 2, DIMS(400, 5)), make(c, DENSE, 2, 2, DIMS(5, 3))};
   kn_tensor *out = result(c, KN_OP_matmul, NULL, in, 2);
   uint64_t calls = kn_heap_read_stats(c->heap).calls;
   OK(c, kn_device_run(c, KN_OP_matmul, NULL, in, 2, &out, NULL));
@@ -542,7 +541,7 @@ END_TEST
 static const char net[] =
     "graph net(%x: float32[N,4,8,8]) {\n"
     "  slot param \"f\": float32[8,4,3,3]\n"
-    "  slot param \"w\": float32[48,128]\n"
+    "  slot param \"w\": float32[6,128]\n"
     "  %f = param \"f\"\n"
     "  %w = param \"w\"\n"
     "  %c: float32[N,8,8,8] = conv2d %x, %f {stride = {1}, padding = {1}, dilation = {1}, groups = 1}\n"
@@ -550,8 +549,8 @@ static const char net[] =
     "  %p: float32[N,8,4,4] = max_pool2d %r {kernel_size = {2}, stride = {0}, padding = {0}}\n"
     "  %n = size %x {dim = 1}\n"
     "  %v: float32[N,128] = reshape %p {sizes = {-1, 128}}\n"
-    "  %t: float32[128,48] = transpose %w {dim0 = 1, dim1 = 2}\n"
-    "  %y: float32[N,48] = matmul %v, %t\n"
+    "  %t: float32[128,6] = transpose %w {dim0 = 1, dim1 = 2}\n"
+    "  %y: float32[N,6] = matmul %v, %t\n"
     "  return %y\n"
     "}\n";
 
@@ -587,7 +586,7 @@ START_TEST(a_graph_runs_on_it_and_says_so) {
   kn_graph *g;
   OK(c, kn_graph_parse(c, net, sizeof net - 1, &g));
   for (lay l = DENSE; l < EXPANDED; l++) { /* parameters and inputs in any layout */
-    kn_tensor *f = make(c, l, 20, 4, DIMS(8, 4, 3, 3)), *w = make(c, l, 21, 2, DIMS(48, 128));
+    kn_tensor *f = make(c, l, 20, 4, DIMS(8, 4, 3, 3)), *w = make(c, l, 21, 2, DIMS(6, 128));
     kn_session *mine = session(c, g, false, f, w), *ref = session(c, g, true, f, w);
     for (int64_t n = 1; n <= 3; n++) {
       kn_tensor *x = make(c, l, 22, 4, DIMS(n, 4, 8, 8));
@@ -627,7 +626,7 @@ START_TEST(two_sessions_at_once) {
   if (!c) return;
   kn_graph *g;
   OK(c, kn_graph_parse(c, net, sizeof net - 1, &g));
-  kn_tensor *f = make(c, DENSE, 20, 4, DIMS(8, 4, 3, 3)), *w = make(c, DENSE, 21, 2, DIMS(48, 128));
+  kn_tensor *f = make(c, DENSE, 20, 4, DIMS(8, 4, 3, 3)), *w = make(c, DENSE, 21, 2, DIMS(6, 128));
   runner r[2];
   pthread_t t[2];
   for (int i = 0; i < 2; i++)
