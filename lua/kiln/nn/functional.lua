@@ -17,6 +17,18 @@ for _, name in ipairs {
   F[name] = kiln[name]
 end
 
+-- More of them: volumes, pooling, resampling, losses with margins.
+for _, name in ipairs {
+  "conv3d", "conv_transpose3d", "max_pool3d", "avg_pool3d", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_unpool1d", "max_unpool2d",
+  "max_unpool3d", "adaptive_avg_pool1d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool3d", "grid_sample",
+  "affine_grid", "channel_shuffle", "normalize", "local_response_norm", "alpha_dropout", "feature_alpha_dropout", "gumbel_softmax",
+  "soft_margin_loss", "hinge_embedding_loss", "margin_ranking_loss", "multi_margin_loss", "multilabel_margin_loss",
+  "multilabel_soft_margin_loss", "poisson_nll_loss", "gaussian_nll_loss",
+} do
+  F[name] = kiln[name]
+end
+F.dropout1d, F.dropout2d, F.dropout3d = kiln.feature_dropout, kiln.feature_dropout, kiln.feature_dropout
+
 -- Recurrent networks and cells.
 for _, name in ipairs { "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell" } do
   F[name] = kiln[name]
