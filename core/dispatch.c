@@ -262,7 +262,7 @@ static kn_status check_inplace(kn_context *ctx, const char *name, const kn_type 
 static bool reads_itself(const kn_context *ctx, const kn_op_info *row, kn_tensor *const *in, int n) {
   bool wants_grad = false;
   if (!ctx->grad_enabled || ctx->recorder) return false;
-  for (int i = 0; i < n; i++) wants_grad |= kn_requires_grad(in[i]);
+  for (int i = 0; i < n; i++) wants_grad |= in[i] && kn_requires_grad(in[i]);
   return wants_grad && (row->composite || (row->vjp && row->saves & KN_SAVE_INPUTS));
 }
 

@@ -230,6 +230,10 @@ static const gen_case gen_cases[] = {
   GEN3(index_copy, GEN_F(2, 4), GEN_U(4, 2), GEN_F(2, 2), .attrs.axis = {.dim = -1}),
   GEN2(copy_, GEN_F(2, 3), GEN_F(2, 3)), GEN2(copy_, GEN_F(2, 3), GEN_F(3)), GEN2(copy_, GEN_F(2, 3), GEN_SCALAR),
 
+  GEN_UNARY(erfinv, GEN_T), GEN_UNARY(lgamma, GEN_N), GEN_UNARY(digamma, GEN_N), GEN1(polygamma, GEN_P(2, 3), .attrs.polygamma = {.n = 1}),
+  GEN1(polygamma, GEN_P(5), .attrs.polygamma = {.n = 2}), GEN1(polygamma, GEN_P(5), .attrs.polygamma = {.n = 0}), GEN_UNARY(i0, GEN_F), GEN_UNARY(i1, GEN_F),
+  GEN_BINARY(xlogy, GEN_P), GEN_BINARY(xlog1py, GEN_P),
+
   /* linear algebra */
   GEN1(inv, GEN_W(3, 3)), GEN1(inv, GEN_W(2, 3, 3)), GEN1(inv, GEN_F(1, 1)), GEN1(det, GEN_W(3, 3)), GEN1(det, GEN_F(2, 2, 2)), GEN1(det, GEN_F(1, 1)),
   GEN1(slogdet, GEN_W(3, 3)), GEN1(slogdet, GEN_F(2, 2, 2)), GEN1(cofactor, GEN_W(3, 3)), GEN1(cofactor, GEN_W(2, 2, 2)),

@@ -72,6 +72,14 @@ static const gen_case more_cases[] = {
   GEN1(svd, GEN_F(4, 2), .attrs.svd = {.full_matrices = true}), GEN1(svd, GEN_F(2, 2, 4), .attrs.svd = {.full_matrices = true}),
   GEN1(inv, GEN_W(2, 5, 5)), GEN1(det, GEN_F(2, 2, 4, 4)),
 
+  GEN2(standard_gamma_grad, GEN_P(2, 3), GEN_P(3)), GEN1(poisson, GEN_P(3, 4)), GEN2(binomial, GEN_P(3, 1), GEN_Q(4)), GEN1(standard_gamma, GEN_P(2, 3)),
+  GEN1(multinomial, GEN_P(4), .attrs.multinomial = {.num_samples = 3}), GEN1(multinomial, GEN_P(2, 3), .attrs.multinomial = {.num_samples = 5, .replacement = true}),
+  GEN2(normal, GEN_F(2, 3), GEN_P(3)), GEN1(uniform_, GEN_F(2, 3), .attrs.uniform = {.from = -1, .to = 2}), GEN1(normal_, GEN_F(2, 3), .attrs.normal = {.mean = 1, .std = 2}),
+  GEN1(log_normal_, GEN_F(2, 3), .attrs.log_normal = {.mean = 0, .std = 0.5}), GEN1(exponential_, GEN_F(2, 3), .attrs.exponential = {.lambd = 2}),
+  GEN1(cauchy_, GEN_F(2, 3), .attrs.cauchy = {.median = 1, .sigma = 2}), GEN1(geometric_, GEN_F(2, 3), .attrs.probability = {.p = 0.4}),
+  GEN1(bernoulli_, GEN_F(2, 3), .attrs.bernoulli = {.p = 0.5}), GEN2(bernoulli_, GEN_F(2, 3), GEN_Q(3)),
+  GEN1(random_, GEN_F(2, 3), .attrs.bounds = {.from = 3, .to = 9}), GEN1(random_, GEN_F(2, 3), .attrs.bounds = {.from = 5, .to = KN_NONE}),
+
   GEN0(zeros, .attrs.create = {.sizes = GEN_DIMS(2, 3), .dtype = KN_F32}),
   GEN0(ones, .attrs.create = {.sizes = GEN_DIMS(2), .dtype = KN_I64}),
   GEN_UNARY(zeros_like, GEN_F), GEN_UNARY(ones_like, GEN_F),

@@ -33,6 +33,14 @@ typedef struct cp_isa {
   X(sinh, CP_DEAR) X(cosh, CP_DEAR) X(tanh, CP_DEAR) X(sigmoid, CP_DEAR) X(erf, CP_DEAR) X(pow, CP_DEAR)
 /* clang-format on */
 
+/* The reductions: X(op, how), how being what fold.h makes of it. */
+/* clang-format off */
+#define CP_REDUCTIONS(X) \
+  X(sum, {.kind = CP_SUM}) X(mean, {.kind = CP_SUM, .mean = true}) X(prod, {.kind = CP_PROD}) X(amax, {.kind = CP_MAX}) X(amin, {.kind = CP_MIN}) \
+  X(any, {.kind = CP_MAX, .truth = true}) X(all, {.kind = CP_MIN, .truth = true})
+#define CP_PLACES(X) X(argmax, 0) X(argmin, 1)
+/* clang-format on */
+
 /* An elementwise op by its row of loops. KN_DECLINED where the row has none for these dtypes. */
 kn_status cp_elementwise(kn_context *ctx, const cp_isa *isa, const cp_run *runs, int64_t grain,
                          const void *attrs, kn_tensor *const *in, int n, kn_tensor *out);

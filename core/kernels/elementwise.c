@@ -11,6 +11,7 @@
  * In a value, exp(x) and the like have the precision of x (tgmath). */
 #include "core/infer.h"
 #include "core/kernels/kernel.h"
+#include "core/kernels/special.h"
 #include <tgmath.h>
 
 /* ---- the loops ---- */
@@ -254,6 +255,13 @@ UNARY_FLOAT(atanh, atanh(x))
 UNARY_FLOAT(sigmoid, 1 / (1 + exp(-x)))
 UNARY_FLOAT(erf, erf(x))
 UNARY_FLOAT(erfc, erfc(x))
+UNARY_FLOAT(erfinv, ks_erfinv((double)x))
+UNARY_FLOAT(lgamma, lgamma((double)x))
+UNARY_FLOAT(digamma, ks_digamma((double)x))
+UNARY_FLOAT(polygamma, ks_polygamma(((const kn_attrs_polygamma *)arg)->n, (double)x))
+UNARY_FLOAT(i0, ks_i0((double)x))
+UNARY_FLOAT(i1, ks_i1((double)x))
+BINARY_FLOAT(standard_gamma_grad, ks_gamma_grad((double)x, (double)y))
 UNARY_NUMBER(relu, x > 0 ? x : 0, x > 0 || x != x ? x : 0)
 
 /* ---- comparison, logic ---- */

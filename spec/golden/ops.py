@@ -513,6 +513,26 @@ case("cosine_similarity", run(F.cosine_similarity, 1), f(2, 3, 2), f(2, 3, 2), d
 case("pairwise_distance", F.pairwise_distance, f(2, 3), f(2, 3))
 case("pairwise_distance", lambda a, b: F.pairwise_distance(a, b, 1, 0.1, True), f(2, 3), f(2, 3), p=1, eps=0.1, keepdim=True)
 
+# ---- functions of probability ----
+torch.manual_seed(22)
+case("erfinv", torch.erfinv, unit(2, 5))
+case("erfinv", torch.erfinv, v([0.0, 1e-9, -0.999999, 1 - 1e-12, 0.5]))
+for name in "lgamma digamma".split():
+    case(name, getattr(torch, name), f(3, 5, low=0.01, high=4))
+    case(name, getattr(torch, name), v([-0.3, -1.7, -7.2, 9.99, 10.01, 40.0, 1e6]))
+case("lgamma", torch.lgamma, c([0.0, -1.0, inf, 1.0, 2.0]))
+case("digamma", torch.digamma, c([0.0, -0.0, -1.0, inf, 1.4616321449683623]))
+for n in (0, 1, 2, 5):
+    case("polygamma", lambda x, k=n: torch.polygamma(k, x), f(8, low=0.1, high=30), n=n)
+case("polygamma", lambda x: torch.polygamma(1, x), v([-0.3, -1.7, -30.2]), n=1)
+case("i0", torch.special.i0, f(2, 4, low=-60, high=60))
+case("i1", torch.special.i1, f(2, 4, low=-60, high=60))
+case("i0", torch.special.i0, v([0.0, -0.5, 2, 39.9, 40.1]))
+case("i1", torch.special.i1, v([0.0, -0.5, 2, 39.9, 40.1]))
+for name in "xlogy xlog1py".split():
+    case(name, getattr(torch.special, name), f(2, 3), p(3))
+    case(name, getattr(torch.special, name), c([0.0, 0, 0, nan, 1, 0]), c([0.0, inf, nan, 2, 0, -3]))
+
 # ---- linear algebra; vectors of svd and eigh are unique up to sign only, so they are not here ----
 torch.manual_seed(21)
 L = torch.linalg
