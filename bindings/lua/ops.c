@@ -179,6 +179,7 @@ static int call_extreme(lua_State *L, const extreme *e) {
     st = a.attrs.argreduce.dim == KN_NONE
              ? kn_fail(ctx, KN_ARG, "%s: dim is missing", e->name)
              : extreme_along(ctx, e, a.in[0], a.attrs.argreduce.dim, a.attrs.argreduce.keepdim, &v, &p);
+    if (st != KN_OK && a.attrs.argreduce.dim != KN_NONE) kn_error_prefix(ctx, "%s", e->name);
     kl_args_done(&a);
   }
   kl_check(L, st);

@@ -170,6 +170,12 @@ int kl_error(lua_State *L, kn_status st, const char *fmt, ...) {
   return kl_fail(L);
 }
 
+const char *kl_check_text(lua_State *L, int idx, const char *name, const char *wanted, size_t *n) {
+  if (lua_type(L, idx) != LUA_TSTRING)
+    kl_error(L, KN_ARG, "%s: %s is needed, got %s", name, wanted, kl_kind(L, idx));
+  return lua_tolstring(L, idx, n);
+}
+
 const char *kl_kind(lua_State *L, int idx) {
   kn_scalar s;
   switch (lua_type(L, idx)) {

@@ -43,6 +43,8 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx);
 
 /* Set the sentence and raise it; own nothing when calling. */
 int kl_error(lua_State *L, kn_status st, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The string at idx, or an error: "load: a path is needed, got nil". n may be NULL. */
+const char *kl_check_text(lua_State *L, int idx, const char *name, const char *wanted, size_t *n);
 /* Pushes "file:line: " of the user's line: the innermost Lua frame that is not in kiln's own library files.
  */
 void kl_push_where(lua_State *L);
