@@ -142,6 +142,7 @@ static kl_variant *capture(lua_State *L, kl_graph *g, int self, int first, int n
   kc_live *live;
   luaL_checkstack(L, 8, "capture");
   kl_load_files(L);
+  kl_make_room(L);
   push_source(L, self, "f");
   kn_status st = kc_capture(L, &host, lua_gettop(L), first, nargs, args, &graph, &live);
   lua_pop(L, 1);
