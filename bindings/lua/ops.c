@@ -271,10 +271,15 @@ static bool has_inplace(kn_op op) {
   const kn_op_info *row = &kn_ops[op];
   if (row->op_class == KN_CLASS_ELEMENTWISE)
     return op != KN_OP_where && op != KN_OP_cast && op != KN_OP_clone;
+  if (row->infer == kn_infer_scan || row->infer == kn_infer_triangle) return true;
+  if (row->op_class == KN_CLASS_INDEX && row->min_in == 3) return true; /* what is put into x, at an index */
+  if (row->attrs == KN_ATTRS_addmm) return true;
   if (row->op_class != KN_CLASS_COMPOSITE || row->min_in == 0 || strstr(row->name, "_like")) return false;
   bool one = row->max_in == 1 || (row->flags & KN_FLAG_SCALARS) || row->attrs == KN_ATTRS_value;
   return one &&
-         (row->attrs == KN_ATTRS_none || row->attrs == KN_ATTRS_value || row->attrs == KN_ATTRS_dropout);
+         (row->attrs == KN_ATTRS_none || row->attrs == KN_ATTRS_value || row->attrs == KN_ATTRS_dropout ||
+          row->attrs == KN_ATTRS_slope || row->attrs == KN_ATTRS_alpha || row->attrs == KN_ATTRS_hardtanh ||
+          row->attrs == KN_ATTRS_threshold);
 }
 
 /* The closure on top becomes a function of the module (below it) and a method; it is popped. */
