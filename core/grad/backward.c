@@ -542,6 +542,7 @@ kn_status kn_backward_into(kn_context *ctx, kn_tensor *const *ys, int ny, kn_ten
     KN_TRY(kn_tape_freshen(ctx, xs[i]));
   }
   ctx->grad_enabled = create_graph;
+  ctx->walks++;
   kn_status st = walk_back(&w, ys, ny, gs, xs, nx);
   if (st == KN_OK) st = plan_all(&w, &d, xs, nx);
   if (st == KN_OK) {
@@ -549,6 +550,7 @@ kn_status kn_backward_into(kn_context *ctx, kn_tensor *const *ys, int ny, kn_ten
     st = run_after(&w, &d);
   }
   ctx->grad_enabled = grad_mode;
+  ctx->walks--;
   walk_free(&w);
   deposits_free(&w, &d);
   return st;
@@ -585,12 +587,14 @@ kn_status kn_gradients(kn_context *ctx, kn_tensor *const *ys, int ny, kn_tensor 
   walk w = {.ctx = ctx, .create_graph = create_graph};
   bool grad_mode = ctx->grad_enabled;
   ctx->grad_enabled = create_graph;
+  ctx->walks++;
   kn_status st = walk_back(&w, ys, ny, gs, xs, nx);
   if (st == KN_OK) {
     st = collect(&w, xs, nx, found);
     w = (walk){.ctx = ctx};
   }
   ctx->grad_enabled = grad_mode;
+  ctx->walks--;
   walk_free(&w);
   for (int i = 0; i < nx; i++) {
     if (st == KN_OK)

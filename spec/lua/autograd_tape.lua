@@ -82,6 +82,26 @@ test("what hooks may not do is told", function()
   raises(function() z:sum():backward() end, "a hook gave float32[3] in place of a gradient float64[2]")
 end)
 
+test("hooks that remove themselves and add others", function()
+  local x, seen = leaf { 1 }, {}
+  local first
+  first = x:register_hook(function()
+    seen[#seen + 1] = "first"
+    first:remove()
+    x:register_hook(function() seen[#seen + 1] = "third" end)
+  end)
+  x:register_hook(function() seen[#seen + 1] = "second" end)
+  for _ = 1, 2 do (x * 2):sum():backward() end
+  equal(seen, { "first", "second", "third", "second", "third" })
+  local blocks
+  for i = 1, 200 do -- removed ones do not pile up
+    x:register_hook(print):remove()
+    collectgarbage()
+    if i == 100 then blocks = kiln.memory_stats().blocks end
+  end
+  equal(kiln.memory_stats().blocks, blocks)
+end)
+
 test("hooks and kept gradients when a tensor is written to", function()
   local x = leaf { 1, 2, 3 }
   local y = x * 2
