@@ -23,6 +23,18 @@ COMPOSITE(ones) {
   return filled(ctx, attrs, 1, out);
 }
 
+/* base to powers that stand at equal distances */
+COMPOSITE(logspace) {
+  const kn_attrs_logspace *a = attrs;
+  (void)in, (void)n;
+  kn_scope s;
+  kn_scope_open(&s, ctx);
+  kn_attrs_linspace line = {.start = a->start, .end = a->end, .steps = a->steps, .dtype = KN_F64};
+  kn_tensor *at = kx_apply(&s, KN_OP_linspace, &line, NULL, 0);
+  kn_tensor *r = at ? kx_cast(&s, kx_pow(&s, kx_number(&s, a->base, at), at), a->dtype) : NULL;
+  return kn_scope_close(&s, r, out);
+}
+
 EXPRESSION(zeros_like, kx_full_like(s, in[0], 0))
 EXPRESSION(ones_like, kx_full_like(s, in[0], 1))
 
@@ -194,7 +206,11 @@ kn_tensor *kx_floating(kn_scope *s, kn_tensor *x) {
   return !x || kn_dtype_is_float(kn_tensor_dtype(x)) ? x : kx_cast(s, x, KN_F32);
 }
 
-EXPRESSION(square, kx_mul(s, in[0], in[0]))
+static kn_tensor *square(kn_scope *s, kn_tensor *x) {
+  if (kn_tensor_dtype(x) == KN_BOOL) x = kx_cast(s, x, KN_I64);
+  return kx_mul(s, x, x);
+}
+EXPRESSION(square, square(s, in[0]))
 EXPRESSION(reciprocal, kx_div(s, kx_number(s, 1, in[0]), in[0]))
 EXPRESSION(logical_not, kx_apply(s, KN_OP_bitwise_not, NULL, (kn_tensor *[]){kx_as_bool(s, in[0])}, 1))
 EXPRESSION(logical_and, kx_bitwise_and(s, kx_as_bool(s, in[0]), kx_as_bool(s, in[1])))

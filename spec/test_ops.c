@@ -60,6 +60,8 @@ static const gen_case more_cases[] = {
   GEN0(randn, .attrs.create = {.sizes = GEN_DIMS(5), .dtype = KN_F16}),
   GEN0(randint, .attrs.randint = {.low = -3, .high = 7, .sizes = GEN_DIMS(3, 3), .dtype = KN_I64}),
   GEN0(randint, .attrs.randint = {.low = 0, .high = 2, .sizes = GEN_DIMS(4), .dtype = KN_BOOL}),
+  GEN0(tril_indices, .attrs.triangle_indices = {.row = 3, .col = 4, .offset = 1}), GEN0(triu_indices, .attrs.triangle_indices = {.row = 2, .col = 3}),
+  GEN0(logspace, .attrs.logspace = {.start = 0, .end = 3, .steps = 4, .base = 2, .dtype = KN_F32}),
   GEN0(randperm, .attrs.randperm = {.n = 7}), GEN1(bernoulli, GEN_P(3, 4)),
 
   GEN0(zeros, .attrs.create = {.sizes = GEN_DIMS(2, 3), .dtype = KN_F32}),

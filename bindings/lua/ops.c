@@ -71,7 +71,7 @@ static int call_op(lua_State *L) {
   kn_op op = upvalue_op(L);
   bool list = kn_ops[op].max_in == KN_VARIADIC && lua_type(L, 1) == LUA_TTABLE;
   if (list && lua_rawlen(L, 1) > KN_MAX_INPUTS) return call_groups(L, op);
-  return apply(L, op, kn_op_name(op), false);
+  return apply(L, op, lua_tostring(L, lua_upvalueindex(2)), false);
 }
 
 /* Lua hands unary operators their operand twice. */
@@ -199,17 +199,28 @@ static int call_min(lua_State *L) {
 
 /* ---- help ---- */
 
+static bool alias_of(const char *name, kn_op *op) {
+  for (const kn_op_alias *a = kn_op_aliases; a->name; a++)
+    if (!strcmp(a->name, name)) return *op = a->op, true;
+  return false;
+}
+
 /* kiln.help(name): what the table says of an op, as text. */
 static int help(lua_State *L) {
   kn_context *ctx = kl_context(L);
   kn_op op;
   if (lua_type(L, 1) != LUA_TSTRING)
     return kl_error(L, KN_ARG, "help: the name of an op is needed, got %s", kl_kind(L, 1));
-  if (!kn_op_parse(lua_tostring(L, 1), &op))
+  bool alias = !kn_op_parse(lua_tostring(L, 1), &op);
+  if (alias && !alias_of(lua_tostring(L, 1), &op))
     return kl_error(L, KN_ARG, "help: there is no op '%s'", lua_tostring(L, 1));
   (void)ctx;
   luaL_Buffer b;
   luaL_buffinit(L, &b);
+  if (alias) {
+    luaL_addstring(&b, lua_tostring(L, 1));
+    luaL_addstring(&b, " is another name of ");
+  }
   luaL_addstring(&b, kn_op_name(op));
   luaL_addstring(&b, ": ");
   luaL_addstring(&b, kn_ops[op].doc);
@@ -257,19 +268,25 @@ static void add_operator(lua_State *L, kn_op op) {
   lua_pop(L, 1);
 }
 
+/* A row under its name or another: function, method, in-place form. */
+static void add_op(lua_State *L, kn_op op, const char *name) {
+  const kn_op_info *row = &kn_ops[op];
+  push_closure(L, op, name, call_op);
+  add_function(L, name, row->min_in > 0 && row->max_in != KN_VARIADIC);
+  if (has_inplace(op)) {
+    char inplace[64];
+    snprintf(inplace, sizeof inplace, "%s_", name);
+    push_closure(L, op, inplace, call_inplace);
+    add_function(L, inplace, true);
+  }
+}
+
 void kl_open_ops(lua_State *L) {
   for (int i = 0; i < KN_OP_COUNT; i++) {
-    const kn_op_info *row = &kn_ops[i];
-    push_closure(L, (kn_op)i, row->name, call_op);
-    add_function(L, row->name, row->min_in > 0 && row->max_in != KN_VARIADIC);
-    if (row->metamethod[0]) add_operator(L, (kn_op)i);
-    if (has_inplace((kn_op)i)) {
-      char name[64];
-      snprintf(name, sizeof name, "%s_", row->name);
-      push_closure(L, (kn_op)i, name, call_inplace);
-      add_function(L, name, true);
-    }
+    add_op(L, (kn_op)i, kn_ops[i].name);
+    if (kn_ops[i].metamethod[0]) add_operator(L, (kn_op)i);
   }
+  for (const kn_op_alias *a = kn_op_aliases; a->name; a++) add_op(L, a->op, a->name);
   static const luaL_Reg extremes[] = {{"max", call_max}, {"min", call_min}, {NULL, NULL}};
   kl_set_methods(L, extremes, true, true);
   kl_push_tensor_metatable(L);
