@@ -43,24 +43,13 @@ EXPRESSION(norm, norm(s, kx_floating(s, in[0]), attrs))
 
 /* ---- two results ---- */
 
-static kn_status close_both(kn_scope *s, kn_tensor *first, kn_tensor *second, kn_tensor **out) {
-  if (!first || !second) return kn_scope_close(s, NULL, out);
-  kn_tensor *kept = kn_tensor_retain(second);
-  kn_status st = kn_scope_close(s, first, out);
-  if (st == KN_OK)
-    out[1] = kept;
-  else
-    kn_tensor_release(kept);
-  return st;
-}
-
 static kn_status spread_and_mean(kn_context *ctx, kn_op op, const kn_attrs_correction *a, kn_tensor *x,
                                  kn_tensor **out) {
   kn_scope s;
   kn_scope_open(&s, ctx);
   kn_tensor *spread = kx_with(&s, op, a, x);
   kn_tensor *mean = kx_reduce(&s, KN_OP_mean, x, a->dim, a->keepdim);
-  return close_both(&s, spread, mean, out);
+  return kn_scope_close_all(&s, (kn_tensor *[]){spread, mean}, 2, out);
 }
 
 COMPOSITE(var_mean) {
@@ -98,7 +87,7 @@ COMPOSITE(topk) {
   kn_attrs_sort order = {.dim = dim, .descending = a->largest};
   kx_apply_all(&s, KN_OP_sort, &order, in, 1, both);
   for (int i = 0; i < 2 && rank; i++) both[i] = kx_slice(&s, both[i], dim, 0, a->k, 1);
-  return close_both(&s, both[0], both[1], out);
+  return kn_scope_close_all(&s, (kn_tensor *[]){both[0], both[1]}, 2, out);
 }
 
 /* What is sorted and along which dim; no dim: all elements in a line. */
@@ -173,7 +162,7 @@ COMPOSITE(median) {
   int rank = in[0]->type.rank;
   value = kept(&s, value, &l, a->dim, a->keepdim, rank);
   at = kept(&s, at, &l, a->dim, a->keepdim, rank);
-  return close_both(&s, value, at, out);
+  return kn_scope_close_all(&s, (kn_tensor *[]){value, at}, 2, out);
 }
 
 static kn_tensor *quantile(kn_scope *s, kn_tensor *x, const kn_attrs_quantile *a) {

@@ -175,27 +175,7 @@ static kn_tensor *diag(kn_scope *s, kn_tensor *x, const kn_attrs_diagonal *a) {
 }
 EXPRESSION(diag, diag(s, in[0], attrs))
 
-/* ---- windows ---- */
-
-/* The slices i, i + step, … for each place i of the window; ends count from the back, so no size is needed.
- */
-static kn_tensor *windows(kn_scope *s, kn_tensor *x, const kn_attrs_unfold *a) {
-  int dim = kx_dim(s, a->dim, x->type.rank);
-  int64_t count = a->size;
-  if (x->type.rank == 0) return kx_refuse(s, KN_SHAPE, "at least one dim is needed", x, NULL);
-  if (need_known(s, a->size, "size") != KN_OK || need_known(s, a->step, "step") != KN_OK) return NULL;
-  if (count < 1 || count > KN_MAX_INPUTS || a->step < 1)
-    return kx_fail(
-        s, kn_fail(s->ctx, KN_ARG, "size must lie between 1 and %d and step be at least 1", KN_MAX_INPUTS));
-  if (kn_dim_known(x->type.dims[dim]) && x->type.dims[dim] < count)
-    return kx_refuse(s, KN_SHAPE, "the window is larger than the dim", x, NULL);
-  kn_tensor *part[KN_MAX_INPUTS];
-  kn_attrs_axis_first last = {.dim = -1};
-  for (int64_t i = 0; i < count; i++)
-    part[i] = kx_slice(s, x, dim, i, i == count - 1 ? KN_TO_END : i - count + 1, a->step);
-  return kx_apply(s, KN_OP_stack, &last, part, (int)count);
-}
-EXPRESSION(unfold, windows(s, in[0], attrs))
+/* ---- blocks of pixels ---- */
 
 /* [*, C r r, H, W] to [*, C, H r, W r] */
 static kn_tensor *pixel_shuffle(kn_scope *s, kn_tensor *x, const kn_attrs_factor *a) {

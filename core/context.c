@@ -44,6 +44,11 @@ kn_context *kn_context_new(kn_heap *heap, const char *debug) {
     return NULL;
   }
   ctx->heap = heap;
+  if (!kn_parallel_open(ctx)) {
+    kn_free(heap, ctx, sizeof *ctx);
+    kn_heap_release(heap);
+    return NULL;
+  }
   ctx->grad_enabled = true;
   ctx->debug = parse_debug(debug);
   ctx->threads = kn_parallel_default_threads();
@@ -59,6 +64,7 @@ kn_context *kn_context_child(kn_context *parent) {
   kn_heap_retain(ctx->heap);
   ctx->parent = parent;
   ctx->recorder = NULL;
+  ctx->inference = false;
   ctx->reclaimers = NULL;
   ctx->reclaims = ctx->reclaiming = false;
   ctx->error[0] = 0;
@@ -69,6 +75,7 @@ kn_context *kn_context_child(kn_context *parent) {
 void kn_context_free(kn_context *ctx) {
   if (!ctx) return;
   kn_heap *heap = ctx->heap;
+  if (!ctx->parent) kn_parallel_close(ctx);
   kn_free(heap, ctx, sizeof *ctx);
   kn_heap_release(heap);
 }

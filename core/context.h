@@ -39,9 +39,11 @@ struct kn_context {
   bool reclaims;             /* a child context whose thread may call the root's reclaimers */
   bool reclaiming;           /* they are being called */
   bool grad_enabled;         /* tape ops on tensors that require grad */
+  bool inference;            /* inference mode: what is made never takes part in gradients */
   kn_recorder *recorder;     /* not NULL while ops are being recorded into a graph; borrowed */
   unsigned debug;            /* bit per kn_debug */
   int threads;               /* most threads a parallel loop may use; >= 1 */
+  struct kn_pool *pool;      /* core/parallel.c's, shared with children; NULL in builds that need none */
   kn_output_fn output;
   void *output_ud;
   /* Eager kernels by device, tried in order; the last one supports everything (core/device.h). */

@@ -4,7 +4,9 @@
 #include "core/device.h"
 #include "core/grad/tape.h"
 #include "core/infer.h"
+#include "core/overlap.h"
 #include <stdio.h>
+#include <string.h>
 
 /* ---- checks ---- */
 
@@ -36,13 +38,19 @@ static kn_status check_devices(kn_context *ctx, const kn_op_info *row, const kn_
 /* Two elements at one address would make the result depend on the order of writing. `name` is the op as the
  * user wrote it. */
 static kn_status check_write(kn_context *ctx, const char *name, const kn_tensor *t) {
-  if (!t->storage || kn_tensor_numel(t) == 0) return KN_OK;
+  if (!t->storage || kn_tensor_contiguous(t)) return KN_OK;
+  bool shared = false;
   for (int i = 0; i < t->type.rank; i++)
     if (t->type.dims[i] > 1 && t->strides[i] == 0)
       return kn_fail(ctx, KN_ARG,
                      "%s: cannot write to an expanded tensor (dim %d repeats one element); clone it first",
                      name, i + 1);
-  return KN_OK;
+  KN_TRY(kn_overlaps_itself(ctx, t->type.rank, t->type.dims, t->strides, &shared));
+  if (!shared) return KN_OK;
+  return kn_fail(ctx, KN_ARG,
+                 "%s: cannot write to a tensor some of whose elements are the same memory (overlapping "
+                 "windows); clone it first",
+                 name);
 }
 
 static void note_placeholder(void *ud, int64_t *v) { *(bool *)ud |= kn_is_dyn(*v); }
@@ -82,6 +90,11 @@ static void release_all(kn_tensor **t, int n) {
   for (int i = 0; i < n; i++) kn_tensor_release(t[i]);
 }
 
+static void note_write(kn_tensor *t, int writer) {
+  atomic_fetch_add(&t->storage->version, 1u);
+  atomic_store_explicit(&t->storage->writer, writer, memory_order_relaxed);
+}
+
 static kn_status run_kernel(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                             const kn_type *types, kn_tensor **out) {
   const kn_op_info *row = &kn_ops[op];
@@ -102,9 +115,9 @@ static kn_status run_kernel(kn_context *ctx, kn_op op, const void *attrs, kn_ten
   if (st != KN_OK)
     release_all(out, row->outs);
   else if (row->flags & KN_FLAG_WRITES)
-    atomic_fetch_add(&in[0]->storage->version, 1u);
-  else if (row->op_class == KN_CLASS_VIEW && out[0]->storage == in[0]->storage)
-    in[0]->storage->viewed = true;
+    note_write(in[0], op);
+  else if (row->op_class == KN_CLASS_VIEW && out[0]->storage == in[0]->storage && !in[0]->storage->inference)
+    kn_tensor_set_base(out[0], in[0], ctx->grad_enabled);
   return st;
 }
 
@@ -186,24 +199,33 @@ kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *cons
     wants_grad |= kn_requires_grad(in[i]);
   }
   KN_TRY(kn_infer_types(ctx, op, attrs, in_types, n, types));
+  kn_tape_write write = {NULL, NULL};
   if (row->flags & KN_FLAG_WRITES) {
     KN_TRY(check_write(ctx, row->name, in[0]));
     KN_TRY(kn_tape_check_write(ctx, op, in, n));
+    KN_TRY(kn_tape_prepare_write(ctx, in, &write));
   }
 
   kn_tensor *made[KN_MAX_OUTPUTS] = {NULL};
   kn_recorder *rec = ctx->recorder;
+  kn_status st;
   if (rec && (symbolic || rec->all))
-    KN_TRY(rec->apply(rec, ctx, op, attrs, in, n, types, made));
+    st = rec->apply(rec, ctx, op, attrs, in, n, types, made);
   else if (symbolic)
-    return kn_fail(ctx, KN_STATE, "%s: a symbolic tensor has no data, and no graph is being recorded",
-                   row->name);
+    st = kn_fail(ctx, KN_STATE, "%s: a symbolic tensor has no data, and no graph is being recorded",
+                 row->name);
   else
-    KN_TRY(run_kernel(ctx, op, attrs, in, n, types, made));
+    st = run_kernel(ctx, op, attrs, in, n, types, made);
+  if (st != KN_OK) {
+    kn_tape_drop_write(&write);
+    return st;
+  }
   ctx->op_count++;
 
-  if (ctx->grad_enabled && wants_grad && row->vjp) {
-    kn_status st = kn_tape_record(ctx, op, attrs, in, n, made);
+  if (row->flags & KN_FLAG_WRITES) {
+    kn_tape_commit_write(&write, in[0]);
+  } else if (ctx->grad_enabled && wants_grad && row->vjp) {
+    st = kn_tape_record(ctx, op, attrs, in, n, made);
     if (st != KN_OK) {
       release_all(made, row->outs);
       return st;
@@ -229,6 +251,14 @@ static kn_status check_inplace(kn_context *ctx, const char *name, const kn_type 
   return KN_OK;
 }
 
+/* Whether the gradient may have to read what is about to be overwritten: it is then kept, as a clone. */
+static bool reads_itself(const kn_context *ctx, const kn_op_info *row, kn_tensor *const *in, int n) {
+  bool wants_grad = false;
+  if (!ctx->grad_enabled || ctx->recorder) return false;
+  for (int i = 0; i < n; i++) wants_grad |= kn_requires_grad(in[i]);
+  return wants_grad && (row->composite || (row->vjp && row->saves & KN_SAVE_INPUTS));
+}
+
 kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                            kn_tensor **out) {
   const kn_op_info *row = &kn_ops[op];
@@ -246,11 +276,21 @@ kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tens
     KN_TRY(kn_infer_types(ctx, op, attrs, in_types, n, types));
     KN_TRY(check_inplace(ctx, name, &types[0], &in[0]->type));
   }
-  kn_tensor *result;
-  KN_TRY(kn_apply(ctx, op, attrs, in, n, &result));
-  kn_status st = check_inplace(ctx, name, &result->type, &in[0]->type);
+  kn_tensor *result, *from[KN_MAX_INPUTS], *old = NULL;
+  memcpy(from, in, (size_t)n * sizeof *from);
+  if (reads_itself(ctx, row, in, n)) {
+    KN_TRY(kn_apply(ctx, KN_OP_clone, NULL, in, 1, &old));
+    for (int i = 0; i < n; i++)
+      if (in[i] == in[0]) from[i] = old;
+  }
+  kn_status st = kn_apply(ctx, op, attrs, from, n, &result);
+  kn_tensor_release(old);
+  KN_TRY(st);
+  st = check_inplace(ctx, name, &result->type, &in[0]->type);
   if (st == KN_OK) st = kn_apply(ctx, KN_OP_copy_, NULL, (kn_tensor *[]){in[0], result}, 2, out);
   kn_tensor_release(result);
+  if (st == KN_OK && in[0]->storage)
+    atomic_store_explicit(&in[0]->storage->writer, (int)op | KN_WRITER_INPLACE, memory_order_relaxed);
   return st;
 }
 

@@ -19,6 +19,13 @@ kn_status kn_scope_close(kn_scope *s, kn_tensor *result, kn_tensor **out) {
   return s->status;
 }
 
+kn_status kn_scope_close_all(kn_scope *s, kn_tensor *const *results, int n, kn_tensor **out) {
+  for (int i = 0; i < n && s->status == KN_OK; i++)
+    if (!results[i]) s->status = kn_fail(s->ctx, KN_INTERNAL, "an expression gave no result %d", i + 1);
+  for (int i = 0; i < n && s->status == KN_OK; i++) out[i] = kn_tensor_retain(results[i]);
+  return kn_scope_close(s, NULL, NULL);
+}
+
 kn_tensor *kx_fail(kn_scope *s, kn_status st) {
   if (s->status == KN_OK) s->status = st;
   return NULL;

@@ -18,6 +18,8 @@ typedef struct kn_scope {
 void kn_scope_open(kn_scope *s, kn_context *ctx);
 /* Releases all but `result`, which is handed to *out (retained). Returns the scope's status. */
 kn_status kn_scope_close(kn_scope *s, kn_tensor *result, kn_tensor **out);
+/* The same for n results. */
+kn_status kn_scope_close_all(kn_scope *s, kn_tensor *const *results, int n, kn_tensor **out);
 
 /* Results are borrowed from the scope. A NULL input (after a failure) gives NULL. */
 kn_tensor *kx_apply(kn_scope *s, kn_op op, const void *attrs, kn_tensor *const *in, int n);

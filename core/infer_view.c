@@ -211,6 +211,82 @@ kn_status kn_infer_slice_grad(const kn_infer *q) {
   return part_grad(q, &part);
 }
 
+/* ---- windows and strides ---- */
+
+static kn_status unfolded(const kn_infer *q, const kn_type *x, kn_type *out) {
+  const kn_attrs_unfold *a = q->attrs;
+  int dim;
+  if (x->rank == 0) return kn_infer_fail(q, KN_SHAPE, "at least one dim is needed");
+  if (x->rank == KN_MAX_RANK)
+    return kn_infer_fail(q, KN_SHAPE, "the result would have more than %d dims", KN_MAX_RANK);
+  KN_TRY(kn_infer_axis(q, a->dim, x->rank, &dim));
+  bool known = !kn_is_dyn(a->size) && !kn_is_dyn(a->step);
+  if ((!kn_is_dyn(a->size) && a->size < 1) || (!kn_is_dyn(a->step) && a->step < 1))
+    return kn_infer_fail(q, KN_ARG, "size and step must be at least 1");
+  *out = *x;
+  if (known && kn_dim_known(x->dims[dim])) {
+    if (a->size > x->dims[dim])
+      return kn_infer_fail(q, KN_SHAPE, "the window of %lld is larger than dim %d of size %lld",
+                           (long long)a->size, dim + 1, (long long)x->dims[dim]);
+    out->dims[dim] = (x->dims[dim] - a->size) / a->step + 1;
+  } else {
+    out->dims[dim] = KN_DIM_UNKNOWN;
+  }
+  out->dims[out->rank++] = given_size(a->size);
+  return KN_OK;
+}
+
+kn_status kn_infer_unfold(const kn_infer *q) { return unfolded(q, &q->in[0], &q->out[0]); }
+
+kn_status kn_infer_unfold_grad(const kn_infer *q) {
+  kn_type part;
+  KN_TRY(unfolded(q, &q->in[1], &part));
+  return part_grad(q, &part);
+}
+
+/* The shape that strides give; every place lies in x. */
+static kn_status strided(const kn_infer *q, const kn_type *x, kn_type *out) {
+  const kn_attrs_strided *a = q->attrs;
+  int64_t last = a->offset, step, count = kn_type_numel(x);
+  bool known = !kn_is_dyn(last) && kn_dim_known(count), empty = false;
+  if (a->sizes.n != a->strides.n)
+    return kn_infer_fail(q, KN_ARG, "%d sizes and %d strides", (int)a->sizes.n, (int)a->strides.n);
+  *out = (kn_type){.dtype = x->dtype, .rank = (uint8_t)a->sizes.n};
+  for (int i = 0; i < a->sizes.n; i++) {
+    int64_t size = a->sizes.v[i], stride = a->strides.v[i];
+    if (!kn_is_dyn(size) && size < 0)
+      return kn_infer_fail(q, KN_ARG, "size %lld is negative", (long long)size);
+    if (!kn_is_dyn(stride) && stride < 0)
+      return kn_infer_fail(q, KN_ARG, "stride %lld is negative", (long long)stride);
+    out->dims[i] = given_size(size);
+    known &= !kn_is_dyn(size) && !kn_is_dyn(stride);
+    empty |= size == 0;
+    if (known && size > 1 &&
+        (__builtin_mul_overflow(size - 1, stride, &step) || __builtin_add_overflow(last, step, &last)))
+      return kn_infer_fail(q, KN_ARG, "the strides reach too far");
+  }
+  if (known && !empty && (a->offset < 0 || last >= count))
+    return kn_infer_fail(q, KN_ARG, "the strides reach from element %lld to %lld of %lld",
+                         (long long)a->offset + 1, (long long)last + 1, (long long)count);
+  return KN_OK;
+}
+
+kn_status kn_infer_strided(const kn_infer *q) { return strided(q, &q->in[0], &q->out[0]); }
+
+kn_status kn_infer_strided_grad(const kn_infer *q) {
+  kn_type part;
+  KN_TRY(strided(q, &q->in[1], &part));
+  return part_grad(q, &part);
+}
+
+kn_status kn_infer_strided_put(const kn_infer *q) {
+  kn_type part;
+  KN_TRY(strided(q, &q->in[0], &part));
+  KN_TRY(kn_infer_expands(q, &q->in[1], &part));
+  q->out[0] = q->in[0];
+  return KN_OK;
+}
+
 /* ---- dims of size 1 ---- */
 
 /* Whether a size is 1 decides the rank, so it must be known. */

@@ -83,6 +83,7 @@ kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type)
     return kn_fail_nomem(ctx, sizeof *s);
   }
   s->device = (kn_device_id)type->device;
+  s->inference = ctx->inference;
   kn_storage_release(t->storage);
   t->storage = s;
   t->type = *type;
@@ -109,6 +110,12 @@ void kn_tensor_set_view(kn_tensor *t, const kn_tensor *base, int64_t offset,
   t->storage = s;
   t->offset = offset;
   memcpy(t->strides, strides, sizeof t->strides);
+}
+
+void kn_tensor_set_base(kn_tensor *t, kn_tensor *x, bool tracked) {
+  t->base = kn_tensor_retain(x->base ? x->base : x);
+  t->history = x->history; /* as old as x's own, which this one's is made of */
+  t->made_untracked = !tracked || x->made_untracked;
 }
 
 /* Borrowed memory without a callback: nothing to do, and not ours to free. */
@@ -151,9 +158,11 @@ kn_tensor *kn_tensor_retain(kn_tensor *t) {
 
 void kn_tensor_release(kn_tensor *t) {
   if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1) return;
+  kn_tensor *base = t->base; /* no view itself, so this goes one step deep */
   kn_grad_free(t->grad);
   kn_storage_release(t->storage);
   kn_heap *heap = t->heap;
   kn_free(heap, t, sizeof *t);
   kn_heap_release(heap);
+  if (base) kn_tensor_release(base);
 }

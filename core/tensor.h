@@ -18,7 +18,8 @@ typedef struct kn_storage {
   kn_release_fn release; /* NULL: data is ours, from heap */
   void *release_ud;
   atomic_uint version; /* bumped by each write through any view; catches values changed after being saved */
-  atomic_bool viewed;  /* some view op gave a second tensor on it; a write may then change both */
+  atomic_int writer;   /* the op of the last such write and whether its in-place form (core/grad/tape.h) */
+  bool inference;      /* made in inference mode: outside of it neither saved for backward nor written to */
 } kn_storage;
 
 struct kn_grad; /* core/grad/tape.h: what autograd knows of a tensor */
@@ -31,7 +32,11 @@ typedef struct kn_tensor {
   kn_storage *storage;          /* NULL when symbolic */
   void *value;                  /* graph value of a symbolic tensor; borrowed from the graph */
   struct kn_grad *grad;         /* NULL when autograd has nothing to do with it; owned */
-  kn_heap *heap;                /* retained */
+  struct kn_tensor *base; /* what it is a view of, for autograd: retained, and no view itself; NULL: none */
+  uint32_t history; /* of a base: how often writes have replaced `grad`; of a view: its base's when `grad` was
+                       made, so a view with another number has to look again (core/grad/inplace.c) */
+  bool made_untracked; /* a view made under no_grad or inference_mode */
+  kn_heap *heap;       /* retained */
 } kn_tensor;
 
 /* Contiguous, uninitialised. Fails with NOMEM or SHAPE (too large). */
@@ -47,7 +52,9 @@ kn_status kn_tensor_symbolic(kn_context *ctx, const kn_type *type, void *value, 
 kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type);
 void kn_tensor_set_view(kn_tensor *t, const kn_tensor *base, int64_t offset,
                         const int64_t strides[KN_MAX_RANK]);
-/* Same storage and type, no autograd link. Shares data and version counter. */
+/* Autograd shall see t as a view of x, or of what x is a view of. Both share a storage. */
+void kn_tensor_set_base(kn_tensor *t, kn_tensor *x, bool tracked);
+/* Same storage and type, no autograd link, no view for autograd. Shares data and version counter. */
 kn_status kn_tensor_alias(kn_context *ctx, kn_tensor *t, kn_tensor **out);
 
 kn_tensor *kn_tensor_retain(kn_tensor *t);

@@ -25,7 +25,7 @@ typedef struct gen_in {
   int64_t limit;
 } gen_in;
 
-enum { GEN_MAX_IN = 5 };
+enum { GEN_MAX_IN = 9 };
 typedef struct gen_case {
   kn_op op;
   int n;
@@ -66,6 +66,10 @@ typedef struct gen_case {
   { .op = KN_OP_##name, .n = 4, .in = {a, b, c, d}, __VA_ARGS__ }
 #define GEN5(name, a, b, c, d, e, ...)                                                                       \
   { .op = KN_OP_##name, .n = 5, .in = {a, b, c, d, e}, __VA_ARGS__ }
+#define GEN6(name, a, b, c, d, e, f, ...)                                                                    \
+  { .op = KN_OP_##name, .n = 6, .in = {a, b, c, d, e, f}, __VA_ARGS__ }
+#define GEN7(name, a, b, c, d, e, f, g, ...)                                                                 \
+  { .op = KN_OP_##name, .n = 7, .in = {a, b, c, d, e, f, g}, __VA_ARGS__ }
 #define GEN_DIMS(...)                                                                                        \
   {                                                                                                          \
     .n = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .v = { __VA_ARGS__ }                            \
@@ -179,6 +183,10 @@ static const gen_case gen_cases[] = {
   GEN1(diagonal, GEN_F(3, 4), .attrs.diagonal_of = {.offset = 2, .dim2 = -1}),
   GEN2(diagonal_grad, GEN_F(2), GEN_F(3, 4), .attrs.diagonal_of = {.offset = 2, .dim2 = 1}),
   GEN2(diagonal_grad, GEN_F(2, 3), GEN_F(3, 2, 4), .attrs.diagonal_of = {.dim1 = 2, .dim2 = 0}),
+  GEN2(unfold_grad, GEN_F(2, 2, 3), GEN_F(2, 5), .attrs.unfold = {.dim = 1, .size = 3, .step = 2}), GEN2(unfold_grad, GEN_F(3, 2, 2), GEN_F(4, 2), .attrs.unfold = {.dim = 0, .size = 2, .step = 1}),
+  GEN1(strided, GEN_F(3, 4), .attrs.strided = {.sizes = GEN_DIMS(2, 3), .strides = GEN_DIMS(4, 1), .offset = 2}), GEN1(strided, GEN_F(3, 4), .attrs.strided = {.sizes = GEN_DIMS(3, 3), .strides = GEN_DIMS(1, 2)}),
+  GEN2(strided_grad, GEN_F(2, 3), GEN_F(3, 4), .attrs.strided = {.sizes = GEN_DIMS(2, 3), .strides = GEN_DIMS(4, 1), .offset = 2}), GEN2(strided_grad, GEN_F(3, 3), GEN_F(12), .attrs.strided = {.sizes = GEN_DIMS(3, 3), .strides = GEN_DIMS(1, 2)}),
+  GEN2(strided_put, GEN_F(3, 4), GEN_F(2, 3), .attrs.strided = {.sizes = GEN_DIMS(2, 3), .strides = GEN_DIMS(4, 1), .offset = 2}), GEN2(strided_put, GEN_F(3, 4), GEN_SCALAR, .attrs.strided = {.sizes = GEN_DIMS(3), .strides = GEN_DIMS(5)}),
   GEN1(flip, GEN_F(2, 3), .attrs.axes = {.dims = GEN_DIMS(1)}), GEN1(flip, GEN_F(2, 3, 4), .attrs.axes = {.dims = GEN_DIMS(-1, 0)}), GEN1(flip, GEN_F(4)), GEN1(flip, GEN_SCALAR),
   GEN1(tril, GEN_F(3, 4), .attrs.diagonal = {0}), GEN1(tril, GEN_F(2, 3, 2), .attrs.diagonal = {.diagonal = -1}),
   GEN1(triu, GEN_F(3, 4), .attrs.diagonal = {.diagonal = 1}), GEN1(triu, GEN_F(2, 4, 3), .attrs.diagonal = {.diagonal = -2}),
@@ -291,6 +299,18 @@ static const gen_case gen_cases[] = {
   GEN4(scaled_dot_product_attention, GEN_F(3, 2), GEN_F(4, 2), GEN_F(4, 3), GEN_F(3, 4), .attrs.attention = {.scale = 0.3}),
   GEN4(scaled_dot_product_attention, GEN_F(2, 3, 2), GEN_F(2, 4, 2), GEN_F(2, 4, 3), GEN_B(3, 4), .attrs.attention = {.scale = -1}),
   GEN3(scaled_dot_product_attention, GEN_F(4, 3, 2), GEN_F(2, 3, 2), GEN_F(2, 3, 2), .attrs.attention = {.scale = -1, .is_causal = true, .enable_gqa = true}),
+  GEN4(lstm_layer, GEN_F(3, 2, 8), GEN_F(8, 2), GEN_F(2, 2), GEN_F(2, 2)), GEN4(lstm_layer, GEN_F(2, 1, 12), GEN_F(12, 3), GEN_F(1, 3), GEN_F(1, 3), .attrs.direction = {.reverse = true}),
+  GEN3(gru_layer, GEN_F(3, 2, 6), GEN_F(6, 2), GEN_F(2, 2)), GEN4(gru_layer, GEN_F(2, 1, 9), GEN_F(9, 3), GEN_F(1, 3), GEN_F(9), .attrs.direction = {.reverse = true}),
+  GEN3(rnn_layer, GEN_F(3, 2, 2), GEN_F(2, 2), GEN_F(2, 2)), GEN3(rnn_layer, GEN_F(4, 1, 3), GEN_P(3, 3), GEN_F(1, 3), .attrs.rnn_direction = {.nonlinearity = 1, .reverse = true}),
+#define GEN_RNN(...) .attrs.rnn = {.num_layers = 1, __VA_ARGS__}
+  GEN7(lstm, GEN_F(2, 2, 3), GEN_F(1, 2, 2), GEN_F(1, 2, 2), GEN_F(8, 3), GEN_F(8, 2), GEN_F(8), GEN_F(8), GEN_RNN(.has_biases = true)),
+  GEN5(lstm, GEN_F(2, 3, 1), GEN_F(4, 1), GEN_F(4, 1), GEN_F(4, 1), GEN_F(4, 1), GEN_RNN(.bidirectional = true, .batch_first = true)),
+  GEN6(gru, GEN_F(3, 2), GEN_F(1, 2), GEN_F(6, 2), GEN_F(6, 2), GEN_F(6), GEN_F(6), GEN_RNN(.has_biases = true)),
+  GEN5(gru, GEN_F(2, 2, 2), GEN_F(6, 2), GEN_F(6, 2), GEN_F(6, 2), GEN_F(6, 2), GEN_RNN(.num_layers = 2)),
+  GEN6(rnn_tanh, GEN_F(3, 1, 2), GEN_F(1, 1, 2), GEN_F(2, 2), GEN_F(2, 2), GEN_F(2), GEN_F(2), GEN_RNN(.has_biases = true)), GEN3(rnn_relu, GEN_F(3, 2), GEN_P(2, 2), GEN_P(2, 2), GEN_RNN(0)),
+  GEN7(lstm_cell, GEN_F(2, 3), GEN_F(2, 2), GEN_F(2, 2), GEN_F(8, 3), GEN_F(8, 2), GEN_F(8), GEN_F(8)), GEN5(lstm_cell, GEN_F(3), GEN_F(2), GEN_F(2), GEN_F(8, 3), GEN_F(8, 2)),
+  GEN6(gru_cell, GEN_F(2, 3), GEN_F(2, 2), GEN_F(6, 3), GEN_F(6, 2), GEN_F(6), GEN_F(6)), GEN4(rnn_tanh_cell, GEN_F(2, 3), GEN_F(2, 2), GEN_F(2, 3), GEN_F(2, 2)),
+  GEN6(rnn_relu_cell, GEN_F(3), GEN_F(2), GEN_P(2, 3), GEN_P(2, 2), GEN_F(2), GEN_F(2)),
 #define GEN_LOSS .reduction = 1
   GEN2(l1_loss, GEN_F(2, 3), GEN_F(2, 3), .attrs.reduction = {GEN_LOSS}), GEN2(smooth_l1_loss, GEN_F(2, 3), GEN_F(2, 3), .attrs.smooth_l1 = {GEN_LOSS, .beta = 0.5}),
   GEN2(huber_loss, GEN_F(2, 3), GEN_F(2, 3), .attrs.huber = {GEN_LOSS, .delta = 0.7}),

@@ -4,7 +4,7 @@
 #include "core/grad/tape.h"
 #include "spec/tensors.h"
 
-enum { LINE = 1 << 16, MAX_IN = 5 };
+enum { LINE = 1 << 16, MAX_IN = 24 };
 
 typedef struct replay {
   kn_context *ctx;

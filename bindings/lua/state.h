@@ -59,12 +59,13 @@ void kl_set_methods(lua_State *L, const luaL_Reg *list, bool module, bool engine
 kn_status kl_read_tensor(lua_State *L, kn_context *ctx, int idx, kn_dtype dtype, kn_tensor **out);
 
 /* More parts of the module; see kl.h for the contract. */
-void kl_open_create(lua_State *L);  /* create.c: kiln.tensor and makers whose arguments are special */
-void kl_open_parts(lua_State *L);   /* parts.c: split, einsum … */
-void kl_open_convert(lua_State *L); /* convert.c: to, float, totable, equal … */
-void kl_open_show(lua_State *L);    /* show.c: tostring */
-void kl_open_npy(lua_State *L);     /* npy.c: .npy files */
-void kl_open_files(lua_State *L);   /* files.c: the library written in Lua */
+void kl_open_create(lua_State *L);    /* create.c: kiln.tensor and makers whose arguments are special */
+void kl_open_parts(lua_State *L);     /* parts.c: split, einsum … */
+void kl_open_recurrent(lua_State *L); /* recurrent.c: lstm, gru … */
+void kl_open_convert(lua_State *L);   /* convert.c: to, float, totable, equal … */
+void kl_open_show(lua_State *L);      /* show.c: tostring */
+void kl_open_npy(lua_State *L);       /* npy.c: .npy files */
+void kl_open_files(lua_State *L);     /* files.c: the library written in Lua */
 
 /* Load every part of the library that is otherwise loaded when first used, so that module fields are plain.
  */

@@ -1,10 +1,25 @@
 /* What autograd knows of a tensor, and how an op gets on the tape. The walk back is in backward.c. */
 #include "core/grad/node.h"
 
-bool kn_requires_grad(const kn_tensor *t) { return t->grad && t->grad->requires_grad; }
-bool kn_is_leaf(const kn_tensor *t) { return !t->grad || !t->grad->node; }
+/* A view whose base was written to since has the history of its base, which it will look for
+ * (kn_tape_freshen).
+ */
+bool kn_requires_grad(const kn_tensor *t) {
+  if (kn_tape_is_stale(t)) t = t->base;
+  return t->grad && t->grad->requires_grad;
+}
+
+bool kn_is_leaf(const kn_tensor *t) {
+  if (kn_tape_is_stale(t)) return !kn_requires_grad(t);
+  return !t->grad || !t->grad->node;
+}
+
 kn_tensor *kn_grad_of(const kn_tensor *t) { return t->grad ? t->grad->sum : NULL; }
-const char *kn_grad_op(const kn_tensor *t) { return kn_is_leaf(t) ? NULL : kn_op_name(t->grad->node->op); }
+
+const char *kn_grad_op(const kn_tensor *t) {
+  if (kn_is_leaf(t)) return NULL;
+  return kn_op_name(kn_tape_is_stale(t) ? KN_OP_strided : t->grad->node->op);
+}
 
 /* The tensor's link, made when there is none. */
 static kn_status ensure_link(kn_context *ctx, kn_tensor *t) {
@@ -21,7 +36,12 @@ kn_status kn_set_requires_grad(kn_context *ctx, kn_tensor *t, bool on) {
   if (on && !kn_dtype_is_float(kn_tensor_dtype(t)))
     return kn_fail(ctx, KN_DTYPE, "requires_grad: only floating tensors can require grad, and this one is %s",
                    kn_dtype_name(kn_tensor_dtype(t)));
+  if (on && t->storage && t->storage->inference && !ctx->inference)
+    return kn_fail(ctx, KN_STATE,
+                   "requires_grad: the tensor was made in inference mode and never takes part in gradients; "
+                   "clone it first");
   if (!on && !t->grad) return KN_OK;
+  KN_TRY(kn_tape_freshen(ctx, t));
   KN_TRY(ensure_link(ctx, t));
   t->grad->requires_grad = on;
   return KN_OK;
@@ -56,6 +76,14 @@ kn_status kn_tape_record(kn_context *ctx, kn_op op, const void *attrs, kn_tensor
   bool floating = false;
   for (int k = 0; k < info->outs; k++) floating |= kn_dtype_is_float(kn_tensor_dtype(out[k]));
   if (!floating) return KN_OK;
+  for (int i = 0; i < n; i++)
+    if (kn_tape_is_stale(in[i])) {
+      kn_status st = kn_tape_freshen(ctx, in[i]);
+      if (st != KN_OK) {
+        kn_error_prefix(ctx, "%s: input %d", info->name, i + 1);
+        return st;
+      }
+    }
 
   kn_node *node;
   KN_TRY(kn_node_new(ctx, op, attrs, in, n, out, &node));
@@ -69,23 +97,9 @@ kn_status kn_tape_record(kn_context *ctx, kn_op op, const void *attrs, kn_tensor
     else if (link[k]) {
       kn_grad_free(out[k]->grad);
       out[k]->grad = link[k];
+      if (out[k]->base) out[k]->history = out[k]->base->history;
     }
   }
   kn_node_release(node);
   return ok ? KN_OK : kn_fail_nomem(ctx, sizeof(kn_grad));
-}
-
-kn_status kn_tape_check_write(kn_context *ctx, kn_op op, kn_tensor *const *in, int n) {
-  if (!ctx->grad_enabled || !kn_dtype_is_float(kn_tensor_dtype(in[0])) || !any_requires_grad(in, n))
-    return KN_OK;
-  const char *name = kn_op_name(op), *suffix = kn_ops[op].flags & KN_FLAG_WRITES ? "" : "_";
-  if (kn_requires_grad(in[0]) && kn_is_leaf(in[0]))
-    return kn_fail(ctx, KN_STATE,
-                   "%s%s: a leaf that requires grad is being changed in place; use kiln.no_grad", name,
-                   suffix);
-  if (in[0]->storage && !atomic_load(&in[0]->storage->viewed)) return KN_OK;
-  return kn_fail(ctx, KN_UNSUPPORTED,
-                 "%s%s: changing a tensor in place while gradients are recorded is not supported "
-                 "yet when %s; use kiln.no_grad, or the form that gives a new tensor",
-                 name, suffix, in[0]->storage ? "it is or has a view" : "a graph is being recorded");
 }

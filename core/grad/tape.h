@@ -10,6 +10,7 @@ typedef struct kn_grad kn_grad;
  */
 void kn_grad_free(kn_grad *g);
 
+/* Whether gradients flow to it. Asked of every input of every op, so its common case is inline. */
 bool kn_requires_grad(const kn_tensor *t);
 /* Leaves only (no history): STATE otherwise. Floating dtypes only: DTYPE otherwise. */
 kn_status kn_set_requires_grad(kn_context *ctx, kn_tensor *t, bool on);
@@ -26,11 +27,36 @@ const char *kn_grad_op(const kn_tensor *t);
 kn_status kn_tape_record(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                          kn_tensor *const *out);
 
-/* Called before an op writes into in[0] (a WRITES row or an in-place form). Matters only while grad mode is
- * on and in[0], or a value that would flow into it, requires grad. STATE for a leaf that requires grad.
- * UNSUPPORTED when other tensors are or were views of the same elements, since their history would not know
- * of the write. Else the write becomes part of in[0]'s history (kn_tape_record with out[0] == in[0]). */
+/* ---- writing in place (inplace.c) ---- */
+
+/* May the op write into in[0] (a WRITES row, or the in-place form of another)? STATE for what was made in
+ * inference mode, outside of it. The rest matters only while grad mode is on and in[0], what it is a view of
+ * or a value that flows into it requires grad: STATE for a leaf that requires grad, a view of one, and a view
+ * made under no_grad; UNSUPPORTED while a graph is being recorded. */
 kn_status kn_tape_check_write(kn_context *ctx, kn_op op, kn_tensor *const *in, int n);
+
+/* The history that a write of in[1] over in[0] gives: to in[0], or where it is a view to its base, whose
+ * other views then look for theirs again. Made before the write, so that nothing can fail after it; then
+ * committed or dropped. owner is NULL when no gradient is concerned. */
+typedef struct kn_tape_write {
+  kn_tensor *owner; /* borrowed from the inputs */
+  kn_grad *link;
+} kn_tape_write;
+kn_status kn_tape_prepare_write(kn_context *ctx, kn_tensor *const *in, kn_tape_write *w);
+void kn_tape_commit_write(kn_tape_write *w, kn_tensor *t); /* t: what was written to */
+void kn_tape_drop_write(kn_tape_write *w);
+
+/* A view whose base was written to since gets its history anew; called before a history is read. STATE for a
+ * view made under no_grad: whether it was to follow is not known. */
+kn_status kn_tape_freshen(kn_context *ctx, kn_tensor *t);
+static inline bool kn_tape_is_stale(const kn_tensor *t) { return t->base && t->history != t->base->history; }
+
+/* storage->writer: the op, and that it was the in-place form. */
+enum { KN_WRITER_INPLACE = 1 << 16 };
+/* STATE: "input 2 was changed in place by add_ after it was saved for backward; …". */
+kn_status kn_tape_fail_changed(kn_context *ctx, const kn_tensor *t, const char *what, int i);
+
+/* ---- the walk ---- */
 
 /* Accumulate d y / d leaf into each leaf's grad. g NULL: y must have one element, 1 is used. create_graph
  * keeps the gradients differentiable. Values changed in place since they were saved are an error that names

@@ -1,5 +1,6 @@
 /* Running a vjp rule, and how rules reach what was saved. The rules themselves are in vjp_*.c. */
 #include "core/grad/vjp.h"
+#include "core/grad/tape.h"
 
 /* `at` counts inputs, then results. */
 static kn_tensor *value(kn_vjp *v, kn_tensor *t, unsigned saved, int at, const char *what, int i) {
@@ -10,8 +11,7 @@ static kn_tensor *value(kn_vjp *v, kn_tensor *t, unsigned saved, int at, const c
                                  "table does not say so",
                                  what));
   if (v->version && t->storage && atomic_load(&t->storage->version) != v->version[at])
-    return kx_fail(v->s, kn_fail(v->s->ctx, KN_STATE,
-                                 "%s %d was changed in place after it was saved for backward", what, i + 1));
+    return kx_fail(v->s, kn_tape_fail_changed(v->s->ctx, t, what, i + 1));
   return t;
 }
 

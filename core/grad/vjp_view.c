@@ -40,6 +40,10 @@ BACK(select_grad, ((void)s, same_attrs(v, KN_OP_select, g)))
 BACK(slice_grad, ((void)s, same_attrs(v, KN_OP_slice, g)))
 BACK(diagonal, ((void)s, (void)g, put_back(v, KN_OP_diagonal_grad)))
 BACK(diagonal_grad, ((void)s, same_attrs(v, KN_OP_diagonal, g)))
+BACK(unfold, ((void)s, (void)g, put_back(v, KN_OP_unfold_grad)))
+BACK(unfold_grad, ((void)s, same_attrs(v, KN_OP_unfold, g)))
+BACK(strided, ((void)s, (void)g, put_back(v, KN_OP_strided_grad)))
+BACK(strided_grad, ((void)s, same_attrs(v, KN_OP_strided, g)))
 BACK(flip, ((void)s, same_attrs(v, KN_OP_flip, g)))
 BACK(tril, ((void)s, same_attrs(v, KN_OP_tril, g)))
 BACK(triu, ((void)s, same_attrs(v, KN_OP_triu, g)))
@@ -63,4 +67,12 @@ void kn_vjp_constant_pad(kn_vjp *v) {
     g = kx_apply(v->s, KN_OP_slice, &upto, &g, 1);
   }
   v->gin[0] = kx_apply(v->s, KN_OP_constant_pad, &back, &g, 1);
+}
+
+/* Where something was put, nothing flows to what was there. */
+void kn_vjp_strided_put(kn_vjp *v) {
+  kn_tensor *g = v->gout[0];
+  if (v->need[0])
+    v->gin[0] = kx_apply(v->s, KN_OP_strided_put, v->attrs, (kn_tensor *[]){g, kx_number(v->s, 0, g)}, 2);
+  if (v->need[1]) v->gin[1] = kv_fit(v, kx_apply(v->s, KN_OP_strided, v->attrs, &g, 1), 1);
 }

@@ -164,3 +164,16 @@ KERNEL(diagonal) {
     start = a->offset >= 0 ? a->offset * x->strides[d2] : -a->offset * x->strides[d1];
   return set(out[0], x, x->offset + start, strides);
 }
+
+/* Windows: the dim moves on by whole steps, the new last one by elements. */
+KERNEL(unfold) {
+  const kn_attrs_unfold *a = attrs;
+  const kn_tensor *x = in[0];
+  (void)ctx, (void)n;
+  int dim = kk_axis(a->dim, x->type.rank);
+  int64_t strides[KN_MAX_RANK];
+  memcpy(strides, x->strides, sizeof strides);
+  strides[x->type.rank] = x->strides[dim];
+  if (out[0]->type.dims[dim] > 1) strides[dim] *= a->step;
+  return set(out[0], x, x->offset, strides);
+}

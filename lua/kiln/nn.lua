@@ -435,4 +435,8 @@ for name, op in pairs { CrossEntropyLoss = F.cross_entropy, NLLLoss = F.nll_loss
   function Loss:forward(x, target) return op(x, target, self.reduction) end
 end
 
+-- ---- parts in files of their own -------------------------------------------------------------------------------
+
+for _, part in ipairs { "rnn" } do require("kiln.nn." .. part)(nn) end
+
 return nn

@@ -348,6 +348,35 @@ case("im2col", lambda x: F.unfold(x, (2, 3), (1, 2), (1, 0), (2, 1)), f(1, 2, 4,
 case("col2im", lambda x: F.fold(x, (4, 5), (2, 3), 1, (1, 0), (2, 1)), f(1, 12, 9), output_size=[4, 5], kernel_size=[2, 3],
      padding=[1, 0], stride=[2, 1])
 
+# ---- recurrent: gates in PyTorch's layout; x, states, then for each layer and direction w_ih, w_hh[, b_ih, b_hh] ----
+def recurrent(op, gates, states, steps, batch, width, units, layers=1, both=False, biases=True, first=False, given=True):
+    ways = 2 if both else 1
+    x = f(*([batch, steps] if first else [steps, batch]), width)
+    hs = [unit(layers * ways, batch, units) for _ in range(states if given else 0)]
+    params = []
+    for layer in range(layers):
+        for _ in range(ways):
+            params += [unit(gates * units, width if layer == 0 else ways * units), unit(gates * units, units)]
+            params += [unit(gates * units), unit(gates * units)] if biases else []
+
+    def run_it(x, *rest):
+        n = len(hs)
+        at = rest[:n] if n else [torch.zeros(layers * ways, batch, units, dtype=D)] * states
+        at = list(at) if states == 2 else at[0]
+        return getattr(torch, op)(x, at, list(rest[n:]), biases, layers, 0.0, False, both, first)
+
+    case(op, run_it, x, *hs, *params, has_biases=biases, num_layers=layers, bidirectional=both, batch_first=first)
+
+
+for op, gates, states in (("lstm", 4, 2), ("gru", 3, 1), ("rnn_tanh", 1, 1), ("rnn_relu", 1, 1)):
+    recurrent(op, gates, states, 4, 2, 3, 2)
+    recurrent(op, gates, states, 3, 2, 2, 3, layers=2, both=True, first=True)
+    recurrent(op, gates, states, 3, 1, 2, 2, layers=2, biases=False, given=False)
+    cell = lambda x, *t, g=getattr(torch, op + "_cell"), k=states: g(x, list(t[:k]) if k == 2 else t[0], *t[k:])
+    weights = [unit(gates * 2, 3), unit(gates * 2, 2), unit(gates * 2), unit(gates * 2)]
+    case(op + "_cell", cell, f(2, 3), *[unit(2, 2) for _ in range(states)], *weights)
+    case(op + "_cell", cell, f(2, 3), *[unit(2, 2) for _ in range(states)], *[unit(gates * 2, 3), unit(gates * 2, 2)])
+
 # ---- norms, attention ----
 case("layer_norm", lambda x, w, b: F.layer_norm(x, (3, 2), w, b), f(2, 3, 2), f(3, 2), f(3, 2), normalized_shape=[3, 2])
 case("layer_norm", lambda x: F.layer_norm(x, (4,), eps=0.1), f(2, 4), normalized_shape=[4], eps=0.1)

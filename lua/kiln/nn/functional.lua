@@ -17,6 +17,11 @@ for _, name in ipairs {
   F[name] = kiln[name]
 end
 
+-- Recurrent networks and cells.
+for _, name in ipairs { "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell" } do
+  F[name] = kiln[name]
+end
+
 -- Windows of an image as columns, and back. (kiln.unfold is the method: windows along one dimension.)
 F.unfold, F.fold = kiln.im2col, kiln.col2im
 
