@@ -240,8 +240,13 @@ EXPRESSION(logaddexp, logaddexp(s, kx_floating(s, in[0]), kx_floating(s, in[1]))
 
 /* ---- masks ---- */
 
-EXPRESSION(masked_fill, kx_where(s, kx_expand_as(s, in[1], in[0]),
-                                 kx_number(s, ((const kn_attrs_value *)attrs)->value, in[0]), in[0]))
+/* The value takes the dtype of x. */
+static kn_tensor *masked_fill(kn_scope *s, kn_tensor *x, kn_tensor *mask, kn_tensor *value) {
+  if (kn_tensor_dtype(mask) != KN_BOOL) return kx_refuse(s, KN_DTYPE, "the mask must be bool", x, mask);
+  if (value->type.rank != 0) return kx_refuse(s, KN_SHAPE, "one value is needed", x, value);
+  return kx_where(s, mask, kx_cast(s, value, kn_tensor_dtype(x)), x);
+}
+EXPRESSION(masked_fill, masked_fill(s, in[0], in[1], in[2]))
 
 /* Both are broadcast to one shape and flattened; the places of true then pick. */
 COMPOSITE(masked_select) {

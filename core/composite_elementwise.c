@@ -113,11 +113,13 @@ static kn_tensor *length_of(kn_scope *s, kn_tensor *a, kn_tensor *b) {
   kn_status st = kn_tensor_alias(s->ctx, big, &still);
   if (st != KN_OK) return kx_fail(s, st);
   big = kx_own(s, still);
+  kn_tensor *endless = kx_bitwise_or(s, kx_with(s, KN_OP_isinf, NULL, a), kx_with(s, KN_OP_isinf, NULL, b));
   kn_tensor *plain = kx_bitwise_and(s, kx_isfinite(s, big), kx_ne(s, big, kx_number(s, 0, big)));
   big = kx_where(s, plain, big, kx_number(s, 1, big));
   a = kx_div(s, a, big);
   b = kx_div(s, b, big);
-  return kx_mul(s, big, kx_sqrt(s, kx_add(s, kx_mul(s, a, a), kx_mul(s, b, b))));
+  kn_tensor *r = kx_mul(s, big, kx_sqrt(s, kx_add(s, kx_mul(s, a, a), kx_mul(s, b, b))));
+  return kx_where(s, endless, kx_number(s, INFINITY, big), r); /* even beside nan */
 }
 EXPRESSION(hypot, length_of(s, kx_floating(s, in[0]), kx_floating(s, in[1])))
 

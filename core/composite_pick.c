@@ -11,7 +11,11 @@ static kn_tensor *line_of(kn_scope *s, kn_tensor *x) {
 
 static kn_tensor *take(kn_scope *s, kn_tensor *x, kn_tensor *index) {
   const kn_attrs_axis first = {.dim = 0};
-  kn_tensor *r = kx_with2(s, KN_OP_gather, &first, line_of(s, x), line_of(s, kx_index(s, index)));
+  kn_tensor *from = line_of(s, x), *at = line_of(s, kx_index(s, index));
+  kn_tensor *past = kx_plus(s, kx_size(s, from, 0, KN_I64), 1); /* -1 is the last */
+  if (!at || !past) return NULL;
+  at = kx_where(s, kx_lt(s, at, kx_number(s, 0, at)), kx_add(s, at, past), at);
+  kn_tensor *r = kx_with2(s, KN_OP_gather, &first, from, at);
   return r ? kx_reshape_as(s, r, index) : NULL;
 }
 EXPRESSION(take, take(s, in[0], in[1]))
@@ -46,19 +50,19 @@ static kn_tensor *masked_scatter(kn_scope *s, kn_tensor *x, kn_tensor *mask, kn_
 }
 EXPRESSION(masked_scatter, masked_scatter(s, in[0], in[1], in[2]))
 
-/* The slices at index filled with a number or a 0-d tensor. */
+/* Marks put at index say where the value goes: so equal indices are one. */
 static kn_tensor *index_fill(kn_scope *s, kn_tensor *x, kn_tensor *index, kn_tensor *value,
                              const kn_attrs_axis *a) {
   if (value->type.rank != 0) return kx_refuse(s, KN_SHAPE, "one value is needed", x, value);
-  bool scalar = x->type.rank == 0;
-  kn_tensor *whole = scalar ? line_of(s, x) : x;
-  int dim = kx_dim(s, a->dim, x->type.rank);
-  const kn_attrs_axis along = {.dim = dim};
+  const kn_attrs_axis along = {.dim = kx_dim(s, a->dim, x->type.rank)};
+  kn_tensor *whole = x->type.rank == 0 ? line_of(s, x) : x, *no = whole ? kx_full_like(s, whole, 0) : NULL;
   if (index->type.rank == 0) index = kx_axis(s, KN_OP_unsqueeze, index, 0);
-  kn_tensor *part = kx_with2(s, KN_OP_index_select, &along, whole, index);
-  kn_tensor *src = part ? kx_cast(s, kx_expand_as(s, value, part), kn_tensor_dtype(x)) : NULL;
-  kn_tensor *r = kx_apply(s, KN_OP_index_copy, &along, (kn_tensor *[]){whole, index, src}, 3);
-  return scalar && r ? kx_reshape_as(s, r, x) : r;
+  kn_tensor *part = kx_with2(s, KN_OP_index_select, &along, no, index);
+  kn_tensor *yes = part ? kx_full_like(s, part, 1) : NULL;
+  kn_tensor *mark = kx_apply(s, KN_OP_index_copy, &along, (kn_tensor *[]){no, index, yes}, 3);
+  mark = mark ? kx_cast(s, mark, KN_BOOL) : NULL;
+  kn_tensor *r = kx_where(s, mark, kx_cast(s, value, kn_tensor_dtype(x)), whole);
+  return x->type.rank == 0 && r ? kx_reshape_as(s, r, x) : r;
 }
 EXPRESSION(index_fill, index_fill(s, in[0], in[1], in[2], attrs))
 

@@ -148,19 +148,20 @@ EXPRESSION(diff, diff(s, in[0], attrs))
 
 /* Areas of the strips between neighbours; x has the shape of y, or is a list along dim. */
 static kn_tensor *strips(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_trapezoid *a, int *dim) {
-  kn_tensor *y = in[0], *width;
+  kn_tensor *y = kx_floating(s, in[0]), *x = n == 1 ? NULL : kx_floating(s, in[1]), *width;
+  if (!y || (n > 1 && !x)) return NULL;
   if (y->type.rank == 0) return kx_refuse(s, KN_SHAPE, "at least one dim is needed", y, NULL);
   *dim = kx_dim(s, a->dim, y->type.rank);
   kn_tensor *sum = kx_add(s, later(s, y, *dim), earlier(s, y, *dim));
-  if (n == 1) return kx_scale(s, kx_floating(s, sum), a->dx / 2);
-  if (in[1]->type.rank == 0) return kx_refuse(s, KN_SHAPE, "x has as many dims as y, or one", y, in[1]);
-  bool line = in[1]->type.rank == 1 && y->type.rank > 1;
-  int along = line ? 0 : *dim - (y->type.rank - in[1]->type.rank);
-  if (along < 0 || along >= in[1]->type.rank)
-    return kx_refuse(s, KN_SHAPE, "x has as many dims as y, or one", y, in[1]);
-  width = kx_sub(s, later(s, in[1], along), earlier(s, in[1], along));
+  if (n == 1) return kx_scale(s, sum, a->dx / 2);
+  if (x->type.rank == 0) return kx_refuse(s, KN_SHAPE, "x has as many dims as y, or one", y, x);
+  bool line = x->type.rank == 1 && y->type.rank > 1;
+  int along = line ? 0 : *dim - (y->type.rank - x->type.rank);
+  if (along < 0 || along >= x->type.rank)
+    return kx_refuse(s, KN_SHAPE, "x has as many dims as y, or one", y, x);
+  width = kx_sub(s, later(s, x, along), earlier(s, x, along));
   for (int d = *dim + 1; line && d < y->type.rank; d++) width = kx_axis(s, KN_OP_unsqueeze, width, -1);
-  return kx_scale(s, kx_floating(s, kx_mul(s, sum, width)), 0.5);
+  return kx_scale(s, kx_mul(s, sum, width), 0.5);
 }
 
 static kn_tensor *trapezoid(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_trapezoid *a) {
@@ -184,7 +185,8 @@ static kn_tensor *norm_of(kn_scope *s, kn_tensor *x, double p, kn_ints dim, bool
   const kn_attrs_norm a = {.p = p, .dim = dim, .keepdim = keepdim};
   return kx_with(s, KN_OP_norm, &a, x);
 }
-EXPRESSION(dist, norm_of(s, kx_sub(s, in[0], in[1]), ((const kn_attrs_power *)attrs)->p, (kn_ints){0}, false))
+EXPRESSION(dist, norm_of(s, kx_sub(s, kx_floating(s, in[0]), kx_floating(s, in[1])),
+                         ((const kn_attrs_power *)attrs)->p, (kn_ints){0}, false))
 
 /* Slices along dim whose norm is above maxnorm are brought down to it. */
 static kn_tensor *renorm(kn_scope *s, kn_tensor *x, const kn_attrs_renorm *a) {
@@ -211,7 +213,7 @@ static kn_tensor *cov(kn_scope *s, kn_tensor *x, double correction) {
   count = count ? kx_maximum(s, count, kx_number(s, 0, count)) : NULL;
   kn_tensor *c = kx_div(s, kx_matmul(s, d, kx_transpose(s, d, 0, 1)), count);
   const kn_ints none = {0};
-  return rank < 2 ? kx_reshape(s, c, &none) : c;
+  return rank < 2 || x->type.dims[0] == 1 ? kx_reshape(s, c, &none) : c;
 }
 EXPRESSION(cov, cov(s, kx_floating(s, in[0]), (double)((const kn_attrs_cov *)attrs)->correction))
 

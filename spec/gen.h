@@ -224,7 +224,7 @@ static const gen_case gen_cases[] = {
   GEN1(flatten, GEN_F(2, 3, 4), .attrs.flatten = {.start_dim = 1, .end_dim = -1}),
   GEN1(narrow, GEN_F(2, 5), .attrs.narrow = {.dim = 1, .start = 1, .length = 3}),
   GEN_UNARY(square, GEN_F), GEN_UNARY(reciprocal, GEN_N), GEN_UNARY(silu, GEN_F),
-  GEN2(masked_fill, GEN_F(2, 3), GEN_B(3), .attrs.value = {.value = 7}),
+  GEN3(masked_fill, GEN_F(2, 3), GEN_B(3), GEN_SCALAR), GEN3(masked_fill, GEN_F(3), GEN_B(2, 3), GEN_SCALAR),
   GEN2(masked_select, GEN_F(2, 3), GEN_B(2, 3)), GEN2(masked_select, GEN_F(2, 3), GEN_B(3)),
   GEN_SPREAD(var), GEN_SPREAD(std),
   GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 2}), GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 2, .dim = GEN_DIMS(1), .keepdim = true}),

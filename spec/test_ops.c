@@ -82,7 +82,6 @@ static const gen_case more_cases[] = {
   GEN_UNARY(square, GEN_F), GEN_UNARY(reciprocal, GEN_N), GEN_UNARY(silu, GEN_F),
   GEN_UNARY(logical_not, GEN_F), GEN_BINARY(logical_and, GEN_F),
   GEN_BINARY(logical_or, GEN_F),
-  GEN2(masked_fill, GEN_F(2, 3), GEN_B(3), .attrs.value = {.value = -1}),
   GEN2(masked_select, GEN_F(2, 3), GEN_B(2, 3)), GEN2(masked_select, GEN_F(2, 1), GEN_B(3)),
   SPREAD(var), SPREAD(std), GEN1(norm, GEN_SCALAR, .attrs.norm = {.p = 2}),
   GEN2(linear, GEN_F(2, 3), GEN_F(4, 3)), GEN3(linear, GEN_F(2, 5, 3), GEN_F(4, 3), GEN_F(4)),

@@ -142,13 +142,28 @@ static int einsum(lua_State *L) {
   return 1;
 }
 
+/* true, or {accumulate = true} */
+static bool read_accumulate(lua_State *L, int idx) {
+  if (lua_type(L, idx) != LUA_TTABLE) return lua_toboolean(L, idx);
+  lua_pushnil(L);
+  while (lua_next(L, idx)) {
+    if (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), "accumulate") != 0)
+      kl_error(L, KN_ARG, "index_put: the only option is accumulate");
+    lua_pop(L, 1);
+  }
+  lua_getfield(L, idx, "accumulate");
+  bool value = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
 /* index_put(x, {i1, …}, values [, accumulate]) */
 static int index_put(lua_State *L) {
   kn_tensor *in[KN_MAX_INPUTS] = {kl_check_tensor(L, 1), NULL}, *result;
   if (lua_type(L, 2) != LUA_TTABLE)
     return kl_error(L, KN_ARG, "index_put: a table of index tensors is needed, got %s", kl_kind(L, 2));
   in[1] = kl_check_tensor(L, 3);
-  kn_attrs_index_put how = {.accumulate = lua_toboolean(L, 4)};
+  kn_attrs_index_put how = {.accumulate = read_accumulate(L, 4)};
   int n = read_tensors(L, 2, "index_put", in, 2);
   kn_tensor **slot = kl_reserve_tensor(L);
   kl_check(L, kn_apply(kl_context(L), KN_OP_index_put, &how, in, n, &result));

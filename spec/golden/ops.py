@@ -288,7 +288,7 @@ case("one_hot", F.one_hot, index([0, 3]))
 case("index_put", lambda x, s, i: torch.index_put(x, (i,), s), f(4, 2), f(2, 2), index([3, 0]))
 case("index_put", lambda x, s, i, j: torch.index_put(x, (i, j), s, accumulate=True), f(3, 4), f(2), index([[1, 1], [2, 0]]),
      index([3, 3]), accumulate=True)
-case("masked_fill", lambda x, m: torch.masked_fill(x, m, 9), f(2, 3), bools([True, False, True]), value=9)
+case("masked_fill", torch.masked_fill, f(2, 3), bools([True, False, True]), c(9.0))
 case("masked_select", torch.masked_select, f(2, 3), bools([[True, False, True], [False, True, True]]))
 for down in (False, True):
     case("sort", run(torch.sort, 1, down), f(2, 5), based=[1], dim=1, descending=down)
