@@ -26,8 +26,9 @@ static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BA
 #define KN_CHOICES_pad_mode(X) X(pad_mode, constant) X(pad_mode, reflect) X(pad_mode, replicate)
 #define KN_CHOICES_interpolate_mode(X) X(interpolate_mode, nearest) X(interpolate_mode, linear) X(interpolate_mode, bilinear)
 #define KN_CHOICES_nonlinearity(X) X(nonlinearity, tanh) X(nonlinearity, relu)
+#define KN_CHOICES_interpolation(X) X(interpolation, linear) X(interpolation, lower) X(interpolation, higher) X(interpolation, midpoint) X(interpolation, nearest)
 #define KN_CHOICES(X) /* all of them */ \
-  X(nonlinearity) X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
+  X(nonlinearity) X(interpolation) X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
 
 #define KN_CHOICE_ITEM(choices, name) KN_CHOICE_##choices##_##name,
 #define KN_CHOICE_ENUM(choices) enum { KN_CHOICES_##choices(KN_CHOICE_ITEM) KN_CHOICE_##choices##_count };

@@ -239,9 +239,9 @@ for n in (5, 4):
     case("median", lambda x: x.reshape(-1).median(0), f(2, n), based=[1])
 case("median", run(torch.median, 0, True), c([[1.0, 5], [nan, 4], [2, 3]]), based=[1], dim=0, keepdim=True)
 for q in (0, 0.3, 0.5, 1):
-    case("quantile", run(torch.quantile, q, 1), f(2, 5), q=q, dim=1)
-case("quantile", lambda x: torch.quantile(x, 0.4), f(2, 4), q=0.4)
-case("quantile", lambda x: torch.quantile(x, 0.4, 0, keepdim=True), c([[1.0, nan], [2, 3]]), q=0.4, dim=0, keepdim=True)
+    case("quantile", lambda x, p: torch.quantile(x, p, 1), f(2, 5), c(q), dim=1)
+case("quantile", torch.quantile, f(2, 4), c(0.4))
+case("quantile", lambda x, p: torch.quantile(x, p, 0, keepdim=True), c([[1.0, nan], [2, 3]]), c(0.4), dim=0, keepdim=True)
 for name in "softmax log_softmax".split():
     case(name, run(getattr(torch, name), 1), f(2, 3, 2), dim=1)
 
