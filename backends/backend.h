@@ -11,7 +11,8 @@ typedef struct kn_backend {
    * here. *state is the backend's own, freed by close. */
   bool (*probe)(kn_context *ctx, void **state, char *version, char *why, size_t size);
   void (*close)(kn_context *ctx, void *state);
-  const kn_provider *provider; /* eager kernels; NULL: none. They find the state by kn_backend_state */
+  /* Eager kernels for this machine, always the same; NULL: none. They find the state by kn_backend_state. */
+  const kn_provider *(*provider)(void);
   /* Fill a target (self = state or more); false: graphs are not offered. */
   bool (*target)(kn_context *ctx, void *state, kn_target *out);
 } kn_backend;

@@ -2,6 +2,7 @@
  * context first needs it, so that starting costs nothing. The state hangs off the context that opened the
  * registry and serves its children too, which may run in other threads: hence the lock. */
 #include "backends/registry.h"
+#include "backends/cpu/cpu.h"
 #include "backends/onednn/onednn.h"
 #include "backends/ref/ref.h"
 #include <pthread.h>
@@ -10,7 +11,7 @@
 #include <string.h>
 
 /* In order of preference; the reference ends the list. */
-static const kn_backend *const rows[] = {&kn_onednn_backend, &kn_ref_backend};
+static const kn_backend *const rows[] = {&kn_onednn_backend, &kn_cpu_backend, &kn_ref_backend};
 enum { ROWS = sizeof rows / sizeof *rows };
 
 typedef enum row_phase { ROW_UNPROBED, ROW_WORKS, ROW_ABSENT } row_phase;
@@ -80,8 +81,8 @@ static kn_status unknown_choice(kn_context *ctx, const char *choice) {
 /* Eager kernels go in front of those that are there, so the list is walked from its end. */
 static kn_status add_providers(kn_context *ctx, const registry *r) {
   for (int i = ROWS - 1; i >= 0; i--)
-    if (r->rows[i].allowed && rows[i]->provider && rows[i]->provider != &kn_ref_provider)
-      KN_TRY(kn_device_add(ctx, rows[i]->device, rows[i]->provider));
+    if (r->rows[i].allowed && rows[i]->provider && rows[i]->provider() != &kn_ref_provider)
+      KN_TRY(kn_device_add(ctx, rows[i]->device, rows[i]->provider()));
   return KN_OK;
 }
 
@@ -116,6 +117,8 @@ void kn_registry_close(kn_context *ctx) {
 /* ---- asking ---- */
 
 int kn_registry_count(void) { return ROWS; }
+
+const kn_provider *kn_registry_provider(int i) { return rows[i]->provider ? rows[i]->provider() : NULL; }
 
 void kn_registry_report(kn_context *ctx, int i, kn_backend_report *out) {
   registry *r = find_registry(ctx);

@@ -17,6 +17,7 @@ typedef struct kn_backend_report {
 kn_status kn_registry_open(kn_context *ctx, const char *choice);
 void kn_registry_close(kn_context *ctx); /* before kn_context_free of a root context */
 int kn_registry_count(void);
+const kn_provider *kn_registry_provider(int i); /* eager kernels of row i; NULL: none */
 void kn_registry_report(kn_context *ctx, int i, kn_backend_report *out);
 /* Targets for sessions, preferred first, reference last. Borrowed from the context. */
 kn_status kn_registry_targets(kn_context *ctx, const kn_target *const **targets, int *n);

@@ -20,7 +20,7 @@ KN_CHOICES(NAMES)
 #define INDEX(f, d) ROW(f, INDEX, 0, d, (d) == KN_REQUIRED)
 #define AXIS(f, d) ROW(f, AXIS, 0, d, (d) == KN_REQUIRED)
 #define FLOAT(f, d) ROW(f, FLOAT, (double)(d), 0, (double)(d) == (double)KN_REQUIRED)
-#define BOOL(f, d) ROW(f, BOOL, 0, d, false)
+#define BOOL(f, d) ROW(f, BOOL, 0, d, (d) == KN_REQUIRED)
 #define AXES(f) ROW(f, AXES, 0, 0, false)
 #define INTS(f, d) ROW(f, INTS, 0, d, (d) == KN_REQUIRED)
 #define SIZES(f) ROW(f, SIZES, 0, 0, true)
@@ -114,6 +114,28 @@ bool kn_attrs_equal(kn_attrs_kind kind, const void *a, const void *b) {
   for (const kn_field *f = kn_attrs_describe(kind).fields; f->name; f++)
     if (!field_equal(f, kn_field_get(a, f), kn_field_get(b, f))) return false;
   return true;
+}
+
+bool kn_attrs_may_wait(kn_attrs_kind kind) {
+  static const bool may[KN_ATTRS_COUNT] = {
+/* clang-format off */
+#define ATTRS(n) [KN_ATTRS_##n] = false
+#define INT(f, d) || true
+#define INDEX(f, d) || true
+#define INTS(f, d) || true
+#define SIZES(f) || true
+#define AXIS(f, d)
+#define FLOAT(f, d)
+#define BOOL(f, d)
+#define AXES(f)
+#define DTYPE(f, d)
+#define ENUM(f, c, d)
+#define END(n) ,
+#include "core/attrs.def"
+#include "core/attrs_undef.h"
+      /* clang-format on */
+  };
+  return may[kind];
 }
 
 void kn_attrs_each_int(kn_attrs_kind kind, void *attrs, void (*fn)(void *ud, int64_t *v), void *ud) {

@@ -25,10 +25,15 @@ static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BA
 #define KN_CHOICES_approximate(X) X(approximate, none) X(approximate, tanh)
 #define KN_CHOICES_pad_mode(X) X(pad_mode, constant) X(pad_mode, reflect) X(pad_mode, replicate)
 #define KN_CHOICES_interpolate_mode(X) X(interpolate_mode, nearest) X(interpolate_mode, linear) X(interpolate_mode, bilinear)
+#define KN_CHOICES_qr_mode(X) X(qr_mode, reduced) X(qr_mode, complete)
+#define KN_CHOICES_triangle(X) X(triangle, L) X(triangle, U)
+/* orders of matrix norms; numbers are spelt out, in Lua they are numbers */
+#define KN_CHOICES_matrix_ord(X) X(matrix_ord, fro) X(matrix_ord, nuc) X(matrix_ord, inf) X(matrix_ord, minus_inf) \
+  X(matrix_ord, one) X(matrix_ord, minus_one) X(matrix_ord, two) X(matrix_ord, minus_two)
 #define KN_CHOICES_nonlinearity(X) X(nonlinearity, tanh) X(nonlinearity, relu)
 #define KN_CHOICES_interpolation(X) X(interpolation, linear) X(interpolation, lower) X(interpolation, higher) X(interpolation, midpoint) X(interpolation, nearest)
 #define KN_CHOICES(X) /* all of them */ \
-  X(nonlinearity) X(interpolation) X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
+  X(nonlinearity) X(interpolation) X(qr_mode) X(triangle) X(matrix_ord) X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
 
 #define KN_CHOICE_ITEM(choices, name) KN_CHOICE_##choices##_##name,
 #define KN_CHOICE_ENUM(choices) enum { KN_CHOICES_##choices(KN_CHOICE_ITEM) KN_CHOICE_##choices##_count };
@@ -100,6 +105,8 @@ char *kn_field_choices(const kn_field *f, char *buf, size_t size);
 kn_attrs_info kn_attrs_describe(kn_attrs_kind kind);
 void kn_attrs_default(kn_attrs_kind kind, void *attrs); /* all defaults; required fields zero or empty */
 bool kn_attrs_equal(kn_attrs_kind kind, const void *a, const void *b);
+/* Whether a struct of that kind has integers that may be placeholders at all. */
+bool kn_attrs_may_wait(kn_attrs_kind kind);
 /* Calls fn for every integer that may be a placeholder: fields INT, INDEX, INTS and SIZES. */
 void kn_attrs_each_int(kn_attrs_kind kind, void *attrs, void (*fn)(void *ud, int64_t *v), void *ud);
 static inline void *kn_field_at(void *attrs, const kn_field *f) { return (char *)attrs + f->offset; }

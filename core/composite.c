@@ -96,6 +96,35 @@ kn_tensor *kx_refuse(kn_scope *s, kn_status st, const char *sentence, const kn_t
                             b ? ", " : "", bt));
 }
 
+bool kx_sizes_known(kn_scope *s, kn_tensor *x, int begin, int end) {
+  for (int d = begin; d < end; d++)
+    if (!kn_dim_known(x->type.dims[d]))
+      return kx_refuse(s, KN_SHAPE, "the sizes must be known here", x, NULL), false;
+  return true;
+}
+
+kn_tensor *kx_constant(kn_scope *s, kn_dtype dtype, int64_t n, double (*value)(const void *, int64_t),
+                       const void *ud) {
+  kn_type type = {.dtype = (uint8_t)(dtype == KN_I64 ? KN_I64 : KN_F64), .rank = 1, .dims = {n}};
+  kn_tensor *t;
+  if (s->status != KN_OK) return NULL;
+  kn_status st = kn_tensor_new(s->ctx, &type, &t);
+  if (st != KN_OK) return kx_fail(s, st);
+  for (int64_t i = 0; i < n; i++) {
+    if (dtype == KN_I64)
+      ((int64_t *)kn_tensor_data(t))[i] = (int64_t)value(ud, i);
+    else
+      ((double *)kn_tensor_data(t))[i] = value(ud, i);
+  }
+  t = kx_own(s, t);
+  return dtype == KN_I64 || dtype == KN_F64 ? t : kx_cast(s, t, dtype);
+}
+
+kn_tensor *kx_pick(kn_scope *s, kn_tensor *x, int dim, kn_tensor *at) {
+  kn_attrs_axis along = {.dim = dim};
+  return kx_with2(s, KN_OP_index_select, &along, x, at);
+}
+
 /* While recording there are no strides to ask: the graph's reshape copies if it must. */
 COMPOSITE(view) {
   (void)n;

@@ -72,6 +72,13 @@ void kx_put_sizes(kn_scope *s, kn_tensor *t, int begin, int end, kn_ints *sizes)
 void kx_put_size(kn_scope *s, int64_t size, kn_ints *sizes);
 /* The size of a dim as a 0-d tensor: a number, or a value of the graph that is being recorded. */
 kn_tensor *kx_size(kn_scope *s, kn_tensor *t, int dim, kn_dtype dtype);
+/* False, and the scope fails, when a size of dims [begin, end) is not known. */
+bool kx_sizes_known(kn_scope *s, kn_tensor *x, int begin, int end);
+/* int64 positions or floats, made here: constants of a graph. */
+kn_tensor *kx_constant(kn_scope *s, kn_dtype dtype, int64_t n, double (*value)(const void *, int64_t),
+                       const void *ud);
+/* The slices of x at 1-based positions of a dim. */
+kn_tensor *kx_pick(kn_scope *s, kn_tensor *x, int dim, kn_tensor *at);
 /* A dimension argument made 0-based and checked; 0 and a failed scope when there is no such dim. */
 int kx_dim(kn_scope *s, int64_t dim, int rank);
 /* The scope fails with "sentence (got types of a and b)"; b may be NULL. Gives NULL. */

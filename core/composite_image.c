@@ -1,43 +1,10 @@
-/* Composites: convolutions and pooling of other ranks and other directions, resampling. They come down to
- * conv2d, its gradients, the two poolings and index_select. */
+/* Composites: convolutions of other ranks and other directions, resampling. They come down to
+ * conv2d, its gradients and index_select. */
 #include "core/composite.h"
 #include "core/infer.h"
 
 static kn_tensor *zeros_shaped(kn_scope *s, const kn_ints *sizes, kn_tensor *like) {
   return s->status == KN_OK ? kx_expand(s, kx_number(s, 0, like), sizes) : NULL;
-}
-
-/* Sizes of dims [from, rank), which must be known. */
-static bool known_from(kn_scope *s, kn_tensor *x, int from) {
-  for (int d = from; d < x->type.rank; d++)
-    if (!kn_dim_known(x->type.dims[d])) {
-      kx_refuse(s, KN_SHAPE, "height and width must be known here", x, NULL);
-      return false;
-    }
-  return true;
-}
-
-/* int64 positions or floats, made here: constants of a graph. */
-static kn_tensor *constant(kn_scope *s, kn_dtype dtype, int64_t n, double (*value)(const void *, int64_t),
-                           const void *ud) {
-  kn_type type = {.dtype = (uint8_t)(dtype == KN_I64 ? KN_I64 : KN_F64), .rank = 1, .dims = {n}};
-  kn_tensor *t;
-  if (s->status != KN_OK) return NULL;
-  kn_status st = kn_tensor_new(s->ctx, &type, &t);
-  if (st != KN_OK) return kx_fail(s, st);
-  for (int64_t i = 0; i < n; i++) {
-    if (dtype == KN_I64)
-      ((int64_t *)kn_tensor_data(t))[i] = (int64_t)value(ud, i);
-    else
-      ((double *)kn_tensor_data(t))[i] = value(ud, i);
-  }
-  t = kx_own(s, t);
-  return dtype == KN_I64 || dtype == KN_F64 ? t : kx_cast(s, t, dtype);
-}
-
-static kn_tensor *picked(kn_scope *s, kn_tensor *x, int dim, kn_tensor *at) {
-  kn_attrs_axis along = {.dim = dim};
-  return kx_with2(s, KN_OP_index_select, &along, x, at);
 }
 
 /* ---- one dimension as a second one of size 1 ---- */
@@ -63,17 +30,7 @@ static kn_tensor *conv1d(kn_scope *s, kn_tensor *const *in, int n, const kn_attr
   return lowered(s, kx_apply(s, KN_OP_conv2d, &two, as, n));
 }
 
-static kn_tensor *pool1d(kn_scope *s, kn_op op, kn_tensor *x, const kn_attrs_pool2d *a) {
-  if (!one_each(s, x, &a->kernel_size, &a->stride, &a->padding)) return NULL;
-  kn_ints stride = a->stride.v[0] == 0 ? a->kernel_size : a->stride;
-  kn_attrs_pool2d two = {
-      .kernel_size = row(1, &a->kernel_size), .stride = row(1, &stride), .padding = row(0, &a->padding)};
-  return lowered(s, kx_with(s, op, &two, raised(s, x)));
-}
-
 EXPRESSION(conv1d, conv1d(s, in, n, attrs))
-EXPRESSION(max_pool1d, pool1d(s, KN_OP_max_pool2d, in[0], attrs))
-EXPRESSION(avg_pool1d, pool1d(s, KN_OP_avg_pool2d, in[0], attrs))
 
 /* ---- transposed ---- */
 
@@ -84,7 +41,7 @@ static kn_tensor *transposed(kn_scope *s, kn_tensor *x, kn_tensor *w, kn_tensor 
   if (!x || !w) return NULL;
   if (x->type.rank != 4 || w->type.rank != 4)
     return kx_refuse(s, KN_SHAPE, "an image [N,C,H,W] and a weight [C,O/groups,KH,KW] are needed", x, w);
-  if (!known_from(s, w, 1)) return NULL;
+  if (!kx_sizes_known(s, w, 1, w->type.rank)) return NULL;
   if (kn_is_dyn(a->groups) || a->groups < 1) return kx_refuse(s, KN_ARG, "groups must be at least 1", x, w);
   const kn_ints *options[] = {&a->stride, &a->padding, &a->output_padding, &a->dilation};
   for (int i = 0; i < 4; i++)
@@ -139,80 +96,6 @@ static kn_tensor *transposed1d(kn_scope *s, kn_tensor *const *in, int n, const k
 }
 EXPRESSION(conv_transpose1d, transposed1d(s, in, n, attrs))
 
-/* ---- adaptive pooling ---- */
-
-typedef struct parts { /* `size` elements in `count` parts, which may overlap by one and differ by one in
-                          length */
-  int64_t size, count, longest;
-} parts;
-
-static int64_t part_start(const parts *p, int64_t i) { return i * p->size / p->count; }
-static int64_t part_end(const parts *p, int64_t i) { return ((i + 1) * p->size + p->count - 1) / p->count; }
-
-/* Positions of part after part, each as long as the longest: what is missing repeats the last. */
-static double part_position(const void *ud, int64_t i) {
-  const parts *p = ud;
-  int64_t part = i / p->longest, at = part_start(p, part) + i % p->longest, end = part_end(p, part);
-  return (double)(at < end ? at : end - 1) + 1;
-}
-
-static double part_weight(const void *ud, int64_t i) {
-  const parts *p = ud;
-  int64_t part = i / p->longest, length = part_end(p, part) - part_start(p, part);
-  return i % p->longest < length ? 1 / (double)length : 0;
-}
-
-/* Dim `dim` in parts, each folded to one element. */
-static kn_tensor *fold_parts(kn_scope *s, kn_tensor *x, int dim, int64_t count, bool largest) {
-  if (!x) return NULL;
-  parts p = {.size = x->type.dims[dim], .count = count};
-  for (int64_t i = 0; i < count; i++)
-    if (part_end(&p, i) - part_start(&p, i) > p.longest) p.longest = part_end(&p, i) - part_start(&p, i);
-  kn_ints sizes = {0}, shape = {0};
-  x = picked(s, x, dim, constant(s, KN_I64, count * p.longest, part_position, &p));
-  kx_put_sizes(s, x, 0, dim, &sizes);
-  kx_put_size(s, count, &sizes);
-  kx_put_size(s, p.longest, &sizes);
-  if (x) kx_put_sizes(s, x, dim + 1, x->type.rank, &sizes);
-  if (s->status != KN_OK) return NULL;
-  x = kx_reshape(s, x, &sizes);
-  const kn_ints over = {1, {dim + 1}};
-  if (largest) return kx_reduce(s, KN_OP_amax, x, over, false);
-  kx_put_size(s, count, &shape);
-  kx_put_size(s, p.longest, &shape);
-  for (int d = dim + 2; x && d < x->type.rank; d++) kx_put_size(s, 1, &shape);
-  kn_tensor *w = x ? constant(s, kn_tensor_dtype(x), count * p.longest, part_weight, &p) : NULL;
-  return kx_reduce(s, KN_OP_sum, kx_mul(s, x, w ? kx_reshape(s, w, &shape) : NULL), over, false);
-}
-
-static kn_tensor *adaptive(kn_scope *s, kn_tensor *x, const kn_attrs_output_size *a, bool largest) {
-  int rank = x->type.rank;
-  kn_attrs_pool2d even = {.kernel_size = {2, {0}}, .stride = {1, {0}}, .padding = {1, {0}}};
-  bool divides = rank == 4;
-  if (rank != 3 && rank != 4)
-    return kx_refuse(s, KN_SHAPE, "an image [N,C,H,W] or [C,H,W] is needed", x, NULL);
-  if (a->output_size.n < 1 || a->output_size.n > 2)
-    return kx_refuse(s, KN_ARG, "output_size takes one number or two", x, NULL);
-  bool one = a->output_size.v[0] == 1 && (a->output_size.n == 1 || a->output_size.v[1] == 1);
-  if (one && (!kn_dim_known(x->type.dims[rank - 2]) || !kn_dim_known(x->type.dims[rank - 1])))
-    return kx_reduce(s, largest ? KN_OP_amax : KN_OP_mean, x, (kn_ints){2, {-2, -1}}, true);
-  if (!known_from(s, x, rank - 2)) return NULL;
-  int64_t count[2];
-  for (int i = 0; i < 2; i++) {
-    int64_t size = x->type.dims[rank - 2 + i];
-    count[i] = a->output_size.v[a->output_size.n == 1 ? 0 : i];
-    if (count[i] < 1 || count[i] > INT32_MAX || size < 1)
-      return kx_refuse(s, KN_ARG, "output_size must be known and at least 1, and the image not empty", x,
-                       NULL);
-    divides &= size % count[i] == 0;
-    even.kernel_size.v[i] = size / count[i];
-  }
-  if (divides) return kx_with(s, largest ? KN_OP_max_pool2d : KN_OP_avg_pool2d, &even, x);
-  return fold_parts(s, fold_parts(s, x, rank - 2, count[0], largest), rank - 1, count[1], largest);
-}
-EXPRESSION(adaptive_avg_pool2d, adaptive(s, in[0], attrs, false))
-EXPRESSION(adaptive_max_pool2d, adaptive(s, in[0], attrs, true))
-
 /* ---- interpolate ---- */
 
 typedef struct sampling { /* `to` samples of `from` elements, `step` apart, the first at `start` */
@@ -237,12 +120,12 @@ static double sample_high(const void *ud, int64_t i) {
 static double sample_weight(const void *ud, int64_t i) { return place_of(ud, i) - (double)low_of(ud, i); }
 
 static kn_tensor *resample(kn_scope *s, kn_tensor *x, int dim, const sampling *p, bool linear) {
-  kn_tensor *low = picked(s, x, dim, constant(s, KN_I64, p->to, sample_low, p));
+  kn_tensor *low = kx_pick(s, x, dim, kx_constant(s, KN_I64, p->to, sample_low, p));
   if (!linear || !low) return low;
-  kn_tensor *high = picked(s, x, dim, constant(s, KN_I64, p->to, sample_high, p));
+  kn_tensor *high = kx_pick(s, x, dim, kx_constant(s, KN_I64, p->to, sample_high, p));
   kn_ints shape = {.n = x->type.rank - dim, .v = {p->to}};
   for (int d = 1; d < shape.n; d++) shape.v[d] = 1;
-  kn_tensor *w = constant(s, kn_tensor_dtype(x), p->to, sample_weight, p);
+  kn_tensor *w = kx_constant(s, kn_tensor_dtype(x), p->to, sample_weight, p);
   w = w ? kx_reshape(s, w, &shape) : NULL;
   return kx_add(s, low, kx_mul(s, w, kx_sub(s, high, low)));
 }
@@ -260,7 +143,7 @@ static kn_tensor *interpolate(kn_scope *s, kn_tensor *x, const kn_attrs_interpol
     }
     return x;
   }
-  if (!known_from(s, x, 2)) return NULL;
+  if (!kx_sizes_known(s, x, 2, x->type.rank)) return NULL;
   if (sized == (a->scale_factor > 0))
     return kx_refuse(s, KN_ARG, "either size or scale_factor is needed", x, NULL);
   if (sized && a->size.n != 1 && a->size.n != spatial)

@@ -64,7 +64,8 @@ kn_context *kn_context_child(kn_context *parent) {
   kn_heap_retain(ctx->heap);
   ctx->parent = parent;
   ctx->recorder = NULL;
-  ctx->inference = false;
+  ctx->inference = ctx->anomaly = false;
+  ctx->checkpoint = NULL;
   ctx->reclaimers = NULL;
   ctx->reclaims = ctx->reclaiming = false;
   ctx->error[0] = 0;

@@ -40,10 +40,16 @@ struct kn_context {
   bool reclaiming;           /* they are being called */
   bool grad_enabled;         /* tape ops on tensors that require grad */
   bool inference;            /* inference mode: what is made never takes part in gradients */
-  kn_recorder *recorder;     /* not NULL while ops are being recorded into a graph; borrowed */
-  unsigned debug;            /* bit per kn_debug */
-  int threads;               /* most threads a parallel loop may use; >= 1 */
-  struct kn_pool *pool;      /* core/parallel.c's, shared with children; NULL in builds that need none */
+  bool anomaly;              /* nodes remember the place that made them, and nan in a gradient is an error */
+  /* While a function runs whose values for backward are to be computed again; borrowed. */
+  struct kn_checkpoint *checkpoint;
+  /* Writes the place in the user's program ("f.lua:3", or ""), for anomaly; may be NULL. */
+  void (*where)(void *ud, char *text, size_t size);
+  void *where_ud;
+  kn_recorder *recorder; /* not NULL while ops are being recorded into a graph; borrowed */
+  unsigned debug;        /* bit per kn_debug */
+  int threads;           /* most threads a parallel loop may use; >= 1 */
+  struct kn_pool *pool;  /* core/parallel.c's, shared with children; NULL in builds that need none */
   kn_output_fn output;
   void *output_ud;
   /* Eager kernels by device, tried in order; the last one supports everything (core/device.h). */

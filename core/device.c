@@ -38,6 +38,17 @@ kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p) {
   return KN_OK;
 }
 
+/* " (x declined) (y declined)": the providers of the bits. */
+static void list_declined(const kn_provider *const *list, unsigned bits, char *text, size_t size) {
+  size_t at = 0;
+  text[0] = 0;
+  for (int i = 0; i < KN_MAX_PROVIDERS; i++) {
+    if (!(bits >> i & 1u)) continue;
+    int w = snprintf(text + at, size - at, " (%s declined)", list[i]->name);
+    if (w > 0 && (size_t)w < size - at) at += (size_t)w;
+  }
+}
+
 /* "dispatch: matmul(float32[2,3], float32[3,4]) ran on onednn (x declined)" */
 static void log_run(kn_context *ctx, kn_op op, kn_tensor *const *in, int n, const char *impl,
                     const char *declined) {
@@ -55,21 +66,25 @@ static void log_run(kn_context *ctx, kn_op op, kn_tensor *const *in, int n, cons
 kn_status kn_device_run(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                         kn_tensor *const *out, const char **impl) {
   kn_device_id d = (kn_device_id)(n ? in[0] : out[0])->type.device;
-  char declined[128] = "";
-  size_t at = 0;
-  for (int i = 0; i < KN_MAX_PROVIDERS && ctx->providers[d][i]; i++) {
-    const kn_provider *p = ctx->providers[d][i];
-    if (!p->kernel[op]) continue;
-    kn_status st = p->kernel[op](ctx, attrs, in, n, out);
+  const kn_provider *const *list = ctx->providers[d];
+  char text[128];
+  unsigned declined = 0; /* bit per provider */
+  for (int i = 0; i < KN_MAX_PROVIDERS && list[i]; i++) {
+    kn_kernel_fn kernel = list[i]->kernel[op];
+    if (!kernel) continue;
+    kn_status st = kernel(ctx, attrs, in, n, out);
     if (st == KN_DECLINED) {
-      int w = snprintf(declined + at, sizeof declined - at, " (%s declined)", p->name);
-      if (w > 0 && (size_t)w < sizeof declined - at) at += (size_t)w;
+      declined |= 1u << i;
       continue;
     }
-    if (st == KN_OK && impl) *impl = p->name;
-    if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_DISPATCH)) log_run(ctx, op, in, n, p->name, declined);
+    if (st == KN_OK && impl) *impl = list[i]->name;
+    if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_DISPATCH)) {
+      list_declined(list, declined, text, sizeof text);
+      log_run(ctx, op, in, n, list[i]->name, text);
+    }
     return st;
   }
+  list_declined(list, declined, text, sizeof text);
   return kn_fail(ctx, KN_UNSUPPORTED, "%s: no kernel for device %s%s", kn_op_name(op), kn_device_name(d),
-                 declined);
+                 text);
 }

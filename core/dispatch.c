@@ -57,30 +57,37 @@ static void note_placeholder(void *ud, int64_t *v) { *(bool *)ud |= kn_is_dyn(*v
 
 static bool has_placeholder(const kn_op_info *row, const void *attrs) {
   bool found = false;
-  if (row->attrs != KN_ATTRS_none) /* the callback only reads */
+  if (kn_attrs_may_wait(row->attrs)) /* the callback only reads */
     kn_attrs_each_int(row->attrs, (void *)(uintptr_t)attrs, note_placeholder, &found);
   return found;
+}
+
+/* The type rule, once the arity is known to be right. On failure *out is undefined. */
+static kn_status infer(kn_context *ctx, kn_op op, const void *attrs, const kn_type *in, int n, kn_type *out) {
+  const kn_op_info *row = &kn_ops[op];
+  KN_TRY(check_devices(ctx, row, in, n));
+  memset(out, 0, row->outs * sizeof *out);
+  KN_TRY(row->infer(&(kn_infer){.ctx = ctx, .op = op, .attrs = attrs, .in = in, .n = n, .out = out}));
+  for (int i = 0; i < row->outs; i++) {
+    out[i].device = n ? in[0].device : KN_CPU;
+    if (kn_type_numel(&out[i]) == -2) {
+      char text[KN_TYPE_TEXT];
+      return kn_fail(ctx, KN_SHAPE, "%s: the result %s is too large", row->name,
+                     kn_type_text(&out[i], text, sizeof text));
+    }
+  }
+  return KN_OK;
 }
 
 kn_status kn_infer_types(kn_context *ctx, kn_op op, const void *attrs, const kn_type *in, int n,
                          kn_type *out) {
   const kn_op_info *row = &kn_ops[op];
+  kn_type made[KN_MAX_OUTPUTS];
   KN_TRY(check_arity(ctx, row, attrs, n));
-  KN_TRY(check_devices(ctx, row, in, n));
   if (!row->infer)
     return kn_fail(ctx, KN_UNSUPPORTED, "%s: a composite has no type rule of its own", row->name);
-  kn_type made[KN_MAX_OUTPUTS] = {{0}};
-  KN_TRY(row->infer(&(kn_infer){.ctx = ctx, .op = op, .attrs = attrs, .in = in, .n = n, .out = made}));
-  for (int i = 0; i < row->outs; i++)
-    if (kn_type_numel(&made[i]) == -2) {
-      char text[KN_TYPE_TEXT];
-      return kn_fail(ctx, KN_SHAPE, "%s: the result %s is too large", row->name,
-                     kn_type_text(&made[i], text, sizeof text));
-    }
-  for (int i = 0; i < row->outs; i++) {
-    out[i] = made[i];
-    out[i].device = n ? in[0].device : KN_CPU;
-  }
+  KN_TRY(infer(ctx, op, attrs, in, n, made));
+  memcpy(out, made, row->outs * sizeof *out);
   return KN_OK;
 }
 
@@ -196,9 +203,9 @@ kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *cons
   for (int i = 0; i < n; i++) {
     in_types[i] = in[i]->type;
     symbolic |= kn_tensor_is_symbolic(in[i]);
-    wants_grad |= kn_requires_grad(in[i]);
+    wants_grad |= (in[i]->grad || in[i]->base) && kn_requires_grad(in[i]);
   }
-  KN_TRY(kn_infer_types(ctx, op, attrs, in_types, n, types));
+  KN_TRY(infer(ctx, op, attrs, in_types, n, types));
   kn_tape_write write = {NULL, NULL};
   if (row->flags & KN_FLAG_WRITES) {
     KN_TRY(check_write(ctx, row->name, in[0]));
@@ -206,7 +213,7 @@ kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *cons
     KN_TRY(kn_tape_prepare_write(ctx, in, &write));
   }
 
-  kn_tensor *made[KN_MAX_OUTPUTS] = {NULL};
+  kn_tensor *made[KN_MAX_OUTPUTS];
   kn_recorder *rec = ctx->recorder;
   kn_status st;
   if (rec && (symbolic || rec->all))
@@ -255,7 +262,7 @@ static kn_status check_inplace(kn_context *ctx, const char *name, const kn_type 
 static bool reads_itself(const kn_context *ctx, const kn_op_info *row, kn_tensor *const *in, int n) {
   bool wants_grad = false;
   if (!ctx->grad_enabled || ctx->recorder) return false;
-  for (int i = 0; i < n; i++) wants_grad |= kn_requires_grad(in[i]);
+  for (int i = 0; i < n; i++) wants_grad |= in[i] && kn_requires_grad(in[i]);
   return wants_grad && (row->composite || (row->vjp && row->saves & KN_SAVE_INPUTS));
 }
 

@@ -1,6 +1,10 @@
 /* The one allocator door. Every byte that libkiln allocates comes through a heap, which counts it and may
- * refuse it; a heap is shared by contexts, tensors and graphs, lives as long as its last user and may be
- * used from any thread (counts are atomic; the host's function must be thread-safe if threads share it). */
+ * refuse it; a heap is shared by contexts, tensors and graphs, and may be used from any thread (the host's
+ * function must be thread-safe if threads share it). It lives as long as somebody retains it or a block of it
+ * is not freed: what is made of its blocks needs not retain it.
+ *
+ * A heap without a function of the host keeps small freed blocks for the next who asks, a few megabytes at
+ * most and never past the limit; they do not count as in use. Hostile and sanitized builds keep none. */
 #ifndef KN_HEAP_H
 #define KN_HEAP_H
 #include <stddef.h>
@@ -26,6 +30,7 @@ void kn_heap_release(kn_heap *h);
 void kn_heap_set_limit(kn_heap *h, size_t limit); /* what is in use already may be more */
 void kn_heap_reset_peak(kn_heap *h);
 kn_heap_stats kn_heap_read_stats(const kn_heap *h);
+size_t kn_heap_bytes(const kn_heap *h); /* now in use; cheap */
 
 /* NULL on failure or overflow. Zero sizes give a valid unique block. kn_free accepts NULL. */
 void *kn_alloc(kn_heap *h, size_t size);

@@ -104,3 +104,31 @@ kn_status kn_infer_like_first(const kn_infer *q) {
   q->out[0] = q->in[0];
   return KN_OK;
 }
+
+/* binomial: two of one floating dtype. */
+kn_status kn_infer_random_pair(const kn_infer *q) {
+  KN_TRY(kn_infer_floating(q, 0));
+  KN_TRY(kn_infer_same_dtype(q, 0, 1));
+  KN_TRY(kn_infer_broadcast(q, 0));
+  q->out->dtype = q->in[0].dtype;
+  return KN_OK;
+}
+
+/* Floats. */
+kn_status kn_infer_multinomial(const kn_infer *q) {
+  const kn_attrs_multinomial *a = q->attrs;
+  const kn_type *x = &q->in[0];
+  KN_TRY(kn_infer_floating(q, 0));
+  if (x->rank != 1 && x->rank != 2)
+    return kn_infer_fail(q, KN_SHAPE, "one or two dims of weights are needed");
+  int64_t n = x->dims[x->rank - 1], samples = a->num_samples;
+  if (n == 0) return kn_infer_fail(q, KN_SHAPE, "there are no weights");
+  if (!kn_is_dyn(samples) && samples < 1)
+    return kn_infer_fail(q, KN_ARG, "num_samples must be at least 1, not %lld", (long long)samples);
+  if (!kn_is_dyn(samples) && kn_dim_known(n) && !a->replacement && samples > n)
+    return kn_infer_fail(q, KN_ARG, "%lld cannot be drawn of %lld without replacement", (long long)samples,
+                         (long long)n);
+  q->out[0] = *x;
+  q->out->dtype = KN_I64;
+  return one_size(q, samples, &q->out->dims[x->rank - 1]);
+}

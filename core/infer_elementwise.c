@@ -78,6 +78,13 @@ kn_status kn_infer_unary_float(const kn_infer *q) {
   return same_shape(q, kn_dtype_is_float(d) ? d : KN_F32);
 }
 
+kn_status kn_infer_polygamma(const kn_infer *q) {
+  const kn_attrs_polygamma *a = q->attrs;
+  if (!kn_is_dyn(a->n) && (a->n < 0 || a->n > 150))
+    return kn_infer_fail(q, KN_ARG, "n must lie between 0 and 150, not %lld", (long long)a->n);
+  return kn_infer_unary_float(q);
+}
+
 /* Numbers. Bounds of integers are whole and leave some value of the dtype. */
 kn_status kn_infer_clamp(const kn_infer *q) {
   const kn_attrs_clamp *a = q->attrs;

@@ -141,38 +141,96 @@ static kn_status conv2d_grad(const kn_infer *q, int x, int w, int like) {
 kn_status kn_infer_conv2d_grad_input(const kn_infer *q) { return conv2d_grad(q, 2, 1, 2); }
 kn_status kn_infer_conv2d_grad_weight(const kn_infer *q) { return conv2d_grad(q, 1, 2, 2); }
 
+/* ---- pooling ---- */
+
+/* The options of max_pool2d and avg_pool2d that say where the windows are. */
+typedef struct windows {
+  const kn_ints *kernel, *stride, *padding, *dilation; /* dilation may be NULL: 1 */
+  bool ceil;
+} windows;
+
+static windows windows_of(const kn_infer *q) {
+  if (kn_ops[q->op].attrs == KN_ATTRS_pool2d) {
+    const kn_attrs_pool2d *a = q->attrs;
+    return (windows){&a->kernel_size, &a->stride, &a->padding, &a->dilation, a->ceil_mode};
+  }
+  const kn_attrs_avg_pool2d *a = q->attrs;
+  return (windows){&a->kernel_size, &a->stride, &a->padding, NULL, a->ceil_mode};
+}
+
+/* As `positions`, and with `ceil` windows may reach over the end, but must not begin beyond the input. */
+static kn_status pool_positions(const kn_infer *q, int64_t size, int64_t span, int64_t padding,
+                                int64_t stride, bool ceil, int64_t *out) {
+  KN_TRY(positions(q, size, span, padding, stride, out));
+  if (!ceil || !kn_dim_known(*out)) return KN_OK;
+  *out = kn_dim_window(size, 2 * padding - span + stride - 1, stride, 1);
+  if ((*out - 1) * stride >= size + padding) --*out;
+  return KN_OK;
+}
+
 static kn_status pooled(const kn_infer *q, const kn_type *x, kn_type *out) {
-  const kn_attrs_pool2d *a = q->attrs;
-  int64_t kernel[2], stride[2], padding[2];
-  KN_TRY(pair(q, "kernel_size", &a->kernel_size, 1, kernel));
-  KN_TRY(pair(q, "stride", &a->stride, 0, stride));
-  KN_TRY(pair(q, "padding", &a->padding, 0, padding));
+  windows a = windows_of(q);
+  int64_t kernel[2], stride[2], padding[2], dilation[2] = {1, 1};
+  KN_TRY(pair(q, "kernel_size", a.kernel, 1, kernel));
+  KN_TRY(pair(q, "stride", a.stride, 0, stride));
+  KN_TRY(pair(q, "padding", a.padding, 0, padding));
+  if (a.dilation) KN_TRY(pair(q, "dilation", a.dilation, 1, dilation));
   *out = *x;
   for (int i = 0; i < 2; i++) {
-    if (kernel[i] > 0 && padding[i] > kernel[i] / 2)
+    int64_t span = kernel[i] > 0 && dilation[i] > 0 ? dilation[i] * (kernel[i] - 1) + 1 : KN_DIM_UNKNOWN;
+    int64_t *size = &out->dims[x->rank - 2 + i];
+    if (span > 0 && padding[i] > span / 2)
       return kn_infer_fail(q, KN_ARG,
                            "padding must be at most half of kernel_size, %lld is too much for %lld",
                            (long long)padding[i], (long long)kernel[i]);
-    KN_TRY(positions(q, x->dims[2 + i], kernel[i], padding[i], stride[i] ? stride[i] : kernel[i],
-                     &out->dims[2 + i]));
+    KN_TRY(pool_positions(q, *size, span, padding[i], stride[i] ? stride[i] : kernel[i], a.ceil, size));
   }
   return KN_OK;
 }
 
+static kn_status an_image(const kn_infer *q, int i, const char *what) {
+  if (q->in[i].rank == 3 || q->in[i].rank == 4) return KN_OK;
+  return kn_infer_fail(q, KN_SHAPE, "%s (input %d) must have four dims, or three without a batch", what,
+                       i + 1);
+}
+
 kn_status kn_infer_pool2d(const kn_infer *q) {
   KN_TRY(kn_infer_floating(q, 0));
-  KN_TRY(four_dims(q, 0, "the image"));
+  KN_TRY(an_image(q, 0, "the image"));
   return pooled(q, &q->in[0], &q->out[0]);
+}
+
+kn_status kn_infer_pool2d_indices(const kn_infer *q) {
+  KN_TRY(kn_infer_pool2d(q));
+  q->out[0].dtype = KN_I64;
+  return KN_OK;
 }
 
 kn_status kn_infer_pool2d_grad(const kn_infer *q) {
   kn_type y;
   KN_TRY(kn_infer_floating(q, 0));
   KN_TRY(kn_infer_same_dtype(q, 0, 1));
-  KN_TRY(four_dims(q, 0, "the gradient"));
-  KN_TRY(four_dims(q, 1, "the image"));
+  KN_TRY(an_image(q, 0, "the gradient"));
+  KN_TRY(an_image(q, 1, "the image"));
   KN_TRY(pooled(q, &q->in[1], &y));
   KN_TRY(gradient_fits(q, &y));
   q->out[0] = q->in[1];
   return KN_OK;
+}
+
+static kn_status check_divisor(const kn_infer *q) {
+  const kn_attrs_avg_pool2d *a = q->attrs;
+  if (kn_is_dyn(a->divisor_override) || a->divisor_override >= 0) return KN_OK;
+  return kn_infer_fail(q, KN_ARG, "divisor_override must be positive, or 0 for none, not %lld",
+                       (long long)a->divisor_override);
+}
+
+kn_status kn_infer_avg_pool2d(const kn_infer *q) {
+  KN_TRY(check_divisor(q));
+  return kn_infer_pool2d(q);
+}
+
+kn_status kn_infer_avg_pool2d_grad(const kn_infer *q) {
+  KN_TRY(check_divisor(q));
+  return kn_infer_pool2d_grad(q);
 }

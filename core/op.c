@@ -17,6 +17,7 @@
 #define WIDE KN_FLAG_WIDE
 #define EARLY KN_FLAG_EARLY
 #define HOLES KN_FLAG_HOLES
+#define LINALG KN_FLAG_LINALG
 
 const kn_op_info kn_ops[KN_OP_COUNT] = {
 /* clang-format off */

@@ -73,8 +73,9 @@ kn_status kn_overlaps_itself(kn_context *ctx, int rank, const int64_t *dims, con
   *out = count > span; /* more elements than places */
   if (*out) return KN_OK;
   size_t bytes = (size_t)(span / 8 + 1);
-  uint8_t *marks = kn_calloc(ctx->heap, bytes, 1);
+  uint8_t *marks = kn_claim(ctx, bytes);
   if (!marks) return kn_fail_nomem(ctx, bytes);
+  memset(marks, 0, bytes);
   *out = meets(marks, a, n, unit);
   kn_free(ctx->heap, marks, bytes);
   return KN_OK;

@@ -5,6 +5,7 @@
 /* How many ranges n elements are cut into; 1: not worth waking anybody. */
 #if defined(KN_THREADS_OPENMP) || defined(KN_THREADS_PTHREADS)
 static int64_t parts_of(const kn_context *ctx, int64_t n, int64_t grain) {
+  if (n / 2 < grain) return 1; /* most calls by far: no division by a number */
   int64_t parts = n / (grain < 1 ? 1 : grain);
   return parts > ctx->threads ? ctx->threads : parts;
 }

@@ -9,9 +9,11 @@ uint64_t kn_random_take(kn_random *r, uint64_t words) {
   return first;
 }
 
-void kn_philox(uint64_t seed, uint64_t counter, uint32_t out[4]) {
+void kn_philox(uint64_t seed, uint64_t counter, uint32_t out[4]) { kn_philox_block(seed, counter, 0, out); }
+
+void kn_philox_block(uint64_t seed, uint64_t counter, uint32_t block, uint32_t out[4]) {
   uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-  uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = 0, c3 = 0;
+  uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = block, c3 = 0;
   for (int round = 0; round < 10; round++) {
     uint64_t p0 = UINT64_C(0xD2511F53) * c0, p1 = UINT64_C(0xCD9E8D57) * c2;
     uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;

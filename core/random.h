@@ -15,6 +15,9 @@ void kn_random_seed(kn_random *r, uint64_t seed);
 uint64_t kn_random_take(kn_random *r, uint64_t words);
 /* The four words of one counter. */
 void kn_philox(uint64_t seed, uint64_t counter, uint32_t out[4]);
+/* The same of block `block` behind a counter, of which the stream itself is block 0: a stream of its own for
+ * whoever needs an unknown number of words. */
+void kn_philox_block(uint64_t seed, uint64_t counter, uint32_t block, uint32_t out[4]);
 /* Word `i` of the draw that starts at `first`. */
 uint32_t kn_random_word(uint64_t seed, uint64_t first, uint64_t i);
 /* Uniform in [0, 1): 24 bits for float32, 53 for float64 (from two words). */

@@ -1,7 +1,18 @@
-/* Life of storages and tensors. */
+/* Life of storages and tensors. Most tensors are one block: tensor, storage and, when there are few, the
+ * elements. The storage may outlive the tensor (a view, something saved for backward) or be given up before
+ * it, so the block is freed with the later of the two. */
 #include "core/tensor.h"
 #include "core/grad/tape.h"
 #include <string.h>
+
+typedef struct block {
+  kn_tensor t; /* its `parts`: how many of the two are alive; its `room`: bytes of elements behind them */
+  kn_storage s;
+} block;
+
+/* What is aligned for tensors is aligned for their elements. */
+enum { HEAD = 256, CLOSE_BYTES = 768 };
+_Static_assert(sizeof(block) <= HEAD && HEAD % 64 == 0, "elements lie behind the block");
 
 void kn_strides_contiguous(const kn_type *type, int64_t strides[KN_MAX_RANK]) {
   memset(strides, 0, KN_MAX_RANK * sizeof *strides);
@@ -25,44 +36,82 @@ bool kn_tensor_contiguous(const kn_tensor *t) {
   return true;
 }
 
+/* ---- storages ---- */
+
 kn_storage *kn_storage_retain(kn_storage *s) {
   atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
   return s;
 }
 
-void kn_storage_release(kn_storage *s) {
-  if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
-  if (s->release)
-    s->release(s->release_ud, s->data, s->bytes);
-  else
-    kn_free_aligned(s->heap, s->data, s->bytes);
-  kn_heap *heap = s->heap;
-  kn_free(heap, s, sizeof *s);
-  kn_heap_release(heap);
+/* Who holds the only reference needs not count down: nobody else can see it. */
+static bool last(atomic_int *refs) {
+  return atomic_load_explicit(refs, memory_order_acquire) == 1 ||
+         atomic_fetch_sub_explicit(refs, 1, memory_order_acq_rel) == 1;
 }
 
-static kn_storage *storage_new(kn_context *ctx, void *data, size_t bytes) {
-  kn_storage *s = kn_claim(ctx, sizeof *s);
-  if (!s) return NULL;
-  memset(s, 0, sizeof *s);
+static void free_block(block *b) { kn_free_aligned(b->t.heap, b, HEAD + b->t.room); }
+
+static void drop_part(block *b) {
+  if (atomic_fetch_sub_explicit(&b->t.parts, 1, memory_order_acq_rel) == 1) free_block(b);
+}
+
+static void drop_data(kn_storage *s) {
+  if (s->release)
+    s->release(s->release_ud, s->data, s->bytes);
+  else if (!s->close)
+    kn_free_aligned(s->heap, s->data, s->bytes);
+}
+
+void kn_storage_release(kn_storage *s) {
+  if (!s || !last(&s->refs)) return;
+  drop_data(s);
+  if (s->inside)
+    drop_part((block *)(void *)((char *)s - offsetof(block, s)));
+  else
+    kn_free(s->heap, s, sizeof *s);
+}
+
+static void init_storage(kn_storage *s, kn_context *ctx, uint8_t device, void *data, size_t bytes) {
+  *s = (kn_storage){
+      .device = device, .inference = ctx->inference, .heap = ctx->heap, .data = data, .bytes = bytes};
   atomic_init(&s->refs, 1);
-  s->heap = kn_heap_retain(ctx->heap);
-  s->data = data;
-  s->bytes = bytes;
-  return s;
+}
+
+/* ---- tensors ---- */
+
+static void init_tensor(kn_tensor *t, kn_context *ctx, const kn_type *type, void *value) {
+  atomic_init(&t->refs, 1);
+  t->history = 0;
+  t->storage = NULL;
+  t->offset = 0;
+  t->grad = NULL;
+  t->base = NULL;
+  t->value = value;
+  t->heap = ctx->heap;
+  t->made_untracked = t->whole = false;
+  t->type = *type;
+  kn_strides_contiguous(type, t->strides);
 }
 
 kn_status kn_tensor_symbolic(kn_context *ctx, const kn_type *type, void *value, kn_tensor **out) {
   kn_tensor *t = kn_claim(ctx, sizeof *t);
   if (!t) return kn_fail_nomem(ctx, sizeof *t);
-  memset(t, 0, sizeof *t);
-  atomic_init(&t->refs, 1);
-  t->type = *type;
-  t->value = value;
-  t->heap = kn_heap_retain(ctx->heap);
-  kn_strides_contiguous(type, t->strides);
+  init_tensor(t, ctx, type, value);
   *out = t;
   return KN_OK;
+}
+
+/* Tensor and storage in one, with room for so many bytes of elements. NULL when there is no memory. */
+static block *block_new(kn_context *ctx, const kn_type *type, size_t room) {
+  block *b = kn_claim_aligned(ctx, HEAD + room);
+  if (!b) return NULL;
+  init_tensor(&b->t, ctx, type, NULL);
+  init_storage(&b->s, ctx, type->device, (char *)b + HEAD, room);
+  b->t.whole = b->s.inside = b->s.close = true;
+  b->t.storage = &b->s;
+  b->t.room = (uint16_t)room;
+  atomic_init(&b->t.parts, 2);
+  return b;
 }
 
 static kn_status checked_bytes(kn_context *ctx, const kn_type *type, size_t *bytes) {
@@ -77,13 +126,12 @@ kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type)
   KN_TRY(checked_bytes(ctx, type, &bytes));
   void *data = kn_claim_aligned(ctx, bytes);
   if (!data) return kn_fail_nomem(ctx, bytes);
-  kn_storage *s = storage_new(ctx, data, bytes);
+  kn_storage *s = kn_claim(ctx, sizeof *s);
   if (!s) {
     kn_free_aligned(ctx->heap, data, bytes);
     return kn_fail_nomem(ctx, sizeof *s);
   }
-  s->device = (kn_device_id)type->device;
-  s->inference = ctx->inference;
+  init_storage(s, ctx, type->device, data, bytes);
   kn_storage_release(t->storage);
   t->storage = s;
   t->type = *type;
@@ -93,14 +141,23 @@ kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type)
 }
 
 kn_status kn_tensor_new(kn_context *ctx, const kn_type *type, kn_tensor **out) {
-  kn_tensor *t;
-  KN_TRY(kn_tensor_symbolic(ctx, type, NULL, &t));
-  kn_status st = kn_tensor_allocate(ctx, t, type);
-  if (st == KN_OK)
-    *out = t;
-  else
-    kn_tensor_release(t);
-  return st;
+  size_t bytes;
+  KN_TRY(checked_bytes(ctx, type, &bytes));
+  bool close = bytes <= CLOSE_BYTES;
+  block *b = block_new(ctx, type, close ? bytes : 0);
+  if (!b) return kn_fail_nomem(ctx, HEAD + (close ? bytes : 0));
+  if (!close) {
+    void *data = kn_claim_aligned(ctx, bytes);
+    if (!data) {
+      free_block(b);
+      return kn_fail_nomem(ctx, bytes);
+    }
+    b->s.close = false;
+    b->s.data = data;
+    b->s.bytes = bytes;
+  }
+  *out = &b->t;
+  return KN_OK;
 }
 
 void kn_tensor_set_view(kn_tensor *t, const kn_tensor *base, int64_t offset,
@@ -124,20 +181,17 @@ static void keep_borrowed(void *ud, void *data, size_t bytes) { (void)ud, (void)
 kn_status kn_tensor_wrap(kn_context *ctx, const kn_type *type, void *data, kn_release_fn release, void *ud,
                          kn_tensor **out) {
   size_t bytes = 0;
-  kn_tensor *t = NULL;
   kn_status st = checked_bytes(ctx, type, &bytes);
-  if (st == KN_OK) st = kn_tensor_symbolic(ctx, type, NULL, &t);
-  if (st == KN_OK && !(t->storage = storage_new(ctx, data, bytes))) {
-    kn_tensor_release(t);
-    st = kn_fail_nomem(ctx, sizeof(kn_storage));
-  }
-  if (st != KN_OK) {
+  block *b = st == KN_OK ? block_new(ctx, type, 0) : NULL;
+  if (!b) {
     if (release) release(ud, data, bytes);
-    return st;
+    return st == KN_OK ? kn_fail_nomem(ctx, HEAD) : st;
   }
-  t->storage->release = release ? release : keep_borrowed;
-  t->storage->release_ud = ud;
-  *out = t;
+  b->s.data = data;
+  b->s.bytes = bytes;
+  b->s.release = release ? release : keep_borrowed;
+  b->s.release_ud = ud;
+  *out = &b->t;
   return KN_OK;
 }
 
@@ -157,12 +211,19 @@ kn_tensor *kn_tensor_retain(kn_tensor *t) {
 }
 
 void kn_tensor_release(kn_tensor *t) {
-  if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1) return;
+  if (!t || !last(&t->refs)) return;
   kn_tensor *base = t->base; /* no view itself, so this goes one step deep */
-  kn_grad_free(t->grad);
-  kn_storage_release(t->storage);
-  kn_heap *heap = t->heap;
-  kn_free(heap, t, sizeof *t);
-  kn_heap_release(heap);
+  block *b = t->whole ? (block *)(void *)t : NULL;
+  if (t->grad) kn_grad_free(t->grad);
+  if (!b) {
+    kn_storage_release(t->storage);
+    kn_free(t->heap, t, sizeof *t);
+  } else if (t->storage == &b->s && atomic_load_explicit(&b->s.refs, memory_order_acquire) == 1) {
+    drop_data(&b->s); /* most often: nobody else has seen either */
+    free_block(b);
+  } else {
+    kn_storage_release(t->storage);
+    drop_part(b);
+  }
   if (base) kn_tensor_release(base);
 }

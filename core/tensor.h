@@ -11,32 +11,37 @@ typedef void (*kn_release_fn)(void *ud, void *data, size_t bytes);
 
 typedef struct kn_storage {
   atomic_int refs;
-  kn_device_id device;
-  kn_heap *heap; /* retained */
-  void *data;    /* 64-byte aligned when ours */
+  atomic_uint version; /* bumped by each write through any view; catches values changed after being saved */
+  atomic_int writer;   /* the op of the last such write and whether its in-place form (core/grad/tape.h) */
+  uint8_t device;      /* kn_device_id */
+  bool inference;      /* made in inference mode: outside of it neither saved for backward nor written to */
+  bool inside;         /* part of the block of a tensor (tensor.c) */
+  bool close;          /* so is its data */
+  kn_heap *heap;
+  void *data; /* 64-byte aligned when ours */
   size_t bytes;
   kn_release_fn release; /* NULL: data is ours, from heap */
   void *release_ud;
-  atomic_uint version; /* bumped by each write through any view; catches values changed after being saved */
-  atomic_int writer;   /* the op of the last such write and whether its in-place form (core/grad/tape.h) */
-  bool inference;      /* made in inference mode: outside of it neither saved for backward nor written to */
 } kn_storage;
 
 struct kn_grad; /* core/grad/tape.h: what autograd knows of a tensor */
 
-typedef struct kn_tensor {
+typedef struct kn_tensor { /* what is looked at most comes first */
   atomic_int refs;
-  kn_type type;
-  int64_t strides[KN_MAX_RANK]; /* in elements; may be 0 (expanded) */
-  int64_t offset;               /* in elements from the start of storage */
-  kn_storage *storage;          /* NULL when symbolic */
-  void *value;                  /* graph value of a symbolic tensor; borrowed from the graph */
-  struct kn_grad *grad;         /* NULL when autograd has nothing to do with it; owned */
-  struct kn_tensor *base; /* what it is a view of, for autograd: retained, and no view itself; NULL: none */
   uint32_t history; /* of a base: how often writes have replaced `grad`; of a view: its base's when `grad` was
                        made, so a view with another number has to look again (core/grad/inplace.c) */
+  kn_storage *storage;    /* NULL when symbolic */
+  int64_t offset;         /* in elements from the start of storage */
+  struct kn_grad *grad;   /* NULL when autograd has nothing to do with it; owned */
+  struct kn_tensor *base; /* what it is a view of, for autograd: retained, and no view itself; NULL: none */
+  void *value;            /* graph value of a symbolic tensor; borrowed from the graph */
+  kn_heap *heap;
   bool made_untracked; /* a view made under no_grad or inference_mode */
-  kn_heap *heap;       /* retained */
+  bool whole;          /* its first storage is part of its block; the two below are about that (tensor.c) */
+  atomic_uchar parts;
+  uint16_t room;
+  kn_type type;
+  int64_t strides[KN_MAX_RANK]; /* in elements; may be 0 (expanded) */
 } kn_tensor;
 
 /* Contiguous, uninitialised. Fails with NOMEM or SHAPE (too large). */

@@ -12,6 +12,8 @@ typedef enum gen_kind {
   GEN_UNIT,    /* floats in [-0.9, 0.9] */
   GEN_ABOVE,   /* floats in [1.2, 3.2] */
   GEN_PART,    /* floats in [0.1, 0.9] */
+  GEN_WELL,    /* matrices in the last two dims: floats in [-1, 1], 3 more on the diagonal */
+  GEN_SYM,     /* symmetric and positive definite ones; they stay symmetric while an element is moved */
   GEN_NONZERO, /* floats in [-2, -0.5] and [0.5, 2] */
   GEN_INDEX,   /* int64 in [1, limit], some twice */
   GEN_UNIQUE,  /* int64 in [1, limit], none twice (at most limit elements) */
@@ -54,6 +56,10 @@ typedef struct gen_case {
   { .kind = GEN_INDEX, GEN_SHAPE(__VA_ARGS__), .limit = max }
 #define GEN_U(max, ...)                                                                                      \
   { .kind = GEN_UNIQUE, GEN_SHAPE(__VA_ARGS__), .limit = max }
+#define GEN_W(...)                                                                                           \
+  { .kind = GEN_WELL, GEN_SHAPE(__VA_ARGS__) }
+#define GEN_S(...)                                                                                           \
+  { .kind = GEN_SYM, GEN_SHAPE(__VA_ARGS__) }
 #define GEN_SCALAR                                                                                           \
   { .kind = GEN_POS, .rank = 0 } /* also for what should stay away from zero */
 #define GEN1(name, a, ...)                                                                                   \
@@ -90,7 +96,9 @@ typedef struct gen_case {
   {.op = KN_OP_##name, .n = 3, .in = {A, B, C}, .attrs.conv2d = {.stride = GEN_DIMS(1), .padding = GEN_DIMS(0), \
                                                 .dilation = GEN_DIMS(1), .groups = 1, __VA_ARGS__}}
 #define GEN_POOL(...) .attrs.pool2d = {.kernel_size = GEN_DIMS(2), .stride = GEN_DIMS(0), .padding = GEN_DIMS(0), \
-                                       __VA_ARGS__}
+                                       .dilation = GEN_DIMS(1), __VA_ARGS__}
+#define GEN_AVG(...) .attrs.avg_pool2d = {.kernel_size = GEN_DIMS(2), .stride = GEN_DIMS(0), .padding = GEN_DIMS(0), \
+                                          .count_include_pad = true, __VA_ARGS__}
 
 #define GEN_SPREAD(name)                                                                                      \
   GEN1(name, GEN_F(2, 3), .attrs.correction = {.correction = 1}),                                             \
@@ -144,12 +152,18 @@ static const gen_case gen_cases[] = {
   GEN_CONV(conv2d_grad_weight, GEN_F(2, 3, 3, 3), GEN_F(2, 2, 4, 4), GEN_F(3, 2, 2, 2)),
   GEN_CONV(conv2d_grad_weight, GEN_F(1, 2, 3, 2), GEN_F(1, 2, 6, 4), GEN_F(2, 1, 2, 2), .groups = 2, .stride = GEN_DIMS(2)),
   GEN_CONV(conv2d_grad_weight, GEN_F(1, 2, 1, 4), GEN_F(1, 2, 3, 4), GEN_F(2, 2, 3, 1), .dilation = GEN_DIMS(1)),
-  GEN1(max_pool2d, GEN_F(1, 2, 4, 4), GEN_POOL(.padding = GEN_DIMS(0)), .once = true),
-  GEN1(max_pool2d, GEN_F(1, 1, 5, 4), GEN_POOL(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0)), .once = true),
-  GEN1(avg_pool2d, GEN_F(1, 2, 4, 4), GEN_POOL(.padding = GEN_DIMS(0))),
-  GEN1(avg_pool2d, GEN_F(1, 1, 5, 4), GEN_POOL(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0))),
-  GEN2(avg_pool2d_grad, GEN_F(1, 2, 2, 2), GEN_F(1, 2, 4, 5), GEN_POOL(.padding = GEN_DIMS(0))),
-  GEN2(avg_pool2d_grad, GEN_F(1, 1, 5, 2), GEN_F(1, 1, 5, 4), GEN_POOL(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0))),
+  GEN1(max_pool2d, GEN_F(1, 2, 4, 4), GEN_POOL(.padding = GEN_DIMS(0))),
+  GEN1(max_pool2d, GEN_F(1, 1, 5, 4), GEN_POOL(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0))),
+  GEN1(max_pool2d, GEN_F(2, 5, 6), GEN_POOL(.kernel_size = GEN_DIMS(2, 3), .stride = GEN_DIMS(2), .dilation = GEN_DIMS(2, 1), .ceil_mode = true)),
+  GEN2(max_pool2d_grad, GEN_F(1, 2, 2, 2), GEN_F(1, 2, 4, 5), GEN_POOL(.padding = GEN_DIMS(0))),
+  GEN2(max_pool2d_grad, GEN_F(1, 1, 5, 2), GEN_F(1, 1, 5, 4), GEN_POOL(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0))),
+  GEN1(avg_pool2d, GEN_F(2, 5, 4), GEN_AVG(.kernel_size = GEN_DIMS(3), .stride = GEN_DIMS(2), .padding = GEN_DIMS(1), .ceil_mode = true)),
+  GEN1(avg_pool2d, GEN_F(1, 2, 5, 4), GEN_AVG(.kernel_size = GEN_DIMS(3), .stride = GEN_DIMS(2), .padding = GEN_DIMS(1), .ceil_mode = true, .count_include_pad = false)),
+  GEN1(avg_pool2d, GEN_F(1, 2, 5, 4), GEN_AVG(.padding = GEN_DIMS(1), .divisor_override = 3)),
+  GEN1(avg_pool2d, GEN_F(1, 2, 4, 4), GEN_AVG(.padding = GEN_DIMS(0))),
+  GEN1(avg_pool2d, GEN_F(1, 1, 5, 4), GEN_AVG(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0))),
+  GEN2(avg_pool2d_grad, GEN_F(1, 2, 2, 2), GEN_F(1, 2, 4, 5), GEN_AVG(.padding = GEN_DIMS(0))),
+  GEN2(avg_pool2d_grad, GEN_F(1, 1, 5, 2), GEN_F(1, 1, 5, 4), GEN_AVG(.kernel_size = GEN_DIMS(3, 2), .stride = GEN_DIMS(1, 2), .padding = GEN_DIMS(1, 0))),
 
   GEN1(reshape, GEN_F(2, 3), .attrs.sizes = {.sizes = GEN_DIMS(3, -1)}),
   GEN1(reshape, GEN_F(2, 3, 2), .attrs.sizes = {.sizes = GEN_DIMS(12)}),
@@ -216,6 +230,41 @@ static const gen_case gen_cases[] = {
   GEN3(index_copy, GEN_F(2, 4), GEN_U(4, 2), GEN_F(2, 2), .attrs.axis = {.dim = -1}),
   GEN2(copy_, GEN_F(2, 3), GEN_F(2, 3)), GEN2(copy_, GEN_F(2, 3), GEN_F(3)), GEN2(copy_, GEN_F(2, 3), GEN_SCALAR),
 
+  GEN_UNARY(erfinv, GEN_T), GEN_UNARY(lgamma, GEN_N), GEN_UNARY(digamma, GEN_N), GEN1(polygamma, GEN_P(2, 3), .attrs.polygamma = {.n = 1}),
+  GEN1(polygamma, GEN_P(5), .attrs.polygamma = {.n = 2}), GEN1(polygamma, GEN_P(5), .attrs.polygamma = {.n = 0}), GEN_UNARY(i0, GEN_F), GEN_UNARY(i1, GEN_F),
+  GEN_BINARY(xlogy, GEN_P), GEN_BINARY(xlog1py, GEN_P),
+
+  /* linear algebra */
+  GEN1(inv, GEN_W(3, 3)), GEN1(inv, GEN_W(2, 3, 3)), GEN1(inv, GEN_F(1, 1)), GEN1(det, GEN_W(3, 3)), GEN1(det, GEN_F(2, 2, 2)), GEN1(det, GEN_F(1, 1)),
+  GEN1(slogdet, GEN_W(3, 3)), GEN1(slogdet, GEN_F(2, 2, 2)), GEN1(cofactor, GEN_W(3, 3)), GEN1(cofactor, GEN_W(2, 2, 2)),
+#define GEN_LEFT .attrs.solve = {.left = true}
+  GEN2(solve, GEN_W(3, 3), GEN_F(3, 2), GEN_LEFT), GEN2(solve, GEN_W(3, 3), GEN_F(3), GEN_LEFT), GEN2(solve, GEN_W(2, 3, 3), GEN_F(3), GEN_LEFT),
+  GEN2(solve, GEN_W(2, 3, 3), GEN_F(2, 3), GEN_LEFT), GEN2(solve, GEN_W(3, 3), GEN_F(2, 3, 1), GEN_LEFT), GEN2(solve, GEN_W(3, 3), GEN_F(2, 3), .attrs.solve = {.left = false}),
+  GEN2(solve_triangular, GEN_W(3, 3), GEN_F(3, 2), .attrs.solve_triangular = {.upper = true, .left = true}),
+  GEN2(solve_triangular, GEN_W(3, 3), GEN_F(2, 3), .attrs.solve_triangular = {.upper = false, .left = false}),
+  GEN2(solve_triangular, GEN_F(2, 3, 3), GEN_F(3, 2), .attrs.solve_triangular = {.upper = false, .left = true, .unitriangular = true}),
+  GEN2(solve_triangular, GEN_F(3, 3), GEN_F(2, 2, 3), .attrs.solve_triangular = {.upper = true, .left = false, .unitriangular = true}),
+  GEN1(cholesky, GEN_S(3, 3)), GEN1(cholesky, GEN_S(4, 4), .attrs.cholesky = {.upper = true}),
+  GEN1(qr, GEN_W(3, 3)), GEN1(qr, GEN_F(4, 2)), GEN1(qr, GEN_F(2, 4)), GEN1(qr, GEN_F(2, 3, 2)), GEN1(qr, GEN_F(2, 3), .attrs.qr = {.mode = KN_CHOICE_qr_mode_complete}),
+  GEN1(svd, GEN_W(3, 3)), GEN1(svd, GEN_F(4, 2)), GEN1(svd, GEN_F(2, 4)), GEN1(svd, GEN_F(2, 3, 2)), GEN1(svd, GEN_W(3, 3), .attrs.svd = {.full_matrices = true}),
+  GEN1(eigh, GEN_S(3, 3)), GEN1(eigh, GEN_S(4, 4), .attrs.eigh = {.UPLO = KN_CHOICE_triangle_U}),
+#define GEN_TOLERANCE .attrs.tolerance = {.rtol = -1, .atol = -1}
+  GEN1(pinv, GEN_F(3, 2), GEN_TOLERANCE), GEN1(pinv, GEN_F(2, 4), GEN_TOLERANCE), GEN1(pinv, GEN_W(2, 2, 2), GEN_TOLERANCE),
+  GEN1(svdvals, GEN_F(3, 2)), GEN1(svdvals, GEN_F(2, 2, 3)), GEN1(eigvalsh, GEN_S(3, 3)),
+  GEN1(matrix_norm, GEN_F(2, 3)), GEN1(matrix_norm, GEN_F(2, 3), .attrs.matrix_norm = {.ord = KN_CHOICE_matrix_ord_nuc}),
+  GEN1(matrix_norm, GEN_F(2, 3), .attrs.matrix_norm = {.ord = KN_CHOICE_matrix_ord_inf}), GEN1(matrix_norm, GEN_F(2, 3), .attrs.matrix_norm = {.ord = KN_CHOICE_matrix_ord_minus_inf}),
+  GEN1(matrix_norm, GEN_F(2, 3), .attrs.matrix_norm = {.ord = KN_CHOICE_matrix_ord_one}), GEN1(matrix_norm, GEN_F(2, 3), .attrs.matrix_norm = {.ord = KN_CHOICE_matrix_ord_minus_one}),
+  GEN1(matrix_norm, GEN_F(2, 3, 2), .attrs.matrix_norm = {.ord = KN_CHOICE_matrix_ord_two, .dim = GEN_DIMS(2, 0), .keepdim = true}), GEN1(matrix_norm, GEN_F(3, 2, 2), .attrs.matrix_norm = {.ord = KN_CHOICE_matrix_ord_minus_two, .dim = GEN_DIMS(0, 1)}),
+  GEN1(vector_norm, GEN_F(2, 3), .attrs.vector_norm = {.ord = 2}), GEN1(vector_norm, GEN_F(2, 3), .attrs.vector_norm = {.ord = 3, .dim = GEN_DIMS(1), .keepdim = true}),
+  GEN1(matrix_rank, GEN_F(3, 2), GEN_TOLERANCE, .flat = true), GEN1(matrix_rank, GEN_F(2, 3, 3), .attrs.tolerance = {.rtol = 0.1, .atol = 0.01}, .flat = true),
+  GEN2(lstsq, GEN_F(4, 2), GEN_F(4, 2), .attrs.rcond = {.rcond = -1}), GEN2(lstsq, GEN_F(2, 4), GEN_F(2), .attrs.rcond = {.rcond = -1}),
+  GEN2(cholesky_solve, GEN_F(3, 2), GEN_W(3, 3)), GEN2(cholesky_solve, GEN_F(3, 2), GEN_W(3, 3), .attrs.upper = {.upper = true}),
+  GEN1(matrix_power, GEN_W(2, 2), .attrs.matrix_power = {.n = 3}), GEN1(matrix_power, GEN_W(2, 2, 2), .attrs.matrix_power = {.n = -2}), GEN1(matrix_power, GEN_F(2, 2), .attrs.matrix_power = {.n = 1}),
+  GEN1(matrix_power, GEN_F(2, 2), .attrs.matrix_power = {.n = 0}, .flat = true),
+  GEN1(trace, GEN_F(2, 3)), GEN2(cross, GEN_F(2, 3), GEN_F(2, 3), .attrs.last_axis = {.dim = -1}), GEN2(cross, GEN_F(3, 2), GEN_F(3, 1), .attrs.last_axis = {.dim = 0}),
+  GEN2(vecdot, GEN_F(2, 3), GEN_F(3), .attrs.last_axis = {.dim = -1}), GEN2(kron, GEN_F(2, 3), GEN_F(3, 2)), GEN2(kron, GEN_F(2), GEN_F(2, 2)), GEN2(kron, GEN_SCALAR, GEN_F(2)),
+  GEN2(cdist, GEN_F(3, 2), GEN_F(4, 2), .attrs.cdist = {.p = 2}), GEN2(cdist, GEN_F(2, 2, 2), GEN_F(3, 2), .attrs.cdist = {.p = 3}),
+
   /* composites */
   GEN1(zeros_like, GEN_F(2, 3), .flat = true), GEN1(ones_like, GEN_F(2, 3), .flat = true),
   GEN1(logical_not, GEN_F(2, 3), .flat = true), GEN2(logical_and, GEN_F(2, 3), GEN_F(3), .flat = true),
@@ -280,12 +329,23 @@ static const gen_case gen_cases[] = {
   GEN3(conv_transpose1d, GEN_F(2, 2, 3), GEN_F(2, 3, 2), GEN_F(3), GEN_TURNED(.stride = GEN_DIMS(2), .output_padding = GEN_DIMS(1))),
   GEN3(conv_transpose2d, GEN_F(2, 2, 3, 2), GEN_F(2, 3, 2, 2), GEN_F(3), GEN_TURNED(.stride = GEN_DIMS(2, 1), .padding = GEN_DIMS(0, 1))),
   GEN2(conv_transpose2d, GEN_F(1, 2, 2, 3), GEN_F(2, 1, 2, 2), GEN_TURNED(.groups = 2, .dilation = GEN_DIMS(2))),
-  GEN1(max_pool1d, GEN_F(1, 2, 5), GEN_POOL(.padding = GEN_DIMS(1)), .once = true), GEN1(avg_pool1d, GEN_F(1, 2, 5), GEN_POOL(.padding = GEN_DIMS(1))),
+  GEN1(max_pool1d, GEN_F(1, 2, 5), GEN_POOL(.padding = GEN_DIMS(1))), GEN1(avg_pool1d, GEN_F(1, 2, 5), GEN_AVG(.padding = GEN_DIMS(1))),
   GEN1(adaptive_avg_pool2d, GEN_F(1, 2, 4, 6), .attrs.output_size = {.output_size = GEN_DIMS(2)}), GEN1(adaptive_avg_pool2d, GEN_F(2, 5, 4), .attrs.output_size = {.output_size = GEN_DIMS(3, 3)}),
-  GEN1(adaptive_max_pool2d, GEN_F(1, 2, 4, 4), .attrs.output_size = {.output_size = GEN_DIMS(2)}, .once = true), GEN1(adaptive_max_pool2d, GEN_F(1, 2, 5, 4), .attrs.output_size = {.output_size = GEN_DIMS(3)}),
+  GEN1(adaptive_max_pool2d, GEN_F(1, 2, 4, 4), .attrs.output_size = {.output_size = GEN_DIMS(2)}), GEN1(adaptive_max_pool2d, GEN_F(1, 2, 5, 4), .attrs.output_size = {.output_size = GEN_DIMS(3)}),
   GEN1(interpolate, GEN_F(1, 2, 3, 2), .attrs.interpolate = {.size = GEN_DIMS(5, 3)}), GEN1(interpolate, GEN_F(1, 2, 3, 3), .attrs.interpolate = {.size = GEN_DIMS(0), .scale_factor = 2, .mode = KN_CHOICE_interpolate_mode_bilinear}),
   GEN1(interpolate, GEN_F(1, 2, 3, 3), .attrs.interpolate = {.size = GEN_DIMS(5), .mode = KN_CHOICE_interpolate_mode_bilinear, .align_corners = true}),
   GEN1(interpolate, GEN_F(1, 2, 3), .attrs.interpolate = {.size = GEN_DIMS(2), .mode = KN_CHOICE_interpolate_mode_linear}),
+  GEN1(max_pool1d_with_indices, GEN_F(1, 2, 6), GEN_POOL(.padding = GEN_DIMS(1))), GEN1(max_pool2d_with_indices, GEN_F(1, 2, 4, 5), GEN_POOL(.kernel_size = GEN_DIMS(3), .stride = GEN_DIMS(2), .ceil_mode = true)),
+  GEN1(max_pool3d, GEN_F(1, 1, 3, 4, 4), GEN_POOL(.kernel_size = GEN_DIMS(2, 3, 2), .stride = GEN_DIMS(1), .padding = GEN_DIMS(1, 1, 0))), GEN1(max_pool3d, GEN_F(2, 4, 3, 4), GEN_POOL(.ceil_mode = true)),
+  GEN1(max_pool3d_with_indices, GEN_F(1, 1, 3, 4, 4), GEN_POOL(.kernel_size = GEN_DIMS(2, 3, 2), .stride = GEN_DIMS(1), .padding = GEN_DIMS(1, 1, 0))),
+#define GEN_UNPOOL(...) .attrs.max_unpool = {.kernel_size = GEN_DIMS(2), .stride = GEN_DIMS(0), .padding = GEN_DIMS(0), .output_size = GEN_DIMS(0), __VA_ARGS__}
+  GEN2(max_unpool1d, GEN_F(1, 1, 3), GEN_U(6, 1, 1, 3), GEN_UNPOOL(.padding = GEN_DIMS(0))), GEN2(max_unpool2d, GEN_F(1, 2, 2), GEN_U(20, 1, 2, 2), GEN_UNPOOL(.output_size = GEN_DIMS(4, 5))),
+  GEN2(max_unpool3d, GEN_F(1, 1, 2, 1, 2), GEN_U(32, 1, 1, 2, 1, 2), GEN_UNPOOL(.padding = GEN_DIMS(0))),
+  GEN1(avg_pool3d, GEN_F(1, 1, 3, 4, 4), GEN_AVG(.kernel_size = GEN_DIMS(2, 3, 2), .stride = GEN_DIMS(1), .padding = GEN_DIMS(1, 1, 0))), GEN1(avg_pool3d, GEN_F(2, 4, 3, 4), GEN_AVG(.ceil_mode = true, .count_include_pad = false, .padding = GEN_DIMS(1))),
+  GEN1(lp_pool1d, GEN_P(1, 2, 5), .attrs.lp_pool = {.norm_type = 2, .kernel_size = GEN_DIMS(2), .stride = GEN_DIMS(0)}), GEN1(lp_pool2d, GEN_P(1, 2, 4, 5), .attrs.lp_pool = {.norm_type = 3, .kernel_size = GEN_DIMS(2, 3), .stride = GEN_DIMS(1), .ceil_mode = true}),
+  GEN1(lp_pool3d, GEN_P(1, 1, 2, 4, 3), .attrs.lp_pool = {.norm_type = 2, .kernel_size = GEN_DIMS(2), .stride = GEN_DIMS(1)}),
+  GEN1(adaptive_avg_pool1d, GEN_F(1, 2, 5), .attrs.output_size = {.output_size = GEN_DIMS(3)}), GEN1(adaptive_avg_pool3d, GEN_F(1, 1, 3, 4, 2), .attrs.output_size = {.output_size = GEN_DIMS(2, 3, 1)}),
+  GEN1(adaptive_max_pool1d, GEN_F(2, 5), .attrs.output_size = {.output_size = GEN_DIMS(3)}), GEN1(adaptive_max_pool3d, GEN_F(1, 2, 4, 2), .attrs.output_size = {.output_size = GEN_DIMS(2, 2, 1)}),
 #define GEN_COLUMNS .kernel_size = GEN_DIMS(2), .dilation = GEN_DIMS(1), .stride = GEN_DIMS(1)
   GEN1(im2col, GEN_F(1, 2, 3, 3), .attrs.im2col = {GEN_COLUMNS, .padding = GEN_DIMS(1), .stride = GEN_DIMS(2)}), GEN1(im2col, GEN_F(2, 1, 4, 3), .attrs.im2col = {GEN_COLUMNS, .padding = GEN_DIMS(0), .dilation = GEN_DIMS(2, 1)}),
   GEN1(col2im, GEN_F(1, 8, 4), .attrs.col2im = {.output_size = GEN_DIMS(3), GEN_COLUMNS, .padding = GEN_DIMS(0)}), GEN1(col2im, GEN_F(1, 4, 4), .attrs.col2im = {.output_size = GEN_DIMS(3, 3), GEN_COLUMNS, .padding = GEN_DIMS(1), .stride = GEN_DIMS(2)}),
@@ -381,6 +441,9 @@ static inline bool gen_is_float(const gen_in *in) { return in->kind <= GEN_NONZE
 
 /* Element k (row-major) of input `salt` of a case. */
 static inline double gen_value(const gen_in *in, int64_t k, int salt) {
+  int64_t cols = in->rank > 1 ? in->dims[in->rank - 1] : 1, rows = in->rank > 1 ? in->dims[in->rank - 2] : 1;
+  int64_t i = k / cols % rows, j = k % cols;
+  if (in->kind == GEN_SYM && j > i) k += (j - i) * cols - (j - i); /* that of the element mirrored */
   double u = (double)((k * 37 + salt * 11 + 5) % 101) / 101 + 0.00093 * (salt + 1); /* in (0, 1) */
   switch (in->kind) {
   case GEN_ANY: return 4 * u - 2;
@@ -388,6 +451,8 @@ static inline double gen_value(const gen_in *in, int64_t k, int salt) {
   case GEN_UNIT: return 1.8 * u - 0.9;
   case GEN_PART: return 0.1 + 0.8 * u;
   case GEN_ABOVE: return 1.2 + 2 * u;
+  case GEN_WELL: return 2 * u - 1 + (i == j ? 3 : 0);
+  case GEN_SYM: return 2 * u - 1 + (i == j ? 3 + (double)i : 0);
   case GEN_NONZERO: return (k % 2 ? -1 : 1) * (0.5 + 1.5 * u);
   case GEN_INDEX: return (double)((k * 5 + k / 3) % in->limit + 1);
   case GEN_UNIQUE: return (double)(in->limit - k);

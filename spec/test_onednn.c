@@ -284,15 +284,21 @@ START_TEST(pooling) {
     for (lay l = DENSE; l < LAYS; l++) {
       kn_attrs_pool2d a = {.kernel_size = {2, {cases[i].kernel[0], cases[i].kernel[1]}},
                            .stride = {2, {cases[i].stride[0], cases[i].stride[1]}},
-                           .padding = {2, {cases[i].padding[0], cases[i].padding[1]}}};
+                           .padding = {2, {cases[i].padding[0], cases[i].padding[1]}},
+                           .dilation = {1, {1}}};
+      kn_attrs_avg_pool2d m = {
+          .kernel_size = a.kernel_size, .stride = a.stride, .padding = a.padding, .count_include_pad = true};
       char what[64];
       snprintf(what, sizeof what, "case %zu, layout %d", i, l);
       kn_tensor *x = make(c, l, 7, 4, DIMS(cases[i].n, cases[i].ch, cases[i].h, cases[i].w));
-      kn_tensor *y = result(c, KN_OP_avg_pool2d, &a, &x, 1), *g = make(c, l, 8, 4, y->type.dims);
+      kn_tensor *y = result(c, KN_OP_avg_pool2d, &m, &x, 1), *g = make(c, l, 8, 4, y->type.dims);
       must_be(both(c, KN_OP_max_pool2d, &a, &x, 1, 0, what), "onednn", KN_OP_max_pool2d, what);
-      must_be(both(c, KN_OP_avg_pool2d, &a, &x, 1, 5e-7, what), "onednn", KN_OP_avg_pool2d, what);
-      both(c, KN_OP_avg_pool2d_grad, &a, (kn_tensor *[]){g, x}, 2, 1e-6, what);
+      must_be(both(c, KN_OP_avg_pool2d, &m, &x, 1, 5e-7, what), "onednn", KN_OP_avg_pool2d, what);
+      both(c, KN_OP_avg_pool2d_grad, &m, (kn_tensor *[]){g, x}, 2, 1e-6, what);
       both(c, KN_OP_max_pool2d_grad, &a, (kn_tensor *[]){g, x}, 2, 1e-6, what);
+      a.ceil_mode = m.ceil_mode = true; /* and what is not oneDNN's still has its values */
+      both(c, KN_OP_max_pool2d, &a, &x, 1, 0, what);
+      both(c, KN_OP_avg_pool2d, &m, &x, 1, 5e-7, what);
       kn_tensor_release(x);
       kn_tensor_release(y);
       kn_tensor_release(g);
@@ -335,14 +341,17 @@ START_TEST(special_values) {
   for (int i = 0; i < 3; i++)
     for (int all = 0; all < 2; all++) {
       kn_attrs_axis row = {.dim = 1};
-      kn_attrs_pool2d two = {.kernel_size = {1, {2}}, .stride = {1, {0}}, .padding = {1, {0}}};
+      kn_attrs_pool2d two = {
+          .kernel_size = {1, {2}}, .stride = {1, {0}}, .padding = {1, {0}}, .dilation = {1, {1}}};
+      kn_attrs_avg_pool2d mean = {
+          .kernel_size = {1, {2}}, .stride = {1, {0}}, .padding = {1, {0}}, .count_include_pad = true};
       kn_tensor *x = make(c, DENSE, 10, 2, DIMS(4, 256)), *p = make(c, DENSE, 11, 4, DIMS(2, 16, 4, 4));
       for (int k = 0; k < (all ? 256 : 1); k++) ((float *)kn_tensor_data(x))[256 + k] = odd[i];
       for (int k = 0; k < (all ? 16 : 1); k++) ((float *)kn_tensor_data(p))[32 + k] = odd[i];
       both(c, KN_OP_softmax, &row, &x, 1, 2e-7, "of special values");
       both(c, KN_OP_log_softmax, &row, &x, 1, 2e-6, "of special values");
       both(c, KN_OP_max_pool2d, &two, &p, 1, 0, "of special values");
-      both(c, KN_OP_avg_pool2d, &two, &p, 1, 1e-6, "of special values");
+      both(c, KN_OP_avg_pool2d, &mean, &p, 1, 1e-6, "of special values");
       kn_tensor *w = make(c, DENSE, 12, 2, DIMS(256, 3));
       both(c, KN_OP_matmul, NULL, (kn_tensor *[]){x, w}, 2, 2e-6, "of special values");
       kn_tensor_release(x);

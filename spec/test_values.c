@@ -405,24 +405,29 @@ START_TEST(convolution_spelled_out) {
 
 START_TEST(pooling) {
   kn_context *c = suite_context();
-  kn_attrs_pool2d two = {.kernel_size = DIMS(2), .stride = DIMS(0), .padding = DIMS(0)};
-  kn_attrs_pool2d three = {.kernel_size = DIMS(3), .stride = DIMS(2), .padding = DIMS(1)};
+  kn_attrs_pool2d two = {.kernel_size = DIMS(2), .stride = DIMS(0), .padding = DIMS(0), .dilation = DIMS(1)};
+  kn_attrs_pool2d three = {
+      .kernel_size = DIMS(3), .stride = DIMS(2), .padding = DIMS(1), .dilation = DIMS(1)};
+  kn_attrs_avg_pool2d mean2 = {
+      .kernel_size = DIMS(2), .stride = DIMS(0), .padding = DIMS(0), .count_include_pad = true};
+  kn_attrs_avg_pool2d mean3 = {
+      .kernel_size = DIMS(3), .stride = DIMS(2), .padding = DIMS(1), .count_include_pad = true};
   GIVES(RUN(max_pool2d, &two, F(DIMS(1, 1, 2, 5), 1, 5, -3, -2, 9, 4, 2, -1, NAN, 9), NIL, NIL), KN_F32,
         DIMS(1, 1, 1, 2), LIST(5, NAN));
-  GIVES(RUN(avg_pool2d, &two, F(DIMS(1, 1, 2, 2), 1, 2, 3, 4), NIL, NIL), KN_F32, DIMS(1, 1, 1, 1),
+  GIVES(RUN(avg_pool2d, &mean2, F(DIMS(1, 1, 2, 2), 1, 2, 3, 4), NIL, NIL), KN_F32, DIMS(1, 1, 1, 1),
         LIST(2.5));
   GIVES(RUN(max_pool2d, &three, F(DIMS(1, 1, 2, 2), -1, -2, -3, -4), NIL, NIL), KN_F32, DIMS(1, 1, 1, 1),
         LIST(-1));
-  GIVES(RUN(avg_pool2d, &three, D(DIMS(1, 1, 2, 2), 9, 9, 9, 9), NIL, NIL), KN_F64, DIMS(1, 1, 1, 1),
+  GIVES(RUN(avg_pool2d, &mean3, D(DIMS(1, 1, 2, 2), 9, 9, 9, 9), NIL, NIL), KN_F64, DIMS(1, 1, 1, 1),
         LIST(4));
   GIVES(RUN(max_pool2d_grad, &two, F(DIMS(1, 1, 1, 1), 5), F(DIMS(1, 1, 2, 2), 1, 7, 7, 0), NIL), KN_F32,
         DIMS(1, 1, 2, 2), LIST(0, 5, 0, 0)); /* the first of two maxima */
-  GIVES(RUN(avg_pool2d_grad, &two, F(DIMS(1, 1, 1, 1), 8), F(DIMS(1, 1, 2, 3), 0, 0, 0, 0, 0, 0), NIL),
+  GIVES(RUN(avg_pool2d_grad, &mean2, F(DIMS(1, 1, 1, 1), 8), F(DIMS(1, 1, 2, 3), 0, 0, 0, 0, 0, 0), NIL),
         KN_F32, DIMS(1, 1, 2, 3), LIST(2, 2, 0, 2, 2, 0));
-  kn_attrs_pool2d wide = {.kernel_size = DIMS(2), .stride = DIMS(0), .padding = DIMS(2)};
+  kn_attrs_pool2d wide = {.kernel_size = DIMS(2), .stride = DIMS(0), .padding = DIMS(2), .dilation = DIMS(1)};
   REFUSE(KN_ARG, "max_pool2d: padding must be at most half of kernel_size, 2 is too much for 2", max_pool2d,
          &wide, F(DIMS(1, 1, 1, 1), 1), NIL, NIL);
-  REFUSE(KN_SHAPE, "avg_pool2d: a window of 2 does not fit", avg_pool2d, &two, F(DIMS(1, 1, 1, 1), 1), NIL,
+  REFUSE(KN_SHAPE, "avg_pool2d: a window of 2 does not fit", avg_pool2d, &mean2, F(DIMS(1, 1, 1, 1), 1), NIL,
          NIL);
   suite_done(c);
 }

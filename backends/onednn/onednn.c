@@ -13,11 +13,13 @@ static void close_state(kn_context *ctx, void *state) {
   dn_state_close(state);
 }
 
+static const kn_provider *provider(void) { return &dn_provider; }
+
 const kn_backend kn_onednn_backend = {
     .name = "onednn",
     .device = KN_CPU,
     .probe = probe,
     .close = close_state,
-    .provider = &dn_provider,
+    .provider = provider,
     .target = dn_target,
 };

@@ -203,16 +203,30 @@ static void describe_conv(kn_op op, const kn_attrs_conv2d *a, const dn_view *in,
 
 /* ---- pooling ---- */
 
-static void describe_pool(kn_op op, const kn_attrs_pool2d *a, const dn_view *in, const kn_type *out,
-                          dn_problem *p, double *elements) {
+/* Options that are left to the reference, and images without a batch. */
+static bool plain_pool(kn_op op, const void *attrs, const kn_type *x) {
+  if (x->rank != 4) return false;
+  if (kn_ops[op].attrs == KN_ATTRS_pool2d) {
+    const kn_attrs_pool2d *a = attrs;
+    return !a->ceil_mode && kn_ints_at(&a->dilation, 0) == 1 && kn_ints_at(&a->dilation, 1) == 1;
+  }
+  const kn_attrs_avg_pool2d *a = attrs;
+  return !a->ceil_mode && a->count_include_pad && a->divisor_override == 0;
+}
+
+static void describe_pool(kn_op op, const void *attrs, const dn_view *in, const kn_type *out, dn_problem *p,
+                          double *elements) {
+  const kn_attrs_pool2d *m = attrs;
+  const kn_attrs_avg_pool2d *v = attrs;
+  bool max = kn_ops[op].attrs == KN_ATTRS_pool2d;
   bool grad = op == KN_OP_avg_pool2d_grad;
   image(&p->arg[0], in[0].type);
   image(&p->arg[DN_OUT], out);
   for (int i = 0; i < 2; i++) {
-    p->kernel[i] = kn_ints_at(&a->kernel_size, i);
-    p->stride[i] = kn_ints_at(&a->stride, i);
+    p->kernel[i] = kn_ints_at(max ? &m->kernel_size : &v->kernel_size, i);
+    p->stride[i] = kn_ints_at(max ? &m->stride : &v->stride, i);
     if (!p->stride[i]) p->stride[i] = p->kernel[i];
-    p->padding[i] = kn_ints_at(&a->padding, i);
+    p->padding[i] = kn_ints_at(max ? &m->padding : &v->padding, i);
   }
   *elements = (double)numel(grad ? in[0].type : out) * (double)(p->kernel[0] * p->kernel[1]);
 }
@@ -249,6 +263,8 @@ bool dn_describe(kn_op op, const void *attrs, const dn_view *in, int n, const kn
     if (count == 0) return no(why, size, "a tensor without elements");
     if (t->rank == 0 && i < n) return no(why, size, "a tensor without dimensions");
   }
+  if (kn_ops[op].op_class == KN_CLASS_POOL && !plain_pool(op, attrs, in[n - 1].type))
+    return no(why, size, "ceil_mode, dilation, divisors or no batch");
   p->op = op;
   double work = 0, limit = ONE_THREAD_WORK;
   switch (kn_ops[op].op_class) {

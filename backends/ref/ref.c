@@ -99,10 +99,12 @@ static bool target(kn_context *ctx, void *state, kn_target *out) {
   return true;
 }
 
+static const kn_provider *provider(void) { return &kn_ref_provider; }
+
 const kn_backend kn_ref_backend = {
     .name = "ref",
     .device = KN_CPU,
     .probe = probe,
-    .provider = &kn_ref_provider,
+    .provider = provider,
     .target = target,
 };

@@ -1,7 +1,7 @@
 /* The kiln executable: the stand-alone Lua interpreter with kiln in it. Options, exit codes, messages and the
  * prompt are those of `lua` 5.4, so that scripts and habits carry over; what it adds is the global `kiln`. */
-#define _POSIX_C_SOURCE 200809L
-#include "bindings/lua/kiln_lua.h"
+#define _DEFAULT_SOURCE
+#include "bindings/lua/kl.h"
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 typedef struct options {
@@ -245,11 +246,19 @@ static void print_results(lua_State *L, const options *o) {
   say(o->program, lua_pushfstring(L, "error calling 'print' (%s)", why ? why : luaL_typename(L, -1)));
 }
 
+/* Tensors are printed as wide as the terminal is at the moment. */
+static void follow_terminal(lua_State *L) {
+  struct winsize size;
+  if (isatty(STDOUT_FILENO) && !ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) && size.ws_col >= 20)
+    kl_set_columns(L, size.ws_col);
+}
+
 static void prompt(lua_State *L, const options *caller) {
   options o = *caller;
   o.program = NULL; /* messages stand alone here */
   int status;
   while ((status = read_chunk(L)) != -1) {
+    follow_terminal(L);
     if (status == LUA_OK) status = call(L, 0, LUA_MULTRET);
     if (status == LUA_OK)
       print_results(L, &o);

@@ -101,8 +101,31 @@ static kl_rule rule_of(const kl_args *a, const kn_field *f) {
   return a->row->attrs == KN_ATTRS_slice && !strcmp(f->name, "stop") ? KL_LAST : KL_PLAIN;
 }
 
+/* Numbers among the choices of a field, by the names that they have there. */
+static const char *number_choice(double x) {
+  static const struct {
+    double x;
+    const char *name;
+  } names[] = {{INFINITY, "inf"}, {-INFINITY, "minus_inf"}, {1, "one"}, {-1, "minus_one"},
+               {2, "two"},        {-2, "minus_two"}};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+    if (names[i].x == x) return names[i].name;
+  return NULL;
+}
+
 static kn_status read_choice(kl_args *a, const kn_field *f, int idx, int32_t *out) {
   char known[128];
+  if (lua_type(a->L, idx) == LUA_TNUMBER) {
+    const char *number = number_choice(lua_tonumber(a->L, idx));
+    int choice = number ? kn_field_choice(f, number, strlen(number)) : -1;
+    if (choice < 0 && kn_field_choice(f, "inf", 3) >= 0)
+      return kn_fail(a->ctx, KN_ARG, "%s: %s must be %s, or the number of that name, not %g", a->name,
+                     f->name, kn_field_choices(f, known, sizeof known), lua_tonumber(a->L, idx));
+    if (choice >= 0) {
+      *out = choice;
+      return KN_OK;
+    }
+  }
   if (lua_type(a->L, idx) != LUA_TSTRING) return wrong(a->ctx, a->name, f->name, "a string", a->L, idx);
   size_t n;
   const char *name = lua_tolstring(a->L, idx, &n);

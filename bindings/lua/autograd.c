@@ -3,9 +3,42 @@
 #include "core/grad/tape.h"
 #include <string.h>
 
-/* A boolean option of a table that may be missing; unknown keys are an error. */
-static bool read_flags(lua_State *L, int idx, const char *name, const char *const keys[], bool values[]) {
-  if (lua_isnoneornil(L, idx)) return true;
+/* Tensors of a table, or the one at idx; borrowed. NULL entries where `holes` are allowed. */
+enum { MOST = KN_MAX_INPUTS * 16 };
+
+static int read_tensors(lua_State *L, int idx, const char *name, const char *what, kn_tensor *list[],
+                        bool holes) {
+  kn_tensor *one = kl_test_tensor(L, idx);
+  if (one) {
+    list[0] = one;
+    return 1;
+  }
+  if (lua_type(L, idx) != LUA_TTABLE)
+    return kl_error(L, KN_ARG, "%s: %s must be a tensor or a table of them, got %s", name, what,
+                    kl_kind(L, idx));
+  lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
+  if (n < 1 || n > MOST)
+    return kl_error(L, KN_ARG, "%s: %s must be 1 to %d tensors, not %lld", name, what, MOST, (long long)n);
+  for (lua_Integer i = 0; i < n; i++) {
+    lua_rawgeti(L, idx, i + 1);
+    list[i] = kl_test_tensor(L, -1);
+    if (!list[i] && !(holes && lua_type(L, -1) == LUA_TBOOLEAN))
+      return kl_error(L, KN_ARG, "%s: entry %lld of %s must be a tensor, got %s", name, (long long)i + 1,
+                      what, kl_kind(L, -1));
+    lua_pop(L, 1);
+  }
+  return (int)n;
+}
+
+/* ---- backward ---- */
+
+/* The value of option `key`, or nil, on top. */
+static bool option(lua_State *L, int idx, const char *key) {
+  lua_pushstring(L, key);
+  return lua_rawget(L, idx) != LUA_TNIL;
+}
+
+static void check_options(lua_State *L, int idx, const char *name, const char *const keys[]) {
   if (lua_type(L, idx) != LUA_TTABLE)
     kl_error(L, KN_ARG, "%s: options must be a table, got %s", name, kl_kind(L, idx));
   lua_pushnil(L);
@@ -14,47 +47,38 @@ static bool read_flags(lua_State *L, int idx, const char *name, const char *cons
     int i = 0;
     while (keys[i] && strcmp(keys[i], key)) i++;
     if (!keys[i]) kl_error(L, KN_ARG, "%s: there is no option '%s'", name, key);
-    values[i] = lua_toboolean(L, -1);
     lua_pop(L, 1);
   }
-  return true;
 }
 
-/* y:backward([grad [, {create_graph =}]]) */
+static bool flag(lua_State *L, int idx, const char *key) {
+  option(L, idx, key);
+  bool on = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return on;
+}
+
+/* y:backward([grad [, {create_graph =, inputs =, retain_graph =}]]). A graph lives as long as something
+ * refers to it, so retain_graph changes nothing. */
 static int backward(lua_State *L) {
-  static const char *const keys[] = {"create_graph", NULL};
-  bool flags[] = {false};
-  kn_tensor *y = kl_check_tensor(L, 1), *g = kl_test_tensor(L, 2);
-  bool options_second = !g && lua_type(L, 2) == LUA_TTABLE;
-  if (!g && !options_second && !lua_isnoneornil(L, 2))
+  static const char *const keys[] = {"create_graph", "inputs", "retain_graph", NULL};
+  kn_tensor *y = kl_check_tensor(L, 1), *g = kl_test_tensor(L, 2), **xs = NULL;
+  int options = !g && lua_type(L, 2) == LUA_TTABLE ? 2 : 3, nx = 0;
+  bool create_graph = false;
+  if (!g && options == 3 && !lua_isnoneornil(L, 2))
     return kl_error(L, KN_ARG, "backward: the gradient must be a tensor, got %s", kl_kind(L, 2));
-  read_flags(L, options_second ? 2 : 3, "backward", keys, flags);
-  kl_check(L, kn_backward(kl_context(L), y, g, flags[0]));
+  if (!lua_isnoneornil(L, options)) {
+    check_options(L, options, "backward", keys);
+    create_graph = flag(L, options, "create_graph");
+    if (option(L, options, "inputs")) { /* stays on the stack: it holds what xs borrows */
+      xs = lua_newuserdatauv(L, MOST * sizeof(kn_tensor *), 0);
+      nx = read_tensors(L, lua_gettop(L) - 1, "backward", "inputs", xs, false);
+    }
+  }
+  kn_context *ctx = kl_context(L);
+  lua_State *before = kl_enter_tape(L);
+  kl_leave_tape(L, before, kn_backward_into(ctx, &y, 1, &g, xs, nx, create_graph));
   return 0;
-}
-
-/* Tensors of a table, or the one at idx; borrowed. NULL entries where `holes` are allowed. */
-static int read_tensors(lua_State *L, int idx, const char *what, kn_tensor *list[], bool holes) {
-  kn_tensor *one = kl_test_tensor(L, idx);
-  if (one) {
-    list[0] = one;
-    return 1;
-  }
-  if (lua_type(L, idx) != LUA_TTABLE)
-    return kl_error(L, KN_ARG, "grad: %s must be a tensor or a table of them, got %s", what, kl_kind(L, idx));
-  lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
-  if (n < 1 || n > KN_MAX_INPUTS * 16)
-    return kl_error(L, KN_ARG, "grad: %s must be 1 to %d tensors, not %lld", what, KN_MAX_INPUTS * 16,
-                    (long long)n);
-  for (lua_Integer i = 0; i < n; i++) {
-    lua_rawgeti(L, idx, i + 1);
-    list[i] = kl_test_tensor(L, -1);
-    if (!list[i] && !(holes && lua_type(L, -1) == LUA_TBOOLEAN))
-      return kl_error(L, KN_ARG, "grad: entry %lld of %s must be a tensor, got %s", (long long)i + 1, what,
-                      kl_kind(L, -1));
-    lua_pop(L, 1);
-  }
-  return (int)n;
 }
 
 /* Moves the gradients into `table` (or the one slot) as userdata made before. */
@@ -69,27 +93,22 @@ static void give_gradients(lua_State *L, kn_tensor ***slots, kn_tensor **g, int 
  * allow_unused. */
 static int grad(lua_State *L) {
   kn_context *ctx = kl_context(L);
-  enum { MOST = KN_MAX_INPUTS * 16 };
   bool create_graph = false, allow_unused = false;
   lua_settop(L, 3);
   size_t room = sizeof(kn_tensor *) * MOST;
   kn_tensor **ys = lua_newuserdatauv(L, 4 * room, 0), **gs = ys + MOST, **xs = gs + MOST, **out = xs + MOST;
   kn_tensor ***slots = lua_newuserdatauv(L, sizeof *slots * MOST, 0);
-  int ny = read_tensors(L, 1, "outputs", ys, false), nx = read_tensors(L, 2, "inputs", xs, false);
+  int ny = read_tensors(L, 1, "grad", "outputs", ys, false),
+      nx = read_tensors(L, 2, "grad", "inputs", xs, false);
   bool has_gs = false;
   if (!lua_isnil(L, 3)) {
-    luaL_argexpected(L, lua_istable(L, 3), 3, "table");
-    lua_pushliteral(L, "create_graph");
-    lua_rawget(L, 3);
-    create_graph = lua_toboolean(L, -1);
-    lua_pushliteral(L, "allow_unused");
-    lua_rawget(L, 3);
-    allow_unused = lua_toboolean(L, -1);
-    lua_pop(L, 2);
-    lua_pushliteral(L, "grad_outputs");
-    if (lua_rawget(L, 3) != LUA_TNIL) {
+    static const char *const keys[] = {"grad_outputs", "create_graph", "allow_unused", "retain_graph", NULL};
+    check_options(L, 3, "grad", keys);
+    create_graph = flag(L, 3, "create_graph");
+    allow_unused = flag(L, 3, "allow_unused");
+    if (option(L, 3, "grad_outputs")) {
       has_gs = true;
-      if (read_tensors(L, lua_gettop(L), "grad_outputs", gs, true) != ny)
+      if (read_tensors(L, lua_gettop(L), "grad", "grad_outputs", gs, true) != ny)
         return kl_error(L, KN_ARG, "grad: as many grad_outputs as outputs are needed");
     } /* stays on the stack: it holds what gs borrows */
   }
@@ -102,7 +121,8 @@ static int grad(lua_State *L) {
     slots[i] = kl_reserve_tensor(L);
     lua_rawseti(L, -2, i + 1);
   }
-  kl_check(L, kn_gradients(ctx, ys, ny, has_gs ? gs : NULL, xs, nx, create_graph, out));
+  lua_State *before = kl_enter_tape(L);
+  kl_leave_tape(L, before, kn_gradients(ctx, ys, ny, has_gs ? gs : NULL, xs, nx, create_graph, out));
   give_gradients(L, slots, out, nx);
   for (int i = 0; i < nx; i++) {
     if (out[i]) continue;
@@ -119,24 +139,32 @@ static int grad(lua_State *L) {
 
 /* ---- grad mode ---- */
 
-static int call_in_mode(lua_State *L, bool on) {
+typedef struct mode {
+  const char *name;
+  bool grad, inference;
+} mode;
+
+/* Inside inference mode nothing turns gradients on again. */
+static int call_in_mode(lua_State *L, const mode *m) {
   kn_context *ctx = kl_context(L);
-  bool before = ctx->grad_enabled;
+  bool grad_before = ctx->grad_enabled, inference_before = ctx->inference;
   if (lua_type(L, 1) != LUA_TFUNCTION) {
     if (luaL_getmetafield(L, 1, "__call") == LUA_TNIL)
-      return kl_error(L, KN_ARG, "%s: a function to call is needed, got %s", on ? "enable_grad" : "no_grad",
-                      kl_kind(L, 1));
+      return kl_error(L, KN_ARG, "%s: a function to call is needed, got %s", m->name, kl_kind(L, 1));
     lua_pop(L, 1);
   }
-  ctx->grad_enabled = on;
+  ctx->inference |= m->inference;
+  ctx->grad_enabled = m->grad && !ctx->inference;
   int st = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
-  ctx->grad_enabled = before;
+  ctx->grad_enabled = grad_before;
+  ctx->inference = inference_before;
   if (st != LUA_OK) return lua_error(L);
   return lua_gettop(L);
 }
 
-static int no_grad(lua_State *L) { return call_in_mode(L, false); }
-static int enable_grad(lua_State *L) { return call_in_mode(L, true); }
+static int no_grad(lua_State *L) { return call_in_mode(L, &(mode){"no_grad", false, false}); }
+static int enable_grad(lua_State *L) { return call_in_mode(L, &(mode){"enable_grad", true, false}); }
+static int inference_mode(lua_State *L) { return call_in_mode(L, &(mode){"inference_mode", false, true}); }
 
 static int is_grad_enabled(lua_State *L) {
   lua_pushboolean(L, kl_context(L)->grad_enabled);
@@ -146,7 +174,19 @@ static int is_grad_enabled(lua_State *L) {
 static int set_grad_enabled(lua_State *L) {
   kn_context *ctx = kl_context(L);
   lua_pushboolean(L, ctx->grad_enabled);
-  ctx->grad_enabled = lua_toboolean(L, 1);
+  ctx->grad_enabled = lua_toboolean(L, 1) && !ctx->inference;
+  return 1;
+}
+
+static int is_inference_mode(lua_State *L) {
+  lua_pushboolean(L, kl_context(L)->inference);
+  return 1;
+}
+
+/* t:is_inference(): made in inference mode. */
+static int is_inference(lua_State *L) {
+  kn_tensor *t = kl_check_tensor(L, 1);
+  lua_pushboolean(L, t->storage && t->storage->inference);
   return 1;
 }
 
@@ -159,9 +199,14 @@ static int requires_grad(lua_State *L) {
 }
 
 void kl_open_autograd(lua_State *L) {
-  static const luaL_Reg methods[] = {{"backward", backward}, {"requires_grad_", requires_grad}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"backward", backward},
+                                     {"requires_grad_", requires_grad},
+                                     {"is_inference", is_inference},
+                                     {NULL, NULL}};
   static const luaL_Reg functions[] = {{"no_grad", no_grad},
                                        {"enable_grad", enable_grad},
+                                       {"inference_mode", inference_mode},
+                                       {"is_inference_mode_enabled", is_inference_mode},
                                        {"is_grad_enabled", is_grad_enabled},
                                        {"set_grad_enabled", set_grad_enabled},
                                        {NULL, NULL}};

@@ -1,5 +1,5 @@
 /* kiln.tensor: Lua tables to tensors; and the makers whose positional arguments are not simply the fields of
- * their row: full, arange, randint, rand_like, from_npy. */
+ * their row: full, arange, randint, normal, rand_like, from_npy. */
 #include "bindings/lua/args.h"
 #include "core/device.h"
 #include "core/expr.h"
@@ -384,6 +384,43 @@ static int create_random_like(lua_State *L, kn_op op, const char *name) {
 static int create_rand_like(lua_State *L) { return create_random_like(L, KN_OP_rand, "rand_like"); }
 static int create_randn_like(lua_State *L) { return create_random_like(L, KN_OP_randn, "randn_like"); }
 
+/* normal(mean, std [, sizes …]) of two numbers; of tensors it is the op. */
+static int create_normal(lua_State *L) {
+  kn_context *ctx = kl_context(L);
+  int top = lua_gettop(L);
+  kl_args a;
+  if (kl_test_tensor(L, 1) || kl_test_tensor(L, 2)) {
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, top, 1);
+    return 1;
+  }
+  double value[2] = {0, 1};
+  for (int i = 0; i < 2; i++) {
+    if (lua_type(L, i + 1) != LUA_TNUMBER)
+      return kl_error(L, KN_ARG, "normal: %s must be a number or a tensor, got %s", i ? "std" : "mean",
+                      kl_kind(L, i + 1));
+    value[i] = lua_tonumber(L, i + 1);
+  }
+  if (!(value[1] >= 0)) return kl_error(L, KN_ARG, "normal: std must be at least 0, not %f", value[1]);
+  kn_tensor **slot = kl_reserve_tensor(L), *out = NULL;
+  kl_args_open(&a, L, ctx, KN_OP_randn, "normal", 3, top);
+  kn_status st = kl_args_fields(&a);
+  if (st == KN_OK) st = kl_args_options(&a);
+  kn_scope s;
+  if (st == KN_OK) {
+    kn_scope_open(&s, ctx);
+    kn_tensor *z = kx_apply(&s, KN_OP_randn, &a.attrs, NULL, 0);
+    z = z ? kx_mul(&s, z, kx_number(&s, value[1], z)) : NULL;
+    z = z ? kx_add(&s, z, kx_number(&s, value[0], z)) : NULL;
+    st = kn_scope_close(&s, z, &out);
+  }
+  if (st == KN_OK) st = make_options(&a, out);
+  kl_check(L, st);
+  kl_fill_tensor(L, slot, out);
+  return 1;
+}
+
 void kl_open_create(lua_State *L) {
   static const luaL_Reg makers[] = {{"tensor", create_tensor},
                                     {"full", create_full},
@@ -393,6 +430,10 @@ void kl_open_create(lua_State *L) {
                                     {"randn_like", create_randn_like},
                                     {NULL, NULL}};
   kl_set_engine_functions(L, makers);
+  lua_getfield(L, -1, "normal"); /* the op, for tensors */
+  lua_pushcclosure(L, create_normal, 1);
+  kl_mark_engine(L, -1);
+  lua_setfield(L, -2, "normal");
   static const char *const same[][2] = {{"empty", "zeros"}, {"empty_like", "zeros_like"}};
   for (size_t i = 0; i < sizeof same / sizeof *same; i++) { /* fresh memory is always cleared */
     lua_getfield(L, -1, same[i][1]);

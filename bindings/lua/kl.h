@@ -32,6 +32,9 @@ void kl_set_engine_functions(lua_State *L, const luaL_Reg *list);
 void kl_mark_engine(lua_State *L, int idx);
 bool kl_is_engine(lua_State *L, int idx);
 
+/* How wide a line of printed tensors may be where the user has not said. */
+void kl_set_columns(lua_State *L, int columns);
+
 /* Graph objects (bindings/lua/graph.c). One userdata holds the variants captured so far, newest first. */
 typedef struct kl_variant kl_variant;
 typedef struct kl_graph kl_graph;

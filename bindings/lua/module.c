@@ -15,6 +15,7 @@ int luaopen_kiln(lua_State *L) {
   kl_open_convert(L);
   kl_open_show(L);
   kl_open_autograd(L);
+  kl_open_hooks(L);
   kl_open_system(L);
   kl_open_npy(L);
   kl_open_graph(L);

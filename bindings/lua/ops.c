@@ -259,6 +259,17 @@ static void add_function(lua_State *L, const char *name, bool method) {
   lua_setfield(L, -2, name);
 }
 
+/* kiln.linalg: the functions of the rows that say so, the same ones; the module is on top. */
+static void add_linalg(lua_State *L) {
+  lua_newtable(L);
+  for (int i = 0; i < KN_OP_COUNT; i++) {
+    if (!(kn_ops[i].flags & KN_FLAG_LINALG)) continue;
+    lua_getfield(L, -2, kn_ops[i].name);
+    lua_setfield(L, -2, kn_ops[i].name);
+  }
+  lua_setfield(L, -2, "linalg");
+}
+
 static void add_operator(lua_State *L, kn_op op) {
   const kn_op_info *row = &kn_ops[op];
   kl_push_tensor_metatable(L);
@@ -287,6 +298,7 @@ void kl_open_ops(lua_State *L) {
     if (kn_ops[i].metamethod[0]) add_operator(L, (kn_op)i);
   }
   for (const kn_op_alias *a = kn_op_aliases; a->name; a++) add_op(L, a->op, a->name);
+  add_linalg(L);
   static const luaL_Reg extremes[] = {{"max", call_max}, {"min", call_min}, {NULL, NULL}};
   kl_set_methods(L, extremes, true, true);
   kl_push_tensor_metatable(L);

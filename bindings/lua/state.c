@@ -44,6 +44,7 @@ static int close_state(lua_State *L) {
   kn_context *ctx = s->ctx;
   s->ctx = NULL;
   if (ctx) kn_context_remove_reclaimer(ctx, &s->reclaimer);
+  kl_close_anchor(s);
   while (s->boxes.next != &s->boxes) kl_empty_box(s->boxes.next);
   if (ctx && s->owned) {
     kn_registry_close(ctx);
@@ -97,6 +98,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
   s = lua_newuserdatauv(L, sizeof *s, 0);
   *s = (kl_state){.ctx = ctx, .owned = !ctx};
   s->boxes.prev = s->boxes.next = &s->boxes;
+  kl_print_defaults(s);
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, close_state);
   lua_setfield(L, -2, "__gc");
@@ -128,16 +130,21 @@ int kiln_lua_setcontext(lua_State *L, struct kiln_context *ctx) {
 
 /* ---- errors ---- */
 
-void kl_push_where(lua_State *L) {
+void kl_write_where(lua_State *L, char *text, size_t size) {
   lua_Debug ar;
-  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+  text[0] = 0;
+  for (int level = 0; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
-    if (ar.currentline > 0 && strncmp(ar.source, "=kiln/", 6)) {
-      lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
-      return;
-    }
+    if (ar.currentline <= 0 || !strncmp(ar.source, "=kiln/", 6)) continue;
+    snprintf(text, size, "%s:%d", ar.short_src, ar.currentline);
+    return;
   }
-  lua_pushliteral(L, "");
+}
+
+void kl_push_where(lua_State *L) {
+  char text[LUA_IDSIZE + 32];
+  kl_write_where(L, text, sizeof text);
+  lua_pushfstring(L, *text ? "%s: " : "%s", text);
 }
 
 int kl_fail(lua_State *L) {

@@ -11,6 +11,15 @@ typedef struct kl_box {
   struct kl_box *prev, *next;
 } kl_box;
 
+/* kiln.set_printoptions, as ints. */
+typedef struct kl_print_options {
+  int precision; /* digits after the point */
+  int edgeitems; /* shown at both ends of long dimensions */
+  int linewidth; /* 0: as wide as the terminal at the prompt, else 80 */
+  int sci_mode;  /* 1, 0, or -1: as the values ask for */
+  int threshold; /* elements above which the middle is left out */
+} kl_print_options;
+
 typedef struct kl_state {
   kn_context *ctx;    /* NULL once the Lua state is closing */
   bool owned;         /* ctx is ours to free */
@@ -19,8 +28,11 @@ typedef struct kl_state {
   size_t live;        /* heap bytes after its last round, as far as known */
   size_t full;        /* heap bytes after the last complete collection */
   kl_box boxes;       /* head of the ring of filled boxes */
-  lua_State *main;    /* the main coroutine */
+  kl_print_options print;
+  int columns;     /* of a line of text where linewidth says nothing */
+  lua_State *main; /* the main coroutine */
   kn_reclaimer reclaimer;
+  struct kl_anchor *anchor; /* hooks.c: how C code on the tape finds back to this state */
   bool reclaiming; /* finalizers run in the middle of an op that found no memory: they must not use kiln */
 } kl_state;
 
@@ -43,8 +55,9 @@ kn_tensor **kl_reserve_tensor(lua_State *L);
 void kl_put_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* takes it */
 void kl_tell_collector(lua_State *L); /* of the memory tensors take; finalizers may run */
 void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* both */
-void kl_empty_box(kl_box *box);                                        /* releases what is in it */
-uint64_t kl_count_tensors(const kl_state *s);                          /* filled boxes */
+void kl_print_defaults(kl_state *s);
+void kl_empty_box(kl_box *box);               /* releases what is in it */
+uint64_t kl_count_tensors(const kl_state *s); /* filled boxes */
 
 /* What kind of number a scalar is, symbols included; false when only known at run time. */
 bool kl_scalar_kind(const kn_scalar *s, kn_scalar_kind *out);
@@ -58,7 +71,18 @@ void kl_set_methods(lua_State *L, const luaL_Reg *list, bool module, bool engine
 /* The value at idx converted to a tensor of `dtype` (KN_DTYPE_COUNT: by Lua's types), owned. */
 kn_status kl_read_tensor(lua_State *L, kn_context *ctx, int idx, kn_dtype dtype, kn_tensor **out);
 
+/* ---- hooks.c: Lua functions that are called from within the tape ---- */
+
+/* Before an entry that may call back: they run on L. Gives what to hand to kl_leave_tape after it. */
+lua_State *kl_enter_tape(lua_State *L);
+/* Raises what st says; an error that was raised in a callback and is no text is raised as it was. */
+void kl_leave_tape(lua_State *L, lua_State *before, kn_status st);
+void kl_close_anchor(kl_state *s); /* the state closes: nothing calls back any more */
+/* Writes "file:line" of the user's line into text, "" when there is none; raises nothing. */
+void kl_write_where(lua_State *L, char *text, size_t size);
+
 /* More parts of the module; see kl.h for the contract. */
+void kl_open_hooks(lua_State *L);     /* hooks.c: hooks, custom functions, checkpoint, anomalies */
 void kl_open_create(lua_State *L);    /* create.c: kiln.tensor and makers whose arguments are special */
 void kl_open_parts(lua_State *L);     /* parts.c: split, einsum … */
 void kl_open_recurrent(lua_State *L); /* recurrent.c: lstm, gru … */

@@ -18,7 +18,7 @@ static bool concerned(const kn_context *ctx, kn_tensor *const *in, int n) {
   if (!ctx->grad_enabled || !kn_dtype_is_float(kn_tensor_dtype(in[0]))) return false;
   if (in[0]->base && kn_requires_grad(in[0]->base)) return true;
   for (int i = 0; i < n; i++)
-    if (kn_requires_grad(in[i])) return true;
+    if (in[i] && kn_requires_grad(in[i])) return true;
   return false;
 }
 
@@ -194,7 +194,15 @@ kn_status kn_tape_prepare_write(kn_context *ctx, kn_tensor *const *in, kn_tape_w
   KN_TRY(kn_tape_freshen(ctx, in[1]));
   kn_grad *link;
   KN_TRY(base ? part_link(ctx, base, in, &link) : whole_link(ctx, in, &link));
-  *w = (kn_tape_write){base ? base : in[0], link};
+  kn_tensor *owner = base ? base : in[0];
+  if (owner->grad && owner->grad->retains) { /* a tensor keeps the gradient of what it is at the end */
+    kn_status st = kn_link_retain(ctx, link);
+    if (st != KN_OK) {
+      kn_grad_free(link);
+      return st;
+    }
+  }
+  *w = (kn_tape_write){owner, link};
   return KN_OK;
 }
 

@@ -18,7 +18,7 @@ kn_tensor *kn_grad_of(const kn_tensor *t) { return t->grad ? t->grad->sum : NULL
 
 const char *kn_grad_op(const kn_tensor *t) {
   if (kn_is_leaf(t)) return NULL;
-  return kn_op_name(kn_tape_is_stale(t) ? KN_OP_strided : t->grad->node->op);
+  return kn_tape_is_stale(t) ? kn_op_name(KN_OP_strided) : kn_node_name(t->grad->node);
 }
 
 /* The tensor's link, made when there is none. */
@@ -77,7 +77,7 @@ kn_status kn_tape_record(kn_context *ctx, kn_op op, const void *attrs, kn_tensor
   for (int k = 0; k < info->outs; k++) floating |= kn_dtype_is_float(kn_tensor_dtype(out[k]));
   if (!floating) return KN_OK;
   for (int i = 0; i < n; i++)
-    if (kn_tape_is_stale(in[i])) {
+    if (in[i] && kn_tape_is_stale(in[i])) {
       kn_status st = kn_tape_freshen(ctx, in[i]);
       if (st != KN_OK) {
         kn_error_prefix(ctx, "%s: input %d", info->name, i + 1);

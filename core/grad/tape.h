@@ -56,12 +56,59 @@ enum { KN_WRITER_INPLACE = 1 << 16 };
 /* STATE: "input 2 was changed in place by add_ after it was saved for backward; …". */
 kn_status kn_tape_fail_changed(kn_context *ctx, const kn_tensor *t, const char *what, int i);
 
+/* ---- hooks and custom functions (hook.c) ----
+ * Functions of a front end on the tape: a C function and its data, which is released with the last that needs
+ * it. They run in the middle of a walk, may call ops and walk themselves; when they fail, so does the walk,
+ * and nothing of it is kept. */
+
+typedef struct kn_hook kn_hook;
+/* Gets the gradient of a tensor, complete; *out may be set to an owned one of the same type to take its
+ * place. After accumulation: gets the leaf, whose gradient is in place; *out is not looked at. */
+typedef kn_status (*kn_hook_fn)(kn_context *ctx, void *ud, kn_tensor *t, kn_tensor **out);
+/* On the gradient of t as it is now: what is written to t later has a history of its own. STATE when t does
+ * not require grad, and, with `after`, when it is no leaf. release(ud) is called once, also when this fails.
+ */
+kn_status kn_tape_hook(kn_context *ctx, kn_tensor *t, bool after, kn_hook_fn fn, void *ud,
+                       void (*release)(void *ud), kn_hook **handle);
+void kn_hook_remove(kn_hook *h);  /* not called any more; its data is released */
+void kn_hook_release(kn_hook *h); /* the handle only */
+
+/* t, no leaf, gets its gradient in its grad field too. STATE when it does not require grad. */
+kn_status kn_tape_retain_grad(kn_context *ctx, kn_tensor *t);
+
+/* The backward of a custom function: gin[i], owned, for the inputs with need[i], NULL for zero. gout are
+ * never NULL. kept: inputs, results and extras, NULL where not kept. */
+typedef struct kn_custom_call {
+  kn_tensor *const *gout, *const *kept;
+  const bool *need;
+  kn_tensor **gin;
+} kn_custom_call;
+typedef kn_status (*kn_custom_fn)(kn_context *ctx, void *ud, const kn_custom_call *call);
+enum { KN_CUSTOM_MAX = 64 }; /* inputs, and results, and extras */
+
+typedef struct kn_custom {
+  const char *name; /* for messages */
+  kn_tensor *const *in, *const *out, *const *extra;
+  int n, outs, extras;
+  const bool *keep; /* per input, then per result: backward reads its value */
+  const bool *flat; /* per result: no gradient flows to it */
+  kn_custom_fn fn;
+  void *ud;
+  void (*release)(void *ud);
+} kn_custom;
+/* Gives out[] their history: they were computed from in[] by means the tape did not see, and have none yet.
+ * release(ud) is called once, also when this fails or nothing requires grad. */
+kn_status kn_tape_custom(kn_context *ctx, const kn_custom *f);
+
 /* ---- the walk ---- */
 
 /* Accumulate d y / d leaf into each leaf's grad. g NULL: y must have one element, 1 is used. create_graph
  * keeps the gradients differentiable. Values changed in place since they were saved are an error that names
  * the op. */
 kn_status kn_backward(kn_context *ctx, kn_tensor *y, kn_tensor *g, bool create_graph);
+/* The same for several, and only into xs (leaves or not) unless xs is NULL. gs may be NULL or hold NULLs. */
+kn_status kn_backward_into(kn_context *ctx, kn_tensor *const *ys, int ny, kn_tensor *const *gs,
+                           kn_tensor *const *xs, int nx, bool create_graph);
 /* Gradients of sum(ys · gs) for each x, owned in out[]; NULL where x does not take part. gs may be NULL or
  * hold NULLs (ones, for one-element ys). Leaves' grad fields are not touched. */
 kn_status kn_gradients(kn_context *ctx, kn_tensor *const *ys, int ny, kn_tensor *const *gs,

@@ -1,6 +1,7 @@
 /* Running a vjp rule, and how rules reach what was saved. The rules themselves are in vjp_*.c. */
 #include "core/grad/vjp.h"
 #include "core/grad/tape.h"
+#include <string.h>
 
 /* `at` counts inputs, then results. */
 static kn_tensor *value(kn_vjp *v, kn_tensor *t, unsigned saved, int at, const char *what, int i) {
@@ -82,4 +83,29 @@ kn_status kn_vjp_run(kn_context *ctx, kn_vjp *v, kn_tensor **gin) {
   else
     kn_error_prefix(ctx, "backward of %s", kn_op_name(v->op));
   return kn_scope_close(&scope, NULL, NULL);
+}
+
+kn_status kn_vjp_fit(kn_context *ctx, const kn_type *type, int i, kn_tensor **g) {
+  kn_tensor *t = *g, *like;
+  char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
+  if (kn_type_equal(type, &t->type)) return KN_OK;
+  bool fits = type->rank <= t->type.rank && kn_dtype_is_float(kn_tensor_dtype(t));
+  for (int d = 0; fits && d < type->rank; d++) {
+    int64_t have = t->type.dims[t->type.rank - type->rank + d];
+    fits = type->dims[d] == have || type->dims[d] == 1 || !kn_dim_known(have) || !kn_dim_known(type->dims[d]);
+  }
+  if (!fits)
+    return kn_fail(ctx, KN_SHAPE, "the gradient of input %d, %s, is %s", i + 1,
+                   kn_type_text(type, a, sizeof a), kn_type_text(&t->type, b, sizeof b));
+  kn_scope s;
+  kn_scope_open(&s, ctx);
+  kn_status st = kn_tensor_alias(ctx, t, &like);
+  if (st != KN_OK) return kn_scope_close(&s, NULL, NULL), st;
+  like->type = *type; /* asked for its sizes only */
+  memset(like->strides, 0, sizeof like->strides);
+  kn_tensor *r = kx_cast(&s, kx_sum_to(&s, t, kx_own(&s, like)), (kn_dtype)type->dtype), *made;
+  KN_TRY(kn_scope_close(&s, r, &made));
+  kn_tensor_release(t);
+  *g = made;
+  return KN_OK;
 }

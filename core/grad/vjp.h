@@ -34,4 +34,8 @@ kn_tensor *kv_fit(kn_vjp *v, kn_tensor *t, int i);
  * of the input's shape and dtype, or NULL for zero. Errors are prefixed with the op. */
 kn_status kn_vjp_run(kn_context *ctx, kn_vjp *v, kn_tensor **gin);
 
+/* Makes a gradient that came from outside fit input i (of this type): summed down where it was broadcast,
+ * cast. Replaces *g; on failure *g stays owned. */
+kn_status kn_vjp_fit(kn_context *ctx, const kn_type *type, int i, kn_tensor **g);
+
 #endif

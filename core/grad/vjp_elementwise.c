@@ -91,6 +91,19 @@ static kn_tensor *over_squares(kn_scope *s, kn_tensor *g, kn_tensor *a, kn_tenso
   return kx_div(s, kx_mul(s, g, a), kx_add(s, kx_mul(s, a, a), kx_mul(s, b, b)));
 }
 
+static kn_tensor *polygamma(kn_scope *s, kn_tensor *x, int64_t n) {
+  kn_attrs_polygamma at = {.n = n};
+  return kx_apply(s, KN_OP_polygamma, &at, &x, 1);
+}
+
+/* i0(x) - i1(x) / x, which is 1 / 2 at 0 */
+static kn_tensor *i1_slope(kn_scope *s, kn_tensor *x, kn_tensor *y) {
+  if (!x || !y) return NULL;
+  kn_tensor *zero = is_number(s, x, 0), *safe = kx_where(s, zero, kx_number(s, 1, x), x);
+  kn_tensor *slope = kx_sub(s, kx_apply(s, KN_OP_i0, NULL, &x, 1), kx_div(s, y, safe));
+  return kx_where(s, zero, kx_number(s, 0.5, y), slope);
+}
+
 /* ---- the rows ---- */
 
 BINARY(add, G, G)
@@ -131,6 +144,12 @@ UNARY(sigmoid, kx_mul(s, G, times_rest(s, Y)))
 UNARY(erf,
       times(s, 1.1283791670955126 /* 2 / sqrt(pi) */, kx_mul(s, G, kx_exp(s, kx_neg(s, kx_mul(s, X, X))))))
 UNARY(erfc, times(s, -1.1283791670955126, kx_mul(s, G, kx_exp(s, kx_neg(s, kx_mul(s, X, X))))))
+UNARY(erfinv, times(s, 0.88622692545275801 /* sqrt(pi) / 2 */, kx_mul(s, G, kx_exp(s, kx_mul(s, Y, Y)))))
+UNARY(lgamma, kx_mul(s, G, kx_apply(s, KN_OP_digamma, NULL, (kn_tensor *[]){X}, 1)))
+UNARY(digamma, kx_mul(s, G, polygamma(s, X, 1)))
+UNARY(polygamma, kx_mul(s, G, polygamma(s, X, ((const kn_attrs_polygamma *)v->attrs)->n + 1)))
+UNARY(i0, kx_mul(s, G, kx_apply(s, KN_OP_i1, NULL, (kn_tensor *[]){X}, 1)))
+UNARY(i1, kx_mul(s, G, i1_slope(s, X, Y)))
 UNARY(relu, zero_where(s, kx_le(s, Y, kx_number(s, 0, Y)), G))
 UNARY(clamp, clamped(v))
 UNARY(cast, G)
@@ -150,3 +169,9 @@ UNARY(floor, kx_zeros_like(s, G))
 UNARY(ceil, kx_zeros_like(s, G))
 UNARY(trunc, kx_zeros_like(s, G))
 UNARY(round, kx_zeros_like(s, G))
+
+/* A draw moves with its shape as if its place in the distribution stayed. */
+void kn_vjp_standard_gamma(kn_vjp *v) {
+  kn_tensor *both[] = {kv_in(v, 0), kv_out(v, 0)};
+  v->gin[0] = kx_mul(v->s, v->gout[0], kx_apply(v->s, KN_OP_standard_gamma_grad, NULL, both, 2));
+}

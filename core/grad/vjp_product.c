@@ -84,6 +84,17 @@ void kn_vjp_max_pool2d(kn_vjp *v) {
   if (x) v->gin[0] = pool(v, KN_OP_max_pool2d_grad, v->gout[0], x);
 }
 
+/* What was put at the maxima is picked up there. */
+void kn_vjp_max_pool2d_grad(kn_vjp *v) { /* (g, x) */
+  const kn_attrs_flatten plane = {.start_dim = -2, .end_dim = -1};
+  const kn_attrs_axis last = {.dim = -1};
+  if (!v->need[0]) return;
+  kn_tensor *places = pool(v, KN_OP_max_pool2d_indices, kv_in(v, 1), NULL);
+  kn_tensor *in[] = {kx_apply(v->s, KN_OP_flatten, &plane, v->gout, 1),
+                     kx_apply(v->s, KN_OP_flatten, &plane, &places, 1)};
+  v->gin[0] = kx_reshape_as(v->s, kx_apply(v->s, KN_OP_gather, &last, in, 2), kv_like(v, 0));
+}
+
 void kn_vjp_avg_pool2d(kn_vjp *v) {
   kn_tensor *x = kv_like(v, 0);
   if (x) v->gin[0] = pool(v, KN_OP_avg_pool2d_grad, v->gout[0], x);

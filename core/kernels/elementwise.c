@@ -11,6 +11,7 @@
  * In a value, exp(x) and the like have the precision of x (tgmath). */
 #include "core/infer.h"
 #include "core/kernels/kernel.h"
+#include "core/kernels/special.h"
 #include <tgmath.h>
 
 /* ---- the loops ---- */
@@ -68,8 +69,10 @@
 static kn_status run(kn_context *ctx, kn_op op, kn_dtype dtype, const kk_inner_fn loops[KN_DTYPE_COUNT],
                      const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out) {
   kk_inner_fn inner = loops[kk_wide(dtype)];
-  kk_view operands[3] = {kk_view_of(out[0])};
+  if (inner && kk_run_flat(out[0], in, n, dtype, inner, attrs)) return KN_OK;
+  kk_view operands[3];
   kn_dtype as[3] = {kn_tensor_dtype(out[0])};
+  operands[0] = kk_view_of(out[0]);
   if (!inner) return kn_fail(ctx, KN_INTERNAL, "%s: no kernel for %s", kn_op_name(op), kn_dtype_name(dtype));
   for (int i = 0; i < n; i++) {
     operands[i + 1] = kk_view_of(in[i]);
@@ -252,6 +255,13 @@ UNARY_FLOAT(atanh, atanh(x))
 UNARY_FLOAT(sigmoid, 1 / (1 + exp(-x)))
 UNARY_FLOAT(erf, erf(x))
 UNARY_FLOAT(erfc, erfc(x))
+UNARY_FLOAT(erfinv, ks_erfinv((double)x))
+UNARY_FLOAT(lgamma, lgamma((double)x))
+UNARY_FLOAT(digamma, ks_digamma((double)x))
+UNARY_FLOAT(polygamma, ks_polygamma(((const kn_attrs_polygamma *)arg)->n, (double)x))
+UNARY_FLOAT(i0, ks_i0((double)x))
+UNARY_FLOAT(i1, ks_i1((double)x))
+BINARY_FLOAT(standard_gamma_grad, ks_gamma_grad((double)x, (double)y))
 UNARY_NUMBER(relu, x > 0 ? x : 0, x > 0 || x != x ? x : 0)
 
 /* ---- comparison, logic ---- */

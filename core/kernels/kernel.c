@@ -4,7 +4,8 @@
 /* ---- views ---- */
 
 kk_view kk_view_of(const kn_tensor *t) {
-  kk_view v = {.data = kn_tensor_data(t), .dtype = kn_tensor_dtype(t), .rank = t->type.rank};
+  kk_view v;
+  v.data = kn_tensor_data(t), v.dtype = kn_tensor_dtype(t), v.rank = t->type.rank;
   for (int d = 0; d < v.rank; d++) {
     v.dims[d] = t->type.dims[d];
     v.strides[d] = t->strides[d] * (int64_t)kn_dtype_size(v.dtype);
@@ -102,7 +103,9 @@ static void run_range(void *ud, int64_t begin, int64_t end) {
 }
 
 void kk_loop(const kn_context *ctx, const kk_view *operands, int count, kk_inner_fn inner, const void *arg) {
-  loop l = {.rank = operands[0].rank, .count = count, .inner = inner, .arg = arg};
+  loop l; /* not cleared: large for the few numbers that are used */
+  l.rank = operands[0].rank, l.count = count;
+  l.inner = inner, l.arg = arg;
   for (int d = 0; d < l.rank; d++) l.dims[d] = operands[0].dims[d];
   for (int k = 0; k < count; k++) {
     const kk_view *v = &operands[k];
@@ -115,6 +118,30 @@ void kk_loop(const kn_context *ctx, const kk_view *operands, int count, kk_inner
   if (total == 0) return;
   simplify(&l);
   kn_parallel_for(ctx, total, KK_GRAIN, run_range, &l);
+}
+
+static int64_t count_of(const kn_tensor *t) {
+  int64_t n = 1;
+  for (int d = 0; d < t->type.rank; d++) n *= t->type.dims[d];
+  return n;
+}
+
+bool kk_run_flat(kn_tensor *out, kn_tensor *const *in, int n, kn_dtype dtype, kk_inner_fn inner,
+                 const void *arg) {
+  int64_t total = count_of(out), step[KK_OPERANDS];
+  char *p[KK_OPERANDS];
+  kn_dtype result = kn_tensor_dtype(out);
+  if (total >= KK_GRAIN || kk_wide(dtype) != dtype || kk_wide(result) != result) return false;
+  p[0] = kn_tensor_data(out), step[0] = (int64_t)kn_dtype_size(result);
+  for (int i = 0; i < n; i++) {
+    int64_t count = count_of(in[i]);
+    bool one = count == 1 && total != 1;
+    if (kn_tensor_dtype(in[i]) != dtype || (!one && (count != total || !kn_tensor_contiguous(in[i]))))
+      return false;
+    p[i + 1] = kn_tensor_data(in[i]), step[i + 1] = one ? 0 : (int64_t)kn_dtype_size(dtype);
+  }
+  if (total) inner(p, step, total, arg);
+  return true;
 }
 
 /* ---- runs of casts ---- */

@@ -53,6 +53,12 @@ void kk_loop(const kn_context *ctx, const kk_view *operands, int count, kk_inner
 void kk_loop_as(const kn_context *ctx, const kk_view *operands, const kn_dtype *as, int count,
                 kk_inner_fn inner, const void *arg);
 
+/* The quick way for few elements, without views: every input is of `dtype`, which is computed in as it is,
+ * and either lies as `out` does (which is contiguous) or is one element. False, and nothing done, when not
+ * so. */
+bool kk_run_flat(kn_tensor *out, kn_tensor *const *in, int n, kn_dtype dtype, kk_inner_fn inner,
+                 const void *arg);
+
 /* A run of n elements of one dtype as another, like an `inner` with two operands. */
 kk_inner_fn kk_cast_run(kn_dtype from, kn_dtype to);
 

@@ -35,26 +35,27 @@ return function(f, inputs, options)
   local function value() return total(table.pack(f(table.unpack(inputs)))) end
   local wanted = {}
   for k, i in ipairs(checked) do wanted[k] = inputs[i] end
-  local grads = kiln.grad(value(), wanted, { allow_unused = true })
+  local first = value()
+  if not first.requires_grad then fail("gradcheck: the result of the function does not require grad") end
+  local grads = kiln.grad(first, wanted, { allow_unused = true })
 
   for k, i in ipairs(checked) do
     local x = inputs[i]
     local flat = x:detach():view(-1)
     local grad = grads[k] and grads[k]:reshape(-1) or kiln.zeros(flat:size(1), { dtype = "float64" })
-    kiln.no_grad(function()
-      for j = 1, flat:size(1) do
-        local at = flat[j]:item()
-        flat[j] = at + eps
-        local above = value():item()
-        flat[j] = at - eps
-        local below = value():item()
-        flat[j] = at
-        local numeric, analytic = (above - below) / (2 * eps), grad[j]:item()
-        if not (math.abs(numeric - analytic) <= atol + rtol * math.abs(numeric)) then
-          fail("gradcheck: input %d, element %d: the gradient is %.9g, differences give %.9g", i, j, analytic, numeric)
-        end
+    local function moved(j, value_there) kiln.no_grad(function() flat[j] = value_there end) end
+    for j = 1, flat:size(1) do
+      local at = flat[j]:item()
+      moved(j, at + eps)
+      local above = value():item()
+      moved(j, at - eps)
+      local below = value():item()
+      moved(j, at)
+      local numeric, analytic = (above - below) / (2 * eps), grad[j]:item()
+      if not (math.abs(numeric - analytic) <= atol + rtol * math.abs(numeric)) then
+        fail("gradcheck: input %d, element %d: the gradient is %.9g, differences give %.9g", i, j, analytic, numeric)
       end
-    end)
+    end
   end
   return true
 end

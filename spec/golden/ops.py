@@ -333,6 +333,45 @@ case("avg_pool2d", lambda x: F.avg_pool2d(x, (2, 3), (1, 2), (1, 0)), f(1, 2, 4,
      padding=[1, 0])
 case("max_pool1d", run(F.max_pool1d, 3, 2, 1), f(1, 2, 6), kernel_size=[3], stride=[2], padding=[1])
 case("avg_pool1d", run(F.avg_pool1d, 3, 2, 1), f(1, 2, 6), kernel_size=[3], stride=[2], padding=[1])
+case("max_pool2d", lambda x: F.max_pool2d(x, (2, 3), 2, 1, (2, 1), True), f(2, 2, 7, 6), kernel_size=[2, 3], stride=[2], padding=[1],
+     dilation=[2, 1], ceil_mode=True)
+case("max_pool2d", lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), f(2, 6, 5), kernel_size=[3], stride=[2], padding=[1],
+     ceil_mode=True)
+for pool in (dict(), dict(ceil_mode=True), dict(ceil_mode=True, count_include_pad=False), dict(count_include_pad=False),
+             dict(divisor_override=5, ceil_mode=True)):
+    case("avg_pool2d", lambda x, a=pool: F.avg_pool2d(x, 3, 2, 1, **a), f(1, 2, 6, 5), kernel_size=[3], stride=[2], padding=[1], **pool)
+    case("avg_pool3d", lambda x, a=pool: F.avg_pool3d(x, (2, 3, 2), 2, (1, 1, 0), **a), f(1, 2, 5, 6, 5), kernel_size=[2, 3, 2],
+         stride=[2], padding=[1, 1, 0], **pool)
+case("avg_pool1d", lambda x: F.avg_pool1d(x, 3, 2, 1, True, False), f(2, 6), kernel_size=[3], stride=[2], padding=[1], ceil_mode=True,
+     count_include_pad=False)
+for ceil in (False, True):
+    case("max_pool3d", lambda x, a=ceil: F.max_pool3d(x, (2, 3, 2), 2, (1, 1, 0), (1, 1, 2), a), f(1, 2, 5, 6, 7),
+         kernel_size=[2, 3, 2], stride=[2], padding=[1, 1, 0], dilation=[1, 1, 2], ceil_mode=ceil)
+    case("max_pool3d_with_indices", lambda x, a=ceil: F.max_pool3d(x, (2, 3, 2), 2, (1, 1, 0), (1, 1, 2), a, True), f(2, 5, 6, 7),
+         based=[1], kernel_size=[2, 3, 2], stride=[2], padding=[1, 1, 0], dilation=[1, 1, 2], ceil_mode=ceil)
+case("max_pool1d_with_indices", lambda x: F.max_pool1d(x, 3, 2, 1, return_indices=True), f(1, 2, 7), based=[1], kernel_size=[3],
+     stride=[2], padding=[1])
+case("max_pool2d_with_indices", lambda x: F.max_pool2d(x, (2, 3), (1, 2), (1, 0), return_indices=True), f(1, 2, 4, 5), based=[1],
+     kernel_size=[2, 3], stride=[1, 2], padding=[1, 0])
+case("max_pool2d_with_indices", lambda x: F.max_pool2d(x, 2, return_indices=True), v([[[1.0, 3, 3, 2], [3, 0, 2, 2]]]), based=[1],
+     kernel_size=[2])
+case("max_unpool1d", lambda x, i: F.max_unpool1d(x, i, 2), f(1, 2, 3), index([[[0, 3, 5], [1, 2, 4]]]), kernel_size=[2])
+case("max_unpool2d", lambda x, i: F.max_unpool2d(x, i, 2, 2, 0, (5, 4)), f(1, 1, 2, 2), index([[[[5, 2], [16, 19]]]]), kernel_size=[2],
+     stride=[2], output_size=[5, 4])
+case("max_unpool2d", lambda x, i: F.max_unpool2d(x, i, 3, 2, 1), f(1, 2, 2), index([[[4, 2], [6, 8]]]), kernel_size=[3], stride=[2],
+     padding=[1])
+case("max_unpool3d", lambda x, i: F.max_unpool3d(x, i, 2), f(1, 1, 1, 2), index([[[[5, 14]]]]), kernel_size=[2])
+for power in (2, 1, 3):
+    case("lp_pool1d", lambda x, q=power: F.lp_pool1d(x, q, 2), p(1, 2, 5), norm_type=power, kernel_size=[2])
+    case("lp_pool2d", lambda x, q=power: F.lp_pool2d(x, q, (2, 3), 2, True), p(1, 2, 5, 6), norm_type=power, kernel_size=[2, 3],
+         stride=[2], ceil_mode=True)
+    case("lp_pool3d", lambda x, q=power: F.lp_pool3d(x, q, 2, 1), p(1, 1, 3, 4, 3), norm_type=power, kernel_size=[2], stride=[1])
+for size in (1, 2, 3, 7):
+    case("adaptive_avg_pool1d", run(F.adaptive_avg_pool1d, size), f(1, 2, 5), output_size=[size])
+    case("adaptive_max_pool1d", run(F.adaptive_max_pool1d, size), f(2, 5), output_size=[size])
+for size in ([2, 3, 1], [3, 3, 3], [1, 1, 1], [5, 2, 4]):
+    case("adaptive_avg_pool3d", run(F.adaptive_avg_pool3d, size), f(1, 2, 4, 3, 2), output_size=size)
+    case("adaptive_max_pool3d", run(F.adaptive_max_pool3d, size), f(2, 4, 3, 2), output_size=size)
 for size in ([2, 3], [3, 4], [1, 1], [7, 5]):
     case("adaptive_avg_pool2d", run(F.adaptive_avg_pool2d, size), f(1, 2, 5, 6), output_size=size)
     case("adaptive_max_pool2d", run(F.adaptive_max_pool2d, size), f(1, 2, 5, 6), output_size=size)
@@ -437,5 +476,89 @@ case("smooth_l1_loss", lambda x, y: F.smooth_l1_loss(x, y, beta=0), f(3), f(3), 
 case("cosine_similarity", run(F.cosine_similarity, 1), f(2, 3, 2), f(2, 3, 2), dim=1)
 case("pairwise_distance", F.pairwise_distance, f(2, 3), f(2, 3))
 case("pairwise_distance", lambda a, b: F.pairwise_distance(a, b, 1, 0.1, True), f(2, 3), f(2, 3), p=1, eps=0.1, keepdim=True)
+
+# ---- functions of probability ----
+torch.manual_seed(22)
+case("erfinv", torch.erfinv, unit(2, 5))
+case("erfinv", torch.erfinv, v([0.0, 1e-9, -0.999999, 1 - 1e-12, 0.5]))
+for name in "lgamma digamma".split():
+    case(name, getattr(torch, name), f(3, 5, low=0.01, high=4))
+    case(name, getattr(torch, name), v([-0.3, -1.7, -7.2, 9.99, 10.01, 40.0, 1e6]))
+case("lgamma", torch.lgamma, c([0.0, -1.0, inf, 1.0, 2.0]))
+case("digamma", torch.digamma, c([0.0, -0.0, -1.0, inf, 1.4616321449683623]))
+for n in (0, 1, 2, 5):
+    case("polygamma", lambda x, k=n: torch.polygamma(k, x), f(8, low=0.1, high=30), n=n)
+case("polygamma", lambda x: torch.polygamma(1, x), v([-0.3, -1.7, -30.2]), n=1)
+case("i0", torch.special.i0, f(2, 4, low=-60, high=60))
+case("i1", torch.special.i1, f(2, 4, low=-60, high=60))
+case("i0", torch.special.i0, v([0.0, -0.5, 2, 39.9, 40.1]))
+case("i1", torch.special.i1, v([0.0, -0.5, 2, 39.9, 40.1]))
+for name in "xlogy xlog1py".split():
+    case(name, getattr(torch.special, name), f(2, 3), p(3))
+    case(name, getattr(torch.special, name), c([0.0, 0, 0, nan, 1, 0]), c([0.0, inf, nan, 2, 0, -3]))
+
+# ---- linear algebra; vectors of svd and eigh are unique up to sign only, so they are not here ----
+torch.manual_seed(21)
+L = torch.linalg
+
+
+def well(*s):
+    return (f(*s) + 4 * torch.eye(s[-1], dtype=D)).detach().requires_grad_(True)
+
+
+def positive(x):
+    return x @ x.mT + torch.eye(x.shape[-1], dtype=D)
+
+
+def symmetric(n):
+    return positive(f(n, n)).detach().requires_grad_(True)
+
+
+for shape in ((3, 3), (2, 2, 2), (1, 1)):
+    case("inv", L.inv, well(*shape))
+    case("det", L.det, f(*shape))
+    case("slogdet", L.slogdet, f(*shape))
+case("solve", L.solve, well(3, 3), f(3))
+case("solve", L.solve, well(2, 3, 3), f(3, 2))
+case("solve", L.solve, well(3, 3), f(2, 3, 1))
+case("solve", L.solve, well(2, 3, 3), f(2, 3))
+case("solve", lambda a, b: L.solve(a, b, left=False), well(3, 3), f(2, 3), left=False)
+for upper in (False, True):
+    case("cholesky", lambda a, u=upper: L.cholesky(a, upper=u), symmetric(3), upper=upper)
+    case("cholesky_solve", lambda b, a, u=upper: torch.cholesky_solve(b, a, u), f(3, 2), well(3, 3).detach(), upper=upper)
+    for left in (False, True):
+        for unit in (False, True):
+            case("solve_triangular", lambda a, b, u=upper, l=left, n=unit: L.solve_triangular(a, b, upper=u, left=l, unitriangular=n),
+                 well(2, 3, 3), f(3, 3), upper=upper, left=left, unitriangular=unit)
+for shape in ((3, 3), (4, 2), (2, 4), (2, 3, 2)):
+    case("qr", L.qr, f(*shape), mode="reduced")
+    case("svdvals", L.svdvals, f(*shape))
+    case("pinv", L.pinv, f(*shape))
+    case("matrix_rank", L.matrix_rank, f(*shape), grad=False)
+case("qr", lambda x: L.qr(x, "complete"), f(4, 2), mode="complete", grad=False)
+case("qr", lambda x: L.qr(x, "complete"), f(2, 4), mode="complete")
+case("matrix_rank", lambda x: L.matrix_rank(x, atol=1.0, rtol=0.1), c([[3.0, 0], [0, 0.9]]), atol=1, rtol=0.1)
+case("pinv", lambda x: L.pinv(x, rtol=0.5), c([[3.0, 0], [0, 0.9]]), rtol=0.5)
+case("pinv", L.pinv, c([[1.0, 2], [2, 4], [3, 6]]))
+for side in "LU":
+    case("eigvalsh", lambda x, s=side: L.eigvalsh(x, s), symmetric(4), UPLO=side)
+for order, name in (("fro", "fro"), ("nuc", "nuc"), (inf, "inf"), (-inf, "minus_inf"), (1, "one"), (-1, "minus_one"), (2, "two"),
+                    (-2, "minus_two")):
+    case("matrix_norm", lambda x, o=order: L.matrix_norm(x, o), f(2, 3, 4), ord=name)
+    case("matrix_norm", lambda x, o=order: L.matrix_norm(x, o, (2, 0), True), f(2, 3, 4), ord=name, dim=[2, 0], keepdim=True)
+for order in (2, 1, inf, 0.5):
+    case("vector_norm", lambda x, o=order: L.vector_norm(x, o), f(2, 3), ord=order)
+case("lstsq", lambda a, b: L.lstsq(a, b).solution, f(4, 2), f(4, 3))
+case("lstsq", lambda a, b: L.lstsq(a, b).solution, f(2, 2, 4), f(2, 2, 1))
+for n in (0, 1, 2, 5, -3):
+    case("matrix_power", run(L.matrix_power, n), well(2, 2), n=n, grad=n != 0)
+case("trace", torch.trace, f(2, 3))
+case("cross", L.cross, f(2, 3), f(2, 3))
+case("cross", lambda a, b: L.cross(a, b, dim=0), f(3, 2), f(3, 1), dim=0)
+case("vecdot", L.vecdot, f(2, 3), f(3))
+case("kron", torch.kron, f(2, 3), f(3, 2))
+case("kron", torch.kron, f(2), f(2, 1, 2))
+for order in (2, 1, 3, inf):
+    case("cdist", run(torch.cdist, order), f(3, 2), f(2, 4, 2), p=order)
 
 print(len(seen), "ops", file=sys.stderr)

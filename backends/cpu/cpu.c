@@ -1,0 +1,49 @@
+/* The backend's row: which instruction sets there are, and which this machine has. */
+#include "backends/cpu/cpu.h"
+#include <stdio.h>
+
+/* Those that were compiled (CP_SETS, from meson.build), the plainest first. */
+#define X(isa) extern const kn_provider cp_##isa##_provider;
+CP_SETS(X)
+#undef X
+
+static const kn_provider *const providers[] = {
+#define X(isa) &cp_##isa##_provider,
+    CP_SETS(X)
+#undef X
+};
+
+/* Whether this machine can run them all up to provider i; each set holds those before it. */
+static bool runs_here(int i) {
+#ifdef CP_X86
+  if (i == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (i == 2)
+    return runs_here(1) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+  return i == 0;
+}
+
+int cp_provider_count(void) {
+  int n = 1;
+  while (n < (int)(sizeof providers / sizeof *providers) && runs_here(n)) n++;
+  return n;
+}
+
+const kn_provider *cp_provider_at(int i) { return providers[i]; }
+
+static const kn_provider *best(void) { return providers[cp_provider_count() - 1]; }
+
+static bool probe(kn_context *ctx, void **state, char *version, char *why, size_t size) {
+  (void)ctx, (void)state, (void)why, (void)size;
+  snprintf(version, 64, "%s %s", KN_VERSION_TEXT, best()->name + sizeof "cpu:" - 1);
+  return true;
+}
+
+const kn_backend kn_cpu_backend = {
+    .name = "cpu",
+    .device = KN_CPU,
+    .probe = probe,
+    .provider = best,
+    .target = cp_target,
+};

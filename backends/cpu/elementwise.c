@@ -1,0 +1,258 @@
+/* The driver of elementwise ops: from tensors of any strides and dtypes to loops over elements that lie one
+ * after the other. Where an operand is not like that, blocks of it are gathered, repeated or cast into a
+ * buffer that stays in the first cache. Which dtype an op is computed in is what the reference computes, see
+ * kernels/kernel.h. Compiled once. */
+#include "backends/cpu/run.h"
+#include "core/infer.h"
+#include <string.h>
+
+typedef struct operand {
+  char *data;
+  int64_t strides[KN_MAX_RANK]; /* bytes */
+  int64_t size;                 /* of an element */
+  cp_run casts[2];              /* on its way to the loop; NULL: none. Of operand 0: on its way back */
+  int64_t width;                /* of an element as the loop sees it */
+} operand;
+
+typedef struct walk {
+  cp_run run;
+  const void *arg;
+  int count, rank; /* operands, the result among them */
+  int64_t dims[KN_MAX_RANK];
+  operand operands[CP_OPERANDS];
+} walk;
+
+typedef struct room {
+  _Alignas(CP_LINE) char at[CP_BLOCK * 8];
+} room;
+
+/* ---- what an op is computed in ---- */
+
+static bool whole(kn_dtype d) { return kn_dtypes[d].category != KN_CAT_FLOAT; }
+
+/* Into what the inputs are cast: the result's dtype, or where the result is a truth about them, what they
+ * promote to. The condition of where is none of them. */
+static kn_dtype seen_as(kn_tensor *const *in, int n, const kn_tensor *out) {
+  if (kn_tensor_dtype(out) != KN_BOOL || n == 3) return kn_tensor_dtype(out);
+  return n == 2 ? kn_promote_types(&in[0]->type, &in[1]->type) : kn_tensor_dtype(in[0]);
+}
+
+/* The dtype of the loop: the one the inputs are seen as, or the wide one that stands for it. Integers are
+ * never narrowed on their way in, so beside wider ones (which only 0-d tensors can be) all are int64. */
+static kn_dtype loop_dtype(const cp_run *runs, kn_dtype as, kn_tensor *const *in, int n) {
+  bool narrowed = false;
+  for (int i = n == 3; i < n && kn_dtypes[as].category == KN_CAT_INT; i++)
+    narrowed |= kn_dtype_promote(as, kn_tensor_dtype(in[i])) != as;
+  return runs[as] && !narrowed ? as : kn_dtypes[as].wide;
+}
+
+/* ---- the quick way: all lie one after the other and need no cast ---- */
+
+static bool plain(const walk *w, kn_tensor *const *in, int n, const kn_tensor *out) {
+  for (int k = 0; k <= n; k++)
+    if (w->operands[k].casts[0]) return false;
+  for (int i = 0; i < n; i++) {
+    if (in[i]->type.rank != out->type.rank) return false;
+    for (int d = 0; d < out->type.rank; d++)
+      if (in[i]->type.dims[d] != out->type.dims[d]) return false;
+    if (!kn_tensor_contiguous(in[i])) return false;
+  }
+  return true;
+}
+
+static void plain_range(void *ud, int64_t begin, int64_t end) {
+  const walk *w = ud;
+  char *p[CP_OPERANDS];
+  for (int k = 0; k < w->count; k++) p[k] = w->operands[k].data + begin * w->operands[k].size;
+  w->run(p, end - begin, w->arg);
+}
+
+/* ---- the general way ---- */
+
+/* m elements, `step` bytes apart or all the same one, laid one after the other. */
+#define GATHER(T)                                                                                            \
+  for (int64_t i = 0; i < m; i++) ((T *)to)[i] = *(const T *)(from + i * step)
+static void gather(char *to, const char *from, int64_t step, int64_t m, int64_t size) {
+  if (step == size) {
+    memcpy(to, from, (size_t)(m * size));
+    return;
+  }
+  switch (size) {
+  case 1: GATHER(uint8_t); break;
+  case 2: GATHER(uint16_t); break;
+  case 4: GATHER(uint32_t); break;
+  default: GATHER(uint64_t);
+  }
+}
+
+static void cast(const operand *o, char *to, char *from, int64_t m) {
+  room between;
+  if (!o->casts[1]) {
+    o->casts[0]((char *[]){to, from}, m, NULL);
+  } else {
+    o->casts[0]((char *[]){between.at, from}, m, NULL);
+    o->casts[1]((char *[]){to, between.at}, m, NULL);
+  }
+}
+
+/* Where m elements from p on are once they are as the loop wants them: in place, or in `to`. */
+static char *bring(const operand *o, char *p, int64_t step, int64_t m, room *to) {
+  room gathered;
+  if (step == o->size && !o->casts[0]) return p;
+  if (step == 0) { /* one element is cast, then repeated */
+    char one[8];
+    if (o->casts[0]) cast(o, one, p, 1);
+    gather(to->at, o->casts[0] ? one : p, 0, m, o->width);
+    return to->at;
+  }
+  if (!o->casts[0]) {
+    gather(to->at, p, step, m, o->size);
+    return to->at;
+  }
+  if (step != o->size) {
+    gather(gathered.at, p, step, m, o->size);
+    p = gathered.at;
+  }
+  cast(o, to->at, p, m);
+  return to->at;
+}
+
+/* What is repeated is brought once, and stays good for rows that are not longer. */
+typedef struct repeated {
+  const char *of[CP_OPERANDS];
+  int64_t n[CP_OPERANDS];
+} repeated;
+
+static void row(const walk *w, char *const *p, const int64_t *step, int64_t n, room *rooms, repeated *held) {
+  char *q[CP_OPERANDS];
+  bool direct = true;
+  for (int k = 0; k < w->count; k++) direct &= step[k] == w->operands[k].size && !w->operands[k].casts[0];
+  if (direct) {
+    w->run(p, n, w->arg);
+    return;
+  }
+  for (int64_t at = 0; at < n; at += CP_BLOCK) {
+    const int64_t m = n - at < CP_BLOCK ? n - at : CP_BLOCK;
+    for (int k = 1; k < w->count; k++) {
+      if (step[k] == 0 && held->of[k] == p[k] && held->n[k] >= m) {
+        q[k] = rooms[k].at;
+        continue;
+      }
+      q[k] = bring(&w->operands[k], p[k] + at * step[k], step[k], m, &rooms[k]);
+      held->of[k] = step[k] == 0 ? p[k] : NULL;
+      held->n[k] = m;
+    }
+    const operand *out = &w->operands[0];
+    char *to = p[0] + at * out->size;
+    q[0] = out->casts[0] ? rooms[0].at : to;
+    w->run(q, m, w->arg);
+    if (out->casts[0]) cast(out, to, q[0], m);
+  }
+}
+
+static void walk_range(void *ud, int64_t begin, int64_t end) {
+  const walk *w = ud;
+  int last = w->rank - 1;
+  int64_t at[KN_MAX_RANK], step[CP_OPERANDS];
+  char *p[CP_OPERANDS];
+  room rooms[CP_OPERANDS];
+  repeated held = {{NULL}, {0}};
+  for (int64_t d = last, rest = begin; d >= 0; d--) {
+    at[d] = rest % w->dims[d];
+    rest /= w->dims[d];
+  }
+  for (int k = 0; k < w->count; k++) step[k] = w->operands[k].strides[last];
+  while (begin < end) {
+    for (int k = 0; k < w->count; k++) {
+      p[k] = w->operands[k].data;
+      for (int d = 0; d <= last; d++) p[k] += at[d] * w->operands[k].strides[d];
+    }
+    int64_t n = w->dims[last] - at[last];
+    if (n > end - begin) n = end - begin;
+    row(w, p, step, n, rooms, &held);
+    begin += n;
+    at[last] = 0; /* a row that stops early is the range's last */
+    for (int d = last - 1; d >= 0 && ++at[d] == w->dims[d]; d--) at[d] = 0;
+  }
+}
+
+/* ---- dims ---- */
+
+static void set_strides(operand *o, const kn_tensor *t, const kn_type *shape) {
+  int lead = shape->rank - t->type.rank; /* dims that this operand does not have: it is repeated there */
+  for (int d = 0; d < shape->rank; d++) {
+    bool repeats = d < lead || (t->type.dims[d - lead] == 1 && shape->dims[d] != 1);
+    o->strides[d] = repeats ? 0 : t->strides[d - lead] * o->size;
+  }
+}
+
+/* Whether dim `b`, which follows dim `a`, continues it in every operand. */
+static bool continues(const walk *w, int a, int b) {
+  for (int k = 0; k < w->count; k++)
+    if (w->operands[k].strides[a] != w->operands[k].strides[b] * w->dims[b]) return false;
+  return true;
+}
+
+static void move_dim(walk *w, int to, int from, int64_t size) {
+  w->dims[to] = size;
+  for (int k = 0; k < w->count; k++) w->operands[k].strides[to] = w->operands[k].strides[from];
+}
+
+/* Drops dims of size 1 and joins neighbours that lie one after the other, so that rows are long. */
+static void simplify(walk *w) {
+  int rank = 0;
+  for (int d = 0; d < w->rank; d++) {
+    if (w->dims[d] == 1) continue;
+    if (rank && continues(w, rank - 1, d))
+      move_dim(w, rank - 1, d, w->dims[rank - 1] * w->dims[d]);
+    else
+      move_dim(w, rank++, d, w->dims[d]);
+  }
+  if (rank == 0) {
+    w->dims[rank] = 1;
+    for (int k = 0; k < w->count; k++) w->operands[k].strides[rank] = w->operands[k].size;
+    rank = 1;
+  }
+  w->rank = rank;
+}
+
+/* ---- an op ---- */
+
+/* The way of an input from its own dtype to the loop's: rounded to a half first where it is seen as one. */
+static void lead(const cp_isa *isa, operand *o, kn_dtype own, kn_dtype as, kn_dtype loop) {
+  bool narrows = own != as && as != loop && !(whole(own) && whole(as));
+  o->size = (int64_t)kn_dtype_size(own);
+  o->width = (int64_t)kn_dtype_size(loop);
+  o->casts[0] = o->casts[1] = NULL;
+  if (narrows)
+    o->casts[0] = isa->cast[own][as], o->casts[1] = isa->cast[as][loop];
+  else if (own != loop)
+    o->casts[0] = isa->cast[own][loop];
+}
+
+kn_status cp_elementwise(kn_context *ctx, const cp_isa *isa, const cp_run *runs, int64_t grain,
+                         const void *attrs, kn_tensor *const *in, int n, kn_tensor *out) {
+  kn_dtype as = seen_as(in, n, out), loop = loop_dtype(runs, as, in, n), to = kn_tensor_dtype(out);
+  int64_t total = kn_tensor_numel(out);
+  walk w = {.run = runs[loop], .arg = attrs, .count = n + 1, .rank = out->type.rank};
+  if (!w.run) return KN_DECLINED;
+  if (total == 0) return KN_OK;
+  for (int k = 0; k <= n; k++) {
+    const kn_tensor *t = k ? in[k - 1] : out;
+    w.operands[k].data = kn_tensor_data(t);
+    bool condition = n == 3 && k == 1;
+    lead(isa, &w.operands[k], kn_tensor_dtype(t), condition ? KN_BOOL : as, condition ? KN_BOOL : loop);
+  }
+  operand *o = &w.operands[0];
+  o->casts[0] = o->casts[1] = NULL;
+  if (to != KN_BOOL && to != loop) o->casts[0] = isa->cast[loop][to];
+  if (plain(&w, in, n, out)) {
+    kn_parallel_for(ctx, total, grain, plain_range, &w);
+    return KN_OK;
+  }
+  for (int d = 0; d < w.rank; d++) w.dims[d] = out->type.dims[d];
+  for (int k = 0; k <= n; k++) set_strides(&w.operands[k], k ? in[k - 1] : out, &out->type);
+  simplify(&w);
+  kn_parallel_for(ctx, total, grain, walk_range, &w);
+  return KN_OK;
+}

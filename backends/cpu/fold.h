@@ -1,0 +1,40 @@
+/* What reductions are made of, between their driver and the loops of each instruction set. */
+#ifndef KN_CPU_FOLD_H
+#define KN_CPU_FOLD_H
+#include "backends/cpu/run.h"
+
+typedef enum cp_fold_kind { CP_SUM, CP_PROD, CP_MAX, CP_MIN, CP_FOLD_KINDS } cp_fold_kind;
+
+/* acc[j], double or int64, takes x[r][j] for each row r; rows are `apart` bytes from each other. */
+typedef void (*cp_fold_fn)(void *acc, const char *x, int64_t apart, int64_t rows, int64_t n);
+/* acc[r] takes all n elements of row r; rows follow each other. */
+typedef void (*cp_short_fn)(void *acc, const char *x, int64_t rows, int64_t n);
+/* best[j] and the row it came from (-1: none yet) take x[r][j]; `row` is the first one's number. */
+typedef void (*cp_places_fn)(void *best, int64_t *places, const char *x, int64_t apart, int64_t row,
+                             int64_t rows, int64_t n);
+
+typedef struct cp_fold {
+  cp_fold_fn rows;
+  cp_short_fn each;
+} cp_fold;
+
+/* Dtypes that are left out are cast to the wide one first. */
+typedef struct cp_folds {
+  cp_fold of[CP_FOLD_KINDS][KN_DTYPE_COUNT];
+  cp_places_fn places[2][KN_DTYPE_COUNT]; /* of the largest, of the smallest */
+} cp_folds;
+
+/* What an op makes of them. */
+typedef struct cp_reduction {
+  cp_fold_kind kind;
+  bool mean;  /* divided by their number */
+  bool truth; /* of elements as bool */
+} cp_reduction;
+
+kn_status cp_reduce(kn_context *ctx, const cp_isa *isa, const cp_folds *folds, const cp_reduction *r,
+                    const kn_tensor *x, const bool over[KN_MAX_RANK], kn_tensor *out);
+/* which 0: the largest, 1: the smallest; dim < 0: of all elements. */
+kn_status cp_place(kn_context *ctx, const cp_isa *isa, const cp_folds *folds, int which, const kn_tensor *x,
+                   int dim, kn_tensor *out);
+
+#endif

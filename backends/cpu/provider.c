@@ -1,0 +1,71 @@
+/* The provider of one instruction set: a kernel for each op of run.h's lists. A kernel is not told its op, so
+ * there is one function each. Compiled once for each instruction set. */
+#include "backends/cpu/fold.h"
+#include "backends/cpu/runs.h"
+
+extern const cp_isa CP(isa);
+extern const cp_folds CP(folds);
+extern const kn_provider CP(provider);
+
+#define X(op, grain)                                                                                         \
+  static kn_status op##_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,              \
+                               kn_tensor *const *out) {                                                      \
+    return cp_elementwise(ctx, &CP(isa), CP(op##_runs), grain, attrs, in, n, out[0]);                        \
+  }
+CP_ELEMENTWISE(X)
+#undef X
+
+static int axis_of(int64_t dim, const kn_tensor *x) {
+  return (int)(dim < 0 ? dim + (x->type.rank ? x->type.rank : 1) : dim);
+}
+
+static kn_status reduce(kn_context *ctx, const kn_attrs_reduce *a, const cp_reduction *r, const kn_tensor *x,
+                        kn_tensor *out) {
+  bool over[KN_MAX_RANK];
+  for (int d = 0; d < KN_MAX_RANK; d++) over[d] = a->dim.n == 0;
+  for (int i = 0; i < a->dim.n; i++) over[axis_of(a->dim.v[i], x)] = true;
+  return cp_reduce(ctx, &CP(isa), &CP(folds), r, x, over, out);
+}
+
+#define X(op, ...)                                                                                           \
+  static kn_status op##_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,              \
+                               kn_tensor *const *out) {                                                      \
+    (void)n;                                                                                                 \
+    static const cp_reduction r = __VA_ARGS__;                                                               \
+    return reduce(ctx, attrs, &r, in[0], out[0]);                                                            \
+  }
+CP_REDUCTIONS(X)
+#undef X
+
+static kn_status sum_to_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
+                               kn_tensor *const *out) {
+  static const cp_reduction r = {.kind = CP_SUM};
+  (void)attrs, (void)n;
+  const kn_type *x = &in[0]->type, *b = &in[1]->type;
+  bool over[KN_MAX_RANK] = {false};
+  int lead = x->rank - b->rank;
+  for (int d = 0; d < x->rank; d++) over[d] = d < lead || (b->dims[d - lead] == 1 && x->dims[d] != 1);
+  return cp_reduce(ctx, &CP(isa), &CP(folds), &r, in[0], over, out[0]);
+}
+
+#define X(op, which)                                                                                         \
+  static kn_status op##_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,              \
+                               kn_tensor *const *out) {                                                      \
+    (void)n;                                                                                                 \
+    const kn_attrs_argreduce *a = attrs;                                                                     \
+    int dim = a->dim == KN_NONE || !in[0]->type.rank ? -1 : axis_of(a->dim, in[0]);                          \
+    return cp_place(ctx, &CP(isa), &CP(folds), which, in[0], dim, out[0]);                                   \
+  }
+CP_PLACES(X)
+#undef X
+
+const kn_provider CP(provider) = {
+    .name = "cpu:" CP_TEXT(CP_ISA),
+    .kernel =
+        {
+#define X(op, ...) [KN_OP_##op] = op##_kernel,
+            CP_ELEMENTWISE(X) CP_REDUCTIONS(X) CP_PLACES(X)
+#undef X
+                [KN_OP_sum_to] = sum_to_kernel,
+        },
+};

@@ -1,0 +1,135 @@
+/* Loops of reductions: rows of elements folded into a row of accumulators, element by element, eight rows at
+ * a time, so that accumulators cost little. Floats are accumulated in double, whole numbers in int64, as the
+ * reference does. Compiled once for each instruction set. */
+#include "backends/cpu/fold.h"
+#include "backends/cpu/runs.h"
+#include <math.h>
+
+/* fold(acc, x, apart, rows, n): acc[j] takes x[r][j]; rows are `apart` bytes from each other. E8: eight
+ * elements of one column as one T, or something wider that holds it; ONE: an accumulator and what it takes.
+ */
+#define FOLD(fn, A, T, EIGHT, ONE)                                                                           \
+  static void fn(void *to, const char *from, int64_t apart, int64_t rows, int64_t n) {                       \
+    A *restrict acc = to;                                                                                    \
+    for (; rows >= 8; rows -= 8, from += 8 * apart) {                                                        \
+      const T *restrict a = (const T *)from, *restrict b = (const T *)(from + apart);                        \
+      const T *restrict c = (const T *)(from + 2 * apart), *restrict d = (const T *)(from + 3 * apart);      \
+      const T *restrict e = (const T *)(from + 4 * apart), *restrict f = (const T *)(from + 5 * apart);      \
+      const T *restrict g = (const T *)(from + 6 * apart), *restrict h = (const T *)(from + 7 * apart);      \
+      for (int64_t j = 0; j < n; j++)                                                                        \
+        acc[j] = ONE(acc[j], EIGHT(a[j], b[j], c[j], d[j], e[j], f[j], g[j], h[j]));                         \
+    }                                                                                                        \
+    for (; rows > 0; rows--, from += apart) {                                                                \
+      const T *restrict a = (const T *)from;                                                                 \
+      for (int64_t j = 0; j < n; j++) acc[j] = ONE(acc[j], a[j]);                                            \
+    }                                                                                                        \
+  }                                                                                                          \
+  static void fn##_short(void *to, const char *from, int64_t rows, int64_t n) {                              \
+    const T *x = (const T *)from;                                                                            \
+    for (int64_t r = 0; r < rows; r++, x += n) {                                                             \
+      A acc = ((A *)to)[r];                                                                                  \
+      for (int64_t j = 0; j < n; j++) acc = ONE(acc, x[j]);                                                  \
+      ((A *)to)[r] = acc;                                                                                    \
+    }                                                                                                        \
+  }
+#define EIGHT_OF(one, a, b, c, d, e, f, g, h) one(one(one(a, b), one(c, d)), one(one(e, f), one(g, h)))
+
+#define ADD_F64(a, b) ((double)(a) + (double)(b))
+#define MUL_F64(a, b) ((double)(a) * (double)(b))
+#define ADD_F32(a, b) ((a) + (b))
+#define ADD_I64(a, b) ((int64_t)((uint64_t)(int64_t)(a) + (uint64_t)(int64_t)(b)))
+#define ADD_I32(a, b) ((int32_t)(a) + (int32_t)(b)) /* of eight narrow ones */
+#define MUL_I64(a, b) ((int64_t)((uint64_t)(int64_t)(a) * (uint64_t)(int64_t)(b)))
+#define SUM8_F32(...) EIGHT_OF(ADD_F32, __VA_ARGS__)
+#define SUM8_F64(...) EIGHT_OF(ADD_F64, __VA_ARGS__)
+#define PROD8_F64(...) EIGHT_OF(MUL_F64, __VA_ARGS__)
+#define SUM8_I64(...) EIGHT_OF(ADD_I64, __VA_ARGS__)
+#define SUM8_I32(...) EIGHT_OF(ADD_I32, __VA_ARGS__)
+#define PROD8_I64(...) EIGHT_OF(MUL_I64, __VA_ARGS__)
+FOLD(sum_F32, double, float, SUM8_F32, ADD_F64)
+FOLD(sum_F64, double, double, SUM8_F64, ADD_F64)
+FOLD(sum_I64, int64_t, int64_t, SUM8_I64, ADD_I64)
+FOLD(sum_I32, int64_t, int32_t, SUM8_I64, ADD_I64)
+FOLD(sum_I16, int64_t, int16_t, SUM8_I32, ADD_I64)
+FOLD(sum_I8, int64_t, int8_t, SUM8_I32, ADD_I64)
+FOLD(sum_U8, int64_t, uint8_t, SUM8_I32, ADD_I64)
+FOLD(prod_F32, double, float, PROD8_F64, MUL_F64)
+FOLD(prod_F64, double, double, PROD8_F64, MUL_F64)
+FOLD(prod_I64, int64_t, int64_t, PROD8_I64, MUL_I64)
+
+/* nan replaces all, and nothing replaces it. */
+static inline double more_f64(double a, double b) { return cp_pick_f64((b > a) | (b != b), b, a); }
+static inline double less_f64(double a, double b) { return cp_pick_f64((b < a) | (b != b), b, a); }
+#define MORE(a, b) ((b) > (a) ? (b) : (a))
+#define LESS(a, b) ((b) < (a) ? (b) : (a))
+#define MORE8(...) EIGHT_OF(MORE, __VA_ARGS__)
+#define LESS8(...) EIGHT_OF(LESS, __VA_ARGS__)
+/* The machine's own maximum loses nan, so that is looked for besides. */
+#define BEST8(fn, T, BEST, PICK)                                                                             \
+  static inline T fn(T a, T b, T c, T d, T e, T f, T g, T h) {                                               \
+    const T best = EIGHT_OF(BEST, a, b, c, d, e, f, g, h);                                                   \
+    const int lost = __builtin_isunordered(a, b) | __builtin_isunordered(c, d) |                             \
+                     __builtin_isunordered(e, f) | __builtin_isunordered(g, h);                              \
+    return PICK(lost, (T)NAN, best);                                                                         \
+  }
+BEST8(more8_f32, float, MORE, cp_pick_f32)
+BEST8(less8_f32, float, LESS, cp_pick_f32)
+BEST8(more8_f64, double, MORE, cp_pick_f64)
+BEST8(less8_f64, double, LESS, cp_pick_f64)
+#define MORE_WHOLE(a, b) MORE(a, (int64_t)(b))
+#define LESS_WHOLE(a, b) LESS(a, (int64_t)(b))
+#define MORE_WIDE(a, b) more_f64(a, (double)(b))
+#define LESS_WIDE(a, b) less_f64(a, (double)(b))
+#define WHOLES(T, E)                                                                                         \
+  FOLD(max_##E, int64_t, T, MORE8, MORE_WHOLE)                                                               \
+  FOLD(min_##E, int64_t, T, LESS8, LESS_WHOLE)
+WHOLES(uint8_t, U8)
+WHOLES(int8_t, I8)
+WHOLES(int16_t, I16)
+WHOLES(int32_t, I32)
+WHOLES(int64_t, I64)
+FOLD(max_F32, double, float, more8_f32, MORE_WIDE)
+FOLD(min_F32, double, float, less8_f32, LESS_WIDE)
+FOLD(max_F64, double, double, more8_f64, MORE_WIDE)
+FOLD(min_F64, double, double, less8_f64, LESS_WIDE)
+
+/* Of columns, the best so far and the row it came from; `row` is the number of the first. */
+#define PLACES(fn, A, T, BETTER)                                                                             \
+  static void fn(void *to, int64_t *places, const char *from, int64_t apart, int64_t row, int64_t rows,      \
+                 int64_t n) {                                                                                \
+    A *restrict best = to;                                                                                   \
+    int64_t *restrict at = places;                                                                           \
+    for (; rows > 0; rows--, row++, from += apart) {                                                         \
+      const T *restrict x = (const T *)from;                                                                 \
+      for (int64_t j = 0; j < n; j++) {                                                                      \
+        const A y = (A)x[j], b = best[j];                                                                    \
+        const int64_t take = -(int64_t)((BETTER) | (at[j] < 0));                                             \
+        uint64_t u, v;                                                                                       \
+        memcpy(&u, &y, 8), memcpy(&v, &b, 8);                                                                \
+        u = (u & (uint64_t)take) | (v & ~(uint64_t)take);                                                    \
+        memcpy(&best[j], &u, 8);                                                                             \
+        at[j] = (row & take) | (at[j] & ~take);                                                              \
+      }                                                                                                      \
+    }                                                                                                        \
+  }
+PLACES(most_F32, double, float, (y > b) | ((y != y) & (b == b)))
+PLACES(most_F64, double, double, (y > b) | ((y != y) & (b == b)))
+PLACES(most_I64, int64_t, int64_t, y > b)
+PLACES(least_F32, double, float, (y < b) | ((y != y) & (b == b)))
+PLACES(least_F64, double, double, (y < b) | ((y != y) & (b == b)))
+PLACES(least_I64, int64_t, int64_t, y < b)
+
+#define BOTH(fn)                                                                                             \
+  { fn, fn##_short }
+#define FLOATS(name) [KN_F32] = BOTH(name##_F32), [KN_F64] = BOTH(name##_F64)
+#define INTS(name)                                                                                           \
+  [KN_BOOL] = BOTH(name##_U8), [KN_U8] = BOTH(name##_U8), [KN_I8] = BOTH(name##_I8),                         \
+  [KN_I16] = BOTH(name##_I16), [KN_I32] = BOTH(name##_I32), [KN_I64] = BOTH(name##_I64)
+const cp_folds CP(folds) = {
+    .of = {[CP_SUM] = {FLOATS(sum), INTS(sum)},
+           [CP_PROD] = {FLOATS(prod), [KN_I64] = BOTH(prod_I64)},
+           [CP_MAX] = {FLOATS(max), INTS(max)},
+           [CP_MIN] = {FLOATS(min), INTS(min)}},
+    .places = {{[KN_F32] = most_F32, [KN_F64] = most_F64, [KN_I64] = most_I64},
+               {[KN_F32] = least_F32, [KN_F64] = least_F64, [KN_I64] = least_I64}},
+};

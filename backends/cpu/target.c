@@ -1,0 +1,64 @@
+/* Graphs: the nodes of a part, one after the other, by the same kernels as eager ops, so a graph gives the
+ * same bits. */
+#include "backends/cpu/cpu.h"
+#include <stdio.h>
+
+struct kn_program {
+  const kn_node *const *nodes; /* of the part */
+  uint32_t n;
+};
+
+static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+  const kn_provider *p = self;
+  if (!kn_opcode_is_op(n->op) || !p->kernel[n->op]) {
+    snprintf(why, size, "not an op of this backend");
+    return false;
+  }
+  return kn_node_static(n, types, why, size);
+}
+
+static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_program **out) {
+  (void)self;
+  kn_program *p = kn_alloc(ctx->heap, sizeof *p);
+  if (!p) return kn_fail_nomem(ctx, sizeof *p);
+  *p = (kn_program){part->nodes, part->n};
+  *out = p;
+  return KN_OK;
+}
+
+static void free_program(void *self, kn_context *ctx, kn_program *p) {
+  (void)self;
+  kn_free(ctx->heap, p, sizeof *p);
+}
+
+static kn_status run_node(const kn_provider *cpu, kn_context *ctx, const kn_node *n, kn_tensor **vals) {
+  kn_tensor *in[KN_MAX_INPUTS], *out[KN_MAX_OUTPUTS];
+  for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
+  for (uint32_t i = 0; i < n->nout; i++) out[i] = vals[n->out[i]->id];
+  kn_status st = cpu->kernel[n->op](ctx, n->attrs, in, (int)n->ntensor, out);
+  bool declined = st == KN_DECLINED;
+  if (declined) st = kn_ops[n->op].kernel(ctx, n->attrs, in, (int)n->ntensor, out);
+  if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC))
+    kn_log_node(ctx, declined ? "ref" : "cpu", n, declined ? "ref (cpu declined)" : cpu->name, vals);
+  return st;
+}
+
+static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **vals, const kn_scalar *scalars) {
+  (void)scalars;
+  for (uint32_t i = 0; i < p->n; i++) {
+    kn_status st = run_node(self, ctx, p->nodes[i], vals);
+    if (st != KN_OK) return kn_node_failed(ctx, p->nodes[i], st);
+  }
+  return KN_OK;
+}
+
+bool cp_target(kn_context *ctx, void *state, kn_target *out) {
+  (void)ctx, (void)state;
+  *out = (kn_target){.name = "cpu",
+                     .supports = supports,
+                     .compile = compile,
+                     .run = run,
+                     .free = free_program,
+                     .self = (void *)(uintptr_t)kn_cpu_backend.provider()};
+  return true;
+}

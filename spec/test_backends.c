@@ -1,0 +1,482 @@
+/* The sweep over backends: every eager kernel of every backend of the registry, and of every instruction set
+ * of the cpu backend that this machine has, is compared with the reference kernel of the same op. Over all
+ * dtypes; contiguous, broadcast, permuted, sliced, empty and 0-d inputs; sizes below and above those of
+ * vectors, blocks and threads. Elementary functions also over bit patterns of every exponent, in units of the
+ * last place. A kernel may decline; one that is never run by any case fails. */
+#include "backends/cpu/cpu.h"
+#include "backends/registry.h"
+#include "core/infer.h"
+#include "spec/gen.h"
+#include "spec/tensors.h"
+
+/* ---- whose kernels ---- */
+
+enum { MOST = 16 };
+typedef struct set {
+  const kn_provider *at[MOST];
+  int n;
+} set;
+
+/* All but the reference, each once. */
+static set providers(kn_context *c) {
+  set s = {.n = 0};
+  for (int i = 0; i < kn_registry_count(); i++) {
+    kn_backend_report report;
+    kn_registry_report(c, i, &report);
+    const kn_provider *p = kn_registry_provider(i);
+    if (report.available && p && p != &kn_ref_provider) s.at[s.n++] = p;
+  }
+  for (int i = 0; i < cp_provider_count(); i++) {
+    bool known = false;
+    for (int k = 0; k < s.n; k++) known |= s.at[k] == cp_provider_at(i);
+    if (!known) s.at[s.n++] = cp_provider_at(i);
+  }
+  ck_assert_int_le(s.n, MOST);
+  return s;
+}
+
+static kn_context *open_context(set *s) {
+  kn_context *c = suite_context();
+  OK(c, kn_registry_open(c, NULL));
+  *s = providers(c);
+  c->threads = 2;
+  return c;
+}
+
+static void close_context(kn_context *c) {
+  kn_registry_close(c);
+  suite_done(c);
+}
+
+/* ---- how near ---- */
+
+/* Units in the last place that two floats of a dtype are apart; nan is nan, and signs of zero count. */
+static int64_t ordered(kn_dtype d, const void *p) {
+  int64_t bits = 0, top = INT64_C(1) << (8 * kn_dtype_size(d) - 1);
+  memcpy(&bits, p, kn_dtype_size(d));
+  if (d == KN_F64) return bits < 0 ? INT64_MIN - bits : bits;
+  return bits & top ? -(bits & (top - 1)) : bits;
+}
+
+static double ulps(kn_dtype d, const void *a, const void *b) {
+  double x = kn_element_float(d, a), y = kn_element_float(d, b);
+  if (isnan(x) || isnan(y)) return isnan(x) && isnan(y) ? 0 : INFINITY;
+  if (x == 0 && y == 0) return signbit(x) == signbit(y) ? 0 : INFINITY;
+  return fabs((double)ordered(d, a) - (double)ordered(d, b));
+}
+
+/* What is no plain rounding of the exact value, in units of the last place of float32 and float64. Ops that
+ * are not here must give the reference's bits. Halves are rounded from float32, so they may be one off. */
+static const struct {
+  kn_op op;
+  double most;
+} inexact[] = {
+    {KN_OP_exp, 2},  {KN_OP_expm1, 3}, {KN_OP_log, 3},  {KN_OP_log1p, 4},   {KN_OP_log2, 4}, {KN_OP_log10, 4},
+    {KN_OP_sin, 2},  {KN_OP_cos, 2},   {KN_OP_tan, 4},  {KN_OP_asin, 4},    {KN_OP_acos, 4}, {KN_OP_atan, 4},
+    {KN_OP_sinh, 4}, {KN_OP_cosh, 4},  {KN_OP_tanh, 4}, {KN_OP_sigmoid, 4}, {KN_OP_erf, 4},  {KN_OP_pow, 2},
+};
+static double ulps_allowed(kn_op op) {
+  for (size_t i = 0; i < sizeof inexact / sizeof *inexact; i++)
+    if (inexact[i].op == op) return inexact[i].most;
+  return 0;
+}
+
+/* Sums and products may be in another order: relative to the largest element of the result. */
+static double order_allowed(kn_dtype d) {
+  return d == KN_F64 ? 1e-12 : d == KN_F16 ? 2e-3 : d == KN_BF16 ? 1.6e-2 : 1e-5;
+}
+
+static void check_near(const kn_provider *p, kn_op op, const char *what, const kn_tensor *got,
+                       const kn_tensor *want) {
+  kn_dtype d = kn_tensor_dtype(got);
+  bool elementwise = kn_ops[op].op_class == KN_CLASS_ELEMENTWISE, floats = kn_dtype_is_float(d);
+  double allowed = ulps_allowed(op), most = 0;
+  if (allowed > 0 && (d == KN_F16 || d == KN_BF16)) allowed = 1;
+  int64_t size = (int64_t)kn_dtype_size(d);
+  const char *a = kn_tensor_data(got), *b = kn_tensor_data(want);
+  if (!memcmp(a, b, (size_t)(kn_tensor_numel(got) * size))) return;
+  for (int64_t i = 0; floats && i < kn_tensor_numel(got); i++) {
+    double y = fabs(kn_element_float(d, b + i * size));
+    if (isfinite(y) && y > most) most = y;
+  }
+  for (int64_t i = 0; i < kn_tensor_numel(got); i++, a += size, b += size) {
+    double x = kn_element_float(d, a), y = kn_element_float(d, b);
+    bool same = !memcmp(a, b, (size_t)size) || (floats && ulps(d, a, b) <= allowed);
+    if (!same && allowed > 0)
+      same = fabs(x - y) < 1.2e-38; /* the reference overflows on its way to subnormals */
+    if (!same && floats && !elementwise)
+      same = isfinite(y) ? fabs(x - y) <= order_allowed(d) * (most + 1) : isnan(y) ? isnan(x) : x == y;
+    if (!same)
+      ck_abort_msg("%s: %s of %s, %s: element %lld is %.17g, the reference says %.17g", p->name,
+                   kn_op_name(op), kn_dtype_name(kn_tensor_dtype(got)), what, (long long)i + 1, x, y);
+  }
+}
+
+/* ---- one op both ways ---- */
+
+static bool ran[MOST][KN_OP_COUNT]; /* by provider: the test is one process */
+
+static void results(kn_context *c, kn_op op, const kn_type *types, kn_tensor *const *in, kn_tensor **out) {
+  const kn_op_info *row = &kn_ops[op];
+  for (int i = 0; i < row->outs; i++) {
+    if (row->flags & KN_FLAG_DYNAMIC)
+      OK(c, kn_tensor_symbolic(c, &types[i], NULL, &out[i]));
+    else
+      OK(c, kn_tensor_new(c, &types[i], &out[i]));
+    if (row->flags & KN_FLAG_WRITES) OK(c, kn_kernel_clone(c, NULL, in, 1, &out[i]));
+  }
+}
+
+static void release(kn_tensor **t, int n) {
+  for (int i = 0; i < n; i++) kn_tensor_release(t[i]);
+}
+
+/* False: the rule does not take these inputs. */
+static bool compare(kn_context *c, const set *s, kn_op op, const void *attrs, kn_tensor *const *in, int n,
+                    const char *what) {
+  kn_type types[KN_MAX_INPUTS], outs[KN_MAX_OUTPUTS];
+  kn_tensor *want[KN_MAX_OUTPUTS], *got[KN_MAX_OUTPUTS];
+  for (int i = 0; i < n; i++) types[i] = in[i]->type;
+  if (kn_infer_types(c, op, attrs, types, n, outs) != KN_OK) return false;
+  results(c, op, outs, in, want);
+  kn_status law = kn_ops[op].kernel(c, attrs, in, n, want);
+  for (int k = 0; k < s->n; k++) {
+    if (!s->at[k]->kernel[op]) continue;
+    results(c, op, outs, in, got);
+    kn_status st = s->at[k]->kernel[op](c, attrs, in, n, got);
+    ck_assert_msg(st == law || st == KN_DECLINED, "%s: %s, %s: %s", s->at[k]->name, kn_op_name(op), what,
+                  kn_error(c));
+    if (st == KN_OK) {
+      ran[k][op] = true;
+      for (int i = 0; i < kn_ops[op].outs; i++) check_near(s->at[k], op, what, got[i], want[i]);
+    }
+    release(got, kn_ops[op].outs);
+  }
+  release(want, kn_ops[op].outs);
+  return law == KN_OK;
+}
+
+static bool offered(const set *s, kn_op op) {
+  for (int k = 0; k < s->n; k++)
+    if (s->at[k]->kernel[op]) return true;
+  return false;
+}
+
+/* ---- the cases of spec/gen.h ---- */
+
+/* A copy with the dims in reverse order in memory, and gaps. */
+static kn_tensor *scattered(kn_context *c, kn_tensor *t) {
+  kn_type block = type_of(kn_tensor_dtype(t), DIMS(3 + 2 * kn_tensor_numel(t)));
+  kn_tensor *far;
+  OK(c, kn_tensor_new(c, &block, &far));
+  memset(far->storage->data, 1, far->storage->bytes);
+  far->type = t->type;
+  far->offset = 3;
+  for (int64_t d = 0, step = 2; d < t->type.rank; step *= t->type.dims[d++]) far->strides[d] = step;
+  for (int64_t k = 0; k < kn_tensor_numel(t); k++)
+    memcpy(element_at(far, k), element_at(t, k), kn_dtype_size(kn_tensor_dtype(t)));
+  return far;
+}
+
+static void run_case(kn_context *c, const set *s, const gen_case *g, kn_dtype d) {
+  kn_tensor *near[GEN_MAX_IN], *far[GEN_MAX_IN];
+  const void *attrs = kn_ops[g->op].attrs == KN_ATTRS_none ? NULL : &g->attrs;
+  for (int i = 0; i < g->n; i++) {
+    OK(c, gen_make(c, g, i, d, &near[i]));
+    far[i] = scattered(c, near[i]);
+  }
+  compare(c, s, g->op, attrs, near, g->n, "small");
+  compare(c, s, g->op, attrs, far, g->n, "small, scattered");
+  release(near, g->n), release(far, g->n);
+}
+
+START_TEST(small_ones) {
+  set s;
+  kn_context *c = open_context(&s);
+  gen_case made;
+  for (int d = 0; d < KN_DTYPE_COUNT; d++) {
+    for (int i = 0; i < GEN_CASES; i++)
+      if (!kn_ops[gen_cases[i].op].composite && offered(&s, gen_cases[i].op))
+        run_case(c, &s, &gen_cases[i], (kn_dtype)d);
+    for (int op = 0; op < KN_OP_COUNT; op++)
+      if (offered(&s, (kn_op)op) && gen_default((kn_op)op, &made)) run_case(c, &s, &made, (kn_dtype)d);
+  }
+  close_context(c);
+}
+
+/* ---- elementwise ops over layouts and sizes ---- */
+
+static double draw(uint64_t *seed) {
+  *seed = *seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+  return (double)(*seed >> 11) * 0x1p-53;
+}
+
+/* Floats in (-4, 4), every 17th a special one; integers all over the dtype, small ones among them. */
+static void fill(kn_tensor *t, uint64_t seed) {
+  static const double special[] = {0, -0.0, INFINITY, -INFINITY, NAN, 1, -1, 0.5, 1e-30, 3e4, -7e4};
+  kn_dtype d = kn_tensor_dtype(t);
+  for (int64_t k = 0; k < kn_tensor_numel(t); k++) {
+    double u = draw(&seed);
+    void *at = element_at(t, k);
+    if (kn_dtype_is_float(d))
+      kn_element_put_float(d, at, k % 17 == 3 ? special[(k / 17 + (int64_t)(seed % 3)) % 11] : 8 * u - 4);
+    else
+      kn_element_put_int(d, at, k % 3 ? (int64_t)(u * 20) - 5 : (int64_t)(seed ^ seed << 17));
+  }
+}
+
+static kn_tensor *filled(kn_context *c, kn_dtype d, kn_ints dims, uint64_t seed) {
+  kn_type type = type_of(d, dims);
+  kn_tensor *t;
+  OK(c, kn_tensor_new(c, &type, &t));
+  fill(t, seed);
+  return t;
+}
+
+/* Two dims exchanged; every other element of the last dim (it must be even). */
+static void exchange(kn_tensor *t, int a, int b) {
+  int64_t dim = t->type.dims[a], stride = t->strides[a];
+  t->type.dims[a] = t->type.dims[b], t->strides[a] = t->strides[b];
+  t->type.dims[b] = dim, t->strides[b] = stride;
+}
+static void thin(kn_tensor *t) {
+  int last = t->type.rank - 1;
+  t->type.dims[last] /= 2;
+  t->strides[last] *= 2;
+  t->offset++;
+}
+
+typedef struct layout {
+  const char *name;
+  kn_ints dims[3];
+  int exchanged; /* a bit for each input: its first and last dim are exchanged */
+  int thinned;   /* its last dim was twice as long */
+} layout;
+
+static const layout layouts[] = {
+    {"long", {{1, {1003}}, {1, {1003}}, {1, {1003}}}, 0, 0},
+    {"threads", {{1, {70001}}, {1, {70001}}, {1, {70001}}}, 0, 0},
+    {"rows", {{2, {33, 517}}, {1, {517}}, {2, {33, 517}}}, 0, 0},
+    {"columns", {{2, {33, 517}}, {2, {33, 1}}, {1, {1}}}, 0, 0},
+    {"narrow rows", {{2, {300, 5}}, {1, {5}}, {2, {300, 1}}}, 0, 0},
+    {"0-d first", {{0, {0}}, {1, {777}}, {0, {0}}}, 0, 0},
+    {"0-d second", {{1, {777}}, {0, {0}}, {0, {0}}}, 0, 0},
+    {"outer", {{2, {65, 1}}, {2, {1, 67}}, {2, {65, 67}}}, 0, 0},
+    {"permuted", {{3, {41, 7, 37}}, {3, {37, 7, 41}}, {3, {41, 7, 37}}}, 5, 0},
+    {"all permuted", {{3, {41, 7, 37}}, {3, {41, 7, 37}}, {3, {41, 7, 37}}}, 7, 0},
+    {"sliced", {{2, {9, 1200}}, {2, {9, 600}}, {2, {9, 1200}}}, 0, 5},
+    {"empty", {{2, {3, 0}}, {1, {0}}, {2, {3, 0}}}, 0, 0},
+};
+
+static void run_layout(kn_context *c, const set *s, kn_op op, const layout *l, const kn_dtype *d) {
+  const kn_op_info *row = &kn_ops[op];
+  kn_tensor *in[3];
+  char what[96];
+  kn_attrs_any attrs;
+  kn_attrs_default(row->attrs, &attrs);
+  if (op == KN_OP_clamp) attrs.clamp = (kn_attrs_clamp){.min = 1, .max = 3};
+  snprintf(what, sizeof what, "%s, %s and %s", l->name, kn_dtype_name(d[0]), kn_dtype_name(d[1]));
+  int n = row->min_in;
+  for (int i = 0; i < n; i++) {
+    in[i] = filled(c, n == 3 && i == 0 ? KN_BOOL : d[n == 3 ? i - 1 : i], l->dims[i],
+                   (uint64_t)(i + 1) * 977 + (uint64_t)op);
+    if (l->exchanged >> i & 1) exchange(in[i], 0, in[i]->type.rank - 1);
+    if (l->thinned >> i & 1) thin(in[i]);
+  }
+  for (int to = 0; to < (op == KN_OP_cast ? KN_DTYPE_COUNT : 1); to++) {
+    if (op == KN_OP_cast) attrs.cast.dtype = to;
+    compare(c, s, op, row->attrs == KN_ATTRS_none ? NULL : &attrs, in, n, what);
+  }
+  release(in, n);
+}
+
+START_TEST(elementwise_layouts) {
+  static const kn_dtype mixed[][2] = {{KN_F32, KN_F64}, {KN_I64, KN_F32},  {KN_U8, KN_I64},
+                                      {KN_U8, KN_I8},   {KN_F16, KN_BF16}, {KN_I32, KN_F16},
+                                      {KN_F16, KN_F32}, {KN_BOOL, KN_I16}};
+  set s;
+  kn_context *c = open_context(&s);
+  for (int op = 0; op < KN_OP_COUNT; op++) {
+    if (kn_ops[op].op_class != KN_CLASS_ELEMENTWISE || !offered(&s, (kn_op)op)) continue;
+    for (size_t l = 0; l < sizeof layouts / sizeof *layouts; l++) {
+      bool few = layouts[l].dims[0].v[0] > 65536; /* large: only a dtype of each kind, and none mixed */
+      for (int d = 0; d < KN_DTYPE_COUNT; d++)
+        if (!few || d == KN_F32 || d == KN_BF16 || d == KN_I32)
+          run_layout(c, &s, (kn_op)op, &layouts[l], (kn_dtype[]){(kn_dtype)d, (kn_dtype)d});
+      for (size_t m = 0; !few && kn_ops[op].min_in > 1 && m < sizeof mixed / sizeof *mixed; m++)
+        run_layout(c, &s, (kn_op)op, &layouts[l], mixed[m]);
+    }
+  }
+  close_context(c);
+}
+
+/* ---- reductions, softmax, sums so far ---- */
+
+/* What is folded into one: a bit for each dim. */
+typedef struct shape {
+  const char *name;
+  kn_ints dims;
+  int over;
+  bool exchanged, thinned;
+} shape;
+
+static const shape shapes[] = {
+    {"all of a long one", {1, {70003}}, 1, 0, 0},
+    {"last", {2, {37, 1031}}, 2, 0, 0},
+    {"last, short", {2, {1031, 5}}, 2, 0, 0},
+    {"first", {2, {517, 131}}, 1, 0, 0},
+    {"first, tall", {2, {40001, 3}}, 1, 0, 0},
+    {"first, wide", {2, {3, 40001}}, 1, 0, 0},
+    {"middle", {3, {5, 67, 33}}, 2, 0, 0},
+    {"first and last", {3, {29, 31, 37}}, 5, 0, 0},
+    {"last of exchanged", {3, {41, 7, 37}}, 4, true, 0},
+    {"first of exchanged", {3, {41, 7, 37}}, 1, true, 0},
+    {"last of a slice", {2, {19, 1200}}, 2, 0, true},
+    {"first of a slice", {2, {190, 130}}, 1, 0, true},
+    {"all of a slice", {2, {190, 130}}, 3, 0, true},
+    {"one element", {2, {1, 1}}, 3, 0, 0},
+    {"none of each", {2, {5, 0}}, 2, 0, 0},
+    {"none at all", {2, {5, 0}}, 1, 0, 0},
+};
+
+/* False: the op does not fold over such dims. */
+static bool set_dims(kn_op op, const shape *s, kn_attrs_any *a) {
+  int first = -1, n = 0;
+  kn_attrs_default(kn_ops[op].attrs, a);
+  for (int d = 0; d < s->dims.n; d++)
+    if (s->over >> d & 1) first = first < 0 ? d : first, n++;
+  if (kn_ops[op].attrs == KN_ATTRS_reduce) {
+    a->reduce.dim.n = n;
+    for (int d = 0, k = 0; d < s->dims.n; d++)
+      if (s->over >> d & 1) a->reduce.dim.v[k++] = d;
+    return true;
+  }
+  if (kn_ops[op].attrs == KN_ATTRS_argreduce)
+    a->argreduce.dim = first;
+  else if (kn_ops[op].attrs == KN_ATTRS_axis)
+    a->axis.dim = first;
+  else
+    return false;
+  return n == 1;
+}
+
+/* Of whole numbers in turn, so that sums of them are exact and there are ties; of anything. */
+static kn_tensor *shaped(kn_context *c, kn_op op, kn_dtype d, const shape *s, int special) {
+  kn_tensor *t = filled(c, d, s->dims, 31);
+  for (int64_t k = 0; k < kn_tensor_numel(t); k++) {
+    double x = element(t, k);
+    if (!special && kn_dtype_is_float(d)) set_element(t, k, isfinite(x) && fabs(x) < 100 ? x : 1.25);
+    if (op == KN_OP_prod && kn_dtype_is_float(d))
+      set_element(t, k, 1 + 1e-3 * (double)(k % 5 - 2)); /* stays finite */
+    if (!special && !kn_dtype_is_float(d)) set_element(t, k, (double)(k * 7 % 5));
+  }
+  if (s->exchanged) exchange(t, 0, t->type.rank - 1);
+  if (s->thinned) thin(t);
+  return t;
+}
+
+START_TEST(folds) {
+  set s;
+  kn_context *c = open_context(&s);
+  kn_attrs_any attrs;
+  for (int op = 0; op < KN_OP_COUNT; op++) {
+    kn_class class = kn_ops[op].op_class;
+    if ((class != KN_CLASS_REDUCE && class != KN_CLASS_SOFTMAX) || !offered(&s, (kn_op)op)) continue;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+      for (int d = 0; d < KN_DTYPE_COUNT; d++)
+        for (int special = 0; special < 2; special++) {
+          if (!set_dims((kn_op)op, &shapes[i], &attrs)) continue;
+          char what[96];
+          snprintf(what, sizeof what, "%s, %s%s", shapes[i].name, kn_dtype_name((kn_dtype)d),
+                   special ? ", special values" : "");
+          kn_tensor *x = shaped(c, (kn_op)op, (kn_dtype)d, &shapes[i], special);
+          compare(c, &s, (kn_op)op, &attrs, &x, 1, what);
+          kn_tensor_release(x);
+        }
+  }
+  close_context(c);
+}
+
+/* ---- elementary functions, to the last place ---- */
+
+/* float32: 2^15 bit patterns all over, and all of the ends of each power of two. float64: as many. The exact
+ * value is the reference's in float64, rounded; for float64 the reference's own. */
+static kn_tensor *patterns(kn_context *c, kn_dtype d) {
+  enum { COUNT = 1 << 15 };
+  kn_type type = type_of(d, DIMS(COUNT));
+  kn_tensor *t;
+  OK(c, kn_tensor_new(c, &type, &t));
+  for (int64_t k = 0; k < COUNT; k++) {
+    uint64_t near = (uint64_t)(k % 4096), bits;
+    if (d == KN_F32)
+      bits = k >= 4096 ? (uint64_t)k * 131009u : near << 20 | (near & 1 ? 0xfffff : 0);
+    else
+      bits =
+          k >= 4096 ? (uint64_t)k * UINT64_C(562949953421309) : near << 52 | (near & 1 ? 0xffffffffffff : 0);
+    if (k % 4 == 1) { /* where functions bend */
+      double x = ldexp((double)(k - COUNT / 2), -10);
+      kn_element_put_float(d, element_at(t, k), x);
+      continue;
+    }
+    memcpy(element_at(t, k), &bits, kn_dtype_size(d));
+  }
+  return t;
+}
+
+static void check_last_place(kn_context *c, const set *s, kn_op op, kn_dtype d, kn_tensor *const *in, int n) {
+  kn_type type = in[0]->type;
+  kn_tensor *wide[2], *exact, *want, *got;
+  double allowed = ulps_allowed(op);
+  for (int i = 0; i < n; i++)
+    OK(c, kn_apply(c, KN_OP_cast, &(kn_attrs_cast){.dtype = KN_F64}, &in[i], 1, &wide[i]));
+  kn_type wide_type = type_of(KN_F64, DIMS(kn_tensor_numel(in[0])));
+  OK(c, kn_tensor_new(c, &wide_type, &exact));
+  OK(c, kn_ops[op].kernel(c, NULL, wide, n, &exact));
+  OK(c, kn_tensor_new(c, &type, &want));
+  OK(c, kn_kernel_cast(c, NULL, &exact, 1, &want));
+  for (int k = 0; k < s->n; k++) {
+    if (!s->at[k]->kernel[op]) continue;
+    OK(c, kn_tensor_new(c, &type, &got));
+    kn_status st = s->at[k]->kernel[op](c, NULL, in, n, &got);
+    double worst = 0;
+    for (int64_t i = 0; st == KN_OK && i < kn_tensor_numel(got); i++) {
+      double off = ulps(d, element_at(got, i), element_at(want, i));
+      worst = off > worst ? off : worst;
+      if (off > allowed)
+        ck_abort_msg("%s: %s(%a%s) of %s is %a, not %a: %g units in the last place", s->at[k]->name,
+                     kn_op_name(op), element(in[0], i), n > 1 ? ", …" : "", kn_dtype_name(d), element(got, i),
+                     element(want, i), off);
+    }
+    if (getenv("KILN_ULPS") && st == KN_OK)
+      printf("%s %s %s: %g ulp\n", s->at[k]->name, kn_op_name(op), kn_dtype_name(d), worst);
+    kn_tensor_release(got);
+  }
+  release(wide, n);
+  kn_tensor_release(exact), kn_tensor_release(want);
+}
+
+START_TEST(last_places) {
+  set s;
+  kn_context *c = open_context(&s);
+  for (int d = KN_F32; d <= KN_F64; d++) {
+    kn_tensor *in[2] = {patterns(c, (kn_dtype)d), filled(c, (kn_dtype)d, DIMS(1 << 15), 5)};
+    for (size_t i = 0; i < sizeof inexact / sizeof *inexact; i++)
+      check_last_place(c, &s, inexact[i].op, (kn_dtype)d, in, kn_ops[inexact[i].op].min_in);
+    release(in, 2);
+  }
+  close_context(c);
+}
+
+/* ---- and none was left out ---- */
+
+START_TEST(every_kernel_ran) {
+  set s;
+  kn_context *c = open_context(&s);
+  for (int k = 0; k < s.n; k++)
+    for (int op = 0; op < KN_OP_COUNT; op++)
+      ck_assert_msg(!s.at[k]->kernel[op] || ran[k][op], "%s: no case runs %s", s.at[k]->name,
+                    kn_op_name((kn_op)op));
+  close_context(c);
+}
+
+SUITE("backends", small_ones, elementwise_layouts, folds, last_places, every_kernel_ran)
