@@ -65,6 +65,23 @@ EXPRESSION(one_hot, one_hot(s, in[0], attrs))
 
 /* ---- several indices at once ---- */
 
+/* Where the values are there, an index out of range is told with its dim. */
+static bool is_outside(kn_scope *s, kn_tensor *at, int dim, int64_t size) {
+  if (!at->storage || !kn_dim_known(size) || kn_tensor_dtype(at) != KN_I64) return false;
+  kn_tensor *line = kn_tensor_contiguous(at) ? at : kx_clone(s, at);
+  if (!line || !line->storage) return false;
+  const int64_t *v = kn_tensor_data(line);
+  for (int64_t i = 0, n = kn_tensor_numel(line); i < n; i++) {
+    if (v[i] != 0 && v[i] >= -size && v[i] <= size) continue;
+    kx_fail(s,
+            kn_fail(s->ctx, KN_INDEX,
+                    "index %lld is out of range for dim %d of size %lld (indices start at 1, -1 is the last)",
+                    (long long)v[i], dim + 1, (long long)size));
+    return true;
+  }
+  return false;
+}
+
 /* The row of [d1 … dk, *] that k indices, broadcast together, point at, as an index into the rows in a line.
  */
 static kn_tensor *row_of(kn_scope *s, kn_tensor *x, kn_tensor *const *index, int k) {
@@ -73,6 +90,7 @@ static kn_tensor *row_of(kn_scope *s, kn_tensor *x, kn_tensor *const *index, int
     kn_tensor *at = kx_index(s, index[i]);
     if (!at) return NULL;
     if (kn_tensor_dtype(at) != KN_I64) return kx_refuse(s, KN_DTYPE, "indices must be int64 or int32", x, at);
+    if (is_outside(s, at, i, x->type.dims[i])) return NULL;
     kn_tensor *zero = kx_number(s, 0, at), *high = kx_size(s, x, i, KN_I64), *inside;
     at = kx_where(s, kx_lt(s, at, zero), kx_add(s, at, kx_plus(s, high, 1)), at); /* -1 is the last */
     inside = kx_bitwise_and(s, kx_gt(s, at, zero), kx_le(s, at, high));
@@ -81,6 +99,31 @@ static kn_tensor *row_of(kn_scope *s, kn_tensor *x, kn_tensor *const *index, int
   }
   return row;
 }
+
+/* x, index 1 … k: what they point at in the leading dims, in their broadcast shape. */
+static kn_tensor *index_all(kn_scope *s, kn_tensor *const *in, int n) {
+  kn_tensor *x = in[0];
+  int k = n - 1, rank = x->type.rank;
+  if (k > rank) return kx_refuse(s, KN_ARG, "there are more indices than dims", x, NULL);
+  kn_tensor *row = row_of(s, x, in + 1, k);
+  if (!row) return NULL;
+  if (row->type.rank + rank - k > KN_MAX_RANK)
+    return kx_refuse(s, KN_SHAPE, "the result would have more than 8 dims", x, row);
+  kn_ints line = {1, {-1}}, lines = {1, {-1}}, spread = {0};
+  int64_t rows = 1;
+  for (int i = 0; i < k; i++) rows = kn_dim_known(x->type.dims[i]) && rows >= 0 ? rows * x->type.dims[i] : -1;
+  lines.v[0] = rows;
+  kx_put_sizes(s, x, k, rank, &lines);
+  kx_put_sizes(s, row, 0, row->type.rank, &spread);
+  kx_put_sizes(s, x, k, rank, &spread);
+  if (kn_dim_known(kn_tensor_numel(row))) line.v[0] = kn_tensor_numel(row);
+  if (s->status != KN_OK) return NULL;
+  kn_attrs_axis first = {.dim = 0};
+  kn_tensor *list = kx_reshape(s, row, &line);
+  kn_tensor *picked = kx_with2(s, KN_OP_index_select, &first, kx_reshape(s, x, &lines), list);
+  return kx_reshape(s, picked, &spread);
+}
+EXPRESSION(index, index_all(s, in, n))
 
 /* A bool index stands for the coordinates of what is true in it, one index for each of its dims. */
 static int spell_out(kn_scope *s, kn_tensor *const *in, int n, kn_tensor **index) {

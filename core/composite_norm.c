@@ -137,9 +137,19 @@ static void follow(kn_scope *s, const norm_inputs *p, kn_tensor *mean, kn_tensor
   s->ctx->grad_enabled = mode;
 }
 
-static kn_tensor *by_running(kn_scope *s, const norm_inputs *p, kn_tensor *x, double eps) {
-  kn_tensor *scale = kx_rsqrt(s, kx_plus(s, kx_wide(s, beside(s, p->var, x)), eps));
-  return kx_mul(s, kx_sub(s, x, beside(s, p->mean, x)), scale);
+/* 1 / sqrt(var + eps), times the weight: for each channel, so that the elements are gone over less often. */
+static kn_tensor *channel_scale(kn_scope *s, kn_tensor *var, double eps, kn_tensor *w) {
+  kn_tensor *scale = kx_rsqrt(s, kx_plus(s, var, eps));
+  return w ? kx_mul(s, scale, kx_wide(s, w)) : scale;
+}
+
+/* x scale + (b - mean scale) */
+static kn_tensor *by_running(kn_scope *s, const norm_inputs *p, kn_tensor *x, double eps, kn_tensor *w,
+                             kn_tensor *b) {
+  kn_tensor *scale = channel_scale(s, kx_wide(s, beside(s, p->var, x)), eps, w);
+  kn_tensor *moved = kx_mul(s, kx_wide(s, beside(s, p->mean, x)), scale);
+  kn_tensor *shift = b ? kx_sub(s, kx_wide(s, b), moved) : kx_neg(s, moved);
+  return kx_add(s, kx_mul(s, x, scale), shift);
 }
 
 /* Halves are computed wide by hand, not by the flag: the running values are overwritten, so they must be the
@@ -156,10 +166,10 @@ static kn_tensor *batch_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_
   kn_tensor *w = p.w ? beside(s, p.w, p.x) : NULL, *b = p.b ? beside(s, p.b, p.x) : NULL;
   kn_tensor *x = kx_wide(s, p.x);
   if (!x) return NULL;
-  if (!a->training) return rounded(s, affine(s, by_running(s, &p, x, a->eps), w, b), in, n);
+  if (!a->training) return rounded(s, by_running(s, &p, x, a->eps, w, b), in, n);
   kn_tensor *mean = kx_reduce(s, KN_OP_mean, x, over, true), *d = kx_sub(s, x, mean);
   kn_tensor *var = kx_reduce(s, KN_OP_mean, kx_mul(s, d, d), over, true);
-  kn_tensor *y = affine(s, kx_mul(s, d, kx_rsqrt(s, kx_plus(s, var, a->eps))), w, b);
+  kn_tensor *y = affine(s, kx_mul(s, d, channel_scale(s, var, a->eps, w)), NULL, b);
   y = rounded(s, y, (kn_tensor *[]){in[0], w, b}, 3);
   if (p.mean && s->status == KN_OK)
     follow(s, &p, mean, unbiased(s, x, kx_reshape_as(s, var, p.var), &over), a->momentum);
@@ -184,7 +194,7 @@ static kn_tensor *instance_norm(kn_scope *s, kn_tensor *const *in, int n, const 
   kn_tensor *w = p.w ? beside(s, p.w, p.x) : NULL, *b = p.b ? beside(s, p.b, p.x) : NULL;
   kn_tensor *x = kx_wide(s, p.x);
   if (!x) return NULL;
-  if (!a->use_input_stats) return rounded(s, affine(s, by_running(s, &p, x, a->eps), w, b), in, n);
+  if (!a->use_input_stats) return rounded(s, by_running(s, &p, x, a->eps, w, b), in, n);
   kn_tensor *y = rounded(s, affine(s, standard(s, x, &over, a->eps), w, b), (kn_tensor *[]){in[0], w, b}, 3);
   if (!p.mean || s->status != KN_OK) return y;
   kn_attrs_correction spread = {.dim = over, .correction = 1, .keepdim = true};

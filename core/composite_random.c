@@ -118,13 +118,15 @@ static kn_tensor *normal(kn_scope *s, kn_tensor *mean, kn_tensor *std) {
 }
 EXPRESSION(normal, normal(s, in[0], in[1]))
 
-/* x log(y), 0 where x is 0, whatever y; nan stays. */
-static kn_tensor *times_log(kn_scope *s, kn_tensor *x, kn_tensor *y, kn_op log_of, double safe) {
-  kn_tensor *none = x ? kx_eq(s, x, kx_number(s, 0, x)) : NULL, *bad = y ? kx_isnan(s, y) : NULL;
-  if (!none || !bad) return NULL;
-  none = kx_bitwise_and(s, none, kx_logical_not(s, bad));
+/* x log(y), 0 where x is 0, also where the logarithm has no number; nan stays. There `safe` is put for y, so
+ * that no gradient becomes nan. log_of(y) is a number for y above `low`. */
+static kn_tensor *times_log(kn_scope *s, kn_tensor *x, kn_tensor *y, kn_op log_of, double low, double safe) {
+  if (!x || !y) return NULL;
+  kn_tensor *outside =
+      kx_bitwise_or(s, kx_le(s, y, kx_number(s, low, y)), kx_eq(s, y, kx_number(s, INFINITY, y)));
+  kn_tensor *none = kx_bitwise_and(s, kx_eq(s, x, kx_number(s, 0, x)), outside);
   kn_tensor *product = kx_mul(s, x, unary(s, log_of, kx_where(s, none, kx_number(s, safe, y), y)));
   return product ? kx_where(s, none, kx_number(s, 0, product), product) : NULL;
 }
-EXPRESSION(xlogy, times_log(s, kx_floating(s, in[0]), kx_floating(s, in[1]), KN_OP_log, 1))
-EXPRESSION(xlog1py, times_log(s, kx_floating(s, in[0]), kx_floating(s, in[1]), KN_OP_log1p, 0))
+EXPRESSION(xlogy, times_log(s, kx_floating(s, in[0]), kx_floating(s, in[1]), KN_OP_log, 0, 1))
+EXPRESSION(xlog1py, times_log(s, kx_floating(s, in[0]), kx_floating(s, in[1]), KN_OP_log1p, -1, 0))

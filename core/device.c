@@ -20,8 +20,10 @@ const kn_provider kn_ref_provider = {
 const char *kn_device_name(kn_device_id d) { return (unsigned)d < KN_DEVICE_COUNT ? names[d] : "?"; }
 
 bool kn_device_parse(const char *name, kn_device_id *out) {
+  size_t n = strcspn(name, ":");
+  if (name[n] && strcmp(name + n, ":0")) return false; /* there is one of each so far */
   for (int i = 0; i < KN_DEVICE_COUNT; i++)
-    if (!strcmp(names[i], name)) {
+    if (n == strlen(names[i]) && !strncmp(names[i], name, n)) {
       *out = (kn_device_id)i;
       return true;
     }

@@ -13,6 +13,7 @@ extern const kn_provider kn_ref_provider;
 
 /* "cpu", "cuda"; NULL is never returned. */
 const char *kn_device_name(kn_device_id d);
+/* "cuda" and "cuda:0" are the same. */
 bool kn_device_parse(const char *name, kn_device_id *out);
 /* Put a provider before those already there (so the reference stays last). STATE when the list is full. */
 kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p);

@@ -6,24 +6,28 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
-enum { KN_SPARES = 32, KN_SPARE_LEAST = 64 << 10, KN_SPARE_MOST = 256 << 20 };
+enum { KN_SPARE_LEAST = 64 << 10, KN_SPARE_MOST = 256 << 20, KN_SPARE_CLASSES = 4 * 64 };
 
-/* Zeroed memory is an empty one. Any thread may use it. Blocks are ordered by the time they came in. */
+/* A waiting block holds its own links. */
+typedef struct kn_spare {
+  size_t size;
+  struct kn_spare *next, *previous; /* of its class; the one that came last is first */
+  struct kn_spare *newer, *older;   /* of all */
+} kn_spare;
+
+/* Zeroed memory is an empty one. Any thread may use it. */
 typedef struct kn_spares {
   atomic_flag busy;
   atomic_size_t bytes; /* of all blocks */
-  int count;
-  struct kn_spare_block {
-    void *raw;
-    size_t size;
-  } block[KN_SPARES];
+  kn_spare *newest, *oldest;
+  kn_spare *classes[KN_SPARE_CLASSES]; /* by size: four for each power of two */
 } kn_spares;
 
-/* The smallest block of at least `size` bytes that is not much larger, and its size; NULL when there is none.
- */
+/* A block of at least `size` bytes that is at most half as large again, and its size; NULL when there is
+ * none. */
 void *kn_spares_take(kn_spares *s, size_t size, size_t *whole);
-/* Keep a block. The oldest ones leave when there are too many or their bytes are too many: they are handed to
- * `leave`, which frees them. */
+/* Keep a block of at least sizeof(kn_spare). The oldest ones leave when there would be more than
+ * KN_SPARE_MOST bytes: they are handed to `leave`, which frees them. */
 typedef void (*kn_spares_leave_fn)(void *ud, void *raw, size_t size);
 void kn_spares_put(kn_spares *s, void *raw, size_t size, kn_spares_leave_fn leave, void *ud);
 /* All of them leave. */

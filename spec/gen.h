@@ -321,6 +321,7 @@ static const gen_case gen_cases[] = {
   GEN2(take_along_dim, GEN_F(3, 4), GEN_I(4, 3, 2), .attrs.optional_axis = {.dim = 1}), GEN2(take_along_dim, GEN_F(3, 4), GEN_I(3, 2, 1), .attrs.optional_axis = {.dim = 0}),
   GEN2(take_along_dim, GEN_F(2, 3), GEN_I(6, 4), .attrs.optional_axis = {.dim = KN_NONE}),
   GEN1(one_hot, GEN_I(3, 2, 2), .attrs.one_hot = {.num_classes = 4}, .flat = true),
+  GEN2(index, GEN_F(5, 2), GEN_I(5, 3)), GEN3(index, GEN_F(3, 4, 2), GEN_I(3, 2, 1), GEN_I(4, 2)),
   GEN3(index_put, GEN_F(5, 2), GEN_F(3, 2), GEN_U(5, 3)), GEN4(index_put, GEN_F(3, 4), GEN_F(1), GEN_I(3, 2, 2), GEN_I(4, 2), .attrs.index_put = {.accumulate = true}),
   GEN2(mm, GEN_F(2, 3), GEN_F(3, 4)), GEN2(bmm, GEN_F(2, 2, 3), GEN_F(2, 3, 2)), GEN2(mv, GEN_F(2, 3), GEN_F(3)), GEN2(dot, GEN_F(3), GEN_F(3)), GEN2(outer, GEN_F(3), GEN_F(2)),
   GEN3(addmm, GEN_F(4), GEN_F(2, 3), GEN_F(3, 4), .attrs.addmm = {.beta = 0.5, .alpha = 2}),

@@ -397,6 +397,124 @@ START_TEST(folds) {
   close_context(c);
 }
 
+/* ---- products and convolutions ---- */
+
+/* Small whole numbers: sums are exact, so all backends must give the same bits. */
+static kn_tensor *whole_numbers(kn_context *c, kn_dtype d, kn_ints dims, uint64_t seed) {
+  kn_type type = type_of(d, dims);
+  kn_tensor *t;
+  OK(c, kn_tensor_new(c, &type, &t));
+  for (int64_t k = 0; k < kn_tensor_numel(t); k++) {
+    int64_t x = (int64_t)(draw(&seed) * 7) - 3;
+    if (kn_dtype_is_float(d))
+      kn_element_put_float(d, element_at(t, k), (double)x);
+    else
+      kn_element_put_int(d, element_at(t, k), d == KN_BOOL ? x > 0 : x);
+  }
+  return t;
+}
+
+typedef struct factors {
+  kn_ints a, b;
+} factors;
+
+/* Below, at and above the sizes of tiles, panels and blocks; few rows and columns; all ranks; many matrices.
+ */
+static const factors products[] = {
+    {{2, {1, 1}}, {2, {1, 1}}},
+    {{2, {7, 5}}, {2, {5, 3}}},
+    {{2, {8, 384}}, {2, {384, 32}}},
+    {{2, {9, 385}}, {2, {385, 33}}},
+    {{2, {70, 600}}, {2, {600, 50}}},
+    {{2, {20, 390}}, {2, {390, 1100}}},
+    {{2, {1, 512}}, {2, {512, 100}}},
+    {{2, {8, 67}}, {2, {67, 70}}},
+    {{2, {101, 64}}, {2, {64, 1}}},
+    {{2, {13, 40}}, {2, {40, 4}}},
+    {{1, {300}}, {2, {300, 40}}},
+    {{2, {40, 300}}, {1, {300}}},
+    {{1, {300}}, {1, {300}}},
+    {{3, {9, 12, 33}}, {3, {9, 33, 20}}},
+    {{3, {9, 12, 33}}, {2, {33, 20}}},
+    {{2, {12, 33}}, {3, {9, 33, 20}}},
+    {{4, {3, 1, 17, 40}}, {3, {5, 40, 33}}},
+    {{3, {2, 60, 80}}, {3, {2, 80, 90}}},
+    {{3, {9, 2, 3}}, {3, {9, 3, 0}}},
+    {{3, {9, 0, 3}}, {3, {9, 3, 4}}},
+    {{3, {9, 2, 0}}, {3, {9, 0, 4}}},
+    {{3, {0, 2, 3}}, {3, {1, 3, 4}}},
+    {{2, {6, 0}}, {2, {0, 5}}},
+    {{2, {0, 6}}, {2, {6, 5}}},
+    {{2, {200, 300}}, {2, {300, 200}}},
+};
+
+/* Both as they are, and each with its last two dims turned, or with gaps. */
+START_TEST(matrix_products) {
+  set s;
+  kn_context *c = open_context(&s);
+  for (int d = 0; d < KN_DTYPE_COUNT; d++)
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+      for (int lay = 0; lay < 9; lay++) {
+        kn_tensor *in[2];
+        char what[64];
+        snprintf(what, sizeof what, "product %zu, layout %d", i, lay);
+        for (int k = 0; k < 2; k++) {
+          kn_ints dims = k ? products[i].b : products[i].a;
+          int how = k ? lay / 3 : lay % 3, last = dims.n - 1;
+          if (how == 1 && last > 0) {
+            int64_t rows = dims.v[last - 1];
+            dims.v[last - 1] = dims.v[last], dims.v[last] = rows;
+          }
+          if (how == 2) dims.v[last] *= 2;
+          in[k] = whole_numbers(c, (kn_dtype)d, dims, i + (uint64_t)k * 77);
+          if (how == 1 && last > 0) exchange(in[k], last - 1, last);
+          if (how == 2) thin(in[k]);
+        }
+        compare(c, &s, KN_OP_matmul, NULL, in, 2, what);
+        release(in, 2);
+      }
+  close_context(c);
+}
+
+typedef struct image_case {
+  kn_ints x, w;
+  int64_t stride[2], padding[2], dilation[2], groups;
+} image_case;
+
+static const image_case image_cases[] = {
+    {{4, {1, 16, 12, 13}}, {4, {16, 16, 3, 3}}, {1, 1}, {1, 1}, {1, 1}, 1},
+    {{4, {3, 16, 12, 13}}, {4, {20, 16, 3, 3}}, {1, 1}, {1, 1}, {1, 1}, 1},
+    {{4, {3, 16, 11, 14}}, {4, {20, 16, 3, 2}}, {2, 3}, {1, 2}, {1, 1}, 1},
+    {{4, {2, 32, 12, 12}}, {4, {34, 16, 3, 3}}, {1, 2}, {2, 0}, {2, 1}, 2},
+    {{4, {5, 33, 7, 7}}, {4, {70, 33, 1, 1}}, {1, 1}, {0, 0}, {1, 1}, 1},
+    {{4, {5, 33, 14, 13}}, {4, {70, 33, 1, 1}}, {2, 2}, {0, 0}, {1, 1}, 1},
+    {{4, {2, 50, 20, 21}}, {4, {16, 50, 3, 3}}, {1, 1}, {0, 0}, {1, 1}, 1},
+    {{4, {2, 3, 40, 41}}, {4, {24, 3, 7, 7}}, {2, 2}, {3, 3}, {1, 1}, 1},
+    {{4, {2, 8, 9, 9}}, {4, {8, 1, 3, 3}}, {1, 1}, {1, 1}, {1, 1}, 8},
+};
+
+START_TEST(convolutions) {
+  set s;
+  kn_context *c = open_context(&s);
+  for (int d = KN_F32; d <= KN_F64; d++)
+    for (size_t i = 0; i < sizeof image_cases / sizeof *image_cases; i++)
+      for (int bias = 0; bias < 2; bias++) {
+        const image_case *g = &image_cases[i];
+        kn_attrs_conv2d a = {.groups = g->groups};
+        a.stride = (kn_ints){2, {g->stride[0], g->stride[1]}};
+        a.padding = (kn_ints){2, {g->padding[0], g->padding[1]}};
+        a.dilation = (kn_ints){2, {g->dilation[0], g->dilation[1]}};
+        kn_tensor *in[3] = {whole_numbers(c, (kn_dtype)d, g->x, i),
+                            whole_numbers(c, (kn_dtype)d, g->w, i + 50),
+                            whole_numbers(c, (kn_dtype)d, DIMS(g->w.v[0]), i + 90)};
+        char what[64];
+        snprintf(what, sizeof what, "convolution %zu, bias %d", i, bias);
+        ck_assert_msg(compare(c, &s, KN_OP_conv2d, &a, in, 2 + bias, what), "%s: %s", what, kn_error(c));
+        release(in, 3);
+      }
+  close_context(c);
+}
+
 /* ---- elementary functions, to the last place ---- */
 
 /* float32: 2^15 bit patterns all over, and all of the ends of each power of two. float64: as many. The exact
@@ -479,4 +597,5 @@ START_TEST(every_kernel_ran) {
   close_context(c);
 }
 
-SUITE("backends", small_ones, elementwise_layouts, folds, last_places, every_kernel_ran)
+SUITE("backends", small_ones, elementwise_layouts, folds, matrix_products, convolutions, last_places,
+      every_kernel_ran)

@@ -119,23 +119,28 @@ START_TEST(spare_blocks) {
   kn_spares_put(&s, b, 1100, count_leaving, NULL);
   kn_spares_put(&s, c, 1100, count_leaving, NULL);
   ck_assert_ptr_null(kn_spares_take(&s, 1201, &whole)); /* too small, or much too large */
-  ck_assert_ptr_null(kn_spares_take(&s, 800, &whole));
-  ck_assert_ptr_eq(kn_spares_take(&s, 1000, &whole), c); /* the smallest that fits, the last one of equals */
+  ck_assert_ptr_null(kn_spares_take(&s, 600, &whole));
+  ck_assert_ptr_eq(kn_spares_take(&s, 1000, &whole), c); /* the last one that came */
   ck_assert_uint_eq(whole, 1100);
-  ck_assert_ptr_eq(kn_spares_take(&s, 1150, &whole), a);
-  kn_spares_put(&s, a, 1200, count_leaving, NULL);
-  kn_spares_put(&s, c, 1100, count_leaving, NULL);
+  ck_assert_ptr_eq(kn_spares_take(&s, 900, &whole), b);
+  ck_assert_ptr_eq(kn_spares_take(&s, 1200, &whole), a);
+  ck_assert_uint_eq(whole, 1200);
+  ck_assert_uint_eq(atomic_load(&s.bytes), 0);
+  for (int i = 0; i < 100; i++)
+    kn_spares_put(&s, malloc(64 + 8 * (size_t)i), 64 + 8 * (size_t)i, count_leaving, NULL);
   ck_assert_int_eq(spares_left, 0);
-  for (int i = 0; i < KN_SPARES; i++) kn_spares_put(&s, malloc(10), 10, count_leaving, NULL);
-  ck_assert_int_eq(spares_left, 3); /* the oldest ones gave way */
-  ck_assert_uint_eq(atomic_load(&s.bytes), 10 * KN_SPARES);
-  kn_spares_put(&s, malloc(20), KN_SPARE_MOST - 5, count_leaving,
-                NULL); /* of so many bytes none else may stay */
-  ck_assert_int_eq(s.count, 1);
-  kn_spares_put(&s, malloc(20), (size_t)KN_SPARE_MOST + 1, count_leaving, NULL);
-  ck_assert_int_eq(s.count, 1);
+  kn_spares_put(&s, a, KN_SPARE_MOST - 64 - 8 * 98, count_leaving,
+                NULL); /* so many bytes: the oldest ones give way */
+  ck_assert_int_eq(spares_left, 100);
+  kn_spares_put(&s, b, 700, count_leaving, NULL);
+  ck_assert_int_eq(spares_left, 100);
+  kn_spares_put(&s, c, 200, count_leaving, NULL);
+  ck_assert_int_eq(spares_left, 101);
+  ck_assert_uint_eq(atomic_load(&s.bytes), 900);
+  kn_spares_put(&s, malloc(64), (size_t)KN_SPARE_MOST + 1, count_leaving, NULL); /* never kept */
+  ck_assert_int_eq(spares_left, 102);
   kn_spares_drop(&s, count_leaving, NULL);
-  ck_assert_int_eq(spares_left, 3 + KN_SPARES + 2);
+  ck_assert_int_eq(spares_left, 104);
   ck_assert_uint_eq(atomic_load(&s.bytes), 0);
 }
 END_TEST

@@ -230,12 +230,44 @@ static void lead(const cp_isa *isa, operand *o, kn_dtype own, kn_dtype as, kn_dt
     o->casts[0] = isa->cast[own][loop];
 }
 
+/* Few elements, or many that need nothing done to them: each operand lies as the result does, or is one
+ * element. No walk has to be set up, which for a handful of elements is most of the work. */
+enum { FEW = 64 };
+
+static bool run_simple(cp_run run, kn_dtype loop, const void *attrs, kn_tensor *const *in, int n,
+                       kn_tensor *out) {
+  _Alignas(CP_LINE) char same[CP_OPERANDS][FEW * 8];
+  char *p[CP_OPERANDS];
+  int64_t total = 1;
+  for (int d = 0; d < out->type.rank; d++) total *= out->type.dims[d];
+  if (total > CP_DEAR || (kn_tensor_dtype(out) != KN_BOOL && kn_tensor_dtype(out) != loop)) return false;
+  p[0] = kn_tensor_data(out);
+  for (int i = 0; i < n; i++) {
+    const kn_tensor *t = in[i];
+    int64_t count = 1;
+    for (int d = 0; d < t->type.rank; d++) count *= t->type.dims[d];
+    if (kn_tensor_dtype(t) != (n == 3 && i == 0 ? KN_BOOL : loop)) return false;
+    p[i + 1] = kn_tensor_data(t);
+    if (count == total) {
+      if (!kn_tensor_contiguous(t)) return false;
+    } else if (count == 1 && total <= FEW) {
+      gather(same[i], p[i + 1], 0, total, (int64_t)kn_dtype_size(kn_tensor_dtype(t)));
+      p[i + 1] = same[i];
+    } else {
+      return false;
+    }
+  }
+  if (total) run(p, total, attrs);
+  return true;
+}
+
 kn_status cp_elementwise(kn_context *ctx, const cp_isa *isa, const cp_run *runs, int64_t grain,
                          const void *attrs, kn_tensor *const *in, int n, kn_tensor *out) {
   kn_dtype as = seen_as(in, n, out), loop = loop_dtype(runs, as, in, n), to = kn_tensor_dtype(out);
+  if (!runs[loop]) return KN_DECLINED;
+  if (as == loop && run_simple(runs[loop], loop, attrs, in, n, out)) return KN_OK;
   int64_t total = kn_tensor_numel(out);
   walk w = {.run = runs[loop], .arg = attrs, .count = n + 1, .rank = out->type.rank};
-  if (!w.run) return KN_DECLINED;
   if (total == 0) return KN_OK;
   for (int k = 0; k <= n; k++) {
     const kn_tensor *t = k ? in[k - 1] : out;

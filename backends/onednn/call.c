@@ -36,6 +36,7 @@ kn_status dn_call_prepare(dn_state *s, kn_context *ctx, kn_op op, const void *at
   dn_primitive_release(q);
   c->op = op;
   c->n = n;
+  if (n < 2 || !dn_thinned(op, attrs, in[1].type, c->step)) c->step[0] = c->step[1] = 0;
   for (int i = 0; i < n; i++) memcpy(c->strides[i], in[i].strides, in[i].type->rank * sizeof *in[i].strides);
   return st;
 }
@@ -64,10 +65,17 @@ static bool ordinary(kn_op op, const float *x, int64_t n, char *why, size_t size
   return !odd;
 }
 
-static kn_status copy_dense(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
-  kn_tensor *c;
-  KN_TRY(kn_tensor_new(ctx, &t->type, &c));
-  kn_status st = kn_kernel_clone(ctx, NULL, &t, 1, &c);
+/* In one piece; of an image with `step` only some of its rows and columns. */
+static kn_status copy_dense(kn_context *ctx, kn_tensor *t, const int64_t step[2], kn_tensor **out) {
+  kn_tensor *from, *c = NULL;
+  KN_TRY(kn_tensor_alias(ctx, t, &from));
+  for (int i = 0; step && i < 2; i++) {
+    from->type.dims[2 + i] = (from->type.dims[2 + i] + step[i] - 1) / step[i];
+    from->strides[2 + i] *= step[i];
+  }
+  kn_status st = kn_tensor_new(ctx, &from->type, &c);
+  if (st == KN_OK) st = kn_kernel_clone(ctx, NULL, &from, 1, &c);
+  kn_tensor_release(from);
   if (st == KN_OK)
     *out = c;
   else
@@ -91,7 +99,7 @@ kn_status dn_call_run(kn_context *ctx, dn_call *c, kn_tensor *const *in, kn_tens
   void *data[DN_MAX_ARGS] = {0};
   kn_status st = KN_OK;
   for (int i = 0; i < c->n && st == KN_OK; i++) {
-    if (c->copy >> i & 1u) st = copy_dense(ctx, in[i], &copies[i]);
+    if (c->copy >> i & 1u) st = copy_dense(ctx, in[i], i == 0 && c->step[0] ? c->step : NULL, &copies[i]);
     if (st == KN_OK) data[i] = kn_tensor_data(copies[i] ? copies[i] : in[i]);
   }
   data[DN_OUT] = kn_tensor_data(out);

@@ -8,6 +8,7 @@ typedef struct dn_call {
   kn_op op;
   dn_runner *runner; /* NULL: not prepared */
   unsigned copy;     /* a bit for each input that is copied into one piece first */
+  int64_t step[2];   /* of input 1, when copied, only every step[0]th row and step[1]th column; 0: all */
   int n;
   int64_t strides[DN_MAX_IN][KN_MAX_RANK]; /* of the inputs it is prepared for */
 } dn_call;

@@ -2,6 +2,7 @@
 #include "backends/onednn/call.h"
 #include "backends/onednn/onednn.h"
 #include "backends/registry.h"
+#include "core/infer.h"
 
 static kn_status compute(dn_state *s, kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in,
                          int n, kn_tensor *out, char *why, size_t size) {
@@ -15,8 +16,51 @@ static kn_status compute(dn_state *s, kn_context *ctx, kn_op op, const void *att
   return st;
 }
 
+/* ---- what other backends do better ---- */
+
+static bool offered_elsewhere(const kn_context *ctx, kn_op op) {
+  for (int i = 0; i < KN_MAX_PROVIDERS && ctx->providers[KN_CPU][i]; i++) {
+    const kn_provider *p = ctx->providers[KN_CPU][i];
+    if (p != &dn_provider && p != &kn_ref_provider && p->kernel[op]) return true;
+  }
+  return false;
+}
+
+enum { SMALL_PRODUCT = 1 << 13, FEW_ROWS = 8, FEW_COLUMNS = 4, FEW_PLACES = 64, SOME_IMAGES = 4 };
+
+/* A call of oneDNN costs more than a small product, and products with few rows or columns wait for memory: it
+ * reads matrices that lie along the sum, as weights do, at half the speed of plain dot products. */
+static bool small_or_thin(const kn_tensor *a, const kn_tensor *b) {
+  int ar = a->type.rank, br = b->type.rank;
+  if (!ar || !br) return false;
+  int64_t k = a->type.dims[ar - 1], m = ar > 1 ? a->type.dims[ar - 2] : 1,
+          n = br > 1 ? b->type.dims[br - 1] : 1;
+  if (br < 3 && k) m = kn_tensor_numel(a) / k;
+  if (m * n * k <= SMALL_PRODUCT) return true;
+  bool b_along = br < 2 || b->strides[br - 2] == 1, b_across = br < 2 || b->strides[br - 1] == 1;
+  if (m <= FEW_ROWS) return b_across || (b_along && a->strides[ar - 1] == 1);
+  return n <= FEW_COLUMNS && b_along && a->strides[ar - 1] == 1;
+}
+
+/* Taps of one element at the few places of each of several images: places of all of them make one product. */
+static bool deep_layer(const kn_attrs_conv2d *a, const kn_tensor *x, const kn_tensor *w) {
+  const int64_t *d = x->type.dims;
+  for (int i = 0; i < 2; i++)
+    if (w->type.dims[2 + i] != 1 || kn_ints_at(&a->padding, i) || kn_ints_at(&a->stride, i) != 1)
+      return false;
+  return a->groups == 1 && d[0] >= SOME_IMAGES && d[2] * d[3] < FEW_PLACES;
+}
+
+static bool better_elsewhere(const kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in) {
+  bool so = op == KN_OP_matmul   ? small_or_thin(in[0], in[1])
+            : op == KN_OP_conv2d ? deep_layer(attrs, in[0], in[1])
+                                 : false;
+  return so && offered_elsewhere(ctx, op);
+}
+
 static kn_status kernel(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                         kn_tensor *out) {
+  if (better_elsewhere(ctx, op, attrs, in)) return KN_DECLINED;
   dn_state *s = kn_backend_state(ctx, &kn_onednn_backend);
   if (!s) return KN_DECLINED;
   char why[96] = "";

@@ -8,6 +8,8 @@
 /* Below this many multiply-adds one thread is faster than waking another: measured on two cores, see README.
  */
 enum { ONE_THREAD_WORK = 1 << 20 };
+/* A convolution at fewer places than this does not let oneDNN choose its layouts. */
+enum { LEAST_PLACES = 170 };
 /* Pooling and softmax do little per element. */
 enum { ONE_THREAD_ELEMENTS = 1 << 15 };
 /* A softmax smaller than this is faster in place than a call of oneDNN. */
@@ -164,6 +166,17 @@ static void describe_matmul(const dn_view *in, dn_problem *p, unsigned *copy, do
 
 static void image(dn_layout *l, const kn_type *t) { dense(l, 4, t->dims); }
 
+bool dn_thinned(kn_op op, const void *attrs, const kn_type *weight, int64_t step[2]) {
+  if (op != KN_OP_conv2d) return false;
+  const kn_attrs_conv2d *a = attrs;
+  bool any = a->groups == 1;
+  for (int i = 0; i < 2; i++) {
+    step[i] = kn_ints_at(&a->stride, i);
+    any = any && weight->dims[2 + i] == 1 && kn_ints_at(&a->padding, i) == 0;
+  }
+  return any && (step[0] > 1 || step[1] > 1);
+}
+
 static void filter(dn_layout *l, const kn_type *t, int64_t groups) {
   const int64_t *d = t->dims;
   if (groups == 1)
@@ -175,8 +188,11 @@ static void filter(dn_layout *l, const kn_type *t, int64_t groups) {
 static void describe_conv(kn_op op, const kn_attrs_conv2d *a, const dn_view *in, int n, const kn_type *out,
                           dn_problem *p, double *work) {
   const kn_type *x = in[0].type, *w = in[1].type, *y = out;
+  int64_t step[2];
+  bool thin = dn_thinned(op, a, w, step);
   if (op == KN_OP_conv2d) {
     image(&p->arg[0], x);
+    if (thin) dense(&p->arg[0], 4, (int64_t[]){x->dims[0], x->dims[1], y->dims[2], y->dims[3]});
     filter(&p->arg[1], w, a->groups);
     if (n > 2) dense(&p->arg[2], 1, in[2].type->dims);
     image(&p->arg[DN_OUT], y);
@@ -192,12 +208,16 @@ static void describe_conv(kn_op op, const kn_attrs_conv2d *a, const dn_view *in,
     filter(&p->arg[DN_OUT], w, a->groups);
   }
   for (int i = 0; i < 2; i++) {
-    p->stride[i] = kn_ints_at(&a->stride, i);
+    p->stride[i] = thin ? 1 : kn_ints_at(&a->stride, i);
     p->padding[i] = kn_ints_at(&a->padding, i);
     p->dilation[i] = kn_ints_at(&a->dilation, i) - 1;
     p->kernel[i] = w->dims[2 + i];
   }
-  p->blocked = a->groups > 1 || p->kernel[0] * p->kernel[1] > 1;
+  /* Filters are put into oneDNN's layout on every call, which must pay: by the places that they are used at.
+   */
+  p->blocked =
+      a->groups > 1 || (p->kernel[0] * p->kernel[1] > 1 &&
+                        (op != KN_OP_conv2d || y->dims[0] * y->dims[2] * y->dims[3] >= LEAST_PLACES));
   *work = (double)numel(y) * (double)w->dims[1] * (double)(p->kernel[0] * p->kernel[1]);
 }
 
@@ -279,6 +299,8 @@ bool dn_describe(kn_op op, const void *attrs, const dn_view *in, int n, const kn
   if (kn_ops[op].op_class != KN_CLASS_MATMUL)
     for (int i = 0; i < n; i++)
       if (p->arg[i].rank && !contiguous(&in[i])) *copy |= 1u << i;
+  int64_t step[2];
+  if (n > 1 && dn_thinned(op, attrs, in[1].type, step)) *copy |= 1;
   p->threads = work < limit ? 1 : threads;
   return true;
 }

@@ -43,6 +43,10 @@ typedef struct dn_view {
   const int64_t *strides;
 } dn_view;
 
+/* A convolution whose taps are single elements, `step` apart, is done on a copy of those elements: oneDNN is
+ * much quicker with a dense image. */
+bool dn_thinned(kn_op op, const void *attrs, const kn_type *weight, int64_t step[2]);
+
 /* False, with a short reason, when oneDNN cannot or should not do it. *copy gets a bit for each input that
  * must be made contiguous first: the problem then describes the copy. The result is contiguous. */
 bool dn_describe(kn_op op, const void *attrs, const dn_view *in, int n, const kn_type *out, int threads,

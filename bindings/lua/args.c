@@ -137,6 +137,24 @@ static kn_status read_choice(kl_args *a, const kn_field *f, int idx, int32_t *ou
   return KN_OK;
 }
 
+/* {2, 3, keepdim = true} would lose what is not in the list. */
+static kn_status check_plain_list(kl_args *a, const kn_field *f, int idx, size_t n) {
+  idx = lua_absindex(a->L, idx);
+  if (!lua_checkstack(a->L, 3)) return kn_fail_nomem(a->ctx, 0);
+  for (lua_pushnil(a->L); lua_next(a->L, idx); lua_pop(a->L, 1)) {
+    if (lua_isinteger(a->L, -2) && lua_tointeger(a->L, -2) >= 1 && (size_t)lua_tointeger(a->L, -2) <= n)
+      continue;
+    const char *key = lua_type(a->L, -2) == LUA_TSTRING ? lua_tostring(a->L, -2) : kl_kind(a->L, -2);
+    kn_status st = kn_fail(a->ctx, KN_ARG,
+                           "%s: %s is a list and has the key '%s' too; options go in a table of "
+                           "their own",
+                           a->name, f->name, key);
+    lua_pop(a->L, 2);
+    return st;
+  }
+  return KN_OK;
+}
+
 static kn_status read_list(kl_args *a, const kn_field *f, int idx, kn_ints *out) {
   lua_State *L = a->L;
   kl_rule rule = rule_of(a, f);
@@ -152,6 +170,7 @@ static kn_status read_list(kl_args *a, const kn_field *f, int idx, kn_ints *out)
     return kn_fail(a->ctx, KN_ARG, "%s: %s has %zu entries, more than %d dimensions", a->name, f->name, n,
                    KN_MAX_RANK);
   kn_ints list = {.n = (int32_t)n};
+  KN_TRY(check_plain_list(a, f, idx, n));
   for (size_t i = 0; i < n; i++) {
     lua_rawgeti(L, idx, (lua_Integer)i + 1);
     kn_status st = kl_read_int(L, a->ctx, -1, a->name, f->name, rule, dynamic, &list.v[i]);

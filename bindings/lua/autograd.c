@@ -84,7 +84,7 @@ static int backward(lua_State *L) {
 /* Moves the gradients into `table` (or the one slot) as userdata made before. */
 static void give_gradients(lua_State *L, kn_tensor ***slots, kn_tensor **g, int n) {
   for (int i = 0; i < n; i++)
-    if (g[i]) kl_put_tensor(L, slots[i], g[i]);
+    if (g[i]) kl_put_tensor(slots[i], g[i]);
   kl_tell_collector(L);
 }
 

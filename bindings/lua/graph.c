@@ -141,7 +141,7 @@ static int reserve_outputs(lua_State *L, const kn_region *body) {
 
 static void fill_outputs(lua_State *L, const kn_region *body, int outs, const kn_rvalue *out) {
   for (uint32_t i = 0; i < body->nyields; i++)
-    if (out[i].tensor) kl_put_tensor(L, lua_touserdata(L, outs + (int)i), out[i].tensor);
+    if (out[i].tensor) kl_put_tensor(lua_touserdata(L, outs + (int)i), out[i].tensor);
   kl_tell_collector(L); /* all are safe now */
 }
 

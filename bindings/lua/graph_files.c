@@ -85,14 +85,16 @@ static void make_room(lua_State *L, entries *e, size_t n) {
 }
 
 static int save(lua_State *L, const entries *e, const char *path) {
-  kl_check(L, kn_file_save(e->ctx, path, e->list, e->n));
+  kn_status st = kn_file_save(e->ctx, path, e->list, e->n);
+  if (st != KN_OK) kn_error_prefix(e->ctx, "save");
+  kl_check(L, st);
   return 0;
 }
 
 /* g:save(path): one entry, under the graph's name. */
 static int graph_save(lua_State *L) {
   kl_variant *v = kl_newest_variant(L, 1);
-  const char *path = luaL_checkstring(L, 2);
+  const char *path = kl_check_text(L, 2, "save", "a path", NULL);
   entries *e = push_entries(L);
   make_room(L, e, 1);
   add_entry(L, e, v->graph->name, v);
@@ -130,7 +132,7 @@ static void push_sorted_names(lua_State *L, int idx) {
 
 /* kiln.save(path, {step = g1, predict = g2}) */
 static int save_graphs(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
+  const char *path = kl_check_text(L, 1, "save", "a path", NULL);
   if (lua_type(L, 2) != LUA_TTABLE)
     return kl_error(L, KN_ARG, "save: a table of Graphs by name is needed, got %s", kl_kind(L, 2));
   lua_settop(L, 2);
@@ -158,9 +160,10 @@ static void push_loaded(lua_State *L, kn_graph *g) {
 
 /* kiln.load(path): the Graph in a file, or a table of Graphs by name when there are several. */
 static int load(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
+  const char *path = kl_check_text(L, 1, "load", "a path", NULL);
   entries *e = push_entries(L);
   kn_status st = kn_file_load(e->ctx, path, &e->list, &e->n);
+  if (st != KN_OK) kn_error_prefix(e->ctx, "load");
   if (st != KN_OK) e->list = NULL;
   e->loaded = true;
   kl_check(L, st);
@@ -179,7 +182,7 @@ static int load(lua_State *L) {
 /* kiln.parse(text): what tostring(g) shows, as a Graph again; slots written by name only have no data. */
 static int parse(lua_State *L) {
   size_t n;
-  const char *text = luaL_checklstring(L, 1, &n);
+  const char *text = kl_check_text(L, 1, "parse", "the text of a graph", &n);
   entries *e = push_entries(L);
   make_room(L, e, 1);
   e->n = 1;

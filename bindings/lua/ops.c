@@ -7,38 +7,81 @@
 
 /* ---- the closure ---- */
 
+/* What a closure is made with, so that a call has to look up nothing. Upvalues: 1 its address, 2 the
+ * metatable of tensors. All of them lie in one userdata that the registry keeps. */
+typedef struct op_call {
+  kl_state *state;
+  const kn_op_info *row;
+  const char *name; /* as the user writes it */
+  kn_op op;
+  bool inplace;
+  bool plain; /* takes nothing but a fixed number of tensors, or numbers for them */
+} op_call;
+
+static const char calls_key; /* registry: op_call[2][KN_OP_COUNT], the second ones in place */
+
 static int call_op(lua_State *L);
 
-static void push_closure(lua_State *L, kn_op op, const char *name, lua_CFunction f) {
-  lua_pushinteger(L, op);
-  lua_pushstring(L, name);
+static op_call *call_of(lua_State *L, kn_op op, bool inplace) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &calls_key);
+  op_call *calls = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return &calls[inplace ? KN_OP_COUNT + op : op];
+}
+
+static void push_closure(lua_State *L, kn_op op, bool inplace, lua_CFunction f) {
+  lua_pushlightuserdata(L, call_of(L, op, inplace));
+  kl_push_tensor_metatable(L);
   lua_pushcclosure(L, f, 2);
 }
 
-static kn_op upvalue_op(lua_State *L) { return (kn_op)lua_tointeger(L, lua_upvalueindex(1)); }
+static const op_call *this_call(lua_State *L) { return lua_touserdata(L, lua_upvalueindex(1)); }
+
+/* Arguments that are what the row takes, tensors all of them, need no reading. */
+static bool all_tensors(lua_State *L, const op_call *c, int top, kn_tensor **in) {
+  if (!c->plain || top != c->row->max_in) return false;
+  for (int i = 0; i < top; i++) {
+    kl_box *box = kl_box_at(c->state, L, i + 1);
+    if (!box || !box->tensor) return false;
+    in[i] = box->tensor;
+  }
+  return true;
+}
+
+static kn_status read_and_apply(lua_State *L, const op_call *c, int top, kn_tensor **out) {
+  kl_args a;
+  KN_TRY(kl_args_read(&a, L, c->state->ctx, c->op, c->name, 1, top));
+  kn_status st = kl_args_apply(&a, c->inplace, out);
+  kl_args_done(&a);
+  return st;
+}
 
 /* Userdata for the results come first, so that nothing is owned where Lua may raise. */
-static int apply(lua_State *L, kn_op op, const char *name, bool inplace) {
-  kn_context *ctx = kl_context(L);
-  const kn_op_info *row = &kn_ops[op];
-  int top = lua_gettop(L);
-  kl_args a;
-  kn_tensor *out[KN_MAX_OUTPUTS], **slots[KN_MAX_OUTPUTS];
-  for (int i = 0; i < row->outs; i++) slots[i] = kl_reserve_tensor(L);
-  kn_status st = kl_args_read(&a, L, ctx, op, name, 1, top);
-  if (st == KN_OK) {
-    st = kl_args_apply(&a, inplace, out);
-    kl_args_done(&a);
+static int apply(lua_State *L, const op_call *c) {
+  kl_state *s = c->state;
+  int top = lua_gettop(L), outs = c->row->outs;
+  kn_tensor *out[KN_MAX_OUTPUTS], *in[3];
+  kl_box *box[KN_MAX_OUTPUTS];
+  if (!kl_usable(s)) kl_state_of(L);
+  if (s->boxes->ndead) kl_bury(s);
+  for (int i = 0; i < outs; i++) {
+    box[i] = kl_new_box(L, s);
+    lua_pushvalue(L, lua_upvalueindex(2));
+    lua_setmetatable(L, -2);
   }
+  bool read = !all_tensors(L, c, top, in);
+  kn_status st = read         ? read_and_apply(L, c, top, out)
+                 : c->inplace ? kn_apply_inplace(s->ctx, c->op, NULL, in, top, out)
+                              : kn_apply(s->ctx, c->op, NULL, in, top, out);
   kl_check(L, st);
-  if (out[0] == kl_test_tensor(L, 1)) { /* written in place: the same tensor, so the same userdata */
+  if (out[0] == (read ? kl_test_tensor(L, 1) : in[0])) { /* the same tensor, so the same userdata */
     kn_tensor_release(out[0]);
     lua_settop(L, 1);
     return 1;
   }
-  for (int i = 0; i < row->outs; i++) kl_put_tensor(L, slots[i], out[i]);
-  kl_tell_collector(L);
-  return row->outs;
+  for (int i = 0; i < outs; i++) box[i]->tensor = out[i];
+  kl_tell_of(L, s);
+  return outs;
 }
 
 /* Lists longer than one op takes: groups of them, then the results. What they share is their dim, which the
@@ -49,7 +92,7 @@ static int call_groups(lua_State *L, kn_op op) {
   lua_Integer n = (lua_Integer)lua_rawlen(L, 1), at = 0;
   lua_createtable(L, (int)(n / KN_MAX_INPUTS + 1), 0);
   for (int group = 1; at < n; group++) {
-    push_closure(L, op, kn_op_name(op), call_op);
+    push_closure(L, op, false, call_op);
     lua_createtable(L, KN_MAX_INPUTS, 0);
     for (int i = 1; i <= KN_MAX_INPUTS && at < n; i++) {
       lua_rawgeti(L, 1, ++at);
@@ -61,29 +104,26 @@ static int call_groups(lua_State *L, kn_op op) {
   }
   lua_replace(L, 1); /* the results take the place of the list */
   op = op == KN_OP_stack ? KN_OP_cat : op;
-  push_closure(L, op, kn_op_name(op), call_op);
+  push_closure(L, op, false, call_op);
   lua_insert(L, 1);
   lua_call(L, top, 1);
   return 1;
 }
 
 static int call_op(lua_State *L) {
-  kn_op op = upvalue_op(L);
-  bool list = kn_ops[op].max_in == KN_VARIADIC && lua_type(L, 1) == LUA_TTABLE;
-  if (list && lua_rawlen(L, 1) > KN_MAX_INPUTS) return call_groups(L, op);
-  return apply(L, op, lua_tostring(L, lua_upvalueindex(2)), false);
+  const op_call *c = this_call(L);
+  bool list = c->row->max_in == KN_VARIADIC && lua_type(L, 1) == LUA_TTABLE;
+  if (list && lua_rawlen(L, 1) > KN_MAX_INPUTS) return call_groups(L, c->op);
+  return apply(L, c);
 }
 
 /* Lua hands unary operators their operand twice. */
 static int call_unary(lua_State *L) {
-  kn_op op = upvalue_op(L);
   lua_settop(L, 1);
-  return apply(L, op, kn_op_name(op), false);
+  return apply(L, this_call(L));
 }
 
-static int call_inplace(lua_State *L) {
-  return apply(L, upvalue_op(L), lua_tostring(L, lua_upvalueindex(2)), true);
-}
+static int call_inplace(lua_State *L) { return apply(L, this_call(L)); }
 
 /* ---- comparisons as operators ---- */
 
@@ -125,7 +165,7 @@ typedef struct extreme {
 } extreme;
 
 static int call_with(lua_State *L, kn_op op) {
-  push_closure(L, op, kn_op_name(op), call_op);
+  push_closure(L, op, false, call_op);
   lua_insert(L, 1);
   lua_call(L, lua_gettop(L) - 1, 1);
   return 1;
@@ -179,10 +219,11 @@ static int call_extreme(lua_State *L, const extreme *e) {
     st = a.attrs.argreduce.dim == KN_NONE
              ? kn_fail(ctx, KN_ARG, "%s: dim is missing", e->name)
              : extreme_along(ctx, e, a.in[0], a.attrs.argreduce.dim, a.attrs.argreduce.keepdim, &v, &p);
+    if (st != KN_OK && a.attrs.argreduce.dim != KN_NONE) kn_error_prefix(ctx, "%s", e->name);
     kl_args_done(&a);
   }
   kl_check(L, st);
-  kl_put_tensor(L, positions, p);
+  kl_put_tensor(positions, p);
   kl_fill_tensor(L, values, v);
   return 2;
 }
@@ -241,10 +282,15 @@ static bool has_inplace(kn_op op) {
   const kn_op_info *row = &kn_ops[op];
   if (row->op_class == KN_CLASS_ELEMENTWISE)
     return op != KN_OP_where && op != KN_OP_cast && op != KN_OP_clone;
+  if (row->infer == kn_infer_scan || row->infer == kn_infer_triangle) return true;
+  if (row->op_class == KN_CLASS_INDEX && row->min_in == 3) return true; /* what is put into x, at an index */
+  if (row->attrs == KN_ATTRS_addmm) return true;
   if (row->op_class != KN_CLASS_COMPOSITE || row->min_in == 0 || strstr(row->name, "_like")) return false;
   bool one = row->max_in == 1 || (row->flags & KN_FLAG_SCALARS) || row->attrs == KN_ATTRS_value;
   return one &&
-         (row->attrs == KN_ATTRS_none || row->attrs == KN_ATTRS_value || row->attrs == KN_ATTRS_dropout);
+         (row->attrs == KN_ATTRS_none || row->attrs == KN_ATTRS_value || row->attrs == KN_ATTRS_dropout ||
+          row->attrs == KN_ATTRS_slope || row->attrs == KN_ATTRS_alpha || row->attrs == KN_ATTRS_hardtanh ||
+          row->attrs == KN_ATTRS_threshold);
 }
 
 /* The closure on top becomes a function of the module (below it) and a method; it is popped. */
@@ -270,34 +316,66 @@ static void add_linalg(lua_State *L) {
   lua_setfield(L, -2, "linalg");
 }
 
+/* The same functions under another name. */
+static void add_alias(lua_State *L, const kn_op_alias *a) {
+  const kn_op_info *row = &kn_ops[a->op];
+  char from[64], to[64];
+  lua_getfield(L, -1, row->name);
+  add_function(L, a->name, row->min_in > 0 && row->max_in != KN_VARIADIC);
+  if (!has_inplace(a->op)) return;
+  snprintf(from, sizeof from, "%s_", row->name);
+  snprintf(to, sizeof to, "%s_", a->name);
+  lua_getfield(L, -1, from);
+  add_function(L, to, true);
+}
+
 static void add_operator(lua_State *L, kn_op op) {
   const kn_op_info *row = &kn_ops[op];
   kl_push_tensor_metatable(L);
-  push_closure(L, op, row->name, row->max_in == 1 ? call_unary : call_op);
+  push_closure(L, op, false, row->max_in == 1 ? call_unary : call_op);
   kl_mark_engine(L, -1);
   lua_setfield(L, -2, row->metamethod);
   lua_pop(L, 1);
 }
 
-/* A row under its name or another: function, method, in-place form. */
-static void add_op(lua_State *L, kn_op op, const char *name) {
-  const kn_op_info *row = &kn_ops[op];
-  push_closure(L, op, name, call_op);
-  add_function(L, name, row->min_in > 0 && row->max_in != KN_VARIADIC);
-  if (has_inplace(op)) {
-    char inplace[64];
-    snprintf(inplace, sizeof inplace, "%s_", name);
-    push_closure(L, op, inplace, call_inplace);
-    add_function(L, inplace, true);
+/* Names of in-place forms lie behind the calls. */
+static void make_calls(lua_State *L) {
+  enum { NAME = 48 };
+  size_t calls = 2 * KN_OP_COUNT * sizeof(op_call);
+  op_call *c = lua_newuserdatauv(L, calls + (size_t)KN_OP_COUNT * NAME, 0);
+  char *names = (char *)c + calls;
+  for (int i = 0; i < 2 * KN_OP_COUNT; i++) {
+    bool inplace = i >= KN_OP_COUNT;
+    kn_op op = (kn_op)(i % KN_OP_COUNT);
+    const kn_op_info *row = &kn_ops[op];
+    bool fixed = row->min_in == row->max_in && row->max_in > 0 && row->max_in <= 3;
+    char *name = names + (size_t)op * NAME;
+    snprintf(name, NAME, "%s_", row->name);
+    c[i] = (op_call){.state = kl_state_of(L),
+                     .row = row,
+                     .name = inplace ? name : row->name,
+                     .op = op,
+                     .inplace = inplace,
+                     .plain = fixed && row->attrs == KN_ATTRS_none};
   }
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &calls_key);
 }
 
 void kl_open_ops(lua_State *L) {
+  make_calls(L);
   for (int i = 0; i < KN_OP_COUNT; i++) {
-    add_op(L, (kn_op)i, kn_ops[i].name);
-    if (kn_ops[i].metamethod[0]) add_operator(L, (kn_op)i);
+    const kn_op_info *row = &kn_ops[i];
+    push_closure(L, (kn_op)i, false, call_op);
+    add_function(L, row->name, row->min_in > 0 && row->max_in != KN_VARIADIC);
+    if (row->metamethod[0]) add_operator(L, (kn_op)i);
+    if (has_inplace((kn_op)i)) {
+      char name[64];
+      snprintf(name, sizeof name, "%s_", row->name);
+      push_closure(L, (kn_op)i, true, call_inplace);
+      add_function(L, name, true);
+    }
   }
-  for (const kn_op_alias *a = kn_op_aliases; a->name; a++) add_op(L, a->op, a->name);
+  for (const kn_op_alias *a = kn_op_aliases; a->name; a++) add_alias(L, a);
   add_linalg(L);
   static const luaL_Reg extremes[] = {{"max", call_max}, {"min", call_min}, {NULL, NULL}};
   kl_set_methods(L, extremes, true, true);

@@ -157,23 +157,38 @@ static bool read_accumulate(lua_State *L, int idx) {
   return value;
 }
 
-/* index_put(x, {i1, …}, values [, accumulate]) */
-static int index_put(lua_State *L) {
+/* index_put(x, {i1, …}, values [, accumulate]) and x:index_put_(…) */
+static int put_by_index(lua_State *L, bool inplace) {
+  const char *name = inplace ? "index_put_" : "index_put";
   kn_tensor *in[KN_MAX_INPUTS] = {kl_check_tensor(L, 1), NULL}, *result;
   if (lua_type(L, 2) != LUA_TTABLE)
-    return kl_error(L, KN_ARG, "index_put: a table of index tensors is needed, got %s", kl_kind(L, 2));
+    return kl_error(L, KN_ARG, "%s: a table of index tensors is needed, got %s", name, kl_kind(L, 2));
   in[1] = kl_check_tensor(L, 3);
   kn_attrs_index_put how = {.accumulate = read_accumulate(L, 4)};
-  int n = read_tensors(L, 2, "index_put", in, 2);
+  int n = read_tensors(L, 2, name, in, 2);
+  kn_context *ctx = kl_context(L);
+  if (inplace) {
+    kl_check(L, kn_apply_inplace(ctx, KN_OP_index_put, &how, in, n, &result));
+    kn_tensor_release(result);
+    lua_settop(L, 1);
+    return 1;
+  }
   kn_tensor **slot = kl_reserve_tensor(L);
-  kl_check(L, kn_apply(kl_context(L), KN_OP_index_put, &how, in, n, &result));
+  kl_check(L, kn_apply(ctx, KN_OP_index_put, &how, in, n, &result));
   kl_fill_tensor(L, slot, result);
   return 1;
 }
 
+static int index_put(lua_State *L) { return put_by_index(L, false); }
+static int index_put_inplace(lua_State *L) { return put_by_index(L, true); }
+
 void kl_open_parts(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"split", split}, {"chunk", chunk}, {"unbind", unbind}, {"index_put", index_put}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"split", split},
+                                     {"chunk", chunk},
+                                     {"unbind", unbind},
+                                     {"index_put", index_put},
+                                     {"index_put_", index_put_inplace},
+                                     {NULL, NULL}};
   kl_set_methods(L, methods, true, true);
   lua_pushcfunction(L, einsum);
   kl_mark_engine(L, -1);

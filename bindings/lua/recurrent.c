@@ -78,7 +78,7 @@ static int call(lua_State *L, kn_op op, kn_status (*read)(kl_args *)) {
   kn_status st = read(&a);
   if (st == KN_OK) st = kl_args_apply(&a, false, out);
   kl_check(L, st);
-  for (int i = 0; i < row->outs; i++) kl_put_tensor(L, slots[i], out[i]);
+  for (int i = 0; i < row->outs; i++) kl_put_tensor(slots[i], out[i]);
   kl_tell_collector(L);
   return row->outs;
 }

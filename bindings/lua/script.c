@@ -50,7 +50,7 @@ static void read_size(lua_State *L, spec *s, int dim) { /* the size is on top */
 /* kiln.spec(dtype, {sizes}): the type of an argument; a string among the sizes is a named size. */
 static int make_spec(lua_State *L) {
   kn_dtype dtype;
-  const char *name = luaL_checkstring(L, 1);
+  const char *name = kl_check_text(L, 1, "spec", "a dtype such as \"float32\"", NULL);
   if (!kn_dtype_parse(name, &dtype)) return kl_error(L, KN_ARG, "spec: there is no dtype '%s'", name);
   if (lua_isnoneornil(L, 2)) lua_settop(L, 1), lua_newtable(L);
   if (lua_type(L, 2) != LUA_TTABLE)
@@ -142,6 +142,7 @@ static kl_variant *capture(lua_State *L, kl_graph *g, int self, int first, int n
   kc_live *live;
   luaL_checkstack(L, 8, "capture");
   kl_load_files(L);
+  kl_make_room(L);
   push_source(L, self, "f");
   kn_status st = kc_capture(L, &host, lua_gettop(L), first, nargs, args, &graph, &live);
   lua_pop(L, 1);

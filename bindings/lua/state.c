@@ -15,7 +15,7 @@ static const char state_key, engine_key; /* their addresses are keys of the regi
 
 /* ---- the record ---- */
 
-static kl_state *find(lua_State *L) {
+kl_state *kl_find_state(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
   kl_state *s = lua_touserdata(L, -1);
   lua_pop(L, 1);
@@ -23,7 +23,7 @@ static kl_state *find(lua_State *L) {
 }
 
 kl_state *kl_state_of(lua_State *L) {
-  kl_state *s = find(L);
+  kl_state *s = kl_find_state(L);
   if (!s || !s->ctx) luaL_error(L, "kiln is not open in this Lua state");
   if (s->reclaiming) luaL_error(L, "kiln cannot be used by a finalizer that runs because memory is short");
   return s;
@@ -36,6 +36,7 @@ static void reclaim(void *ud) {
   kl_state *s = ud;
   s->reclaiming = true;
   lua_gc(s->main, LUA_GCCOLLECT);
+  kl_bury(s);
   s->reclaiming = false;
 }
 
@@ -45,7 +46,7 @@ static int close_state(lua_State *L) {
   s->ctx = NULL;
   if (ctx) kn_context_remove_reclaimer(ctx, &s->reclaimer);
   kl_close_anchor(s);
-  while (s->boxes.next != &s->boxes) kl_empty_box(s->boxes.next);
+  kl_close_boxes(s);
   if (ctx && s->owned) {
     kn_registry_close(ctx);
     kn_context_free(ctx);
@@ -93,11 +94,10 @@ static void set_threads(kn_context *ctx) {
 }
 
 kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
-  kl_state *s = find(L);
+  kl_state *s = kl_find_state(L);
   if (s) return s;
   s = lua_newuserdatauv(L, sizeof *s, 0);
   *s = (kl_state){.ctx = ctx, .owned = !ctx};
-  s->boxes.prev = s->boxes.next = &s->boxes;
   kl_print_defaults(s);
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, close_state);
@@ -116,6 +116,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   s->main = lua_tothread(L, -1);
   lua_pop(L, 1);
+  kl_open_boxes(L, s);
   s->reclaimer = (kn_reclaimer){.fn = reclaim, .ud = s};
   kn_context_add_reclaimer(ctx, &s->reclaimer);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
@@ -123,7 +124,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
 }
 
 int kiln_lua_setcontext(lua_State *L, struct kiln_context *ctx) {
-  if (find(L)) return 0;
+  if (kl_find_state(L)) return 0;
   kl_state_open(L, (kn_context *)ctx); /* kiln.h's name of the same struct */
   return 1;
 }
@@ -168,6 +169,12 @@ int kl_error(lua_State *L, kn_status st, const char *fmt, ...) {
   va_end(ap);
   kn_fail(ctx, st, "%s", text);
   return kl_fail(L);
+}
+
+const char *kl_check_text(lua_State *L, int idx, const char *name, const char *wanted, size_t *n) {
+  if (lua_type(L, idx) != LUA_TSTRING)
+    kl_error(L, KN_ARG, "%s: %s is needed, got %s", name, wanted, kl_kind(L, idx));
+  return lua_tolstring(L, idx, n);
 }
 
 const char *kl_kind(lua_State *L, int idx) {

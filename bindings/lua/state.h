@@ -4,12 +4,27 @@
 #define KL_STATE_H
 #include "bindings/lua/kl.h"
 
-/* What a tensor userdata holds. Filled ones are linked, so that closing the state releases those whose
- * finalizer Lua does not call: userdata made by finalizers while the state closes. */
+/* What a tensor userdata holds (boxes.c). Its size is one that hardly anything else in Lua has. */
 typedef struct kl_box {
   kn_tensor *tensor; /* first: a box is also found as kn_tensor ** */
-  struct kl_box *prev, *next;
+  uint32_t slot;     /* its place among the boxes */
 } kl_box;
+enum { KL_BOX_BYTES = 13 };
+_Static_assert(offsetof(kl_box, slot) + sizeof(uint32_t) < KL_BOX_BYTES, "a box has room in its userdata");
+
+/* All boxes of a state. It wraps the state's allocator, so it lives until the state's last block is freed. */
+typedef struct kl_boxes {
+  lua_Alloc fn; /* the allocator that was there, which does the work */
+  void *ud;
+  size_t bytes;     /* of a block that holds a box */
+  ptrdiff_t offset; /* of the box in it */
+  uint32_t room, nempty, ndead;
+  kl_box **box;     /* by slot; NULL: empty */
+  kn_tensor **dead; /* of boxes that Lua has freed; to be released */
+  uint32_t *empty;  /* slots */
+  kn_heap *heap;
+  const void *end, *probed;
+} kl_boxes;
 
 /* kiln.set_printoptions, as ints. */
 typedef struct kl_print_options {
@@ -27,7 +42,7 @@ typedef struct kl_state {
   size_t seen;        /* heap bytes when the collector was last told */
   size_t live;        /* heap bytes after its last round, as far as known */
   size_t full;        /* heap bytes after the last complete collection */
-  kl_box boxes;       /* head of the ring of filled boxes */
+  kl_boxes *boxes;
   kl_print_options print;
   int columns;     /* of a line of text where linewidth says nothing */
   lua_State *main; /* the main coroutine */
@@ -37,12 +52,18 @@ typedef struct kl_state {
 } kl_state;
 
 kl_state *kl_state_of(lua_State *L); /* raises when kiln is not open */
+static inline bool kl_usable(const kl_state *s) {
+  return s->ctx && !s->reclaiming;
+} /* else kl_state_of raises */
+kl_state *kl_find_state(lua_State *L); /* the record whatever it can be used for; NULL when there is none */
 
 /* Finds or makes the record; `ctx` NULL makes a context from the environment. Raises on failure. */
 kl_state *kl_state_open(lua_State *L, kn_context *ctx);
 
 /* Set the sentence and raise it; own nothing when calling. */
 int kl_error(lua_State *L, kn_status st, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The string at idx, or an error: "load: a path is needed, got nil". n may be NULL. */
+const char *kl_check_text(lua_State *L, int idx, const char *name, const char *wanted, size_t *n);
 /* Pushes "file:line: " of the user's line: the innermost Lua frame that is not in kiln's own library files.
  */
 void kl_push_where(lua_State *L);
@@ -52,12 +73,29 @@ const char *kl_kind(lua_State *L, int idx);
 
 /* An empty userdata to be filled after the call that may raise: the way to push what C owns. */
 kn_tensor **kl_reserve_tensor(lua_State *L);
-void kl_put_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* takes it */
-void kl_tell_collector(lua_State *L); /* of the memory tensors take; finalizers may run */
+void kl_put_tensor(kn_tensor **slot, kn_tensor *owned); /* takes it */
+void kl_tell_collector(lua_State *L);                   /* of the memory tensors take; finalizers may run */
+void kl_tell_of(lua_State *L, kl_state *s);             /* the same */
+void kl_make_room(
+    lua_State *L); /* under a memory limit: garbage goes, before work that cannot have it collected */
 void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* both */
+
+/* ---- boxes.c ---- */
+
+void kl_open_boxes(lua_State *L, kl_state *s); /* raises */
+void kl_close_boxes(kl_state *s);              /* releases all tensors */
+kl_box *kl_new_box(lua_State *L, kl_state *s); /* pushes an empty one, without its metatable. Raises */
+void kl_empty_box(kl_box *box);                /* releases what is in it */
+void kl_bury(kl_state *s);                     /* releases the tensors whose boxes have died */
+uint64_t kl_count_tensors(const kl_state *s);  /* filled boxes */
+
+/* The box at idx, or NULL. No metatable is asked: only what Lua made for a box is known by its slot. */
+static inline kl_box *kl_box_at(const kl_state *s, lua_State *L, int idx) {
+  if (lua_type(L, idx) != LUA_TUSERDATA || lua_rawlen(L, idx) != KL_BOX_BYTES) return NULL;
+  kl_box *box = lua_touserdata(L, idx);
+  return box->slot < s->boxes->room && s->boxes->box[box->slot] == box ? box : NULL;
+}
 void kl_print_defaults(kl_state *s);
-void kl_empty_box(kl_box *box);               /* releases what is in it */
-uint64_t kl_count_tensors(const kl_state *s); /* filled boxes */
 
 /* What kind of number a scalar is, symbols included; false when only known at run time. */
 bool kl_scalar_kind(const kn_scalar *s, kn_scalar_kind *out);

@@ -125,6 +125,7 @@ static void set_count(lua_State *L, const char *name, uint64_t n) {
 /* kiln.memory_stats(): what is in use outside Lua's own memory. limit is nil when there is none. */
 static int memory_stats(lua_State *L) {
   kl_state *s = kl_state_of(L);
+  kl_bury(s);
   kn_heap_stats h = kn_heap_read_stats(s->ctx->heap);
   lua_createtable(L, 0, 6);
   set_count(L, "allocated", h.bytes);

@@ -11,52 +11,67 @@ static const char tensor_key, symbol_key, methods_key; /* registry keys: metatab
 /* ---- telling the collector ----
  * Lua sees a tensor as a few bytes. What the heap has grown by is handed to it as if Lua's own memory had
  * grown by the same share: `budget` bytes of tensors count like one more Lua heap, so a round of the
- * collector starts after that many and a loop that drops its tensors stays flat. */
+ * collector starts after that many and a loop that drops its tensors stays flat. A round costs what Lua's
+ * heap is large, not what tensors are, so a small Lua heap has one often: garbage that is still in the cache
+ * is the quickest memory for the next op. */
 
-enum { TELL_EVERY = 256 << 10, LEAST_BUDGET = 32 << 20 };
+enum { TELL_EVERY = 256 << 10, LEAST_BUDGET = 1 << 20, COMMON_BUDGET = 32 << 20, BUDGET_PER_BYTE = 4 };
 
-static void tell_collector(lua_State *L, kl_state *s) {
-  size_t now = kn_heap_read_stats(s->ctx->heap).bytes;
-  if (now < s->live) s->live = now;
-  if (now < s->full) s->full = now;
-  if (now < s->seen) s->seen = now;
-  size_t grown = now - s->seen;
-  if (grown < TELL_EVERY) return;
+static size_t budget_of(const kl_state *s, size_t lua_bytes) {
+  size_t most = s->live / 2 > COMMON_BUDGET ? s->live / 2 : COMMON_BUDGET,
+         budget = lua_bytes * BUDGET_PER_BYTE;
+  return budget < LEAST_BUDGET ? LEAST_BUDGET : budget > most ? most : budget;
+}
+
+static void tell(lua_State *L, kl_state *s, size_t now, size_t grown) {
   s->seen = now;
   if (!lua_gc(L, LUA_GCISRUNNING)) return;
-  size_t budget = s->live / 2 > LEAST_BUDGET ? s->live / 2 : LEAST_BUDGET;
-  double kb = (double)lua_gc(L, LUA_GCCOUNT) * (double)grown / (double)budget + 1;
+  size_t lua_kb = (size_t)lua_gc(L, LUA_GCCOUNT);
+  double kb = (double)lua_kb * (double)grown / (double)budget_of(s, lua_kb << 10) + 1;
   bool round = lua_gc(L, LUA_GCSTEP, kb < INT_MAX / 2 ? (int)kb : INT_MAX / 2);
-  if (round) s->live = kn_heap_read_stats(s->ctx->heap).bytes;
-  if (now > 2 * s->full + 4 * LEAST_BUDGET) { /* rounds of the generational mode leave old tensors alone */
+  kl_bury(s);
+  if (round) s->live = kn_heap_bytes(s->ctx->heap);
+  if (now > 2 * s->full + 4 * COMMON_BUDGET) { /* rounds of the generational mode leave old tensors alone */
     lua_gc(L, LUA_GCCOLLECT);
-    s->seen = s->live = s->full = kn_heap_read_stats(s->ctx->heap).bytes;
+    kl_bury(s);
+    s->seen = s->live = s->full = kn_heap_bytes(s->ctx->heap);
   } else if (round && s->live < s->full) {
     s->full = s->live;
   }
 }
 
+void kl_tell_of(lua_State *L, kl_state *s) {
+  size_t now = kn_heap_bytes(s->ctx->heap);
+  if (now < s->live) s->live = now;
+  if (now < s->full) s->full = now;
+  if (now < s->seen) s->seen = now;
+  if (now - s->seen >= TELL_EVERY) tell(L, s, now, now - s->seen);
+}
+
+void kl_tell_collector(lua_State *L) { kl_tell_of(L, kl_state_of(L)); }
+
+void kl_make_room(lua_State *L) {
+  kl_state *s = kl_state_of(L);
+  if (!kn_heap_read_stats(s->ctx->heap).limit) return;
+  lua_gc(L, LUA_GCCOLLECT);
+  kl_bury(s);
+}
+
 /* ---- tensors ---- */
 
 kn_tensor **kl_reserve_tensor(lua_State *L) {
-  kl_box *box = lua_newuserdatauv(L, sizeof *box, 0);
-  *box = (kl_box){.tensor = NULL};
+  kl_state *s = kl_state_of(L);
+  if (s->boxes->ndead) kl_bury(s);
+  kl_box *box = kl_new_box(L, s);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &tensor_key);
   lua_setmetatable(L, -2);
   return &box->tensor;
 }
 
-void kl_put_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned) {
-  kl_state *s = kl_state_of(L);
-  kl_box *box = (kl_box *)(void *)slot;
-  *box = (kl_box){owned, &s->boxes, s->boxes.next};
-  box->next->prev = s->boxes.next = box;
-}
-
-void kl_tell_collector(lua_State *L) { tell_collector(L, kl_state_of(L)); }
+void kl_put_tensor(kn_tensor **slot, kn_tensor *owned) { *slot = owned; }
 
 void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned) {
-  kl_put_tensor(L, slot, owned);
+  kl_put_tensor(slot, owned);
   kl_tell_collector(L);
 }
 
@@ -85,12 +100,20 @@ static bool has_metatable(lua_State *L, int idx, const char *key) {
   return same;
 }
 
+static kl_box *test_box(lua_State *L, int idx) {
+  if (lua_type(L, idx) != LUA_TUSERDATA) return NULL;
+  kl_state *s = kl_find_state(L);
+  return s ? kl_box_at(s, L, idx) : NULL;
+}
+
 kn_tensor *kl_test_tensor(lua_State *L, int idx) {
-  return has_metatable(L, idx, &tensor_key) ? *(kn_tensor **)lua_touserdata(L, idx) : NULL;
+  kl_box *box = test_box(L, idx);
+  return box ? box->tensor : NULL;
 }
 
 bool kl_is_released(lua_State *L, int idx) {
-  return has_metatable(L, idx, &tensor_key) && !*(kn_tensor **)lua_touserdata(L, idx);
+  kl_box *box = test_box(L, idx);
+  return box && !box->tensor;
 }
 
 kn_tensor *kl_check_tensor(lua_State *L, int idx) {
@@ -101,28 +124,6 @@ kn_tensor *kl_check_tensor(lua_State *L, int idx) {
   kl_error(L, KN_ARG, "%s%sargument %d must be a tensor, got %s", named ? ar.name : "", named ? ": " : "",
            idx, kl_kind(L, idx));
   return NULL;
-}
-
-void kl_empty_box(kl_box *box) {
-  kn_tensor *t = box->tensor;
-  if (!t) return;
-  if (box->prev) {
-    box->prev->next = box->next;
-    box->next->prev = box->prev;
-  }
-  *box = (kl_box){.tensor = NULL};
-  kn_tensor_release(t);
-}
-
-uint64_t kl_count_tensors(const kl_state *s) {
-  uint64_t n = 0;
-  for (const kl_box *box = s->boxes.next; box != &s->boxes; box = box->next) n++;
-  return n;
-}
-
-static int tensor_gc(lua_State *L) {
-  kl_empty_box(lua_touserdata(L, 1));
-  return 0;
 }
 
 /* t:release() and the end of `local t <close>`: this handle gives up the tensor now. Its memory goes with the
@@ -366,8 +367,7 @@ void kl_open_tensor(lua_State *L) {
   lua_newtable(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &methods_key);
   lua_newtable(L); /* the metatable; index.c and ops.c add the rest of its events */
-  static const luaL_Reg events[] = {
-      {"__gc", tensor_gc}, {"__close", tensor_release}, {"__eq", tensor_eq}, {NULL, NULL}};
+  static const luaL_Reg events[] = {{"__close", tensor_release}, {"__eq", tensor_eq}, {NULL, NULL}};
   luaL_setfuncs(L, events, 0);
   lua_pushcfunction(L, tensor_len);
   kl_mark_engine(L, -1);

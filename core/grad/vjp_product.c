@@ -11,10 +11,25 @@ static kn_tensor *as_rows(kn_scope *s, kn_tensor *t, int64_t columns) {
 
 static int64_t last_size(const kn_tensor *t) { return t->type.dims[t->type.rank - 1]; }
 
-/* Of x [..., M, K] times w [K, N], as in a linear layer: batch dims become rows, so that w's gradient is one
+/* Does a matrix lie turned, as the weight of a linear layer does? */
+static bool lies_turned(const kn_tensor *t) {
+  int last = t->type.rank - 1;
+  return !kn_tensor_is_symbolic(t) && last > 0 && t->strides[last - 1] == 1 && t->strides[last] != 1;
+}
+
+/* Of x [M, K] times w [K, N]: w's gradient. It lies as w does, so that what w was turned from gets it in one
+ * piece. */
+static kn_tensor *right(kn_scope *s, kn_tensor *a, kn_tensor *g, const kn_tensor *b) {
+  if (lies_turned(b)) return turned(s, kx_matmul(s, turned(s, g), a));
+  return kx_matmul(s, turned(s, a), g);
+}
+
+/* The same of x [..., M, K], as in a linear layer: batch dims become rows, so that w's gradient is one
  * product and not a sum of many. */
-static kn_tensor *shared_right(kn_scope *s, kn_tensor *a, kn_tensor *g) {
-  return kx_matmul(s, turned(s, as_rows(s, a, last_size(a))), as_rows(s, g, last_size(g)));
+static kn_tensor *shared_right(kn_scope *s, kn_tensor *a, kn_tensor *g, const kn_tensor *b) {
+  a = as_rows(s, a, last_size(a));
+  g = as_rows(s, g, last_size(g));
+  return a && g ? right(s, a, g, b) : NULL;
 }
 
 /* A vector is a row on the left and a column on the right; the result lacks that dim. */
@@ -34,7 +49,7 @@ void kn_vjp_matmul(kn_vjp *v) {
   if (v->need[0]) v->gin[0] = kv_fit(v, kx_matmul(s, g, turned(s, b)), 0);
   if (!v->need[1] || !a || !g) return;
   bool fold = a->type.rank > 2 && v->in[1]->type.rank == 2 && last_size(a) > 0 && last_size(g) > 0;
-  kn_tensor *gb = fold ? shared_right(s, a, g) : kx_matmul(s, turned(s, a), g);
+  kn_tensor *gb = fold ? shared_right(s, a, g, b) : right(s, a, g, b);
   if (column) {
     kn_attrs_optional_axis last = {.dim = -1};
     gb = kx_apply(s, KN_OP_squeeze, &last, &gb, 1);

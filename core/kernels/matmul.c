@@ -7,7 +7,7 @@ typedef struct product {
   int64_t m, k, n;
   const char *a, *b;
   char *c;
-  int64_t a_row, a_col, b_row, c_row;
+  int64_t a_row, a_col, b_row, b_col, c_row;
   int rank; /* batch dims */
   int64_t dims[KN_MAX_RANK], a_batch[KN_MAX_RANK], b_batch[KN_MAX_RANK];
 } product;
@@ -33,6 +33,36 @@ enum { ROWS = 4, COLUMNS = 2048 };
 BLOCK(uint64_t, I64)
 BLOCK(float, F32)
 BLOCK(double, F64)
+
+/* The same for b whose columns lie apart, as those of a transposed matrix do: columns of a block of the
+ * result are summed side by side. */
+#define APART(U, E)                                                                                          \
+  static void apart_##E(const product *p, const char *a, const char *b, char *c, int64_t rows) {             \
+    enum { SIDE = 4 };                                                                                       \
+    for (int64_t r = 0; r < rows; r++) {                                                                     \
+      const char *ar = a + r * p->a_row;                                                                     \
+      U *to = (U *)(c + r * p->c_row);                                                                       \
+      int64_t j = 0;                                                                                         \
+      for (; j + SIDE <= p->n; j += SIDE) {                                                                  \
+        U sum[SIDE] = {0};                                                                                   \
+        const char *bj = b + j * p->b_col;                                                                   \
+        for (int64_t k = 0; k < p->k; k++) {                                                                 \
+          const U x = *(const U *)(ar + k * p->a_col);                                                       \
+          for (int i = 0; i < SIDE; i++) sum[i] += x * *(const U *)(bj + k * p->b_row + i * p->b_col);       \
+        }                                                                                                    \
+        for (int i = 0; i < SIDE; i++) to[j + i] = sum[i];                                                   \
+      }                                                                                                      \
+      for (; j < p->n; j++) {                                                                                \
+        U sum = 0;                                                                                           \
+        for (int64_t k = 0; k < p->k; k++)                                                                   \
+          sum += *(const U *)(ar + k * p->a_col) * *(const U *)(b + k * p->b_row + j * p->b_col);            \
+        to[j] = sum;                                                                                         \
+      }                                                                                                      \
+    }                                                                                                        \
+  }
+APART(uint64_t, I64)
+APART(float, F32)
+APART(double, F64)
 
 typedef void (*block_fn)(const product *, const char *, const char *, char *, int64_t);
 typedef struct job {
@@ -65,20 +95,25 @@ static int64_t batch_stride(const kk_view *v, int matrix, int rank, int d) {
 
 WIDE_KERNEL(matmul) {
   (void)attrs, (void)n;
-  static const block_fn blocks[KN_DTYPE_COUNT] = {
-      [KN_I64] = block_I64, [KN_F32] = block_F32, [KN_F64] = block_F64};
+  static const block_fn blocks[2][KN_DTYPE_COUNT] = {
+      {[KN_I64] = block_I64, [KN_F32] = block_F32, [KN_F64] = block_F64},
+      {[KN_I64] = apart_I64, [KN_F32] = apart_F32, [KN_F64] = apart_F64}};
   int64_t size = (int64_t)kn_dtype_size(kn_tensor_dtype(out[0]));
   kn_tensor *bt = in[1];
   int b_rank = bt->type.rank;
-  /* The columns of b must lie side by side; those of a matrix with one column do so anyhow. */
+  /* Columns of b that lie apart are laid side by side when that pays: when several blocks of rows use them.
+   * Those of a matrix with one column lie side by side anyhow. */
   kn_tensor *own = NULL;
-  if (b_rank > 1 && bt->type.dims[b_rank - 1] > 1 && bt->strides[b_rank - 1] != 1) {
+  bool apart = b_rank > 1 && bt->type.dims[b_rank - 1] > 1 && bt->strides[b_rank - 1] != 1;
+  int a_rank = in[0]->type.rank;
+  if (apart && a_rank > 1 && in[0]->type.dims[a_rank - 2] > ROWS) {
     KN_TRY(kk_contiguous(ctx, bt, &own));
     bt = own;
+    apart = false;
   }
   kk_view a = kk_view_of(in[0]), b = kk_view_of(bt);
   int am = a.rank > 1 ? 2 : 1, bm = b.rank > 1 ? 2 : 1;
-  job w = {.block = blocks[kn_tensor_dtype(out[0])]};
+  job w = {.block = blocks[apart][kn_tensor_dtype(out[0])]};
   product *p = &w.p;
   *p = (product){
       .m = am == 2 ? a.dims[a.rank - 2] : 1,
@@ -90,6 +125,7 @@ WIDE_KERNEL(matmul) {
       .a_row = am == 2 ? a.strides[a.rank - 2] : 0,
       .a_col = a.strides[a.rank - 1],
       .b_row = b.strides[b.rank - bm],
+      .b_col = b.strides[b.rank - 1],
       .rank = out[0]->type.rank - (am == 2) - (bm == 2),
   };
   p->c_row = p->n * size;

@@ -19,7 +19,18 @@ local function total(outputs)
   return sum or fail("gradcheck: the function gives no floating tensor")
 end
 
+local function arguments(name, f, inputs, options)
+  if type(f) ~= "function" and not (getmetatable(f) or {}).__call then
+    fail("%s: a function is needed, got %s", name, type(f))
+  end
+  if not kiln.is_tensor(inputs) and type(inputs) ~= "table" then
+    fail("%s: a tensor or a list of inputs is needed, got %s", name, type(inputs))
+  end
+  if options ~= nil and type(options) ~= "table" then fail("%s: options must be a table, got %s", name, type(options)) end
+end
+
 return function(f, inputs, options)
+  arguments("gradcheck", f, inputs, options)
   options = options or {}
   local eps, atol, rtol = options.eps or 1e-6, options.atol or 1e-5, options.rtol or 1e-3
   if kiln.is_tensor(inputs) then inputs = { inputs } end

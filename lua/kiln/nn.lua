@@ -393,6 +393,7 @@ function Embedding:extra() return ("%d x %d"):format(self.weight:size(1), self.w
 -- ---- containers ------------------------------------------------------------------------------------------------
 
 local function fill_list(self, name, list, callable)
+  if type(list) ~= "table" then fail("%s: a list of modules is needed, got %s", name, type(list)) end
   for i, part in ipairs(list) do
     if not is_module(part) and not (callable and type(part) == "function") then
       fail("%s: entry %d must be a module, got %s", name, i, type(part))

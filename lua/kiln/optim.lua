@@ -21,6 +21,9 @@ end
 -- The options given, over the defaults; an unknown one is an error.
 local function with_defaults(name, options, defaults)
   local out = {}
+  if options ~= nil and type(options) ~= "table" then
+    fail("%s: options must be a table such as { lr = 0.1 }, got %s", name, type(options))
+  end
   for key, value in pairs(defaults) do out[key] = value end
   for key, value in pairs(options or {}) do
     if defaults[key] == nil then
@@ -33,6 +36,9 @@ local function with_defaults(name, options, defaults)
       fail("%s: option '%s' must be a %s, got %s", name, key, type(defaults[key]), type(value))
     end
     out[key] = value
+  end
+  if out.nesterov and (out.momentum <= 0 or out.dampening ~= 0) then
+    fail("%s: nesterov needs a momentum above 0 and no dampening", name)
   end
   if not (out.lr >= 0) then fail("%s: lr must not be negative, got %s", name, tostring(out.lr)) end
   return out
@@ -78,6 +84,9 @@ function Optimizer:state_dict()
 end
 
 function Optimizer:load_state_dict(dict)
+  if type(dict) ~= "table" or type(dict.state) ~= "table" or type(dict.options) ~= "table" then
+    fail("load_state_dict: what state_dict() gave is needed: a table with options and state")
+  end
   if #dict.state ~= #self.parameters then
     fail("load_state_dict: it holds the state of %d parameters, not %d", #dict.state, #self.parameters)
   end

@@ -6,17 +6,19 @@
 --   setup = { kiln = code, torch = code }   more to be made before, once
 --   no_grad = true                          timed inside no_grad
 --   direct = "matmul 1 64 64 64 0 0"        what direct.c does for it, see there
---   bytes, work                             read and written; multiply-adds
+--   bytes, work, elements                   read and written; multiply-adds; of the largest operand
 --   limit                                   the most that its time may be of the fastest peer's
 -- }. An input is a name, sizes as 2x3 and a word: a dtype, `grad`, `positive`, or `index` (classes 1 … 10). A statement that is
 -- written as `y = …` is `local y = …` in Lua; where only one is given, PyTorch's is the same with a dot for a colon.
 local rows, tiny
+local LARGE, LARGE_WORK = 100000, 1 << 20 -- elements and multiply-adds from which a row has a limit: below, calls count
 
 local function add(group, name, inputs, statement, more)
   local row = more or {}
   row.group, row.name, row.inputs = group, name, inputs
   row.kiln, row.torch = statement:gsub("^y =", "local y ="), row.torch or statement:gsub(":", ".")
-  row.limit = row.limit or group ~= "small" and 1.05 or nil
+  local large = group ~= "small" and (row.work or LARGE_WORK) >= LARGE_WORK and (row.elements or LARGE) >= LARGE
+  row.limit = row.limit or large and 1.05 or nil
   rows[#rows + 1] = row
 end
 
@@ -55,38 +57,42 @@ end
 
 local function elementwise(n)
   local text, a, b, c = count_text(n), "a " .. n, "b " .. n, "c " .. n
-  add("elementwise", "copy " .. text, { a, b }, "y = a:copy_(b)", { bytes = 8 * n, direct = "copy " .. n })
+  add("elementwise", "copy " .. text, { a, b }, "y = a:copy_(b)", { bytes = 8 * n, elements = n, direct = "copy " .. n })
   for _, op in ipairs { "+", "*" } do
-    add("elementwise", ("a %s b %s"):format(op, text), { a, b }, ("y = a %s b"):format(op), { bytes = 12 * n })
+    add("elementwise", ("a %s b %s"):format(op, text), { a, b }, ("y = a %s b"):format(op),
+      { bytes = 12 * n, elements = n })
   end
   for _, op in ipairs { "exp", "tanh", "sigmoid", "relu" } do
-    add("elementwise", ("%s %s"):format(op, text), { a }, ("y = a:%s()"):format(op), { bytes = 8 * n })
+    add("elementwise", ("%s %s"):format(op, text), { a }, ("y = a:%s()"):format(op), { bytes = 8 * n, elements = n })
   end
   add("elementwise", "gelu " .. text, { a }, "y = a:gelu()",
-    { bytes = 8 * n, torch = "y = gelu(a)", setup = { torch = "gelu = torch.nn.functional.gelu" } })
-  add("elementwise", "a * b + c " .. text, { a, b, c }, "y = a * b + c", { bytes = 24 * n })
+    { bytes = 8 * n, elements = n, torch = "y = gelu(a)", setup = { torch = "gelu = torch.nn.functional.gelu" } })
+  add("elementwise", "a * b + c " .. text, { a, b, c }, "y = a * b + c",
+    { bytes = 24 * n, elements = n })
 end
 
 local function reductions(n)
   local text = count_text(n)
   for _, op in ipairs { "sum", "mean", "amax", "argmax" } do
-    add("reduction", ("%s %s"):format(op, text), { "a " .. n }, ("y = a:%s()"):format(op), { bytes = 4 * n })
+    add("reduction", ("%s %s"):format(op, text), { "a " .. n }, ("y = a:%s()"):format(op),
+      { bytes = 4 * n, elements = n })
   end
   local columns = n >= 100000 and 1000 or 100
   local x = ("a %dx%d"):format(n // columns, columns)
   local shape = x:sub(3)
   for dim = 1, 2 do
     add("reduction", ("sum of dim %d, %s"):format(dim, shape), { x }, ("y = a:sum(%d)"):format(dim),
-      { bytes = 4 * n, torch = ("y = a.sum(%d)"):format(dim - 1) })
+      { bytes = 4 * n, elements = n, torch = ("y = a.sum(%d)"):format(dim - 1) })
   end
-  add("reduction", "softmax of dim 2, " .. shape, { x }, "y = a:softmax(2)", { bytes = 8 * n, torch = "y = a.softmax(1)" })
+  add("reduction", "softmax of dim 2, " .. shape, { x }, "y = a:softmax(2)",
+    { bytes = 8 * n, elements = n, torch = "y = a.softmax(1)" })
 end
 
 local function dtypes(n)
   for _, dtype in ipairs { "int64", "int32", "float64", "bfloat16", "float16" } do
     local size = ({ int64 = 8, int32 = 4, float64 = 8, bfloat16 = 2, float16 = 2 })[dtype]
     add("dtype", ("a + b %s %s"):format(dtype, count_text(n)), { ("a %d %s"):format(n, dtype), ("b %d %s"):format(n, dtype) },
-      "y = a + b", { bytes = 3 * size * n })
+      "y = a + b", { bytes = 3 * size * n, elements = n })
   end
 end
 

@@ -495,6 +495,7 @@ case("i0", torch.special.i0, v([0.0, -0.5, 2, 39.9, 40.1]))
 case("i1", torch.special.i1, v([0.0, -0.5, 2, 39.9, 40.1]))
 for name in "xlogy xlog1py".split():
     case(name, getattr(torch.special, name), f(2, 3), p(3))
+    case(name, getattr(torch.special, name), v([0.0, 0, 2]), v([1.5, 0.2, 3]))
     case(name, getattr(torch.special, name), c([0.0, 0, 0, nan, 1, 0]), c([0.0, inf, nan, 2, 0, -3]))
 
 # ---- linear algebra; vectors of svd and eigh are unique up to sign only, so they are not here ----

@@ -1,0 +1,206 @@
+/* The inner loops of matrix products, in vectors of the compiler's: a tile of C in registers, packing, dot
+ * products. Compiled once for each instruction set, with products and sums in one rounding where the machine
+ * can. */
+#include "backends/cpu/gemm.h"
+#include "backends/cpu/isa.h"
+
+#define ALWAYS static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+/* Rows of a tile: with two vectors a row, as many as registers hold. */
+#if CP_VECTOR == 64
+enum { ROWS = 8 };
+#else
+enum { ROWS = 6 };
+#endif
+/* A square that is turned in registers has sides of this many bytes. */
+enum { TURN = CP_VECTOR < 32 ? 16 : 32 };
+
+/* ---- a tile ---- */
+
+#define TILE(T, E)                                                                                           \
+  typedef T vec_##E __attribute__((vector_size(CP_VECTOR), aligned(sizeof(T)), may_alias));                  \
+  enum { V_##E = CP_VECTOR / sizeof(T), COLUMNS_##E = 2 * V_##E };                                           \
+  ALWAYS void tile_of_##E(const int rows, int64_t k, const T *a, const T *b, int64_t b_step, T *c,           \
+                          int64_t c_row, int64_t columns, bool add) {                                        \
+    vec_##E s[ROWS][2];                                                                                      \
+    UNROLL for (int r = 0; r < rows; r++) s[r][0] = s[r][1] = (vec_##E){0};                                  \
+    for (int64_t p = 0; p < k; p++, a += rows, b += b_step) {                                                \
+      const vec_##E b0 = *(const vec_##E *)b, b1 = *(const vec_##E *)(b + V_##E);                            \
+      UNROLL for (int r = 0; r < rows; r++) {                                                                \
+        const vec_##E x = a[r] - (vec_##E){0};                                                               \
+        s[r][0] += x * b0;                                                                                   \
+        s[r][1] += x * b1;                                                                                   \
+      }                                                                                                      \
+    }                                                                                                        \
+    if (columns == COLUMNS_##E) {                                                                            \
+      UNROLL for (int r = 0; r < rows; r++, c += c_row) {                                                    \
+        vec_##E *c0 = (vec_##E *)c, *c1 = (vec_##E *)(c + V_##E);                                            \
+        if (add) s[r][0] += *c0, s[r][1] += *c1;                                                             \
+        *c0 = s[r][0];                                                                                       \
+        *c1 = s[r][1];                                                                                       \
+      }                                                                                                      \
+      return;                                                                                                \
+    }                                                                                                        \
+    T some[ROWS][COLUMNS_##E];                                                                               \
+    UNROLL for (int r = 0; r < rows; r++) memcpy(some[r], s[r], sizeof some[r]);                             \
+    for (int r = 0; r < rows; r++, c += c_row)                                                               \
+      for (int64_t j = 0; j < columns; j++) c[j] = add ? (T)(c[j] + some[r][j]) : some[r][j];                \
+  }                                                                                                          \
+  static void tile_##E(int64_t rows, int64_t k, const char *a, const char *b, int64_t b_step, char *c,       \
+                       int64_t c_row, int64_t columns, bool add) {                                           \
+    switch (rows) { EACH_ROW_COUNT(E, T) }                                                                   \
+  }
+#define CASE_ROWS(rows, E, T)                                                                                \
+  case rows:                                                                                                 \
+    tile_of_##E(rows, k, (const T *)a, (const T *)b, b_step, (T *)c, c_row, columns, add);                   \
+    break;
+#define UP_TO_6(E, T)                                                                                        \
+  CASE_ROWS(1, E, T)                                                                                         \
+  CASE_ROWS(2, E, T) CASE_ROWS(3, E, T) CASE_ROWS(4, E, T) CASE_ROWS(5, E, T) CASE_ROWS(6, E, T)
+#if CP_VECTOR == 64
+#define EACH_ROW_COUNT(E, T) UP_TO_6(E, T) CASE_ROWS(7, E, T) CASE_ROWS(8, E, T)
+#else
+#define EACH_ROW_COUNT(E, T) UP_TO_6(E, T)
+#endif
+
+/* ---- packing ---- */
+
+/* Lines that lie along k are turned, a square at a time, by exchanging ever smaller squares in it. */
+#define PACK(T, E, I)                                                                                        \
+  typedef T side_##E __attribute__((vector_size(TURN), aligned(sizeof(T)), may_alias));                      \
+  typedef I pick_##E __attribute__((vector_size(TURN)));                                                     \
+  enum { SIDE_##E = TURN / sizeof(T) };                                                                      \
+  ALWAYS void turn_##E(const T *from, int64_t line, T *to, int64_t to_step) {                                \
+    side_##E r[SIDE_##E];                                                                                    \
+    UNROLL for (int i = 0; i < SIDE_##E; i++) r[i] = *(const side_##E *)(from + i * line);                   \
+    UNROLL for (int s = SIDE_##E / 2; s >= 1; s /= 2) {                                                      \
+      pick_##E low, high;                                                                                    \
+      UNROLL for (int e = 0; e < SIDE_##E; e++) {                                                            \
+        low[e] = (I)(e & s ? SIDE_##E + e - s : e);                                                          \
+        high[e] = (I)(e & s ? SIDE_##E + e : e + s);                                                         \
+      }                                                                                                      \
+      UNROLL for (int i = 0; i < SIDE_##E; i++) if (!(i & s)) {                                              \
+        const side_##E x = r[i], y = r[i + s];                                                               \
+        r[i] = __builtin_shuffle(x, y, low);                                                                 \
+        r[i + s] = __builtin_shuffle(x, y, high);                                                            \
+      }                                                                                                      \
+    }                                                                                                        \
+    UNROLL for (int i = 0; i < SIDE_##E; i++) * (side_##E *)(to + i * to_step) = r[i];                       \
+  }                                                                                                          \
+  static void pack_##E(int64_t width, int64_t full, int64_t k, const char *data, int64_t line, int64_t step, \
+                       char *panel) {                                                                        \
+    const T *from = (const T *)data;                                                                         \
+    T *to = (T *)panel;                                                                                      \
+    if (line == 1 && width == COLUMNS_##E && full == COLUMNS_##E) {                                          \
+      for (int64_t p = 0; p < k; p++, from += step, to += COLUMNS_##E)                                       \
+        memcpy(to, from, sizeof(T) * COLUMNS_##E);                                                           \
+      return;                                                                                                \
+    }                                                                                                        \
+    if (line == 1 && width == ROWS && full == ROWS) {                                                        \
+      for (int64_t p = 0; p < k; p++, from += step, to += ROWS) memcpy(to, from, sizeof(T) * ROWS);          \
+      return;                                                                                                \
+    }                                                                                                        \
+    int64_t done = 0;                                                                                        \
+    if (step == 1)                                                                                           \
+      for (; done + SIDE_##E <= width; done += SIDE_##E) {                                                   \
+        int64_t p = 0;                                                                                       \
+        for (; p + SIDE_##E <= k; p += SIDE_##E)                                                             \
+          turn_##E(from + done * line + p, line, to + p * full + done, full);                                \
+        for (; p < k; p++)                                                                                   \
+          for (int64_t i = done; i < done + SIDE_##E; i++) to[p * full + i] = from[i * line + p];            \
+      }                                                                                                      \
+    if (done == full) return;                                                                                \
+    for (int64_t p = 0; p < k; p++) {                                                                        \
+      int64_t i = done;                                                                                      \
+      for (; i < width; i++) to[p * full + i] = from[i * line + p * step];                                   \
+      for (; i < full; i++) to[p * full + i] = 0;                                                            \
+    }                                                                                                        \
+  }
+
+/* ---- dot products ---- */
+
+/* mm rows of x with nn rows of y: as many sums as there are pairs. */
+#define DOTS(T, E)                                                                                           \
+  ALWAYS void dots_of_##E(const int mm, const int nn, int64_t k, const T *x, int64_t x_row, const T *y,      \
+                          int64_t y_row, T *c, int64_t c_row, int64_t c_column) {                            \
+    vec_##E s[4][4];                                                                                         \
+    UNROLL for (int i = 0; i < mm; i++) UNROLL for (int j = 0; j < nn; j++) s[i][j] = (vec_##E){0};          \
+    int64_t p = 0;                                                                                           \
+    for (; p + V_##E <= k; p += V_##E) {                                                                     \
+      vec_##E v[4];                                                                                          \
+      UNROLL for (int j = 0; j < nn; j++) v[j] = *(const vec_##E *)(y + j * y_row + p);                      \
+      UNROLL for (int i = 0; i < mm; i++) {                                                                  \
+        const vec_##E u = *(const vec_##E *)(x + i * x_row + p);                                             \
+        UNROLL for (int j = 0; j < nn; j++) s[i][j] += u * v[j];                                             \
+      }                                                                                                      \
+    }                                                                                                        \
+    for (int i = 0; i < mm; i++)                                                                             \
+      for (int j = 0; j < nn; j++) {                                                                         \
+        T sum = 0;                                                                                           \
+        for (int64_t q = p; q < k; q++) sum = (T)(sum + x[i * x_row + q] * y[j * y_row + q]);                \
+        for (int e = 0; e < V_##E; e++) sum = (T)(sum + s[i][j][e]);                                         \
+        c[i * c_row + j * c_column] = sum;                                                                   \
+      }                                                                                                      \
+  }                                                                                                          \
+  static void dots_##E(int64_t m, int64_t n, int64_t k, const char *xs, int64_t x_row, const char *ys,       \
+                       int64_t y_row, char *cs, int64_t c_row, int64_t c_column) {                           \
+    const T *x = (const T *)xs, *y = (const T *)ys;                                                          \
+    T *c = (T *)cs;                                                                                          \
+    for (int64_t j = 0; j < n;) {                                                                            \
+      int64_t i = 0, w = n - j < 4 ? 1 : 4;                                                                  \
+      const T *at = y + j * y_row;                                                                           \
+      T *to = c + j * c_column;                                                                              \
+      if (w == 4) {                                                                                          \
+        for (; i + 4 <= m; i += 4)                                                                           \
+          dots_of_##E(4, 4, k, x + i * x_row, x_row, at, y_row, to + i * c_row, c_row, c_column);            \
+        for (; i < m; i++)                                                                                   \
+          dots_of_##E(1, 4, k, x + i * x_row, x_row, at, y_row, to + i * c_row, c_row, c_column);            \
+      } else {                                                                                               \
+        for (; i < m; i++)                                                                                   \
+          dots_of_##E(1, 1, k, x + i * x_row, x_row, at, y_row, to + i * c_row, c_row, c_column);            \
+      }                                                                                                      \
+      j += w;                                                                                                \
+    }                                                                                                        \
+  }
+
+/* ---- runs, and a value for each row ---- */
+
+#define RUNS(T, E)                                                                                           \
+  static void runs_##E(int64_t count, const int64_t *start, const int64_t *offset, const char *data,         \
+                       char *panel, bool last) {                                                             \
+    const T *from = (const T *)data;                                                                         \
+    T *to = (T *)panel;                                                                                      \
+    for (int64_t s = 0; s < count; s++) {                                                                    \
+      const T *at = from + offset[s] - start[s];                                                             \
+      int64_t i = start[s];                                                                                  \
+      if (last)                                                                                              \
+        for (; i < COLUMNS_##E; i++) to[i] = at[i];                                                          \
+      for (; i < COLUMNS_##E; i += V_##E) *(vec_##E *)(to + i) = *(const vec_##E *)(at + i);                 \
+    }                                                                                                        \
+  }                                                                                                          \
+  static void fill_##E(int64_t rows, int64_t columns, const char *values, char *c, int64_t c_row) {          \
+    for (int64_t r = 0; r < rows; r++) {                                                                     \
+      const T x = ((const T *)values)[r];                                                                    \
+      T *to = (T *)c + r * c_row;                                                                            \
+      for (int64_t j = 0; j < columns; j++) to[j] = x;                                                       \
+    }                                                                                                        \
+  }
+
+#define KIT(T, E, I)                                                                                         \
+  TILE(T, E)                                                                                                 \
+  PACK(T, E, I)                                                                                              \
+  DOTS(T, E)                                                                                                 \
+  RUNS(T, E)                                                                                                 \
+  static const cp_kit kit_##E = {ROWS,     COLUMNS_##E, sizeof(T), pack_##E,                                 \
+                                 tile_##E, dots_##E,    runs_##E,  fill_##E};
+
+/* Integers are unsigned here: they wrap around. */
+KIT(float, F32, int32_t)
+KIT(double, F64, int64_t)
+KIT(uint32_t, I32, int32_t)
+KIT(uint64_t, I64, int64_t)
+
+extern const cp_kit *const CP(kits)[KN_DTYPE_COUNT];
+const cp_kit *const CP(kits)[KN_DTYPE_COUNT] = {
+    [KN_F32] = &kit_F32, [KN_F64] = &kit_F64, [KN_I32] = &kit_I32, [KN_I64] = &kit_I64};
