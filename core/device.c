@@ -65,6 +65,13 @@ static void log_run(kn_context *ctx, kn_op op, kn_tensor *const *in, int n, cons
   kn_log(ctx, "dispatch: %s(%s) ran on %s%s", kn_op_name(op), text, impl, declined);
 }
 
+bool kn_device_offers(const kn_context *ctx, kn_device_id d, kn_op op) {
+  const kn_provider *const *list = ctx->providers[d];
+  for (int i = 0; i < KN_MAX_PROVIDERS && list[i]; i++)
+    if (list[i]->kernel[op]) return true;
+  return false;
+}
+
 kn_status kn_device_run(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                         kn_tensor *const *out, const char **impl) {
   kn_device_id d = (kn_device_id)(n ? in[0] : out[0])->type.device;
@@ -86,6 +93,7 @@ kn_status kn_device_run(kn_context *ctx, kn_op op, const void *attrs, kn_tensor 
     }
     return st;
   }
+  if (kn_ops[op].composite) return KN_DECLINED;
   list_declined(list, declined, text, sizeof text);
   return kn_fail(ctx, KN_UNSUPPORTED, "%s: no kernel for device %s%s", kn_op_name(op), kn_device_name(d),
                  text);

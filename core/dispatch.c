@@ -177,10 +177,33 @@ static kn_status run_wide(kn_context *ctx, const kn_op_info *row, const void *at
   return st;
 }
 
+/* A composite as a whole by a provider's kernel, where nobody asks for its parts: nothing is recorded or
+ * taped. KN_DECLINED where there is none. */
+static kn_status run_whole(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
+                           kn_tensor **out) {
+  if (n == 0 || ctx->recorder || !kn_device_offers(ctx, (kn_device_id)in[0]->type.device, op))
+    return KN_DECLINED;
+  for (int i = 0; i < n; i++)
+    if (!in[i] || kn_tensor_is_symbolic(in[i]) || (ctx->grad_enabled && kn_requires_grad(in[i])))
+      return KN_DECLINED;
+  kn_tensor *made;
+  KN_TRY(kn_tensor_symbolic(ctx, &in[0]->type, NULL, &made));
+  kn_status st = kn_device_run(ctx, op, attrs, in, n, &made, NULL);
+  if (st == KN_OK)
+    *out = made;
+  else
+    kn_tensor_release(made);
+  ctx->op_count += st == KN_OK;
+  return st;
+}
+
 static kn_status apply_composite(kn_context *ctx, const kn_op_info *row, const void *attrs,
                                  kn_tensor *const *in, int n, kn_tensor **out) {
   kn_tensor *made[KN_MAX_OUTPUTS];
   bool wide = false;
+  kn_status whole = run_whole(ctx, (kn_op)(row - kn_ops), attrs, in, n, out);
+  if (whole == KN_NOMEM) kn_error_prefix(ctx, "%s", row->name);
+  if (whole != KN_DECLINED) return whole;
   for (int i = 0; row->flags & KN_FLAG_WIDE && i < n; i++) wide |= in[i] && is_half(in[i]);
   kn_status st = (wide ? run_wide(ctx, row, attrs, in, n, made) : row->composite(ctx, attrs, in, n, made));
   if (st != KN_OK) {

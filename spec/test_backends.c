@@ -89,7 +89,8 @@ static double order_allowed(kn_dtype d) {
 static void check_near(const kn_provider *p, kn_op op, const char *what, const kn_tensor *got,
                        const kn_tensor *want) {
   kn_dtype d = kn_tensor_dtype(got);
-  bool elementwise = kn_ops[op].op_class == KN_CLASS_ELEMENTWISE, floats = kn_dtype_is_float(d);
+  bool elementwise = kn_ops[op].op_class == KN_CLASS_ELEMENTWISE || kn_ops[op].composite,
+       floats = kn_dtype_is_float(d);
   double allowed = ulps_allowed(op), most = 0;
   if (allowed > 0 && (d == KN_F16 || d == KN_BF16)) allowed = 1;
   int64_t size = (int64_t)kn_dtype_size(d);
@@ -310,15 +311,98 @@ START_TEST(elementwise_layouts) {
   close_context(c);
 }
 
-/* ---- reductions, softmax, sums so far ---- */
-
-/* What is folded into one: a bit for each dim. */
+/* `over`: what is folded into one, a bit for each dim. */
 typedef struct shape {
   const char *name;
   kn_ints dims;
   int over;
   bool exchanged, thinned;
 } shape;
+
+/* ---- composites as a whole ---- */
+
+/* The kernel gives the bits that the parts give on the same provider. */
+static void compare_whole(kn_context *c, const kn_provider *p, kn_op op, const layout *l, kn_dtype d,
+                          bool tanh_form) {
+  kn_attrs_any attrs;
+  kn_attrs_default(kn_ops[op].attrs, &attrs);
+  if (op == KN_OP_gelu && tanh_form) attrs.gelu.approximate = KN_CHOICE_approximate_tanh;
+  const void *given = kn_ops[op].attrs == KN_ATTRS_none ? NULL : &attrs;
+  kn_tensor *x = filled(c, d, l->dims[0], 77), *got, *want;
+  if (l->exchanged & 1) exchange(x, 0, x->type.rank - 1);
+  if (l->thinned & 1) thin(x);
+  OK(c, kn_tensor_symbolic(c, &x->type, NULL, &got));
+  kn_status st = p->kernel[op](c, given, &x, 1, &got);
+  ck_assert_msg(st == KN_OK || st == KN_DECLINED, "%s", kn_error(c));
+  if (st == KN_OK) {
+    kn_provider parts = *p; /* without its composites */
+    for (int i = 0; i < KN_OP_COUNT; i++)
+      if (kn_ops[i].composite) parts.kernel[i] = NULL;
+    const kn_provider *first = c->providers[KN_CPU][0], *second = c->providers[KN_CPU][1],
+                      *third = c->providers[KN_CPU][2];
+    c->providers[KN_CPU][0] = &parts, c->providers[KN_CPU][1] = &kn_ref_provider,
+    c->providers[KN_CPU][2] = NULL;
+    OK(c, kn_apply(c, op, given, &x, 1, &want));
+    c->providers[KN_CPU][0] = first, c->providers[KN_CPU][1] = second, c->providers[KN_CPU][2] = third;
+    check_near(p, op, l->name, got, want);
+    kn_tensor_release(want);
+  }
+  kn_tensor_release(got), kn_tensor_release(x);
+}
+
+START_TEST(composites_as_a_whole) {
+  set s;
+  kn_context *c = open_context(&s);
+  for (int op = 0; op < KN_OP_COUNT; op++)
+    for (int k = 0; kn_ops[op].composite && k < s.n; k++) {
+      if (!s.at[k]->kernel[op]) continue;
+      for (size_t l = 0; l < sizeof layouts / sizeof *layouts; l++)
+        for (int d = KN_F16; d <= KN_F64; d++)
+          for (int form = 0; form < 2; form++)
+            compare_whole(c, s.at[k], (kn_op)op, &layouts[l], (kn_dtype)d, form);
+      ran[k][op] = true;
+    }
+  close_context(c);
+}
+
+/* ---- overwriting ---- */
+
+START_TEST(copies) {
+  static const shape to[] = {{"plain", {2, {130, 150}}, 0, 0, 0},
+                             {"exchanged", {2, {150, 130}}, 0, true, 0},
+                             {"sliced", {2, {130, 300}}, 0, 0, true}};
+  set s;
+  kn_context *c = open_context(&s);
+  for (int k = 0; k < s.n; k++)
+    for (int i = 0; i < 9; i++)
+      for (int d = 0; s.at[k]->kernel[KN_OP_copy_] && d < KN_DTYPE_COUNT; d++) {
+        kn_tensor *x[2], *got[2];
+        for (int which = 0; which < 2;
+             which++) { /* what is overwritten, and what stays around it, is seen too */
+          const shape *a = &to[i / 3], *b = &to[i % 3];
+          got[which] = filled(c, (kn_dtype)d, a->dims, 5);
+          x[0] = got[which];
+          x[1] = filled(c, (kn_dtype)((d + i) % KN_DTYPE_COUNT), b->dims, 6);
+          kn_type whole = x[0]->type;
+          int64_t strides[KN_MAX_RANK];
+          memcpy(strides, x[0]->strides, sizeof strides);
+          if (a->exchanged) exchange(x[0], 0, 1);
+          if (a->thinned) thin(x[0]);
+          if (b->exchanged) exchange(x[1], 0, 1);
+          if (b->thinned) thin(x[1]);
+          OK(c, (which ? kn_kernel_copy_ : s.at[k]->kernel[KN_OP_copy_])(c, NULL, x, 2, x));
+          x[0]->type = whole, x[0]->offset = 0;
+          memcpy(x[0]->strides, strides, sizeof strides);
+          kn_tensor_release(x[1]);
+        }
+        check_near(s.at[k], KN_OP_copy_, to[i / 3].name, got[0], got[1]);
+        release(got, 2);
+        ran[k][KN_OP_copy_] = true;
+      }
+  close_context(c);
+}
+
+/* ---- reductions, softmax, sums so far ---- */
 
 static const shape shapes[] = {
     {"all of a long one", {1, {70003}}, 1, 0, 0},
@@ -597,5 +681,5 @@ START_TEST(every_kernel_ran) {
   close_context(c);
 }
 
-SUITE("backends", small_ones, elementwise_layouts, folds, matrix_products, convolutions, last_places,
-      every_kernel_ran)
+SUITE("backends", small_ones, elementwise_layouts, composites_as_a_whole, copies, folds, matrix_products,
+      convolutions, last_places, every_kernel_ran)

@@ -6,19 +6,22 @@
 #include "core/infer.h"
 #include <string.h>
 
+enum { MOST_DIMS = KN_MAX_RANK + 1, TILE = 128 };
+
 typedef struct operand {
   char *data;
-  int64_t strides[KN_MAX_RANK]; /* bytes */
-  int64_t size;                 /* of an element */
-  cp_run casts[2];              /* on its way to the loop; NULL: none. Of operand 0: on its way back */
-  int64_t width;                /* of an element as the loop sees it */
+  int64_t strides[MOST_DIMS]; /* bytes */
+  int64_t size;               /* of an element */
+  cp_run casts[2];            /* on its way to the loop; NULL: none. Of operand 0: on its way back */
+  int64_t width;              /* of an element as the loop sees it */
 } operand;
 
 typedef struct walk {
   cp_run run;
   const void *arg;
   int count, rank; /* operands, the result among them */
-  int64_t dims[KN_MAX_RANK];
+  bool copies;     /* the loop only moves its one input */
+  int64_t dims[MOST_DIMS];
   operand operands[CP_OPERANDS];
 } walk;
 
@@ -117,6 +120,31 @@ static char *bring(const operand *o, char *p, int64_t step, int64_t m, room *to)
   return to->at;
 }
 
+/* m elements, cast or not, to where they are wanted one after the other. */
+static void deliver(const operand *o, char *p, int64_t step, int64_t m, char *to) {
+  room gathered;
+  if (!o->casts[0]) {
+    gather(to, p, step, m, o->size);
+    return;
+  }
+  if (step != o->size) {
+    gather(gathered.at, p, step, m, o->size);
+    p = gathered.at;
+  }
+  cast(o, to, p, m);
+}
+
+#define SCATTER(T)                                                                                           \
+  for (int64_t i = 0; i < m; i++) *(T *)(to + i * step) = ((const T *)from)[i]
+static void scatter(char *to, const char *from, int64_t step, int64_t m, int64_t size) {
+  switch (size) {
+  case 1: SCATTER(uint8_t); break;
+  case 2: SCATTER(uint16_t); break;
+  case 4: SCATTER(uint32_t); break;
+  default: SCATTER(uint64_t);
+  }
+}
+
 /* What is repeated is brought once, and stays good for rows that are not longer. */
 typedef struct repeated {
   const char *of[CP_OPERANDS];
@@ -133,6 +161,10 @@ static void row(const walk *w, char *const *p, const int64_t *step, int64_t n, r
   }
   for (int64_t at = 0; at < n; at += CP_BLOCK) {
     const int64_t m = n - at < CP_BLOCK ? n - at : CP_BLOCK;
+    if (w->copies && step[0] == w->operands[0].size) {
+      deliver(&w->operands[1], p[1] + at * step[1], step[1], m, p[0] + at * step[0]);
+      continue;
+    }
     for (int k = 1; k < w->count; k++) {
       if (step[k] == 0 && held->of[k] == p[k] && held->n[k] >= m) {
         q[k] = rooms[k].at;
@@ -143,17 +175,21 @@ static void row(const walk *w, char *const *p, const int64_t *step, int64_t n, r
       held->n[k] = m;
     }
     const operand *out = &w->operands[0];
-    char *to = p[0] + at * out->size;
-    q[0] = out->casts[0] ? rooms[0].at : to;
+    char *to = p[0] + at * step[0];
+    bool apart = step[0] != out->size;
+    q[0] = out->casts[0] || apart ? rooms[0].at : to;
     w->run(q, m, w->arg);
-    if (out->casts[0]) cast(out, to, q[0], m);
+    if (out->casts[0])
+      cast(out, to, q[0], m);
+    else if (apart)
+      scatter(to, q[0], step[0], m, out->size);
   }
 }
 
 static void walk_range(void *ud, int64_t begin, int64_t end) {
   const walk *w = ud;
   int last = w->rank - 1;
-  int64_t at[KN_MAX_RANK], step[CP_OPERANDS];
+  int64_t at[MOST_DIMS], step[CP_OPERANDS];
   char *p[CP_OPERANDS];
   room rooms[CP_OPERANDS];
   repeated held = {{NULL}, {0}};
@@ -214,6 +250,57 @@ static void simplify(walk *w) {
     rank = 1;
   }
   w->rank = rank;
+}
+
+/* ---- tiles ---- */
+
+/* The dim along which an input lies that does not lie along the last one; -1: there is none. */
+static int crossing(const walk *w) {
+  int last = w->rank - 1;
+  for (int k = 1; k < w->count && w->dims[last] >= 16; k++) {
+    const operand *o = &w->operands[k];
+    if (o->strides[last] == o->size || o->strides[last] == 0) continue;
+    for (int d = 0; d < last; d++)
+      if (o->strides[d] == o->size && w->dims[d] >= 8) return d;
+  }
+  return -1;
+}
+
+/* Columns [first, first + n) of the last dim in tiles: a cache line that is fetched for one row still is
+ * there when the next rows, along dim d, want their part of it. */
+static void walk_tiles(kn_context *ctx, const walk *w, int d, int64_t first, int64_t n, int64_t tile,
+                       int64_t grain) {
+  walk t = *w;
+  int last = w->rank - 1, rank = 0;
+  for (int i = 0; i < last; i++)
+    if (i != d) t.dims[rank++] = w->dims[i];
+  t.rank = rank + 3;
+  t.dims[rank] = n / tile, t.dims[rank + 1] = w->dims[d], t.dims[rank + 2] = tile;
+  int64_t total = 1;
+  for (int i = 0; i < t.rank; i++) total *= t.dims[i];
+  for (int k = 0; k < w->count; k++) {
+    const int64_t *from = w->operands[k].strides;
+    int64_t *to = t.operands[k].strides;
+    rank = 0;
+    for (int i = 0; i < last; i++)
+      if (i != d) to[rank++] = from[i];
+    to[rank] = from[last] * tile, to[rank + 1] = from[d], to[rank + 2] = from[last];
+    t.operands[k].data += first * from[last];
+  }
+  if (total) kn_parallel_for(ctx, total, grain, walk_range, &t);
+}
+
+/* All dims and strides are set. */
+static void walk_all(kn_context *ctx, walk *w, int64_t total, int64_t grain) {
+  simplify(w);
+  int d = total >= 16384 ? crossing(w) : -1;
+  if (d < 0) {
+    kn_parallel_for(ctx, total, grain, walk_range, w);
+    return;
+  }
+  int64_t n = w->dims[w->rank - 1], rest = n % TILE;
+  walk_tiles(ctx, w, d, 0, n - rest, TILE, grain);
+  if (rest) walk_tiles(ctx, w, d, n - rest, rest, rest, grain);
 }
 
 /* ---- an op ---- */
@@ -284,7 +371,39 @@ kn_status cp_elementwise(kn_context *ctx, const cp_isa *isa, const cp_run *runs,
   }
   for (int d = 0; d < w.rank; d++) w.dims[d] = out->type.dims[d];
   for (int k = 0; k <= n; k++) set_strides(&w.operands[k], k ? in[k - 1] : out, &out->type);
-  simplify(&w);
-  kn_parallel_for(ctx, total, grain, walk_range, &w);
+  walk_all(ctx, &w, total, grain);
+  return KN_OK;
+}
+
+/* Parts of composites that are not WIDE round halves one by one. */
+kn_status cp_fused(kn_context *ctx, const cp_isa *isa, kn_op op, const cp_run *runs, int64_t grain,
+                   const void *attrs, kn_tensor *x, kn_tensor *out) {
+  kn_dtype own = kn_tensor_dtype(x), wide = kn_dtypes[own].wide;
+  if (!runs[wide] || (own != wide && !(kn_ops[op].flags & KN_FLAG_WIDE))) return KN_DECLINED;
+  KN_TRY(kn_tensor_allocate(ctx, out, &x->type));
+  return cp_elementwise(ctx, isa, runs, grain, attrs, &x, 1, out);
+}
+
+/* ---- copies ---- */
+
+kn_status cp_copy(kn_context *ctx, const cp_isa *isa, const kn_tensor *x, const kn_tensor *out) {
+  kn_dtype own = kn_tensor_dtype(x), to = kn_tensor_dtype(out);
+  int64_t total = kn_tensor_numel(out);
+  walk w = {.run = isa->cast[to][to], .count = 2, .rank = out->type.rank, .copies = true};
+  if (total == 0) return KN_OK;
+  w.operands[0].data = kn_tensor_data(out);
+  w.operands[1].data = kn_tensor_data(x);
+  lead(isa, &w.operands[0], to, to, to);
+  lead(isa, &w.operands[1], own, to, to);
+  for (int d = 0; d < w.rank; d++) w.dims[d] = out->type.dims[d];
+  set_strides(&w.operands[0], out, &out->type);
+  set_strides(&w.operands[1], x, &out->type);
+  if (kn_tensor_contiguous(out) && kn_tensor_contiguous(x) && x->type.rank == w.rank &&
+      total == kn_tensor_numel(x)) {
+    w.run = isa->cast[own][to];
+    kn_parallel_for(ctx, total, CP_CHEAP, plain_range, &w);
+    return KN_OK;
+  }
+  walk_all(ctx, &w, total, CP_CHEAP);
   return KN_OK;
 }

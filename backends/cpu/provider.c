@@ -17,6 +17,34 @@ extern const cp_kit *const CP(kits)[KN_DTYPE_COUNT];
 CP_ELEMENTWISE(X)
 #undef X
 
+#define X(op, grain)                                                                                         \
+  static kn_status op##_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,              \
+                               kn_tensor *const *out) {                                                      \
+    (void)n;                                                                                                 \
+    return cp_fused(ctx, &CP(isa), KN_OP_##op, CP(op##_runs), grain, attrs, in[0], out[0]);                  \
+  }
+CP_FUSED(X)
+#undef X
+
+static kn_status clone_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
+                              kn_tensor *const *out) {
+  (void)attrs, (void)n;
+  return cp_copy(ctx, &CP(isa), in[0], out[0]);
+}
+
+static kn_status cast_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
+                             kn_tensor *const *out) {
+  (void)attrs, (void)n;
+  return cp_copy(ctx, &CP(isa), in[0], out[0]);
+}
+
+static kn_status copy__kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
+                              kn_tensor *const *out) {
+  (void)attrs, (void)n;
+  if (in[1]->storage == out[0]->storage) return KN_DECLINED; /* they may overlap */
+  return cp_copy(ctx, &CP(isa), in[1], out[0]);
+}
+
 static kn_status matmul_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
                                kn_tensor *const *out) {
   (void)attrs, (void)n;
@@ -77,10 +105,13 @@ const kn_provider CP(provider) = {
     .kernel =
         {
 #define X(op, ...) [KN_OP_##op] = op##_kernel,
-            CP_ELEMENTWISE(X) CP_REDUCTIONS(X) CP_PLACES(X)
+            CP_ELEMENTWISE(X) CP_FUSED(X) CP_REDUCTIONS(X) CP_PLACES(X)
 #undef X
-                [KN_OP_matmul] = matmul_kernel,
+                [KN_OP_sum_to] = sum_to_kernel,
+            [KN_OP_matmul] = matmul_kernel,
             [KN_OP_conv2d] = conv2d_kernel,
-            [KN_OP_sum_to] = sum_to_kernel,
+            [KN_OP_clone] = clone_kernel,
+            [KN_OP_cast] = cast_kernel,
+            [KN_OP_copy_] = copy__kernel,
         },
 };

@@ -33,6 +33,13 @@ typedef struct cp_isa {
   X(sinh, CP_DEAR) X(cosh, CP_DEAR) X(tanh, CP_DEAR) X(sigmoid, CP_DEAR) X(erf, CP_DEAR) X(pow, CP_DEAR)
 /* clang-format on */
 
+/* Composites of one input, floats, that keep its shape and dtype: the same. */
+/* clang-format off */
+#define CP_FUSED(X) \
+  X(gelu, CP_DEAR) X(silu, CP_DEAR) X(mish, CP_DEAR) X(logsigmoid, CP_DEAR) X(softsign, CP_CHEAP) \
+  X(tanhshrink, CP_DEAR) X(hardswish, CP_CHEAP) X(leaky_relu, CP_CHEAP) X(elu, CP_DEAR) X(softplus, CP_DEAR)
+/* clang-format on */
+
 /* The reductions: X(op, how), how being what fold.h makes of it. */
 /* clang-format off */
 #define CP_REDUCTIONS(X) \
@@ -44,5 +51,11 @@ typedef struct cp_isa {
 /* An elementwise op by its row of loops. KN_DECLINED where the row has none for these dtypes. */
 kn_status cp_elementwise(kn_context *ctx, const cp_isa *isa, const cp_run *runs, int64_t grain,
                          const void *attrs, kn_tensor *const *in, int n, kn_tensor *out);
+
+/* As cp_elementwise, and gives the result its type and storage first. */
+kn_status cp_fused(kn_context *ctx, const cp_isa *isa, kn_op op, const cp_run *runs, int64_t grain,
+                   const void *attrs, kn_tensor *x, kn_tensor *out);
+/* x, broadcast and cast, into all of out, whatever its strides; they must not overlap. */
+kn_status cp_copy(kn_context *ctx, const cp_isa *isa, const kn_tensor *x, const kn_tensor *out);
 
 #endif

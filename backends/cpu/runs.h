@@ -6,6 +6,7 @@
 
 #define X(op, grain) extern const cp_run CP(op##_runs)[KN_DTYPE_COUNT];
 CP_ELEMENTWISE(X)
+CP_FUSED(X)
 #undef X
 
 /* Loops of one and two inputs; x and y are the elements. */

@@ -14,6 +14,10 @@ static bool supports(void *self, const kn_node *n, const kn_type *types, char *w
     snprintf(why, size, "not an op of this backend");
     return false;
   }
+  if (kn_ops[n->op].flags & KN_FLAG_WRITES) {
+    snprintf(why, size, "it overwrites a tensor");
+    return false;
+  }
   return kn_node_static(n, types, why, size);
 }
 
