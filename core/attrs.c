@@ -50,9 +50,16 @@ kn_attrs_info kn_attrs_describe(kn_attrs_kind kind) {
   return (kn_attrs_info){"?", 0, fields_of_none()};
 }
 
+static bool is_named(const char *own, const char *name, size_t length) {
+  if (strlen(own) != length) return false;
+  for (size_t i = 0; i < length; i++)
+    if (own[i] != name[i] && !(own[i] == '_' && name[i] == '-')) return false;
+  return true;
+}
+
 int kn_field_choice(const kn_field *f, const char *name, size_t length) {
   for (int i = 0; f->names[i]; i++)
-    if (strlen(f->names[i]) == length && !memcmp(f->names[i], name, length)) return i;
+    if (is_named(f->names[i], name, length)) return i;
   return -1;
 }
 

@@ -23,8 +23,11 @@ static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BA
 #define KN_CHOICES_reduction(X) X(reduction, none) X(reduction, mean) X(reduction, sum)
 #define KN_CHOICES_kl_reduction(X) X(kl_reduction, none) X(kl_reduction, mean) X(kl_reduction, sum) X(kl_reduction, batchmean)
 #define KN_CHOICES_approximate(X) X(approximate, none) X(approximate, tanh)
-#define KN_CHOICES_pad_mode(X) X(pad_mode, constant) X(pad_mode, reflect) X(pad_mode, replicate)
-#define KN_CHOICES_interpolate_mode(X) X(interpolate_mode, nearest) X(interpolate_mode, linear) X(interpolate_mode, bilinear)
+#define KN_CHOICES_pad_mode(X) X(pad_mode, constant) X(pad_mode, reflect) X(pad_mode, replicate) X(pad_mode, circular)
+#define KN_CHOICES_interpolate_mode(X) X(interpolate_mode, nearest) X(interpolate_mode, linear) X(interpolate_mode, bilinear) \
+  X(interpolate_mode, bicubic) X(interpolate_mode, trilinear) X(interpolate_mode, area) X(interpolate_mode, nearest_exact)
+#define KN_CHOICES_grid_mode(X) X(grid_mode, bilinear) X(grid_mode, nearest) X(grid_mode, bicubic)
+#define KN_CHOICES_grid_padding(X) X(grid_padding, zeros) X(grid_padding, border) X(grid_padding, reflection)
 #define KN_CHOICES_qr_mode(X) X(qr_mode, reduced) X(qr_mode, complete)
 #define KN_CHOICES_triangle(X) X(triangle, L) X(triangle, U)
 /* orders of matrix norms; numbers are spelt out, in Lua they are numbers */
@@ -33,7 +36,7 @@ static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BA
 #define KN_CHOICES_nonlinearity(X) X(nonlinearity, tanh) X(nonlinearity, relu)
 #define KN_CHOICES_interpolation(X) X(interpolation, linear) X(interpolation, lower) X(interpolation, higher) X(interpolation, midpoint) X(interpolation, nearest)
 #define KN_CHOICES(X) /* all of them */ \
-  X(nonlinearity) X(interpolation) X(qr_mode) X(triangle) X(matrix_ord) X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
+  X(nonlinearity) X(interpolation) X(grid_mode) X(grid_padding) X(qr_mode) X(triangle) X(matrix_ord) X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
 
 #define KN_CHOICE_ITEM(choices, name) KN_CHOICE_##choices##_##name,
 #define KN_CHOICE_ENUM(choices) enum { KN_CHOICES_##choices(KN_CHOICE_ITEM) KN_CHOICE_##choices##_count };
@@ -98,7 +101,8 @@ typedef struct kn_attrs_info {
   const kn_field *fields; /* in order of Lua's positional arguments, ended by a NULL name */
 } kn_attrs_info;
 
-/* The value that an ENUM field has for a name of `length` bytes; -1 when there is none. */
+/* The value that an ENUM field has for a name of `length` bytes, where '-' is as good as '_'; -1 when there
+ * is none. */
 int kn_field_choice(const kn_field *f, const char *name, size_t length);
 /* "'none', 'mean' or 'sum'" into buf (cut off if it must be), for messages. */
 char *kn_field_choices(const kn_field *f, char *buf, size_t size);

@@ -1,4 +1,4 @@
-/* Composites: convolutions of other ranks and other directions, resampling. They come down to
+/* Composites: convolutions of one dim and of the other direction, columns of windows. They come down to
  * conv2d, its gradients and index_select. */
 #include "core/composite.h"
 #include "core/infer.h"
@@ -95,78 +95,6 @@ static kn_tensor *transposed1d(kn_scope *s, kn_tensor *const *in, int n, const k
   return lowered(s, transposed(s, raised(s, in[0]), raised(s, in[1]), n > 2 ? in[2] : NULL, &two));
 }
 EXPRESSION(conv_transpose1d, transposed1d(s, in, n, attrs))
-
-/* ---- interpolate ---- */
-
-typedef struct sampling { /* `to` samples of `from` elements, `step` apart, the first at `start` */
-  int64_t from, to;
-  double step, start;
-} sampling;
-
-static double place_of(const sampling *p, int64_t i) {
-  double at = p->start + (double)i * p->step;
-  return at < 0 ? 0 : at;
-}
-static int64_t low_of(const sampling *p, int64_t i) {
-  int64_t at = (int64_t)floor(place_of(p, i));
-  return at < p->from - 1 ? at : p->from - 1;
-}
-static double sample_low(const void *ud, int64_t i) { return (double)low_of(ud, i) + 1; }
-static double sample_high(const void *ud, int64_t i) {
-  const sampling *p = ud;
-  int64_t low = low_of(p, i);
-  return (double)(low < p->from - 1 ? low + 1 : low) + 1;
-}
-static double sample_weight(const void *ud, int64_t i) { return place_of(ud, i) - (double)low_of(ud, i); }
-
-static kn_tensor *resample(kn_scope *s, kn_tensor *x, int dim, const sampling *p, bool linear) {
-  kn_tensor *low = kx_pick(s, x, dim, kx_constant(s, KN_I64, p->to, sample_low, p));
-  if (!linear || !low) return low;
-  kn_tensor *high = kx_pick(s, x, dim, kx_constant(s, KN_I64, p->to, sample_high, p));
-  kn_ints shape = {.n = x->type.rank - dim, .v = {p->to}};
-  for (int d = 1; d < shape.n; d++) shape.v[d] = 1;
-  kn_tensor *w = kx_constant(s, kn_tensor_dtype(x), p->to, sample_weight, p);
-  w = w ? kx_reshape(s, w, &shape) : NULL;
-  return kx_add(s, low, kx_mul(s, w, kx_sub(s, high, low)));
-}
-
-static kn_tensor *interpolate(kn_scope *s, kn_tensor *x, const kn_attrs_interpolate *a) {
-  int spatial = x->type.rank - 2;
-  bool linear = a->mode != KN_CHOICE_interpolate_mode_nearest, sized = !(a->size.n == 1 && a->size.v[0] == 0);
-  if (spatial < 1 || spatial > 2)
-    return kx_refuse(s, KN_SHAPE, "an input [N,C,L] or [N,C,H,W] is needed", x, NULL);
-  if (!linear && !sized && a->scale_factor >= 1 && a->scale_factor <= 64 &&
-      floor(a->scale_factor) == a->scale_factor) {
-    for (int i = 0; i < spatial; i++) { /* each element so many times: no size is needed */
-      kn_attrs_repeat times = {.repeats = (int64_t)a->scale_factor, .dim = 2 + i};
-      x = x ? kx_with(s, KN_OP_repeat_interleave, &times, x) : NULL;
-    }
-    return x;
-  }
-  if (!kx_sizes_known(s, x, 2, x->type.rank)) return NULL;
-  if (sized == (a->scale_factor > 0))
-    return kx_refuse(s, KN_ARG, "either size or scale_factor is needed", x, NULL);
-  if (sized && a->size.n != 1 && a->size.n != spatial)
-    return kx_refuse(s, KN_ARG, "size takes one number, or one for each dim", x, NULL);
-  if (linear && (a->mode == KN_CHOICE_interpolate_mode_bilinear) != (spatial == 2))
-    return kx_refuse(s, KN_ARG, "'bilinear' is for [N,C,H,W], 'linear' for [N,C,L]", x, NULL);
-  for (int i = 0; i < spatial && x; i++) {
-    int64_t from = x->type.dims[2 + i];
-    double exact = sized ? (double)kn_ints_at(&a->size, i) : floor((double)from * a->scale_factor);
-    if (from < 1 || !(exact >= 1) || exact > INT32_MAX)
-      return kx_refuse(s, KN_ARG, "the result would have no elements, or too many, or its size is not known",
-                       x, NULL);
-    sampling p = {.from = from, .to = (int64_t)exact};
-    p.step = sized ? (double)from / exact : 1 / a->scale_factor;
-    if (linear && a->align_corners)
-      p.step = p.to > 1 ? (double)(from - 1) / (double)(p.to - 1) : 0;
-    else if (linear)
-      p.start = 0.5 * p.step - 0.5;
-    x = resample(s, x, 2 + i, &p, linear);
-  }
-  return x;
-}
-EXPRESSION(interpolate, interpolate(s, in[0], attrs))
 
 /* ---- im2col, col2im: unfold and fold of torch.nn.functional ---- */
 

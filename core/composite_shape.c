@@ -123,10 +123,13 @@ static kn_tensor *flipped(kn_scope *s, kn_tensor *x, int dim) {
   return kx_with(s, KN_OP_flip, &at, x);
 }
 
-/* What stands before (side 0) or after x when it is mirrored about its edge, or its edge repeated. */
+/* What stands before (side 0) or after x when it is mirrored about its edge, its edge is repeated, or it goes
+ * round. */
 static kn_tensor *edge(kn_scope *s, kn_tensor *x, int dim, int side, int64_t by, int32_t mode) {
   if (mode == KN_CHOICE_pad_mode_replicate)
     return spread(s, side ? kx_slice(s, x, dim, -1, KN_TO_END, 1) : kx_slice(s, x, dim, 0, 1, 1), dim, by);
+  if (mode == KN_CHOICE_pad_mode_circular)
+    return side ? kx_slice(s, x, dim, 0, by, 1) : kx_slice(s, x, dim, -by, KN_TO_END, 1);
   return flipped(s, side ? kx_slice(s, x, dim, -by - 1, -1, 1) : kx_slice(s, x, dim, 1, by + 1, 1), dim);
 }
 
@@ -143,7 +146,8 @@ static kn_tensor *pad(kn_scope *s, kn_tensor *x, const kn_attrs_pad *a) {
       int64_t by = a->pad.v[i + side];
       if (need_known(s, by, "padding") != KN_OK) return NULL;
       bool fits =
-          by >= 0 && (!kn_dim_known(size) || by < size || (a->mode == KN_CHOICE_pad_mode_replicate && size));
+          by >= 0 && (!kn_dim_known(size) || by < size || (a->mode == KN_CHOICE_pad_mode_replicate && size) ||
+                      (a->mode == KN_CHOICE_pad_mode_circular && by == size));
       if (!fits && by != 0)
         return kx_refuse(s, KN_SHAPE, "this mode pads with at least 0 and with less than there is", x, NULL);
       if (by) *(side ? &after : &before) = edge(s, x, dim, side, by, a->mode);

@@ -7,7 +7,7 @@
 #define KN_EXPR_H
 #include "core/dispatch.h"
 
-enum { KN_SCOPE_MAX = 160 };
+enum { KN_SCOPE_MAX = 240 };
 typedef struct kn_scope {
   kn_context *ctx;
   kn_status status;

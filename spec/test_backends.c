@@ -62,7 +62,8 @@ static double ulps(kn_dtype d, const void *a, const void *b) {
   double x = kn_element_float(d, a), y = kn_element_float(d, b);
   if (isnan(x) || isnan(y)) return isnan(x) && isnan(y) ? 0 : INFINITY;
   if (x == 0 && y == 0) return signbit(x) == signbit(y) ? 0 : INFINITY;
-  return fabs((double)ordered(d, a) - (double)ordered(d, b));
+  int64_t i = ordered(d, a), j = ordered(d, b);
+  return (i < 0) == (j < 0) ? fabs((double)(i - j)) : fabs((double)i - (double)j);
 }
 
 /* What is no plain rounding of the exact value, in units of the last place of float32 and float64. Ops that

@@ -5,6 +5,7 @@
 #include "bindings/lua/kiln_lua.h"
 #include "bindings/lua/kl.h"
 #include <lualib.h>
+#include <string.h>
 
 /* Touches every way in which the binding owns things: makers, ops with numbers, lists, indexing, gradients,
  * errors. */
@@ -107,6 +108,31 @@ START_TEST(given_context) {
 }
 END_TEST
 
+/* Tensors have no finalizer: the allocator tells of them. */
+START_TEST(a_round_of_the_collector_releases) {
+  kn_context *ctx = host_context(NULL);
+  lua_State *L = luaL_newstate();
+  ck_assert_int_eq(open_kiln(L, ctx), LUA_OK);
+  RUNS(L, "for i = 1, 5000 do keep = kiln.ones(3) end collectgarbage()");
+  uint64_t blocks = kn_heap_read_stats(ctx->heap).blocks;
+  for (int mode = 0; mode < 2; mode++) {
+    RUNS(L, mode ? "collectgarbage 'generational'" : "collectgarbage 'incremental'");
+    RUNS(L, "for i = 1, 5000 do local t = kiln.ones(3) + 1 end collectgarbage()"); /* and no op after it */
+    ck_assert_uint_eq(kn_heap_read_stats(ctx->heap).blocks, blocks);
+  }
+  /* other userdata and strings of the same size are no tensors, whatever they hold */
+  RUNS(L, "for n = 1, 64 do local s = ('\\0'):rep(n) end collectgarbage() collectgarbage()\n"
+          "assert(keep:sum():item() == 3 and not kiln.is_tensor(io.stdout) and not kiln.is_tensor('x'))");
+  for (size_t bytes = 0; bytes < 40; bytes++) memset(lua_newuserdatauv(L, bytes, 0), 0, bytes);
+  RUNS(L, "assert(keep:sum():item() == 3)");
+  for (int i = 1; i <= lua_gettop(L); i++) ck_assert_ptr_null(kl_test_tensor(L, i));
+  lua_settop(L, 0);
+  RUNS(L, "collectgarbage() assert(keep:sum():item() == 3)");
+  lua_close(L);
+  done(ctx);
+}
+END_TEST
+
 START_TEST(own_context) {
   lua_State *L = luaL_newstate();
   ck_assert_int_eq(open_kiln(L, NULL), LUA_OK);
@@ -200,5 +226,5 @@ START_TEST(engine_out_of_memory) {
 }
 END_TEST
 
-SUITE("lua", given_context, own_context, several_states, closed_state_is_named, lua_out_of_memory,
-      engine_out_of_memory)
+SUITE("lua", given_context, a_round_of_the_collector_releases, own_context, several_states,
+      closed_state_is_named, lua_out_of_memory, engine_out_of_memory)

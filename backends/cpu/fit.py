@@ -51,10 +51,12 @@ def main():
         quarter ** 2, 3, lambda z: z, f32)
     fit("cos32: (cos r - 1 + r^2 / 2) / r^4 in r^2", lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z ** 2,
         mp.mpf("1e-6"), quarter ** 2, 3, lambda z: z ** 2, f32)
-    fit("erf32: erf(x) / x - 1 in x^2, |x| < 0.95", lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1,
-        mp.mpf("1e-9"), mp.mpf("0.95") ** 2, 6, lambda z: 1, f32)
-    fit("erf32: log(1 - erf(x)) above", lambda x: mp.log(mp.erfc(x)), mp.mpf("0.93"), mp.mpf("4.0"), 8,
-        lambda x: mp.erfc(x) / mp.erf(x), f32)
+    near = mp.mpf("0.875")
+    fit("erf32: erf(x) / x - 1 in x^2, below 0.875", lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1,
+        mp.mpf("1e-9"), (near * mp.mpf("1.001")) ** 2, 5, lambda z: 1, f32, 15)
+    fit("erf32: log2(1 - erf(x)) above", lambda x: mp.log(mp.erfc(x), 2), near * mp.mpf("0.999"), mp.mpf("3.95"), 6,
+        lambda x: mp.log(2) * mp.erfc(x) / mp.erf(x), f32, 15)
+    fit("erf32: 2^x", lambda x: mp.power(2, x), mp.mpf("-0.5"), mp.mpf("0.5"), 5, lambda x: mp.power(2, -x), f32, 15)
     fit("atan32: (atan x - x) / x^3 in x^2", lambda z: (mp.atan(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, mp.mpf("1e-9"),
         mp.mpf(1), 9, lambda z: z, f32)
     fit("asin32: (asin x - x) / x^3 in x^2", lambda z: (mp.asin(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, mp.mpf("1e-9"),

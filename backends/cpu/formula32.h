@@ -219,15 +219,18 @@ static inline float cp_acos_f32(float x) { /* 3 ulp */
 
 /* ---- error function ---- */
 
-/* Near 0 x times a polynomial, then 1 - e^(a polynomial); 1 from 4 on. */
+/* Near 0 x times a polynomial, then 1 - 2^(a polynomial); 1 from 3.95 on. */
 static inline float cp_erf_f32(float x) { /* 2 ulp */
-  float a = cp_abs_f32(x), z = x * x;
-  float b = a > 4 ? 4 : a;
-  float near = CP_SUM32(z, 0x1.06eba8p-3f, -0x1.812742p-2f, 0x1.ce2de2p-4f, -0x1.b80b0ep-6f, 0x1.54a49p-8f,
-                        -0x1.a8fc64p-11f, 0x1.589458p-14f);
-  float far = CP_SUM32(b, 0x1.5add8p-13f, -0x1.212454p+0f, -0x1.4457f4p-1f, -0x1.baba96p-4f, 0x1.98da94p-6f,
-                       -0x1.0b8a3cp-8f, 0x1.a8fe9cp-12f, -0x1.08281cp-16f, -0x1.c28d1cp-22f);
-  return cp_pick_f32(a < 0.93f, cp_fma_f32(x, near, x), cp_sign_f32(1 - cp_exp_f32(far), x));
+  float a = cp_abs_f32(x), z = x * x, b = a > 3.95f ? 3.95f : a;
+  float near = CP_SUM32(z, 0x1.06eba6p-3f, -0x1.81271p-2f, 0x1.ce21bep-4f, -0x1.b6fc5p-6f, 0x1.49fca2p-8f,
+                        -0x1.460782p-11f);
+  float far = CP_SUM32(b, -0x1.907f88p-13f, -0x1.a0951ep+0f, -0x1.d65358p-1f, -0x1.34464p-3f, 0x1.0905e8p-5f,
+                       -0x1.2478d4p-8f, 0x1.303b44p-12f);
+  float t = far + CP_ROUNDER32, f = far - (t - CP_ROUNDER32);
+  float p = CP_SUM32(f, 0x1.000002p0f, 0x1.62e428p-1f, 0x1.ebf918p-3f, 0x1.c6b6e6p-5f, 0x1.3d0c52p-7f,
+                     0x1.5c085ep-10f);
+  float e = p * cp_from_bits_f32((cp_bits_f32(t) << 23) + (127u << 23)); /* the rounder falls out */
+  return cp_pick_f32(a < 0.875f, cp_fma_f32(x, near, x), cp_sign_f32(1 - e, x));
 }
 
 /* ---- powers ---- */

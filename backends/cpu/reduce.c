@@ -129,11 +129,11 @@ typedef struct part {
 
 static void column_part(const job *j, const char *x, void *ud) {
   part *p = ud;
-  const axis *o = &j->over[j->nover - 1];
   if (!j->nover) {
     take_rows(j, p->acc, x, j->inner.x, 0, 1, p->side);
     return;
   }
+  const axis *o = &j->over[j->nover - 1];
   x += p->first * o->x;
   int64_t lined = p->n / j->lined;
   if (j->lined > 1) {

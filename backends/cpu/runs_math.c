@@ -1,12 +1,17 @@
 /* Loops of elementary functions: the formulas of formula32.h and formula64.h. Compiled once for each
  * instruction set. */
-#include "backends/cpu/formula32.h"
+#include "backends/cpu/formula64.h"
 #include "backends/cpu/runs.h"
 
-#define F32_ONLY(op) CP_LOOP1(op##_F32, float, float, cp_##op##_f32(x)) CP_ROW(op, [KN_F32] = op##_F32)
-F32_ONLY(exp)
+#define F32(op) CP_LOOP1(op##_F32, float, float, cp_##op##_f32(x))
+#define F64(op) CP_LOOP1(op##_F64, double, double, cp_##op##_f64(x))
+#define F32_ONLY(op) F32(op) CP_ROW(op, [KN_F32] = op##_F32)
+#define BOTH(op) F32(op) F64(op) CP_ROW(op, [KN_F32] = op##_F32, [KN_F64] = op##_F64)
+BOTH(exp)
+BOTH(log)
+BOTH(tanh)
+BOTH(sigmoid)
 F32_ONLY(expm1)
-F32_ONLY(log)
 F32_ONLY(log1p)
 F32_ONLY(log2)
 F32_ONLY(log10)
@@ -15,8 +20,6 @@ F32_ONLY(acos)
 F32_ONLY(atan)
 F32_ONLY(sinh)
 F32_ONLY(cosh)
-F32_ONLY(tanh)
-F32_ONLY(sigmoid)
 F32_ONLY(erf)
 
 /* Large arguments are rare, and left to the C library. */
@@ -37,11 +40,14 @@ F32_ONLY(erf)
         if (x[i] >= limit || x[i] <= -limit) to[i] = library(x[i]);                                          \
     }                                                                                                        \
   }
-#define CIRCULAR_ROW(op)                                                                                     \
-  CIRCULAR(op, float, F32, cp_##op##_f32, op##f, CP_SINE_LIMIT32) CP_ROW(op, [KN_F32] = op##_F32)
-CIRCULAR_ROW(sin)
-CIRCULAR_ROW(cos)
-CIRCULAR_ROW(tan)
+CIRCULAR(sin, float, F32, cp_sin_f32, sinf, CP_SINE_LIMIT32)
+CIRCULAR(cos, float, F32, cp_cos_f32, cosf, CP_SINE_LIMIT32)
+CIRCULAR(tan, float, F32, cp_tan_f32, tanf, CP_SINE_LIMIT32)
+CIRCULAR(sin, double, F64, cp_sin_f64, sin, CP_SINE_LIMIT64)
+CIRCULAR(cos, double, F64, cp_cos_f64, cos, CP_SINE_LIMIT64)
+CP_ROW(sin, [KN_F32] = sin_F32, [KN_F64] = sin_F64)
+CP_ROW(cos, [KN_F32] = cos_F32, [KN_F64] = cos_F64)
+CP_ROW(tan, [KN_F32] = tan_F32)
 
 CP_LOOP2(pow_F32, float, float, cp_pow_f32(x, y))
 CP_ROW(pow, [KN_F32] = pow_F32)

@@ -23,7 +23,13 @@ kn_grad *kn_grad_share(kn_grad *g) {
   return g;
 }
 
-static bool last(atomic_int *count) { return atomic_fetch_sub_explicit(count, 1, memory_order_acq_rel) == 1; }
+/* Nobody else can see what only one refers to, so its count is taken down without a locked instruction. */
+static bool last(atomic_int *count) {
+  if (atomic_load_explicit(count, memory_order_acquire) != 1)
+    return atomic_fetch_sub_explicit(count, 1, memory_order_acq_rel) == 1;
+  atomic_store_explicit(count, 0, memory_order_relaxed);
+  return true;
+}
 
 /* Puts the node before `list` if that was its last reference. */
 static kn_node *drop_node(kn_node *node, kn_node *list) {

@@ -272,17 +272,6 @@ local function need_count(class, what, n)
   return n
 end
 
--- {3, 3} for 3 or {3, 3}.
-local function pair(class, what, v)
-  if math.type(v) == "integer" then return { v, v } end
-  if type(v) == "table" and #v == 2 and math.type(v[1]) == "integer" and math.type(v[2]) == "integer" then return v end
-  fail("%s: %s must be an integer or a table of two", class, what)
-end
-
-local function pair_text(v)
-  return v[1] == v[2] and tostring(v[1]) or v[1] .. "x" .. v[2]
-end
-
 --- Linear(inputs, outputs [, { bias = true }]): x times weight transposed, plus bias.
 local Linear = Module:extend "Linear"
 nn.Linear = Linear
@@ -296,50 +285,6 @@ function Linear:init(inputs, outputs, options)
 end
 function Linear:forward(x) return kiln.linear(x, self.weight, self.bias) end
 function Linear:extra() return ("%d -> %d%s"):format(self.weight:size(2), self.weight:size(1), self.bias and "" or ", no bias") end
-
---- Conv2d(inputs, outputs, kernel [, { stride, padding, dilation, groups, bias }]) on [N, C, H, W].
-local Conv2d = Module:extend "Conv2d"
-nn.Conv2d = Conv2d
-function Conv2d:init(inputs, outputs, kernel, options)
-  options = options or {}
-  need_count("Conv2d", "the number of inputs", inputs)
-  need_count("Conv2d", "the number of outputs", outputs)
-  kernel = pair("Conv2d", "kernel", kernel)
-  local groups = need_count("Conv2d", "groups", options.groups or 1)
-  if inputs % groups ~= 0 or outputs % groups ~= 0 then
-    fail("Conv2d: groups = %d does not divide %d inputs and %d outputs", groups, inputs, outputs)
-  end
-  self.stride, self.padding, self.dilation = options.stride or 1, options.padding or 0, options.dilation or 1
-  self.groups = groups
-  local weight = kiln.empty(outputs, inputs // groups, kernel[1], kernel[2])
-  self.weight = nn.Parameter(init.kaiming_uniform(weight, math.sqrt(5)))
-  if options.bias ~= false then
-    local bound = 1 / math.sqrt(inputs // groups * kernel[1] * kernel[2])
-    self.bias = nn.Parameter(init.uniform(kiln.empty(outputs), -bound, bound))
-  end
-end
-function Conv2d:forward(x)
-  return kiln.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-end
-function Conv2d:extra()
-  local w = self.weight.shape
-  return ("%d -> %d, %s"):format(w[2] * self.groups, w[1], pair_text { w[3], w[4] })
-end
-
-local function pool(name, op)
-  local Pool = Module:extend(name)
-  nn[name] = Pool
-  function Pool:init(kernel, options)
-    options = options or {}
-    pair(name, "kernel", kernel)
-    self.kernel, self.stride, self.padding = kernel, options.stride or kernel, options.padding or 0
-  end
-  function Pool:forward(x) return op(x, self.kernel, self.stride, self.padding) end
-  function Pool:extra() return pair_text(pair(name, "kernel", self.kernel)) end
-end
---- MaxPool2d(kernel [, { stride = kernel, padding = 0 }]), AvgPool2d the same.
-pool("MaxPool2d", kiln.max_pool2d)
-pool("AvgPool2d", kiln.avg_pool2d)
 
 -- Layers without state: one op on one tensor.
 for name, op in pairs { ReLU = kiln.relu, Tanh = kiln.tanh, Sigmoid = kiln.sigmoid, GELU = kiln.gelu, SiLU = kiln.silu,
@@ -438,6 +383,6 @@ end
 
 -- ---- parts in files of their own -------------------------------------------------------------------------------
 
-for _, part in ipairs { "rnn" } do require("kiln.nn." .. part)(nn) end
+for _, part in ipairs { "conv", "pool", "rnn" } do require("kiln.nn." .. part)(nn) end
 
 return nn

@@ -382,6 +382,42 @@ for corners in (False, True):
          mode="bilinear", align_corners=corners)
     case("interpolate", lambda x, a=corners: F.interpolate(x, scale_factor=2, mode="linear", align_corners=a), f(1, 2, 3),
          scale_factor=2, mode="linear", align_corners=corners)
+case("conv3d", lambda x, w, b: F.conv3d(x, w, b, (2, 1, 1), (1, 0, 1), (1, 2, 1), 2), f(1, 4, 4, 5, 3), f(2, 2, 2, 2, 3), f(2),
+     stride=[2, 1, 1], padding=[1, 0, 1], dilation=[1, 2, 1], groups=2)
+case("conv3d", lambda x, w: F.conv3d(x, w, dilation=(2, 1, 1)), f(2, 1, 3, 2, 3), f(2, 1, 2, 2, 2), dilation=[2, 1, 1])
+case("conv_transpose3d", lambda x, w, b: F.conv_transpose3d(x, w, b, (2, 1, 2), (1, 0, 1), (1, 0, 1), 2, 1), f(1, 2, 2, 2, 2),
+     f(2, 2, 3, 2, 2), f(4), stride=[2, 1, 2], padding=[1, 0, 1], output_padding=[1, 0, 1], groups=2)
+case("conv_transpose3d", lambda x, w: F.conv_transpose3d(x, w, dilation=2), f(1, 1, 2, 2, 1), f(1, 2, 2, 1, 2), dilation=[2])
+for mode in ("nearest-exact", "area", "bicubic"):
+    case("interpolate", lambda x, m=mode: F.interpolate(x, (5, 3), mode=m), f(1, 2, 3, 4), size=[5, 3], mode=mode)
+    case("interpolate", lambda x, m=mode: F.interpolate(x, (2, 9), mode=m), f(1, 1, 3, 4), size=[2, 9], mode=mode)
+    case("interpolate", lambda x, m=mode: F.interpolate(x, scale_factor=1.7, mode=m), f(1, 1, 3, 4), scale_factor=1.7, mode=mode)
+case("interpolate", lambda x: F.interpolate(x, (5, 3), mode="bicubic", align_corners=True), f(1, 1, 3, 4), size=[5, 3], mode="bicubic",
+     align_corners=True)
+for mode in ("nearest", "nearest-exact", "trilinear", "area"):
+    case("interpolate", lambda x, m=mode: F.interpolate(x, (3, 2, 5), mode=m), f(1, 1, 2, 3, 2), size=[3, 2, 5], mode=mode)
+case("interpolate", lambda x: F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=True), f(1, 1, 2, 2, 2), scale_factor=2,
+     mode="trilinear", align_corners=True)
+case("interpolate", lambda x: F.interpolate(x, 7, mode="nearest-exact"), f(1, 1, 3), size=[7], mode="nearest-exact")
+for mode in ("bilinear", "nearest", "bicubic"):
+    for edge in ("zeros", "border", "reflection"):
+        for corners in (False, True):
+            case("grid_sample", lambda x, g, m=mode, e=edge, c=corners: F.grid_sample(x, g, m, e, c), f(2, 2, 3, 4),
+                 f(2, 2, 3, 2, low=-2.6, high=2.6), mode=mode, padding_mode=edge, align_corners=corners)
+            if mode != "bicubic":
+                case("grid_sample", lambda x, g, m=mode, e=edge, c=corners: F.grid_sample(x, g, m, e, c), f(1, 2, 2, 3, 2),
+                     f(1, 1, 2, 3, 3, low=-1.9, high=1.9), mode=mode, padding_mode=edge, align_corners=corners)
+for corners in (False, True):
+    case("affine_grid", lambda t, c=corners: F.affine_grid(t, [2, 1, 3, 2], c), f(2, 2, 3), size=[2, 1, 3, 2], align_corners=corners)
+    case("affine_grid", lambda t, c=corners: F.affine_grid(t, [1, 1, 2, 1, 3], c), f(1, 3, 4), size=[1, 1, 2, 1, 3], align_corners=corners)
+case("channel_shuffle", run(F.channel_shuffle, 3), f(2, 6, 2), groups=3)
+case("normalize", F.normalize, f(2, 3))
+case("normalize", lambda x: F.normalize(x, 1, 0, 0.5), f(2, 3), p=1, dim=0, eps=0.5)
+case("local_response_norm", run(F.local_response_norm, 2), f(2, 5, 3), size=2)
+case("local_response_norm", lambda x: F.local_response_norm(x, 3, 0.5, 0.6, 2), f(1, 4, 2, 2), size=3, alpha=0.5, beta=0.6, k=2)
+for k in (1, 2, 3):
+    case("pad", lambda x, n=k: F.pad(x, (1, 2) * n, mode="circular"), f(1, 2, *[3] * k), pad=[1, 2] * k, mode="circular")
+    case("pad", lambda x, n=k: F.pad(x, (2, 1) * n, mode="reflect"), f(1, 1, *[3] * k), pad=[2, 1] * k, mode="reflect")
 case("im2col", lambda x: F.unfold(x, (2, 3), (1, 2), (1, 0), (2, 1)), f(1, 2, 4, 6), kernel_size=[2, 3], dilation=[1, 2],
      padding=[1, 0], stride=[2, 1])
 case("col2im", lambda x: F.fold(x, (4, 5), (2, 3), 1, (1, 0), (2, 1)), f(1, 12, 9), output_size=[4, 5], kernel_size=[2, 3],
@@ -562,4 +598,26 @@ case("kron", torch.kron, f(2), f(2, 1, 2))
 for order in (2, 1, 3, inf):
     case("cdist", run(torch.cdist, order), f(3, 2), f(2, 4, 2), p=order)
 
+for how in ("none", "mean", "sum"):
+    case("soft_margin_loss", lambda x, y, r=how: F.soft_margin_loss(x, y, reduction=r), f(2, 3), c([[1.0, -1, 1], [-1, -1, 1]]), reduction=how)
+    case("hinge_embedding_loss", lambda x, y, r=how: F.hinge_embedding_loss(x, y, 0.7, reduction=r), f(2, 3), c([[1.0, -1, 1], [-1, -1, 1]]),
+         margin=0.7, reduction=how)
+    case("margin_ranking_loss", lambda a, b, y, r=how: F.margin_ranking_loss(a, b, y, 0.3, reduction=r), f(4), f(4), c([1.0, -1, 1, -1]),
+         margin=0.3, reduction=how)
+    case("multi_margin_loss", lambda x, y, r=how: F.multi_margin_loss(x, y, reduction=r), f(3, 4), index([0, 3, 1]), reduction=how)
+    case("multilabel_margin_loss", lambda x, y, r=how: F.multilabel_margin_loss(x, y - 1, reduction=r), f(2, 4),
+         integers([[4, 1, -1, 2], [2, -1, 1, 1]]).where(integers([[1, 1, 0, 1], [1, 0, 1, 1]]) > 0, integers(0)), reduction=how)
+    case("multilabel_soft_margin_loss", lambda x, y, w, r=how: F.multilabel_soft_margin_loss(x, y, w, reduction=r), f(2, 3),
+         c([[1.0, 0, 1], [0, 0, 1]]), c([0.5, 1, 2]), reduction=how)
+    case("poisson_nll_loss", lambda x, y, r=how: F.poisson_nll_loss(x, y, full=True, reduction=r), f(2, 3), c([[0.5, 2, 7], [1, 0, 1.5]]),
+         full=True, reduction=how)
+    case("gaussian_nll_loss", lambda x, y, v, r=how: F.gaussian_nll_loss(x, y, v, full=True, reduction=r), f(2, 3), f(2, 3), p(2, 3),
+         full=True, reduction=how)
+case("multi_margin_loss", lambda x, y, w: F.multi_margin_loss(x, y, 2, 0.7, w), f(3, 4), index([0, 3, 1]), c([1.0, 2, 0.5, 3]), p=2,
+     margin=0.7)
+case("multi_margin_loss", F.multi_margin_loss, f(4), index(2))
+case("multilabel_margin_loss", lambda x, y: F.multilabel_margin_loss(x, y - 1), f(4), integers([3, 2, 0, 1]))
+case("poisson_nll_loss", lambda x, y: F.poisson_nll_loss(x, y, log_input=False, eps=1e-3), p(2, 3), p(2, 3), log_input=False, eps=1e-3)
+case("gaussian_nll_loss", lambda x, y, v: F.gaussian_nll_loss(x, y, v, eps=0.5), f(2, 3), f(2, 3), c([[0.1], [2.0]]), eps=0.5)
+case("gaussian_nll_loss", lambda x, y, v: F.gaussian_nll_loss(x, y, v), f(2, 3), f(2, 3), p(2))
 print(len(seen), "ops", file=sys.stderr)

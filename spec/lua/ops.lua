@@ -78,7 +78,7 @@ test("choices are names", function()
   raises(function() p:gelu("erf") end, "gelu: approximate must be 'none' or 'tanh', not 'erf'")
   raises(function() p:gelu(1) end, "gelu: approximate must be a string, got")
   raises(function() kiln.mse_loss(p, p, "median") end, "mse_loss: reduction must be 'none', 'mean' or 'sum', not 'median'")
-  raises(function() kiln.pad(p, { 1, 1 }, "wrap") end, "pad: mode must be 'constant', 'reflect' or 'replicate', not 'wrap'")
+  raises(function() kiln.pad(p, { 1, 1 }, "wrap") end, "pad: mode must be 'constant', 'reflect', 'replicate' or 'circular', not 'wrap'")
 end)
 
 test("index_put", function()
@@ -125,6 +125,40 @@ test("instance_norm's running values follow", function()
   tensor(var, { 3.0 })
 end)
 
+test("dropout of whole channels, gumbel_softmax", function()
+  kiln.manual_seed(3)
+  local y = kiln.feature_dropout(kiln.ones(20, 10, 6), 0.5)
+  local sums = y:sum(3)
+  check.truth((sums:eq(0) | sums:eq(12)):all():item(), "a channel goes as a whole")
+  local kept = sums:gt(0):sum():item()
+  check.truth(kept > 60 and kept < 140, "about half")
+  local z = kiln.alpha_dropout(kiln.randn(20000), 0.3)
+  check.near(z:mean():item(), 0, 0.03)
+  check.near(z:std():item(), 1, 0.03)
+  local logits = kiln.tensor({ 0.0, 1.0, 2.0 }):expand(6000, 3)
+  local hard = kiln.gumbel_softmax(logits, 0.5, true)
+  tensor(hard:sum(2):unique(), { 1.0 })
+  check.truth((hard:mean(1) - kiln.tensor({ 0.0, 1.0, 2.0 }):softmax(1)):abs():max():item() < 0.03, "as often as softmax says")
+  local l = kiln.zeros(2, 3, { requires_grad = true })
+  kiln.gumbel_softmax(l, 1, true)[1][1]:backward()
+  check.truth(l.grad:abs():sum():item() > 0, "the gradient is that of the soft sample")
+end)
+
+test("a map that changes nothing samples the image itself", function()
+  local image = kiln.randn(2, 3, 4, 5)
+  local theta = kiln.tensor { { 1.0, 0.0, 0.0 }, { 0.0, 1.0, 0.0 } }:expand(2, 2, 3)
+  for _, corners in ipairs { true, false } do
+    local grid = kiln.affine_grid(theta, { 2, 3, 4, 5 }, corners)
+    check.truth(kiln.grid_sample(image, grid, "bilinear", "zeros", corners):allclose(image, { atol = 1e-5 }), "the same")
+  end
+  raises(function() kiln.grid_sample(image, kiln.zeros(1, 2, 2, 2)) end, "grid_sample: an image [N,C,H,W] and a grid [N,OH,OW,2], or")
+  raises(function() kiln.affine_grid(theta, { 2, 3, 4 }) end, "affine_grid: theta [N,2,3] and a size of four, or")
+  raises(function() kiln.interpolate(image, { size = 3, mode = "linear" }) end, "interpolate: 'linear' is for [N,C,L], 'bilinear' and 'bicubic' for")
+  raises(function() kiln.conv3d(image, image) end, "conv3d: a volume [N,C,D,H,W] and a weight of five dims are needed (got float32[2,3,4,5]")
+  raises(function() kiln.max_pool3d(kiln.ones(2, 2), 2) end, "max_pool3d: a volume [N,C,D,H,W] or [C,D,H,W] is needed (got float32[2,2])")
+  raises(function() kiln.avg_pool2d(image, 2, { divisor_override = -1 }) end, "avg_pool2d: divisor_override must be positive, or 0 for none, not -1")
+end)
+
 test("refusals of values", function()
   raises(function() x:topk(4) end, "topk: k must lie between 0 and the 3 elements of dim, not 4")
   raises(function() x:quantile(1.5) end, "quantile: q must lie in [0, 1], not 1.5")
@@ -161,6 +195,14 @@ local captured = {
   index_put = function(a) return a:index_put({ kiln.tensor { 3, 1 } }, kiln.zeros(6)) end,
   upsample = function(a) return kiln.interpolate(a:reshape(1, 2, 4, 3), { scale_factor = 2 }) end,
   global_pool = function(a) return kiln.adaptive_avg_pool2d(a:reshape(1, 2, 4, 3), 1) end,
+  volume = function(a) return kiln.conv3d(a:reshape(1, 2, 3, 2, 2), kiln.ones(2, 1, 2, 2, 2), { groups = 2, padding = 1 }) end,
+  sampled = function(a) return kiln.grid_sample(a:reshape(1, 2, 4, 3), kiln.tensor { { { { -0.3, 0.4 }, { 1.2, -0.1 } } } }) end,
+  sampled_cubic = function(a) return kiln.grid_sample(a:reshape(1, 2, 4, 3), (a:reshape(1, 4, 3, 2)), "bicubic", "reflection", true) end,
+  pooled = function(a) return kiln.max_pool2d(a:reshape(1, 2, 4, 3), { kernel_size = 2, stride = 1, ceil_mode = true }) end,
+  pooled3d = function(a) return kiln.avg_pool3d(a:reshape(1, 1, 4, 3, 2), 2, 1) end,
+  places = function(a) local values, at = kiln.max_pool3d_with_indices(a:reshape(1, 1, 4, 3, 2), 2, 1); return values * at end,
+  multi_margin = function(a) return kiln.multi_margin_loss(a, kiln.tensor { 1, 6, 2, 3 }) end,
+  responses = function(a) return kiln.local_response_norm(a:reshape(1, 4, 6), 3) end,
   transposed = function(a) return kiln.conv_transpose2d(a:reshape(1, 2, 4, 3), kiln.ones(2, 1, 2, 2), { stride = 2, padding = 1 }) end,
 }
 for name, f in pairs(captured) do
