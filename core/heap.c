@@ -67,9 +67,9 @@ enum { KEEPS_SPARES = 1 };
 static void *resize(kn_heap *h, void *p, size_t osize, size_t nsize) {
   unsigned char *q = h->fn(h->ud, NULL, 0, nsize);
   if (!q) return NULL;
-  size_t kept = osize < nsize ? osize : nsize;
-  if (kept) memcpy(q, p, kept);
-  memset(q + kept, 0xA5, nsize - kept);
+  size_t common = osize < nsize ? osize : nsize;
+  if (common) memcpy(q, p, common);
+  memset(q + common, 0xA5, nsize - common);
   if (p) {
     memset(p, 0x5A, osize);
     h->fn(h->ud, p, osize, 0);

@@ -152,6 +152,8 @@ static kn_status make(kn_context *ctx, const plan *q, kn_node **node) {
   size_t attrs_at = ints_at + ints * sizeof(int64_t), bytes = attrs_at + attrs_size;
   char *block = kn_claim(ctx, bytes);
   if (!block) return kn_fail_nomem(ctx, bytes);
+  for (int i = 0; i < n; i++) /* before the block is written: a locked instruction waits for what was */
+    if (kn_requires_grad(q->in[i])) atomic_fetch_add_explicit(&q->in[i]->grad->refs, 1, memory_order_relaxed);
   memset(block, 0, bytes);
 
   kn_node *p = (kn_node *)(void *)block;
@@ -167,13 +169,10 @@ static kn_status make(kn_context *ctx, const plan *q, kn_node **node) {
   if (q->attrs) p->attrs = memcpy(block + attrs_at, q->attrs, attrs_size);
   int64_t *at = (int64_t *)(void *)(block + ints_at);
   kn_status st = KN_OK;
+  for (int i = 0; i < n; i++) p->edge[i] = kn_requires_grad(q->in[i]) ? q->in[i]->grad : NULL;
   for (int i = 0; i < all && st == KN_OK; i++) {
     kn_tensor *t = i < n ? q->in[i] : i < n + outs ? q->out[i - n] : q->extra[i - n - outs];
     st = save(ctx, &p->saved[i], t, i >= n + outs || q->keep[i], &at);
-    if (st == KN_OK && i < n && kn_requires_grad(t)) {
-      p->edge[i] = t->grad;
-      atomic_fetch_add_explicit(&p->edge[i]->refs, 1, memory_order_relaxed);
-    }
   }
   if (st == KN_OK)
     *node = p;

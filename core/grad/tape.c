@@ -89,17 +89,24 @@ kn_status kn_tape_record(kn_context *ctx, kn_op op, const void *attrs, kn_tensor
   KN_TRY(kn_node_new(ctx, op, attrs, in, n, out, &node));
   kn_grad *link[KN_MAX_OUTPUTS] = {NULL};
   bool ok = true;
+  int links = 0;
   for (int k = 0; ok && k < info->outs; k++)
-    if (kn_dtype_is_float(kn_tensor_dtype(out[k]))) ok = (link[k] = kn_grad_new(ctx->heap, node, k)) != NULL;
+    if (kn_dtype_is_float(kn_tensor_dtype(out[k]))) ok = (link[k] = kn_grad_new(ctx->heap, NULL, k)) != NULL;
   for (int k = 0; k < info->outs; k++) {
-    if (!ok)
+    if (!ok) {
       kn_grad_free(link[k]);
-    else if (link[k]) {
+    } else if (link[k]) {
+      link[k]->node = node;
+      link[k]->requires_grad = true;
+      links++;
       kn_grad_free(out[k]->grad);
       out[k]->grad = link[k];
       if (out[k]->base) out[k]->history = out[k]->base->history;
     }
   }
-  kn_node_release(node);
+  if (ok)
+    atomic_store_explicit(&node->refs, links, memory_order_relaxed); /* nobody else has seen it yet */
+  else
+    kn_node_release(node);
   return ok ? KN_OK : kn_fail_nomem(ctx, sizeof(kn_grad));
 }
