@@ -214,7 +214,10 @@ void kn_tensor_release(kn_tensor *t) {
   if (!t || !last(&t->refs)) return;
   kn_tensor *base = t->base; /* no view itself, so this goes one step deep */
   block *b = t->whole ? (block *)(void *)t : NULL;
-  if (t->grad) kn_grad_free(t->grad);
+  if (t->grad) {
+    kn_tape_forget(t);
+    kn_grad_free(t->grad);
+  }
   if (!b) {
     kn_storage_release(t->storage);
     kn_free(t->heap, t, sizeof *t);

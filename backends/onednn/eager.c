@@ -46,9 +46,9 @@ static bool small_or_thin(const kn_tensor *a, const kn_tensor *b) {
 static bool deep_layer(const kn_attrs_conv2d *a, const kn_tensor *x, const kn_tensor *w) {
   const int64_t *d = x->type.dims;
   for (int i = 0; i < 2; i++)
-    if (w->type.dims[2 + i] != 1 || kn_ints_at(&a->padding, i) || kn_ints_at(&a->stride, i) != 1)
-      return false;
-  return a->groups == 1 && d[0] >= SOME_IMAGES && d[2] * d[3] < FEW_PLACES;
+    if (w->type.dims[2 + i] != 1 || kn_ints_at(&a->padding, i)) return false;
+  return a->groups == 1 && d[0] >= SOME_IMAGES &&
+         d[2] * d[3] < FEW_PLACES * kn_ints_at(&a->stride, 0) * kn_ints_at(&a->stride, 1);
 }
 
 static bool better_elsewhere(const kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in) {

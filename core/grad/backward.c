@@ -32,6 +32,9 @@ typedef struct walk {
   size_t *order;         /* places, each after all its uses */
   kn_storage *blank;     /* behind tensors of which only sizes were saved */
   kn_checkpoint *filled; /* whose values were computed again */
+  kn_grad **ends;        /* links of the results, then of the inputs: a hook may release these tensors or give
+                            them another history */
+  int ny, nx;
 } walk;
 
 static size_t hash(const void *p, size_t room) {
@@ -369,11 +372,29 @@ static kn_status check_seed(kn_context *ctx, const kn_tensor *y, const kn_tensor
   return fits ? KN_OK : kn_fail(ctx, KN_SHAPE, "backward: a gradient %s was given for a tensor %s", b, a);
 }
 
-static kn_status seed(walk *w, kn_tensor *y, kn_tensor *g) {
-  if (g) return add_to(w, y->grad, kn_tensor_retain(g));
+static kn_status seed(walk *w, const kn_grad *link, kn_tensor *y, kn_tensor *g) {
+  if (g) return add_to(w, link, kn_tensor_retain(g));
   kn_attrs_value one = {.value = 1};
   KN_TRY(kn_apply(w->ctx, KN_OP_full_like, &one, &y, 1, &g));
-  return add_to(w, y->grad, g);
+  return add_to(w, link, g);
+}
+
+static kn_status hold_end(walk *w, kn_tensor *t, int i) {
+  KN_TRY(kn_tape_freshen(w->ctx, t));
+  if (t->grad) atomic_fetch_add_explicit(&t->grad->refs, 1, memory_order_relaxed);
+  w->ends[i] = t->grad;
+  return KN_OK;
+}
+
+static kn_status hold_ends(walk *w, kn_tensor *const *ys, int ny, kn_tensor *const *xs, int nx) {
+  size_t n = (size_t)ny + (size_t)nx;
+  w->ends = kn_calloc(w->ctx->heap, n, sizeof *w->ends);
+  if (!w->ends) return kn_fail_nomem(w->ctx, n * sizeof *w->ends);
+  w->ny = ny;
+  w->nx = nx;
+  for (int i = 0; i < nx; i++) KN_TRY(hold_end(w, xs[i], ny + i));
+  for (int i = 0; i < ny; i++) KN_TRY(hold_end(w, ys[i], i));
+  return KN_OK;
 }
 
 /* A tensor that shares neither handle nor elements with others, so that changing one gradient in place
@@ -404,28 +425,32 @@ static void walk_free(walk *w) {
   kn_free(heap, w->order, w->n * sizeof *w->order);
   kn_free(heap, w->slots, w->slot_room * sizeof *w->slots);
   kn_free(heap, w->places, w->room * sizeof *w->places);
+  for (int i = 0; w->ends && i < w->ny + w->nx; i++)
+    if (w->ends[i]) kn_link_release(w->ends[i]);
+  kn_free(heap, w->ends, ((size_t)w->ny + (size_t)w->nx) * sizeof *w->ends);
   kn_storage_release(w->blank);
 }
 
-/* From ys down. xs NULL: every leaf is a target. Leaves the gradients in w->places. */
+/* From ys down. xs NULL: every leaf is a target. Leaves the gradients in w->places. Once hooks run, ys and xs
+ * may be gone. */
 static kn_status walk_back(walk *w, kn_tensor *const *ys, int ny, kn_tensor *const *gs, kn_tensor *const *xs,
                            int nx) {
   size_t at;
+  KN_TRY(hold_ends(w, ys, ny, xs, nx));
   for (int i = 0; i < ny; i++) {
-    KN_TRY(kn_tape_freshen(w->ctx, ys[i]));
     KN_TRY(check_seed(w->ctx, ys[i], gs ? gs[i] : NULL));
-    KN_TRY(find(w, ys[i]->grad, &at));
+    KN_TRY(find(w, w->ends[i], &at));
   }
   KN_TRY(discover(w));
   KN_TRY(sort(w));
   for (int i = 0; i < nx; i++) {
-    place *p = known(w, xs[i]->grad);
+    place *p = known(w, w->ends[ny + i]);
     if (p) p->target = true;
   }
   for (size_t i = 0; !xs && i < w->n; i++)
     w->places[i].target = w->places[i].leaf && w->places[i].leaf->requires_grad;
   mark_useful(w);
-  for (int i = 0; i < ny; i++) KN_TRY(seed(w, ys[i], gs ? gs[i] : NULL));
+  for (int i = 0; i < ny; i++) KN_TRY(seed(w, w->ends[i], ys[i], gs ? gs[i] : NULL));
   for (size_t i = 0; i < w->n; i++) {
     place *p = &w->places[w->order[i]];
     if (p->node)
@@ -434,6 +459,13 @@ static kn_status walk_back(walk *w, kn_tensor *const *ys, int ny, kn_tensor *con
       KN_TRY(run_hooks(w, p->leaf->hooks, 0, &p->few[0]));
   }
   return KN_OK;
+}
+
+/* Where the gradient for input i is; NULL: the input does not take part. */
+static kn_tensor **sum_of_input(walk *w, int i) {
+  const kn_grad *link = w->ends[w->ny + i];
+  place *p = known(w, link);
+  return p ? &sums(p)[p->node ? link->output : 0] : NULL;
 }
 
 /* ---- backward ---- */
@@ -497,12 +529,11 @@ static kn_status plan_place(walk *w, deposits *d, place *p, bool leaves) {
   return KN_OK;
 }
 
-static kn_status plan_all(walk *w, deposits *d, kn_tensor *const *xs, int nx) {
-  for (size_t i = 0; i < w->n; i++) KN_TRY(plan_place(w, d, &w->places[i], !xs));
-  for (int i = 0; i < nx; i++) {
-    place *p = known(w, xs[i]->grad);
-    kn_tensor **slot = p ? &sums(p)[p->node ? xs[i]->grad->output : 0] : NULL;
-    if (slot && *slot) KN_TRY(plan_deposit(w, d, xs[i]->grad, slot, false));
+static kn_status plan_all(walk *w, deposits *d, bool leaves) {
+  for (size_t i = 0; i < w->n; i++) KN_TRY(plan_place(w, d, &w->places[i], leaves));
+  for (int i = 0; i < w->nx; i++) {
+    kn_tensor **slot = sum_of_input(w, i);
+    if (slot && *slot) KN_TRY(plan_deposit(w, d, w->ends[w->ny + i], slot, false));
   }
   return KN_OK;
 }
@@ -536,14 +567,12 @@ kn_status kn_backward_into(kn_context *ctx, kn_tensor *const *ys, int ny, kn_ten
   walk w = {.ctx = ctx, .create_graph = create_graph};
   deposits d = {NULL, 0, 0};
   bool grad_mode = ctx->grad_enabled;
-  for (int i = 0; i < nx; i++) {
+  for (int i = 0; i < nx; i++)
     if (!kn_requires_grad(xs[i]))
       return kn_fail(ctx, KN_STATE, "backward: input %d does not require grad", i + 1);
-    KN_TRY(kn_tape_freshen(ctx, xs[i]));
-  }
   ctx->grad_enabled = create_graph;
   kn_status st = walk_back(&w, ys, ny, gs, xs, nx);
-  if (st == KN_OK) st = plan_all(&w, &d, xs, nx);
+  if (st == KN_OK) st = plan_all(&w, &d, !xs);
   if (st == KN_OK) {
     commit(&d);
     st = run_after(&w, &d);
@@ -560,14 +589,14 @@ kn_status kn_backward(kn_context *ctx, kn_tensor *y, kn_tensor *g, bool create_g
 
 /* ---- gradients of some with respect to others ---- */
 
-static kn_status collect(walk *w, kn_tensor *const *xs, int nx, kn_tensor **out) {
+static kn_status collect(walk *w, kn_tensor **out) {
+  int nx = w->nx;
   for (int i = 0; i < nx; i++) {
-    place *p = known(w, xs[i]->grad);
-    kn_tensor *g = p ? sums(p)[p->node ? xs[i]->grad->output : 0] : NULL;
-    out[i] = g ? kn_tensor_retain(g) : NULL;
+    kn_tensor **slot = sum_of_input(w, i);
+    out[i] = slot && *slot ? kn_tensor_retain(*slot) : NULL;
   }
   walk_free(w); /* which may leave out[] as the only owner */
-  w->n = 0;
+  *w = (walk){.ctx = w->ctx};
   for (int i = 0; i < nx; i++)
     if (out[i]) KN_TRY(make_own(w->ctx, &out[i]));
   return KN_OK;
@@ -575,21 +604,16 @@ static kn_status collect(walk *w, kn_tensor *const *xs, int nx, kn_tensor **out)
 
 kn_status kn_gradients(kn_context *ctx, kn_tensor *const *ys, int ny, kn_tensor *const *gs,
                        kn_tensor *const *xs, int nx, bool create_graph, kn_tensor **out) {
-  for (int i = 0; i < nx; i++) {
+  for (int i = 0; i < nx; i++)
     if (!kn_requires_grad(xs[i]))
       return kn_fail(ctx, KN_STATE, "grad: input %d does not require grad", i + 1);
-    KN_TRY(kn_tape_freshen(ctx, xs[i]));
-  }
   kn_tensor **found = kn_calloc(ctx->heap, (size_t)nx, sizeof(kn_tensor *));
   if (!found) return kn_fail_nomem(ctx, (size_t)nx * sizeof(kn_tensor *));
   walk w = {.ctx = ctx, .create_graph = create_graph};
   bool grad_mode = ctx->grad_enabled;
   ctx->grad_enabled = create_graph;
   kn_status st = walk_back(&w, ys, ny, gs, xs, nx);
-  if (st == KN_OK) {
-    st = collect(&w, xs, nx, found);
-    w = (walk){.ctx = ctx};
-  }
+  if (st == KN_OK) st = collect(&w, found);
   ctx->grad_enabled = grad_mode;
   walk_free(&w);
   for (int i = 0; i < nx; i++) {

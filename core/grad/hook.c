@@ -44,6 +44,11 @@ static void append(kn_hook **list, kn_hook *h) {
   *list = h;
 }
 
+void kn_tape_forget(kn_tensor *t) {
+  for (kn_hook *h = t->grad->hooks; h; h = h->next)
+    if (h->after == t) kn_hook_remove(h);
+}
+
 static kn_status can_hook(kn_context *ctx, kn_tensor *t, bool after) {
   if (!kn_requires_grad(t))
     return kn_fail(ctx, KN_STATE, "a hook needs a tensor that requires grad, and this one does not");

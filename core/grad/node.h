@@ -30,9 +30,8 @@ struct kn_hook {
   kn_heap *heap; /* retained */
   kn_hook *next;
   int output; /* which result of the node */
-  kn_tensor
-      *after;    /* borrowed, a leaf that lives as long as its link has owners: called after accumulation */
-  kn_hook_fn fn; /* NULL once removed */
+  kn_tensor *after; /* called after accumulation, with this leaf; borrowed, removed when it goes */
+  kn_hook_fn fn;    /* NULL once removed */
   void *ud;
   void (*release)(void *ud);
 };

@@ -72,6 +72,8 @@ kn_status kn_tape_hook(kn_context *ctx, kn_tensor *t, bool after, kn_hook_fn fn,
                        void (*release)(void *ud), kn_hook **handle);
 void kn_hook_remove(kn_hook *h);  /* not called any more; its data is released */
 void kn_hook_release(kn_hook *h); /* the handle only */
+/* t, which has a link, goes: hooks that would be called with it are removed, though others share its link. */
+void kn_tape_forget(kn_tensor *t);
 
 /* t, no leaf, gets its gradient in its grad field too. STATE when it does not require grad. */
 kn_status kn_tape_retain_grad(kn_context *ctx, kn_tensor *t);

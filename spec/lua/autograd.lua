@@ -121,3 +121,63 @@ test("long chains are freed without deep recursion", function()
   y = nil
   collectgarbage()
 end)
+
+test("hooks may release what the walk began at or goes to, or write over it", function()
+  local x = kiln.ones(2):requires_grad_()
+  local y = (x * 2):sum()
+  y:register_hook(function()
+    y:release()
+    collectgarbage()
+  end)
+  y:backward()
+  tensor(x.grad, { 2.0, 2.0 })
+
+  local gone = kiln.ones(2):requires_grad_()
+  local q = (gone * x):sum()
+  q:register_hook(function() gone:release() end)
+  q:backward { inputs = { gone, x } }
+  tensor(x.grad, { 3.0, 3.0 })
+
+  local z = x * 3
+  z:register_hook(function()
+    kiln.enable_grad(function() z:copy_(x) end)
+    collectgarbage()
+  end)
+  z:backward(kiln.ones(2), { inputs = x })
+  tensor(x.grad, { 6.0, 6.0 })
+
+  local a = kiln.ones(4):requires_grad_() * 2
+  local v = a[{ { 1, 2 } }]
+  local s = (v * 3):sum()
+  s:register_hook(function()
+    kiln.enable_grad(function() v:mul_(2) end)
+  end)
+  tensor(kiln.grad(s, v), { 3.0, 3.0 })
+end)
+
+test("a leaf that is gone is not given to its hooks, though a saved tensor shares its gradient", function()
+  local saved, calls = nil, 0
+  local square = kiln.custom_function {
+    forward = function(ctx, x)
+      ctx:save_for_backward(x)
+      return x * x
+    end,
+    backward = function(ctx, g)
+      saved = ctx.saved_tensors[1]
+      return g * saved * 2
+    end,
+  }
+  local x = kiln.ones(2):requires_grad_()
+  x:register_post_accumulate_grad_hook(function() calls = calls + 1 end)
+  local y = square(x):sum()
+  kiln.grad(y, x, { create_graph = true })
+  y:backward()
+  equal(calls, 1)
+  local kept = saved
+  x = nil
+  collectgarbage()
+  collectgarbage()
+  y:backward()
+  equal(calls, 1)
+  tensor(kept, { 1.0, 1.0 })
+end)
