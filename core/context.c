@@ -65,6 +65,7 @@ kn_context *kn_context_child(kn_context *parent) {
   ctx->parent = parent;
   ctx->recorder = NULL;
   ctx->inference = ctx->anomaly = false;
+  ctx->walks = 0;
   ctx->checkpoint = NULL;
   ctx->reclaimers = NULL;
   ctx->reclaims = ctx->reclaiming = false;

@@ -18,6 +18,7 @@
 #define EARLY KN_FLAG_EARLY
 #define HOLES KN_FLAG_HOLES
 #define LINALG KN_FLAG_LINALG
+#define ONCE KN_FLAG_ONCE
 
 const kn_op_info kn_ops[KN_OP_COUNT] = {
 /* clang-format off */

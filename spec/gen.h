@@ -33,7 +33,6 @@ typedef struct gen_case {
   int n;
   gen_in in[GEN_MAX_IN];
   kn_attrs_any attrs;
-  bool once; /* the gradient itself is not differentiable */
   bool flat; /* a composite through which no gradient flows */
 } gen_case;
 

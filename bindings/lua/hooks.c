@@ -35,13 +35,6 @@ static void anchor_release(kl_anchor *a) {
   kn_heap_release(heap);
 }
 
-void kl_close_anchor(kl_state *s) {
-  if (!s->anchor) return;
-  s->anchor->main = s->anchor->running = NULL;
-  anchor_release(s->anchor);
-  s->anchor = NULL;
-}
-
 lua_State *kl_enter_tape(lua_State *L) {
   kl_anchor *a = anchor_of(L);
   lua_State *before = a->running;
@@ -411,6 +404,17 @@ static void write_where(void *ud, char *text, size_t size) {
   lua_State *L = a->running ? a->running : a->main;
   text[0] = 0;
   if (L) kl_write_where(L, text, size);
+}
+
+void kl_close_anchor(kl_state *s, kn_context *ctx) {
+  if (!s->anchor) return;
+  if (ctx && ctx->where == write_where) {
+    ctx->where = NULL;
+    ctx->anomaly = false;
+  }
+  s->anchor->main = s->anchor->running = NULL;
+  anchor_release(s->anchor);
+  s->anchor = NULL;
 }
 
 /* kiln.detect_anomaly(f, …) calls f; kiln.detect_anomaly(on) sets the mode and gives what it was. */

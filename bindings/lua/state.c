@@ -45,7 +45,7 @@ static int close_state(lua_State *L) {
   kn_context *ctx = s->ctx;
   s->ctx = NULL;
   if (ctx) kn_context_remove_reclaimer(ctx, &s->reclaimer);
-  kl_close_anchor(s);
+  kl_close_anchor(s, ctx);
   kl_close_boxes(s);
   if (ctx && s->owned) {
     kn_registry_close(ctx);

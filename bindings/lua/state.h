@@ -115,7 +115,8 @@ kn_status kl_read_tensor(lua_State *L, kn_context *ctx, int idx, kn_dtype dtype,
 lua_State *kl_enter_tape(lua_State *L);
 /* Raises what st says; an error that was raised in a callback and is no text is raised as it was. */
 void kl_leave_tape(lua_State *L, lua_State *before, kn_status st);
-void kl_close_anchor(kl_state *s); /* the state closes: nothing calls back any more */
+/* The state closes, ctx was its context: nothing calls back any more. */
+void kl_close_anchor(kl_state *s, kn_context *ctx);
 /* Writes "file:line" of the user's line into text, "" when there is none; raises nothing. */
 void kl_write_where(lua_State *L, char *text, size_t size);
 

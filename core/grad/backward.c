@@ -571,6 +571,7 @@ kn_status kn_backward_into(kn_context *ctx, kn_tensor *const *ys, int ny, kn_ten
     if (!kn_requires_grad(xs[i]))
       return kn_fail(ctx, KN_STATE, "backward: input %d does not require grad", i + 1);
   ctx->grad_enabled = create_graph;
+  ctx->walks++;
   kn_status st = walk_back(&w, ys, ny, gs, xs, nx);
   if (st == KN_OK) st = plan_all(&w, &d, !xs);
   if (st == KN_OK) {
@@ -578,6 +579,7 @@ kn_status kn_backward_into(kn_context *ctx, kn_tensor *const *ys, int ny, kn_ten
     st = run_after(&w, &d);
   }
   ctx->grad_enabled = grad_mode;
+  ctx->walks--;
   walk_free(&w);
   deposits_free(&w, &d);
   return st;
@@ -612,9 +614,11 @@ kn_status kn_gradients(kn_context *ctx, kn_tensor *const *ys, int ny, kn_tensor 
   walk w = {.ctx = ctx, .create_graph = create_graph};
   bool grad_mode = ctx->grad_enabled;
   ctx->grad_enabled = create_graph;
+  ctx->walks++;
   kn_status st = walk_back(&w, ys, ny, gs, xs, nx);
   if (st == KN_OK) st = collect(&w, found);
   ctx->grad_enabled = grad_mode;
+  ctx->walks--;
   walk_free(&w);
   for (int i = 0; i < nx; i++) {
     if (st == KN_OK)

@@ -29,10 +29,11 @@ void kn_hooks_free(kn_hook *list) {
   }
 }
 
-/* At the end, so that they run in the order they came; removed ones leave the list. */
-static void append(kn_hook **list, kn_hook *h) {
+/* At the end, so that they run in the order they came. Removed ones leave the list, unless a walk may stand
+ * on one of them. */
+static void append(kn_hook **list, kn_hook *h, bool tidy) {
   while (*list) {
-    if ((*list)->fn) {
+    if ((*list)->fn || !tidy) {
       list = &(*list)->next;
       continue;
     }
@@ -87,7 +88,7 @@ kn_status kn_tape_hook(kn_context *ctx, kn_tensor *t, bool after, kn_hook_fn fn,
                  .ud = ud,
                  .release = release};
   atomic_init(&h->refs, 2); /* the list's and the handle's */
-  append(list, h);
+  append(list, h, ctx->walks == 0);
   *handle = h;
   return KN_OK;
 }
