@@ -239,9 +239,9 @@ for n in (5, 4):
     case("median", lambda x: x.reshape(-1).median(0), f(2, n), based=[1])
 case("median", run(torch.median, 0, True), c([[1.0, 5], [nan, 4], [2, 3]]), based=[1], dim=0, keepdim=True)
 for q in (0, 0.3, 0.5, 1):
-    case("quantile", run(torch.quantile, q, 1), f(2, 5), q=q, dim=1)
-case("quantile", lambda x: torch.quantile(x, 0.4), f(2, 4), q=0.4)
-case("quantile", lambda x: torch.quantile(x, 0.4, 0, keepdim=True), c([[1.0, nan], [2, 3]]), q=0.4, dim=0, keepdim=True)
+    case("quantile", lambda x, p: torch.quantile(x, p, 1), f(2, 5), c(q), dim=1)
+case("quantile", torch.quantile, f(2, 4), c(0.4))
+case("quantile", lambda x, p: torch.quantile(x, p, 0, keepdim=True), c([[1.0, nan], [2, 3]]), c(0.4), dim=0, keepdim=True)
 for name in "softmax log_softmax".split():
     case(name, run(getattr(torch, name), 1), f(2, 3, 2), dim=1)
 
@@ -288,7 +288,7 @@ case("one_hot", F.one_hot, index([0, 3]))
 case("index_put", lambda x, s, i: torch.index_put(x, (i,), s), f(4, 2), f(2, 2), index([3, 0]))
 case("index_put", lambda x, s, i, j: torch.index_put(x, (i, j), s, accumulate=True), f(3, 4), f(2), index([[1, 1], [2, 0]]),
      index([3, 3]), accumulate=True)
-case("masked_fill", lambda x, m: torch.masked_fill(x, m, 9), f(2, 3), bools([True, False, True]), value=9)
+case("masked_fill", torch.masked_fill, f(2, 3), bools([True, False, True]), c(9.0))
 case("masked_select", torch.masked_select, f(2, 3), bools([[True, False, True], [False, True, True]]))
 for down in (False, True):
     case("sort", run(torch.sort, 1, down), f(2, 5), based=[1], dim=1, descending=down)
