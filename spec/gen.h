@@ -386,6 +386,7 @@ static const gen_case gen_cases[] = {
   GEN1(feature_alpha_dropout, GEN_F(2, 3, 2), .attrs.dropout = {.p = 0.5, .training = false}),
   GEN1(pad, GEN_F(2, 3, 4), .attrs.pad = {.pad = GEN_DIMS(2, 3, 1, 1), .mode = KN_CHOICE_pad_mode_circular}),
 #define GEN_LOSS .reduction = 1
+  GEN4(ctc_loss, GEN_F(6, 2, 3), GEN_I(3, 2, 2), GEN_I(6, 2), GEN_I(2, 2), .attrs.ctc = {GEN_LOSS, .blank = 2}), GEN4(ctc_loss, GEN_F(3, 2), GEN_I(1, 2), GEN_I(1, 1), GEN_I(1, 1), .attrs.ctc = {GEN_LOSS, .blank = 1}),
   GEN2(soft_margin_loss, GEN_F(2, 3), GEN_F(2, 3), .attrs.reduction = {GEN_LOSS}), GEN2(hinge_embedding_loss, GEN_F(2, 3), GEN_I(1, 2, 3), .attrs.hinge_embedding = {GEN_LOSS, .margin = 1}),
   GEN3(margin_ranking_loss, GEN_F(4), GEN_F(4), GEN_I(1, 4), .attrs.cosine_embedding = {GEN_LOSS, .margin = 0.3}),
   GEN3(multi_margin_loss, GEN_F(3, 4), GEN_I(4, 3), GEN_P(4), .attrs.multi_margin = {GEN_LOSS, .p = 2, .margin = 1}), {.op = KN_OP_multi_margin_loss, .n = 2, .in = {GEN_F(4), {.kind = GEN_INDEX, .limit = 4}}, .attrs.multi_margin = {GEN_LOSS, .p = 1, .margin = 1}},

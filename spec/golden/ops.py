@@ -615,6 +615,16 @@ for how in ("none", "mean", "sum"):
          full=True, reduction=how)
 case("multi_margin_loss", lambda x, y, w: F.multi_margin_loss(x, y, 2, 0.7, w), f(3, 4), index([0, 3, 1]), c([1.0, 2, 0.5, 3]), p=2,
      margin=0.7)
+# PyTorch's gradient of ctc_loss is that behind a log_softmax, so only values are recorded here
+for how in ("none", "mean", "sum"):
+    logp = lambda *n: torch.log_softmax(f(*n), -1).detach()
+    case("ctc_loss", lambda x, t, i, l, r=how: F.ctc_loss(x, t, i, l, reduction=r), logp(6, 3, 4), index([[1, 2, 2], [3, 1, 1], [1, 1, 3]]),
+         integers([6, 5, 4]), integers([3, 1, 2]), reduction=how)
+    case("ctc_loss", lambda x, t, i, l, r=how: F.ctc_loss(x, t, i, l, 2, r, True), logp(4, 3, 3), index([0, 1, 1, 1, 1]),
+         integers([4, 2, 3]), integers([2, 3, 0]), blank=2, reduction=how, zero_infinity=True)
+case("ctc_loss", lambda x, t, i, l: F.ctc_loss(x, t, i, l, reduction="none"), logp(2, 1, 3), index([[1, 1]]), integers([2]), integers([2]),
+     reduction="none")
+case("ctc_loss", lambda x, t, i, l: F.ctc_loss(x, t, i, l), logp(5, 3), index([1, 2]), integers(5), integers(2))
 case("multi_margin_loss", F.multi_margin_loss, f(4), index(2))
 case("multilabel_margin_loss", lambda x, y: F.multilabel_margin_loss(x, y - 1), f(4), integers([3, 2, 0, 1]))
 case("poisson_nll_loss", lambda x, y: F.poisson_nll_loss(x, y, log_input=False, eps=1e-3), p(2, 3), p(2, 3), log_input=False, eps=1e-3)
