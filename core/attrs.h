@@ -34,8 +34,9 @@ static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BA
 #define KN_CHOICES_matrix_ord(X) X(matrix_ord, fro) X(matrix_ord, nuc) X(matrix_ord, inf) X(matrix_ord, minus_inf) \
   X(matrix_ord, one) X(matrix_ord, minus_one) X(matrix_ord, two) X(matrix_ord, minus_two)
 #define KN_CHOICES_nonlinearity(X) X(nonlinearity, tanh) X(nonlinearity, relu)
+#define KN_CHOICES_interpolation(X) X(interpolation, linear) X(interpolation, lower) X(interpolation, higher) X(interpolation, midpoint) X(interpolation, nearest)
 #define KN_CHOICES(X) /* all of them */ \
-  X(nonlinearity) X(grid_mode) X(grid_padding) X(qr_mode) X(triangle) X(matrix_ord) X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
+  X(nonlinearity) X(interpolation) X(grid_mode) X(grid_padding) X(qr_mode) X(triangle) X(matrix_ord) X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
 
 #define KN_CHOICE_ITEM(choices, name) KN_CHOICE_##choices##_##name,
 #define KN_CHOICE_ENUM(choices) enum { KN_CHOICES_##choices(KN_CHOICE_ITEM) KN_CHOICE_##choices##_count };

@@ -23,6 +23,18 @@ COMPOSITE(ones) {
   return filled(ctx, attrs, 1, out);
 }
 
+/* base to powers that stand at equal distances */
+COMPOSITE(logspace) {
+  const kn_attrs_logspace *a = attrs;
+  (void)in, (void)n;
+  kn_scope s;
+  kn_scope_open(&s, ctx);
+  kn_attrs_linspace line = {.start = a->start, .end = a->end, .steps = a->steps, .dtype = KN_F64};
+  kn_tensor *at = kx_apply(&s, KN_OP_linspace, &line, NULL, 0);
+  kn_tensor *r = at ? kx_cast(&s, kx_pow(&s, kx_number(&s, a->base, at), at), a->dtype) : NULL;
+  return kn_scope_close(&s, r, out);
+}
+
 EXPRESSION(zeros_like, kx_full_like(s, in[0], 0))
 EXPRESSION(ones_like, kx_full_like(s, in[0], 1))
 
@@ -223,7 +235,11 @@ kn_tensor *kx_floating(kn_scope *s, kn_tensor *x) {
   return !x || kn_dtype_is_float(kn_tensor_dtype(x)) ? x : kx_cast(s, x, KN_F32);
 }
 
-EXPRESSION(square, kx_mul(s, in[0], in[0]))
+static kn_tensor *square(kn_scope *s, kn_tensor *x) {
+  if (kn_tensor_dtype(x) == KN_BOOL) x = kx_cast(s, x, KN_I64);
+  return kx_mul(s, x, x);
+}
+EXPRESSION(square, square(s, in[0]))
 EXPRESSION(reciprocal, kx_div(s, kx_number(s, 1, in[0]), in[0]))
 EXPRESSION(logical_not, kx_apply(s, KN_OP_bitwise_not, NULL, (kn_tensor *[]){kx_as_bool(s, in[0])}, 1))
 EXPRESSION(logical_and, kx_bitwise_and(s, kx_as_bool(s, in[0]), kx_as_bool(s, in[1])))
@@ -253,8 +269,13 @@ EXPRESSION(logaddexp, logaddexp(s, kx_floating(s, in[0]), kx_floating(s, in[1]))
 
 /* ---- masks ---- */
 
-EXPRESSION(masked_fill, kx_where(s, kx_expand_as(s, in[1], in[0]),
-                                 kx_number(s, ((const kn_attrs_value *)attrs)->value, in[0]), in[0]))
+/* The value takes the dtype of x. */
+static kn_tensor *masked_fill(kn_scope *s, kn_tensor *x, kn_tensor *mask, kn_tensor *value) {
+  if (kn_tensor_dtype(mask) != KN_BOOL) return kx_refuse(s, KN_DTYPE, "the mask must be bool", x, mask);
+  if (value->type.rank != 0) return kx_refuse(s, KN_SHAPE, "one value is needed", x, value);
+  return kx_where(s, mask, kx_cast(s, value, kn_tensor_dtype(x)), x);
+}
+EXPRESSION(masked_fill, masked_fill(s, in[0], in[1], in[2]))
 
 /* Both are broadcast to one shape and flattened; the places of true then pick. */
 COMPOSITE(masked_select) {

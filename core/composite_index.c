@@ -125,12 +125,25 @@ static kn_tensor *index_all(kn_scope *s, kn_tensor *const *in, int n) {
 }
 EXPRESSION(index, index_all(s, in, n))
 
+/* A bool index stands for the coordinates of what is true in it, one index for each of its dims. */
+static int spell_out(kn_scope *s, kn_tensor *const *in, int n, kn_tensor **index) {
+  int k = 0;
+  for (int i = 0; i < n; i++) {
+    int wide = kn_tensor_dtype(in[i]) == KN_BOOL ? in[i]->type.rank : 1;
+    if (k + wide > KN_MAX_RANK) return KN_MAX_RANK + 1;
+    kn_tensor *at = kn_tensor_dtype(in[i]) == KN_BOOL ? kx_nonzero(s, in[i]) : NULL;
+    for (int d = 0; d < wide; d++) index[k++] = at ? kx_select(s, at, 1, d) : in[i];
+  }
+  return s->status == KN_OK ? k : 0;
+}
+
 /* x, values, index 1 … k: values, broadcast, put (or added) where the indices point. */
 static kn_tensor *index_put(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_index_put *a) {
-  kn_tensor *x = in[0], *values = in[1];
-  int k = n - 2, rank = x->type.rank;
+  kn_tensor *x = in[0], *values = in[1], *index[KN_MAX_RANK];
+  int k = spell_out(s, in + 2, n - 2, index), rank = x->type.rank;
+  if (s->status != KN_OK) return NULL;
   if (k > rank) return kx_refuse(s, KN_ARG, "there are more indices than dims", x, NULL);
-  kn_tensor *row = row_of(s, x, in + 2, k);
+  kn_tensor *row = row_of(s, x, index, k);
   if (!row) return NULL;
   kn_ints lines = {1, {-1}}, whole = {1, {-1}}, spread = {0}, many = {1, {-1}};
   kx_put_sizes(s, row, 0, row->type.rank, &spread);

@@ -114,27 +114,12 @@ static line line_up(kn_scope *s, kn_tensor *x, int64_t dim) {
   return l;
 }
 
-/* The element at a place between 0 and 1 of the way from the first to the last, rounded down, and `more` on.
- * While the size is not known, by an index worked out from it. *rest, if asked for, is what rounding took
- * off. */
-static kn_tensor *at_part(kn_scope *s, const line *l, kn_tensor *from, double part, int more,
-                          kn_tensor **rest) {
-  kn_dtype floats = kn_dtype_is_float(kn_tensor_dtype(l->values)) ? kn_tensor_dtype(l->values) : KN_F64;
-  if (kn_dim_known(l->size)) {
-    double at = part * (double)(l->size - 1), below = floor(at);
-    kn_scalar over = {.kind = KN_SCALAR_FLOAT, .as.f = at - below};
-    if (rest) {
-      kn_status st = kn_scalar_tensor(s->ctx, &over, floats, rest);
-      *rest = st == KN_OK ? kx_own(s, *rest) : kx_fail(s, st);
-    }
-    return kx_select(s, from, l->dim, at > below ? (int64_t)below + more : (int64_t)below);
-  }
+/* The lower of the two in the middle. While the size is not known, by an index worked out from it. */
+static kn_tensor *middle(kn_scope *s, const line *l, kn_tensor *from) {
+  if (kn_dim_known(l->size)) return kx_select(s, from, l->dim, (l->size - 1) / 2);
   const kn_ints one = {1, {1}};
   const kn_attrs_axis along = {.dim = l->dim};
-  kn_tensor *end = kx_plus(s, kx_size(s, l->values, l->dim, KN_F64), -1), *at = kx_scale(s, end, part);
-  kn_tensor *below = kx_floor(s, at);
-  if (rest) *rest = kx_cast(s, kx_sub(s, at, below), floats);
-  at = kx_plus(s, kx_minimum(s, kx_plus(s, below, more), end), 1);
+  kn_tensor *at = kx_floor(s, kx_scale(s, kx_plus(s, kx_size(s, l->values, l->dim, KN_F64), 1), 0.5));
   at = at ? kx_reshape(s, kx_cast(s, at, KN_I64), &one) : NULL;
   return kx_select(s, kx_with2(s, KN_OP_index_select, &along, from, at), l->dim, 0);
 }
@@ -155,8 +140,8 @@ COMPOSITE(median) {
   kn_scope_open(&s, ctx);
   line l = line_up(&s, in[0], a->dim);
   if (s.status != KN_OK) return kn_scope_close(&s, NULL, NULL);
-  kn_tensor *value = at_part(&s, &l, l.values, 0.5, 0, NULL);
-  kn_tensor *at = at_part(&s, &l, l.at, 0.5, 0, NULL), *bad = kx_isnan(&s, l.last);
+  kn_tensor *value = middle(&s, &l, l.values);
+  kn_tensor *at = middle(&s, &l, l.at), *bad = kx_isnan(&s, l.last);
   value = kx_where(&s, bad, l.last, value);
   at = kx_where(&s, bad, kx_select(&s, l.at, l.dim, -1), at);
   int rank = in[0]->type.rank;
@@ -164,17 +149,3 @@ COMPOSITE(median) {
   at = kept(&s, at, &l, a->dim, a->keepdim, rank);
   return kn_scope_close_all(&s, (kn_tensor *[]){value, at}, 2, out);
 }
-
-static kn_tensor *quantile(kn_scope *s, kn_tensor *x, const kn_attrs_quantile *a) {
-  if (!x) return NULL;
-  if (!(a->q >= 0 && a->q <= 1))
-    return kx_fail(s, kn_fail(s->ctx, KN_ARG, "q must lie in [0, 1], not %g", a->q));
-  int rank = x->type.rank;
-  line l = line_up(s, x, a->dim);
-  if (s->status != KN_OK) return NULL;
-  kn_tensor *rest, *low = at_part(s, &l, l.values, a->q, 0, &rest),
-                   *high = at_part(s, &l, l.values, a->q, 1, NULL);
-  kn_tensor *r = kx_add(s, low, kx_mul(s, kx_sub(s, high, low), rest));
-  return kept(s, kx_where(s, kx_isnan(s, l.last), l.last, r), &l, a->dim, a->keepdim, rank);
-}
-EXPRESSION(quantile, quantile(s, kx_floating(s, in[0]), attrs))

@@ -1,6 +1,6 @@
 /* einsum: inputs are multiplied from left to right, each pair as one product of batches of matrices. Letters
  * that both have and that are needed later are the batch, those not needed later are summed by the product.
- */
+ * The dims of an ellipsis have digits for letters, the last of them '9', so that they meet from the right. */
 #include "core/einsum.h"
 #include "core/composite.h"
 #include <ctype.h>
@@ -29,13 +29,21 @@ static bool has(const term *x, char c) { return strchr(x->label, c) != NULL; }
 
 /* ---- reading ---- */
 
-/* Letters up to a comma, an arrow or the end, blanks left out. */
-static const char *read_labels(kn_scope *s, const equation *e, const char *p, char label[KN_MAX_RANK + 1]) {
+/* Letters up to a comma, an arrow or the end, blanks left out. *dots: where an ellipsis stands among them, or
+ * -1. */
+static const char *read_labels(kn_scope *s, const equation *e, const char *p, char label[KN_MAX_RANK + 1],
+                               int *dots) {
   int n = 0;
+  *dots = -1;
   for (; *p && *p != ',' && *p != '-'; p++) {
     if (*p == ' ') continue;
+    if (!strncmp(p, "...", 3) && *dots < 0) {
+      *dots = n;
+      p += 2;
+      continue;
+    }
     if (!isalpha((unsigned char)*p)) {
-      wrong(s, e, *p == '.' ? "an ellipsis is not supported" : "only letters, ',' and '->' are expected");
+      wrong(s, e, "only letters, one '...' for each tensor, ',' and '->' are expected");
       return NULL;
     }
     if (n == KN_MAX_RANK) {
@@ -48,13 +56,30 @@ static const char *read_labels(kn_scope *s, const equation *e, const char *p, ch
   return p;
 }
 
-/* Letters that stand once, in alphabetical order. */
+/* `count` digits, up to '9', into a label at `dots`. */
+static void put_digits(char label[KN_MAX_RANK + 1], int dots, int count) {
+  memmove(label + dots + count, label + dots, strlen(label + dots) + 1);
+  for (int i = 0; i < count; i++) label[dots + i] = (char)('9' - count + 1 + i);
+}
+
+/* The digits of all inputs. */
+static int most_digits(const equation *e) {
+  int most = 0;
+  for (int i = 0; i < e->n; i++) {
+    int count = 0;
+    for (const char *c = e->in[i].label; *c; c++) count += isdigit((unsigned char)*c) != 0;
+    most = count > most ? count : most;
+  }
+  return most;
+}
+
+/* Letters that stand once, in alphabetical order; all digits before them. */
 static void implied(kn_scope *s, equation *e) {
   int count[LETTERS] = {0}, n = 0;
   for (int i = 0; i < e->n; i++)
     for (const char *c = e->in[i].label; *c; c++) count[(unsigned char)*c]++;
   for (int c = 0; c < LETTERS; c++) {
-    if (count[c] != 1) continue;
+    if (isdigit(c) ? count[c] == 0 : count[c] != 1) continue;
     if (n == KN_MAX_RANK) {
       wrong(s, e, "the result would have too many dims");
       return;
@@ -80,7 +105,11 @@ static void read_equation(kn_scope *s, equation *e, kn_tensor *const *in, int n)
       return;
     }
     e->in[e->n].t = in[e->n];
-    p = read_labels(s, e, p, e->in[e->n].label);
+    char *label = e->in[e->n].label;
+    int dots;
+    p = read_labels(s, e, p, label, &dots);
+    int more = p ? in[e->n]->type.rank - (int)strlen(label) : 0;
+    if (dots >= 0 && more > 0) put_digits(label, dots, more);
     if (p && strlen(e->in[e->n].label) != in[e->n]->type.rank) {
       char text[KN_TYPE_TEXT];
       kx_fail(s, kn_fail(s->ctx, KN_SHAPE, "einsum: '%s' does not name the dims of input %d in '%s' (got %s)",
@@ -93,7 +122,12 @@ static void read_equation(kn_scope *s, equation *e, kn_tensor *const *in, int n)
   if (*p == 0) {
     implied(s, e);
   } else if (p[0] == '-' && p[1] == '>') {
-    p = read_labels(s, e, p + 2, e->out);
+    int dots, digits = most_digits(e);
+    p = read_labels(s, e, p + 2, e->out, &dots);
+    if (p && dots >= 0 && strlen(e->out) + (size_t)digits > KN_MAX_RANK)
+      wrong(s, e, "the result would have too many dims");
+    else if (p && dots >= 0)
+      put_digits(e->out, dots, digits);
     if (p && *p) wrong(s, e, "something follows the result");
   } else {
     wrong(s, e, "there are more terms than tensors");
@@ -120,6 +154,21 @@ static void take_diagonals(kn_scope *s, term *x) {
     x->label[n] = letter;
     x->label[n + 1] = 0;
     i = -1;
+  }
+}
+
+/* A dim of an ellipsis that has size 1 here and another size elsewhere is dropped: broadcasting. */
+static void drop_ones(kn_scope *s, equation *e, term *x) {
+  for (int i = 0; x->t && x->label[i]; i++) {
+    bool wider = false;
+    if (!isdigit((unsigned char)x->label[i]) || x->t->type.dims[i] != 1) continue;
+    for (int k = 0; k < e->n; k++) {
+      const char *there = strchr(e->in[k].label, x->label[i]);
+      wider |= there && e->in[k].t && e->in[k].t->type.dims[there - e->in[k].label] != 1;
+    }
+    if (!wider) continue;
+    x->t = kx_select(s, x->t, i, 0);
+    drop_letter(x->label, i--);
   }
 }
 
@@ -222,6 +271,7 @@ kn_status kn_einsum(kn_context *ctx, const char *text, kn_tensor *const *in, int
     return kn_fail(ctx, KN_ARG, "einsum: between 1 and %d tensors are needed, got %d", KN_MAX_INPUTS, n);
   kn_scope_open(&s, ctx);
   read_equation(&s, &e, in, n);
+  for (int i = 0; i < e.n && s.status == KN_OK; i++) drop_ones(&s, &e, &e.in[i]);
   for (int i = 0; i < e.n && s.status == KN_OK; i++) take_diagonals(&s, &e.in[i]);
   for (int i = 1; i < e.n && s.status == KN_OK; i++) {
     char later[LETTERS] = "";

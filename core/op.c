@@ -34,6 +34,15 @@ const kn_op_info kn_ops[KN_OP_COUNT] = {
     /* clang-format on */
 };
 
+const kn_op_alias kn_op_aliases[] = {
+#define OP(name, ...)
+#define COMPOSITE(name, ...)
+#define ALIAS(name, op) {#name, KN_OP_##op},
+#include "core/ops.def"
+#undef OP
+#undef COMPOSITE
+    {NULL, (kn_op)0}};
+
 bool kn_op_parse(const char *name, kn_op *out) {
   for (int i = 0; i < KN_OP_COUNT; i++)
     if (!strcmp(kn_ops[i].name, name)) {

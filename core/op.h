@@ -78,6 +78,13 @@ static inline const char *kn_op_name(kn_op op) { return kn_ops[op].name; }
 static inline bool kn_op_is_effect(kn_op op) { return kn_ops[op].flags & (KN_FLAG_RANDOM | KN_FLAG_WRITES); }
 bool kn_op_parse(const char *name, kn_op *out);
 
+/* Other names of rows, ended by a NULL name. */
+typedef struct kn_op_alias {
+  const char *name;
+  kn_op op;
+} kn_op_alias;
+extern const kn_op_alias kn_op_aliases[];
+
 /* Prototypes of everything a row may promise. */
 #define OP(name, min, max, outs, cls, attrs, infer, vjp, flags, meta, doc)                                   \
   kn_status kn_infer_##infer(const kn_infer *q);                                                             \

@@ -67,7 +67,7 @@ files() {
       $(files \( -name '*.c' -o -name '*.h' -o -name '*.def' -o -name '*.lua' \)))"
 
   check 'every op has one row in the op table' \
-    "$(sed -n 's/^ *\(OP\|COMPOSITE\)(\([a-z0-9_]*\),.*/\2/p' core/ops.def | sort | uniq -d)"
+    "$(sed -n 's/^ *\(OP\|COMPOSITE\|ALIAS\)(\([a-z0-9_]*\),.*/\2/p' core/ops.def | sort | uniq -d)"
 
   # Other versions of clang-format wrap differently, so only the one we use may judge.
   if command -v clang-format >/dev/null && clang-format --version | grep -q 'version 14\.'; then

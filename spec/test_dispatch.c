@@ -230,11 +230,11 @@ static const struct composite_case {
      {1, {N}},
      "cast bitwise_and"},
     {KN_OP_masked_fill,
-     {.value = {.value = 2}},
-     {{KN_F32, {2, {N, 3}}}, {KN_BOOL, {1, {3}}}},
-     2,
+     {.none = {0}},
+     {{KN_F32, {2, {N, 3}}}, {KN_BOOL, {1, {3}}}, {KN_F32, {0}}},
+     3,
      {2, {N, 3}},
-     "expand_as where"},
+     "cast where"},
     {KN_OP_masked_select,
      {.none = {0}},
      {{KN_F32, {2, {N, 3}}}, {KN_BOOL, {2, {N, 3}}}},
@@ -345,8 +345,7 @@ START_TEST(composite_values) {
   GIVES(RUN(reciprocal, NULL, I(DIMS(2), 2, 4), NULL, NULL), KN_F32, DIMS(2), LIST(0.5, 0.25));
   GIVES(RUN(logical_not, NULL, F(DIMS(3), 0, 2, NAN), NULL, NULL), KN_BOOL, DIMS(3), LIST(1, 0, 0));
   GIVES(RUN(logical_or, NULL, F(DIMS(2), 0, 0), I(DIMS(2), 0, 5), NULL), KN_BOOL, DIMS(2), LIST(0, 1));
-  kn_attrs_value seven = {.value = 7};
-  GIVES(RUN(masked_fill, &seven, F(DIMS(2, 2), 1, 2, 3, 4), B(DIMS(2), 1, 0), NULL), KN_F32, DIMS(2, 2),
+  GIVES(RUN(masked_fill, NULL, F(DIMS(2, 2), 1, 2, 3, 4), B(DIMS(2), 1, 0), F(DIMS(), 7)), KN_F32, DIMS(2, 2),
         LIST(7, 2, 7, 4));
   GIVES(RUN(masked_select, NULL, F(DIMS(2, 2), 1, 2, 3, 4), B(DIMS(2), 0, 1), NULL), KN_F32, DIMS(2),
         LIST(2, 4));

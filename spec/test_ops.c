@@ -66,6 +66,8 @@ static const gen_case more_cases[] = {
   GEN0(randn, .attrs.create = {.sizes = GEN_DIMS(5), .dtype = KN_F16}),
   GEN0(randint, .attrs.randint = {.low = -3, .high = 7, .sizes = GEN_DIMS(3, 3), .dtype = KN_I64}),
   GEN0(randint, .attrs.randint = {.low = 0, .high = 2, .sizes = GEN_DIMS(4), .dtype = KN_BOOL}),
+  GEN0(tril_indices, .attrs.triangle_indices = {.row = 3, .col = 4, .offset = 1}), GEN0(triu_indices, .attrs.triangle_indices = {.row = 2, .col = 3}),
+  GEN0(logspace, .attrs.logspace = {.start = 0, .end = 3, .steps = 4, .base = 2, .dtype = KN_F32}),
   GEN0(randperm, .attrs.randperm = {.n = 7}), GEN1(bernoulli, GEN_P(3, 4)),
 
   GEN1(cholesky, GEN_S(2, 3, 3)), GEN1(eigh, GEN_S(2, 4, 4)), GEN1(qr, GEN_F(4, 2), .attrs.qr = {.mode = KN_CHOICE_qr_mode_complete}),
@@ -93,7 +95,6 @@ static const gen_case more_cases[] = {
   GEN_UNARY(square, GEN_F), GEN_UNARY(reciprocal, GEN_N), GEN_UNARY(silu, GEN_F),
   GEN_UNARY(logical_not, GEN_F), GEN_BINARY(logical_and, GEN_F),
   GEN_BINARY(logical_or, GEN_F),
-  GEN2(masked_fill, GEN_F(2, 3), GEN_B(3), .attrs.value = {.value = -1}),
   GEN2(masked_select, GEN_F(2, 3), GEN_B(2, 3)), GEN2(masked_select, GEN_F(2, 1), GEN_B(3)),
   SPREAD(var), SPREAD(std), GEN1(norm, GEN_SCALAR, .attrs.norm = {.p = 2}),
   GEN2(linear, GEN_F(2, 3), GEN_F(4, 3)), GEN3(linear, GEN_F(2, 5, 3), GEN_F(4, 3), GEN_F(4)),

@@ -321,7 +321,7 @@ kn_status kl_args_options(kl_args *a) {
 /* dtype that a number takes at input i: by the tensors beside it. The condition of `where` is not beside.
  * Beside smaller integers an integer stays int64, so that it is compared and computed with as it is, where
  * that does not change the dtype of the result: beside tensors with dims, and in comparisons. */
-static kn_status number_dtype(kl_args *a, int first, const kn_scalar *s, int i, uint64_t numbers,
+static kn_status number_dtype(kl_args *a, const int *place, const kn_scalar *s, int i, uint64_t numbers,
                               kn_dtype *out) {
   kn_scalar_kind kind, other;
   bool known = kl_scalar_kind(s, &kind), beside = false, stays = a->row->infer == kn_infer_compare;
@@ -332,7 +332,7 @@ static kn_status number_dtype(kl_args *a, int first, const kn_scalar *s, int i, 
       d = beside ? kn_dtype_promote(d, kn_tensor_dtype(a->in[k])) : kn_tensor_dtype(a->in[k]);
       beside = true;
       stays |= a->in[k]->type.rank > 0;
-    } else if (k != i && kl_test_scalar(a->L, first + k, &o) && kl_scalar_kind(&o, &other)) {
+    } else if (k != i && kl_test_scalar(a->L, place[k], &o) && kl_scalar_kind(&o, &other)) {
       d = kn_scalar_dtype(other, d); /* two numbers: the wider kind */
     }
   }
@@ -350,13 +350,14 @@ static kn_status number_dtype(kl_args *a, int first, const kn_scalar *s, int i, 
   return KN_OK;
 }
 
-static kn_status numbers_to_tensors(kl_args *a, int first, uint64_t numbers) {
+/* place[i]: where input i stands on the stack. */
+static kn_status numbers_to_tensors(kl_args *a, const int *place, uint64_t numbers) {
   for (int i = 0; i < a->n; i++) {
     kn_scalar s;
     kn_dtype d = KN_F32;
     if (!(numbers >> i & 1u)) continue;
-    kl_test_scalar(a->L, first + i, &s);
-    KN_TRY(number_dtype(a, first, &s, i, numbers, &d));
+    kl_test_scalar(a->L, place[i], &s);
+    KN_TRY(number_dtype(a, place, &s, i, numbers, &d));
     kn_status st = kn_scalar_tensor(a->ctx, &s, d, &a->in[i]);
     if (st != KN_OK) {
       kn_error_prefix(a->ctx, "%s", a->name);
@@ -407,7 +408,7 @@ kn_status kl_args_inputs(kl_args *a) {
   lua_State *L = a->L;
   if (a->row->max_in == KN_VARIADIC) return read_variadic(a);
   uint64_t numbers = 0;
-  int first = a->next;
+  int place[KN_MAX_INPUTS] = {0}; /* of input i on the stack */
   kn_scalar s;
   for (int i = 0; i < a->row->max_in; i++) {
     if (i == 1) KN_TRY(read_early(a));
@@ -433,13 +434,14 @@ kn_status kl_args_inputs(kl_args *a) {
       }
     }
     a->in[i] = t;
+    place[i] = idx;
     a->n = i + 1;
     a->next++;
   }
   if (!numbers) return KN_OK;
   if (numbers == (UINT64_C(1) << a->n) - 1)
     return kn_fail(a->ctx, KN_ARG, "%s: at least one input must be a tensor", a->name);
-  return numbers_to_tensors(a, first, numbers);
+  return numbers_to_tensors(a, place, numbers);
 }
 
 /* ---- all together ---- */

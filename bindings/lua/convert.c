@@ -101,14 +101,14 @@ static int detach(lua_State *L) {
   return give(L, slot, kn_tensor_alias(kl_context(L), t, &out), &out);
 }
 
-/* x:t(): a matrix transposed. */
+/* x:t(): a matrix transposed; what has fewer dims as it is. */
 static int transposed(lua_State *L) {
   kn_tensor *t = kl_check_tensor(L, 1), *out = NULL;
-  if (t->type.rank != 2)
-    return kl_error(L, KN_SHAPE, "t: a tensor of 2 dimensions is needed, got %d; use transpose",
+  if (t->type.rank > 2)
+    return kl_error(L, KN_SHAPE, "t: a tensor of at most 2 dimensions is needed, got %d; use transpose",
                     t->type.rank);
   kn_tensor **slot = kl_reserve_tensor(L);
-  kn_attrs_swap a = {.dim0 = 0, .dim1 = 1};
+  kn_attrs_swap a = {.dim0 = 0, .dim1 = t->type.rank == 2};
   return give(L, slot, kn_apply(kl_context(L), KN_OP_transpose, &a, &t, 1, &out), &out);
 }
 

@@ -240,17 +240,28 @@ static int call_min(lua_State *L) {
 
 /* ---- help ---- */
 
+static bool alias_of(const char *name, kn_op *op) {
+  for (const kn_op_alias *a = kn_op_aliases; a->name; a++)
+    if (!strcmp(a->name, name)) return *op = a->op, true;
+  return false;
+}
+
 /* kiln.help(name): what the table says of an op, as text. */
 static int help(lua_State *L) {
   kn_context *ctx = kl_context(L);
   kn_op op;
   if (lua_type(L, 1) != LUA_TSTRING)
     return kl_error(L, KN_ARG, "help: the name of an op is needed, got %s", kl_kind(L, 1));
-  if (!kn_op_parse(lua_tostring(L, 1), &op))
+  bool alias = !kn_op_parse(lua_tostring(L, 1), &op);
+  if (alias && !alias_of(lua_tostring(L, 1), &op))
     return kl_error(L, KN_ARG, "help: there is no op '%s'", lua_tostring(L, 1));
   (void)ctx;
   luaL_Buffer b;
   luaL_buffinit(L, &b);
+  if (alias) {
+    luaL_addstring(&b, lua_tostring(L, 1));
+    luaL_addstring(&b, " is another name of ");
+  }
   luaL_addstring(&b, kn_op_name(op));
   luaL_addstring(&b, ": ");
   luaL_addstring(&b, kn_ops[op].doc);
@@ -305,6 +316,19 @@ static void add_linalg(lua_State *L) {
   lua_setfield(L, -2, "linalg");
 }
 
+/* The same functions under another name. */
+static void add_alias(lua_State *L, const kn_op_alias *a) {
+  const kn_op_info *row = &kn_ops[a->op];
+  char from[64], to[64];
+  lua_getfield(L, -1, row->name);
+  add_function(L, a->name, row->min_in > 0 && row->max_in != KN_VARIADIC);
+  if (!has_inplace(a->op)) return;
+  snprintf(from, sizeof from, "%s_", row->name);
+  snprintf(to, sizeof to, "%s_", a->name);
+  lua_getfield(L, -1, from);
+  add_function(L, to, true);
+}
+
 static void add_operator(lua_State *L, kn_op op) {
   const kn_op_info *row = &kn_ops[op];
   kl_push_tensor_metatable(L);
@@ -351,6 +375,7 @@ void kl_open_ops(lua_State *L) {
       add_function(L, name, true);
     }
   }
+  for (const kn_op_alias *a = kn_op_aliases; a->name; a++) add_alias(L, a);
   add_linalg(L);
   static const luaL_Reg extremes[] = {{"max", call_max}, {"min", call_min}, {NULL, NULL}};
   kl_set_methods(L, extremes, true, true);

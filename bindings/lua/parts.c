@@ -142,6 +142,21 @@ static int einsum(lua_State *L) {
   return 1;
 }
 
+/* true, or {accumulate = true} */
+static bool read_accumulate(lua_State *L, int idx) {
+  if (lua_type(L, idx) != LUA_TTABLE) return lua_toboolean(L, idx);
+  lua_pushnil(L);
+  while (lua_next(L, idx)) {
+    if (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), "accumulate") != 0)
+      kl_error(L, KN_ARG, "index_put: the only option is accumulate");
+    lua_pop(L, 1);
+  }
+  lua_getfield(L, idx, "accumulate");
+  bool value = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
 /* index_put(x, {i1, …}, values [, accumulate]) and x:index_put_(…) */
 static int put_by_index(lua_State *L, bool inplace) {
   const char *name = inplace ? "index_put_" : "index_put";
@@ -149,7 +164,7 @@ static int put_by_index(lua_State *L, bool inplace) {
   if (lua_type(L, 2) != LUA_TTABLE)
     return kl_error(L, KN_ARG, "%s: a table of index tensors is needed, got %s", name, kl_kind(L, 2));
   in[1] = kl_check_tensor(L, 3);
-  kn_attrs_index_put how = {.accumulate = lua_toboolean(L, 4)};
+  kn_attrs_index_put how = {.accumulate = read_accumulate(L, 4)};
   int n = read_tensors(L, 2, name, in, 2);
   kn_context *ctx = kl_context(L);
   if (inplace) {

@@ -29,7 +29,7 @@ struct kn_hook {
   atomic_int refs;
   kn_heap *heap; /* retained */
   kn_hook *next;
-  int output; /* which result of the node */
+  int output;       /* which result of the node */
   kn_tensor *after; /* called after accumulation, with this leaf; borrowed, removed when it goes */
   kn_hook_fn fn;    /* NULL once removed */
   void *ud;

@@ -162,6 +162,14 @@ void kn_vjp_where(kn_vjp *v) {
   if (v->need[2]) v->gin[2] = kv_fit(v, kx_where(s, cond, zero, v->gout[0]), 2);
 }
 
+/* ---- steps: the gradient is 0, and results require grad as in PyTorch ---- */
+
+UNARY(sign, kx_zeros_like(s, G))
+UNARY(floor, kx_zeros_like(s, G))
+UNARY(ceil, kx_zeros_like(s, G))
+UNARY(trunc, kx_zeros_like(s, G))
+UNARY(round, kx_zeros_like(s, G))
+
 /* A draw moves with its shape as if its place in the distribution stayed. */
 void kn_vjp_standard_gamma(kn_vjp *v) {
   kn_tensor *both[] = {kv_in(v, 0), kv_out(v, 0)};

@@ -167,7 +167,8 @@ class Call:
     def __init__(self, op, sample):
         self.op, self.tensors, self.add = op, [], []
         leaf = op.name.split(".")[-1]
-        self.name = special.NAMES.get(op.name, ("F." if op.name.startswith("nn.functional.") else "") + leaf)
+        room = "F." if op.name.startswith("nn.functional.") else "linalg." if op.name.startswith("linalg.") else ""
+        self.name = special.NAMES.get(op.name, room + leaf)
         args = [sample.input, *sample.args]
         kwargs = {k: v for k, v in sample.kwargs.items() if v is not None and k not in special.DROPPED}
         why = special.refuse(op, args, kwargs)

@@ -7,7 +7,7 @@ class LeftOut(Exception):
 
 
 # Another name in kiln than PyTorch's; nn.functional.NAME is F.NAME.
-NAMES = {"repeat": "tile", "linalg.norm": "linalg.norm"}
+NAMES = {"repeat": "tile", "scalar_tensor": "tensor"}
 
 # Parameter names where neither Python nor a schema tells them, or tells others than the database's entry has.
 PARAMETERS = {
@@ -81,6 +81,13 @@ WITHOUT = [
     ("softmax", "dtype", "dtype: cast first"),
     ("log_softmax", "dtype", "dtype: cast first"),
     ("nn.functional.softmin", "dtype", "dtype: cast first"),
+    ("searchsorted", "side", "side: the same as right"),
+    ("nonzero", "as_tuple", "as_tuple: unbind along the last dim"),
+    ("cov", "fweights", "cov with weights"), ("cov", "aweights", "cov with weights"),
+    ("div", "rounding_mode", "rounding_mode: floor_divide, or trunc of the quotient"),
+    ("round", "decimals", "decimals: scaled, rounded, scaled back"),
+    ("index_add", "alpha", "alpha: written index_add(x, dim, index, alpha * y)"),
+    ("scatter", "reduce", "reduce: scatter_add, scatter_reduce"),
     ("nn.functional.interpolate", "recompute_scale_factor", "recompute_scale_factor: an option of one call's past"),
 ]
 
@@ -136,6 +143,12 @@ def first_without_dim(c, a, k, names):
     return call if len(a) > 1 or "dim" in k else "(%s)" % call
 
 
+def in_table(c, a, k, names):
+    """Tensors side by side are a table of them."""
+    list_ = a if isinstance(a[0], torch.Tensor) else a[0]
+    return "%s(%s)" % (c.name, ", ".join([c.lua(list(list_))] + ([c.options(k)] if k else [])))
+
+
 CALLS = {
     "__getitem__": getitem,
     "__radd__": operator("+"), "__rsub__": operator("-"), "__rmul__": operator("*"), "__rdiv__": operator("/"),
@@ -146,6 +159,10 @@ CALLS = {
     "where": lambda c, a, k, names: "where(%s, %s, %s)" % (c.lua(a[1]), c.lua(a[0]), c.lua(a[2])),
     "unique": lambda c, a, k, names: only(c, a, k, "return_inverse", "return_counts"),
     "unique_consecutive": lambda c, a, k, names: only(c, a, k, "return_inverse", "return_counts"),
+    "block_diag": in_table, "cartesian_prod": in_table, "broadcast_tensors": in_table,
+    "zero_": lambda c, a, k, names: "%s:clone():zero_()" % c.lua(a[0]),
+    "fill": lambda c, a, k, names: "%s:clone():fill_(%s)" % (c.lua(a[0]), c.lua(a[1] if len(a) > 1 else k["value"])),
+    "meshgrid": in_table,
     "median": first_without_dim,
     "nanmedian": first_without_dim,
     "T": lambda c, a, k, names: c.lua(a[0]) + ".T",
@@ -161,6 +178,23 @@ def refuse(op, args, kwargs):
                 return why
     if op.name in ("var", "std", "var_mean", "std_mean") and len(args) > 1 and isinstance(args[1], bool):
         return "unbiased: an older name of correction"
+    if op.name in ("norm",) and any(v == 0 and not isinstance(v, bool) for v in args[1:2]) and args[0].requires_grad:
+        return "norm of order 0: a count, without gradient"
+    if op.name == "diff" and any(isinstance(v, torch.Tensor) for v in args[1:]):
+        return "prepend and append: cat first"
+    if op.name == "cov" and any(isinstance(v, torch.Tensor) for v in args[1:]):
+        return "cov with weights"
+    if op.name == "to" and (any(v is True for v in args) or any(kwargs.get(k) for k in ("non_blocking", "copy"))):
+        return "non_blocking and copy"
+    if op.name == "bincount" and len(args) > 1 and not args[1].dtype.is_floating_point:
+        return "weights that are integers"
+    if op.name == "cat" and len({t.dim() for t in args[0]}) > 1:
+        return "an empty list beside tensors of more dims, which PyTorch passes over"
+    if op.name == "unfold" and args[0].dim() == 0:
+        return "a 0-d tensor"
+    if op.name in ("gather", "scatter", "scatter_add", "index_select", "index_copy", "index_add") and (
+            len({a.dim() for a in args if isinstance(a, torch.Tensor)}) > 1 and args[0].dim() == 0):
+        return "a 0-d tensor with an index that has a dim"
     if op.name in ("linalg.pinv", "linalg.matrix_rank") and any(
             isinstance(a, torch.Tensor) for a in [*args[1:], *kwargs.values()]):
         return "tolerances that are tensors"

@@ -239,9 +239,9 @@ for n in (5, 4):
     case("median", lambda x: x.reshape(-1).median(0), f(2, n), based=[1])
 case("median", run(torch.median, 0, True), c([[1.0, 5], [nan, 4], [2, 3]]), based=[1], dim=0, keepdim=True)
 for q in (0, 0.3, 0.5, 1):
-    case("quantile", run(torch.quantile, q, 1), f(2, 5), q=q, dim=1)
-case("quantile", lambda x: torch.quantile(x, 0.4), f(2, 4), q=0.4)
-case("quantile", lambda x: torch.quantile(x, 0.4, 0, keepdim=True), c([[1.0, nan], [2, 3]]), q=0.4, dim=0, keepdim=True)
+    case("quantile", lambda x, p: torch.quantile(x, p, 1), f(2, 5), c(q), dim=1)
+case("quantile", torch.quantile, f(2, 4), c(0.4))
+case("quantile", lambda x, p: torch.quantile(x, p, 0, keepdim=True), c([[1.0, nan], [2, 3]]), c(0.4), dim=0, keepdim=True)
 for name in "softmax log_softmax".split():
     case(name, run(getattr(torch, name), 1), f(2, 3, 2), dim=1)
 
@@ -288,7 +288,7 @@ case("one_hot", F.one_hot, index([0, 3]))
 case("index_put", lambda x, s, i: torch.index_put(x, (i,), s), f(4, 2), f(2, 2), index([3, 0]))
 case("index_put", lambda x, s, i, j: torch.index_put(x, (i, j), s, accumulate=True), f(3, 4), f(2), index([[1, 1], [2, 0]]),
      index([3, 3]), accumulate=True)
-case("masked_fill", lambda x, m: torch.masked_fill(x, m, 9), f(2, 3), bools([True, False, True]), value=9)
+case("masked_fill", torch.masked_fill, f(2, 3), bools([True, False, True]), c(9.0))
 case("masked_select", torch.masked_select, f(2, 3), bools([[True, False, True], [False, True, True]]))
 for down in (False, True):
     case("sort", run(torch.sort, 1, down), f(2, 5), based=[1], dim=1, descending=down)
@@ -615,6 +615,16 @@ for how in ("none", "mean", "sum"):
          full=True, reduction=how)
 case("multi_margin_loss", lambda x, y, w: F.multi_margin_loss(x, y, 2, 0.7, w), f(3, 4), index([0, 3, 1]), c([1.0, 2, 0.5, 3]), p=2,
      margin=0.7)
+# PyTorch's gradient of ctc_loss is that behind a log_softmax, so only values are recorded here
+for how in ("none", "mean", "sum"):
+    logp = lambda *n: torch.log_softmax(f(*n), -1).detach()
+    case("ctc_loss", lambda x, t, i, l, r=how: F.ctc_loss(x, t, i, l, reduction=r), logp(6, 3, 4), index([[1, 2, 2], [3, 1, 1], [1, 1, 3]]),
+         integers([6, 5, 4]), integers([3, 1, 2]), reduction=how)
+    case("ctc_loss", lambda x, t, i, l, r=how: F.ctc_loss(x, t, i, l, 2, r, True), logp(4, 3, 3), index([0, 1, 1, 1, 1]),
+         integers([4, 2, 3]), integers([2, 3, 0]), blank=2, reduction=how, zero_infinity=True)
+case("ctc_loss", lambda x, t, i, l: F.ctc_loss(x, t, i, l, reduction="none"), logp(2, 1, 3), index([[1, 1]]), integers([2]), integers([2]),
+     reduction="none")
+case("ctc_loss", lambda x, t, i, l: F.ctc_loss(x, t, i, l), logp(5, 3), index([1, 2]), integers(5), integers(2))
 case("multi_margin_loss", F.multi_margin_loss, f(4), index(2))
 case("multilabel_margin_loss", lambda x, y: F.multilabel_margin_loss(x, y - 1), f(4), integers([3, 2, 0, 1]))
 case("poisson_nll_loss", lambda x, y: F.poisson_nll_loss(x, y, log_input=False, eps=1e-3), p(2, 3), p(2, 3), log_input=False, eps=1e-3)

@@ -79,3 +79,25 @@ test("captured", function()
   local g = kiln.script(net, { inputs = { kiln.spec("float32", { "N", 2, 7, 9 }) } })
   check.truth(g(x):allclose(net(x), { atol = 1e-5 }), "a network")
 end)
+
+test("ctc_loss", function()
+  -- One label in two steps: blank and label, label and blank, or the label twice.
+  local logits = kiln.randn(2, 1, 3, { dtype = "float64", requires_grad = true })
+  local p = logits:softmax(3):select(2, 1)
+  local want = -(p[1][1] * p[2][2] + p[1][2] * p[2][1] + p[1][2] * p[2][2]):log()
+  local loss = F.ctc_loss(logits:log_softmax(3), kiln.tensor { { 2 } }, { 2 }, { 1 })
+  check.truth(loss:allclose(want), "by hand")
+  local g, h = kiln.grad({ loss }, { logits })[1], kiln.grad({ want }, { logits })[1]
+  check.truth(g:allclose(h), "gradient")
+  local far = F.ctc_loss(logits:log_softmax(3), kiln.tensor { { 2, 2 } }, { 2 }, { 2 })
+  equal(far:item(), math.huge)
+  raises(function() kiln.ctc_loss(logits, kiln.tensor { { 1.0 } }, kiln.tensor { 2 }, kiln.tensor { 1 }) end,
+    "ctc_loss: targets and lengths must be int64 or int32")
+  raises(function() kiln.ctc_loss(logits, kiln.tensor { { 2 } }, kiln.tensor { 2, 2 }, kiln.tensor { 1 }) end,
+    "ctc_loss: one length for each sample is needed")
+  raises(function() kiln.ctc_loss(logits, kiln.tensor { { 2 } }, kiln.tensor { 2 }, kiln.tensor { 1 }, { blank = 4 }) end,
+    "ctc_loss: there must be a step, and blank must be one of the classes")
+  local f = kiln.script(function(x) return kiln.ctc_loss(x:log_softmax(3), kiln.tensor { { 2 } }, kiln.tensor { 2 }, kiln.tensor { 1 }) end,
+    { inputs = { kiln.spec("float64", { 2, 1, 3 }) } })
+  check.truth(f(logits:detach()):allclose(loss), "captured")
+end)

@@ -77,6 +77,13 @@ local function conv(op, dims)
 end
 F.conv1d, F.conv2d, F.conv3d = conv(kiln.conv1d, 1), conv(kiln.conv2d, 2), conv(kiln.conv3d, 3)
 
+--- Lengths may be tables. The gradient is that of the log-probabilities themselves.
+function F.ctc_loss(logp, targets, input_lengths, target_lengths, ...)
+  if type(input_lengths) == "table" then input_lengths = kiln.tensor(input_lengths) end
+  if type(target_lengths) == "table" then target_lengths = kiln.tensor(target_lengths) end
+  return kiln.ctc_loss(logp, targets, input_lengths, target_lengths, ...)
+end
+
 -- Recurrent networks and cells.
 for _, name in ipairs { "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell" } do
   F[name] = kiln[name]
