@@ -43,6 +43,17 @@ const kn_op_alias kn_op_aliases[] = {
 #undef COMPOSITE
     {NULL, (kn_op)0}};
 
+kn_op kn_op_form(kn_op op) {
+#define OP(name, ...)
+#define COMPOSITE(name, ...)
+#define FORM(name, row)                                                                                      \
+  if (op == KN_OP_##name) return KN_OP_##row;
+#include "core/ops.def"
+#undef OP
+#undef COMPOSITE
+  return KN_OP_COUNT;
+}
+
 bool kn_op_parse(const char *name, kn_op *out) {
   for (int i = 0; i < KN_OP_COUNT; i++)
     if (!strcmp(kn_ops[i].name, name)) {

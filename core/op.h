@@ -84,6 +84,7 @@ typedef struct kn_op_alias {
   kn_op op;
 } kn_op_alias;
 extern const kn_op_alias kn_op_aliases[];
+kn_op kn_op_form(kn_op op); /* the row of its FORM; KN_OP_COUNT: it has none */
 
 /* Prototypes of everything a row may promise. */
 #define OP(name, min, max, outs, cls, attrs, infer, vjp, flags, meta, doc)                                   \

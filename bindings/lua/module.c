@@ -9,6 +9,7 @@ int luaopen_kiln(lua_State *L) {
   kl_open_tensor(L);
   kl_open_ops(L);
   kl_open_parts(L);
+  kl_open_grids(L);
   kl_open_recurrent(L);
   kl_open_index(L);
   kl_open_create(L);

@@ -15,6 +15,7 @@ typedef struct op_call {
   const char *name; /* as the user writes it */
   kn_op op;
   bool inplace;
+  kn_op form; /* the row that it is when more is given; KN_OP_COUNT: none */
   bool plain; /* takes nothing but a fixed number of tensors, or numbers for them */
 } op_call;
 
@@ -48,9 +49,20 @@ static bool all_tensors(lua_State *L, const op_call *c, int top, kn_tensor **in)
   return true;
 }
 
+/* Which of its two rows a call means: that of the op, unless there are more tensors than it takes, fewer than
+ * it needs, or an option where it has none. */
+static kn_op meant(lua_State *L, const op_call *c, int top) {
+  int tensors = 0;
+  if (c->form == KN_OP_COUNT || top <= 1) return c->op;
+  for (int i = 1; i <= top; i++) tensors += kl_test_tensor(L, i) != NULL;
+  bool options = c->row->attrs == KN_ATTRS_none && top > c->row->max_in;
+  bool fewer = !(c->row->flags & KN_FLAG_SCALARS) && tensors < c->row->min_in;
+  return tensors > c->row->max_in || options || fewer ? c->form : c->op;
+}
+
 static kn_status read_and_apply(lua_State *L, const op_call *c, int top, kn_tensor **out) {
   kl_args a;
-  KN_TRY(kl_args_read(&a, L, c->state->ctx, c->op, c->name, 1, top));
+  KN_TRY(kl_args_read(&a, L, c->state->ctx, meant(L, c, top), c->name, 1, top));
   kn_status st = kl_args_apply(&a, c->inplace, out);
   kl_args_done(&a);
   return st;
@@ -289,8 +301,9 @@ static bool has_inplace(kn_op op) {
   bool one = row->max_in == 1 || (row->flags & KN_FLAG_SCALARS) || row->attrs == KN_ATTRS_value;
   return one &&
          (row->attrs == KN_ATTRS_none || row->attrs == KN_ATTRS_value || row->attrs == KN_ATTRS_dropout ||
-          row->attrs == KN_ATTRS_slope || row->attrs == KN_ATTRS_alpha || row->attrs == KN_ATTRS_hardtanh ||
-          row->attrs == KN_ATTRS_threshold);
+          row->attrs == KN_ATTRS_slope || row->attrs == KN_ATTRS_rounding ||
+          row->attrs == KN_ATTRS_decimals || row->attrs == KN_ATTRS_alpha ||
+          row->attrs == KN_ATTRS_hardtanh || row->attrs == KN_ATTRS_threshold);
 }
 
 /* The closure on top becomes a function of the module (below it) and a method; it is popped. */
@@ -356,6 +369,7 @@ static void make_calls(lua_State *L) {
                      .name = inplace ? name : row->name,
                      .op = op,
                      .inplace = inplace,
+                     .form = kn_op_form(op),
                      .plain = fixed && row->attrs == KN_ATTRS_none};
   }
   lua_rawsetp(L, LUA_REGISTRYINDEX, &calls_key);

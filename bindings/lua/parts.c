@@ -1,5 +1,5 @@
-/* Functions whose results or arguments do not fit a row of the op table: split, chunk and unbind give a table
- * of views; einsum takes an equation; index_put takes a table of indices. */
+/* Functions whose results or arguments do not fit a row of the op table: split, chunk, tensor_split and
+ * unbind give a table of views; einsum takes an equation; index_put takes a table of indices. */
 #include "bindings/lua/args.h"
 #include "core/einsum.h"
 #include <string.h>
@@ -90,6 +90,59 @@ static int chunk(lua_State *L) {
   int64_t each = size / n + (size % n != 0);
   return split_evenly(L, x, dim, size, each ? each : 1);
 }
+
+/* In n parts, the first of them one longer where it does not come out even; or parts that begin at the places
+ * in a table, the first before them. */
+static int split_at(lua_State *L, const char *name, kn_tensor *x, int idx, int dim) {
+  int64_t size = known_size(L, x, dim, name), n, at = 0;
+  if (lua_type(L, idx) != LUA_TTABLE) {
+    kl_check(L, kl_read_int(L, kl_context(L), idx, name, "the number of parts", KL_PLAIN, false, &n));
+    if (n < 1)
+      return kl_error(L, KN_ARG, "%s: the number of parts must be at least 1, not %lld", name, (long long)n);
+    lua_newtable(L);
+    for (int64_t i = 0, length; i < n; i++, at += length) {
+      length = size / n + (i < size % n);
+      add_range(L, x, dim, at, at + length, i + 1);
+    }
+    return 1;
+  }
+  size_t places = lua_rawlen(L, idx);
+  lua_newtable(L);
+  for (size_t i = 1; i <= places + 1; i++) {
+    int64_t stop = size;
+    if (i <= places) {
+      lua_rawgeti(L, idx, (lua_Integer)i);
+      kl_check(L, kl_read_int(L, kl_context(L), lua_gettop(L), name, "a place", KL_POSITION, false, &stop));
+      lua_pop(L, 1);
+    }
+    if (stop < 0) stop = stop + size < 0 ? 0 : stop + size;
+    if (stop > size) stop = size;
+    add_range(L, x, dim, at, stop < at ? at : stop, (lua_Integer)i);
+    at = stop;
+  }
+  return 1;
+}
+
+/* tensor_split(x, n or {place, …} [, dim]) */
+static int tensor_split(lua_State *L) {
+  kn_tensor *x = kl_check_tensor(L, 1);
+  return split_at(L, "tensor_split", x, 2, read_dim(L, 3, x, "tensor_split"));
+}
+
+/* Along a dim of its own; n parts must be even. */
+static int split_along(lua_State *L, const char *name, int dim, int rank) {
+  kn_tensor *x = kl_check_tensor(L, 1);
+  if (x->type.rank < rank)
+    return kl_error(L, KN_SHAPE, "%s: at least %d dim%s needed", name, rank, rank == 1 ? " is" : "s are");
+  int64_t size = known_size(L, x, dim, name);
+  if (lua_isinteger(L, 2) && lua_tointeger(L, 2) > 0 && size % lua_tointeger(L, 2))
+    return kl_error(L, KN_SHAPE, "%s: %lld elements do not make %lld even parts", name, (long long)size,
+                    (long long)lua_tointeger(L, 2));
+  return split_at(L, name, x, 2, dim);
+}
+static int hsplit(lua_State *L) { return split_along(L, "hsplit", kl_check_tensor(L, 1)->type.rank > 1, 1); }
+static int vsplit(lua_State *L) { return split_along(L, "vsplit", 0, 2); }
+static int dsplit(lua_State *L) { return split_along(L, "dsplit", 2, 3); }
 
 /* unbind(x [, dim]): every position of dim, which is dropped. */
 static int unbind(lua_State *L) {
@@ -186,6 +239,10 @@ void kl_open_parts(lua_State *L) {
   static const luaL_Reg methods[] = {{"split", split},
                                      {"chunk", chunk},
                                      {"unbind", unbind},
+                                     {"tensor_split", tensor_split},
+                                     {"hsplit", hsplit},
+                                     {"vsplit", vsplit},
+                                     {"dsplit", dsplit},
                                      {"index_put", index_put},
                                      {"index_put_", index_put_inplace},
                                      {NULL, NULL}};

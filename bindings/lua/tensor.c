@@ -235,6 +235,30 @@ static int get_is_leaf(lua_State *L) {
   return 1;
 }
 
+/* The dims in reverse order; of matrices the last two exchanged. */
+static int get_turned(lua_State *L) {
+  kn_tensor *t = kl_check_tensor(L, 1), *out;
+  kn_attrs_axes order = {.dims.n = t->type.rank};
+  for (int d = 0; d < t->type.rank; d++) order.dims.v[d] = t->type.rank - 1 - d;
+  kn_tensor **slot = kl_reserve_tensor(L);
+  kl_check(L, kn_apply(kl_context(L), KN_OP_permute, &order, &t, 1, &out));
+  kl_fill_tensor(L, slot, out);
+  return 1;
+}
+
+static int get_matrices_turned(lua_State *L) {
+  kn_tensor *t = kl_check_tensor(L, 1), *out;
+  const kn_attrs_swap last = {.dim0 = -2, .dim1 = -1};
+  char text[KN_TYPE_TEXT];
+  if (t->type.rank < 2)
+    return kl_error(L, KN_SHAPE, "mT: matrices are needed (got %s)",
+                    kn_type_text(&t->type, text, sizeof text));
+  kn_tensor **slot = kl_reserve_tensor(L);
+  kl_check(L, kn_apply(kl_context(L), KN_OP_transpose, &last, &t, 1, &out));
+  kl_fill_tensor(L, slot, out);
+  return 1;
+}
+
 /* Fields by name: what t.name computes. */
 static const luaL_Reg fields[] = {{"shape", get_shape},
                                   {"dtype", get_dtype},
@@ -242,6 +266,8 @@ static const luaL_Reg fields[] = {{"shape", get_shape},
                                   {"requires_grad", get_requires_grad},
                                   {"grad", get_grad},
                                   {"is_leaf", get_is_leaf},
+                                  {"T", get_turned},
+                                  {"mT", get_matrices_turned},
                                   {NULL, NULL}};
 
 /* ---- methods ---- */

@@ -630,4 +630,36 @@ case("multilabel_margin_loss", lambda x, y: F.multilabel_margin_loss(x, y - 1), 
 case("poisson_nll_loss", lambda x, y: F.poisson_nll_loss(x, y, log_input=False, eps=1e-3), p(2, 3), p(2, 3), log_input=False, eps=1e-3)
 case("gaussian_nll_loss", lambda x, y, v: F.gaussian_nll_loss(x, y, v, eps=0.5), f(2, 3), f(2, 3), c([[0.1], [2.0]]), eps=0.5)
 case("gaussian_nll_loss", lambda x, y, v: F.gaussian_nll_loss(x, y, v), f(2, 3), f(2, 3), p(2))
+
+# ---- more forms, scans and scatters ----
+case("add_scaled", lambda a, b: torch.add(a, b, alpha=2.5), f(2, 3), f(3), alpha=2.5)
+case("add_scaled", lambda a, b: torch.add(a, b, alpha=-3), integers([1, -2]), integers([[7], [8]]), alpha=-3)
+case("sub_scaled", lambda a, b: torch.sub(a, b, alpha=0.5), f(2, 3), f(2, 1), alpha=0.5)
+for how in ("floor", "trunc"):
+    case("div_rounded", lambda a, b, h=how: torch.div(a, b, rounding_mode=h), f(2, 3), p(3), rounding_mode=how)
+    case("div_rounded", lambda a, b, h=how: torch.div(a, b, rounding_mode=h), integers([7, -7, 7, -7, 0]), integers([2, 2, -2, -2, 5]),
+         rounding_mode=how)
+for places in (-1, 0, 2):
+    case("round_to", lambda x, n=places: torch.round(x, decimals=n), v([1.23456, -0.005, 15.0, 25.0, 1234.5]), decimals=places)
+case("clamp_between", torch.clamp, f(3, 4), f(4), f(3, 1))
+case("clamp_between", torch.clamp, v([1.0, nan, 3.0]), c([2.0, 0.0, nan]), c([3.0, 1.0, 1.0]))
+case("clamp_between", torch.clamp, v([1.0, 2.0]), c([3.0, 0.0]))
+case("repeat_each", lambda x, r: torch.repeat_interleave(x, r, 0), f(3, 2), integers([2, 0, 3]), dim=0)
+case("repeat_each", lambda x, r: torch.repeat_interleave(x, r), f(2, 2), integers([2]))
+case("scatter_number", lambda x, i, y: torch.scatter(x, 1, i, y.item()), f(2, 3), index([[0, 2], [1, 1]]), c(2.5), dim=1)
+for how in ("sum", "mean", "amax", "amin"):
+    for own in (True, False):
+        case("scatter_reduce", lambda x, i, s, h=how, o=own: torch.scatter_reduce(x, 0, i, s, h, include_self=o), f(3, 2),
+             index([[0, 1], [0, 2], [0, 1], [1, 1]]), f(4, 2), dim=0, reduce=how, include_self=own)
+case("scatter_reduce", lambda x, i, s: torch.scatter_reduce(x, 1, i, s, "mean"), integers([[1, 2, 9]]), index([[0, 0]]), integers([[-8, 4]]),
+     dim=1, reduce="mean")
+for name in ("cummax", "cummin"):
+    case(name, lambda x, g=getattr(torch, name): g(x, 1), f(2, 5), based={1}, dim=1)
+    case(name, lambda x, g=getattr(torch, name): g(x, 0), v([1.0, 3, 3, 0, 0, nan, 5, nan]), based={1}, dim=0, grad=False)
+    case(name, lambda x, g=getattr(torch, name): g(x, 0), integers([2, 2, 5, 1]), based={1}, dim=0)
+case("logcumsumexp", lambda x: torch.logcumsumexp(x, 1), f(2, 7), dim=1)
+case("logcumsumexp", lambda x: torch.logcumsumexp(x, 0), v([-inf, -inf, 1.0, 800.0, 2.0]), dim=0, grad=False)
+case("tensordot", lambda a, b: torch.tensordot(a, b, 2), f(2, 3, 4), f(3, 4, 2), dims_self=[1, 2], dims_other=[0, 1])
+case("tensordot", lambda a, b: torch.tensordot(a, b, ([2, 0], [0, 2])), f(2, 3, 4), f(4, 3, 2), dims_self=[2, 0], dims_other=[0, 2])
+case("tensordot", lambda a, b: torch.tensordot(a, b, 0), f(2), f(3))
 print(len(seen), "ops", file=sys.stderr)
