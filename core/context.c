@@ -143,6 +143,7 @@ void kn_error_prefix(kn_context *ctx, const char *fmt, ...) {
   if (rest > sizeof ctx->error - 1 - at) rest = sizeof ctx->error - 1 - at; /* cut what does not fit */
   memcpy(ctx->error + at, old, rest);
   ctx->error[at + rest] = 0;
+  ctx->error_placed = false;
 }
 
 kn_status kn_fail_nomem(kn_context *ctx, size_t bytes) {

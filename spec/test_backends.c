@@ -482,6 +482,46 @@ START_TEST(folds) {
   close_context(c);
 }
 
+/* Long, wide, tall; many rows, and few long ones. */
+static const shape cut_shapes[] = {
+    {"all of a long one", {1, {300007}}, 1, 0, 0}, {"last", {2, {700, 131}}, 2, 0, 0},
+    {"last, long", {2, {3, 90001}}, 2, 0, 0},      {"first, tall", {2, {90001, 3}}, 1, 0, 0},
+    {"first, wide", {2, {33, 4001}}, 1, 0, 0},     {"middle", {3, {9, 67, 233}}, 2, 0, 0},
+};
+
+/* The same bits, however many threads there are. */
+START_TEST(folds_by_threads) {
+  static const kn_dtype dtypes[] = {KN_F32, KN_F64, KN_BF16, KN_I32};
+  set s;
+  kn_context *c = open_context(&s);
+  kn_attrs_any attrs;
+  for (int op = 0; op < KN_OP_COUNT; op++)
+    for (int k = 0; k < s.n; k++) {
+      kn_class class = kn_ops[op].op_class;
+      if ((class != KN_CLASS_REDUCE && class != KN_CLASS_SOFTMAX) || !s.at[k]->kernel[op]) continue;
+      for (size_t i = 0; i < sizeof cut_shapes / sizeof *cut_shapes; i++)
+        for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++) {
+          if (!set_dims((kn_op)op, &cut_shapes[i], &attrs)) continue;
+          kn_tensor *x = shaped(c, (kn_op)op, dtypes[d], &cut_shapes[i], 0), *got[2] = {NULL, NULL};
+          kn_type type;
+          kn_status st[2] = {kn_infer_types(c, (kn_op)op, &attrs, &x->type, 1, &type), KN_OK};
+          for (int t = 0; st[0] == KN_OK && t < 2; t++) {
+            c->threads = t + 1;
+            results(c, (kn_op)op, &type, &x, &got[t]);
+            st[t] = s.at[k]->kernel[op](c, &attrs, &x, 1, &got[t]);
+          }
+          if (st[0] == KN_OK && st[1] == KN_OK)
+            ck_assert_msg(!memcmp(kn_tensor_data(got[0]), kn_tensor_data(got[1]),
+                                  (size_t)kn_tensor_numel(got[0]) * kn_dtype_size(kn_tensor_dtype(got[0]))),
+                          "%s: %s of %s, %s: two threads give other bits than one", s.at[k]->name,
+                          kn_op_name((kn_op)op), kn_dtype_name(dtypes[d]), cut_shapes[i].name);
+          release(got, 2);
+          kn_tensor_release(x);
+        }
+    }
+  close_context(c);
+}
+
 /* ---- products and convolutions ---- */
 
 /* Small whole numbers: sums are exact, so all backends must give the same bits. */
@@ -682,5 +722,5 @@ START_TEST(every_kernel_ran) {
   close_context(c);
 }
 
-SUITE("backends", small_ones, elementwise_layouts, composites_as_a_whole, copies, folds, matrix_products,
-      convolutions, last_places, every_kernel_ran)
+SUITE("backends", small_ones, elementwise_layouts, composites_as_a_whole, copies, folds, folds_by_threads,
+      matrix_products, convolutions, last_places, every_kernel_ran)

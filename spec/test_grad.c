@@ -171,7 +171,7 @@ START_TEST(grad_mode) {
   c->grad_enabled = true;
   kn_tensor *z = kx_mul(&s, x, x), *less = kx_lt(&s, x, z), *whole = kx_floor(&s, x);
   ck_assert(kn_requires_grad(z) && !kn_is_leaf(z) && !strcmp(kn_grad_op(z), "mul"));
-  ck_assert(!kn_requires_grad(less) && !kn_requires_grad(whole));
+  ck_assert(!kn_requires_grad(less) && kn_requires_grad(whole)); /* the gradient of a step is 0, as in PyTorch */
   ck_assert(!kn_requires_grad(kx_cast(&s, z, KN_I64)));
   c->grad_enabled = false; /* the walk needs no grad mode, and puts it back */
   OK(c, kn_backward(c, z, NULL, true));

@@ -3,9 +3,11 @@
 #include "backends/cpu/fold.h"
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/runs.h"
+#include "backends/cpu/softmax.h"
 
 extern const cp_isa CP(isa);
 extern const cp_folds CP(folds);
+extern const cp_softmaxes CP(softmaxes);
 extern const kn_provider CP(provider);
 extern const cp_kit *const CP(kits)[KN_DTYPE_COUNT];
 
@@ -100,12 +102,22 @@ static kn_status sum_to_kernel(kn_context *ctx, const void *attrs, kn_tensor *co
 CP_PLACES(X)
 #undef X
 
+#define X(op, log)                                                                                           \
+  static kn_status op##_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,              \
+                               kn_tensor *const *out) {                                                      \
+    (void)n;                                                                                                 \
+    int dim = axis_of(((const kn_attrs_axis *)attrs)->dim, in[0]);                                           \
+    return cp_softmax(ctx, &CP(isa), &CP(softmaxes), log, in[0], dim, out[0]);                               \
+  }
+CP_SOFTMAXES(X)
+#undef X
+
 const kn_provider CP(provider) = {
     .name = "cpu:" CP_TEXT(CP_ISA),
     .kernel =
         {
 #define X(op, ...) [KN_OP_##op] = op##_kernel,
-            CP_ELEMENTWISE(X) CP_FUSED(X) CP_REDUCTIONS(X) CP_PLACES(X)
+            CP_ELEMENTWISE(X) CP_FUSED(X) CP_REDUCTIONS(X) CP_PLACES(X) CP_SOFTMAXES(X)
 #undef X
                 [KN_OP_sum_to] = sum_to_kernel,
             [KN_OP_matmul] = matmul_kernel,

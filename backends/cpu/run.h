@@ -46,6 +46,7 @@ typedef struct cp_isa {
   X(sum, {.kind = CP_SUM}) X(mean, {.kind = CP_SUM, .mean = true}) X(prod, {.kind = CP_PROD}) X(amax, {.kind = CP_MAX}) X(amin, {.kind = CP_MIN}) \
   X(any, {.kind = CP_MAX, .truth = true}) X(all, {.kind = CP_MIN, .truth = true})
 #define CP_PLACES(X) X(argmax, 0) X(argmin, 1)
+#define CP_SOFTMAXES(X) X(softmax, false) X(log_softmax, true)
 /* clang-format on */
 
 /* An elementwise op by its row of loops. KN_DECLINED where the row has none for these dtypes. */

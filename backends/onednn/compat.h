@@ -48,8 +48,7 @@
   F(convolution_backward_data_primitive_desc_create)                                                         \
   F(convolution_backward_weights_primitive_desc_create)                                                      \
   F(pooling_forward_primitive_desc_create)                                                                   \
-  F(pooling_backward_primitive_desc_create)                                                                  \
-  F(softmax_forward_primitive_desc_create)
+  F(pooling_backward_primitive_desc_create)
 
 #else
 
@@ -62,8 +61,7 @@
   F(dilated_convolution_backward_data_desc_init)                                                             \
   F(dilated_convolution_backward_weights_desc_init)                                                          \
   F(pooling_v2_forward_desc_init)                                                                            \
-  F(pooling_v2_backward_desc_init)                                                                           \
-  F(softmax_v2_forward_desc_init)
+  F(pooling_v2_backward_desc_init)
 
 #endif
 
@@ -110,7 +108,6 @@ static inline void dn_md_free(const dn_library *l, dn_md *m) {
   (l)->convolution_backward_weights_primitive_desc_create(__VA_ARGS__)
 #define dn_pooling_forward_create(l, ...) (l)->pooling_forward_primitive_desc_create(__VA_ARGS__)
 #define dn_pooling_backward_create(l, ...) (l)->pooling_backward_primitive_desc_create(__VA_ARGS__)
-#define dn_softmax_forward_create(l, ...) (l)->softmax_forward_primitive_desc_create(__VA_ARGS__)
 
 #else
 
@@ -194,15 +191,6 @@ dn_pooling_backward_create(const dn_library *l, dnnl_primitive_desc_t *pd, dnnl_
   dnnl_status_t s = l->pooling_v2_backward_desc_init(&d, alg, diff_src, diff_dst, strides, kernel, dilation,
                                                      padding_l, padding_r);
   return s ? s : l->primitive_desc_create(pd, &d, attr, engine, hint);
-}
-
-static inline dnnl_status_t dn_softmax_forward_create(const dn_library *l, dnnl_primitive_desc_t *pd,
-                                                      dnnl_engine_t engine, dnnl_prop_kind_t prop,
-                                                      dnnl_alg_kind_t alg, dn_md_ref src, dn_md_ref dst,
-                                                      int axis, const_dnnl_primitive_attr_t attr) {
-  dnnl_softmax_v2_desc_t d;
-  dnnl_status_t s = l->softmax_v2_forward_desc_init(&d, prop, alg, src, dst, axis);
-  return s ? s : l->primitive_desc_create(pd, &d, attr, engine, NULL);
 }
 
 #endif

@@ -108,11 +108,6 @@ static dnnl_status_t pool_backward(const maker *m, dnnl_primitive_desc_t *pd) {
   return s;
 }
 
-static dnnl_status_t softmax_forward(const maker *m, dnnl_alg_kind_t alg, dnnl_primitive_desc_t *pd) {
-  return dn_softmax_forward_create(m->lib, pd, m->engine, dnnl_forward_inference, alg, m->md[0],
-                                   m->md[DN_OUT], (int)m->p->axis, m->attr);
-}
-
 static dnnl_status_t describe_main(const maker *m, dnnl_primitive_desc_t *pd) {
   const dnnl_prop_kind_t forward = dnnl_forward_inference;
   switch (m->p->op) {
@@ -125,8 +120,6 @@ static dnnl_status_t describe_main(const maker *m, dnnl_primitive_desc_t *pd) {
   case KN_OP_avg_pool2d:
     return pool_forward(m, forward, dnnl_pooling_avg_include_padding, m->md[0], m->md[DN_OUT], pd);
   case KN_OP_avg_pool2d_grad: return pool_backward(m, pd);
-  case KN_OP_softmax: return softmax_forward(m, dnnl_softmax_accurate, pd);
-  case KN_OP_log_softmax: return softmax_forward(m, dnnl_softmax_log, pd);
   default: return dnnl_unimplemented;
   }
 }

@@ -10,10 +10,8 @@
 enum { ONE_THREAD_WORK = 1 << 20 };
 /* A convolution at fewer places than this does not let oneDNN choose its layouts. */
 enum { LEAST_PLACES = 170 };
-/* Pooling and softmax do little per element. */
+/* Pooling does little per element. */
 enum { ONE_THREAD_ELEMENTS = 1 << 15 };
-/* A softmax smaller than this is faster in place than a call of oneDNN. */
-enum { LEAST_SOFTMAX = 512 };
 
 bool dn_offers(kn_op op) {
   static const bool offered[KN_OP_COUNT] = {
@@ -251,23 +249,6 @@ static void describe_pool(kn_op op, const void *attrs, const dn_view *in, const 
   *elements = (double)numel(grad ? in[0].type : out) * (double)(p->kernel[0] * p->kernel[1]);
 }
 
-/* ---- softmax: [outer, axis, inner] ---- */
-
-static void describe_softmax(const kn_attrs_axis *a, const dn_view *in, dn_problem *p, double *elements) {
-  const kn_type *t = in[0].type;
-  int axis = (int)(a->dim < 0 ? a->dim + t->rank : a->dim);
-  int64_t outer = 1, inner = 1;
-  for (int i = 0; i < axis; i++) outer *= t->dims[i];
-  for (int i = axis + 1; i < t->rank; i++) inner *= t->dims[i];
-  if (inner == 1)
-    dense(&p->arg[0], 2, (int64_t[]){outer, t->dims[axis]});
-  else
-    dense(&p->arg[0], 3, (int64_t[]){outer, t->dims[axis], inner});
-  p->arg[DN_OUT] = p->arg[0];
-  p->axis = 1;
-  *elements = (double)numel(t);
-}
-
 bool dn_describe(kn_op op, const void *attrs, const dn_view *in, int n, const kn_type *out, int threads,
                  dn_problem *p, unsigned *copy, char *why, size_t size) {
   memset(p, 0, sizeof *p);
@@ -291,11 +272,8 @@ bool dn_describe(kn_op op, const void *attrs, const dn_view *in, int n, const kn
   case KN_CLASS_MATMUL: describe_matmul(in, p, copy, &work); break;
   case KN_CLASS_CONV: describe_conv(op, attrs, in, n, out, p, &work); break;
   case KN_CLASS_POOL: describe_pool(op, attrs, in, out, p, &work), limit = ONE_THREAD_ELEMENTS; break;
-  case KN_CLASS_SOFTMAX: describe_softmax(attrs, in, p, &work), limit = ONE_THREAD_ELEMENTS; break;
   default: return no(why, size, "not an op of this backend");
   }
-  if (kn_ops[op].op_class == KN_CLASS_SOFTMAX && work < LEAST_SOFTMAX)
-    return no(why, size, "too small to pay");
   if (kn_ops[op].op_class != KN_CLASS_MATMUL)
     for (int i = 0; i < n; i++)
       if (p->arg[i].rank && !contiguous(&in[i])) *copy |= 1u << i;

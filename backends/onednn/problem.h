@@ -13,9 +13,7 @@
   X(conv2d_grad_weight, DNNL_ARG_DIFF_DST, DNNL_ARG_SRC, 0, DNNL_ARG_DIFF_WEIGHTS)                           \
   X(max_pool2d, DNNL_ARG_SRC, 0, 0, DNNL_ARG_DST)                                                            \
   X(avg_pool2d, DNNL_ARG_SRC, 0, 0, DNNL_ARG_DST)                                                            \
-  X(avg_pool2d_grad, DNNL_ARG_DIFF_DST, 0, 0, DNNL_ARG_DIFF_SRC)                                             \
-  X(softmax, DNNL_ARG_SRC, 0, 0, DNNL_ARG_DST)                                                               \
-  X(log_softmax, DNNL_ARG_SRC, 0, 0, DNNL_ARG_DST)
+  X(avg_pool2d_grad, DNNL_ARG_DIFF_DST, 0, 0, DNNL_ARG_DIFF_SRC)
 
 enum { DN_MAX_IN = 3, DN_MAX_ARGS = DN_MAX_IN + 1, DN_OUT = DN_MAX_IN };
 
@@ -30,7 +28,6 @@ typedef struct dn_problem {
   int64_t op;      /* kn_op */
   int64_t threads; /* that primitives are made for and run with */
   int64_t blocked; /* let oneDNN choose layouts; the arguments are reordered to and from them */
-  int64_t axis;    /* softmax */
   int64_t stride[2], kernel[2], dilation[2], padding[2]; /* dilation as oneDNN counts: 0 is dense */
   dn_layout arg[DN_MAX_ARGS];                            /* inputs, then at DN_OUT the result */
 } dn_problem;

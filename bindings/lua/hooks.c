@@ -49,11 +49,10 @@ void kl_leave_tape(lua_State *L, lua_State *before, kn_status st) {
   if (st == KN_OK) return;
   if (st == KN_RAISED) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &error_key);
-    if (!lua_isboolean(L, -1)) {
-      lua_pushboolean(L, 0);
-      lua_rawsetp(L, LUA_REGISTRYINDEX, &error_key);
-      lua_error(L);
-    }
+    lua_pushboolean(L, 0);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &error_key);
+    bool told_more = lua_type(L, -1) == LUA_TSTRING && !kl_context(L)->error_placed;
+    if (!lua_isboolean(L, -1) && !told_more) lua_error(L);
   }
   kl_fail(L);
 }
@@ -104,7 +103,8 @@ static void push_held(lua_State *L, const held *h) {
   lua_remove(L, -2);
 }
 
-/* Runs body(data) protected. What it raises becomes the status; an error that is no text is put aside. */
+/* Runs body(data) protected. What it raises becomes the status, and is put aside: it is raised as it was,
+ * unless something was put before its text. */
 static kn_status call_lua(kn_context *ctx, held *h, lua_CFunction body, void *data) {
   lua_State *L = h->anchor->running ? h->anchor->running : h->anchor->main;
   if (!L) return kn_fail(ctx, KN_STATE, "the Lua state that the function belongs to is closed");
@@ -112,13 +112,12 @@ static kn_status call_lua(kn_context *ctx, held *h, lua_CFunction body, void *da
   lua_pushcfunction(L, body);
   lua_pushlightuserdata(L, data);
   if (lua_pcall(L, 1, 0, 0) == LUA_OK) return KN_OK;
-  if (lua_type(L, -1) == LUA_TSTRING) {
+  if (lua_type(L, -1) == LUA_TSTRING)
     kn_fail(ctx, KN_RAISED, "%s", lua_tostring(L, -1));
-    lua_pop(L, 1);
-  } else {
+  else
     kn_fail(ctx, KN_RAISED, "an error that is %s", kl_kind(L, -1));
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &error_key);
-  }
+  ctx->error_placed = true;
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &error_key);
   return KN_RAISED;
 }
 

@@ -154,6 +154,11 @@ kn_status kn_tape_freshen(kn_context *ctx, kn_tensor *t) {
           "it is a view that was made under no_grad or inference_mode, and what it is a view of was "
           "then changed in place while gradients were recorded; make the view where it is used");
     KN_TRY(view_link(ctx, base, t, &link));
+    kn_status st = t->grad && t->grad->retains ? kn_link_retain(ctx, link) : KN_OK;
+    if (st != KN_OK) {
+      kn_grad_free(link);
+      return st;
+    }
   }
   kn_grad_free(t->grad);
   t->grad = link;
@@ -213,7 +218,8 @@ void kn_tape_commit_write(kn_tape_write *w, kn_tensor *t) {
   w->owner->history++;
   kn_grad_free(old);
   if (t == w->owner) return;
-  kn_grad_free(t->grad); /* t looks for its history when it is next needed */
+  if (t->grad && t->grad->retains) return; /* t looks for its history when it is next needed */
+  kn_grad_free(t->grad);
   t->grad = NULL;
 }
 

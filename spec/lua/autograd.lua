@@ -181,3 +181,31 @@ test("a leaf that is gone is not given to its hooks, though a saved tensor share
   equal(calls, 1)
   tensor(kept, { 1.0, 1.0 })
 end)
+
+test("an error in a hook is raised as it was; more is said where it came from a custom function", function()
+  local function message(f) return select(2, pcall(f)) end
+  local x = kiln.ones(2):requires_grad_()
+  local long = ("long "):rep(1000)
+  local h = x:register_hook(function() error(long, 0) end)
+  equal(message(function() (x * 2):sum():backward() end), long)
+  h:remove()
+  x:register_hook(function() error "boom" end)
+  local why = message(function() (x * 2):sum():backward() end)
+  check.truth(why:match "^[^ ]*autograd%.lua:%d+: boom$", why)
+  local bad = kiln.custom_function { forward = function(_, t) return t * 1 end, backward = function() error "inside" end, name = "bad" }
+  why = message(function() bad(kiln.ones(2):requires_grad_()):sum():backward() end)
+  check.truth(why:match "^[^ ]*autograd%.lua:%d+: backward of bad: [^ ]*autograd%.lua:%d+: inside$", why)
+end)
+
+test("a view keeps its gradient through writes", function()
+  local x = kiln.arange(4.0):requires_grad_()
+  local y = x * 1
+  local v, w = y[{ { 1, 2 } }], y[{ { 2, 3 } }]
+  v:retain_grad()
+  w:retain_grad()
+  v:mul_(3);
+  (v * 2 + w):sum():backward()
+  tensor(v.grad, { 2.0, 2.0 })
+  tensor(w.grad, { 1.0, 1.0 })
+  tensor(x.grad, { 6.0, 9.0, 1.0, 0.0 })
+end)
