@@ -150,7 +150,9 @@ static kn_tensor *pad(kn_scope *s, kn_tensor *x, const kn_attrs_pad *a) {
     return kx_refuse(s, KN_ARG, "two numbers for each padded dim are needed, the last dim first", x, NULL);
   for (int i = 0; i < a->pad.n && x; i += 2) {
     int dim = x->type.rank - 1 - i / 2;
-    x = cut(s, x, dim, a->pad.v[i], a->pad.v[i + 1]);
+    bool round =
+        a->mode == KN_CHOICE_pad_mode_circular; /* goes round what is left; others see what is taken */
+    if (round) x = cut(s, x, dim, a->pad.v[i], a->pad.v[i + 1]);
     if (!x) return NULL;
     int64_t size = x->type.dims[dim];
     kn_tensor *before = NULL, *after = NULL;
@@ -165,6 +167,7 @@ static kn_tensor *pad(kn_scope *s, kn_tensor *x, const kn_attrs_pad *a) {
     }
     if (before) x = pair(s, before, x, dim);
     if (after) x = pair(s, x, after, dim);
+    if (!round && x) x = cut(s, x, dim, a->pad.v[i], a->pad.v[i + 1]);
   }
   return x;
 }

@@ -90,6 +90,8 @@ WITHOUT = [
     ("div", "rounding_mode", "rounding_mode: floor_divide, or trunc of the quotient"),
     ("round", "decimals", "decimals: scaled, rounded, scaled back"),
     ("index_add", "alpha", "alpha: written index_add(x, dim, index, alpha * y)"),
+    ("cumsum", "dtype", "dtype: cast first"), ("cumprod", "dtype", "dtype: cast first"),
+    ("prod", "dtype", "dtype: cast first"), ("arange", "end", "end by its name: the only number given is the end"),
     ("scatter", "reduce", "reduce: scatter_add, scatter_reduce"),
     ("nn.functional.interpolate", "recompute_scale_factor", "recompute_scale_factor: an option of one call's past"),
 ]
@@ -165,13 +167,20 @@ def to(c, a, k, names):
         {n: v for n, v in k.items() if n != "copy"}] if k])
 
 
-def weight_third(c, a, k, names):
-    """multi_margin_loss: tensors stand before numbers."""
-    given = dict(zip(names, a), **k)
-    tensors = [given.pop(n) for n in ("input", "target", "weight") if given.get(n) is not None]
-    tensors = [c.lua(t, n) for t, n in zip(tensors, ("input", "target", "weight"))]
-    given = {n: v for n, v in given.items() if v is not None}
+def tensors_first(c, a, k, names):
+    """Losses whose weights PyTorch has behind the options."""
+    given = {n: v for n, v in dict(zip(names, a), **k).items() if v is not None}
+    order = [n for n in ("input", "target", "weight", "pos_weight") if n in names]
+    tensors = [c.lua(given.pop(n, None), n) for n in order]
+    while tensors[-1] == "nil":
+        tensors.pop()
     return "%s(%s)" % (c.name, ", ".join(tensors + ([c.options(given)] if given else [])))
+
+
+def linalg_diagonal(c, a, k, names):
+    """diagonal, whose dims are the last two unless others are named."""
+    given = {"offset": 0, "dim1": -2, "dim2": -1, **k}
+    return "diagonal(%s, %s)" % (c.lua(a[0]), c.options(given))
 
 
 def without_places(c, a, k, names):
@@ -195,7 +204,8 @@ CALLS = {
     "zero_": lambda c, a, k, names: "%s:clone():zero_()" % c.lua(a[0]),
     "fill": lambda c, a, k, names: "%s:clone():fill_(%s)" % (c.lua(a[0]), c.lua(a[1] if len(a) > 1 else k["value"])),
     "meshgrid": in_table,
-    "to": to, "nn.functional.multi_margin_loss": weight_third,
+    "to": to, "nn.functional.multi_margin_loss": tensors_first, "linalg.diagonal": linalg_diagonal,
+    "nn.functional.binary_cross_entropy_with_logits": tensors_first,
     "nn.functional.adaptive_max_pool1d": without_places, "nn.functional.adaptive_max_pool2d": without_places,
     "nn.functional.adaptive_max_pool3d": without_places,
     "median": first_without_dim,
@@ -246,9 +256,15 @@ def refuse(op, args, kwargs):
         return "negative places"
     if op.name == "repeat_interleave" and any(isinstance(v, torch.Tensor) for v in flat[1:]):
         return "repeats that are a tensor"
-    for option in ("padding_idx", "max_norm", "scale_grad_by_freq"):
+    for option in ("padding_idx", "max_norm", "scale_grad_by_freq", "sparse"):
         if op.name == "nn.functional.embedding" and option in kwargs:
             return option + ": the table of an embedding is a tensor like others"
+    if op.name == "kthvalue" and not args[0].dtype.is_floating_point and args[0].dim():
+        return "whole numbers: any of equal ones is the k-th"
+    if op.name == "narrow" and isinstance(args[2], torch.Tensor):
+        return "a start that is a tensor"
+    if op.name == "logit" and any(isinstance(v, float) and v > 0.5 for v in flat):
+        return "eps above a half"
     if op.name == "bincount" and any(isinstance(v, torch.Tensor) and not v.dtype.is_floating_point for v in flat[1:]):
         return "weights that are integers"
     if op.name == "cat" and len({t.dim() for t in args[0]}) > 1:
