@@ -7,7 +7,7 @@ typedef enum cp_fold_kind { CP_SUM, CP_PROD, CP_MAX, CP_MIN, CP_FOLD_KINDS } cp_
 
 /* acc[j], double or int64, takes x[r][j] for each row r; rows are `apart` bytes from each other. */
 typedef void (*cp_fold_fn)(void *acc, const char *x, int64_t apart, int64_t rows, int64_t n);
-/* acc[r] takes all n elements of row r; rows follow each other. */
+/* acc[r] takes all n > 0 elements of row r; rows follow each other. Of floats as quick for long rows. */
 typedef void (*cp_short_fn)(void *acc, const char *x, int64_t rows, int64_t n);
 /* best[j] and the row it came from (-1: none yet) take x[r][j]; `row` is the first one's number. */
 typedef void (*cp_places_fn)(void *best, int64_t *places, const char *x, int64_t apart, int64_t row,

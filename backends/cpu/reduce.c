@@ -144,8 +144,15 @@ static void column_part(const job *j, const char *x, void *ud) {
   }
 }
 
+/* A row of floats that lie one after the other has a loop that joins its lanes itself. */
+static bool in_rows(const job *j) { return j->floats && !j->columns && !j->cast && j->inner.x == j->size; }
+
 static void run_part(const job *j, const char *x, void *ud) {
   part *p = ud;
+  if (p->wide == 1 && in_rows(j)) {
+    j->each(p->acc, x + p->first * j->size, 1, p->n);
+    return;
+  }
   take_run(j, p->acc, p->wide, x + p->first * j->inner.x, j->inner.x, p->n);
 }
 
@@ -179,7 +186,7 @@ static void fold_piece(const job *j, int64_t u, int64_t piece, const char *x, ch
     walk_over(j, j->nover ? j->nover - 1 : 0, column_part, x, &p);
     narrow(j, acc, p.wide, p.side);
   } else {
-    p.wide = p.n >= 8 * LANES ? LANES : p.n < 32 ? p.n : 32;
+    p.wide = in_rows(j) ? 1 : p.n >= 8 * LANES ? LANES : p.n < 32 ? p.n : 32;
     start(j, acc, p.wide);
     walk_over(j, j->nover, run_part, x, &p);
     narrow(j, acc, p.wide, 1);
@@ -223,7 +230,7 @@ static void join_pieces(const job *j) {
   }
 }
 
-/* Rows of few elements, one after the other: many results at a time. */
+/* Rows of few elements, or of floats, one after the other: many results at a time. */
 static void short_range(void *ud, int64_t begin, int64_t end) {
   const job *j = ud;
   lanes acc;
@@ -297,8 +304,8 @@ static void cut(job *j) {
 static kn_status run(kn_context *ctx, job *j) {
   int64_t work = j->units * j->pieces, each = j->count * j->units * j->side / (work ? work : 1) + 1;
   int64_t grain = CP_CHEAP / each + 1;
-  bool brief =
-      !j->columns && !j->nover && j->inner.dim < 32 && j->inner.x == j->size && !j->cast && j->nkept <= 1;
+  bool brief = !j->columns && !j->nover && (j->inner.dim < 32 || (j->floats && j->pieces == 1)) &&
+               j->inner.x == j->size && !j->cast && j->nkept <= 1;
   if (brief && (!j->nkept || (j->kept[0].x == j->inner.dim * j->size && j->kept[0].to == j->to_size))) {
     kn_parallel_for(ctx, j->units, grain, short_range, j);
     return KN_OK;

@@ -23,14 +23,22 @@
       const T *restrict a = (const T *)from;                                                                 \
       for (int64_t j = 0; j < n; j++) acc[j] = ONE(acc[j], a[j]);                                            \
     }                                                                                                        \
-  }                                                                                                          \
-  static void fn##_short(void *to, const char *from, int64_t rows, int64_t n) {                              \
+  }
+/* One row after the other, by row(x, n), which folds all of it. */
+#define EACH(fn, A, T, ROW, ONE)                                                                             \
+  static void fn##_each(void *to, const char *from, int64_t rows, int64_t n) {                               \
     const T *x = (const T *)from;                                                                            \
-    for (int64_t r = 0; r < rows; r++, x += n) {                                                             \
-      A acc = ((A *)to)[r];                                                                                  \
-      for (int64_t j = 0; j < n; j++) acc = ONE(acc, x[j]);                                                  \
-      ((A *)to)[r] = acc;                                                                                    \
-    }                                                                                                        \
+    for (int64_t r = 0; r < rows; r++, x += n) ((A *)to)[r] = ONE(((A *)to)[r], ROW(x, n));                  \
+  }
+/* As the machine takes whole numbers: in any order. */
+#define FOLD_WHOLE(fn, A, T, EIGHT, ONE)                                                                     \
+  FOLD(fn, A, T, EIGHT, ONE)                                                                                 \
+  static inline A fn##_row(A acc, const T *x, int64_t n) {                                                   \
+    for (int64_t j = 0; j < n; j++) acc = ONE(acc, x[j]);                                                    \
+    return acc;                                                                                              \
+  }                                                                                                          \
+  static void fn##_each(void *to, const char *from, int64_t rows, int64_t n) {                               \
+    for (int64_t r = 0; r < rows; r++) ((A *)to)[r] = fn##_row(((A *)to)[r], (const T *)from + r * n, n);    \
   }
 #define EIGHT_OF(one, a, b, c, d, e, f, g, h) one(one(one(a, b), one(c, d)), one(one(e, f), one(g, h)))
 
@@ -48,14 +56,14 @@
 #define PROD8_I64(...) EIGHT_OF(MUL_I64, __VA_ARGS__)
 FOLD(sum_F32, double, float, SUM8_F32, ADD_F64)
 FOLD(sum_F64, double, double, SUM8_F64, ADD_F64)
-FOLD(sum_I64, int64_t, int64_t, SUM8_I64, ADD_I64)
-FOLD(sum_I32, int64_t, int32_t, SUM8_I64, ADD_I64)
-FOLD(sum_I16, int64_t, int16_t, SUM8_I32, ADD_I64)
-FOLD(sum_I8, int64_t, int8_t, SUM8_I32, ADD_I64)
-FOLD(sum_U8, int64_t, uint8_t, SUM8_I32, ADD_I64)
+FOLD_WHOLE(sum_I64, int64_t, int64_t, SUM8_I64, ADD_I64)
+FOLD_WHOLE(sum_I32, int64_t, int32_t, SUM8_I64, ADD_I64)
+FOLD_WHOLE(sum_I16, int64_t, int16_t, SUM8_I32, ADD_I64)
+FOLD_WHOLE(sum_I8, int64_t, int8_t, SUM8_I32, ADD_I64)
+FOLD_WHOLE(sum_U8, int64_t, uint8_t, SUM8_I32, ADD_I64)
 FOLD(prod_F32, double, float, PROD8_F64, MUL_F64)
 FOLD(prod_F64, double, double, PROD8_F64, MUL_F64)
-FOLD(prod_I64, int64_t, int64_t, PROD8_I64, MUL_I64)
+FOLD_WHOLE(prod_I64, int64_t, int64_t, PROD8_I64, MUL_I64)
 
 /* nan replaces all, and nothing replaces it. */
 static inline double more_f64(double a, double b) { return cp_pick_f64((b > a) | (b != b), b, a); }
@@ -81,8 +89,8 @@ BEST8(less8_f64, double, LESS, cp_pick_f64)
 #define MORE_WIDE(a, b) more_f64(a, (double)(b))
 #define LESS_WIDE(a, b) less_f64(a, (double)(b))
 #define WHOLES(T, E)                                                                                         \
-  FOLD(max_##E, int64_t, T, MORE8, MORE_WHOLE)                                                               \
-  FOLD(min_##E, int64_t, T, LESS8, LESS_WHOLE)
+  FOLD_WHOLE(max_##E, int64_t, T, MORE8, MORE_WHOLE)                                                         \
+  FOLD_WHOLE(min_##E, int64_t, T, LESS8, LESS_WHOLE)
 WHOLES(uint8_t, U8)
 WHOLES(int8_t, I8)
 WHOLES(int16_t, I16)
@@ -92,6 +100,98 @@ FOLD(max_F32, double, float, more8_f32, MORE_WIDE)
 FOLD(min_F32, double, float, less8_f32, LESS_WIDE)
 FOLD(max_F64, double, double, more8_f64, MORE_WIDE)
 FOLD(min_F64, double, double, less8_f64, LESS_WIDE)
+
+/* ---- rows of floats, in vectors whose lanes are joined at the end ---- */
+
+#define UNROLL _Pragma("GCC unroll 16")
+typedef float vec_f32 __attribute__((vector_size(CP_VECTOR), aligned(4), may_alias));
+typedef double vec_f64 __attribute__((vector_size(CP_VECTOR), aligned(8), may_alias));
+
+#define JOIN(T, lanes, ONE)                                                                                  \
+  for (int h = CP_VECTOR / (int)sizeof(T) / 2; h >= 1; h /= 2)                                               \
+  UNROLL for (int k = 0; k < h; k++)(lanes)[k] = ONE((lanes)[k], (lanes)[k + h])
+
+/* ROW_SUM: of at most LONGEST elements in T; the sum of longer rows goes on in double. */
+enum { LONGEST = 2048 };
+#define ROW_SUM(T, E)                                                                                        \
+  static inline double part_##E(const T *x, int64_t n) {                                                     \
+    enum { V = CP_VECTOR / sizeof(T) };                                                                      \
+    vec_##E a = {0}, b = {0}, c = {0}, d = {0};                                                              \
+    T sum[V], rest = 0;                                                                                      \
+    for (; n >= 4 * V; n -= 4 * V, x += 4 * V) {                                                             \
+      const vec_##E *v = (const vec_##E *)x;                                                                 \
+      a += v[0], b += v[1], c += v[2], d += v[3];                                                            \
+    }                                                                                                        \
+    for (; n >= V; n -= V, x += V) {                                                                         \
+      const vec_##E t = b;                                                                                   \
+      b = a + *(const vec_##E *)x, a = t;                                                                    \
+    }                                                                                                        \
+    a = (a + b) + (c + d);                                                                                   \
+    memcpy(sum, &a, sizeof sum);                                                                             \
+    for (int64_t k = 0; k < n; k++) rest += x[k];                                                            \
+    JOIN(T, sum, ADD_F32);                                                                                   \
+    return (double)(sum[0] + rest);                                                                          \
+  }                                                                                                          \
+  static double row_sum_##E(const T *x, int64_t n) {                                                         \
+    double sum = 0;                                                                                          \
+    for (; n > LONGEST; n -= LONGEST, x += LONGEST) sum += part_##E(x, LONGEST);                             \
+    return sum + part_##E(x, n);                                                                             \
+  }
+ROW_SUM(float, f32)
+ROW_SUM(double, f64)
+EACH(sum_F32, double, float, row_sum_f32, ADD_F64)
+EACH(sum_F64, double, double, row_sum_f64, ADD_F64)
+
+/* A row's last elements are a vector that may overlap with the one before. */
+#define ROW_BEST(fn, T, E, BEST8, BEST, WIDE)                                                                \
+  static double fn(const T *x, int64_t n) {                                                                  \
+    enum { V = CP_VECTOR / sizeof(T) };                                                                      \
+    T top[V];                                                                                                \
+    double best = (double)x[0];                                                                              \
+    if (n < V) {                                                                                             \
+      for (int64_t k = 1; k < n; k++) best = WIDE(best, x[k]);                                               \
+      return best;                                                                                           \
+    }                                                                                                        \
+    memcpy(top, x + n - V, sizeof top);                                                                      \
+    for (; n >= 8 * V; n -= 8 * V, x += 8 * V)                                                               \
+      for (int k = 0; k < V; k++) {                                                                          \
+        const T b = BEST8(x[k], x[V + k], x[2 * V + k], x[3 * V + k], x[4 * V + k], x[5 * V + k],            \
+                          x[6 * V + k], x[7 * V + k]);                                                       \
+        top[k] = BEST(top[k], b);                                                                            \
+      }                                                                                                      \
+    for (; n >= V; n -= V, x += V)                                                                           \
+      for (int k = 0; k < V; k++) top[k] = BEST(top[k], x[k]);                                               \
+    JOIN(T, top, BEST);                                                                                      \
+    return (double)top[0];                                                                                   \
+  }
+static inline float more_f32(float a, float b) { return cp_pick_f32((b > a) | (b != b), b, a); }
+static inline float less_f32(float a, float b) { return cp_pick_f32((b < a) | (b != b), b, a); }
+ROW_BEST(row_max_f32, float, f32, more8_f32, more_f32, MORE_WIDE)
+ROW_BEST(row_min_f32, float, f32, less8_f32, less_f32, LESS_WIDE)
+ROW_BEST(row_max_f64, double, f64, more8_f64, more_f64, MORE_WIDE)
+ROW_BEST(row_min_f64, double, f64, less8_f64, less_f64, LESS_WIDE)
+EACH(max_F32, double, float, row_max_f32, more_f64)
+EACH(min_F32, double, float, row_min_f32, less_f64)
+EACH(max_F64, double, double, row_max_f64, more_f64)
+EACH(min_F64, double, double, row_min_f64, less_f64)
+
+#define ROW_PROD(fn, T)                                                                                      \
+  static double fn(const T *x, int64_t n) {                                                                  \
+    enum { V = CP_VECTOR / sizeof(double) };                                                                 \
+    double prod[V], rest = 1;                                                                                \
+    for (int k = 0; k < V; k++) prod[k] = 1;                                                                 \
+    for (; n >= 8 * V; n -= 8 * V, x += 8 * V)                                                               \
+      for (int k = 0; k < V; k++)                                                                            \
+        prod[k] *= PROD8_F64(x[k], x[V + k], x[2 * V + k], x[3 * V + k], x[4 * V + k], x[5 * V + k],         \
+                             x[6 * V + k], x[7 * V + k]);                                                    \
+    for (int64_t k = 0; k < n; k++) rest *= (double)x[k];                                                    \
+    JOIN(double, prod, MUL_F64);                                                                             \
+    return prod[0] * rest;                                                                                   \
+  }
+ROW_PROD(row_prod_f32, float)
+ROW_PROD(row_prod_f64, double)
+EACH(prod_F32, double, float, row_prod_f32, MUL_F64)
+EACH(prod_F64, double, double, row_prod_f64, MUL_F64)
 
 /* Of columns, the best so far and the row it came from; `row` is the number of the first. */
 #define PLACES(fn, A, T, BETTER)                                                                             \
@@ -120,7 +220,7 @@ PLACES(least_F64, double, double, (y < b) | ((y != y) & (b == b)))
 PLACES(least_I64, int64_t, int64_t, y < b)
 
 #define BOTH(fn)                                                                                             \
-  { fn, fn##_short }
+  { fn, fn##_each }
 #define FLOATS(name) [KN_F32] = BOTH(name##_F32), [KN_F64] = BOTH(name##_F64)
 #define INTS(name)                                                                                           \
   [KN_BOOL] = BOTH(name##_U8), [KN_U8] = BOTH(name##_U8), [KN_I8] = BOTH(name##_I8),                         \
