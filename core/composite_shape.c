@@ -137,6 +137,8 @@ static kn_tensor *edge(kn_scope *s, kn_tensor *x, int dim, int side, int64_t by,
 static kn_tensor *cut(kn_scope *s, kn_tensor *x, int dim, int64_t before, int64_t after) {
   bool front = before < 0 && !kn_is_dyn(before), back = after < 0 && !kn_is_dyn(after);
   if (!front && !back) return x;
+  if (front && before < -INT32_MAX) before = -INT32_MAX;
+  if (back && after < -INT32_MAX) after = -INT32_MAX;
   int64_t size = x->type.dims[dim], first = front ? -before : 0;
   if (kn_dim_known(size) && first + (back ? -after : 0) >= size)
     return kx_refuse(s, KN_SHAPE, "padding below 0 takes all there is", x, NULL);
