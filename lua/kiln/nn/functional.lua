@@ -58,7 +58,7 @@ local function conv(op, dims)
       if o == b then b = nil end
       stride, padding, dilation, groups = o.stride, o.padding, o.dilation, o.groups
     end
-    if x:dim() == dims + 1 then return run(x:unsqueeze(1), w, b, stride, padding, dilation, groups):squeeze(1) end
+    if kiln.is_tensor(x) and x:dim() == dims + 1 then return run(x:unsqueeze(1), w, b, stride, padding, dilation, groups):squeeze(1) end
     if padding == "valid" then padding = 0 end
     if padding == "same" then
       local margins = {}
@@ -83,7 +83,7 @@ F.conv1d, F.conv2d, F.conv3d = conv(kiln.conv1d, 1), conv(kiln.conv2d, 2), conv(
 --- One input without its batch is a batch of one.
 local function transposed(op, dims)
   return function(x, ...)
-    if x:dim() == dims + 1 then return op(x:unsqueeze(1), ...):squeeze(1) end
+    if kiln.is_tensor(x) and x:dim() == dims + 1 then return op(x:unsqueeze(1), ...):squeeze(1) end
     return op(x, ...)
   end
 end
