@@ -52,9 +52,10 @@ static void close_context(kn_context *c) {
 
 /* Units in the last place that two floats of a dtype are apart; nan is nan, and signs of zero count. */
 static int64_t ordered(kn_dtype d, const void *p) {
-  int64_t bits = 0, top = INT64_C(1) << (8 * kn_dtype_size(d) - 1);
+  int64_t bits = 0;
   memcpy(&bits, p, kn_dtype_size(d));
   if (d == KN_F64) return bits < 0 ? INT64_MIN - bits : bits;
+  const int64_t top = INT64_C(1) << (8 * kn_dtype_size(d) - 1);
   return bits & top ? -(bits & (top - 1)) : bits;
 }
 
