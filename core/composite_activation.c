@@ -37,7 +37,9 @@ ACTIVATION(leaky_relu, slope,
            kx_where(s, kx_gt(s, x, kx_number(s, 0, x)), x, kx_scale(s, x, a->negative_slope)))
 ACTIVATION(threshold, threshold,
            kx_where(s, kx_le(s, x, kx_number(s, a->threshold, x)), kx_number(s, a->value, x), x))
-ACTIVATION(softshrink, shrink, kx_sub(s, x, kx_clamp(s, x, -a->lambd, a->lambd)))
+/* two clamps, as the gradient is 0 at ±lambd too */
+ACTIVATION(softshrink, shrink,
+           kx_sub(s, x, kx_clamp(s, kx_clamp(s, x, -a->lambd, INFINITY), -INFINITY, a->lambd)))
 ACTIVATION(hardshrink, shrink,
            kx_where(s, kx_le(s, kx_abs(s, x), kx_number(s, a->lambd, x)), kx_number(s, 0, x), x))
 

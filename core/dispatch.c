@@ -177,6 +177,40 @@ static kn_status run_wide(kn_context *ctx, const kn_op_info *row, const void *at
   return st;
 }
 
+/* Whether b is a but for the names of dtypes, a's being the wide one. */
+static bool same_but_dtypes(const char *a, const char *b) {
+  const char *wide = kn_dtypes[KN_F32].name;
+  while (*a && *b) {
+    size_t skip = 0;
+    for (int d = 0; d < KN_DTYPE_COUNT; d++)
+      if (kn_dtypes[d].wide == KN_F32 && !strncmp(b, kn_dtypes[d].name, strlen(kn_dtypes[d].name)))
+        skip = strlen(kn_dtypes[d].name);
+    if (skip && !strncmp(a, wide, strlen(wide)))
+      a += strlen(wide), b += skip;
+    else if (*a++ != *b++)
+      return false;
+  }
+  return *a == *b;
+}
+
+/* What the parts refused they saw as float32. They are asked again with the tensors as given: if they then
+ * say the same of the user's dtypes, that is the sentence. */
+static void name_as_given(kn_context *ctx, const kn_op_info *row, const void *attrs, kn_tensor *const *in,
+                          int n) {
+  kn_tensor *made[KN_MAX_OUTPUTS] = {NULL};
+  char said[KN_ERROR_SIZE];
+  kn_status status = ctx->error_status;
+  bool placed = ctx->error_placed;
+  if (status == KN_NOMEM || row->flags & KN_FLAG_RANDOM || ctx->recorder) return;
+  memcpy(said, ctx->error, sizeof said);
+  kn_status again = row->composite(ctx, attrs, in, n, made);
+  if (again == KN_OK) release_all(made, row->outs);
+  if (again == status && same_but_dtypes(said, ctx->error)) return;
+  memcpy(ctx->error, said, sizeof said);
+  ctx->error_status = status;
+  ctx->error_placed = placed;
+}
+
 /* A composite as a whole by a provider's kernel, where nobody asks for its parts: nothing is recorded or
  * taped. KN_DECLINED where there is none. */
 static kn_status run_whole(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
@@ -207,6 +241,7 @@ static kn_status apply_composite(kn_context *ctx, const kn_op_info *row, const v
   for (int i = 0; row->flags & KN_FLAG_WIDE && i < n; i++) wide |= in[i] && is_half(in[i]);
   kn_status st = (wide ? run_wide(ctx, row, attrs, in, n, made) : row->composite(ctx, attrs, in, n, made));
   if (st != KN_OK) {
+    if (wide) name_as_given(ctx, row, attrs, in, n);
     kn_error_prefix(ctx, "%s", row->name);
     return st;
   }

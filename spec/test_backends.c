@@ -52,11 +52,9 @@ static void close_context(kn_context *c) {
 
 /* Units in the last place that two floats of a dtype are apart; nan is nan, and signs of zero count. */
 static int64_t ordered(kn_dtype d, const void *p) {
-  int64_t bits = 0;
+  uint64_t bits = 0, top = UINT64_C(1) << (8 * kn_dtype_size(d) - 1);
   memcpy(&bits, p, kn_dtype_size(d));
-  if (d == KN_F64) return bits < 0 ? INT64_MIN - bits : bits;
-  const int64_t top = INT64_C(1) << (8 * kn_dtype_size(d) - 1);
-  return bits & top ? -(bits & (top - 1)) : bits;
+  return bits & top ? -(int64_t)(bits & (top - 1)) : (int64_t)bits;
 }
 
 static double ulps(kn_dtype d, const void *a, const void *b) {

@@ -171,7 +171,8 @@ START_TEST(grad_mode) {
   c->grad_enabled = true;
   kn_tensor *z = kx_mul(&s, x, x), *less = kx_lt(&s, x, z), *whole = kx_floor(&s, x);
   ck_assert(kn_requires_grad(z) && !kn_is_leaf(z) && !strcmp(kn_grad_op(z), "mul"));
-  ck_assert(!kn_requires_grad(less) && kn_requires_grad(whole)); /* the gradient of a step is 0, as in PyTorch */
+  ck_assert(!kn_requires_grad(less) &&
+            kn_requires_grad(whole)); /* the gradient of a step is 0, as in PyTorch */
   ck_assert(!kn_requires_grad(kx_cast(&s, z, KN_I64)));
   c->grad_enabled = false; /* the walk needs no grad mode, and puts it back */
   OK(c, kn_backward(c, z, NULL, true));
@@ -438,8 +439,12 @@ START_TEST(special_points) {
   kn_attrs_clamp limits = {.min = -1, .max = 1};
   point(KN_OP_abs, NULL, 0, 0, 0, 0);
   point(KN_OP_relu, NULL, 0, 0, 0, 0);
-  point(KN_OP_clamp, &limits, 1, 0, 1, 0);
-  point(KN_OP_clamp, &limits, -1, 0, 1, 0);
+  kn_attrs_clamp least = {.min = -1, .max = INFINITY}, most = {.min = -INFINITY, .max = 1};
+  point(KN_OP_clamp, &limits, 1, 0, 0, 0);
+  point(KN_OP_clamp, &limits, -1, 0, 0, 0);
+  point(KN_OP_clamp, &limits, 0.5, 0, 1, 0);
+  point(KN_OP_clamp, &least, -1, 0, 1, 0);
+  point(KN_OP_clamp, &most, 1, 0, 1, 0);
   point(KN_OP_clamp, &limits, 1.5, 0, 0, 0);
   point(KN_OP_maximum, NULL, 2, 2, 0.5, 0.5);
   point(KN_OP_minimum, NULL, 2, 2, 0.5, 0.5);

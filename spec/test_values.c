@@ -56,6 +56,7 @@ START_TEST(arithmetic) {
   GIVES(RUN2(remainder, D(DIMS(3), 5.5, -5.5, 1), D(DIMS(3), 2, 2, 0)), KN_F64, DIMS(3), LIST(1.5, 0.5, NAN));
   GIVES(RUN2(pow, I(DIMS(5), 2, -3, 2, -1, 1), I(DIMS(5), 10, 3, -1, -3, -9)), KN_I64, DIMS(5),
         LIST(1024, -27, 0, -1, 1));
+  GIVES(RUN2(pow, I(DIMS(2), 2, -3), F(SCALAR, -1)), KN_F32, DIMS(2), LIST(0.5, (float)(-1.0 / 3)));
   GIVES(RUN2(pow, F(DIMS(2), 4, -2), F(DIMS(2), 0.5, 2)), KN_F32, DIMS(2), LIST(2, 4));
   GIVES(RUN2(maximum, F(DIMS(3), 1, NAN, 3), F(DIMS(3), 2, 2, NAN)), KN_F32, DIMS(3), LIST(2, NAN, NAN));
   GIVES(RUN2(minimum, D(DIMS(3), 1, NAN, 3), D(DIMS(3), 2, 2, NAN)), KN_F64, DIMS(3), LIST(1, NAN, NAN));
@@ -87,6 +88,11 @@ START_TEST(division_by_zero) {
   REFUSE(KN_ARG, "floor_divide: integer division by zero", floor_divide, NIL, I(DIMS(2), 1, 2),
          I(DIMS(2), 1, 0), NIL);
   REFUSE(KN_ARG, "remainder: integer division by zero", remainder, NIL, I(DIMS(2), 1, 2), B(SCALAR, 0), NIL);
+  REFUSE(
+      KN_ARG,
+      "pow: integers to negative integer powers are not allowed (got int64 to the power -2); make the base "
+      "or the power a float first",
+      pow, NIL, I(DIMS(2), 1, 2), I(SCALAR, -2), NIL);
   GIVES(RUN2(remainder, F(SCALAR, 1), I(SCALAR, 0)), KN_F32, SCALAR, LIST(NAN));
   suite_done(c);
 }

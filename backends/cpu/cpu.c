@@ -16,6 +16,9 @@ static const kn_provider *const providers[] = {
 /* Whether this machine can run them all up to provider i; each set holds those before it. */
 static bool runs_here(int i) {
 #ifdef CP_X86
+#ifndef __clang__ /* which does not know the name; a machine with AVX2 that lacks it is a virtual one */
+  if (i > 0 && !__builtin_cpu_supports("f16c")) return false;
+#endif
   if (i == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (i == 2)
     return runs_here(1) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -4,7 +4,18 @@
 #include "core/grad/tape.h"
 #include <string.h>
 
-/* Upvalues: methods, fields. */
+/* Did `for i, row in ipairs(t)` ask, and for the row after the last? Such a loop ends at nil; everybody else
+ * is told that there is no such row. Looked into only where the place has been refused. */
+static bool ends_ipairs(lua_State *L, const kn_tensor *t) {
+  lua_Debug caller;
+  if (!lua_isinteger(L, 2) || t->type.rank == 0 || lua_tointeger(L, 2) != t->type.dims[0] + 1) return false;
+  if (!lua_getstack(L, 1, &caller) || !lua_getinfo(L, "f", &caller)) return false;
+  bool is = lua_iscfunction(L, -1) && lua_rawequal(L, -1, lua_upvalueindex(3));
+  lua_pop(L, 1);
+  return is;
+}
+
+/* Upvalues: methods, fields, the function that ipairs gives. */
 static int tensor_index(lua_State *L) {
   if (lua_type(L, 2) == LUA_TSTRING) {
     lua_pushvalue(L, 2);
@@ -23,6 +34,10 @@ static int tensor_index(lua_State *L) {
   if (st == KN_OK) {
     st = kl_place_get(ctx, &p, &out);
     kl_place_free(&p);
+  }
+  if (st == KN_INDEX && ends_ipairs(L, t)) {
+    lua_pushnil(L);
+    return 1;
   }
   kl_check(L, st);
   kl_fill_tensor(L, slot, out);
@@ -86,13 +101,24 @@ static int tensor_newindex(lua_State *L) {
   return 0;
 }
 
+/* Pushes the function that ipairs gives, or nil where there is no ipairs. */
+static void push_ipairs_step(lua_State *L) {
+  if (lua_getglobal(L, "ipairs") == LUA_TFUNCTION) {
+    lua_newtable(L);
+    if (lua_pcall(L, 1, 1, 0) == LUA_OK) return;
+  }
+  lua_pop(L, 1);
+  lua_pushnil(L);
+}
+
 void kl_open_index(lua_State *L) {
   lua_pushlightuserdata(L, kl_newaxis());
   lua_setfield(L, -2, "newaxis");
   kl_push_tensor_metatable(L);
   kl_push_methods(L);
   lua_getfield(L, -2, "fields");
-  lua_pushcclosure(L, tensor_index, 2);
+  push_ipairs_step(L);
+  lua_pushcclosure(L, tensor_index, 3);
   kl_mark_engine(L, -1);
   lua_setfield(L, -2, "__index");
   static const luaL_Reg set[] = {{"__newindex", tensor_newindex}, {NULL, NULL}};

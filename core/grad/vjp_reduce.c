@@ -69,6 +69,86 @@ void kn_vjp_log_softmax(kn_vjp *v) {
 
 /* ---- products ---- */
 
+/* Whether the gradient is going to be differentiated and an element of x is 0. The rules below treat zeros as
+ * places, which is right for one derivative and loses the next; the slower ways hold for any order. Where the
+ * values are not there (symbolic tensors) the answer is no. */
+static bool zeros_matter(kn_vjp *v, kn_tensor *x) {
+  kn_scope *s = v->s;
+  const kn_attrs_reduce all = {.keepdim = false};
+  kn_scalar found;
+  if (!x || !s->ctx->grad_enabled || s->ctx->recorder || kn_tensor_is_symbolic(x) || kn_tensor_numel(x) == 0)
+    return false;
+  kn_tensor *zero = kx_eq(s, x, kx_number(s, 0, x));
+  zero = kx_apply(s, KN_OP_any, &all, &zero, 1);
+  kn_status st = zero ? kn_item(s->ctx, zero, &found) : s->status;
+  if (st != KN_OK) return kx_fail(s, st), false;
+  return found.as.b;
+}
+
+static kn_tensor *in_lines(kn_scope *s, kn_tensor *x, int64_t length) {
+  const kn_attrs_sizes lines = {.sizes = {2, {-1, length}}};
+  return kx_apply(s, KN_OP_reshape, &lines, &x, 1);
+}
+
+/* Of each line of x the products of what stands before (after) each element. */
+static kn_tensor *product_beside(kn_scope *s, kn_tensor *x, bool after) {
+  const kn_attrs_axes dim = {.dims = {1, {1}}};
+  const kn_attrs_slice rest = {.dim = 1, .start = 0, .stop = -1, .step = 1};
+  const kn_attrs_constant_pad one = {.pad = {2, {1, 0}}, .value = 1};
+  if (after) x = kx_apply(s, KN_OP_flip, &dim, &x, 1);
+  x = kx_apply(s, KN_OP_slice, &rest, &x, 1);
+  x = kx_apply(s, KN_OP_constant_pad, &one, &x, 1);
+  x = kx_axis(s, KN_OP_cumprod, x, 1);
+  return after ? kx_apply(s, KN_OP_flip, &dim, &x, 1) : x;
+}
+
+/* The gradient of prod without division: what stands before an element times what stands after it. */
+static kn_tensor *product_of_others(kn_vjp *v, kn_tensor *x) {
+  const kn_attrs_reduce *at = v->attrs;
+  kn_scope *s = v->s;
+  int rank = x->type.rank, kept = 0;
+  bool reduced[KN_MAX_RANK] = {false};
+  int64_t length = 1;
+  kn_attrs_axes order = {.dims.n = rank}, back = {.dims.n = rank};
+  for (int i = 0; i < at->dim.n; i++) reduced[at->dim.v[i] < 0 ? at->dim.v[i] + rank : at->dim.v[i]] = true;
+  for (int pass = 0; pass < 2; pass++)
+    for (int d = 0; d < rank; d++) {
+      if ((reduced[d] || at->dim.n == 0) != (pass == 1)) continue;
+      length *= pass ? x->type.dims[d] : 1;
+      back.dims.v[d] = kept;
+      order.dims.v[kept++] = d;
+    }
+  kn_tensor *turned = kx_apply(s, KN_OP_permute, &order, &x, 1), *line = in_lines(s, turned, length);
+  kn_tensor *r = kx_mul(s, product_beside(s, line, false), product_beside(s, line, true));
+  r = r ? kx_reshape_as(s, r, turned) : NULL;
+  return kx_apply(s, KN_OP_permute, &back, &r, 1);
+}
+
+/* The gradient of cumprod without division: element i of a line gets the sum over j from i on of g[j] times
+ * the product of x[1 … j] without x[i]; that product is what stands before i times those from i + 1 to j. */
+static kn_tensor *sums_of_others(kn_vjp *v, kn_tensor *x, kn_tensor *g) {
+  const kn_attrs_axis *at = v->attrs;
+  const kn_attrs_diagonal from = {.diagonal = 0}, past = {.diagonal = 1};
+  kn_scope *s = v->s;
+  int rank = x->type.rank;
+  kn_tensor *turned = rank ? kx_transpose(s, x, at->dim, -1) : x;
+  if (!turned) return NULL;
+  int64_t n = rank ? turned->type.dims[rank - 1] : 1;
+  kn_tensor *lines = in_lines(s, turned, n), *gs = in_lines(s, rank ? kx_transpose(s, g, at->dim, -1) : g, n);
+  kn_attrs_fill square = {.sizes = {2, {n, n}}, .value = 1, .dtype = KN_BOOL};
+  kn_tensor *ones = kx_apply(s, KN_OP_full, &square, NULL, 0);
+  kn_tensor *later = kx_apply(s, KN_OP_triu, &past, &ones, 1),
+            *since = kx_apply(s, KN_OP_triu, &from, &ones, 1);
+  kn_tensor *spread = kx_axis(s, KN_OP_unsqueeze, lines, 1); /* [line, i, j] from here on */
+  spread = kx_where(s, later, spread, x ? kx_number(s, 1, x) : NULL);
+  spread = kx_where(s, since, kx_axis(s, KN_OP_cumprod, spread, 2), kx_number(s, 0, x));
+  spread = kx_mul(s, spread, kx_axis(s, KN_OP_unsqueeze, gs, 1));
+  kn_tensor *sum = kx_sum(s, spread, &(kn_ints){1, {2}}, false);
+  sum = kx_mul(s, sum, product_beside(s, lines, false));
+  sum = sum ? kx_reshape_as(s, sum, turned) : NULL;
+  return rank ? kx_transpose(s, sum, at->dim, -1) : sum;
+}
+
 /* The product of the other elements. With one zero among them only it has such a product that is not zero;
  * with more, none has. */
 void kn_vjp_prod(kn_vjp *v) {
@@ -76,6 +156,10 @@ void kn_vjp_prod(kn_vjp *v) {
   kn_attrs_reduce keep = {.dim = at->dim, .keepdim = true};
   kn_scope *s = v->s;
   kn_tensor *x = kv_in(v, 0), *g = restored(v, v->gout[0]), *zero = kx_number(s, 0, x);
+  if (zeros_matter(v, x)) {
+    v->gin[0] = kx_mul(s, g, product_of_others(v, x));
+    return;
+  }
   kn_tensor *is_zero = kx_eq(s, x, zero), *safe = kx_where(s, is_zero, kx_number(s, 1, x), x);
   kn_tensor *zeros = kx_sum(s, is_zero, &at->dim, true);
   kn_tensor *others = kx_div(s, kx_apply(s, KN_OP_prod, &keep, &safe, 1), safe);
@@ -104,6 +188,10 @@ void kn_vjp_cumprod(kn_vjp *v) {
   const kn_attrs_axis *at = v->attrs;
   kn_scope *s = v->s;
   kn_tensor *x = kv_in(v, 0), *g = v->gout[0], *zero = kx_number(s, 0, x);
+  if (zeros_matter(v, x)) {
+    v->gin[0] = sums_of_others(v, x, g);
+    return;
+  }
   kn_tensor *is_zero = kx_eq(s, x, zero), *safe = kx_where(s, is_zero, kx_number(s, 1, x), x);
   kn_tensor *zeros = kx_axis(s, KN_OP_cumsum, is_zero, at->dim);
   kn_tensor *one = kx_eq(s, zeros, kx_number(s, 1, zeros));

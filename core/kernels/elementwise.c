@@ -212,7 +212,8 @@ KERNEL(fmod) {
   return run(ctx, KN_OP_fmod, RESULT, loops, attrs, in, 2, out);
 }
 
-/* Wraps around; a negative power of a whole number is whole only for 1 and -1, else 0. */
+/* Wraps around; a negative power of a whole number is whole only for 1 and -1, else 0 (as PyTorch has it
+ * where powers are many: one negative power for all elements is refused below). */
 static int64_t pow_i64(int64_t base, int64_t power) {
   if (power < 0) return base == 1 ? 1 : base == -1 ? (power % 2 ? -1 : 1) : 0;
   int64_t result = 1;
@@ -222,7 +223,22 @@ static int64_t pow_i64(int64_t base, int64_t power) {
   }
   return result;
 }
-BINARY_NUMBER(pow, pow_i64(x, y), y == 2 ? x * x : pow(x, y))
+LOOP2(pow_I64, int64_t, int64_t, pow_i64(x, y))
+LOOPS2_FLOAT(pow, y == 2 ? x * x : pow(x, y))
+KERNEL(pow) {
+  static const kk_inner_fn loops[KN_DTYPE_COUNT] = {NUMBERS(pow)};
+  const kn_tensor *power = in[1];
+  (void)n;
+  if (kn_dtypes[RESULT].category == KN_CAT_INT && power->type.rank == 0 &&
+      kn_element_int(kn_tensor_dtype(power), kn_tensor_data(power)) < 0)
+    return kn_fail(
+        ctx, KN_ARG,
+        "pow: integers to negative integer powers are not allowed (got %s to the power %lld); make "
+        "the base or the power a float first",
+        kn_dtype_name(kn_tensor_dtype(in[0])),
+        (long long)kn_element_int(kn_tensor_dtype(power), kn_tensor_data(power)));
+  return run(ctx, KN_OP_pow, RESULT, loops, attrs, in, 2, out);
+}
 
 UNARY_NUMBER(neg, kk_wrap_sub(0, x), -x)
 UNARY_NUMBER(abs, x < 0 ? kk_wrap_sub(0, x) : x, fabs(x))

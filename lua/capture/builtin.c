@@ -61,10 +61,28 @@ MODEL(ipairs) {
   return give(c, out, 3, iterator_of(c, "ipairs iterator"), ARG(0), kc_int(0));
 }
 
+/* Over a tensor: its rows, as many as there are. */
+static kc_res ended(kc_cap *c, kc_state **s, kc_val t, int64_t i, bool *out) {
+  kc_val length;
+  t = kc_resolve(c, *s, t);
+  *out = false;
+  if (!kc_is_tensor(t) || t.v->type.tensor.rank == 0) return KC_GO;
+  KC_TRY(kc_length(c, s, t, &length));
+  if (length.k == KC_V_SYM) KC_TRY(kc_burn(c, length));
+  if (length.k != KC_V_INT)
+    return kc_fail(c, "ipairs() over a tensor whose number of rows only the graph will know; count with "
+                      "for i = 1, t:size(1)");
+  *out = i == length.i;
+  return KC_GO;
+}
+
 MODEL(ipairs_step) {
   int64_t i = 0;
+  bool end = false;
   kc_val v, nil;
   KC_TRY(known_int(c, f, ARG(1), 2, &i));
+  KC_TRY(ended(c, s, ARG(0), i, &end));
+  if (end) return give1(c, out, KC_NILV);
   KC_TRY(kc_index(c, s, ARG(0), kc_int(i + 1), &v));
   KC_TRY(kc_is_nil(c, *s, v, &nil));
   if (nil.k == KC_V_BOOL) return nil.i ? give1(c, out, KC_NILV) : give(c, out, 2, kc_int(i + 1), v, KC_NILV);

@@ -200,6 +200,9 @@ def refuse(op, args, kwargs):
         return "tolerances that are tensors"
     if op.name == "linalg.matrix_power" and args[-1] == 0:
         return "the power 0, which no gradient comes to"
+    if op.name in ("__rpow__", "pow") and any(isinstance(a, torch.Tensor) and a.dim() == 0 and not a.is_floating_point()
+                                              and not a.dtype == torch.bool and a.item() < 0 for a in args):
+        return "one negative power of integers, an error here as it is of a number"
     if op.name in ("gather", "index_select", "scatter", "scatter_add") and any(
             isinstance(a, torch.Tensor) and a.dtype == torch.uint8 for a in args):
         return "an index of uint8, allowed by PyTorch when empty"

@@ -182,6 +182,33 @@ test("a leaf that is gone is not given to its hooks, though a saved tensor share
   tensor(kept, { 1.0, 1.0 })
 end)
 
+test("products with zeros have all their derivatives", function() -- PyTorch's numbers
+  local function derivatives(f)
+    local x = kiln.tensor({ { 0, 2, 3, 0 }, { 1.5, 0, 2, -1 }, { 1, 2, 3, 4 } }, { dtype = "float64", requires_grad = true })
+    local v = (kiln.arange(12):double() % 5 - 2):reshape(3, 4)
+    local y = f(x)
+    local w, all = kiln.arange(1, y:numel() + 1):double():reshape_as(y), {}
+    local t = (y * w):sum()
+    for order = 1, 3 do
+      local g = kiln.grad(t, x, { create_graph = true })
+      g = type(g) == "table" and g[1] or g
+      all[order], t = g, (g * v):sum()
+    end
+    return all
+  end
+  local d = derivatives(function(x) return x:prod(2) end)
+  tensor(d[1], { { 0.0, 0.0, 0.0, 0.0 }, { 0.0, -6.0, 0.0, 0.0 }, { 72.0, 36.0, 24.0, 18.0 } })
+  tensor(d[2], { { 6.0, 0.0, 0.0, -12.0 }, { 8.0, -5.0, 6.0, -12.0 }, { 6.0, 3.0, 42.0, 24.0 } })
+  tensor(d[3], { { -6.0, -12.0, -8.0, 12.0 }, { -8.0, 8.0, 16.0, -20.0 }, { -108.0, -54.0, 24.0, -12.0 } })
+  d = derivatives(function(x) return x:prod() end)
+  tensor(d[2], kiln.zeros(3, 4):totable())
+  tensor(d[3], { { 1728.0, 0.0, 0.0, -3456.0 }, { 0.0, 1728.0, 0.0, 0.0 }, { 0.0, 0.0, 0.0, 0.0 } })
+  d = derivatives(function(x) return x:cumprod(2) end)
+  tensor(d[1], { { 23.0, 0.0, 0.0, 0.0 }, { 5.0, 6.0, 0.0, 0.0 }, { 383.0, 187.0, 118.0, 72.0 } })
+  tensor(d[2], { { 13.0, -22.0, -12.0, -48.0 }, { -8.0, 9.5, 3.0, -48.0 }, { 66.0, 33.0, 212.0, 96.0 } })
+  tensor(d[3], { { -24.0, -48.0, -20.0, 48.0 }, { -4.0, 4.0, 8.0, -80.0 }, { -520.0, -260.0, 140.0, -48.0 } })
+end)
+
 test("an error in a hook is raised as it was; more is said where it came from a custom function", function()
   local function message(f) return select(2, pcall(f)) end
   local x = kiln.ones(2):requires_grad_()

@@ -210,6 +210,11 @@ agree("ipairs and pairs", function(x)
   for _, v in pairs { a = 1, b = 2.5 } do n = n + v end -- order is not defined
   return s + n
 end, { "T" })
+agree("ipairs over the rows of a tensor", function(x)
+  local s, n = 0, 0
+  for i, row in ipairs(x) do s, n = s + row * i, i end
+  return s, n
+end, { "T" })
 agree("swaps carried by a while", function(x, y)
   local a, b, n = x, y, 0
   while (a - b):abs():sum() > 0.5 and n < 20 do

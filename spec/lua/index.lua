@@ -101,6 +101,21 @@ test("gradients flow through indexing", function()
   tensor(x.grad, { { 0.0, 0.0, 0.0 }, { 0.0, 1.0, 1.0 } })
 end)
 
+test("ipairs goes over the rows and stops", function()
+  local t, seen = matrix(), {}
+  for i, row in ipairs(t) do seen[i] = row:totable() end
+  check.equal(seen, t:totable())
+  for _ in ipairs(kiln.zeros(0, 3)) do error("there is no row") end
+  local sum = 0
+  for _, x in ipairs(kiln.arange(4)) do sum = sum + x:item() end
+  check.equal(sum, 6)
+  local step = ipairs(t)
+  check.equal(step(t, 2), nil)
+  check.raises(function() step(t, 3) end, "position 4 is out of range for dim 1 of size 2")
+  check.raises(function() return t[3] end, "position 3 is out of range for dim 1 of size 2")
+  check.raises(function() for _ in ipairs(kiln.tensor(1)) do end end, "more keys than dimensions")
+end)
+
 test("what does not fit is refused", function()
   local t = matrix()
   check.raises(function() return t[0] end, "index: position is 0, but counting starts at 1")
