@@ -52,6 +52,7 @@ static kn_tensor *prelu(kn_scope *s, kn_tensor *x, kn_tensor *w) {
     for (int d = 1; d < sizes.n; d++) sizes.v[d] = 1;
     w = count == 0 ? w : kx_reshape(s, w, &sizes);
   }
+  if (x->type.rank == 0 && count == 1) w = kx_reshape(s, w, &(const kn_ints){0});
   return kx_where(s, kx_gt(s, x, kx_number(s, 0, x)), x, kx_mul(s, x, w));
 }
 EXPRESSION(prelu, prelu(s, in[0], in[1]))
