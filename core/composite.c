@@ -331,14 +331,15 @@ EXPRESSION(std, kx_safe_sqrt(s, variance(s, in[0], attrs)))
 
 COMPOSITE(linear) {
   (void)attrs;
-  if (in[1]->type.rank != 2) {
+  int rank = in[1]->type.rank; /* 1: one output, without a dim for it */
+  if (rank != 2 && (rank != 1 || n == 3)) {
     char text[KN_TYPE_TEXT];
     return kn_fail(ctx, KN_SHAPE, "the weight must have two dims (got %s)",
                    kn_type_text(&in[1]->type, text, sizeof text));
   }
   kn_scope s;
   kn_scope_open(&s, ctx);
-  kn_tensor *y = kx_matmul(&s, in[0], kx_transpose(&s, in[1], 0, 1));
+  kn_tensor *y = kx_matmul(&s, in[0], rank == 1 ? in[1] : kx_transpose(&s, in[1], 0, 1));
   if (n == 3) y = kx_add(&s, y, in[2]);
   return kn_scope_close(&s, y, out);
 }

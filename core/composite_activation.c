@@ -37,7 +37,9 @@ ACTIVATION(leaky_relu, slope,
            kx_where(s, kx_gt(s, x, kx_number(s, 0, x)), x, kx_scale(s, x, a->negative_slope)))
 ACTIVATION(threshold, threshold,
            kx_where(s, kx_le(s, x, kx_number(s, a->threshold, x)), kx_number(s, a->value, x), x))
-ACTIVATION(softshrink, shrink, kx_sub(s, x, kx_clamp(s, x, -a->lambd, a->lambd)))
+/* two clamps, as the gradient is 0 at ±lambd too */
+ACTIVATION(softshrink, shrink,
+           kx_sub(s, x, kx_clamp(s, kx_clamp(s, x, -a->lambd, INFINITY), -INFINITY, a->lambd)))
 ACTIVATION(hardshrink, shrink,
            kx_where(s, kx_le(s, kx_abs(s, x), kx_number(s, a->lambd, x)), kx_number(s, 0, x), x))
 
@@ -50,6 +52,7 @@ static kn_tensor *prelu(kn_scope *s, kn_tensor *x, kn_tensor *w) {
     for (int d = 1; d < sizes.n; d++) sizes.v[d] = 1;
     w = count == 0 ? w : kx_reshape(s, w, &sizes);
   }
+  if (x->type.rank == 0 && count == 1) w = kx_reshape(s, w, &(const kn_ints){0});
   return kx_where(s, kx_gt(s, x, kx_number(s, 0, x)), x, kx_mul(s, x, w));
 }
 EXPRESSION(prelu, prelu(s, in[0], in[1]))

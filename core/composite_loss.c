@@ -196,10 +196,15 @@ static kn_tensor *at_least(kn_scope *s, kn_tensor *x, double least) {
   return kx_clamp(s, x, least, INFINITY);
 }
 
+/* The dim is one of what a and b broadcast to. */
 static kn_tensor *cosine(kn_scope *s, kn_tensor *a, kn_tensor *b, const kn_attrs_cosine *at) {
+  kn_tensor *both = kx_mul(s, a, b);
+  if (!both) return NULL;
+  if (!kn_type_equal(&a->type, &both->type)) a = kx_expand_as(s, a, both);
+  if (!kn_type_equal(&b->type, &both->type)) b = kx_expand_as(s, b, both);
   kn_tensor *la = at_least(s, kx_safe_sqrt(s, dot_along(s, a, a, at->dim)), at->eps);
   kn_tensor *lb = at_least(s, kx_safe_sqrt(s, dot_along(s, b, b, at->dim)), at->eps);
-  return kx_div(s, dot_along(s, a, b, at->dim), kx_mul(s, la, lb));
+  return kx_div(s, along(s, KN_OP_sum, both, at->dim, false), kx_mul(s, la, lb));
 }
 EXPRESSION(cosine_similarity, cosine(s, in[0], in[1], attrs))
 
@@ -215,7 +220,7 @@ EXPRESSION(pairwise_distance, pairwise(s, in, attrs))
 
 /* 1 - cos where the target is 1, cos beyond the margin where it is -1. */
 static kn_tensor *cosine_embedding(kn_scope *s, kn_tensor *const *in, const kn_attrs_cosine_embedding *a) {
-  kn_tensor *x = in[0], *y = in[1], *t = in[2];
+  kn_tensor *x = kx_floating(s, in[0]), *y = kx_floating(s, in[1]), *t = in[2];
   kn_tensor *lengths =
       kx_mul(s, kx_plus(s, dot_along(s, x, x, -1), 1e-12), kx_plus(s, dot_along(s, y, y, -1), 1e-12));
   kn_tensor *cos = kx_div(s, dot_along(s, x, y, -1), kx_sqrt(s, lengths));

@@ -64,7 +64,8 @@ static kn_tensor *gaussian(kn_scope *s, kn_tensor *const *in, const kn_attrs_gau
 LOSS(soft_margin_loss, reduction, kx_softplus(s, kx_neg(s, kx_mul(s, in[1], kx_floating(s, in[0])))))
 LOSS(hinge_embedding_loss, hinge_embedding, hinge(s, in[0], in[1], a->margin))
 LOSS(margin_ranking_loss, cosine_embedding,
-     above_zero(s, minus(s, a->margin, kx_mul(s, in[2], kx_sub(s, in[0], in[1])))))
+     above_zero(s, minus(s, a->margin,
+                         kx_mul(s, in[2], kx_sub(s, kx_floating(s, in[0]), kx_floating(s, in[1]))))))
 LOSS(poisson_nll_loss, poisson_nll, poisson(s, kx_floating(s, in[0]), in[1], a))
 LOSS(gaussian_nll_loss, gaussian_nll, gaussian(s, in, a))
 

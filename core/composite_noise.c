@@ -97,6 +97,7 @@ static kn_tensor *local_response_norm(kn_scope *s, kn_tensor *x, const kn_attrs_
     return kx_refuse(s, KN_ARG, "size must lie in 1 to 64", x, NULL);
   kn_attrs_constant_pad around = {.pad = {.n = 2 * (x->type.rank - 1)}};
   around.pad.v[around.pad.n - 2] = a->size / 2, around.pad.v[around.pad.n - 1] = (a->size - 1) / 2;
+  x = kx_floating(s, x);
   kn_tensor *square = kx_with(s, KN_OP_constant_pad, &around, kx_mul(s, x, x)), *sum = NULL;
   for (int64_t k = 0; k < a->size; k++) {
     int64_t rest = a->size - 1 - k;

@@ -160,7 +160,11 @@ WITH_PLACES(3)
 
 static kn_tensor *unpool(kn_scope *s, kn_tensor *x, kn_tensor *places, int dims,
                          const kn_attrs_max_unpool *a) {
-  const kn_ints *options[] = {&a->kernel_size, &a->stride, &a->padding, &a->output_size};
+  kn_ints wanted = a->output_size; /* of the pooled dims, or of all */
+  if (wanted.n == x->type.rank && wanted.n > dims)
+    for (wanted.n = 0; wanted.n < dims; wanted.n++)
+      wanted.v[wanted.n] = a->output_size.v[x->type.rank - dims + wanted.n];
+  const kn_ints *options[] = {&a->kernel_size, &a->stride, &a->padding, &wanted};
   const kn_attrs_axis last = {.dim = -1};
   if (!options_fit(s, x, dims, options, 4)) return NULL;
   int lead = x->type.rank - dims;
@@ -173,7 +177,7 @@ static kn_tensor *unpool(kn_scope *s, kn_tensor *x, kn_tensor *places, int dims,
   line = block;
   for (int i = 0; i < dims; i++) {
     int64_t kernel = kn_ints_at(&a->kernel_size, i), stride = kn_ints_at(&a->stride, i);
-    int64_t size = x->type.dims[lead + i], most = kn_ints_at(&a->output_size, i);
+    int64_t size = x->type.dims[lead + i], most = kn_ints_at(&wanted, i);
     if (most == 0) {
       if (!kn_dim_known(size))
         return kx_refuse(s, KN_SHAPE, "output_size is needed: the sizes are not known", x, NULL);

@@ -133,6 +133,18 @@ static kn_tensor *edge(kn_scope *s, kn_tensor *x, int dim, int side, int64_t by,
   return flipped(s, side ? kx_slice(s, x, dim, -by - 1, -1, 1) : kx_slice(s, x, dim, 1, by + 1, 1), dim);
 }
 
+/* Padding below 0 takes away. */
+static kn_tensor *cut(kn_scope *s, kn_tensor *x, int dim, int64_t before, int64_t after) {
+  bool front = before < 0 && !kn_is_dyn(before), back = after < 0 && !kn_is_dyn(after);
+  if (!front && !back) return x;
+  if (front && before < -INT32_MAX) before = -INT32_MAX;
+  if (back && after < -INT32_MAX) after = -INT32_MAX;
+  int64_t size = x->type.dims[dim], first = front ? -before : 0;
+  if (kn_dim_known(size) && first + (back ? -after : 0) >= size)
+    return kx_refuse(s, KN_SHAPE, "padding below 0 takes all there is", x, NULL);
+  return kx_slice(s, x, dim, first, back ? after : KN_TO_END, 1);
+}
+
 static kn_tensor *pad(kn_scope *s, kn_tensor *x, const kn_attrs_pad *a) {
   kn_attrs_constant_pad constant = {.pad = a->pad, .value = a->value};
   if (a->mode == KN_CHOICE_pad_mode_constant) return kx_with(s, KN_OP_constant_pad, &constant, x);
@@ -140,20 +152,24 @@ static kn_tensor *pad(kn_scope *s, kn_tensor *x, const kn_attrs_pad *a) {
     return kx_refuse(s, KN_ARG, "two numbers for each padded dim are needed, the last dim first", x, NULL);
   for (int i = 0; i < a->pad.n && x; i += 2) {
     int dim = x->type.rank - 1 - i / 2;
+    bool round =
+        a->mode == KN_CHOICE_pad_mode_circular; /* goes round what is left; others see what is taken */
+    if (round) x = cut(s, x, dim, a->pad.v[i], a->pad.v[i + 1]);
+    if (!x) return NULL;
     int64_t size = x->type.dims[dim];
     kn_tensor *before = NULL, *after = NULL;
     for (int side = 0; side < 2; side++) {
       int64_t by = a->pad.v[i + side];
       if (need_known(s, by, "padding") != KN_OK) return NULL;
       bool fits =
-          by >= 0 && (!kn_dim_known(size) || by < size || (a->mode == KN_CHOICE_pad_mode_replicate && size) ||
-                      (a->mode == KN_CHOICE_pad_mode_circular && by == size));
-      if (!fits && by != 0)
-        return kx_refuse(s, KN_SHAPE, "this mode pads with at least 0 and with less than there is", x, NULL);
-      if (by) *(side ? &after : &before) = edge(s, x, dim, side, by, a->mode);
+          by > 0 && (!kn_dim_known(size) || by < size || (a->mode == KN_CHOICE_pad_mode_replicate && size) ||
+                     (a->mode == KN_CHOICE_pad_mode_circular && by == size));
+      if (!fits && by > 0) return kx_refuse(s, KN_SHAPE, "this mode pads with less than there is", x, NULL);
+      if (by > 0) *(side ? &after : &before) = edge(s, x, dim, side, by, a->mode);
     }
     if (before) x = pair(s, before, x, dim);
     if (after) x = pair(s, x, after, dim);
+    if (!round && x) x = cut(s, x, dim, a->pad.v[i], a->pad.v[i + 1]);
   }
   return x;
 }

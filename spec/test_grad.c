@@ -439,8 +439,12 @@ START_TEST(special_points) {
   kn_attrs_clamp limits = {.min = -1, .max = 1};
   point(KN_OP_abs, NULL, 0, 0, 0, 0);
   point(KN_OP_relu, NULL, 0, 0, 0, 0);
-  point(KN_OP_clamp, &limits, 1, 0, 1, 0);
-  point(KN_OP_clamp, &limits, -1, 0, 1, 0);
+  kn_attrs_clamp least = {.min = -1, .max = INFINITY}, most = {.min = -INFINITY, .max = 1};
+  point(KN_OP_clamp, &limits, 1, 0, 0, 0);
+  point(KN_OP_clamp, &limits, -1, 0, 0, 0);
+  point(KN_OP_clamp, &limits, 0.5, 0, 1, 0);
+  point(KN_OP_clamp, &least, -1, 0, 1, 0);
+  point(KN_OP_clamp, &most, 1, 0, 1, 0);
   point(KN_OP_clamp, &limits, 1.5, 0, 0, 0);
   point(KN_OP_maximum, NULL, 2, 2, 0.5, 0.5);
   point(KN_OP_minimum, NULL, 2, 2, 0.5, 0.5);

@@ -54,6 +54,21 @@ static inline double cp_from_bits_f64(uint64_t u) {
   return x;
 }
 
+/* Eight float16 in float32, and back, rounded to nearest even: compilers do not find these in loops. */
+#ifdef __F16C__
+typedef float cp_eight __attribute__((vector_size(32)));
+typedef short cp_eight_halves __attribute__((vector_size(16)));
+static inline cp_eight cp_widened(const uint16_t *x) {
+  cp_eight_halves h;
+  memcpy(&h, x, sizeof h);
+  return __builtin_ia32_vcvtph2ps256(h);
+}
+static inline void cp_narrowed(uint16_t *to, cp_eight f) {
+  const cp_eight_halves h = __builtin_ia32_vcvtps2ph256(f, 0);
+  memcpy(to, &h, sizeof h);
+}
+#endif
+
 /* Choosing by masks of bits: never a branch, so loops around it vectorise. */
 static inline float cp_pick_f32(int when, float yes, float no) {
   uint32_t mask = 0u - (uint32_t)when;

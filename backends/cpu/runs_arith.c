@@ -1,7 +1,9 @@
 /* Loops of ops that cost less than fetching their elements: arithmetic, comparison, bits, choosing. Integers
- * are computed in their own dtype and wrap around; what halves need is done by the caller, in float32. Values
+ * are computed in their own dtype and wrap around; halves are computed in float32, for most ops by
+ * the caller. Values
  * are those of the reference, exactly. Compiled once for each instruction set. */
 #include "backends/cpu/runs.h"
+#include "core/half.h"
 #include <math.h>
 
 /* CASE(T, E, W): the integer dtypes, and the unsigned type in which arithmetic wraps around. */
@@ -26,18 +28,67 @@
 #define INTS_OF_add INTS(ADD_INT)
 #define INTS_OF_sub INTS(SUB_INT)
 #define INTS_OF_mul INTS(MUL_INT)
+/* Halves pass through float32 in registers. */
+#ifdef __F16C__
+#define LOOP2_F16(op, sign)                                                                                  \
+  static void op##_F16(char *const *p, int64_t n, const void *arg) {                                         \
+    (void)arg;                                                                                               \
+    uint16_t *restrict to = (uint16_t *)p[0];                                                                \
+    const uint16_t *restrict a = (const uint16_t *)p[1], *restrict b = (const uint16_t *)p[2];               \
+    int64_t i = 0;                                                                                           \
+    for (; i + 32 <= n; i += 32)                                                                             \
+      for (int k = 0; k < 32; k += 8)                                                                        \
+        cp_narrowed(to + i + k, cp_widened(a + i + k) sign cp_widened(b + i + k));                           \
+    for (; i < n; i++) to[i] = kn_f32_to_f16(kn_f16_to_f32(a[i]) sign kn_f16_to_f32(b[i]));                  \
+  }
+#else
+#define LOOP2_F16(op, sign)                                                                                  \
+  CP_LOOP2(op##_F16, uint16_t, uint16_t, kn_f32_to_f16(kn_f16_to_f32(x) sign kn_f16_to_f32(y)))
+#endif
+/* Two bfloat16 are one word: the upper one is a float once the lower is cleared, so nothing has to be moved
+ * between lanes. */
+typedef uint32_t some_words __attribute__((vector_size(CP_VECTOR), aligned(2), may_alias));
+typedef float some_floats __attribute__((vector_size(CP_VECTOR)));
+enum { SOME_BF16 = CP_VECTOR / 2 };
+static inline some_words upper_bf16(some_floats x) { /* as kn_f32_to_bf16, but for the bits below */
+  const some_words u = (some_words)x, nan = (some_words)(x != x), rounded = u + 0x7fffu + (u >> 16 & 1);
+  return (rounded & ~nan) | ((u | 0x400000u) & nan);
+}
+#define LOOP2_BF16(op, sign)                                                                                 \
+  static void op##_BF16(char *const *p, int64_t n, const void *arg) {                                        \
+    (void)arg;                                                                                               \
+    uint16_t *restrict to = (uint16_t *)p[0];                                                                \
+    const uint16_t *restrict a = (const uint16_t *)p[1], *restrict b = (const uint16_t *)p[2];               \
+    int64_t i = 0;                                                                                           \
+    for (; i + SOME_BF16 <= n; i += SOME_BF16) {                                                             \
+      const some_words x = *(const some_words *)(a + i), y = *(const some_words *)(b + i);                   \
+      const some_words low = upper_bf16((some_floats)(x << 16) sign(some_floats)(y << 16));                  \
+      const some_words high = upper_bf16((some_floats)(x & 0xffff0000u) sign(some_floats)(y & 0xffff0000u)); \
+      *(some_words *)(to + i) = (low >> 16) | (high & 0xffff0000u);                                          \
+    }                                                                                                        \
+    for (; i < n; i++) to[i] = kn_f32_to_bf16(kn_bf16_to_f32(a[i]) sign kn_bf16_to_f32(b[i]));               \
+  }
+#define HALVES(op, sign)                                                                                     \
+  LOOP2_F16(op, sign)                                                                                        \
+  LOOP2_BF16(op, sign)
+HALVES(add, +)
+HALVES(sub, -)
+HALVES(mul, *)
+HALVES(div, /)
+#define ROW_HALVES(fn) [KN_F16] = fn##_F16, [KN_BF16] = fn##_BF16
+
 WRAPPED(add, +)
 WRAPPED(sub, -)
 WRAPPED(mul, *)
 CP_LOOP2(add_BOOL, uint8_t, uint8_t, x | y)
 CP_LOOP2(mul_BOOL, uint8_t, uint8_t, x &y)
-CP_ROW(add, ROW_ALL(add))
-CP_ROW(sub, ROW_NUMBERS(sub))
-CP_ROW(mul, ROW_ALL(mul))
+CP_ROW(add, ROW_ALL(add), ROW_HALVES(add))
+CP_ROW(sub, ROW_NUMBERS(sub), ROW_HALVES(sub))
+CP_ROW(mul, ROW_ALL(mul), ROW_HALVES(mul))
 
 CP_LOOP2(div_F32, float, float, x / y)
 CP_LOOP2(div_F64, double, double, x / y)
-CP_ROW(div, ROW_FLOATS(div))
+CP_ROW(div, ROW_FLOATS(div), ROW_HALVES(div))
 
 /* nan wins; of equal zeros the second. */
 #define MAX_INT(T, E, W) CP_LOOP2(maximum_##E, T, T, x > y ? x : y)

@@ -3,11 +3,6 @@
 #include "backends/cpu/runs.h"
 #include "core/element.h"
 
-#ifdef __F16C__
-typedef float eight_floats __attribute__((vector_size(32)));
-typedef short eight_halves __attribute__((vector_size(16)));
-#endif
-
 /* ---- a run of halves ---- */
 
 static void f16_to_f32(char *const *p, int64_t n, const void *arg) {
@@ -17,9 +12,7 @@ static void f16_to_f32(char *const *p, int64_t n, const void *arg) {
   int64_t i = 0;
 #if defined(__F16C__)
   for (; i + 8 <= n; i += 8) {
-    eight_halves h;
-    memcpy(&h, x + i, sizeof h);
-    const eight_floats f = __builtin_ia32_vcvtph2ps256(h);
+    const cp_eight f = cp_widened(x + i);
     memcpy(to + i, &f, sizeof f);
   }
 #endif
@@ -33,10 +26,9 @@ static void f32_to_f16(char *const *p, int64_t n, const void *arg) {
   int64_t i = 0;
 #if defined(__F16C__)
   for (; i + 8 <= n; i += 8) {
-    eight_floats f;
+    cp_eight f;
     memcpy(&f, x + i, sizeof f);
-    const eight_halves h = __builtin_ia32_vcvtps2ph256(f, 0); /* to nearest, ties to even */
-    memcpy(to + i, &h, sizeof h);
+    cp_narrowed(to + i, f);
   }
 #endif
   for (; i < n; i++) to[i] = kn_f32_to_f16(x[i]);

@@ -495,13 +495,24 @@ void kl_args_done(kl_args *a) {
   a->nowned = 0;
 }
 
+/* The value of full_like must not pass through the dtype of x on its way to the one that is asked for. */
+static kn_status full_like_cast(kl_args *a, kn_tensor **out) {
+  kn_attrs_cast to = {.dtype = a->dtype};
+  kn_tensor *like;
+  KN_TRY(kn_apply(a->ctx, KN_OP_cast, &to, a->in, 1, &like));
+  kn_status st = kn_apply(a->ctx, a->op, &a->attrs, &like, 1, out);
+  kn_tensor_release(like);
+  return st;
+}
+
 kn_status kl_args_apply(kl_args *a, bool inplace, kn_tensor **out) {
   kn_context *ctx = a->ctx;
   const void *attrs = a->info.fields[0].name ? &a->attrs : NULL;
   if (inplace) return kn_apply_inplace(ctx, a->op, attrs, a->in, a->n, out);
-  KN_TRY(kn_apply(ctx, a->op, attrs, a->in, a->n, out));
+  bool full = a->cast && a->op == KN_OP_full_like;
+  KN_TRY(full ? full_like_cast(a, out) : kn_apply(ctx, a->op, attrs, a->in, a->n, out));
   kn_status st = KN_OK;
-  if (a->cast) {
+  if (a->cast && !full) {
     kn_tensor *t;
     kn_attrs_cast to = {.dtype = a->dtype};
     st = kn_apply(ctx, KN_OP_cast, &to, out, 1, &t);

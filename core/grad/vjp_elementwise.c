@@ -70,14 +70,15 @@ static kn_tensor *pow_exponent(kn_vjp *v) {
   return kx_mul(s, kx_mul(s, v->gout[0], kv_out(v, 0)), log_a);
 }
 
-/* g where min <= x <= max; nan is outside */
+/* g where min < x < max, or at the limit when there is one alone, as PyTorch has it; nan is outside */
 static kn_tensor *clamped(kn_vjp *v) {
   const kn_attrs_clamp *at = v->attrs;
   kn_scope *s = v->s;
   kn_tensor *x = kv_in(v, 0), *g = v->gout[0];
-  kn_tensor *inside =
-      kx_bitwise_and(s, kx_ge(s, x, kx_number(s, at->min, x)), kx_le(s, x, kx_number(s, at->max, x)));
-  return kx_where(s, inside, g, kx_number(s, 0, g));
+  bool both = at->min > -INFINITY && at->max < INFINITY;
+  kn_tensor *above = (both ? kx_gt : kx_ge)(s, x, kx_number(s, at->min, x));
+  kn_tensor *below = (both ? kx_lt : kx_le)(s, x, kx_number(s, at->max, x));
+  return kx_where(s, kx_bitwise_and(s, above, below), g, kx_number(s, 0, g));
 }
 
 /* g / sqrt(sign x² + c): of the inverse functions */

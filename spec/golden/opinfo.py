@@ -43,7 +43,7 @@ from opinfo_calls import LeftOut  # noqa: E402
 KINDS = {torch.float64: "f", torch.float32: "s", torch.int64: "l", torch.int32: "n", torch.int16: "h", torch.int8: "y",
          torch.uint8: "u", torch.bool: "b", torch.float16: "e", torch.bfloat16: "z"}
 DTYPES = {d: str(d).split(".")[1] for d in KINDS}
-BUDGET, OTHER_BUDGET, SAMPLES, LARGEST = 700, 120, 14, 3000  # numbers an entry, samples an entry, numbers a sample
+BUDGET, OTHER_BUDGET, SAMPLES, LARGEST = 1200, 200, 24, 3000  # numbers an entry, samples an entry, numbers a sample
 
 
 # ---- numbers ----
@@ -328,7 +328,7 @@ def cases(op, dtype, budget, why):
         for f in found:
             fresh = f[2] not in keys or again and f not in chosen
             fits_in = f[0] <= budget or not chosen and f[0] <= LARGEST
-            if fresh and fits_in and len(chosen) < (SAMPLES if dtype == torch.float64 else 4):
+            if fresh and fits_in and len(chosen) < (SAMPLES if dtype == torch.float64 else 6):
                 keys.add(f[2])
                 chosen.append(f)
                 budget -= f[0]

@@ -15,6 +15,7 @@ PARAMETERS = {
     "where": "self condition other",
     "index_put": "self indices values accumulate",
     "tensordot": "self other dims",
+    "index_fill": "self dim index value",
 }
 
 # Integers that are dimensions or positions: 1-based in kiln.
@@ -49,7 +50,8 @@ INDEX_TENSORS = {
 BASED = {"argmax": {0}, "argmin": {0}, "argsort": {0}, "argwhere": {0}, "nonzero": {0}, "searchsorted": {0},
          "bucketize": {0}, "tril_indices": {0}, "triu_indices": {0}, "sort": {1}, "topk": {1}, "kthvalue": {1},
          "mode": {1}, "median": {1}, "nanmedian": {1}, "cummax": {1}, "cummin": {1}, "unique": {1},
-         "unique_consecutive": {1}, "max": {1}, "min": {1}}
+         "unique_consecutive": {1}, "max": {1}, "min": {1}, "nn.functional.max_pool1d": {1},
+         "nn.functional.max_pool2d": {1}, "nn.functional.max_pool3d": {1}}
 
 # Options that mean nothing here.
 DROPPED = {"memory_format", "device", "generator", "layout", "pin_memory", "non_blocking"}
@@ -66,7 +68,8 @@ SAME = {
 }
 
 # Options with another name in kiln.
-RENAMED = {}
+RENAMED = {"nn.functional.pixel_shuffle": {"upscale_factor": "factor"},
+           "nn.functional.pixel_unshuffle": {"downscale_factor": "factor"}}
 
 # Samples that are left out: entry, option, why. An empty entry is all of them.
 WITHOUT = [
@@ -87,9 +90,16 @@ WITHOUT = [
     ("div", "rounding_mode", "rounding_mode: floor_divide, or trunc of the quotient"),
     ("round", "decimals", "decimals: scaled, rounded, scaled back"),
     ("index_add", "alpha", "alpha: written index_add(x, dim, index, alpha * y)"),
+    ("cumsum", "dtype", "dtype: cast first"), ("cumprod", "dtype", "dtype: cast first"),
+    ("prod", "dtype", "dtype: cast first"), ("arange", "end", "end by its name: the only number given is the end"),
     ("scatter", "reduce", "reduce: scatter_add, scatter_reduce"),
     ("nn.functional.interpolate", "recompute_scale_factor", "recompute_scale_factor: an option of one call's past"),
 ]
+
+# Floats only, where PyTorch also takes whole numbers.
+FLOATS = {"nn.functional." + name for name in (
+    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d avg_pool1d avg_pool2d avg_pool3d max_pool1d "
+    "max_pool2d max_pool3d").split()}
 
 # No gradient is compared.
 NO_GRADIENT = {"cholesky_solve"}  # PyTorch gives one to the triangle that is not read
@@ -116,14 +126,16 @@ def getitem(c, a, k, names):
             start, stop, step = key.start or 0, key.stop, key.step
             last = -1 if stop is None else stop if stop > 0 else stop - 1
             parts.append("{%d, %d%s}" % (start + 1 if start >= 0 else start, last, ", %d" % step if step else ""))
-        elif isinstance(key, torch.Tensor):
-            parts.append(c.tensor(key, "index"))
+        elif isinstance(key, (torch.Tensor, list)):
+            parts.append(c.tensor(torch.as_tensor(key), "index"))
+        elif key is Ellipsis:
+            parts.append('"..."')
+        elif key is None:
+            parts.append("newaxis")
         elif isinstance(key, int) and not isinstance(key, bool):
             parts.append(str(key + 1 if key >= 0 else key))
         else:
             raise LeftOut("a key that is " + type(key).__name__)
-    if sum(p.startswith("x") for p in parts) > 1:
-        raise LeftOut("several index tensors: index_put and gather do that")
     return "%s[%s]" % (x, parts[0] if len(parts) == 1 and not parts[0].startswith("{") else "{%s}" % ", ".join(parts))
 
 
@@ -149,6 +161,35 @@ def in_table(c, a, k, names):
     return "%s(%s)" % (c.name, ", ".join([c.lua(list(list_))] + ([c.options(k)] if k else [])))
 
 
+def to(c, a, k, names):
+    """Without the flags, which are False here."""
+    return "to(%s)" % ", ".join([c.lua(v) for v in a if not isinstance(v, bool)] + [c.options(k) for k in [
+        {n: v for n, v in k.items() if n != "copy"}] if k])
+
+
+def tensors_first(c, a, k, names):
+    """Losses whose weights PyTorch has behind the options."""
+    given = {n: v for n, v in dict(zip(names, a), **k).items() if v is not None}
+    order = [n for n in ("input", "target", "weight", "pos_weight") if n in names]
+    tensors = [c.lua(given.pop(n, None), n) for n in order]
+    while tensors[-1] == "nil":
+        tensors.pop()
+    return "%s(%s)" % (c.name, ", ".join(tensors + ([c.options(given)] if given else [])))
+
+
+def linalg_diagonal(c, a, k, names):
+    """diagonal, whose dims are the last two unless others are named."""
+    given = {"offset": 0, "dim1": -2, "dim2": -1, **k}
+    return "diagonal(%s, %s)" % (c.lua(a[0]), c.options(given))
+
+
+def without_places(c, a, k, names):
+    """adaptive_max_pool gives no places of the maxima."""
+    if any(v is True for v in [*a, *k.values()]):
+        raise LeftOut("return_indices")
+    return "%s(%s)" % (c.name, ", ".join(c.lua(v) for v in [*a, *k.values()] if v is not False))
+
+
 CALLS = {
     "__getitem__": getitem,
     "__radd__": operator("+"), "__rsub__": operator("-"), "__rmul__": operator("*"), "__rdiv__": operator("/"),
@@ -163,6 +204,10 @@ CALLS = {
     "zero_": lambda c, a, k, names: "%s:clone():zero_()" % c.lua(a[0]),
     "fill": lambda c, a, k, names: "%s:clone():fill_(%s)" % (c.lua(a[0]), c.lua(a[1] if len(a) > 1 else k["value"])),
     "meshgrid": in_table,
+    "to": to, "nn.functional.multi_margin_loss": tensors_first, "linalg.diagonal": linalg_diagonal,
+    "nn.functional.binary_cross_entropy_with_logits": tensors_first,
+    "nn.functional.adaptive_max_pool1d": without_places, "nn.functional.adaptive_max_pool2d": without_places,
+    "nn.functional.adaptive_max_pool3d": without_places,
     "median": first_without_dim,
     "nanmedian": first_without_dim,
     "T": lambda c, a, k, names: c.lua(a[0]) + ".T",
@@ -186,7 +231,41 @@ def refuse(op, args, kwargs):
         return "cov with weights"
     if op.name == "to" and (any(v is True for v in args) or any(kwargs.get(k) for k in ("non_blocking", "copy"))):
         return "non_blocking and copy"
-    if op.name == "bincount" and len(args) > 1 and not args[1].dtype.is_floating_point:
+    flat = [*args, *kwargs.values()]
+    if op.name in FLOATS and not args[0].dtype.is_floating_point:
+        return "whole numbers: floats are needed"
+    if op.name == "nn.functional.local_response_norm" and not args[0].dtype.is_floating_point:
+        return "whole numbers, of which PyTorch takes means without fractions"
+    if op.name.startswith("nn.functional.adaptive_") and any(isinstance(v, tuple) and None in v for v in flat):
+        return "None for a size: there is no hole in a list of Lua"
+    if op.name.startswith("nn.functional.avg_pool") and any(
+            isinstance(v, int) and not isinstance(v, bool) and v < 0 for v in flat):
+        return "a divisor below 0"
+    if op.name == "nn.functional.rms_norm" and any(isinstance(v, float) and v < 0 for v in flat):
+        return "eps below 0"
+    if op.name in ("nn.functional.multi_margin_loss", "nn.functional.multilabel_margin_loss") and (
+            args[0].dim() == 0 or args[0].dim() == 1 and args[1].dim() == 1 and op.name.endswith("multi_margin_loss")):
+        return "one sample's scores beside targets that have a batch, or of rank 0"
+    if op.name == "nn.functional.batch_norm" and args[0].dim() == 1:
+        return "a list, which has no channels"
+    if op.name == "scatter" and any(isinstance(v, (int, float)) for v in [*args[3:], *kwargs.values()]):
+        return "a number for src: full_like of the index"
+    if op.name == "searchsorted" and isinstance(args[1], (int, float)):
+        return "a number to search: a tensor of it"
+    if op.name == "take_along_dim" and any(isinstance(v, torch.Tensor) and (v < 0).any() for v in args[1:2]):
+        return "negative places"
+    if op.name == "repeat_interleave" and any(isinstance(v, torch.Tensor) for v in flat[1:]):
+        return "repeats that are a tensor"
+    for option in ("padding_idx", "max_norm", "scale_grad_by_freq", "sparse"):
+        if op.name == "nn.functional.embedding" and option in kwargs:
+            return option + ": the table of an embedding is a tensor like others"
+    if op.name == "kthvalue" and not args[0].dtype.is_floating_point and args[0].dim():
+        return "whole numbers: any of equal ones is the k-th"
+    if op.name == "narrow" and isinstance(args[2], torch.Tensor):
+        return "a start that is a tensor"
+    if op.name == "logit" and any(isinstance(v, float) and v > 0.5 for v in flat):
+        return "eps above a half"
+    if op.name == "bincount" and any(isinstance(v, torch.Tensor) and not v.dtype.is_floating_point for v in flat[1:]):
         return "weights that are integers"
     if op.name == "cat" and len({t.dim() for t in args[0]}) > 1:
         return "an empty list beside tensors of more dims, which PyTorch passes over"

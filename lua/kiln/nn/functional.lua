@@ -52,11 +52,13 @@ F.max_pool3d = max_pool(kiln.max_pool3d, kiln.max_pool3d_with_indices)
 -- Convolutions whose padding may be "same" or "valid": conv2d(x, w, b, stride, padding, dilation, groups), or options in a
 -- table.
 local function conv(op, dims)
-  return function(x, w, b, stride, padding, dilation, groups)
-    if type(stride) == "table" and #stride == 0 then
-      local o = stride
+  local function run(x, w, b, stride, padding, dilation, groups)
+    local o = type(b) == "table" and b or type(stride) == "table" and #stride == 0 and stride
+    if o then
+      if o == b then b = nil end
       stride, padding, dilation, groups = o.stride, o.padding, o.dilation, o.groups
     end
+    if kiln.is_tensor(x) and x:dim() == dims + 1 then return run(x:unsqueeze(1), w, b, stride, padding, dilation, groups):squeeze(1) end
     if padding == "valid" then padding = 0 end
     if padding == "same" then
       local margins = {}
@@ -74,8 +76,21 @@ local function conv(op, dims)
     end
     return op(x, w, b, stride, padding, dilation, groups)
   end
+  return run
 end
 F.conv1d, F.conv2d, F.conv3d = conv(kiln.conv1d, 1), conv(kiln.conv2d, 2), conv(kiln.conv3d, 3)
+
+--- One input without its batch is a batch of one.
+local function transposed(op, dims)
+  return function(x, ...)
+    if kiln.is_tensor(x) and x:dim() == dims + 1 then return op(x:unsqueeze(1), ...):squeeze(1) end
+    return op(x, ...)
+  end
+end
+F.conv_transpose1d, F.conv_transpose2d = transposed(kiln.conv_transpose1d, 1), transposed(kiln.conv_transpose2d, 2)
+F.conv_transpose3d = transposed(kiln.conv_transpose3d, 3)
+
+function F.softmin(x, dim) return kiln.softmax(-x, dim) end
 
 --- Lengths may be tables. The gradient is that of the log-probabilities themselves.
 function F.ctc_loss(logp, targets, input_lengths, target_lengths, ...)
