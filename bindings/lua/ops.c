@@ -53,7 +53,7 @@ static bool all_tensors(lua_State *L, const op_call *c, int top, kn_tensor **in)
  * it needs, or an option where it has none. */
 static kn_op meant(lua_State *L, const op_call *c, int top) {
   int tensors = 0;
-  if (c->form == KN_OP_COUNT || top <= 1) return c->op;
+  if (c->form == KN_OP_COUNT || (top <= c->row->max_in && c->row->flags & KN_FLAG_SCALARS)) return c->op;
   for (int i = 1; i <= top; i++) tensors += kl_test_tensor(L, i) != NULL;
   bool options = c->row->attrs == KN_ATTRS_none && top > c->row->max_in;
   bool fewer = !(c->row->flags & KN_FLAG_SCALARS) && tensors < c->row->min_in;
