@@ -29,13 +29,13 @@ static inline float cp_exp_parts_f32(float x, int32_t *n) {
   float t = cp_fma_f32(x, 0x1.715476p0f, CP_ROUNDER32), whole = t - CP_ROUNDER32;
   float r = cp_fma_f32(whole, -0x1.62e4p-1f, x);
   r = cp_fma_f32(whole, -0x1.7f7d1cp-20f, r);
-  *n = (int32_t)(cp_bits_f32(t) - cp_bits_f32(CP_ROUNDER32));
+  *n = (int32_t)(kn_f32_bits(t) - kn_f32_bits(CP_ROUNDER32));
   float p =
       CP_SUM32(r, 0.5f, 0x1.555556p-3f, 0x1.555478p-5f, 0x1.111082p-7f, 0x1.6d9ea4p-10f, 0x1.a1b128p-13f);
   return cp_fma_f32(r * r, p, r);
 }
 
-static inline float cp_power_of_two_f32(int32_t n) { return cp_from_bits_f32((uint32_t)(n + 127) << 23); }
+static inline float cp_power_of_two_f32(int32_t n) { return kn_f32_from_bits((uint32_t)(n + 127) << 23); }
 
 static inline float cp_exp_f32(float x) { /* 1 ulp */
   int32_t n;
@@ -92,9 +92,9 @@ static inline float cp_cosh_f32(float x) { /* 2 ulp */
 /* x = 2^e (1 + f), 1 + f in [sqrt(1/2), sqrt(2)), for finite x > 0; gives log(1 + f) - f. */
 static inline float cp_log_parts_f32(float x, float *e, float *f) {
   int tiny = x < 0x1p-126f;
-  uint32_t u = cp_bits_f32(cp_pick_f32(tiny, x * 0x1p23f, x));
+  uint32_t u = kn_f32_bits(cp_pick_f32(tiny, x * 0x1p23f, x));
   int32_t k = (int32_t)(u - 0x3f3504f3u) >> 23;
-  float g = cp_from_bits_f32(u - ((uint32_t)k << 23)) - 1, z = g * g;
+  float g = kn_f32_from_bits(u - ((uint32_t)k << 23)) - 1, z = g * g;
   float p = CP_SUM32(g, 0x1.555548p-2f, -0x1.000008p-2f, 0x1.99a4eap-3f, -0x1.555c24p-3f, 0x1.23328ep-3f,
                      -0x1.fc2094p-4f, 0x1.e73d0cp-4f, -0x1.de6caap-4f, 0x1.13e14ep-4f);
   *e = (float)k - cp_pick_f32(tiny, 23, 0);
@@ -160,7 +160,7 @@ static inline float cp_cosine_f32(float r) {
 
 static inline float cp_turned_f32(float r, uint32_t q) {
   float y = cp_pick_f32(q & 1, cp_cosine_f32(r), cp_sine_f32(r));
-  return cp_from_bits_f32(cp_bits_f32(y) ^ (q & 2) << 30);
+  return kn_f32_from_bits(kn_f32_bits(y) ^ (q & 2) << 30);
 }
 
 static inline float cp_sin_f32(float x) { /* 1 ulp, |x| < CP_SINE_LIMIT32 */
@@ -229,7 +229,7 @@ static inline float cp_erf_f32(float x) { /* 2 ulp */
   float t = far + CP_ROUNDER32, f = far - (t - CP_ROUNDER32);
   float p = CP_SUM32(f, 0x1.000002p0f, 0x1.62e428p-1f, 0x1.ebf918p-3f, 0x1.c6b6e6p-5f, 0x1.3d0c52p-7f,
                      0x1.5c085ep-10f);
-  float e = p * cp_from_bits_f32((cp_bits_f32(t) << 23) + (127u << 23)); /* the rounder falls out */
+  float e = p * kn_f32_from_bits((kn_f32_bits(t) << 23) + (127u << 23)); /* the rounder falls out */
   return cp_pick_f32(a < 0.875f, cp_fma_f32(x, near, x), cp_sign_f32(1 - e, x));
 }
 
@@ -264,7 +264,7 @@ static inline float cp_pow_f32(float x, float y) { /* 1 ulp */
   float size = (float)cp_exp2_wide((double)y * l);
   int whole = (b >= 0x1p23f) | ((b + 0x1p23f) - 0x1p23f == b);
   int even = (half >= 0x1p23f) | ((half + 0x1p23f) - 0x1p23f == half);
-  float r = cp_from_bits_f32(cp_bits_f32(size) ^ (cp_bits_f32(x) & (uint32_t)(whole & !even) << 31));
+  float r = kn_f32_from_bits(kn_f32_bits(size) ^ (kn_f32_bits(x) & (uint32_t)(whole & !even) << 31));
   r = cp_pick_f32((x < 0) & (a != INFINITY) & !whole, NAN, r);
   r = cp_pick_f32((x != x) | (y != y), x + y, r);
   r = cp_pick_f32((x == 1) | (y == 0) | ((a == 1) & (b == INFINITY)), 1, r);

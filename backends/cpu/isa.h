@@ -3,8 +3,7 @@
  * the compiler vectorises; no file outside this folder sees this header. */
 #ifndef KN_CPU_ISA_H
 #define KN_CPU_ISA_H
-#include <stdint.h>
-#include <string.h>
+#include "core/half.h"
 
 #ifndef CP_ISA
 #error "compiled without CP_ISA: see meson.build"
@@ -33,16 +32,6 @@ static inline float cp_fma_f32(float a, float b, float c) { return a * b + c; }
 static inline double cp_fma_f64(double a, double b, double c) { return a * b + c; }
 #endif
 
-static inline uint32_t cp_bits_f32(float x) {
-  uint32_t u;
-  memcpy(&u, &x, sizeof u);
-  return u;
-}
-static inline float cp_from_bits_f32(uint32_t u) {
-  float x;
-  memcpy(&x, &u, sizeof x);
-  return x;
-}
 static inline uint64_t cp_bits_f64(double x) {
   uint64_t u;
   memcpy(&u, &x, sizeof u);
@@ -72,16 +61,16 @@ static inline void cp_narrowed(uint16_t *to, cp_eight f) {
 /* Choosing by masks of bits: never a branch, so loops around it vectorise. */
 static inline float cp_pick_f32(int when, float yes, float no) {
   uint32_t mask = 0u - (uint32_t)when;
-  return cp_from_bits_f32((cp_bits_f32(yes) & mask) | (cp_bits_f32(no) & ~mask));
+  return kn_f32_from_bits((kn_f32_bits(yes) & mask) | (kn_f32_bits(no) & ~mask));
 }
 static inline double cp_pick_f64(int when, double yes, double no) {
   uint64_t mask = 0u - (uint64_t)when;
   return cp_from_bits_f64((cp_bits_f64(yes) & mask) | (cp_bits_f64(no) & ~mask));
 }
 static inline float cp_sign_f32(float size, float sign) { /* size >= 0 with the sign of the other */
-  return cp_from_bits_f32(cp_bits_f32(size) | (cp_bits_f32(sign) & 0x80000000u));
+  return kn_f32_from_bits(kn_f32_bits(size) | (kn_f32_bits(sign) & 0x80000000u));
 }
-static inline float cp_abs_f32(float x) { return cp_from_bits_f32(cp_bits_f32(x) & 0x7fffffffu); }
+static inline float cp_abs_f32(float x) { return kn_f32_from_bits(kn_f32_bits(x) & 0x7fffffffu); }
 static inline double cp_sign_f64(double size, double sign) {
   return cp_from_bits_f64(cp_bits_f64(size) | (cp_bits_f64(sign) & UINT64_C(1) << 63));
 }
