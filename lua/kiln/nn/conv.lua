@@ -52,28 +52,29 @@ return function(nn)
     return list
   end
 
-  -- Shapes the weight and the bias as PyTorch does; `fan` is what one output is made of.
-  local function parameters(self, shape, outputs, fan, options)
+  -- Makes the weight and the bias as PyTorch does. `first` and `second` are the weight's first sizes; one output is made of
+  -- `second` values for each place of the kernel.
+  local function parameters(self, first, second, kernel, outputs, options)
+    local shape, fan = { first, second, table.unpack(kernel) }, second
+    for _, n in ipairs(kernel) do fan = fan * n end
     self.weight = nn.Parameter(init.kaiming_uniform(kiln.empty(shape), math.sqrt(5)))
     if options.bias ~= false then
       self.bias = nn.Parameter(init.uniform(kiln.empty(outputs), -1 / math.sqrt(fan), 1 / math.sqrt(fan)))
     end
   end
 
-  local function check(name, inputs, outputs, options)
+  -- What all of them have: sets groups, stride and dilation, and returns the kernel's sizes.
+  local function begin(self, name, inputs, outputs, kernel, options, dims)
     need_count(name, "the number of inputs", inputs)
     need_count(name, "the number of outputs", outputs)
     local groups = need_count(name, "groups", options.groups or 1)
     if inputs % groups ~= 0 or outputs % groups ~= 0 then
       fail("%s: groups = %d does not divide %d inputs and %d outputs", name, groups, inputs, outputs)
     end
-    return groups
-  end
-
-  local function product(list)
-    local n = 1
-    for _, v in ipairs(list) do n = n * v end
-    return n
+    self.groups = groups
+    kernel = each(name, "kernel", kernel, dims)
+    self.stride, self.dilation = each(name, "stride", options.stride or 1, dims), each(name, "dilation", options.dilation or 1, dims)
+    return kernel
   end
 
   --- Conv2d(inputs, outputs, kernel [, { stride, padding, dilation, groups, bias, padding_mode }]) on [N, C, H, W]; padding
@@ -85,9 +86,7 @@ return function(nn)
 
     function Conv:init(inputs, outputs, kernel, options)
       options = options or {}
-      self.groups = check(name, inputs, outputs, options)
-      kernel = each(name, "kernel", kernel, dims)
-      self.stride, self.dilation = each(name, "stride", options.stride or 1, dims), each(name, "dilation", options.dilation or 1, dims)
+      kernel = begin(self, name, inputs, outputs, kernel, options, dims)
       local padding, mode = options.padding or 0, options.padding_mode or "zeros"
       if padding == "valid" then padding = 0 end
       if padding == "same" then
@@ -107,9 +106,7 @@ return function(nn)
         padding = 0
       end
       self.padding = padding
-      local shape = { outputs, inputs // self.groups }
-      for i = 1, dims do shape[2 + i] = kernel[i] end
-      parameters(self, shape, outputs, inputs // self.groups * product(kernel), options)
+      parameters(self, outputs, inputs // self.groups, kernel, outputs, options)
     end
 
     function Conv:forward(x)
@@ -132,14 +129,10 @@ return function(nn)
 
     function Conv:init(inputs, outputs, kernel, options)
       options = options or {}
-      self.groups = check(name, inputs, outputs, options)
-      kernel = each(name, "kernel", kernel, dims)
-      self.stride, self.dilation = each(name, "stride", options.stride or 1, dims), each(name, "dilation", options.dilation or 1, dims)
+      kernel = begin(self, name, inputs, outputs, kernel, options, dims)
       self.padding = each(name, "padding", options.padding or 0, dims)
       self.output_padding = each(name, "output_padding", options.output_padding or 0, dims)
-      local shape = { inputs, outputs // self.groups }
-      for i = 1, dims do shape[2 + i] = kernel[i] end
-      parameters(self, shape, outputs, outputs // self.groups * product(kernel), options)
+      parameters(self, inputs, outputs // self.groups, kernel, outputs, options)
     end
 
     function Conv:forward(x)
