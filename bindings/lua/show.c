@@ -207,6 +207,7 @@ static int tensor_tostring(lua_State *L) {
   luaL_Buffer b;
   luaL_buffinit(L, &b);
   if (t->storage) {
+    kl_check(L, kn_read_data(kl_context(L), t));
     add_elements(L, &b, t);
   } else {
     luaL_addstring(&b, "a tensor known only when the graph runs: ");
