@@ -36,8 +36,8 @@ static inline double below_f64(double x) {
     }                                                                                                        \
     for (; i + V_##E <= n; i += V_##E)                                                                       \
       for (int k = 0; k < V_##E; k++) top[k] = LARGER(top[k], x[i + k]);                                     \
-    for (int h = V_##E / 2; h >= 1; h /= 2)                                                                  \
-      UNROLL for (int k = 0; k < h; k++) top[k] = LARGER(top[k], top[k + h]);                                \
+    UNROLL for (int h = V_##E / 2; h >= 1; h /= 2) UNROLL for (int k = 0; k < h; k++) top[k] =               \
+        LARGER(top[k], top[k + h]);                                                                          \
     return top[0];                                                                                           \
   }                                                                                                          \
   static T add_up_##E(const T *x, int n) { /* a multiple of V */                                             \
@@ -51,7 +51,7 @@ static inline double below_f64(double x) {
     a = (a + b) + (c + d);                                                                                   \
     T sum[V_##E];                                                                                            \
     memcpy(sum, &a, sizeof sum);                                                                             \
-    for (int h = V_##E / 2; h >= 1; h /= 2) UNROLL for (int k = 0; k < h; k++) sum[k] += sum[k + h];         \
+    UNROLL for (int h = V_##E / 2; h >= 1; h /= 2) UNROLL for (int k = 0; k < h; k++) sum[k] += sum[k + h];  \
     return sum[0];                                                                                           \
   }                                                                                                          \
   /* Exponentials of a row into `to`, or with log only their sum. */                                         \
