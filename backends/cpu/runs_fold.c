@@ -103,13 +103,12 @@ FOLD(min_F64, double, double, less8_f64, LESS_WIDE)
 
 /* ---- rows of floats, in vectors whose lanes are joined at the end ---- */
 
-#define UNROLL _Pragma("GCC unroll 16")
 typedef float vec_f32 __attribute__((vector_size(CP_VECTOR), aligned(4), may_alias));
 typedef double vec_f64 __attribute__((vector_size(CP_VECTOR), aligned(8), may_alias));
 
 #define JOIN(T, lanes, ONE)                                                                                  \
-  UNROLL for (int h = CP_VECTOR / (int)sizeof(T) / 2; h >= 1; h /= 2)                                        \
-      UNROLL for (int k = 0; k < h; k++)(lanes)[k] = ONE((lanes)[k], (lanes)[k + h])
+  CP_UNROLL for (int h = CP_VECTOR / (int)sizeof(T) / 2; h >= 1; h /= 2)                                     \
+      CP_UNROLL for (int k = 0; k < h; k++)(lanes)[k] = ONE((lanes)[k], (lanes)[k + h])
 
 /* A vector of the row's last elements of which only so many lanes are left, the others 0: they were taken
  * already. */
@@ -123,17 +122,7 @@ enum { LONGEST = 2048 };
     const vec_##E x = *(const vec_##E *)(end - CP_VECTOR / sizeof(T));                                       \
     return (vec_##E)((mask_##E)x & *(const mask_##E *)(lanes_left + left * (int64_t)sizeof(T)));             \
   }                                                                                                          \
-  typedef T few_##E __attribute__((vector_size(16)));                                                        \
-  static inline T lanes_##E(vec_##E a) {                                                                     \
-    few_##E part[CP_VECTOR / 16];                                                                            \
-    T lane[16 / sizeof(T)];                                                                                  \
-    memcpy(part, &a, sizeof part);                                                                           \
-    UNROLL for (int h = CP_VECTOR / 32; h >= 1; h /= 2) UNROLL for (int k = 0; k < h; k++) part[k] +=        \
-        part[k + h];                                                                                         \
-    memcpy(lane, part, sizeof lane);                                                                         \
-    return sizeof(T) == 8 ? lane[0] + lane[1]                                                                \
-                          : (lane[0] + lane[2 % (16 / sizeof(T))]) + (lane[1] + lane[3 % (16 / sizeof(T))]); \
-  }                                                                                                          \
+  CP_JOIN(lanes_##E, T, vec_##E, ADD_F32)                                                                    \
   static inline double part_##E(const T *x, int64_t n) {                                                     \
     enum { V = CP_VECTOR / sizeof(T) };                                                                      \
     vec_##E a = {0}, b = {0}, c = {0}, d = {0};                                                              \
@@ -173,6 +162,7 @@ EACH(sum_F64, double, double, row_sum_f64, ADD_F64)
     const mask_##E take = BETTER(b, a);                                                                      \
     return (vec_##E)(((mask_##E)b & take) | ((mask_##E)a & ~take));                                          \
   }                                                                                                          \
+  CP_JOIN(fn##_lane, T, vec_##E, BEST)                                                                       \
   static bool fn##_lost(const T *x, int64_t n) {                                                             \
     int lost = 0;                                                                                            \
     for (int64_t k = 0; k < n; k++) lost |= x[k] != x[k];                                                    \
@@ -180,7 +170,6 @@ EACH(sum_F64, double, double, row_sum_f64, ADD_F64)
   }                                                                                                          \
   static double fn(const T *x, int64_t n) {                                                                  \
     enum { V = CP_VECTOR / sizeof(T) };                                                                      \
-    T top[V];                                                                                                \
     double best = (double)x[0];                                                                              \
     if (n < V) {                                                                                             \
       for (int64_t k = 1; k < n; k++) best = WIDE(best, x[k]);                                               \
@@ -203,10 +192,8 @@ EACH(sum_F64, double, double, row_sum_f64, ADD_F64)
       top1 = fn##_of(top1, a), s += a;                                                                       \
     }                                                                                                        \
     top1 = fn##_of(top1, top2), s += t;                                                                      \
-    memcpy(top, &top1, sizeof top);                                                                          \
-    JOIN(T, top, BEST);                                                                                      \
     const T sum = lanes_##E(s);                                                                              \
-    return sum != sum && fn##_lost(x, n) ? NAN : (double)top[0];                                             \
+    return sum != sum && fn##_lost(x, n) ? NAN : (double)fn##_lane(top1);                                    \
   }
 ROW_BEST(row_max_f32, float, f32, ABOVE, MORE, MORE_WIDE)
 ROW_BEST(row_min_f32, float, f32, BELOW, LESS, LESS_WIDE)
