@@ -349,10 +349,11 @@ static int run(lua_State *L) {
     lua_pushboolean(L, 1);
     lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
   }
-  luaL_openlibs(L); /* the collector stays incremental: the generational mode keeps old tensors for long */
+  luaL_openlibs(L);
   make_arg(L, o);
   luaL_requiref(L, "kiln", luaopen_kiln, 1);
   lua_settop(L, 0);
+  lua_gc(L, LUA_GCGEN, 0, 0); /* as `lua` does: results die young, and their memory is warm for the next op */
   if (!o->no_env && run_init(L, o) != LUA_OK) return 0;
   if (!run_options(L, o)) return 0;
   if (o->script < o->argc && run_script(L, o) != LUA_OK) return 0;

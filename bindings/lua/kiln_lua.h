@@ -20,7 +20,9 @@ struct kiln_context;
 /* A lua_CFunction: `luaL_requiref(L, "kiln", luaopen_kiln, 1)`. Uses the context set before, or makes one of
  * its own, closed with the state, that reads KILN_DEBUG, KILN_BACKEND and KILN_NUM_THREADS. Raises Lua
  * errors. Wraps the state's allocator, to learn of tensors that Lua frees: a host that sets another one later
- * must have it call the one it found (lua_getallocf), until the state is closed. */
+ * must have it call the one it found (lua_getallocf), until the state is closed. The collector's mode is the
+ * host's: the generational one (lua_gc(L, LUA_GCGEN, 0, 0)) gives the memory of dropped tensors back soonest.
+ */
 KILN_LUA_API int luaopen_kiln(struct lua_State *L);
 
 /* Make kiln in this state work with the host's context, which must outlive the state. Call before

@@ -17,9 +17,10 @@ static const char tensor_key, symbol_key, methods_key; /* registry keys: metatab
 
 enum { TELL_EVERY = 256 << 10, LEAST_BUDGET = 1 << 20, COMMON_BUDGET = 32 << 20, BUDGET_PER_BYTE = 4 };
 
+static size_t most_of(size_t live) { return live / 2 > COMMON_BUDGET ? live / 2 : COMMON_BUDGET; }
+
 static size_t budget_of(const kl_state *s, size_t lua_bytes) {
-  size_t most = s->live / 2 > COMMON_BUDGET ? s->live / 2 : COMMON_BUDGET,
-         budget = lua_bytes * BUDGET_PER_BYTE;
+  size_t most = most_of(s->live), budget = lua_bytes * BUDGET_PER_BYTE;
   return budget < LEAST_BUDGET ? LEAST_BUDGET : budget > most ? most : budget;
 }
 
@@ -31,7 +32,7 @@ static void tell(lua_State *L, kl_state *s, size_t now, size_t grown) {
   bool round = lua_gc(L, LUA_GCSTEP, kb < INT_MAX / 2 ? (int)kb : INT_MAX / 2);
   kl_bury(s);
   if (round) s->live = kn_heap_bytes(s->ctx->heap);
-  if (now > 2 * s->full + 4 * COMMON_BUDGET) { /* rounds of the generational mode leave old tensors alone */
+  if (now > s->full + most_of(s->full) + (lua_kb << 10)) { /* minor rounds leave old tensors alone */
     lua_gc(L, LUA_GCCOLLECT);
     kl_bury(s);
     s->seen = s->live = s->full = kn_heap_bytes(s->ctx->heap);
