@@ -111,6 +111,10 @@ static bool read_field(kn_parser *p, const kn_field *f, dynamic *d, void *at) {
     if (!kn_read_scalar(p, &s)) return false;
     *(double *)at = s.kind == KN_SCALAR_INT ? (double)s.as.i : s.as.f;
     return s.kind != KN_SCALAR_BOOL || kn_parse_fail(p, start, "a number is missing here");
+  case KN_FIELD_NUMBER:
+    if (!kn_read_scalar(p, &s)) return false;
+    *(kn_number *)at = s.kind == KN_SCALAR_INT ? kn_number_of(s.as.i) : (kn_number){s.as.f, 0};
+    return s.kind != KN_SCALAR_BOOL || kn_parse_fail(p, start, "a number is missing here");
   case KN_FIELD_BOOL:
     if (!kn_read_scalar(p, &s)) return false;
     *(bool *)at = s.kind == KN_SCALAR_BOOL && s.as.b;

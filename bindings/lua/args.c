@@ -68,6 +68,19 @@ static kn_status read_number(lua_State *L, kn_context *ctx, int idx, const char 
   return wrong(ctx, name, what, "a number", L, idx);
 }
 
+/* The same for a field that keeps integers exactly. */
+static kn_status read_exact(lua_State *L, kn_context *ctx, int idx, const char *name, const char *what,
+                            kn_number *out) {
+  double x;
+  if (lua_isinteger(L, idx)) {
+    *out = kn_number_of(lua_tointeger(L, idx));
+    return KN_OK;
+  }
+  KN_TRY(read_number(L, ctx, idx, name, what, &x));
+  *out = (kn_number){x, 0};
+  return KN_OK;
+}
+
 kn_status kl_read_dtype(lua_State *L, kn_context *ctx, int idx, const char *name, kn_dtype *out) {
   if (lua_type(L, idx) != LUA_TSTRING) return wrong(ctx, name, "dtype", "a string", L, idx);
   if (kn_dtype_parse(lua_tostring(L, idx), out)) return KN_OK;
@@ -190,6 +203,7 @@ static kn_status read_field(kl_args *a, const kn_field *f, int idx) {
   case KN_FIELD_INDEX: return kl_read_int(L, a->ctx, idx, a->name, f->name, KL_POSITION, true, at);
   case KN_FIELD_AXIS: return kl_read_int(L, a->ctx, idx, a->name, f->name, KL_POSITION, false, at);
   case KN_FIELD_FLOAT: return read_number(L, a->ctx, idx, a->name, f->name, at);
+  case KN_FIELD_NUMBER: return read_exact(L, a->ctx, idx, a->name, f->name, at);
   case KN_FIELD_BOOL:
     if (lua_type(L, idx) != LUA_TBOOLEAN) return wrong(a->ctx, a->name, f->name, "true or false", L, idx);
     *(bool *)at = lua_toboolean(L, idx);
