@@ -510,8 +510,11 @@ static kn_status bind_inputs(run *r, const kn_rvalue *in) {
   for (uint32_t i = 0; i < body->nparams; i++) {
     uint32_t v = body->params[i]->id;
     p->vals[v] = in[i].tensor;
-    own_list(p, v, shared(in[i].list));
-    if (in[i].tensor || in[i].list) continue;
+    if (in[i].tensor) continue;
+    if (!kn_is_scalar(body->params[i]->type.kind)) {
+      if (kn_is_list(body->params[i]->type.kind)) own_list(p, v, shared(in[i].list));
+      continue;
+    }
     p->scalars[v] = in[i].scalar;
     if (body->params[i]->type.kind == KN_V_FLOAT && in[i].scalar.kind == KN_SCALAR_INT)
       p->scalars[v] = (kn_scalar){KN_SCALAR_FLOAT, {.f = (double)in[i].scalar.as.i}};
