@@ -114,8 +114,7 @@ typedef double vec_f64 __attribute__((vector_size(CP_VECTOR), aligned(8), may_al
  * already. */
 static const uint8_t lanes_left[2 * CP_VECTOR] = {[CP_VECTOR... 2 * CP_VECTOR - 1] = 0xff};
 
-/* ROW_SUM: of at most LONGEST elements in T; the sum of longer rows goes on in double. */
-enum { LONGEST = 2048 };
+/* ROW_SUM: of at most CP_LONGEST elements in T; the sum of longer rows goes on in double. */
 #define ROW_SUM(T, E, I)                                                                                     \
   typedef I mask_##E __attribute__((vector_size(CP_VECTOR), aligned(1), may_alias));                         \
   static inline vec_##E last_##E(const T *end, int64_t left) {                                               \
@@ -144,7 +143,7 @@ enum { LONGEST = 2048 };
   }                                                                                                          \
   static double row_sum_##E(const T *x, int64_t n) {                                                         \
     double sum = 0;                                                                                          \
-    for (; n > LONGEST; n -= LONGEST, x += LONGEST) sum += part_##E(x, LONGEST);                             \
+    for (; n > CP_LONGEST; n -= CP_LONGEST, x += CP_LONGEST) sum += part_##E(x, CP_LONGEST);                 \
     return sum + part_##E(x, n);                                                                             \
   }
 ROW_SUM(float, f32, int32_t)
