@@ -120,7 +120,6 @@ static const char *given_text(const kn_rvalue *v, char *buf, size_t size) {
                                       [KN_SCALAR_BOOL] = "a boolean",
                                       [KN_SCALAR_SYMBOL] = "a symbolic number"};
   if (v->tensor) return kn_type_text(&v->tensor->type, buf, size);
-  if (v->list) return "a list";
   return kinds[v->scalar.kind];
 }
 
@@ -150,7 +149,7 @@ static kn_status bind_symbol(kn_session *s, uint32_t i, int dim, uint64_t k, int
 
 static kn_status check_tensor(kn_session *s, uint32_t i, const kn_rvalue *v) {
   const kn_type *want = &s->graph->body->params[i]->type.tensor;
-  if (!v->tensor && s->graph->partial && !v->list) {
+  if (!v->tensor && s->graph->partial) {
     s->in_types[i] = KN_NO_TYPE;
     return KN_OK;
   }
@@ -179,10 +178,9 @@ static kn_status check_scalar(kn_session *s, uint32_t i, const kn_rvalue *v) {
   kn_scalar_kind got = v->scalar.kind;
   if (kn_is_list(want))
     return !v->tensor && (!v->list || kn_list_kind(v->list) == want) ? KN_OK : refuse(s, i, v, KN_ARG);
-  bool fits = !v->tensor && !v->list &&
-              (want == KN_V_BOOL  ? got == KN_SCALAR_BOOL
-               : want == KN_V_INT ? got == KN_SCALAR_INT
-                                  : got == KN_SCALAR_INT || got == KN_SCALAR_FLOAT);
+  bool fits = !v->tensor && (want == KN_V_BOOL  ? got == KN_SCALAR_BOOL
+                             : want == KN_V_INT ? got == KN_SCALAR_INT
+                                                : got == KN_SCALAR_INT || got == KN_SCALAR_FLOAT);
   return fits ? KN_OK : refuse(s, i, v, KN_ARG);
 }
 

@@ -441,7 +441,6 @@ static inline kn_status evaluate(kn_context *c, const kn_graph *g, kn_rvalue *sl
     uint32_t v = g->body->params[i]->id;
     e.t[v] = in[i].tensor ? kn_tensor_retain(in[i].tensor) : NULL;
     e.s[v] = in[i].scalar;
-    e.l[v] = in[i].list ? kn_list_retain(in[i].list) : NULL;
   }
   kn_status st = ev_region(&e, g->body);
   for (uint32_t i = 0; st == KN_OK && i < g->body->nyields; i++) {
