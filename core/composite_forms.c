@@ -5,14 +5,14 @@
 /* ---- arithmetic with an option ---- */
 
 /* b times alpha in the dtype of the result, so that 0.5 of an integer beside a float is not lost. */
-static kn_tensor *scaled(kn_scope *s, kn_tensor *a, kn_tensor *b, double alpha) {
+static kn_tensor *scaled(kn_scope *s, kn_tensor *a, kn_tensor *b, kn_number alpha) {
   if (!kn_dtype_is_float(kn_tensor_dtype(b)) && kn_dtype_is_float(kn_tensor_dtype(a)))
     b = kx_cast(s, b, kn_tensor_dtype(a));
-  if (!kn_dtype_is_float(kn_tensor_dtype(b)) && alpha != floor(alpha))
+  if (!kn_dtype_is_float(kn_tensor_dtype(b)) && alpha.near != floor(alpha.near))
     return kx_refuse(s, KN_ARG, "alpha must be a whole number beside integers", a, b);
-  return kx_scale(s, b, alpha);
+  return kx_scale_exact(s, b, alpha);
 }
-#define ALPHA ((const kn_attrs_alpha *)attrs)->alpha
+#define ALPHA ((const kn_attrs_alpha *)attrs)->alpha_number
 EXPRESSION(add_scaled, kx_add(s, in[0], scaled(s, in[0], in[1], ALPHA)))
 EXPRESSION(sub_scaled, kx_sub(s, in[0], scaled(s, in[0], in[1], ALPHA)))
 
