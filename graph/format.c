@@ -39,7 +39,7 @@ static bool read_directive(const char **at, directive *d) {
 
 static const char *check_value(const directive *d, const kn_vtype *t) {
   bool number = t->kind == KN_V_INT || t->kind == KN_V_FLOAT || t->kind == KN_V_NUMBER;
-  if (d->what == 's') return NULL;
+  if (d->what == 's') return kn_is_list(t->kind) ? "a list has no text" : NULL;
   if (d->what == 'w' || one_of(integers, d->what) || one_of(floats, d->what))
     return number ? NULL : "a directive of its text needs a number";
   return "its text has a directive that there is not";
