@@ -77,7 +77,7 @@ refused("a function as result", function(t)
   return t, function() return t end
 end, 0, "result 2 is a function")
 refused("the inlining chain", function(t)
-  local function inner(y) return y .. "" end
+  local function inner(y) return y:sum():item() .. "" end
   local function outer(y) return inner(y) end
   return (outer(t))
 end, 1, "inlined at", "capture_refusals.lua:")
