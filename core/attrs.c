@@ -19,6 +19,7 @@ KN_CHOICES(NAMES)
 #define INT(f, d) ROW(f, INT, 0, d, (d) == KN_REQUIRED)
 #define INDEX(f, d) ROW(f, INDEX, 0, d, (d) == KN_REQUIRED)
 #define AXIS(f, d) ROW(f, AXIS, 0, d, (d) == KN_REQUIRED)
+#define NUMBER(f, d) ROW(f, NUMBER, (double)(d), 0, (double)(d) == (double)KN_REQUIRED)
 #define FLOAT(f, d) ROW(f, FLOAT, (double)(d), 0, (double)(d) == (double)KN_REQUIRED)
 #define BOOL(f, d) ROW(f, BOOL, 0, d, (d) == KN_REQUIRED)
 #define AXES(f) ROW(f, AXES, 0, 0, false)
@@ -49,6 +50,46 @@ kn_attrs_info kn_attrs_describe(kn_attrs_kind kind) {
   }
   return (kn_attrs_info){"?", 0, fields_of_none()};
 }
+
+/* ---- numbers ---- */
+
+/* The sum of both, which lies in int64 when rest is not 0; 2^63 does not, but wraps around to where a rest
+ * below 0 brings it back. */
+static int64_t joined(kn_number x) {
+  uint64_t near = x.near >= 0x1p63 ? UINT64_C(1) << 63 : (uint64_t)(int64_t)x.near;
+  return (int64_t)(near + (uint64_t)x.rest);
+}
+
+kn_number kn_number_of(int64_t i) {
+  kn_number x = {(double)i, 0};
+  x.rest = (int64_t)((uint64_t)i - (uint64_t)joined(x));
+  return x;
+}
+
+int64_t kn_number_int(kn_number x) { return x.rest ? joined(x) : kn_f64_to_i64(x.near); }
+
+bool kn_number_whole(kn_number x, int64_t *out) {
+  if (!(x.near >= -0x1p63 && (x.near < 0x1p63 || (x.near == 0x1p63 && x.rest < 0)))) return false;
+  if (trunc(x.near) != x.near) return false;
+  *out = joined(x);
+  return true;
+}
+
+bool kn_number_fits(kn_number x, kn_dtype d) {
+  int64_t i;
+  if (!x.rest || !kn_number_whole(x, &i)) return kn_dtype_holds(d, x.near);
+  return kn_dtypes[d].category != KN_CAT_INT || (i >= kn_dtypes[d].lowest && i <= kn_dtypes[d].highest);
+}
+
+char *kn_number_said(kn_number x, char buf[KN_NUMBER_SAID]) {
+  if (x.rest)
+    snprintf(buf, KN_NUMBER_SAID, "%lld", (long long)joined(x));
+  else
+    snprintf(buf, KN_NUMBER_SAID, "%g", x.near);
+  return buf;
+}
+
+/* ---- what an ENUM chooses from ---- */
 
 static bool is_named(const char *own, const char *name, size_t length) {
   if (strlen(own) != length) return false;
@@ -84,6 +125,7 @@ void kn_attrs_default(kn_attrs_kind kind, void *attrs) {
     case KN_FIELD_INDEX:
     case KN_FIELD_AXIS: *(int64_t *)at = f->integer; break;
     case KN_FIELD_FLOAT: *(double *)at = f->number; break;
+    case KN_FIELD_NUMBER: *(kn_number *)at = (kn_number){f->number, 0}; break;
     case KN_FIELD_BOOL: *(bool *)at = f->integer != 0; break;
     case KN_FIELD_ENUM: *(int32_t *)at = (int32_t)f->integer; break;
     case KN_FIELD_DTYPE: *(kn_dtype *)at = (kn_dtype)f->integer; break;
@@ -101,12 +143,17 @@ static bool ints_equal(const kn_ints *a, const kn_ints *b) {
   return true;
 }
 
+static bool number_equal(const kn_number *a, const kn_number *b) {
+  return !memcmp(&a->near, &b->near, sizeof a->near) && a->rest == b->rest;
+}
+
 static bool field_equal(const kn_field *f, const void *a, const void *b) {
   switch (f->kind) {
   case KN_FIELD_INT:
   case KN_FIELD_INDEX:
   case KN_FIELD_AXIS: return *(const int64_t *)a == *(const int64_t *)b;
   case KN_FIELD_FLOAT: return !memcmp(a, b, sizeof(double)); /* bits: nan equals nan, 0 differs from -0 */
+  case KN_FIELD_NUMBER: return number_equal(a, b);
   case KN_FIELD_BOOL: return *(const bool *)a == *(const bool *)b;
   case KN_FIELD_ENUM: return *(const int32_t *)a == *(const int32_t *)b;
   case KN_FIELD_DTYPE: return *(const kn_dtype *)a == *(const kn_dtype *)b;
@@ -133,6 +180,7 @@ bool kn_attrs_may_wait(kn_attrs_kind kind) {
 #define SIZES(f) || true
 #define AXIS(f, d)
 #define FLOAT(f, d)
+#define NUMBER(f, d)
 #define BOOL(f, d)
 #define AXES(f)
 #define DTYPE(f, d)

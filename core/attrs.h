@@ -18,6 +18,22 @@ struct kn_context;
 static inline bool kn_is_dyn(int64_t v) { return v >= KN_DYN_BASE && v < KN_DYN_BASE + (1 << 24); }
 static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BASE); }
 
+/* A number as an attribute: the double nearest to it, and for an integer that is no double how much is
+ * missing. So {x} is the number x for every double, and every int64 is exact. */
+typedef struct kn_number {
+  double near;
+  int64_t rest; /* 0 unless near + rest is an integer of int64 */
+} kn_number;
+kn_number kn_number_of(int64_t i);
+/* The integer, truncated and brought into range as `cast` does. */
+int64_t kn_number_int(kn_number x);
+/* Whether it is an integer of int64, and which. */
+bool kn_number_whole(kn_number x, int64_t *out);
+/* kn_dtype_holds, exactly. */
+bool kn_number_fits(kn_number x, kn_dtype d);
+enum { KN_NUMBER_SAID = 32 };
+char *kn_number_said(kn_number x, char buf[KN_NUMBER_SAID]); /* for messages */
+
 /* Names that an ENUM field chooses from: X(choices, name). The field holds KN_CHOICE_<choices>_<name>. */
 /* clang-format off */
 #define KN_CHOICES_reduction(X) X(reduction, none) X(reduction, mean) X(reduction, sum)
@@ -36,9 +52,11 @@ static inline uint32_t kn_dyn_index(int64_t v) { return (uint32_t)(v - KN_DYN_BA
 #define KN_CHOICES_nonlinearity(X) X(nonlinearity, tanh) X(nonlinearity, relu)
 #define KN_CHOICES_interpolation(X) X(interpolation, linear) X(interpolation, lower) X(interpolation, higher) X(interpolation, midpoint) X(interpolation, nearest)
 #define KN_CHOICES_rounding(X) X(rounding, none) X(rounding, floor) X(rounding, trunc)
-#define KN_CHOICES_scatter_reduction(X) X(scatter_reduction, sum) X(scatter_reduction, mean) X(scatter_reduction, amax) X(scatter_reduction, amin)
+#define KN_CHOICES_fold(X) X(fold, prod) X(fold, amax) X(fold, amin)
+#define KN_CHOICES_scatter_reduction(X) X(scatter_reduction, sum) X(scatter_reduction, prod) X(scatter_reduction, mean) \
+  X(scatter_reduction, amax) X(scatter_reduction, amin)
 #define KN_CHOICES(X) /* all of them */ \
-  X(rounding) X(scatter_reduction) \
+  X(rounding) X(fold) X(scatter_reduction) \
   X(nonlinearity) X(interpolation) X(grid_mode) X(grid_padding) X(qr_mode) X(triangle) X(matrix_ord) X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
 
 #define KN_CHOICE_ITEM(choices, name) KN_CHOICE_##choices##_##name,
@@ -54,6 +72,11 @@ KN_CHOICES(KN_CHOICE_ENUM)
 #define INDEX(f, d) int64_t f;
 #define AXIS(f, d) int64_t f;
 #define FLOAT(f, d) double f;
+#define NUMBER(f, d)                                                                                         \
+  union {                                                                                                    \
+    double f;                                                                                                \
+    kn_number f##_number;                                                                                    \
+  };
 #define BOOL(f, d) bool f;
 #define AXES(f) kn_ints f;
 #define INTS(f, d) kn_ints f;
@@ -83,7 +106,7 @@ typedef union kn_attrs_any { /* room for any of them */
 
 /* clang-format off */
 typedef enum kn_field_kind {
-  KN_FIELD_INT, KN_FIELD_INDEX, KN_FIELD_AXIS, KN_FIELD_FLOAT, KN_FIELD_BOOL,
+  KN_FIELD_INT, KN_FIELD_INDEX, KN_FIELD_AXIS, KN_FIELD_FLOAT, KN_FIELD_NUMBER, KN_FIELD_BOOL,
   KN_FIELD_AXES, KN_FIELD_INTS, KN_FIELD_SIZES, KN_FIELD_DTYPE, KN_FIELD_ENUM
 } kn_field_kind;
 /* clang-format on */
@@ -93,7 +116,7 @@ typedef struct kn_field {
   kn_field_kind kind;
   size_t offset;            /* in the struct */
   bool required;            /* has no default */
-  double number;            /* default of FLOAT */
+  double number;            /* default of FLOAT and NUMBER */
   int64_t integer;          /* default of the others; of each place for INTS; AXES and SIZES start empty */
   const char *const *names; /* of ENUM: what value 0, 1, … is called, ended by NULL */
 } kn_field;

@@ -3,6 +3,7 @@
 #define INDEX(f, d)
 #define AXIS(f, d)
 #define FLOAT(f, d)
+#define NUMBER(f, d)
 #define BOOL(f, d)
 #define AXES(f)
 #define INTS(f, d)

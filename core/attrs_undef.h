@@ -4,6 +4,7 @@
 #undef INDEX
 #undef AXIS
 #undef FLOAT
+#undef NUMBER
 #undef BOOL
 #undef AXES
 #undef INTS

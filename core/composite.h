@@ -27,6 +27,10 @@ static inline kn_tensor *kx_with2(kn_scope *s, kn_op op, const void *attrs, kn_t
 static inline kn_tensor *kx_scale(kn_scope *s, kn_tensor *x, double by) {
   return by == 1 ? x : kx_mul(s, x, kx_number(s, by, x));
 }
+/* The same by an attribute that may be an integer. */
+static inline kn_tensor *kx_scale_exact(kn_scope *s, kn_tensor *x, kn_number by) {
+  return by.near == 1 ? x : kx_mul(s, x, kx_exact(s, by, x));
+}
 static inline kn_tensor *kx_plus(kn_scope *s, kn_tensor *x, double c) {
   return c == 0 ? x : kx_add(s, x, kx_number(s, c, x));
 }

@@ -14,8 +14,8 @@ static kn_tensor *map(kn_scope *s, kn_op op, kn_tensor *x) { return kx_with(s, o
 /* min(x, 0): all of the gradient at 0 too. */
 static kn_tensor *below_zero(kn_scope *s, kn_tensor *x) { return kx_clamp(s, x, -INFINITY, 0); }
 
-static kn_tensor *bounded(kn_scope *s, kn_tensor *x, double min, double max) {
-  kn_tensor *low = kx_number(s, min, x), *high = kx_number(s, max, x);
+static kn_tensor *bounded(kn_scope *s, kn_tensor *x, kn_number min, kn_number max) {
+  kn_tensor *low = kx_exact(s, min, x), *high = kx_exact(s, max, x);
   return kx_where(s, kx_le(s, x, low), low, kx_where(s, kx_ge(s, x, high), high, x));
 }
 
@@ -30,13 +30,15 @@ kn_tensor *kx_softplus(kn_scope *s, kn_tensor *x) {
 
 /* ---- linear below zero, or bounded ---- */
 
-ACTIVATION(relu6, none, bounded(s, x, 0, 6))
-ACTIVATION(hardtanh, hardtanh, bounded(s, x, a->min_val, a->max_val))
-ACTIVATION(hardsigmoid, none, bounded(s, kx_plus(s, kx_scale(s, kx_floating(s, x), 1.0 / 6), 0.5), 0, 1))
+ACTIVATION(relu6, none, bounded(s, x, kn_number_of(0), kn_number_of(6)))
+ACTIVATION(hardtanh, hardtanh, bounded(s, x, a->min_val_number, a->max_val_number))
+ACTIVATION(hardsigmoid, none,
+           bounded(s, kx_plus(s, kx_scale(s, kx_floating(s, x), 1.0 / 6), 0.5), kn_number_of(0),
+                   kn_number_of(1)))
 ACTIVATION(leaky_relu, slope,
            kx_where(s, kx_gt(s, x, kx_number(s, 0, x)), x, kx_scale(s, x, a->negative_slope)))
 ACTIVATION(threshold, threshold,
-           kx_where(s, kx_le(s, x, kx_number(s, a->threshold, x)), kx_number(s, a->value, x), x))
+           kx_where(s, kx_le(s, x, kx_exact(s, a->threshold_number, x)), kx_exact(s, a->value_number, x), x))
 /* two clamps, as the gradient is 0 at ±lambd too */
 ACTIVATION(softshrink, shrink,
            kx_sub(s, x, kx_clamp(s, kx_clamp(s, x, -a->lambd, INFINITY), -INFINITY, a->lambd)))

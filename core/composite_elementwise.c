@@ -130,6 +130,6 @@ static kn_tensor *logit(kn_scope *s, kn_tensor *x, double eps) {
 }
 EXPRESSION(logit, logit(s, kx_floating(s, in[0]), ((const kn_attrs_logit *)attrs)->eps))
 
-#define VALUE ((const kn_attrs_scaled *)attrs)->value
-EXPRESSION(addcmul, kx_add(s, in[0], kx_scale(s, kx_mul(s, in[1], in[2]), VALUE)))
-EXPRESSION(addcdiv, kx_add(s, in[0], kx_scale(s, kx_div(s, in[1], in[2]), VALUE)))
+#define VALUE ((const kn_attrs_scaled *)attrs)->value_number
+EXPRESSION(addcmul, kx_add(s, in[0], kx_scale_exact(s, kx_mul(s, in[1], in[2]), VALUE)))
+EXPRESSION(addcdiv, kx_add(s, in[0], kx_scale_exact(s, kx_div(s, in[1], in[2]), VALUE)))

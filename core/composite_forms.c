@@ -5,14 +5,14 @@
 /* ---- arithmetic with an option ---- */
 
 /* b times alpha in the dtype of the result, so that 0.5 of an integer beside a float is not lost. */
-static kn_tensor *scaled(kn_scope *s, kn_tensor *a, kn_tensor *b, double alpha) {
+static kn_tensor *scaled(kn_scope *s, kn_tensor *a, kn_tensor *b, kn_number alpha) {
   if (!kn_dtype_is_float(kn_tensor_dtype(b)) && kn_dtype_is_float(kn_tensor_dtype(a)))
     b = kx_cast(s, b, kn_tensor_dtype(a));
-  if (!kn_dtype_is_float(kn_tensor_dtype(b)) && alpha != floor(alpha))
+  if (!kn_dtype_is_float(kn_tensor_dtype(b)) && alpha.near != floor(alpha.near))
     return kx_refuse(s, KN_ARG, "alpha must be a whole number beside integers", a, b);
-  return kx_scale(s, b, alpha);
+  return kx_scale_exact(s, b, alpha);
 }
-#define ALPHA ((const kn_attrs_alpha *)attrs)->alpha
+#define ALPHA ((const kn_attrs_alpha *)attrs)->alpha_number
 EXPRESSION(add_scaled, kx_add(s, in[0], scaled(s, in[0], in[1], ALPHA)))
 EXPRESSION(sub_scaled, kx_sub(s, in[0], scaled(s, in[0], in[1], ALPHA)))
 
@@ -131,30 +131,25 @@ static kn_tensor *put_number(kn_scope *s, kn_tensor *x, kn_tensor *index, kn_ten
 }
 EXPRESSION(scatter_number, put_number(s, in[0], in[1], in[2], attrs))
 
-/* src sorted along dim, its places put in that order: of equal indices the last, that of the largest, counts.
- */
-static kn_tensor *largest(kn_scope *s, kn_tensor *x, kn_tensor *index, kn_tensor *src, int64_t dim,
-                          bool self) {
-  const int along = kx_dim(s, dim, x->type.rank), rank = x->type.rank;
-  const kn_attrs_axis at = {.dim = along};
-  const kn_attrs_sort up = {.dim = along};
-  kn_tensor *sorted[2];
-  if (s->status != KN_OK || kn_tensor_numel(index) == 0) return x;
-  for (int d = 0; d < rank; d++)
-    if (index->type.rank != rank || src->type.rank != rank || index->type.dims[d] != src->type.dims[d] ||
-        (d != along && index->type.dims[d] != x->type.dims[d]))
-      return kx_refuse(s, KN_SHAPE,
-                       "here index and src must have one shape, and the sizes of x but for those of dim", x,
-                       src);
-  kx_apply_all(s, KN_OP_sort, &up, &src, 1, sorted);
-  index = kx_with2(s, KN_OP_gather, &at, kx_index(s, index), sorted[1]);
-  kn_tensor *none = kx_cast(s, kx_full_like(s, x, 0), KN_I64);
-  kn_tensor *place = kx_apply(s, KN_OP_scatter, &at, (kn_tensor *[]){none, index, sorted[1]}, 3);
-  if (!place) return NULL;
-  kn_tensor *put = kx_gt(s, place, kx_number(s, 0, place));
-  kn_tensor *best = kx_with2(s, KN_OP_gather, &at, src, kx_maximum(s, place, kx_number(s, 1, place)));
-  kn_tensor *r = kx_where(s, put, best, x);
-  return self ? kx_maximum(s, x, r) : r;
+/* What x has no part in: where index points, the number that changes nothing. Integers have no gradient and
+ * need no such number to be the largest: any element of src that comes there does. */
+static kn_tensor *without_self(kn_scope *s, kn_tensor *x, kn_tensor *index, kn_tensor *src,
+                               const kn_attrs_scatter_reduce *a) {
+  const kn_attrs_axis at = {.dim = a->dim};
+  bool largest = a->reduce == KN_CHOICE_scatter_reduction_amax;
+  bool extreme = largest || a->reduce == KN_CHOICE_scatter_reduction_amin;
+  if (extreme && !kn_dtype_is_float(kn_tensor_dtype(x)))
+    return kx_apply(s, KN_OP_scatter, &at, (kn_tensor *[]){x, index, src}, 3);
+  double nothing = a->reduce == KN_CHOICE_scatter_reduction_prod ? 1 : 0;
+  if (extreme) nothing = largest ? -INFINITY : INFINITY;
+  kn_tensor *number = kx_number(s, nothing, x);
+  return kx_apply(s, KN_OP_scatter_number, &at, (kn_tensor *[]){x, index, number}, 3);
+}
+
+static kn_tensor *folded(kn_scope *s, kn_tensor *x, kn_tensor *index, kn_tensor *src, int64_t dim,
+                         int32_t how) {
+  const kn_attrs_scatter_fold a = {.dim = dim, .reduce = how};
+  return kx_apply(s, KN_OP_scatter_fold, &a, (kn_tensor *[]){x, index, src}, 3);
 }
 
 static kn_tensor *scatter_reduce(kn_scope *s, kn_tensor *x, kn_tensor *index, kn_tensor *src,
@@ -162,15 +157,13 @@ static kn_tensor *scatter_reduce(kn_scope *s, kn_tensor *x, kn_tensor *index, kn
   const kn_attrs_axis at = {.dim = a->dim};
   if (kn_tensor_dtype(x) != kn_tensor_dtype(src))
     return kx_refuse(s, KN_DTYPE, "x and src must have one dtype", x, src);
-  if (a->reduce == KN_CHOICE_scatter_reduction_amax)
-    return largest(s, x, index, src, a->dim, a->include_self);
-  if (a->reduce == KN_CHOICE_scatter_reduction_amin) {
-    kn_tensor *least = kx_neg(s, src);
-    x = kx_neg(s, x);
-    return x && least ? kx_neg(s, largest(s, x, index, least, a->dim, a->include_self)) : NULL;
+  kn_tensor *from = a->include_self ? x : without_self(s, x, index, src, a);
+  switch (a->reduce) {
+  case KN_CHOICE_scatter_reduction_prod: return folded(s, from, index, src, a->dim, KN_CHOICE_fold_prod);
+  case KN_CHOICE_scatter_reduction_amax: return folded(s, from, index, src, a->dim, KN_CHOICE_fold_amax);
+  case KN_CHOICE_scatter_reduction_amin: return folded(s, from, index, src, a->dim, KN_CHOICE_fold_amin);
+  default: break;
   }
-  kn_tensor *zero = kx_number(s, 0, x), *from = x;
-  if (!a->include_self) from = kx_apply(s, KN_OP_scatter_number, &at, (kn_tensor *[]){x, index, zero}, 3);
   kn_tensor *sum = kx_apply(s, KN_OP_scatter_add, &at, (kn_tensor *[]){from, index, src}, 3);
   if (a->reduce == KN_CHOICE_scatter_reduction_sum || !sum) return sum;
   kn_tensor *count = kx_full_like(s, x, a->include_self), *ones = kx_full_like(s, src, 1);
@@ -204,10 +197,27 @@ static bool to_side(kn_scope *s, kn_tensor *x, const kn_ints *dims, bool last, k
   return s->status == KN_OK;
 }
 
+/* A dim of size 1 meets any size: the other side is summed over, which leaves 1 there too. */
+static kn_tensor *meet_ones(kn_scope *s, kn_tensor *x, const kn_ints *dims, const kn_tensor *other,
+                            const kn_ints *others) {
+  kn_ints sum = {0};
+  for (int i = 0; i < dims->n; i++) {
+    int d = kx_dim(s, dims->v[i], x->type.rank), o = kx_dim(s, others->v[i], other->type.rank);
+    if (s->status == KN_OK && x->type.rank && other->type.rank && other->type.dims[o] == 1 &&
+        kn_dim_known(x->type.dims[d]) && x->type.dims[d] != 1)
+      sum.v[sum.n++] = d;
+  }
+  return sum.n ? kx_cast(s, kx_sum(s, x, &sum, true), kn_tensor_dtype(x)) : x;
+}
+
 static kn_tensor *tensordot(kn_scope *s, kn_tensor *a, kn_tensor *b, const kn_attrs_tensordot *t) {
   kn_attrs_axes left, right;
   int k = t->dims_self.n;
   if (k != t->dims_other.n) return kx_refuse(s, KN_ARG, "as many dims of each are needed", a, b);
+  kn_tensor *whole = a;
+  a = meet_ones(s, a, &t->dims_self, b, &t->dims_other);
+  b = meet_ones(s, b, &t->dims_other, whole, &t->dims_self);
+  if (!a || !b) return NULL;
   if (!to_side(s, a, &t->dims_self, true, &left) || !to_side(s, b, &t->dims_other, false, &right))
     return NULL;
   int ra = a->type.rank - k, rb = b->type.rank - k;

@@ -26,8 +26,8 @@ static kn_tensor *outer(kn_scope *s, kn_tensor *a, kn_tensor *b) {
 
 /* beta c + alpha y */
 static kn_tensor *added(kn_scope *s, kn_tensor *c, kn_tensor *y, const kn_attrs_addmm *a) {
-  y = kx_scale(s, y, a->alpha);
-  return a->beta == 0 ? y : kx_add(s, kx_scale(s, c, a->beta), y);
+  y = kx_scale_exact(s, y, a->alpha_number);
+  return a->beta == 0 ? y : kx_add(s, kx_scale_exact(s, c, a->beta_number), y);
 }
 
 /* Over the last dims of both; a number scales. */

@@ -146,7 +146,7 @@ static kn_tensor *cut(kn_scope *s, kn_tensor *x, int dim, int64_t before, int64_
 }
 
 static kn_tensor *pad(kn_scope *s, kn_tensor *x, const kn_attrs_pad *a) {
-  kn_attrs_constant_pad constant = {.pad = a->pad, .value = a->value};
+  kn_attrs_constant_pad constant = {.pad = a->pad, .value_number = a->value_number};
   if (a->mode == KN_CHOICE_pad_mode_constant) return kx_with(s, KN_OP_constant_pad, &constant, x);
   if (a->pad.n % 2 || a->pad.n / 2 > x->type.rank)
     return kx_refuse(s, KN_ARG, "two numbers for each padded dim are needed, the last dim first", x, NULL);

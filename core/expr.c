@@ -68,8 +68,13 @@ void kx_apply_all(kn_scope *s, kn_op op, const void *attrs, kn_tensor *const *in
 }
 
 kn_tensor *kx_number(kn_scope *s, double value, const kn_tensor *like) {
+  return kx_exact(s, (kn_number){value, 0}, like);
+}
+
+kn_tensor *kx_exact(kn_scope *s, kn_number value, const kn_tensor *like) {
   if (s->status != KN_OK || !like) return NULL;
-  kn_scalar number = {.kind = KN_SCALAR_FLOAT, .as.f = value};
+  kn_scalar number = {.kind = KN_SCALAR_FLOAT, .as.f = value.near};
+  if (value.rest) number = (kn_scalar){.kind = KN_SCALAR_INT, .as.i = kn_number_int(value)};
   kn_tensor *t;
   kn_status st = kn_scalar_tensor(s->ctx, &number, kn_tensor_dtype(like), &t);
   return st == KN_OK ? kx_own(s, t) : kx_fail(s, st);

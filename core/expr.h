@@ -26,8 +26,9 @@ kn_tensor *kx_apply(kn_scope *s, kn_op op, const void *attrs, kn_tensor *const *
 /* All results of an op that has several; NULLs after a failure. */
 void kx_apply_all(kn_scope *s, kn_op op, const void *attrs, kn_tensor *const *in, int n, kn_tensor **out);
 kn_tensor *kx_number(kn_scope *s, double value, const kn_tensor *like); /* 0-d, dtype of `like` */
-kn_tensor *kx_fail(kn_scope *s, kn_status st);                          /* error text already set */
-kn_tensor *kx_own(kn_scope *s, kn_tensor *t);                           /* takes over an owned tensor */
+kn_tensor *kx_exact(kn_scope *s, kn_number value, const kn_tensor *like);
+kn_tensor *kx_fail(kn_scope *s, kn_status st); /* error text already set */
+kn_tensor *kx_own(kn_scope *s, kn_tensor *t);  /* takes over an owned tensor */
 
 /* kx_<op>(s, attrs, a …) for every row, e.g. kx_add(s, a, b), kx_softmax(s, x, dim): the common forms. */
 /* clang-format off */

@@ -107,8 +107,9 @@ kn_status kn_infer_index(const kn_infer *q, int a) {
                        kn_dtype_name((kn_dtype)q->in[a].dtype));
 }
 
-kn_status kn_infer_holds(const kn_infer *q, kn_dtype d, double x) {
-  if (kn_dtype_holds(d, x)) return KN_OK;
-  return kn_infer_fail(q, KN_ARG, "%g does not fit in %s (%lld to %lld)", x, kn_dtype_name(d),
-                       (long long)kn_dtypes[d].lowest, (long long)kn_dtypes[d].highest);
+kn_status kn_infer_holds(const kn_infer *q, kn_dtype d, kn_number x) {
+  char said[KN_NUMBER_SAID];
+  if (kn_number_fits(x, d)) return KN_OK;
+  return kn_infer_fail(q, KN_ARG, "%s does not fit in %s (%lld to %lld)", kn_number_said(x, said),
+                       kn_dtype_name(d), (long long)kn_dtypes[d].lowest, (long long)kn_dtypes[d].highest);
 }

@@ -31,7 +31,7 @@ kn_status kn_infer_same_dtype(const kn_infer *q, int a, int b);
 kn_status kn_infer_floating(const kn_infer *q, int a); /* input a is floating */
 kn_status kn_infer_index(const kn_infer *q, int a);    /* input a is int64 or int32 */
 /* An integer dtype d reaches as far as x: "300 does not fit in uint8 (0 to 255)". */
-kn_status kn_infer_holds(const kn_infer *q, kn_dtype d, double x);
+kn_status kn_infer_holds(const kn_infer *q, kn_dtype d, kn_number x);
 /* solve: whether b is a vector for each matrix of a, rather than a matrix. */
 bool kn_solve_is_vector(const kn_type *a, const kn_type *b);
 /* slice: the range [*start, *start + *length) that attributes mean on a size; *length is unknown when it must

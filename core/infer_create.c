@@ -23,7 +23,7 @@ static kn_status sized(const kn_infer *q, const kn_ints *sizes, kn_dtype dtype) 
 kn_status kn_infer_fill(const kn_infer *q) {
   const kn_attrs_fill *a = q->attrs;
   KN_TRY(sized(q, &a->sizes, a->dtype));
-  return kn_infer_holds(q, a->dtype, a->value);
+  return kn_infer_holds(q, a->dtype, a->value_number);
 }
 
 /* Floats. */
@@ -41,8 +41,8 @@ kn_status kn_infer_randint(const kn_infer *q) {
     return kn_infer_fail(q, KN_ARG, "there is no whole number in [%lld, %lld)", (long long)a->low,
                          (long long)a->high);
   KN_TRY(sized(q, &a->sizes, a->dtype));
-  if (!kn_is_dyn(a->low)) KN_TRY(kn_infer_holds(q, a->dtype, (double)a->low));
-  return kn_is_dyn(a->high) ? KN_OK : kn_infer_holds(q, a->dtype, (double)(a->high - 1));
+  if (!kn_is_dyn(a->low)) KN_TRY(kn_infer_holds(q, a->dtype, kn_number_of(a->low)));
+  return kn_is_dyn(a->high) ? KN_OK : kn_infer_holds(q, a->dtype, kn_number_of(a->high - 1));
 }
 
 kn_status kn_infer_randperm(const kn_infer *q) {
@@ -58,11 +58,35 @@ kn_status kn_infer_random_like(const kn_infer *q) {
   return KN_OK;
 }
 
+/* A range of whole numbers into int64, which is counted without rounding; -1: the step leads away. */
+static int64_t whole_count(int64_t start, int64_t end, int64_t step) {
+  if (start == end) return 0;
+  if ((end > start) != (step > 0)) return -1;
+  uint64_t way = step > 0 ? (uint64_t)end - (uint64_t)start : (uint64_t)start - (uint64_t)end;
+  uint64_t stride = step > 0 ? (uint64_t)step : 0 - (uint64_t)step;
+  uint64_t count = (way - 1) / stride + 1;
+  return count > INT64_MAX ? INT64_MAX : (int64_t)count;
+}
+
+static kn_status whole_range(const kn_infer *q, int64_t start, int64_t end, int64_t step) {
+  int64_t count = whole_count(start, end, step);
+  if (count < 0)
+    return kn_infer_fail(q, KN_ARG, "a step of %lld does not lead from %lld to %lld", (long long)step,
+                         (long long)start, (long long)end);
+  if (count >= INT64_C(1) << 62) return kn_infer_fail(q, KN_SHAPE, "too many elements");
+  q->out[0] = (kn_type){.dtype = KN_I64, .rank = 1, .dims = {count}};
+  return KN_OK;
+}
+
 /* Numbers. */
 kn_status kn_infer_arange(const kn_infer *q) {
   const kn_attrs_range *a = q->attrs;
+  int64_t first, end, step;
   KN_TRY(check_dtype(q, a->dtype));
   if (a->dtype == KN_BOOL) return kn_infer_fail(q, KN_DTYPE, "not defined for bool");
+  if (a->dtype == KN_I64 && a->step != 0 && kn_number_whole(a->start_number, &first) &&
+      kn_number_whole(a->end_number, &end) && kn_number_whole(a->step_number, &step))
+    return whole_range(q, first, end, step);
   if (!isfinite(a->start) || !isfinite(a->end) || !isfinite(a->step))
     return kn_infer_fail(q, KN_ARG, "start, end and step must be finite");
   if (a->step == 0) return kn_infer_fail(q, KN_ARG, "the step must not be 0");
@@ -71,8 +95,8 @@ kn_status kn_infer_arange(const kn_infer *q) {
     return kn_infer_fail(q, KN_ARG, "a step of %g does not lead from %g to %g", a->step, a->start, a->end);
   if (count >= 0x1p62) return kn_infer_fail(q, KN_SHAPE, "too many elements");
   if (count > 0) {
-    KN_TRY(kn_infer_holds(q, a->dtype, a->start));
-    KN_TRY(kn_infer_holds(q, a->dtype, a->start + (count - 1) * a->step));
+    KN_TRY(kn_infer_holds(q, a->dtype, a->start_number));
+    KN_TRY(kn_infer_holds(q, a->dtype, (kn_number){a->start + (count - 1) * a->step, 0}));
   }
   q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 1, .dims = {(int64_t)count}};
   return KN_OK;
@@ -83,8 +107,8 @@ kn_status kn_infer_linspace(const kn_infer *q) {
   const kn_attrs_linspace *a = q->attrs;
   KN_TRY(check_dtype(q, a->dtype));
   if (a->dtype == KN_BOOL) return kn_infer_fail(q, KN_DTYPE, "not defined for bool");
-  KN_TRY(kn_infer_holds(q, a->dtype, a->start));
-  KN_TRY(kn_infer_holds(q, a->dtype, a->end));
+  KN_TRY(kn_infer_holds(q, a->dtype, (kn_number){a->start, 0}));
+  KN_TRY(kn_infer_holds(q, a->dtype, (kn_number){a->end, 0}));
   q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 1};
   return one_size(q, a->steps, &q->out[0].dims[0]);
 }
@@ -100,7 +124,7 @@ kn_status kn_infer_eye(const kn_infer *q) {
 /* full_like */
 kn_status kn_infer_like_first(const kn_infer *q) {
   const kn_attrs_value *a = q->attrs;
-  KN_TRY(kn_infer_holds(q, (kn_dtype)q->in[0].dtype, a->value));
+  KN_TRY(kn_infer_holds(q, (kn_dtype)q->in[0].dtype, a->value_number));
   q->out[0] = q->in[0];
   return KN_OK;
 }

@@ -89,16 +89,22 @@ kn_status kn_infer_gather(const kn_infer *q) {
   return KN_OK;
 }
 
-kn_status kn_infer_scatter_add(const kn_infer *q) {
-  const kn_attrs_axis *a = q->attrs;
+static kn_status scattered(const kn_infer *q, int64_t axis) {
   int dim;
   KN_TRY(kn_infer_index(q, 1));
   KN_TRY(kn_infer_same_dtype(q, 0, 2));
-  KN_TRY(kn_infer_axis(q, a->dim, q->in[0].rank, &dim));
+  KN_TRY(kn_infer_axis(q, axis, q->in[0].rank, &dim));
   KN_TRY(within(q, 1, 0, dim));
   KN_TRY(within(q, 1, 2, -1));
   q->out[0] = q->in[0];
   return KN_OK;
+}
+
+kn_status kn_infer_scatter_add(const kn_infer *q) {
+  return scattered(q, ((const kn_attrs_axis *)q->attrs)->dim);
+}
+kn_status kn_infer_scatter_fold(const kn_infer *q) {
+  return scattered(q, ((const kn_attrs_scatter_fold *)q->attrs)->dim);
 }
 
 /* The dim that a list of positions (input 1, one dim) picks from. */

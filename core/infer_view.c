@@ -378,7 +378,7 @@ kn_status kn_infer_flip(const kn_infer *q) {
 kn_status kn_infer_constant_pad(const kn_infer *q) {
   const kn_attrs_constant_pad *a = q->attrs;
   kn_type out = q->in[0];
-  KN_TRY(kn_infer_holds(q, (kn_dtype)out.dtype, a->value));
+  KN_TRY(kn_infer_holds(q, (kn_dtype)out.dtype, a->value_number));
   if (a->pad.n % 2 || a->pad.n / 2 > out.rank)
     return kn_infer_fail(q, KN_ARG, "two numbers for each padded dim are needed, the last dim first, not %d",
                          (int)a->pad.n);

@@ -92,6 +92,13 @@ static void put_word(printer *p, const char *w) {
 
 static void put_type(printer *p, const kn_vtype *t) {
   char buf[KN_TYPE_TEXT];
+  if (kn_is_list(t->kind)) {
+    kn_vtype inner = kn_element_of(*t);
+    kn_puts(&p->s, "list[");
+    put_type(p, &inner);
+    kn_puts(&p->s, "]");
+    return;
+  }
   if (t->kind != KN_V_TENSOR) {
     kn_puts(&p->s, kn_vtype_text(NULL, t, buf, sizeof buf));
     return;
@@ -196,6 +203,7 @@ static bool is_default(const kn_field *f, const void *at, const void *standard) 
   case KN_FIELD_INDEX:
   case KN_FIELD_AXIS: return *(const int64_t *)at == f->integer;
   case KN_FIELD_FLOAT: return !memcmp(at, standard, sizeof(double));
+  case KN_FIELD_NUMBER: return !memcmp(at, standard, sizeof(kn_number));
   case KN_FIELD_BOOL: return *(const bool *)at == *(const bool *)standard;
   case KN_FIELD_ENUM: return *(const int32_t *)at == f->integer;
   case KN_FIELD_DTYPE: return *(const kn_dtype *)at == *(const kn_dtype *)standard;
@@ -206,6 +214,15 @@ static bool is_default(const kn_field *f, const void *at, const void *standard) 
   return false;
 }
 
+/* An integer that is no double is written as the integer that it is. */
+static void put_number(printer *p, const kn_number *x) {
+  char buf[KN_NUMBER_TEXT];
+  if (x->rest)
+    kn_putf(&p->s, "%" PRId64, kn_number_int(*x));
+  else
+    kn_puts(&p->s, kn_double_text(x->near, buf));
+}
+
 static void put_field(printer *p, const kn_node *n, const kn_field *f, const void *at) {
   char buf[KN_NUMBER_TEXT];
   const kn_ints *v = at;
@@ -214,6 +231,7 @@ static void put_field(printer *p, const kn_node *n, const kn_field *f, const voi
   case KN_FIELD_INDEX:
   case KN_FIELD_AXIS: put_int(p, n, f->kind, *(const int64_t *)at); break;
   case KN_FIELD_FLOAT: kn_puts(&p->s, kn_double_text(*(const double *)at, buf)); break;
+  case KN_FIELD_NUMBER: put_number(p, at); break;
   case KN_FIELD_BOOL: kn_puts(&p->s, *(const bool *)at ? "true" : "false"); break;
   case KN_FIELD_ENUM: kn_putf(&p->s, "\"%s\"", f->names[*(const int32_t *)at]); break;
   case KN_FIELD_DTYPE: kn_putf(&p->s, "\"%s\"", kn_dtype_name(*(const kn_dtype *)at)); break;
@@ -273,6 +291,7 @@ static void put_list(printer *p, kn_value *const *v, uint32_t n, const char *bef
 /* All of a node up to its regions. */
 static void put_head(printer *p, const kn_node *n) {
   put_outs(p, n);
+  if (n->no_grad) kn_puts(&p->s, "no_grad ");
   kn_puts(&p->s, kn_opcode_describe(n->op).text);
   if (n->op == KN_NODE_loop) {
     const kn_region *r = n->regions[0];

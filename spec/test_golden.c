@@ -50,6 +50,7 @@ static void read_attr(replay *r, char *word) {
   case KN_FIELD_INT:
   case KN_FIELD_INDEX:
   case KN_FIELD_AXIS: *(int64_t *)at = strtoll(value, NULL, 10); break;
+  case KN_FIELD_NUMBER: *(kn_number *)at = (kn_number){strtod(value, NULL), 0}; break;
   case KN_FIELD_FLOAT: *(double *)at = strtod(value, NULL); break;
   case KN_FIELD_BOOL: *(bool *)at = value[0] == '1'; break;
   case KN_FIELD_ENUM:

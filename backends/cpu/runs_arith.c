@@ -206,7 +206,7 @@ CLAMP_FLOAT(float, F32, cp_pick_f32)
 CLAMP_FLOAT(double, F64, cp_pick_f64)
 static void clamp_I64(char *const *p, int64_t n, const void *arg) {
   const kn_attrs_clamp *c = arg;
-  const int64_t low = kn_f64_to_i64(c->min), high = kn_f64_to_i64(c->max);
+  const int64_t low = kn_number_int(c->min_number), high = kn_number_int(c->max_number);
   int64_t *restrict to = (int64_t *)p[0];
   const int64_t *restrict a = (const int64_t *)p[1];
   for (int64_t i = 0; i < n; i++) {

@@ -5,8 +5,6 @@
 #include "backends/cpu/runs.h"
 #include "backends/cpu/softmax.h"
 
-#define UNROLL _Pragma("GCC unroll 16")
-
 /* e^x of x <= 0, or nan: fewer steps than what takes all x. */
 static inline float below_f32(float x) {
   int32_t n;
@@ -37,7 +35,7 @@ static inline double below_f64(double x) {
     for (; i + V_##E <= n; i += V_##E)                                                                       \
       for (int k = 0; k < V_##E; k++) top[k] = LARGER(top[k], x[i + k]);                                     \
     for (int h = V_##E / 2; h >= 1; h /= 2)                                                                  \
-      UNROLL for (int k = 0; k < h; k++) top[k] = LARGER(top[k], top[k + h]);                                \
+      CP_UNROLL for (int k = 0; k < h; k++) top[k] = LARGER(top[k], top[k + h]);                             \
     return top[0];                                                                                           \
   }                                                                                                          \
   static T add_up_##E(const T *x, int n) { /* a multiple of V */                                             \
@@ -51,7 +49,7 @@ static inline double below_f64(double x) {
     a = (a + b) + (c + d);                                                                                   \
     T sum[V_##E];                                                                                            \
     memcpy(sum, &a, sizeof sum);                                                                             \
-    for (int h = V_##E / 2; h >= 1; h /= 2) UNROLL for (int k = 0; k < h; k++) sum[k] += sum[k + h];         \
+    for (int h = V_##E / 2; h >= 1; h /= 2) CP_UNROLL for (int k = 0; k < h; k++) sum[k] += sum[k + h];      \
     return sum[0];                                                                                           \
   }                                                                                                          \
   /* Exponentials of a row into `to`, or with log only their sum. */                                         \

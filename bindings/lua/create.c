@@ -259,7 +259,7 @@ static kn_status make_options(kl_args *a, kn_tensor *t) {
   return st;
 }
 
-/* A value that a double does not hold, or that is known only in the graph: one element, repeated. */
+/* A value that is known only in the graph: one element, repeated. */
 static kn_status full_of(kl_args *a, const kn_scalar *s, kn_tensor **out) {
   kn_tensor *one, *wide;
   kn_attrs_sizes to = {.sizes = a->attrs.fill.sizes};
@@ -289,16 +289,15 @@ static int create_full(lua_State *L) {
   bool is_number = kl_test_scalar(L, value, &s);
   kn_scalar_kind kind = KN_SCALAR_FLOAT;
   if (is_number && !kl_scalar_kind(&s, &kind)) kind = KN_SCALAR_FLOAT;
-  bool exact = s.kind != KN_SCALAR_SYMBOL &&
-               !(s.kind == KN_SCALAR_INT && (s.as.i > 1LL << 53 || s.as.i < -(1LL << 53)));
-  if (is_number && !exact) { /* the field is a double: give it something, and the value afterwards */
+  bool known = s.kind != KN_SCALAR_SYMBOL;
+  if (is_number && !known) { /* the field is a known number: give it something, and the value afterwards */
     lua_pushinteger(L, 0);
     lua_replace(L, value);
   }
   kn_status st = kl_args_fields(&a);
   if (st == KN_OK) st = kl_args_options(&a);
   if (st == KN_OK && !field_given(&a, "dtype")) a.attrs.fill.dtype = kn_scalar_dtype(kind, KN_BOOL);
-  if (exact || st != KN_OK) return finish(L, &a, slot, st);
+  if (known || st != KN_OK) return finish(L, &a, slot, st);
   kl_check(L, full_of(&a, &s, &out));
   kl_fill_tensor(L, slot, out);
   return 1;

@@ -111,6 +111,7 @@ BINARY(add, G, G)
 BINARY(sub, G, kx_neg(s, G))
 BINARY(mul, kx_mul(s, G, B), kx_mul(s, G, A))
 BINARY(div, kx_div(s, G, B), kx_neg(s, kx_mul(s, G, kx_div(s, kx_div(s, A, B), B))))
+BINARY(floor_divide, kx_zeros_like(s, G), kx_zeros_like(s, G))
 BINARY(remainder, G, kx_neg(s, kx_mul(s, G, kx_floor_divide(s, A, B))))
 BINARY(fmod, G, kx_neg(s, kx_mul(s, G, kx_trunc(s, kx_div(s, A, B)))))
 BINARY(atan2, over_squares(s, G, promoted(v, 1), promoted(v, 0)),

@@ -73,7 +73,7 @@ KERNEL(triu) {
 KERNEL(constant_pad) {
   const kn_attrs_constant_pad *a = attrs;
   (void)n;
-  kn_attrs_value value = {.value = a->value};
+  kn_attrs_value value = {.value_number = a->value_number};
   kk_view from = kk_view_of(in[0]), to = kk_view_of(out[0]);
   KN_TRY(kn_kernel_full_like(ctx, &value, out, 1, out));
   if (kn_tensor_numel(in[0]) == 0 || kn_tensor_numel(out[0]) == 0) return KN_OK;

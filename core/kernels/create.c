@@ -1,4 +1,5 @@
-/* Kernels that make tensors from numbers. Values are worked out in double and cast as `cast` does. */
+/* Kernels that make tensors from numbers. Values are worked out in double, whole ones for int64 in int64, and
+ * cast as `cast` does. */
 #include "core/kernels/kernel.h"
 
 /* A run of values by position: kind of the op, filled into any dtype. */
@@ -43,23 +44,45 @@ static kn_status fill(kn_context *ctx, values v, kn_tensor *out) {
   return KN_OK;
 }
 
+/* start, start + step, … in int64, exactly; what would pass its end is not reached. */
+typedef struct steps {
+  int64_t start, step, *to;
+} steps;
+
+static void fill_steps(void *ud, int64_t begin, int64_t end) {
+  const steps *v = ud;
+  for (int64_t i = begin; i < end; i++) v->to[i] = kk_wrap_add(v->start, kk_wrap_mul(i, v->step));
+}
+
+static kn_status fill_whole(kn_context *ctx, int64_t start, int64_t step, kn_tensor *out) {
+  steps v = {start, step, kn_tensor_data(out)};
+  kn_parallel_for(ctx, kn_tensor_numel(out), KK_GRAIN, fill_steps, &v);
+  return KN_OK;
+}
+
+static kn_status fill_with(kn_context *ctx, kn_number value, kn_tensor *out) {
+  if (value.near == 0 && !signbit(value.near)) return kk_zero(ctx, out), KN_OK;
+  if (kn_tensor_dtype(out) == KN_I64) return fill_whole(ctx, kn_number_int(value), 0, out);
+  return fill(ctx, (values){.at = constant_at, .start = value.near}, out);
+}
+
 KERNEL(full) {
-  const kn_attrs_fill *a = attrs;
   (void)in, (void)n;
-  if (a->value == 0 && !signbit(a->value)) return kk_zero(ctx, out[0]), KN_OK;
-  return fill(ctx, (values){.at = constant_at, .start = a->value}, out[0]);
+  return fill_with(ctx, ((const kn_attrs_fill *)attrs)->value_number, out[0]);
 }
 
 KERNEL(full_like) {
-  const kn_attrs_value *a = attrs;
   (void)in, (void)n;
-  if (a->value == 0 && !signbit(a->value)) return kk_zero(ctx, out[0]), KN_OK;
-  return fill(ctx, (values){.at = constant_at, .start = a->value}, out[0]);
+  return fill_with(ctx, ((const kn_attrs_value *)attrs)->value_number, out[0]);
 }
 
 KERNEL(arange) {
   const kn_attrs_range *a = attrs;
+  int64_t start, step;
   (void)in, (void)n;
+  if (a->dtype == KN_I64 && kn_number_whole(a->start_number, &start) &&
+      kn_number_whole(a->step_number, &step))
+    return fill_whole(ctx, start, step, out[0]);
   values v = {.at = range_at, .start = a->start, .step = a->step};
   return fill(ctx, v, out[0]);
 }

@@ -331,7 +331,7 @@ CLAMP_FLOAT(F32, float)
 CLAMP_FLOAT(F64, double)
 static void clamp_I64(char *const *p, const int64_t *step, int64_t n, const void *arg) {
   const kn_attrs_clamp *a = arg;
-  const int64_t low = kn_f64_to_i64(a->min), high = kn_f64_to_i64(a->max);
+  const int64_t low = kn_number_int(a->min_number), high = kn_number_int(a->max_number);
   for (int64_t i = 0; i < n; i++) {
     int64_t x = AT(const int64_t, 1);
     x = x < low ? low : x;

@@ -132,6 +132,42 @@ WIDE_KERNEL(scatter_add) { /* x, index, src */
   return KN_OK;
 }
 
+/* Of both, by what is asked for; nan is the largest and the smallest. */
+static uint8_t times_BOOL(uint8_t a, uint8_t b) { return a & b; }
+static int64_t times_I64(int64_t a, int64_t b) { return kk_wrap_mul(a, b); }
+static float times_F32(float a, float b) { return a * b; }
+static double times_F64(double a, double b) { return a * b; }
+
+#define FOLD(T, E)                                                                                           \
+  static T fold_two_##E(int32_t how, T a, T b) {                                                             \
+    if (how == KN_CHOICE_fold_prod) return times_##E(a, b);                                                  \
+    if (a != a || b != b) return a != a ? a : b;                                                             \
+    return (how == KN_CHOICE_fold_amax) == (a < b) ? b : a;                                                  \
+  }                                                                                                          \
+  static void fold_##E(const points *p, const int64_t *src_strides, int64_t count, int32_t how) {            \
+    for (int64_t i = 0; i < count; i++) {                                                                    \
+      T *to = (T *)p->to + place(p, p->strides, i) + (p->index[i] - 1) * p->apart;                           \
+      *to = fold_two_##E(how, *to, ((const T *)p->from)[place(p, src_strides, i)]);                          \
+    }                                                                                                        \
+  }
+KK_TYPES(FOLD)
+#define FOLD_ROW(T, E) [KN_##E] = fold_##E,
+
+WIDE_KERNEL(scatter_fold) { /* x, index, src */
+  static void (*const fns[KN_DTYPE_COUNT])(const points *, const int64_t *, int64_t,
+                                           int32_t) = {KK_TYPES(FOLD_ROW)};
+  const kn_attrs_scatter_fold *a = attrs;
+  kn_tensor *as[3];
+  KN_TRY(prepare(ctx, KN_OP_scatter_fold, a->dim, in, n, as));
+  points p = points_of(as[1], out[0], a->dim);
+  start_from(ctx, out[0], as[0]);
+  p.from = kn_tensor_data(as[2]);
+  p.to = kn_tensor_data(out[0]);
+  fns[kn_tensor_dtype(out[0])](&p, as[2]->strides, kn_tensor_numel(as[1]), a->reduce);
+  kk_release_all(as, n);
+  return KN_OK;
+}
+
 /* Elements of SIZE bytes, whatever they are. */
 #define PUT(SIZE)                                                                                            \
   static void put_##SIZE(const points *p, const int64_t *src_strides, int64_t count) {                       \

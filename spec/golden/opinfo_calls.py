@@ -28,7 +28,6 @@ DIMS = {
     "narrow_copy": {"dim", "start"},
     "tile": set(),
     "repeat": set(),
-    "tensordot": set(),
     "nn.functional.nll_loss": {"ignore_index"},
     "nn.functional.cross_entropy": {"ignore_index"},
     "nn.functional.embedding": {"padding_idx"},
@@ -74,8 +73,6 @@ RENAMED = {"nn.functional.pixel_shuffle": {"upscale_factor": "factor"},
 # Samples that are left out: entry, option, why. An empty entry is all of them.
 WITHOUT = [
     ("linalg.lstsq", "driver", "driver: there is one way"),
-    ("add", "alpha", "alpha: written x + alpha * y"),
-    ("sub", "alpha", "alpha: written x - alpha * y"),
     ("rsub", "alpha", "alpha: written y - alpha * x"),
     ("", "unbiased", "unbiased: an older name of correction"),
     ("searchsorted", "sorter", "sorter: gather first"),
@@ -86,10 +83,8 @@ WITHOUT = [
     ("nn.functional.softmin", "dtype", "dtype: cast first"),
     ("searchsorted", "side", "side: the same as right"),
     ("nonzero", "as_tuple", "as_tuple: unbind along the last dim"),
+    ("repeat_interleave", "output_size", "output_size: what PyTorch need not count"),
     ("cov", "fweights", "cov with weights"), ("cov", "aweights", "cov with weights"),
-    ("div", "rounding_mode", "rounding_mode: floor_divide, or trunc of the quotient"),
-    ("round", "decimals", "decimals: scaled, rounded, scaled back"),
-    ("index_add", "alpha", "alpha: written index_add(x, dim, index, alpha * y)"),
     ("cumsum", "dtype", "dtype: cast first"), ("cumprod", "dtype", "dtype: cast first"),
     ("prod", "dtype", "dtype: cast first"), ("arange", "end", "end by its name: the only number given is the end"),
     ("scatter", "reduce", "reduce: scatter_add, scatter_reduce"),
@@ -183,6 +178,37 @@ def linalg_diagonal(c, a, k, names):
     return "diagonal(%s, %s)" % (c.lua(a[0]), c.options(given))
 
 
+def without(option):
+    """All but one argument, which says how something is computed."""
+    def call(c, a, k, names):
+        last = [v for v, name in zip(a, names) if name != option]
+        return "%s(%s)" % (c.name, ", ".join(c.lua(v, name) for v, name in zip(last, names)))
+    return call
+
+
+def split_at(c, a, k, names):
+    """Places where parts begin count from 1, a number of parts does not."""
+    def one(v):
+        return "{%s}" % ", ".join(str(i + 1 if i >= 0 else i) for i in v) if isinstance(v, (tuple, list)) else c.lua(v)
+    given = [one(a[1])] + [c.lua(v, "dim") for v in a[2:]] if len(a) > 1 else [one(next(iter(k.values())))]
+    if isinstance(a[1] if len(a) > 1 else None, torch.Tensor):
+        raise LeftOut("places that are a tensor")
+    return "%s(%s)" % (c.name, ", ".join([c.lua(a[0])] + given))
+
+
+def summed_over(c, a, k, names):
+    """dims is a number of dims, or lists of them for each side."""
+    dims = k.get("dims", a[2] if len(a) > 2 else 2)
+    return "tensordot(%s, %s, %s)" % (c.lua(a[0]), c.lua(a[1]), c.lua(dims, None if isinstance(dims, int) else "dim"))
+
+
+def added(c, a, k, names):
+    """alpha is a factor of what is added."""
+    dim, index, y = (c.lua(v, name) for v, name in zip(a[1:], ("dim", "index", "source")))
+    factor = k.get("alpha", 1)
+    return "index_add(%s, %s, %s, %s)" % (c.lua(a[0]), dim, index, y if factor == 1 else "%s * %s" % (c.lua(factor), y))
+
+
 def without_places(c, a, k, names):
     """adaptive_max_pool gives no places of the maxima."""
     if any(v is True for v in [*a, *k.values()]):
@@ -203,7 +229,8 @@ CALLS = {
     "block_diag": in_table, "cartesian_prod": in_table, "broadcast_tensors": in_table,
     "zero_": lambda c, a, k, names: "%s:clone():zero_()" % c.lua(a[0]),
     "fill": lambda c, a, k, names: "%s:clone():fill_(%s)" % (c.lua(a[0]), c.lua(a[1] if len(a) > 1 else k["value"])),
-    "meshgrid": in_table,
+    "meshgrid": in_table, "index_add": added, "cdist": without("compute_mode"),
+    "tensor_split": split_at, "hsplit": split_at, "vsplit": split_at, "dsplit": split_at, "tensordot": summed_over,
     "to": to, "nn.functional.multi_margin_loss": tensors_first, "linalg.diagonal": linalg_diagonal,
     "nn.functional.binary_cross_entropy_with_logits": tensors_first,
     "nn.functional.adaptive_max_pool1d": without_places, "nn.functional.adaptive_max_pool2d": without_places,
@@ -248,14 +275,10 @@ def refuse(op, args, kwargs):
         return "one sample's scores beside targets that have a batch, or of rank 0"
     if op.name == "nn.functional.batch_norm" and args[0].dim() == 1:
         return "a list, which has no channels"
-    if op.name == "scatter" and any(isinstance(v, (int, float)) for v in [*args[3:], *kwargs.values()]):
-        return "a number for src: full_like of the index"
     if op.name == "searchsorted" and isinstance(args[1], (int, float)):
         return "a number to search: a tensor of it"
     if op.name == "take_along_dim" and any(isinstance(v, torch.Tensor) and (v < 0).any() for v in args[1:2]):
         return "negative places"
-    if op.name == "repeat_interleave" and any(isinstance(v, torch.Tensor) for v in flat[1:]):
-        return "repeats that are a tensor"
     for option in ("padding_idx", "max_norm", "scale_grad_by_freq", "sparse"):
         if op.name == "nn.functional.embedding" and option in kwargs:
             return option + ": the table of an embedding is a tensor like others"

@@ -156,3 +156,49 @@ test("captured functions", function()
     end
   end
 end)
+
+-- Beyond 2^53 not every integer is a double.
+local BIG = (1 << 53) + 1
+
+test("integers as attributes are exact", function()
+  local most, least = math.maxinteger, math.mininteger
+  tensor(kiln.full({ 2 }, BIG), { BIG, BIG })
+  equal(kiln.full({}, most):item(), most)
+  equal(kiln.full({}, least):item(), least)
+  local x = kiln.tensor { BIG - 3, BIG, BIG + 5, most, least }
+  tensor(kiln.full_like(x, -BIG), { -BIG, -BIG, -BIG, -BIG, -BIG })
+  tensor(x:clamp(BIG - 1, BIG + 3), { BIG - 1, BIG, BIG + 3, BIG + 3, BIG - 1 })
+  tensor(x:clamp { min = most - 1 }, { most - 1, most - 1, most - 1, most, most - 1 })
+  tensor(x:clamp { max = least + 1 }, { least + 1, least + 1, least + 1, least + 1, least })
+  tensor(kiln.arange((1 << 62) + 1, (1 << 62) + 4), { (1 << 62) + 1, (1 << 62) + 2, (1 << 62) + 3 })
+  tensor(kiln.arange(most - 2, most), { most - 2, most - 1 })
+  tensor(kiln.arange(least, least + 7, 3), { least, least + 3, least + 6 })
+  tensor(kiln.arange(most, least, -(1 << 62)), { most, (1 << 62) - 1, -1, -(1 << 62) - 1 })
+  tensor(kiln.tensor { 1 }:add(kiln.tensor { 1 }, { alpha = BIG }), { BIG + 1 })
+  tensor(kiln.tensor { 1 }:sub(kiln.tensor { 1 }, { alpha = BIG }), { 1 - BIG })
+  tensor(kiln.nn.functional.pad(kiln.tensor { 1 }, { 1, 0 }, "constant", BIG), { BIG, 1 })
+  tensor(kiln.nn.functional.threshold(x, BIG, 7), { 7, 7, BIG + 5, most, 7 })
+  tensor(kiln.nn.functional.hardtanh(x, BIG, BIG + 2), { BIG, BIG, BIG + 2, BIG + 2, BIG })
+  tensor(kiln.addcmul(kiln.tensor { 0 }, kiln.tensor { 1 }, kiln.tensor { 1 }, { value = BIG }), { BIG })
+  raises(function() kiln.full({ 2 }, BIG, { dtype = "int32" }) end, "9007199254740993 does not fit in int32")
+  raises(function() kiln.arange(BIG, BIG - 2) end, "a step of 1 does not lead from 9007199254740993 to 9007199254740991")
+  raises(function() kiln.arange(least, most) end, "too many elements")
+end)
+
+test("and so they are in a graph, written down and read again", function()
+  local function f(t)
+    return kiln.full({ 2 }, BIG), kiln.full_like(t, -BIG), t:clamp(BIG - 1, BIG + 3), kiln.arange(BIG, BIG + 4, 2),
+      t:clamp(0.5 + 0.5, 1e300)
+  end
+  local x, path = kiln.tensor { BIG - 3, BIG, BIG + 5 }, os.tmpname()
+  local g = kiln.script(f, { inputs = { kiln.spec("int64", { 3 }) } })
+  check.truth(tostring(g):find "value = 9007199254740993" and tostring(g):find "value = %-9007199254740993")
+  g:save(path)
+  local loaded, want = kiln.load(path), table.pack(f(x))
+  os.remove(path)
+  for _, h in ipairs { g, loaded, kiln.parse(tostring(g)) } do
+    for i, y in ipairs { h(x) } do check.truth(y:equal(want[i])) end
+  end
+  tensor(want[1], { BIG, BIG })
+  tensor(want[4], { BIG, BIG + 2 })
+end)
