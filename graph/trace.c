@@ -21,6 +21,8 @@ typedef struct kn_trace_memory {
   kn_storage *storage; /* retained */
   view *views;
   uint32_t nviews, nroots, version;
+  kn_tensor **detached; /* handles that no gradient flows through; retained */
+  uint32_t ndetached;
 } memory;
 
 /* ---- memory met so far ---- */
@@ -157,7 +159,7 @@ static view *from_outside(kn_trace *t, memory *m, kn_tensor *x) {
   return made;
 }
 
-kn_value *kn_trace_value(kn_trace *t, kn_tensor *x) {
+static kn_value *held(kn_trace *t, kn_tensor *x) {
   kn_attrs_strided at;
   if (t->b->status != KN_OK) return NULL;
   if (!x->storage)
@@ -184,6 +186,24 @@ kn_value *kn_trace_value(kn_trace *t, kn_tensor *x) {
   v->value = part;
   v->version = m->version;
   return part;
+}
+
+kn_value *kn_trace_value(kn_trace *t, kn_tensor *x) {
+  kn_value *v = held(t, x);
+  const memory *m = v ? find(t, x->storage) : NULL;
+  for (uint32_t i = 0; m && i < m->ndetached; i++)
+    if (m->detached[i] == x) return kn_add_detach(t->b, v);
+  return v;
+}
+
+static kn_status trace_detached(kn_recorder *base, kn_context *ctx, kn_tensor *x) {
+  kn_trace *t = (kn_trace *)base;
+  (void)ctx;
+  t->place(t->ud);
+  if (!held(t, x)) return t->b->status;
+  memory *m = find(t, x->storage);
+  if (kn_build_push(t->b, &m->detached, &m->ndetached, &x, sizeof(kn_tensor *))) kn_tensor_retain(x);
+  return t->b->status;
 }
 
 kn_status kn_trace_define(kn_trace *t, kn_tensor *x, kn_value *v) {
@@ -300,7 +320,13 @@ static kn_status run(kn_trace *t, kn_context *ctx, kn_op op, const void *attrs, 
                      const kn_type *types, kn_tensor **out) {
   const kn_op_info *row = &kn_ops[op];
   kn_value *values[KN_MAX_INPUTS];
+  if (t->opaque && ctx->walks)
+    return kn_fail(
+        ctx, KN_CAPTURE,
+        "backward in a traced function does not see into kiln.cond, kiln.while_loop and Graphs that "
+        "were called: use kiln.script");
   t->place(t->ud);
+  t->b->no_grad = !ctx->grad_enabled;
   for (int i = 0; i < n; i++)
     if (!(values[i] = kn_trace_value(t, in[i]))) return t->b->status;
   KN_TRY(kn_run_now(ctx, op, attrs, in, n, types, out));
@@ -408,6 +434,7 @@ kn_status kn_trace_init(kn_trace *t, kn_builder *b) {
                            .dynamic = no_placeholder,
                            .number = trace_number,
                            .read = trace_read,
+                           .detached = trace_detached,
                            .runs = true},
                   .b = b,
                   .room = 64};
@@ -417,7 +444,10 @@ kn_status kn_trace_init(kn_trace *t, kn_builder *b) {
 
 void kn_trace_free(kn_trace *t) {
   for (uint32_t i = 0; i < t->room && t->memory; i++)
-    for (memory *m = t->memory[i]; m; m = m->next) kn_storage_release(m->storage);
+    for (memory *m = t->memory[i]; m; m = m->next) {
+      for (uint32_t k = 0; k < m->ndetached; k++) kn_tensor_release(m->detached[k]);
+      kn_storage_release(m->storage);
+    }
   if (t->memory) kn_free(t->b->ctx->heap, t->memory, t->room * sizeof *t->memory);
   t->memory = NULL;
 }

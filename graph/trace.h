@@ -15,6 +15,7 @@ struct kn_trace {
   /* An element became a number of the program: "item" and its like. Not OK ends the trace with it. */
   kn_status (*leak)(void *ud, kn_tensor *t);
   void *ud;
+  bool opaque;                     /* something ran that is not recorded op by op: gradients would miss it */
   struct kn_trace_memory **memory; /* by storage: open hashing */
   uint32_t nmemory, room;
 };
