@@ -311,16 +311,19 @@ static kn_tensor *adaptive(kn_scope *s, kn_tensor *x, int dims, const kn_attrs_o
   return x;
 }
 
-/* Height and width at once where that is possible: one op. */
+/* Height and width at once where that is possible: one op, which for a single part is plain mean. */
 static kn_tensor *adaptive2d(kn_scope *s, kn_tensor *x, const kn_attrs_output_size *a, bool largest) {
   kn_ints kernel = {2, {1, 1}};
   bool even = (x->type.rank == 3 || x->type.rank == 4) && a->output_size.n >= 1 && a->output_size.n <= 2;
+  bool one = true;
   for (int i = 0; i < 2 && even; i++) {
     int64_t count = kn_ints_at(&a->output_size, i), size = x->type.dims[x->type.rank - 2 + i];
+    one &= count == 1;
     even = size > 0 && (count == -1 || (count > 0 && size % count == 0));
     if (even && count > 0) kernel.v[i] = size / count;
   }
   if (!even) return adaptive(s, x, 2, a, largest);
+  if (one && !largest) return kx_reduce(s, KN_OP_mean, x, (kn_ints){2, {-2, -1}}, true);
   kn_attrs_pool2d most = {
       .kernel_size = kernel, .stride = {1, {0}}, .padding = {1, {0}}, .dilation = {1, {1}}};
   kn_attrs_avg_pool2d mean = {

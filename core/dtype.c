@@ -45,44 +45,39 @@ bool kn_dtype_holds(kn_dtype d, double x) {
 
 /* ---- single elements ---- */
 
-int64_t kn_element_int(kn_dtype d, const void *at) {
-  switch (d) {
-#define CASE(T, E)                                                                                           \
-  case KN_##E: return KN_PUT(I64, kn_get_##E(*(const T *)at));
-    KN_ELEMENTS(CASE)
-#undef CASE
-  case KN_DTYPE_COUNT: break;
+/* What ELEMENT says is done for the dtype d. */
+#define ELEMENT_CASE(T, E)                                                                                   \
+  case KN_##E:                                                                                               \
+    ELEMENT(T, E);                                                                                           \
+    break;
+#define EACH_ELEMENT(d)                                                                                      \
+  switch (d) {                                                                                               \
+    KN_ELEMENTS(ELEMENT_CASE)                                                                                \
+  case KN_DTYPE_COUNT: break;                                                                                \
   }
+
+int64_t kn_element_int(kn_dtype d, const void *at) {
+#define ELEMENT(T, E) return KN_PUT(I64, kn_get_##E(*(const T *)at))
+  EACH_ELEMENT(d)
+#undef ELEMENT
   return 0;
 }
 
 double kn_element_float(kn_dtype d, const void *at) {
-  switch (d) {
-#define CASE(T, E)                                                                                           \
-  case KN_##E: return KN_PUT(F64, kn_get_##E(*(const T *)at));
-    KN_ELEMENTS(CASE)
-#undef CASE
-  case KN_DTYPE_COUNT: break;
-  }
+#define ELEMENT(T, E) return KN_PUT(F64, kn_get_##E(*(const T *)at))
+  EACH_ELEMENT(d)
+#undef ELEMENT
   return 0;
 }
 
 void kn_element_put_int(kn_dtype d, void *at, int64_t x) {
-  switch (d) {
-#define CASE(T, E)                                                                                           \
-  case KN_##E: *(T *)at = KN_PUT(E, x); break;
-    KN_ELEMENTS(CASE)
-#undef CASE
-  case KN_DTYPE_COUNT: break;
-  }
+#define ELEMENT(T, E) *(T *)at = KN_PUT(E, x)
+  EACH_ELEMENT(d)
+#undef ELEMENT
 }
 
 void kn_element_put_float(kn_dtype d, void *at, double x) {
-  switch (d) {
-#define CASE(T, E)                                                                                           \
-  case KN_##E: *(T *)at = KN_PUT(E, x); break;
-    KN_ELEMENTS(CASE)
-#undef CASE
-  case KN_DTYPE_COUNT: break;
-  }
+#define ELEMENT(T, E) *(T *)at = KN_PUT(E, x)
+  EACH_ELEMENT(d)
+#undef ELEMENT
 }

@@ -276,10 +276,12 @@ void kn_heap_set_limit(kn_heap *h, size_t limit) {
 kn_heap_stats kn_heap_read_stats(const kn_heap *heap) {
   kn_heap *h = (kn_heap *)(uintptr_t)heap; /* locking changes nothing that is seen */
   lock(h);
-  kn_heap_stats s = {in_use(h), h->peak, h->limit, h->blocks, h->calls};
+  kn_heap_stats s = {in_use(h), h->peak, h->limit, h->blocks, h->calls, idle_bytes(h)};
   unlock(h);
   return s;
 }
+
+void kn_heap_empty_cache(kn_heap *h) { give_all_back(h); }
 
 void kn_heap_reset_peak(kn_heap *h) {
   lock(h);

@@ -21,6 +21,7 @@ typedef struct kn_heap_stats {
   size_t limit;    /* 0: none */
   uint64_t blocks; /* live blocks */
   uint64_t calls;  /* allocations and resizes so far, failed ones included */
+  size_t cached;   /* freed and kept for the next who asks: in nobody's use, and not in `bytes` */
 } kn_heap_stats;
 
 /* fn == NULL means realloc/free. limit == 0 means none. NULL when even the heap cannot be allocated. */
@@ -29,6 +30,7 @@ kn_heap *kn_heap_retain(kn_heap *h);
 void kn_heap_release(kn_heap *h);
 void kn_heap_set_limit(kn_heap *h, size_t limit); /* what is in use already may be more */
 void kn_heap_reset_peak(kn_heap *h);
+void kn_heap_empty_cache(kn_heap *h); /* what is kept goes back to the allocator */
 kn_heap_stats kn_heap_read_stats(const kn_heap *h);
 size_t kn_heap_bytes(const kn_heap *h); /* now in use; cheap */
 

@@ -118,7 +118,7 @@ kn_value *kn_build_value(kn_builder *b, kn_region *r, kn_node *def, uint32_t ind
   kn_value *v = kn_build_alloc(b, sizeof *v);
   if (!v) return NULL;
   *v = (kn_value){.id = ++b->graph->nvalues, .type = *type, .def = def, .region = r, .index = index};
-  if (type->kind != KN_V_TENSOR) v->type.tensor = (kn_type){0};
+  if (kn_innermost(type->kind) != KN_V_TENSOR) v->type.tensor = (kn_type){0};
   return v;
 }
 
@@ -234,6 +234,7 @@ kn_node *kn_add_node(kn_builder *b, kn_opcode op, const void *attrs, kn_value *c
   kn_node *n = kn_build_alloc(b, sizeof *n);
   if (!n) return NULL;
   *n = (kn_node){.op = op, .nin = nin, .ntensor = nin, .nout = nout, .where = b->where};
+  n->no_grad = b->no_grad && kn_opcode_is_op(op);
   n->in = kn_build_array(b, in, nin, sizeof *n->in);
   n->out = kn_build_array(b, NULL, 0, sizeof *n->out);
   if (nout > 4) n->out = kn_build_alloc(b, 2 * nout * sizeof *n->out);
@@ -345,6 +346,57 @@ kn_value *kn_add_select(kn_builder *b, kn_value *cond, kn_value *a, kn_value *c)
             "a second choice that joins the first"))
     return NULL;
   return only(kn_add_node(b, KN_NODE_select, NULL, (kn_value *[]){cond, a, c}, 3, &type, 1));
+}
+
+/* ---- lists, and what concerns gradients ---- */
+
+kn_value *kn_add_list(kn_builder *b, const kn_vtype *element) {
+  kn_vtype type = kn_list_of(*element);
+  if (b->status == KN_OK && (int)type.kind >= KN_V_DEEPEST)
+    return kn_build_fail(b, kn_fail(b->ctx, KN_LIMIT, "lists are nested too deeply"));
+  return only(kn_add_node(b, KN_NODE_list_new, NULL, NULL, 0, &type, 1));
+}
+
+kn_value *kn_add_append(kn_builder *b, kn_value *list, kn_value *v) {
+  if (!need(b, KN_NODE_list_append, list, list && kn_is_list(list->type.kind), "a list") || !v) return NULL;
+  kn_vtype element = kn_element_of(list->type), type;
+  if (!need(b, KN_NODE_list_append, v, kn_vtype_join(&element, &v->type, &type) && type.kind == element.kind,
+            "a value of the kind of the list's"))
+    return NULL;
+  type = kn_list_of(type);
+  return only(kn_add_node(b, KN_NODE_list_append, NULL, (kn_value *[]){list, v}, 2, &type, 1));
+}
+
+kn_value *kn_add_list_get(kn_builder *b, kn_value *list, kn_value *position) {
+  if (!need(b, KN_NODE_list_get, list, list && kn_is_list(list->type.kind), "a list") ||
+      !need(b, KN_NODE_list_get, position, IS(position, KN_V_INT), "an integer as the position"))
+    return NULL;
+  kn_vtype type = kn_element_of(list->type);
+  return only(kn_add_node(b, KN_NODE_list_get, NULL, (kn_value *[]){list, position}, 2, &type, 1));
+}
+
+kn_value *kn_add_list_length(kn_builder *b, kn_value *list) {
+  if (!need(b, KN_NODE_list_length, list, list && kn_is_list(list->type.kind), "a list")) return NULL;
+  return only(kn_add_node(b, KN_NODE_list_length, NULL, &list, 1, &(kn_vtype){.kind = KN_V_INT}, 1));
+}
+
+kn_value *kn_add_list_stack(kn_builder *b, kn_value *list) {
+  if (!need(b, KN_NODE_list_stack, list,
+            list && list->type.kind == KN_V_LIST && list->type.tensor.rank < KN_MAX_RANK,
+            "a list of tensors"))
+    return NULL;
+  kn_vtype type = kn_stacked(&list->type);
+  return only(kn_add_node(b, KN_NODE_list_stack, NULL, &list, 1, &type, 1));
+}
+
+kn_value *kn_add_defined(kn_builder *b, kn_value *tensor) {
+  if (!need(b, KN_NODE_defined, tensor, IS(tensor, KN_V_TENSOR), "a tensor")) return NULL;
+  return only(kn_add_node(b, KN_NODE_defined, NULL, &tensor, 1, &(kn_vtype){.kind = KN_V_BOOL}, 1));
+}
+
+kn_value *kn_add_detach(kn_builder *b, kn_value *tensor) {
+  if (!need(b, KN_NODE_detach, tensor, IS(tensor, KN_V_TENSOR), "a tensor")) return NULL;
+  return only(kn_add_node(b, KN_NODE_detach, NULL, &tensor, 1, &tensor->type, 1));
 }
 
 kn_node *kn_add_raise(kn_builder *b, kn_opcode op, kn_value *cond, const char *text) {

@@ -33,7 +33,7 @@ static void define(emitter *e, const kn_value *v) {
 /* A use inside loops that do not hold the definition lasts until the outermost of them ends. */
 static void use(emitter *e, const kn_value *v) {
   kn_plan *p = e->p;
-  if (v->type.kind != KN_V_TENSOR) return;
+  if (kn_is_scalar(v->type.kind)) return;
   if (p->last[v->id] < e->pos) p->last[v->id] = e->pos;
   if (p->level[v->id] < e->nloops) p->crosses[v->id] = 1 + e->loops[p->level[v->id]];
 }
@@ -189,7 +189,7 @@ static kn_status emit_branch(emitter *e, const kn_node *n, int side, uint32_t *b
 /* The outputs are bound to what the living branches yield. */
 static kn_status define_outputs(emitter *e, const kn_node *n, const bool gone[2]) {
   for (uint32_t i = 0; i < n->nout; i++) {
-    if (n->out[i]->type.kind != KN_V_TENSOR) continue;
+    if (kn_is_scalar(n->out[i]->type.kind)) continue;
     define(e, n->out[i]);
     e->p->place[n->out[i]->id] = KN_PLACE_LOOSE;
     for (int side = 0; side < 2; side++)
@@ -228,7 +228,7 @@ static kn_status carry_param(emitter *e, const kn_node *n, uint32_t i, kn_carry 
   kn_plan *p = e->p;
   const kn_region *r = n->regions[0];
   const kn_value *v = r->params[i];
-  if (v->type.kind != KN_V_TENSOR) {
+  if (kn_is_scalar(v->type.kind)) {
     c->how = p->known[v->id] ? KN_CARRY_KEEP : KN_CARRY_NUMBER;
     return KN_OK;
   }
@@ -237,7 +237,7 @@ static kn_status carry_param(emitter *e, const kn_node *n, uint32_t i, kn_carry 
   size_t bytes;
   if (r->yields[1 + i] == v)
     c->how = KN_CARRY_KEEP;
-  else if (p->handle[v->id])
+  else if (kn_is_list(v->type.kind) || p->handle[v->id])
     c->how = KN_CARRY_HANDLE;
   else if (p->undefined[v->id] || !kn_type_bytes(&p->types[v->id], &bytes))
     c->how = KN_CARRY_OWN;
@@ -339,7 +339,7 @@ static kn_status emit_loop(emitter *e, const kn_node *n, bool *dead) {
   e->nloops--;
   e->pos++;
   for (uint32_t i = 0; i < n->nout; i++) {
-    if (n->out[i]->type.kind != KN_V_TENSOR) continue;
+    if (kn_is_scalar(n->out[i]->type.kind)) continue;
     define(e, n->out[i]);
     p->place[n->out[i]->id] = KN_PLACE_LOOSE;
     if (!*dead) KN_TRY(alias(e, n->out[i], r->yields[1 + r->nparams + i]));
@@ -359,7 +359,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
     p->place[out->id] = out->type.kind == KN_V_TENSOR ? KN_PLACE_LOOSE : KN_PLACE_NONE;
     return kn_plan_push(p, &p->bound, &p->nbound, &b, sizeof b) ? KN_OK : kn_fail_nomem(e->ctx, sizeof b);
   }
-  if (n->op == KN_NODE_undef) {
+  if (n->op == KN_NODE_undef || n->op == KN_NODE_list_new) { /* no list is the empty one */
     p->place[out->id] = KN_PLACE_LOOSE;
     return KN_OK;
   }
@@ -372,6 +372,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
   }
   if (n->op == KN_NODE_select)
     for (int i = 1; i < 3; i++) KN_TRY(alias(e, out, n->in[i]));
+  if (n->op == KN_NODE_detach) KN_TRY(alias(e, out, n->in[0]));
   *dead = n->op == KN_NODE_raise;
   return push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
 }
@@ -397,7 +398,7 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   if (!kn_plan_push(p, &p->blocks, &p->nblocks, &b, sizeof b)) return kn_fail_nomem(ctx, sizeof b);
   emitter e = {.ctx = ctx, .p = p, .targets = targets, .ntargets = ntargets};
   for (uint32_t i = 0; i < body->nparams; i++) {
-    if (body->params[i]->type.kind == KN_V_TENSOR) p->place[body->params[i]->id] = KN_PLACE_LOOSE;
+    if (!kn_is_scalar(body->params[i]->type.kind)) p->place[body->params[i]->id] = KN_PLACE_LOOSE;
     define(&e, body->params[i]);
   }
   bool dead;

@@ -149,6 +149,10 @@ static kn_status bind_symbol(kn_session *s, uint32_t i, int dim, uint64_t k, int
 
 static kn_status check_tensor(kn_session *s, uint32_t i, const kn_rvalue *v) {
   const kn_type *want = &s->graph->body->params[i]->type.tensor;
+  if (!v->tensor && s->graph->partial) {
+    s->in_types[i] = KN_NO_TYPE;
+    return KN_OK;
+  }
   if (!v->tensor) return refuse(s, i, v, KN_ARG);
   const kn_type *got = &v->tensor->type;
   char name[128];
@@ -172,6 +176,8 @@ static kn_status check_tensor(kn_session *s, uint32_t i, const kn_rvalue *v) {
 static kn_status check_scalar(kn_session *s, uint32_t i, const kn_rvalue *v) {
   kn_vkind want = s->graph->body->params[i]->type.kind;
   kn_scalar_kind got = v->scalar.kind;
+  if (kn_is_list(want))
+    return !v->tensor && (!v->list || kn_list_kind(v->list) == want) ? KN_OK : refuse(s, i, v, KN_ARG);
   bool fits = !v->tensor && (want == KN_V_BOOL  ? got == KN_SCALAR_BOOL
                              : want == KN_V_INT ? got == KN_SCALAR_INT
                                                 : got == KN_SCALAR_INT || got == KN_SCALAR_FLOAT);

@@ -3,14 +3,17 @@
  * error. */
 #ifndef KN_EXEC_H
 #define KN_EXEC_H
+#include "graph/list.h"
 #include "graph/target.h"
 
 typedef struct kn_session kn_session;
 
-/* A run-time value: a tensor (borrowed in, owned out) or a scalar. tensor NULL means scalar. */
+/* A run-time value: a tensor or a list (borrowed in, owned out), or a scalar. tensor NULL means one of the
+ * others, or an undefined result (only graphs made here have any: kn_graph_finish, not kn_graph_parse). */
 typedef struct kn_rvalue {
   kn_tensor *tensor;
   kn_scalar scalar;
+  kn_list *list;
 } kn_rvalue;
 
 /* targets are borrowed and outlive the session; the last must support everything. Retains the graph. The

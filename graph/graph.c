@@ -42,7 +42,8 @@ void kn_graph_release(kn_graph *g) {
 /* ---- types of values ---- */
 
 bool kn_vtype_equal(const kn_vtype *a, const kn_vtype *b) {
-  return a->kind == b->kind && (a->kind != KN_V_TENSOR || kn_type_equal(&a->tensor, &b->tensor));
+  return a->kind == b->kind &&
+         (kn_innermost(a->kind) != KN_V_TENSOR || kn_type_equal(&a->tensor, &b->tensor));
 }
 
 static bool is_number(kn_vkind k) { return k == KN_V_INT || k == KN_V_FLOAT || k == KN_V_NUMBER; }
@@ -54,7 +55,7 @@ bool kn_vtype_join(const kn_vtype *a, const kn_vtype *b, kn_vtype *out) {
     return true;
   }
   kn_vtype t = *a;
-  if (t.kind == KN_V_TENSOR) {
+  if (kn_innermost(t.kind) == KN_V_TENSOR) {
     if (a->tensor.dtype != b->tensor.dtype || a->tensor.device != b->tensor.device ||
         a->tensor.rank != b->tensor.rank)
       return false;
@@ -65,6 +66,13 @@ bool kn_vtype_join(const kn_vtype *a, const kn_vtype *b, kn_vtype *out) {
   return true;
 }
 
+kn_vtype kn_stacked(const kn_vtype *list) {
+  kn_vtype t = {.kind = KN_V_TENSOR, .tensor = list->tensor};
+  for (int i = t.tensor.rank++; i > 0; i--) t.tensor.dims[i] = t.tensor.dims[i - 1];
+  t.tensor.dims[0] = KN_DIM_UNKNOWN;
+  return t;
+}
+
 bool kn_vtype_fits(const kn_vtype *from, const kn_vtype *to) {
   kn_vtype t;
   return kn_vtype_join(from, to, &t) && kn_vtype_equal(&t, to);
@@ -73,7 +81,7 @@ bool kn_vtype_fits(const kn_vtype *from, const kn_vtype *to) {
 bool kn_vtype_may_be(const kn_vtype *from, const kn_vtype *to) {
   kn_vtype t;
   if (!kn_vtype_join(from, to, &t) || t.kind != to->kind) return false;
-  for (int i = 0; t.kind == KN_V_TENSOR && i < t.tensor.rank; i++) {
+  for (int i = 0; kn_innermost(t.kind) == KN_V_TENSOR && i < t.tensor.rank; i++) {
     int64_t x = from->tensor.dims[i], y = to->tensor.dims[i];
     if (kn_dim_known(x) && kn_dim_known(y) && x != y) return false;
   }
@@ -83,6 +91,12 @@ bool kn_vtype_may_be(const kn_vtype *from, const kn_vtype *to) {
 char *kn_vtype_text(const kn_graph *g, const kn_vtype *t, char *buf, size_t size) {
   static const char *const names[] = {
       [KN_V_INT] = "integer", [KN_V_FLOAT] = "float", [KN_V_NUMBER] = "number", [KN_V_BOOL] = "boolean"};
+  if (kn_is_list(t->kind)) {
+    kn_vtype inner = kn_element_of(*t);
+    char text[KN_TYPE_TEXT];
+    snprintf(buf, size, "list[%s]", kn_vtype_text(g, &inner, text, sizeof text));
+    return buf;
+  }
   if (t->kind != KN_V_TENSOR) {
     snprintf(buf, size, "%s", names[t->kind]);
     return buf;

@@ -12,6 +12,8 @@
  *  - op nodes: the first `ntensor` inputs are the op's tensors; the rest are integers that stand for the
  *    placeholders KN_DYN(0), KN_DYN(1) … in its attributes, each met once, in the order of kn_attrs_each_int.
  *    The integer is the field's value as C has it: positions count from 0 here (kn_recorder.position);
+ *  - lists are values too: appending gives another list, the old one stays what it was. Elements may be
+ *    undefined. Arguments and results of graphs from outside are no lists;
  *  - results: one yield of the body per VALUE leaf, in the order of the leaves (a value may come twice);
  *  - arguments: the body's parameters, in the order in which leaves first name them. */
 #ifndef KN_GRAPH_H
@@ -42,13 +44,27 @@ unsigned kn_opcode_version(kn_opcode op); /* of its meaning, as files name it */
 bool kn_opcode_parse(const char *text, size_t len, kn_opcode *out);
 static inline bool kn_opcode_is_op(kn_opcode op) { return op < KN_OP_COUNT; }
 
-/* Values are tensors or Lua scalars. NUMBER is an integer or a float, known when it runs. */
-typedef enum kn_vkind { KN_V_TENSOR, KN_V_INT, KN_V_FLOAT, KN_V_NUMBER, KN_V_BOOL } kn_vkind;
+/* Values are tensors, Lua scalars, or lists. NUMBER is an integer or a float, known when it runs. A list of
+ * what kind k is has the kind KN_V_LIST + k, so a list of lists of tensors has 2 * KN_V_LIST. */
+typedef enum kn_vkind { KN_V_TENSOR, KN_V_INT, KN_V_FLOAT, KN_V_NUMBER, KN_V_BOOL, KN_V_LIST = 8 } kn_vkind;
+enum { KN_V_DEEPEST = 8 * 16 }; /* no kind gets here */
 typedef struct kn_vtype {
   kn_vkind kind;
-  kn_type tensor; /* of TENSOR */
+  kn_type tensor; /* of TENSOR, and of what lies in lists of tensors */
 } kn_vtype;
+static inline bool kn_is_list(kn_vkind k) { return k >= KN_V_LIST; }
+static inline kn_vkind kn_innermost(kn_vkind k) { return (kn_vkind)(k % KN_V_LIST); }
+static inline bool kn_is_scalar(kn_vkind k) { return k != KN_V_TENSOR && !kn_is_list(k); }
+static inline kn_vtype kn_list_of(kn_vtype t) { /* the type of a list of such */
+  t.kind = (kn_vkind)(t.kind + KN_V_LIST);
+  return t;
+}
+static inline kn_vtype kn_element_of(kn_vtype list) {
+  list.kind = (kn_vkind)(list.kind - KN_V_LIST);
+  return list;
+}
 bool kn_vtype_equal(const kn_vtype *a, const kn_vtype *b);
+kn_vtype kn_stacked(const kn_vtype *list); /* what list_stack gives; ranks below KN_MAX_RANK */
 /* The narrowest type for either: numbers of differing kinds join as NUMBER, sizes that differ as unknown.
  * False when there is none (dtype, rank, device, tensor beside number …). */
 bool kn_vtype_join(const kn_vtype *a, const kn_vtype *b, kn_vtype *out);
@@ -91,6 +107,7 @@ struct kn_node {
   struct kn_slot *slot;  /* tensor, param, load_state, store_state */
   const char *text;      /* raise, assert: the message */
   const kn_where *where; /* NULL: none */
+  bool no_grad;          /* ops: no gradient flows through it, it was made with gradients off */
   kn_node *prev, *next;
   kn_region *region; /* that holds it */
 };
@@ -168,6 +185,7 @@ struct kn_graph {
   uint32_t nvalues; /* ids are in [1, nvalues] */
   uint32_t nnodes;  /* nodes ever made while building; exact after finish */
   bool finished;
+  bool partial; /* inputs and results may be undefined: graphs of gradients, never from outside */
 };
 
 kn_status kn_graph_new(kn_context *ctx, const char *name, kn_graph **out);
@@ -181,6 +199,7 @@ typedef struct kn_builder {
   kn_graph *graph;
   kn_region *at;         /* nodes are appended here */
   const kn_where *where; /* given to new nodes */
+  bool no_grad;          /* given to new op nodes */
   uint32_t budget;       /* most nodes; LIMIT beyond; 0: KN_NODE_BUDGET */
   kn_status status;
 } kn_builder;
@@ -210,6 +229,13 @@ kn_value *kn_add_scalar(kn_builder *b, kn_opcode op, kn_value *const *in,
 kn_value *kn_add_size(kn_builder *b, kn_value *tensor, int dim);
 kn_value *kn_add_item(kn_builder *b, kn_value *tensor);
 kn_value *kn_add_to_tensor(kn_builder *b, kn_value *scalar, kn_dtype dtype);
+kn_value *kn_add_list(kn_builder *b, const kn_vtype *element); /* an empty one */
+kn_value *kn_add_append(kn_builder *b, kn_value *list, kn_value *v);
+kn_value *kn_add_list_get(kn_builder *b, kn_value *list, kn_value *position); /* positions count from 1 */
+kn_value *kn_add_list_length(kn_builder *b, kn_value *list);
+kn_value *kn_add_list_stack(kn_builder *b, kn_value *list); /* of tensors */
+kn_value *kn_add_defined(kn_builder *b, kn_value *tensor);
+kn_value *kn_add_detach(kn_builder *b, kn_value *tensor);
 kn_value *kn_add_select(kn_builder *b, kn_value *cond, kn_value *a, kn_value *c);
 kn_node *kn_add_raise(kn_builder *b, kn_opcode op, kn_value *cond,
                       const char *text); /* raise (cond NULL), assert */

@@ -111,7 +111,7 @@ void kn_plan_log(kn_context *ctx, const kn_plan *p) {
   const kn_region *body = p->graph->body;
   for (uint32_t i = 0; i < body->nparams && at < sizeof inputs - 1; i++) {
     bool tensor = body->params[i]->type.kind == KN_V_TENSOR;
-    if (tensor)
+    if (tensor && p->inputs[i].dtype < KN_DTYPE_COUNT)
       kn_type_text(&p->inputs[i], type, sizeof type);
     else
       kn_vtype_text(p->graph, &body->params[i]->type, type, sizeof type);

@@ -34,6 +34,16 @@ static bool parse_device(kn_parser *p, uint8_t *out) {
   return true;
 }
 
+static bool parse_list_type(kn_parser *p, const char *at, kn_vtype *out) {
+  kn_vtype element;
+  if (++p->list_depth > KN_V_DEEPEST / KN_V_LIST - 2)
+    return kn_parse_fail(p, at, "lists are nested too deeply");
+  if (!kn_expect(p, '[') || !kn_parse_type(p, &element) || !kn_expect(p, ']')) return false;
+  p->list_depth--;
+  *out = kn_list_of(element);
+  return true;
+}
+
 bool kn_parse_type(kn_parser *p, kn_vtype *out) {
   if (p->status != KN_OK) return false;
   static const struct {
@@ -49,12 +59,13 @@ bool kn_parse_type(kn_parser *p, kn_vtype *out) {
       *out = (kn_vtype){.kind = scalars[i].kind};
       return true;
     }
+  if (kn_span_is(w, "list")) return parse_list_type(p, at, out);
   char name[16] = "";
   kn_dtype dtype;
   if (w.n < sizeof name) memcpy(name, w.s, w.n);
   if (!kn_dtype_parse(name, &dtype))
-    return kn_parse_fail(p, at,
-                         "a type is missing here: integer, float, number, boolean, or a dtype with sizes");
+    return kn_parse_fail(
+        p, at, "a type is missing here: integer, float, number, boolean, list, or a dtype with sizes");
   kn_vtype t = {.kind = KN_V_TENSOR, .tensor = {.dtype = (uint8_t)dtype}};
   if (!kn_expect(p, '[')) return false;
   if (!kn_accept_over(p, ']')) {
@@ -176,6 +187,7 @@ static bool parse_slot(kn_parser *p) {
   kn_peek(p);
   const char *from = p->p;
   if (!kn_read_string(p, false, &name, &n) || !kn_expect(p, ':') || !kn_parse_type(p, &type)) return false;
+  if (kn_is_list(type.kind)) return kn_parse_fail(p, from, "a slot is no list");
   if (type.kind == KN_V_TENSOR && !kn_type_known(&type.tensor))
     return kn_parse_fail(p, from, "the sizes of a slot are numbers");
   name = kn_build_text(&p->b, name);

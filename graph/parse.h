@@ -18,6 +18,7 @@ typedef struct kn_parser {
   const char *text, *p, *end;
   kn_status status; /* the first failure */
   int depth;        /* of regions */
+  int list_depth;   /* of types of lists */
   uint32_t ntrees, nvalues;
   kn_map values, slots;
 } kn_parser;

@@ -11,6 +11,7 @@ typedef struct result { /* left of `=` */
 typedef struct line { /* a node being read */
   const char *at;
   kn_opcode op;
+  bool no_grad;
   result *outs;
   uint32_t nout;
   kn_value **in;
@@ -157,6 +158,7 @@ static bool node_op(kn_parser *p, line *l) {
   if (!read_operands(p, l) || !read_attrs(p, l, &attrs, &d)) return false;
   bool none = kn_ops[l->op].attrs == KN_ATTRS_none;
   l->node = kn_add_op(&p->b, (kn_op)l->op, none ? NULL : &attrs, l->in, l->nin, d.v, d.n);
+  if (l->node) l->node->no_grad = l->no_grad;
   return true;
 }
 
@@ -211,12 +213,17 @@ static bool node_size(kn_parser *p, line *l) {
 static bool node_declared(kn_parser *p, line *l) {
   if (!read_operands(p, l)) return false;
   bool tensor = l->nout == 1 && l->outs[0].typed && l->outs[0].type.kind == KN_V_TENSOR;
-  if (l->nout != 1 || !l->outs[0].typed || (l->op == KN_NODE_to_tensor && (!tensor || l->nin != 1)))
+  bool list = l->nout == 1 && l->outs[0].typed && kn_is_list(l->outs[0].type.kind);
+  if (l->nout != 1 || !l->outs[0].typed || (l->op == KN_NODE_to_tensor && (!tensor || l->nin != 1)) ||
+      (l->op == KN_NODE_list_new && !list))
     return kn_parse_fail(p, l->at, "%s needs one result with its type", opcode_text(l));
   const kn_vtype *t = &l->outs[0].type;
-  kn_value *v = l->op == KN_NODE_undef ? kn_add_undef(&p->b, t)
-                                       : kn_add_to_tensor(&p->b, l->in[0], (kn_dtype)t->tensor.dtype);
-  if (l->op == KN_NODE_undef && l->nin) return kn_parse_fail(p, l->at, "undef takes nothing");
+  if (l->op != KN_NODE_to_tensor && l->nin)
+    return kn_parse_fail(p, l->at, "%s takes nothing", opcode_text(l));
+  kn_vtype element = list ? kn_element_of(*t) : *t;
+  kn_value *v = l->op == KN_NODE_undef      ? kn_add_undef(&p->b, t)
+                : l->op == KN_NODE_list_new ? kn_add_list(&p->b, &element)
+                                            : kn_add_to_tensor(&p->b, l->in[0], (kn_dtype)t->tensor.dtype);
   l->node = v ? v->def : NULL;
   return true;
 }
@@ -226,15 +233,20 @@ static bool node_values(kn_parser *p, line *l) {
   kn_value *v = NULL;
   if (l->nin != kn_opcode_describe(l->op).nin)
     return kn_parse_fail(p, l->at, "%s takes %d values", opcode_text(l), kn_opcode_describe(l->op).nin);
-  if (l->op == KN_NODE_item)
-    v = kn_add_item(&p->b, l->in[0]);
-  else if (l->op == KN_NODE_select)
-    v = kn_add_select(&p->b, l->in[0], l->in[1], l->in[2]);
-  else if (l->op == KN_NODE_same) {
+  switch ((int)l->op) {
+  case KN_NODE_item: v = kn_add_item(&p->b, l->in[0]); break;
+  case KN_NODE_select: v = kn_add_select(&p->b, l->in[0], l->in[1], l->in[2]); break;
+  case KN_NODE_same:
     l->node = kn_add_node(&p->b, l->op, NULL, l->in, 2, &(kn_vtype){.kind = KN_V_BOOL}, 1);
     return true;
-  } else
-    v = kn_add_scalar(&p->b, l->op, l->in, l->nin);
+  case KN_NODE_list_append: v = kn_add_append(&p->b, l->in[0], l->in[1]); break;
+  case KN_NODE_list_get: v = kn_add_list_get(&p->b, l->in[0], l->in[1]); break;
+  case KN_NODE_list_length: v = kn_add_list_length(&p->b, l->in[0]); break;
+  case KN_NODE_list_stack: v = kn_add_list_stack(&p->b, l->in[0]); break;
+  case KN_NODE_defined: v = kn_add_defined(&p->b, l->in[0]); break;
+  case KN_NODE_detach: v = kn_add_detach(&p->b, l->in[0]); break;
+  default: v = kn_add_scalar(&p->b, l->op, l->in, l->nin);
+  }
   l->node = v ? v->def : NULL;
   return true;
 }
@@ -382,6 +394,7 @@ static bool read_node(kn_parser *p, line *l) {
   switch ((int)l->op) {
   case KN_NODE_const: return node_const(p, l);
   case KN_NODE_undef:
+  case KN_NODE_list_new:
   case KN_NODE_to_tensor: return node_declared(p, l);
   case KN_NODE_tensor:
   case KN_NODE_param:
@@ -417,8 +430,15 @@ static bool read_line(kn_parser *p) {
   kn_skip(p);
   const char *at = p->p;
   kn_span w = kn_read_word(p);
+  if (kn_span_is(w, "no_grad")) {
+    l.no_grad = true;
+    kn_skip(p);
+    w = kn_read_word(p);
+  }
   if (!kn_opcode_parse(w.s, w.n, &l.op))
     return kn_parse_fail(p, at, "there is no op or node '%.*s'", (int)(w.n < 100 ? w.n : 100), w.s);
+  if (l.no_grad && !kn_opcode_is_op(l.op))
+    return kn_parse_fail(p, at, "no_grad stands before tensor ops only");
   if (!read_node(p, &l)) return kn_parse_built(p, l.at);
   const kn_where *where;
   if (!kn_parse_built(p, l.at) || !kn_read_line_end(p, &where)) return false;

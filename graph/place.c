@@ -40,6 +40,7 @@ static void gather_region(classes *c, const kn_graph *g, const kn_region *r) {
     }
     for (uint32_t i = 0; n->op == KN_NODE_loop && i < n->nout; i++)
       unite(c, n->out[i], a->yields[1 + a->nparams + i]);
+    if (n->op == KN_NODE_detach) unite(c, n->out[0], n->in[0]);
     if (n->op == KN_NODE_select) unite(c, n->out[0], n->in[1]), unite(c, n->out[0], n->in[2]);
     if (n->op == KN_NODE_load_state || n->op == KN_NODE_param || n->op == KN_NODE_tensor)
       if (n->out[0]->type.kind == KN_V_TENSOR)
@@ -66,8 +67,16 @@ static bool has_handles(const kn_region *r) {
   return false;
 }
 
+static void mark_listed(kn_plan *p, const kn_region *r) {
+  KN_EACH_NODE (n, r) {
+    if (n->op == KN_NODE_list_append) p->listed[n->in[1]->id] = true;
+    for (int i = 0; i < n->nregions; i++) mark_listed(p, n->regions[i]);
+  }
+}
+
 kn_status kn_plan_handles(kn_context *ctx, kn_plan *p) {
   const kn_graph *g = p->graph;
+  mark_listed(p, g->body);
   if (!has_handles(g->body)) return KN_OK;
   uint32_t n = g->nvalues + 1 + g->nslots;
   classes c = {kn_arena_alloc(&p->arena, n * sizeof *c.parent)};
@@ -131,6 +140,7 @@ static kn_status place_view(kn_context *ctx, kn_plan *p, const kn_node *n, const
 
 kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_value *v, uint32_t pos,
                         uint32_t block, bool once) {
+  if (kn_is_list(v->type.kind)) p->place[v->id] = KN_PLACE_LOOSE;
   if (v->type.kind != KN_V_TENSOR) return KN_OK;
   bool op = kn_opcode_is_op(n->op), copies = false;
   p->place[v->id] = KN_PLACE_LOOSE;
@@ -141,6 +151,7 @@ kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_
     if (!copies) return KN_OK;
   }
   size_t bytes;
+  if (p->listed[v->id]) return KN_OK;
   if (once && p->result[v->id]) {
     p->place[v->id] = KN_PLACE_FRESH;
     return KN_OK;

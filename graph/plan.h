@@ -6,10 +6,12 @@
 #ifndef KN_PLAN_H
 #define KN_PLAN_H
 #include "core/arena.h"
+#include "graph/list.h"
 #include "graph/target.h"
 
 enum { KN_PLAN_DEPTH = 200 }; /* most nested regions */
 #define KN_NOWHERE UINT32_MAX
+#define KN_NO_TYPE ((kn_type){.dtype = UINT8_MAX}) /* of an input that is undefined, in the plan's key */
 
 /* Where a value's tensor is while the plan runs. */
 typedef enum kn_place {
@@ -74,6 +76,7 @@ typedef struct kn_carry {
   kn_carry_how how;
   kn_tensor *stage; /* STAGED */
   kn_tensor *next;  /* during a back edge */
+  kn_list *list;
   kn_scalar number;
 } kn_carry;
 
@@ -123,10 +126,12 @@ struct kn_plan {
   kn_scalar *scalars;           /* known ones set for good, others by the run */
   kn_planned_failure **failure; /* of the node whose first output it is */
   bool *result;                 /* the graph returns it */
+  bool *listed;           /* tensors that a list takes up: not made in the arena, so that it can keep them */
   bool *handle;           /* tensors that must stay the same handle: written to, or compared by identity */
   uint8_t *place;         /* kn_place */
   kn_tensor **header;     /* ARENA, VIEW, SHELL; owned by the plan */
   kn_tensor **vals;       /* what the run sees */
+  kn_list **lists;        /* the same for lists, owned by the run */
   bool *owned;            /* vals holds a reference of this run */
   uint32_t *first, *last; /* lifetime */
   uint32_t *crosses;      /* 1 + index of the last loop that uses it from outside */

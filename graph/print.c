@@ -92,6 +92,13 @@ static void put_word(printer *p, const char *w) {
 
 static void put_type(printer *p, const kn_vtype *t) {
   char buf[KN_TYPE_TEXT];
+  if (kn_is_list(t->kind)) {
+    kn_vtype inner = kn_element_of(*t);
+    kn_puts(&p->s, "list[");
+    put_type(p, &inner);
+    kn_puts(&p->s, "]");
+    return;
+  }
   if (t->kind != KN_V_TENSOR) {
     kn_puts(&p->s, kn_vtype_text(NULL, t, buf, sizeof buf));
     return;
@@ -284,6 +291,7 @@ static void put_list(printer *p, kn_value *const *v, uint32_t n, const char *bef
 /* All of a node up to its regions. */
 static void put_head(printer *p, const kn_node *n) {
   put_outs(p, n);
+  if (n->no_grad) kn_puts(&p->s, "no_grad ");
   kn_puts(&p->s, kn_opcode_describe(n->op).text);
   if (n->op == KN_NODE_loop) {
     const kn_region *r = n->regions[0];

@@ -16,7 +16,15 @@ static kn_status run_block(run *r, uint32_t block);
 
 /* ---- holding values ---- */
 
+static void own_list(kn_plan *p, uint32_t v, kn_list *l) {
+  kn_list_release(p->lists[v]);
+  p->lists[v] = l;
+}
+
+static kn_list *shared(kn_list *l) { return l ? kn_list_retain(l) : NULL; }
+
 static void let_go(kn_plan *p, uint32_t v) {
+  own_list(p, v, NULL);
   if (p->owned[v]) {
     kn_tensor_release(p->vals[v]);
     p->vals[v] = NULL;
@@ -39,6 +47,8 @@ static void bind(kn_plan *p, uint32_t v, kn_tensor *t) { own(p, v, t ? kn_tensor
 static void bind_value(kn_plan *p, const kn_value *to, const kn_value *from) {
   if (to->type.kind == KN_V_TENSOR)
     bind(p, to->id, p->vals[from->id]);
+  else if (kn_is_list(to->type.kind))
+    own_list(p, to->id, shared(p->lists[from->id]));
   else if (!p->known[to->id])
     p->scalars[to->id] = p->scalars[from->id];
 }
@@ -225,6 +235,10 @@ static kn_status raise(run *r, const kn_node *n) {
                                 : st; /* assert's text stands alone, as in Lua */
 }
 
+static kn_status append(run *r, const kn_node *n);
+static kn_status element(run *r, const kn_node *n);
+static kn_status stack(run *r, const kn_node *n);
+
 static kn_status eval_node(run *r, const kn_node *n) {
   kn_plan *p = r->p;
   kn_tensor *t = n->nin && n->in[0]->type.kind == KN_V_TENSOR ? p->vals[n->in[0]->id] : NULL;
@@ -240,14 +254,94 @@ static kn_status eval_node(run *r, const kn_node *n) {
   case KN_NODE_same:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = t == p->vals[n->in[1]->id]}};
     return KN_OK;
+  case KN_NODE_detach: bind(p, n->out[0]->id, t); return KN_OK;
+  case KN_NODE_defined:
+    p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = t != NULL}};
+    return KN_OK;
+  case KN_NODE_list_append: return append(r, n);
+  case KN_NODE_list_get: return element(r, n);
+  case KN_NODE_list_stack: return stack(r, n);
+  case KN_NODE_list_length:
+    p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = kn_list_length(p->lists[n->in[0]->id])}};
+    return KN_OK;
   default: return scalar(r, n);
   }
+}
+
+/* ---- lists ---- */
+
+/* A tensor for good: as it is when nobody else has it, else a copy. */
+static kn_status kept(run *r, kn_tensor *t, kn_tensor **out) {
+  bool ours = !in_arena(r->p, t) && atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1;
+  if (!ours) return clone(r, t, out);
+  *out = kn_tensor_retain(t);
+  return KN_OK;
+}
+
+static kn_status append(run *r, const kn_node *n) {
+  kn_plan *p = r->p;
+  const kn_value *v = n->in[1];
+  kn_element e = {.scalar = p->scalars[v->id]};
+  kn_list *made;
+  if (v->type.kind == KN_V_TENSOR && p->vals[v->id]) KN_TRY(kept(r, p->vals[v->id], &e.tensor));
+  if (kn_is_list(v->type.kind)) e.list = shared(p->lists[v->id]);
+  KN_TRY(kn_list_append(r->ctx, p->lists[n->in[0]->id], n->out[0]->type.kind, e, &made));
+  own_list(p, n->out[0]->id, made);
+  return KN_OK;
+}
+
+static kn_status element(run *r, const kn_node *n) {
+  kn_plan *p = r->p;
+  const kn_list *l = p->lists[n->in[0]->id];
+  const kn_value *out = n->out[0];
+  int64_t at = p->scalars[n->in[1]->id].as.i;
+  if (at < 1 || at > kn_list_length(l))
+    return kn_fail(r->ctx, KN_INDEX, "element %" PRId64 " of a list of %" PRIu32 " does not exist", at,
+                   kn_list_length(l));
+  const kn_element *e = kn_list_at(l, (uint32_t)(at - 1));
+  if (out->type.kind == KN_V_TENSOR)
+    bind(p, out->id, e->tensor);
+  else if (kn_is_list(out->type.kind))
+    own_list(p, out->id, shared(e->list));
+  else
+    p->scalars[out->id] = e->scalar;
+  return KN_OK;
+}
+
+static kn_status stack(run *r, const kn_node *n) {
+  const kn_list *l = r->p->lists[n->in[0]->id];
+  uint32_t count = kn_list_length(l);
+  if (!count) return kn_fail(r->ctx, KN_SHAPE, "list_stack: the list is empty");
+  const kn_tensor *first = kn_list_at(l, 0)->tensor;
+  kn_type t = {0};
+  for (uint32_t i = 0; i < count; i++) {
+    const kn_tensor *x = kn_list_at(l, i)->tensor;
+    if (!x || !first || !kn_type_equal(&x->type, &first->type))
+      return kn_fail(r->ctx, KN_SHAPE, "list_stack: tensor %" PRIu32 " is not of the first one's sizes",
+                     i + 1);
+  }
+  t = kn_stacked(&(kn_vtype){.kind = KN_V_LIST, .tensor = first->type}).tensor;
+  t.dims[0] = count;
+  kn_tensor *made;
+  KN_TRY(kn_tensor_new(r->ctx, &t, &made));
+  own(r->p, n->out[0]->id, made);
+  for (uint32_t i = 0; i < count; i++) { /* row after row, by a header that moves */
+    kn_tensor *x = kn_list_at(l, i)->tensor, *row;
+    KN_TRY(kn_tensor_symbolic(r->ctx, &x->type, NULL, &row));
+    kn_strides_contiguous(&row->type, row->strides);
+    row->storage = kn_storage_retain(made->storage);
+    row->offset = (int64_t)i * kn_type_numel(&x->type);
+    kn_status st = kn_ops[KN_OP_clone].kernel(r->ctx, NULL, &x, 1, &row);
+    kn_tensor_release(row);
+    KN_TRY(st);
+  }
+  return KN_OK;
 }
 
 static void log_number(run *r, const kn_node *n) {
   char impl[40] = "";
   const kn_scalar *s = n->nout ? &r->p->scalars[n->out[0]->id] : NULL;
-  if (s && n->out[0]->type.kind != KN_V_TENSOR) {
+  if (s && kn_is_scalar(n->out[0]->type.kind)) {
     if (s->kind == KN_SCALAR_BOOL)
       snprintf(impl, sizeof impl, "= %s", s->as.b ? "true" : "false");
     else if (s->kind == KN_SCALAR_INT)
@@ -258,10 +352,16 @@ static void log_number(run *r, const kn_node *n) {
   kn_log_node(r->ctx, "graph", n, impl, r->p->vals);
 }
 
+/* Kinds that pass an undefined tensor on, or ask about it. */
+static bool takes_undefined(const kn_node *n) {
+  return n->op == KN_NODE_select || n->op == KN_NODE_defined || n->op == KN_NODE_detach ||
+         n->op == KN_NODE_list_append;
+}
+
 static kn_status run_node(run *r, const kn_node *n) {
   if (n->op == KN_NODE_raise) return raise(r, n);
   if (n->op == KN_NODE_assert) return r->p->scalars[n->in[0]->id].as.b ? KN_OK : raise(r, n);
-  for (uint32_t i = 0; n->op != KN_NODE_select && i < n->nin; i++)
+  for (uint32_t i = 0; !takes_undefined(n) && i < n->nin; i++)
     if (n->in[i]->type.kind == KN_V_TENSOR && !r->p->vals[n->in[i]->id]) return no_value(r, n);
   kn_status st = eval_node(r, n);
   if (st != KN_OK) return kn_node_failed(r->ctx, n, st);
@@ -306,6 +406,7 @@ static kn_status enter_loop(run *r, const kn_loop_plan *l) {
 static kn_status gather_next(run *r, kn_carry *c, const kn_value *next) {
   kn_tensor *t = r->p->vals[next->id];
   c->next = NULL;
+  c->list = kn_is_list(next->type.kind) ? shared(r->p->lists[next->id]) : NULL;
   if (c->how == KN_CARRY_NUMBER) c->number = r->p->scalars[next->id];
   if (!t || next->type.kind != KN_V_TENSOR) return KN_OK;
   switch (c->how) {
@@ -332,7 +433,13 @@ static kn_status back_edge(run *r, const kn_loop_plan *l) {
     kn_carry *c = &l->carry[i];
     uint32_t v = body->params[i]->id;
     bool copied = c->how == KN_CARRY_COPY || c->how == KN_CARRY_STAGED;
-    if (st != KN_OK) {
+    if (c->list || kn_is_list(body->params[i]->type.kind)) {
+      if (st == KN_OK)
+        own_list(p, v, c->list);
+      else
+        kn_list_release(c->list);
+      c->list = NULL;
+    } else if (st != KN_OK) {
       if (!copied) kn_tensor_release(c->next); /* KEEP and NUMBER have none */
     } else if (c->how == KN_CARRY_NUMBER)
       p->scalars[v] = c->number;
@@ -404,6 +511,10 @@ static kn_status bind_inputs(run *r, const kn_rvalue *in) {
     uint32_t v = body->params[i]->id;
     p->vals[v] = in[i].tensor;
     if (in[i].tensor) continue;
+    if (!kn_is_scalar(body->params[i]->type.kind)) {
+      if (kn_is_list(body->params[i]->type.kind)) own_list(p, v, shared(in[i].list));
+      continue;
+    }
     p->scalars[v] = in[i].scalar;
     if (body->params[i]->type.kind == KN_V_FLOAT && in[i].scalar.kind == KN_SCALAR_INT)
       p->scalars[v] = (kn_scalar){KN_SCALAR_FLOAT, {.f = (double)in[i].scalar.as.i}};
@@ -424,7 +535,8 @@ static kn_status bind_inputs(run *r, const kn_rvalue *in) {
  */
 static bool ours_to_give(const kn_plan *p, const kn_value *v) {
   if (p->place[v->id] == KN_PLACE_FRESH) return true;
-  if (!p->owned[v->id] || !v->def || !kn_opcode_is_op(v->def->op)) return false;
+  if (!p->owned[v->id] || atomic_load(&p->vals[v->id]->refs) != 1 || !v->def || !kn_opcode_is_op(v->def->op))
+    return false;
   const kn_op_info *row = &kn_ops[v->def->op];
   return row->op_class != KN_CLASS_VIEW && !(row->flags & KN_FLAG_WRITES);
 }
@@ -434,12 +546,13 @@ static kn_status give_result(run *r, uint32_t i) {
   const kn_region *body = p->graph->body;
   const kn_value *v = body->yields[i];
   kn_rvalue *out = &r->s->out[i];
-  out->tensor = NULL;
+  *out = (kn_rvalue){.list = shared(p->lists[v->id])};
   if (v->type.kind != KN_V_TENSOR) {
     out->scalar = p->scalars[v->id];
     return KN_OK;
   }
   kn_tensor *t = p->vals[v->id];
+  if (!t && p->graph->partial) return KN_OK;
   if (!t) return kn_fail(r->ctx, KN_INTERNAL, "result %u of graph %s has no value", i + 1, p->graph->name);
   for (uint32_t k = 0; k < i; k++) /* a value returned twice is one tensor */
     if (body->yields[k] == v) return out->tensor = kn_tensor_retain(r->s->out[k].tensor), KN_OK;
@@ -452,7 +565,10 @@ static kn_status give_results(run *r) {
   uint32_t n = r->p->graph->body->nyields, made = 0;
   kn_status st = KN_OK;
   while (made < n && st == KN_OK) st = give_result(r, made++);
-  for (uint32_t i = 0; st != KN_OK && i < made; i++) kn_tensor_release(r->s->out[i].tensor);
+  for (uint32_t i = 0; st != KN_OK && i < made; i++) {
+    kn_tensor_release(r->s->out[i].tensor);
+    kn_list_release(r->s->out[i].list);
+  }
   return st;
 }
 

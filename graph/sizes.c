@@ -23,7 +23,9 @@ static void set_type(kn_plan *p, const kn_value *v, const kn_type *t) {
 }
 
 static void set_undefined(kn_plan *p, const kn_value *v) {
-  p->undefined[v->id] = p->maybe[v->id] = v->type.kind == KN_V_TENSOR;
+  p->undefined[v->id] =
+      kn_innermost(v->type.kind) == KN_V_TENSOR; /* of a list: nothing is known to be in it */
+  p->maybe[v->id] = v->type.kind == KN_V_TENSOR;
   p->known[v->id] = false;
 }
 
@@ -46,9 +48,31 @@ static bool same_number(const kn_scalar *a, const kn_scalar *b) {
   return !memcmp(&a->as, &b->as, sizeof(int64_t)); /* bits: nan equals nan, 0 differs from -0 */
 }
 
+static bool join_sizes(kn_type *a, const kn_type *b) {
+  bool changed = false;
+  for (int i = 0; i < a->rank; i++)
+    if (a->dims[i] != b->dims[i] && kn_dim_known(a->dims[i])) {
+      a->dims[i] = KN_DIM_UNKNOWN;
+      changed = true;
+    }
+  return changed;
+}
+
+/* The facts of a list of tensors are those of what it may hold. */
+static bool join_list(kn_plan *p, uint32_t a, uint32_t b) {
+  bool changed = false;
+  if (p->maybe[b] && !p->maybe[a]) p->maybe[a] = changed = true;
+  if (p->undefined[b]) return changed;
+  if (!p->undefined[a]) return join_sizes(&p->types[a], &p->types[b]) || changed;
+  p->types[a] = p->types[b];
+  p->undefined[a] = false;
+  return true;
+}
+
 /* What holds for both `to` and `from`, into `to`. True when `to` changed. */
 static bool join_fact(kn_plan *p, const kn_value *to, const kn_value *from) {
   uint32_t a = to->id, b = from->id;
+  if (kn_is_list(to->type.kind)) return kn_innermost(to->type.kind) == KN_V_TENSOR && join_list(p, a, b);
   if (to->type.kind != KN_V_TENSOR) {
     if (!p->known[a] || (p->known[b] && same_number(&p->scalars[a], &p->scalars[b]))) return false;
     p->known[a] = false;
@@ -63,12 +87,7 @@ static bool join_fact(kn_plan *p, const kn_value *to, const kn_value *from) {
     p->maybe[a] = true;
     return true;
   }
-  for (int i = 0; i < p->types[a].rank; i++)
-    if (p->types[a].dims[i] != p->types[b].dims[i] && kn_dim_known(p->types[a].dims[i])) {
-      p->types[a].dims[i] = KN_DIM_UNKNOWN;
-      changed = true;
-    }
-  return changed;
+  return join_sizes(&p->types[a], &p->types[b]) || changed;
 }
 
 /* ---- nodes ---- */
@@ -130,7 +149,7 @@ static void walk_scalar(walk *w, const kn_node *n) {
   kn_scalar in[3], out;
   p->known[n->out[0]->id] = false;
   for (uint32_t i = 0; i < n->nin; i++) {
-    if (n->in[i]->type.kind == KN_V_TENSOR || !p->known[n->in[i]->id]) return;
+    if (!kn_is_scalar(n->in[i]->type.kind) || !p->known[n->in[i]->id]) return;
     in[i] = p->scalars[n->in[i]->id];
   }
   /* What raises is left to the run, which raises in its turn. */
@@ -155,6 +174,48 @@ static void walk_size(walk *w, const kn_node *n) {
   p->known[n->out[0]->id] = false;
   if (p->undefined[in] || !kn_dim_known(p->types[in].dims[dim])) return;
   set_number(p, n->out[0], (kn_scalar){KN_SCALAR_INT, {.i = p->types[in].dims[dim]}});
+}
+
+static void walk_list(walk *w, const kn_node *n) {
+  kn_plan *p = w->p;
+  uint32_t out = n->out[0]->id, in = n->nin ? n->in[0]->id : 0;
+  p->known[out] = false;
+  if (kn_innermost(n->out[0]->type.kind) != KN_V_TENSOR) return;
+  switch ((int)n->op) {
+  case KN_NODE_list_new:
+    set_undefined(p, n->out[0]);
+    p->maybe[out] = false;
+    break;
+  case KN_NODE_list_append:
+    copy_fact(p, n->out[0], n->in[0]);
+    if (p->undefined[n->in[1]->id])
+      p->maybe[out] = true;
+    else
+      join_list(p, out, n->in[1]->id);
+    break;
+  case KN_NODE_list_get: {
+    bool maybe = p->maybe[in], nothing = p->undefined[in];
+    copy_fact(p, n->out[0], n->in[0]);
+    p->maybe[out] = maybe;
+    p->undefined[out] = nothing;
+    break;
+  }
+  default: /* list_stack */
+    if (p->undefined[in]) {
+      declared_type(p, n->out[0]);
+      break;
+    }
+    kn_vtype of = {.kind = KN_V_LIST, .tensor = p->types[in]}, stacked = kn_stacked(&of);
+    set_type(p, n->out[0], &stacked.tensor);
+  }
+}
+
+static void walk_defined(walk *w, const kn_node *n) {
+  kn_plan *p = w->p;
+  uint32_t in = n->in[0]->id;
+  p->known[n->out[0]->id] = false;
+  if (p->undefined[in] || !p->maybe[in])
+    set_number(p, n->out[0], (kn_scalar){KN_SCALAR_BOOL, {.b = !p->undefined[in]}});
 }
 
 static kn_status walk_if(walk *w, const kn_node *n, bool *dead) {
@@ -217,7 +278,9 @@ static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
   case KN_NODE_const: set_number(p, n->out[0], n->scalar); break;
   case KN_NODE_undef:
     set_undefined(p, n->out[0]);
-    if (n->out[0]->type.kind != KN_V_TENSOR) {
+    if (kn_is_list(n->out[0]->type.kind)) {
+      p->maybe[n->out[0]->id] = false; /* an empty list */
+    } else if (n->out[0]->type.kind != KN_V_TENSOR) {
       kn_scalar zero = {KN_SCALAR_INT, {.i = 0}};
       if (n->out[0]->type.kind == KN_V_FLOAT) zero = (kn_scalar){KN_SCALAR_FLOAT, {.f = 0}};
       if (n->out[0]->type.kind == KN_V_BOOL) zero = (kn_scalar){KN_SCALAR_BOOL, {.b = false}};
@@ -237,6 +300,13 @@ static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
     set_type(p, n->out[0], &(kn_type){.dtype = (uint8_t) * (const kn_dtype *)n->attrs, .device = KN_CPU});
     break;
   case KN_NODE_select: walk_select(w, n); break;
+  case KN_NODE_detach: copy_fact(p, n->out[0], n->in[0]); break;
+  case KN_NODE_defined: walk_defined(w, n); break;
+  case KN_NODE_list_new:
+  case KN_NODE_list_append:
+  case KN_NODE_list_get:
+  case KN_NODE_list_stack: walk_list(w, n); break;
+  case KN_NODE_list_length:
   case KN_NODE_item:
   case KN_NODE_same: p->known[n->out[0]->id] = false; break;
   case KN_NODE_raise: *dead = true; break;
@@ -261,7 +331,14 @@ static kn_status walk_region(walk *w, const kn_region *r, bool *dead) {
 kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p) {
   const kn_region *body = p->graph->body;
   for (uint32_t i = 0; i < body->nparams; i++)
-    if (body->params[i]->type.kind == KN_V_TENSOR) set_type(p, body->params[i], &p->inputs[i]);
+    if (body->params[i]->type.kind == KN_V_TENSOR && p->inputs[i].dtype >= KN_DTYPE_COUNT)
+      set_undefined(p, body->params[i]);
+    else if (body->params[i]->type.kind == KN_V_TENSOR)
+      set_type(p, body->params[i], &p->inputs[i]);
+    else if (kn_innermost(body->params[i]->type.kind) == KN_V_TENSOR) { /* a list, of what only a run knows */
+      declared_type(p, body->params[i]);
+      p->maybe[body->params[i]->id] = true;
+    }
   walk w = {.ctx = ctx, .p = p, .entered = kn_arena_alloc(&p->arena, (size_t)p->graph->nvalues + 1)};
   bool dead;
   return w.entered ? walk_region(&w, body, &dead) : kn_fail_nomem(ctx, p->graph->nvalues);

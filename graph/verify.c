@@ -44,8 +44,8 @@ static kn_status define(verifier *v, const kn_value *val, const kn_region *r, co
     return kn_fail(c, v->bad, "graph %s: value %u is not linked to the place that defines it", v->g->name,
                    val->id);
   const kn_type *t = &val->type.tensor;
-  bool tensor = val->type.kind == KN_V_TENSOR;
-  if ((unsigned)val->type.kind > KN_V_BOOL ||
+  bool tensor = kn_innermost(val->type.kind) == KN_V_TENSOR;
+  if ((unsigned)val->type.kind >= KN_V_DEEPEST || kn_innermost(val->type.kind) > KN_V_BOOL ||
       (tensor && (t->dtype >= KN_DTYPE_COUNT || t->device >= KN_DEVICE_COUNT || t->rank > KN_MAX_RANK)))
     return kn_fail(c, v->bad, "graph %s: value %u has no valid type", v->g->name, val->id);
   size_t bytes;
@@ -164,6 +164,35 @@ static kn_status check_tensor_kind(verifier *v, const kn_node *n) {
                     "the item");
 }
 
+static kn_status check_list(verifier *v, const kn_node *n) {
+  kn_vtype t = n->nin ? n->in[0]->type : n->out[0]->type;
+  kn_vtype element = kn_element_of(t);
+  if (!kn_is_list(t.kind)) return fail_node(v, n, "a list is needed");
+  switch ((int)n->op) {
+  case KN_NODE_list_new: return KN_OK;
+  case KN_NODE_list_append:
+    KN_TRY(check_fits(v, n, &t, &n->out[0]->type, "the result"));
+    element = kn_element_of(n->out[0]->type);
+    return check_fits(v, n, &n->in[1]->type, &element, "an element");
+  case KN_NODE_list_get:
+    if (!is(n, 1, KN_V_INT)) return fail_node(v, n, "an integer is needed as the position");
+    return check_fits(v, n, &element, &n->out[0]->type, "the element");
+  case KN_NODE_list_length:
+    return check_fits(v, n, &(kn_vtype){.kind = KN_V_INT}, &n->out[0]->type, "the length");
+  default: break;
+  }
+  if (t.kind != KN_V_LIST || t.tensor.rank == KN_MAX_RANK)
+    return fail_node(v, n, "a list of tensors is needed");
+  kn_vtype stacked = kn_stacked(&t);
+  return check_fits(v, n, &stacked, &n->out[0]->type, "the result");
+}
+
+static kn_status check_grad_kind(verifier *v, const kn_node *n) {
+  if (!is(n, 0, KN_V_TENSOR)) return fail_node(v, n, "a tensor is needed");
+  return check_fits(v, n, n->op == KN_NODE_detach ? &n->in[0]->type : &(kn_vtype){.kind = KN_V_BOOL},
+                    &n->out[0]->type, "the result");
+}
+
 static kn_status check_scalar(verifier *v, const kn_node *n) {
   if (n->op == KN_NODE_select) {
     kn_vtype t;
@@ -249,6 +278,7 @@ static kn_status check_node(verifier *v, const kn_node *n) {
   if (n->nregions && n->op != KN_NODE_if && n->op != KN_NODE_loop)
     return fail_node(v, n, "it has no regions");
   if (kn_opcode_is_op(n->op)) return check_op(v, n);
+  if (n->no_grad) return fail_node(v, n, "only ops have no_grad");
   switch ((int)n->op) {
   case KN_NODE_const: return check_const(v, n);
   case KN_NODE_undef: return KN_OK;
@@ -262,6 +292,13 @@ static kn_status check_node(verifier *v, const kn_node *n) {
   case KN_NODE_item:
   case KN_NODE_to_tensor:
   case KN_NODE_same: return check_tensor_kind(v, n);
+  case KN_NODE_list_new:
+  case KN_NODE_list_append:
+  case KN_NODE_list_get:
+  case KN_NODE_list_length:
+  case KN_NODE_list_stack: return check_list(v, n);
+  case KN_NODE_defined:
+  case KN_NODE_detach: return check_grad_kind(v, n);
   case KN_NODE_assert:
   case KN_NODE_raise:
     if (!n->text || (n->nin && !is(n, 0, KN_V_BOOL)))
@@ -294,6 +331,8 @@ static kn_status check_slots(verifier *v) {
     static const kn_vkind kinds[] = {KN_V_INT, KN_V_FLOAT, KN_V_BOOL};
     bool tensor = s->type.kind == KN_V_TENSOR;
     size_t bytes;
+    if (kn_is_list(s->type.kind))
+      return kn_fail(v->ctx, v->bad, "graph %s: slot %u is a list", v->g->name, i + 1);
     if (s->index != i || !s->name || (unsigned)s->kind > KN_SLOT_CONST)
       return kn_fail(v->ctx, v->bad, "graph %s: slot %u is malformed", v->g->name, i + 1);
     if (tensor ? !kn_type_bytes(&s->type.tensor, &bytes) ||
@@ -341,6 +380,12 @@ static kn_status check_trees(verifier *v, const kn_tree *t, uint32_t n, leaves l
 static kn_status check_graph(verifier *v) {
   const kn_graph *g = v->g;
   KN_TRY(check_slots(v));
+  for (uint32_t i = 0; g->body && v->bad == KN_FORMAT && i < g->body->nparams; i++)
+    if (kn_is_list(g->body->params[i]->type.kind))
+      return kn_fail(v->ctx, v->bad, "graph %s: argument %u is a list", g->name, i + 1);
+  for (uint32_t i = 0; g->body && v->bad == KN_FORMAT && i < g->body->nyields; i++)
+    if (g->body->yields[i] && kn_is_list(g->body->yields[i]->type.kind))
+      return kn_fail(v->ctx, v->bad, "graph %s: result %u is a list", g->name, i + 1);
   if (!g->body || g->body->owner || g->body->graph != g)
     return kn_fail(v->ctx, v->bad, "graph %s: it has no body", g->name);
   KN_TRY(check_region(v, g->body));

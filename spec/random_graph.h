@@ -145,14 +145,23 @@ static inline void rg_if(rg *g, rg_pool *p, int depth) {
   rg_put(p->i, &p->ni, kn_if_output(g->b, n, NULL, NULL, i[0], i[1]));
 }
 
+/* An element of the list, at a position that data decides. */
+static inline kn_value *rg_element(rg *g, kn_value *list, rg_pool *p, kn_value *like) {
+  kn_value *at[2] = {p->i[rg_draw(g, p->ni)], kn_add_list_length(g->b, list)};
+  at[0] = kn_add_scalar(g->b, KN_NODE_lua_mod, at, 2);
+  at[1] = rg_int(g, 1);
+  kn_value *t = kn_add_list_get(g->b, list, kn_add_scalar(g->b, KN_NODE_lua_add, at, 2));
+  return rg_op(g, KN_OP_reshape_as, NULL, 2, t, like);
+}
+
 /* Runs one to four times; the last value carried may grow by a row a trip. */
 static inline void rg_loop(rg *g, rg_pool *p, int depth) {
   kn_region *outer = g->b->at;
   kn_value *zero = rg_int(g, 0), *one = rg_int(g, 1), *four = rg_int(g, 4);
   kn_value *left = kn_add_scalar(g->b, KN_NODE_lua_mod, (kn_value *[]){p->i[rg_draw(g, p->ni)], four}, 2);
-  bool grows = !rg_draw(g, 3);
-  int nt = 1 + rg_draw(g, 3);
-  kn_value *init[4], *param[6], *next[6];
+  bool grows = !rg_draw(g, 3), lists = !rg_draw(g, 2);
+  int nt = 1 + rg_draw(g, 3), at_list = 1 + nt + grows;
+  kn_value *init[4], *param[7], *next[7];
   for (int k = 0; k < nt; k++) init[k] = rg_t(g, p);
   kn_node *n = kn_add_loop(g->b);
   if (!n) return;
@@ -163,6 +172,14 @@ static inline void rg_loop(rg *g, rg_pool *p, int depth) {
     rg_put(in->t, &in->nt, param[1 + k] = kn_loop_param(g->b, n, NULL, NULL, init[k]));
   kn_vtype open = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {KN_DIM_UNKNOWN, 3}}};
   if (grows) param[1 + nt] = kn_loop_param(g->b, n, &open, NULL, init[0]);
+  kn_value *empty = lists ? kn_add_list(g->b, &init[0]->type) : NULL;
+  if (empty) {
+    kn_node_move_before(empty->def, n);
+    empty = kn_add_append(g->b, empty, init[0]);
+    kn_node_move_before(empty->def, n);
+    kn_vtype of = kn_list_of(open);
+    param[at_list] = kn_loop_param(g->b, n, &of, NULL, empty);
+  }
   rg_put(in->i, &in->ni, param[0]);
   g->b->at = n->regions[0];
   rg_steps(g, in, 1 + rg_draw(g, 5), depth + 1);
@@ -178,12 +195,25 @@ static inline void rg_loop(rg *g, rg_pool *p, int depth) {
     kn_value *row = rg_op(g, KN_OP_slice, &(kn_attrs_slice){0, 0, 0, 1, 1}, 1, rg_t(g, in), NULL);
     next[1 + nt] = rg_op(g, KN_OP_cat, &(kn_attrs_axis_first){.dim = 0}, 2, param[1 + nt], row);
   }
+  if (empty) { /* appended to twice: one of them has to copy */
+    kn_value *other = rg_draw(g, 2) ? kn_add_append(g->b, param[at_list], rg_t(g, in)) : NULL;
+    next[at_list] = kn_add_append(g->b, param[at_list], in->t[in->nt - 1]);
+    if (other) rg_put(in->t, &in->nt, rg_element(g, other, in, rg_t(g, in)));
+  }
   kn_value *more = kn_add_scalar(g->b, KN_NODE_lua_lt, (kn_value *[]){zero, param[0]}, 2);
   kn_value *exits[2] = {rg_t(g, in), in->t[in->nt - 1]};
   g->b->at = outer;
   free(in);
   kn_loop_finish(g->b, n, more, next);
   for (int k = 0; k < 2; k++) rg_put(p->t, &p->nt, kn_loop_output(g->b, n, NULL, NULL, exits[k]));
+  if (empty && g->b->status == KN_OK) {
+    kn_value *all = kn_loop_output(g->b, n, NULL, NULL, next[at_list]);
+    rg_put(p->i, &p->ni, kn_add_list_length(g->b, all));
+    rg_put(p->t, &p->nt, rg_element(g, all, p, rg_t(g, p)));
+    kn_value *rows =
+        rg_op(g, KN_OP_sum, &(kn_attrs_reduce){.dim = {1, {0}}}, 1, kn_add_list_stack(g->b, all), NULL);
+    rg_put(p->t, &p->nt, rg_op(g, KN_OP_reshape_as, NULL, 2, rows, rg_t(g, p)));
+  }
   if (grows && g->b->status == KN_OK) {
     kn_value *all = kn_loop_output(g->b, n, NULL, NULL, rg_draw(g, 2) ? next[1 + nt] : param[1 + nt]);
     kn_value *sum =
@@ -257,6 +287,7 @@ typedef struct ev {
   kn_context *c;
   kn_tensor **t; /* by value id, owned */
   kn_scalar *s;
+  kn_list **l;
   kn_rvalue *slots; /* tensors owned */
 } ev;
 
@@ -264,9 +295,20 @@ static inline void ev_set(ev *e, const kn_value *to, kn_tensor *owned) {
   kn_tensor_release(e->t[to->id]);
   e->t[to->id] = owned;
 }
+static inline void ev_list(ev *e, const kn_value *to, kn_list *owned) {
+  kn_list_release(e->l[to->id]);
+  e->l[to->id] = owned;
+}
+static inline kn_list *ev_held(ev *e, const kn_value *v) {
+  return e->l[v->id] ? kn_list_retain(e->l[v->id]) : NULL;
+}
+static inline kn_tensor *ev_tensor(ev *e, const kn_value *v) {
+  return e->t[v->id] ? kn_tensor_retain(e->t[v->id]) : NULL;
+}
 static inline void ev_copy(ev *e, const kn_value *to, const kn_value *from) {
+  ev_list(e, to, ev_held(e, from));
   if (to->type.kind == KN_V_TENSOR)
-    ev_set(e, to, kn_tensor_retain(e->t[from->id]));
+    ev_set(e, to, ev_tensor(e, from));
   else
     e->s[to->id] = e->s[from->id];
 }
@@ -291,17 +333,18 @@ static inline kn_status ev_op(ev *e, const kn_node *n) {
 
 static inline kn_status ev_loop(ev *e, const kn_node *n) {
   const kn_region *r = n->regions[0];
-  kn_rvalue next[8];
+  kn_rvalue next[64];
   for (uint32_t i = 0; i < r->nparams; i++) ev_copy(e, r->params[i], n->in[i]);
   for (;;) {
     KN_TRY(ev_region(e, r));
     if (!e->s[r->yields[0]->id].as.b) break;
     for (uint32_t i = 0; i < r->nparams; i++) {
       const kn_value *v = r->yields[1 + i];
-      next[i] = (kn_rvalue){v->type.kind == KN_V_TENSOR ? kn_tensor_retain(e->t[v->id]) : NULL, e->s[v->id]};
+      next[i] = (kn_rvalue){v->type.kind == KN_V_TENSOR ? ev_tensor(e, v) : NULL, e->s[v->id], ev_held(e, v)};
     }
     for (uint32_t i = 0; i < r->nparams; i++) {
-      if (next[i].tensor)
+      ev_list(e, r->params[i], next[i].list);
+      if (r->params[i]->type.kind == KN_V_TENSOR)
         ev_set(e, r->params[i], next[i].tensor);
       else
         e->s[r->params[i]->id] = next[i].scalar;
@@ -340,6 +383,43 @@ static inline kn_status ev_node(ev *e, const kn_node *n) {
     KN_TRY(kn_scalar_tensor(e->c, &in[0], *(kn_dtype *)n->attrs, &t));
     ev_set(e, n->out[0], t);
     return KN_OK;
+  case KN_NODE_undef: ev_set(e, n->out[0], NULL); return KN_OK;
+  case KN_NODE_list_new: ev_list(e, n->out[0], NULL); return KN_OK;
+  case KN_NODE_list_append: {
+    kn_list *made;
+    kn_element x = {n->in[1]->type.kind == KN_V_TENSOR ? ev_tensor(e, n->in[1]) : NULL, ev_held(e, n->in[1]),
+                    in[1]};
+    KN_TRY(kn_list_append(e->c, e->l[n->in[0]->id], n->out[0]->type.kind, x, &made));
+    ev_list(e, n->out[0], made);
+    return KN_OK;
+  }
+  case KN_NODE_list_get: {
+    kn_list *l = e->l[n->in[0]->id];
+    if (in[1].as.i < 1 || in[1].as.i > kn_list_length(l)) return kn_fail(e->c, KN_INDEX, "element");
+    const kn_element *x = kn_list_at(l, (uint32_t)in[1].as.i - 1);
+    ev_set(e, n->out[0], x->tensor ? kn_tensor_retain(x->tensor) : NULL);
+    ev_list(e, n->out[0], x->list ? kn_list_retain(x->list) : NULL);
+    e->s[n->out[0]->id] = x->scalar;
+    return KN_OK;
+  }
+  case KN_NODE_list_length:
+    e->s[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = kn_list_length(e->l[n->in[0]->id])}};
+    return KN_OK;
+  case KN_NODE_list_stack: {
+    kn_list *l = e->l[n->in[0]->id];
+    kn_tensor *all[16];
+    for (uint32_t i = 0; i < kn_list_length(l) && i < 16; i++) all[i] = kn_list_at(l, i)->tensor;
+    KN_TRY(kn_apply(e->c, KN_OP_stack, &(kn_attrs_axis_first){.dim = 0}, all, (int)kn_list_length(l), &t));
+    ev_set(e, n->out[0], t);
+    return KN_OK;
+  }
+  case KN_NODE_defined:
+    e->s[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = e->t[n->in[0]->id] != NULL}};
+    return KN_OK;
+  case KN_NODE_detach:
+    KN_TRY(kn_tensor_alias(e->c, e->t[n->in[0]->id], &t));
+    ev_set(e, n->out[0], t);
+    return KN_OK;
   case KN_NODE_select: ev_copy(e, n->out[0], n->in[in[0].as.b ? 1 : 2]); return KN_OK;
   default: return kn_scalar_eval(e->c, n->op, in, n->nin, &e->s[n->out[0]->id]);
   }
@@ -354,7 +434,7 @@ static inline kn_status ev_region(ev *e, const kn_region *r) {
 static inline kn_status evaluate(kn_context *c, const kn_graph *g, kn_rvalue *slots, const kn_rvalue *in,
                                  kn_rvalue *out) {
   ev e = {c, calloc(g->nvalues + 1, sizeof *e.t), calloc(g->nvalues + 1, sizeof *e.s),
-          calloc(g->nslots + 1, sizeof *e.slots)};
+          calloc(g->nvalues + 1, sizeof *e.l), calloc(g->nslots + 1, sizeof *e.slots)};
   kn_random before = c->random;
   for (uint32_t i = 0; i < g->nslots; i++) e.slots[i].tensor = kn_tensor_retain(slots[i].tensor);
   for (uint32_t i = 0; i < g->body->nparams; i++) {
@@ -365,15 +445,15 @@ static inline kn_status evaluate(kn_context *c, const kn_graph *g, kn_rvalue *sl
   kn_status st = ev_region(&e, g->body);
   for (uint32_t i = 0; st == KN_OK && i < g->body->nyields; i++) {
     uint32_t v = g->body->yields[i]->id;
-    out[i] = (kn_rvalue){e.t[v] ? kn_tensor_retain(e.t[v]) : NULL, e.s[v]};
+    out[i] = (kn_rvalue){e.t[v] ? kn_tensor_retain(e.t[v]) : NULL, e.s[v], ev_held(&e, g->body->yields[i])};
   }
   if (st != KN_OK) c->random = before;
   for (uint32_t i = 0; i < g->nslots; i++) {
     kn_tensor_release(st == KN_OK ? slots[i].tensor : e.slots[i].tensor);
     if (st == KN_OK) slots[i].tensor = e.slots[i].tensor;
   }
-  for (uint32_t v = 0; v <= g->nvalues; v++) kn_tensor_release(e.t[v]);
-  free(e.t), free(e.s), free(e.slots);
+  for (uint32_t v = 0; v <= g->nvalues; v++) kn_tensor_release(e.t[v]), kn_list_release(e.l[v]);
+  free(e.l), free(e.t), free(e.s), free(e.slots);
   return st;
 }
 

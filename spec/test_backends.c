@@ -321,18 +321,12 @@ typedef struct shape {
 
 /* ---- composites as a whole ---- */
 
-/* The kernel gives the bits that the parts give on the same provider. */
-static void compare_whole(kn_context *c, const kn_provider *p, kn_op op, const layout *l, kn_dtype d,
-                          bool tanh_form) {
-  kn_attrs_any attrs;
-  kn_attrs_default(kn_ops[op].attrs, &attrs);
-  if (op == KN_OP_gelu && tanh_form) attrs.gelu.approximate = KN_CHOICE_approximate_tanh;
-  const void *given = kn_ops[op].attrs == KN_ATTRS_none ? NULL : &attrs;
-  kn_tensor *x = filled(c, d, l->dims[0], 77), *got, *want;
-  if (l->exchanged & 1) exchange(x, 0, x->type.rank - 1);
-  if (l->thinned & 1) thin(x);
-  OK(c, kn_tensor_symbolic(c, &x->type, NULL, &got));
-  kn_status st = p->kernel[op](c, given, &x, 1, &got);
+/* The kernel gives the bits that the parts give on the same provider. False: it declines. */
+static bool is_its_parts(kn_context *c, const kn_provider *p, kn_op op, const void *given,
+                         kn_tensor *const *in, int n, const char *what) {
+  kn_tensor *got, *want;
+  OK(c, kn_tensor_symbolic(c, &in[0]->type, NULL, &got));
+  kn_status st = p->kernel[op](c, given, in, n, &got);
   ck_assert_msg(st == KN_OK || st == KN_DECLINED, "%s", kn_error(c));
   if (st == KN_OK) {
     kn_provider parts = *p; /* without its composites */
@@ -342,12 +336,25 @@ static void compare_whole(kn_context *c, const kn_provider *p, kn_op op, const l
                       *third = c->providers[KN_CPU][2];
     c->providers[KN_CPU][0] = &parts, c->providers[KN_CPU][1] = &kn_ref_provider,
     c->providers[KN_CPU][2] = NULL;
-    OK(c, kn_apply(c, op, given, &x, 1, &want));
+    OK(c, kn_apply(c, op, given, in, n, &want));
     c->providers[KN_CPU][0] = first, c->providers[KN_CPU][1] = second, c->providers[KN_CPU][2] = third;
-    check_near(p, op, l->name, got, want);
+    check_near(p, op, what, got, want);
     kn_tensor_release(want);
   }
-  kn_tensor_release(got), kn_tensor_release(x);
+  kn_tensor_release(got);
+  return st == KN_OK;
+}
+
+static void compare_whole(kn_context *c, const kn_provider *p, kn_op op, const layout *l, kn_dtype d,
+                          bool tanh_form) {
+  kn_attrs_any attrs;
+  kn_attrs_default(kn_ops[op].attrs, &attrs);
+  if (op == KN_OP_gelu && tanh_form) attrs.gelu.approximate = KN_CHOICE_approximate_tanh;
+  kn_tensor *x = filled(c, d, l->dims[0], 77);
+  if (l->exchanged & 1) exchange(x, 0, x->type.rank - 1);
+  if (l->thinned & 1) thin(x);
+  is_its_parts(c, p, op, kn_ops[op].attrs == KN_ATTRS_none ? NULL : &attrs, &x, 1, l->name);
+  kn_tensor_release(x);
 }
 
 START_TEST(composites_as_a_whole) {
@@ -362,6 +369,59 @@ START_TEST(composites_as_a_whole) {
             compare_whole(c, s.at[k], (kn_op)op, &layouts[l], (kn_dtype)d, form);
       ran[k][op] = true;
     }
+  close_context(c);
+}
+
+/* x, and lists of sizes `list`, the second of them positive; few special values. */
+static void make_norm(kn_context *c, kn_dtype d, kn_ints sizes, kn_ints list, kn_tensor **in, int n) {
+  for (int i = 0; i < n; i++) {
+    in[i] = filled(c, d, i ? list : sizes, 3 + (uint64_t)i);
+    for (int64_t k = 0; k < kn_tensor_numel(in[i]) - (i ? 0 : 9); k++) {
+      double x = kn_element_float(d, element_at(in[i], k));
+      if (!isfinite(x) || fabs(x) > 100 || i == 2)
+        kn_element_put_float(d, element_at(in[i], k), 0.25 + (double)(k % 7));
+    }
+  }
+}
+
+/* A norm of n inputs by each provider that has it; `taken`: as a whole. */
+static void norm_as_a_whole(kn_context *c, const set *s, kn_op op, const void *attrs, kn_tensor *const *in,
+                            int n, bool taken) {
+  for (int k = 0; k < s->n; k++)
+    if (s->at[k]->kernel[op]) ck_assert(is_its_parts(c, s->at[k], op, attrs, in, n, "its parts") == taken);
+}
+
+START_TEST(norms_as_a_whole) {
+  static const struct {
+    kn_ints sizes;
+    int over; /* last dims of layer_norm */
+    bool layer, batch;
+  } cases[] = {{{2, {5, 1031}}, 1, true, false}, {{3, {5, 7, 3}}, 2, true, false},
+               {{2, {2, 5000}}, 1, true, false}, {{4, {3, 6, 5, 7}}, 2, true, true},
+               {{3, {2, 5, 16}}, 1, true, true}, {{2, {70, 1}}, 1, true, false},
+               {{1, {4099}}, 1, true, false},    {{3, {1, 3, 22000}}, 3, false, true}};
+  set s;
+  kn_context *c = open_context(&s);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    for (int d = KN_F16; d <= KN_F64; d++)
+      for (int n = 1; n <= 5; n++) {
+        kn_attrs_layer_norm layer = {.normalized_shape = {.n = cases[i].over}, .eps = 1e-5};
+        kn_attrs_batch_norm batch = {.momentum = 0.1, .eps = 1e-3};
+        int rank = cases[i].sizes.n;
+        memcpy(layer.normalized_shape.v, cases[i].sizes.v + rank - cases[i].over, (size_t)cases[i].over * 8);
+        kn_tensor *in[5];
+        bool wide = d == KN_F32 || d == KN_F64;
+        if (n <= 3) {
+          make_norm(c, (kn_dtype)d, cases[i].sizes, layer.normalized_shape, in, n);
+          norm_as_a_whole(c, &s, KN_OP_layer_norm, &layer, in, n, wide && cases[i].layer);
+          release(in, n);
+        }
+        if (n >= 3 && rank > 1) {
+          make_norm(c, (kn_dtype)d, cases[i].sizes, DIMS(cases[i].sizes.v[1]), in, n);
+          norm_as_a_whole(c, &s, KN_OP_batch_norm, &batch, in, n, wide && cases[i].batch);
+          release(in, n);
+        }
+      }
   close_context(c);
 }
 
@@ -723,5 +783,5 @@ START_TEST(every_kernel_ran) {
   close_context(c);
 }
 
-SUITE("backends", small_ones, elementwise_layouts, composites_as_a_whole, copies, folds, folds_by_threads,
-      matrix_products, convolutions, last_places, every_kernel_ran)
+SUITE("backends", small_ones, elementwise_layouts, composites_as_a_whole, norms_as_a_whole, copies, folds,
+      folds_by_threads, matrix_products, convolutions, last_places, every_kernel_ran)

@@ -161,6 +161,12 @@ START_TEST(heap_with_spare_blocks) {
     ck_assert_uint_eq(kn_heap_read_stats(h).blocks, 0);
   }
   ck_assert_uint_lt(kn_heap_read_stats(h).peak, 2 * BIG + 1000);
+#if !defined(__SANITIZE_ADDRESS__)
+  ck_assert_uint_ge(kn_heap_read_stats(h).cached, 2 * BIG - 2000);
+#endif
+  kn_heap_empty_cache(h);
+  ck_assert_uint_eq(kn_heap_read_stats(h).cached, 0);
+  kn_free_aligned(h, kn_alloc_aligned(h, BIG), BIG);
   kn_heap_set_limit(h, BIG / 2); /* a spare block is no way around the limit */
   ck_assert_ptr_null(kn_alloc_aligned(h, BIG));
   ck_assert_uint_eq(kn_heap_read_stats(h).bytes, 0);

@@ -639,7 +639,83 @@ START_TEST(raise_and_assert) {
 }
 END_TEST
 
+/* A list that grows in a loop, read back in the other direction; elements may be undefined. */
+START_TEST(lists) {
+  rig r;
+  rig_open(
+      &r,
+      "graph g(%x: float32[2], %n: integer, %at: integer) {\n"
+      "  %none: list[float32[2]] = list\n"
+      "  %empty: list[float32[2]] = list\n"
+      "  %one = const 1\n"
+      "  %all: list[float32[2]], %last: float32[2] = loop (%l: list[float32[2]] = %none, %y: float32[2] = %x,"
+      " %i: integer = %one) {\n"
+      "    %m: list[float32[2]] = append %l, %y\n"
+      "    %z: float32[2] = add %y, %y\n"
+      "    %j: integer = lua.add %i, %one\n"
+      "    %more: boolean = lua.lt %i, %n\n"
+      "    continue_if %more next(%m, %z, %j) exit(%m, %z)\n"
+      "  }\n"
+      "  %nothing: float32[2] = undef\n"
+      "  %holes: list[float32[2]] = append %all, %nothing\n"
+      "  %count: integer = length %holes\n"
+      "  %t: float32[?,2] = list_stack %all                   ; a.lua:3\n"
+      "  %e: float32[2] = element %holes, %at                 ; a.lua:4\n"
+      "  %d: boolean = defined %e\n"
+      "  %zero: integer = length %empty\n"
+      "  return %t, %count, %d, %zero, %last\n"
+      "}\n");
+  kn_tensor *x = VEC(&r, 1, 2);
+  kn_rvalue out[5];
+  kn_context *c = rig_ctx(&r);
+  for (int at = 1; at <= 4; at++) {
+    OK(c, RUN(&r, out, 5, T(x), INT(3), INT(at)));
+    gives(&out[0], DIMS(3, 2), LIST(1, 2, 2, 4, 4, 8));
+    ck_assert(out[1].scalar.as.i == 4 && out[2].scalar.as.b == (at < 4) && out[3].scalar.as.i == 0);
+    GIVES(&out[4], 8, 16);
+  }
+  FAILS(c, KN_INDEX, "a.lua:4: element 5 of a list of 4 does not exist",
+        RUN(&r, out, 5, T(x), INT(3), INT(5)));
+  FAILS(c, KN_INDEX, "element 0 of a list", RUN(&r, out, 5, T(x), INT(3), INT(0)));
+  kn_tensor_release(x);
+  rig_close(&r);
+}
+END_TEST
+
+START_TEST(lists_in_lists) {
+  rig r;
+  rig_open(&r, "graph g(%x: float32[2], %n: integer) {\n"
+               "  %rows: list[list[float32[2]]] = list\n"
+               "  %k: list[integer] = list\n"
+               "  %row: list[float32[2]] = list\n"
+               "  %a: list[float32[2]] = append %row, %x\n"
+               "  %y: float32[2] = neg %x\n"
+               "  %b: list[float32[2]] = append %a, %y\n"
+               "  %c: list[float32[2]] = append %a, %x\n"
+               "  %r1: list[list[float32[2]]] = append %rows, %b\n"
+               "  %r2: list[list[float32[2]]] = append %r1, %c\n"
+               "  %k1: list[integer] = append %k, %n\n"
+               "  %two = const 2\n"
+               "  %one = const 1\n"
+               "  %got: list[float32[2]] = element %r2, %n\n"
+               "  %z: float32[2] = element %got, %two\n"
+               "  %n2: integer = element %k1, %one\n"
+               "  return %z, %n2\n"
+               "}\n");
+  kn_tensor *x = VEC(&r, 1, 2);
+  kn_rvalue out[2];
+  kn_context *c = rig_ctx(&r);
+  OK(c, RUN(&r, out, 2, T(x), INT(1)));
+  GIVES(&out[0], -1, -2);
+  OK(c, RUN(&r, out, 2, T(x), INT(2)));
+  GIVES(&out[0], 1, 2);
+  ck_assert(out[1].scalar.as.i == 2);
+  kn_tensor_release(x);
+  rig_close(&r);
+}
+END_TEST
+
 SUITE("exec", straight_line, both_branches, nested_ifs, branches_of_two_sizes, counted_loop,
       carried_values_overlap, nested_loops, growing_loop, named_sizes, scalar_kinds, sizes_decide,
       impossible_sizes, other_devices, views, results_are_their_own, nothing_goes_in, undefined_values,
-      undefined_is_not_used, raise_and_assert)
+      undefined_is_not_used, raise_and_assert, lists, lists_in_lists)

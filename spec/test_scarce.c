@@ -59,28 +59,46 @@ static kn_status apply(kn_context *c, const gen_case *g, kn_tensor *const *in, k
   return KN_OK;
 }
 
-/* d sum(y) / d in, with a graph of the gradient when `higher`. Rows that write get a copy to write to. */
-static kn_status gradients(kn_context *c, const gen_case *g, kn_tensor **in, outcome *out, bool higher) {
-  kn_tensor *args[GEN_MAX_IN], *copy = NULL, *y = NULL, *sum = NULL, *x[GEN_MAX_IN], *dx[GEN_MAX_IN];
+/* The results and their sum, which a gradient may be asked of. Rows that write get a copy to write to. */
+typedef struct forward {
+  kn_tensor *copy, *y, *sum;
+} forward;
+
+static kn_status go_forward(kn_context *c, const gen_case *g, kn_tensor *const *in, forward *f) {
+  kn_tensor *args[GEN_MAX_IN];
   kn_attrs_reduce all = {.keepdim = false};
-  int n = 0;
+  *f = (forward){NULL, NULL, NULL};
   memcpy(args, in, sizeof args);
-  kn_status st = KN_OK;
-  if (kn_ops[g->op].flags & KN_FLAG_WRITES)
-    if ((st = kn_apply(c, KN_OP_clone, NULL, in, 1, &copy)) == KN_OK) args[0] = copy;
-  if (st == KN_OK) st = apply(c, g, args, &y);
-  if (st == KN_OK) st = kn_apply(c, KN_OP_sum, &all, &y, 1, &sum);
+  if (kn_ops[g->op].flags & KN_FLAG_WRITES) {
+    KN_TRY(kn_apply(c, KN_OP_clone, NULL, in, 1, &f->copy));
+    args[0] = f->copy;
+  }
+  KN_TRY(apply(c, g, args, &f->y));
+  return kn_apply(c, KN_OP_sum, &all, &f->y, 1, &f->sum);
+}
+
+/* Whether it has succeeded or not; then the result is the outcome's. */
+static kn_status end_forward(forward *f, kn_status st, outcome *out) {
+  if (st == KN_OK) out->y = kn_tensor_retain(f->y);
+  kn_tensor_release(f->sum);
+  kn_tensor_release(f->y);
+  kn_tensor_release(f->copy);
+  return st;
+}
+
+/* d sum(y) / d in, with a graph of the gradient when `higher`. */
+static kn_status gradients(kn_context *c, const gen_case *g, kn_tensor **in, outcome *out, bool higher) {
+  kn_tensor *x[GEN_MAX_IN], *dx[GEN_MAX_IN];
+  forward f;
+  int n = 0;
+  kn_status st = go_forward(c, g, in, &f);
   for (int i = 0; i < g->n; i++)
     if (kn_requires_grad(in[i])) x[n++] = in[i];
-  if (st == KN_OK && kn_requires_grad(sum)) {
-    st = kn_gradients(c, &sum, 1, NULL, x, n, higher, dx);
+  if (st == KN_OK && kn_requires_grad(f.sum)) {
+    st = kn_gradients(c, &f.sum, 1, NULL, x, n, higher, dx);
     for (int i = 0; i < n && st == KN_OK; i++) out->grad[i] = dx[i];
   }
-  if (st == KN_OK) out->y = kn_tensor_retain(y);
-  kn_tensor_release(sum);
-  kn_tensor_release(y);
-  kn_tensor_release(copy);
-  return st;
+  return end_forward(&f, st, out);
 }
 
 static kn_status walk_back(kn_context *c, const gen_case *g, kn_tensor **in, outcome *out) {
@@ -93,25 +111,15 @@ static kn_status walk_back_taped(kn_context *c, const gen_case *g, kn_tensor **i
 
 /* Gradients that add up in the leaves. */
 static kn_status accumulate(kn_context *c, const gen_case *g, kn_tensor **in, outcome *out) {
-  kn_tensor *args[GEN_MAX_IN], *copy = NULL, *y = NULL, *sum = NULL;
-  kn_attrs_reduce all = {.keepdim = false};
-  memcpy(args, in, sizeof args);
-  kn_status st = KN_OK;
-  if (kn_ops[g->op].flags & KN_FLAG_WRITES)
-    if ((st = kn_apply(c, KN_OP_clone, NULL, in, 1, &copy)) == KN_OK) args[0] = copy;
-  if (st == KN_OK) st = apply(c, g, args, &y);
-  if (st == KN_OK) st = kn_apply(c, KN_OP_sum, &all, &y, 1, &sum);
-  if (st == KN_OK && kn_requires_grad(sum)) st = kn_backward(c, sum, NULL, false);
+  forward f;
+  kn_status st = go_forward(c, g, in, &f);
+  if (st == KN_OK && kn_requires_grad(f.sum)) st = kn_backward(c, f.sum, NULL, false);
   for (int i = 0; i < g->n && st == KN_OK; i++) {
     if (!kn_grad_of(in[i])) continue;
     out->grad[i] = kn_tensor_retain(kn_grad_of(in[i]));
     OK(c, kn_set_grad(c, in[i], NULL));
   }
-  if (st == KN_OK) out->y = kn_tensor_retain(y);
-  kn_tensor_release(sum);
-  kn_tensor_release(y);
-  kn_tensor_release(copy);
-  return st;
+  return end_forward(&f, st, out);
 }
 
 /* in[0] is written to; the caller makes it anew after success. */

@@ -53,7 +53,17 @@ static inline void random_op(random_maker *m) {
   kn_builder *b = m->b;
   kn_value *x = random_pick(m, KN_V_TENSOR), *out = NULL;
   kn_attrs_cast to = {.dtype = (kn_dtype)random_below(&m->r, KN_DTYPE_COUNT)}, back = {.dtype = KN_F32};
-  switch (random_below(&m->r, 10)) {
+  switch (random_below(&m->r, 12)) {
+  case 10: out = kn_add_detach(b, x); break;
+  case 11: { /* lists, one in the other */
+    kn_value *list = kn_add_append(b, kn_add_list(b, &x->type), x), *one = random_pick(m, KN_V_INT);
+    kn_value *outer = kn_add_append(b, kn_add_list(b, &list->type), list);
+    random_keep(m, kn_add_list_length(b, list));
+    random_keep(m, kn_add_defined(b, x));
+    if (x->type.tensor.rank == 2) kn_add_list_stack(b, list);
+    out = kn_add_list_get(b, kn_add_list_get(b, outer, one), one);
+    break;
+  }
   case 8:
     out = kn_add_op(b, KN_OP_cast, &to, &x, 1, NULL, 0)->out[0];
     out = kn_add_op(b, KN_OP_cast, &back, &out, 1, NULL, 0)->out[0];
@@ -90,6 +100,7 @@ static inline void random_op(random_maker *m) {
     break;
   default: out = kn_add_op(b, KN_OP_softmax, &(kn_attrs_axis){.dim = -1}, &x, 1, NULL, 0)->out[0];
   }
+  if (out->def && kn_opcode_is_op(out->def->op)) out->def->no_grad = random_below(&m->r, 6) == 0;
   random_keep(m, out);
 }
 

@@ -18,6 +18,11 @@ typedef struct cp_fold {
   cp_short_fn each;
 } cp_fold;
 
+/* Sums of rows of floats go on in double after so many elements. */
+enum { CP_LONGEST = 2048 };
+/* A row so short is folded as one, by `each`, however few rows there are. */
+bool cp_folds_whole(int64_t n);
+
 /* Dtypes that are left out are cast to the wide one first. */
 typedef struct cp_folds {
   cp_fold of[CP_FOLD_KINDS][KN_DTYPE_COUNT];

@@ -32,6 +32,13 @@ static inline float cp_fma_f32(float a, float b, float c) { return a * b + c; }
 static inline double cp_fma_f64(double a, double b, double c) { return a * b + c; }
 #endif
 
+/* A vector that several operations read: loaded once, where compilers would load it for each. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define CP_LOADED(v) __asm__("" : "+v"(v))
+#else
+#define CP_LOADED(v) (void)0
+#endif
+
 static inline uint64_t cp_bits_f64(double x) {
   uint64_t u;
   memcpy(&u, &x, sizeof u);

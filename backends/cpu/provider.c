@@ -2,12 +2,14 @@
  * there is one function each. Compiled once for each instruction set. */
 #include "backends/cpu/fold.h"
 #include "backends/cpu/gemm.h"
+#include "backends/cpu/norm.h"
 #include "backends/cpu/runs.h"
 #include "backends/cpu/softmax.h"
 
 extern const cp_isa CP(isa);
 extern const cp_folds CP(folds);
 extern const cp_softmaxes CP(softmaxes);
+extern const cp_norms CP(norms);
 extern const kn_provider CP(provider);
 extern const cp_kit *const CP(kits)[KN_DTYPE_COUNT];
 
@@ -112,6 +114,16 @@ CP_PLACES(X)
 CP_SOFTMAXES(X)
 #undef X
 
+static kn_status layer_norm_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
+                                   kn_tensor *const *out) {
+  return cp_layer_norm(ctx, &CP(norms), &CP(folds), attrs, in, n, out[0]);
+}
+
+static kn_status batch_norm_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
+                                   kn_tensor *const *out) {
+  return cp_batch_norm(ctx, &CP(norms), attrs, in, n, out[0]);
+}
+
 const kn_provider CP(provider) = {
     .name = "cpu:" CP_TEXT(CP_ISA),
     .kernel =
@@ -120,6 +132,8 @@ const kn_provider CP(provider) = {
             CP_ELEMENTWISE(X) CP_FUSED(X) CP_REDUCTIONS(X) CP_PLACES(X) CP_SOFTMAXES(X)
 #undef X
                 [KN_OP_sum_to] = sum_to_kernel,
+            [KN_OP_layer_norm] = layer_norm_kernel,
+            [KN_OP_batch_norm] = batch_norm_kernel,
             [KN_OP_matmul] = matmul_kernel,
             [KN_OP_conv2d] = conv2d_kernel,
             [KN_OP_clone] = clone_kernel,

@@ -279,6 +279,8 @@ static int sort_axes(const kn_tensor *x, const bool *over, const kn_tensor *out,
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+bool cp_folds_whole(int64_t n) { return n < 2 * PIECE; }
+
 /* Units and pieces: from shapes alone. */
 static void cut(job *j) {
   int64_t kept = 1, over = 1;
@@ -291,7 +293,7 @@ static void cut(job *j) {
   int64_t rows = last ? last->dim : 1, row = j->columns ? j->side : 1;
   j->each_piece = rows;
   j->pieces = 1;
-  if (j->units < MOST_UNITS && rows * row >= 2 * PIECE) {
+  if (j->units < MOST_UNITS && !cp_folds_whole(rows * row)) {
     j->each_piece = divide_up(PIECE, row);
     j->pieces = divide_up(rows, j->each_piece);
   }

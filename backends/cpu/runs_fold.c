@@ -103,21 +103,33 @@ FOLD(min_F64, double, double, less8_f64, LESS_WIDE)
 
 /* ---- rows of floats, in vectors whose lanes are joined at the end ---- */
 
-#define UNROLL _Pragma("GCC unroll 16")
 typedef float vec_f32 __attribute__((vector_size(CP_VECTOR), aligned(4), may_alias));
 typedef double vec_f64 __attribute__((vector_size(CP_VECTOR), aligned(8), may_alias));
 
 #define JOIN(T, lanes, ONE)                                                                                  \
-  for (int h = CP_VECTOR / (int)sizeof(T) / 2; h >= 1; h /= 2)                                               \
-  UNROLL for (int k = 0; k < h; k++)(lanes)[k] = ONE((lanes)[k], (lanes)[k + h])
+  CP_UNROLL for (int h = CP_VECTOR / (int)sizeof(T) / 2; h >= 1; h /= 2)                                     \
+      CP_UNROLL for (int k = 0; k < h; k++)(lanes)[k] = ONE((lanes)[k], (lanes)[k + h])
 
-/* ROW_SUM: of at most LONGEST elements in T; the sum of longer rows goes on in double. */
-enum { LONGEST = 2048 };
-#define ROW_SUM(T, E)                                                                                        \
+/* A vector of the row's last elements of which only so many lanes are left, the others 0: they were taken
+ * already. */
+static const uint8_t lanes_left[2 * CP_VECTOR] = {[CP_VECTOR... 2 * CP_VECTOR - 1] = 0xff};
+
+/* ROW_SUM: of at most CP_LONGEST elements in T; the sum of longer rows goes on in double. */
+#define ROW_SUM(T, E, I)                                                                                     \
+  typedef I mask_##E __attribute__((vector_size(CP_VECTOR), aligned(1), may_alias));                         \
+  static inline vec_##E last_##E(const T *end, int64_t left) {                                               \
+    const vec_##E x = *(const vec_##E *)(end - CP_VECTOR / sizeof(T));                                       \
+    return (vec_##E)((mask_##E)x & *(const mask_##E *)(lanes_left + left * (int64_t)sizeof(T)));             \
+  }                                                                                                          \
+  CP_JOIN(lanes_##E, T, vec_##E, ADD_F32)                                                                    \
   static inline double part_##E(const T *x, int64_t n) {                                                     \
     enum { V = CP_VECTOR / sizeof(T) };                                                                      \
     vec_##E a = {0}, b = {0}, c = {0}, d = {0};                                                              \
-    T sum[V], rest = 0;                                                                                      \
+    T rest = 0;                                                                                              \
+    if (n < V) {                                                                                             \
+      for (int64_t k = 0; k < n; k++) rest += x[k];                                                          \
+      return (double)rest;                                                                                   \
+    }                                                                                                        \
     for (; n >= 4 * V; n -= 4 * V, x += 4 * V) {                                                             \
       const vec_##E *v = (const vec_##E *)x;                                                                 \
       a += v[0], b += v[1], c += v[2], d += v[3];                                                            \
@@ -126,50 +138,66 @@ enum { LONGEST = 2048 };
       const vec_##E t = b;                                                                                   \
       b = a + *(const vec_##E *)x, a = t;                                                                    \
     }                                                                                                        \
-    a = (a + b) + (c + d);                                                                                   \
-    memcpy(sum, &a, sizeof sum);                                                                             \
-    for (int64_t k = 0; k < n; k++) rest += x[k];                                                            \
-    JOIN(T, sum, ADD_F32);                                                                                   \
-    return (double)(sum[0] + rest);                                                                          \
+    if (n) c += last_##E(x + n, n);                                                                          \
+    return (double)lanes_##E((a + b) + (c + d));                                                             \
   }                                                                                                          \
   static double row_sum_##E(const T *x, int64_t n) {                                                         \
     double sum = 0;                                                                                          \
-    for (; n > LONGEST; n -= LONGEST, x += LONGEST) sum += part_##E(x, LONGEST);                             \
+    for (; n > CP_LONGEST; n -= CP_LONGEST, x += CP_LONGEST) sum += part_##E(x, CP_LONGEST);                 \
     return sum + part_##E(x, n);                                                                             \
   }
-ROW_SUM(float, f32)
-ROW_SUM(double, f64)
+ROW_SUM(float, f32, int32_t)
+ROW_SUM(double, f64, int64_t)
 EACH(sum_F32, double, float, row_sum_f32, ADD_F64)
 EACH(sum_F64, double, double, row_sum_f64, ADD_F64)
 
-/* A row's last elements are a vector that may overlap with the one before. */
-#define ROW_BEST(fn, T, E, BEST8, BEST, WIDE)                                                                \
+#define ABOVE(a, b) ((a) > (b))
+#define BELOW(a, b) ((a) < (b))
+/* A row's last elements are a vector that may overlap with the one before. The machine's maximum may lose a
+ * nan, the sum of all cannot: it is nan too when there are infinities of both signs, so then elements are
+ * looked at. */
+#define ROW_BEST(fn, T, E, BETTER, BEST, WIDE)                                                               \
+  static inline vec_##E fn##_of(vec_##E a, vec_##E b) {                                                      \
+    const mask_##E take = BETTER(b, a);                                                                      \
+    return (vec_##E)(((mask_##E)b & take) | ((mask_##E)a & ~take));                                          \
+  }                                                                                                          \
+  CP_JOIN(fn##_lane, T, vec_##E, BEST)                                                                       \
+  static bool fn##_lost(const T *x, int64_t n) {                                                             \
+    int lost = 0;                                                                                            \
+    for (int64_t k = 0; k < n; k++) lost |= x[k] != x[k];                                                    \
+    return lost;                                                                                             \
+  }                                                                                                          \
   static double fn(const T *x, int64_t n) {                                                                  \
     enum { V = CP_VECTOR / sizeof(T) };                                                                      \
-    T top[V];                                                                                                \
     double best = (double)x[0];                                                                              \
     if (n < V) {                                                                                             \
       for (int64_t k = 1; k < n; k++) best = WIDE(best, x[k]);                                               \
       return best;                                                                                           \
     }                                                                                                        \
-    memcpy(top, x + n - V, sizeof top);                                                                      \
-    for (; n >= 8 * V; n -= 8 * V, x += 8 * V)                                                               \
-      for (int k = 0; k < V; k++) {                                                                          \
-        const T b = BEST8(x[k], x[V + k], x[2 * V + k], x[3 * V + k], x[4 * V + k], x[5 * V + k],            \
-                          x[6 * V + k], x[7 * V + k]);                                                       \
-        top[k] = BEST(top[k], b);                                                                            \
-      }                                                                                                      \
-    for (; n >= V; n -= V, x += V)                                                                           \
-      for (int k = 0; k < V; k++) top[k] = BEST(top[k], x[k]);                                               \
-    JOIN(T, top, BEST);                                                                                      \
-    return (double)top[0];                                                                                   \
+    vec_##E top1 = *(const vec_##E *)(x + n - V), top2 = top1, s = top1, t = {0};                            \
+    int64_t i = 0;                                                                                           \
+    for (; i + 4 * V <= n; i += 4 * V) {                                                                     \
+      const vec_##E *v = (const vec_##E *)(x + i);                                                           \
+      vec_##E a = v[0], b = v[1], c = v[2], d = v[3];                                                        \
+      CP_LOADED(a);                                                                                          \
+      CP_LOADED(b);                                                                                          \
+      CP_LOADED(c);                                                                                          \
+      CP_LOADED(d);                                                                                          \
+      top1 = fn##_of(top1, fn##_of(a, b)), s += a + b;                                                       \
+      top2 = fn##_of(top2, fn##_of(c, d)), t += c + d;                                                       \
+    }                                                                                                        \
+    for (; i + V <= n; i += V) {                                                                             \
+      const vec_##E a = *(const vec_##E *)(x + i);                                                           \
+      top1 = fn##_of(top1, a), s += a;                                                                       \
+    }                                                                                                        \
+    top1 = fn##_of(top1, top2), s += t;                                                                      \
+    const T sum = lanes_##E(s);                                                                              \
+    return sum != sum && fn##_lost(x, n) ? NAN : (double)fn##_lane(top1);                                    \
   }
-static inline float more_f32(float a, float b) { return cp_pick_f32((b > a) | (b != b), b, a); }
-static inline float less_f32(float a, float b) { return cp_pick_f32((b < a) | (b != b), b, a); }
-ROW_BEST(row_max_f32, float, f32, more8_f32, more_f32, MORE_WIDE)
-ROW_BEST(row_min_f32, float, f32, less8_f32, less_f32, LESS_WIDE)
-ROW_BEST(row_max_f64, double, f64, more8_f64, more_f64, MORE_WIDE)
-ROW_BEST(row_min_f64, double, f64, less8_f64, less_f64, LESS_WIDE)
+ROW_BEST(row_max_f32, float, f32, ABOVE, MORE, MORE_WIDE)
+ROW_BEST(row_min_f32, float, f32, BELOW, LESS, LESS_WIDE)
+ROW_BEST(row_max_f64, double, f64, ABOVE, MORE, MORE_WIDE)
+ROW_BEST(row_min_f64, double, f64, BELOW, LESS, LESS_WIDE)
 EACH(max_F32, double, float, row_max_f32, more_f64)
 EACH(min_F32, double, float, row_min_f32, less_f64)
 EACH(max_F64, double, double, row_max_f64, more_f64)

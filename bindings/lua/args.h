@@ -50,4 +50,12 @@ kn_status kl_read_int(lua_State *L, kn_context *ctx, int idx, const char *name, 
 kn_status kl_read_dtype(lua_State *L, kn_context *ctx, int idx, const char *name, kn_dtype *out);
 kn_status kl_read_device(lua_State *L, kn_context *ctx, int idx, const char *name, kn_device_id *out);
 
+/* ---- between args_fields.c and args.c ---- */
+
+kn_status kl_args_wrong(kn_context *ctx, const char *name, const char *what, const char *wanted, lua_State *L,
+                        int idx); /* "NAME: WHAT must be WANTED, got …" */
+const kn_field *kl_args_find(const kl_args *a, const char *name);
+kn_status kl_args_put(kl_args *a, const kn_field *f, int idx); /* the value at idx into the field */
+bool kl_args_integer_like(lua_State *L, int idx);              /* a number, maybe of a graph */
+
 #endif

@@ -4,12 +4,29 @@
 #include "bindings/lua/state.h"
 #include <string.h>
 
+/* __index of a module that is a plain table: upvalue 1 is its row. */
+static int no_field(lua_State *L) {
+  const kl_file *f = lua_touserdata(L, lua_upvalueindex(1));
+  kl_check_misspelt(L, 2, 1, f->module, "function");
+  return 0;
+}
+
+static void watch_fields(lua_State *L, const kl_file *f) {
+  if (lua_type(L, -1) != LUA_TTABLE || lua_getmetatable(L, -1)) return;
+  lua_createtable(L, 0, 1);
+  lua_pushlightuserdata(L, (void *)(size_t)f);
+  lua_pushcclosure(L, no_field, 1);
+  lua_setfield(L, -2, "__index");
+  lua_setmetatable(L, -2);
+}
+
 /* package.preload's function for one file: upvalue 1 is its row. */
 static int load_file(lua_State *L) {
   const kl_file *f = lua_touserdata(L, lua_upvalueindex(1));
   if (luaL_loadbufferx(L, f->data, f->size, f->chunk, "t") != LUA_OK) return lua_error(L);
   lua_insert(L, 1); /* the chunk gets require's arguments */
   lua_call(L, lua_gettop(L) - 1, 1);
+  watch_fields(L, f);
   return 1;
 }
 
@@ -33,6 +50,7 @@ static int lazy_field(lua_State *L) {
     lua_rawset(L, 1);
     return 1;
   }
+  kl_check_misspelt(L, 2, 1, "kiln", "function");
   return 0;
 }
 

@@ -21,7 +21,10 @@ static int tensor_index(lua_State *L) {
     lua_pushvalue(L, 2);
     if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
     lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(2)) == LUA_TNIL) return 1;
+    if (lua_rawget(L, lua_upvalueindex(2)) == LUA_TNIL) {
+      kl_check_misspelt(L, 2, lua_upvalueindex(1), "tensor", "method");
+      return 1;
+    }
     lua_pushvalue(L, 1);
     lua_call(L, 1, 1);
     return 1;

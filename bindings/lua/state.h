@@ -102,6 +102,9 @@ bool kl_scalar_kind(const kn_scalar *s, kn_scalar_kind *out);
 /* Pushes the table of tensors' methods; their metatable. */
 void kl_push_methods(lua_State *L);
 void kl_push_tensor_metatable(lua_State *L);
+/* For __index where nothing was found: raises when the string at `key` is near one of the keys of the table
+ * at `names` and the caller is about to call it ("OF has no KIND 'KEY'; did you mean …?"). */
+void kl_check_misspelt(lua_State *L, int key, int names, const char *of, const char *kind);
 /* Registers `list` as methods (and in the module table on top as well when `module`); marked for capture if
  * `engine`. */
 void kl_set_methods(lua_State *L, const luaL_Reg *list, bool module, bool engine);

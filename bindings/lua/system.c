@@ -122,14 +122,16 @@ static void set_count(lua_State *L, const char *name, uint64_t n) {
   lua_setfield(L, -2, name);
 }
 
-/* kiln.memory_stats(): what is in use outside Lua's own memory. limit is nil when there is none. */
+/* kiln.memory_stats(): what is in use outside Lua's own memory. limit is nil when there is none; cached is
+ * freed memory that waits for the next tensor, and is in nobody's use. */
 static int memory_stats(lua_State *L) {
   kl_state *s = kl_state_of(L);
   kl_bury(s);
   kn_heap_stats h = kn_heap_read_stats(s->ctx->heap);
-  lua_createtable(L, 0, 6);
+  lua_createtable(L, 0, 7);
   set_count(L, "allocated", h.bytes);
   set_count(L, "peak", h.peak);
+  set_count(L, "cached", h.cached);
   set_count(L, "blocks", h.blocks);
   set_count(L, "allocations", h.calls);
   set_count(L, "tensors", kl_count_tensors(s));
@@ -139,6 +141,15 @@ static int memory_stats(lua_State *L) {
 
 static int reset_peak_memory_stats(lua_State *L) {
   kn_heap_reset_peak(kl_context(L)->heap);
+  return 0;
+}
+
+/* kiln.empty_cache(): freed memory goes back to the system, where it would have waited for the next tensor.
+ */
+static int empty_cache(lua_State *L) {
+  kl_state *s = kl_state_of(L);
+  kl_bury(s);
+  kn_heap_empty_cache(s->ctx->heap);
   return 0;
 }
 
@@ -203,6 +214,7 @@ void kl_open_system(lua_State *L) {
       {"set_num_threads", set_num_threads},
       {"get_num_threads", get_num_threads},
       {"memory_stats", memory_stats},
+      {"empty_cache", empty_cache},
       {"reset_peak_memory_stats", reset_peak_memory_stats},
       {"set_memory_limit", set_memory_limit},
       {"clock", monotonic},

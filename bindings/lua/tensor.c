@@ -184,6 +184,7 @@ bool kl_scalar_kind(const kn_scalar *s, kn_scalar_kind *out) {
   case KN_V_FLOAT: *out = KN_SCALAR_FLOAT; return true;
   case KN_V_BOOL: *out = KN_SCALAR_BOOL; return true;
   case KN_V_TENSOR:
+  case KN_V_LIST:
   case KN_V_NUMBER: break;
   }
   return false;

@@ -120,6 +120,12 @@ static void fold_plain(folder *f, kn_node *n) {
     else
       fold_scalar(f, n);
     break;
+  case KN_NODE_defined: {
+    const kn_node *d = n->in[0]->def;
+    bool made = d && (kn_opcode_is_op(d->op) || d->op == KN_NODE_to_tensor || d->op == KN_NODE_param);
+    if (made || (d && d->op == KN_NODE_undef)) make_const(f, n, (kn_scalar){KN_SCALAR_BOOL, {.b = made}});
+    break;
+  }
   case KN_NODE_assert:
     if (!is_const(n->in[0]) || !n->in[0]->def->scalar.as.b) break;
     kn_node_remove(n);

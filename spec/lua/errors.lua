@@ -152,3 +152,30 @@ test("errors leave nothing behind", function()
   storm()
   check.equal(kiln.memory_stats().blocks, before)
 end)
+
+test("a name that is not there, but nearly", function()
+  local t, F = kiln.ones(2), kiln.nn.functional
+  raises(function() return t:sofmax(1) end, here(), "tensor has no method 'sofmax'; did you mean 'softmax'?")
+  raises(function() local y = t:maen() return y end, here(), "did you mean 'mean'?")
+  raises(function() return kiln.sofmax(t, 1) end, here(), "kiln has no function 'sofmax'; did you mean 'softmax'?")
+  raises(function() local y = kiln.sofmax(t + 1, #t) return y end, here(), "did you mean 'softmax'?")
+  raises(function() return F.sofmax(t, 1) end, here(), "kiln.nn.functional has no function 'sofmax'")
+  raises(function() return kiln.nn.Linaer(2, 3) end, here(), "kiln.nn has no function 'Linaer'; did you mean 'Linear'?")
+  raises(function() return t:frobnicate() end, here(), "attempt to call a nil value (method 'frobnicate')")
+end)
+
+test("and looking for a name is no error", function()
+  local t, F = kiln.ones(2), kiln.nn.functional
+  check.equal(t.sofmax, nil)
+  check.equal(kiln.sofmax, nil)
+  check.equal(F.sofmax, nil)
+  check.equal(t.grad, nil)
+  if kiln.sofmax then error "found" end
+  if t.sofmax ~= nil and t:sofmax() then error "found" end
+  local f = kiln.sofmax or kiln.softmax
+  check.truth(f(t, 1):equal((kiln.sofmax or kiln.softmax)(t, 1)))
+  check.equal(tostring(kiln.sofmax), "nil")
+  check.equal(select("#", kiln.sofmax, t.sofmax), 2)
+  check.equal(pcall(kiln.sofmax, t), false)
+  for _, name in ipairs { "sofmax", "summ" } do check.equal(t[name], nil) end
+end)

@@ -27,6 +27,18 @@ local function peak_of(times, step)
   return kiln.memory_stats().peak - before
 end
 
+test("empty_cache", function()
+  local t = kiln.zeros(1000000)
+  t:release()
+  local kept = kiln.memory_stats()
+  equal(math.type(kept.cached), "integer")
+  kiln.empty_cache()
+  local after = kiln.memory_stats()
+  equal(after.cached, 0)
+  equal(after.allocated, kept.allocated)
+  equal(kiln.full({ 3 }, 2):sum():item(), 6)
+end)
+
 test("memory_stats", function()
   local before = settle()
   equal(before.peak, before.allocated)

@@ -1,0 +1,111 @@
+/* Persistent lists of a run; see list.h. */
+#include "graph/list.h"
+#include <string.h>
+
+typedef struct buffer { /* shared by lists; holds what the longest of them has */
+  uint32_t refs, n, room;
+  kn_element *at;
+} buffer;
+
+struct kn_list {
+  uint32_t refs, n;
+  kn_vkind kind;
+  kn_heap *heap; /* of the context; blocks keep it alive */
+  buffer *b;
+};
+
+static kn_element retained(kn_element e) {
+  if (e.tensor) kn_tensor_retain(e.tensor);
+  if (e.list) kn_list_retain(e.list);
+  return e;
+}
+
+static void drop(kn_element *e) {
+  kn_tensor_release(e->tensor);
+  kn_list_release(e->list);
+}
+
+static void buffer_release(kn_heap *heap, buffer *b) {
+  if (!b || --b->refs) return;
+  for (uint32_t i = 0; i < b->n; i++) drop(&b->at[i]);
+  kn_free(heap, b->at, b->room * sizeof *b->at);
+  kn_free(heap, b, sizeof *b);
+}
+
+kn_list *kn_list_retain(kn_list *l) {
+  l->refs++;
+  return l;
+}
+
+void kn_list_release(kn_list *l) {
+  if (!l || --l->refs) return;
+  buffer_release(l->heap, l->b);
+  kn_free(l->heap, l, sizeof *l);
+}
+
+uint32_t kn_list_length(const kn_list *l) { return l ? l->n : 0; }
+kn_vkind kn_list_kind(const kn_list *l) { return l->kind; }
+const kn_element *kn_list_at(const kn_list *l, uint32_t i) { return &l->b->at[i]; }
+
+size_t kn_list_bytes(const kn_list *l) {
+  size_t sum = 0;
+  for (uint32_t i = 0; i < kn_list_length(l); i++) {
+    const kn_element *e = kn_list_at(l, i);
+    if (e->tensor && e->tensor->storage) sum += e->tensor->storage->bytes;
+    sum += kn_list_bytes(e->list);
+  }
+  return sum;
+}
+
+/* A buffer of its own, with what l has and room for one more. */
+static kn_status copied(kn_context *ctx, const kn_list *l, buffer **out) {
+  uint32_t n = kn_list_length(l), room = 4;
+  while (room <= n && room < UINT32_MAX / 2) room *= 2;
+  buffer *b = kn_claim(ctx, sizeof *b);
+  if (!b) return kn_fail_nomem(ctx, sizeof *b);
+  *b = (buffer){.refs = 1, .room = room, .at = kn_claim(ctx, room * sizeof *b->at)};
+  if (!b->at) {
+    kn_free(ctx->heap, b, sizeof *b);
+    return kn_fail_nomem(ctx, room * sizeof *b->at);
+  }
+  for (; b->n < n; b->n++) b->at[b->n] = retained(l->b->at[b->n]);
+  *out = b;
+  return KN_OK;
+}
+
+static kn_status grow(kn_context *ctx, buffer *b) {
+  if (b->n < b->room) return KN_OK;
+  uint32_t room = b->room * 2;
+  if (room <= b->room) return kn_fail(ctx, KN_LIMIT, "append: the list is too long");
+  kn_element *at = kn_realloc(ctx->heap, b->at, b->room * sizeof *at, room * sizeof *at);
+  if (!at) return kn_fail_nomem(ctx, room * sizeof *at);
+  b->at = at;
+  b->room = room;
+  return KN_OK;
+}
+
+static kn_status append(kn_context *ctx, kn_list *l, kn_vkind kind, kn_element e, kn_list **out) {
+  kn_list *made = kn_claim(ctx, sizeof *made);
+  if (!made) return kn_fail_nomem(ctx, sizeof *made);
+  *made = (kn_list){.refs = 1, .kind = kind, .heap = ctx->heap};
+  bool behind = l && l->b->n == l->n; /* nobody has written there */
+  kn_status st = behind ? grow(ctx, l->b) : copied(ctx, l, &made->b);
+  if (st != KN_OK) {
+    kn_free(ctx->heap, made, sizeof *made);
+    return st;
+  }
+  if (behind) {
+    made->b = l->b;
+    made->b->refs++;
+  }
+  made->b->at[made->b->n++] = e;
+  made->n = made->b->n;
+  *out = made;
+  return KN_OK;
+}
+
+kn_status kn_list_append(kn_context *ctx, kn_list *l, kn_vkind kind, kn_element e, kn_list **out) {
+  kn_status st = append(ctx, l, kind, e, out);
+  if (st != KN_OK) drop(&e);
+  return st;
+}

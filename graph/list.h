@@ -1,0 +1,25 @@
+/* Lists as a run holds them: counted, and persistent. A list is a length and a buffer that it may share with
+ * others; appending writes behind its end when nobody has done so yet, so a list that grows and is then
+ * forgotten costs O(1) an element. Used by one thread at a time. NULL is the empty list of any type. */
+#ifndef KN_LIST_H
+#define KN_LIST_H
+#include "graph/graph.h"
+
+typedef struct kn_list kn_list;
+/* One of these: a tensor (NULL: undefined), a list, or a scalar, as the list's type says. */
+typedef struct kn_element {
+  kn_tensor *tensor;
+  kn_list *list;
+  kn_scalar scalar;
+} kn_element;
+
+kn_list *kn_list_retain(kn_list *l);
+void kn_list_release(kn_list *l); /* NULL is fine */
+uint32_t kn_list_length(const kn_list *l);
+kn_vkind kn_list_kind(const kn_list *l);                    /* of the list itself; not of NULL */
+const kn_element *kn_list_at(const kn_list *l, uint32_t i); /* from 0, below the length */
+size_t kn_list_bytes(const kn_list *l);                     /* of the tensors in it and in its lists */
+/* l with e at its end; e is taken over, on failure too. kind: of the list. l is borrowed, *out owned. */
+kn_status kn_list_append(kn_context *ctx, kn_list *l, kn_vkind kind, kn_element e, kn_list **out);
+
+#endif
