@@ -98,6 +98,8 @@ kn_value *kn_record_value(kn_record *r, kn_tensor *t) {
   return st == KN_OK ? v : kn_build_fail(r->b, st);
 }
 
+bool kn_record_knows(const kn_record *r, const kn_tensor *t) { return known_of(r, t) != NULL; }
+
 kn_status kn_record_tensor(kn_record *r, kn_value *v, kn_tensor **out) {
   if (r->b->status != KN_OK) return r->b->status;
   if (!v || v->type.kind != KN_V_TENSOR)

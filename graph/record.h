@@ -30,6 +30,8 @@ kn_status kn_record_tensor(kn_record *r, kn_value *v, kn_tensor **out);
 /* The present value of a tensor: its own when symbolic, a slot's otherwise. NULL on failure (b->status). */
 kn_value *kn_record_value(kn_record *r, kn_tensor *t);
 
+bool kn_record_knows(const kn_record *r, const kn_tensor *t); /* met as an input before */
+
 /* ---- handles ---- */
 
 /* Another handle that shows `parent` by the node `view` (NULL: all of it) with the inputs `in`, which are

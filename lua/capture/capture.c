@@ -261,7 +261,7 @@ static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, 
 
 /* A kind, close enough to tell two alternatives apart. */
 static const char *kind_text(kc_cap *c, kc_val a, char *buf, size_t size) {
-  if (kc_is_tensor(a)) return kn_vtype_text(c->b.graph, &a.v->type, buf, size);
+  if (kc_is_plain_tensor(a)) return kn_vtype_text(c->b.graph, &a.v->type, buf, size);
   if (a.k == KC_V_STRING)
     snprintf(buf, size, "\"%.40s\"", c->obj[a.id].s);
   else
@@ -449,6 +449,7 @@ static void clear(job *j) {
   c->L = kept.L, c->ctx = kept.ctx, c->host = kept.host, c->keep = kept.keep, c->arena = kept.arena;
   c->objects = kept.objects, c->ids = kept.ids, c->obj = kept.obj, c->nobj = kept.nobj,
   c->attempt = kept.attempt;
+  c->births = kept.births, c->nbirths = kept.nbirths;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
   c->models = kept.models, c->nmodels = kept.nmodels;
 }
@@ -466,6 +467,7 @@ static int protected_capture(lua_State *L) {
   int top = lua_gettop(L);
   for (int n = 0;; n++) {
     j->result = attempt(j);
+    if (c->doomed && (j->result != KC_FAIL || c->b.status != KN_NOMEM)) j->result = KC_RESTART;
     lua_settop(L, top);
     if (j->result != KC_RESTART) break;
     if (n == MAX_ATTEMPTS) {

@@ -1,5 +1,6 @@
 /* Reading the real Lua heap on demand and recording each look. See heap.h. */
 #include "lua/capture/heap.h"
+#include "lua/capture/handle.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -273,7 +274,7 @@ kc_res kc_place_get(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *
 
 static kc_res make_dynamic(kc_cap *c, const kc_look *l) {
   kn_vkind kind;
-  if (!kc_scalar_kind(l->seen, &kind))
+  if (l->seen.k != KC_V_HANDLE && !kc_scalar_kind(l->seen, &kind))
     return kc_fail(
         c,
         "writes '%s', which exists outside and is now %s: only numbers, booleans and tensors that are there "
@@ -286,7 +287,8 @@ static kc_res make_dynamic(kc_cap *c, const kc_look *l) {
 
 static kc_res check_state_value(kc_cap *c, const kc_look *l, kc_val v) {
   kn_vkind kind;
-  if (v.k == KC_V_UNION || v.k == KC_V_POISON || kc_scalar_kind(v, &kind)) return KC_GO; /* the end decides */
+  if (v.k == KC_V_UNION || v.k == KC_V_POISON || v.k == KC_V_HANDLE || kc_scalar_kind(v, &kind))
+    return KC_GO; /* the end decides */
   return kc_fail(c, "'%s', which exists outside and holds a %s, is set to a %s: state keeps its kind",
                  l->name, kc_kind_name(l->seen), kc_kind_name(v));
 }
@@ -326,7 +328,8 @@ kc_res kc_metatable(kc_cap *c, kc_state *s, kc_val a, kc_val *out) {
     object = a.id;
   else if (kc_is_tensor(a)) {
     kn_tensor *t;
-    if (kn_record_tensor(&c->record, a.v, &t) != KN_OK) return kc_fail(c, "%s", "out of memory");
+    if (kn_record_tensor(&c->record, kc_tensor_value(c, s, a), &t) != KN_OK)
+      return kc_fail(c, "%s", "out of memory");
     c->host->push_tensor(L, t);
     if (lua_getmetatable(L, -1)) {
       *out = kc_import(c, -1, "tensor");
