@@ -398,6 +398,11 @@ kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out) {
 
 /* ---- handles ---- */
 
+kn_status kn_check_writable(kn_context *ctx, const char *what, kn_tensor *t) {
+  KN_TRY(check_write(ctx, what, t));
+  return kn_tape_check_write(ctx, KN_OP_copy_, (kn_tensor *[]){t, t}, 2);
+}
+
 kn_status kn_is_contiguous(kn_context *ctx, kn_tensor *t, bool *out) {
   kn_recorder *r = ctx->recorder;
   if (kn_tensor_is_symbolic(t) && r && r->contiguous) return r->contiguous(r, ctx, t, out);

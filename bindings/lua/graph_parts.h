@@ -24,7 +24,7 @@ void kl_load_live(lua_State *L, kl_variant *v);
 int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalue *in);
 /* Pushes the results; the outputs' tensors are userdata at [outs, …), inputs at [ins, …). Returns their
  * number. */
-int kl_unflatten(lua_State *L, const kn_graph *g, int ins, int outs, const kn_rvalue *out);
+int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_rvalue *out);
 
 void kl_push_graph_text(lua_State *L, const kn_graph *g, kn_text_form form);
 void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t); /* "float32[N,10]" */

@@ -201,7 +201,8 @@ static kc_res take_tensor(crossing *x, kn_tensor *t, kc_val *out) {
     }
     if (!(v = kn_record_value(&c->record, t))) return kc_fail(c, "view");
     kn_record_view_of(&c->record, t, &shown); /* as it is now */
-    *out = parent.k == KC_V_HANDLE ? kc_ref(KC_V_HANDLE, kc_handle_view(c, x->s, parent.id, &shown)) : kc_sym(v);
+    *out =
+        parent.k == KC_V_HANDLE ? kc_ref(KC_V_HANDLE, kc_handle_view(c, x->s, parent.id, &shown)) : kc_sym(v);
   } else {
     if (!v) KC_TRY(take_real(x, t, &v));
     *out = kc_is_born(c, birth) ? kc_ref(KC_V_HANDLE, kc_handle_new(c, x->s, v)) : kc_sym(v);
@@ -238,6 +239,46 @@ static kc_res take_value(crossing *x, int idx, const char *path, int depth, kc_v
   return KC_GO;
 }
 
+/* ---- sizes that must be known ---- */
+
+static bool has_size(const kn_value *v, int64_t dim) {
+  if (v->type.kind != KN_V_TENSOR) return false;
+  for (int d = 0; d < v->type.tensor.rank; d++) {
+    int64_t size = v->type.tensor.dims[d];
+    if (size == dim || size == KN_DIM_UNKNOWN) return true;
+  }
+  return false;
+}
+
+/* Burns in the sizes of arguments that are sizes of these tensors (NULL: all), and starts over. KC_GO when
+ * there are none. */
+static kc_res burn_sizes(kc_cap *c, kc_state *s, const kc_val *args, int n) {
+  uint32_t before = c->nburnt;
+  for (uint32_t i = 0; i < c->ninput; i++) {
+    const kc_input *in = &c->input[i];
+    bool hit = !args;
+    if (in->dim < 0) continue;
+    for (int k = 0; k < n && !hit; k++)
+      hit = kc_is_tensor(args[k]) &&
+            has_size(kc_tensor_value(c, s, args[k]), in->value->type.tensor.dims[in->dim]);
+    if (!hit) continue;
+    c->burnt = kc_more(c, &c->keep, c->burnt, c->nburnt, sizeof *c->burnt);
+    c->burnt[c->nburnt++] = in->leaf * 16 + (uint32_t)(in->dim + 1);
+  }
+  return c->nburnt > before ? KC_RESTART : KC_GO;
+}
+
+/* Which tensors share elements depends on how they lie, and that on sizes. */
+static kc_res need_layout(crossing *x) {
+  kc_cap *c = x->c;
+  KC_TRY(burn_sizes(c, x->s, NULL, 0));
+  return kc_fail(
+      c,
+      "whether '%s' gives a view or a copy depends on sizes that only the graph will know, and the tensor "
+      "is written to; clone it first",
+      x->name);
+}
+
 /* ---- the call ---- */
 
 /* The engine's own sentence where the message ends in it: what is before is a position of no use here. */
@@ -248,9 +289,10 @@ static const char *message_of(kc_cap *c) {
   return kc_format(c, "%s", k && k <= n && !strcmp(m + n - k, own) ? own : m);
 }
 
-static kc_res engine_failed(kc_cap *c, const kc_val *args, int n) {
+static kc_res engine_failed(kc_cap *c, kc_state *s, const kc_val *args, int n) {
   for (int i = 0; i < n; i++) KC_TRY(kc_burn(c, args[i])); /* perhaps it needed to know a number */
   const char *m = message_of(c);
+  KC_TRY(burn_sizes(c, s, args, n)); /* or a size; and the sentence names those */
   for (int i = 0; i < n; i++)
     if (args[i].k == KC_V_SYM && args[i].v->type.kind != KN_V_TENSOR)
       return kc_fail(c, "%s (argument %d is a %s)", m, i + 1, kc_kind_name(args[i]));
@@ -285,22 +327,6 @@ static kc_res take_results(crossing *x, int first, const kc_val *args, int n, kc
   return KC_GO;
 }
 
-/* Which tensors share elements depends on how they lie, and that on sizes: those of all arguments are burnt
- * in. */
-static kc_res burn_sizes(kc_cap *c, const char *name) {
-  uint32_t before = c->nburnt;
-  for (uint32_t i = 0; i < c->ninput; i++) {
-    if (c->input[i].dim < 0) continue;
-    c->burnt = kc_more(c, &c->keep, c->burnt, c->nburnt, sizeof *c->burnt);
-    c->burnt[c->nburnt++] = c->input[i].leaf * 16 + (uint32_t)(c->input[i].dim + 1);
-  }
-  if (c->nburnt > before) return KC_RESTART;
-  return kc_fail(c,
-                 "whether '%s' gives a view or a copy depends on sizes that only the graph will know, and the tensor "
-                 "is written to; clone it first",
-                 name);
-}
-
 static void note_made(kc_cap *c, uint32_t first, uint64_t place) {
   if (c->b.graph->nvalues < first) return;
   c->made = kc_more(c, &c->arena, c->made, c->nmade, sizeof *c->made);
@@ -311,8 +337,7 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   const kc_val f = ((kc_val *)ud)[0];
   int n = (int)((kc_val *)ud)[1].i;
   lua_State *L = c->L;
-  crossing x = {
-      .c = c, .s = *sp, .name = c->obj[f.id].path ? c->obj[f.id].path : "?", .place = kc_here(*sp)};
+  crossing x = {.c = c, .s = *sp, .name = c->obj[f.id].path ? c->obj[f.id].path : "?", .place = kc_here(*sp)};
   int top = lua_gettop(L);
   uint32_t first = c->b.graph->nvalues + 1;
   c->record.unsure = false;
@@ -332,10 +357,11 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   int rc = lua_pcall(L, n, LUA_MULTRET, 0);
   c->ctx->recorder = NULL;
   if (rc == LUA_ERRMEM) lua_error(L);
-  kc_res r = c->record.unsure ? burn_sizes(c, x.name) : KC_GO;
+  kc_res r = c->record.unsure ? need_layout(&x) : KC_GO;
   note_made(c, first, x.place);
   if (r == KC_GO && rc == LUA_OK) r = take_writes(&x);
-  if (r == KC_GO) r = rc == LUA_OK ? take_results(&x, x.memo + 1, args, n, out) : engine_failed(c, args, n);
+  if (r == KC_GO)
+    r = rc == LUA_OK ? take_results(&x, x.memo + 1, args, n, out) : engine_failed(c, x.s, args, n);
   kn_record_forget(&c->record);
   lua_settop(L, top);
   if (r == KC_GO && c->b.status != KN_OK) r = kc_fail(c, "%s", x.name);

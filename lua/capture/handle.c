@@ -1,4 +1,5 @@
-/* Handles: what they hold, views of them, and where the tensors come from that must be handles. See handle.h. */
+/* Handles: what they hold, views of them, and where the tensors come from that must be handles. See handle.h.
+ */
 #include "lua/capture/handle.h"
 #include <string.h>
 
@@ -65,7 +66,9 @@ kn_value *kc_contents(kc_cap *c, kc_state *s, uint32_t id) {
   return next.now;
 }
 
-void kc_set_contents(kc_cap *c, kc_state *s, uint32_t id, kn_value *v) { hold(c, s, id, &(kc_hold){.now = v}); }
+void kc_set_contents(kc_cap *c, kc_state *s, uint32_t id, kn_value *v) {
+  hold(c, s, id, &(kc_hold){.now = v});
+}
 
 kn_value *kc_tensor_value(kc_cap *c, kc_state *s, kc_val a) {
   kn_value *v = a.k == KC_V_HANDLE ? kc_contents(c, s, a.id) : a.v;
@@ -78,7 +81,8 @@ uint64_t kc_here(const kc_state *s) {
   uint64_t x = 0x9E3779B97F4A7C15u;
   for (const kc_frame *f = s->top; f; f = f->up) {
     x = (x ^ (uint64_t)(uint32_t)f->pc) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ (uint64_t)(uint32_t)f->p->line_defined ^ (uint64_t)(uint32_t)f->p->ncode << 32) * 0x94D049BB133111EBu;
+    x = (x ^ (uint64_t)(uint32_t)f->p->line_defined ^ (uint64_t)(uint32_t)f->p->ncode << 32) *
+        0x94D049BB133111EBu;
     x ^= x >> 29;
   }
   return x;
@@ -92,7 +96,7 @@ bool kc_is_born(const kc_cap *c, kc_birth b) {
 
 typedef struct tracing {
   kc_cap *c;
-  uint8_t *seen;  /* values by id */
+  uint8_t *seen; /* values by id */
   kc_birth *found;
   uint32_t n;
   bool outside, lost;
@@ -189,7 +193,8 @@ kc_res kc_must_be_handle(kc_cap *c, const kn_value *v) {
   tracing t = traced(c, v);
   if (note_births(c, &t)) c->doomed = true;
   if (c->doomed) return KC_GO; /* the attempt goes on, to find the others, and is then given up */
-  return kc_fail(c, "overwrites a tensor that cannot be followed to where it was made; write to a clone of it");
+  return kc_fail(c,
+                 "overwrites a tensor that cannot be followed to where it was made; write to a clone of it");
 }
 
 bool kc_wants_handle(kc_cap *c, const kn_value *v) {

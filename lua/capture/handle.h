@@ -1,7 +1,8 @@
-/* Tensors with an identity. A tensor that nothing writes to is its value. One that is written to somewhere is a
- * *handle*: an object of the shadow heap whose contents are in the state, like a table with one field, so that
- * joins and loops treat it as they treat tables. Which tensors those are is found out by trying: the first
- * write to a plain value notes where it was born (kc_birth), and capture starts over. Private to this room. */
+/* Tensors with an identity. A tensor that nothing writes to is its value. One that is written to somewhere is
+ * a *handle*: an object of the shadow heap whose contents are in the state, like a table with one field, so
+ * that joins and loops treat it as they treat tables. Which tensors those are is found out by trying: the
+ * first write to a plain value notes where it was born (kc_birth), and capture starts over. Private to this
+ * room. */
 #ifndef KC_HANDLE_H
 #define KC_HANDLE_H
 #include "lua/capture/heap.h"

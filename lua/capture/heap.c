@@ -166,6 +166,37 @@ static const kc_dynamic *dynamic(const kc_cap *c, kc_look_kind kind, uint32_t co
   return NULL;
 }
 
+static bool is_handle(const kc_cap *c, const kn_tensor *t) {
+  return kc_is_born(c, (kc_birth){KC_BORN_OUTSIDE, (uintptr_t)t});
+}
+
+/* The handle of an outside tensor that is overwritten somewhere: one, at however many places it is. */
+static void handle_look(kc_cap *c, kc_look *l, kn_tensor *t, kn_value *v) {
+  for (kc_look *o = c->looks; o; o = o->next)
+    if (o != l && o->inplace && o->slot->tensor == t) {
+      l->seen = o->seen;
+      return;
+    }
+  l->inplace = true;
+  l->seen = kc_ref(KC_V_HANDLE, kc_handle_outside(c, v, t));
+  c->han[l->seen.id].slot = l->slot;
+}
+
+static kc_res take_handle(kc_cap *c, kc_look *l, kn_tensor *t) {
+  kn_value *v;
+  bool again;
+  for (kc_look *o = c->looks; o; o = o->next)
+    if (o != l && o->inplace && o->slot->tensor == t) {
+      l->slot = o->slot;
+      l->seen = o->seen;
+      l->again = true;
+      return KC_GO;
+    }
+  KC_TRY(kc_import_tensor(c, t, l->name, KN_SLOT_STATE, &l->slot, &v, &again));
+  handle_look(c, l, t, v);
+  return KC_GO;
+}
+
 /* A number, boolean or tensor that the function writes: a state slot. The real value is on top. */
 static kc_res state_slot(kc_cap *c, kc_look *l, const kc_dynamic *d) {
   lua_State *L = c->L;
@@ -187,6 +218,7 @@ static kc_res state_slot(kc_cap *c, kc_look *l, const kc_dynamic *d) {
     if (!v) return kc_fail(c, "slot");
   }
   l->seen = kc_sym(v);
+  if (t && is_handle(c, t)) handle_look(c, l, t, v);
   return KC_GO;
 }
 
@@ -197,6 +229,8 @@ static kc_res take_look(kc_cap *c, kc_look *l) {
   kc_res r = KC_GO;
   if (d)
     r = state_slot(c, l, d);
+  else if (t && is_handle(c, t))
+    r = take_handle(c, l, t);
   else if (t) {
     kn_value *v;
     r = kc_import_tensor(c, t, l->name, KN_SLOT_PARAM, &l->slot, &v, &l->again);

@@ -312,8 +312,10 @@ static kc_res merge_handles(kc_merge_job *m, uint32_t a, uint32_t b) {
   }
   m->name = NULL;
   set_hold(m, a, &h);
-  return m->lost ? kc_fail(c, "a tensor that is written to differs between paths in a way that cannot be captured")
-                 : KC_GO;
+  return m->lost
+             ? kc_fail(c,
+                       "a tensor that is written to differs between paths in a way that cannot be captured")
+             : KC_GO;
 }
 
 static void export_handle(kc_merge_job *m, uint32_t id, int side) {

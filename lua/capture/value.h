@@ -109,12 +109,12 @@ struct kc_look {
   kc_look_kind kind;
   uint32_t container; /* object */
   kc_val key;         /* FIELD: concrete; UPVALUE: INT */
-  kc_val seen;        /* as imported: concrete, TABLE or CLOSURE of an object; SYM or HANDLE when it is a slot */
-  uint32_t object;    /* object behind TABLE and CLOSURE */
-  kn_slot *slot;      /* tensors, and numbers that the function writes */
-  kc_val *keys;       /* KEYS: in the order of next */
+  kc_val seen;     /* as imported: concrete, TABLE or CLOSURE of an object; SYM or HANDLE when it is a slot */
+  uint32_t object; /* object behind TABLE and CLOSURE */
+  kn_slot *slot;   /* tensors, and numbers that the function writes */
+  kc_val *keys;    /* KEYS: in the order of next */
   uint32_t nkeys;
-  bool inplace;        /* the tensor there is overwritten */
+  bool inplace, overwritten; /* the tensor there is a handle; the graph gives it other contents */
   bool written, again; /* state slot that is stored; the slot's tensor was seen before at another place */
   const char *guard, *name; /* "global", "n" */
   const kn_where *where;
@@ -162,13 +162,13 @@ typedef struct kc_input { /* where a free scalar or a symbolic size comes from, 
 
 /* A tensor with an identity: what is fixed about it. Its contents are in the state. */
 typedef struct kc_handle_info {
-  uint32_t parent;        /* of a view: the handle that it shows; 0: none */
-  const kn_node *view;    /* how; NULL: all of it */
-  kn_value *initial;      /* of one from outside: its contents at first; NULL: made inside */
-  struct kc_hold *first;  /* the same as a hold */
-  kn_slot *slot;          /* of one reached outside */
-  uint32_t leaf;          /* of an argument; 0: none */
-  bool strided;           /* from outside, and its elements do not lie in order: */
+  uint32_t parent;       /* of a view: the handle that it shows; 0: none */
+  const kn_node *view;   /* how; NULL: all of it */
+  kn_value *initial;     /* of one from outside: its contents at first; NULL: made inside */
+  struct kc_hold *first; /* the same as a hold */
+  kn_slot *slot;         /* of one reached outside */
+  uint32_t leaf;         /* of an argument; 0: none */
+  bool strided;          /* from outside, and its elements do not lie in order: */
   int64_t strides[KN_MAX_RANK];
 } kc_handle_info;
 
