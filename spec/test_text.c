@@ -237,7 +237,7 @@ static const struct {
     {G " %y = lua.add %n\n return\n}\n", "2:2: lua.add takes 2 values"},
     {G " %y = choose %n, %n, %n\n return\n}\n", "boolean"},
     {G " assert %n \"m\"\n return\n}\n", "2:2: assert: a boolean is needed"},
-    {G " assert \"m\"\n return\n}\n", "2:2: assert takes one boolean"},
+    {G " assert \"m\"\n return\n}\n", "2:2: assert: a boolean is needed"},
     {G " raise \"m\n return\n}\n", "2:8: this string does not end"},
     {G " raise \"\\x\"\n return\n}\n", "2:9: this escape"},
     {G " raise \"\\999\"\n return\n}\n", "2:9: this escape"},

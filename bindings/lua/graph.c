@@ -167,6 +167,7 @@ int kl_run_graph(lua_State *L, kl_variant *v, int first, bool store) {
   int outs = reserve_outputs(L, body);
   kn_session_use_random(s, &ctx->random);
   kn_session_context(s)->threads = ctx->threads;
+  kn_session_context(s)->print = ctx->print;
   kn_status st = kn_session_run(s, in, body->nparams, out, body->nyields);
   if (st != KN_OK) return kl_session_fail(L, s, st);
   fill_outputs(L, body, outs, out);

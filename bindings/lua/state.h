@@ -26,15 +26,6 @@ typedef struct kl_boxes {
   const void *end, *probed;
 } kl_boxes;
 
-/* kiln.set_printoptions, as ints. */
-typedef struct kl_print_options {
-  int precision; /* digits after the point */
-  int edgeitems; /* shown at both ends of long dimensions */
-  int linewidth; /* 0: as wide as the terminal at the prompt, else 80 */
-  int sci_mode;  /* 1, 0, or -1: as the values ask for */
-  int threshold; /* elements above which the middle is left out */
-} kl_print_options;
-
 typedef struct kl_state {
   kn_context *ctx;    /* NULL once the Lua state is closing */
   bool owned;         /* ctx is ours to free */
@@ -43,8 +34,6 @@ typedef struct kl_state {
   size_t live;        /* heap bytes after its last round, as far as known */
   size_t full;        /* heap bytes after the last complete collection */
   kl_boxes *boxes;
-  kl_print_options print;
-  int columns;     /* of a line of text where linewidth says nothing */
   lua_State *main; /* the main coroutine */
   kn_reclaimer reclaimer;
   struct kl_anchor *anchor; /* hooks.c: how C code on the tape finds back to this state */
@@ -95,7 +84,6 @@ static inline kl_box *kl_box_at(const kl_state *s, lua_State *L, int idx) {
   kl_box *box = lua_touserdata(L, idx);
   return box->slot < s->boxes->room && s->boxes->box[box->slot] == box ? box : NULL;
 }
-void kl_print_defaults(kl_state *s);
 
 /* What kind of number a scalar is, symbols included; false when only known at run time. */
 bool kl_scalar_kind(const kn_scalar *s, kn_scalar_kind *out);

@@ -1,6 +1,6 @@
 /* Models of Lua's own C functions, found by function value. Each does what the reference manual says, on
  * values of capture; what it cannot do it refuses. */
-#include "lua/capture/interp.h"
+#include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
 
@@ -32,6 +32,7 @@ static const char *name_of(kc_cap *c, kc_val f) { return c->obj[f.id].path ? c->
 /* An integer that must be known; a free number is burnt in. */
 static kc_res known_int(kc_cap *c, kc_val f, kc_val a, int which, int64_t *out) {
   if (a.k == KC_V_SYM) KC_TRY(kc_burn(c, a));
+  KC_TRY(kc_settle_text(c, a));
   a = kc_normal_key(a);
   if (a.k == KC_V_INT) return *out = a.i, KC_GO;
   if (a.k == KC_V_SYM || a.k == KC_V_UNION || a.k == KC_V_POISON)
@@ -127,6 +128,7 @@ MODEL(select) {
 static const char *type_name(kc_val a) {
   kn_vkind kind;
   if (kc_is_tensor(a)) return "userdata";
+  if (a.k == KC_V_TEXT) return "string";
   if (kc_scalar_kind(a, &kind)) return kind == KN_V_BOOL ? "boolean" : "number";
   return kc_kind_name(a);
 }
@@ -149,20 +151,17 @@ MODEL(assert) {
   (void)f;
   if (n == 0) return kc_raise(c, "bad argument #1 to 'assert' (value expected)");
   KC_TRY(kc_truth(c, *s, a[0], &t));
-  const char *message = "assertion failed!";
-  if (ARG(1).k == KC_V_STRING)
-    message = c->obj[ARG(1).id].s;
-  else if (n > 1 && !(t.k == KC_V_BOOL && t.i))
-    return kc_fail(c, "the message of this assert is a %s; only constant strings can be captured",
-                   kc_kind_name(ARG(1)));
-  if (t.k == KC_V_BOOL && !t.i) {
-    return kc_raise_text(c, message, kc_where(c));
-  }
+  kc_val message = n > 1 ? a[1] : text(c, "assertion failed!");
+  bool fails = t.k == KC_V_BOOL && !t.i;
+  if (message.k != KC_V_STRING && message.k != KC_V_TEXT && !(t.k == KC_V_BOOL && t.i))
+    return kc_fail(c, "the message of this assert is a %s; only strings can be captured",
+                   kc_kind_name(message));
+  if (fails) return kc_raise_value(c, message, kc_where(c));
   if (t.k == KC_V_SYM) {
     c->b.where = kc_where(c);
     char pos[200]; /* raise nodes get theirs from `where`, assert nodes do not */
     kc_position(c, pos, sizeof pos);
-    kn_add_raise(&c->b, KN_NODE_assert, t.v, kc_format(c, "%s: %s", pos, message));
+    kc_add_message(c, KN_NODE_assert, t.v, *pos ? kc_format(c, "%s: ", pos) : "", message);
     kc_add_fact(c, *s, t.v, true);
   }
   return give_all(c, *s, out, a, n);
@@ -172,12 +171,12 @@ MODEL(error) {
   int64_t level = 1;
   out->n = 0;
   if (n > 1) KC_TRY(known_int(c, f, ARG(1), 2, &level));
-  if (ARG(0).k != KC_V_STRING)
-    return kc_fail(c, "raises a %s; only constant strings can be captured", kc_kind_name(ARG(0)));
+  if (ARG(0).k != KC_V_STRING && ARG(0).k != KC_V_TEXT)
+    return kc_fail(c, "raises a %s; only strings can be captured", kc_kind_name(ARG(0)));
   if (level < 0 || level > 2)
     return kc_fail(c, "error() with level %lld cannot be captured", (long long)level);
   const kn_where *where = level == 1 ? kc_where(c) : level == 2 ? (*s)->top->at : NULL;
-  return kc_raise_text(c, c->obj[ARG(0).id].s, where);
+  return kc_raise_value(c, ARG(0), where);
 }
 
 MODEL(setmetatable) {
@@ -210,6 +209,7 @@ MODEL(getmetatable) {
 
 static kc_res plain_key(kc_cap *c, kc_val k) {
   if (k.k == KC_V_SYM) KC_TRY(kc_burn(c, k));
+  KC_TRY(kc_settle_text(c, k));
   if (k.k == KC_V_SYM || k.k == KC_V_UNION || k.k == KC_V_POISON)
     return kc_fail(c, "a table key is a %s", kc_kind_name(k));
   return KC_GO;
@@ -250,13 +250,26 @@ MODEL(rawlen) {
   return give1(c, out, kc_int(len));
 }
 
-MODEL(plain) {
+typedef struct plain_ud {
+  kc_val f;
+  int n;
+} plain_ud;
+
+static kc_res plain_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values *out) {
+  const plain_ud *x = ud;
   (void)s;
-  return kc_call_concrete(c, f, a, n, out);
+  return kc_call_concrete(c, x->f, a, x->n, out);
+}
+
+/* For real, on each of the strings or numbers that an argument may be. */
+MODEL(plain) {
+  plain_ud x = {f, n};
+  return kc_distribute(c, s, a, n, plain_step, &x, out);
 }
 
 MODEL(require) {
   (void)f;
+  KC_TRY(kc_settle_text(c, ARG(0)));
   if (ARG(0).k != KC_V_STRING) return kc_fail(c, "require() of a %s", kc_kind_name(ARG(0)));
   lua_getfield(c->L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   kc_val loaded = kc_import(c, -1, "package.loaded"), v;
@@ -364,9 +377,9 @@ MODEL(concat) {
   kc_val all = text(c, ""), v, pair[3];
   for (int64_t k = i; k <= e; k++) {
     KC_TRY(kc_raw_get(c, *s, a[0].id, kc_int(k), &v));
-    if (v.k != KC_V_STRING && !kc_is_concrete_number(v))
-      return v.k == KC_V_SYM || v.k == KC_V_UNION || v.k == KC_V_POISON
-                 ? kc_fail(c, "table.concat of a %s: strings cannot depend on tensor data", kc_kind_name(v))
+    if (!kc_is_text(v) && v.k != KC_V_UNION)
+      return v.k == KC_V_POISON
+                 ? kc_fail(c, "table.concat of a %s", kc_kind_name(v))
                  : kc_raise(c, "invalid value (at index %lld) in table for 'concat'", (long long)k);
     pair[0] = all, pair[1] = k > i && ARG(1).k != KC_V_NIL ? ARG(1) : text(c, ""), pair[2] = v;
     KC_TRY(kc_concat(c, s, pair, 3, &all));
@@ -482,7 +495,10 @@ static const struct {
     {NULL, "rawset", m_rawset},
     {NULL, "rawequal", m_rawequal},
     {NULL, "rawlen", m_rawlen},
-    {NULL, "tostring", m_plain},
+    {NULL, "tostring", kc_m_tostring},
+    {NULL, "print", kc_m_print},
+    {NULL, "warn", kc_m_warn},
+    {"io", "write", kc_m_write},
     {NULL, "tonumber", m_plain},
     {NULL, "require", m_require},
     {"table", "insert", m_insert},
@@ -506,7 +522,7 @@ static const struct {
     {"math", "ult", m_plain},
     {"math", "modf", m_plain},
     {"math", "tan", m_plain},
-    {"string", "format", m_plain},
+    {"string", "format", kc_m_format},
     {"string", "rep", m_plain},
     {"string", "sub", m_plain},
     {"string", "byte", m_plain},
@@ -543,6 +559,12 @@ void kc_find_models(kc_cap *c) {
     lua_rawget(L, -2);
     lua_remove(L, -2);
     add_model(c, models[i].name, models[i].name, models[i].fn);
+  }
+  lua_pop(L, 1);
+  if (luaL_getmetatable(L, LUA_FILEHANDLE) == LUA_TTABLE && lua_getfield(L, -1, "__index") == LUA_TTABLE) {
+    lua_getfield(L, -1, "write");
+    add_model(c, "file:write", "file:write", kc_m_file_write);
+    lua_pop(L, 1);
   }
   lua_pop(L, 1);
   for (int i = 0; i < c->nmodels; i++) { /* the function that ipairs gives */

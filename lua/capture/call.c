@@ -1,6 +1,6 @@
 /* Calls: Lua functions are inlined, C functions are the engine's, modelled, or refused by name. See interp.h.
  */
-#include "lua/capture/interp.h"
+#include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
 
@@ -72,9 +72,6 @@ static kc_res call_table(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, 
 static const struct {
   const char *name, *hint;
 } hints[] = {
-    {"print", "return the value and print it outside"},
-    {"io.write", "return the value and write it outside"},
-    {"warn", "return the value and warn outside"},
     {"pcall", "protected calls cannot be captured yet; test the condition instead"},
     {"xpcall", "protected calls cannot be captured yet; test the condition instead"},
     {"math.random", "it would be drawn once, while capturing; use kiln.rand or kiln.randint"},
@@ -141,6 +138,7 @@ kc_res kc_call_concrete(kc_cap *c, kc_val f, const kc_val *args, int n, kc_value
   const char *name = c->obj[f.id].path ? c->obj[f.id].path : "?";
   for (int i = 0; i < n; i++) {
     if (args[i].k == KC_V_SYM) KC_TRY(kc_burn(c, args[i]));
+    KC_TRY(kc_settle_text(c, args[i]));
     if (args[i].k != KC_V_NIL && args[i].k != KC_V_BOOL && args[i].k != KC_V_STRING &&
         !kc_is_concrete_number(args[i]))
       return kc_fail(c, "calls '%s' with a %s; it can be called with plain values only", name,

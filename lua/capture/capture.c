@@ -5,6 +5,7 @@
 #include "lua/capture/engine.h"
 #include "lua/capture/interp.h"
 #include "lua/capture/live.h"
+#include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -287,6 +288,7 @@ static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth
     *tree = (kn_tree){.kind = KN_TREE_VALUE, .value = a.v};
     return KC_GO;
   case KC_V_TABLE: return result_table(g, a.id, which, tree, depth);
+  case KC_V_TEXT: return kc_settle_text(c, a);
   case KC_V_UNION:
     return kc_fail(
         c,

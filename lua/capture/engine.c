@@ -1,7 +1,7 @@
 /* Engine functions are called for real with the recorder on: arguments become Lua values (symbolic tensors
  * and numbers as userdata, tables as copies), what they do to tensors becomes nodes, results come back. */
 #include "lua/capture/engine.h"
-#include "lua/capture/interp.h"
+#include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -61,6 +61,7 @@ static kc_res push_value(crossing *x, kc_val a, int depth) {
   luaL_checkstack(c->L, 12, "capture");
   switch (a.k) {
   case KC_V_SYM: return push_symbol(x, a.v);
+  case KC_V_TEXT: return kc_settle_text(c, a);
   case KC_V_TABLE: return push_table(x, a.id, depth);
   case KC_V_CLOSURE: return kc_fail(c, "a Lua function is given to '%s'", x->name);
   case KC_V_UNION:

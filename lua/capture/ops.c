@@ -1,6 +1,6 @@
 /* Lua's operations on values of capture: indexing, arithmetic, comparison, with metamethods, as Lua 5.4 does
  * them. Tensors answer through their real metatable, whose functions are the engine's. See interp.h. */
-#include "lua/capture/interp.h"
+#include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
 
@@ -158,6 +158,7 @@ static kc_res known_key(kc_cap *c, kc_val k) {
         kc_kind_name(k));
   }
   if (k.k == KC_V_SYM) return kc_fail(c, "a tensor is used as a table key");
+  KC_TRY(kc_settle_text(c, k));
   return k.k == KC_V_POISON || k.k == KC_V_NONE ? poisoned(c, k, "a table is indexed by") : KC_GO;
 }
 
@@ -317,6 +318,8 @@ kc_res kc_arith(kc_cap *c, kc_state **s, int op, kc_val a, kc_val b, kc_val *out
   if (plain_a && plain_b) return concrete_arith(c, op, a, b, out);
   if ((a.k == KC_V_STRING && kc_is_number(b)) || (b.k == KC_V_STRING && kc_is_number(a)))
     return kc_fail(c, "arithmetic on a string and a number that depends on tensor data; use tonumber first");
+  if ((a.k == KC_V_TEXT && kc_is_text(b)) || (b.k == KC_V_TEXT && kc_is_text(a)))
+    return kc_settle_text(c, a.k == KC_V_TEXT ? a : b);
   kc_val h;
   KC_TRY(binary_event(c, *s, a, b, events[op], &h));
   if (h.k != KC_V_NIL) return kc_call1(c, s, h, (kc_val[]){a, unary(op) ? a : b}, 2, out);
@@ -351,6 +354,11 @@ static kc_res concrete_compare(kc_cap *c, int op, kc_val a, kc_val b, kc_val *ou
   return KC_GO;
 }
 
+static kc_res settle_texts(kc_cap *c, kc_val a, kc_val b) {
+  if (a.k == KC_V_TEXT && (b.k == KC_V_STRING || b.k == KC_V_TEXT)) return kc_settle_text(c, a);
+  return b.k == KC_V_TEXT && a.k == KC_V_STRING ? kc_settle_text(c, b) : KC_GO;
+}
+
 static kc_res less_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out) {
   kc_val v;
   KC_TRY(kc_less(c, s, *(bool *)ud, o[0], o[1], &v));
@@ -369,6 +377,7 @@ kc_res kc_less(kc_cap *c, kc_state **s, bool or_equal, kc_val a, kc_val b, kc_va
     return KC_GO;
   }
   kc_val h, v;
+  KC_TRY(settle_texts(c, a, b));
   KC_TRY(binary_event(c, *s, a, b, or_equal ? "__le" : "__lt", &h));
   if (h.k == KC_V_NIL) {
     if (a.k == KC_V_POISON || b.k == KC_V_POISON) return poisoned(c, a.k == KC_V_POISON ? a : b, "compares");
@@ -428,6 +437,7 @@ kc_res kc_equal(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *out) {
     return KC_GO;
   }
   if (kc_is_tensor(a) && kc_is_tensor(b)) return equal_tensors(c, a, b, out);
+  KC_TRY(settle_texts(c, a, b));
   kn_vkind ka, kb;
   bool sa = kc_scalar_kind(a, &ka), sb = kc_scalar_kind(b, &kb);
   if (sa && sb && ka == KN_V_BOOL && kb == KN_V_BOOL) {
@@ -460,6 +470,7 @@ kc_res kc_length(kc_cap *c, kc_state **s, kc_val a, kc_val *out) {
     return KC_GO;
   }
   if (a.k == KC_V_UNION) return distribute1(c, s, &a, 1, length_step, NULL, out);
+  KC_TRY(kc_settle_text(c, a));
   kc_val h;
   KC_TRY(kc_metafield(c, *s, a, "__len", &h));
   if (h.k != KC_V_NIL) return kc_call1(c, s, h, (kc_val[]){a, a}, 2, out);
@@ -478,6 +489,15 @@ static int protected_concat(lua_State *L) {
   return 1;
 }
 
+static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *out);
+
+static kc_res concat_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out) {
+  kc_val v;
+  (void)ud;
+  KC_TRY(concat_two(c, s, o[0], o[1], &v));
+  return one(c, v, out);
+}
+
 static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *out) {
   lua_State *L = c->L;
   bool plain_a = a.k == KC_V_STRING || kc_is_concrete_number(a),
@@ -492,15 +512,14 @@ static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *ou
     lua_pop(L, 1);
     return KC_GO;
   }
-  kc_val bad = plain_a ? b : a, h;
-  if (bad.k == KC_V_SYM && bad.v->type.kind != KN_V_TENSOR && bad.v->type.kind != KN_V_BOOL)
-    KC_TRY(kc_burn(c, bad));
-  if (bad.k == KC_V_SYM || bad.k == KC_V_UNION || bad.k == KC_V_POISON)
-    return kc_fail(
-        c,
-        "a %s is concatenated: strings cannot depend on tensor data; return the number and make the text "
-        "outside",
-        kc_kind_name(bad));
+  if (a.k == KC_V_UNION || b.k == KC_V_UNION)
+    return distribute1(c, s, (kc_val[]){a, b}, 2, concat_step, NULL, out);
+  if (kc_is_text(a) && kc_is_text(b)) {
+    *out = kc_join_texts(c, a, b);
+    return KC_GO;
+  }
+  kc_val bad = kc_is_text(a) ? b : a, h;
+  if (bad.k == KC_V_POISON || bad.k == KC_V_NONE) return poisoned(c, bad, "concatenates");
   KC_TRY(binary_event(c, *s, a, b, "__concat", &h));
   if (h.k != KC_V_NIL) return kc_call1(c, s, h, (kc_val[]){a, b}, 2, out);
   return kc_raise(c, "attempt to concatenate a %s value", kc_type_name(bad));

@@ -1,6 +1,6 @@
 /* Values of capture: interning of Lua objects, unions, messages, and emitting small nodes. See value.h. */
 #include "lua/capture/value.h"
-#include "lua/capture/state.h"
+#include "lua/capture/text.h"
 #include "graph/text.h"
 #include <lauxlib.h>
 #include <stdarg.h>
@@ -105,6 +105,12 @@ kc_res kc_raise_text(kc_cap *c, const char *text, const kn_where *where) {
   return KC_DEAD;
 }
 
+kc_res kc_raise_value(kc_cap *c, kc_val message, const kn_where *where) {
+  c->b.where = where;
+  kc_add_message(c, KN_NODE_raise, NULL, "", message);
+  return KC_DEAD;
+}
+
 kc_res kc_raise(kc_cap *c, const char *fmt, ...) {
   char text[400];
   va_list ap;
@@ -133,6 +139,7 @@ const char *kc_kind_name(kc_val a) {
            : a.v->type.kind == KN_V_BOOL ? "boolean that depends on tensor data"
                                          : "number that depends on tensor data or arguments";
   case KC_V_UNION: return "value whose type depends on tensor data";
+  case KC_V_TEXT: return "string that depends on tensor data or arguments";
   case KC_V_NONE:
   case KC_V_POISON: break;
   }
@@ -141,6 +148,7 @@ const char *kc_kind_name(kc_val a) {
 
 const char *kc_type_name(kc_val a) {
   if (kc_is_symbool(a)) return "boolean";
+  if (a.k == KC_V_TEXT) return "string";
   return kc_is_number(a) ? "number" : kc_kind_name(a);
 }
 
@@ -154,6 +162,11 @@ bool kc_same(kc_val a, kc_val b) {
   case KC_V_INT: return a.i == b.i;
   case KC_V_FLOAT: return memcmp(&a.f, &b.f, sizeof a.f) == 0;
   case KC_V_SYM: return a.v == b.v;
+  case KC_V_TEXT:
+    if (a.t->format != b.t->format) return false;
+    for (uint32_t i = 0; i < a.t->n; i++)
+      if (a.t->v[i].v != b.t->v[i].v) return false;
+    return true;
   case KC_V_UNION: break;
   default: return a.id == b.id;
   }
@@ -247,6 +260,8 @@ static int64_t class_of_object(kc_cap *c, kc_val a) {
 int64_t kc_class_of(kc_cap *c, kc_val a) {
   kn_vkind kind;
   if (a.k == KC_V_NIL) return KC_CLASS_NIL;
+  if (a.k == KC_V_TEXT)
+    return class_of_object(c, kc_ref(KC_V_OBJECT, a.t->format)); /* a string is no OBJECT */
   if (!kc_scalar_kind(a, &kind)) return class_of_object(c, a);
   if (kind == KN_V_BOOL) return KC_CLASS_BOOL;
   if (kind != KN_V_TENSOR) return KC_CLASS_NUMBER;
