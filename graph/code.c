@@ -199,8 +199,15 @@ static void put_pattern(lister *l, const kn_node *n, const char *as, bool operan
   }
 }
 
+/* "net.stem[1].weight", "count": what Lua would read as a place. */
+static bool is_path(const char *s) {
+  size_t i = 0;
+  while (kn_is_letter(s[i]) || (i && (kn_is_digit(s[i]) || (s[i] && strchr(".[]", s[i]))))) i++;
+  return i && !s[i];
+}
+
 static void put_slot_name(lister *l, const kn_slot *s) {
-  if (kn_plain_value_name(s->name))
+  if (is_path(s->name))
     kn_puts(&l->s, s->name);
   else {
     kn_puts(&l->s, "slot ");
