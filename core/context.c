@@ -1,4 +1,5 @@
 /* Context life, error sentences and log output. */
+#include "core/show.h"
 #include "core/context.h"
 #include "core/device.h"
 #include "core/parallel.h"
@@ -51,6 +52,7 @@ kn_context *kn_context_new(kn_heap *heap, const char *debug) {
   }
   ctx->grad_enabled = true;
   ctx->debug = parse_debug(debug);
+  ctx->print = kn_print_usual;
   ctx->threads = kn_parallel_default_threads();
   kn_random_seed(&ctx->random, 0);
   ctx->providers[KN_CPU][0] = &kn_ref_provider;
@@ -166,6 +168,6 @@ void kn_log(kn_context *ctx, const char *fmt, ...) {
   ctx->output(ctx->output_ud, KN_OUT_LOG, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
 }
 
-void kn_print(kn_context *ctx, const char *text, size_t len) {
-  if (ctx->output) ctx->output(ctx->output_ud, KN_OUT_PRINT, text, len);
+void kn_print(kn_context *ctx, kn_out kind, const char *text, size_t len) {
+  if (ctx->output) ctx->output(ctx->output_ud, kind, text, len);
 }

@@ -14,9 +14,21 @@ typedef struct kn_recorder kn_recorder; /* core/dispatch.h */
 typedef struct kn_provider kn_provider; /* core/device.h */
 
 /* Receives text for the user: KN_OUT_PRINT is what a program prints (no newline added), KN_OUT_LOG is
- * KILN_DEBUG output and warnings, a line each without the newline. Default: nothing is printed. */
-typedef enum kn_out { KN_OUT_PRINT, KN_OUT_LOG } kn_out;
+ * KILN_DEBUG output and warnings of kiln's own, a line each without the newline. KN_OUT_WARN is what a
+ * program gives to Lua's warn ("@on" and "@off" included), without a newline; KN_OUT_ERROR what it writes to
+ * the error stream, KN_OUT_WRITE what it writes with io.write. Default: nothing is printed. */
+typedef enum kn_out { KN_OUT_PRINT, KN_OUT_LOG, KN_OUT_WARN, KN_OUT_ERROR, KN_OUT_WRITE } kn_out;
 typedef void (*kn_output_fn)(void *ud, kn_out kind, const char *text, size_t len);
+
+/* How tensors look as text (core/show.h); kiln.set_printoptions, as ints. */
+typedef struct kn_print_options {
+  int precision; /* digits after the point */
+  int edgeitems; /* shown at both ends of long dimensions */
+  int linewidth; /* 0: `columns` */
+  int sci_mode;  /* 1, 0, or -1: as the values ask for */
+  int threshold; /* elements above which the middle is left out */
+  int columns;   /* as wide as the terminal at the prompt, else 80 */
+} kn_print_options;
 
 /* Somebody who may give memory back when none is left: a front end with a collector. Called by the thread
  * that uses the context, in the middle of any op: it may release what nobody can reach, and nothing else. */
@@ -48,11 +60,13 @@ struct kn_context {
   void (*where)(void *ud, char *text, size_t size);
   void *where_ud;
   kn_recorder *recorder; /* not NULL while ops are being recorded into a graph; borrowed */
+  kn_recorder *symbols;  /* records ops on symbolic tensors when none is on: graphs built by hand; borrowed */
   unsigned debug;        /* bit per kn_debug */
   int threads;           /* most threads a parallel loop may use; >= 1 */
   struct kn_pool *pool;  /* core/parallel.c's, shared with children; NULL in builds that need none */
   kn_output_fn output;
   void *output_ud;
+  kn_print_options print;
   /* Eager kernels by device, tried in order; the last one supports everything (core/device.h). */
   const kn_provider *providers[KN_DEVICE_COUNT][KN_MAX_PROVIDERS];
   void *backend_state[KN_MAX_PROVIDERS]; /* [0]: backends/registry.c's, which owns it */
@@ -82,6 +96,6 @@ static inline const char *kn_error(const kn_context *ctx) { return ctx->error; }
 
 static inline bool kn_debugging(const kn_context *ctx, kn_debug topic) { return ctx->debug >> topic & 1u; }
 void kn_log(kn_context *ctx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void kn_print(kn_context *ctx, const char *text, size_t len);
+void kn_print(kn_context *ctx, kn_out kind, const char *text, size_t len);
 
 #endif

@@ -1,4 +1,5 @@
 /* The builder: values, slots and nodes without regions. `if` and `loop` are in control.c, trees in tree.c. */
+#include "graph/format.h"
 #include "graph/graph.h"
 #include "graph/internal.h"
 #include "graph/scalar.h"
@@ -405,11 +406,19 @@ kn_value *kn_add_detach(kn_builder *b, kn_value *tensor) {
 }
 
 kn_node *kn_add_raise(kn_builder *b, kn_opcode op, kn_value *cond, const char *text) {
-  if (op == KN_NODE_assert && !need(b, op, cond, IS(cond, KN_V_BOOL), "a boolean")) return NULL;
-  const char *message = kn_build_text(b, text ? text : "");
-  kn_node *n = message ? kn_add_node(b, op, NULL, &cond, op == KN_NODE_assert, NULL, 0) : NULL;
-  if (n) n->text = message;
-  return n;
+  return kn_add_text(b, op, text ? text : "", &cond, op == KN_NODE_assert);
+}
+
+kn_node *kn_add_text(kn_builder *b, kn_opcode op, const char *text, kn_value *const *in, uint32_t n) {
+  if (op == KN_NODE_assert && !need(b, op, n ? in[0] : NULL, IS(in[0], KN_V_BOOL), "a boolean")) return NULL;
+  const char *message = kn_build_text(b, text), *why;
+  kn_node *made = message ? kn_add_node(b, op, NULL, in, n, NULL, 0) : NULL;
+  if (!made) return NULL;
+  made->text = message;
+  uint32_t first = kn_format_first(made);
+  if (kn_format_used(made) && (why = kn_format_check(message, in + first, n - first)))
+    return kn_build_fail(b, kn_fail(b->ctx, KN_INTERNAL, "%s: %s", kn_opcode_describe(op).text, why));
+  return made;
 }
 
 /* ---- tensor ops ---- */

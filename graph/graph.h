@@ -107,7 +107,7 @@ struct kn_node {
   void *attrs;           /* ops: the table's struct (NULL for none); size: int64_t dim; to_tensor: kn_dtype */
   kn_scalar scalar;      /* const */
   struct kn_slot *slot;  /* tensor, param, load_state, store_state */
-  const char *text;      /* raise, assert: the message */
+  const char *text;      /* raise, assert, print …: the message, for the values (graph/format.h) */
   const kn_where *where; /* NULL: none */
   bool no_grad;          /* ops: no gradient flows through it, it was made with gradients off */
   kn_node *prev, *next;
@@ -244,6 +244,9 @@ kn_value *kn_add_detach(kn_builder *b, kn_value *tensor);
 kn_value *kn_add_select(kn_builder *b, kn_value *cond, kn_value *a, kn_value *c);
 kn_node *kn_add_raise(kn_builder *b, kn_opcode op, kn_value *cond,
                       const char *text); /* raise (cond NULL), assert */
+/* raise, assert (its condition is in[0]), print, write, write_error, warn: a text with values
+ * (graph/format.h). */
+kn_node *kn_add_text(kn_builder *b, kn_opcode op, const char *text, kn_value *const *in, uint32_t n);
 /* A tensor op, through its infer rule; `dyn` are the integers that KN_DYN(k) in attrs stand for. */
 kn_node *kn_add_op(kn_builder *b, kn_op op, const void *attrs, kn_value *const *in, uint32_t n,
                    kn_value *const *dyn, uint32_t ndyn);

@@ -1,5 +1,6 @@
 /* The parser of the text form: nodes, their attributes and regions. */
 #include "graph/parse.h"
+#include "graph/format.h"
 #include <string.h>
 
 typedef struct result { /* left of `=` */
@@ -190,9 +191,14 @@ static bool node_message(kn_parser *p, line *l) {
   const char *text;
   size_t n;
   if (!read_operands(p, l) || !kn_read_string(p, false, &text, &n)) return false;
-  if (l->nin != (l->op == KN_NODE_assert))
-    return kn_parse_fail(p, l->at, "assert takes one boolean, raise none");
-  l->node = kn_add_raise(&p->b, l->op, l->nin ? l->in[0] : NULL, text);
+  bool assert = l->op == KN_NODE_assert;
+  if (assert && (!l->nin || l->in[0]->type.kind != KN_V_BOOL))
+    return kn_parse_fail(p, l->at, "assert: a boolean is needed");
+  const char *why = l->nin > assert || (!assert && l->op != KN_NODE_raise)
+                        ? kn_format_check(text, l->in + assert, l->nin - assert)
+                        : NULL;
+  if (why) return kn_parse_fail(p, l->at, "%s: %s", opcode_text(l), why);
+  l->node = kn_add_text(&p->b, l->op, text, l->in, l->nin);
   return true;
 }
 
@@ -402,7 +408,11 @@ static bool read_node(kn_parser *p, line *l) {
   case KN_NODE_load_state:
   case KN_NODE_store_state: return node_slot(p, l);
   case KN_NODE_assert:
-  case KN_NODE_raise: return node_message(p, l);
+  case KN_NODE_raise:
+  case KN_NODE_print:
+  case KN_NODE_write:
+  case KN_NODE_write_error:
+  case KN_NODE_warn: return node_message(p, l);
   case KN_NODE_size: return node_size(p, l);
   case KN_NODE_if: return node_if(p, l);
   case KN_NODE_loop: return node_loop(p, l);

@@ -84,8 +84,8 @@ static kn_value *view_value(kn_record *r, kn_tensor *t) {
 
 kn_value *kn_record_value(kn_record *r, kn_tensor *t) {
   known *k = r->nknown ? known_of(r, t) : NULL;
-  if (k && k->parent) return view_value(r, t);
-  if (t->value) return t->value;
+  if (k && k->parent && !r->see) return view_value(r, t);
+  if (t->value) return r->see ? r->see(r->see_ud, t->value, -1) : t->value;
   if (k && k->value) return k->value;
   kn_value *v = r->outside ? r->outside(r->ud, t) : own_slot(r, t);
   if (!v) {
@@ -341,6 +341,7 @@ static kn_status record_size(kn_recorder *base, kn_context *ctx, kn_tensor *t, i
     *out = (kn_scalar){KN_SCALAR_INT, {.i = t->type.dims[dim]}};
     return KN_OK;
   }
+  if (t->value && r->see) return give_symbol(r, r->see(r->see_ud, t->value, dim), out);
   kn_value *v = kn_record_value(r, t);
   return give_symbol(r, v ? kn_add_size(r->b, v, dim) : NULL, out);
 }

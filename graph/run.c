@@ -1,6 +1,7 @@
 /* Running a plan: flat arrays of steps, recursion only into the regions of `if` and `loop`. Values made or
  * bound here are counted (kn_plan.owned) and let go of at their last use, or when the run ends, however it
  * ends. */
+#include "graph/format.h"
 #include "graph/scalar.h"
 #include "graph/session.h"
 #include <inttypes.h>
@@ -250,8 +251,25 @@ static kn_status scalar(run *r, const kn_node *n) {
   return kn_scalar_eval(r->ctx, n->op, in, n->nin, &r->p->scalars[n->out[0]->id]);
 }
 
+/* A text with its values, to the program's output. */
+static kn_status say(run *r, const kn_node *n) {
+  static const kn_out kinds[] = {KN_OUT_PRINT, KN_OUT_WRITE, KN_OUT_ERROR, KN_OUT_WARN};
+  kn_writer w = {.heap = r->ctx->heap};
+  kn_status st = kn_format_node(r->ctx, n, r->p->vals, r->p->scalars, &w);
+  if (st == KN_OK) kn_print(r->ctx, kinds[n->op - KN_NODE_print], w.p ? w.p : "", w.n);
+  kn_writer_free(&w);
+  return st;
+}
+
 static kn_status raise(run *r, const kn_node *n) {
-  kn_status st = kn_fail(r->ctx, KN_RAISED, "%s", n->text ? n->text : "");
+  kn_writer w = {.heap = r->ctx->heap};
+  kn_status st = KN_OK;
+  if (kn_format_used(n))
+    st = kn_format_node(r->ctx, n, r->p->vals, r->p->scalars, &w);
+  else
+    kn_puts(&w, n->text);
+  if (st == KN_OK) st = kn_fail(r->ctx, KN_RAISED, "%.*s", (int)w.n, w.p ? w.p : "");
+  kn_writer_free(&w);
   return n->op == KN_NODE_raise ? kn_node_failed(r->ctx, n, st)
                                 : st; /* assert's text stands alone, as in Lua */
 }
@@ -272,6 +290,10 @@ static kn_status eval_node(run *r, const kn_node *n) {
     return KN_OK;
   case KN_NODE_item: return kn_item(r->ctx, t, &p->scalars[n->out[0]->id]);
   case KN_NODE_to_tensor: return to_tensor(r, n);
+  case KN_NODE_print:
+  case KN_NODE_write:
+  case KN_NODE_write_error:
+  case KN_NODE_warn: return say(r, n);
   case KN_NODE_select: bind_value(p, n->out[0], n->in[p->scalars[n->in[0]->id].as.b ? 1 : 2]); return KN_OK;
   case KN_NODE_same:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = t == p->vals[n->in[1]->id]}};
@@ -381,10 +403,10 @@ static bool takes_undefined(const kn_node *n) {
 }
 
 static kn_status run_node(run *r, const kn_node *n) {
-  if (n->op == KN_NODE_raise) return raise(r, n);
-  if (n->op == KN_NODE_assert) return r->p->scalars[n->in[0]->id].as.b ? KN_OK : raise(r, n);
+  if (n->op == KN_NODE_assert && r->p->scalars[n->in[0]->id].as.b) return KN_OK;
   for (uint32_t i = 0; !takes_undefined(n) && i < n->nin; i++)
     if (n->in[i]->type.kind == KN_V_TENSOR && !r->p->vals[n->in[i]->id]) return no_value(r, n);
+  if (n->op == KN_NODE_raise || n->op == KN_NODE_assert) return raise(r, n);
   kn_status st = eval_node(r, n);
   if (st != KN_OK) return kn_node_failed(r->ctx, n, st);
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC)) log_number(r, n);
@@ -494,6 +516,7 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
     snprintf(impl, sizeof impl, "%" PRIu64 " trip%s", trips, trips == 1 ? "" : "s");
     kn_log_node(r->ctx, "graph", n, impl, r->p->vals);
   }
+  r->s->trips = trips;
   watch(r, n);
   return KN_OK;
 }

@@ -1,6 +1,7 @@
 /* Checks every invariant of graph.h. What it lets through, the executor may rely on: graphs from files pass
  * here first. Types are worked out again by the infer rules; a declared type may be wider, never narrower. */
 #include "graph/verify.h"
+#include "graph/format.h"
 #include "graph/internal.h"
 #include "graph/scalar.h"
 #include "graph/syntax.h"
@@ -220,6 +221,14 @@ static kn_status check_scalar(verifier *v, const kn_node *n) {
   return check_fits(v, n, &(kn_vtype){.kind = out}, &n->out[0]->type, "the result");
 }
 
+static kn_status check_text(verifier *v, const kn_node *n) {
+  uint32_t first = kn_format_first(n);
+  if (!n->text || n->nin < first || (first && !is(n, 0, KN_V_BOOL)))
+    return fail_node(v, n, "a message is needed, and a boolean to assert");
+  const char *why = kn_format_used(n) ? kn_format_check(n->text, n->in + first, n->nin - first) : NULL;
+  return why ? fail_node(v, n, "%s", why) : KN_OK;
+}
+
 /* ---- regions ---- */
 
 static kn_status check_region(verifier *v, const kn_region *r);
@@ -315,9 +324,10 @@ static kn_status check_node(verifier *v, const kn_node *n) {
   case KN_NODE_detach: return check_grad_kind(v, n);
   case KN_NODE_assert:
   case KN_NODE_raise:
-    if (!n->text || (n->nin && !is(n, 0, KN_V_BOOL)))
-      return fail_node(v, n, "a message is needed, and a boolean to assert");
-    return KN_OK;
+  case KN_NODE_print:
+  case KN_NODE_write:
+  case KN_NODE_write_error:
+  case KN_NODE_warn: return check_text(v, n);
   default: return check_scalar(v, n);
   }
 }

@@ -639,6 +639,49 @@ START_TEST(raise_and_assert) {
 }
 END_TEST
 
+static void keep_all(void *ud, kn_out kind, const char *text, size_t len) {
+  char *all = ud, mark[8];
+  snprintf(mark, sizeof mark, "%d:", (int)kind);
+  strcat(all, mark);
+  strncat(all, text, len);
+}
+
+/* What Lua's tostring, string.format and io.write make of the values; in the order of the program. */
+START_TEST(texts_with_values) {
+  rig r;
+  char all[2000] = "";
+  rig_open(&r, "graph g(%x: float32[2], %n: integer, %f: float, %b: boolean) {\n"
+               "  print %x, %n, %f, %b \"%s %s %s %s\\n\"\n"
+               "  if %b {\n"
+               "    write %n, %f \"%w %w%%%z\"\n"
+               "  } else {\n"
+               "    write_error %n, %f, %x \"%+5d|%-6.2f|%10s\"\n"
+               "  }\n"
+               "  warn \"@on\"\n"
+               "  %one = const 1.5\n"
+               "  %small: boolean = lua.lt %f, %one\n"
+               "  assert %small, %f \"%g is large\"\n"
+               "  print %f \"%d\\n\"                                     ; a.lua:9\n"
+               "  return %n\n"
+               "}\n");
+  kn_session_context(r.s)->output = keep_all;
+  kn_session_context(r.s)->output_ud = all;
+  kn_tensor *x = VEC(&r, 1, 2.5);
+  kn_rvalue out[1];
+  OK(rig_ctx(&r), RUN(&r, out, 1, T(x), INT(-3), NUM(1), BOOL(true)));
+  ck_assert_str_eq(all,
+                   "0:{1.0000, 2.5000}\nfloat32[2] -3 1.0 true\n4:-3 1%2:@on0:1\n"); /* its zero ends it */
+  all[0] = 0;
+  FAILS(rig_ctx(&r), KN_RAISED, "a.lua:9: bad argument #2 to 'format' (number has no integer representation)",
+        RUN(&r, out, 1, T(x), INT(7), NUM(-0.125), BOOL(false)));
+  ck_assert_str_eq(all, "0:{1.0000, 2.5000}\nfloat32[2] 7 -0.125 false\n"
+                        "3:   +7|-0.12 |{1.0000, 2.5000}\nfloat32[2]2:@on");
+  FAILS(rig_ctx(&r), KN_RAISED, "1e+100 is large", RUN(&r, out, 1, T(x), INT(7), NUM(1e100), BOOL(true)));
+  kn_tensor_release(x);
+  rig_close(&r);
+}
+END_TEST
+
 /* A list that grows in a loop, read back in the other direction; elements may be undefined. */
 START_TEST(lists) {
   rig r;
@@ -718,4 +761,4 @@ END_TEST
 SUITE("exec", straight_line, both_branches, nested_ifs, branches_of_two_sizes, counted_loop,
       carried_values_overlap, nested_loops, growing_loop, named_sizes, scalar_kinds, sizes_decide,
       impossible_sizes, other_devices, views, results_are_their_own, nothing_goes_in, undefined_values,
-      undefined_is_not_used, raise_and_assert, lists, lists_in_lists)
+      undefined_is_not_used, raise_and_assert, texts_with_values, lists, lists_in_lists)

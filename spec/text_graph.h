@@ -121,11 +121,24 @@ static inline void random_scalar(random_maker *m) {
   }
 }
 
+static inline void random_text(random_maker *m) {
+  kn_builder *b = m->b;
+  kn_value *c = random_pick(m, KN_V_BOOL), *n = random_pick(m, KN_V_NUMBER), *i = random_pick(m, KN_V_INT),
+           *x = m->v[0];
+  kn_opcode op = (kn_opcode)(KN_NODE_print + random_below(&m->r, 4));
+  switch (random_below(&m->r, 4)) {
+  case 0: kn_add_raise(b, KN_NODE_assert, c, "must be \"true\"\n"); break;
+  case 1: kn_add_text(b, KN_NODE_assert, "%d is not %%%5.1f", (kn_value *[]){c, i, n}, 3); break;
+  case 2: kn_add_text(b, op, "\t%s %w %s%%z\n", (kn_value *[]){x, n, c}, 3); break;
+  default: kn_add_text(b, op, "100%%", NULL, 0);
+  }
+}
+
 static inline void random_effect(random_maker *m) {
   kn_graph *g = m->b->graph;
   kn_slot *s = g->slots[random_below(&m->r, g->nslots)];
   if (random_below(&m->r, 2))
-    kn_add_raise(m->b, KN_NODE_assert, random_pick(m, KN_V_BOOL), "must be \"true\"\n");
+    random_text(m);
   else if (s->kind == KN_SLOT_STATE && s->type.kind == KN_V_INT) {
     random_keep(m, kn_add_slot_node(m->b, KN_NODE_load_state, s));
     kn_add_store(m->b, s, random_pick(m, KN_V_INT));

@@ -54,7 +54,18 @@
 #define SUM8_I64(...) EIGHT_OF(ADD_I64, __VA_ARGS__)
 #define SUM8_I32(...) EIGHT_OF(ADD_I32, __VA_ARGS__)
 #define PROD8_I64(...) EIGHT_OF(MUL_I64, __VA_ARGS__)
-FOLD(sum_F32, double, float, SUM8_F32, ADD_F64)
+/* Sums of float32, which memory should bound: twice eight rows at a time, for less work on accumulators. */
+FOLD(sum_rest_F32, double, float, SUM8_F32, ADD_F64)
+#define AT(x, r) (((const float *)((x) + (r)*apart))[j])
+#define SUM8_AT(x) SUM8_F32(AT(x, 0), AT(x, 1), AT(x, 2), AT(x, 3), AT(x, 4), AT(x, 5), AT(x, 6), AT(x, 7))
+static void sum_F32(void *to, const char *from, int64_t apart, int64_t rows, int64_t n) {
+  double *restrict acc = to;
+  for (; rows >= 16; rows -= 16, from += 16 * apart) {
+    const char *next = from + 8 * apart;
+    for (int64_t j = 0; j < n; j++) acc[j] = ADD_F64(ADD_F64(acc[j], SUM8_AT(from)), SUM8_AT(next));
+  }
+  sum_rest_F32(to, from, apart, rows, n);
+}
 FOLD(sum_F64, double, double, SUM8_F64, ADD_F64)
 FOLD_WHOLE(sum_I64, int64_t, int64_t, SUM8_I64, ADD_I64)
 FOLD_WHOLE(sum_I32, int64_t, int32_t, SUM8_I64, ADD_I64)

@@ -16,14 +16,11 @@ static inline double below_f64(double x) {
   return p * cp_power_of_two_f64(n + 512) * 0x1p-512;
 }
 #define LARGER(a, b) ((b) > (a) ? (b) : (a))
-#define PLUS(a, b) ((a) + (b))
 
 /* A row has at least V elements; its last ones are a vector that may overlap with the one before. */
 #define ROWS(T, E)                                                                                           \
   typedef T vec_##E __attribute__((vector_size(CP_VECTOR), aligned(sizeof(T)), may_alias));                  \
   enum { V_##E = CP_VECTOR / sizeof(T) };                                                                    \
-  CP_JOIN(largest_##E, T, vec_##E, LARGER)                                                                   \
-  CP_JOIN(lanes_##E, T, vec_##E, PLUS)                                                                       \
   static T top_##E(const T *x, int64_t n) {                                                                  \
     T top[V_##E];                                                                                            \
     memcpy(top, x + n - V_##E, sizeof top);                                                                  \
@@ -37,9 +34,9 @@ static inline double below_f64(double x) {
     }                                                                                                        \
     for (; i + V_##E <= n; i += V_##E)                                                                       \
       for (int k = 0; k < V_##E; k++) top[k] = LARGER(top[k], x[i + k]);                                     \
-    vec_##E best;                                                                                            \
-    memcpy(&best, top, sizeof best);                                                                         \
-    return largest_##E(best);                                                                                \
+    for (int h = V_##E / 2; h >= 1; h /= 2)                                                                  \
+      CP_UNROLL for (int k = 0; k < h; k++) top[k] = LARGER(top[k], top[k + h]);                             \
+    return top[0];                                                                                           \
   }                                                                                                          \
   static T add_up_##E(const T *x, int n) { /* a multiple of V */                                             \
     vec_##E a = {0}, b = {0}, c = {0}, d = {0};                                                              \
@@ -49,7 +46,11 @@ static inline double below_f64(double x) {
       a += v[0], b += v[1], c += v[2], d += v[3];                                                            \
     }                                                                                                        \
     for (; i < n; i += V_##E) a += *(const vec_##E *)(x + i);                                                \
-    return lanes_##E((a + b) + (c + d));                                                                     \
+    a = (a + b) + (c + d);                                                                                   \
+    T sum[V_##E];                                                                                            \
+    memcpy(sum, &a, sizeof sum);                                                                             \
+    for (int h = V_##E / 2; h >= 1; h /= 2) CP_UNROLL for (int k = 0; k < h; k++) sum[k] += sum[k + h];      \
+    return sum[0];                                                                                           \
   }                                                                                                          \
   /* Exponentials of a row into `to`, or with log only their sum. */                                         \
   static double exps_##E(T *restrict to, const T *restrict x, int64_t n, T top, bool log) {                  \

@@ -50,10 +50,18 @@ static void *allocate(void *old, size_t size) {
   return p;
 }
 
+/* As the lua program: warnings are off until the graph itself turns them on. ud: whether they are on. */
 static void output(void *ud, kiln_output kind, const char *text, size_t length) {
-  (void)ud;
+  bool *warns = ud;
+  if (kind == KILN_OUTPUT_WARN && length && *text == '@') {
+    if (length == 3 && !memcmp(text, "@on", 3)) *warns = true;
+    if (length == 4 && !memcmp(text, "@off", 4)) *warns = false;
+    return;
+  }
+  if (kind == KILN_OUTPUT_WARN && !*warns) return;
+  if (kind == KILN_OUTPUT_WARN) fputs("Lua warning: ", stderr);
   fwrite(text, 1, length, kind == KILN_OUTPUT_PRINT ? stdout : stderr);
-  if (kind == KILN_OUTPUT_LOG) fputc('\n', stderr);
+  if (kind == KILN_OUTPUT_LOG || kind == KILN_OUTPUT_WARN) fputc('\n', stderr);
 }
 
 /* ---- arguments ---- */
@@ -159,6 +167,7 @@ typedef struct program {
   int nin, nout;
   int64_t runs; /* slices */
   bool each;
+  bool warns; /* the graph turned warnings on */
 } program;
 
 static void must(program *p, kiln_status st) {
@@ -463,7 +472,7 @@ static void print_graph(const kiln_graph *g) {
 
 static void open_program(program *p, const arguments *a) {
   char error[512];
-  kiln_context_options o = {.size = sizeof o, .output = output};
+  kiln_context_options o = {.size = sizeof o, .output = output, .output_ud = &p->warns};
   env_options("kiln-run", &o);
   if (a->backend) o.backend = a->backend;
   kiln_status st = kiln_context_new(&o, &p->ctx, error, sizeof error);

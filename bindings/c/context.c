@@ -8,7 +8,8 @@
 #define X(name, value, text) _Static_assert((int)KN_##name == (int)KILN_##name, "statuses differ: " #name);
 KN_STATUSES(X)
 #undef X
-_Static_assert((int)KN_OUT_PRINT == (int)KILN_OUTPUT_PRINT && (int)KN_OUT_LOG == (int)KILN_OUTPUT_LOG,
+_Static_assert((int)KN_OUT_PRINT == (int)KILN_OUTPUT_PRINT && (int)KN_OUT_LOG == (int)KILN_OUTPUT_LOG &&
+                   (int)KN_OUT_WARN == (int)KILN_OUTPUT_WARN && (int)KN_OUT_ERROR == (int)KILN_OUTPUT_ERROR,
                "outputs differ");
 _Static_assert((int)KN_MAX_RANK == (int)KILN_MAX_RANK, "ranks differ");
 
@@ -42,7 +43,7 @@ typedef struct output { /* of a root context: its output_ud */
 
 static void pass_output(void *ud, kn_out kind, const char *text, size_t len) {
   const output *o = ud;
-  o->fn(o->ud, (kiln_output)kind, text, len);
+  o->fn(o->ud, kind == KN_OUT_WRITE ? KILN_OUTPUT_PRINT : (kiln_output)kind, text, len);
 }
 
 kiln_status kiln_context_new(const kiln_context_options *options, kiln_context **out, char *error,

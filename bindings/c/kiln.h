@@ -100,7 +100,10 @@ typedef void *(*kiln_alloc_fn)(void *ud, void *ptr, size_t old_size, size_t new_
 
 typedef enum kiln_output {
   KILN_OUTPUT_PRINT = 0, /* what the program prints, as it is: line ends are its own */
-  KILN_OUTPUT_LOG = 1    /* one line, without its end: debugging output and warnings */
+  KILN_OUTPUT_LOG = 1,   /* one line, without its end: debugging output and warnings of kiln's own */
+  KILN_OUTPUT_WARN = 2,  /* what the program gives to Lua's warn, without a line end; Lua shows warnings only
+                            between the control messages "@on" and "@off" */
+  KILN_OUTPUT_ERROR = 3  /* what the program writes to the error stream, as it is */
 } kiln_output;
 /* text is not terminated. Called by the thread that runs. */
 typedef void (*kiln_output_fn)(void *ud, kiln_output kind, const char *text, size_t length);

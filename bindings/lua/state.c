@@ -54,11 +54,35 @@ static int close_state(lua_State *L) {
   return 0;
 }
 
+/* Where io.write writes: io.output(), in which Lua's io library keeps it; NULL when it is closed. */
+static FILE *default_output(lua_State *L) {
+  FILE *to = stdout;
+  if (!lua_checkstack(L, 4)) return to;
+  if (lua_getfield(L, LUA_REGISTRYINDEX, "_IO_output") == LUA_TUSERDATA) {
+    const luaL_Stream *s = luaL_testudata(L, -1, LUA_FILEHANDLE);
+    if (s) to = s->closef ? s->f : NULL;
+  }
+  lua_pop(L, 1);
+  return to;
+}
+
+/* What a graph prints goes where Lua's own functions would have sent it. */
 static void output(void *ud, kn_out kind, const char *text, size_t len) {
-  (void)ud;
+  kl_state *s = ud;
   FILE *to = kind == KN_OUT_PRINT ? stdout : stderr;
+  if (kind == KN_OUT_WARN) {
+    char *copy = kn_alloc(s->ctx->heap, len + 1); /* text is not terminated */
+    if (!copy) return;
+    memcpy(copy, text, len);
+    copy[len] = 0;
+    lua_warning(s->main, copy, 0);
+    kn_free(s->ctx->heap, copy, len + 1);
+    return;
+  }
+  if (kind == KN_OUT_WRITE && !(to = default_output(s->main))) return;
   fwrite(text, 1, len, to);
   if (kind == KN_OUT_LOG) fputc('\n', to);
+  if (kind == KN_OUT_PRINT) fflush(to); /* as print does */
 }
 
 static void warn_of_topics(kn_context *ctx, const char *debug) {
@@ -98,7 +122,6 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
   if (s) return s;
   s = lua_newuserdatauv(L, sizeof *s, 0);
   *s = (kl_state){.ctx = ctx, .owned = !ctx};
-  kl_print_defaults(s);
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, close_state);
   lua_setfield(L, -2, "__gc");
@@ -108,6 +131,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
     s->ctx = ctx = kn_context_new(NULL, debug);
     if (!ctx) luaL_error(L, "kiln: out of memory");
     ctx->output = output;
+    ctx->output_ud = s;
     warn_of_topics(ctx, debug);
     set_threads(ctx);
     if (kn_registry_open(ctx, getenv("KILN_BACKEND")) != KN_OK) luaL_error(L, "%s", kn_error(ctx));

@@ -26,15 +26,6 @@ typedef struct kl_boxes {
   const void *end, *probed;
 } kl_boxes;
 
-/* kiln.set_printoptions, as ints. */
-typedef struct kl_print_options {
-  int precision; /* digits after the point */
-  int edgeitems; /* shown at both ends of long dimensions */
-  int linewidth; /* 0: as wide as the terminal at the prompt, else 80 */
-  int sci_mode;  /* 1, 0, or -1: as the values ask for */
-  int threshold; /* elements above which the middle is left out */
-} kl_print_options;
-
 typedef struct kl_state {
   kn_context *ctx;    /* NULL once the Lua state is closing */
   bool owned;         /* ctx is ours to free */
@@ -43,8 +34,6 @@ typedef struct kl_state {
   size_t live;        /* heap bytes after its last round, as far as known */
   size_t full;        /* heap bytes after the last complete collection */
   kl_boxes *boxes;
-  kl_print_options print;
-  int columns;     /* of a line of text where linewidth says nothing */
   lua_State *main; /* the main coroutine */
   kn_reclaimer reclaimer;
   struct kl_anchor *anchor; /* hooks.c: how C code on the tape finds back to this state */
@@ -95,7 +84,6 @@ static inline kl_box *kl_box_at(const kl_state *s, lua_State *L, int idx) {
   kl_box *box = lua_touserdata(L, idx);
   return box->slot < s->boxes->room && s->boxes->box[box->slot] == box ? box : NULL;
 }
-void kl_print_defaults(kl_state *s);
 
 /* What kind of number a scalar is, symbols included; false when only known at run time. */
 bool kl_scalar_kind(const kn_scalar *s, kn_scalar_kind *out);
@@ -128,9 +116,11 @@ void kl_open_hooks(lua_State *L);     /* hooks.c: hooks, custom functions, check
 void kl_open_create(lua_State *L);    /* create.c: kiln.tensor and makers whose arguments are special */
 void kl_open_parts(lua_State *L);     /* parts.c: split, einsum … */
 void kl_open_grids(lua_State *L);     /* grids.c: meshgrid, broadcast_tensors, tensordot */
+void kl_open_linalg(lua_State *L);    /* linalg.c: kiln.linalg.norm */
 void kl_open_recurrent(lua_State *L); /* recurrent.c: lstm, gru … */
 void kl_open_convert(lua_State *L);   /* convert.c: to, float, totable, equal … */
 void kl_open_show(lua_State *L);      /* show.c: tostring */
+void kl_open_tracer(lua_State *L);    /* tracer.c: what kiln.trace is made of */
 void kl_open_npy(lua_State *L);       /* npy.c: .npy files */
 void kl_open_files(lua_State *L);     /* files.c: the library written in Lua */
 

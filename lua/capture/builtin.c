@@ -1,7 +1,7 @@
 /* Models of Lua's own C functions, found by function value. Each does what the reference manual says, on
  * values of capture; what it cannot do it refuses. */
 #include "lua/capture/handle.h"
-#include "lua/capture/interp.h"
+#include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
 
@@ -28,25 +28,30 @@ static kc_res give_all(kc_cap *c, kc_state *s, kc_values *out, const kc_val *a, 
 
 static kc_val text(kc_cap *c, const char *s) { return kc_string(c, s, strlen(s)); }
 
-static const char *name_of(kc_cap *c, kc_val f) { return c->obj[f.id].path ? c->obj[f.id].path : "?"; }
+/* As messages say it. */
+static const char *name_of(kc_cap *c, kc_val f) {
+  const char *called = kc_called_name(c), *path = c->obj[f.id].path;
+  return called ? called : path ? path : "?";
+}
 
 /* An integer that must be known; a free number is burnt in. */
 static kc_res known_int(kc_cap *c, kc_val f, kc_val a, int which, int64_t *out) {
   if (a.k == KC_V_SYM) KC_TRY(kc_burn(c, a));
+  KC_TRY(kc_settle_text(c, a));
   a = kc_normal_key(a);
   if (a.k == KC_V_INT) return *out = a.i, KC_GO;
   if (a.k == KC_V_SYM || a.k == KC_V_UNION || a.k == KC_V_POISON)
     return kc_fail(c, "argument %d of '%s' is a %s; it must be known while capturing", which, name_of(c, f),
                    kc_kind_name(a));
-  return kc_raise(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
-                  kc_type_name(a));
+  return kc_complain(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
+                     kc_type_name(a));
 }
 
 static kc_res need_table(kc_cap *c, kc_val f, kc_val t) {
   if (t.k == KC_V_TABLE) return KC_GO;
   if (t.k == KC_V_UNION || t.k == KC_V_POISON)
     return kc_fail(c, "'%s' is called with a %s", name_of(c, f), kc_kind_name(t));
-  return kc_raise(c, "bad argument #1 to '%s' (table expected, got %s)", name_of(c, f), kc_type_name(t));
+  return kc_complain(c, "bad argument #1 to '%s' (table expected, got %s)", name_of(c, f), kc_type_name(t));
 }
 
 /* ---- going through tables ---- */
@@ -58,7 +63,8 @@ static kc_val iterator_of(kc_cap *c, const char *name) {
 }
 
 MODEL(ipairs) {
-  (void)s, (void)f;
+  (void)s;
+  if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (value expected)", name_of(c, f));
   return give(c, out, 3, iterator_of(c, "ipairs iterator"), ARG(0), kc_int(0));
 }
 
@@ -98,8 +104,8 @@ MODEL(pairs) {
   kc_val h;
   KC_TRY(kc_metafield(c, *s, ARG(0), "__pairs", &h));
   if (h.k != KC_V_NIL) return kc_fail(c, "pairs() on a table with __pairs cannot be captured");
-  KC_TRY(need_table(c, f, ARG(0)));
-  return give(c, out, 3, iterator_of(c, "next"), ARG(0), KC_NILV);
+  if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (table expected, got no value)", name_of(c, f));
+  return give(c, out, 3, iterator_of(c, "next"), ARG(0), KC_NILV); /* what is no table, next complains of */
 }
 
 MODEL(next) {
@@ -121,13 +127,14 @@ MODEL(select) {
     i = n + i;
   else if (i > n)
     i = n;
-  if (i < 1) return kc_raise(c, "bad argument #1 to 'select' (index out of range)");
+  if (i < 1) return kc_complain(c, "bad argument #1 to 'select' (index out of range)");
   return give_all(c, *s, out, a + i, n - (int)i);
 }
 
 static const char *type_name(kc_val a) {
   kn_vkind kind;
   if (kc_is_tensor(a)) return "userdata";
+  if (a.k == KC_V_TEXT) return "string";
   if (kc_scalar_kind(a, &kind)) return kind == KN_V_BOOL ? "boolean" : "number";
   return kc_kind_name(a);
 }
@@ -141,29 +148,27 @@ static kc_res type_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values 
 
 MODEL(type) {
   (void)f;
-  if (n == 0) return kc_raise(c, "bad argument #1 to 'type' (value expected)");
+  if (n == 0) return kc_complain(c, "bad argument #1 to 'type' (value expected)");
   return kc_distribute(c, s, a, 1, type_step, NULL, out);
 }
 
 MODEL(assert) {
   kc_val t;
   (void)f;
-  if (n == 0) return kc_raise(c, "bad argument #1 to 'assert' (value expected)");
+  if (n == 0) return kc_complain(c, "bad argument #1 to 'assert' (value expected)");
   KC_TRY(kc_truth(c, *s, a[0], &t));
-  const char *message = "assertion failed!";
-  if (ARG(1).k == KC_V_STRING)
-    message = c->obj[ARG(1).id].s;
-  else if (n > 1 && !(t.k == KC_V_BOOL && t.i))
-    return kc_fail(c, "the message of this assert is a %s; only constant strings can be captured",
-                   kc_kind_name(ARG(1)));
-  if (t.k == KC_V_BOOL && !t.i) {
-    return kc_raise_text(c, message, kc_where(c));
-  }
+  kc_val message = n > 1 ? a[1] : text(c, "assertion failed!");
+  bool fails = t.k == KC_V_BOOL && !t.i;
+  if (message.k != KC_V_STRING && message.k != KC_V_TEXT && !(t.k == KC_V_BOOL && t.i))
+    return kc_fail(c, "the message of this assert is a %s; only strings can be captured",
+                   kc_kind_name(message));
+  if (fails) return kc_raise_value(c, message, kc_where(c));
   if (t.k == KC_V_SYM) {
     c->b.where = kc_where(c);
     char pos[200]; /* raise nodes get theirs from `where`, assert nodes do not */
     kc_position(c, pos, sizeof pos);
-    kn_add_raise(&c->b, KN_NODE_assert, t.v, kc_format(c, "%s: %s", pos, message));
+    if (!kc_line_known(c)) *pos = 0;
+    kc_add_message(c, KN_NODE_assert, t.v, *pos ? kc_format(c, "%s: ", pos) : "", message);
     kc_add_fact(c, *s, t.v, true);
   }
   return give_all(c, *s, out, a, n);
@@ -173,12 +178,12 @@ MODEL(error) {
   int64_t level = 1;
   out->n = 0;
   if (n > 1) KC_TRY(known_int(c, f, ARG(1), 2, &level));
-  if (ARG(0).k != KC_V_STRING)
-    return kc_fail(c, "raises a %s; only constant strings can be captured", kc_kind_name(ARG(0)));
+  if (ARG(0).k != KC_V_STRING && ARG(0).k != KC_V_TEXT)
+    return kc_fail(c, "raises a %s; only strings can be captured", kc_kind_name(ARG(0)));
   if (level < 0 || level > 2)
     return kc_fail(c, "error() with level %lld cannot be captured", (long long)level);
   const kn_where *where = level == 1 ? kc_where(c) : level == 2 ? (*s)->top->at : NULL;
-  return kc_raise_text(c, c->obj[ARG(0).id].s, where);
+  return kc_raise_value(c, ARG(0), where);
 }
 
 MODEL(setmetatable) {
@@ -187,10 +192,10 @@ MODEL(setmetatable) {
   if (c->tab[t.id].object || c->tab[t.id].argument)
     return kc_fail(c, "setmetatable() on a table that exists outside the captured function");
   if (m.k != KC_V_TABLE && m.k != KC_V_NIL)
-    return kc_raise(c, "bad argument #2 to 'setmetatable' (nil or table expected)");
+    return kc_complain(c, "bad argument #2 to 'setmetatable' (nil or table expected)");
   KC_TRY(kc_metatable(c, *s, t, &old));
   KC_TRY(kc_metafield(c, *s, t, "__metatable", &guard));
-  if (guard.k != KC_V_NIL) return kc_raise(c, "cannot change a protected metatable");
+  if (guard.k != KC_V_NIL) return kc_complain(c, "cannot change a protected metatable");
   static const char *const odd[] = {"__gc", "__mode", "__close"};
   for (size_t i = 0; m.k == KC_V_TABLE && i < sizeof odd / sizeof *odd; i++) {
     kc_val h;
@@ -211,6 +216,7 @@ MODEL(getmetatable) {
 
 static kc_res plain_key(kc_cap *c, kc_val k) {
   if (k.k == KC_V_SYM) KC_TRY(kc_burn(c, k));
+  KC_TRY(kc_settle_text(c, k));
   if (k.k == KC_V_SYM || k.k == KC_V_UNION || k.k == KC_V_POISON)
     return kc_fail(c, "a table key is a %s", kc_kind_name(k));
   return KC_GO;
@@ -227,7 +233,7 @@ MODEL(rawget) {
 MODEL(rawset) {
   KC_TRY(need_table(c, f, ARG(0)));
   KC_TRY(plain_key(c, ARG(1)));
-  if (ARG(1).k == KC_V_NIL) return kc_raise(c, "index is nil");
+  if (ARG(1).k == KC_V_NIL) return kc_raise(c, "table index is nil");
   KC_TRY(kc_raw_set(c, *s, ARG(0).id, kc_normal_key(ARG(1)), ARG(2)));
   return give1(c, out, ARG(0));
 }
@@ -251,13 +257,26 @@ MODEL(rawlen) {
   return give1(c, out, kc_int(len));
 }
 
-MODEL(plain) {
+typedef struct plain_ud {
+  kc_val f;
+  int n;
+} plain_ud;
+
+static kc_res plain_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values *out) {
+  const plain_ud *x = ud;
   (void)s;
-  return kc_call_concrete(c, f, a, n, out);
+  return kc_call_concrete(c, x->f, a, x->n, out);
+}
+
+/* For real, on each of the strings or numbers that an argument may be. */
+MODEL(plain) {
+  plain_ud x = {f, n};
+  return kc_distribute(c, s, a, n, plain_step, &x, out);
 }
 
 MODEL(require) {
   (void)f;
+  KC_TRY(kc_settle_text(c, ARG(0)));
   if (ARG(0).k != KC_V_STRING) return kc_fail(c, "require() of a %s", kc_kind_name(ARG(0)));
   lua_getfield(c->L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   kc_val loaded = kc_import(c, -1, "package.loaded"), v;
@@ -269,7 +288,7 @@ MODEL(require) {
 }
 
 MODEL(no_grad) {
-  if (n == 0) return kc_raise(c, "bad argument #1 to '%s' (function expected)", name_of(c, f));
+  if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (function expected)", name_of(c, f));
   return kc_call(c, s, a[0], a + 1, n - 1, -1, out);
 }
 
@@ -291,14 +310,15 @@ static kc_res need_list(kc_cap *c, kc_state *s, kc_val f, kc_val t) {
 MODEL(insert) {
   out->n = 0;
   KC_TRY(need_list(c, *s, f, ARG(0)));
-  if (n != 2 && n != 3) return kc_raise(c, "wrong number of arguments to 'insert'");
+  if (n != 2 && n != 3) return kc_complain(c, "wrong number of arguments to 'insert'");
   kc_val t = a[0], v;
   int64_t len, pos;
   KC_TRY(kc_border(c, *s, t.id, &len));
   pos = len + 1;
   if (n == 3) {
     KC_TRY(known_int(c, f, a[1], 2, &pos));
-    if (pos < 1 || pos > len + 1) return kc_raise(c, "bad argument #2 to 'insert' (position out of bounds)");
+    if (pos < 1 || pos > len + 1)
+      return kc_complain(c, "bad argument #2 to 'insert' (position out of bounds)");
   }
   for (int64_t i = len + 1; i > pos; i--) {
     KC_TRY(kc_raw_get(c, *s, t.id, kc_int(i - 1), &v));
@@ -316,7 +336,7 @@ MODEL(remove) {
   if (n > 1) {
     KC_TRY(known_int(c, f, a[1], 2, &pos));
     if ((uint64_t)pos - 1 > (uint64_t)len && !(len == 0 && pos == 0))
-      return kc_raise(c, "bad argument #2 to 'remove' (position out of bounds)");
+      return kc_complain(c, "bad argument #2 to 'remove' (position out of bounds)");
   }
   KC_TRY(kc_raw_get(c, *s, t.id, kc_int(pos), &taken));
   for (; pos < len; pos++) {
@@ -340,7 +360,7 @@ MODEL(unpack) {
     KC_TRY(known_int(c, f, len, 3, &e));
   }
   if (i > e) return give(c, out, 0, KC_NILV, KC_NILV, KC_NILV);
-  if ((uint64_t)e - (uint64_t)i >= 240) return kc_raise(c, "too many results to unpack");
+  if ((uint64_t)e - (uint64_t)i >= 240) return kc_complain(c, "too many results to unpack");
   int count = (int)(e - i + 1);
   kc_val *v = kc_vals(c, count);
   for (int k = 0; k < count; k++) KC_TRY(kc_index(c, s, ARG(0), kc_int(i + k), &v[k]));
@@ -365,10 +385,10 @@ MODEL(concat) {
   kc_val all = text(c, ""), v, pair[3];
   for (int64_t k = i; k <= e; k++) {
     KC_TRY(kc_raw_get(c, *s, a[0].id, kc_int(k), &v));
-    if (v.k != KC_V_STRING && !kc_is_concrete_number(v))
-      return v.k == KC_V_SYM || v.k == KC_V_UNION || v.k == KC_V_POISON
-                 ? kc_fail(c, "table.concat of a %s: strings cannot depend on tensor data", kc_kind_name(v))
-                 : kc_raise(c, "invalid value (at index %lld) in table for 'concat'", (long long)k);
+    if (!kc_is_text(v) && v.k != KC_V_UNION)
+      return v.k == KC_V_POISON ? kc_fail(c, "table.concat of a %s", kc_kind_name(v))
+                                : kc_complain(c, "invalid value (%s) at index %lld in table for 'concat'",
+                                              kc_type_name(v), (long long)k);
     pair[0] = all, pair[1] = k > i && ARG(1).k != KC_V_NIL ? ARG(1) : text(c, ""), pair[2] = v;
     KC_TRY(kc_concat(c, s, pair, 3, &all));
   }
@@ -381,8 +401,8 @@ static kc_res number_arg(kc_cap *c, kc_val f, kc_val a, int which) {
   if (kc_is_number(a)) return KC_GO;
   if (a.k == KC_V_UNION || a.k == KC_V_POISON)
     return kc_fail(c, "'%s' is called with a %s", name_of(c, f), kc_kind_name(a));
-  return kc_raise(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
-                  kc_type_name(a));
+  return kc_complain(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
+                     kc_type_name(a));
 }
 
 typedef struct math_ud {
@@ -401,7 +421,7 @@ static kc_res math_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values 
 #define MATH(name)                                                                                           \
   MODEL(name) {                                                                                              \
     if (n == 0)                                                                                              \
-      return kc_raise(c, "bad argument #1 to '%s' (number expected, got no value)", name_of(c, f));          \
+      return kc_complain(c, "bad argument #1 to '%s' (number expected, got no value)", name_of(c, f));       \
     math_ud x = {f, KN_NODE_lua_##name};                                                                     \
     return kc_distribute(c, s, a, 1, math_step, &x, out);                                                    \
   }
@@ -483,7 +503,10 @@ static const struct {
     {NULL, "rawset", m_rawset},
     {NULL, "rawequal", m_rawequal},
     {NULL, "rawlen", m_rawlen},
-    {NULL, "tostring", m_plain},
+    {NULL, "tostring", kc_m_tostring},
+    {NULL, "print", kc_m_print},
+    {NULL, "warn", kc_m_warn},
+    {"io", "write", kc_m_write},
     {NULL, "tonumber", m_plain},
     {NULL, "require", m_require},
     {"table", "insert", m_insert},
@@ -507,7 +530,7 @@ static const struct {
     {"math", "ult", m_plain},
     {"math", "modf", m_plain},
     {"math", "tan", m_plain},
-    {"string", "format", m_plain},
+    {"string", "format", kc_m_format},
     {"string", "rep", m_plain},
     {"string", "sub", m_plain},
     {"string", "byte", m_plain},
@@ -544,6 +567,12 @@ void kc_find_models(kc_cap *c) {
     lua_rawget(L, -2);
     lua_remove(L, -2);
     add_model(c, models[i].name, models[i].name, models[i].fn);
+  }
+  lua_pop(L, 1);
+  if (luaL_getmetatable(L, LUA_FILEHANDLE) == LUA_TTABLE && lua_getfield(L, -1, "__index") == LUA_TTABLE) {
+    lua_getfield(L, -1, "write");
+    add_model(c, "file:write", "file:write", kc_m_file_write);
+    lua_pop(L, 1);
   }
   lua_pop(L, 1);
   for (int i = 0; i < c->nmodels; i++) { /* the function that ipairs gives */

@@ -1,6 +1,6 @@
 /* Calls: Lua functions are inlined, C functions are the engine's, modelled, or refused by name. See interp.h.
  */
-#include "lua/capture/interp.h"
+#include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
 
@@ -61,7 +61,8 @@ static kc_res call_table(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, 
     if (f.k == KC_V_OBJECT)
       return kc_fail(c, "calls '%s', an object that capture does not know",
                      c->obj[f.id].path ? c->obj[f.id].path : "?");
-    return kc_raise(c, "attempt to call a %s value", kc_type_name(f));
+    return kc_raise(c, "attempt to call a %s value%s", kc_type_name(f),
+                    kc_operand_name(c, KC_OPERAND_CALLED, 0));
   }
   kc_val *all = kc_vals(c, n + 1);
   all[0] = f;
@@ -72,9 +73,6 @@ static kc_res call_table(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, 
 static const struct {
   const char *name, *hint;
 } hints[] = {
-    {"print", "return the value and print it outside"},
-    {"io.write", "return the value and write it outside"},
-    {"warn", "return the value and warn outside"},
     {"pcall", "protected calls cannot be captured yet; test the condition instead"},
     {"xpcall", "protected calls cannot be captured yet; test the condition instead"},
     {"math.random", "it would be drawn once, while capturing; use kiln.rand or kiln.randint"},
@@ -136,11 +134,20 @@ kc_res kc_call1(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, kc
 
 /* ---- for real, on concrete values ---- */
 
+/* Called from C, a function is named by its library ("math.floor"); the program called it otherwise. */
+static const char *as_called(kc_cap *c, const char *message) {
+  const char *name = kc_called_name(c), *at = strstr(message, " to '"),
+             *end = at ? strchr(at + 5, '\'') : NULL;
+  if (!name || !end || strncmp(message, "bad argument #", 14)) return message;
+  return kc_format(c, "%.*s to '%s%s", (int)(at - message), message, name, end);
+}
+
 kc_res kc_call_concrete(kc_cap *c, kc_val f, const kc_val *args, int n, kc_values *out) {
   lua_State *L = c->L;
   const char *name = c->obj[f.id].path ? c->obj[f.id].path : "?";
   for (int i = 0; i < n; i++) {
     if (args[i].k == KC_V_SYM) KC_TRY(kc_burn(c, args[i]));
+    KC_TRY(kc_settle_text(c, args[i]));
     if (args[i].k != KC_V_NIL && args[i].k != KC_V_BOOL && args[i].k != KC_V_STRING &&
         !kc_is_concrete_number(args[i]))
       return kc_fail(c, "calls '%s' with a %s; it can be called with plain values only", name,
@@ -153,9 +160,11 @@ kc_res kc_call_concrete(kc_cap *c, kc_val f, const kc_val *args, int n, kc_value
   int rc = lua_pcall(L, n, LUA_MULTRET, 0);
   if (rc == LUA_ERRMEM) lua_error(L);
   kc_res r = KC_GO;
-  if (rc != LUA_OK)
-    r = kc_raise(c, "%s", lua_tostring(L, -1) ? lua_tostring(L, -1) : "error");
-  else {
+  if (rc != LUA_OK) {
+    const char *m = lua_tostring(L, -1);
+    r = m && !strncmp(m, "attempt to ", 11) ? kc_raise(c, "%s", m)
+                                            : kc_complain(c, "%s", m ? as_called(c, m) : "error");
+  } else {
     out->n = lua_gettop(L) - top;
     out->v = kc_vals(c, out->n);
     for (int i = 0; i < out->n; i++) out->v[i] = kc_import(c, top + 1 + i, NULL);

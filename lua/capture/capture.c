@@ -6,6 +6,7 @@
 #include "lua/capture/handle.h"
 #include "lua/capture/interp.h"
 #include "lua/capture/live.h"
+#include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -413,6 +414,7 @@ static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth
     *tree = (kn_tree){.kind = KN_TREE_VALUE, .value = a.v};
     return KC_GO;
   case KC_V_TABLE: return result_table(g, a.id, which, tree, depth);
+  case KC_V_TEXT: return kc_settle_text(c, a);
   case KC_V_UNION:
     return kc_fail(
         c,
@@ -645,7 +647,8 @@ static void clear(job *j) {
   kn_arena_free(&c->arena);
   kc_cap kept = *c;
   memset(c, 0, sizeof *c);
-  c->L = kept.L, c->ctx = kept.ctx, c->host = kept.host, c->keep = kept.keep, c->arena = kept.arena;
+  c->L = kept.L, c->ctx = kept.ctx, c->host = kept.host, c->early = kept.early, c->keep = kept.keep,
+  c->arena = kept.arena;
   c->objects = kept.objects, c->ids = kept.ids, c->obj = kept.obj, c->nobj = kept.nobj,
   c->attempt = kept.attempt;
   c->births = kept.births, c->nbirths = kept.nbirths;
@@ -686,7 +689,7 @@ kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int
                      kn_graph **out, kc_live **live) {
   kn_context *ctx = host->context(L);
   KN_TRY(kc_check_lua(L, ctx));
-  kc_cap c = {.L = L, .ctx = ctx, .host = host};
+  kc_cap c = {.L = L, .ctx = ctx, .host = host, .early = args != NULL};
   job j = {.c = &c, .nargs = nargs, .args = args, .result = KC_FAIL};
   if (!lua_checkstack(L, nargs + 40) || !(j.live = kc_live_new(ctx))) return kn_fail_nomem(ctx, 0);
   kn_arena_init(&c.keep, ctx->heap);

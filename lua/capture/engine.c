@@ -2,7 +2,7 @@
  * and numbers as userdata, tables as copies), what they do to tensors becomes nodes, results come back. */
 #include "lua/capture/engine.h"
 #include "lua/capture/handle.h"
-#include "lua/capture/interp.h"
+#include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -122,6 +122,7 @@ static kc_res push_value(crossing *x, kc_val a, int depth) {
     if (kc_is_tensor(a)) return push_tensor(x, a);
     c->host->push_scalar(c->L, &(kn_scalar){KN_SCALAR_SYMBOL, {.value = a.v}});
     return KC_GO;
+  case KC_V_TEXT: return kc_settle_text(c, a);
   case KC_V_TABLE: return push_table(x, a.id, depth);
   case KC_V_CLOSURE: return kc_fail(c, "a Lua function is given to '%s'", x->name);
   case KC_V_UNION:
@@ -301,7 +302,7 @@ static kc_res engine_failed(kc_cap *c, kc_state *s, const kc_val *args, int n) {
   kn_status st = c->ctx->error_status;
   bool wrong =
       st == KN_ARG || st == KN_SHAPE || st == KN_DTYPE || st == KN_INDEX; /* eager would raise, too */
-  return wrong ? kc_raise(c, "%s", m) : kc_fail(c, "%s", m);
+  return wrong ? kc_complain(c, "%s", m) : kc_fail(c, "%s", m);
 }
 
 static kc_res refuse_field(kc_cap *c, const kc_val *args, int n) {

@@ -273,7 +273,7 @@ static kc_res field_look(kc_cap *c, uint32_t object, kc_val key, kc_look **out) 
 /* ---- tables ---- */
 
 static bool is_key(kc_val k) {
-  return k.k != KC_V_SYM && k.k != KC_V_UNION && k.k != KC_V_POISON && k.k != KC_V_NONE;
+  return k.k != KC_V_SYM && k.k != KC_V_UNION && k.k != KC_V_POISON && k.k != KC_V_NONE && k.k != KC_V_TEXT;
 }
 
 kc_res kc_raw_get(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *out) {
@@ -371,8 +371,8 @@ kc_res kc_metatable(kc_cap *c, kc_state *s, kc_val a, kc_val *out) {
     }
     lua_pop(L, 1);
     return KC_GO;
-  } else if (a.k == KC_V_STRING) {
-    kc_push(c, a);
+  } else if (a.k == KC_V_STRING || a.k == KC_V_TEXT) {
+    kc_push(c, a.k == KC_V_TEXT ? kc_string(c, "", 0) : a);
     if (lua_getmetatable(L, -1)) {
       *out = kc_import(c, -1, "string");
       lua_pop(L, 1);

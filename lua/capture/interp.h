@@ -44,7 +44,9 @@ struct kc_loop_try {
   int nstop;
   int peel, nest, calls; /* trips to run before the loop node; to restore */
   uint32_t nodes;        /* in the graph at entry */
-  const char *why;       /* it could not be a loop node */
+  uint32_t nunrolled;    /* reports of loops before it; to restore */
+  const kn_where *where;
+  const char *why; /* it could not be a loop node */
 };
 
 /* One `if` being built. */
@@ -152,6 +154,20 @@ kc_res kc_call1(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, kc
 kc_res kc_call_engine(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, kc_values *out);
 /* Calls a C function for real on concrete values only. */
 kc_res kc_call_concrete(kc_cap *c, kc_val f, const kc_val *args, int n, kc_values *out);
+
+/* names.c: " (local 'x')", as Lua's messages call an operand of the present instruction; "" when they do not.
+ */
+typedef enum kc_operand {
+  KC_OPERAND_INDEXED,
+  KC_OPERAND_CALLED,
+  KC_OPERAND_FIRST,
+  KC_OPERAND_SECOND,
+  KC_OPERAND_PART /* the nth of a concatenation */
+} kc_operand;
+const char *kc_operand_name(kc_cap *c, kc_operand which, int nth);
+const char *kc_called_name(kc_cap *c); /* what the present instruction calls; NULL when it has no name */
+bool kc_in_c_function(
+    const kc_cap *c); /* the present instruction is a call, of a C function when nothing was entered */
 
 /* builtin.c */
 typedef kc_res (*kc_model_fn)(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out);

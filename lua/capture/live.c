@@ -51,6 +51,11 @@ struct kc_live {
   const kn_tensor **tensors; /* of the arguments, then of the checks: scratch while checking */
   uint32_t ntensors;
   bool handles; /* some are overwritten */
+  struct unrolled {
+    const char *where;
+    int64_t trips;
+  } * unrolled; /* for reports */
+  uint32_t nunrolled;
 };
 
 /* ---- making ---- */
@@ -224,6 +229,14 @@ kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, k
   l->nargs = nargs;
   l->tables = need(&m, (l->ntables + 1) * sizeof *l->tables);
   l->tensors = need(&m, ((size_t)l->ntensors + l->nchecks + 1) * sizeof *l->tensors);
+  l->unrolled = need(&m, (c->nunrolled + 1) * sizeof *l->unrolled);
+  for (; l->nunrolled < c->nunrolled; l->nunrolled++) {
+    const kc_unrolled *u = &c->unrolled[l->nunrolled];
+    char where[512] = "";
+    if (u->where) kn_where_brief(u->where, where, sizeof where);
+    l->unrolled[l->nunrolled].where = copy_text(&m, where);
+    l->unrolled[l->nunrolled].trips = u->trips;
+  }
   lua_pop(L, 1);
   l->ref = luaL_ref(L, LUA_REGISTRYINDEX);
   return KN_OK;
@@ -644,6 +657,15 @@ bool kc_live_push_slot(lua_State *L, kc_live *l, const kn_slot *slot) {
   }
   lua_settop(L, top);
   return false;
+}
+
+/* ---- reports ---- */
+
+bool kc_live_unrolled(const kc_live *l, uint32_t i, const char **where, int64_t *trips) {
+  if (i >= l->nunrolled) return false;
+  *where = l->unrolled[i].where;
+  *trips = l->unrolled[i].trips;
+  return true;
 }
 
 /* ---- life ---- */

@@ -3,6 +3,7 @@
  * changed; leaves are paired, exported or generalised by mode. See interp.h. Objects and renaming:
  * merge_heap.c. */
 #include "lua/capture/merge.h"
+#include "lua/capture/text.h"
 
 /* ---- outputs of regions ---- */
 
@@ -44,6 +45,11 @@ kc_val kc_merge_single(kc_merge_job *m, kc_val a, int side) {
     u.tag = kc_merge_single(m, u.tag, side);
     for (int i = 0; i < u.n; i++) u.alt[i].v = kc_merge_single(m, u.alt[i].v, side);
     return kc_make_union(m->c, &u);
+  }
+  case KC_V_TEXT: {
+    kc_val *v = kc_vals(m->c, (int)a.t->n);
+    for (uint32_t i = 0; i < a.t->n; i++) v[i] = kc_merge_single(m, a.t->v[i], side);
+    return kc_text_with(m->c, a.t, v);
   }
   case KC_V_TABLE: return kc_touch_table(m, a.id, side) ? a : KC_POISONED;
   case KC_V_CLOSURE: return kc_touch_closure(m, a.id, side) ? a : KC_POISONED;
@@ -98,6 +104,7 @@ static kc_val pair_values(kc_merge_job *m, kc_val a, kc_val b);
 static bool is_outside(const kc_cap *c, kc_val a) {
   if (a.k == KC_V_TABLE) return c->tab[a.id].object != 0;
   if (a.k == KC_V_HANDLE) return c->han[a.id].first != NULL;
+  if (a.k == KC_V_TEXT) return false;
   return a.k != KC_V_CLOSURE || c->clos[a.id].object != 0;
 }
 
@@ -119,7 +126,8 @@ static kc_val pair_unions(kc_merge_job *m, kc_val a, kc_val b) {
   kc_alts(c, b, &y);
   for (int i = 0; i < x.n; i++) {
     const kc_val *q = kc_alt_find(&y, x.alt[i].code);
-    bool fixed = x.alt[i].code == KC_CLASS_NIL || x.alt[i].code >= KC_CLASS_OTHER;
+    bool fixed =
+        x.alt[i].code == KC_CLASS_NIL || (x.alt[i].code >= KC_CLASS_OTHER && x.alt[i].v.k != KC_V_TEXT);
     m->name = name;
     kc_val v = q && !fixed ? pair_values(m, x.alt[i].v, *q) : kc_merge_single(m, x.alt[i].v, 1);
     u.alt[u.n++] = (kc_alt){x.alt[i].code, v};
@@ -202,12 +210,22 @@ static kc_val carry_union(kc_merge_job *m, kc_val a, kc_val b) {
 
 /* ---- two values become one ---- */
 
+/* Texts of one format: their values, one by one. */
+static kc_val pair_texts(kc_merge_job *m, kc_val a, kc_val b) {
+  kc_val *v = kc_vals(m->c, (int)a.t->n);
+  bool fits = true;
+  m->name = NULL;
+  for (uint32_t i = 0; i < a.t->n; i++) fits &= (v[i] = pair_values(m, a.t->v[i], b.t->v[i])).k == KC_V_SYM;
+  return fits ? kc_text_with(m->c, a.t, v) : KC_POISONED;
+}
+
 static kc_val pair_equal(kc_merge_job *m, kc_val a, kc_val b) {
   switch (a.k) {
   case KC_V_TABLE: return kc_pair_tables(m, a.id, a.id) ? a : KC_POISONED;
   case KC_V_CLOSURE: return kc_pair_closures(m, a.id, a.id) ? a : KC_POISONED;
   case KC_V_HANDLE: return kc_pair_handles(m, a.id, a.id) ? a : KC_POISONED;
   case KC_V_UNION: return m->mode == KC_MERGE_GENERAL ? carry_union(m, a, b) : kc_merge_single(m, a, 1);
+  case KC_V_TEXT: return pair_texts(m, a, b);
   default: break;
   }
   if (is_param(m, a)) bind(m, a, b);
@@ -262,6 +280,7 @@ static kc_val pair_values(kc_merge_job *m, kc_val a, kc_val b) {
   if (a.k == KC_V_CLOSURE && b.k == KC_V_CLOSURE && kc_pair_closures(m, a.id, b.id)) return a;
   if (a.k == KC_V_HANDLE && b.k == KC_V_HANDLE && kc_pair_handles(m, a.id, b.id)) return a;
   meets_plain(m, a, b);
+  if (a.k == KC_V_TEXT && b.k == KC_V_TEXT && a.t->format == b.t->format) return pair_texts(m, a, b);
   if (type_of(a, &ta) && type_of(b, &tb) && kc_class_of(c, a) == kc_class_of(c, b) &&
       kn_vtype_join(&ta, &tb, &join))
     return general ? new_param(m, &join, kc_value(c, a), b) : join_scalars(m, a, b, &join);

@@ -1,6 +1,6 @@
 /* Lua's operations on values of capture: indexing, arithmetic, comparison, with metamethods, as Lua 5.4 does
  * them. Tensors answer through their real metatable, whose functions are the engine's. See interp.h. */
-#include "lua/capture/interp.h"
+#include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
 
@@ -140,11 +140,10 @@ static kc_res index_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values
   return one(c, v, out);
 }
 
-static kc_res no_index(kc_cap *c, kc_val o, kc_val k) {
+static kc_res no_index(kc_cap *c, kc_val o, int depth) {
   if (o.k == KC_V_POISON || o.k == KC_V_NONE) return poisoned(c, o, "indexes");
-  if (k.k == KC_V_STRING)
-    return kc_raise(c, "attempt to index a %s value (field '%s')", kc_type_name(o), c->obj[k.id].s);
-  return kc_raise(c, "attempt to index a %s value", kc_type_name(o));
+  return kc_raise(c, "attempt to index a %s value%s", kc_type_name(o),
+                  depth ? "" : kc_operand_name(c, KC_OPERAND_INDEXED, 0));
 }
 
 /* A table key must be known. */
@@ -158,6 +157,7 @@ static kc_res known_key(kc_cap *c, kc_val k) {
         kc_kind_name(k));
   }
   if (kc_is_tensor(k)) return kc_fail(c, "a tensor is used as a table key");
+  KC_TRY(kc_settle_text(c, k));
   return k.k == KC_V_POISON || k.k == KC_V_NONE ? poisoned(c, k, "a table is indexed by") : KC_GO;
 }
 
@@ -179,7 +179,7 @@ static kc_res index_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, int depth, 
   k = kc_normal_key(kc_resolve(c, *s, k));
   if (depth > MAX_CHAIN) return kc_raise(c, "'__index' chain too long; possibly a loop");
   if (o.k == KC_V_UNION || k.k == KC_V_UNION) {
-    index_ud x = {.depth = depth + 1};
+    index_ud x = {.depth = depth};
     return distribute1(c, s, (kc_val[]){o, k}, 2, index_step, &x, out);
   }
   bool done = false;
@@ -189,7 +189,7 @@ static kc_res index_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, int depth, 
   KC_TRY(kc_metafield(c, *s, o, "__index", &h));
   if (h.k == KC_V_NIL) {
     *out = KC_NILV;
-    return o.k == KC_V_TABLE ? KC_GO : no_index(c, o, k);
+    return o.k == KC_V_TABLE ? KC_GO : no_index(c, o, depth);
   }
   if (h.k == KC_V_CLOSURE || h.k == KC_V_CFUNCTION) return kc_call1(c, s, h, (kc_val[]){o, k}, 2, out);
   return index_any(c, s, h, k, depth + 1, out);
@@ -212,7 +212,7 @@ static kc_res set_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v, int
   k = kc_normal_key(kc_resolve(c, *s, k));
   if (depth > MAX_CHAIN) return kc_raise(c, "'__newindex' chain too long; possibly a loop");
   if (o.k == KC_V_UNION || k.k == KC_V_UNION) {
-    index_ud x = {.v = v, .depth = depth + 1};
+    index_ud x = {.v = v, .depth = depth};
     kc_values none;
     return kc_distribute(c, s, (kc_val[]){o, k}, 2, set_step, &x, &none);
   }
@@ -226,13 +226,13 @@ static kc_res set_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v, int
     if (h.k != KC_V_NIL && maybe)
       return kc_fail(c, "a field that is there on some path only is set, and the metatable has __newindex");
     if (h.k == KC_V_NIL) {
-      if (k.k == KC_V_NIL) return kc_raise(c, "index is nil");
-      if (k.k == KC_V_FLOAT && k.f != k.f) return kc_raise(c, "index is NaN");
+      if (k.k == KC_V_NIL) return kc_raise(c, "table index is nil");
+      if (k.k == KC_V_FLOAT && k.f != k.f) return kc_raise(c, "table index is NaN");
       return kc_raw_set(c, *s, o.id, k, v);
     }
   } else {
     KC_TRY(kc_metafield(c, *s, o, "__newindex", &h));
-    if (h.k == KC_V_NIL) return no_index(c, o, k);
+    if (h.k == KC_V_NIL) return no_index(c, o, depth);
   }
   if (h.k == KC_V_CLOSURE || h.k == KC_V_CFUNCTION) {
     kc_values none = {0};
@@ -317,14 +317,17 @@ kc_res kc_arith(kc_cap *c, kc_state **s, int op, kc_val a, kc_val b, kc_val *out
   if (plain_a && plain_b) return concrete_arith(c, op, a, b, out);
   if ((a.k == KC_V_STRING && kc_is_number(b)) || (b.k == KC_V_STRING && kc_is_number(a)))
     return kc_fail(c, "arithmetic on a string and a number that depends on tensor data; use tonumber first");
+  if ((a.k == KC_V_TEXT && kc_is_text(b)) || (b.k == KC_V_TEXT && kc_is_text(a)))
+    return kc_settle_text(c, a.k == KC_V_TEXT ? a : b);
   kc_val h;
   KC_TRY(binary_event(c, *s, a, b, events[op], &h));
   if (h.k != KC_V_NIL) return kc_call1(c, s, h, (kc_val[]){a, unary(op) ? a : b}, 2, out);
   kc_val bad = kc_is_number(a) && !unary(op) ? b : a;
   if (bad.k == KC_V_POISON || bad.k == KC_V_NONE) return poisoned(c, bad, "arithmetic on");
   bool bits = op >= LUA_OPBAND && op != LUA_OPUNM;
-  return kc_raise(c, "attempt to perform %s on a %s value", bits ? "bitwise operation" : "arithmetic",
-                  kc_type_name(bad));
+  bool second = kc_is_number(a) && !unary(op);
+  return kc_raise(c, "attempt to perform %s on a %s value%s", bits ? "bitwise operation" : "arithmetic",
+                  kc_type_name(bad), kc_operand_name(c, second ? KC_OPERAND_SECOND : KC_OPERAND_FIRST, 0));
 }
 
 /* ---- comparison ---- */
@@ -351,6 +354,11 @@ static kc_res concrete_compare(kc_cap *c, int op, kc_val a, kc_val b, kc_val *ou
   return KC_GO;
 }
 
+static kc_res settle_texts(kc_cap *c, kc_val a, kc_val b) {
+  if (a.k == KC_V_TEXT && (b.k == KC_V_STRING || b.k == KC_V_TEXT)) return kc_settle_text(c, a);
+  return b.k == KC_V_TEXT && a.k == KC_V_STRING ? kc_settle_text(c, b) : KC_GO;
+}
+
 static kc_res less_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out) {
   kc_val v;
   KC_TRY(kc_less(c, s, *(bool *)ud, o[0], o[1], &v));
@@ -369,6 +377,7 @@ kc_res kc_less(kc_cap *c, kc_state **s, bool or_equal, kc_val a, kc_val b, kc_va
     return KC_GO;
   }
   kc_val h, v;
+  KC_TRY(settle_texts(c, a, b));
   KC_TRY(binary_event(c, *s, a, b, or_equal ? "__le" : "__lt", &h));
   if (h.k == KC_V_NIL) {
     if (a.k == KC_V_POISON || b.k == KC_V_POISON) return poisoned(c, a.k == KC_V_POISON ? a : b, "compares");
@@ -432,6 +441,7 @@ kc_res kc_equal(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *out) {
     return KC_GO;
   }
   if (kc_is_tensor(a) && kc_is_tensor(b)) return equal_tensors(c, a, b, out);
+  KC_TRY(settle_texts(c, a, b));
   kn_vkind ka, kb;
   bool sa = kc_scalar_kind(a, &ka), sb = kc_scalar_kind(b, &kb);
   if (sa && sb && ka == KN_V_BOOL && kb == KN_V_BOOL) {
@@ -464,6 +474,7 @@ kc_res kc_length(kc_cap *c, kc_state **s, kc_val a, kc_val *out) {
     return KC_GO;
   }
   if (a.k == KC_V_UNION) return distribute1(c, s, &a, 1, length_step, NULL, out);
+  KC_TRY(kc_settle_text(c, a));
   kc_val h;
   KC_TRY(kc_metafield(c, *s, a, "__len", &h));
   if (h.k != KC_V_NIL) return kc_call1(c, s, h, (kc_val[]){a, a}, 2, out);
@@ -474,7 +485,8 @@ kc_res kc_length(kc_cap *c, kc_state **s, kc_val a, kc_val *out) {
     return KC_GO;
   }
   if (a.k == KC_V_POISON) return poisoned(c, a, "the length of");
-  return kc_raise(c, "attempt to get length of a %s value", kc_type_name(a));
+  return kc_raise(c, "attempt to get length of a %s value%s", kc_type_name(a),
+                  kc_operand_name(c, KC_OPERAND_FIRST, 0));
 }
 
 static int protected_concat(lua_State *L) {
@@ -482,7 +494,16 @@ static int protected_concat(lua_State *L) {
   return 1;
 }
 
-static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *out) {
+/* a is the nth operand of the concatenation. */
+static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, int nth, kc_val *out);
+
+static kc_res concat_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out) {
+  kc_val v;
+  KC_TRY(concat_two(c, s, o[0], o[1], *(int *)ud, &v));
+  return one(c, v, out);
+}
+
+static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, int nth, kc_val *out) {
   lua_State *L = c->L;
   bool plain_a = a.k == KC_V_STRING || kc_is_concrete_number(a),
        plain_b = b.k == KC_V_STRING || kc_is_concrete_number(b);
@@ -496,23 +517,23 @@ static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *ou
     lua_pop(L, 1);
     return KC_GO;
   }
-  kc_val bad = plain_a ? b : a, h;
-  if (bad.k == KC_V_SYM && bad.v->type.kind != KN_V_TENSOR && bad.v->type.kind != KN_V_BOOL)
-    KC_TRY(kc_burn(c, bad));
-  if (bad.k == KC_V_SYM || bad.k == KC_V_UNION || bad.k == KC_V_POISON)
-    return kc_fail(
-        c,
-        "a %s is concatenated: strings cannot depend on tensor data; return the number and make the text "
-        "outside",
-        kc_kind_name(bad));
+  if (a.k == KC_V_UNION || b.k == KC_V_UNION)
+    return distribute1(c, s, (kc_val[]){a, b}, 2, concat_step, &nth, out);
+  if (kc_is_text(a) && kc_is_text(b)) {
+    *out = kc_join_texts(c, a, b);
+    return KC_GO;
+  }
+  kc_val bad = kc_is_text(a) ? b : a, h;
+  if (bad.k == KC_V_POISON || bad.k == KC_V_NONE) return poisoned(c, bad, "concatenates");
   KC_TRY(binary_event(c, *s, a, b, "__concat", &h));
   if (h.k != KC_V_NIL) return kc_call1(c, s, h, (kc_val[]){a, b}, 2, out);
-  return kc_raise(c, "attempt to concatenate a %s value", kc_type_name(bad));
+  return kc_raise(c, "attempt to concatenate a %s value%s", kc_type_name(bad),
+                  kc_operand_name(c, KC_OPERAND_PART, kc_is_text(a) ? nth + 1 : nth));
 }
 
 kc_res kc_concat(kc_cap *c, kc_state **s, kc_val *v, int n, kc_val *out) {
   *out = v[n - 1];
   for (int i = n - 2; i >= 0; i--) /* right associative */
-    KC_TRY(concat_two(c, s, kc_resolve(c, *s, v[i]), kc_resolve(c, *s, *out), out));
+    KC_TRY(concat_two(c, s, kc_resolve(c, *s, v[i]), kc_resolve(c, *s, *out), i, out));
   return KC_GO;
 }

@@ -1,6 +1,7 @@
 /* Values of capture: interning of Lua objects, unions, messages, and emitting small nodes. See value.h. */
 #include "lua/capture/value.h"
-#include "lua/capture/state.h"
+#include "lua/capture/interp.h"
+#include "lua/capture/text.h"
 #include "graph/text.h"
 #include <lauxlib.h>
 #include <stdarg.h>
@@ -75,6 +76,8 @@ void kc_position(kc_cap *c, char *buf, size_t size) {
     snprintf(buf, size, "%s:?", w->chunk);
 }
 
+bool kc_line_known(const kc_cap *c) { return c->S && c->S->top && kc_line(c->S->top->p, c->S->top->pc) > 0; }
+
 kc_res kc_fail(kc_cap *c, const char *fmt, ...) {
   char text[KN_ERROR_SIZE], pos[160], chain[200] = "";
   if (c->b.status != KN_OK) { /* the builder knows better */
@@ -105,14 +108,42 @@ kc_res kc_raise_text(kc_cap *c, const char *text, const kn_where *where) {
   return KC_DEAD;
 }
 
+kc_res kc_raise_value(kc_cap *c, kc_val message, const kn_where *where) {
+  c->b.where = where;
+  kc_add_message(c, KN_NODE_raise, NULL, "", message);
+  return KC_DEAD;
+}
+
+/* `placed` texts begin with their position already. With inputs described beforehand, an error on every path
+ * is one of the capture itself; else it is raised by the call, as what comes before may raise another one. */
+static kc_res raise_at(kc_cap *c, const char *text, bool placed) {
+  const kn_where *where = placed ? NULL : kc_where(c);
+  char pos[160] = "";
+  if (!c->early || c->b.at != c->b.graph->body) return kc_raise_text(c, text, where);
+  if (!placed && kc_line_known(c)) kc_position(c, pos, sizeof pos);
+  kn_fail(c->ctx, KN_CAPTURE, "%s%s%s", pos, *pos ? ": " : "", text);
+  return KC_FAIL;
+}
+
 kc_res kc_raise(kc_cap *c, const char *fmt, ...) {
+  char text[400] = "?:-1: "; /* how Lua begins when it knows no line */
+  bool calling = !strncmp(fmt, "attempt to call", 15), lost = !kc_line_known(c);
+  bool inside = kc_in_c_function(c) && !calling; /* Lua knows no line in a C function, and says nothing */
+  size_t n = lost && !inside ? strlen(text) : 0;
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(text + n, sizeof text - n, fmt, ap);
+  va_end(ap);
+  return raise_at(c, text, inside || lost);
+}
+
+kc_res kc_complain(kc_cap *c, const char *fmt, ...) {
   char text[400];
   va_list ap;
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  if (c->b.at == c->b.graph->body) return kc_fail(c, "%s", text); /* it would always fail */
-  return kc_raise_text(c, text, kc_where(c));
+  return raise_at(c, text, false);
 }
 
 /* ---- names and kinds ---- */
@@ -134,6 +165,7 @@ const char *kc_kind_name(kc_val a) {
            : a.v->type.kind == KN_V_BOOL ? "boolean that depends on tensor data"
                                          : "number that depends on tensor data or arguments";
   case KC_V_UNION: return "value whose type depends on tensor data";
+  case KC_V_TEXT: return "string that depends on tensor data or arguments";
   case KC_V_NONE:
   case KC_V_POISON: break;
   }
@@ -141,7 +173,9 @@ const char *kc_kind_name(kc_val a) {
 }
 
 const char *kc_type_name(kc_val a) {
+  if (kc_is_tensor(a)) return "kiln.tensor";
   if (kc_is_symbool(a)) return "boolean";
+  if (a.k == KC_V_TEXT) return "string";
   return kc_is_number(a) ? "number" : kc_kind_name(a);
 }
 
@@ -155,6 +189,11 @@ bool kc_same(kc_val a, kc_val b) {
   case KC_V_INT: return a.i == b.i;
   case KC_V_FLOAT: return memcmp(&a.f, &b.f, sizeof a.f) == 0;
   case KC_V_SYM: return a.v == b.v;
+  case KC_V_TEXT:
+    if (a.t->format != b.t->format) return false;
+    for (uint32_t i = 0; i < a.t->n; i++)
+      if (a.t->v[i].v != b.t->v[i].v) return false;
+    return true;
   case KC_V_UNION: break;
   default: return a.id == b.id;
   }
@@ -248,6 +287,8 @@ static int64_t class_of_object(kc_cap *c, kc_val a) {
 int64_t kc_class_of(kc_cap *c, kc_val a) {
   kn_vkind kind;
   if (a.k == KC_V_NIL) return KC_CLASS_NIL;
+  if (a.k == KC_V_TEXT)
+    return class_of_object(c, kc_ref(KC_V_OBJECT, a.t->format)); /* a string is no OBJECT */
   if (!kc_scalar_kind(a, &kind)) return class_of_object(c, a);
   if (kind == KN_V_BOOL) return KC_CLASS_BOOL;
   if (kind != KN_V_TENSOR) return KC_CLASS_NUMBER;

@@ -1,7 +1,8 @@
 /* What capture knows of a Lua value, and the record of one capture. Private to this room.
  *
  * A value is concrete (nil, boolean, number, string, C function, other object), a graph value, a table or Lua
- * function of the shadow heap, a union (one of several, told apart by an integer tag), or POISON: a place
+ * function of the shadow heap, a union (one of several, told apart by an integer tag), a text (a string made
+ * of graph values, which may only be printed and raised), or POISON: a place
  * whose contents differ between paths in a way nothing may depend on; using it is refused with the place's
  * name. */
 #ifndef KC_VALUE_H
@@ -24,10 +25,12 @@ typedef enum kc_kind {
   KC_V_CLOSURE, /* id: in cap->tab, cap->clos */
   KC_V_HANDLE,  /* id: in cap->han: a tensor that is written to somewhere (handle.h) */
   KC_V_SYM,     /* v */
-  KC_V_UNION    /* u */
+  KC_V_UNION,   /* u */
+  KC_V_TEXT     /* t: a string that depends on data */
 } kc_kind;
 
 typedef struct kc_union kc_union;
+typedef struct kc_text kc_text;
 typedef struct kc_val {
   kc_kind k;
   union {
@@ -36,8 +39,15 @@ typedef struct kc_val {
     uint32_t id;
     kn_value *v;
     const kc_union *u;
+    const kc_text *t;
   };
 } kc_val;
+
+struct kc_text {
+  uint32_t format; /* string object: see graph/format.h */
+  uint32_t n;
+  kc_val *v; /* SYM */
+};
 
 /* The tag says which alternative holds: an alternative's code is its class (kc_class_of). */
 enum { KC_MAX_ALTS = 12 };
@@ -190,6 +200,12 @@ typedef struct kc_stop kc_stop;
 typedef struct kc_loop_try kc_loop_try;
 typedef struct kc_model kc_model;
 
+typedef struct kc_unrolled {
+  int id; /* of the kc_loop_try */
+  const kn_where *where;
+  int64_t trips;
+} kc_unrolled;
+
 typedef struct kc_cap kc_cap;
 struct kc_cap {
   lua_State *L;
@@ -199,6 +215,7 @@ struct kc_cap {
   kn_builder b;
   kn_record record;
   bool doomed;           /* something must be a handle: the attempt goes on only to find others */
+  bool early;            /* captured before it is called: inputs were described */
   bool recording, fatal; /* record needs freeing; the failure is final (memory, budgets) */
   kn_node *anchor;       /* prologue ends here: slots, constants, undefs */
   kc_state *S;           /* where the interpreter is now, for messages */
@@ -244,6 +261,8 @@ struct kc_cap {
   int nstop, stop_cap, last_stop;
   kc_loop_try *again;
   int last_iteration;
+  kc_unrolled *unrolled; /* loops that ran trip by trip, for reports */
+  uint32_t nunrolled;
   uint32_t owner; /* last given to a state */
   uint64_t steps;
   int nest, calls;
@@ -264,9 +283,14 @@ const char *kc_format(kc_cap *c, const char *fmt, ...) __attribute__((format(pri
 kc_res kc_fail(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* An error that Lua itself would raise here: on some path only, it becomes a raise node and the path ends. */
 kc_res kc_raise(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same of a C function, which says where it was called. */
+kc_res kc_complain(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A string or text as it is, after the position `where` (NULL: none). */
+kc_res kc_raise_value(kc_cap *c, kc_val message, const kn_where *where);
 /* The text as it is, after the position `where` (NULL: none). */
 kc_res kc_raise_text(kc_cap *c, const char *text, const kn_where *where);
-const kn_where *kc_where(kc_cap *c);                 /* of the present instruction */
+bool kc_line_known(const kc_cap *c); /* of the present instruction: not in stripped functions */
+const kn_where *kc_where(kc_cap *c); /* of the present instruction */
 void kc_position(kc_cap *c, char *buf, size_t size); /* "file:line" of it */
 
 /* ---- values ---- */

@@ -17,11 +17,11 @@ local function refused(name, f, line, ...)
   end)
 end
 
-refused("print", function(t) print(t) return t end, 0, "'print'", "print it outside")
-refused("io.write", function(t)
-  io.write "x"
-  return t
-end, 1, "'io.write'")
+refused("printing a table made inside", function(t) print({ t }) return t end, 0, "a table", "its address")
+refused("writing to a file", function(t)
+  local file = io.tmpfile()
+  return t, file
+end, 1, "'io.tmpfile'")
 refused("pcall", function(t)
   local ok, e = pcall(function() return t end)
   return e, ok
@@ -31,8 +31,18 @@ refused("coroutines", function(t)
 end, 1, "'coroutine.wrap'")
 refused("math.random", function(t) return t * math.random() end, 0, "'math.random'", "kiln.rand")
 refused("os.time", function(t) return t * os.time() end, 0, "'os.time'", "argument")
-refused("a string of data", function(t) return "v=" .. t:sum():item() end, 0, "concatenated", "strings cannot depend")
-refused("tostring of data", function(t) return tostring(t:sum():item()) end, 0, "'tostring'", "plain values")
+refused("a string of data as result", function(t) return "v=" .. t:sum():item() end, 0, "a string depends on tensor data")
+refused("tostring of data, compared", function(t)
+  local s = tostring(t:sum():item())
+  if s == "1.0" then return t end
+  return -t
+end, 2, "a string depends on tensor data", "printed or raised")
+refused("a string of data as key", function(t)
+  local s = ("%d"):format(t:gt(0):sum():item())
+  return ({ ["1"] = t })[s]
+end, 2, "a string depends on tensor data", "make the text outside")
+refused("a method of a string of data", function(t) print((t:sum():item() .. ""):upper()) end, 0, "a string depends")
+refused("a warning that may be a control message", function(t) warn("@", t:sum():item()) end, 0, "begins with '@'")
 refused("a table indexed by data", function(t)
   local list = { t, t + 1 }
   return list[t:gt(0):sum():item()]
@@ -73,7 +83,7 @@ refused("a function as result", function(t)
   return t, function() return t end
 end, 0, "result 2 is a function")
 refused("the inlining chain", function(t)
-  local function inner(y) return y .. "" end
+  local function inner(y) return #(y:sum():item() .. "") end
   local function outer(y) return inner(y) end
   return (outer(t))
 end, 1, "inlined at", "capture_refusals.lua:")

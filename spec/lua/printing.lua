@@ -342,12 +342,3 @@ test("nothing is read that is not shown", function()
   truth(os.clock() - started < 0.5, "quick")
   truth(count < 400000, ("%d characters"):format(count))
 end)
-
-test("printing in a captured function is refused with the line", function()
-  raises(function()
-    kiln.script(function(x)
-      print(x)
-      return x
-    end)(kiln.ones(2))
-  end, "printing.lua:", "calls the C function 'print', which cannot be captured")
-end)
