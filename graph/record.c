@@ -57,7 +57,7 @@ static kn_value *own_slot(kn_record *r, kn_tensor *t) {
 }
 
 kn_value *kn_record_value(kn_record *r, kn_tensor *t) {
-  if (t->value) return t->value;
+  if (t->value) return r->see ? r->see(r->see_ud, t->value, -1) : t->value;
   if (r->known) {
     kn_value *v = find(r->known, table_size(r->nknown), t)->value;
     if (v) return v;
@@ -153,6 +153,7 @@ static kn_status record_size(kn_recorder *base, kn_context *ctx, kn_tensor *t, i
     *out = (kn_scalar){KN_SCALAR_INT, {.i = t->type.dims[dim]}};
     return KN_OK;
   }
+  if (t->value && r->see) return give_symbol(r, r->see(r->see_ud, t->value, dim), out);
   kn_value *v = kn_record_value(r, t);
   return give_symbol(r, v ? kn_add_size(r->b, v, dim) : NULL, out);
 }

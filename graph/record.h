@@ -12,6 +12,9 @@ struct kn_record {
   /* The graph value of a real tensor. NULL: a PARAM slot named "tensor.N". */
   kn_value *(*outside)(void *ud, kn_tensor *t);
   void *ud;
+  /* NULL, or: the value that stands for v, or with dim >= 0 for that size of it, where nodes go now. */
+  kn_value *(*see)(void *ud, kn_value *v, int dim);
+  void *see_ud;
   kn_scalar *dyn; /* placeholders given so far */
   uint32_t ndyn;
   struct kn_record_known *known; /* real tensors already seen */

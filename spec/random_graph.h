@@ -318,7 +318,7 @@ static inline kn_status ev_region(ev *e, const kn_region *r);
 static inline kn_status ev_op(ev *e, const kn_node *n) {
   kn_attrs_any room;
   kn_scalar dyn[KN_MAX_DYN];
-  kn_tensor *in[KN_MAX_INPUTS], *out;
+  kn_tensor *in[KN_MAX_INPUTS], *out[KN_MAX_OUTPUTS];
   for (uint32_t i = 0; i < n->nin; i++) {
     if (i < n->ntensor)
       in[i] = e->t[n->in[i]->id];
@@ -326,14 +326,14 @@ static inline kn_status ev_op(ev *e, const kn_node *n) {
       dyn[i - n->ntensor] = e->s[n->in[i]->id];
   }
   KN_TRY(kn_node_attrs(e->c, n, dyn, &room));
-  KN_TRY(kn_apply(e->c, (kn_op)n->op, n->attrs ? &room : NULL, in, (int)n->ntensor, &out));
-  ev_set(e, n->out[0], out);
+  KN_TRY(kn_apply(e->c, (kn_op)n->op, n->attrs ? &room : NULL, in, (int)n->ntensor, out));
+  for (uint32_t i = 0; i < n->nout; i++) ev_set(e, n->out[i], out[i]);
   return KN_OK;
 }
 
 static inline kn_status ev_loop(ev *e, const kn_node *n) {
   const kn_region *r = n->regions[0];
-  kn_rvalue next[64];
+  kn_rvalue next[200];
   for (uint32_t i = 0; i < r->nparams; i++) ev_copy(e, r->params[i], n->in[i]);
   for (;;) {
     KN_TRY(ev_region(e, r));
@@ -367,8 +367,8 @@ static inline kn_status ev_node(ev *e, const kn_node *n) {
     return KN_OK;
   case KN_NODE_store_state:
     kn_tensor_release(e->slots[n->slot->index].tensor);
-    e->slots[n->slot->index].tensor = kn_tensor_retain(e->t[n->in[0]->id]);
-    return KN_OK;
+    e->slots[n->slot->index].tensor = NULL; /* what is stored has no history */
+    return kn_tensor_alias(e->c, e->t[n->in[0]->id], &e->slots[n->slot->index].tensor);
   case KN_NODE_if: {
     const kn_region *r = n->regions[in[0].as.b ? 0 : 1];
     KN_TRY(ev_region(e, r));

@@ -1,0 +1,106 @@
+/* Inside the differentiation of a graph; private to this folder.
+ *
+ * The nodes of a region are walked in reverse. While a region of an `if` or a `loop` is, a *frame* says where
+ * its gradient nodes go and how a value of the region is seen from there: as another result of the `if`, as
+ * the last trip's value, or as an element of a list that the loop was made to carry. Gradients found so far
+ * are kept by the frame; those of values from outside go to the frames around it when it is closed. */
+#ifndef KN_GRAD_INSIDE_H
+#define KN_GRAD_INSIDE_H
+#include "graph/grad/grad.h"
+#include "graph/internal.h"
+
+typedef struct kg_map { /* by number: at most half full */
+  uint64_t *key;
+  void **val;
+  uint32_t n, cap;
+} kg_map;
+
+typedef struct kg_entry {
+  kn_value *v;
+  kn_gradient g;
+} kg_entry;
+
+typedef enum kg_kind {
+  KG_TOP,   /* everything that can be seen from the place of the request */
+  KG_SIDE,  /* a region of an if */
+  KG_GUARD, /* none: only gradients are gathered, those of one path */
+  KG_LAST,  /* a loop's last trip */
+  KG_TRIPS  /* its other trips */
+} kg_kind;
+
+typedef struct kg_frame kg_frame;
+struct kg_frame {
+  kg_kind kind;
+  kg_frame *up;
+  kn_node *owner;  /* the `if` or `loop` */
+  kn_region *fwd;  /* its region; TOP: where the request stands */
+  kn_region *em;   /* gradient nodes go here */
+  bool inlined;    /* em is that of the frame above */
+  int side;        /* SIDE */
+  kn_value *known; /* this boolean is `truth` here */
+  bool truth;
+  kn_value *at;    /* TRIPS: which trip, from 1 */
+  kn_node *anchor; /* TRIPS: what is seen of the forward loop stands behind this node */
+  kg_map entries;
+  kg_map seen;     /* TRIPS: elements taken from lists */
+  kg_entry **list; /* entries in the order they came */
+  uint32_t n;
+};
+
+typedef struct kg_walk {
+  kn_record *r;
+  kn_builder *b;
+  kn_context *ctx;
+  kn_arena arena;
+  bool *need;  /* by id: depends on an x so that gradients flow */
+  uint32_t n0; /* values there were before */
+  kg_frame *f;
+  kg_map exported; /* a value inside, and how → a result of the `if` or `loop` it is in */
+} kg_walk;
+
+/* ---- frames.c ---- */
+
+void *kg_alloc(kg_walk *w, size_t size); /* NULL fails the builder */
+void *kg_get(const kg_map *m, uint64_t key);
+bool kg_put(kg_walk *w, kg_map *m, uint64_t key, void *val);
+static inline bool kg_ok(const kg_walk *w) { return w->b->status == KN_OK; }
+bool kg_needs(const kg_walk *w, const kn_value *v);
+bool kg_visible(const kn_value *v, const kn_region *from);
+/* Enters the frame; what is emitted then goes to f->em. */
+void kg_enter(kg_walk *w, kg_frame *f);
+void kg_leave(kg_walk *w);
+bool kg_belongs(const kg_frame *f, const kn_value *v);
+/* A forward value, or the size of its dimension dim (-1: itself), as it is seen from here. */
+kn_value *kg_see(kg_walk *w, kn_value *v);
+kn_value *kg_see_size(kg_walk *w, kn_value *v, int dim);
+/* The gradient of v so far; what another path has added is not seen. */
+kn_gradient kg_find(const kg_walk *w, const kn_value *v);
+kn_gradient kg_own(const kg_frame *f, const kn_value *v); /* of this frame alone */
+void kg_set(kg_walk *w, kn_value *v, kn_gradient g);
+void kg_add(kg_walk *w, kn_value *v, kn_gradient g);
+kn_value *kg_integer(kg_walk *w, int64_t i);
+/* Another carried value of a finished loop: the parameter; then what it is after a trip. */
+kn_value *kg_carry(kg_walk *w, kn_node *loop, kn_value *init);
+void kg_carry_next(kg_walk *w, kn_node *loop, kn_value *next);
+
+/* ---- rules.c ---- */
+
+/* Walks back from the values seeded: their gradients are there already. */
+void kg_walk_back(kg_walk *w, kn_value *const *ys, uint32_t ny);
+
+/* ---- branch.c: gradient nodes of two paths ---- */
+
+typedef struct kg_branch {
+  kn_node *n;
+  kg_frame side[2];
+} kg_branch;
+bool kg_open(kg_walk *w, kg_branch *b, kn_value *cond);
+void kg_close(kg_walk *w, kg_branch *b);
+void kg_if_rule(kg_walk *w, kn_node *n);
+void kg_select_rule(kg_walk *w, kn_node *n);
+
+/* ---- loop.c ---- */
+
+void kg_loop_rule(kg_walk *w, kn_node *n);
+
+#endif
