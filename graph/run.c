@@ -494,6 +494,7 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
     snprintf(impl, sizeof impl, "%" PRIu64 " trip%s", trips, trips == 1 ? "" : "s");
     kn_log_node(r->ctx, "graph", n, impl, r->p->vals);
   }
+  r->s->trips = trips;
   watch(r, n);
   return KN_OK;
 }

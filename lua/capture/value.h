@@ -174,6 +174,12 @@ typedef struct kc_stop kc_stop;
 typedef struct kc_loop_try kc_loop_try;
 typedef struct kc_model kc_model;
 
+typedef struct kc_unrolled {
+  int id; /* of the kc_loop_try */
+  const kn_where *where;
+  int64_t trips;
+} kc_unrolled;
+
 typedef struct kc_cap kc_cap;
 struct kc_cap {
   lua_State *L;
@@ -222,6 +228,8 @@ struct kc_cap {
   int nstop, stop_cap, last_stop;
   kc_loop_try *again;
   int last_iteration;
+  kc_unrolled *unrolled; /* loops that ran trip by trip, for reports */
+  uint32_t nunrolled;
   uint32_t owner; /* last given to a state */
   uint64_t steps;
   int nest, calls;
