@@ -98,6 +98,11 @@ static kn_status read_slot(inliner *c, const kn_node *n) {
 
 static kn_status copy_node(inliner *c, const kn_node *n) {
   kn_builder *b = c->x->b;
+  if (n->op == KN_NODE_update)
+    return kn_fail(
+        b->ctx, KN_CAPTURE,
+        "%s: the function writes to a tensor that is given to it; give the new values back as a result",
+        c->x->name);
   if (n->slot) return read_slot(c, n);
   kn_value **in = kn_build_alloc(b, (n->nin + 1) * sizeof *in);
   kn_vtype *types = kn_build_alloc(b, (n->nout + 1) * sizeof *types);

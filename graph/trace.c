@@ -13,7 +13,8 @@ typedef struct view {
   uint32_t version; /* of the memory when the value was right */
   uint32_t root;    /* which view it is a part of; its own number for a root */
   kn_slot *slot;    /* roots from outside */
-  const char *arg;  /* roots that are arguments: the name */
+  const char *arg;  /* roots that are arguments: the name … */
+  kn_value *input;  /* … and the input */
 } view;
 
 typedef struct kn_trace_memory {
@@ -220,6 +221,7 @@ kn_status kn_trace_input(kn_trace *t, kn_tensor *x, kn_value *v, const char *nam
                    m->views[0].arg ? m->views[0].arg : "?", name);
   view *made = m ? add_view(t, m, x, v, 0) : NULL;
   if (made) made->arg = kn_build_text(t->b, name);
+  if (made) made->input = v;
   return t->b->status;
 }
 
@@ -398,7 +400,7 @@ kn_value *kn_trace_result(kn_trace *t, kn_tensor *x, kn_value *const *given, uin
   kn_value *v = kn_trace_value(t, x);
   const memory *m = v ? find(t, x->storage) : NULL;
   const view *at = m ? view_of(m, x) : NULL;
-  bool taken = at && !v->def && !at->arg; /* an input that is not this tensor */
+  bool taken = at && !v->def && at->input != v; /* an input that is not this tensor */
   for (uint32_t i = 0; i < n && v; i++) taken |= given[i] == v;
   return taken ? only(kn_add_op(t->b, KN_OP_clone, NULL, &v, 1, NULL, 0)) : v;
 }
@@ -409,12 +411,10 @@ kn_status kn_trace_stores(kn_trace *t) {
     for (const memory *m = t->memory[i]; m; m = m->next) {
       const view *v = m->views;
       if (!m->version || !m->nviews) continue;
-      if (v->arg)
-        return kn_fail(
-            b->ctx, KN_CAPTURE,
-            "trace: argument '%s' is written in place, which a traced graph cannot do to its caller's "
-            "tensor; clone it first, or return the new values",
-            v->arg);
+      if (v->arg) { /* the caller's tensor takes it */
+        kn_add_update(b, v->input, v->value);
+        continue;
+      }
       if (!v->slot) continue;
       kn_node *read = b->graph->body->first;
       while (read && read->slot != v->slot) read = read->next;

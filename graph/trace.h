@@ -30,7 +30,7 @@ kn_value *kn_trace_value(kn_trace *t, kn_tensor *x);
 kn_status kn_trace_define(kn_trace *t, kn_tensor *x, kn_value *v);
 /* The tensor as a result, `n`th of the values in `given`: never a value that stands for another tensor. */
 kn_value *kn_trace_result(kn_trace *t, kn_tensor *x, kn_value *const *given, uint32_t n);
-/* Slots that were written become state, stored at the end. An argument that was written is refused. */
+/* Slots that were written become state, stored at the end; arguments that were written are updated. */
 kn_status kn_trace_stores(kn_trace *t);
 
 #endif

@@ -21,6 +21,7 @@ typedef struct hand {
   hand_state state;
   const char *names[64]; /* inputs */
   kn_value *inputs[64];
+  kn_tensor *handles[64]; /* of inputs that are tensors: what is written to them the caller's tensors take */
   uint32_t ninputs;
 } hand;
 
@@ -125,6 +126,24 @@ static kn_status hands_position(kn_recorder *r, kn_context *ctx, const kn_scalar
   return settle(h, h->record.base.position(&h->record.base, ctx, s, last, out));
 }
 
+static kn_status hands_writable(kn_recorder *r, kn_context *ctx, const char *name, kn_tensor *t) {
+  hand *h = NULL;
+  KN_TRY(use((hands *)r, ctx, t->value, &h));
+  return settle(h, h->record.base.writable(&h->record.base, ctx, name, t));
+}
+
+static kn_status hands_contiguous(kn_recorder *r, kn_context *ctx, kn_tensor *t, bool *out) {
+  hand *h = NULL;
+  KN_TRY(use((hands *)r, ctx, t->value, &h));
+  return settle(h, h->record.base.contiguous(&h->record.base, ctx, t, out));
+}
+
+static kn_status hands_alias(kn_recorder *r, kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  hand *h = NULL;
+  KN_TRY(use((hands *)r, ctx, t->value, &h));
+  return settle(h, h->record.base.alias(&h->record.base, ctx, t, out));
+}
+
 static bool is_held(const kl_state *s, const kn_tensor *t) { /* by a handle of the program */
   for (uint32_t i = 0; i < s->boxes->room; i++)
     if (s->boxes->box[i] && s->boxes->box[i]->tensor == t) return true;
@@ -155,6 +174,7 @@ static kn_value *outside(void *ud, kn_tensor *t) {
 
 static void free_hand(hand *h) {
   kn_heap *heap = kn_heap_retain(h->b.ctx->heap);
+  for (uint32_t i = 0; i < h->ninputs; i++) kn_tensor_release(h->handles[i]);
   kn_record_free(&h->record);
   kn_graph_release(h->graph);
   kn_free(heap, h, sizeof *h);
@@ -280,6 +300,7 @@ static int add_input(lua_State *L) {
   h->names[h->ninputs] = v->name;
   h->inputs[h->ninputs++] = v;
   kl_push_graph_value(L, h->b.ctx, v);
+  if (a.type.kind == KN_V_TENSOR) h->handles[h->ninputs - 1] = kn_tensor_retain(kl_test_tensor(L, -1));
   return 1;
 }
 
@@ -319,6 +340,10 @@ static int build(lua_State *L) {
   kl_make_tree(&m, 2, "the result", results);
   make_arguments(L, h, &m);
   kn_set_results(&h->b, NULL, 0, results, 1);
+  for (uint32_t i = 0; i < h->ninputs; i++) {
+    kn_value *now = h->handles[i] ? kn_record_value(&h->record, h->handles[i]) : NULL;
+    if (now && now != h->inputs[i]) kn_add_update(&h->b, h->inputs[i], now);
+  }
   kl_graph *g = kl_push_graph(L);
   h->state = BUILT; /* the passes change it: there is no way back */
   h->b.where = NULL;
@@ -456,7 +481,10 @@ void kl_open_builder(lua_State *L) {
                           .size = hands_size,
                           .to_tensor = hands_to_tensor,
                           .dynamic = hands_dynamic,
-                          .position = hands_position},
+                          .position = hands_position,
+                          .writable = hands_writable,
+                          .contiguous = hands_contiguous,
+                          .alias = hands_alias},
                  .state = kl_state_of(L)};
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, hands_gc);

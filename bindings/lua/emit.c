@@ -439,6 +439,10 @@ static void define_results(flow *f, const part *p, const kn_tree *t, int idx) {
       define_results(f, p, &t->items[i], lua_gettop(L));
       lua_pop(L, 1);
     }
+  } else if (t->kind == KN_TREE_CHOICE) {
+    kl_error(L, KN_CAPTURE,
+             "graph %s: a result is of one kind or another; a traced function cannot keep that",
+             p->graph->name);
   } else if (t->kind == KN_TREE_VALUE) {
     kn_tensor *r = kl_test_tensor(L, idx);
     if (!r)

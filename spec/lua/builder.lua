@@ -46,6 +46,20 @@ test("every kind of op", function()
   truth(tostring(g):find("graph named(", 1, true))
 end)
 
+test("writes in place", function()
+  local b = kiln.builder()
+  local x, z = b:input("x", spec("float32", { 2, "N" })), b:input("z", spec("float32", { 3 }))
+  local y = x * 2
+  local row = y[1]
+  row:add_(10)
+  y[{ 2, 1 }] = 0
+  z:mul_(2)
+  local g = b:build { y = y, row = row, z = z }
+  local given = kiln.ones(3)
+  local r = g { x = kiln.ones(2, 2), z = given }
+  equal({ r.y:totable(), r.row:totable(), given:totable() }, { { { 12.0, 12.0 }, { 0.0, 2.0 } }, { 12.0, 12.0 }, { 2.0, 2.0, 2.0 } })
+end)
+
 test("branches and loops", function()
   local b = kiln.builder()
   local x, n = b:input("x", spec("float32", { "N" })), b:input("n", "integer")
