@@ -171,16 +171,15 @@ kc_val kc_merge_places(kc_merge_job *m, kc_val a, kc_val b) {
 
 /* ---- frames and results ---- */
 
-/* A register that is an upvalue on one path, and a plain one on the other, becomes an upvalue. When the
- * function itself reads it no more, only the path that has the upvalue can. */
-static uint32_t mixed_cell(kc_merge_job *m, const kc_frame *f1, const kc_frame *f2, int r, bool live) {
+/* The contents of a register that is an upvalue on one path and a plain one on the other. When the function
+ * itself reads it no more, only the path that has the upvalue can. */
+static void mixed_contents(kc_merge_job *m, int r, bool live) {
   kc_cap *c = m->c;
+  const kc_frame *f1 = m->s1->top, *f2 = m->s2->top;
   int side = f1->cell[r] ? 1 : 2;
-  uint32_t cell = f1->cell[r] ? f1->cell[r] : f2->cell[r];
-  const kc_val *v1 = f1->cell[r] ? kc_map_get(&m->s1->cells, cell) : &f1->r[r];
-  const kc_val *v2 = f2->cell[r] ? kc_map_get(&m->s2->cells, cell) : &f2->r[r];
-  if (m->mode == KC_MERGE_GENERAL && !f1->cell[r]) *m->changed = true;
-  kc_mark_pair(m, &m->c12, &m->c21, cell, cell);
+  uint32_t cell = side == 1 ? f1->cell[r] : f2->cell[r];
+  const kc_val *v1 = side == 1 ? kc_map_get(&m->s1->cells, cell) : &f1->r[r];
+  const kc_val *v2 = side == 2 ? kc_map_get(&m->s2->cells, cell) : &f2->r[r];
   kc_val a = v1 ? *v1 : KC_NILV, b = v2 ? *v2 : KC_NILV, v;
   if (live)
     v = kc_merge_places(m, a, b);
@@ -190,33 +189,44 @@ static uint32_t mixed_cell(kc_merge_job *m, const kc_frame *f1, const kc_frame *
     v = side == 1 ? a : kc_carry_new(m, b);
   kc_map_set(c, &m->out->cells, m->out->owner, cell, kc_dup(c, &v, sizeof v));
   kc_note_cell(m, cell);
-  return cell;
+}
+
+/* Registers that are upvalues of closures, before anything else is paired: an upvalue that is one register's here
+ * and another closure's there would be two variables in one. */
+static void merge_frame_cells(kc_merge_job *m) {
+  kc_frame *to = kc_top(m->c, m->out);
+  const kc_frame *f1 = m->s1->top, *f2 = m->s2->top;
+  for (int r = 0; r < f1->p->maxstack; r++) {
+    uint32_t c1 = f1->cell[r], c2 = f2->cell[r];
+    if (!c1 && !c2) continue;
+    to->cell[r] = c1 ? c1 : c2;
+    if (!c1 || !c2)
+      kc_mark_pair(m, &m->c12, &m->c21, to->cell[r], to->cell[r]);
+    else if (!kc_pair_cells(m, c1, c2)) {
+      to->cell[r] = 0;
+      to->r[r] = KC_POISONED;
+    }
+    if (m->mode == KC_MERGE_GENERAL && to->cell[r] != c1) *m->changed = true;
+  }
 }
 
 static void merge_frame(kc_merge_job *m, int pc) {
   kc_cap *c = m->c;
   kc_frame *to = kc_top(c, m->out);
   const kc_frame *f1 = m->s1->top, *f2 = m->s2 ? m->s2->top : NULL;
+  if (f2) merge_frame_cells(m);
   for (int r = 0; r < f1->p->maxstack; r++) {
     bool live = pc >= 0 && kc_regs_has(&f1->flow->live[pc], r);
     uint32_t c1 = f1->cell[r], c2 = f2 ? f2->cell[r] : 0;
     m->name = live ? kc_local_name(f1->p, r, pc) : NULL;
-    if (!f2) {
-      if (c1)
-        kc_touch_cell(m, c1, m->side);
-      else
-        to->r[r] = live ? kc_merge_single(m, f1->r[r], m->side) : KC_POISONED;
-    } else if (!c1 && !c2)
+    if (!f2 && c1)
+      kc_touch_cell(m, c1, m->side);
+    else if (!f2)
+      to->r[r] = live ? kc_merge_single(m, f1->r[r], m->side) : KC_POISONED;
+    else if (!c1 && !c2)
       to->r[r] = live ? kc_merge_places(m, f1->r[r], f2->r[r]) : KC_POISONED;
     else if (!c1 || !c2)
-      to->cell[r] = mixed_cell(m, f1, f2, r, live);
-    else if (kc_pair_cells(m, c1, c2))
-      to->cell[r] = c1;
-    else {
-      to->cell[r] = 0;
-      to->r[r] = KC_POISONED;
-      if (m->mode == KC_MERGE_GENERAL) *m->changed = true;
-    }
+      mixed_contents(m, r, live);
   }
   m->name = NULL;
 }
