@@ -1,5 +1,6 @@
 /* What the files of Graph objects share: graph.c (life, calls), graph_args.c (Lua values to inputs and back),
- * graph_look.c (methods that show), graph_verify.c, graph_files.c (load, save, parse). */
+ * graph_look.c (methods that show), graph_nodes.c (nodes, and what a run did at each), graph_verify.c,
+ * graph_files.c (load, save, parse). */
 #ifndef KL_GRAPH_PARTS_H
 #define KL_GRAPH_PARTS_H
 #include "bindings/lua/state.h"
@@ -26,11 +27,22 @@ int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalu
  * number. */
 int kl_unflatten(lua_State *L, const kn_graph *g, int ins, int outs, const kn_rvalue *out);
 
+/* places.c. A list of {slot = light userdata, container =, key =, replace =}: the Lua places of slots. Before
+ * a run slots are read there; after it what was stored goes into the tensors found, or takes their place. */
+void kl_load_places(lua_State *L, kl_variant *v);
+void kl_store_places(lua_State *L, kl_variant *v);
+
 void kl_push_graph_text(lua_State *L, const kn_graph *g, kn_text_form form);
 void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t); /* "float32[N,10]" */
 
+/* Set a field of the table on top, unless there is nothing to say. */
+void kl_set_where(lua_State *L, const kn_where *w); /* "where" */
+void kl_set_text(lua_State *L, const char *key, const char *value);
+void kl_set_captures(lua_State *L, int self); /* script.c: "cache_limit", "reasons" of a scripted Graph */
+
 /* Functions of each file, for the table of methods on top of the stack. */
 void kl_set_look_methods(lua_State *L);
+void kl_set_nodes_methods(lua_State *L);
 void kl_set_verify_methods(lua_State *L);
 void kl_set_file_methods(lua_State *L);
 void kl_set_file_functions(lua_State *L); /* kiln.load, kiln.save, kiln.parse */

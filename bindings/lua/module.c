@@ -22,6 +22,7 @@ int luaopen_kiln(lua_State *L) {
   kl_open_npy(L);
   kl_open_graph(L);
   kl_open_script(L);
+  kl_open_tracer(L);
   kl_open_files(L);
   return 1;
 }

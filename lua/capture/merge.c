@@ -103,7 +103,8 @@ static kc_val pair_texts(kc_merge_job *m, kc_val a, kc_val b) {
   kc_val *v = kc_vals(m->c, (int)a.t->n);
   bool fits = true;
   m->name = NULL;
-  for (uint32_t i = 0; i < a.t->n; i++) fits &= (v[i] = kc_pair_values(m, a.t->v[i], b.t->v[i])).k == KC_V_SYM;
+  for (uint32_t i = 0; i < a.t->n; i++)
+    fits &= (v[i] = kc_pair_values(m, a.t->v[i], b.t->v[i])).k == KC_V_SYM;
   return fits ? kc_text_with(m->c, a.t, v) : KC_POISONED;
 }
 
@@ -191,8 +192,8 @@ static void mixed_contents(kc_merge_job *m, int r, bool live) {
   kc_note_cell(m, cell);
 }
 
-/* Registers that are upvalues of closures, before anything else is paired: an upvalue that is one register's here
- * and another closure's there would be two variables in one. */
+/* Registers that are upvalues of closures, before anything else is paired: an upvalue that is one register's
+ * here and another closure's there would be two variables in one. */
 static void merge_frame_cells(kc_merge_job *m) {
   kc_frame *to = kc_top(m->c, m->out);
   const kc_frame *f1 = m->s1->top, *f2 = m->s2->top;
@@ -233,15 +234,13 @@ static void merge_frame(kc_merge_job *m, int pc) {
 
 static kc_res merge_results(kc_merge_job *m) {
   kc_cap *c = m->c;
-  int n = m->s1->nret;
-  if (m->s2 && m->s2->nret != n)
-    return kc_fail(c, "the number of returned values depends on tensor data: %d on one path, %d on another",
-                   n, m->s2->nret);
-  m->out->ret = kc_vals(c, n);
-  m->out->nret = n;
-  for (int i = 0; i < n; i++)
-    m->out->ret[i] = m->s2 ? kc_merge_places(m, m->s1->ret[i], m->s2->ret[i])
-                           : kc_merge_single(m, kc_resolve(c, m->s1, m->s1->ret[i]), m->side);
+  int n = m->s1->nret, n2 = m->s2 ? m->s2->nret : n;
+  m->out->nret = n > n2 ? n : n2;
+  m->out->ret = kc_vals(c, m->out->nret);
+  for (int i = 0; i < m->out->nret; i++)
+    m->out->ret[i] =
+        m->s2 ? kc_merge_places(m, i < n ? m->s1->ret[i] : KC_ABSENT, i < n2 ? m->s2->ret[i] : KC_ABSENT)
+              : kc_merge_single(m, kc_resolve(c, m->s1, m->s1->ret[i]), m->side);
   return KC_GO;
 }
 

@@ -4,7 +4,14 @@
 #include "lua/capture/interp.h"
 
 typedef struct kc_merge_work {
-  enum { KC_WORK_TABLES, KC_WORK_TABLE, KC_WORK_CELLS, KC_WORK_CELL, KC_WORK_NEW_TABLE, KC_WORK_NEW_CELL } what;
+  enum {
+    KC_WORK_TABLES,
+    KC_WORK_TABLE,
+    KC_WORK_CELLS,
+    KC_WORK_CELL,
+    KC_WORK_NEW_TABLE,
+    KC_WORK_NEW_CELL
+  } what;
   uint32_t a, b;
   int side;
 } kc_merge_work;

@@ -41,8 +41,7 @@ static bool match(kc_merge_job *m, const kc_alt *a, const kc_union *x, const kc_
   for (int j = 0; j < y->n; j++) {
     const kc_alt *b = &y->alt[j];
     if (kc_alt_find(x, b->code) || is_matched(t, b->code) || !like(m, a->v, b->v)) continue;
-    if (!(a->v.k == KC_V_TABLE ? kc_pair_tables(m, a->v.id, b->v.id)
-                               : kc_pair_closures(m, a->v.id, b->v.id)))
+    if (!(a->v.k == KC_V_TABLE ? kc_pair_tables(m, a->v.id, b->v.id) : kc_pair_closures(m, a->v.id, b->v.id)))
       continue;
     t->from[t->n] = b->code;
     t->to[t->n++] = a->code;
