@@ -53,6 +53,7 @@ kc_val kc_merge_single(kc_merge_job *m, kc_val a, int side) {
   }
   case KC_V_TABLE: return kc_touch_table(m, a.id, side) ? a : KC_POISONED;
   case KC_V_CLOSURE: return kc_touch_closure(m, a.id, side) ? a : KC_POISONED;
+  case KC_V_HANDLE: return kc_touch_handle(m, a.id, side) ? a : KC_POISONED;
   default: return a;
   }
 }
@@ -112,6 +113,7 @@ static kc_val pair_equal(kc_merge_job *m, kc_val a, kc_val b) {
   switch (a.k) {
   case KC_V_TABLE: return kc_pair_tables(m, a.id, a.id) ? a : KC_POISONED;
   case KC_V_CLOSURE: return kc_pair_closures(m, a.id, a.id) ? a : KC_POISONED;
+  case KC_V_HANDLE: return kc_pair_handles(m, a.id, a.id) ? a : KC_POISONED;
   case KC_V_UNION: return m->mode == KC_MERGE_GENERAL ? kc_carry_union(m, a, b) : kc_merge_single(m, a, 1);
   case KC_V_TEXT: return pair_texts(m, a, b);
   default: break;
@@ -142,6 +144,15 @@ static kc_val general_conflict(kc_merge_job *m, kc_val a, kc_val b) {
   return KC_POISONED;
 }
 
+/* A tensor made inside that is a handle on one path only: both become one object when it is one on both. */
+static void meets_plain(kc_merge_job *m, kc_val a, kc_val b) {
+  if (b.k == KC_V_HANDLE) {
+    kc_val t = a;
+    a = b, b = t;
+  }
+  if (a.k == KC_V_HANDLE && kc_is_plain_tensor(b) && !m->c->han[a.id].first) kc_wants_handle(m->c, b.v);
+}
+
 kc_val kc_pair_values(kc_merge_job *m, kc_val a, kc_val b) {
   kc_cap *c = m->c;
   bool general = m->mode == KC_MERGE_GENERAL;
@@ -158,6 +169,8 @@ kc_val kc_pair_values(kc_merge_job *m, kc_val a, kc_val b) {
   }
   if (a.k == KC_V_TABLE && b.k == KC_V_TABLE && kc_pair_tables(m, a.id, b.id)) return a;
   if (a.k == KC_V_CLOSURE && b.k == KC_V_CLOSURE && kc_pair_closures(m, a.id, b.id)) return a;
+  if (a.k == KC_V_HANDLE && b.k == KC_V_HANDLE && kc_pair_handles(m, a.id, b.id)) return a;
+  meets_plain(m, a, b);
   if (a.k == KC_V_TEXT && b.k == KC_V_TEXT && a.t->format == b.t->format) return pair_texts(m, a, b);
   if (kc_type_of(a, &ta) && kc_type_of(b, &tb) && kc_class_of(c, a) == kc_class_of(c, b) &&
       kn_vtype_join(&ta, &tb, &join))

@@ -3,16 +3,22 @@
 #include "lua/capture/merge.h"
 #include "lua/capture/text.h"
 
-static bool is_object(kc_val a) { return a.k == KC_V_TABLE || a.k == KC_V_CLOSURE; }
+static bool is_object(kc_val a) { return a.k == KC_V_TABLE || a.k == KC_V_CLOSURE || a.k == KC_V_HANDLE; }
 
 static bool is_outside(const kc_cap *c, kc_val a) {
   if (a.k == KC_V_TABLE) return c->tab[a.id].object != 0 || c->tab[a.id].argument;
+  if (a.k == KC_V_HANDLE) return c->han[a.id].first != NULL;
   return a.k != KC_V_CLOSURE || c->clos[a.id].object != 0;
 }
 
 /* An object that is there on entry and at the back edge. */
 static bool known_to_both(const kc_merge_job *m, kc_val a) {
+  if (a.k == KC_V_HANDLE) return kc_hold_of(m->c, m->s1, a.id) && kc_hold_of(m->c, m->s2, a.id);
   return a.k == KC_V_TABLE && kc_known_to_both(m, true, a.id);
+}
+
+static bool pair_same(kc_merge_job *m, kc_val a) {
+  return a.k == KC_V_HANDLE ? kc_pair_handles(m, a.id, a.id) : kc_pair_tables(m, a.id, a.id);
 }
 
 /* ---- alternatives that are different objects on the two sides ---- */
@@ -31,9 +37,16 @@ static bool is_matched(const matching *t, int64_t code) {
 static bool like(kc_merge_job *m, kc_val a, kc_val b) {
   kc_cap *c = m->c;
   if (a.k != b.k || !is_object(a) || is_outside(c, a) || is_outside(c, b)) return false;
+  if (a.k == KC_V_HANDLE) return true;
   if (a.k == KC_V_CLOSURE) return c->clos[a.id].p && c->clos[a.id].p == c->clos[b.id].p;
   const kc_table *x = kc_table_get(m->s1, a.id), *y = kc_table_get(m->s2, b.id);
   return x && y && kc_same(kc_resolve(c, m->s1, x->meta), kc_resolve(c, m->s2, y->meta));
+}
+
+static bool pair_objects(kc_merge_job *m, kc_val a, kc_val b) {
+  return a.k == KC_V_TABLE    ? kc_pair_tables(m, a.id, b.id)
+         : a.k == KC_V_HANDLE ? kc_pair_handles(m, a.id, b.id)
+                              : kc_pair_closures(m, a.id, b.id);
 }
 
 /* An alternative of the second side alone that can be one object with this one of the first. */
@@ -41,8 +54,7 @@ static bool match(kc_merge_job *m, const kc_alt *a, const kc_union *x, const kc_
   for (int j = 0; j < y->n; j++) {
     const kc_alt *b = &y->alt[j];
     if (kc_alt_find(x, b->code) || is_matched(t, b->code) || !like(m, a->v, b->v)) continue;
-    if (!(a->v.k == KC_V_TABLE ? kc_pair_tables(m, a->v.id, b->v.id) : kc_pair_closures(m, a->v.id, b->v.id)))
-      continue;
+    if (!pair_objects(m, a->v, b->v)) continue;
     t->from[t->n] = b->code;
     t->to[t->n++] = a->code;
     return true;
@@ -128,6 +140,7 @@ kc_val kc_carry_new(kc_merge_job *m, kc_val b) {
     return kc_text_with(c, b.t, v);
   }
   if (b.k == KC_V_TABLE && !is_outside(c, b)) kc_adopt_table(m, b.id);
+  if (b.k == KC_V_HANDLE && !is_outside(c, b)) kc_adopt_handle(m, b.id);
   if (b.k == KC_V_CLOSURE && c->clos[b.id].p)
     for (int i = 0; i < c->clos[b.id].p->nup; i++) kc_adopt_cell(m, c->clos[b.id].cell[i]);
   return b;
@@ -149,7 +162,7 @@ static bool carry_old(kc_merge_job *m, const kc_union *x, const kc_union *y, con
     return true;
   }
   if (match(m, a, x, y, t)) return true;
-  if (known_to_both(m, *v)) return kc_pair_tables(m, v->id, v->id);
+  if (known_to_both(m, *v)) return pair_same(m, *v);
   if (kc_is_param(m, *v)) kc_bind_param(m, *v, (kc_val){.k = KC_V_NONE});
   return true; /* an object that the back edge has forgotten keeps what it holds */
 }
@@ -173,8 +186,7 @@ kc_val kc_carry_union(kc_merge_job *m, kc_val a, kc_val b) {
     if (kc_alt_find(&x, y.alt[i].code) || is_matched(&t, y.alt[i].code)) continue;
     if (u.n == KC_MAX_ALTS) return poison(m);
     m->name = name;
-    if (known_to_both(m, v) ? !kc_pair_tables(m, v.id, v.id) : !m->l->peeled && !kc_may_carry(m, v))
-      return poison(m);
+    if (known_to_both(m, v) ? !pair_same(m, v) : !m->l->peeled && !kc_may_carry(m, v)) return poison(m);
     if (!known_to_both(m, v)) v = kc_carry_new(m, v);
     u.alt[u.n++] = (kc_alt){y.alt[i].code, v};
     *m->changed = true;
