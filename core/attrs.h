@@ -44,7 +44,7 @@ char *kn_number_said(kn_number x, char buf[KN_NUMBER_SAID]); /* for messages */
   X(interpolate_mode, bicubic) X(interpolate_mode, trilinear) X(interpolate_mode, area) X(interpolate_mode, nearest_exact)
 #define KN_CHOICES_grid_mode(X) X(grid_mode, bilinear) X(grid_mode, nearest) X(grid_mode, bicubic)
 #define KN_CHOICES_grid_padding(X) X(grid_padding, zeros) X(grid_padding, border) X(grid_padding, reflection)
-#define KN_CHOICES_qr_mode(X) X(qr_mode, reduced) X(qr_mode, complete)
+#define KN_CHOICES_qr_mode(X) X(qr_mode, reduced) X(qr_mode, complete) X(qr_mode, r)
 #define KN_CHOICES_triangle(X) X(triangle, L) X(triangle, U)
 /* orders of matrix norms; numbers are spelt out, in Lua they are numbers */
 #define KN_CHOICES_matrix_ord(X) X(matrix_ord, fro) X(matrix_ord, nuc) X(matrix_ord, inf) X(matrix_ord, minus_inf) \

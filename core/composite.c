@@ -48,7 +48,7 @@ static kn_status size_of(kn_context *ctx, kn_tensor *t, int dim, int64_t *out) {
     *out = size.as.i;
     return KN_OK;
   }
-  return ctx->recorder->dynamic(ctx->recorder, ctx, &size, out);
+  return kn_recorder_of(ctx)->dynamic(kn_recorder_of(ctx), ctx, &size, out);
 }
 
 void kx_put_size(kn_scope *s, int64_t size, kn_ints *sizes) {

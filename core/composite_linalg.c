@@ -72,6 +72,20 @@ static kn_tensor *matrix_norm(kn_scope *s, kn_tensor *x, const kn_attrs_matrix_n
 }
 EXPRESSION(matrix_norm, matrix_norm(s, kx_floating(s, in[0]), attrs))
 
+/* By the singular values where they say it, which are there for a singular x too: its answer is infinite. */
+static kn_tensor *cond(kn_scope *s, kn_tensor *x, const kn_attrs_cond *a) {
+  kn_attrs_matrix_norm at = {.ord = a->p};
+  if (!are_matrices(s, x)) return NULL;
+  if (a->p == KN_CHOICE_matrix_ord_two || a->p == KN_CHOICE_matrix_ord_minus_two) {
+    kn_tensor *values = svdvals(s, x), *first = kx_select(s, values, -1, 0),
+              *last = kx_select(s, values, -1, -1);
+    return a->p == KN_CHOICE_matrix_ord_two ? kx_div(s, first, last) : kx_div(s, last, first);
+  }
+  kn_tensor *inverse = kx_with(s, KN_OP_inv, NULL, x);
+  return kx_mul(s, kx_with(s, KN_OP_matrix_norm, &at, x), kx_with(s, KN_OP_matrix_norm, &at, inverse));
+}
+EXPRESSION(cond, cond(s, kx_floating(s, in[0]), attrs))
+
 /* ---- rank, least squares ---- */
 
 /* rtol as a number of x's dtype: given, or eps times the larger size. */

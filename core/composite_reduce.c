@@ -23,10 +23,21 @@ static kn_tensor *logsumexp(kn_scope *s, kn_tensor *x, const kn_attrs_reduce *a)
 EXPRESSION(logsumexp, logsumexp(s, kx_floating(s, in[0]), attrs))
 
 static kn_tensor *power_norm(kn_scope *s, kn_tensor *x, double p, const kn_attrs_reduce *over) {
-  kn_tensor *size = kx_abs(s, x), *total = kx_with(s, KN_OP_sum, over, kx_pow(s, size, kx_number(s, p, x)));
-  kn_tensor *zero = kx_number(s, 0, x), *none = kx_eq(s, total, zero);
+  kn_tensor *size = kx_abs(s, x), *zero = kx_number(s, 0, x), *to = kx_number(s, p, x);
+  kn_tensor *power = kx_pow(s, size, to);
+  if (p < 1) { /* at 0 the slope is infinite, and taken as 0 */
+    kn_tensor *at = kx_eq(s, x, zero), *there = kx_where(s, at, kx_number(s, 1, x), size);
+    power = kx_where(s, at, kx_number(s, p < 0 ? INFINITY : 0, x), kx_pow(s, there, to));
+  }
+  kn_tensor *total = kx_with(s, KN_OP_sum, over, power), *none = kx_eq(s, total, zero);
   kn_tensor *safe = kx_where(s, none, kx_number(s, 1, x), total);
   return kx_where(s, none, zero, kx_pow(s, safe, kx_number(s, 1 / p, x)));
+}
+
+/* How many are not 0, with the gradient of a step: 0. */
+static kn_tensor *count_norm(kn_scope *s, kn_tensor *x, const kn_attrs_reduce *over) {
+  kn_tensor *one = kx_where(s, kx_isnan(s, x), kx_number(s, 1, x), kx_abs(s, kx_sign(s, x)));
+  return kx_with(s, KN_OP_sum, over, one);
 }
 
 static kn_tensor *norm(kn_scope *s, kn_tensor *x, const kn_attrs_norm *a) {
@@ -36,7 +47,7 @@ static kn_tensor *norm(kn_scope *s, kn_tensor *x, const kn_attrs_norm *a) {
   if (a->p == 1) return kx_with(s, KN_OP_sum, &over, kx_abs(s, x));
   if (a->p == INFINITY) return kx_with(s, KN_OP_amax, &over, kx_abs(s, x));
   if (a->p == -INFINITY) return kx_with(s, KN_OP_amin, &over, kx_abs(s, x));
-  if (a->p == 0) return kx_cast(s, count_nonzero(s, x, &over), kn_tensor_dtype(x));
+  if (a->p == 0) return count_norm(s, x, &over);
   return power_norm(s, x, a->p, &over);
 }
 EXPRESSION(norm, norm(s, kx_floating(s, in[0]), attrs))

@@ -60,6 +60,7 @@ struct kn_context {
   void (*where)(void *ud, char *text, size_t size);
   void *where_ud;
   kn_recorder *recorder; /* not NULL while ops are being recorded into a graph; borrowed */
+  kn_recorder *symbols;  /* records ops on symbolic tensors when none is on: graphs built by hand; borrowed */
   unsigned debug;        /* bit per kn_debug */
   int threads;           /* most threads a parallel loop may use; >= 1 */
   struct kn_pool *pool;  /* core/parallel.c's, shared with children; NULL in builds that need none */

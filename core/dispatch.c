@@ -102,8 +102,8 @@ static void note_write(kn_tensor *t, int writer) {
   atomic_store_explicit(&t->storage->writer, writer, memory_order_relaxed);
 }
 
-static kn_status run_kernel(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
-                            const kn_type *types, kn_tensor **out) {
+kn_status kn_run_now(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
+                     const kn_type *types, kn_tensor **out) {
   const kn_op_info *row = &kn_ops[op];
   bool bare = row->op_class == KN_CLASS_VIEW || (row->flags & KN_FLAG_DYNAMIC); /* the kernel gives storage */
   for (int i = 0; i < row->outs; i++) {
@@ -272,7 +272,7 @@ kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *cons
   }
 
   kn_tensor *made[KN_MAX_OUTPUTS];
-  kn_recorder *rec = ctx->recorder;
+  kn_recorder *rec = symbolic ? kn_recorder_of(ctx) : ctx->recorder;
   kn_status st;
   if (rec && (symbolic || rec->all))
     st = rec->apply(rec, ctx, op, attrs, in, n, types, made);
@@ -280,7 +280,7 @@ kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *cons
     st = kn_fail(ctx, KN_STATE, "%s: a symbolic tensor has no data, and no graph is being recorded",
                  row->name);
   else
-    st = run_kernel(ctx, op, attrs, in, n, types, made);
+    st = kn_run_now(ctx, op, attrs, in, n, types, made);
   if (st != KN_OK) {
     kn_tape_drop_write(&write);
     return st;
@@ -319,7 +319,7 @@ static kn_status check_inplace(kn_context *ctx, const char *name, const kn_type 
 /* Whether the gradient may have to read what is about to be overwritten: it is then kept, as a clone. */
 static bool reads_itself(const kn_context *ctx, const kn_op_info *row, kn_tensor *const *in, int n) {
   bool wants_grad = false;
-  if (!ctx->grad_enabled || ctx->recorder) return false;
+  if (!ctx->grad_enabled || (ctx->recorder && !ctx->recorder->runs)) return false;
   for (int i = 0; i < n; i++) wants_grad |= in[i] && kn_requires_grad(in[i]);
   return wants_grad && (row->composite || (row->vjp && row->saves & KN_SAVE_INPUTS));
 }
@@ -362,7 +362,7 @@ kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tens
 /* ---- numbers in and out ---- */
 
 static bool concerns(const kn_context *ctx, const kn_tensor *t) {
-  return ctx->recorder && (kn_tensor_is_symbolic(t) || ctx->recorder->all);
+  return kn_tensor_is_symbolic(t) ? kn_recorder_of(ctx) != NULL : ctx->recorder && ctx->recorder->all;
 }
 
 kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out) {
@@ -372,7 +372,7 @@ kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out) {
     return kn_fail(ctx, KN_SHAPE, "item: a tensor of one element is needed (got %s)",
                    kn_type_text(&t->type, text, sizeof text));
   }
-  if (concerns(ctx, t)) return ctx->recorder->item(ctx->recorder, ctx, t, out);
+  if (concerns(ctx, t)) return kn_recorder_of(ctx)->item(kn_recorder_of(ctx), ctx, t, out);
   if (kn_tensor_is_symbolic(t))
     return kn_fail(ctx, KN_STATE, "item: a symbolic tensor has no data, and no graph is being recorded");
   *out = kn_scalar_read(t);
@@ -389,9 +389,10 @@ kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out) {
     *out = (kn_scalar){KN_SCALAR_INT, {.i = t->type.dims[dim]}};
     return KN_OK;
   }
-  if (!ctx->recorder)
+  kn_recorder *rec = kn_recorder_of(ctx);
+  if (!rec)
     return kn_fail(ctx, KN_STATE, "size: a symbolic tensor has no sizes yet, and no graph is being recorded");
-  return ctx->recorder->size(ctx->recorder, ctx, t, dim, out);
+  return rec->size(rec, ctx, t, dim, out);
 }
 
 kn_scalar kn_scalar_read(const kn_tensor *t) {
@@ -429,17 +430,22 @@ kn_status kn_scalar_check(kn_context *ctx, const kn_scalar *s, kn_dtype dtype) {
 
 kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out) {
   if (s->kind == KN_SCALAR_SYMBOL) {
-    if (!ctx->recorder)
-      return kn_fail(ctx, KN_STATE, "a symbolic number was used while no graph is being recorded");
-    return ctx->recorder->to_tensor(ctx->recorder, ctx, s, dtype, out);
+    kn_recorder *rec = kn_recorder_of(ctx);
+    if (!rec) return kn_fail(ctx, KN_STATE, "a symbolic number was used while no graph is being recorded");
+    return rec->to_tensor(rec, ctx, s, dtype, out);
   }
   KN_TRY(kn_scalar_check(ctx, s, dtype));
   kn_type type = {.dtype = (uint8_t)dtype, .device = KN_CPU};
   kn_tensor *t;
   KN_TRY(kn_tensor_new(ctx, &type, &t));
   kn_scalar_write(s, t);
-  *out = t;
-  return KN_OK;
+  kn_status st = KN_OK;
+  if (ctx->recorder && ctx->recorder->number) st = ctx->recorder->number(ctx->recorder, ctx, s, t);
+  if (st == KN_OK)
+    *out = t;
+  else
+    kn_tensor_release(t);
+  return st;
 }
 
 kn_dtype kn_scalar_dtype(kn_scalar_kind kind, kn_dtype beside) {

@@ -38,7 +38,27 @@ struct kn_recorder {
    * 0; `last`, an inclusive end made an exclusive stop: i for i > 0, KN_TO_END for -1, i + 1 below. 0 raises
    * when run. May be NULL. */
   kn_status (*position)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, bool last, kn_scalar *out);
+  /* A concrete number has become a 0-d tensor. May be NULL. */
+  kn_status (*number)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_tensor *t);
+  /* The program is about to look at the data of a tensor (print it, make it a table). May be NULL. */
+  kn_status (*read)(kn_recorder *r, kn_context *ctx, kn_tensor *t);
+  bool runs; /* ops run, too, and tensors stay real: trace */
 };
+
+/* Who records an op on symbolic values: the recorder that is on, or the graphs that are being built by hand.
+ */
+static inline kn_recorder *kn_recorder_of(const kn_context *ctx) {
+  return ctx->recorder ? ctx->recorder : ctx->symbols;
+}
+/* Before the data of a tensor becomes the program's. */
+static inline kn_status kn_read_data(kn_context *ctx, kn_tensor *t) {
+  kn_recorder *r = ctx->recorder;
+  return r && r->read ? r->read(r, ctx, t) : KN_OK;
+}
+
+/* The kernel, for a recorder that lets ops run (trace): `types` as apply got them. Owned outputs. */
+kn_status kn_run_now(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
+                     const kn_type *types, kn_tensor **out);
 
 /* attrs may be NULL for ops whose attrs are `none`. out[0 … outs) receive owned tensors; untouched on
  * failure. */

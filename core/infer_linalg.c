@@ -122,6 +122,7 @@ kn_status kn_infer_qr(const kn_infer *q) {
   int64_t k = at->mode == KN_CHOICE_qr_mode_complete ? m : smaller(m, n);
   q->out[0] = with_matrices(q, m, k);
   q->out[1] = with_matrices(q, k, n);
+  if (at->mode == KN_CHOICE_qr_mode_r) q->out[0] = (kn_type){.dtype = x->dtype, .rank = 1};
   return KN_OK;
 }
 

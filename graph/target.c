@@ -112,12 +112,18 @@ void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const c
     kn_log(ctx, "exec %-8s %-14s %-24s %s", backend, op, impl, out);
 }
 
+/* A stripped function's errors have no place, as in Lua, which begins those of its own operators with "?:-1".
+ */
 kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st) {
   const kn_where *w = kn_where_user(n->where);
-  if (w && w->line > 0)
+  if (!w) return st;
+  bool stripped = w->line <= 0 && !strcmp(w->chunk, "?"), engine = kn_opcode_is_op(n->op);
+  if (w->line > 0)
     kn_error_prefix(ctx, "%s:%d", w->chunk, w->line);
-  else if (w)
+  else if (!stripped)
     kn_error_prefix(ctx, "%s:?", w->chunk);
-  if (w) ctx->error_placed = true;
+  else if (!engine && n->op != KN_NODE_raise)
+    kn_error_prefix(ctx, "?:-1");
+  ctx->error_placed = !stripped || !engine; /* when not, the binding says who called */
   return st;
 }

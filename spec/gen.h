@@ -254,6 +254,8 @@ static const gen_case gen_cases[] = {
 #define GEN_TOLERANCE .attrs.tolerance = {.rtol = -1, .atol = -1}
   GEN1(pinv, GEN_F(3, 2), GEN_TOLERANCE), GEN1(pinv, GEN_F(2, 4), GEN_TOLERANCE), GEN1(pinv, GEN_W(2, 2, 2), GEN_TOLERANCE),
   GEN1(svdvals, GEN_F(3, 2)), GEN1(svdvals, GEN_F(2, 2, 3)), GEN1(eigvalsh, GEN_S(3, 3)),
+  GEN1(norm, GEN_N(2, 3), .attrs.norm = {.p = 0.5, .dim = GEN_DIMS(1)}),
+  GEN1(cond, GEN_W(3, 3), .attrs.cond = {.p = KN_CHOICE_matrix_ord_two}), GEN1(cond, GEN_F(2, 3), .attrs.cond = {.p = KN_CHOICE_matrix_ord_minus_two}), GEN1(cond, GEN_W(2, 2, 2), .attrs.cond = {.p = KN_CHOICE_matrix_ord_nuc}),
   GEN1(matrix_norm, GEN_F(2, 3)), GEN1(matrix_norm, GEN_F(2, 3), .attrs.matrix_norm = {.ord = KN_CHOICE_matrix_ord_nuc}),
   GEN1(matrix_norm, GEN_F(2, 3), .attrs.matrix_norm = {.ord = KN_CHOICE_matrix_ord_inf}), GEN1(matrix_norm, GEN_F(2, 3), .attrs.matrix_norm = {.ord = KN_CHOICE_matrix_ord_minus_inf}),
   GEN1(matrix_norm, GEN_F(2, 3), .attrs.matrix_norm = {.ord = KN_CHOICE_matrix_ord_one}), GEN1(matrix_norm, GEN_F(2, 3), .attrs.matrix_norm = {.ord = KN_CHOICE_matrix_ord_minus_one}),
@@ -282,7 +284,7 @@ static const gen_case gen_cases[] = {
   GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 2}), GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 2, .dim = GEN_DIMS(1), .keepdim = true}),
   GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 3, .dim = GEN_DIMS(1)}), GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = INFINITY}),
   GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 1}), GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = -INFINITY, .dim = GEN_DIMS(0)}),
-  GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 0}, .flat = true),
+  GEN1(norm, GEN_F(2, 3), .attrs.norm = {.p = 0}),
   GEN2(linear, GEN_F(2, 3), GEN_F(4, 3)), GEN3(linear, GEN_F(2, 3), GEN_F(4, 3), GEN_F(4)),
   GEN3(linear, GEN_F(2, 2, 3), GEN_F(4, 3), GEN_F(4)), GEN3(linear, GEN_F(3), GEN_F(4, 3), GEN_F(4)),
   GEN2(embedding, GEN_F(4, 3), GEN_I(4, 5)), GEN2(embedding, GEN_F(4, 3), GEN_I(4, 2, 3)),

@@ -70,7 +70,7 @@ static const gen_case more_cases[] = {
   GEN0(logspace, .attrs.logspace = {.start = 0, .end = 3, .steps = 4, .base = 2, .dtype = KN_F32}),
   GEN0(randperm, .attrs.randperm = {.n = 7}), GEN1(bernoulli, GEN_P(3, 4)),
 
-  GEN1(cholesky, GEN_S(2, 3, 3)), GEN1(eigh, GEN_S(2, 4, 4)), GEN1(qr, GEN_F(4, 2), .attrs.qr = {.mode = KN_CHOICE_qr_mode_complete}),
+  GEN1(cholesky, GEN_S(2, 3, 3)), GEN1(eigh, GEN_S(2, 4, 4)), GEN1(qr, GEN_F(4, 2), .attrs.qr = {.mode = KN_CHOICE_qr_mode_complete}), GEN1(qr, GEN_F(2, 4, 2), .attrs.qr = {.mode = KN_CHOICE_qr_mode_r}),
   GEN1(svd, GEN_F(4, 2), .attrs.svd = {.full_matrices = true}), GEN1(svd, GEN_F(2, 2, 4), .attrs.svd = {.full_matrices = true}),
   GEN1(inv, GEN_W(2, 5, 5)), GEN1(det, GEN_F(2, 2, 4, 4)),
 

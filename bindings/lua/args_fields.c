@@ -14,7 +14,7 @@ kn_status kl_args_wrong(kn_context *ctx, const char *name, const char *what, con
 
 static kn_status read_symbol(kn_context *ctx, const kn_scalar *s, const char *name, const char *what,
                              kl_rule rule, int64_t *out) {
-  kn_recorder *rec = ctx->recorder;
+  kn_recorder *rec = kn_recorder_of(ctx);
   kn_scalar_kind kind;
   kn_scalar at = *s;
   if (!rec)

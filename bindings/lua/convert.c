@@ -141,6 +141,7 @@ static void push_nested(lua_State *L, const kn_tensor *t, int dim, int64_t at) {
 static int totable(lua_State *L) {
   kn_tensor *t = kl_check_tensor(L, 1);
   if (!t->storage) return kl_error(L, KN_STATE, "totable: the elements are known only when the graph runs");
+  kl_check(L, kn_read_data(kl_context(L), t));
   push_nested(L, t, 0, t->offset);
   return 1;
 }

@@ -368,7 +368,7 @@ static int create_random_like(lua_State *L, kn_op op, const char *name) {
     kn_scalar s;
     st = kn_size(ctx, x, i, &s);
     if (st == KN_OK && s.kind == KN_SCALAR_SYMBOL)
-      st = ctx->recorder->dynamic(ctx->recorder, ctx, &s, &sizes.v[i]);
+      st = kn_recorder_of(ctx)->dynamic(kn_recorder_of(ctx), ctx, &s, &sizes.v[i]);
     else if (st == KN_OK)
       sizes.v[i] = s.as.i;
   }

@@ -35,6 +35,7 @@ kl_graph *kl_check_graph(lua_State *L, int idx) {
 
 static void free_variant(lua_State *L, kn_heap *heap, kl_variant *v) {
   if (v->live) kc_live_free(L, v->live);
+  if (v->places) luaL_unref(L, LUA_REGISTRYINDEX, v->places);
   kn_session_free(v->session);
   kn_graph_release(v->graph);
   kn_free(heap, v, sizeof *v);
@@ -98,6 +99,7 @@ kn_session *kl_variant_session(lua_State *L, kl_variant *v) {
 
 void kl_load_live(lua_State *L, kl_variant *v) {
   if (v->live) kl_check(L, kc_live_load(L, kl_host(), v->live, kl_variant_session(L, v)));
+  if (v->places) kl_load_places(L, v);
 }
 
 /* ---- calls ---- */
@@ -172,6 +174,7 @@ int kl_run_graph(lua_State *L, kl_variant *v, int first, bool store) {
   if (st != KN_OK) return kl_session_fail(L, s, st);
   fill_outputs(L, body, outs, out);
   if (store && v->live) kl_check(L, kc_live_store(L, kl_host(), v->live, s));
+  if (store && v->places) kl_store_places(L, v);
   return kl_unflatten(L, v->graph, ins, outs, out);
 }
 

@@ -26,6 +26,11 @@ int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalu
  * number. */
 int kl_unflatten(lua_State *L, const kn_graph *g, int ins, int outs, const kn_rvalue *out);
 
+/* places.c. A list of {slot = light userdata, container =, key =, replace =}: the Lua places of slots. Before
+ * a run slots are read there; after it what was stored goes into the tensors found, or takes their place. */
+void kl_load_places(lua_State *L, kl_variant *v);
+void kl_store_places(lua_State *L, kl_variant *v);
+
 void kl_push_graph_text(lua_State *L, const kn_graph *g, kn_text_form form);
 void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t); /* "float32[N,10]" */
 

@@ -43,6 +43,7 @@ struct kl_variant {
   kn_graph *graph;     /* retained */
   kn_session *session; /* made at the first run */
   kc_live *live;       /* guards and slot sources; NULL for graphs without Lua behind them */
+  int places;          /* registry reference: where a traced graph's slots are found (places.c); 0: none */
 };
 struct kl_graph {
   kn_heap *heap;

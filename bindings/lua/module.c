@@ -8,6 +8,7 @@ int luaopen_kiln(lua_State *L) {
   lua_createtable(L, 0, 256);
   kl_open_tensor(L);
   kl_open_ops(L);
+  kl_open_linalg(L);
   kl_open_parts(L);
   kl_open_grids(L);
   kl_open_recurrent(L);
@@ -21,6 +22,7 @@ int luaopen_kiln(lua_State *L) {
   kl_open_npy(L);
   kl_open_graph(L);
   kl_open_script(L);
+  kl_open_tracer(L);
   kl_open_files(L);
   return 1;
 }

@@ -20,6 +20,7 @@ static int to_npy(lua_State *L) {
   kn_tensor *t = kl_test_tensor(L, 2);
   if (!t) return kl_error(L, KN_ARG, "to_npy: a tensor is needed after the path, got %s", kl_kind(L, 2));
   if (!t->storage) return kl_error(L, KN_STATE, "to_npy: the elements are known only when the graph runs");
+  kl_check(L, kn_read_data(kl_context(L), t));
   checked(L, kn_npy_write(kl_context(L), path, t), "to_npy");
   return 0;
 }

@@ -29,6 +29,7 @@ static int tensor_tostring(lua_State *L) {
   luaL_Buffer b;
   luaL_buffinit(L, &b);
   if (t->storage) {
+    kl_check(L, kn_read_data(kl_context(L), t));
     kn_show_tensor(t, &kl_context(L)->print, add, &b);
   } else {
     char text[KN_TYPE_TEXT];

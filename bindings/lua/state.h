@@ -116,9 +116,11 @@ void kl_open_hooks(lua_State *L);     /* hooks.c: hooks, custom functions, check
 void kl_open_create(lua_State *L);    /* create.c: kiln.tensor and makers whose arguments are special */
 void kl_open_parts(lua_State *L);     /* parts.c: split, einsum … */
 void kl_open_grids(lua_State *L);     /* grids.c: meshgrid, broadcast_tensors, tensordot */
+void kl_open_linalg(lua_State *L);    /* linalg.c: kiln.linalg.norm */
 void kl_open_recurrent(lua_State *L); /* recurrent.c: lstm, gru … */
 void kl_open_convert(lua_State *L);   /* convert.c: to, float, totable, equal … */
 void kl_open_show(lua_State *L);      /* show.c: tostring */
+void kl_open_tracer(lua_State *L);    /* tracer.c: what kiln.trace is made of */
 void kl_open_npy(lua_State *L);       /* npy.c: .npy files */
 void kl_open_files(lua_State *L);     /* files.c: the library written in Lua */
 

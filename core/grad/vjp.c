@@ -33,7 +33,7 @@ int64_t kv_size(kn_vjp *v, int i, int dim) {
   int64_t stop = 0;
   kn_status st = kn_size(ctx, v->in[i], dim, &size);
   if (st == KN_OK && size.kind == KN_SCALAR_INT) return size.as.i;
-  if (st == KN_OK) st = ctx->recorder->dynamic(ctx->recorder, ctx, &size, &stop);
+  if (st == KN_OK) st = kn_recorder_of(ctx)->dynamic(kn_recorder_of(ctx), ctx, &size, &stop);
   if (st != KN_OK) kx_fail(v->s, st);
   return stop;
 }

@@ -163,6 +163,10 @@ void kn_vjp_qr(kn_vjp *v) {
   const kn_type *type = &v->in[0]->type;
   kn_tensor *q = kv_out(v, 0), *r = kv_out(v, 1), *gq = v->gout[0], *gr = v->gout[1];
   if (!q || !r) return;
+  if (at->mode == KN_CHOICE_qr_mode_r) {
+    kx_fail(s, kn_fail(s->ctx, KN_UNSUPPORTED, "mode 'r' has no gradient, which needs q; say 'reduced'"));
+    return;
+  }
   if (at->mode == KN_CHOICE_qr_mode_complete && surely_tall(type)) {
     kx_fail(s, kn_fail(s->ctx, KN_UNSUPPORTED,
                        "mode 'complete' has a gradient only when there are no more rows than columns"));

@@ -96,6 +96,8 @@ KERNEL(qr) {
     w.a = km_at(own[0]), w.tau = km_at(own[1]), w.room = km_at(own[2]), w.b = km_at(own[3]);
     kn_parallel_for(ctx, count, km_grain(w.n), qr_range, &w);
     km_store(ctx, w.b, false, out[1]);
+  }
+  if (st == KN_OK && at->mode != KN_CHOICE_qr_mode_r) {
     w.b = km_at(own[4]);
     kn_parallel_for(ctx, count, km_grain(w.m), q_range, &w);
     km_store(ctx, w.b, false, out[0]);

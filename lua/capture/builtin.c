@@ -27,7 +27,11 @@ static kc_res give_all(kc_cap *c, kc_state *s, kc_values *out, const kc_val *a, 
 
 static kc_val text(kc_cap *c, const char *s) { return kc_string(c, s, strlen(s)); }
 
-static const char *name_of(kc_cap *c, kc_val f) { return c->obj[f.id].path ? c->obj[f.id].path : "?"; }
+/* As messages say it. */
+static const char *name_of(kc_cap *c, kc_val f) {
+  const char *called = kc_called_name(c), *path = c->obj[f.id].path;
+  return called ? called : path ? path : "?";
+}
 
 /* An integer that must be known; a free number is burnt in. */
 static kc_res known_int(kc_cap *c, kc_val f, kc_val a, int which, int64_t *out) {
@@ -38,15 +42,15 @@ static kc_res known_int(kc_cap *c, kc_val f, kc_val a, int which, int64_t *out) 
   if (a.k == KC_V_SYM || a.k == KC_V_UNION || a.k == KC_V_POISON)
     return kc_fail(c, "argument %d of '%s' is a %s; it must be known while capturing", which, name_of(c, f),
                    kc_kind_name(a));
-  return kc_raise(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
-                  kc_type_name(a));
+  return kc_complain(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
+                     kc_type_name(a));
 }
 
 static kc_res need_table(kc_cap *c, kc_val f, kc_val t) {
   if (t.k == KC_V_TABLE) return KC_GO;
   if (t.k == KC_V_UNION || t.k == KC_V_POISON)
     return kc_fail(c, "'%s' is called with a %s", name_of(c, f), kc_kind_name(t));
-  return kc_raise(c, "bad argument #1 to '%s' (table expected, got %s)", name_of(c, f), kc_type_name(t));
+  return kc_complain(c, "bad argument #1 to '%s' (table expected, got %s)", name_of(c, f), kc_type_name(t));
 }
 
 /* ---- going through tables ---- */
@@ -58,7 +62,8 @@ static kc_val iterator_of(kc_cap *c, const char *name) {
 }
 
 MODEL(ipairs) {
-  (void)s, (void)f;
+  (void)s;
+  if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (value expected)", name_of(c, f));
   return give(c, out, 3, iterator_of(c, "ipairs iterator"), ARG(0), kc_int(0));
 }
 
@@ -98,8 +103,8 @@ MODEL(pairs) {
   kc_val h;
   KC_TRY(kc_metafield(c, *s, ARG(0), "__pairs", &h));
   if (h.k != KC_V_NIL) return kc_fail(c, "pairs() on a table with __pairs cannot be captured");
-  KC_TRY(need_table(c, f, ARG(0)));
-  return give(c, out, 3, iterator_of(c, "next"), ARG(0), KC_NILV);
+  if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (table expected, got no value)", name_of(c, f));
+  return give(c, out, 3, iterator_of(c, "next"), ARG(0), KC_NILV); /* what is no table, next complains of */
 }
 
 MODEL(next) {
@@ -121,7 +126,7 @@ MODEL(select) {
     i = n + i;
   else if (i > n)
     i = n;
-  if (i < 1) return kc_raise(c, "bad argument #1 to 'select' (index out of range)");
+  if (i < 1) return kc_complain(c, "bad argument #1 to 'select' (index out of range)");
   return give_all(c, *s, out, a + i, n - (int)i);
 }
 
@@ -142,14 +147,14 @@ static kc_res type_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values 
 
 MODEL(type) {
   (void)f;
-  if (n == 0) return kc_raise(c, "bad argument #1 to 'type' (value expected)");
+  if (n == 0) return kc_complain(c, "bad argument #1 to 'type' (value expected)");
   return kc_distribute(c, s, a, 1, type_step, NULL, out);
 }
 
 MODEL(assert) {
   kc_val t;
   (void)f;
-  if (n == 0) return kc_raise(c, "bad argument #1 to 'assert' (value expected)");
+  if (n == 0) return kc_complain(c, "bad argument #1 to 'assert' (value expected)");
   KC_TRY(kc_truth(c, *s, a[0], &t));
   kc_val message = n > 1 ? a[1] : text(c, "assertion failed!");
   bool fails = t.k == KC_V_BOOL && !t.i;
@@ -161,6 +166,7 @@ MODEL(assert) {
     c->b.where = kc_where(c);
     char pos[200]; /* raise nodes get theirs from `where`, assert nodes do not */
     kc_position(c, pos, sizeof pos);
+    if (!kc_line_known(c)) *pos = 0;
     kc_add_message(c, KN_NODE_assert, t.v, *pos ? kc_format(c, "%s: ", pos) : "", message);
     kc_add_fact(c, *s, t.v, true);
   }
@@ -185,10 +191,10 @@ MODEL(setmetatable) {
   if (c->tab[t.id].object || c->tab[t.id].argument)
     return kc_fail(c, "setmetatable() on a table that exists outside the captured function");
   if (m.k != KC_V_TABLE && m.k != KC_V_NIL)
-    return kc_raise(c, "bad argument #2 to 'setmetatable' (nil or table expected)");
+    return kc_complain(c, "bad argument #2 to 'setmetatable' (nil or table expected)");
   KC_TRY(kc_metatable(c, *s, t, &old));
   KC_TRY(kc_metafield(c, *s, t, "__metatable", &guard));
-  if (guard.k != KC_V_NIL) return kc_raise(c, "cannot change a protected metatable");
+  if (guard.k != KC_V_NIL) return kc_complain(c, "cannot change a protected metatable");
   static const char *const odd[] = {"__gc", "__mode", "__close"};
   for (size_t i = 0; m.k == KC_V_TABLE && i < sizeof odd / sizeof *odd; i++) {
     kc_val h;
@@ -226,7 +232,7 @@ MODEL(rawget) {
 MODEL(rawset) {
   KC_TRY(need_table(c, f, ARG(0)));
   KC_TRY(plain_key(c, ARG(1)));
-  if (ARG(1).k == KC_V_NIL) return kc_raise(c, "index is nil");
+  if (ARG(1).k == KC_V_NIL) return kc_raise(c, "table index is nil");
   KC_TRY(kc_raw_set(c, *s, ARG(0).id, kc_normal_key(ARG(1)), ARG(2)));
   return give1(c, out, ARG(0));
 }
@@ -281,7 +287,7 @@ MODEL(require) {
 }
 
 MODEL(no_grad) {
-  if (n == 0) return kc_raise(c, "bad argument #1 to '%s' (function expected)", name_of(c, f));
+  if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (function expected)", name_of(c, f));
   return kc_call(c, s, a[0], a + 1, n - 1, -1, out);
 }
 
@@ -303,14 +309,15 @@ static kc_res need_list(kc_cap *c, kc_state *s, kc_val f, kc_val t) {
 MODEL(insert) {
   out->n = 0;
   KC_TRY(need_list(c, *s, f, ARG(0)));
-  if (n != 2 && n != 3) return kc_raise(c, "wrong number of arguments to 'insert'");
+  if (n != 2 && n != 3) return kc_complain(c, "wrong number of arguments to 'insert'");
   kc_val t = a[0], v;
   int64_t len, pos;
   KC_TRY(kc_border(c, *s, t.id, &len));
   pos = len + 1;
   if (n == 3) {
     KC_TRY(known_int(c, f, a[1], 2, &pos));
-    if (pos < 1 || pos > len + 1) return kc_raise(c, "bad argument #2 to 'insert' (position out of bounds)");
+    if (pos < 1 || pos > len + 1)
+      return kc_complain(c, "bad argument #2 to 'insert' (position out of bounds)");
   }
   for (int64_t i = len + 1; i > pos; i--) {
     KC_TRY(kc_raw_get(c, *s, t.id, kc_int(i - 1), &v));
@@ -328,7 +335,7 @@ MODEL(remove) {
   if (n > 1) {
     KC_TRY(known_int(c, f, a[1], 2, &pos));
     if ((uint64_t)pos - 1 > (uint64_t)len && !(len == 0 && pos == 0))
-      return kc_raise(c, "bad argument #2 to 'remove' (position out of bounds)");
+      return kc_complain(c, "bad argument #2 to 'remove' (position out of bounds)");
   }
   KC_TRY(kc_raw_get(c, *s, t.id, kc_int(pos), &taken));
   for (; pos < len; pos++) {
@@ -352,7 +359,7 @@ MODEL(unpack) {
     KC_TRY(known_int(c, f, len, 3, &e));
   }
   if (i > e) return give(c, out, 0, KC_NILV, KC_NILV, KC_NILV);
-  if ((uint64_t)e - (uint64_t)i >= 240) return kc_raise(c, "too many results to unpack");
+  if ((uint64_t)e - (uint64_t)i >= 240) return kc_complain(c, "too many results to unpack");
   int count = (int)(e - i + 1);
   kc_val *v = kc_vals(c, count);
   for (int k = 0; k < count; k++) KC_TRY(kc_index(c, s, ARG(0), kc_int(i + k), &v[k]));
@@ -378,9 +385,9 @@ MODEL(concat) {
   for (int64_t k = i; k <= e; k++) {
     KC_TRY(kc_raw_get(c, *s, a[0].id, kc_int(k), &v));
     if (!kc_is_text(v) && v.k != KC_V_UNION)
-      return v.k == KC_V_POISON
-                 ? kc_fail(c, "table.concat of a %s", kc_kind_name(v))
-                 : kc_raise(c, "invalid value (at index %lld) in table for 'concat'", (long long)k);
+      return v.k == KC_V_POISON ? kc_fail(c, "table.concat of a %s", kc_kind_name(v))
+                                : kc_complain(c, "invalid value (%s) at index %lld in table for 'concat'",
+                                              kc_type_name(v), (long long)k);
     pair[0] = all, pair[1] = k > i && ARG(1).k != KC_V_NIL ? ARG(1) : text(c, ""), pair[2] = v;
     KC_TRY(kc_concat(c, s, pair, 3, &all));
   }
@@ -393,8 +400,8 @@ static kc_res number_arg(kc_cap *c, kc_val f, kc_val a, int which) {
   if (kc_is_number(a)) return KC_GO;
   if (a.k == KC_V_UNION || a.k == KC_V_POISON)
     return kc_fail(c, "'%s' is called with a %s", name_of(c, f), kc_kind_name(a));
-  return kc_raise(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
-                  kc_type_name(a));
+  return kc_complain(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
+                     kc_type_name(a));
 }
 
 typedef struct math_ud {
@@ -413,7 +420,7 @@ static kc_res math_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values 
 #define MATH(name)                                                                                           \
   MODEL(name) {                                                                                              \
     if (n == 0)                                                                                              \
-      return kc_raise(c, "bad argument #1 to '%s' (number expected, got no value)", name_of(c, f));          \
+      return kc_complain(c, "bad argument #1 to '%s' (number expected, got no value)", name_of(c, f));       \
     math_ud x = {f, KN_NODE_lua_##name};                                                                     \
     return kc_distribute(c, s, a, 1, math_step, &x, out);                                                    \
   }

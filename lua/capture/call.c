@@ -61,7 +61,8 @@ static kc_res call_table(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, 
     if (f.k == KC_V_OBJECT)
       return kc_fail(c, "calls '%s', an object that capture does not know",
                      c->obj[f.id].path ? c->obj[f.id].path : "?");
-    return kc_raise(c, "attempt to call a %s value", kc_type_name(f));
+    return kc_raise(c, "attempt to call a %s value%s", kc_type_name(f),
+                    kc_operand_name(c, KC_OPERAND_CALLED, 0));
   }
   kc_val *all = kc_vals(c, n + 1);
   all[0] = f;
@@ -133,6 +134,14 @@ kc_res kc_call1(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, kc
 
 /* ---- for real, on concrete values ---- */
 
+/* Called from C, a function is named by its library ("math.floor"); the program called it otherwise. */
+static const char *as_called(kc_cap *c, const char *message) {
+  const char *name = kc_called_name(c), *at = strstr(message, " to '"),
+             *end = at ? strchr(at + 5, '\'') : NULL;
+  if (!name || !end || strncmp(message, "bad argument #", 14)) return message;
+  return kc_format(c, "%.*s to '%s%s", (int)(at - message), message, name, end);
+}
+
 kc_res kc_call_concrete(kc_cap *c, kc_val f, const kc_val *args, int n, kc_values *out) {
   lua_State *L = c->L;
   const char *name = c->obj[f.id].path ? c->obj[f.id].path : "?";
@@ -151,9 +160,11 @@ kc_res kc_call_concrete(kc_cap *c, kc_val f, const kc_val *args, int n, kc_value
   int rc = lua_pcall(L, n, LUA_MULTRET, 0);
   if (rc == LUA_ERRMEM) lua_error(L);
   kc_res r = KC_GO;
-  if (rc != LUA_OK)
-    r = kc_raise(c, "%s", lua_tostring(L, -1) ? lua_tostring(L, -1) : "error");
-  else {
+  if (rc != LUA_OK) {
+    const char *m = lua_tostring(L, -1);
+    r = m && !strncmp(m, "attempt to ", 11) ? kc_raise(c, "%s", m)
+                                            : kc_complain(c, "%s", m ? as_called(c, m) : "error");
+  } else {
     out->n = lua_gettop(L) - top;
     out->v = kc_vals(c, out->n);
     for (int i = 0; i < out->n; i++) out->v[i] = kc_import(c, top + 1 + i, NULL);

@@ -448,7 +448,8 @@ static void clear(job *j) {
   kn_arena_free(&c->arena);
   kc_cap kept = *c;
   memset(c, 0, sizeof *c);
-  c->L = kept.L, c->ctx = kept.ctx, c->host = kept.host, c->keep = kept.keep, c->arena = kept.arena;
+  c->L = kept.L, c->ctx = kept.ctx, c->host = kept.host, c->early = kept.early, c->keep = kept.keep,
+  c->arena = kept.arena;
   c->objects = kept.objects, c->ids = kept.ids, c->obj = kept.obj, c->nobj = kept.nobj,
   c->attempt = kept.attempt;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
@@ -487,7 +488,7 @@ kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int
                      kn_graph **out, kc_live **live) {
   kn_context *ctx = host->context(L);
   KN_TRY(kc_check_lua(L, ctx));
-  kc_cap c = {.L = L, .ctx = ctx, .host = host};
+  kc_cap c = {.L = L, .ctx = ctx, .host = host, .early = args != NULL};
   job j = {.c = &c, .nargs = nargs, .args = args, .result = KC_FAIL};
   if (!lua_checkstack(L, nargs + 40) || !(j.live = kc_live_new(ctx))) return kn_fail_nomem(ctx, 0);
   kn_arena_init(&c.keep, ctx->heap);

@@ -110,7 +110,7 @@ static kc_res for_value(machine *m, kc_val a, const char *what) {
   if (kc_is_number(a)) return KC_GO;
   if (a.k == KC_V_UNION || a.k == KC_V_POISON)
     return kc_fail(m->c, "the %s of this 'for' is a %s", what, kc_kind_name(a));
-  return kc_raise(m->c, "'for' %s must be a number", what);
+  return kc_raise(m->c, "bad 'for' %s (number expected, got %s)", what, kc_type_name(a));
 }
 
 /* Whether no trip runs, and the trips after the first: concrete when all three are. */

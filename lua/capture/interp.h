@@ -153,6 +153,20 @@ kc_res kc_call_engine(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int
 /* Calls a C function for real on concrete values only. */
 kc_res kc_call_concrete(kc_cap *c, kc_val f, const kc_val *args, int n, kc_values *out);
 
+/* names.c: " (local 'x')", as Lua's messages call an operand of the present instruction; "" when they do not.
+ */
+typedef enum kc_operand {
+  KC_OPERAND_INDEXED,
+  KC_OPERAND_CALLED,
+  KC_OPERAND_FIRST,
+  KC_OPERAND_SECOND,
+  KC_OPERAND_PART /* the nth of a concatenation */
+} kc_operand;
+const char *kc_operand_name(kc_cap *c, kc_operand which, int nth);
+const char *kc_called_name(kc_cap *c); /* what the present instruction calls; NULL when it has no name */
+bool kc_in_c_function(
+    const kc_cap *c); /* the present instruction is a call, of a C function when nothing was entered */
+
 /* builtin.c */
 typedef kc_res (*kc_model_fn)(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out);
 struct kc_model {

@@ -236,14 +236,23 @@ static kc_res merge_cells(kc_merge_job *m, uint32_t a, uint32_t b) {
   return KC_GO;
 }
 
+/* Met first as one path's own, and made one with another path's object since. */
+static bool paired_since(const kc_merge_job *m, const kc_map *t12, const kc_map *t21,
+                         const kc_merge_work *w) {
+  return m->s2 && partner(w->side == 1 ? t12 : t21, w->a) != UINT32_MAX;
+}
+
 static kc_res work(kc_merge_job *m) {
   while (m->done < m->nwork) {
     kc_merge_work w = m->work[m->done++];
     switch (w.what) {
     case KC_WORK_TABLES: KC_TRY(merge_tables(m, w.a, w.b)); break;
-    case KC_WORK_TABLE: export_table(m, w.a, w.side); break;
+    case KC_WORK_TABLE:
+      if (!paired_since(m, &m->t12, &m->t21, &w)) export_table(m, w.a, w.side);
+      break;
     case KC_WORK_CELLS: KC_TRY(merge_cells(m, w.a, w.b)); break;
     case KC_WORK_CELL: {
+      if (paired_since(m, &m->c12, &m->c21, &w)) break;
       const kc_val *v = kc_map_get(&(w.side == 2 && m->s2 ? m->s2 : m->s1)->cells, w.a);
       if (v) set_cell(m, w.a, kc_merge_single(m, *v, w.side));
       break;

@@ -140,11 +140,10 @@ static kc_res index_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values
   return one(c, v, out);
 }
 
-static kc_res no_index(kc_cap *c, kc_val o, kc_val k) {
+static kc_res no_index(kc_cap *c, kc_val o, int depth) {
   if (o.k == KC_V_POISON || o.k == KC_V_NONE) return poisoned(c, o, "indexes");
-  if (k.k == KC_V_STRING)
-    return kc_raise(c, "attempt to index a %s value (field '%s')", kc_type_name(o), c->obj[k.id].s);
-  return kc_raise(c, "attempt to index a %s value", kc_type_name(o));
+  return kc_raise(c, "attempt to index a %s value%s", kc_type_name(o),
+                  depth ? "" : kc_operand_name(c, KC_OPERAND_INDEXED, 0));
 }
 
 /* A table key must be known. */
@@ -180,7 +179,7 @@ static kc_res index_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, int depth, 
   k = kc_normal_key(kc_resolve(c, *s, k));
   if (depth > MAX_CHAIN) return kc_raise(c, "'__index' chain too long; possibly a loop");
   if (o.k == KC_V_UNION || k.k == KC_V_UNION) {
-    index_ud x = {.depth = depth + 1};
+    index_ud x = {.depth = depth};
     return distribute1(c, s, (kc_val[]){o, k}, 2, index_step, &x, out);
   }
   bool done = false;
@@ -190,7 +189,7 @@ static kc_res index_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, int depth, 
   KC_TRY(kc_metafield(c, *s, o, "__index", &h));
   if (h.k == KC_V_NIL) {
     *out = KC_NILV;
-    return o.k == KC_V_TABLE ? KC_GO : no_index(c, o, k);
+    return o.k == KC_V_TABLE ? KC_GO : no_index(c, o, depth);
   }
   if (h.k == KC_V_CLOSURE || h.k == KC_V_CFUNCTION) return kc_call1(c, s, h, (kc_val[]){o, k}, 2, out);
   return index_any(c, s, h, k, depth + 1, out);
@@ -213,7 +212,7 @@ static kc_res set_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v, int
   k = kc_normal_key(kc_resolve(c, *s, k));
   if (depth > MAX_CHAIN) return kc_raise(c, "'__newindex' chain too long; possibly a loop");
   if (o.k == KC_V_UNION || k.k == KC_V_UNION) {
-    index_ud x = {.v = v, .depth = depth + 1};
+    index_ud x = {.v = v, .depth = depth};
     kc_values none;
     return kc_distribute(c, s, (kc_val[]){o, k}, 2, set_step, &x, &none);
   }
@@ -227,13 +226,13 @@ static kc_res set_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v, int
     if (h.k != KC_V_NIL && maybe)
       return kc_fail(c, "a field that is there on some path only is set, and the metatable has __newindex");
     if (h.k == KC_V_NIL) {
-      if (k.k == KC_V_NIL) return kc_raise(c, "index is nil");
-      if (k.k == KC_V_FLOAT && k.f != k.f) return kc_raise(c, "index is NaN");
+      if (k.k == KC_V_NIL) return kc_raise(c, "table index is nil");
+      if (k.k == KC_V_FLOAT && k.f != k.f) return kc_raise(c, "table index is NaN");
       return kc_raw_set(c, *s, o.id, k, v);
     }
   } else {
     KC_TRY(kc_metafield(c, *s, o, "__newindex", &h));
-    if (h.k == KC_V_NIL) return no_index(c, o, k);
+    if (h.k == KC_V_NIL) return no_index(c, o, depth);
   }
   if (h.k == KC_V_CLOSURE || h.k == KC_V_CFUNCTION) {
     kc_values none = {0};
@@ -326,8 +325,9 @@ kc_res kc_arith(kc_cap *c, kc_state **s, int op, kc_val a, kc_val b, kc_val *out
   kc_val bad = kc_is_number(a) && !unary(op) ? b : a;
   if (bad.k == KC_V_POISON || bad.k == KC_V_NONE) return poisoned(c, bad, "arithmetic on");
   bool bits = op >= LUA_OPBAND && op != LUA_OPUNM;
-  return kc_raise(c, "attempt to perform %s on a %s value", bits ? "bitwise operation" : "arithmetic",
-                  kc_type_name(bad));
+  bool second = kc_is_number(a) && !unary(op);
+  return kc_raise(c, "attempt to perform %s on a %s value%s", bits ? "bitwise operation" : "arithmetic",
+                  kc_type_name(bad), kc_operand_name(c, second ? KC_OPERAND_SECOND : KC_OPERAND_FIRST, 0));
 }
 
 /* ---- comparison ---- */
@@ -481,7 +481,8 @@ kc_res kc_length(kc_cap *c, kc_state **s, kc_val a, kc_val *out) {
     return KC_GO;
   }
   if (a.k == KC_V_POISON) return poisoned(c, a, "the length of");
-  return kc_raise(c, "attempt to get length of a %s value", kc_type_name(a));
+  return kc_raise(c, "attempt to get length of a %s value%s", kc_type_name(a),
+                  kc_operand_name(c, KC_OPERAND_FIRST, 0));
 }
 
 static int protected_concat(lua_State *L) {
@@ -489,16 +490,16 @@ static int protected_concat(lua_State *L) {
   return 1;
 }
 
-static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *out);
+/* a is the nth operand of the concatenation. */
+static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, int nth, kc_val *out);
 
 static kc_res concat_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out) {
   kc_val v;
-  (void)ud;
-  KC_TRY(concat_two(c, s, o[0], o[1], &v));
+  KC_TRY(concat_two(c, s, o[0], o[1], *(int *)ud, &v));
   return one(c, v, out);
 }
 
-static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *out) {
+static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, int nth, kc_val *out) {
   lua_State *L = c->L;
   bool plain_a = a.k == KC_V_STRING || kc_is_concrete_number(a),
        plain_b = b.k == KC_V_STRING || kc_is_concrete_number(b);
@@ -513,7 +514,7 @@ static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *ou
     return KC_GO;
   }
   if (a.k == KC_V_UNION || b.k == KC_V_UNION)
-    return distribute1(c, s, (kc_val[]){a, b}, 2, concat_step, NULL, out);
+    return distribute1(c, s, (kc_val[]){a, b}, 2, concat_step, &nth, out);
   if (kc_is_text(a) && kc_is_text(b)) {
     *out = kc_join_texts(c, a, b);
     return KC_GO;
@@ -522,12 +523,13 @@ static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *ou
   if (bad.k == KC_V_POISON || bad.k == KC_V_NONE) return poisoned(c, bad, "concatenates");
   KC_TRY(binary_event(c, *s, a, b, "__concat", &h));
   if (h.k != KC_V_NIL) return kc_call1(c, s, h, (kc_val[]){a, b}, 2, out);
-  return kc_raise(c, "attempt to concatenate a %s value", kc_type_name(bad));
+  return kc_raise(c, "attempt to concatenate a %s value%s", kc_type_name(bad),
+                  kc_operand_name(c, KC_OPERAND_PART, kc_is_text(a) ? nth + 1 : nth));
 }
 
 kc_res kc_concat(kc_cap *c, kc_state **s, kc_val *v, int n, kc_val *out) {
   *out = v[n - 1];
   for (int i = n - 2; i >= 0; i--) /* right associative */
-    KC_TRY(concat_two(c, s, kc_resolve(c, *s, v[i]), kc_resolve(c, *s, *out), out));
+    KC_TRY(concat_two(c, s, kc_resolve(c, *s, v[i]), kc_resolve(c, *s, *out), i, out));
   return KC_GO;
 }

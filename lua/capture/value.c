@@ -1,5 +1,6 @@
 /* Values of capture: interning of Lua objects, unions, messages, and emitting small nodes. See value.h. */
 #include "lua/capture/value.h"
+#include "lua/capture/interp.h"
 #include "lua/capture/text.h"
 #include "graph/text.h"
 #include <lauxlib.h>
@@ -75,6 +76,8 @@ void kc_position(kc_cap *c, char *buf, size_t size) {
     snprintf(buf, size, "%s:?", w->chunk);
 }
 
+bool kc_line_known(const kc_cap *c) { return c->S && c->S->top && kc_line(c->S->top->p, c->S->top->pc) > 0; }
+
 kc_res kc_fail(kc_cap *c, const char *fmt, ...) {
   char text[KN_ERROR_SIZE], pos[160], chain[200] = "";
   if (c->b.status != KN_OK) { /* the builder knows better */
@@ -111,14 +114,36 @@ kc_res kc_raise_value(kc_cap *c, kc_val message, const kn_where *where) {
   return KC_DEAD;
 }
 
+/* `placed` texts begin with their position already. With inputs described beforehand, an error on every path
+ * is one of the capture itself; else it is raised by the call, as what comes before may raise another one. */
+static kc_res raise_at(kc_cap *c, const char *text, bool placed) {
+  const kn_where *where = placed ? NULL : kc_where(c);
+  char pos[160] = "";
+  if (!c->early || c->b.at != c->b.graph->body) return kc_raise_text(c, text, where);
+  if (!placed && kc_line_known(c)) kc_position(c, pos, sizeof pos);
+  kn_fail(c->ctx, KN_CAPTURE, "%s%s%s", pos, *pos ? ": " : "", text);
+  return KC_FAIL;
+}
+
 kc_res kc_raise(kc_cap *c, const char *fmt, ...) {
+  char text[400] = "?:-1: "; /* how Lua begins when it knows no line */
+  bool calling = !strncmp(fmt, "attempt to call", 15), lost = !kc_line_known(c);
+  bool inside = kc_in_c_function(c) && !calling; /* Lua knows no line in a C function, and says nothing */
+  size_t n = lost && !inside ? strlen(text) : 0;
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(text + n, sizeof text - n, fmt, ap);
+  va_end(ap);
+  return raise_at(c, text, inside || lost);
+}
+
+kc_res kc_complain(kc_cap *c, const char *fmt, ...) {
   char text[400];
   va_list ap;
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  if (c->b.at == c->b.graph->body) return kc_fail(c, "%s", text); /* it would always fail */
-  return kc_raise_text(c, text, kc_where(c));
+  return raise_at(c, text, false);
 }
 
 /* ---- names and kinds ---- */
@@ -147,6 +172,7 @@ const char *kc_kind_name(kc_val a) {
 }
 
 const char *kc_type_name(kc_val a) {
+  if (kc_is_tensor(a)) return "kiln.tensor";
   if (kc_is_symbool(a)) return "boolean";
   if (a.k == KC_V_TEXT) return "string";
   return kc_is_number(a) ? "number" : kc_kind_name(a);

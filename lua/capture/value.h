@@ -180,6 +180,7 @@ struct kc_cap {
   kn_arena keep, arena; /* for the whole capture; for this attempt */
   kn_builder b;
   kn_record record;
+  bool early;            /* captured before it is called: inputs were described */
   bool recording, fatal; /* record needs freeing; the failure is final (memory, budgets) */
   kn_node *anchor;       /* prologue ends here: slots, constants, undefs */
   kc_state *S;           /* where the interpreter is now, for messages */
@@ -239,11 +240,14 @@ const char *kc_format(kc_cap *c, const char *fmt, ...) __attribute__((format(pri
 kc_res kc_fail(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* An error that Lua itself would raise here: on some path only, it becomes a raise node and the path ends. */
 kc_res kc_raise(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same of a C function, which says where it was called. */
+kc_res kc_complain(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A string or text as it is, after the position `where` (NULL: none). */
 kc_res kc_raise_value(kc_cap *c, kc_val message, const kn_where *where);
 /* The text as it is, after the position `where` (NULL: none). */
 kc_res kc_raise_text(kc_cap *c, const char *text, const kn_where *where);
-const kn_where *kc_where(kc_cap *c);                 /* of the present instruction */
+bool kc_line_known(const kc_cap *c); /* of the present instruction: not in stripped functions */
+const kn_where *kc_where(kc_cap *c); /* of the present instruction */
 void kc_position(kc_cap *c, char *buf, size_t size); /* "file:line" of it */
 
 /* ---- values ---- */

@@ -250,8 +250,6 @@ def refuse(op, args, kwargs):
                 return why
     if op.name in ("var", "std", "var_mean", "std_mean") and len(args) > 1 and isinstance(args[1], bool):
         return "unbiased: an older name of correction"
-    if op.name in ("norm",) and any(v == 0 and not isinstance(v, bool) for v in args[1:2]) and args[0].requires_grad:
-        return "norm of order 0: a count, without gradient"
     if op.name == "diff" and any(isinstance(v, torch.Tensor) for v in args[1:]):
         return "prepend and append: cat first"
     if op.name == "cov" and any(isinstance(v, torch.Tensor) for v in args[1:]):

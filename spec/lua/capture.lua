@@ -639,3 +639,18 @@ check.test("a model with an early exit and a loop", function()
   compare.compare(function(x) return model(x) end, kiln.script(model), { "T" }, 40)
   compare.compare(function(x) return model(x) end, kiln.script(function(x) return model(x) end), { "T" }, 40)
 end)
+
+-- ---- found by spec/fuzz ----
+
+agree("an upvalue on one path that a closure of one path holds", function(x, y)
+  local f = function(a) return a end
+  local t = x
+  for i, v in ipairs { x, y } do
+    if y:sum() > 0 then
+      v = x * 2
+      f = function(a) return a + v end
+    end
+    if i == 1 then t = v end
+  end
+  return t, f(x)
+end, { "T", "T" })

@@ -9,7 +9,7 @@ local function near(a, b, what) check.truth((a - b):abs():max():item() < 1e-9, w
 
 test("kiln.linalg has the functions of the module", function()
   for _, name in ipairs { "inv", "det", "slogdet", "solve", "solve_triangular", "cholesky", "qr", "svd", "svdvals", "eigh",
-                          "eigvalsh", "matrix_norm", "vector_norm", "matrix_rank", "pinv", "lstsq", "matrix_power", "cross",
+                          "eigvalsh", "cond", "matrix_norm", "vector_norm", "matrix_rank", "pinv", "lstsq", "matrix_power", "cross",
                           "vecdot", "matmul" } do
     check.truth(L[name] ~= nil and L[name] == kiln[name], name)
   end
@@ -33,7 +33,20 @@ test("arguments", function()
   tensor(L.solve(x, kiln.tensor { 3.0, 8.0 }), { 1.0, -2.0 })
   tensor(L.solve(x, kiln.tensor { { 3.0, 8.0 } }, { left = false }), { { 1.0, -2.0 } })
   equal((L.qr(kiln.ones(4, 2), "complete")).shape, { 4, 4 })
-  raises(function() L.qr(x, "r") end, "qr: mode must be 'reduced' or 'complete', not 'r'")
+  raises(function() L.qr(x, "s") end, "qr: mode must be 'reduced', 'complete' or 'r', not 's'")
+  local none, r = L.qr(kiln.ones(4, 2), "r")
+  equal(none.shape, { 0 })
+  check.truth(r:equal((select(2, L.qr(kiln.ones(4, 2))))))
+  raises(function() select(2, L.qr(kiln.ones(2, 2, { requires_grad = true }), "r")):sum():backward() end, "mode 'r' has no gradient")
+  equal(L.norm(x):item(), 5.0)
+  equal(L.norm(x, "nuc"):item(), 7.0)
+  equal(L.norm(x, 1):item(), 4.0)
+  equal(L.norm(x, { dim = 1, ord = 1 }):totable(), { 3.0, 4.0 })
+  equal(L.norm(x, 2, { 1, 2 }, true).shape, { 1, 1 })
+  raises(function() L.norm(kiln.ones(1, 2, 3), 2) end, "linalg.lua:", "norm: an order without dim", "float32[1,2,3]")
+  raises(function() L.norm(x, { order = 1 }) end, "linalg.lua:", "norm: there is no option 'order'")
+  check.truth(math.abs(L.cond(x):item() - 4 / 3) < 1e-6 and math.abs(L.cond(x, 1):item() - 4 / 3) < 1e-6)
+  equal(L.cond(kiln.ones(2, 2)):item() > 1e6, true)
   local u, s, vh = L.svd(kiln.ones(4, 2))
   equal({ u.shape, s.shape, vh.shape }, { { 4, 4 }, { 2 }, { 2, 2 } })
   equal((L.svd(kiln.ones(4, 2), { full_matrices = false })).shape, { 4, 2 })

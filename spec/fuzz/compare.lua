@@ -1,0 +1,205 @@
+-- Runs one function eagerly and captured, side by side, on the same inputs and outside state, and compares all that a
+-- caller can see: results (to the bit; nan is nan), kinds of number, number of results, which tables and tensors are the
+-- same ones, arguments afterwards, outside state, the random stream, error messages. A failed call must leave
+-- everything as it was; eager Lua does not promise that, so its state is put back.
+local G = require "generate"
+local D = require "distribution"
+local M = {}
+
+-- ---- values ----
+
+local function same_number(a, b)
+  if math.type(a) ~= math.type(b) then return false end
+  if a ~= a then return b ~= b end
+  return a == b and (a ~= 0 or 1 / a == 1 / b)
+end
+
+local function same_elements(a, b)
+  if type(a) ~= "table" then return type(a) == "boolean" and a == b or type(a) == "number" and same_number(a, b) end
+  if #a ~= #b then return false end
+  for i = 1, #a do
+    if not same_elements(a[i], b[i]) then return false end
+  end
+  return true
+end
+
+local function same_tensor(a, b)
+  return a.dtype == b.dtype and same_elements(a.shape, b.shape) and same_elements(a:totable(), b:totable())
+end
+
+--- Deep equality; `map` holds which object stands for which, so that aliasing must agree.
+local function same(a, b, map)
+  local kind = type(a)
+  if kind ~= type(b) then return false end
+  if kind == "number" then return same_number(a, b) end
+  if kind == "userdata" then return same_tensor(a, b) end
+  if kind ~= "table" then return a == b end
+  if map[a] or map[b] then return map[a] == b and map[b] == a end
+  map[a], map[b] = b, a
+  for k, v in pairs(a) do
+    if not same(v, b[k], map) then return false end
+  end
+  for k in pairs(b) do
+    if a[k] == nil then return false end
+  end
+  return true
+end
+
+local function show(v, seen)
+  if kiln.is_tensor(v) then return (tostring(v):gsub("\n", " ")) end
+  if type(v) ~= "table" then return tostring(v) end
+  seen = seen or {}
+  if seen[v] then return "{again}" end
+  seen[v] = true
+  local parts = {}
+  for k, x in pairs(v) do parts[#parts + 1] = tostring(k) .. " = " .. show(x, seen) end
+  return "{" .. table.concat(parts, ", ") .. "}"
+end
+
+-- ---- instances ----
+
+local libraries = { "kiln", "math", "table", "string", "ipairs", "pairs", "next", "select", "type", "assert", "error",
+  "setmetatable", "getmetatable", "rawget", "rawset", "rawequal", "rawlen", "tostring", "tonumber" }
+
+--- A function with state of its own: call, poke, peek, put.
+local function instance(chunk, name, captured)
+  local env = {}
+  for _, lib in ipairs(libraries) do env[lib] = _G[lib] end
+  local f, poke, peek, put = assert(load(chunk, name, "bt", env))()
+  return { f = f, call = captured and kiln.script(f, { cache_limit = 64 }) or f, poke = poke, peek = peek, put = put }
+end
+
+-- ---- inputs ----
+
+-- Halves from -1 to 1 make ties and zeros likely.
+local function element(pick, coarse)
+  if coarse then return (pick(5) - 3) / 2 end
+  return (pick(4000) - 2000) / 1000
+end
+
+local function elements(pick, n)
+  local t, coarse = {}, pick(10) <= 4
+  for i = 1, n do t[i] = element(pick, coarse) end
+  if pick(30) == 1 then t[pick(n)] = 0 / 0 end
+  return t
+end
+
+--- The arguments of run i, twice: the same values, aliased alike.
+local function arguments(pick, i)
+  local x, y, q, z = elements(pick, 4), elements(pick, 4), elements(pick, 4), elements(pick, 4)
+  local k = i <= 4 and pick(8) - 3 or element(pick, i % 2 == 0)
+  local flag, alias, more = i < 6, pick(6) == 1, i >= 7 and pick(3) - 1 or 0
+  local n = element(pick, true)
+  local function make()
+    local tx = kiln.tensor(x, { dtype = "float32" })
+    local ty = alias and tx or kiln.tensor(y, { dtype = "float32" })
+    local rec = { t = kiln.tensor(z, { dtype = "float32" }), n = n }
+    local tq = kiln.tensor({ { q[1], q[2] }, { q[3], q[4] } }, { dtype = "float64" })
+    local list = { n = 6 + more, tx, ty, tq, k, flag, rec }
+    for m = 1, more do list[6 + m] = kiln.tensor(m == 1 and y or z, { dtype = "float32" }) end
+    return list
+  end
+  return make(), make()
+end
+
+-- ---- a run ----
+
+local function copies(list)
+  local out = { n = list.n }
+  for i = 1, list.n do out[i] = kiln.is_tensor(list[i]) and list[i]:clone() or list[i] end
+  return out
+end
+
+local function run(side, args, seed)
+  kiln.manual_seed(seed)
+  local results = table.pack(pcall(side.call, table.unpack(args, 1, args.n)))
+  return results, kiln.rand(1):item()
+end
+
+--- Was the call refused by capture, and not raised by the graph? A fresh one for these arguments tells.
+local function refused(side, args)
+  local g = kiln.script(side.f)
+  pcall(g, table.unpack(args, 1, args.n))
+  return not pcall(g.guards, g)
+end
+
+--- Of a stripped function the engine's messages begin with the line that called it: here.
+local function message(results)
+  return (tostring(results[2]):gsub("^[^:]*compare%.lua:%d+: ", ""))
+end
+
+local function compare_errors(a, b, eager, captured, args, before)
+  local state = before[2]
+  if eager[1] ~= captured[1] or message(eager) ~= message(captured) then
+    if not captured[1] and refused(b, args) then return "refused", tostring(captured[2]) end
+    return "differs", ("eager %s, captured %s"):format(eager[1] and "returns" or "raises " .. tostring(eager[2]),
+      captured[1] and "returns" or "raises " .. tostring(captured[2]))
+  end
+  local now = table.pack(b.peek())
+  for i = 1, state.n do
+    if not same(state[i], now[i], {}) then
+      return "differs", ("after the error %s, %s is %s, was %s"):format(tostring(captured[2]), D.peek[i], show(now[i]),
+        show(state[i]))
+    end
+  end
+  a.put(table.unpack(before[1], 1, before[1].n))
+  b.put(table.unpack(state, 1, state.n))
+  return "raised"
+end
+
+local function compare_run(a, b, i, pick, state)
+  local args1, args2 = arguments(pick, i)
+  a.poke(i)
+  b.poke(i)
+  local before = { copies(table.pack(a.peek())), copies(table.pack(b.peek())) }
+  local eager, draw = run(a, args1, i)
+  local captured, other = run(b, args2, i)
+  if not eager[1] or not captured[1] then return compare_errors(a, b, eager, captured, args2, before) end
+  local map = state
+  for k = 1, args1.n do
+    if not same(args1[k], args2[k], map) then
+      return "differs", ("argument %d is %s afterwards, captured %s"):format(k, show(args1[k]), show(args2[k]))
+    end
+  end
+  if eager.n ~= captured.n then
+    return "differs", ("%d results eager, %d captured"):format(eager.n - 1, captured.n - 1)
+  end
+  for k = 2, eager.n do
+    if not same(eager[k], captured[k], map) then
+      return "differs", ("result %d is %s eager, %s captured"):format(k - 1, show(eager[k]), show(captured[k]))
+    end
+  end
+  local now1, now2 = table.pack(a.peek()), table.pack(b.peek())
+  for k = 1, now1.n do
+    if not same(now1[k], now2[k], map) then
+      return "differs", ("%s is %s eager, %s captured"):format(D.peek[k], show(now1[k]), show(now2[k]))
+    end
+  end
+  if draw ~= other then return "differs", "the random numbers drawn differ" end
+  return "same"
+end
+
+local function runs(text, name, n, seed)
+  local a, b = instance(text, name), instance(text, name, true)
+  local pick = G.stream(seed)
+  local raised = 0
+  for i = 1, n do
+    local what, why = compare_run(a, b, i, pick, {})
+    if what == "raised" then
+      raised = raised + 1
+    elseif what ~= "same" then
+      return what, ("run %d: %s"):format(i, why), raised
+    end
+  end
+  return "same", nil, raised
+end
+
+--- Compares the function of this chunk on n inputs, and stripped on a few: "same", "refused" or "differs", and why.
+function M.compare(text, name, n, seed)
+  local what, why, raised = runs(text, "=" .. name, n, seed)
+  if what ~= "same" then return what, why, raised end
+  what, why = runs(string.dump(assert(load(text, "=" .. name)), true), "=" .. name, 2, seed)
+  return what, why and "stripped, " .. why, raised
+end
+
+return M

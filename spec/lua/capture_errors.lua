@@ -1,0 +1,97 @@
+-- Errors of captured functions are those of the function itself, to the letter: text, names of operands, place; in
+-- stripped functions too. Each function raises always, and once more on one path only.
+local check = require "check"
+local x = kiln.tensor { 1.0, 2, -1, 0.5 }
+local up
+local rec = {}
+
+local function message(f, ...)
+  local ok, why = pcall(f, ...)
+  check.truth(not ok, "it raises")
+  return tostring(why)
+end
+
+-- Of a stripped function the engine says who called it, where it can.
+local function bare_message(f, ...) return (message(f, ...):gsub("^[^:]*capture_errors%.lua:%d+: ", "")) end
+
+local function bare(f)
+  local g = load(string.dump(f, true))
+  for i = 1, 255 do
+    if not debug.getupvalue(f, i) then break end
+    debug.upvaluejoin(g, i, f, i)
+  end
+  return g
+end
+
+local function raises(name, f)
+  local function sometimes(t, s)
+    if s:sum() > 0 then f(t) end
+    return t
+  end
+  check.test(name, function()
+    check.equal(message(kiln.script(f), x), message(f, x))
+    check.equal(message(kiln.script(sometimes), x, x), message(sometimes, x, x))
+    local g = bare(f)
+    check.equal(bare_message(kiln.script(g), x), bare_message(g, x))
+  end)
+end
+
+raises("index a local", function() local a return a.b.c end)
+raises("index a field", function() local a = {} return a.b.c end)
+raises("index an upvalue", function() return up.b end)
+raises("index a global", function() return not_there.b end)
+raises("index by a constant", function() local k = "q" return rec[k].n end)
+raises("index by an integer", function() return rec[1].n end)
+raises("index a result", function() return (kiln.ones(2):dim()).x.y end)
+raises("set in a local", function() local s s[1] = 1 end)
+raises("set in a field", function() rec.n.m = 1 end)
+raises("set in an upvalue", function() up.n = 1 end)
+raises("a nil key", function() local t = {} t[nil] = 1 end)
+raises("a key that is no number", function() local t = {} t[0 / 0] = 1 end)
+raises("arithmetic on a global", function() return not_there + 1 end)
+raises("arithmetic on a second operand", function() return 1 + not_there end)
+raises("arithmetic on a field", function() local s = {} return s.n * s.m end)
+raises("minus an upvalue", function() return -up end)
+raises("bits of a table", function() return 1 | rec end)
+raises("the length of nil", function() return #rec.list end)
+raises("concatenation", function() return "a" .. rec.n .. "b" end)
+raises("concatenation of a tensor", function(t) return t .. "b" end)
+raises("comparison", function() return rec < 1 end)
+raises("comparison of two", function() return rec <= rec end)
+raises("call a field", function() return rec.f() end)
+raises("call a method", function(t) return t:not_there() end)
+raises("call a tensor", function(t) return t() end)
+raises("call in a tail", function() return up() end)
+raises("call a metamethod", function() return setmetatable({}, { __add = 5 }) + 1 end)
+raises("an iterator", function() for _ in 5 do end end)
+raises("pairs of nil", function() for _ in pairs(nil) do end end)
+raises("ipairs of nothing", function() for _ in ipairs() do end end)
+raises("the limit of a for", function() for _ = 1, {} do end end)
+raises("the start of a for", function(t) for _ = t, 2 do end end)
+raises("a step of zero", function() for _ = 1, 2, 0 do end end)
+raises("a remainder by zero", function() local a = 0 return 1 % a end)
+raises("an argument", function() return math.floor "a" end)
+raises("an argument of a local function", function() local down = math.floor return down "a" end)
+raises("comparison in max", function() return math.max(1, nil) end)
+raises("unpack nil", function() return table.unpack(nil) end)
+raises("insert far out", function() table.insert({}, 5, 1) end)
+raises("concat of tables", function() return table.concat { {} } end)
+raises("select 0", function() return select(0, 1) end)
+raises("an op on nil", function(t) return t + nil end)
+raises("error", function() error "here" end)
+raises("error of the caller", function() error("here", 2) end)
+raises("error without a place", function() error("here", 0) end)
+raises("assert", function() assert(false) end)
+raises("assert with a message", function() assert(nil, "here") end)
+raises("assert on data", function(t) assert(t:sum() > 100, "here") end)
+raises("the first of two errors", function(t) assert(t:sum() > 100, "here") return rec.n.m end)
+
+-- Errors of ops whose results nobody uses may be left out.
+local function fails(name, f)
+  check.test(name, function()
+    check.equal(message(kiln.script(f), x), message(f, x))
+    check.equal(bare_message(kiln.script(bare(f)), x), bare_message(bare(f), x))
+  end)
+end
+fails("division by zero", function(t) return 1 // t:gt(5):sum():item() end)
+fails("a shape", function(t) return t:reshape(7) end)
