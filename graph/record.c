@@ -158,6 +158,14 @@ static kn_status record_size(kn_recorder *base, kn_context *ctx, kn_tensor *t, i
   return give_symbol(r, v ? kn_add_size(r->b, v, dim) : NULL, out);
 }
 
+static kn_status record_detach(kn_recorder *base, kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  (void)ctx;
+  kn_record *r = (kn_record *)base;
+  kn_value *v = kn_record_value(r, t);
+  v = v ? kn_add_detach(r->b, v) : NULL;
+  return v ? kn_record_tensor(r, v, out) : r->b->status;
+}
+
 static kn_status record_to_tensor(kn_recorder *base, kn_context *ctx, const kn_scalar *s, kn_dtype dtype,
                                   kn_tensor **out) {
   (void)ctx;
@@ -219,6 +227,7 @@ void kn_record_init(kn_record *r, kn_builder *b) {
                             .item = record_item,
                             .size = record_size,
                             .to_tensor = record_to_tensor,
+                            .detach = record_detach,
                             .dynamic = record_dynamic,
                             .position = record_position},
                    .b = b};

@@ -13,6 +13,7 @@ struct kn_taped {
   kn_session *forward, *backward;
   bool *wants;
   uint32_t nwants, nslots;
+  char *broken; /* why it has no gradient; told when one is asked for */
 };
 
 /* ---- life ---- */
@@ -30,8 +31,27 @@ void kn_taped_release(kn_taped *t) {
   if (t->pair.heap) kn_grad_pair_free(&t->pair);
   kn_graph_release(t->graph);
   kn_free(heap, t->wants, t->nwants + 1u);
+  kn_free(heap, t->broken, KN_ERROR_SIZE);
   kn_free(heap, t, sizeof *t);
   kn_heap_release(heap);
+}
+
+/* No gradient can be derived: forward is the graph itself, and all its floating results end at the node. */
+static kn_status without_gradient(kn_context *ctx, kn_taped *t, kn_graph *g) {
+  kn_grad_pair *p = &t->pair;
+  if (!(t->broken = kn_alloc(ctx->heap, KN_ERROR_SIZE))) return kn_fail_nomem(ctx, KN_ERROR_SIZE);
+  memcpy(t->broken, ctx->error, KN_ERROR_SIZE);
+  *p = (kn_grad_pair){.heap = ctx->heap, .results = g->body->nyields};
+  p->ys = kn_calloc(ctx->heap, p->results + 1u, sizeof *p->ys);
+  if (!p->ys) return kn_fail_nomem(ctx, p->results);
+  p->forward = kn_graph_retain(g);
+  for (uint32_t i = 0; i < p->results; i++) {
+    const kn_value *y = g->body->yields[i];
+    if (y->def && y->type.kind == KN_V_TENSOR && kn_dtype_is_float((kn_dtype)y->type.tensor.dtype))
+      p->ys[p->ny++] = i;
+  }
+  for (uint32_t i = 0; i < t->nwants; i++) p->nx += t->wants[i];
+  return KN_OK;
 }
 
 kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, const kn_target *const *targets,
@@ -47,13 +67,15 @@ kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, const kn
   kn_status st = (t->wants = kn_calloc(ctx->heap, t->nwants + 1u, 1)) ? KN_OK : kn_fail_nomem(ctx, t->nwants);
   if (st == KN_OK) memcpy(t->wants, wants, t->nwants);
   if (st == KN_OK) st = kn_grad_split(ctx, g, wants, &t->pair);
+  if (st != KN_OK && st != KN_NOMEM && t->wants) st = without_gradient(ctx, t, g);
   if (st == KN_OK) st = kn_session_new(ctx, t->pair.forward, targets, ntargets, &t->forward);
-  if (st == KN_OK) st = kn_session_new(ctx, t->pair.backward, targets, ntargets, &t->backward);
+  if (st == KN_OK && !t->broken) st = kn_session_new(ctx, t->pair.backward, targets, ntargets, &t->backward);
   if (st != KN_OK) {
     kn_taped_release(t);
     return st;
   }
-  kn_session_context(t->forward)->reclaims = kn_session_context(t->backward)->reclaims = true;
+  kn_session_context(t->forward)->reclaims = true;
+  if (t->backward) kn_session_context(t->backward)->reclaims = true;
   *out = t;
   return KN_OK;
 }
@@ -107,12 +129,14 @@ static kn_status hold(kn_context *ctx, kn_taped *t, const kn_rvalue *in, const k
     else {
       v = from.from == KN_SAVED_INPUT ? in[from.index] : results[from.index];
       bool list = kn_is_list(p->backward->body->params[i]->type.kind);
-      if (v.tensor)
-        kn_tensor_retain(v.tensor);
-      else if (list && v.list)
-        kn_list_retain(v.list);
+      if (list && v.list) kn_list_retain(v.list);
       if (!list) v.list = NULL;
+      if (v.tensor) kn_tensor_retain(v.tensor);
     }
+    kn_tensor *alias = NULL; /* without the history, which may hold this very node */
+    if (st == KN_OK && v.tensor) st = kn_tensor_alias(ctx, v.tensor, &alias);
+    kn_tensor_release(v.tensor);
+    v.tensor = alias;
     if (st != KN_OK) break;
     h->saved[h->n++] = (kept){v, v.tensor ? atomic_load(&v.tensor->storage->version) : 0};
   }
@@ -138,6 +162,7 @@ static kn_status run_backward(kn_context *ctx, void *ud, const kn_custom_call *c
   held *h = ud;
   kn_taped *t = h->t;
   const kn_grad_pair *p = &t->pair;
+  if (t->broken) return kn_fail(ctx, KN_UNSUPPORTED, "%s", t->broken);
   if (ctx->grad_enabled)
     return kn_fail(
         ctx, KN_UNSUPPORTED,

@@ -71,14 +71,21 @@ static bool is_float(const kn_value *v) {
   return v->type.kind == KN_V_TENSOR && kn_dtype_is_float((kn_dtype)v->type.tensor.dtype);
 }
 
-/* Results worth a gradient: floats, each once, none that is an input as it stands. */
-static void choose_results(splitter *s) {
+/* Results worth a gradient: floats that depend on an x, each once, none that is an input as it stands. */
+static bool choose_results(splitter *s) {
   kn_grad_pair *p = s->p;
+  uint32_t n = s->g->body->nyields, nx = 0;
+  kn_value **xs = kn_build_alloc(&s->f, (p->nx + 1u) * sizeof *xs);
+  bool *depends = kn_build_alloc(&s->f, n + 1u);
+  for (uint32_t i = 0; xs && i < p->nx; i++)
+    if (s->xs[i]) xs[nx++] = s->xs[i];
+  if (!xs || !depends || !kn_values_depend(&s->f, s->ys, n, xs, nx, depends)) return false;
   for (uint32_t i = 0; i < s->g->body->nyields; i++) {
     bool again = false;
     for (uint32_t k = 0; k < i; k++) again |= s->ys[k] == s->ys[i];
-    if (!again && is_float(s->ys[i]) && s->ys[i]->def) p->ys[p->ny++] = i;
+    if (!again && depends[i] && is_float(s->ys[i]) && s->ys[i]->def) p->ys[p->ny++] = i;
   }
+  return true;
 }
 
 static bool emit(splitter *s) {
@@ -236,8 +243,8 @@ kn_status kn_grad_split(kn_context *ctx, const kn_graph *g, const bool *wants, k
   splitter s = {.ctx = ctx, .g = g, .wants = wants, .p = &p};
   ctx->error_status = KN_OK;
   bool fine = begin(&s) && copy_forward(&s);
+  fine = fine && choose_results(&s);
   if (fine) {
-    choose_results(&s);
     kn_region *body = s.f.graph->body;
     for (uint32_t i = 0; i < g->body->nyields; i++)
       kn_build_push(&s.f, &body->yields, &body->nyields, &s.ys[i], sizeof *s.ys);
