@@ -97,6 +97,8 @@ void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud) {
   s->poll_ud = ud;
 }
 
+uint64_t kn_session_trips(const kn_session *s) { return s->trips; }
+
 void kn_session_observe(kn_session *s, kn_observe_fn fn, void *ud) {
   s->observe = fn;
   s->observe_ud = ud;

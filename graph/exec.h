@@ -48,6 +48,8 @@ kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, s
  * is a part of its own, so that what it gave is still there; numbers the plan folded do not run. */
 typedef void (*kn_observe_fn)(void *ud, const kn_node *n, kn_tensor *const *vals, const kn_scalar *scalars);
 void kn_session_observe(kn_session *s, kn_observe_fn fn, void *ud);
+/* In an observer that is told of a loop: how often its body ran. */
+uint64_t kn_session_trips(const kn_session *s);
 /* KILN_CHECK: after each op node compute it again by the reference kernels; INTERNAL naming the first node
  * whose result differs by more than rounding. */
 void kn_session_set_check(kn_session *s, bool on);

@@ -14,7 +14,8 @@
  *    The integer is the field's value as C has it: positions count from 0 here (kn_recorder.position);
  *  - lists are values too: appending gives another list, the old one stays what it was. Elements may be
  *    undefined. Arguments and results of graphs from outside are no lists;
- *  - results: one yield of the body per VALUE leaf, in the order of the leaves (a value may come twice);
+ *  - results: one yield of the body per VALUE leaf, in the order of the leaves (a value may come twice); the
+ *    values below a CHOICE that it does not choose may be undefined: tensors NULL, numbers 0;
  *  - arguments: the body's parameters, in the order in which leaves first name them. */
 #ifndef KN_GRAPH_H
 #define KN_GRAPH_H
@@ -142,8 +143,14 @@ typedef enum kn_tree_kind {
   KN_TREE_INT,
   KN_TREE_FLOAT,
   KN_TREE_STRING,
-  KN_TREE_TABLE
+  KN_TREE_NONE, /* an alternative of a CHOICE that is a whole result: there is no such result, nor one after
+                   it */
+  KN_TREE_TABLE,
+  KN_TREE_CHOICE /* results: a table's fields, keys "which", 1, 2 …: an integer says which of the rest it is
+                  */
 } kn_tree_kind;
+/* Has fields. */
+static inline bool kn_tree_has_items(kn_tree_kind k) { return k >= KN_TREE_TABLE; }
 typedef struct kn_tree {
   kn_tree_kind kind;
   kn_value *value;      /* VALUE */

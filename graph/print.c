@@ -1,6 +1,6 @@
 /* The printer of the text form; graph/README.md has its grammar. parse.c reads what this file writes, and
  * what it writes for the graph read back is the same to the byte. */
-#include "graph/writer.h"
+#include "graph/attrs_text.h"
 #include "graph/internal.h"
 #include "graph/map.h"
 #include "graph/syntax.h"
@@ -184,89 +184,9 @@ static void put_slot(printer *p, const kn_slot *s) {
   end_line(p, s->where);
 }
 
-/* ---- attributes ---- */
-
-/* A position or size, or the input that stands for it. */
-static void put_int(printer *p, const kn_node *n, kn_field_kind kind, int64_t v) {
-  if (kn_is_dyn(v) && kn_dyn_index(v) < n->nin - n->ntensor)
-    put_value(p, n->in[n->ntensor + kn_dyn_index(v)]);
-  else if ((kind == KN_FIELD_INDEX || kind == KN_FIELD_AXIS || kind == KN_FIELD_AXES) && v >= 0)
-    kn_putf(&p->s, "%" PRIu64, (uint64_t)v + 1);
-  else
-    kn_putf(&p->s, "%" PRId64, v);
-}
-
-static bool is_default(const kn_field *f, const void *at, const void *standard) {
-  if (f->required) return false;
-  switch (f->kind) {
-  case KN_FIELD_INT:
-  case KN_FIELD_INDEX:
-  case KN_FIELD_AXIS: return *(const int64_t *)at == f->integer;
-  case KN_FIELD_FLOAT: return !memcmp(at, standard, sizeof(double));
-  case KN_FIELD_NUMBER: return !memcmp(at, standard, sizeof(kn_number));
-  case KN_FIELD_BOOL: return *(const bool *)at == *(const bool *)standard;
-  case KN_FIELD_ENUM: return *(const int32_t *)at == f->integer;
-  case KN_FIELD_DTYPE: return *(const kn_dtype *)at == *(const kn_dtype *)standard;
-  case KN_FIELD_AXES:
-  case KN_FIELD_SIZES: return ((const kn_ints *)at)->n == 0;
-  case KN_FIELD_INTS: return ((const kn_ints *)at)->n == 1 && ((const kn_ints *)at)->v[0] == f->integer;
-  }
-  return false;
-}
-
-/* An integer that is no double is written as the integer that it is. */
-static void put_number(printer *p, const kn_number *x) {
-  char buf[KN_NUMBER_TEXT];
-  if (x->rest)
-    kn_putf(&p->s, "%" PRId64, kn_number_int(*x));
-  else
-    kn_puts(&p->s, kn_double_text(x->near, buf));
-}
-
-static void put_field(printer *p, const kn_node *n, const kn_field *f, const void *at) {
-  char buf[KN_NUMBER_TEXT];
-  const kn_ints *v = at;
-  switch (f->kind) {
-  case KN_FIELD_INT:
-  case KN_FIELD_INDEX:
-  case KN_FIELD_AXIS: put_int(p, n, f->kind, *(const int64_t *)at); break;
-  case KN_FIELD_FLOAT: kn_puts(&p->s, kn_double_text(*(const double *)at, buf)); break;
-  case KN_FIELD_NUMBER: put_number(p, at); break;
-  case KN_FIELD_BOOL: kn_puts(&p->s, *(const bool *)at ? "true" : "false"); break;
-  case KN_FIELD_ENUM: kn_putf(&p->s, "\"%s\"", f->names[*(const int32_t *)at]); break;
-  case KN_FIELD_DTYPE: kn_putf(&p->s, "\"%s\"", kn_dtype_name(*(const kn_dtype *)at)); break;
-  case KN_FIELD_AXES:
-  case KN_FIELD_INTS:
-  case KN_FIELD_SIZES: {
-    bool bare = f->kind == KN_FIELD_INTS && v->n == 1;
-    if (!bare) kn_puts(&p->s, "{");
-    for (int i = 0; i < v->n; i++) {
-      if (i) kn_puts(&p->s, ", ");
-      put_int(p, n, f->kind, v->v[i]);
-    }
-    if (!bare) kn_puts(&p->s, "}");
-  }
-  }
-}
-
-static void put_attrs(printer *p, const kn_node *n) {
-  if (n->op == KN_NODE_size) kn_putf(&p->s, " {dim = %" PRId64 "}", *(const int64_t *)n->attrs + 1);
-  if (!kn_opcode_is_op(n->op) || !n->attrs) return;
-  kn_attrs_kind kind = kn_ops[n->op].attrs;
-  kn_attrs_any standard = {0};
-  kn_attrs_default(kind, &standard);
-  bool open = false;
-  for (const kn_field *f = kn_attrs_describe(kind).fields; f->name; f++) {
-    const void *at = kn_field_get(n->attrs, f);
-    if (is_default(f, at, kn_field_get(&standard, f))) continue;
-    kn_putf(&p->s, "%s%s = ", open ? ", " : " {", f->name);
-    put_field(p, n, f, at);
-    open = true;
-  }
-  if (open) kn_puts(&p->s, "}");
-}
-
 /* ---- nodes ---- */
+
+static void put_named(void *ud, const kn_value *v) { put_value(ud, v); }
 
 static void put_outs(printer *p, const kn_node *n) {
   bool typed = !(n->op == KN_NODE_const || n->op == KN_NODE_tensor || n->op == KN_NODE_param ||
@@ -318,7 +238,8 @@ static void put_head(printer *p, const kn_node *n) {
     kn_puts(&p->s, " ");
     kn_put_quoted(&p->s, n->text, strlen(n->text));
   }
-  put_attrs(p, n);
+  if (n->op == KN_NODE_size) kn_putf(&p->s, " {dim = %" PRId64 "}", *(const int64_t *)n->attrs + 1);
+  kn_put_attrs(&p->s, n, " {", put_named, p);
 }
 
 static void put_region(printer *p, const kn_region *r, int depth);
@@ -395,10 +316,19 @@ static void put_tree(printer *p, const kn_tree *t, uint32_t *typed) {
       put_value(p, t->value);
     break;
   case KN_TREE_NIL: kn_puts(&p->s, "nil"); break;
+  case KN_TREE_NONE: kn_puts(&p->s, "none"); break;
   case KN_TREE_BOOL: kn_puts(&p->s, t->i ? "true" : "false"); break;
   case KN_TREE_INT: kn_putf(&p->s, "%" PRId64, t->i); break;
   case KN_TREE_FLOAT: kn_puts(&p->s, kn_double_text(t->f, buf)); break;
   case KN_TREE_STRING: kn_put_quoted(&p->s, t->text, t->n); break;
+  case KN_TREE_CHOICE:
+    kn_puts(&p->s, "one_of{");
+    for (uint32_t i = 0; i < t->n; i++) {
+      if (i) kn_puts(&p->s, ", ");
+      put_tree(p, &t->items[i], typed);
+    }
+    kn_puts(&p->s, "}");
+    break;
   case KN_TREE_TABLE:
     if (t->same_as) kn_putf(&p->s, "&%u", t->same_as);
     kn_puts(&p->s, "{");
@@ -453,8 +383,7 @@ static void put_graph(printer *p) {
     for (uint32_t i = 0; i < g->nguards; i++) put_guard(p, &g->guards[i]);
   else if (g->nguards)
     kn_putf(&p->s, "  ; %u guard%s: g:guards()\n", g->nguards, g->nguards == 1 ? "" : "s");
-  if (p->form != KN_TEXT_CODE)
-    for (uint32_t i = 0; i < g->nslots; i++) put_slot(p, g->slots[i]);
+  for (uint32_t i = 0; i < g->nslots; i++) put_slot(p, g->slots[i]);
   put_region(p, g->body, 1);
   kn_puts(&p->s, "  return");
   if (g->nresults) kn_puts(&p->s, " ");

@@ -494,6 +494,7 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
     snprintf(impl, sizeof impl, "%" PRIu64 " trip%s", trips, trips == 1 ? "" : "s");
     kn_log_node(r->ctx, "graph", n, impl, r->p->vals);
   }
+  r->s->trips = trips;
   watch(r, n);
   return KN_OK;
 }
@@ -563,6 +564,16 @@ static bool ours_to_give(const kn_plan *p, const kn_value *v) {
   return row->op_class != KN_CLASS_VIEW && !(row->flags & KN_FLAG_WRITES);
 }
 
+/* Is result i a leaf below a choice? */
+static bool is_optional(const kn_tree *t, uint32_t n, uint32_t i, bool below) {
+  for (uint32_t k = 0; k < n; k++) {
+    if (t[k].kind == KN_TREE_VALUE && t[k].i == i) return below;
+    bool inside = below || t[k].kind == KN_TREE_CHOICE;
+    if (kn_tree_has_items(t[k].kind) && is_optional(t[k].items, t[k].n, i, inside)) return true;
+  }
+  return false;
+}
+
 static kn_status give_result(run *r, uint32_t i) {
   kn_plan *p = r->p;
   const kn_region *body = p->graph->body;
@@ -575,7 +586,11 @@ static kn_status give_result(run *r, uint32_t i) {
   }
   kn_tensor *t = p->vals[v->id];
   if (!t && p->graph->partial) return KN_OK;
-  if (!t) return kn_fail(r->ctx, KN_INTERNAL, "result %u of graph %s has no value", i + 1, p->graph->name);
+  if (!t) {
+    out->scalar = (kn_scalar){KN_SCALAR_INT, {.i = 0}};
+    if (is_optional(p->graph->results, p->graph->nresults, i, false)) return KN_OK;
+    return kn_fail(r->ctx, KN_INTERNAL, "result %u of graph %s has no value", i + 1, p->graph->name);
+  }
   for (uint32_t k = 0; k < i; k++) /* a value returned twice is one tensor */
     if (body->yields[k] == v) return out->tensor = kn_tensor_retain(r->s->out[k].tensor), KN_OK;
   if (!ours_to_give(p, v)) return clone(r, t, &out->tensor);

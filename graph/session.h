@@ -32,6 +32,7 @@ struct kn_session {
   bool check;
   bool running;
   uint64_t limit, steps;
+  uint64_t trips; /* of the loop that an observer is told of */
 };
 
 /* Runs the plan on checked inputs. Results go to s->out, owned; stores stay staged. Cleans the plan up. */

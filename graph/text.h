@@ -18,10 +18,12 @@
 #include "graph/graph.h"
 
 /* FULL is what the file stores. BRIEF is for people: guards are only counted, and places inside kiln's own
- * Lua library are left out; it parses back, too, less what it leaves out. CODE has no slots either. */
-typedef enum kn_text_form { KN_TEXT_FULL, KN_TEXT_BRIEF, KN_TEXT_CODE } kn_text_form;
+ * Lua library are left out; it parses back, too, less what it leaves out. */
+typedef enum kn_text_form { KN_TEXT_FULL, KN_TEXT_BRIEF } kn_text_form;
 /* Owned by the caller: kn_free(heap, text, len + 1). */
 kn_status kn_graph_print(kn_context *ctx, const kn_graph *g, kn_text_form form, char **text, size_t *len);
+/* A listing for people, as Lua would say it: see code.c. Owned by the caller as well. */
+kn_status kn_graph_code(kn_context *ctx, const kn_graph *g, char **text, size_t *len);
 /* Parses, verifies and finishes. Slots have no data (see kn_slot.tensor) unless written inline. FORMAT with
  * "line:column: sentence" on bad input; depth, counts and lengths are bounded. Never reads past len. */
 kn_status kn_graph_parse(kn_context *ctx, const char *text, size_t len, kn_graph **out);

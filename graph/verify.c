@@ -370,9 +370,15 @@ static bool check_tree(leaves *l, const kn_tree *t, int depth) {
     return true;
   }
   if (t->kind == KN_TREE_STRING) return t->text != NULL;
-  if (t->kind != KN_TREE_TABLE) return (unsigned)t->kind <= KN_TREE_TABLE;
+  if (t->kind == KN_TREE_NONE) return depth == 1 && !l->repeats;
+  if (!kn_tree_has_items(t->kind)) return true;
+  if ((unsigned)t->kind > KN_TREE_CHOICE) return false;
+  if (t->kind == KN_TREE_CHOICE && (l->repeats || t->n < 3 || t->items[0].kind != KN_TREE_VALUE ||
+                                    !t->items[0].value || t->items[0].value->type.kind != KN_V_INT))
+    return false;
   for (uint32_t i = 0; i < t->n; i++)
     if ((t->keys[i].kind != KN_TREE_INT && t->keys[i].kind != KN_TREE_STRING) ||
+        (t->kind == KN_TREE_TABLE && t->items[i].kind == KN_TREE_NONE) ||
         !check_tree(l, &t->items[i], depth + 1))
       return false;
   return true;

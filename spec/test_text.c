@@ -1,5 +1,6 @@
 /* The text form: cases in spec/text/, errors with line and column, random graphs, mutated texts, passes. */
 #include "spec/suite.h"
+#include "spec/gen.h"
 #include "spec/text_graph.h"
 #include "backends/ref/ref.h"
 #include "graph/exec.h"
@@ -16,6 +17,17 @@ static char *print_graph(kn_context *c, const kn_graph *g, size_t *len) {
   return text;
 }
 
+/* A listing can be made of any graph, and names its results. */
+static void list_code(kn_context *c, const kn_graph *g) {
+  char *text;
+  size_t n;
+  OK(c, kn_graph_code(c, g, &text, &n));
+  ck_assert_uint_eq(strlen(text), n);
+  ck_assert(strstr(text, "\nfunction ") || !strncmp(text, "function ", 9));
+  ck_assert(n > 4 && !strcmp(text + n - 4, "end\n"));
+  kn_free(c->heap, text, n + 1);
+}
+
 /* Printed, parsed, printed: the same bytes. Returns the text's length. */
 static size_t round_trip(kn_context *c, const kn_graph *g) {
   size_t n, m;
@@ -25,6 +37,7 @@ static size_t round_trip(kn_context *c, const kn_graph *g) {
   ck_assert_msg(st == KN_OK, "%s\n%s", kn_error(c), a);
   b = print_graph(c, back, &m);
   ck_assert_str_eq(a, b);
+  list_code(c, back);
   kn_graph_release(back);
   kn_free(c->heap, a, n + 1);
   kn_free(c->heap, b, m + 1);
@@ -70,7 +83,14 @@ static void run_passes(kn_context *c, kn_graph *g, const char *names) {
   OK(c, kn_graph_finish(&b));
 }
 
-static void run_case(const char *path, const char *name) {
+static void note_opcodes(const kn_region *r, bool *met) {
+  KN_EACH_NODE (n, r) {
+    met[n->op] = true;
+    for (int i = 0; i < n->nregions; i++) note_opcodes(n->regions[i], met);
+  }
+}
+
+static void run_case(const char *path, const char *name, bool *met) {
   kn_context *c = suite_context();
   size_t len, n;
   char *file = read_file(path, &len);
@@ -89,6 +109,7 @@ static void run_case(const char *path, const char *name) {
     ck_abort_msg("%s became something else", name);
   }
   round_trip(c, g);
+  note_opcodes(g->body, met);
   kn_free(c->heap, got, n + 1);
   kn_graph_release(g);
   free(file);
@@ -102,15 +123,61 @@ START_TEST(cases) {
   DIR *d = opendir(folder);
   ck_assert_msg(d != NULL, "%s cannot be read", folder);
   int n = 0;
+  bool met[KN_OPCODE_COUNT] = {0};
   for (struct dirent *e; (e = readdir(d));) {
     const char *dot = strrchr(e->d_name, '.');
     if (!dot || strcmp(dot, ".kir")) continue;
     snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-    run_case(path, e->d_name);
+    run_case(path, e->d_name, met);
     n++;
   }
   closedir(d);
   ck_assert_int_ge(n, 12);
+  for (unsigned i = KN_OP_COUNT; i < KN_OPCODE_COUNT; i++)
+    ck_assert_msg(met[i], "no text in spec/text has the node %s", kn_opcode_describe((kn_opcode)i).text);
+}
+END_TEST
+
+/* ---- every op ---- */
+
+/* False where the op does not take the inputs. */
+static bool op_reads_back(kn_context *c, const gen_case *given) {
+  kn_graph *g;
+  kn_builder b;
+  kn_value *in[GEN_MAX_IN];
+  OK(c, kn_graph_new(c, "op", &g));
+  kn_builder_init(&b, c, g);
+  for (int i = 0; i < given->n; i++) {
+    kn_tensor *t;
+    OK(c, gen_make(c, given, i, KN_F32, &t));
+    in[i] = kn_add_input(&b, NULL, &(kn_vtype){.kind = KN_V_TENSOR, .tensor = t->type});
+    kn_tensor_release(t);
+  }
+  kn_node *n = kn_add_op(&b, given->op, &given->attrs, in, (uint32_t)given->n, NULL, 0);
+  if (!n) return kn_graph_release(g), false;
+  kn_tree trees[KN_MAX_OUTPUTS];
+  for (uint32_t i = 0; i < n->nout; i++) trees[i] = (kn_tree){.kind = KN_TREE_VALUE, .value = n->out[i]};
+  ck_assert(kn_set_results(&b, n->out, n->nout, trees, n->nout));
+  OK(c, kn_graph_finish(&b));
+  round_trip(c, g);
+  kn_graph_release(g);
+  return true;
+}
+
+START_TEST(every_op_reads_back) {
+  unsigned n = 0;
+  bool met[KN_OP_COUNT] = {0};
+  gen_case made;
+  kn_context *c = suite_context();
+  for (int i = 0; i < GEN_CASES; i++)
+    if (!kn_ops[gen_cases[i].op].composite && !(kn_ops[gen_cases[i].op].flags & KN_FLAG_WRITES))
+      ck_assert_msg(met[gen_cases[i].op] = op_reads_back(c, &gen_cases[i]), "%s", kn_error(c));
+  for (int op = 0; op < KN_OP_COUNT; op++) {
+    if (!met[op] && gen_default((kn_op)op, &made)) met[op] = op_reads_back(c, &made);
+    n += met[op];
+  }
+  ck_assert_msg(n > 100, "%u ops", n);
+  suite_done(c);
 }
 END_TEST
 
@@ -536,6 +603,7 @@ static kn_status parse_and_print(kn_context *c, const char *text, size_t n) {
   size_t len;
   if (st == KN_OK && (st = kn_graph_print(c, g, KN_TEXT_FULL, &out, &len)) == KN_OK)
     kn_free(c->heap, out, len + 1);
+  if (st == KN_OK && (st = kn_graph_code(c, g, &out, &len)) == KN_OK) kn_free(c->heap, out, len + 1);
   kn_graph_release(g);
   return st;
 }
@@ -586,5 +654,6 @@ START_TEST(logs) {
 }
 END_TEST
 
-SUITE("text", cases, errors_say_where, short_forms_are_read, limits, random_graphs_round_trip,
-      mutated_texts_are_survived, mutated_graphs_run_or_refuse, failing_allocator, logs)
+SUITE("text", cases, every_op_reads_back, errors_say_where, short_forms_are_read, limits,
+      random_graphs_round_trip, mutated_texts_are_survived, mutated_graphs_run_or_refuse, failing_allocator,
+      logs)

@@ -216,21 +216,34 @@ static void push_table(builder *b, const kn_tree *t) {
 static void push_tree(builder *b, const kn_tree *t) {
   if (t->kind == KN_TREE_VALUE)
     push_value(b, t);
-  else if (t->kind == KN_TREE_TABLE)
+  else if (t->kind == KN_TREE_CHOICE) {
+    int64_t which = b->out[t->items[0].i].scalar.as.i;
+    if (which < 1 || which >= t->n)
+      kl_error(b->L, KN_FORMAT, "graph %s: a result is none of its %u kinds", b->g->name, t->n - 1);
+    push_tree(b, &t->items[which]);
+  } else if (t->kind == KN_TREE_TABLE)
     push_table(b, t);
   else
     push_const(b->L, t);
 }
 
+/* No result, here and after it. */
+static bool is_none(const builder *b, const kn_tree *t) {
+  if (t->kind != KN_TREE_CHOICE) return false;
+  int64_t which = b->out[t->items[0].i].scalar.as.i;
+  return which >= 1 && which < t->n && t->items[which].kind == KN_TREE_NONE;
+}
+
 int kl_unflatten(lua_State *L, const kn_graph *g, int ins, int outs, const kn_rvalue *out) {
   builder b = {.L = L, .g = g, .ins = ins, .outs = outs, .out = out};
   bool tables = false;
-  for (uint32_t i = 0; i < g->nresults; i++) tables |= g->results[i].kind == KN_TREE_TABLE;
+  for (uint32_t i = 0; i < g->nresults; i++) tables |= kn_tree_has_items(g->results[i].kind);
   luaL_checkstack(L, (int)g->nresults + 8, "too many results");
   if (tables) {
     lua_newtable(L);
     b.tables = lua_gettop(L);
   }
-  for (uint32_t i = 0; i < g->nresults; i++) push_tree(&b, &g->results[i]);
-  return (int)g->nresults;
+  uint32_t n = 0;
+  while (n < g->nresults && !is_none(&b, &g->results[n])) push_tree(&b, &g->results[n++]);
+  return (int)n;
 }

@@ -18,16 +18,20 @@ static int push_text_protected(lua_State *L) {
   return 1;
 }
 
-void kl_push_graph_text(lua_State *L, const kn_graph *g, kn_text_form form) {
-  kn_context *ctx = kl_context(L);
-  text t;
-  luaL_checkstack(L, 4, "graph text");
-  kl_check(L, kn_graph_print(ctx, g, form, &t.p, &t.n));
+/* Pushes the text and frees it. */
+static void push_owned(lua_State *L, text t) {
   lua_pushcfunction(L, push_text_protected);
   lua_pushlightuserdata(L, &t);
   int status = lua_pcall(L, 1, 1, 0);
-  kn_free(ctx->heap, t.p, t.n + 1);
+  kn_free(kl_context(L)->heap, t.p, t.n + 1);
   if (status != LUA_OK) lua_error(L);
+}
+
+void kl_push_graph_text(lua_State *L, const kn_graph *g, kn_text_form form) {
+  text t;
+  luaL_checkstack(L, 4, "graph text");
+  kl_check(L, kn_graph_print(kl_context(L), g, form, &t.p, &t.n));
+  push_owned(L, t);
 }
 
 void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t) {
@@ -35,59 +39,39 @@ void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t) {
   lua_pushstring(L, kn_vtype_text(g, t, buf, sizeof buf));
 }
 
+/* g:code(): a listing in Lua's words. */
 static int graph_code(lua_State *L) {
-  kl_push_graph_text(L, kl_newest_variant(L, 1)->graph, KN_TEXT_CODE);
+  text t;
+  luaL_checkstack(L, 4, "graph text");
+  kl_check(L, kn_graph_code(kl_context(L), kl_newest_variant(L, 1)->graph, &t.p, &t.n));
+  push_owned(L, t);
   return 1;
 }
 
 /* ---- lists ---- */
 
-static void set_where(lua_State *L, const kn_where *w) {
+void kl_set_where(lua_State *L, const kn_where *w) {
   char buf[512];
   if (!w) return;
   lua_pushstring(L, kn_where_brief(w, buf, sizeof buf));
   lua_setfield(L, -2, "where");
 }
 
-static void set_text(lua_State *L, const char *key, const char *value) {
+void kl_set_text(lua_State *L, const char *key, const char *value) {
   if (!value) return;
   lua_pushstring(L, value);
   lua_setfield(L, -2, key);
 }
 
-static void list_nodes(lua_State *L, const kn_region *r, int depth, lua_Integer *n) {
-  KN_EACH_NODE (node, r) {
-    lua_createtable(L, 0, 4);
-    set_text(L, "op", kn_opcode_describe(node->op).text);
-    set_where(L, node->where);
-    if (node->nout) set_text(L, "name", node->out[0]->name);
-    lua_pushinteger(L, depth);
-    lua_setfield(L, -2, "depth");
-    lua_rawseti(L, -2, ++*n);
-    for (int i = 0; i < node->nregions; i++) list_nodes(L, node->regions[i], depth + 1, n);
-  }
-}
-
-/* g:nodes(): {op =, where =, name =, depth =} each, in program order; regions follow their node, one deeper.
- */
-static int graph_nodes(lua_State *L) {
-  const kn_graph *g = kl_newest_variant(L, 1)->graph;
-  lua_Integer n = 0;
-  luaL_checkstack(L, 6, "nodes");
-  lua_newtable(L);
-  list_nodes(L, g->body, 1, &n);
-  return 1;
-}
-
 static void push_value_info(lua_State *L, const kn_graph *g, const kn_value *v) {
   lua_createtable(L, 0, 4);
-  set_text(L, "name", v->name);
+  kl_set_text(L, "name", v->name);
   kl_push_value_type(L, g, &v->type);
   lua_setfield(L, -2, "type");
   if (v->type.kind != KN_V_TENSOR) return;
   const kn_type *t = &v->type.tensor;
-  set_text(L, "dtype", kn_dtype_name((kn_dtype)t->dtype));
-  set_text(L, "device", kn_device_name((kn_device_id)t->device));
+  kl_set_text(L, "dtype", kn_dtype_name((kn_dtype)t->dtype));
+  kl_set_text(L, "device", kn_device_name((kn_device_id)t->device));
   lua_createtable(L, t->rank, 0);
   for (int i = 0; i < t->rank; i++) {
     int64_t d = t->dims[i];
@@ -129,10 +113,10 @@ static int graph_guards(lua_State *L) {
   lua_newtable(L);
   for (uint32_t i = 0; i < g->nguards; i++) {
     lua_createtable(L, 0, 4);
-    set_text(L, "kind", g->guards[i].kind);
-    set_text(L, "name", g->guards[i].name);
-    set_text(L, "value", g->guards[i].value);
-    set_where(L, g->guards[i].where);
+    kl_set_text(L, "kind", g->guards[i].kind);
+    kl_set_text(L, "name", g->guards[i].name);
+    kl_set_text(L, "value", g->guards[i].value);
+    kl_set_where(L, g->guards[i].where);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   return 1;
@@ -253,9 +237,10 @@ static int graph_memory(lua_State *L) {
 }
 
 void kl_set_look_methods(lua_State *L) {
-  static const luaL_Reg list[] = {
-      {"code", graph_code},       {"nodes", graph_nodes},           {"inputs", graph_inputs},
-      {"outputs", graph_outputs}, {"parameters", graph_parameters}, {"guards", graph_guards},
-      {"memory", graph_memory},   {"prepare", graph_prepare},       {NULL, NULL}};
+  kl_set_nodes_methods(L);
+  static const luaL_Reg list[] = {{"code", graph_code},       {"inputs", graph_inputs},
+                                  {"outputs", graph_outputs}, {"parameters", graph_parameters},
+                                  {"guards", graph_guards},   {"memory", graph_memory},
+                                  {"prepare", graph_prepare}, {NULL, NULL}};
   luaL_setfuncs(L, list, 0);
 }

@@ -1,5 +1,6 @@
 /* What the files of Graph objects share: graph.c (life, calls), graph_args.c (Lua values to inputs and back),
- * graph_look.c (methods that show), graph_verify.c, graph_files.c (load, save, parse). */
+ * graph_look.c (methods that show), graph_nodes.c (nodes, and what a run did at each), graph_verify.c,
+ * graph_files.c (load, save, parse). */
 #ifndef KL_GRAPH_PARTS_H
 #define KL_GRAPH_PARTS_H
 #include "bindings/lua/state.h"
@@ -41,8 +42,14 @@ void kl_store_places(lua_State *L, kl_variant *v);
 void kl_push_graph_text(lua_State *L, const kn_graph *g, kn_text_form form);
 void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t); /* "float32[N,10]" */
 
+/* Set a field of the table on top, unless there is nothing to say. */
+void kl_set_where(lua_State *L, const kn_where *w); /* "where" */
+void kl_set_text(lua_State *L, const char *key, const char *value);
+void kl_set_captures(lua_State *L, int self); /* script.c: "cache_limit", "reasons" of a scripted Graph */
+
 /* Functions of each file, for the table of methods on top of the stack. */
 void kl_set_look_methods(lua_State *L);
+void kl_set_nodes_methods(lua_State *L);
 void kl_set_verify_methods(lua_State *L);
 void kl_set_file_methods(lua_State *L);
 void kl_set_file_functions(lua_State *L); /* kiln.load, kiln.save, kiln.parse */

@@ -1,6 +1,6 @@
 /* kiln.script, kiln.spec, kiln.is_capturing: the Lua side of capture. Capture itself is lua/capture; Graph
  * objects and running them are graph.c. */
-#include "bindings/lua/state.h"
+#include "bindings/lua/graph_parts.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -254,6 +254,22 @@ static int eager_graph(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &eager_key);
   lua_setmetatable(L, -2);
   return 1;
+}
+
+/* What explain needs to know of how often, and why, this was captured: fields of the table on top. */
+void kl_set_captures(lua_State *L, int self) {
+  if (lua_getiuservalue(L, self, 1) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    return;
+  }
+  lua_getfield(L, -1, "limit");
+  lua_setfield(L, -3, "cache_limit");
+  lua_getfield(L, -1, "reasons");
+  lua_newtable(L); /* a copy: the list is ours */
+  for (lua_Integer i = 1; lua_rawgeti(L, -2, i) == LUA_TSTRING; i++) lua_rawseti(L, -2, i);
+  lua_pop(L, 1);
+  lua_setfield(L, -4, "reasons");
+  lua_pop(L, 2);
 }
 
 static void check_options(lua_State *L, int idx) {

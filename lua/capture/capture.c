@@ -260,19 +260,32 @@ static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, 
   return KC_GO;
 }
 
-/* A kind, close enough to tell two alternatives apart. */
-static const char *kind_text(kc_cap *c, kc_val a, char *buf, size_t size) {
-  if (kc_is_tensor(a)) return kn_vtype_text(c->b.graph, &a.v->type, buf, size);
-  if (a.k == KC_V_STRING)
-    snprintf(buf, size, "\"%.40s\"", c->obj[a.id].s);
-  else
-    snprintf(buf, size, "%s", kc_kind_name(a));
-  return buf;
+/* Of one kind or another: a number from 1 on says which alternative it is. */
+static kc_res result_choice(gathering *g, const kc_union *u, int which, kn_tree *tree, int depth) {
+  kc_cap *c = g->c;
+  kc_val place = kc_int(u->n);
+  for (int i = u->n - 1; i-- > 0;) {
+    kc_val is = kc_equals_code(c, u->tag, u->alt[i].code);
+    if (is.k == KC_V_BOOL)
+      place = is.i ? kc_int(i + 1) : place;
+    else
+      place = kc_sym(kc_emit(c, KN_NODE_select, 3, is, kc_int(i + 1), place));
+  }
+  uint32_t n = (uint32_t)u->n + 1;
+  *tree = (kn_tree){.kind = KN_TREE_CHOICE, .n = n};
+  tree->keys = kc_new(c, n * sizeof *tree->keys);
+  tree->items = kc_new(c, n * sizeof *tree->items);
+  tree->keys[0] = (kn_tree){.kind = KN_TREE_STRING, .text = "which", .n = 5};
+  KC_TRY(result(g, kc_sym(kc_value(c, place)), which, &tree->items[0], depth + 1));
+  for (int i = 0; i < u->n; i++) {
+    tree->keys[i + 1] = (kn_tree){.kind = KN_TREE_INT, .i = i + 1};
+    KC_TRY(result(g, u->alt[i].v, which, &tree->items[i + 1], depth + 1));
+  }
+  return KC_GO;
 }
 
 static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
-  char one[KN_TYPE_TEXT], other[KN_TYPE_TEXT];
   a = kc_resolve(c, g->s, a);
   switch (a.k) {
   case KC_V_NIL: *tree = (kn_tree){.kind = KN_TREE_NIL}; return KC_GO;
@@ -289,13 +302,10 @@ static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth
     return KC_GO;
   case KC_V_TABLE: return result_table(g, a.id, which, tree, depth);
   case KC_V_TEXT: return kc_settle_text(c, a);
-  case KC_V_UNION:
-    return kc_fail(
-        c,
-        "result %d is of one kind or another (%s or %s%s), depending on tensor data or sizes; return "
-        "one kind, for instance a number that tells which",
-        which, kind_text(c, a.u->alt[0].v, one, sizeof one), kind_text(c, a.u->alt[1].v, other, sizeof other),
-        a.u->n > 2 ? " …" : "");
+  case KC_V_UNION: return result_choice(g, a.u, which, tree, depth);
+  case KC_V_OBJECT:
+    if (kc_same(a, KC_ABSENT)) return *tree = (kn_tree){.kind = KN_TREE_NONE}, KC_GO;
+    /* fall through */
   default:
     return kc_fail(c, "result %d is a %s, which cannot be a result of a graph", which, kc_kind_name(a));
   }

@@ -44,7 +44,9 @@ struct kc_loop_try {
   int nstop;
   int peel, nest, calls; /* trips to run before the loop node; to restore */
   uint32_t nodes;        /* in the graph at entry */
-  const char *why;       /* it could not be a loop node */
+  uint32_t nunrolled;    /* reports of loops before it; to restore */
+  const kn_where *where;
+  const char *why; /* it could not be a loop node */
 };
 
 /* One `if` being built. */

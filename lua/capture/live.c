@@ -45,6 +45,11 @@ struct kc_live {
   uint32_t ntables; /* argument tables: their addresses are compared */
   const void **tables, **outside;
   uint32_t noutside;
+  struct unrolled {
+    const char *where;
+    int64_t trips;
+  } * unrolled; /* for reports */
+  uint32_t nunrolled;
 };
 
 /* ---- making ---- */
@@ -206,6 +211,14 @@ kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, k
   for (int i = 0; i < nargs; i++) copy_leaf(&m, &l->args[i], &args[i]);
   l->nargs = nargs;
   l->tables = need(&m, (l->ntables + 1) * sizeof *l->tables);
+  l->unrolled = need(&m, (c->nunrolled + 1) * sizeof *l->unrolled);
+  for (; l->nunrolled < c->nunrolled; l->nunrolled++) {
+    const kc_unrolled *u = &c->unrolled[l->nunrolled];
+    char where[512] = "";
+    if (u->where) kn_where_brief(u->where, where, sizeof where);
+    l->unrolled[l->nunrolled].where = copy_text(&m, where);
+    l->unrolled[l->nunrolled].trips = u->trips;
+  }
   lua_pop(L, 1);
   l->ref = luaL_ref(L, LUA_REGISTRYINDEX);
   return KN_OK;
@@ -542,6 +555,15 @@ kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *l, kn_sessio
   }
   lua_settop(L, top);
   return KN_OK;
+}
+
+/* ---- reports ---- */
+
+bool kc_live_unrolled(const kc_live *l, uint32_t i, const char **where, int64_t *trips) {
+  if (i >= l->nunrolled) return false;
+  *where = l->unrolled[i].where;
+  *trips = l->unrolled[i].trips;
+  return true;
 }
 
 /* ---- life ---- */

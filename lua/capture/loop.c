@@ -50,6 +50,13 @@ kc_res kc_loop_exit_fork(kc_cap *c, kc_state *s, int if_true, int if_false) {
   return KC_GO;
 }
 
+/* Where the program says `for` or `while`: a `for` is entered by its body, so its last instruction tells. */
+static const kn_where *place_of(kc_cap *c, const kc_frame *f, const kc_loop *l) {
+  const kn_where *w = kc_where(c);
+  int line = l->kind == KC_LOOP_WHILE ? 0 : kc_line(f->p, l->kind == KC_LOOP_NUMERIC ? l->forloop : l->last);
+  return w && line > 0 && line != w->line ? kn_where_intern(&c->b, w->chunk, line, w->at) : w;
+}
+
 /* ---- a loop node ---- */
 
 static int active_id(const kc_frame *f, const kc_loop *l) {
@@ -80,12 +87,14 @@ static void add_exit_stops(kc_cap *c, const kc_state *s, const kc_loop *l) {
 static kc_res generalise(kc_cap *c, kc_state *entry, kc_loop_try *t, kc_loop_node *l, int back, kc_outs *o) {
   kc_state *g = kc_snapshot(c, entry);
   int nstop = c->nstop;
+  uint32_t nunrolled = c->nunrolled;
   for (int round = 0;; round++) {
     if (round > MAX_GENERALISE)
       return kc_fail(c, "the values carried by the loop at line %d do not settle", t->line);
     kn_region_truncate(l->body, NULL);
     c->b.at = l->body;
     c->nstop = nstop;
+    c->nunrolled = nunrolled;
     kc_state *s = kc_snapshot(c, g);
     c->S = s;
     kc_top(c, s)->pc = t->pc;
@@ -144,7 +153,7 @@ static kc_res build_loop(kc_cap *c, kc_state **sp, int *pc, kc_loop_try *t, kc_o
   kc_loop_node *l = kc_new(c, sizeof *l);
   l->parent = c->b.at;
   l->entry = s;
-  c->b.where = kc_where(c);
+  c->b.where = t->where;
   if (!(l->n = kn_add_loop(&c->b))) return kc_fail(c, "loop");
   l->body = l->n->regions[0];
   int back = kc_new_stop(c, s->depth, t->pc, 1 << 29, true, t->id);
@@ -171,6 +180,28 @@ static kc_res capture_loop(kc_cap *c, kc_state **sp, int *pc, kc_loop_try *t, kc
   return KC_AGAIN;
 }
 
+/* ---- what is reported ---- */
+
+/* A trip more of a loop that is unrolled. Where the head decides whether to go on, its last arrival is no
+ * trip. */
+static void report_trip(kc_cap *c, const kc_flow *f, const kc_loop_try *t, int arrivals) {
+  const kc_block *head = &f->block[t->loop->header];
+  bool asks = false, latch = false;
+  for (int i = 0; i < head->nnext; i++) {
+    asks |= !kc_bit(t->loop->in, head->next[i]);
+    latch |= head->next[i] == t->loop->header;
+  }
+  uint32_t i = c->nunrolled;
+  while (i && c->unrolled[i - 1].id != t->id) i--;
+  if (!i) {
+    c->unrolled = kc_more(c, &c->arena, c->unrolled, c->nunrolled, sizeof *c->unrolled);
+    c->unrolled[i = c->nunrolled++] = (kc_unrolled){.id = t->id, .where = t->where};
+    i++;
+  }
+  int64_t trips = arrivals - (asks && !latch);
+  if (trips > c->unrolled[i - 1].trips) c->unrolled[i - 1].trips = trips;
+}
+
 /* ---- arriving at a header ---- */
 
 static const kc_active *activate(kc_cap *c, kc_state *s, kc_loop_try *t) {
@@ -194,14 +225,16 @@ static kc_res first_arrival(kc_cap *c, kc_state **sp, int *pc, const kc_loop *l,
   *t = (kc_loop_try){.loop = l,
                      .id = ++c->last_iteration,
                      .pc = s->top->flow->block[l->header].start,
-                     .line = kc_line(s->top->p, s->top->pc),
                      .snap = kc_snapshot(c, s),
                      .region = c->b.at,
                      .mark = c->b.at->last,
                      .nstop = c->nstop,
                      .nest = c->nest,
                      .calls = c->calls,
-                     .nodes = c->b.graph->nnodes};
+                     .nodes = c->b.graph->nnodes,
+                     .nunrolled = c->nunrolled,
+                     .where = place_of(c, s->top, l)};
+  t->line = t->where ? t->where->line : 0;
   if (++c->nest > KC_MAX_NEST) return kc_fail(c, "loops are nested too deeply while unrolling");
   for (;;) {
     kc_res r = start_over(c, sp, pc, t, out, on);
@@ -214,6 +247,7 @@ static kc_res first_arrival(kc_cap *c, kc_state **sp, int *pc, const kc_loop *l,
     c->nstop = t->nstop;
     c->nest = t->nest + 1;
     c->calls = t->calls;
+    c->nunrolled = t->nunrolled;
   }
 }
 
@@ -230,6 +264,7 @@ kc_res kc_enter_loop(kc_cap *c, kc_state **sp, int *pc, const kc_loop *l, kc_out
   if (a->arrivals > MANY_TRIPS && t->mode == KC_UNROLL && l->kind != KC_LOOP_GENERIC &&
       c->b.graph->nnodes > t->nodes)
     return kc_want_loop(c, t);
+  if (t->mode != KC_LOOP) report_trip(c, s->top->flow, t, now->arrivals);
   *pc = t->pc;
   return KC_GO;
 }

@@ -319,15 +319,13 @@ static void merge_frame(kc_merge_job *m, int pc) {
 
 static kc_res merge_results(kc_merge_job *m) {
   kc_cap *c = m->c;
-  int n = m->s1->nret;
-  if (m->s2 && m->s2->nret != n)
-    return kc_fail(c, "the number of returned values depends on tensor data: %d on one path, %d on another",
-                   n, m->s2->nret);
-  m->out->ret = kc_vals(c, n);
-  m->out->nret = n;
-  for (int i = 0; i < n; i++)
-    m->out->ret[i] = m->s2 ? kc_merge_places(m, m->s1->ret[i], m->s2->ret[i])
-                           : kc_merge_single(m, kc_resolve(c, m->s1, m->s1->ret[i]), m->side);
+  int n = m->s1->nret, n2 = m->s2 ? m->s2->nret : n;
+  m->out->nret = n > n2 ? n : n2;
+  m->out->ret = kc_vals(c, m->out->nret);
+  for (int i = 0; i < m->out->nret; i++)
+    m->out->ret[i] =
+        m->s2 ? kc_merge_places(m, i < n ? m->s1->ret[i] : KC_ABSENT, i < n2 ? m->s2->ret[i] : KC_ABSENT)
+              : kc_merge_single(m, kc_resolve(c, m->s1, m->s1->ret[i]), m->side);
   return KC_GO;
 }
 

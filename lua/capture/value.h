@@ -63,6 +63,8 @@ struct kc_union {
 enum { KC_CLASS_NIL = 1, KC_CLASS_BOOL, KC_CLASS_NUMBER, KC_CLASS_TENSOR = 16, KC_CLASS_OTHER = 1 << 16 };
 
 #define KC_NILV ((kc_val){.k = KC_V_NIL})
+/* There is no value: in lists of results that are longer on another path. An object that no other is. */
+#define KC_ABSENT ((kc_val){.k = KC_V_OBJECT})
 #define KC_POISONED ((kc_val){.k = KC_V_POISON})
 static inline kc_val kc_int(int64_t i) { return (kc_val){.k = KC_V_INT, .i = i}; }
 static inline kc_val kc_bool(bool b) { return (kc_val){.k = KC_V_BOOL, .i = b}; }
@@ -172,6 +174,12 @@ typedef struct kc_stop kc_stop;
 typedef struct kc_loop_try kc_loop_try;
 typedef struct kc_model kc_model;
 
+typedef struct kc_unrolled {
+  int id; /* of the kc_loop_try */
+  const kn_where *where;
+  int64_t trips;
+} kc_unrolled;
+
 typedef struct kc_cap kc_cap;
 struct kc_cap {
   lua_State *L;
@@ -220,6 +228,8 @@ struct kc_cap {
   int nstop, stop_cap, last_stop;
   kc_loop_try *again;
   int last_iteration;
+  kc_unrolled *unrolled; /* loops that ran trip by trip, for reports */
+  uint32_t nunrolled;
   uint32_t owner; /* last given to a state */
   uint64_t steps;
   int nest, calls;
@@ -265,6 +275,8 @@ int64_t kc_class_of(kc_cap *c, kc_val a);
 kc_val kc_make_union(kc_cap *c, const kc_union *u);
 void kc_alts(kc_cap *c, kc_val a, kc_union *u); /* a as a union, of one alternative when it is none */
 const kc_val *kc_alt_find(const kc_union *u, int64_t code);
+bool kc_may_be_absent(kc_val a);
+kc_val kc_absent_to_nil(kc_cap *c, kc_val a);
 kc_res kc_alt_add(kc_cap *c, kc_union *u, int64_t code, kc_val v);
 
 /* ---- emitting: the builder's status sticks and is looked at after every instruction; never NULL ---- */

@@ -60,6 +60,10 @@ refused("a list that grows in a loop on data", function(t)
   end
   return #list
 end, 2, "the loop at line", "ends when tensor data says so")
+refused("a number of values that depends on data", function(t)
+  local function f() if t:sum() > 0 then return t, t end end
+  return { f() }
+end, 2, "the number of values depends on tensor data")
 refused("recursion on data", function(t)
   local function f(y)
     if y:sum() > 1 then return f(y * 0.5) end

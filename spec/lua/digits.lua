@@ -73,7 +73,7 @@ test("the sample trains, captures, verifies, saves and reloads", function()
     truth(tonumber(early) > 0 and tonumber(early) < tonumber(all), name .. " takes both sides of the branch")
   end
   truth(text:find("; 0 answers differ from eager", 1, true), text)
-  for _, word in ipairs { "if ", "loop ", "conv2d", "yield" } do truth(text:find(word, 1, true), "the graph shows " .. word) end
+  for _, word in ipairs { "if ", "while true do", "conv2d", "break" } do truth(text:find(word, 1, true), "the graph shows " .. word) end
   eager = read_predictions(folder .. "/eager.txt")
   equal(#eager, 1797 // 5)
 end)

@@ -1,0 +1,67 @@
+/* What an op costs by its class and the sizes of its tensors: an estimate for reports, not what a backend
+ * does. */
+#include "graph/cost.h"
+
+static double elements(const kn_type *t) { return kn_type_known(t) ? (double)kn_type_numel(t) : 0; }
+
+static double last(const kn_type *t) { return t->rank ? (double)t->dims[t->rank - 1] : 1; }
+
+/* Products of the filter with a piece of the input: one a place of what slides, which is the result of the op
+ * going forward, and the gradient of that result (the first input) going back. */
+static double convolution(const kn_node *n, const kn_type *in, const kn_type *out) {
+  bool forward = n->op == KN_OP_conv2d;
+  const kn_type *w = &in[n->op == KN_OP_conv2d_grad_weight ? 2 : 1];
+  double places = elements(forward ? out : &in[0]), filters = w->rank ? (double)w->dims[0] : 1;
+  return filters > 0 ? 2 * places * elements(w) / filters : 0;
+}
+
+/* Each step multiplies the state by a matrix with as many columns as a state has elements. */
+static double recurrence(const kn_node *n, const kn_type *in) {
+  double largest = 0, width = 1;
+  for (uint32_t i = 0; i < n->ntensor; i++) {
+    if (elements(&in[i]) > largest) largest = elements(&in[i]);
+    if (in[i].rank == 2) width = last(&in[i]);
+  }
+  return 2 * largest * width;
+}
+
+static double decomposition(const kn_type *in) {
+  if (in->rank < 2) return elements(in);
+  double rows = (double)in->dims[in->rank - 2], columns = last(in);
+  return elements(in) * (rows < columns ? rows : columns);
+}
+
+static double flops(const kn_node *n, const kn_type *in, const kn_type *out) {
+  switch (kn_ops[n->op].op_class) {
+  case KN_CLASS_ELEMENTWISE:
+  case KN_CLASS_RANDOM: return elements(out);
+  case KN_CLASS_REDUCE:
+  case KN_CLASS_POOL: return n->ntensor ? elements(in) : 0;
+  case KN_CLASS_SOFTMAX: return 4 * elements(out); /* largest, exp of the difference, sum, quotient */
+  case KN_CLASS_MATMUL: return 2 * elements(out) * last(in);
+  case KN_CLASS_CONV: return convolution(n, in, out);
+  case KN_CLASS_RECURRENT: return recurrence(n, in);
+  case KN_CLASS_LINALG: return decomposition(in);
+  case KN_CLASS_VIEW:
+  case KN_CLASS_MOVE:
+  case KN_CLASS_INDEX:
+  case KN_CLASS_CREATE:
+  case KN_CLASS_COMPOSITE: break;
+  }
+  return 0;
+}
+
+static double bytes(const kn_type *t) {
+  size_t n;
+  return kn_type_known(t) && kn_type_bytes(t, &n) ? (double)n : 0;
+}
+
+kn_cost kn_node_cost(const kn_node *n, const kn_type *in, const kn_type *out) {
+  kn_cost c = {0, 0};
+  if (!kn_opcode_is_op(n->op)) return c;
+  c.flops = flops(n, in, out);
+  if (kn_ops[n->op].op_class == KN_CLASS_VIEW) return c; /* nothing is touched */
+  for (uint32_t i = 0; i < n->ntensor; i++) c.bytes += bytes(&in[i]);
+  for (uint32_t i = 0; i < n->nout; i++) c.bytes += bytes(&out[i]);
+  return c;
+}
