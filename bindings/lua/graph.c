@@ -159,7 +159,7 @@ int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store
   kl_load_live(L, v);
   int outs = reserve_outputs(L, body);
   kn_status st;
-  if (kl_run_taped(L, g, v, s, in, out, &st)) {
+  if (store && kl_run_taped(L, g, v, s, in, out, &st)) { /* who only looks watches the graph itself */
     if (st != KN_OK) return run_failed(L, st, ctx->error_placed);
     goto ran;
   }
