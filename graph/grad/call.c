@@ -93,7 +93,9 @@ typedef struct kept {
 typedef struct held { /* the node's */
   kn_taped *t;
   uint32_t n;
-  kept *saved; /* in the order of backward's inputs; with room for the gradients behind them */
+  kept *saved;    /* in the order of backward's inputs */
+  uint32_t *of_y; /* by result of the graph that may get a gradient: 1 + which of the node's it is; 0: this
+                     call did not define it */
 } held;
 
 static void release_held(void *ud) {
@@ -104,6 +106,7 @@ static void release_held(void *ud) {
     if (!h->saved[i].v.tensor) kn_list_release(h->saved[i].v.list);
   }
   kn_free(heap, h->saved, (h->t->pair.nsaved + 1u) * sizeof *h->saved);
+  kn_free(heap, h->of_y, (h->t->pair.ny + 1u) * sizeof *h->of_y);
   kn_taped_release(h->t);
   kn_free(heap, h, sizeof *h);
   kn_heap_release(heap);
@@ -115,7 +118,9 @@ static kn_status hold(kn_context *ctx, kn_taped *t, const kn_rvalue *in, const k
   const kn_grad_pair *p = &t->pair;
   held *h = kn_calloc(ctx->heap, 1, sizeof *h);
   if (h) h->saved = kn_calloc(ctx->heap, p->nsaved + 1u, sizeof *h->saved);
-  if (!h || !h->saved) {
+  if (h) h->of_y = kn_calloc(ctx->heap, p->ny + 1u, sizeof *h->of_y);
+  if (!h || !h->saved || !h->of_y) {
+    if (h) kn_free(ctx->heap, h->saved, (p->nsaved + 1u) * sizeof *h->saved);
     kn_free(ctx->heap, h, sizeof *h);
     return kn_fail_nomem(ctx, (p->nsaved + 1u) * sizeof *h->saved);
   }
@@ -178,7 +183,8 @@ static kn_status run_backward(kn_context *ctx, void *ud, const kn_custom_call *c
     if (in[i].tensor && atomic_load(&in[i].tensor->storage->version) != h->saved[i].version)
       st = kn_tape_fail_changed(ctx, in[i].tensor, "saved tensor", (int)i + 1);
   }
-  for (uint32_t i = 0; i < p->ny; i++) in[p->nsaved + i].tensor = call->gout[i];
+  for (uint32_t i = 0; i < p->ny; i++)
+    if (h->of_y[i]) in[p->nsaved + i].tensor = call->gout[h->of_y[i] - 1];
   kn_session_context(t->backward)->threads = ctx->threads;
   if (st == KN_OK) {
     st = kn_session_run(t->backward, in, n, out, p->nx);
@@ -214,14 +220,20 @@ static kn_status put_on_tape(kn_context *ctx, kn_taped *t, kn_tensor *const *xs,
   kn_tensor **ys = kn_calloc(ctx->heap, p->ny + 1u, sizeof *ys);
   bool *keep = kn_calloc(ctx->heap, nx + 2u * p->ny + 1u, 1);
   kn_status st = ys && keep ? hold(ctx, t, in, results, &h) : kn_fail_nomem(ctx, p->ny);
-  for (uint32_t i = 0; st == KN_OK && i < p->ny; i++) ys[i] = results[p->ys[i]].tensor;
+  uint32_t ny = 0;
+  for (uint32_t i = 0; st == KN_OK && i < p->ny; i++) {
+    kn_tensor *y = results[p->ys[i]].tensor;
+    if (!y) continue;
+    ys[ny++] = y;
+    h->of_y[i] = ny;
+  }
   char name[64];
   snprintf(name, sizeof name, "graph %.50s", t->graph->name);
   kn_custom f = {.name = name,
                  .in = xs,
                  .out = ys,
                  .n = (int)nx,
-                 .outs = (int)p->ny,
+                 .outs = (int)ny,
                  .keep = keep,
                  .flat = keep ? keep + nx + p->ny : NULL,
                  .holes = true,
