@@ -90,7 +90,9 @@ static int tensor_cpu(lua_State *L) {
 /* Itself when its elements already lie in order. */
 static int contiguous(lua_State *L) {
   kn_tensor *t = kl_check_tensor(L, 1), *out = NULL;
-  if (t->storage && kn_tensor_contiguous(t)) return tensor_cpu(L);
+  bool in_order;
+  kl_check(L, kn_is_contiguous(kl_context(L), t, &in_order));
+  if (in_order) return tensor_cpu(L);
   kn_tensor **slot = kl_reserve_tensor(L);
   return give(L, slot, kn_apply(kl_context(L), KN_OP_clone, NULL, &t, 1, &out), &out);
 }

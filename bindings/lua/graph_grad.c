@@ -29,6 +29,18 @@ static bool slot_wants(kn_session *s, uint32_t i) {
   return wants;
 }
 
+/* Eager would refuse to write to a leaf, and give another tensor a history that a graph cannot give. */
+static void check_updates(lua_State *L, const kn_graph *g, const bool *wants) {
+  KN_EACH_NODE (n, g->body) {
+    if (n->op != KN_NODE_update || !wants[n->in[0]->index]) continue;
+    const char *name = n->in[0]->name;
+    kl_error(L, KN_UNSUPPORTED,
+             "graph %s: input %s requires grad, and the graph overwrites it; call it under kiln.no_grad, or give it a "
+             "clone",
+             g->name, name ? name : "");
+  }
+}
+
 /* Which inputs and slots require grad; false when none does. */
 static bool list_wants(kn_session *s, const kn_rvalue *in, bool *wants) {
   const kn_graph *g = kn_session_graph(s);
@@ -81,6 +93,7 @@ bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const
   if (!ctx->grad_enabled) return false;
   bool *wants = lua_newuserdatauv(L, body->nparams + v->graph->nslots + 1u, 0);
   bool any = list_wants(s, in, wants);
+  if (any) check_updates(L, v->graph, wants);
   kn_taped *t = any ? derive(L, g, v, wants) : NULL;
   lua_pop(L, 1);
   if (!t) return false;

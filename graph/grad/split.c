@@ -141,6 +141,13 @@ static void save(splitter *s, kn_copy *c, kn_value *v, kn_saved_from from, uint3
   c->map[v->id] = kn_add_input(&s->b, v->name, &v->type);
 }
 
+/* Its tensor holds something else after the call. */
+static bool is_updated(const kn_region *body, const kn_value *input) {
+  KN_EACH_NODE (n, body)
+    if (n->op == KN_NODE_update && n->in[0] == input) return true;
+  return false;
+}
+
 /* A forward value that backward reads: cheap ones are made again, others saved. */
 static void bring(splitter *s, kn_copy *c, kn_value *v) {
   const kn_node *d = v->def;
@@ -157,7 +164,7 @@ static void bring(splitter *s, kn_copy *c, kn_value *v) {
         kn_add_to_tensor(&s->b, kn_add_const(&s->b, d->in[0]->def->scalar), *(const kn_dtype *)d->attrs);
     return;
   }
-  if (!d && v->region == body)
+  if (!d && v->region == body && !is_updated(body, v))
     save(s, c, v, KN_SAVED_INPUT, v->index);
   else if (d && of_slot(d) && (d->op != KN_NODE_load_state || loaded(body, d->slot) == v))
     save(s, c, v, KN_SAVED_SLOT, d->slot->index);

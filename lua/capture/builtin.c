@@ -1,5 +1,6 @@
 /* Models of Lua's own C functions, found by function value. Each does what the reference manual says, on
  * values of capture; what it cannot do it refuses. */
+#include "lua/capture/handle.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -72,7 +73,7 @@ static kc_res ended(kc_cap *c, kc_state **s, kc_val t, int64_t i, bool *out) {
   kc_val length;
   t = kc_resolve(c, *s, t);
   *out = false;
-  if (!kc_is_tensor(t) || t.v->type.tensor.rank == 0) return KC_GO;
+  if (!kc_is_tensor(t) || kc_tensor_value(c, *s, t)->type.tensor.rank == 0) return KC_GO;
   KC_TRY(kc_length(c, s, t, &length));
   if (length.k == KC_V_SYM) KC_TRY(kc_burn(c, length));
   if (length.k != KC_V_INT)

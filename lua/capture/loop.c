@@ -172,7 +172,7 @@ static kc_res capture_loop(kc_cap *c, kc_state **sp, int *pc, kc_loop_try *t, kc
   kc_res r = build_loop(c, sp, pc, t, made, on);
   c->nstop = base;
   if (r == KC_GO && !*on) *out = *made;
-  if (r != KC_FAIL || c->fatal) return r;
+  if (r != KC_FAIL || c->fatal || c->doomed) return r;
   t->mode = KC_FORCE;
   t->why = kc_format(c, "%s", kn_error(c->ctx));
   c->b.status = KN_OK;

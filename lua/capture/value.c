@@ -159,6 +159,7 @@ const char *kc_kind_name(kc_val a) {
   case KC_V_CLOSURE: return "function";
   case KC_V_OBJECT: return "userdata";
   case KC_V_TABLE: return "table";
+  case KC_V_HANDLE: return "tensor";
   case KC_V_SYM:
     return a.v->type.kind == KN_V_TENSOR ? "tensor"
            : a.v->type.kind == KN_V_BOOL ? "boolean that depends on tensor data"
