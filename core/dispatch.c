@@ -367,12 +367,6 @@ static bool concerns(const kn_context *ctx, const kn_tensor *t) {
   return kn_tensor_is_symbolic(t) ? kn_recorder_of(ctx) != NULL : ctx->recorder && ctx->recorder->all;
 }
 
-kn_status kn_detach(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
-  kn_recorder *rec = ctx->recorder;
-  if (rec && rec->detach && kn_tensor_is_symbolic(t)) return rec->detach(rec, ctx, t, out);
-  return kn_tensor_alias(ctx, t, out);
-}
-
 kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out) {
   int64_t count = kn_tensor_numel(t);
   if (count != 1 && count != KN_DIM_UNKNOWN) {

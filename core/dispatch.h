@@ -32,8 +32,6 @@ struct kn_recorder {
   kn_status (*size)(kn_recorder *r, kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out);
   kn_status (*to_tensor)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_dtype dtype,
                          kn_tensor **out);
-  /* t without its history. May be NULL: then it is the same value. */
-  kn_status (*detach)(kn_recorder *r, kn_context *ctx, kn_tensor *t, kn_tensor **out);
   /* Remembers a symbolic integer and gives the placeholder that stands for it in attributes. */
   kn_status (*dynamic)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, int64_t *placeholder);
   /* A symbolic 1-based integer of the front end as attributes hold it. Position: i - 1 for i > 0, i for i <
@@ -76,8 +74,6 @@ kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *cons
  * in[0] after casting back). *out is in[0] retained. Nothing is written on failure. */
 kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                            kn_tensor **out);
-/* The same elements, without a history. */
-kn_status kn_detach(kn_context *ctx, kn_tensor *t, kn_tensor **out);
 /* Types only; nothing runs. out has room for KN_MAX_OUTPUTS. */
 kn_status kn_infer_types(kn_context *ctx, kn_op op, const void *attrs, const kn_type *in, int n,
                          kn_type *out);

@@ -35,7 +35,8 @@ static void check_updates(lua_State *L, const kn_graph *g, const bool *wants) {
     if (n->op != KN_NODE_update || !wants[n->in[0]->index]) continue;
     const char *name = n->in[0]->name;
     kl_error(L, KN_UNSUPPORTED,
-             "graph %s: input %s requires grad, and the graph overwrites it; call it under kiln.no_grad, or give it a "
+             "graph %s: input %s requires grad, and the graph overwrites it; call it under kiln.no_grad, or "
+             "give it a "
              "clone",
              g->name, name ? name : "");
   }

@@ -101,8 +101,11 @@ end
 local function compare_gradients(f, g, args, run, where)
   local fine, n, want = pcall(gradients, f, args, run)
   if not fine then return end -- a leaf that is written to, say
-  local m, got = gradients(g, args, run)
-  if n ~= m then error(where() .. ("%d results require grad eager, %d captured"):format(n, m), 3) end
+  local ran, m, got = pcall(gradients, g, args, run)
+  if not ran and tostring(m):find("and the graph overwrites it", 1, true) then return end -- on a path not taken now
+  if not ran then error(m, 0) end
+  if m < n then error(where() .. ("%d results require grad eager, %d captured"):format(n, m), 3) end
+  if m > n then return end -- they do on some path, not on the one taken now
   for i = 1, math.max(#want, #got) do
     if not near(want[i], got[i]) then
       error(where() .. ("the gradient of tensor %d is %s eager, %s captured"):format(i, M.show(want[i]), M.show(got[i])), 3)
