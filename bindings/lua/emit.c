@@ -424,8 +424,8 @@ static int make_while(lua_State *L) {
 
 /* ---- a Graph called in a traced function ---- */
 
-static int run_variant(lua_State *L) { /* the variant, its arguments */
-  return kl_run_graph(L, lua_touserdata(L, 1), 2, false);
+static int run_variant(lua_State *L) { /* the Graph, the variant, its arguments */
+  return kl_run_graph(L, lua_touserdata(L, 1), lua_touserdata(L, 2), 3, true);
 }
 
 /* The real results at idx hold what these outputs are. */
@@ -453,7 +453,7 @@ static void define_results(flow *f, const part *p, const kn_tree *t, int idx) {
   }
 }
 
-int kl_run_in_trace(lua_State *L, kl_variant *v, int first) {
+int kl_run_in_trace(lua_State *L, kl_graph *g, kl_variant *v, int first) {
   flow f = {.L = L, .name = "graph", .first = first};
   part p = {.graph = v->graph};
   kn_context *ctx = kl_context(L);
@@ -481,11 +481,12 @@ int kl_run_in_trace(lua_State *L, kl_variant *v, int first) {
   kl_check(L, kn_inline(&x));
   int top = lua_gettop(L);
   lua_pushcfunction(L, run_variant);
+  lua_pushlightuserdata(L, g);
   lua_pushlightuserdata(L, v);
   for (int i = 0; i < given; i++) lua_pushvalue(L, first + i);
   kn_recorder *recorder = ctx->recorder;
   ctx->recorder = NULL;
-  int rc = lua_pcall(L, given + 1, LUA_MULTRET, 0);
+  int rc = lua_pcall(L, given + 2, LUA_MULTRET, 0);
   ctx->recorder = recorder;
   if (rc != LUA_OK) return lua_error(L);
   f.e.opaque(f.e.ud);
