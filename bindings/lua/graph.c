@@ -165,7 +165,8 @@ int kl_run_graph(lua_State *L, kl_variant *v, int first, bool store) {
   int ins = kl_flatten(L, v, first, given, in);
   check_grad(L, v, in);
   kn_session *s = kl_variant_session(L, v);
-  kl_load_live(L, v);
+  if (!v->loaded) kl_load_live(L, v);
+  v->loaded = false;
   int outs = reserve_outputs(L, body);
   kn_session_use_random(s, &ctx->random);
   kn_session_context(s)->threads = ctx->threads;

@@ -201,13 +201,22 @@ static void check_count(lua_State *L, const kl_graph *g, int self, int first, in
              takes == 1 ? "" : "s", given);
 }
 
+/* The guards hold: the slots' tensors are the ones just seen, whatever finalizers do before the run. */
+static kl_variant *chosen(lua_State *L, kl_variant *v) {
+  v->loaded = false;
+  if (!v->session) return v;
+  kl_check(L, kc_live_load_checked(L, &host, v->live, v->session));
+  v->loaded = true;
+  return v;
+}
+
 static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
   char why[400] = "";
   int nargs = lua_gettop(L) - first + 1, n = 0;
   kn_context *ctx = kl_context(L);
   for (kl_variant *v = g->variants; v; v = v->next, n++) {
     char other[400] = "";
-    if (kc_live_check(L, &host, v->live, first, nargs, n ? other : why, sizeof why)) return v;
+    if (kc_live_check(L, &host, v->live, first, nargs, n ? other : why, sizeof why)) return chosen(L, v);
   }
   if (n) {
     check_count(L, g, self, first, nargs);
