@@ -118,7 +118,7 @@ static void add_reason(lua_State *L, int self, const char *why) {
   lua_pop(L, 1);
 }
 
-static int refuse_more(lua_State *L, int self, int n) {
+static int refuse_more(lua_State *L, int self, int n, const char *why) {
   luaL_Buffer b;
   push_source(L, self, "reasons");
   int reasons = lua_gettop(L);
@@ -131,6 +131,8 @@ static int refuse_more(lua_State *L, int self, int n) {
     lua_rawgeti(L, reasons, i);
     luaL_addvalue(&b);
   }
+  luaL_addstring(&b, "\n  ");
+  luaL_addstring(&b, why);
   luaL_pushresult(&b);
   return kl_error(L, KN_LIMIT, "%s", lua_tostring(L, -1));
 }
@@ -223,8 +225,7 @@ static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
     push_source(L, self, "limit");
     lua_Integer limit = lua_tointeger(L, -1);
     lua_pop(L, 1);
-    add_reason(L, self, why);
-    if (n >= limit) refuse_more(L, self, n);
+    if (n >= limit) refuse_more(L, self, n, why);
     if (kn_debugging(ctx, KN_DEBUG_CAPTURE)) kn_log(ctx, "capture: again, because %s", why);
   }
   push_source(L, self, "inputs");
@@ -232,6 +233,7 @@ static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
   kl_variant *made =
       lua_isnil(L, -1) ? capture(L, g, self, first, nargs, NULL) : capture_now(L, g, self, inputs);
   lua_settop(L, inputs - 1);
+  if (n) add_reason(L, self, why); /* not before it was captured again */
   return made;
 }
 

@@ -470,7 +470,10 @@ static bool tensor_fits(lua_State *L, const kc_host *host, const kc_leaf *a, int
   for (int i = 0; fine && i < a->type.rank; i++)
     fine = kn_dim_known(a->type.dims[i]) ? t->type.dims[i] == a->type.dims[i] : t->type.dims[i] != 1;
   if (fine) return true;
-  return differs(why, size, a->name, kn_type_text(&a->type, was, sizeof was),
+  kn_type any = a->type; /* the graph's names of sizes are not known here */
+  for (int i = 0; i < any.rank; i++)
+    if (!kn_dim_known(any.dims[i])) any.dims[i] = KN_DIM_UNKNOWN;
+  return differs(why, size, a->name, kn_type_text(&any, was, sizeof was),
                  kn_type_text(&t->type, now, sizeof now));
 }
 
