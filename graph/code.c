@@ -431,6 +431,18 @@ static void put_table(lister *l, const kn_tree *t) {
   kn_puts(&l->s, "}");
 }
 
+/* The field that the first one numbers. */
+static void put_choice(lister *l, const kn_tree *t) {
+  kn_puts(&l->s, "({");
+  for (uint32_t i = 1; i < t->n; i++) {
+    if (i > 1) kn_puts(&l->s, ", ");
+    put_tree(l, &t->items[i]);
+  }
+  kn_puts(&l->s, "})[");
+  put_tree(l, &t->items[0]);
+  kn_puts(&l->s, "]");
+}
+
 static void put_tree(lister *l, const kn_tree *t) {
   char buf[KN_NUMBER_TEXT];
   switch (t->kind) {
@@ -440,7 +452,9 @@ static void put_tree(lister *l, const kn_tree *t) {
   case KN_TREE_INT: kn_putf(&l->s, "%" PRId64, t->i); break;
   case KN_TREE_FLOAT: kn_puts(&l->s, kn_double_text(t->f, buf)); break;
   case KN_TREE_STRING: kn_put_quoted(&l->s, t->text, t->n); break;
+  case KN_TREE_NONE: kn_puts(&l->s, "none"); break;
   case KN_TREE_TABLE: put_table(l, t); break;
+  case KN_TREE_CHOICE: put_choice(l, t); break;
   }
 }
 

@@ -234,8 +234,9 @@ static bool parse_string(kn_parser *p, kn_tree *out) {
 
 static bool parse_constant(kn_parser *p, kn_tree *out) {
   const char *at = p->p;
-  if (kn_span_is(kn_read_word(p), "nil")) {
-    *out = (kn_tree){.kind = KN_TREE_NIL};
+  kn_span w = kn_read_word(p);
+  if (kn_span_is(w, "nil") || kn_span_is(w, "none")) {
+    *out = (kn_tree){.kind = kn_span_is(w, "nil") ? KN_TREE_NIL : KN_TREE_NONE};
     return true;
   }
   p->p = at;
@@ -297,13 +298,41 @@ static bool parse_table(kn_parser *p, kn_tree *out, bool args, int depth) {
   return kn_expect(p, '}');
 }
 
+/* one_of{%which, …}: consumes nothing when it is none. */
+static bool parse_choice(kn_parser *p, kn_tree *out, int depth, bool *is) {
+  const char *at = p->p;
+  *is = kn_span_is(kn_read_word(p), "one_of");
+  if (!*is) {
+    p->p = at;
+    return true;
+  }
+  if (!kn_expect(p, '{')) return false;
+  uint32_t nkeys = 0;
+  *out = (kn_tree){.kind = KN_TREE_CHOICE};
+  do {
+    kn_tree key = {.kind = KN_TREE_INT, .i = out->n}, item = {0};
+    if (!out->n) key = (kn_tree){.kind = KN_TREE_STRING, .text = "which", .n = 5};
+    kn_skip(p);
+    if (!parse_tree(p, &item, false, depth + 1)) return false;
+    if (!kn_build_push(&p->b, &out->keys, &nkeys, &key, sizeof key) ||
+        !kn_build_push(&p->b, &out->items, &out->n, &item, sizeof item))
+      return kn_parse_built(p, p->p);
+  } while (kn_accept_over(p, ','));
+  if (out->n < 3 || out->items[0].kind != KN_TREE_VALUE || out->items[0].value->type.kind != KN_V_INT)
+    return kn_parse_fail(p, at, "one_of takes an integer that says which, and two or more others");
+  return kn_expect(p, '}');
+}
+
 static bool parse_tree(kn_parser *p, kn_tree *out, bool args, int depth) {
+  bool choice = false;
   if (p->status != KN_OK) return false;
   kn_skip(p);
   if (depth > KN_TREE_DEPTH)
     return kn_parse_fail(p, p->p, "tables are nested more than %d deep", KN_TREE_DEPTH);
   if (p->ntrees++ == KN_TREES_MAX)
     return kn_parse_fail(p, p->p, "more than %d parts in arguments and results", KN_TREES_MAX);
+  if (!args && !parse_choice(p, out, depth, &choice)) return false;
+  if (choice) return true;
   switch (kn_peek(p)) {
   case '%': return parse_leaf(p, out, args);
   case '&':

@@ -316,10 +316,19 @@ static void put_tree(printer *p, const kn_tree *t, uint32_t *typed) {
       put_value(p, t->value);
     break;
   case KN_TREE_NIL: kn_puts(&p->s, "nil"); break;
+  case KN_TREE_NONE: kn_puts(&p->s, "none"); break;
   case KN_TREE_BOOL: kn_puts(&p->s, t->i ? "true" : "false"); break;
   case KN_TREE_INT: kn_putf(&p->s, "%" PRId64, t->i); break;
   case KN_TREE_FLOAT: kn_puts(&p->s, kn_double_text(t->f, buf)); break;
   case KN_TREE_STRING: kn_put_quoted(&p->s, t->text, t->n); break;
+  case KN_TREE_CHOICE:
+    kn_puts(&p->s, "one_of{");
+    for (uint32_t i = 0; i < t->n; i++) {
+      if (i) kn_puts(&p->s, ", ");
+      put_tree(p, &t->items[i], typed);
+    }
+    kn_puts(&p->s, "}");
+    break;
   case KN_TREE_TABLE:
     if (t->same_as) kn_putf(&p->s, "&%u", t->same_as);
     kn_puts(&p->s, "{");

@@ -208,6 +208,27 @@ static kn_status store(run *r, const kn_node *n) {
   return KN_OK;
 }
 
+/* The new contents of an input wait until the run has succeeded. */
+static kn_status update(run *r, const kn_node *n) {
+  kn_session *s = r->s;
+  kn_tensor *t = r->p->vals[n->in[1]->id];
+  uint32_t i = n->in[0]->index;
+  kn_update_state *u = s->updates;
+  while (u->input != i) u++;
+  char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
+  if (!kn_type_equal(&t->type, &s->in_types[i]))
+    return kn_fail(r->ctx, KN_SHAPE, "the input to be overwritten is %s and cannot take %s",
+                   kn_type_text(&s->in_types[i], a, sizeof a), kn_type_text(&t->type, b, sizeof b));
+  if (u->staged && !kn_type_equal(&u->staged->type, &t->type)) {
+    kn_tensor_release(u->staged);
+    u->staged = NULL;
+  }
+  if (!u->staged) KN_TRY(kn_tensor_new(r->ctx, &t->type, &u->staged));
+  KN_TRY(copy_into(r, u->staged, t));
+  u->is_staged = true;
+  return KN_OK;
+}
+
 /* ---- nodes that are no ops ---- */
 
 static kn_status to_tensor(run *r, const kn_node *n) {
@@ -263,6 +284,7 @@ static kn_status eval_node(run *r, const kn_node *n) {
   switch ((int)n->op) {
   case KN_NODE_load_state: return load(r, n);
   case KN_NODE_store_state: return store(r, n);
+  case KN_NODE_update: return update(r, n);
   case KN_NODE_size:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = t->type.dims[*(const int64_t *)n->attrs]}};
     return KN_OK;
@@ -564,6 +586,16 @@ static bool ours_to_give(const kn_plan *p, const kn_value *v) {
   return row->op_class != KN_CLASS_VIEW && !(row->flags & KN_FLAG_WRITES);
 }
 
+/* Is result i a leaf below a choice? */
+static bool is_optional(const kn_tree *t, uint32_t n, uint32_t i, bool below) {
+  for (uint32_t k = 0; k < n; k++) {
+    if (t[k].kind == KN_TREE_VALUE && t[k].i == i) return below;
+    bool inside = below || t[k].kind == KN_TREE_CHOICE;
+    if (kn_tree_has_items(t[k].kind) && is_optional(t[k].items, t[k].n, i, inside)) return true;
+  }
+  return false;
+}
+
 static kn_status give_result(run *r, uint32_t i) {
   kn_plan *p = r->p;
   const kn_region *body = p->graph->body;
@@ -576,7 +608,11 @@ static kn_status give_result(run *r, uint32_t i) {
   }
   kn_tensor *t = p->vals[v->id];
   if (!t && p->graph->partial) return KN_OK;
-  if (!t) return kn_fail(r->ctx, KN_INTERNAL, "result %u of graph %s has no value", i + 1, p->graph->name);
+  if (!t) {
+    out->scalar = (kn_scalar){KN_SCALAR_INT, {.i = 0}};
+    if (is_optional(p->graph->results, p->graph->nresults, i, false)) return KN_OK;
+    return kn_fail(r->ctx, KN_INTERNAL, "result %u of graph %s has no value", i + 1, p->graph->name);
+  }
   for (uint32_t k = 0; k < i; k++) /* a value returned twice is one tensor */
     if (body->yields[k] == v) return out->tensor = kn_tensor_retain(r->s->out[k].tensor), KN_OK;
   if (!ours_to_give(p, v)) return clone(r, t, &out->tensor);

@@ -17,7 +17,7 @@ static bool copy_one(kn_builder *b, kn_tree *to, const kn_tree *from, kn_tree_pl
     to->text = s;
     return s != NULL;
   }
-  if (from->kind != KN_TREE_TABLE) return true;
+  if (!kn_tree_has_items(from->kind)) return true;
   to->keys = kn_build_alloc(b, (from->n + (size_t)!from->n) * sizeof *to->keys);
   to->items = kn_build_alloc(b, (from->n + (size_t)!from->n) * sizeof *to->items);
   if (!to->keys || !to->items) return false;

@@ -226,15 +226,17 @@ static inline void random_block(random_maker *m) {
 }
 
 static inline kn_tree random_tree(random_maker *m, kn_tree *pool, int *used, int depth) {
-  kn_tree t = {.kind = (kn_tree_kind)random_below(&m->r, 9)};
-  if (t.kind > KN_TREE_TABLE || (t.kind == KN_TREE_TABLE && (depth > 2 || *used > 40)))
+  kn_tree t = {.kind = (kn_tree_kind)random_below(&m->r, 10)};
+  if (t.kind > KN_TREE_CHOICE || t.kind == KN_TREE_NONE ||
+      (kn_tree_has_items(t.kind) && (depth > 2 || *used > 40)))
     t.kind = KN_TREE_VALUE;
   t.i = random_below(&m->r, 2);
   t.f = random_below(&m->r, 2) ? 0.5 : (double)INFINITY;
   if (t.kind == KN_TREE_VALUE) t.value = m->v[random_below(&m->r, (unsigned)m->n)];
   if (t.kind == KN_TREE_STRING) t.text = "a\0\xff", t.n = 3;
-  if (t.kind != KN_TREE_TABLE) return t;
-  t.n = random_below(&m->r, 4);
+  if (!kn_tree_has_items(t.kind)) return t;
+  bool choice = t.kind == KN_TREE_CHOICE;
+  t.n = choice ? 3 : random_below(&m->r, 4);
   t.same_as = random_below(&m->r, 3);
   t.keys = pool + *used;
   t.items = pool + *used + t.n;
@@ -245,7 +247,14 @@ static inline kn_tree random_tree(random_maker *m, kn_tree *pool, int *used, int
       t.keys[i] = (kn_tree){.kind = KN_TREE_STRING, .text = i ? "k" : "not plain", .n = i ? 1 : 9};
     if (random_below(&m->r, 5) == 0) t.keys[i].i = -4, t.keys[i].kind = KN_TREE_INT;
     t.items[i] = random_tree(m, pool, used, depth + 1);
+    if (choice) t.keys[i] = (kn_tree){.kind = KN_TREE_INT, .i = (int64_t)i};
+    if (choice && i == 0) {
+      t.keys[i] = (kn_tree){.kind = KN_TREE_STRING, .text = "which", .n = 5};
+      t.items[i] = (kn_tree){.kind = KN_TREE_VALUE, .value = random_pick(m, KN_V_INT)};
+    } else if (choice && depth == 0 && random_below(&m->r, 2))
+      t.items[i] = (kn_tree){.kind = KN_TREE_NONE};
   }
+  if (choice) t.same_as = 0;
   return t;
 }
 

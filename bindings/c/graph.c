@@ -37,14 +37,14 @@ static char *join(kn_arena *a, const char *base, const kn_tree *key) {
 static void walk_tree(walk *w, const char *base, const kn_tree *key, const kn_tree *t) {
   const char *name = NULL;
   if (w->failed) return;
-  if (w->list || t->kind == KN_TREE_TABLE) {
+  if (w->list || kn_tree_has_items(t->kind)) {
     name = w->list ? join(w->arena, base, key) : "";
     if (!name) {
       w->failed = true;
       return;
     }
   }
-  if (t->kind == KN_TREE_TABLE) {
+  if (kn_tree_has_items(t->kind)) {
     for (uint32_t i = 0; i < t->n; i++) walk_tree(w, w->list ? name : NULL, &t->keys[i], &t->items[i]);
     return;
   }
@@ -220,7 +220,7 @@ static void describe_constant(const kn_tree *t, kiln_info *out) {
                                     [KN_TREE_INT] = KILN_INTEGER,
                                     [KN_TREE_FLOAT] = KILN_FLOAT,
                                     [KN_TREE_STRING] = KILN_STRING};
-  out->kind = t->kind == KN_TREE_NIL ? KILN_NIL : kinds[t->kind];
+  out->kind = t->kind == KN_TREE_NIL || t->kind == KN_TREE_NONE ? KILN_NIL : kinds[t->kind];
   out->constant = 1;
 }
 

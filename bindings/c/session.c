@@ -222,6 +222,7 @@ kiln_status kiln_session_get(kiln_session *s, int index, kiln_value *out) {
   if (!s->ran) return outside(kn_fail(ctx, KN_STATE, "there is no output %s: no run has succeeded", l->name));
   if (s->out[l->index].tensor) kn_tensor_retain(s->out[l->index].tensor);
   write_value(&s->out[l->index], out);
+  if (l->value->type.kind == KN_V_TENSOR && !out->tensor) out->kind = KILN_NIL; /* not the one chosen */
   return KILN_OK;
 }
 

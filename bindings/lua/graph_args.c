@@ -173,13 +173,29 @@ int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalu
 typedef struct builder {
   lua_State *L;
   const kn_graph *g;
+  kc_live *live;         /* NULL: a graph by itself */
   int ins, outs, tables; /* tables: stack index of a Lua table from same_as to table, 0: none yet */
   const kn_rvalue *out;
 } builder;
 
 static void push_tree(builder *b, const kn_tree *t);
 
-/* An input that is returned is the very value given; a value returned twice is one value. */
+/* What the run has put into an input or an outside tensor: nodes at the end of the body say so. */
+static bool push_overwritten(builder *b, const kn_value *v) {
+  const kn_node *n = b->g->body->last;
+  for (; n && (n->op == KN_NODE_update || n->op == KN_NODE_store_state); n = n->prev) {
+    if (n->op == KN_NODE_update && n->in[1] == v) {
+      lua_pushvalue(b->L, b->ins + (int)n->in[0]->index);
+      return true;
+    }
+    if (n->op == KN_NODE_store_state && n->in[0] == v && b->live && kc_live_push_slot(b->L, b->live, n->slot))
+      return true;
+  }
+  return false;
+}
+
+/* A tensor of the caller's or from outside that is returned is that very tensor; a value returned twice is
+ * one value. */
 static void push_value(builder *b, const kn_tree *t) {
   const kn_region *body = b->g->body;
   const kn_value *v = t->value;
@@ -191,6 +207,9 @@ static void push_value(builder *b, const kn_tree *t) {
     lua_pushvalue(b->L, b->ins + (int)v->index);
     return;
   }
+  bool slot = v->def && (v->def->op == KN_NODE_param || v->def->op == KN_NODE_load_state);
+  if (slot && b->live && kc_live_push_slot(b->L, b->live, v->def->slot)) return;
+  if (push_overwritten(b, v)) return;
   uint32_t i = 0;
   while (body->yields[i] != v) i++;
   lua_pushvalue(b->L, b->outs + (int)i);
@@ -216,21 +235,35 @@ static void push_table(builder *b, const kn_tree *t) {
 static void push_tree(builder *b, const kn_tree *t) {
   if (t->kind == KN_TREE_VALUE)
     push_value(b, t);
-  else if (t->kind == KN_TREE_TABLE)
+  else if (t->kind == KN_TREE_CHOICE) {
+    int64_t which = b->out[t->items[0].i].scalar.as.i;
+    if (which < 1 || which >= t->n)
+      kl_error(b->L, KN_FORMAT, "graph %s: a result is none of its %u kinds", b->g->name, t->n - 1);
+    push_tree(b, &t->items[which]);
+  } else if (t->kind == KN_TREE_TABLE)
     push_table(b, t);
   else
     push_const(b->L, t);
 }
 
-int kl_unflatten(lua_State *L, const kn_graph *g, int ins, int outs, const kn_rvalue *out) {
-  builder b = {.L = L, .g = g, .ins = ins, .outs = outs, .out = out};
+/* No result, here and after it. */
+static bool is_none(const builder *b, const kn_tree *t) {
+  if (t->kind != KN_TREE_CHOICE) return false;
+  int64_t which = b->out[t->items[0].i].scalar.as.i;
+  return which >= 1 && which < t->n && t->items[which].kind == KN_TREE_NONE;
+}
+
+int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_rvalue *out) {
+  const kn_graph *g = v->graph;
+  builder b = {.L = L, .g = g, .live = v->live, .ins = ins, .outs = outs, .out = out};
   bool tables = false;
-  for (uint32_t i = 0; i < g->nresults; i++) tables |= g->results[i].kind == KN_TREE_TABLE;
+  for (uint32_t i = 0; i < g->nresults; i++) tables |= kn_tree_has_items(g->results[i].kind);
   luaL_checkstack(L, (int)g->nresults + 8, "too many results");
   if (tables) {
     lua_newtable(L);
     b.tables = lua_gettop(L);
   }
-  for (uint32_t i = 0; i < g->nresults; i++) push_tree(&b, &g->results[i]);
-  return (int)g->nresults;
+  uint32_t n = 0;
+  while (n < g->nresults && !is_none(&b, &g->results[n])) push_tree(&b, &g->results[n++]);
+  return (int)n;
 }

@@ -13,19 +13,26 @@ kn_session *kl_variant_session(lua_State *L, kl_variant *v);
 /* The variant for the arguments at [first, top]. Raises. */
 kl_variant *kl_choose_variant(lua_State *L, kl_graph *g, int self, int first);
 /* kl_run_variant; what the graph stores is written back only when `store`. */
-int kl_run_graph(lua_State *L, kl_variant *v, int first, bool store);
+int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store);
 /* Raises what a session failed with: as it stands when the program raised it, else after the caller's place.
  */
 int kl_session_fail(lua_State *L, kn_session *s, kn_status st);
 /* Present values of the slots into the session. Raises. */
 void kl_load_live(lua_State *L, kl_variant *v);
 
+/* graph_grad.c. Runs the variant on the tape when gradients are on and something requires grad: false when
+ * not, else *st says how it went (the sentence in the context) and out, owned, has the results. s: the
+ * variant's session, with its slots loaded. Raises when no gradient can be derived. */
+bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const kn_rvalue *in,
+                  kn_rvalue *out, kn_status *st);
+void kl_free_derived(kn_heap *heap, kl_derived *d);
+
 /* graph_args.c. Of the `given` arguments from `first` on. The inputs' Lua values are put on the stack, one
  * each; their index is returned, `in` borrows. */
 int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalue *in);
 /* Pushes the results; the outputs' tensors are userdata at [outs, …), inputs at [ins, …). Returns their
  * number. */
-int kl_unflatten(lua_State *L, const kn_graph *g, int ins, int outs, const kn_rvalue *out);
+int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_rvalue *out);
 
 /* places.c. A list of {slot = light userdata, container =, key =, replace =}: the Lua places of slots. Before
  * a run slots are read there; after it what was stored goes into the tensors found, or takes their place. */

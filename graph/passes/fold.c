@@ -40,7 +40,7 @@ static void rewrite(const folder *f, kn_value **list, uint32_t n) {
 
 static void rewrite_tree(const folder *f, kn_tree *t) {
   if (t->kind == KN_TREE_VALUE) t->value = present(f, t->value);
-  if (t->kind == KN_TREE_TABLE)
+  if (kn_tree_has_items(t->kind))
     for (uint32_t i = 0; i < t->n; i++) rewrite_tree(f, &t->items[i]);
 }
 

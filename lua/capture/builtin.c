@@ -1,5 +1,6 @@
 /* Models of Lua's own C functions, found by function value. Each does what the reference manual says, on
  * values of capture; what it cannot do it refuses. */
+#include "lua/capture/handle.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -72,7 +73,7 @@ static kc_res ended(kc_cap *c, kc_state **s, kc_val t, int64_t i, bool *out) {
   kc_val length;
   t = kc_resolve(c, *s, t);
   *out = false;
-  if (!kc_is_tensor(t) || t.v->type.tensor.rank == 0) return KC_GO;
+  if (!kc_is_tensor(t) || kc_tensor_value(c, *s, t)->type.tensor.rank == 0) return KC_GO;
   KC_TRY(kc_length(c, s, t, &length));
   if (length.k == KC_V_SYM) KC_TRY(kc_burn(c, length));
   if (length.k != KC_V_INT)
@@ -286,10 +287,17 @@ MODEL(require) {
   return give1(c, out, v);
 }
 
-MODEL(no_grad) {
+/* Nodes made meanwhile are marked; however the call ends, what follows is as before. */
+static kc_res with_grad(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, bool on, kc_values *out) {
   if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (function expected)", name_of(c, f));
-  return kc_call(c, s, a[0], a + 1, n - 1, -1, out);
+  bool before = c->b.no_grad;
+  c->b.no_grad = !on;
+  kc_res r = kc_call(c, s, a[0], a + 1, n - 1, -1, out);
+  c->b.no_grad = before;
+  return r;
 }
+MODEL(no_grad) { return with_grad(c, s, f, a, n, false, out); }
+MODEL(enable_grad) { return with_grad(c, s, f, a, n, true, out); }
 
 /* ---- table.* ---- */
 
@@ -542,6 +550,7 @@ static const struct {
     {"string", "match", m_plain},
     {"string", "gsub", m_plain},
     {"kiln", "no_grad", m_no_grad},
+    {"kiln", "enable_grad", m_enable_grad},
 };
 
 static void add_model(kc_cap *c, const char *name, const char *path, kc_model_fn fn) {

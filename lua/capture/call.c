@@ -117,9 +117,9 @@ kc_res kc_call(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, int
   }
   default: KC_TRY(call_table(c, s, f, args, n, want, out)); break;
   }
-  if (want >= 0 && out->n != want) {
+  if (want >= 0) {
     kc_val *v = kc_vals(c, want);
-    for (int i = 0; i < want; i++) v[i] = i < out->n ? out->v[i] : KC_NILV;
+    for (int i = 0; i < want; i++) v[i] = i < out->n ? kc_absent_to_nil(c, out->v[i]) : KC_NILV;
     *out = (kc_values){v, want};
   }
   return KC_GO;

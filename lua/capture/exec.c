@@ -265,7 +265,10 @@ static kc_res leave(machine *m, kc_val *v, int n, after *what) {
   kc_cap *c = m->c;
   int want = m->s->top->want < 0 ? n : m->s->top->want;
   kc_val *ret = kc_vals(c, want);
-  for (int k = 0; k < want; k++) ret[k] = k < n ? kc_resolve(c, m->s, v[k]) : KC_NILV;
+  for (int k = 0; k < want; k++) {
+    ret[k] = k < n ? kc_resolve(c, m->s, v[k]) : KC_NILV;
+    if (m->s->top->want >= 0) ret[k] = kc_absent_to_nil(c, ret[k]);
+  }
   m->s->ret = ret;
   m->s->nret = want;
   kc_top(c, m->s)->active = NULL;
@@ -276,12 +279,23 @@ static kc_res leave(machine *m, kc_val *v, int n, after *what) {
   return KC_GO;
 }
 
+static kc_res know_count(kc_cap *c, const kc_val *v, int n) {
+  for (int i = 0; i < n; i++)
+    if (kc_may_be_absent(v[i]))
+      return kc_fail(c,
+                     "the number of values depends on tensor data: a call gives %d or more on one path and "
+                     "fewer on another; return nil where there is none",
+                     i + 1);
+  return KC_GO;
+}
+
 static kc_res call(machine *m, kc_code i, after *what) {
   kc_cap *c = m->c;
   int a = kc_a(i), n = kc_b(i) - 1, want = kc_c(i) - 1;
   bool tail = kc_op(i) == KC_TAILCALL;
   kc_val *args = kc_b(i) ? registers(m, a + 1, n) : open_values(m, a + 1, &n);
   kc_values made = {0};
+  KC_TRY(know_count(c, args, n));
   if (tail) want = m->s->top->want;
   KC_TRY(kc_call(c, &m->s, get(m, a), args, n, want, &made));
   if (tail) return leave(m, made.v, made.n, what);
@@ -349,6 +363,7 @@ static kc_res set_list(machine *m, kc_code i) {
   if (kc_k(i)) last += (int64_t)kc_ax(m->s->top->p->code[m->pc + 1]) * 256;
   kc_val t = get(m, a);
   kc_val *v = n ? registers(m, a + 1, n) : open_values(m, a + 1, &n);
+  KC_TRY(know_count(c, v, n));
   if (t.k != KC_V_TABLE) return kc_fail(c, "internal: a list is built in no table");
   for (int k = 0; k < n; k++) KC_TRY(kc_raw_set(c, m->s, t.id, kc_int(last + k + 1), v[k]));
   return KC_GO;

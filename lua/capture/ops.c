@@ -156,7 +156,7 @@ static kc_res known_key(kc_cap *c, kc_val k) {
         "compare the index with each case",
         kc_kind_name(k));
   }
-  if (k.k == KC_V_SYM) return kc_fail(c, "a tensor is used as a table key");
+  if (kc_is_tensor(k)) return kc_fail(c, "a tensor is used as a table key");
   KC_TRY(kc_settle_text(c, k));
   return k.k == KC_V_POISON || k.k == KC_V_NONE ? poisoned(c, k, "a table is indexed by") : KC_GO;
 }
@@ -403,6 +403,10 @@ static bool from_outside(const kn_value *v) {
 }
 
 static kc_res equal_tensors(kc_cap *c, kc_val a, kc_val b, kc_val *out) {
+  if (a.k == KC_V_HANDLE || b.k == KC_V_HANDLE) { /* a plain one is none of them */
+    *out = kc_bool(kc_same(a, b));
+    return KC_GO;
+  }
   bool known = (fresh_tensor(a.v) && (fresh_tensor(b.v) || from_outside(b.v))) ||
                (fresh_tensor(b.v) && from_outside(a.v));
   if (a.v == b.v || known) {

@@ -159,6 +159,7 @@ const char *kc_kind_name(kc_val a) {
   case KC_V_CLOSURE: return "function";
   case KC_V_OBJECT: return "userdata";
   case KC_V_TABLE: return "table";
+  case KC_V_HANDLE: return "tensor";
   case KC_V_SYM:
     return a.v->type.kind == KN_V_TENSOR ? "tensor"
            : a.v->type.kind == KN_V_BOOL ? "boolean that depends on tensor data"
@@ -321,6 +322,26 @@ kc_res kc_alt_add(kc_cap *c, kc_union *u, int64_t code, kc_val v) {
                    KC_MAX_ALTS);
   u->alt[u->n++] = (kc_alt){code, v};
   return KC_GO;
+}
+
+bool kc_may_be_absent(kc_val a) {
+  for (int i = 0; a.k == KC_V_UNION && i < a.u->n; i++)
+    if (kc_same(a.u->alt[i].v, KC_ABSENT)) return true;
+  return kc_same(a, KC_ABSENT);
+}
+
+kc_val kc_absent_to_nil(kc_cap *c, kc_val a) {
+  if (!kc_may_be_absent(a)) return a;
+  if (a.k != KC_V_UNION) return KC_NILV;
+  kc_union u = *a.u;
+  int64_t code = kc_class_of(c, KC_ABSENT);
+  kc_val is = kc_equals_code(c, u.tag, code);
+  if (is.k == KC_V_SYM) u.tag = kc_sym(kc_emit(c, KN_NODE_select, 3, is, kc_int(KC_CLASS_NIL), u.tag));
+  u.n = 0;
+  for (int i = 0; i < a.u->n; i++)
+    if (a.u->alt[i].code != code && a.u->alt[i].code != KC_CLASS_NIL) u.alt[u.n++] = a.u->alt[i];
+  u.alt[u.n++] = (kc_alt){KC_CLASS_NIL, KC_NILV};
+  return u.n == 1 ? KC_NILV : kc_make_union(c, &u);
 }
 
 /* ---- emitting ---- */

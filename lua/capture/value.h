@@ -23,6 +23,7 @@ typedef enum kc_kind {
   KC_V_OBJECT, /* id: in cap->obj */
   KC_V_TABLE,
   KC_V_CLOSURE, /* id: in cap->tab, cap->clos */
+  KC_V_HANDLE,  /* id: in cap->han: a tensor that is written to somewhere (handle.h) */
   KC_V_SYM,     /* v */
   KC_V_UNION,   /* u */
   KC_V_TEXT     /* t: a string that depends on data */
@@ -63,13 +64,16 @@ struct kc_union {
 enum { KC_CLASS_NIL = 1, KC_CLASS_BOOL, KC_CLASS_NUMBER, KC_CLASS_TENSOR = 16, KC_CLASS_OTHER = 1 << 16 };
 
 #define KC_NILV ((kc_val){.k = KC_V_NIL})
+/* There is no value: in lists of results that are longer on another path. An object that no other is. */
+#define KC_ABSENT ((kc_val){.k = KC_V_OBJECT})
 #define KC_POISONED ((kc_val){.k = KC_V_POISON})
 static inline kc_val kc_int(int64_t i) { return (kc_val){.k = KC_V_INT, .i = i}; }
 static inline kc_val kc_bool(bool b) { return (kc_val){.k = KC_V_BOOL, .i = b}; }
 static inline kc_val kc_float(double f) { return (kc_val){.k = KC_V_FLOAT, .f = f}; }
 static inline kc_val kc_sym(kn_value *v) { return (kc_val){.k = KC_V_SYM, .v = v}; }
 static inline kc_val kc_ref(kc_kind k, uint32_t id) { return (kc_val){.k = k, .id = id}; }
-static inline bool kc_is_tensor(kc_val a) { return a.k == KC_V_SYM && a.v->type.kind == KN_V_TENSOR; }
+static inline bool kc_is_plain_tensor(kc_val a) { return a.k == KC_V_SYM && a.v->type.kind == KN_V_TENSOR; }
+static inline bool kc_is_tensor(kc_val a) { return a.k == KC_V_HANDLE || kc_is_plain_tensor(a); }
 static inline bool kc_is_symbool(kc_val a) { return a.k == KC_V_SYM && a.v->type.kind == KN_V_BOOL; }
 static inline bool kc_is_number(kc_val a) {
   return a.k == KC_V_INT || a.k == KC_V_FLOAT ||
@@ -117,11 +121,12 @@ struct kc_look {
   kc_look_kind kind;
   uint32_t container; /* object */
   kc_val key;         /* FIELD: concrete; UPVALUE: INT */
-  kc_val seen;        /* as imported: concrete, TABLE or CLOSURE of an object; SYM when it is a slot */
-  uint32_t object;    /* object behind TABLE and CLOSURE */
-  kn_slot *slot;      /* tensors, and numbers that the function writes */
-  kc_val *keys;       /* KEYS: in the order of next */
+  kc_val seen;     /* as imported: concrete, TABLE or CLOSURE of an object; SYM or HANDLE when it is a slot */
+  uint32_t object; /* object behind TABLE and CLOSURE */
+  kn_slot *slot;   /* tensors, and numbers that the function writes */
+  kc_val *keys;    /* KEYS: in the order of next */
   uint32_t nkeys;
+  bool inplace, overwritten; /* the tensor there is a handle; the graph gives it other contents */
   bool written, again; /* state slot that is stored; the slot's tensor was seen before at another place */
   const char *guard, *name; /* "global", "n" */
   const kn_where *where;
@@ -167,6 +172,31 @@ typedef struct kc_input { /* where a free scalar or a symbolic size comes from, 
   int dim; /* -1: the scalar itself */
 } kc_input;
 
+/* A tensor with an identity: what is fixed about it. Its contents are in the state. */
+typedef struct kc_handle_info {
+  uint32_t parent;       /* of a view: the handle that it shows; 0: none */
+  const kn_node *view;   /* how; NULL: all of it */
+  kn_value *initial;     /* of one from outside: its contents at first; NULL: made inside */
+  struct kc_hold *first; /* the same as a hold */
+  kn_slot *slot;         /* of one reached outside */
+  uint32_t leaf;         /* of an argument; 0: none */
+  bool strided;          /* from outside, and its elements do not lie in order: */
+  int64_t strides[KN_MAX_RANK];
+} kc_handle_info;
+
+/* Where a tensor that is written to was born. Found by failed attempts, kept through restarts: the tensors
+ * born there are handles in the next. */
+typedef struct kc_birth {
+  enum { KC_BORN_HERE, KC_BORN_ARGUMENT, KC_BORN_OUTSIDE } how;
+  uint64_t place; /* hash of the call stack; leaf; address */
+} kc_birth;
+
+/* The values made by one call of an engine function: [first, last). */
+typedef struct kc_made {
+  uint32_t first, last;
+  uint64_t place;
+} kc_made;
+
 typedef struct kc_state kc_state;
 typedef struct kc_stop kc_stop;
 typedef struct kc_loop_try kc_loop_try;
@@ -186,6 +216,7 @@ struct kc_cap {
   kn_arena keep, arena; /* for the whole capture; for this attempt */
   kn_builder b;
   kn_record record;
+  bool doomed;           /* something must be a handle: the attempt goes on only to find others */
   bool early;            /* captured before it is called: inputs were described */
   bool recording, fatal; /* record needs freeing; the failure is final (memory, budgets) */
   kn_node *anchor;       /* prologue ends here: slots, constants, undefs */
@@ -200,6 +231,12 @@ struct kc_cap {
   uint32_t nburnt;
   kc_input *input;
   uint32_t ninput;
+  kc_birth *births;
+  uint32_t nbirths;
+  kc_made *made;
+  uint32_t nmade;
+  kc_handle_info *han;
+  uint32_t nhan;
   kc_table_info *tab;
   kc_cell_info *cell;
   kc_closure_info *clos;
@@ -273,6 +310,8 @@ int64_t kc_class_of(kc_cap *c, kc_val a);
 kc_val kc_make_union(kc_cap *c, const kc_union *u);
 void kc_alts(kc_cap *c, kc_val a, kc_union *u); /* a as a union, of one alternative when it is none */
 const kc_val *kc_alt_find(const kc_union *u, int64_t code);
+bool kc_may_be_absent(kc_val a);
+kc_val kc_absent_to_nil(kc_cap *c, kc_val a);
 kc_res kc_alt_add(kc_cap *c, kc_union *u, int64_t code, kc_val v);
 
 /* ---- emitting: the builder's status sticks and is looked at after every instruction; never NULL ---- */

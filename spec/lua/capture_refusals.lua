@@ -60,6 +60,10 @@ refused("a list that grows in a loop on data", function(t)
   end
   return #list
 end, 2, "the loop at line", "ends when tensor data says so")
+refused("a number of values that depends on data", function(t)
+  local function f() if t:sum() > 0 then return t, t end end
+  return { f() }
+end, 2, "the number of values depends on tensor data")
 refused("recursion on data", function(t)
   local function f(y)
     if y:sum() > 1 then return f(y * 0.5) end
@@ -71,10 +75,6 @@ refused("to-be-closed variables", function(t)
   local c <close> = setmetatable({}, { __close = function() end })
   return t, c
 end, 1, "__close")
-refused("overwriting a tensor", function(t)
-  t:add_(1)
-  return t
-end, 1, "overwriting a tensor inside a captured function is not supported yet")
 refused("writing to a table argument's place outside", function(t)
   refusals_made = t
   return t

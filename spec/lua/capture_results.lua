@@ -1,0 +1,133 @@
+-- Results that are of one kind or another, depending on data: the caller gets the kind that eager code gives.
+local check = require "check"
+local compare = require "capture_compare"
+local test, equal, raises, truth = check.test, check.equal, check.raises, check.truth
+local T = kiln.tensor
+
+local function agree(name, f, letters, n)
+  test(name, function() compare.compare(f, kiln.script(f), letters, n or 40, 1, true) end)
+  test(name .. ", stripped", function()
+    local bare = load(string.dump(f, true))
+    for i = 1, 255 do
+      if not debug.getupvalue(f, i) then break end
+      debug.upvaluejoin(bare, i, f, i)
+    end
+    compare.compare(f, kiln.script(bare), letters, 10)
+  end)
+end
+
+agree("nil or a tensor", function(x) if x:sum() > 0 then return x * 2 end return nil end, { "T" })
+agree("nil or a tensor, the first of two", function(x, y)
+  local m
+  if x:sum() > 0 then m = y:relu() end
+  return m, x + 1
+end, { "T", "T" })
+agree("a number or a tensor", function(x)
+  local s = x:sum():item()
+  return s > 0 and s or x
+end, { "T" })
+agree("an integer, a float, a boolean, a string or nil", function(x, k)
+  if k == 1 then return 1 elseif k == 2 then return x:sum():item() elseif k == 3 then return x:sum() > 0
+  elseif k == 4 then return "four" elseif k == 5 then return nil end
+  return x:ge(0):sum():item()
+end, { "T", "I" })
+agree("strings", function(x)
+  local s = x:sum():item()
+  return s > 1 and "large" or s > 0 and "small" or "negative", s == s and "number" or "nan"
+end, { "T" })
+agree("a table or nil", function(x) if x:sum() > 0 then return { x, n = 1 } end end, { "T" })
+agree("one table or another", function(x, y)
+  local a, b = { x }, { y, x, k = "b" }
+  local t = x:sum() > 0 and a or b
+  return t, a, b
+end, { "T", "T" })
+agree("fields of one kind or another", function(x)
+  local t = { x }
+  if x:sum() > 0 then t.flag = true end
+  if x:sum() < -1 then t[1] = "small" elseif x:sum() > 1 then t[1] = nil end
+  return t
+end, { "T" })
+agree("more results on one path", function(x)
+  local s = x:sum():item()
+  if s > 1 then return x, s, "large" elseif s > 0 then return s end
+end, { "T" })
+agree("more results on one path, inside", function(x)
+  local function f(y)
+    if y:sum() > 1 then return y, 1 elseif y:sum() > 0 then return nil end
+  end
+  local a, b, c = f(x)
+  local t = { (f(x * 2)), (f(-x)) }
+  local function g(y) return f(y) end
+  local d, e = g(x + 1)
+  return t, a, b, c, d, e, g(x - 1)
+end, { "T" })
+agree("results of a chain of tails", function(x)
+  local function f(y, n)
+    if n == 0 then return end
+    if y:sum() > 0 then return y, n end
+    return f(y + 1, n - 1)
+  end
+  return f(x, 3)
+end, { "T" })
+agree("tensors of two dtypes", function(x) return x:sum() > 0 and x or x:gt(0) end, { "T" })
+agree("tensors of two ranks", function(x) return x:sum() > 0 and x or x:sum() end, { "T" })
+agree("from a loop", function(x)
+  local found
+  for i = 1, 4 do
+    if x[i]:item() > 0.5 then found = i break end
+    if x[i]:item() < -1.5 then found = x[i] break end
+  end
+  return found
+end, { "T" })
+agree("from a while", function(x)
+  local last
+  while x:sum() > 0.5 do
+    x = x * 0.5
+    last = x:sum():item()
+  end
+  return last, last and "ran" or false
+end, { "T" })
+agree("an argument or nil", function(x, y) return x:sum() > 0 and x or nil, y:sum() > 0 and y or false end, { "T", "T" })
+
+test("an argument that is returned is the tensor given", function()
+  local g = kiln.script(function(x) if x:sum() > 0 then return x end return false end)
+  local x = T { 1.0, 2 }
+  truth(rawequal(g(x), x), "the same tensor")
+  equal(g(T { -1.0, 0 }), false)
+end)
+
+test("saved and loaded, parsed and printed", function()
+  local f = kiln.script(function(x)
+    local s = x:sum():item()
+    if s > 1 then return x, "large" elseif s > 0 then return s, { x } end
+    return nil, s
+  end, { inputs = { kiln.spec("float32", { "N" }) } })
+  local path = os.tmpname()
+  f:save(path)
+  local loaded, parsed = kiln.load(path), kiln.parse(tostring(f))
+  os.remove(path)
+  truth(tostring(f):find("one_of{%", 1, true), tostring(f))
+  equal(tostring(parsed), tostring(kiln.parse(tostring(parsed))))
+  for _, g in ipairs { f, loaded, parsed } do
+    local a, b = g(T { 1.0, 2 })
+    equal(a:totable(), { 1.0, 2.0 })
+    equal(b, "large")
+    a, b = g(T { 0.5, 0.25 })
+    equal(a, 0.75)
+    equal(b[1]:totable(), { 0.5, 0.25 })
+    a, b = g(T { -0.5, 0.25 })
+    equal(a, nil)
+    equal(b, -0.25)
+  end
+end)
+
+test("malformed choices are refused", function()
+  for text, why in pairs {
+    ["one_of{%n, nil}"] = "two or more others", ["one_of{%x, nil, 1}"] = "an integer that says which",
+    ["one_of{1, nil, 1}"] = "an integer that says which",
+  } do
+    raises(function() kiln.parse(("graph g(%%x: float32[2], %%n: integer) {\n  return %s\n}"):format(text)) end, why)
+  end
+  raises(function() kiln.parse("graph g(one_of{%n: integer, 1, 2}) {\n  return\n}") end, "1:")
+  raises(function() kiln.parse("graph g(%n: integer) {\n  return one_of{%n, 1, 2}\n}")(3) end, "none of its 2 kinds")
+end)
