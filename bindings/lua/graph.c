@@ -145,6 +145,7 @@ int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store
   const kn_region *body = v->graph->body;
   kn_rvalue few_in[ON_STACK], few_out[ON_STACK];
   int given = lua_gettop(L) - first + 1;
+  if (ctx->recorder && ctx->recorder->runs) return kl_run_in_trace(L, g, v, first);
   if (ctx->recorder)
     return kl_error(L, KN_UNSUPPORTED,
                     "graph %s: calling a Graph inside a captured function is not supported yet; call "
