@@ -44,7 +44,10 @@ const char *kc_value_text(kc_cap *c, kc_val a, char *buf, size_t size) {
   default: return kc_kind_name(a);
   }
   bool named = o->path && *o->path; /* the path of the globals is empty */
-  snprintf(buf, size, "%s%s%s", kc_kind_name(a), named ? " " : "", named ? o->path : o->path ? " of globals" : "");
+  snprintf(buf, size, "%s%s%s", kc_kind_name(a), named ? " " : "",
+           named     ? o->path
+           : o->path ? " of globals"
+                     : "");
   return buf;
 }
 
