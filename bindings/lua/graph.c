@@ -175,7 +175,7 @@ int kl_run_graph(lua_State *L, kl_variant *v, int first, bool store) {
   fill_outputs(L, body, outs, out);
   if (store && v->live) kl_check(L, kc_live_store(L, kl_host(), v->live, s));
   if (store && v->places) kl_store_places(L, v);
-  return kl_unflatten(L, v->graph, ins, outs, out);
+  return kl_unflatten(L, v->graph, s, ins, outs, out);
 }
 
 int kl_run_variant(lua_State *L, kl_variant *v, int first) { return kl_run_graph(L, v, first, true); }
