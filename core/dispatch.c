@@ -37,8 +37,10 @@ static kn_status check_devices(kn_context *ctx, const kn_op_info *row, const kn_
 
 /* Two elements at one address would make the result depend on the order of writing. `name` is the op as the
  * user wrote it. */
-static kn_status check_write(kn_context *ctx, const char *name, const kn_tensor *t) {
-  if (!t->storage || kn_tensor_contiguous(t)) return KN_OK;
+static kn_status check_write(kn_context *ctx, const char *name, kn_tensor *t) {
+  kn_recorder *r = kn_recorder_of(ctx);
+  if (!t->storage) return r && r->writable ? r->writable(r, ctx, name, t) : KN_OK;
+  if (kn_tensor_contiguous(t)) return KN_OK;
   bool shared = false;
   for (int i = 0; i < t->type.rank; i++)
     if (t->type.dims[i] > 1 && t->strides[i] == 0)
@@ -393,6 +395,26 @@ kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out) {
   if (!rec)
     return kn_fail(ctx, KN_STATE, "size: a symbolic tensor has no sizes yet, and no graph is being recorded");
   return rec->size(rec, ctx, t, dim, out);
+}
+
+/* ---- handles ---- */
+
+kn_status kn_check_writable(kn_context *ctx, const char *what, kn_tensor *t) {
+  KN_TRY(check_write(ctx, what, t));
+  return kn_tape_check_write(ctx, KN_OP_copy_, (kn_tensor *[]){t, t}, 2);
+}
+
+kn_status kn_is_contiguous(kn_context *ctx, kn_tensor *t, bool *out) {
+  kn_recorder *r = kn_recorder_of(ctx);
+  if (kn_tensor_is_symbolic(t) && r && r->contiguous) return r->contiguous(r, ctx, t, out);
+  *out = t->storage && kn_tensor_contiguous(t);
+  return KN_OK;
+}
+
+kn_status kn_detach(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  kn_recorder *r = kn_recorder_of(ctx);
+  if (kn_tensor_is_symbolic(t) && r && r->alias) return r->alias(r, ctx, t, out);
+  return kn_tensor_alias(ctx, t, out);
 }
 
 kn_scalar kn_scalar_read(const kn_tensor *t) {

@@ -38,6 +38,12 @@ struct kn_recorder {
    * 0; `last`, an inclusive end made an exclusive stop: i for i > 0, KN_TO_END for -1, i + 1 below. 0 raises
    * when run. May be NULL. */
   kn_status (*position)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, bool last, kn_scalar *out);
+  /* Symbolic tensors as handles; each may be NULL. May `name` write to t? ARG when elements share memory. */
+  kn_status (*writable)(kn_recorder *r, kn_context *ctx, const char *name, kn_tensor *t);
+  /* Do t's elements lie in order, so that t:contiguous() is t? */
+  kn_status (*contiguous)(kn_recorder *r, kn_context *ctx, kn_tensor *t, bool *out);
+  /* Another handle on the same elements. */
+  kn_status (*alias)(kn_recorder *r, kn_context *ctx, kn_tensor *t, kn_tensor **out);
   /* A concrete number has become a 0-d tensor. May be NULL. */
   kn_status (*number)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_tensor *t);
   /* The program is about to look at the data of a tensor (print it, make it a table). May be NULL. */
@@ -74,6 +80,12 @@ kn_status kn_infer_types(kn_context *ctx, kn_op op, const void *attrs, const kn_
 
 /* The single element as a number, kind by dtype. SHAPE when there is not exactly one. */
 kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out);
+/* May t be overwritten, now and in this grad mode? The sentence names `what`. */
+kn_status kn_check_writable(kn_context *ctx, const char *what, kn_tensor *t);
+/* Do the elements lie in order? A recorder is asked about a symbolic tensor; false when nobody knows. */
+kn_status kn_is_contiguous(kn_context *ctx, kn_tensor *t, bool *out);
+/* The same elements under another handle, without a history: what is written to one is seen in the other. */
+kn_status kn_detach(kn_context *ctx, kn_tensor *t, kn_tensor **out);
 /* Size of a 0-based dimension (already normalised); symbolic only when not known. */
 kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out);
 /* A 0-d tensor of the given dtype, which must be able to hold the number (kn_scalar_check). */

@@ -211,6 +211,25 @@ kn_status kn_infer_slice_grad(const kn_infer *q) {
   return part_grad(q, &part);
 }
 
+/* (x, src): src broadcast and cast into the part, the result is as x. */
+static kn_status part_put(const kn_infer *q, const kn_type *part) {
+  KN_TRY(kn_infer_expands(q, &q->in[1], part));
+  q->out[0] = q->in[0];
+  return KN_OK;
+}
+
+kn_status kn_infer_select_put(const kn_infer *q) {
+  kn_type part;
+  KN_TRY(selected(q, &q->in[0], &part));
+  return part_put(q, &part);
+}
+
+kn_status kn_infer_slice_put(const kn_infer *q) {
+  kn_type part;
+  KN_TRY(sliced(q, &q->in[0], &part));
+  return part_put(q, &part);
+}
+
 /* ---- windows and strides ---- */
 
 static kn_status unfolded(const kn_infer *q, const kn_type *x, kn_type *out) {
@@ -282,9 +301,7 @@ kn_status kn_infer_strided_grad(const kn_infer *q) {
 kn_status kn_infer_strided_put(const kn_infer *q) {
   kn_type part;
   KN_TRY(strided(q, &q->in[0], &part));
-  KN_TRY(kn_infer_expands(q, &q->in[1], &part));
-  q->out[0] = q->in[0];
-  return KN_OK;
+  return part_put(q, &part);
 }
 
 /* ---- dims of size 1 ---- */

@@ -66,7 +66,8 @@ kn_status kn_catch(kn_context *ctx, kn_caught *c) {
   if (at == c->n) {
     size_t size = strlen(text) + 1;
     char *copy = kn_alloc(ctx->heap, size);
-    char **list = copy ? kn_realloc(ctx->heap, c->text, c->n * sizeof *list, (c->n + 1) * sizeof *list) : NULL;
+    char **list =
+        copy ? kn_realloc(ctx->heap, c->text, c->n * sizeof *list, (c->n + 1) * sizeof *list) : NULL;
     if (!list) {
       kn_free(ctx->heap, copy, size);
       return kn_fail_nomem(ctx, size);

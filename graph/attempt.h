@@ -1,6 +1,6 @@
-/* Errors that a graph catches: `if %a {…} else {…}` whose condition is an `attempt` runs the first branch, and
- * where that raises, the second. The sentence of the error is kept by the session, under a number that the node
- * `caught` gives and the directive %m of a text shows, until the next run begins. */
+/* Errors that a graph catches: `if %a {…} else {…}` whose condition is an `attempt` runs the first branch,
+ * and where that raises, the second. The sentence of the error is kept by the session, under a number that
+ * the node `caught` gives and the directive %m of a text shows, until the next run begins. */
 #ifndef KN_ATTEMPT_H
 #define KN_ATTEMPT_H
 #include "graph/graph.h"

@@ -283,6 +283,11 @@ kn_node *kn_add_store(kn_builder *b, kn_slot *slot, kn_value *v) {
   return n;
 }
 
+kn_node *kn_add_update(kn_builder *b, kn_value *input, kn_value *v) {
+  if (b->status != KN_OK || !input || !v) return NULL;
+  return kn_add_node(b, KN_NODE_update, NULL, (kn_value *[]){input, v}, 2, NULL, 0);
+}
+
 kn_value *kn_add_scalar(kn_builder *b, kn_opcode op, kn_value *const *in, uint32_t nin) {
   if (b->status != KN_OK || !inputs_given(b, op, in, nin)) return NULL;
   kn_vkind kinds[4] = {KN_V_INT}, out;

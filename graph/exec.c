@@ -23,6 +23,17 @@ static bool alloc_session(kn_session *s) {
   return s->targets && s->slots && s->in_types && s->symbols && s->symbol_from && s->out;
 }
 
+/* Updates stand in the body. */
+static bool alloc_updates(kn_session *s) {
+  KN_EACH_NODE (n, s->graph->body) s->nupdates += n->op == KN_NODE_update;
+  s->updates = kn_calloc(s->ctx->heap, s->nupdates + 1u, sizeof *s->updates);
+  uint32_t at = 0;
+  if (s->updates)
+    KN_EACH_NODE (n, s->graph->body)
+      if (n->op == KN_NODE_update) s->updates[at++].input = n->in[0]->index;
+  return s->updates != NULL;
+}
+
 /* Values come from inputs and slots, and all targets there are compute on the CPU. */
 static kn_status check_device(kn_context *ctx, const kn_graph *g, const kn_vtype *t, const char *what) {
   if (t->kind != KN_V_TENSOR || t->tensor.device == KN_CPU) return KN_OK;
@@ -47,7 +58,7 @@ kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *t
     return kn_fail_nomem(ctx, sizeof *ctx);
   }
   s->graph = kn_graph_retain(g);
-  if (!alloc_session(s)) {
+  if (!alloc_session(s) || !alloc_updates(s)) {
     kn_session_free(s);
     return kn_fail_nomem(ctx, 0);
   }
@@ -76,6 +87,8 @@ void kn_session_free(kn_session *s) {
   }
   kn_caught_clear(h, &s->caught);
   if (s->text.p) kn_writer_free(&s->text);
+  for (uint32_t i = 0; s->updates && i < s->nupdates; i++) kn_tensor_release(s->updates[i].staged);
+  kn_free(h, s->updates, (s->nupdates + 1u) * sizeof *s->updates);
   kn_free_aligned(h, s->arena, s->arena_bytes);
   kn_free(h, s->targets, (size_t)s->ntargets * sizeof *s->targets);
   kn_free(h, s->slots, (s->graph->nslots + 1u) * sizeof *s->slots);
@@ -94,6 +107,7 @@ kn_context *kn_session_context(kn_session *s) { return s->ctx; }
 void kn_session_use_random(kn_session *s, kn_random *r) { s->random = r; }
 void kn_session_set_step_limit(kn_session *s, uint64_t steps) { s->limit = steps; }
 void kn_session_set_check(kn_session *s, bool on) { s->check = on; }
+void kn_session_any_layout(kn_session *s, bool on) { s->any_layout = on; }
 
 void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud) {
   s->poll = fn;
@@ -202,6 +216,61 @@ static kn_status check_inputs(kn_session *s, const kn_rvalue *in, uint32_t nin) 
   return KN_OK;
 }
 
+/* ---- inputs that are updated ---- */
+
+static bool shares(const kn_tensor *a, const kn_tensor *b) {
+  return b && b->storage && a->storage == b->storage && kn_type_numel(&a->type) && kn_type_numel(&b->type);
+}
+
+/* Before anything runs: what is written to may be, and nothing else of this run shows its elements. */
+static kn_status check_update(kn_session *s, uint32_t i, const kn_rvalue *in) {
+  kn_tensor *t = in[i].tensor;
+  char a[128], b[128];
+  input_text(s, i, a, sizeof a);
+  bool grad = s->ctx->grad_enabled;
+  s->ctx->grad_enabled = false; /* gradients are the caller's business */
+  kn_status st = kn_check_writable(s->ctx, a, t);
+  s->ctx->grad_enabled = grad;
+  KN_TRY(st);
+  if (!s->any_layout && !kn_tensor_contiguous(t))
+    return kn_fail(s->ctx, KN_ARG,
+                   "%s is overwritten, and its elements do not lie in order; give a contiguous tensor", a);
+  for (uint32_t k = 0; k < s->graph->body->nparams; k++)
+    if (k != i && shares(t, in[k].tensor))
+      return kn_fail(s->ctx, KN_ARG, "%s is overwritten, and %s shares memory with it; give a clone of one",
+                     a, input_text(s, k, b, sizeof b));
+  for (uint32_t k = 0; k < s->graph->nslots; k++)
+    if (shares(t, s->slots[k].value.tensor))
+      return kn_fail(
+          s->ctx, KN_ARG,
+          "%s is overwritten, and '%s', which the graph reads, shares memory with it; give a clone", a,
+          s->graph->slots[k]->name);
+  return KN_OK;
+}
+
+static kn_status check_updates(kn_session *s, const kn_rvalue *in) {
+  for (uint32_t i = 0; i < s->nupdates; i++) KN_TRY(check_update(s, s->updates[i].input, in));
+  return KN_OK;
+}
+
+/* The one moment at which the caller's tensors change; nothing here can fail any more, memory lies ready. */
+static kn_status settle_updates(kn_session *s, const kn_rvalue *in, bool commit) {
+  kn_status st = KN_OK;
+  for (uint32_t i = 0; i < s->nupdates; i++) {
+    kn_update_state *u = &s->updates[i];
+    kn_tensor *t = in[u->input].tensor, *same;
+    if (commit && u->is_staged && st == KN_OK) {
+      bool grad = s->ctx->grad_enabled;
+      s->ctx->grad_enabled = false;
+      st = kn_apply(s->ctx, KN_OP_copy_, NULL, (kn_tensor *[]){t, u->staged}, 2, &same);
+      s->ctx->grad_enabled = grad;
+      if (st == KN_OK) kn_tensor_release(same);
+    }
+    u->is_staged = false;
+  }
+  return st;
+}
+
 /* ---- plans ---- */
 
 static bool plan_fits(const kn_session *s, const kn_plan *p, bool single) {
@@ -295,6 +364,7 @@ kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rv
                    results == 1 ? "" : "s", nout);
   kn_plan *p;
   KN_TRY(choose_plan(s, in, nin, &p));
+  KN_TRY(check_updates(s, in));
   KN_TRY(give_arena(s, p));
   kn_random own = s->ctx->random;
   if (s->random) s->ctx->random = *s->random;
@@ -302,6 +372,9 @@ kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rv
   s->steps = 0;
   kn_status st = kn_run_plan(s, p, in);
   s->running = false;
+  bool ran = st == KN_OK;
+  kn_status settled = settle_updates(s, in, ran);
+  if (ran) st = settled;
   settle_slots(s, st == KN_OK);
   if (st == KN_OK) {
     if (s->random) *s->random = s->ctx->random;
@@ -322,7 +395,8 @@ static kn_format_value leaf_value(const void *ud, uint32_t i) {
   return (kn_format_value){v->tensor, v->scalar};
 }
 
-kn_status kn_session_text(kn_session *s, const kn_tree *t, const kn_rvalue *out, const char **text, size_t *len) {
+kn_status kn_session_text(kn_session *s, const kn_tree *t, const kn_rvalue *out, const char **text,
+                          size_t *len) {
   leaf_values x = {t, out};
   s->text.heap = s->ctx->heap;
   s->text.n = 0;

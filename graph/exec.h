@@ -26,10 +26,14 @@ kn_context *kn_session_context(kn_session *s); /* its child context: error text,
 
 /* Inputs and outputs flat, in the order of the body's parameters and yields. Checks kind, dtype, rank and
  * sizes (named symbols must agree) with sentences that name the input. On failure out is untouched, state is
- * as before. Outputs are fresh tensors that the caller owns. */
+ * as before. Outputs are fresh tensors that the caller owns. Inputs that the graph updates
+ * are overwritten when all has succeeded, their version counted up; they must share memory with no other
+ * input and no slot. */
 kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out, uint32_t nout);
-/* A KN_TREE_TEXT of the results, with the outputs of the last run; the session's until its next text or run. */
-kn_status kn_session_text(kn_session *s, const kn_tree *t, const kn_rvalue *out, const char **text, size_t *len);
+/* A KN_TREE_TEXT of the results, with the outputs of the last run; the session's until its next text or run.
+ */
+kn_status kn_session_text(kn_session *s, const kn_tree *t, const kn_rvalue *out, const char **text,
+                          size_t *len);
 /* Slots: the value used by the next run. A tensor slot is retained, not copied (PARAM and CONST are only
  * read); type must match. A session starts with the graph's values. */
 kn_status kn_session_set_slot(kn_session *s, uint32_t slot, const kn_rvalue *v);
@@ -42,6 +46,10 @@ void kn_session_use_random(kn_session *s, kn_random *r);
 typedef kn_status (*kn_poll_fn)(void *ud, uint64_t steps);
 void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud);
 void kn_session_set_step_limit(kn_session *s, uint64_t steps); /* a run; 0: none; LIMIT when passed */
+
+/* Inputs that the graph updates must be contiguous, because it may take a reshape of one for a view of it;
+ * off where the caller has checked that they lie as they did when the graph was made. */
+void kn_session_any_layout(kn_session *s, bool on);
 
 /* Plan for these inputs without running; bytes of arena needed. */
 kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, size_t *bytes);

@@ -1,7 +1,7 @@
 /* Texts of nodes with values in them: print, write, write_error, warn, raise, assert. A text is as for Lua's
  * string.format: %s is a value as tostring gives it, %d %x %g … a number; beside these %w is a number as
- * io.write gives it, %m the message of an error that was caught (graph/attempt.h), %% a percent sign, %z a zero
- * byte. Texts from files are hostile until they were checked.
+ * io.write gives it, %m the message of an error that was caught (graph/attempt.h), %% a percent sign, %z a
+ * zero byte. Texts from files are hostile until they were checked.
  */
 #ifndef KN_FORMAT_H
 #define KN_FORMAT_H

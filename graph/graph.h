@@ -14,6 +14,8 @@
  *    The integer is the field's value as C has it: positions count from 0 here (kn_recorder.position);
  *  - lists are values too: appending gives another list, the old one stays what it was. Elements may be
  *    undefined. Arguments and results of graphs from outside are no lists;
+ *  - update: in the body, of a tensor input, one each; what is stored or updated is done when a run
+ * succeeded;
  *  - results: one yield of the body per VALUE leaf, in the order of the leaves (a value may come twice); the
  *    values below a CHOICE that it does not choose may be undefined: tensors NULL, numbers 0;
  *  - arguments: the body's parameters, in the order in which leaves first name them. */
@@ -146,7 +148,8 @@ typedef enum kn_tree_kind {
   KN_TREE_NONE, /* an alternative of a CHOICE that is a whole result: there is no such result, nor one after
                    it */
   KN_TREE_TABLE,
-  KN_TREE_CHOICE, /* results: a table's fields, keys "which", 1, 2 …: an integer says which of the rest it is */
+  KN_TREE_CHOICE, /* results: a table's fields, keys "which", 1, 2 …: an integer says which of the rest it is
+                   */
   KN_TREE_TEXT    /* results: a string; the fields are VALUEs for its `text` (graph/format.h) */
 } kn_tree_kind;
 /* Has fields. */
@@ -231,6 +234,9 @@ kn_value *kn_add_const(kn_builder *b, kn_scalar s);
 kn_value *kn_add_undef(kn_builder *b, const kn_vtype *type);
 kn_value *kn_add_slot_node(kn_builder *b, kn_opcode op, kn_slot *slot); /* tensor, param, load_state */
 kn_node *kn_add_store(kn_builder *b, kn_slot *slot, kn_value *v);
+/* The tensor given for the graph's input holds v after a run that succeeded. At the end of the body, at most
+ * one for each input. */
+kn_node *kn_add_update(kn_builder *b, kn_value *input, kn_value *v);
 kn_value *kn_add_scalar(kn_builder *b, kn_opcode op, kn_value *const *in,
                         uint32_t nin); /* lua.*, types by rule */
 kn_value *kn_add_size(kn_builder *b, kn_value *tensor, int dim);

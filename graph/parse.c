@@ -326,12 +326,14 @@ static bool parse_choice(kn_parser *p, kn_tree *out, int depth, bool *is) {
   if (!kn_expect(p, '{')) return false;
   if (out->kind == KN_TREE_CHOICE) {
     if (!parse_items(p, out, depth)) return false;
-    return (out->n >= 3 && out->items[0].kind == KN_TREE_VALUE && out->items[0].value->type.kind == KN_V_INT) ||
+    return (out->n >= 3 && out->items[0].kind == KN_TREE_VALUE &&
+            out->items[0].value->type.kind == KN_V_INT) ||
            kn_parse_fail(p, at, "one_of takes an integer that says which, and two or more others");
   }
   size_t n;
   kn_skip(p);
-  if (!kn_read_string(p, false, &out->text, &n) || !kn_expect(p, ',') || !parse_items(p, out, depth)) return false;
+  if (!kn_read_string(p, false, &out->text, &n) || !kn_expect(p, ',') || !parse_items(p, out, depth))
+    return false;
   return !(why = kn_format_check_tree(out)) || kn_parse_fail(p, at, "text: %s", why);
 }
 

@@ -251,6 +251,7 @@ static bool node_values(kn_parser *p, line *l) {
   case KN_NODE_same:
     l->node = kn_add_node(&p->b, l->op, NULL, l->in, 2, &(kn_vtype){.kind = KN_V_BOOL}, 1);
     return true;
+  case KN_NODE_update: l->node = kn_add_update(&p->b, l->in[0], l->in[1]); return true;
   case KN_NODE_list_append: v = kn_add_append(&p->b, l->in[0], l->in[1]); break;
   case KN_NODE_list_get: v = kn_add_list_get(&p->b, l->in[0], l->in[1]); break;
   case KN_NODE_list_length: v = kn_add_list_length(&p->b, l->in[0]); break;

@@ -8,7 +8,12 @@
 
 typedef struct kn_record_known {
   kn_tensor *tensor; /* retained, so that the address stays its own */
-  kn_value *value;
+  kn_value *value;   /* of a real one: its present value */
+  kn_tensor *parent; /* of a view: retained */
+  const kn_node *view;
+  kn_value *const *in;
+  kn_value *of;
+  bool unsure, tracked;
 } known;
 
 static size_t table_size(uint32_t n) {
@@ -23,7 +28,13 @@ static known *find(known *table, size_t cap, const kn_tensor *t) {
   return &table[i];
 }
 
-static kn_status remember(kn_record *r, kn_tensor *t, kn_value *v) {
+static known *known_of(const kn_record *r, const kn_tensor *t) {
+  known *k = r->known ? find(r->known, table_size(r->nknown), t) : NULL;
+  return k && k->tensor ? k : NULL;
+}
+
+static kn_status remember(kn_record *r, const known *what) {
+  kn_tensor *t = what->tensor;
   kn_heap *heap = r->b->ctx->heap;
   size_t old = r->known ? table_size(r->nknown) : 0, cap = table_size(r->nknown + 1);
   if (cap != old) {
@@ -34,8 +45,12 @@ static kn_status remember(kn_record *r, kn_tensor *t, kn_value *v) {
     kn_free(heap, r->known, old * sizeof *table);
     r->known = table;
   }
-  *find(r->known, cap, t) = (known){kn_tensor_retain(t), v};
+  known *k = find(r->known, cap, t);
+  *k = *what;
+  kn_tensor_retain(t);
+  if (k->parent) kn_tensor_retain(k->parent);
   r->nknown++;
+  r->nhandles += kn_tensor_is_symbolic(t);
   return KN_OK;
 }
 
@@ -56,12 +71,22 @@ static kn_value *own_slot(kn_record *r, kn_tensor *t) {
   return v;
 }
 
+/* A view's value, derived again when what it shows has another by now. */
+static kn_value *view_value(kn_record *r, kn_tensor *t) {
+  kn_value *of = kn_record_value(r, known_of(r, t)->parent);
+  known *k = known_of(r, t);
+  if (!of || (of == k->of && t->value)) return of ? t->value : NULL;
+  kn_value *v = k->view ? kn_view_again(r->b, k->view, k->in, of) : of;
+  if (!v) return NULL;
+  k->of = of;
+  return t->value = v;
+}
+
 kn_value *kn_record_value(kn_record *r, kn_tensor *t) {
+  known *k = r->nknown ? known_of(r, t) : NULL;
+  if (k && k->parent && !r->see) return view_value(r, t);
   if (t->value) return r->see ? r->see(r->see_ud, t->value, -1) : t->value;
-  if (r->known) {
-    kn_value *v = find(r->known, table_size(r->nknown), t)->value;
-    if (v) return v;
-  }
+  if (k && k->value) return k->value;
   kn_value *v = r->outside ? r->outside(r->ud, t) : own_slot(r, t);
   if (!v) {
     if (r->b->status == KN_OK)
@@ -69,15 +94,175 @@ kn_value *kn_record_value(kn_record *r, kn_tensor *t) {
                     kn_fail(r->b->ctx, KN_INTERNAL, "a tensor from outside the graph was not given a name"));
     return NULL;
   }
-  kn_status st = remember(r, t, v);
+  kn_status st = remember(r, &(known){.tensor = t, .value = v});
   return st == KN_OK ? v : kn_build_fail(r->b, st);
 }
+
+bool kn_record_knows(const kn_record *r, const kn_tensor *t) { return known_of(r, t) != NULL; }
 
 kn_status kn_record_tensor(kn_record *r, kn_value *v, kn_tensor **out) {
   if (r->b->status != KN_OK) return r->b->status;
   if (!v || v->type.kind != KN_V_TENSOR)
     return kn_fail(r->b->ctx, KN_INTERNAL, "a graph value is not a tensor");
   return kn_tensor_symbolic(r->b->ctx, &v->type.tensor, v, out);
+}
+
+/* ---- handles: see record.h ---- */
+
+bool kn_record_view_of(const kn_record *r, const kn_tensor *t, kn_record_shown *out) {
+  const known *k = r->nhandles ? known_of(r, t) : NULL;
+  if (!k || !k->parent) return false;
+  *out = (kn_record_shown){k->parent, k->view, k->in ? k->in : k->view ? k->view->in : NULL,
+                           t->value,  k->of,   k->unsure};
+  return true;
+}
+
+static bool is_tracked(const kn_record *r, const kn_tensor *t) {
+  const known *k = r->nhandles ? known_of(r, t) : NULL;
+  while (k && k->parent) k = known_of(r, t = k->parent);
+  return k && k->tracked;
+}
+
+/* Sizes known: the strides say so. */
+static kn_layout layout_of(const kn_record *r, const kn_tensor *t) {
+  const known *k = known_of(r, t);
+  bool known_sizes = t->storage || kn_type_known(&t->type);
+  if (known_sizes && !(k && k->unsure))
+    return kn_tensor_contiguous(t) ? KN_LAYOUT_CONTIGUOUS : KN_LAYOUT_OTHER;
+  if (!k || !k->parent) return KN_LAYOUT_CONTIGUOUS; /* what an op makes */
+  if (!k->view) return layout_of(r, k->parent);
+  return kn_view_layout((kn_op)k->view->op, k->view->attrs, layout_of(r, k->parent));
+}
+
+/* Notes that t shows `parent`, and where its elements lie. Not when it is a copy. */
+static kn_status note_view(kn_record *r, kn_tensor *t, known *k) {
+  kn_op op = k->view ? (kn_op)k->view->op : KN_OP_reshape_as;
+  const kn_tensor *x = k->parent;
+  bool reshapes = op == KN_OP_reshape || op == KN_OP_reshape_as, sure = true;
+  k->tensor = t;
+  if (!k->view)
+    memcpy(t->strides, x->strides, sizeof t->strides);
+  else if ((x->storage || kn_type_known(&x->type)) && kn_type_known(&t->type)) {
+    kn_layout of = layout_of(r, x);
+    bool view = of != KN_LAYOUT_UNSURE &&
+                kn_view_strides(r->b->ctx, op, k->view->attrs, x, &t->type, t->strides, &sure);
+    if (reshapes && of != KN_LAYOUT_UNSURE && !view) return KN_OK; /* a copy */
+    k->unsure = of == KN_LAYOUT_UNSURE || !sure;
+  } else if (reshapes && layout_of(r, x) != KN_LAYOUT_CONTIGUOUS)
+    k->unsure = true;
+  if (k->unsure && reshapes && is_tracked(r, x)) r->unsure = true;
+  return remember(r, k);
+}
+
+kn_status kn_record_view(kn_record *r, kn_tensor *parent, const kn_node *view, kn_value *const *in,
+                         kn_value *now, kn_value *of, kn_tensor **out) {
+  kn_value *base = kn_record_value(r, parent);
+  if (base && (!now || of != base)) now = view ? kn_view_again(r->b, view, in, base) : base;
+  kn_tensor *t;
+  KN_TRY(kn_record_tensor(r, base ? now : NULL, &t));
+  kn_status st = note_view(r, t, &(known){.parent = parent, .view = view, .in = in, .of = base});
+  if (st == KN_OK)
+    *out = t;
+  else
+    kn_tensor_release(t);
+  return st;
+}
+
+kn_status kn_record_track(kn_record *r, kn_tensor *t) {
+  known *k = known_of(r, t);
+  if (k) return k->tracked = true, KN_OK;
+  return remember(r, &(known){.tensor = t, .tracked = true});
+}
+
+static void release_known(known *k) {
+  kn_tensor_release(k->parent);
+  kn_tensor_release(k->tensor);
+}
+
+void kn_record_forget(kn_record *r) {
+  if (!r->nhandles) return;
+  size_t n = table_size(r->nknown), cap = table_size(r->nknown - r->nhandles);
+  known *old = r->known, *table = NULL;
+  if (r->nknown > r->nhandles) table = kn_calloc(r->b->ctx->heap, cap, sizeof *table);
+  bool keep = r->nknown > r->nhandles;
+  if (keep && !table) return; /* no memory: they stay a while longer */
+  for (size_t i = 0; i < n; i++) {
+    if (!old[i].tensor) continue;
+    if (kn_tensor_is_symbolic(old[i].tensor))
+      release_known(&old[i]);
+    else
+      *find(table, cap, old[i].tensor) = old[i];
+  }
+  kn_free(r->b->ctx->heap, old, n * sizeof *old);
+  r->known = table;
+  r->nknown -= r->nhandles;
+  r->nhandles = 0;
+}
+
+/* The handle has the value v from here on; what it shows has it put in. */
+static kn_status write_value(kn_record *r, kn_tensor *t, kn_value *v) {
+  known *k = known_of(r, t);
+  if (!v) return r->b->status;
+  if (k && k->parent) {
+    kn_value *base = kn_record_value(r, k->parent);
+    kn_value *whole = base && k->view ? kn_view_put(r->b, k->view, k->in, base, v) : v;
+    if (!base) return r->b->status;
+    KN_TRY(write_value(r, k->parent, whole));
+    k->of = whole;
+  }
+  if (kn_tensor_is_symbolic(t))
+    t->value = v;
+  else if (k)
+    k->value = v;
+  return KN_OK;
+}
+
+static bool same_sizes(const kn_type *a, const kn_type *b) {
+  bool same = a->rank == b->rank;
+  for (int d = 0; same && d < a->rank; d++) same = a->dims[d] == b->dims[d] && a->dims[d] != KN_DIM_UNKNOWN;
+  return same;
+}
+
+/* copy_: the source, broadcast and cast, is the handle's value from here on. */
+static kn_status record_copy(kn_record *r, kn_tensor *const *in, kn_tensor **out) {
+  kn_builder *b = r->b;
+  kn_value *to = kn_record_value(r, in[0]), *v = to ? kn_record_value(r, in[1]) : NULL;
+  if (!v) return b->status;
+  const kn_attrs_cast cast = {.dtype = (kn_dtype)to->type.tensor.dtype};
+  if (v->type.tensor.dtype != to->type.tensor.dtype) {
+    kn_node *n = kn_add_op(b, KN_OP_cast, &cast, &v, 1, NULL, 0);
+    if (!n) return b->status;
+    v = n->out[0];
+  }
+  if (!same_sizes(&v->type.tensor, &to->type.tensor)) {
+    kn_node *n = kn_add_op(b, KN_OP_expand_as, NULL, (kn_value *[]){v, to}, 2, NULL, 0);
+    if (!n) return b->status;
+    v = n->out[0];
+  }
+  KN_TRY(write_value(r, in[0], v));
+  *out = kn_tensor_retain(in[0]);
+  return KN_OK;
+}
+
+static kn_status record_writable(kn_recorder *base, kn_context *ctx, const char *name, kn_tensor *t) {
+  kn_record *r = (kn_record *)base;
+  for (kn_record_shown s; kn_record_view_of(r, t, &s); t = s.parent)
+    if (s.view) KN_TRY(kn_view_writable(ctx, name, s.view, &s.parent->type, &t->type));
+  return KN_OK;
+}
+
+static kn_status record_contiguous(kn_recorder *base, kn_context *ctx, kn_tensor *t, bool *out) {
+  kn_record *r = (kn_record *)base;
+  (void)ctx;
+  kn_layout l = layout_of(r, t);
+  if (l == KN_LAYOUT_UNSURE && is_tracked(r, t)) r->unsure = true;
+  *out = l != KN_LAYOUT_OTHER; /* where it does not matter whose elements they are, a copy is not needed */
+  return KN_OK;
+}
+
+static kn_status record_alias(kn_recorder *base, kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  (void)ctx;
+  return kn_record_view((kn_record *)base, t, NULL, NULL, NULL, NULL, out);
 }
 
 /* ---- what kn_apply calls ---- */
@@ -107,11 +292,10 @@ static kn_status record_apply(kn_recorder *base, kn_context *ctx, kn_op op, cons
   kn_record *r = (kn_record *)base;
   const kn_op_info *row = &kn_ops[op];
   if (r->b->status != KN_OK) return r->b->status;
-  if (row->flags & KN_FLAG_WRITES)
-    return kn_fail(ctx, KN_CAPTURE,
-                   "%s: overwriting a tensor inside a captured function is not supported yet; "
-                   "make a new one instead, as in `x = x + y` for `x:add_(y)`",
-                   row->name);
+  if (row->flags & KN_FLAG_WRITES) {
+    if (op == KN_OP_copy_) return record_copy(r, in, out);
+    return kn_fail(ctx, KN_INTERNAL, "%s: how this overwrites is not known to the recorder", row->name);
+  }
   kn_value *values[KN_MAX_INPUTS];
   for (int i = 0; i < n; i++)
     if (!(values[i] = kn_record_value(r, in[i]))) return r->b->status;
@@ -126,6 +310,10 @@ static kn_status record_apply(kn_recorder *base, kn_context *ctx, kn_op op, cons
   if (!node) return r->b->status;
   for (int i = 0; i < row->outs; i++) {
     kn_status st = kn_record_tensor(r, node->out[i], &out[i]);
+    if (st == KN_OK && row->op_class == KN_CLASS_VIEW) {
+      st = note_view(r, out[i], &(known){.parent = in[0], .view = node, .of = values[0]});
+      if (st != KN_OK) kn_tensor_release(out[i]);
+    }
     if (st == KN_OK) continue;
     while (i-- > 0) kn_tensor_release(out[i]);
     return st;
@@ -220,7 +408,10 @@ void kn_record_init(kn_record *r, kn_builder *b) {
                             .size = record_size,
                             .to_tensor = record_to_tensor,
                             .dynamic = record_dynamic,
-                            .position = record_position},
+                            .position = record_position,
+                            .writable = record_writable,
+                            .contiguous = record_contiguous,
+                            .alias = record_alias},
                    .b = b};
 }
 
@@ -230,9 +421,9 @@ void kn_record_free(kn_record *r) {
   while (cap < r->ndyn) cap *= 2;
   kn_free(heap, r->dyn, cap * sizeof *r->dyn);
   size_t n = r->known ? table_size(r->nknown) : 0;
-  for (size_t i = 0; i < n; i++) kn_tensor_release(r->known[i].tensor);
+  for (size_t i = 0; i < n; i++) release_known(&r->known[i]);
   kn_free(heap, r->known, n * sizeof *r->known);
   r->known = NULL;
   r->dyn = NULL;
-  r->nknown = r->ndyn = 0;
+  r->nknown = r->nhandles = r->ndyn = 0;
 }

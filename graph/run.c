@@ -209,6 +209,27 @@ static kn_status store(run *r, const kn_node *n) {
   return KN_OK;
 }
 
+/* The new contents of an input wait until the run has succeeded. */
+static kn_status update(run *r, const kn_node *n) {
+  kn_session *s = r->s;
+  kn_tensor *t = r->p->vals[n->in[1]->id];
+  uint32_t i = n->in[0]->index;
+  kn_update_state *u = s->updates;
+  while (u->input != i) u++;
+  char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
+  if (!kn_type_equal(&t->type, &s->in_types[i]))
+    return kn_fail(r->ctx, KN_SHAPE, "the input to be overwritten is %s and cannot take %s",
+                   kn_type_text(&s->in_types[i], a, sizeof a), kn_type_text(&t->type, b, sizeof b));
+  if (u->staged && !kn_type_equal(&u->staged->type, &t->type)) {
+    kn_tensor_release(u->staged);
+    u->staged = NULL;
+  }
+  if (!u->staged) KN_TRY(kn_tensor_new(r->ctx, &t->type, &u->staged));
+  KN_TRY(copy_into(r, u->staged, t));
+  u->is_staged = true;
+  return KN_OK;
+}
+
 /* ---- nodes that are no ops ---- */
 
 static kn_status to_tensor(run *r, const kn_node *n) {
@@ -264,14 +285,13 @@ static kn_status eval_node(run *r, const kn_node *n) {
   switch ((int)n->op) {
   case KN_NODE_load_state: return load(r, n);
   case KN_NODE_store_state: return store(r, n);
+  case KN_NODE_update: return update(r, n);
   case KN_NODE_size:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = t->type.dims[*(const int64_t *)n->attrs]}};
     return KN_OK;
   case KN_NODE_item: return kn_item(r->ctx, t, &p->scalars[n->out[0]->id]);
   case KN_NODE_to_tensor: return to_tensor(r, n);
-  case KN_NODE_attempt:
-    p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = true}};
-    return KN_OK;
+  case KN_NODE_attempt: p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = true}}; return KN_OK;
   case KN_NODE_caught:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = r->s->caught.last}};
     return KN_OK;

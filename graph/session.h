@@ -13,14 +13,24 @@ typedef struct kn_slot_state {
   kn_tensor *spare; /* a tensor of the slot's type that nobody looks at, to store into */
 } kn_slot_state;
 
+/* A tensor given for an input that the graph updates. */
+typedef struct kn_update_state {
+  uint32_t input;
+  kn_tensor *staged; /* what the run under way gave it; kept for the next run */
+  bool is_staged;
+} kn_update_state;
+
 struct kn_session {
   kn_context *ctx;
   kn_graph *graph;
   const kn_target **targets;
   int ntargets;
   kn_slot_state *slots;
-  kn_plan *plans; /* most recently used first */
-  char *arena;    /* one for all plans: only one runs at a time */
+  kn_update_state *updates;
+  uint32_t nupdates;
+  bool any_layout; /* the caller has seen to how updated inputs lie in memory */
+  kn_plan *plans;  /* most recently used first */
+  char *arena;     /* one for all plans: only one runs at a time */
   size_t arena_bytes;
   kn_type *in_types; /* scratch of the call under way: the plan's key … */
   int64_t *symbols;
@@ -36,7 +46,7 @@ struct kn_session {
   uint64_t limit, steps;
   kn_caught caught; /* since the last run began */
   kn_writer text;   /* kn_session_text's */
-  uint64_t trips; /* of the loop that an observer is told of */
+  uint64_t trips;   /* of the loop that an observer is told of */
 };
 
 /* Runs the plan on checked inputs. Results go to s->out, owned; stores stay staged. Cleans the plan up. */

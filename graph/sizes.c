@@ -313,6 +313,7 @@ static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
   case KN_NODE_caught: p->known[n->out[0]->id] = false; break;
   case KN_NODE_raise: *dead = true; break;
   case KN_NODE_store_state:
+  case KN_NODE_update:
   case KN_NODE_print:
   case KN_NODE_write:
   case KN_NODE_write_error:

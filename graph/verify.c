@@ -135,6 +135,19 @@ static kn_status check_slot_node(verifier *v, const kn_node *n) {
   return check_fits(v, n, &s->type, &n->out[0]->type, "the slot's value");
 }
 
+static kn_status check_update(verifier *v, const kn_node *n) {
+  const kn_value *x = n->in[0];
+  char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
+  if (n->region->owner) return fail_node(v, n, "it stands in a branch or loop, not in the body");
+  if (x->def || x->region != v->g->body || !is(n, 0, KN_V_TENSOR) || !is(n, 1, KN_V_TENSOR))
+    return fail_node(v, n, "a tensor that is an input and its new value are needed");
+  for (const kn_node *p = n->prev; p; p = p->prev)
+    if (p->op == KN_NODE_update && p->in[0] == x) return fail_node(v, n, "this input is updated twice");
+  if (kn_vtype_may_be(&n->in[1]->type, &x->type)) return KN_OK;
+  return fail_node(v, n, "the input is %s and cannot take %s", kn_vtype_text(v->g, &x->type, a, sizeof a),
+                   kn_vtype_text(v->g, &n->in[1]->type, b, sizeof b));
+}
+
 static kn_status check_const(verifier *v, const kn_node *n) {
   static const kn_vkind kinds[] = {KN_V_INT, KN_V_FLOAT, KN_V_BOOL};
   if ((unsigned)n->scalar.kind > KN_SCALAR_BOOL) return fail_node(v, n, "it holds no number or boolean");
@@ -295,6 +308,7 @@ static kn_status check_node(verifier *v, const kn_node *n) {
   case KN_NODE_param:
   case KN_NODE_load_state:
   case KN_NODE_store_state: return check_slot_node(v, n);
+  case KN_NODE_update: return check_update(v, n);
   case KN_NODE_if: return check_if(v, n);
   case KN_NODE_loop: return check_loop(v, n);
   case KN_NODE_size:
@@ -310,8 +324,7 @@ static kn_status check_node(verifier *v, const kn_node *n) {
   case KN_NODE_detach: return check_grad_kind(v, n);
   case KN_NODE_attempt:
     return check_fits(v, n, &(kn_vtype){.kind = KN_V_BOOL}, &n->out[0]->type, "the attempt");
-  case KN_NODE_caught:
-    return check_fits(v, n, &(kn_vtype){.kind = KN_V_INT}, &n->out[0]->type, "the number");
+  case KN_NODE_caught: return check_fits(v, n, &(kn_vtype){.kind = KN_V_INT}, &n->out[0]->type, "the number");
   case KN_NODE_assert:
   case KN_NODE_raise:
   case KN_NODE_print:

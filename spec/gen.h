@@ -189,6 +189,10 @@ static const gen_case gen_cases[] = {
   GEN1(unsqueeze, GEN_SCALAR, .attrs.axis = {.dim = 0}),
   GEN2(select_grad, GEN_F(2, 4), GEN_F(2, 3, 4), .attrs.select = {.dim = 1, .index = 2}),
   GEN2(select_grad, GEN_SCALAR, GEN_F(3), .attrs.select = {.dim = 0, .index = -1}),
+  GEN2(select_put, GEN_F(2, 3, 4), GEN_F(2, 4), .attrs.select = {.dim = 1, .index = 2}),
+  GEN2(select_put, GEN_F(3, 2), GEN_SCALAR, .attrs.select = {.dim = 0, .index = -1}),
+  GEN2(slice_put, GEN_F(2, 5), GEN_F(2, 2), .attrs.slice = {.dim = 1, .start = 1, .stop = 4, .step = 2}),
+  GEN2(slice_put, GEN_F(4, 2), GEN_F(1, 2), .attrs.slice = {.dim = -2, .start = -3, .stop = KN_TO_END, .step = 1}),
   GEN2(slice_grad, GEN_F(2, 2), GEN_F(2, 5), .attrs.slice = {.dim = 1, .start = 1, .stop = 4, .step = 2}),
   GEN2(slice_grad, GEN_F(3, 2), GEN_F(4, 2), .attrs.slice = {.dim = -2, .start = -3, .stop = KN_TO_END, .step = 1}),
 

@@ -630,8 +630,6 @@ START_TEST(records_ops) {
   OK(m.c, kn_apply(m.c, KN_OP_sum, &(kn_attrs_reduce){0}, &tz, 1, &sum));
   OK(m.c, kn_item(m.c, sum, &item));
   ck_assert(((kn_value *)item.as.value)->type.kind == KN_V_FLOAT);
-  FAILS(m.c, KN_CAPTURE, "copy_: overwriting a tensor",
-        kn_apply(m.c, KN_OP_copy_, NULL, (kn_tensor *[]){tz, tx}, 2, &ty));
   FAILS(m.c, KN_ARG, "integer", r.base.dynamic(&r.base, m.c, &item, &place));
   OK(m.c, b->status); /* such errors belong to the op, not to the graph */
   kn_value *outs[] = {tv->value, tk->value, item.as.value};
@@ -651,6 +649,70 @@ START_TEST(records_ops) {
   m.c->recorder = NULL;
   kn_record_free(&r);
   kn_tensor *all[] = {tx, real, ty, tz, tv, tk, sum};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) kn_tensor_release(all[i]);
+  stop(&m);
+}
+END_TEST
+
+/* A write gives the handle another value; views follow what they show, and writes through them reach it. */
+START_TEST(records_writes) {
+  made m = start();
+  kn_builder *b = &m.b;
+  kn_record r;
+  kn_record_init(&r, b);
+  m.c->recorder = &r.base;
+  kn_vtype t = tensor_type(KN_F32, 2, 3, 4);
+  kn_value *x = kn_add_input(b, "x", &t);
+  kn_tensor *tx, *row, *turned, *one, *same, *alias;
+  OK(m.c, kn_record_tensor(&r, x, &tx));
+  OK(m.c, kn_apply(m.c, KN_OP_select, &(kn_attrs_select){.dim = 0, .index = 1}, &tx, 1, &row));
+  OK(m.c, kn_apply(m.c, KN_OP_transpose, &(kn_attrs_swap){.dim0 = 0, .dim1 = 1}, &tx, 1, &turned));
+  OK(m.c, kn_apply_inplace(m.c, KN_OP_neg, NULL, &row, 1, &same));
+  ck_assert_ptr_eq(same, row);
+  kn_value *put = tx->value;
+  ck_assert(put != x && put->def->op == KN_OP_select_put && put->def->in[1] == row->value);
+  kn_value *now = kn_record_value(&r, turned); /* derived again */
+  ck_assert(now->def->op == KN_OP_transpose && now->def->in[0] == put);
+  ck_assert_ptr_eq(kn_record_value(&r, turned), now);
+  OK(m.c, kn_detach(m.c, turned, &alias));
+  OK(m.c, kn_apply(m.c, KN_OP_full, &(kn_attrs_fill){.value = 1, .dtype = KN_F32}, NULL, 0, &one));
+  OK(m.c, kn_apply(m.c, KN_OP_copy_, NULL, (kn_tensor *[]){alias, one}, 2, &same));
+  ck_assert(((kn_value *)tx->value)->def->op == KN_OP_transpose); /* put back the way it was turned */
+  ck_assert(kn_record_value(&r, row)->def->in[0] == tx->value);
+  kn_record_forget(&r);
+  ck_assert_uint_eq(r.nhandles, 0);
+  OK(m.c, b->status);
+  m.c->recorder = NULL;
+  kn_record_free(&r);
+  kn_tensor *all[] = {tx, row, row, turned, alias, alias, one};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) kn_tensor_release(all[i]);
+  stop(&m);
+}
+END_TEST
+
+/* Elements that share memory are not written to; where sizes do not say which do, that is said. */
+START_TEST(records_what_may_not_be_written) {
+  made m = start();
+  kn_builder *b = &m.b;
+  kn_record r;
+  kn_record_init(&r, b);
+  m.c->recorder = &r.base;
+  kn_vtype t = tensor_type(KN_F32, 2, 3, 1);
+  kn_tensor *tx, *wide, *open, *windows, *same;
+  OK(m.c, kn_record_tensor(&r, kn_add_input(b, "x", &t), &tx));
+  OK(m.c, kn_apply(m.c, KN_OP_expand, &(kn_attrs_sizes){.sizes = {2, {3, 4}}}, &tx, 1, &wide));
+  FAILS(m.c, KN_ARG, "neg_: cannot write to an expanded tensor (dim 2 repeats one element)",
+        kn_apply_inplace(m.c, KN_OP_neg, NULL, &wide, 1, &same));
+  OK(m.c, kn_apply(m.c, KN_OP_unfold, &(kn_attrs_unfold){.dim = 0, .size = 2, .step = 1}, &tx, 1, &windows));
+  FAILS(m.c, KN_ARG, "overlapping windows", kn_apply_inplace(m.c, KN_OP_neg, NULL, &windows, 1, &same));
+  kn_vtype n = tensor_type(KN_F32, 1, kn_symbol_intern(b, "N"), 0);
+  kn_tensor *tn;
+  OK(m.c, kn_record_tensor(&r, kn_add_input(b, "n", &n), &tn));
+  OK(m.c, kn_apply(m.c, KN_OP_unfold, &(kn_attrs_unfold){.dim = 0, .size = 2, .step = 1}, &tn, 1, &open));
+  FAILS(m.c, KN_CAPTURE, "depends on sizes", kn_apply_inplace(m.c, KN_OP_neg, NULL, &open, 1, &same));
+  m.c->recorder = NULL;
+  kn_record_free(&r);
+  kn_tensor *all[] = {tx, wide, open, windows, tn};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) kn_tensor_release(all[i]);
   stop(&m);
 }
@@ -693,4 +755,5 @@ END_TEST
 
 SUITE("graph", numbers_as_lua, numeric_for_as_lua, booleans_and_refusals, opcodes_have_their_own_text,
       builds_straight_line, builds_regions, builder_refuses, names_slots_apart, truncates_and_removes,
-      verifier_refuses, verifier_limits_depth, records_ops, records_outside_tensors_at_the_top)
+      verifier_refuses, verifier_limits_depth, records_ops, records_writes, records_what_may_not_be_written,
+      records_outside_tensors_at_the_top)

@@ -241,6 +241,43 @@ START_TEST(writes_are_seen_by_all_views) {
 }
 END_TEST
 
+/* An input that is updated changes when all has succeeded, and at no other time. */
+START_TEST(updates_inputs) {
+  static const char text[] = "graph g(%x: float32[2], %y: float32[2], %fine: boolean) {\n"
+                             "  slot param \"w\": float32[2]\n"
+                             "  %w = param \"w\"\n"
+                             "  %1: float32[2] = add %x, %y\n"
+                             "  %2: float32[2] = mul %1, %w\n"
+                             "  assert %fine \"not fine\"\n"
+                             "  update %x, %2\n"
+                             "  return %x, %2\n"
+                             "}\n";
+  rig r;
+  rig_open(&r, text);
+  kn_tensor *x = VEC(&r, 1, 2), *y = VEC(&r, 10, 20), *w = VEC(&r, 2, 2);
+  kn_context *c = rig_ctx(&r);
+  kn_rvalue out[2], yes = {.scalar = {KN_SCALAR_BOOL, {.b = true}}},
+                    no = {.scalar = {KN_SCALAR_BOOL, {.b = false}}};
+  OK(c, kn_session_set_slot(r.s, 0, &(kn_rvalue){.tensor = w}));
+  unsigned version = atomic_load(&x->storage->version);
+  FAILS(c, KN_RAISED, "not fine", RUN(&r, out, 2, T(x), T(y), no));
+  expect(x, KN_F32, DIMS(2), LIST(1, 2));
+  ck_assert_uint_eq(atomic_load(&x->storage->version), version);
+  OK(c, RUN(&r, out, 2, T(x), T(y), yes));
+  expect(x, KN_F32, DIMS(2), LIST(22, 44));
+  ck_assert_uint_eq(atomic_load(&x->storage->version), version + 1);
+  GIVES(&out[0], 1, 2); /* what it held */
+  GIVES(&out[1], 22, 44);
+  FAILS(c, KN_ARG, "input x is overwritten, and input y shares memory", RUN(&r, out, 2, T(x), T(x), yes));
+  FAILS(c, KN_ARG, "input x is overwritten, and 'w', which the graph reads",
+        RUN(&r, out, 2, T(w), T(y), yes));
+  expect(x, KN_F32, DIMS(2), LIST(22, 44));
+  for (int i = 0; i < 2; i++) kn_tensor_release(out[i].tensor);
+  kn_tensor_release(x), kn_tensor_release(y), kn_tensor_release(w);
+  rig_close(&r);
+}
+END_TEST
+
 START_TEST(writes_into_slots) {
   rig r;
   rig_open(&r, "graph g(%x: float32[2], %ok: boolean) {\n"
@@ -488,4 +525,5 @@ START_TEST(registry) {
 END_TEST
 
 SUITE("session", state_commits_and_rolls_back, sessions_are_apart, random_stream, limits_and_cancel,
-      writes_are_seen_by_all_views, writes_into_slots, partition, observer, check_finds_the_liar, registry)
+      writes_are_seen_by_all_views, updates_inputs, writes_into_slots, partition, observer,
+      check_finds_the_liar, registry)

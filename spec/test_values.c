@@ -506,6 +506,11 @@ START_TEST(slices) {
   GIVES(RUN(slice_grad, &odd, F(DIMS(2), 7, 8), F(DIMS(5), 0, 0, 0, 0, 0), NIL), KN_F32, DIMS(5),
         LIST(0, 7, 0, 8, 0));
   kn_attrs_select third = {.dim = 0, .index = 2};
+  GIVES(RUN(slice_put, &odd, F(DIMS(5), 1, 2, 3, 4, 5), F(DIMS(2), 7, 8), NIL), KN_F32, DIMS(5),
+        LIST(1, 7, 3, 8, 5));
+  GIVES(RUN(select_put, &third, F(DIMS(3), 1, 2, 3), F(SCALAR, 7), NIL), KN_F32, DIMS(3), LIST(1, 2, 7));
+  REFUSE(KN_SHAPE, "slice_put: [3] does not broadcast to [2]", slice_put, &odd, F(DIMS(5), 1, 2, 3, 4, 5),
+         F(DIMS(3), 1, 2, 3), NIL);
   GIVES(RUN(select_grad, &third, F(SCALAR, 7), F(DIMS(3), 0, 0, 0), NIL), KN_F32, DIMS(3), LIST(0, 0, 7));
   kn_attrs_select far = {.dim = 0, .index = INT64_MAX}, no_dim = {.dim = INT64_MAX};
   REFUSE(KN_INDEX, "select: index 9223372036854775807 is out of range", select, &far, F(DIMS(2), 1, 2), NIL,

@@ -90,7 +90,9 @@ static int tensor_cpu(lua_State *L) {
 /* Itself when its elements already lie in order. */
 static int contiguous(lua_State *L) {
   kn_tensor *t = kl_check_tensor(L, 1), *out = NULL;
-  if (t->storage && kn_tensor_contiguous(t)) return tensor_cpu(L);
+  bool in_order;
+  kl_check(L, kn_is_contiguous(kl_context(L), t, &in_order));
+  if (in_order) return tensor_cpu(L);
   kn_tensor **slot = kl_reserve_tensor(L);
   return give(L, slot, kn_apply(kl_context(L), KN_OP_clone, NULL, &t, 1, &out), &out);
 }
@@ -98,7 +100,7 @@ static int contiguous(lua_State *L) {
 static int detach(lua_State *L) {
   kn_tensor *t = kl_check_tensor(L, 1), *out = NULL;
   kn_tensor **slot = kl_reserve_tensor(L);
-  return give(L, slot, kn_tensor_alias(kl_context(L), t, &out), &out);
+  return give(L, slot, kn_detach(kl_context(L), t, &out), &out);
 }
 
 /* x:t(): a matrix transposed; what has fewer dims as it is. */

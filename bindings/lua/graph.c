@@ -93,6 +93,7 @@ kn_session *kl_variant_session(lua_State *L, kl_variant *v) {
   kl_check(L, kn_registry_targets(ctx, &targets, &n));
   kl_check(L, kn_session_new(ctx, v->graph, targets, n, &v->session));
   kn_session_context(v->session)->reclaims = true;
+  kn_session_any_layout(v->session, v->live != NULL);
   kn_session_set_check(v->session, check && !strcmp(check, "1"));
   return v->session;
 }
@@ -175,7 +176,7 @@ int kl_run_graph(lua_State *L, kl_variant *v, int first, bool store) {
   fill_outputs(L, body, outs, out);
   if (store && v->live) kl_check(L, kc_live_store(L, kl_host(), v->live, s));
   if (store && v->places) kl_store_places(L, v);
-  return kl_unflatten(L, v->graph, s, ins, outs, out);
+  return kl_unflatten(L, v, ins, outs, out);
 }
 
 int kl_run_variant(lua_State *L, kl_variant *v, int first) { return kl_run_graph(L, v, first, true); }

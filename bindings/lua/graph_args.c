@@ -173,6 +173,7 @@ int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalu
 typedef struct builder {
   lua_State *L;
   const kn_graph *g;
+  kc_live *live;         /* NULL: a graph by itself */
   int ins, outs, tables; /* tables: stack index of a Lua table from same_as to table, 0: none yet */
   const kn_rvalue *out;
   kn_session *s;
@@ -180,7 +181,22 @@ typedef struct builder {
 
 static void push_tree(builder *b, const kn_tree *t);
 
-/* An input that is returned is the very value given; a value returned twice is one value. */
+/* What the run has put into an input or an outside tensor: nodes at the end of the body say so. */
+static bool push_overwritten(builder *b, const kn_value *v) {
+  const kn_node *n = b->g->body->last;
+  for (; n && (n->op == KN_NODE_update || n->op == KN_NODE_store_state); n = n->prev) {
+    if (n->op == KN_NODE_update && n->in[1] == v) {
+      lua_pushvalue(b->L, b->ins + (int)n->in[0]->index);
+      return true;
+    }
+    if (n->op == KN_NODE_store_state && n->in[0] == v && b->live && kc_live_push_slot(b->L, b->live, n->slot))
+      return true;
+  }
+  return false;
+}
+
+/* A tensor of the caller's or from outside that is returned is that very tensor; a value returned twice is
+ * one value. */
 static void push_value(builder *b, const kn_tree *t) {
   const kn_region *body = b->g->body;
   const kn_value *v = t->value;
@@ -192,6 +208,9 @@ static void push_value(builder *b, const kn_tree *t) {
     lua_pushvalue(b->L, b->ins + (int)v->index);
     return;
   }
+  bool slot = v->def && (v->def->op == KN_NODE_param || v->def->op == KN_NODE_load_state);
+  if (slot && b->live && kc_live_push_slot(b->L, b->live, v->def->slot)) return;
+  if (push_overwritten(b, v)) return;
   uint32_t i = 0;
   while (body->yields[i] != v) i++;
   lua_pushvalue(b->L, b->outs + (int)i);
@@ -241,8 +260,9 @@ static bool is_none(const builder *b, const kn_tree *t) {
   return which >= 1 && which < t->n && t->items[which].kind == KN_TREE_NONE;
 }
 
-int kl_unflatten(lua_State *L, const kn_graph *g, kn_session *s, int ins, int outs, const kn_rvalue *out) {
-  builder b = {.L = L, .g = g, .s = s, .ins = ins, .outs = outs, .out = out};
+int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_rvalue *out) {
+  const kn_graph *g = v->graph;
+  builder b = {.L = L, .g = g, .s = v->session, .live = v->live, .ins = ins, .outs = outs, .out = out};
   bool tables = false;
   for (uint32_t i = 0; i < g->nresults; i++) tables |= kn_tree_has_items(g->results[i].kind);
   luaL_checkstack(L, (int)g->nresults + 8, "too many results");

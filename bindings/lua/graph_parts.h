@@ -25,7 +25,7 @@ void kl_load_live(lua_State *L, kl_variant *v);
 int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalue *in);
 /* Pushes the results; the outputs' tensors are userdata at [outs, …), inputs at [ins, …). Returns their
  * number. */
-int kl_unflatten(lua_State *L, const kn_graph *g, kn_session *s, int ins, int outs, const kn_rvalue *out);
+int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_rvalue *out);
 
 /* places.c. A list of {slot = light userdata, container =, key =, replace =}: the Lua places of slots. Before
  * a run slots are read there; after it what was stored goes into the tensors found, or takes their place. */

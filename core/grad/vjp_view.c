@@ -69,10 +69,13 @@ void kn_vjp_constant_pad(kn_vjp *v) {
   v->gin[0] = kx_apply(v->s, KN_OP_constant_pad, &back, &g, 1);
 }
 
-/* Where something was put, nothing flows to what was there. */
-void kn_vjp_strided_put(kn_vjp *v) {
+/* Where something was put, nothing flows to what was there. `part` is what takes it from there. */
+static void put_away(kn_vjp *v, kn_op put, kn_op part) {
   kn_tensor *g = v->gout[0];
-  if (v->need[0])
-    v->gin[0] = kx_apply(v->s, KN_OP_strided_put, v->attrs, (kn_tensor *[]){g, kx_number(v->s, 0, g)}, 2);
-  if (v->need[1]) v->gin[1] = kv_fit(v, kx_apply(v->s, KN_OP_strided, v->attrs, &g, 1), 1);
+  if (v->need[0]) v->gin[0] = kx_apply(v->s, put, v->attrs, (kn_tensor *[]){g, kx_number(v->s, 0, g)}, 2);
+  if (v->need[1]) v->gin[1] = kv_fit(v, kx_apply(v->s, part, v->attrs, &g, 1), 1);
 }
+
+void kn_vjp_select_put(kn_vjp *v) { put_away(v, KN_OP_select_put, KN_OP_select); }
+void kn_vjp_slice_put(kn_vjp *v) { put_away(v, KN_OP_slice_put, KN_OP_slice); }
+void kn_vjp_strided_put(kn_vjp *v) { put_away(v, KN_OP_strided_put, KN_OP_strided); }

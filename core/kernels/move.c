@@ -53,6 +53,30 @@ KERNEL(slice_grad) {
   return KN_OK;
 }
 
+KERNEL(select_put) {
+  const kn_attrs_select *a = attrs;
+  (void)n;
+  kk_view to = kk_view_of(out[0]);
+  int dim = kk_axis(a->dim, to.rank);
+  put(ctx, &to, in[0]);
+  kk_select(&to, dim, a->index < 0 ? a->index + to.dims[dim] : a->index);
+  put(ctx, &to, in[1]);
+  return KN_OK;
+}
+
+KERNEL(slice_put) {
+  const kn_attrs_slice *a = attrs;
+  kk_view to = kk_view_of(out[0]);
+  int dim = kk_axis(a->dim, to.rank);
+  int64_t start = 0, length = 0;
+  kn_infer q = {.ctx = ctx, .op = KN_OP_slice_put, .attrs = attrs, .in = &in[0]->type, .n = n - 1};
+  KN_TRY(kn_slice_range(&q, to.dims[dim], a, &start, &length));
+  put(ctx, &to, in[0]);
+  kk_slice(&to, dim, start, length, a->step);
+  put(ctx, &to, in[1]);
+  return KN_OK;
+}
+
 /* The source may be another view of what is overwritten: then it is copied first. */
 KERNEL(copy_) {
   (void)attrs, (void)n;

@@ -1,8 +1,8 @@
 /* needs: nothing.
  * does:  removes nodes, results of if and loop, carried values of loops (cyclic ones too) and slots that no
- * effect and no result depends on. Nodes that may only raise go too: an error in a value nobody reads is
- * dropped, and so is a loop without effects whose results nobody reads, even one that would not end. keeps:
- * effects and their order, inputs of the graph, types. */
+ * effect and no result depends on. Nodes that may only raise go too, but in attempts, which see it: an error
+ * in a value nobody reads is dropped, and so is a loop without effects whose results nobody reads, even one
+ * that would not end. keeps: effects and their order, inputs of the graph, types. */
 #include "graph/attempt.h"
 #include "graph/internal.h"
 #include "graph/pipeline.h"

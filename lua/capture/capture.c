@@ -3,6 +3,7 @@
 #include "lua/capture/capture.h"
 #include "graph/pipeline.h"
 #include "lua/capture/engine.h"
+#include "lua/capture/handle.h"
 #include "lua/capture/interp.h"
 #include "lua/capture/live.h"
 #include "lua/capture/text.h"
@@ -10,12 +11,21 @@
 #include <stdio.h>
 #include <string.h>
 
+typedef struct given { /* a tensor that was given as an argument */
+  const kn_tensor *t;
+  kn_tree tree;
+  kc_val v;
+  uint32_t leaf, number;
+} given;
+
 typedef struct job {
   kc_cap *c;
   int nargs, first; /* Lua stack: function at first - 1, arguments from `first` on */
   const kc_arg *args;
   kc_leaf *leaves;
   uint32_t nleaves, ntables;
+  given *given;
+  uint32_t ngiven;
   kc_live *live;
   kn_graph *graph;
   kc_res result;
@@ -56,9 +66,67 @@ static void guard(kc_cap *c, const char *kind, const char *name, const char *val
   kn_add_guard(&c->b, kind, name, value, c->base_where);
 }
 
+static bool is_handle(const kc_cap *c, uint32_t leaf) {
+  return kc_is_born(c, (kc_birth){KC_BORN_ARGUMENT, leaf});
+}
+
+static bool any_handle(const kc_cap *c) {
+  for (uint32_t i = 0; i < c->nbirths; i++)
+    if (c->births[i].how == KC_BORN_ARGUMENT) return true;
+  return false;
+}
+
+/* Where arguments are overwritten, a tensor that is given twice is one. */
+static kc_res given_before(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_t id, kn_tree *tree, kc_val *out,
+                           bool *done) {
+  kc_cap *c = j->c;
+  *done = false;
+  if (!any_handle(c)) return KC_GO;
+  for (uint32_t i = 0; i < j->ngiven && !*done; i++) {
+    const given *g = &j->given[i];
+    if (g->t != t) continue;
+    if (is_handle(c, id) && !is_handle(c, g->leaf)) {
+      c->births = kc_more(c, &c->keep, c->births, c->nbirths, sizeof *c->births);
+      c->births[c->nbirths++] = (kc_birth){KC_BORN_ARGUMENT, g->leaf};
+      return KC_RESTART;
+    }
+    *tree = g->tree;
+    *out = g->v;
+    leaf->same = g->number;
+    leaf->handle = g->v.k == KC_V_HANDLE;
+    *done = true;
+  }
+  return KC_GO;
+}
+
+/* An argument that is overwritten somewhere. How its elements lie is guarded; where not in order, sizes are
+ * needed to know more. */
+static kc_res handle_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_t id, kc_val *out) {
+  kc_cap *c = j->c;
+  leaf->handle = true;
+  leaf->strided = t && !kn_tensor_contiguous(t);
+  if (leaf->strided) {
+    memcpy(leaf->strides, t->strides, sizeof leaf->strides);
+    uint32_t before = c->nburnt;
+    for (int d = 0; d < leaf->type.rank; d++) {
+      if (kn_dim_known(leaf->type.dims[d])) continue;
+      c->burnt = kc_more(c, &c->keep, c->burnt, c->nburnt, sizeof *c->burnt);
+      c->burnt[c->nburnt++] = id * 16 + (uint32_t)(d + 1);
+    }
+    if (c->nburnt > before) return KC_RESTART;
+  }
+  guard(c, "layout", leaf->name, leaf->strided ? "strided" : "contiguous");
+  kn_value *v = out->v;
+  *out = kc_ref(KC_V_HANDLE, kc_handle_outside(c, v, t));
+  c->han[out->id].leaf = id;
+  return KC_GO;
+}
+
 static kc_res tensor_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_t id, kn_tree *tree,
                               kc_val *out) {
   kc_cap *c = j->c;
+  bool done;
+  leaf->number = j->ngiven + 1;
   if (kn_tensor_is_symbolic(t)) return kc_fail(c, "the argument '%s' belongs to another graph", leaf->name);
   leaf->kind = KC_LEAF_TENSOR;
   leaf->type = t->type;
@@ -71,9 +139,16 @@ static kc_res tensor_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_
       guard(c, "size", kc_format(c, "%s, dim %d", leaf->name, d + 1), text);
     }
   }
-  KC_TRY(make_input(c, leaf->name, &(kn_vtype){KN_V_TENSOR, leaf->type}, tree, out));
-  for (int d = 0; d < t->type.rank; d++)
-    if (!kn_dim_known(leaf->type.dims[d])) add_input(c, out->v, id, d);
+  KC_TRY(given_before(j, t, leaf, id, tree, out, &done));
+  if (!done) {
+    KC_TRY(make_input(c, leaf->name, &(kn_vtype){KN_V_TENSOR, leaf->type}, tree, out));
+    for (int d = 0; d < t->type.rank; d++)
+      if (!kn_dim_known(leaf->type.dims[d])) add_input(c, out->v, id, d);
+    add_input(c, out->v, id, -1);
+    if (is_handle(c, id)) KC_TRY(handle_argument(j, t, leaf, id, out));
+  }
+  j->given = kc_more(c, &c->arena, j->given, j->ngiven, sizeof *j->given);
+  j->given[j->ngiven++] = (given){t, *tree, *out, id, leaf->number};
   snprintf(text, sizeof text, "%s of %d dimension%s", kn_dtype_name((kn_dtype)t->type.dtype), t->type.rank,
            t->type.rank == 1 ? "" : "s");
   guard(c, "dtype", leaf->name, text);
@@ -177,8 +252,15 @@ static kc_res spec_argument(job *j, const kc_arg *a, kc_leaf *leaf, kn_tree *tre
   for (int d = 0; type.kind == KN_V_TENSOR && d < type.tensor.rank; d++)
     if (a->sizes[d]) type.tensor.dims[d] = kn_symbol_intern(&c->b, a->sizes[d]);
   leaf->type = type.tensor;
-  j->nleaves++;
-  return make_input(c, leaf->name, &type, tree, out);
+  uint32_t id = ++j->nleaves;
+  KC_TRY(make_input(c, leaf->name, &type, tree, out));
+  if (type.kind != KN_V_TENSOR) return KC_GO;
+  leaf->number = j->ngiven + 1;
+  add_input(c, out->v, id, -1);
+  if (is_handle(c, id)) KC_TRY(handle_argument(j, NULL, leaf, id, out));
+  j->given = kc_more(c, &c->arena, j->given, j->ngiven, sizeof *j->given);
+  j->given[j->ngiven++] = (given){NULL, *tree, *out, id, leaf->number};
+  return KC_GO;
 }
 
 static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
@@ -197,7 +279,8 @@ static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
     KC_TRY(kc_load_closure(c, f.id));
     p = c->clos[f.id].p;
   }
-  j->nleaves = 0;
+  j->nleaves = j->ngiven = 0;
+  j->given = NULL;
   j->leaves = kc_new(c, (size_t)(j->nargs + 1) * sizeof *j->leaves);
   *trees = kc_new(c, (size_t)(j->nargs + 1) * sizeof **trees);
   *vals = kc_vals(c, j->nargs);
@@ -216,16 +299,59 @@ static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
 
 /* ---- results ---- */
 
+/* Which tensor a value stands for outside. */
+typedef struct standing {
+  kn_value *v;
+  uint32_t handle; /* 0: the value is all there is */
+} standing;
+
 typedef struct gathering {
   kc_cap *c;
   kc_state *s;
+  standing *standing;
+  uint32_t nstanding, ncommits; /* the first ones are committed */
   kn_value **flat;
   uint32_t n;
   uint32_t *shared; /* table ids met so far, by number */
   uint32_t nshared;
 } gathering;
 
+/* Tensors are told apart by their values where a graph ends: a value that stands for another tensor already,
+ * or is an input or slot, is copied for this one. */
+static kc_res stands_for(gathering *g, kn_value **v, uint32_t handle) {
+  kc_cap *c = g->c;
+  const kn_node *def = (*v)->def;
+  bool outside = !def || def->op == KN_NODE_param || def->op == KN_NODE_load_state;
+  bool taken = handle && outside && *v != c->han[handle].initial;
+  for (uint32_t i = 0; i < g->nstanding; i++) {
+    if (g->standing[i].v != *v) continue;
+    if (g->standing[i].handle == handle) return KC_GO;
+    taken = true;
+  }
+  if (taken) {
+    kn_node *n = kn_add_op(&c->b, KN_OP_clone, NULL, v, 1, NULL, 0);
+    if (!n) return kc_fail(c, "clone");
+    *v = n->out[0];
+  }
+  g->standing = kc_more(c, &c->arena, g->standing, g->nstanding, sizeof *g->standing);
+  g->standing[g->nstanding++] = (standing){*v, handle};
+  return KC_GO;
+}
+
 static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth);
+
+static kc_res result_tensor(gathering *g, kc_val a, kn_tree *tree) {
+  kc_cap *c = g->c;
+  uint32_t handle = a.k == KC_V_HANDLE ? a.id : 0;
+  kn_value *v = kc_tensor_value(c, g->s, a);
+  for (uint32_t i = 0; handle && i < g->nstanding; i++)
+    if (g->standing[i].handle == handle) v = g->standing[i].v;
+  KC_TRY(stands_for(g, &v, handle));
+  g->flat = kc_more(c, &c->arena, g->flat, g->n, sizeof *g->flat);
+  g->flat[g->n++] = v;
+  *tree = (kn_tree){.kind = KN_TREE_VALUE, .value = v};
+  return KC_GO;
+}
 
 static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
@@ -284,6 +410,20 @@ static kc_res result_choice(gathering *g, const kc_union *u, int which, kn_tree 
   return KC_GO;
 }
 
+/* A string made of values when the graph ran. */
+static kc_res result_text(gathering *g, const kc_text *t, int which, kn_tree *tree, int depth) {
+  kc_cap *c = g->c;
+  if (t->n > 32) return kc_fail(c, "result %d is a string made of more than 32 values", which);
+  *tree = (kn_tree){.kind = KN_TREE_TEXT, .text = c->obj[t->format].s, .n = t->n};
+  tree->keys = kc_new(c, t->n * sizeof *tree->keys);
+  tree->items = kc_new(c, t->n * sizeof *tree->items);
+  for (uint32_t i = 0; i < t->n; i++) {
+    tree->keys[i] = (kn_tree){.kind = KN_TREE_INT, .i = i + 1};
+    KC_TRY(result(g, t->v[i], which, &tree->items[i], depth + 1));
+  }
+  return KC_GO;
+}
+
 static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
   a = kc_resolve(c, g->s, a);
@@ -295,13 +435,15 @@ static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth
   case KC_V_STRING:
     *tree = (kn_tree){.kind = KN_TREE_STRING, .text = c->obj[a.id].s, .n = (uint32_t)c->obj[a.id].n};
     return KC_GO;
+  case KC_V_HANDLE: return result_tensor(g, a, tree);
   case KC_V_SYM:
+    if (kc_is_tensor(a)) return result_tensor(g, a, tree);
     g->flat = kc_more(c, &c->arena, g->flat, g->n, sizeof *g->flat);
     g->flat[g->n++] = a.v;
     *tree = (kn_tree){.kind = KN_TREE_VALUE, .value = a.v};
     return KC_GO;
   case KC_V_TABLE: return result_table(g, a.id, which, tree, depth);
-  case KC_V_TEXT: return kc_settle_text(c, a);
+  case KC_V_TEXT: return result_text(g, a.t, which, tree, depth);
   case KC_V_UNION: return result_choice(g, a.u, which, tree, depth);
   case KC_V_OBJECT:
     if (kc_same(a, KC_ABSENT)) return *tree = (kn_tree){.kind = KN_TREE_NONE}, KC_GO;
@@ -309,14 +451,6 @@ static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth
   default:
     return kc_fail(c, "result %d is a %s, which cannot be a result of a graph", which, kc_kind_name(a));
   }
-}
-
-static kc_res results(kc_cap *c, kc_state *s, const kc_values *v) {
-  gathering g = {.c = c, .s = s};
-  kn_tree *trees = kc_new(c, (size_t)(v->n + 1) * sizeof *trees);
-  for (int i = 0; i < v->n; i++) KC_TRY(result(&g, v->v[i], i + 1, &trees[i], 0));
-  if (!kn_set_results(&c->b, g.flat, g.n, trees, (uint32_t)v->n)) return kc_fail(c, "results");
-  return KC_GO;
 }
 
 /* ---- state ---- */
@@ -333,8 +467,9 @@ static const kc_val *final_value(kc_cap *c, kc_state *s, const kc_look *l) {
   return at < 0 ? NULL : &t->val[at];
 }
 
-static kc_res store(kc_cap *c, const kc_look *l, kc_val v) {
+static kc_res store(kc_cap *c, kc_state *s, const kc_look *l, kc_val v) {
   kn_vkind kind, want = l->slot->type.kind;
+  if (v.k == KC_V_HANDLE) v = kc_sym(kc_tensor_value(c, s, v));
   if (!kc_scalar_kind(v, &kind))
     return kc_fail(c, "'%s', which exists outside and holds a %s, becomes a %s: state keeps its kind",
                    l->name, kc_kind_name(l->seen), kc_kind_name(v));
@@ -356,9 +491,85 @@ static kc_res stores(kc_cap *c, kc_state *s) {
   for (kc_look *l = c->looks; l; l = l->next) {
     if (!l->slot || l->slot->kind != KN_SLOT_STATE) continue;
     const kc_val *v = final_value(c, s, l);
-    l->written = v && !(v->k == KC_V_SYM && v->v == l->seen.v);
-    if (l->written) KC_TRY(store(c, l, kc_resolve(c, s, *v)));
+    l->written = v && !kc_same(*v, l->seen);
+    if (l->written && l->inplace && l->overwritten)
+      return kc_fail(
+          c, "'%s', which exists outside, is both overwritten in place and replaced by another tensor",
+          l->name);
+    if (l->written) KC_TRY(store(c, s, l, kc_resolve(c, s, *v)));
   }
+  return KC_GO;
+}
+
+/* ---- what is overwritten outside ---- */
+
+static kc_look *look_of(kc_cap *c, const kn_slot *slot) {
+  for (kc_look *l = c->looks; l; l = l->next)
+    if (l->slot == slot && l->inplace && !l->again) return l;
+  return NULL;
+}
+
+/* Another argument or slot that shows elements of t: writes would have to be seen there. `own`: its slot. */
+static const char *sharing(const job *j, const kn_tensor *t, const kn_slot *own) {
+  const kn_graph *g = j->graph;
+  for (uint32_t i = 0; i < j->ngiven; i++) {
+    const kn_tensor *o = j->given[i].t;
+    if (o && (own || o != t) && o->storage == t->storage) return j->given[i].tree.value->name;
+  }
+  for (uint32_t i = 0; i < g->nslots; i++) {
+    const kn_tensor *o = g->slots[i]->tensor;
+    if (o && g->slots[i] != own && o->storage == t->storage) return g->slots[i]->name;
+  }
+  return NULL;
+}
+
+static const kn_tensor *given_tensor(const job *j, const kc_handle_info *info) {
+  for (uint32_t i = 0; i < j->ngiven; i++)
+    if (j->given[i].leaf == info->leaf) return j->given[i].t;
+  return NULL;
+}
+
+static kc_res commit(job *j, gathering *g, uint32_t id) {
+  kc_cap *c = j->c;
+  const kc_handle_info *info = &c->han[id];
+  const kn_tensor *t = info->slot ? info->slot->tensor : given_tensor(j, info);
+  const char *name = info->slot ? info->slot->name : info->initial->name,
+             *other = t ? sharing(j, t, info->slot) : NULL;
+  kn_value *v = kc_contents(c, g->s, id);
+  if (!v || v == info->initial) return KC_GO;
+  if (other)
+    return kc_fail(c, "overwrites '%s', which shares memory with '%s'; give or keep a clone of one",
+                   name ? name : "?", other);
+  KC_TRY(stands_for(g, &v, id));
+  kc_look *l = info->slot ? look_of(c, info->slot) : NULL;
+  if (info->slot && !l) return kc_fail(c, "internal: a tensor outside has lost its place");
+  if (l) l->overwritten = true;
+  return KC_GO;
+}
+
+/* New contents get their values first, so that results know them; the nodes stand at the end of the body. */
+static kc_res commits(job *j, gathering *g) {
+  for (uint32_t id = 1; id < j->c->nhan; id++)
+    if (j->c->han[id].initial) KC_TRY(commit(j, g, id));
+  g->ncommits = g->nstanding;
+  return KC_GO;
+}
+
+static kc_res add_commits(kc_cap *c, const gathering *g) {
+  for (uint32_t i = 0; i < g->ncommits; i++) {
+    const kc_handle_info *info = &c->han[g->standing[i].handle];
+    kn_value *v = g->standing[i].v;
+    if (!(info->leaf ? kn_add_update(&c->b, info->initial, v) : kn_add_store(&c->b, info->slot, v)))
+      return kc_fail(c, "update");
+  }
+  return KC_GO;
+}
+
+static kc_res results(gathering *g, const kc_values *v) {
+  kc_cap *c = g->c;
+  kn_tree *trees = kc_new(c, (size_t)(v->n + 1) * sizeof *trees);
+  for (int i = 0; i < v->n; i++) KC_TRY(result(g, v->v[i], i + 1, &trees[i], 0));
+  if (!kn_set_results(&c->b, g->flat, g->n, trees, (uint32_t)v->n)) return kc_fail(c, "results");
   return KC_GO;
 }
 
@@ -412,8 +623,12 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   kc_cap *c = j->c;
   c->b.at = c->b.graph->body;
   c->b.where = NULL;
+  gathering g = {.c = c, .s = s};
+  c->S = s;
+  KC_TRY(commits(j, &g));
+  KC_TRY(results(&g, v));
   KC_TRY(stores(c, s));
-  KC_TRY(results(c, s, v));
+  KC_TRY(add_commits(c, &g));
   record_guards(c);
   if (c->b.status != KN_OK) return kc_fail(c, "graph");
   if (kn_pipeline_run(&c->b) != KN_OK || kn_graph_finish(&c->b) != KN_OK) return KC_FAIL;
@@ -462,6 +677,7 @@ static void clear(job *j) {
   c->arena = kept.arena;
   c->objects = kept.objects, c->ids = kept.ids, c->obj = kept.obj, c->nobj = kept.nobj,
   c->attempt = kept.attempt;
+  c->births = kept.births, c->nbirths = kept.nbirths;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
   c->models = kept.models, c->nmodels = kept.nmodels;
 }
@@ -479,6 +695,7 @@ static int protected_capture(lua_State *L) {
   int top = lua_gettop(L);
   for (int n = 0;; n++) {
     j->result = attempt(j);
+    if (c->doomed && (j->result != KC_FAIL || c->b.status != KN_NOMEM)) j->result = KC_RESTART;
     lua_settop(L, top);
     if (j->result != KC_RESTART) break;
     if (n == MAX_ATTEMPTS) {

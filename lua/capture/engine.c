@@ -1,16 +1,29 @@
 /* Engine functions are called for real with the recorder on: arguments become Lua values (symbolic tensors
  * and numbers as userdata, tables as copies), what they do to tensors becomes nodes, results come back. */
 #include "lua/capture/engine.h"
+#include "lua/capture/handle.h"
+#include "graph/attempt.h"
+#include "lua/capture/protect.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
 
+/* A tensor that went over, or was found behind one that came back. */
+typedef struct crossed {
+  kn_tensor *t; /* borrowed from its userdata, which the memo holds */
+  kc_val v;
+  kn_value *before;
+} crossed;
+
 typedef struct crossing {
   kc_cap *c;
   kc_state *s;
   const char *name; /* of the function */
-  int memo;         /* stack index: shadow id → copy, copy → shadow id */
+  uint64_t place;   /* of the call */
+  int memo;         /* stack index: shadow id → copy, copy → shadow id; tensor → its userdata */
+  crossed *all;
+  uint32_t n;
 } crossing;
 
 /* ---- over ---- */
@@ -42,16 +55,62 @@ static kc_res push_table(crossing *x, uint32_t id, int depth) {
   }
 }
 
-static kc_res push_symbol(crossing *x, kn_value *v) {
+static crossed *crossed_as(crossing *x, kc_val a) {
+  for (uint32_t i = 0; i < x->n; i++)
+    if (kc_same(x->all[i].v, a)) return &x->all[i];
+  return NULL;
+}
+
+static crossed *note_crossed(crossing *x, kn_tensor *t, kc_val v) {
+  x->all = kc_more(x->c, &x->c->arena, x->all, x->n, sizeof *x->all);
+  x->all[x->n] = (crossed){t, v, t->value};
+  return &x->all[x->n++];
+}
+
+static kc_res no_memory(kc_cap *c) { return kc_fail(c, "%s", kc_format(c, "%s", kn_error(c->ctx))); }
+
+/* The engine's tensor for a handle: of a view, one that shows that of what it shows. */
+static kc_res make_handle(crossing *x, uint32_t id, kn_tensor **out) {
   kc_cap *c = x->c;
-  if (v->type.kind == KN_V_TENSOR) {
-    kn_tensor *t;
-    if (kn_record_tensor(&c->record, v, &t) != KN_OK)
-      return kc_fail(c, "%s", kc_format(c, "%s", kn_error(c->ctx)));
-    c->host->push_tensor(c->L, t);
+  const kc_handle_info info = c->han[id];
+  const kc_hold *h = kc_hold_of(c, x->s, id);
+  crossed *parent = info.parent ? crossed_as(x, kc_ref(KC_V_HANDLE, info.parent)) : NULL;
+  if (!h) return kc_fail(c, "internal: a tensor is not known on this path");
+  if (info.parent) {
+    kn_status st = kn_record_view(&c->record, parent->t, info.view, h->in, h->now, h->of, out);
+    return st == KN_OK ? KC_GO : no_memory(c);
+  }
+  if (kn_record_tensor(&c->record, h->now, out) != KN_OK) return no_memory(c);
+  if (info.strided) memcpy((*out)->strides, info.strides, sizeof info.strides);
+  kn_status st = kn_record_track(&c->record, *out);
+  if (st == KN_OK) return KC_GO;
+  kn_tensor_release(*out);
+  return no_memory(c);
+}
+
+static kc_res push_tensor(crossing *x, kc_val a) {
+  kc_cap *c = x->c;
+  lua_State *L = c->L;
+  const crossed *k = crossed_as(x, a);
+  if (k) {
+    lua_rawgetp(L, x->memo, k->t);
     return KC_GO;
   }
-  c->host->push_scalar(c->L, &(kn_scalar){KN_SCALAR_SYMBOL, {.value = v}});
+  luaL_checkstack(L, 12, "capture");
+  kn_tensor *t;
+  if (a.k == KC_V_HANDLE) {
+    uint32_t parent = c->han[a.id].parent;
+    if (parent) {
+      KC_TRY(push_tensor(x, kc_ref(KC_V_HANDLE, parent)));
+      lua_pop(L, 1);
+    }
+    KC_TRY(make_handle(x, a.id, &t));
+  } else if (kn_record_tensor(&c->record, a.v, &t) != KN_OK)
+    return no_memory(c);
+  c->host->push_tensor(L, t);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, x->memo, t);
+  note_crossed(x, t, a);
   return KC_GO;
 }
 
@@ -60,7 +119,11 @@ static kc_res push_value(crossing *x, kc_val a, int depth) {
   a = kc_resolve(c, x->s, a);
   luaL_checkstack(c->L, 12, "capture");
   switch (a.k) {
-  case KC_V_SYM: return push_symbol(x, a.v);
+  case KC_V_HANDLE: return push_tensor(x, a);
+  case KC_V_SYM:
+    if (kc_is_tensor(a)) return push_tensor(x, a);
+    c->host->push_scalar(c->L, &(kn_scalar){KN_SCALAR_SYMBOL, {.value = a.v}});
+    return KC_GO;
   case KC_V_TEXT: return kc_settle_text(c, a);
   case KC_V_TABLE: return push_table(x, a.id, depth);
   case KC_V_CLOSURE: return kc_fail(c, "a Lua function is given to '%s'", x->name);
@@ -103,24 +166,65 @@ static kc_res take_table(crossing *x, int idx, int depth, kc_val *out) {
 }
 
 /* A real tensor is the function's own making, or something from outside that no guard would watch. */
-static kc_res take_tensor(crossing *x, kn_tensor *t, kc_val *out) {
+static kc_res take_real(crossing *x, kn_tensor *t, kn_value **out) {
   kc_cap *c = x->c;
-  if (t->value) {
-    *out = kc_sym(t->value);
-    return KC_GO;
-  }
-  if (atomic_load(&t->refs) != 1 || !t->storage || atomic_load(&t->storage->refs) != 1)
+  bool met = kn_record_knows(&c->record, t); /* an op had it as input */
+  if (atomic_load(&t->refs) != 1 + met || !t->storage || atomic_load(&t->storage->refs) != 1)
     return kc_fail(
         c,
         "'%s' gives a tensor from outside, which would not be looked at again; keep it in a variable or "
         "field",
         x->name);
+  if (met) return (*out = kn_record_value(&c->record, t)) ? KC_GO : kc_fail(c, "slot");
   kn_slot *slot;
-  kn_value *v;
   bool again;
-  KC_TRY(kc_import_tensor(c, t, kc_format(c, "const.%u", c->b.graph->nslots + 1), KN_SLOT_CONST, &slot, &v,
-                          &again));
-  *out = kc_sym(v);
+  return kc_import_tensor(c, t, kc_format(c, "const.%u", c->b.graph->nslots + 1), KN_SLOT_CONST, &slot, out,
+                          &again);
+}
+
+/* One that went over is what it was; a view of a handle is one, too; another is new. */
+static kc_res take_tensor(crossing *x, kn_tensor *t, kc_val *out) {
+  kc_cap *c = x->c;
+  kn_record_shown shown;
+  kn_value *v = t->value;
+  for (uint32_t i = 0; i < x->n; i++)
+    if (x->all[i].t == t) {
+      *out = x->all[i].v;
+      return KC_GO;
+    }
+  kc_birth birth = {KC_BORN_HERE, x->place};
+  if (kn_record_view_of(&c->record, t, &shown)) {
+    kc_val parent;
+    if (shown.parent->value)
+      KC_TRY(take_tensor(x, shown.parent, &parent));
+    else {
+      if (!(v = kn_record_value(&c->record, shown.parent))) return kc_fail(c, "slot");
+      parent = kc_is_born(c, birth) ? kc_ref(KC_V_HANDLE, kc_handle_new(c, x->s, v)) : kc_sym(v);
+      note_crossed(x, shown.parent, parent);
+    }
+    if (!(v = kn_record_value(&c->record, t))) return kc_fail(c, "view");
+    kn_record_view_of(&c->record, t, &shown); /* as it is now */
+    *out =
+        parent.k == KC_V_HANDLE ? kc_ref(KC_V_HANDLE, kc_handle_view(c, x->s, parent.id, &shown)) : kc_sym(v);
+  } else {
+    if (!v) KC_TRY(take_real(x, t, &v));
+    *out = kc_is_born(c, birth) ? kc_ref(KC_V_HANDLE, kc_handle_new(c, x->s, v)) : kc_sym(v);
+  }
+  note_crossed(x, t, *out);
+  return KC_GO;
+}
+
+/* What the call wrote to. */
+static kc_res take_writes(crossing *x) {
+  kc_cap *c = x->c;
+  for (uint32_t i = 0; i < x->n; i++) {
+    const crossed *k = &x->all[i];
+    if (k->t->value == k->before) continue;
+    if (k->v.k == KC_V_SYM)
+      KC_TRY(kc_must_be_handle(c, k->before));
+    else if (!c->han[k->v.id].parent)
+      kc_set_contents(c, x->s, k->v.id, k->t->value);
+  }
   return KC_GO;
 }
 
@@ -138,6 +242,46 @@ static kc_res take_value(crossing *x, int idx, const char *path, int depth, kc_v
   return KC_GO;
 }
 
+/* ---- sizes that must be known ---- */
+
+static bool has_size(const kn_value *v, int64_t dim) {
+  if (v->type.kind != KN_V_TENSOR) return false;
+  for (int d = 0; d < v->type.tensor.rank; d++) {
+    int64_t size = v->type.tensor.dims[d];
+    if (size == dim || size == KN_DIM_UNKNOWN) return true;
+  }
+  return false;
+}
+
+/* Burns in the sizes of arguments that are sizes of these tensors (NULL: all), and starts over. KC_GO when
+ * there are none. */
+static kc_res burn_sizes(kc_cap *c, kc_state *s, const kc_val *args, int n) {
+  uint32_t before = c->nburnt;
+  for (uint32_t i = 0; i < c->ninput; i++) {
+    const kc_input *in = &c->input[i];
+    bool hit = !args;
+    if (in->dim < 0) continue;
+    for (int k = 0; k < n && !hit; k++)
+      hit = kc_is_tensor(args[k]) &&
+            has_size(kc_tensor_value(c, s, args[k]), in->value->type.tensor.dims[in->dim]);
+    if (!hit) continue;
+    c->burnt = kc_more(c, &c->keep, c->burnt, c->nburnt, sizeof *c->burnt);
+    c->burnt[c->nburnt++] = in->leaf * 16 + (uint32_t)(in->dim + 1);
+  }
+  return c->nburnt > before ? KC_RESTART : KC_GO;
+}
+
+/* Which tensors share elements depends on how they lie, and that on sizes. */
+static kc_res need_layout(crossing *x) {
+  kc_cap *c = x->c;
+  KC_TRY(burn_sizes(c, x->s, NULL, 0));
+  return kc_fail(
+      c,
+      "whether '%s' gives a view or a copy depends on sizes that only the graph will know, and the tensor "
+      "is written to; clone it first",
+      x->name);
+}
+
 /* ---- the call ---- */
 
 /* The engine's own sentence where the message ends in it: what is before is a position of no use here. */
@@ -148,9 +292,10 @@ static const char *message_of(kc_cap *c) {
   return kc_format(c, "%s", k && k <= n && !strcmp(m + n - k, own) ? own : m);
 }
 
-static kc_res engine_failed(kc_cap *c, const kc_val *args, int n) {
+static kc_res engine_failed(kc_cap *c, kc_state *s, const kc_val *args, int n) {
   for (int i = 0; i < n; i++) KC_TRY(kc_burn(c, args[i])); /* perhaps it needed to know a number */
   const char *m = message_of(c);
+  KC_TRY(burn_sizes(c, s, args, n)); /* or a size; and the sentence names those */
   for (int i = 0; i < n; i++)
     if (args[i].k == KC_V_SYM && args[i].v->type.kind != KN_V_TENSOR)
       return kc_fail(c, "%s (argument %d is a %s)", m, i + 1, kc_kind_name(args[i]));
@@ -185,12 +330,27 @@ static kc_res take_results(crossing *x, int first, const kc_val *args, int n, kc
   return KC_GO;
 }
 
+static void note_made(kc_cap *c, uint32_t first, uint64_t place) {
+  if (c->b.graph->nvalues < first) return;
+  c->made = kc_more(c, &c->arena, c->made, c->nmade, sizeof *c->made);
+  c->made[c->nmade++] = (kc_made){first, c->b.graph->nvalues + 1, place};
+}
+
+/* Of the nodes made since `mark`: may one raise? */
+static bool may_raise_after(const kc_cap *c, const kn_node *mark) {
+  bool may = false;
+  for (const kn_node *n = mark ? mark->next : c->b.at->first; n; n = n->next) may |= kn_node_may_raise(n);
+  return may;
+}
+
 static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_values *out) {
   const kc_val f = ((kc_val *)ud)[0];
   int n = (int)((kc_val *)ud)[1].i;
   lua_State *L = c->L;
-  crossing x = {.c = c, .s = *sp, .name = c->obj[f.id].path ? c->obj[f.id].path : "?"};
+  crossing x = {.c = c, .s = *sp, .name = c->obj[f.id].path ? c->obj[f.id].path : "?", .place = kc_here(*sp)};
   int top = lua_gettop(L);
+  uint32_t first = c->b.graph->nvalues + 1;
+  c->record.unsure = false;
   KC_TRY(refuse_field(c, args, n));
   luaL_checkstack(L, n + 16, "capture");
   lua_newtable(L);
@@ -198,16 +358,23 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   kc_push_object(c, f.id);
   for (int i = 0; i < n; i++) {
     kc_res r = push_value(&x, args[i], 0);
-    if (r != KC_GO) return lua_settop(L, top), r;
+    if (r != KC_GO) return kn_record_forget(&c->record), lua_settop(L, top), r;
   }
   c->b.where = kc_where(c);
   c->ctx->error[0] = 0;
   c->ctx->error_status = KN_OK;
   c->ctx->recorder = &c->record.base;
+  kn_node *mark = c->b.at->last;
   int rc = lua_pcall(L, n, LUA_MULTRET, 0);
   c->ctx->recorder = NULL;
   if (rc == LUA_ERRMEM) lua_error(L);
-  kc_res r = rc == LUA_OK ? take_results(&x, x.memo + 1, args, n, out) : engine_failed(c, args, n);
+  kc_res r = c->record.unsure ? need_layout(&x) : KC_GO;
+  note_made(c, first, x.place);
+  if (r == KC_GO && rc == LUA_OK && c->protect && may_raise_after(c, mark)) r = kc_may_raise(c);
+  if (r == KC_GO && rc == LUA_OK) r = take_writes(&x);
+  if (r == KC_GO)
+    r = rc == LUA_OK ? take_results(&x, x.memo + 1, args, n, out) : engine_failed(c, x.s, args, n);
+  kn_record_forget(&c->record);
   lua_settop(L, top);
   if (r == KC_GO && c->b.status != KN_OK) r = kc_fail(c, "%s", x.name);
   return r;

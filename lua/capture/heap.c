@@ -1,5 +1,6 @@
 /* Reading the real Lua heap on demand and recording each look. See heap.h. */
 #include "lua/capture/heap.h"
+#include "lua/capture/handle.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -165,6 +166,37 @@ static const kc_dynamic *dynamic(const kc_cap *c, kc_look_kind kind, uint32_t co
   return NULL;
 }
 
+static bool is_handle(const kc_cap *c, const kn_tensor *t) {
+  return kc_is_born(c, (kc_birth){KC_BORN_OUTSIDE, (uintptr_t)t});
+}
+
+/* The handle of an outside tensor that is overwritten somewhere: one, at however many places it is. */
+static void handle_look(kc_cap *c, kc_look *l, kn_tensor *t, kn_value *v) {
+  for (kc_look *o = c->looks; o; o = o->next)
+    if (o != l && o->inplace && o->slot->tensor == t) {
+      l->seen = o->seen;
+      return;
+    }
+  l->inplace = true;
+  l->seen = kc_ref(KC_V_HANDLE, kc_handle_outside(c, v, t));
+  c->han[l->seen.id].slot = l->slot;
+}
+
+static kc_res take_handle(kc_cap *c, kc_look *l, kn_tensor *t) {
+  kn_value *v;
+  bool again;
+  for (kc_look *o = c->looks; o; o = o->next)
+    if (o != l && o->inplace && o->slot->tensor == t) {
+      l->slot = o->slot;
+      l->seen = o->seen;
+      l->again = true;
+      return KC_GO;
+    }
+  KC_TRY(kc_import_tensor(c, t, l->name, KN_SLOT_STATE, &l->slot, &v, &again));
+  handle_look(c, l, t, v);
+  return KC_GO;
+}
+
 /* A number, boolean or tensor that the function writes: a state slot. The real value is on top. */
 static kc_res state_slot(kc_cap *c, kc_look *l, const kc_dynamic *d) {
   lua_State *L = c->L;
@@ -186,6 +218,7 @@ static kc_res state_slot(kc_cap *c, kc_look *l, const kc_dynamic *d) {
     if (!v) return kc_fail(c, "slot");
   }
   l->seen = kc_sym(v);
+  if (t && is_handle(c, t)) handle_look(c, l, t, v);
   return KC_GO;
 }
 
@@ -196,6 +229,8 @@ static kc_res take_look(kc_cap *c, kc_look *l) {
   kc_res r = KC_GO;
   if (d)
     r = state_slot(c, l, d);
+  else if (t && is_handle(c, t))
+    r = take_handle(c, l, t);
   else if (t) {
     kn_value *v;
     r = kc_import_tensor(c, t, l->name, KN_SLOT_PARAM, &l->slot, &v, &l->again);
@@ -273,7 +308,7 @@ kc_res kc_place_get(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *
 
 static kc_res make_dynamic(kc_cap *c, const kc_look *l) {
   kn_vkind kind;
-  if (!kc_scalar_kind(l->seen, &kind))
+  if (l->seen.k != KC_V_HANDLE && !kc_scalar_kind(l->seen, &kind))
     return kc_fail(
         c,
         "writes '%s', which exists outside and is now %s: only numbers, booleans and tensors that are there "
@@ -286,7 +321,8 @@ static kc_res make_dynamic(kc_cap *c, const kc_look *l) {
 
 static kc_res check_state_value(kc_cap *c, const kc_look *l, kc_val v) {
   kn_vkind kind;
-  if (v.k == KC_V_UNION || v.k == KC_V_POISON || kc_scalar_kind(v, &kind)) return KC_GO; /* the end decides */
+  if (v.k == KC_V_UNION || v.k == KC_V_POISON || v.k == KC_V_HANDLE || kc_scalar_kind(v, &kind))
+    return KC_GO; /* the end decides */
   return kc_fail(c, "'%s', which exists outside and holds a %s, is set to a %s: state keeps its kind",
                  l->name, kc_kind_name(l->seen), kc_kind_name(v));
 }
@@ -326,7 +362,8 @@ kc_res kc_metatable(kc_cap *c, kc_state *s, kc_val a, kc_val *out) {
     object = a.id;
   else if (kc_is_tensor(a)) {
     kn_tensor *t;
-    if (kn_record_tensor(&c->record, a.v, &t) != KN_OK) return kc_fail(c, "%s", "out of memory");
+    if (kn_record_tensor(&c->record, kc_tensor_value(c, s, a), &t) != KN_OK)
+      return kc_fail(c, "%s", "out of memory");
     c->host->push_tensor(L, t);
     if (lua_getmetatable(L, -1)) {
       *out = kc_import(c, -1, "tensor");

@@ -42,6 +42,7 @@ struct kc_loop_try {
   kn_region *region;
   kn_node *mark;
   int nstop;
+  kc_protect *protect;
   int peel, nest, calls; /* trips to run before the loop node; to restore */
   uint32_t nodes;        /* in the graph at entry */
   uint32_t nunrolled;    /* reports of loops before it; to restore */

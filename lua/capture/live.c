@@ -26,6 +26,9 @@ typedef struct check {
   expected key, want;
   kn_slot *slot; /* of a tensor or state number: its type is what is checked */
   bool in_graph, written, number;
+  bool handle, overwritten; /* the tensor may share memory with no other one; it gets other contents */
+  bool strided;
+  int64_t strides[KN_MAX_RANK];
   int same; /* the tensor must be that of this check, 0: none */
   expected *keys;
   uint32_t nkeys, order;
@@ -45,6 +48,9 @@ struct kc_live {
   uint32_t ntables; /* argument tables: their addresses are compared */
   const void **tables, **outside;
   uint32_t noutside;
+  const kn_tensor **tensors; /* of the arguments, then of the checks: scratch while checking */
+  uint32_t ntensors;
+  bool handles; /* some are overwritten */
   struct unrolled {
     const char *where;
     int64_t trips;
@@ -136,6 +142,13 @@ static void make_check(maker *m, const kc_look *l, const kn_graph *g, check *k, 
     k->in_graph = slot_in_graph(g, l->slot);
     k->number = l->slot->type.kind != KN_V_TENSOR;
     k->text = "";
+    if (l->seen.k == KC_V_HANDLE) {
+      const kc_handle_info *info = &c->han[l->seen.id];
+      k->handle = m->l->handles = true;
+      k->overwritten = l->overwritten && !l->again;
+      k->strided = info->strided;
+      memcpy(k->strides, info->strides, sizeof k->strides);
+    }
     return;
   }
   k->want = expect(m, l->seen);
@@ -171,6 +184,10 @@ static void copy_leaf(maker *m, kc_leaf *to, const kc_leaf *from) {
     if (!l->consts) need(m, SIZE_MAX / 2);
     to->value = kc_int(l->nconsts);
     l->consts[l->nconsts++] = e;
+  }
+  if (from->number) {
+    l->ntensors++;
+    l->handles |= from->handle;
   }
   if (from->kind != KC_LEAF_TABLE) return;
   if (!from->same_as) l->ntables++;
@@ -211,6 +228,7 @@ kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, k
   for (int i = 0; i < nargs; i++) copy_leaf(&m, &l->args[i], &args[i]);
   l->nargs = nargs;
   l->tables = need(&m, (l->ntables + 1) * sizeof *l->tables);
+  l->tensors = need(&m, ((size_t)l->ntensors + l->nchecks + 1) * sizeof *l->tensors);
   l->unrolled = need(&m, (c->nunrolled + 1) * sizeof *l->unrolled);
   for (; l->nunrolled < c->nunrolled; l->nunrolled++) {
     const kc_unrolled *u = &c->unrolled[l->nunrolled];
@@ -296,7 +314,14 @@ static bool same_keys(lua_State *L, const check *k) { /* the container is on top
   return same && i == k->nkeys;
 }
 
-static bool slot_fits(lua_State *L, const kc_host *host, const kc_live *l, int anchors, const check *k) {
+static bool same_layout(const kn_tensor *t, bool strided, const int64_t *strides) {
+  if (!strided) return kn_tensor_contiguous(t);
+  for (int d = 0; d < t->type.rank; d++)
+    if (t->strides[d] != strides[d]) return false;
+  return true;
+}
+
+static bool slot_fits(lua_State *L, const kc_host *host, kc_live *l, int anchors, const check *k) {
   if (k->number) {
     kn_scalar s;
     kn_vkind want = k->slot->type.kind;
@@ -308,6 +333,8 @@ static bool slot_fits(lua_State *L, const kc_host *host, const kc_live *l, int a
   }
   const kn_tensor *t = host->test_tensor(L, -1);
   if (!t || !t->storage || !kn_type_equal(&t->type, &k->slot->type.tensor)) return false;
+  if (k->handle && !same_layout(t, k->strided, k->strides)) return false;
+  l->tensors[l->ntensors + (uint32_t)(k - l->checks)] = k->same ? NULL : t;
   if (!k->same) return true;
   const check *first = &l->checks[k->same - 1];
   lua_rawgeti(L, anchors, first->container);
@@ -353,11 +380,11 @@ static void explain(lua_State *L, const kc_host *host, const check *k, char *why
     snprintf(why, size, "%s '%s' was %s at %s, is %s", k->guard, k->name, before, k->where, now);
 }
 
-static bool check_places(lua_State *L, const kc_host *host, const kc_live *l, int anchors, char *why,
-                         size_t size) {
+static bool check_places(lua_State *L, const kc_host *host, kc_live *l, int anchors, char *why, size_t size) {
   int on = 0; /* container now on the stack */
   for (uint32_t i = 0; i < l->nchecks; i++) {
     const check *k = &l->checks[i];
+    l->tensors[l->ntensors + i] = NULL;
     if (k->container != on) {
       if (on) lua_pop(L, 1);
       lua_rawgeti(L, anchors, on = k->container);
@@ -384,7 +411,38 @@ static bool differs(char *why, size_t size, const char *name, const char *was, c
   return false;
 }
 
-static bool tensor_fits(lua_State *L, const kc_host *host, const kc_leaf *a, int idx, char *why,
+/* Where something is overwritten it matters which arguments are one tensor, and how they lie. */
+static bool handle_fits(kc_live *l, const kc_leaf *a, const kn_tensor *t, char *why, size_t size) {
+  uint32_t same = 0;
+  l->tensors[a->number - 1] = t;
+  if (!l->handles) return true;
+  for (uint32_t i = 0; i + 1 < a->number && !same; i++)
+    if (l->tensors[i] == t) same = i + 1;
+  if (same != a->same)
+    return differs(why, size, a->name,
+                   a->same ? "the same tensor as another argument" : "a tensor of its own",
+                   a->same ? "another one" : "the same tensor as another argument");
+  if (!a->handle || a->same || same_layout(t, a->strided, a->strides)) return true;
+  return differs(why, size, a->name, a->strided ? "laid out with other strides" : "contiguous", "not");
+}
+
+/* Tensors that are overwritten share memory with no other one that the graph sees. */
+static bool apart(const kc_live *l, char *why, size_t size) {
+  for (uint32_t i = 0; l->handles && i < l->nchecks; i++) {
+    const kn_tensor *t = l->checks[i].handle ? l->tensors[l->ntensors + i] : NULL;
+    for (uint32_t k = 0; t && k < l->ntensors + l->nchecks; k++) {
+      const kn_tensor *o = l->tensors[k];
+      if (!o || k == l->ntensors + i || o->storage != t->storage) continue;
+      if (why)
+        snprintf(why, size, "'%s', which is overwritten, shares memory with another tensor",
+                 l->checks[i].name);
+      return false;
+    }
+  }
+  return true;
+}
+
+static bool tensor_fits(lua_State *L, const kc_host *host, kc_live *l, const kc_leaf *a, int idx, char *why,
                         size_t size) {
   const kn_tensor *t = host->test_tensor(L, idx);
   char now[KN_TYPE_TEXT], was[KN_TYPE_TEXT];
@@ -396,7 +454,7 @@ static bool tensor_fits(lua_State *L, const kc_host *host, const kc_leaf *a, int
       t->type.dtype == a->type.dtype && t->type.rank == a->type.rank && t->type.device == a->type.device;
   for (int i = 0; fine && i < a->type.rank; i++)
     fine = kn_dim_known(a->type.dims[i]) ? t->type.dims[i] == a->type.dims[i] : t->type.dims[i] != 1;
-  if (fine) return true;
+  if (fine) return handle_fits(l, a, t, why, size);
   return differs(why, size, a->name, kn_type_text(&a->type, was, sizeof was),
                  kn_type_text(&t->type, now, sizeof now));
 }
@@ -450,9 +508,12 @@ static bool table_fits(arg_check *x, const kc_leaf *a, int idx) {
 static bool arg_fits(arg_check *x, const kc_leaf *a, int idx) {
   lua_State *L = x->L;
   char now[128], was[128];
-  if (a->spec) return true;
+  if (a->spec) {
+    const kn_tensor *t = a->number ? x->host->test_tensor(L, idx) : NULL;
+    return !t || !t->storage || handle_fits(x->l, a, t, x->why, x->size);
+  }
   switch (a->kind) {
-  case KC_LEAF_TENSOR: return tensor_fits(L, x->host, a, idx, x->why, x->size);
+  case KC_LEAF_TENSOR: return tensor_fits(L, x->host, x->l, a, idx, x->why, x->size);
   case KC_LEAF_NUMBER:
     if (lua_type(L, idx) == LUA_TNUMBER && lua_isinteger(L, idx) == (int)a->integer) return true;
     describe(L, idx, now, sizeof now);
@@ -492,7 +553,9 @@ bool kc_live_check(lua_State *L, const kc_host *host, kc_live *l, int first, int
   first = lua_absindex(L, first);
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   arg_check x = {L, host, l, top + 1, 0, why, size};
-  bool fine = check_args(&x, first, nargs) && check_places(L, host, l, top + 1, why, size);
+  for (uint32_t i = 0; i < l->ntensors; i++) l->tensors[i] = NULL;
+  bool fine =
+      check_args(&x, first, nargs) && check_places(L, host, l, top + 1, why, size) && apart(l, why, size);
   lua_settop(L, top);
   return fine;
 }
@@ -513,11 +576,25 @@ kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *l, kn_session
     kn_rvalue v = {0};
     if (k->number ? !host->test_scalar(L, -1, &v.scalar) : !(v.tensor = host->test_tensor(L, -1)))
       st = kn_fail(ctx, KN_STATE, "'%s' (%s) is not there any more", k->name, k->where);
+    else if (k->overwritten && (st = kn_check_writable(ctx, k->name, v.tensor)) != KN_OK)
+      break;
     else if ((st = kn_session_set_slot(s, k->slot->index, &v)) != KN_OK)
       kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
     lua_settop(L, top + 1);
   }
   lua_settop(L, top);
+  return st;
+}
+
+/* The tensor that is there keeps its identity and gets the contents of another. */
+static kn_status overwrite(kn_context *ctx, kn_tensor *t, kn_tensor *from) {
+  kn_tensor *same;
+  bool grad = ctx->grad_enabled;
+  if (!t) return kn_fail(ctx, KN_STATE, "a tensor that is overwritten is not there any more");
+  ctx->grad_enabled = false;
+  kn_status st = kn_apply(ctx, KN_OP_copy_, NULL, (kn_tensor *[]){t, from}, 2, &same);
+  ctx->grad_enabled = grad;
+  if (st == KN_OK) kn_tensor_release(same);
   return st;
 }
 
@@ -538,7 +615,7 @@ kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *l, kn_sessio
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   for (uint32_t i = 0; i < l->nchecks; i++) {
     const check *k = &l->checks[i];
-    if (!k->slot || !k->in_graph || !k->written) continue;
+    if (!k->slot || !k->in_graph || !(k->written || k->overwritten)) continue;
     kn_rvalue v = {0};
     kn_status st = kn_session_get_slot(s, k->slot->index, &v);
     if (st != KN_OK) {
@@ -546,6 +623,14 @@ kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *l, kn_sessio
       return kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
     }
     lua_rawgeti(L, top + 1, k->container);
+    if (k->overwritten) {
+      look_again(L, top + 1, k);
+      st = overwrite(ctx, host->test_tensor(L, -1), v.tensor);
+      kn_tensor_release(v.tensor);
+      lua_settop(L, st == KN_OK ? top + 1 : top);
+      if (st != KN_OK) return st;
+      continue;
+    }
     if (v.tensor)
       host->push_tensor(L, v.tensor);
     else
@@ -555,6 +640,23 @@ kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *l, kn_sessio
   }
   lua_settop(L, top);
   return KN_OK;
+}
+
+bool kc_live_push_slot(lua_State *L, kc_live *l, const kn_slot *slot) {
+  int top = lua_gettop(L);
+  if (!lua_checkstack(L, 8)) return false;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
+  for (uint32_t i = 0; i < l->nchecks; i++) {
+    const check *k = &l->checks[i];
+    if (k->slot != slot || k->same || k->written) continue;
+    lua_rawgeti(L, top + 1, k->container);
+    look_again(L, top + 1, k);
+    lua_replace(L, top + 1);
+    lua_settop(L, top + 1);
+    return true;
+  }
+  lua_settop(L, top);
+  return false;
 }
 
 /* ---- reports ---- */

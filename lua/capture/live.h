@@ -17,9 +17,13 @@ struct kc_leaf {
   const char *name;
   bool spec;    /* given by kiln.spec: the session checks it */
   kn_type type; /* TENSOR: sizes 1 and burnt-in ones are literal, others symbols */
-  bool integer; /* NUMBER */
-  kc_val value; /* CONST */
-  uint32_t n;   /* TABLE */
+  bool handle;  /* TENSOR: overwritten somewhere; its elements lie in order, or so: */
+  bool strided;
+  int64_t strides[KN_MAX_RANK];
+  uint32_t number, same; /* TENSOR: counted from 1; which one before it is the same tensor, 0: none */
+  bool integer;          /* NUMBER */
+  kc_val value;          /* CONST */
+  uint32_t n;            /* TABLE */
   kc_val *keys;
   kc_leaf *items;
   uint32_t same_as; /* TABLE: which argument table, counted from 1, it is again; 0: a new one */

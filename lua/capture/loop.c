@@ -172,7 +172,7 @@ static kc_res capture_loop(kc_cap *c, kc_state **sp, int *pc, kc_loop_try *t, kc
   kc_res r = build_loop(c, sp, pc, t, made, on);
   c->nstop = base;
   if (r == KC_GO && !*on) *out = *made;
-  if (r != KC_FAIL || c->fatal) return r;
+  if (r != KC_FAIL || c->fatal || c->doomed) return r;
   t->mode = KC_FORCE;
   t->why = kc_format(c, "%s", kn_error(c->ctx));
   c->b.status = KN_OK;
@@ -229,6 +229,7 @@ static kc_res first_arrival(kc_cap *c, kc_state **sp, int *pc, const kc_loop *l,
                      .region = c->b.at,
                      .mark = c->b.at->last,
                      .nstop = c->nstop,
+                     .protect = c->protect,
                      .nest = c->nest,
                      .calls = c->calls,
                      .nodes = c->b.graph->nnodes,
@@ -245,6 +246,7 @@ static kc_res first_arrival(kc_cap *c, kc_state **sp, int *pc, const kc_loop *l,
     kn_region_truncate(t->region, t->mark);
     c->b.at = t->region;
     c->nstop = t->nstop;
+    c->protect = t->protect;
     c->nest = t->nest + 1;
     c->calls = t->calls;
     c->nunrolled = t->nunrolled;

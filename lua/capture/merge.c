@@ -53,6 +53,7 @@ kc_val kc_merge_single(kc_merge_job *m, kc_val a, int side) {
   }
   case KC_V_TABLE: return kc_touch_table(m, a.id, side) ? a : KC_POISONED;
   case KC_V_CLOSURE: return kc_touch_closure(m, a.id, side) ? a : KC_POISONED;
+  case KC_V_HANDLE: return kc_touch_handle(m, a.id, side) ? a : KC_POISONED;
   default: return a;
   }
 }
@@ -102,13 +103,19 @@ static kc_val pair_values(kc_merge_job *m, kc_val a, kc_val b);
 
 static bool is_outside(const kc_cap *c, kc_val a) {
   if (a.k == KC_V_TABLE) return c->tab[a.id].object != 0;
+  if (a.k == KC_V_HANDLE) return c->han[a.id].first != NULL;
   if (a.k == KC_V_TEXT) return false;
   return a.k != KC_V_CLOSURE || c->clos[a.id].object != 0;
 }
 
-/* A table that is there on entry and at the back edge. */
+/* A table or handle that is there on entry and at the back edge. */
 static bool known_to_both(const kc_merge_job *m, kc_val a) {
+  if (a.k == KC_V_HANDLE) return kc_hold_of(m->c, m->s1, a.id) && kc_hold_of(m->c, m->s2, a.id);
   return a.k == KC_V_TABLE && kc_table_get(m->s1, a.id) && kc_table_get(m->s2, a.id);
+}
+
+static bool pair_same(kc_merge_job *m, kc_val a) {
+  return a.k == KC_V_HANDLE ? kc_pair_handles(m, a.id, a.id) : kc_pair_tables(m, a.id, a.id);
 }
 
 static kc_val pair_unions(kc_merge_job *m, kc_val a, kc_val b) {
@@ -161,7 +168,7 @@ static bool carry_old(kc_merge_job *m, const kc_union *y, int64_t code, kc_val *
       *v = pair_values(m, *v, *q);
     return true;
   }
-  if (known_to_both(m, *v)) return kc_pair_tables(m, v->id, v->id);
+  if (known_to_both(m, *v)) return pair_same(m, *v);
   if (!is_outside(m->c, *v)) return false;
   if (is_param(m, *v)) bind(m, *v, (kc_val){.k = KC_V_NONE});
   return true;
@@ -193,7 +200,7 @@ static kc_val carry_union(kc_merge_job *m, kc_val a, kc_val b) {
     kc_val v = y.alt[i].v;
     kn_vtype t;
     if (u.n == KC_MAX_ALTS) return poison(m);
-    if (known_to_both(m, v) ? !kc_pair_tables(m, v.id, v.id) : !is_outside(c, v)) return poison(m);
+    if (known_to_both(m, v) ? !pair_same(m, v) : !is_outside(c, v)) return poison(m);
     if (type_of(v, &t)) v = new_param(m, &t, kc_undef(c, &t), v);
     u.alt[u.n++] = (kc_alt){y.alt[i].code, v};
     *m->changed = true;
@@ -216,6 +223,7 @@ static kc_val pair_equal(kc_merge_job *m, kc_val a, kc_val b) {
   switch (a.k) {
   case KC_V_TABLE: return kc_pair_tables(m, a.id, a.id) ? a : KC_POISONED;
   case KC_V_CLOSURE: return kc_pair_closures(m, a.id, a.id) ? a : KC_POISONED;
+  case KC_V_HANDLE: return kc_pair_handles(m, a.id, a.id) ? a : KC_POISONED;
   case KC_V_UNION: return m->mode == KC_MERGE_GENERAL ? carry_union(m, a, b) : kc_merge_single(m, a, 1);
   case KC_V_TEXT: return pair_texts(m, a, b);
   default: break;
@@ -245,6 +253,15 @@ static kc_val general_conflict(kc_merge_job *m, kc_val a, kc_val b) {
   return poison(m);
 }
 
+/* A tensor made inside that is a handle on one path only: both become one object when it is one on both. */
+static void meets_plain(kc_merge_job *m, kc_val a, kc_val b) {
+  if (b.k == KC_V_HANDLE) {
+    kc_val t = a;
+    a = b, b = t;
+  }
+  if (a.k == KC_V_HANDLE && kc_is_plain_tensor(b) && !m->c->han[a.id].first) kc_wants_handle(m->c, b.v);
+}
+
 static kc_val pair_values(kc_merge_job *m, kc_val a, kc_val b) {
   kc_cap *c = m->c;
   bool general = m->mode == KC_MERGE_GENERAL;
@@ -261,6 +278,8 @@ static kc_val pair_values(kc_merge_job *m, kc_val a, kc_val b) {
   }
   if (a.k == KC_V_TABLE && b.k == KC_V_TABLE && kc_pair_tables(m, a.id, b.id)) return a;
   if (a.k == KC_V_CLOSURE && b.k == KC_V_CLOSURE && kc_pair_closures(m, a.id, b.id)) return a;
+  if (a.k == KC_V_HANDLE && b.k == KC_V_HANDLE && kc_pair_handles(m, a.id, b.id)) return a;
+  meets_plain(m, a, b);
   if (a.k == KC_V_TEXT && b.k == KC_V_TEXT && a.t->format == b.t->format) return pair_texts(m, a, b);
   if (type_of(a, &ta) && type_of(b, &tb) && kc_class_of(c, a) == kc_class_of(c, b) &&
       kn_vtype_join(&ta, &tb, &join))

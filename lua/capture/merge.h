@@ -1,16 +1,17 @@
 /* What the two files of merging share. */
 #ifndef KC_MERGE_H
 #define KC_MERGE_H
+#include "lua/capture/handle.h"
 #include "lua/capture/interp.h"
 
 typedef struct kc_merge_work {
-  enum { KC_WORK_TABLES, KC_WORK_TABLE, KC_WORK_CELLS, KC_WORK_CELL } what;
+  enum { KC_WORK_TABLES, KC_WORK_TABLE, KC_WORK_CELLS, KC_WORK_CELL, KC_WORK_HANDLES, KC_WORK_HANDLE } what;
   uint32_t a, b;
   int side;
 } kc_merge_work;
 
 typedef struct kc_reach { /* what the rest of a path can still see */
-  uint8_t *tab, *cell;
+  uint8_t *tab, *cell, *han;
 } kc_reach;
 
 typedef struct kc_merge_job {
@@ -21,10 +22,10 @@ typedef struct kc_merge_job {
   kc_if *f;
   kc_loop_node *l;
   const char *name; /* of the place being merged */
-  bool *changed, conflict, renamed;
+  bool *changed, conflict, renamed, lost;
   uint32_t owner;
-  kc_map t12, t21, c12, c21; /* id in s1 ↔ id in s2, plus 1 */
-  kc_map seen_tab, seen_cell, made_tab, made_cell;
+  kc_map t12, t21, c12, c21, h12, h21; /* id in s1 ↔ id in s2, plus 1 */
+  kc_map seen_tab, seen_cell, seen_han, made_tab, made_cell, made_han;
   kc_merge_work *work;
   uint32_t nwork, done;
   uint32_t *cells, *tabs; /* made in `out`: looked at again when something is renamed */
@@ -38,12 +39,14 @@ kc_val kc_merge_places(kc_merge_job *m, kc_val a, kc_val b);
 bool kc_pair_tables(kc_merge_job *m, uint32_t a, uint32_t b);
 bool kc_pair_cells(kc_merge_job *m, uint32_t a, uint32_t b);
 bool kc_pair_closures(kc_merge_job *m, uint32_t a, uint32_t b);
+bool kc_pair_handles(kc_merge_job *m, uint32_t a, uint32_t b);
 void kc_mark_pair(kc_merge_job *m, kc_map *ab, kc_map *ba, uint32_t a, uint32_t b);
 void kc_note_cell(kc_merge_job *m, uint32_t cell);
 /* An object that one path brings: false when it cannot be told apart from one that was merged. */
 bool kc_touch_table(kc_merge_job *m, uint32_t id, int side);
 bool kc_touch_cell(kc_merge_job *m, uint32_t id, int side);
 bool kc_touch_closure(kc_merge_job *m, uint32_t id, int side);
+bool kc_touch_handle(kc_merge_job *m, uint32_t id, int side);
 kc_res kc_merge_heap(kc_merge_job *m);
 
 #endif

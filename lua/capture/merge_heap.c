@@ -34,6 +34,8 @@ static void mark_table(marker *k, uint32_t id) {
 static void mark(marker *k, kc_val a) {
   if (a.k == KC_V_TABLE)
     mark_table(k, a.id);
+  else if (a.k == KC_V_HANDLE)
+    for (uint32_t id = a.id; id && !k->q->han[id]; id = k->c->han[id].parent) k->q->han[id] = 1;
   else if (a.k == KC_V_CLOSURE && k->c->clos[a.id].p)
     for (int i = 0; i < k->c->clos[a.id].p->nup; i++) mark_cell(k, k->c->clos[a.id].cell[i]);
   else if (a.k == KC_V_UNION)
@@ -45,6 +47,7 @@ static const kc_reach *reach_of(kc_merge_job *m, kc_state *s, kc_reach *q) {
   if (q->tab) return q;
   q->tab = kc_new(c, c->ntab + 1);
   q->cell = kc_new(c, c->ncell + 1);
+  q->han = kc_new(c, c->nhan + 1);
   marker k = {c, s, q};
   for (const kc_frame *f = s->top; f; f = f->up) {
     for (int r = 0; r < f->p->maxstack; r++) {
@@ -110,11 +113,41 @@ bool kc_pair_cells(kc_merge_job *m, uint32_t a, uint32_t b) {
   return true;
 }
 
+static bool same_view(const kn_node *a, const kn_node *b) {
+  if (a == b || !a || !b) return a == b;
+  size_t size = kn_attrs_describe(kn_ops[a->op].attrs).size;
+  return a->op == b->op && a->nin == b->nin && a->ntensor == b->ntensor &&
+         (kn_ops[a->op].attrs == KN_ATTRS_none || !memcmp(a->attrs, b->attrs, size));
+}
+
 bool kc_pair_closures(kc_merge_job *m, uint32_t a, uint32_t b) {
   const kc_closure_info *x = &m->c->clos[a], *y = &m->c->clos[b];
   if (a != b && (!x->p || x->p != y->p || x->object || y->object)) return false;
   for (int i = 0; x->p && i < x->p->nup; i++)
     if (!kc_pair_cells(m, x->cell[i], y->cell[i])) return false;
+  return true;
+}
+
+/* Views of paired handles by the same op, or two tensors made inside. */
+bool kc_pair_handles(kc_merge_job *m, uint32_t a, uint32_t b) {
+  kc_cap *c = m->c;
+  const kc_handle_info *x = &c->han[a], *y = &c->han[b];
+  uint32_t pa = partner(&m->h12, a), pb = partner(&m->h21, b);
+  if (pa != UINT32_MAX || pb != UINT32_MAX) return pa == b;
+  if (a != b) {
+    const kc_hold *h1 = kc_hold_of(c, m->s1, a), *h2 = kc_hold_of(c, m->s2, b);
+    if (x->first || y->first || !h1 || !h2 || !x->parent != !y->parent) return false;
+    if (x->parent ? !same_view(x->view, y->view) || !kc_pair_handles(m, x->parent, y->parent)
+                  : kc_class_of(c, kc_sym(h1->now)) != kc_class_of(c, kc_sym(h2->now)))
+      return false;
+    const kc_reach *q1 = reach_of(m, m->s1, &m->q1), *q2 = reach_of(m, m->s2, &m->q2);
+    if (q2->han[a] || q1->han[b]) return false;
+    m->renamed = true;
+  } else if (x->parent && !kc_pair_handles(m, x->parent, x->parent))
+    return false;
+  kc_mark_pair(m, &m->h12, &m->h21, a, b);
+  if (a != b || kc_hold_of(c, m->s1, a) != kc_hold_of(c, m->s2, b))
+    push(m, (kc_merge_work){KC_WORK_HANDLES, a, b, 0});
   return true;
 }
 
@@ -127,10 +160,14 @@ static bool cell_in(const kc_cap *c, const kc_state *s, uint32_t id) {
   return kc_map_get(&s->cells, id) || c->cell[id].object;
 }
 
+static const kc_state *state_before(const kc_merge_job *m) {
+  return m->mode == KC_MERGE_EXIT ? m->l->entry : m->f->base;
+}
+
 /* Known before the region: the walk over differences takes care of it. */
 static bool known_before(kc_merge_job *m, bool table, uint32_t id) {
   if (m->s2) return false;
-  const kc_state *before = m->mode == KC_MERGE_EXIT ? m->l->entry : m->f->base;
+  const kc_state *before = state_before(m);
   return table ? table_in(m->c, before, id) : cell_in(m->c, before, id);
 }
 
@@ -156,6 +193,17 @@ bool kc_touch_closure(kc_merge_job *m, uint32_t id, int side) {
   const kc_closure_info *f = &m->c->clos[id];
   for (int i = 0; f->p && i < f->p->nup; i++)
     if (!kc_touch_cell(m, f->cell[i], side)) return false;
+  return true;
+}
+
+bool kc_touch_handle(kc_merge_job *m, uint32_t id, int side) {
+  uint32_t parent = m->c->han[id].parent;
+  if (m->s2 && kc_hold_of(m->c, m->s1, id) && kc_hold_of(m->c, m->s2, id)) return kc_pair_handles(m, id, id);
+  if (m->s2 && partner(side == 1 ? &m->h12 : &m->h21, id) != UINT32_MAX) return true;
+  if ((!m->s2 && kc_hold_of(m->c, state_before(m), id)) || kc_map_get(&m->seen_han, id)) return true;
+  if (parent && !kc_touch_handle(m, parent, side)) return false;
+  kc_map_set(m->c, &m->seen_han, m->owner, id, m);
+  push(m, (kc_merge_work){KC_WORK_HANDLE, id, 0, side});
   return true;
 }
 
@@ -236,6 +284,55 @@ static kc_res merge_cells(kc_merge_job *m, uint32_t a, uint32_t b) {
   return KC_GO;
 }
 
+static void set_hold(kc_merge_job *m, uint32_t id, const kc_hold *h) {
+  kc_map_set(m->c, &m->out->holds, m->out->owner, id, kc_dup(m->c, h, sizeof *h));
+  kc_map_set(m->c, &m->made_han, m->owner, id, m);
+}
+
+static kn_value *merged_value(kc_merge_job *m, kn_value *a, kn_value *b) {
+  kc_val v = kc_merge_places(m, kc_sym(a), kc_sym(b));
+  if (v.k == KC_V_SYM || v.k == KC_V_INT) return kc_value(m->c, v);
+  m->lost = true;
+  return a;
+}
+
+/* Of a view what was derived is kept where it is the same on both paths, or was there before the loop. */
+static kc_res merge_handles(kc_merge_job *m, uint32_t a, uint32_t b) {
+  kc_cap *c = m->c;
+  const kc_hold *x = kc_hold_of(c, m->s1, a), *y = kc_hold_of(c, m->s2, b);
+  kc_hold h = *x;
+  if (!c->han[a].parent) {
+    m->name = x->now->name;
+    h.now = merged_value(m, x->now, y->now);
+  } else {
+    if (m->mode != KC_MERGE_GENERAL && (x->now != y->now || x->of != y->of)) h.now = h.of = NULL;
+    h.in = kc_dup(c, x->in, x->nin * sizeof *h.in);
+    for (uint32_t i = 1; i < h.nin; i++)
+      if (x->in[i] != y->in[i]) h.in[i] = merged_value(m, x->in[i], y->in[i]);
+  }
+  m->name = NULL;
+  set_hold(m, a, &h);
+  return m->lost
+             ? kc_fail(c,
+                       "a tensor that is written to differs between paths in a way that cannot be captured")
+             : KC_GO;
+}
+
+static void export_handle(kc_merge_job *m, uint32_t id, int side) {
+  kc_cap *c = m->c;
+  const kc_hold *x = kc_hold_of(c, side == 2 && m->s2 ? m->s2 : m->s1, id);
+  if (!x) return;
+  kc_hold h = *x;
+  if (!c->han[id].parent)
+    h.now = kc_merge_single(m, kc_sym(h.now), side).v;
+  else {
+    h.now = h.of = NULL; /* derived again when it is read */
+    h.in = kc_dup(c, x->in, x->nin * sizeof *h.in);
+    for (uint32_t i = 1; i < h.nin; i++) h.in[i] = kc_merge_single(m, kc_sym(h.in[i]), side).v;
+  }
+  set_hold(m, id, &h);
+}
+
 /* Met first as one path's own, and made one with another path's object since. */
 static bool paired_since(const kc_merge_job *m, const kc_map *t12, const kc_map *t21,
                          const kc_merge_work *w) {
@@ -251,6 +348,10 @@ static kc_res work(kc_merge_job *m) {
       if (!paired_since(m, &m->t12, &m->t21, &w)) export_table(m, w.a, w.side);
       break;
     case KC_WORK_CELLS: KC_TRY(merge_cells(m, w.a, w.b)); break;
+    case KC_WORK_HANDLES: KC_TRY(merge_handles(m, w.a, w.b)); break;
+    case KC_WORK_HANDLE:
+      if (!paired_since(m, &m->h12, &m->h21, &w)) export_handle(m, w.a, w.side);
+      break;
     case KC_WORK_CELL: {
       if (paired_since(m, &m->c12, &m->c21, &w)) break;
       const kc_val *v = kc_map_get(&(w.side == 2 && m->s2 ? m->s2 : m->s1)->cells, w.a);
@@ -292,6 +393,19 @@ static kc_res differ_cells(void *ud, uint32_t id, void *a, void *b) {
   return KC_GO;
 }
 
+static kc_res differ_handles(void *ud, uint32_t id, void *a, void *b) {
+  kc_merge_job *m = ud;
+  kc_cap *c = m->c;
+  (void)a, (void)b;
+  if (m->s2) {
+    if (kc_hold_of(c, m->s1, id) && kc_hold_of(c, m->s2, id)) kc_pair_handles(m, id, id);
+  } else if (kc_hold_of(c, state_before(m), id) && !kc_map_get(&m->seen_han, id)) {
+    kc_map_set(c, &m->seen_han, m->owner, id, m);
+    push(m, (kc_merge_work){KC_WORK_HANDLE, id, 0, m->side});
+  }
+  return KC_GO;
+}
+
 /* Objects that differ and that nothing can reach any more still hold values of a region: they are forgotten.
  */
 static kc_res drop_table(void *ud, uint32_t id, void *a, void *b) {
@@ -308,11 +422,36 @@ static kc_res drop_cell(void *ud, uint32_t id, void *a, void *b) {
   return KC_GO;
 }
 
+static kc_res drop_handle(void *ud, uint32_t id, void *a, void *b) {
+  kc_merge_job *m = ud;
+  (void)b;
+  if (a && !kc_map_get(&m->made_han, id)) kc_map_set(m->c, &m->out->holds, m->out->owner, id, NULL);
+  return KC_GO;
+}
+
 /* ---- renaming: s2's objects that became s1's ---- */
+
+/* A view of a handle that has another name shows it under that. */
+static uint32_t renamed_handle(kc_merge_job *m, uint32_t id) {
+  kc_cap *c = m->c;
+  uint32_t to = partner(&m->h21, id), parent = c->han[id].parent;
+  if (to != UINT32_MAX) return to;
+  uint32_t now = parent ? renamed_handle(m, parent) : 0;
+  if (now == parent) return id;
+  kc_handle_info info = c->han[id];
+  info.parent = now;
+  to = kc_handle_new(c, m->out, NULL);
+  c->han[to] = info;
+  kc_map_set(c, &m->out->holds, m->out->owner, to, kc_map_get(&m->out->holds, id));
+  kc_mark_pair(m, &m->h12, &m->h21, to, id);
+  return to;
+}
 
 static kc_val renamed(kc_merge_job *m, kc_val a) {
   kc_cap *c = m->c;
-  if (a.k == KC_V_TABLE) {
+  if (a.k == KC_V_HANDLE)
+    a.id = renamed_handle(m, a.id);
+  else if (a.k == KC_V_TABLE) {
     uint32_t to = partner(&m->t21, a.id);
     if (to != UINT32_MAX) a.id = to;
   } else if (a.k == KC_V_UNION) {
@@ -366,10 +505,12 @@ kc_res kc_merge_heap(kc_merge_job *m) {
   kc_state *before = m->s2 ? m->s2 : m->mode == KC_MERGE_EXIT ? m->l->entry : m->f->base;
   KC_TRY(kc_map_diff(&m->s1->tabs, &before->tabs, differ_tables, m));
   KC_TRY(kc_map_diff(&m->s1->cells, &before->cells, differ_cells, m));
+  KC_TRY(kc_map_diff(&m->s1->holds, &before->holds, differ_handles, m));
   KC_TRY(work(m));
   if (m->mode != KC_MERGE_GENERAL) {
     KC_TRY(kc_map_diff(&m->s1->tabs, &before->tabs, drop_table, m));
     KC_TRY(kc_map_diff(&m->s1->cells, &before->cells, drop_cell, m));
+    KC_TRY(kc_map_diff(&m->s1->holds, &before->holds, drop_handle, m));
   }
   return m->renamed && m->mode == KC_MERGE_PAIR ? rename_all(m) : KC_GO;
 }

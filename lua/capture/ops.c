@@ -1,5 +1,6 @@
 /* Lua's operations on values of capture: indexing, arithmetic, comparison, with metamethods, as Lua 5.4 does
  * them. Tensors answer through their real metatable, whose functions are the engine's. See interp.h. */
+#include "lua/capture/protect.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -156,7 +157,7 @@ static kc_res known_key(kc_cap *c, kc_val k) {
         "compare the index with each case",
         kc_kind_name(k));
   }
-  if (k.k == KC_V_SYM) return kc_fail(c, "a tensor is used as a table key");
+  if (kc_is_tensor(k)) return kc_fail(c, "a tensor is used as a table key");
   KC_TRY(kc_settle_text(c, k));
   return k.k == KC_V_POISON || k.k == KC_V_NONE ? poisoned(c, k, "a table is indexed by") : KC_GO;
 }
@@ -284,6 +285,7 @@ kc_res kc_number_arith(kc_cap *c, int op, kc_val a, kc_val b, kc_val *out, bool 
   *done = true;
   if (kc_is_concrete_number(a) && (un || kc_is_concrete_number(b))) return concrete_arith(c, op, a, b, out);
   if (kc_is_number(a) && (un || kc_is_number(b))) {
+    if (kn_opcode_describe((kn_opcode)(KN_NODE_lua_add + op)).effect == KN_RAISES) KC_TRY(kc_may_raise(c));
     *out = kc_sym(kc_emit(c, (kn_opcode)(KN_NODE_lua_add + op), un ? 1 : 2, a, b, KC_NILV));
     return KC_GO;
   }
@@ -403,6 +405,10 @@ static bool from_outside(const kn_value *v) {
 }
 
 static kc_res equal_tensors(kc_cap *c, kc_val a, kc_val b, kc_val *out) {
+  if (a.k == KC_V_HANDLE || b.k == KC_V_HANDLE) { /* a plain one is none of them */
+    *out = kc_bool(kc_same(a, b));
+    return KC_GO;
+  }
   bool known = (fresh_tensor(a.v) && (fresh_tensor(b.v) || from_outside(b.v))) ||
                (fresh_tensor(b.v) && from_outside(a.v));
   if (a.v == b.v || known) {

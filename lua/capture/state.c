@@ -194,7 +194,9 @@ void kc_set_reg(kc_cap *c, kc_state *s, int r, kc_val v) {
     kc_map_set(c, &s->cells, s->owner, f->cell[r], kc_dup(c, &v, sizeof v));
   else
     f->r[r] = v;
-  if (v.k == KC_V_SYM && !v.v->name) kn_value_name(&c->b, v.v, kc_local_name(f->p, r, f->pc + 1));
+  const kc_hold *h = v.k == KC_V_HANDLE ? kc_map_get(&s->holds, v.id) : NULL;
+  kn_value *named = v.k == KC_V_SYM ? v.v : h ? h->now : NULL;
+  if (named && !named->name) kn_value_name(&c->b, named, kc_local_name(f->p, r, f->pc + 1));
 }
 
 /* ---- tables ---- */

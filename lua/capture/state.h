@@ -23,6 +23,14 @@ typedef struct kc_table {
   kc_val meta;       /* inside tables */
 } kc_table;
 
+/* What a handle holds now: never changed once it is in a state. */
+typedef struct kc_hold {
+  kn_value *now; /* contents; of a view what was last derived (NULL: nothing) … */
+  kn_value *of;  /* … when what it shows held this */
+  kn_value **in; /* of a view: the inputs of its node from the second on, as they are seen here */
+  uint32_t nin;
+} kc_hold;
+
 typedef struct kc_active kc_active; /* a loop being run; innermost first */
 struct kc_active {
   kc_loop_try *loop;
@@ -57,6 +65,7 @@ struct kc_state {
   kc_frame *top;
   int depth;
   kc_map tabs, cells; /* kc_table, kc_val */
+  kc_map holds;       /* kc_hold, by handle */
   kc_map facts, tags; /* by value id: truth + 1, kc_tag_fact */
   kc_val *ret;
   int nret;

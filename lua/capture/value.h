@@ -23,6 +23,7 @@ typedef enum kc_kind {
   KC_V_OBJECT, /* id: in cap->obj */
   KC_V_TABLE,
   KC_V_CLOSURE, /* id: in cap->tab, cap->clos */
+  KC_V_HANDLE,  /* id: in cap->han: a tensor that is written to somewhere (handle.h) */
   KC_V_SYM,     /* v */
   KC_V_UNION,   /* u */
   KC_V_TEXT     /* t: a string that depends on data */
@@ -71,7 +72,8 @@ static inline kc_val kc_bool(bool b) { return (kc_val){.k = KC_V_BOOL, .i = b}; 
 static inline kc_val kc_float(double f) { return (kc_val){.k = KC_V_FLOAT, .f = f}; }
 static inline kc_val kc_sym(kn_value *v) { return (kc_val){.k = KC_V_SYM, .v = v}; }
 static inline kc_val kc_ref(kc_kind k, uint32_t id) { return (kc_val){.k = k, .id = id}; }
-static inline bool kc_is_tensor(kc_val a) { return a.k == KC_V_SYM && a.v->type.kind == KN_V_TENSOR; }
+static inline bool kc_is_plain_tensor(kc_val a) { return a.k == KC_V_SYM && a.v->type.kind == KN_V_TENSOR; }
+static inline bool kc_is_tensor(kc_val a) { return a.k == KC_V_HANDLE || kc_is_plain_tensor(a); }
 static inline bool kc_is_symbool(kc_val a) { return a.k == KC_V_SYM && a.v->type.kind == KN_V_BOOL; }
 static inline bool kc_is_number(kc_val a) {
   return a.k == KC_V_INT || a.k == KC_V_FLOAT ||
@@ -119,11 +121,12 @@ struct kc_look {
   kc_look_kind kind;
   uint32_t container; /* object */
   kc_val key;         /* FIELD: concrete; UPVALUE: INT */
-  kc_val seen;        /* as imported: concrete, TABLE or CLOSURE of an object; SYM when it is a slot */
-  uint32_t object;    /* object behind TABLE and CLOSURE */
-  kn_slot *slot;      /* tensors, and numbers that the function writes */
-  kc_val *keys;       /* KEYS: in the order of next */
+  kc_val seen;     /* as imported: concrete, TABLE or CLOSURE of an object; SYM or HANDLE when it is a slot */
+  uint32_t object; /* object behind TABLE and CLOSURE */
+  kn_slot *slot;   /* tensors, and numbers that the function writes */
+  kc_val *keys;    /* KEYS: in the order of next */
   uint32_t nkeys;
+  bool inplace, overwritten; /* the tensor there is a handle; the graph gives it other contents */
   bool written, again; /* state slot that is stored; the slot's tensor was seen before at another place */
   const char *guard, *name; /* "global", "n" */
   const kn_where *where;
@@ -169,10 +172,36 @@ typedef struct kc_input { /* where a free scalar or a symbolic size comes from, 
   int dim; /* -1: the scalar itself */
 } kc_input;
 
+/* A tensor with an identity: what is fixed about it. Its contents are in the state. */
+typedef struct kc_handle_info {
+  uint32_t parent;       /* of a view: the handle that it shows; 0: none */
+  const kn_node *view;   /* how; NULL: all of it */
+  kn_value *initial;     /* of one from outside: its contents at first; NULL: made inside */
+  struct kc_hold *first; /* the same as a hold */
+  kn_slot *slot;         /* of one reached outside */
+  uint32_t leaf;         /* of an argument; 0: none */
+  bool strided;          /* from outside, and its elements do not lie in order: */
+  int64_t strides[KN_MAX_RANK];
+} kc_handle_info;
+
+/* Where a tensor that is written to was born. Found by failed attempts, kept through restarts: the tensors
+ * born there are handles in the next. */
+typedef struct kc_birth {
+  enum { KC_BORN_HERE, KC_BORN_ARGUMENT, KC_BORN_OUTSIDE } how;
+  uint64_t place; /* hash of the call stack; leaf; address */
+} kc_birth;
+
+/* The values made by one call of an engine function: [first, last). */
+typedef struct kc_made {
+  uint32_t first, last;
+  uint64_t place;
+} kc_made;
+
 typedef struct kc_state kc_state;
 typedef struct kc_stop kc_stop;
 typedef struct kc_loop_try kc_loop_try;
 typedef struct kc_model kc_model;
+typedef struct kc_protect kc_protect;
 
 typedef struct kc_unrolled {
   int id; /* of the kc_loop_try */
@@ -188,6 +217,7 @@ struct kc_cap {
   kn_arena keep, arena; /* for the whole capture; for this attempt */
   kn_builder b;
   kn_record record;
+  bool doomed;           /* something must be a handle: the attempt goes on only to find others */
   bool early;            /* captured before it is called: inputs were described */
   bool recording, fatal; /* record needs freeing; the failure is final (memory, budgets) */
   kn_node *anchor;       /* prologue ends here: slots, constants, undefs */
@@ -202,6 +232,12 @@ struct kc_cap {
   uint32_t nburnt;
   kc_input *input;
   uint32_t ninput;
+  kc_birth *births;
+  uint32_t nbirths;
+  kc_made *made;
+  uint32_t nmade;
+  kc_handle_info *han;
+  uint32_t nhan;
   kc_table_info *tab;
   kc_cell_info *cell;
   kc_closure_info *clos;
@@ -227,6 +263,7 @@ struct kc_cap {
   kc_stop *stop;
   int nstop, stop_cap, last_stop;
   kc_loop_try *again;
+  kc_protect *protect; /* the innermost protected call */
   int last_iteration;
   kc_unrolled *unrolled; /* loops that ran trip by trip, for reports */
   uint32_t nunrolled;

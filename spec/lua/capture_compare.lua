@@ -1,5 +1,5 @@
 -- Runs a function eagerly and captured on the same random inputs and compares everything a caller can see: values,
--- kind of number, number and shape of results, aliasing of result tables, errors. A helper of the capture specs;
+-- kind of number, number and shape of results, aliasing of result tables, what became of the arguments, errors. A helper of the capture specs;
 -- returns a module and has no tests of its own.
 local M = {}
 
@@ -54,8 +54,44 @@ function M.value(letter, random)
   return letter
 end
 
---- Runs both n times; raises where they differ, in error messages too when `messages`. Returns how many raised.
-function M.compare(f, g, letters, n, seed, messages)
+-- Tensors of their own for each of the two: the same argument twice is one tensor in both.
+local function copies(args)
+  local of, to = {}, { n = args.n }
+  local function copy(v)
+    if of[v] then return of[v] end
+    if kiln.is_tensor(v) then of[v] = v:clone() return of[v] end
+    if type(v) ~= "table" then return v end
+    of[v] = {}
+    for k, x in pairs(v) do of[v][k] = copy(x) end
+    return of[v]
+  end
+  for i = 1, args.n do to[i] = args[i] ~= nil and copy(args[i]) or args[i] end
+  return to
+end
+
+local function holds(list, n, t)
+  for i = 1, n do
+    if rawequal(list[i], t) then return i end
+  end
+end
+
+-- Which of the arguments and earlier results each result is must be the same on both sides.
+local function same_identity(want, got, args, own)
+  for i = 2, want.n do
+    if kiln.is_tensor(want[i]) then
+      local a, b = holds(args, args.n, want[i]), holds(own, own.n, got[i])
+      if a ~= b then return false, ("result %d is argument %s eager, %s captured"):format(i - 1, a, b) end
+      a, b = holds(want, want.n, want[i]), holds(got, got.n, got[i])
+      if a ~= b then return false, ("result %d is result %s eager, %s captured"):format(i - 1, a - 1, b - 1) end
+    end
+  end
+  return true
+end
+
+--- Runs both n times; raises where they differ, in error messages too when `messages`; `options.identity`: results that
+--- are arguments or one another must be so in both. Returns how many raised.
+function M.compare(f, g, letters, n, seed, messages, options)
+  options = options or {}
   local state = seed or 1
   local function random(a, b) -- a stream of our own: capture must not see math.random
     state = (state * 6364136223846793005 + 1442695040888963407) & 0x7fffffffffffffff
@@ -66,15 +102,18 @@ function M.compare(f, g, letters, n, seed, messages)
   local raised = 0
   for run = 1, n do
     local args = { n = #letters }
-    for i, letter in ipairs(letters) do args[i] = M.value(letter, random) end
+    for i, letter in ipairs(letters) do
+      args[i] = options.value and options.value(letter, random, args) or M.value(letter, random)
+    end
+    local own, before = copies(args), copies(args)
     kiln.manual_seed(run)
     local want = table.pack(pcall(f, table.unpack(args, 1, args.n)))
     local draw = kiln.rand(1):item()
     kiln.manual_seed(run)
-    local got = table.pack(pcall(g, table.unpack(args, 1, args.n)))
+    local got = table.pack(pcall(g, table.unpack(own, 1, own.n)))
     local function where()
       local shown = {}
-      for i = 1, args.n do shown[i] = M.show(args[i]) end
+      for i = 1, args.n do shown[i] = M.show(before[i]) end
       return ("run %d, arguments %s: "):format(run, table.concat(shown, ", "))
     end
     if want[1] ~= got[1] then
@@ -83,6 +122,9 @@ function M.compare(f, g, letters, n, seed, messages)
     end
     if not want[1] then
       raised = raised + 1
+      for i = 1, own.n do
+        if not M.same(own[i], before[i]) then error(where() .. "a run that failed has changed argument " .. i, 2) end
+      end
       if messages and tostring(want[2]) ~= tostring(got[2]) then
         error(where() .. ("eager raises %q, captured %q"):format(tostring(want[2]), tostring(got[2])), 2)
       end
@@ -92,6 +134,15 @@ function M.compare(f, g, letters, n, seed, messages)
       for i = 2, want.n do
         if not M.same(want[i], got[i], map, back) then
           error(where() .. ("result %d is %s eager, %s captured"):format(i - 1, M.show(want[i]), M.show(got[i])), 2)
+        end
+      end
+      if options.identity then
+        local fine, why = same_identity(want, got, args, own)
+        if not fine then error(where() .. why, 2) end
+      end
+      for i = 1, args.n do
+        if not M.same(args[i], own[i]) then
+          error(where() .. ("argument %d is %s afterwards eager, %s captured"):format(i, M.show(args[i]), M.show(own[i])), 2)
         end
       end
       if kiln.rand(1):item() ~= draw then error(where() .. "random numbers drawn differ", 2) end

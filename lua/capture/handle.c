@@ -1,0 +1,203 @@
+/* Handles: what they hold, views of them, and where the tensors come from that must be handles. See handle.h.
+ */
+#include "lua/capture/handle.h"
+#include <string.h>
+
+/* ---- making ---- */
+
+static uint32_t new_handle(kc_cap *c) {
+  if (c->nhan == 0) c->han = kc_more(c, &c->arena, c->han, c->nhan++, sizeof *c->han); /* id 0 is none */
+  c->han = kc_more(c, &c->arena, c->han, c->nhan, sizeof *c->han);
+  c->han[c->nhan] = (kc_handle_info){0};
+  return c->nhan++;
+}
+
+static void hold(kc_cap *c, kc_state *s, uint32_t id, const kc_hold *h) {
+  kc_map_set(c, &s->holds, s->owner, id, kc_dup(c, h, sizeof *h));
+}
+
+uint32_t kc_handle_new(kc_cap *c, kc_state *s, kn_value *contents) {
+  uint32_t id = new_handle(c);
+  hold(c, s, id, &(kc_hold){.now = contents});
+  return id;
+}
+
+uint32_t kc_handle_outside(kc_cap *c, kn_value *initial, const kn_tensor *t) {
+  uint32_t id = new_handle(c);
+  kc_handle_info *info = &c->han[id];
+  info->initial = initial;
+  info->first = kc_new(c, sizeof(kc_hold));
+  *info->first = (kc_hold){.now = initial};
+  if (t && !kn_tensor_contiguous(t)) {
+    info->strided = true;
+    memcpy(info->strides, t->strides, sizeof info->strides);
+  }
+  return id;
+}
+
+uint32_t kc_handle_view(kc_cap *c, kc_state *s, uint32_t parent, const kn_record_shown *shown) {
+  uint32_t id = new_handle(c), nin = shown->view ? shown->view->nin : 0;
+  c->han[id].parent = parent;
+  c->han[id].view = shown->view;
+  kc_hold h = {.now = shown->now, .of = shown->of, .nin = nin};
+  h.in = kc_dup(c, shown->in, nin * sizeof *h.in);
+  hold(c, s, id, &h);
+  return id;
+}
+
+/* ---- contents ---- */
+
+const kc_hold *kc_hold_of(kc_cap *c, const kc_state *s, uint32_t id) {
+  const kc_hold *h = kc_map_get(&s->holds, id);
+  return h ? h : c->han[id].first;
+}
+
+kn_value *kc_contents(kc_cap *c, kc_state *s, uint32_t id) {
+  const kc_hold *h = kc_hold_of(c, s, id);
+  const kc_handle_info *info = &c->han[id];
+  if (!h || !info->parent) return h ? h->now : NULL;
+  kn_value *base = kc_contents(c, s, info->parent);
+  if (!base || (h->now && h->of == base)) return base ? h->now : NULL;
+  c->b.where = kc_where(c);
+  kc_hold next = *h;
+  next.of = base;
+  next.now = info->view ? kn_view_again(&c->b, info->view, h->in, base) : base;
+  if (next.now) hold(c, s, id, &next);
+  return next.now;
+}
+
+void kc_set_contents(kc_cap *c, kc_state *s, uint32_t id, kn_value *v) {
+  hold(c, s, id, &(kc_hold){.now = v});
+}
+
+kn_value *kc_tensor_value(kc_cap *c, kc_state *s, kc_val a) {
+  kn_value *v = a.k == KC_V_HANDLE ? kc_contents(c, s, a.id) : a.v;
+  return v ? v : kc_dummy(c);
+}
+
+/* ---- where they are born ---- */
+
+uint64_t kc_here(const kc_state *s) {
+  uint64_t x = 0x9E3779B97F4A7C15u;
+  for (const kc_frame *f = s->top; f; f = f->up) {
+    x = (x ^ (uint64_t)(uint32_t)f->pc) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (uint64_t)(uint32_t)f->p->line_defined ^ (uint64_t)(uint32_t)f->p->ncode << 32) *
+        0x94D049BB133111EBu;
+    x ^= x >> 29;
+  }
+  return x;
+}
+
+bool kc_is_born(const kc_cap *c, kc_birth b) {
+  for (uint32_t i = 0; i < c->nbirths; i++)
+    if (c->births[i].how == b.how && c->births[i].place == b.place) return true;
+  return false;
+}
+
+typedef struct tracing {
+  kc_cap *c;
+  uint8_t *seen; /* values by id */
+  kc_birth *found;
+  uint32_t n;
+  bool outside, lost;
+} tracing;
+
+static void found(tracing *t, int how, uint64_t place) {
+  t->found = kc_more(t->c, &t->c->arena, t->found, t->n, sizeof *t->found);
+  t->found[t->n++] = (kc_birth){how, place};
+  t->outside |= how != KC_BORN_HERE;
+}
+
+/* The call of an engine function that made the value. */
+static void found_here(tracing *t, const kn_value *v) {
+  uint32_t lo = 0, hi = t->c->nmade;
+  while (lo < hi) {
+    uint32_t mid = (lo + hi) / 2;
+    if (t->c->made[mid].last <= v->id)
+      lo = mid + 1;
+    else
+      hi = mid;
+  }
+  if (lo < t->c->nmade && t->c->made[lo].first <= v->id)
+    found(t, KC_BORN_HERE, t->c->made[lo].place);
+  else
+    t->lost = true;
+}
+
+static void trace(tracing *t, const kn_value *v);
+
+static void trace_yield(tracing *t, const kn_region *r, uint32_t at) {
+  if (at < r->nyields) trace(t, r->yields[at]);
+}
+
+static void trace_param(tracing *t, const kn_value *v) {
+  const kn_node *loop = v->region->owner;
+  if (loop) { /* what comes by the back edge is not known yet: it meets this one when it is */
+    trace(t, loop->in[v->index]);
+    trace_yield(t, v->region, 1 + v->index);
+    return;
+  }
+  for (uint32_t i = 0; i < t->c->ninput; i++)
+    if (t->c->input[i].value == v) {
+      found(t, KC_BORN_ARGUMENT, t->c->input[i].leaf);
+      return;
+    }
+  t->lost = true;
+}
+
+static void trace(tracing *t, const kn_value *v) {
+  if (t->seen[v->id]) return;
+  t->seen[v->id] = 1;
+  const kn_node *n = v->def;
+  if (!n) {
+    trace_param(t, v);
+    return;
+  }
+  switch ((int)n->op) {
+  case KN_NODE_if:
+    trace_yield(t, n->regions[0], v->index);
+    trace_yield(t, n->regions[1], v->index);
+    return;
+  case KN_NODE_loop: trace_yield(t, n->regions[0], 1 + n->regions[0]->nparams + v->index); return;
+  case KN_NODE_select: trace(t, n->in[1]), trace(t, n->in[2]); return;
+  case KN_NODE_undef: return;
+  case KN_NODE_param:
+  case KN_NODE_load_state: found(t, KC_BORN_OUTSIDE, (uintptr_t)n->slot->tensor); return;
+  default: break;
+  }
+  if (kn_opcode_is_op(n->op) && kn_ops[n->op].op_class == KN_CLASS_VIEW) {
+    trace(t, n->in[0]);
+    if (n->op != KN_OP_reshape && n->op != KN_OP_reshape_as) return; /* those may be copies */
+  }
+  found_here(t, v);
+}
+
+static tracing traced(kc_cap *c, const kn_value *v) {
+  tracing t = {.c = c, .seen = kc_new(c, c->b.graph->nvalues + 1)};
+  trace(&t, v);
+  return t;
+}
+
+static bool note_births(kc_cap *c, const tracing *t) {
+  bool any = false;
+  for (uint32_t i = 0; i < t->n; i++) {
+    if (kc_is_born(c, t->found[i])) continue;
+    c->births = kc_more(c, &c->keep, c->births, c->nbirths, sizeof *c->births);
+    c->births[c->nbirths++] = t->found[i];
+    any = true;
+  }
+  return any;
+}
+
+kc_res kc_must_be_handle(kc_cap *c, const kn_value *v) {
+  tracing t = traced(c, v);
+  if (note_births(c, &t)) c->doomed = true;
+  if (c->doomed) return KC_GO; /* the attempt goes on, to find the others, and is then given up */
+  return kc_fail(c,
+                 "overwrites a tensor that cannot be followed to where it was made; write to a clone of it");
+}
+
+bool kc_wants_handle(kc_cap *c, const kn_value *v) {
+  tracing t = traced(c, v);
+  return !t.outside && !t.lost && note_births(c, &t) && (c->doomed = true);
+}
