@@ -147,6 +147,10 @@ kc_res kc_distribute(kc_cap *c, kc_state **s, const kc_val *o, int n, kc_step_fn
                      kc_values *out);
 kc_val *kc_vals(kc_cap *c, int n);
 
+/* switch.c: a field by a number that only the graph knows. */
+kc_res kc_index_by_data(kc_cap *c, kc_state **s, uint32_t table, kc_val k, kc_val *out);
+kc_res kc_set_by_data(kc_cap *c, kc_state **s, uint32_t table, kc_val k, kc_val v);
+
 /* call.c */
 /* Results in out; want >= 0 pads or cuts to that many. */
 kc_res kc_call(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, int want, kc_values *out);

@@ -149,22 +149,20 @@ static kc_res no_index(kc_cap *c, kc_val o, int depth) {
 
 /* A table key must be known. */
 static kc_res known_key(kc_cap *c, kc_val k) {
-  if (k.k == KC_V_SYM && k.v->type.kind != KN_V_TENSOR) {
-    KC_TRY(kc_burn(c, k));
-    return kc_fail(
-        c,
-        "a table is indexed by a %s; keep the values in one tensor (kiln.stack) and index that, or "
-        "compare the index with each case",
-        kc_kind_name(k));
-  }
+  if (k.k == KC_V_SYM && k.v->type.kind != KN_V_TENSOR)
+    return kc_fail(c, "a table is indexed by a %s; compare it with each case", kc_kind_name(k));
   if (kc_is_tensor(k)) return kc_fail(c, "a tensor is used as a table key");
   KC_TRY(kc_settle_text(c, k));
   return k.k == KC_V_POISON || k.k == KC_V_NONE ? poisoned(c, k, "a table is indexed by") : KC_GO;
 }
 
 static kc_res index_table(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val *out, bool *done) {
-  KC_TRY(known_key(c, k));
-  KC_TRY(kc_raw_get(c, *s, o.id, k, out));
+  if (k.k == KC_V_SYM && kc_is_number(k))
+    KC_TRY(kc_index_by_data(c, s, o.id, k, out));
+  else {
+    KC_TRY(known_key(c, k));
+    KC_TRY(kc_raw_get(c, *s, o.id, k, out));
+  }
   *done = out->k != KC_V_NIL;
   if (!*done || out->k != KC_V_UNION || !kc_alt_find(out->u, KC_CLASS_NIL)) return KC_GO;
   kc_val h;
@@ -218,6 +216,11 @@ static kc_res set_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v, int
     return kc_distribute(c, s, (kc_val[]){o, k}, 2, set_step, &x, &none);
   }
   kc_val old = KC_NILV, h;
+  if (o.k == KC_V_TABLE && k.k == KC_V_SYM && kc_is_number(k)) {
+    KC_TRY(kc_metafield(c, *s, o, "__newindex", &h));
+    if (h.k != KC_V_NIL) return kc_fail(c, "a table with __newindex is set at a %s", kc_kind_name(k));
+    return kc_set_by_data(c, s, o.id, k, v);
+  }
   if (o.k == KC_V_TABLE) {
     KC_TRY(known_key(c, k));
     KC_TRY(kc_raw_get(c, *s, o.id, k, &old));
