@@ -76,7 +76,7 @@ static kn_value *view_value(kn_record *r, kn_tensor *t) {
   kn_value *of = kn_record_value(r, known_of(r, t)->parent);
   known *k = known_of(r, t);
   if (!of || (of == k->of && t->value)) return of ? t->value : NULL;
-  kn_value *v = k->view ? kn_view_again(r->b, k->view, k->in, of) : of;
+  kn_value *v = k->view ? kn_view_again(r->b, k->view, k->in, of) : kn_add_detach(r->b, of);
   if (!v) return NULL;
   k->of = of;
   return t->value = v;
@@ -157,7 +157,8 @@ static kn_status note_view(kn_record *r, kn_tensor *t, known *k) {
 kn_status kn_record_view(kn_record *r, kn_tensor *parent, const kn_node *view, kn_value *const *in,
                          kn_value *now, kn_value *of, kn_tensor **out) {
   kn_value *base = kn_record_value(r, parent);
-  if (base && (!now || of != base)) now = view ? kn_view_again(r->b, view, in, base) : base;
+  if (base && (!now || of != base))
+    now = view ? kn_view_again(r->b, view, in, base) : kn_add_detach(r->b, base);
   kn_tensor *t;
   KN_TRY(kn_record_tensor(r, base ? now : NULL, &t));
   kn_status st = note_view(r, t, &(known){.parent = parent, .view = view, .in = in, .of = base});

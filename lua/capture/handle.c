@@ -61,7 +61,7 @@ kn_value *kc_contents(kc_cap *c, kc_state *s, uint32_t id) {
   c->b.where = kc_where(c);
   kc_hold next = *h;
   next.of = base;
-  next.now = info->view ? kn_view_again(&c->b, info->view, h->in, base) : base;
+  next.now = info->view ? kn_view_again(&c->b, info->view, h->in, base) : kn_add_detach(&c->b, base);
   if (next.now) hold(c, s, id, &next);
   return next.now;
 }
@@ -160,6 +160,7 @@ static void trace(tracing *t, const kn_value *v) {
     return;
   case KN_NODE_loop: trace_yield(t, n->regions[0], 1 + n->regions[0]->nparams + v->index); return;
   case KN_NODE_select: trace(t, n->in[1]), trace(t, n->in[2]); return;
+  case KN_NODE_detach: trace(t, n->in[0]); return;
   case KN_NODE_undef: return;
   case KN_NODE_param:
   case KN_NODE_load_state: found(t, KC_BORN_OUTSIDE, (uintptr_t)n->slot->tensor); return;

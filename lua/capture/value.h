@@ -270,6 +270,8 @@ struct kc_cap {
   uint32_t owner; /* last given to a state */
   uint64_t steps;
   int nest, calls;
+  kc_outer *outer;        /* symbols of another graph met outside; NULL: they are refused */
+  kn_value *outer_in[64]; /* the inputs for them */
   kc_model *models;
   int nmodels;
 };

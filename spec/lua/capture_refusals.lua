@@ -51,10 +51,16 @@ refused("a string of data as key", function(t)
 end, 2, "a string depends on tensor data", "look at the text outside")
 refused("a method of a string of data", function(t) print((t:sum():item() .. ""):upper()) end, 0, "a string depends")
 refused("a warning that may be a control message", function(t) warn("@", t:sum():item()) end, 0, "begins with '@'")
-refused("a table indexed by data", function(t)
-  local list = { t, t + 1 }
+refused("a table indexed by data, too long", function(t)
+  local list = {}
+  for i = 1, 100 do list[i] = t * i end
   return list[t:gt(0):sum():item()]
-end, 2, "indexed by", "kiln.stack")
+end, 3, "indexed by", "kiln.stack")
+refused("a hash set at data", function(t)
+  local list = { [1] = t, [3] = t }
+  list[t:gt(0):sum():item()] = -t
+  return list
+end, 2, "no list of integers", "kiln.stack")
 refused("a length that depends on data", function(t)
   local list = { t }
   if t:sum() > 0 then list[2] = t end
