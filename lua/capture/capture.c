@@ -456,6 +456,8 @@ static const kc_val *final_value(kc_cap *c, kc_state *s, const kc_look *l) {
 static kc_res store(kc_cap *c, kc_state *s, const kc_look *l, kc_val v) {
   kn_vkind kind, want = l->slot->type.kind;
   if (v.k == KC_V_HANDLE) v = kc_sym(kc_tensor_value(c, s, v));
+  kn_value *chosen = v.k == KC_V_UNION ? kc_chosen(c, s, v.u) : NULL;
+  if (chosen) v = kc_sym(chosen);
   if (!kc_scalar_kind(v, &kind))
     return kc_fail(c, "'%s', which exists outside and holds a %s, becomes a %s: state keeps its kind",
                    l->name, kc_kind_name(l->seen), kc_kind_name(v));
@@ -478,10 +480,10 @@ static kc_res stores(kc_cap *c, kc_state *s) {
     if (!l->slot || l->slot->kind != KN_SLOT_STATE) continue;
     const kc_val *v = final_value(c, s, l);
     l->written = v && !kc_same(*v, l->seen);
-    if (l->written && l->inplace && l->overwritten)
-      return kc_fail(
-          c, "'%s', which exists outside, is both overwritten in place and replaced by another tensor",
-          l->name);
+    if (l->written && l->overwritten) {
+      const char *name = kc_format(c, "%s, as it was", l->name);
+      l->was = kn_add_slot(&c->b, KN_SLOT_STATE, name, &l->slot->type, l->slot->tensor);
+    }
     if (l->written) KC_TRY(store(c, s, l, kc_resolve(c, s, *v)));
   }
   return KC_GO;
@@ -545,7 +547,8 @@ static kc_res add_commits(kc_cap *c, const gathering *g) {
   for (uint32_t i = 0; i < g->ncommits; i++) {
     const kc_handle_info *info = &c->han[g->standing[i].handle];
     kn_value *v = g->standing[i].v;
-    if (!(info->leaf ? kn_add_update(&c->b, info->initial, v) : kn_add_store(&c->b, info->slot, v)))
+    const kc_look *l = info->slot ? look_of(c, info->slot) : NULL;
+    if (!(l ? kn_add_store(&c->b, l->was ? l->was : l->slot, v) : kn_add_update(&c->b, info->initial, v)))
       return kc_fail(c, "update");
   }
   return KC_GO;

@@ -26,6 +26,7 @@ typedef struct check {
   expected key, want;
   kn_slot *slot; /* of a tensor or state number: its type is what is checked */
   bool in_graph, written, number;
+  kn_slot *was;             /* whose value overwrites the tensor, where its own is for the place */
   bool handle, overwritten; /* the tensor may share memory with no other one; it gets other contents */
   bool strided;
   int64_t strides[KN_MAX_RANK];
@@ -146,6 +147,7 @@ static void make_check(maker *m, const kc_look *l, const kn_graph *g, check *k, 
       const kc_handle_info *info = &c->han[l->seen.id];
       k->handle = m->l->handles = true;
       k->overwritten = l->overwritten && !l->again;
+      k->was = l->was;
       k->strided = info->strided;
       memcpy(k->strides, info->strides, sizeof k->strides);
     }
@@ -586,15 +588,27 @@ kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *l, kn_session
   return st;
 }
 
-/* The tensor that is there keeps its identity and gets the contents of another. */
-static kn_status overwrite(kn_context *ctx, kn_tensor *t, kn_tensor *from) {
+static kn_status get_slot(kn_context *ctx, kn_session *s, const check *k, const kn_slot *slot, kn_rvalue *v) {
+  kn_status st = kn_session_get_slot(s, slot->index, v);
+  return st == KN_OK ? st : kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
+}
+
+/* The tensor that is there keeps its identity and gets other contents; its container is on top. */
+static kn_status overwrite_there(lua_State *L, const kc_host *host, kn_session *s, int anchors, const check *k) {
+  kn_context *ctx = host->context(L);
+  kn_rvalue v = {0};
   kn_tensor *same;
+  KN_TRY(get_slot(ctx, s, k, k->was ? k->was : k->slot, &v));
+  look_again(L, anchors, k);
+  kn_tensor *t = host->test_tensor(L, -1);
   bool grad = ctx->grad_enabled;
-  if (!t) return kn_fail(ctx, KN_STATE, "a tensor that is overwritten is not there any more");
   ctx->grad_enabled = false;
-  kn_status st = kn_apply(ctx, KN_OP_copy_, NULL, (kn_tensor *[]){t, from}, 2, &same);
+  kn_status st = t ? kn_apply(ctx, KN_OP_copy_, NULL, (kn_tensor *[]){t, v.tensor}, 2, &same)
+                   : kn_fail(ctx, KN_STATE, "it is not there any more");
   ctx->grad_enabled = grad;
   if (st == KN_OK) kn_tensor_release(same);
+  kn_tensor_release(v.tensor);
+  lua_pop(L, 1);
   return st;
 }
 
@@ -617,18 +631,15 @@ kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *l, kn_sessio
     const check *k = &l->checks[i];
     if (!k->slot || !k->in_graph || !(k->written || k->overwritten)) continue;
     kn_rvalue v = {0};
-    kn_status st = kn_session_get_slot(s, k->slot->index, &v);
+    lua_rawgeti(L, top + 1, k->container);
+    kn_status st = k->overwritten ? overwrite_there(L, host, s, top + 1, k) : KN_OK;
+    if (st == KN_OK && k->written) st = get_slot(ctx, s, k, k->slot, &v);
     if (st != KN_OK) {
       lua_settop(L, top);
-      return kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
+      return st;
     }
-    lua_rawgeti(L, top + 1, k->container);
-    if (k->overwritten) {
-      look_again(L, top + 1, k);
-      st = overwrite(ctx, host->test_tensor(L, -1), v.tensor);
-      kn_tensor_release(v.tensor);
-      lua_settop(L, st == KN_OK ? top + 1 : top);
-      if (st != KN_OK) return st;
+    if (!k->written) {
+      lua_settop(L, top + 1);
       continue;
     }
     if (v.tensor)
