@@ -48,6 +48,7 @@ struct kn_recorder {
   kn_status (*number)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_tensor *t);
   /* The program is about to look at the data of a tensor (print it, make it a table). May be NULL. */
   kn_status (*read)(kn_recorder *r, kn_context *ctx, kn_tensor *t);
+  bool handing; /* what the next copy_ copies was computed for it */
   bool runs; /* ops run, too, and tensors stay real: trace */
 };
 

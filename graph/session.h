@@ -26,6 +26,8 @@ struct kn_session {
   kn_slot_state *slots;
   kn_update_state *updates;
   uint32_t nupdates;
+  kn_origin *origins; /* of the outputs of the last run */
+  bool detaches;      /* some node gives a handle of its own on the same elements: origins cannot be told */
   bool any_layout; /* the caller has seen to how updated inputs lie in memory */
   kn_plan *plans;  /* most recently used first */
   char *arena;     /* one for all plans: only one runs at a time */

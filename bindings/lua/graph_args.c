@@ -173,6 +173,7 @@ int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalu
 typedef struct builder {
   lua_State *L;
   const kn_graph *g;
+  const kn_session *session;
   kc_live *live;         /* NULL: a graph by itself */
   int ins, outs, tables; /* tables: stack index of a Lua table from same_as to table, 0: none yet */
   const kn_rvalue *out;
@@ -210,6 +211,16 @@ static void push_value(builder *b, const kn_tree *t) {
   bool slot = v->def && (v->def->op == KN_NODE_param || v->def->op == KN_NODE_load_state);
   if (slot && b->live && kc_live_push_slot(b->L, b->live, v->def->slot)) return;
   if (push_overwritten(b, v)) return;
+  kn_origin from = kn_session_origin(b->session, (uint32_t)t->i);
+  if (from.from == KN_FROM_INPUT) {
+    lua_pushvalue(b->L, b->ins + (int)from.index);
+    return;
+  }
+  if (from.from == KN_FROM_SLOT && b->live && kc_live_push_slot(b->L, b->live, b->g->slots[from.index])) return;
+  if (from.from == KN_FROM_OUTPUT) {
+    lua_pushvalue(b->L, b->outs + (int)from.index);
+    return;
+  }
   uint32_t i = 0;
   while (body->yields[i] != v) i++;
   lua_pushvalue(b->L, b->outs + (int)i);
@@ -255,7 +266,7 @@ static bool is_none(const builder *b, const kn_tree *t) {
 
 int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_rvalue *out) {
   const kn_graph *g = v->graph;
-  builder b = {.L = L, .g = g, .live = v->live, .ins = ins, .outs = outs, .out = out};
+  builder b = {.L = L, .g = g, .session = v->session, .live = v->live, .ins = ins, .outs = outs, .out = out};
   bool tables = false;
   for (uint32_t i = 0; i < g->nresults; i++) tables |= kn_tree_has_items(g->results[i].kind);
   luaL_checkstack(L, (int)g->nresults + 8, "too many results");
