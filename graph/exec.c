@@ -31,12 +31,22 @@ static bool has_detach(const kn_region *r) {
   return false;
 }
 
+/* A node that gives a handle of its own on the same elements would be taken for what it shows. */
+static bool hands_on(const kn_region *body) {
+  bool any = false;
+  for (uint32_t i = 0; i < body->nyields; i++) {
+    const kn_node *def = body->yields[i]->def;
+    any |= def && (def->op == KN_NODE_if || def->op == KN_NODE_loop || def->op == KN_NODE_select);
+  }
+  return any && !has_detach(body);
+}
+
 /* Updates stand in the body. */
 static bool alloc_updates(kn_session *s) {
   KN_EACH_NODE (n, s->graph->body) s->nupdates += n->op == KN_NODE_update;
   s->updates = kn_calloc(s->ctx->heap, s->nupdates + 1u, sizeof *s->updates);
   s->origins = kn_calloc(s->ctx->heap, s->graph->body->nyields + 1u, sizeof *s->origins);
-  s->detaches = has_detach(s->graph->body);
+  s->hands_on = hands_on(s->graph->body);
   uint32_t at = 0;
   if (s->updates)
     KN_EACH_NODE (n, s->graph->body)

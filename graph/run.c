@@ -600,9 +600,7 @@ static bool is_optional(const kn_tree *t, uint32_t n, uint32_t i, bool below) {
 static kn_origin origin_of(const run *r, const kn_rvalue *in, uint32_t i, const kn_tensor *t) {
   const kn_plan *p = r->p;
   const kn_region *body = p->graph->body;
-  const kn_node *def = body->yields[i]->def;
-  if (r->s->detaches || !def || (def->op != KN_NODE_if && def->op != KN_NODE_loop && def->op != KN_NODE_select))
-    return (kn_origin){KN_FROM_NONE, 0};
+  if (!r->s->hands_on) return (kn_origin){KN_FROM_NONE, 0};
   for (uint32_t k = 0; k < body->nparams; k++)
     if (in[k].tensor == t) return (kn_origin){KN_FROM_INPUT, k};
   for (uint32_t k = 0; k < p->graph->nslots; k++)

@@ -216,7 +216,8 @@ static void push_value(builder *b, const kn_tree *t) {
     lua_pushvalue(b->L, b->ins + (int)from.index);
     return;
   }
-  if (from.from == KN_FROM_SLOT && b->live && kc_live_push_slot(b->L, b->live, b->g->slots[from.index])) return;
+  if (from.from == KN_FROM_SLOT && b->live && kc_live_push_slot(b->L, b->live, b->g->slots[from.index]))
+    return;
   if (from.from == KN_FROM_OUTPUT) {
     lua_pushvalue(b->L, b->outs + (int)from.index);
     return;

@@ -1,5 +1,6 @@
 /* kiln.script, kiln.spec, kiln.is_capturing: the Lua side of capture. Capture itself is lua/capture; Graph
  * objects and running them are graph.c. */
+#include "bindings/lua/emit.h"
 #include "bindings/lua/graph_parts.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,27 +154,26 @@ static kl_variant *capture(lua_State *L, kl_graph *g, int self, int first, int n
   return kl_add_variant(L, g, graph, live);
 }
 
-static void read_input(lua_State *L, int n, kc_arg *a) { /* on top of the stack */
+void kl_read_spec(lua_State *L, int idx, const char *name, const char *what, kc_arg *a) {
   static const struct {
     const char *name;
     kn_vkind kind;
   } scalars[] = {{"float", KN_V_FLOAT}, {"integer", KN_V_INT}, {"boolean", KN_V_BOOL}};
   *a = (kc_arg){.kind = KC_ARG_SPEC};
-  spec *s = test_spec(L, -1);
+  spec *s = test_spec(L, idx);
   if (s) {
     a->type = s->type;
     for (int i = 0; i < s->type.tensor.rank; i++) a->sizes[i] = *s->names[i] ? s->names[i] : NULL;
     return;
   }
-  const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+  const char *text = lua_type(L, idx) == LUA_TSTRING ? lua_tostring(L, idx) : "";
   for (size_t i = 0; i < sizeof scalars / sizeof *scalars; i++)
     if (!strcmp(text, scalars[i].name)) {
       a->type.kind = scalars[i].kind;
       return;
     }
-  kl_error(L, KN_ARG,
-           "script: inputs[%d] must be kiln.spec(...), \"float\", \"integer\" or \"boolean\", got %s", n,
-           kl_kind(L, -1));
+  kl_error(L, KN_ARG, "%s: %s must be kiln.spec(...), \"float\", \"integer\" or \"boolean\", got %s", name,
+           what, kl_kind(L, idx));
 }
 
 /* For the specs in the table at `inputs`; leaves them on the stack. */
@@ -183,7 +183,9 @@ static kl_variant *capture_now(lua_State *L, kl_graph *g, int self, int inputs) 
   kc_arg *args = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *args, 0);
   for (int i = 0; i < n; i++) { /* specs stay on the stack: names are theirs */
     lua_rawgeti(L, inputs, i + 1);
-    read_input(L, i + 1, &args[i]);
+    char what[32];
+    snprintf(what, sizeof what, "inputs[%d]", i + 1);
+    kl_read_spec(L, -1, "script", what, &args[i]);
   }
   return capture(L, g, self, lua_gettop(L) - n + 1, n, args);
 }

@@ -287,10 +287,17 @@ MODEL(require) {
   return give1(c, out, v);
 }
 
-MODEL(no_grad) {
+/* Nodes made meanwhile are marked; however the call ends, what follows is as before. */
+static kc_res with_grad(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, bool on, kc_values *out) {
   if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (function expected)", name_of(c, f));
-  return kc_call(c, s, a[0], a + 1, n - 1, -1, out);
+  bool before = c->b.no_grad;
+  c->b.no_grad = !on;
+  kc_res r = kc_call(c, s, a[0], a + 1, n - 1, -1, out);
+  c->b.no_grad = before;
+  return r;
 }
+MODEL(no_grad) { return with_grad(c, s, f, a, n, false, out); }
+MODEL(enable_grad) { return with_grad(c, s, f, a, n, true, out); }
 
 /* ---- table.* ---- */
 
@@ -543,6 +550,7 @@ static const struct {
     {"string", "match", m_plain},
     {"string", "gsub", m_plain},
     {"kiln", "no_grad", m_no_grad},
+    {"kiln", "enable_grad", m_enable_grad},
 };
 
 static void add_model(kc_cap *c, const char *name, const char *path, kc_model_fn fn) {

@@ -605,7 +605,20 @@ static kc_res begin(job *j) {
   c->anchor = v->def;
   c->attempt++;
   c->S = kc_state_new(c);
+  if (c->outer) c->outer->n = 0;
   return KC_GO;
+}
+
+/* Symbols of the graph around are arguments after the others. */
+static kc_res outer_arguments(kc_cap *c) {
+  kn_graph *g = c->b.graph;
+  if (!c->outer || !c->outer->n) return KC_GO;
+  uint32_t n = g->nargs;
+  kn_tree *trees = kc_new(c, (n + c->outer->n) * sizeof *trees);
+  if (n) memcpy(trees, g->args, n * sizeof *trees);
+  for (uint32_t i = 0; i < c->outer->n; i++)
+    trees[n + i] = (kn_tree){.kind = KN_TREE_VALUE, .value = c->outer_in[i]};
+  return kn_set_args(&c->b, trees, n + c->outer->n) ? KC_GO : kc_fail(c, "arguments");
 }
 
 static kc_res finish(job *j, kc_state *s, const kc_values *v) {
@@ -618,6 +631,7 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   KC_TRY(results(&g, v));
   KC_TRY(stores(c, s));
   KC_TRY(add_commits(c, &g));
+  KC_TRY(outer_arguments(c));
   record_guards(c);
   if (c->b.status != KN_OK) return kc_fail(c, "graph");
   if (kn_pipeline_run(&c->b) != KN_OK || kn_graph_finish(&c->b) != KN_OK) return KC_FAIL;
@@ -668,7 +682,7 @@ static void clear(job *j) {
   c->attempt = kept.attempt;
   c->births = kept.births, c->nbirths = kept.nbirths;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
-  c->models = kept.models, c->nmodels = kept.nmodels;
+  c->models = kept.models, c->nmodels = kept.nmodels, c->outer = kept.outer;
 }
 
 static int protected_capture(lua_State *L) {
@@ -700,11 +714,11 @@ static int protected_capture(lua_State *L) {
 
 /* ---- the entry ---- */
 
-kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int nargs, const kc_arg *args,
-                     kn_graph **out, kc_live **live) {
+static kn_status capture(lua_State *L, const kc_host *host, int func, int first, int nargs,
+                         const kc_arg *args, kc_outer *outer, kn_graph **out, kc_live **live) {
   kn_context *ctx = host->context(L);
   KN_TRY(kc_check_lua(L, ctx));
-  kc_cap c = {.L = L, .ctx = ctx, .host = host, .early = args != NULL};
+  kc_cap c = {.L = L, .ctx = ctx, .host = host, .early = args != NULL, .outer = outer};
   job j = {.c = &c, .nargs = nargs, .args = args, .result = KC_FAIL};
   if (!lua_checkstack(L, nargs + 40) || !(j.live = kc_live_new(ctx))) return kn_fail_nomem(ctx, 0);
   kn_arena_init(&c.keep, ctx->heap);
@@ -746,5 +760,18 @@ kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int
   }
   *out = j.graph;
   *live = j.live;
+  return KN_OK;
+}
+
+kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int nargs, const kc_arg *args,
+                     kn_graph **out, kc_live **live) {
+  return capture(L, host, func, first, nargs, args, NULL, out, live);
+}
+
+kn_status kc_capture_part(lua_State *L, const kc_host *host, int func, int first, int nargs,
+                          const kc_arg *args, kc_outer *outer, kn_graph **out) {
+  kc_live *live = NULL;
+  KN_TRY(capture(L, host, func, first, nargs, args, outer, out, &live));
+  kc_live_free(L, live);
   return KN_OK;
 }

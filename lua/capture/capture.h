@@ -41,6 +41,14 @@ typedef struct kc_live kc_live;
  * raises. */
 kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int nargs, const kc_arg *args,
                      kn_graph **out, kc_live **live);
+/* The same for a function that becomes a region of another graph: symbols of that graph, which it reaches as
+ * upvalues, are further inputs after those of the arguments. Values are of the other graph. */
+typedef struct kc_outer {
+  uint32_t n;
+  void *value[64];
+} kc_outer;
+kn_status kc_capture_part(lua_State *L, const kc_host *host, int func, int first, int nargs,
+                          const kc_arg *args, kc_outer *outer, kn_graph **out);
 /* Do the guards hold for these arguments? When not, `why` (may be NULL) gets "global 'n' was 3 at f.lua:7, is
  * 4". Does not raise, allocates nothing in the common case. */
 bool kc_live_check(lua_State *L, const kc_host *host, kc_live *live, int first, int nargs, char *why,

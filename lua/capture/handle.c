@@ -61,7 +61,7 @@ kn_value *kc_contents(kc_cap *c, kc_state *s, uint32_t id) {
   c->b.where = kc_where(c);
   kc_hold next = *h;
   next.of = base;
-  next.now = info->view ? kn_view_again(&c->b, info->view, h->in, base) : base;
+  next.now = info->view ? kn_view_again(&c->b, info->view, h->in, base) : kn_add_detach(&c->b, base);
   if (next.now) hold(c, s, id, &next);
   return next.now;
 }
@@ -85,7 +85,8 @@ static kn_value *choose(kc_cap *c, kc_state *s, const kc_union *u, int i, kn_val
   return yes == no ? yes : kc_emit(c, KN_NODE_select, 3, is, kc_sym(yes), kc_sym(no));
 }
 
-/* From alternative i on. A view is derived only where it is the one: what it shows may not be there otherwise. */
+/* From alternative i on. A view is derived only where it is the one: what it shows may not be there
+ * otherwise. */
 static kn_value *choose_from(kc_cap *c, kc_state *s, const kc_union *u, int i) {
   kc_val a = u->alt[i].v;
   bool view = is_view(c, a);
@@ -113,7 +114,10 @@ static kn_value *choose_from(kc_cap *c, kc_state *s, const kc_union *u, int i) {
 /* The class of a tensor: that of what it holds, of a view that of what it was made with. */
 static int64_t tensor_class(kc_cap *c, const kc_state *s, kc_val a) {
   const kc_hold *h = a.k == KC_V_HANDLE ? kc_hold_of(c, s, a.id) : NULL;
-  const kn_value *v = a.k == KC_V_SYM ? a.v : is_view(c, a) && c->han[a.id].view ? c->han[a.id].view->out[0] : h ? h->now : NULL;
+  const kn_value *v = a.k == KC_V_SYM                      ? a.v
+                      : is_view(c, a) && c->han[a.id].view ? c->han[a.id].view->out[0]
+                      : h                                  ? h->now
+                                                           : NULL;
   return v && v->type.kind == KN_V_TENSOR ? kc_class_of(c, kc_sym((kn_value *)(uintptr_t)v)) : -1;
 }
 
@@ -222,6 +226,7 @@ static void trace(tracing *t, const kn_value *v) {
     return;
   case KN_NODE_loop: trace_yield(t, n->regions[0], 1 + n->regions[0]->nparams + v->index); return;
   case KN_NODE_select: trace(t, n->in[1]), trace(t, n->in[2]); return;
+  case KN_NODE_detach: trace(t, n->in[0]); return;
   case KN_NODE_undef: return;
   case KN_NODE_param:
   case KN_NODE_load_state: found(t, KC_BORN_OUTSIDE, (uintptr_t)n->slot->tensor); return;

@@ -71,6 +71,7 @@ typedef struct kc_loop_node {
   uint32_t nnext;
   kc_pairing *memo;
   uint32_t nmemo;
+  bool peeled;   /* no more trips are run before it: objects of one trip are carried into the next */
   bool conflict; /* objects of one trip and the next could not be made one */
 } kc_loop_node;
 

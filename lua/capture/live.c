@@ -594,7 +594,8 @@ static kn_status get_slot(kn_context *ctx, kn_session *s, const check *k, const 
 }
 
 /* The tensor that is there keeps its identity and gets other contents; its container is on top. */
-static kn_status overwrite_there(lua_State *L, const kc_host *host, kn_session *s, int anchors, const check *k) {
+static kn_status overwrite_there(lua_State *L, const kc_host *host, kn_session *s, int anchors,
+                                 const check *k) {
   kn_context *ctx = host->context(L);
   kn_rvalue v = {0};
   kn_tensor *same;

@@ -8,6 +8,7 @@ enum {
   MANY_TRIPS = 48,   /* an unrolled loop that emits nodes is tried as a loop node after so many */
   LONG_FOR = 16,     /* a `for` with more trips and an exit on data is made a loop node at once */
   FORCED_TRIPS = 12, /* unrolled although its exit depends on data */
+  MAX_PEEL = 2,
   MAX_GENERALISE = 30
 };
 
@@ -108,7 +109,7 @@ static kc_res generalise(kc_cap *c, kc_state *entry, kc_loop_try *t, kc_loop_nod
     kc_state *next;
     c->b.at = l->body;
     KC_TRY(kc_merge(c, KC_MERGE_GENERAL, g, o->o[i].s, NULL, l, t->pc, &changed, &next));
-    if (l->conflict && t->peel < 2 && !t->why) { /* let the first trip run before */
+    if (l->conflict && !l->peeled) { /* let the first trip run before */
       t->peel++;
       return kc_want_loop(c, t);
     }
@@ -153,6 +154,7 @@ static kc_res build_loop(kc_cap *c, kc_state **sp, int *pc, kc_loop_try *t, kc_o
   kc_loop_node *l = kc_new(c, sizeof *l);
   l->parent = c->b.at;
   l->entry = s;
+  l->peeled = t->peel >= MAX_PEEL || t->why;
   c->b.where = t->where;
   if (!(l->n = kn_add_loop(&c->b))) return kc_fail(c, "loop");
   l->body = l->n->regions[0];

@@ -60,13 +60,13 @@ kc_val kc_merge_single(kc_merge_job *m, kc_val a, int side) {
 
 /* ---- loops: parameters ---- */
 
-static bool is_param(const kc_merge_job *m, kc_val a) {
+bool kc_is_param(const kc_merge_job *m, kc_val a) {
   return m->mode == KC_MERGE_GENERAL && a.k == KC_V_SYM && !a.v->def && a.v->region == m->l->body;
 }
 
-static void bind(kc_merge_job *m, kc_val param, kc_val next) { m->l->next[param.v->index] = next; }
+void kc_bind_param(kc_merge_job *m, kc_val param, kc_val next) { m->l->next[param.v->index] = next; }
 
-static kc_val new_param(kc_merge_job *m, const kn_vtype *type, kn_value *init, kc_val next) {
+kc_val kc_new_param(kc_merge_job *m, const kn_vtype *type, kn_value *init, kc_val next) {
   kc_loop_node *l = m->l;
   *m->changed = true;
   kn_value *p = kn_loop_param(&m->c->b, l->n, type, m->name, init);
@@ -76,7 +76,7 @@ static kc_val new_param(kc_merge_job *m, const kn_vtype *type, kn_value *init, k
   return kc_sym(p);
 }
 
-static bool type_of(kc_val a, kn_vtype *t) {
+bool kc_type_of(kc_val a, kn_vtype *t) {
   *t = (kn_vtype){0};
   if (!kc_scalar_kind(a, &t->kind)) return false;
   if (a.k == KC_V_SYM) *t = a.v->type;
@@ -86,126 +86,15 @@ static bool type_of(kc_val a, kn_vtype *t) {
 /* The parameter takes b after a trip; its type widens to fit. False when no type fits both. */
 static bool rebind(kc_merge_job *m, kc_val param, kc_val b) {
   kn_vtype t, join;
-  if (!type_of(b, &t) || kc_class_of(m->c, param) != kc_class_of(m->c, b) ||
+  if (!kc_type_of(b, &t) || kc_class_of(m->c, param) != kc_class_of(m->c, b) ||
       !kn_vtype_join(&param.v->type, &t, &join))
     return false;
   if (!kn_vtype_equal(&join, &param.v->type)) {
     param.v->type = join;
     *m->changed = true;
   }
-  bind(m, param, b);
+  kc_bind_param(m, param, b);
   return true;
-}
-
-/* ---- unions ---- */
-
-static kc_val pair_values(kc_merge_job *m, kc_val a, kc_val b);
-
-static bool is_outside(const kc_cap *c, kc_val a) {
-  if (a.k == KC_V_TABLE) return c->tab[a.id].object != 0;
-  if (a.k == KC_V_HANDLE) return c->han[a.id].first != NULL;
-  if (a.k == KC_V_TEXT) return false;
-  return a.k != KC_V_CLOSURE || c->clos[a.id].object != 0;
-}
-
-/* A table or handle that is there on entry and at the back edge. */
-static bool known_to_both(const kc_merge_job *m, kc_val a) {
-  if (a.k == KC_V_HANDLE) return kc_hold_of(m->c, m->s1, a.id) && kc_hold_of(m->c, m->s2, a.id);
-  return a.k == KC_V_TABLE && kc_table_get(m->s1, a.id) && kc_table_get(m->s2, a.id);
-}
-
-static bool pair_same(kc_merge_job *m, kc_val a) {
-  return a.k == KC_V_HANDLE ? kc_pair_handles(m, a.id, a.id) : kc_pair_tables(m, a.id, a.id);
-}
-
-static kc_val pair_unions(kc_merge_job *m, kc_val a, kc_val b) {
-  kc_cap *c = m->c;
-  kc_union x, y, u = {.n = 0};
-  const char *name = m->name;
-  kc_alts(c, a, &x);
-  kc_alts(c, b, &y);
-  for (int i = 0; i < x.n; i++) {
-    const kc_val *q = kc_alt_find(&y, x.alt[i].code);
-    bool fixed =
-        x.alt[i].code == KC_CLASS_NIL || (x.alt[i].code >= KC_CLASS_OTHER && x.alt[i].v.k != KC_V_TEXT);
-    m->name = name;
-    kc_val v = q && !fixed ? pair_values(m, x.alt[i].v, *q) : kc_merge_single(m, x.alt[i].v, 1);
-    u.alt[u.n++] = (kc_alt){x.alt[i].code, v};
-  }
-  for (int i = 0; i < y.n; i++) {
-    if (kc_alt_find(&x, y.alt[i].code)) continue;
-    if (u.n == KC_MAX_ALTS) return KC_POISONED;
-    u.alt[u.n++] = (kc_alt){y.alt[i].code, kc_merge_single(m, y.alt[i].v, 2)};
-  }
-  m->name = NULL;
-  u.tag = pair_values(m, x.tag, y.tag);
-  return kc_make_union(c, &u);
-}
-
-/* May this value be one alternative of a loop-carried union? Objects made inside the loop may not. */
-static bool may_carry(const kc_merge_job *m, kc_val a) {
-  if (a.k == KC_V_UNION) {
-    for (int i = 0; i < a.u->n; i++)
-      if (!may_carry(m, a.u->alt[i].v)) return false;
-    return true;
-  }
-  kn_vkind kind;
-  return known_to_both(m, a) || a.k == KC_V_NIL || a.k == KC_V_STRING || a.k == KC_V_CFUNCTION ||
-         kc_scalar_kind(a, &kind) || (a.k == KC_V_CLOSURE && is_outside(m->c, a)) ||
-         (a.k == KC_V_TABLE && is_outside(m->c, a)) || a.k == KC_V_OBJECT;
-}
-
-static kc_val poison(kc_merge_job *m) {
-  *m->changed = true;
-  return KC_POISONED;
-}
-
-/* An alternative that the entry has and the back edge may have. */
-static bool carry_old(kc_merge_job *m, const kc_union *y, int64_t code, kc_val *v) {
-  const kc_val *q = kc_alt_find(y, code);
-  if (q) {
-    if (code != KC_CLASS_NIL && v->k != KC_V_STRING && v->k != KC_V_CFUNCTION && v->k != KC_V_OBJECT)
-      *v = pair_values(m, *v, *q);
-    return true;
-  }
-  if (known_to_both(m, *v)) return pair_same(m, *v);
-  if (!is_outside(m->c, *v)) return false;
-  if (is_param(m, *v)) bind(m, *v, (kc_val){.k = KC_V_NONE});
-  return true;
-}
-
-/* A loop-carried value of several types: a tag is carried, and a payload for each. */
-static kc_val carry_union(kc_merge_job *m, kc_val a, kc_val b) {
-  kc_cap *c = m->c;
-  kc_union x, y, u = {.n = 0};
-  kc_alts(c, a, &x);
-  kc_alts(c, b, &y);
-  const char *name = m->name;
-  if (is_param(m, x.tag))
-    bind(m, u.tag = x.tag, y.tag);
-  else if (kc_same(x.tag, y.tag) && x.n == y.n)
-    u.tag = x.tag;
-  else {
-    m->name = NULL;
-    u.tag = new_param(m, &(kn_vtype){.kind = KN_V_INT}, kc_value(c, x.tag), y.tag);
-    m->name = name;
-  }
-  for (int i = 0; i < x.n; i++) {
-    kc_val v = x.alt[i].v;
-    if (!carry_old(m, &y, x.alt[i].code, &v)) return poison(m);
-    u.alt[u.n++] = (kc_alt){x.alt[i].code, v};
-  }
-  for (int i = 0; i < y.n; i++) {
-    if (kc_alt_find(&x, y.alt[i].code)) continue;
-    kc_val v = y.alt[i].v;
-    kn_vtype t;
-    if (u.n == KC_MAX_ALTS) return poison(m);
-    if (known_to_both(m, v) ? !pair_same(m, v) : !is_outside(c, v)) return poison(m);
-    if (type_of(v, &t)) v = new_param(m, &t, kc_undef(c, &t), v);
-    u.alt[u.n++] = (kc_alt){y.alt[i].code, v};
-    *m->changed = true;
-  }
-  return kc_make_union(c, &u);
 }
 
 /* ---- two values become one ---- */
@@ -215,7 +104,8 @@ static kc_val pair_texts(kc_merge_job *m, kc_val a, kc_val b) {
   kc_val *v = kc_vals(m->c, (int)a.t->n);
   bool fits = true;
   m->name = NULL;
-  for (uint32_t i = 0; i < a.t->n; i++) fits &= (v[i] = pair_values(m, a.t->v[i], b.t->v[i])).k == KC_V_SYM;
+  for (uint32_t i = 0; i < a.t->n; i++)
+    fits &= (v[i] = kc_pair_values(m, a.t->v[i], b.t->v[i])).k == KC_V_SYM;
   return fits ? kc_text_with(m->c, a.t, v) : KC_POISONED;
 }
 
@@ -224,11 +114,11 @@ static kc_val pair_equal(kc_merge_job *m, kc_val a, kc_val b) {
   case KC_V_TABLE: return kc_pair_tables(m, a.id, a.id) ? a : KC_POISONED;
   case KC_V_CLOSURE: return kc_pair_closures(m, a.id, a.id) ? a : KC_POISONED;
   case KC_V_HANDLE: return kc_pair_handles(m, a.id, a.id) ? a : KC_POISONED;
-  case KC_V_UNION: return m->mode == KC_MERGE_GENERAL ? carry_union(m, a, b) : kc_merge_single(m, a, 1);
+  case KC_V_UNION: return m->mode == KC_MERGE_GENERAL ? kc_carry_union(m, a, b) : kc_merge_single(m, a, 1);
   case KC_V_TEXT: return pair_texts(m, a, b);
   default: break;
   }
-  if (is_param(m, a)) bind(m, a, b);
+  if (kc_is_param(m, a)) kc_bind_param(m, a, b);
   return a;
 }
 
@@ -246,11 +136,12 @@ static kc_val join_scalars(kc_merge_job *m, kc_val a, kc_val b, const kn_vtype *
   return kc_sym(out);
 }
 
-/* Nothing fits both: a union where that can be carried, a trip peeled off, or POISON. */
+/* Nothing fits both: a union where that can be carried; before objects of one trip are carried into the next,
+ * trips are peeled off, after which it may fit. */
 static kc_val general_conflict(kc_merge_job *m, kc_val a, kc_val b) {
-  if (may_carry(m, a) && may_carry(m, b)) return carry_union(m, a, b);
-  m->conflict = true;
-  return poison(m);
+  if (m->l->peeled || (kc_may_carry(m, a) && kc_may_carry(m, b))) return kc_carry_union(m, a, b);
+  m->conflict = *m->changed = true;
+  return KC_POISONED;
 }
 
 /* A tensor made inside that is a handle on one path only: both become one object when it is one on both. */
@@ -262,7 +153,7 @@ static void meets_plain(kc_merge_job *m, kc_val a, kc_val b) {
   if (a.k == KC_V_HANDLE && kc_is_plain_tensor(b) && !m->c->han[a.id].first) kc_wants_handle(m->c, b.v);
 }
 
-static kc_val pair_values(kc_merge_job *m, kc_val a, kc_val b) {
+kc_val kc_pair_values(kc_merge_job *m, kc_val a, kc_val b) {
   kc_cap *c = m->c;
   bool general = m->mode == KC_MERGE_GENERAL;
   kn_vtype ta, tb, join;
@@ -271,7 +162,7 @@ static kc_val pair_values(kc_merge_job *m, kc_val a, kc_val b) {
     if (v.k == KC_V_POISON && a.k != KC_V_POISON && general) m->conflict = true, *m->changed = true;
     return v;
   }
-  if (is_param(m, a)) return rebind(m, a, b) ? a : general_conflict(m, a, b);
+  if (kc_is_param(m, a)) return rebind(m, a, b) ? a : general_conflict(m, a, b);
   if (a.k == KC_V_POISON || b.k == KC_V_POISON) {
     if (general && a.k != KC_V_POISON) *m->changed = true;
     return KC_POISONED;
@@ -281,57 +172,75 @@ static kc_val pair_values(kc_merge_job *m, kc_val a, kc_val b) {
   if (a.k == KC_V_HANDLE && b.k == KC_V_HANDLE && kc_pair_handles(m, a.id, b.id)) return a;
   meets_plain(m, a, b);
   if (a.k == KC_V_TEXT && b.k == KC_V_TEXT && a.t->format == b.t->format) return pair_texts(m, a, b);
-  if (type_of(a, &ta) && type_of(b, &tb) && kc_class_of(c, a) == kc_class_of(c, b) &&
+  if (kc_type_of(a, &ta) && kc_type_of(b, &tb) && kc_class_of(c, a) == kc_class_of(c, b) &&
       kn_vtype_join(&ta, &tb, &join))
-    return general ? new_param(m, &join, kc_value(c, a), b) : join_scalars(m, a, b, &join);
-  return general ? general_conflict(m, a, b) : pair_unions(m, a, b);
+    return general ? kc_new_param(m, &join, kc_value(c, a), b) : join_scalars(m, a, b, &join);
+  return general ? general_conflict(m, a, b) : kc_pair_unions(m, a, b);
 }
 
 /* What is known on each path narrows its value first. */
 kc_val kc_merge_places(kc_merge_job *m, kc_val a, kc_val b) {
-  return pair_values(m, kc_resolve(m->c, m->s1, a), kc_resolve(m->c, m->s2, b));
+  return kc_pair_values(m, kc_resolve(m->c, m->s1, a), kc_resolve(m->c, m->s2, b));
 }
 
 /* ---- frames and results ---- */
 
-/* A register that is an upvalue on one path, and a plain one on the other, becomes an upvalue. */
-static uint32_t mixed_cell(kc_merge_job *m, const kc_frame *f1, const kc_frame *f2, int r) {
+/* The contents of a register that is an upvalue on one path and a plain one on the other. When the function
+ * itself reads it no more, only the path that has the upvalue can. */
+static void mixed_contents(kc_merge_job *m, int r, bool live) {
   kc_cap *c = m->c;
-  uint32_t cell = f1->cell[r] ? f1->cell[r] : f2->cell[r];
-  const kc_val *v1 = f1->cell[r] ? kc_map_get(&m->s1->cells, cell) : &f1->r[r];
-  const kc_val *v2 = f2->cell[r] ? kc_map_get(&m->s2->cells, cell) : &f2->r[r];
-  if (m->mode == KC_MERGE_GENERAL && !f1->cell[r]) *m->changed = true;
-  kc_mark_pair(m, &m->c12, &m->c21, cell, cell);
-  kc_val v = kc_merge_places(m, v1 ? *v1 : KC_NILV, v2 ? *v2 : KC_NILV);
+  const kc_frame *f1 = m->s1->top, *f2 = m->s2->top;
+  int side = f1->cell[r] ? 1 : 2;
+  uint32_t cell = side == 1 ? f1->cell[r] : f2->cell[r];
+  const kc_val *v1 = side == 1 ? kc_map_get(&m->s1->cells, cell) : &f1->r[r];
+  const kc_val *v2 = side == 2 ? kc_map_get(&m->s2->cells, cell) : &f2->r[r];
+  kc_val a = v1 ? *v1 : KC_NILV, b = v2 ? *v2 : KC_NILV, v;
+  if (live)
+    v = kc_merge_places(m, a, b);
+  else if (m->mode != KC_MERGE_GENERAL)
+    v = kc_merge_single(m, side == 1 ? a : b, side);
+  else
+    v = side == 1 ? a : kc_carry_new(m, b);
   kc_map_set(c, &m->out->cells, m->out->owner, cell, kc_dup(c, &v, sizeof v));
   kc_note_cell(m, cell);
-  return cell;
+}
+
+/* Registers that are upvalues of closures, before anything else is paired: an upvalue that is one register's
+ * here and another closure's there would be two variables in one. */
+static void merge_frame_cells(kc_merge_job *m) {
+  kc_frame *to = kc_top(m->c, m->out);
+  const kc_frame *f1 = m->s1->top, *f2 = m->s2->top;
+  for (int r = 0; r < f1->p->maxstack; r++) {
+    uint32_t c1 = f1->cell[r], c2 = f2->cell[r];
+    if (!c1 && !c2) continue;
+    to->cell[r] = c1 ? c1 : c2;
+    if (!c1 || !c2)
+      kc_mark_pair(m, &m->c12, &m->c21, to->cell[r], to->cell[r]);
+    else if (!kc_pair_cells(m, c1, c2)) {
+      to->cell[r] = 0;
+      to->r[r] = KC_POISONED;
+    }
+    if (m->mode == KC_MERGE_GENERAL && to->cell[r] != c1) *m->changed = true;
+  }
 }
 
 static void merge_frame(kc_merge_job *m, int pc) {
   kc_cap *c = m->c;
   kc_frame *to = kc_top(c, m->out);
   const kc_frame *f1 = m->s1->top, *f2 = m->s2 ? m->s2->top : NULL;
+  if (f2) merge_frame_cells(m);
   for (int r = 0; r < f1->p->maxstack; r++) {
     bool live = pc >= 0 && kc_regs_has(&f1->flow->live[pc], r);
     uint32_t c1 = f1->cell[r], c2 = f2 ? f2->cell[r] : 0;
     m->name = live ? kc_local_name(f1->p, r, pc) : NULL;
-    if (!f2) {
-      if (c1)
-        kc_touch_cell(m, c1, m->side);
-      else
-        to->r[r] = live ? kc_merge_single(m, f1->r[r], m->side) : KC_POISONED;
-    } else if (!c1 && !c2)
+    if (!f2 && c1)
+      kc_touch_cell(m, c1, m->side);
+    else if (!f2)
+      to->r[r] = live ? kc_merge_single(m, f1->r[r], m->side) : KC_POISONED;
+    else if (!c1 && !c2)
       to->r[r] = live ? kc_merge_places(m, f1->r[r], f2->r[r]) : KC_POISONED;
     else if (!c1 || !c2)
-      to->cell[r] = mixed_cell(m, f1, f2, r);
-    else if (kc_pair_cells(m, c1, c2))
-      to->cell[r] = c1;
-    else {
-      to->cell[r] = 0;
-      to->r[r] = KC_POISONED;
-      if (m->mode == KC_MERGE_GENERAL) *m->changed = true;
-    }
+      mixed_contents(m, r, live);
   }
   m->name = NULL;
 }

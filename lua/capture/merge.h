@@ -5,7 +5,17 @@
 #include "lua/capture/interp.h"
 
 typedef struct kc_merge_work {
-  enum { KC_WORK_TABLES, KC_WORK_TABLE, KC_WORK_CELLS, KC_WORK_CELL, KC_WORK_HANDLES, KC_WORK_HANDLE } what;
+  enum {
+    KC_WORK_TABLES,
+    KC_WORK_TABLE,
+    KC_WORK_CELLS,
+    KC_WORK_CELL,
+    KC_WORK_HANDLES,
+    KC_WORK_HANDLE,
+    KC_WORK_NEW_TABLE,
+    KC_WORK_NEW_CELL,
+    KC_WORK_NEW_HANDLE
+  } what;
   uint32_t a, b;
   int side;
 } kc_merge_work;
@@ -33,8 +43,25 @@ typedef struct kc_merge_job {
   kc_reach q1, q2;
 } kc_merge_job;
 
+/* merge.c */
 kc_val kc_merge_single(kc_merge_job *m, kc_val a, int side);
 kc_val kc_merge_places(kc_merge_job *m, kc_val a, kc_val b);
+kc_val kc_pair_values(kc_merge_job *m, kc_val a, kc_val b); /* what is known of them is used up already */
+bool kc_type_of(kc_val a, kn_vtype *t);                     /* of scalars and tensors */
+bool kc_is_param(const kc_merge_job *m, kc_val a);          /* of the loop being generalised */
+kc_val kc_new_param(kc_merge_job *m, const kn_vtype *type, kn_value *init, kc_val next);
+void kc_bind_param(kc_merge_job *m, kc_val param, kc_val next);
+/* merge_union.c */
+kc_val kc_pair_unions(kc_merge_job *m, kc_val a, kc_val b);
+kc_val kc_carry_union(kc_merge_job *m, kc_val a, kc_val b);
+bool kc_may_carry(const kc_merge_job *m, kc_val a);
+/* A value that only the back edge has becomes one of the next trip's entry, undefined in the first. */
+kc_val kc_carry_new(kc_merge_job *m, kc_val b);
+/* merge_heap.c */
+void kc_adopt_table(kc_merge_job *m, uint32_t id); /* objects of the back edge for kc_carry_new */
+void kc_adopt_cell(kc_merge_job *m, uint32_t id);
+void kc_adopt_handle(kc_merge_job *m, uint32_t id);
+bool kc_known_to_both(const kc_merge_job *m, bool table, uint32_t id);
 /* May the two be one object from here on? Queues the merging of their contents. */
 bool kc_pair_tables(kc_merge_job *m, uint32_t a, uint32_t b);
 bool kc_pair_cells(kc_merge_job *m, uint32_t a, uint32_t b);

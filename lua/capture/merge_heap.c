@@ -339,6 +339,96 @@ static bool paired_since(const kc_merge_job *m, const kc_map *t12, const kc_map 
   return m->s2 && partner(w->side == 1 ? t12 : t21, w->a) != UINT32_MAX;
 }
 
+/* ---- objects of the back edge that the next trip finds on entry ---- */
+
+bool kc_known_to_both(const kc_merge_job *m, bool table, uint32_t id) {
+  return table ? kc_table_get(m->s1, id) && kc_table_get(m->s2, id)
+               : kc_map_get(&m->s1->cells, id) && kc_map_get(&m->s2->cells, id);
+}
+
+void kc_adopt_table(kc_merge_job *m, uint32_t id) {
+  if (partner(&m->t21, id) != UINT32_MAX) { /* it is one of the entry's */
+    m->renamed = true;
+    return;
+  }
+  if (kc_known_to_both(m, true, id)) {
+    kc_pair_tables(m, id, id);
+    return;
+  }
+  if (kc_map_get(&m->seen_tab, id)) return;
+  kc_map_set(m->c, &m->seen_tab, m->owner, id, m);
+  push(m, (kc_merge_work){KC_WORK_NEW_TABLE, id, 0, 2});
+}
+
+void kc_adopt_cell(kc_merge_job *m, uint32_t id) {
+  if (m->c->cell[id].object) return;
+  if (partner(&m->c21, id) != UINT32_MAX) {
+    m->renamed = true;
+    return;
+  }
+  if (kc_known_to_both(m, false, id)) {
+    kc_pair_cells(m, id, id);
+    return;
+  }
+  if (kc_map_get(&m->seen_cell, id)) return;
+  kc_map_set(m->c, &m->seen_cell, m->owner, id, m);
+  push(m, (kc_merge_work){KC_WORK_NEW_CELL, id, 0, 2});
+}
+
+void kc_adopt_handle(kc_merge_job *m, uint32_t id) {
+  kc_cap *c = m->c;
+  if (c->han[id].parent) kc_adopt_handle(m, c->han[id].parent);
+  if (partner(&m->h21, id) != UINT32_MAX) {
+    m->renamed = true;
+    return;
+  }
+  if (kc_hold_of(c, m->s1, id)) {
+    kc_pair_handles(m, id, id);
+    return;
+  }
+  if (kc_map_get(&m->seen_han, id)) return;
+  kc_map_set(c, &m->seen_han, m->owner, id, m);
+  push(m, (kc_merge_work){KC_WORK_NEW_HANDLE, id, 0, 2});
+}
+
+static void new_table(kc_merge_job *m, uint32_t id) {
+  kc_cap *c = m->c;
+  const kc_table *from = kc_table_get(m->s2, id);
+  if (!from || partner(&m->t21, id) != UINT32_MAX) return;
+  kc_table *t = kc_table_copy(c, from, m->out->owner);
+  *m->changed = true;
+  t->meta = kc_carry_new(m, kc_resolve(c, m->s2, t->meta));
+  for (uint32_t i = 0; i < t->n; i++) {
+    name_key(m, t->key[i]);
+    t->val[i] = kc_carry_new(m, kc_resolve(c, m->s2, t->val[i]));
+  }
+  m->name = NULL;
+  set_table(m, id, t);
+}
+
+/* A view of it is derived again when it is read. */
+static void new_handle(kc_merge_job *m, uint32_t id) {
+  const kc_hold *x = kc_hold_of(m->c, m->s2, id);
+  if (!x || partner(&m->h21, id) != UINT32_MAX) return;
+  kc_hold h = *x;
+  *m->changed = true;
+  if (!m->c->han[id].parent)
+    h.now = kc_carry_new(m, kc_sym(h.now)).v;
+  else {
+    h.now = h.of = NULL;
+    h.in = kc_dup(m->c, x->in, x->nin * sizeof *h.in);
+    for (uint32_t i = 1; i < h.nin; i++) h.in[i] = kc_carry_new(m, kc_sym(h.in[i])).v;
+  }
+  set_hold(m, id, &h);
+}
+
+static void new_cell(kc_merge_job *m, uint32_t id) {
+  const kc_val *v = kc_map_get(&m->s2->cells, id);
+  if (!v || partner(&m->c21, id) != UINT32_MAX) return;
+  *m->changed = true;
+  set_cell(m, id, kc_carry_new(m, kc_resolve(m->c, m->s2, *v)));
+}
+
 static kc_res work(kc_merge_job *m) {
   while (m->done < m->nwork) {
     kc_merge_work w = m->work[m->done++];
@@ -348,6 +438,9 @@ static kc_res work(kc_merge_job *m) {
       if (!paired_since(m, &m->t12, &m->t21, &w)) export_table(m, w.a, w.side);
       break;
     case KC_WORK_CELLS: KC_TRY(merge_cells(m, w.a, w.b)); break;
+    case KC_WORK_NEW_TABLE: new_table(m, w.a); break;
+    case KC_WORK_NEW_CELL: new_cell(m, w.a); break;
+    case KC_WORK_NEW_HANDLE: new_handle(m, w.a); break;
     case KC_WORK_HANDLES: KC_TRY(merge_handles(m, w.a, w.b)); break;
     case KC_WORK_HANDLE:
       if (!paired_since(m, &m->h12, &m->h21, &w)) export_handle(m, w.a, w.side);
@@ -512,5 +605,5 @@ kc_res kc_merge_heap(kc_merge_job *m) {
     KC_TRY(kc_map_diff(&m->s1->cells, &before->cells, drop_cell, m));
     KC_TRY(kc_map_diff(&m->s1->holds, &before->holds, drop_handle, m));
   }
-  return m->renamed && m->mode == KC_MERGE_PAIR ? rename_all(m) : KC_GO;
+  return m->renamed && m->s2 ? rename_all(m) : KC_GO;
 }

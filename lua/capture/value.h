@@ -127,7 +127,7 @@ struct kc_look {
   kc_val *keys;    /* KEYS: in the order of next */
   uint32_t nkeys;
   bool inplace, overwritten; /* the tensor there is a handle; the graph gives it other contents */
-  kn_slot *was;    /* the place gets another tensor, too: this slot has the contents for the one there is */
+  kn_slot *was; /* the place gets another tensor, too: this slot has the contents for the one there is */
   bool written, again; /* state slot that is stored; the slot's tensor was seen before at another place */
   const char *guard, *name; /* "global", "n" */
   const kn_where *where;
@@ -269,6 +269,8 @@ struct kc_cap {
   uint32_t owner; /* last given to a state */
   uint64_t steps;
   int nest, calls;
+  kc_outer *outer;        /* symbols of another graph met outside; NULL: they are refused */
+  kn_value *outer_in[64]; /* the inputs for them */
   kc_model *models;
   int nmodels;
 };

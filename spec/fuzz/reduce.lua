@@ -1,5 +1,5 @@
 -- Makes a failing function small: takes statements away, one at a time, for as long as it still fails in the same way.
--- A statement with blocks may also be replaced by one of its blocks.
+-- A statement with blocks may also be replaced by one of its blocks, and what stands in parentheses by something small.
 local M = {}
 
 local function copy(node)
@@ -44,8 +44,37 @@ local function smaller(tree, n, i)
   return made
 end
 
---- The smallest tree found for which fails(tree) still holds.
-function M.reduce(tree, fails)
+local small = { "(x)", "(1)", "(true)", "{ x }" }
+
+local function shorter(text, at)
+  local group = text:match("^%b()", at) or text:match("^%b{}", at)
+  local made = {}
+  for _, s in ipairs(group and small or {}) do
+    if #s < #group then made[#made + 1] = text:sub(1, at - 1) .. s .. text:sub(at + #group) end
+  end
+  return made
+end
+
+local function reduce_text(tree, holder, key, fails)
+  local at = 1
+  while at <= #holder[key] do
+    local before = holder[key]
+    for _, text in ipairs(shorter(before, at)) do
+      holder[key] = text
+      if fails(tree) then break end
+      holder[key] = before
+    end
+    at = at + 1
+  end
+end
+
+local function reduce_texts(tree, node, fails)
+  for i, part in ipairs(node) do
+    if type(part) == "string" then reduce_text(tree, node, i, fails) else reduce_texts(tree, part, fails) end
+  end
+end
+
+local function reduce_statements(tree, fails)
   local again = true
   while again do
     again = false
@@ -66,6 +95,14 @@ function M.reduce(tree, fails)
     end
   end
   return tree
+end
+
+--- The smallest tree found for which fails(tree) still holds.
+function M.reduce(tree, fails)
+  tree = copy(reduce_statements(tree, fails))
+  reduce_text(tree, tree, "result", fails)
+  reduce_texts(tree, tree.body, fails)
+  return reduce_statements(tree, fails)
 end
 
 return M

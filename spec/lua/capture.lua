@@ -654,3 +654,53 @@ agree("an upvalue on one path that a closure of one path holds", function(x, y)
   end
   return t, f(x)
 end, { "T", "T" })
+agree("a closure's variable of one path, and another closure's of the path before", function(x, y, u)
+  local t, v3, f = x, x * y
+  for q, v in ipairs { x, y } do
+    if v:sum() <= v3:sum() then
+      f = function() return v end
+      v, t = v3, u
+    end
+    if v:sum() <= v3:sum() then
+      f = function() return v end
+      v, t = v3, u
+    end
+    if q == 1 then t = v end
+  end
+  for _ = 1, 1 do f = function() v3 = t end end
+  f()
+  return v3
+end, { "T", "T", "T" })
+agree("a closure that a loop on sizes replaces now and then", function(x, y)
+  local f = function(a) return a + 1 end
+  local n = 0
+  for i = 1, #x do
+    if y[i] > 0 then
+      local k = i
+      f = function(a) n = n + k return a * y[1] end
+    end
+  end
+  return f(x), n
+end, { "T", "T" })
+agree("a table that a loop on data replaces now and then", function(x, y)
+  local best, other = { t = x, n = 0 }, nil
+  other = best
+  local i = 0
+  while y:sum() > 0.1 and i < 6 do
+    i = i + 1
+    if (y - x):sum() < 1 then best = { t = y, n = i } end
+    y = y * 0.5
+  end
+  return best.t, best.n, best == other, other.n
+end, { "T", "T" })
+agree("an upvalue that only a closure of one path reads", function(x, y)
+  local f, k = function(a) return a end, y
+  if x:sum() > 0 then
+    f = function(a)
+      if x < y * 0 + k:sum() then return a * k end
+      return a
+    end
+  end
+  x = x:sum()
+  return f(y)
+end, { "T", "T" })
