@@ -119,7 +119,7 @@ static void add_reason(lua_State *L, int self, const char *why) {
   lua_pop(L, 1);
 }
 
-static int refuse_more(lua_State *L, int self, int n) {
+static int refuse_more(lua_State *L, int self, int n, const char *why) {
   luaL_Buffer b;
   push_source(L, self, "reasons");
   int reasons = lua_gettop(L);
@@ -132,6 +132,8 @@ static int refuse_more(lua_State *L, int self, int n) {
     lua_rawgeti(L, reasons, i);
     luaL_addvalue(&b);
   }
+  luaL_addstring(&b, "\n  ");
+  luaL_addstring(&b, why);
   luaL_pushresult(&b);
   return kl_error(L, KN_LIMIT, "%s", lua_tostring(L, -1));
 }
@@ -203,21 +205,29 @@ static void check_count(lua_State *L, const kl_graph *g, int self, int first, in
              takes == 1 ? "" : "s", given);
 }
 
+/* The guards hold: the slots' tensors are the ones just seen, whatever finalizers do before the run. */
+static kl_variant *chosen(lua_State *L, kl_variant *v) {
+  v->loaded = false;
+  if (!v->session) return v;
+  kl_check(L, kc_live_load_checked(L, &host, v->live, v->session));
+  v->loaded = true;
+  return v;
+}
+
 static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
   char why[400] = "";
   int nargs = lua_gettop(L) - first + 1, n = 0;
   kn_context *ctx = kl_context(L);
   for (kl_variant *v = g->variants; v; v = v->next, n++) {
     char other[400] = "";
-    if (kc_live_check(L, &host, v->live, first, nargs, n ? other : why, sizeof why)) return v;
+    if (kc_live_check(L, &host, v->live, first, nargs, n ? other : why, sizeof why)) return chosen(L, v);
   }
   if (n) {
     check_count(L, g, self, first, nargs);
     push_source(L, self, "limit");
     lua_Integer limit = lua_tointeger(L, -1);
     lua_pop(L, 1);
-    add_reason(L, self, why);
-    if (n >= limit) refuse_more(L, self, n);
+    if (n >= limit) refuse_more(L, self, n, why);
     if (kn_debugging(ctx, KN_DEBUG_CAPTURE)) kn_log(ctx, "capture: again, because %s", why);
   }
   push_source(L, self, "inputs");
@@ -225,6 +235,7 @@ static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
   kl_variant *made =
       lua_isnil(L, -1) ? capture(L, g, self, first, nargs, NULL) : capture_now(L, g, self, inputs);
   lua_settop(L, inputs - 1);
+  if (n) add_reason(L, self, why); /* not before it was captured again */
   return made;
 }
 

@@ -278,6 +278,8 @@ static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
   if (f.k == KC_V_CLOSURE) {
     KC_TRY(kc_load_closure(c, f.id));
     p = c->clos[f.id].p;
+    char buf[64];
+    c->base_where = kn_where_intern(&c->b, kc_chunk_name(p->source, buf, sizeof buf), p->line_defined, NULL);
   }
   j->nleaves = j->ngiven = 0;
   j->given = NULL;
@@ -568,7 +570,7 @@ static void record_guards(kc_cap *c) {
     const char *text = l->slot ? kn_vtype_text(c->b.graph, &l->slot->type, buf, sizeof buf)
                                : kc_value_text(c, l->seen, buf, sizeof buf);
     if (l->kind == KC_LOOK_KEYS) snprintf(buf, sizeof buf, "%u keys", l->nkeys), text = buf;
-    kn_add_guard(&c->b, l->slot ? "type" : l->guard, l->name, text, l->where);
+    kn_add_guard(&c->b, l->slot ? "type" : l->guard, l->name, text, l->where ? l->where : c->base_where);
   }
 }
 
@@ -652,11 +654,6 @@ static kc_res attempt(job *j) {
   KC_TRY(arguments(j, f, &trees, &vals));
   const char *name = graph_name(c, f);
   c->b.graph->name = kn_arena_strdup(&c->b.graph->arena, name);
-  if (f.k == KC_V_CLOSURE) {
-    char buf[64];
-    const kc_proto *p = c->clos[f.id].p;
-    c->base_where = kn_where_intern(&c->b, kc_chunk_name(p->source, buf, sizeof buf), p->line_defined, NULL);
-  }
   kc_values made = {0};
   kc_res r = kc_call(c, &s, f, vals, j->nargs, -1, &made);
   if (r == KC_DEAD) { /* every path raises: a graph that does, without results */

@@ -55,6 +55,8 @@ bool kc_live_check(lua_State *L, const kc_host *host, kc_live *live, int first, 
                    size_t size);
 /* Read every outside tensor (and state number) afresh into the session before a run … */
 kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *live, kn_session *s);
+/* The same, right after kc_live_check said yes: what it found is not looked for again. */
+kn_status kc_live_load_checked(lua_State *L, const kc_host *host, kc_live *live, kn_session *s);
 /* … and write back what the graph stored, after a run that succeeded. */
 kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *live, kn_session *s);
 /* Pushes the tensor that is now where the slot was found; false (nothing pushed) when that is no place of its

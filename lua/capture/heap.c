@@ -43,7 +43,11 @@ const char *kc_value_text(kc_cap *c, kc_val a, char *buf, size_t size) {
   case KC_V_OBJECT: o = &c->obj[a.id]; break;
   default: return kc_kind_name(a);
   }
-  snprintf(buf, size, "%s%s%s", kc_kind_name(a), o->path ? " " : "", o->path ? o->path : "");
+  bool named = o->path && *o->path; /* the path of the globals is empty */
+  snprintf(buf, size, "%s%s%s", kc_kind_name(a), named ? " " : "",
+           named     ? o->path
+           : o->path ? " of globals"
+                     : "");
   return buf;
 }
 
