@@ -343,6 +343,38 @@ static int is_capturing(lua_State *L) {
   return 1;
 }
 
+/* kiln.lint(f): the list of capture's findings, without capturing; its text is one line each. */
+static int lint_text(lua_State *L) {
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (int i = 1, n = (int)lua_rawlen(L, 1); i <= n; i++) {
+    lua_rawgeti(L, 1, i);
+    lua_getfield(L, -1, "text");
+    lua_remove(L, -2);
+    luaL_addvalue(&b);
+    luaL_addchar(&b, '\n');
+  }
+  luaL_pushresult(&b);
+  return 1;
+}
+
+static int lint(lua_State *L) {
+  lua_settop(L, 1);
+  if (lua_type(L, 1) == LUA_TTABLE) { /* a module */
+    lua_getfield(L, 1, "forward");
+    if (lua_type(L, -1) == LUA_TFUNCTION) lua_replace(L, 1);
+  }
+  if (lua_type(L, 1) != LUA_TFUNCTION || lua_iscfunction(L, 1))
+    return kl_error(L, KN_ARG, "lint: a Lua function or module is needed, got %s", kl_kind(L, 1));
+  kl_load_files(L);
+  kl_check(L, kc_lint(L, &host, 1));
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, lint_text);
+  lua_setfield(L, -2, "__tostring");
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
 /* ---- opening ---- */
 
 static void make_metatable(lua_State *L, const char *key, const char *name, const luaL_Reg *list) {
@@ -357,7 +389,7 @@ static void make_metatable(lua_State *L, const char *key, const char *name, cons
 void kl_open_script(lua_State *L) {
   static const luaL_Reg specs[] = {{"__tostring", spec_text}, {NULL, NULL}};
   static const luaL_Reg eager[] = {{"__call", eager_call}, {"__index", eager_index}, {NULL, NULL}};
-  static const luaL_Reg list[] = {{"script", script}, {"spec", make_spec}, {NULL, NULL}};
+  static const luaL_Reg list[] = {{"script", script}, {"spec", make_spec}, {"lint", lint}, {NULL, NULL}};
   static const luaL_Reg engine[] = {{"is_capturing", is_capturing}, {NULL, NULL}};
   make_metatable(L, &spec_key, "spec", specs);
   make_metatable(L, &eager_key, "Graph", eager);

@@ -598,3 +598,19 @@ const kc_model *kc_model_of(const kc_cap *c, uint32_t object) {
     if (c->models[i].object == object) return &c->models[i];
   return NULL;
 }
+
+bool kc_has_model(lua_State *L, int idx) {
+  bool found = false;
+  idx = lua_absindex(L, idx);
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  for (size_t i = 0; i < sizeof models / sizeof *models && !found; i++) {
+    if (lua_getfield(L, -1, models[i].lib ? models[i].lib : "_G") == LUA_TTABLE) {
+      lua_getfield(L, -1, models[i].name);
+      found = lua_rawequal(L, -1, idx);
+      lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  return found;
+}

@@ -88,10 +88,14 @@ static const struct {
     {"debug.getinfo", "look outside"},
 };
 
-static kc_res unknown_function(kc_cap *c, kc_val f) {
-  const char *path = c->obj[f.id].path, *hint = "call it outside and pass the result";
+const char *kc_call_hint(const char *path) {
   for (size_t i = 0; path && i < sizeof hints / sizeof *hints; i++)
-    if (!strcmp(path, hints[i].name)) hint = hints[i].hint;
+    if (!strcmp(path, hints[i].name)) return hints[i].hint;
+  return "call it outside and pass the result";
+}
+
+static kc_res unknown_function(kc_cap *c, kc_val f) {
+  const char *path = c->obj[f.id].path, *hint = kc_call_hint(path);
   return kc_fail(c, "calls the C function '%s', which cannot be captured; %s", path ? path : "?", hint);
 }
 

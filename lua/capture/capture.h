@@ -67,6 +67,11 @@ bool kc_live_push_slot(lua_State *L, kc_live *live, const kn_slot *slot);
 bool kc_live_unrolled(const kc_live *live, uint32_t i, const char **where, int64_t *trips);
 void kc_live_free(lua_State *L, kc_live *live);
 
+/* Pushes a list of {kind = "refuse", "burn" or "state", line =, what =, text = "file:line: what"}: what
+ * capture would refuse, or make part of the graph, as far as the bytecode of the function and of those it
+ * calls tells. */
+kn_status kc_lint(lua_State *L, const kc_host *host, int func);
+
 /* Can this Lua's bytecode be read? Checked once per state by a probe chunk; the reason otherwise. */
 kn_status kc_check_lua(lua_State *L, kn_context *ctx);
 

@@ -179,6 +179,9 @@ struct kc_model {
 };
 void kc_find_models(kc_cap *c);
 const kc_model *kc_model_of(const kc_cap *c, uint32_t object);
+bool kc_has_model(lua_State *L, int idx); /* without a capture */
+/* What to do instead of calling a C function that capture does not know. */
+const char *kc_call_hint(const char *path);
 
 enum { KC_MAX_DEPTH = 190, KC_MAX_NEST = 6000, KC_STEP_BUDGET = 20000000 };
 
