@@ -119,6 +119,20 @@ static kc_res result_choice(gathering *g, const kc_union *u, int which, kn_tree 
   return KC_GO;
 }
 
+/* A string made of values when the graph ran. */
+static kc_res result_text(gathering *g, const kc_text *t, int which, kn_tree *tree, int depth) {
+  kc_cap *c = g->c;
+  if (t->n > 32) return kc_fail(c, "result %d is a string made of more than 32 values", which);
+  *tree = (kn_tree){.kind = KN_TREE_TEXT, .text = c->obj[t->format].s, .n = t->n};
+  tree->keys = kc_new(c, t->n * sizeof *tree->keys);
+  tree->items = kc_new(c, t->n * sizeof *tree->items);
+  for (uint32_t i = 0; i < t->n; i++) {
+    tree->keys[i] = (kn_tree){.kind = KN_TREE_INT, .i = i + 1};
+    KC_TRY(result(g, t->v[i], which, &tree->items[i], depth + 1));
+  }
+  return KC_GO;
+}
+
 static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
   a = kc_resolve(c, g->s, a);
@@ -138,7 +152,7 @@ static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth
     *tree = (kn_tree){.kind = KN_TREE_VALUE, .value = a.v};
     return KC_GO;
   case KC_V_TABLE: return result_table(g, a.id, which, tree, depth);
-  case KC_V_TEXT: return kc_settle_text(c, a);
+  case KC_V_TEXT: return result_text(g, a.t, which, tree, depth);
   case KC_V_UNION: return result_choice(g, a.u, which, tree, depth);
   case KC_V_OBJECT:
     if (kc_same(a, KC_ABSENT)) return *tree = (kn_tree){.kind = KN_TREE_NONE}, KC_GO;

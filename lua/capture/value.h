@@ -202,6 +202,7 @@ typedef struct kc_state kc_state;
 typedef struct kc_stop kc_stop;
 typedef struct kc_loop_try kc_loop_try;
 typedef struct kc_model kc_model;
+typedef struct kc_protect kc_protect;
 
 typedef struct kc_unrolled {
   int id; /* of the kc_loop_try */
@@ -263,6 +264,7 @@ struct kc_cap {
   kc_stop *stop;
   int nstop, stop_cap, last_stop;
   kc_loop_try *again;
+  kc_protect *protect; /* the innermost protected call */
   int last_iteration;
   kc_unrolled *unrolled; /* loops that ran trip by trip, for reports */
   uint32_t nunrolled;
