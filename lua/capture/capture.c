@@ -352,6 +352,22 @@ static kc_res outer_arguments(kc_cap *c) {
   return kn_set_args(&c->b, trees, n + c->outer->n) ? KC_GO : kc_fail(c, "arguments");
 }
 
+static kc_res too_large(kc_cap *c) {
+  const kc_unrolled *most = NULL;
+  for (uint32_t i = 0; i < c->nunrolled; i++)
+    if (!most || c->unrolled[i].trips > most->trips) most = &c->unrolled[i];
+  if (!most || !most->where)
+    return kc_fail(c, "the graph has %u nodes, more than %d: too much is inlined", c->b.graph->nnodes,
+                   KN_NODE_BUDGET);
+  kn_fail(c->ctx, KN_LIMIT,
+          "%s:%d: the graph has %u nodes, more than %d: the loop at line %d is unrolled, %lld trips; let it "
+          "go on a "
+          "condition on tensor data or a size, or capture its body alone",
+          most->where->chunk, most->where->line, c->b.graph->nnodes, KN_NODE_BUDGET, most->where->line,
+          (long long)most->trips);
+  return KC_FAIL;
+}
+
 static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   kc_cap *c = j->c;
   c->b.at = c->b.graph->body;
@@ -362,10 +378,7 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   record_guards(c);
   if (c->b.status != KN_OK) return kc_fail(c, "graph");
   if (kn_pipeline_run(&c->b) != KN_OK || kn_graph_finish(&c->b) != KN_OK) return KC_FAIL;
-  if (c->b.graph->nnodes > KN_NODE_BUDGET)
-    return kn_fail(c->ctx, KN_LIMIT, "the graph has %u nodes, more than %d: too much is unrolled or inlined",
-                   c->b.graph->nnodes, KN_NODE_BUDGET),
-           KC_FAIL;
+  if (c->b.graph->nnodes > KN_NODE_BUDGET) return too_large(c);
   return KC_GO;
 }
 
