@@ -317,6 +317,8 @@ static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
         p->known[n->out[i]->id] = false;
     }
     break;
+  case KN_NODE_attempt:
+  case KN_NODE_caught: p->known[n->out[0]->id] = false; break;
   case KN_NODE_raise: *dead = true; break;
   case KN_NODE_store_state:
   case KN_NODE_update:

@@ -42,6 +42,7 @@ struct kc_loop_try {
   kn_region *region;
   kn_node *mark;
   int nstop;
+  kc_protect *protect;
   int peel, nest, calls; /* trips to run before the loop node; to restore */
   uint32_t nodes;        /* in the graph at entry */
   uint32_t nunrolled;    /* reports of loops before it; to restore */
@@ -146,6 +147,10 @@ typedef kc_res (*kc_step_fn)(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_va
 kc_res kc_distribute(kc_cap *c, kc_state **s, const kc_val *o, int n, kc_step_fn fn, void *ud,
                      kc_values *out);
 kc_val *kc_vals(kc_cap *c, int n);
+
+/* switch.c: a field by a number that only the graph knows. */
+kc_res kc_index_by_data(kc_cap *c, kc_state **s, uint32_t table, kc_val k, kc_val *out);
+kc_res kc_set_by_data(kc_cap *c, kc_state **s, uint32_t table, kc_val k, kc_val v);
 
 /* call.c */
 /* Results in out; want >= 0 pads or cuts to that many. */
