@@ -319,7 +319,6 @@ typedef kiln_status (*kiln_host_fn)(void *ud, const kiln_value *args, int nargs,
  * reaches a slot nobody has bound ends with STATE and a sentence that names it. */
 KILN_API kiln_status kiln_session_bind(kiln_session *s, const char *name, kiln_host_fn fn, void *ud);
 
-/* Runs with the inputs set. After a failure slots are as they were before it and there are no outputs. */
 /* Runs with the inputs set. After a failure slots are as they were before it and there are no outputs. A
  * graph whose function writes to an argument (`update` in its text) overwrites the tensor that was set, when
  * all has succeeded; that tensor must be contiguous and share memory with no other input. */
