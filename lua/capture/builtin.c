@@ -2,6 +2,7 @@
  * values of capture; what it cannot do it refuses. */
 #include "lua/capture/handle.h"
 #include "lua/capture/protect.h"
+#include "lua/capture/race.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -574,6 +575,7 @@ static const struct {
     {"string", "match", m_plain},
     {"string", "gsub", m_plain},
     {"kiln", "call_host", kc_m_call_host},
+    {"kiln", "fork_mark", kc_m_fork_mark},
     {"kiln", "no_grad", m_no_grad},
     {"kiln", "enable_grad", m_enable_grad},
 };

@@ -271,8 +271,10 @@ struct kc_cap {
   uint32_t owner; /* last given to a state */
   uint64_t steps;
   int nest, calls;
-  kc_outer *outer;        /* symbols of another graph met outside; NULL: they are refused */
-  kn_value *outer_in[64]; /* the inputs for them */
+  bool part_begins;        /* the next protected call is that of kiln.fork */
+  uint32_t *parts, nparts; /* of each forked part the one that forked it */
+  kc_outer *outer;         /* symbols of another graph met outside; NULL: they are refused */
+  kn_value *outer_in[64];  /* the inputs for them */
   kc_model *models;
   int nmodels;
 };
