@@ -5,7 +5,10 @@ local kiln = require "kiln"
 local fail, mark, pack = kiln.fail, kiln.fork_mark, table.pack
 
 local meta = { __name = "kiln.future" }
-function meta:__tostring() return self.ok and ("future of %d results"):format(self.results.n) or "future of an error" end
+function meta:__tostring()
+  local r = self.results
+  return type(r) == "table" and r.n and ("future of %d results"):format(r.n) or "future of an error"
+end
 
 local function collect(f, ...) return pack(f(...)) end
 
@@ -19,5 +22,7 @@ return function(f, ...)
   local ok, results = pcall(collect, f, ...)
   mark("end", part)
   kiln.join_random(stream)
-  return setmetatable({ ok = ok, results = results, part = part }, meta)
+  -- An error's message stands in the place of the results, so that where capture knows neither one union holds both.
+  if not ok and type(results) ~= "string" then results = { value = results } end
+  return setmetatable({ results = results, part = part }, meta)
 end

@@ -8,6 +8,8 @@ return function(future)
     fail("wait: a future is needed, as kiln.fork gives it, got %s", kiln.is_tensor(future) and "a tensor" or type(future))
   end
   mark("wait", future.part)
-  if not future.ok then error(future.results, 0) end
-  return unpack(future.results, 1, future.results.n)
+  local results = future.results
+  if type(results) == "string" then error(results, 0) end
+  if not results.n then error(results.value, 0) end
+  return unpack(results, 1, results.n)
 end

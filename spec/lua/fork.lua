@@ -120,6 +120,31 @@ test("nested, in loops, and never waited for", function()
   end, x)
 end)
 
+test("a future that is one of several, of a size that only a run knows", function()
+  local held = { n = 0 }
+  local function f(t)
+    local a
+    if t:sum():item() > 0 then
+      a = kiln.fork(function() held.n = held.n + 1 return t + kiln.rand(t:size(1)) end)
+    else
+      a = kiln.fork(function() return t - kiln.rand(t:size(1)) end)
+    end
+    local r = kiln.wait(a)
+    held.n = held.n + 2
+    return r
+  end
+  local g = kiln.script(f, { inputs = { kiln.spec("float32", { "N" }) } })
+  for _, t in ipairs { x, -x, kiln.ones(5) } do
+    kiln.manual_seed(1)
+    local want, n = f(t), held.n
+    held.n = 0
+    kiln.manual_seed(1)
+    truth(g(t):equal(want))
+    equal(held.n, n)
+    held.n = 0
+  end
+end)
+
 test("captured errors are raised by wait", function()
   local function f(t, wait)
     local a = kiln.fork(function()
