@@ -3,6 +3,7 @@
  * effect and no result depends on. Nodes that may only raise go too: an error in a value nobody reads is
  * dropped, and so is a loop without effects whose results nobody reads, even one that would not end. keeps:
  * effects and their order, inputs of the graph, types. */
+#include "graph/mutant.h"
 #include "graph/internal.h"
 #include "graph/pipeline.h"
 #include <string.h>
@@ -53,7 +54,7 @@ static void mark_causes(sweep *s, const kn_value *v) {
 
 static void mark_effects(sweep *s, const kn_region *r) {
   KN_EACH_NODE (n, r) {
-    if (kn_opcode_describe(n->op).effect == KN_EFFECT) mark_node(s, n);
+    if (kn_opcode_describe(n->op).effect == KN_EFFECT && !KN_MUTANT(effects_are_dropped)) mark_node(s, n);
     for (int k = 0; k < n->nregions; k++) mark_effects(s, n->regions[k]);
   }
 }
@@ -102,7 +103,7 @@ static bool clean(sweep *s, kn_region *r) {
   bool effects = false;
   for (kn_node *n = r->first, *next; n; n = next) {
     next = n->next;
-    bool keep = kn_opcode_describe(n->op).effect == KN_EFFECT;
+    bool keep = kn_opcode_describe(n->op).effect == KN_EFFECT && !KN_MUTANT(effects_are_dropped);
     for (int k = 0; k < n->nregions; k++) keep |= clean(s, n->regions[k]);
     effects |= keep;
     if (!keep && !has_live_output(s, n)) {

@@ -1,5 +1,6 @@
 /* Models of Lua's own C functions, found by function value. Each does what the reference manual says, on
  * values of capture; what it cannot do it refuses. */
+#include "graph/mutant.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
@@ -163,7 +164,7 @@ MODEL(assert) {
     return kc_fail(c, "the message of this assert is a %s; only strings can be captured",
                    kc_kind_name(message));
   if (fails) return kc_raise_value(c, message, kc_where(c));
-  if (t.k == KC_V_SYM) {
+  if (t.k == KC_V_SYM && !KN_MUTANT(assert_forgotten)) {
     c->b.where = kc_where(c);
     char pos[200]; /* raise nodes get theirs from `where`, assert nodes do not */
     kc_position(c, pos, sizeof pos);

@@ -90,6 +90,7 @@ static const struct {
 
 static kc_res unknown_function(kc_cap *c, kc_val f) {
   const char *path = c->obj[f.id].path, *hint = "call it outside and pass the result";
+  if (path && !strncmp(path, "_ENV.", 5)) path += 5; /* globals under another name */
   for (size_t i = 0; path && i < sizeof hints / sizeof *hints; i++)
     if (!strcmp(path, hints[i].name)) hint = hints[i].hint;
   return kc_fail(c, "calls the C function '%s', which cannot be captured; %s", path ? path : "?", hint);

@@ -1,5 +1,6 @@
 /* kc_capture: one attempt after another until nothing asks to start over; arguments in, results and state
  * out. The attempts run under one lua_pcall; what they own is freed by kc_capture on every path. */
+#include "graph/mutant.h"
 #include "lua/capture/capture.h"
 #include "graph/pipeline.h"
 #include "lua/capture/engine.h"
@@ -482,6 +483,7 @@ static kc_res stores(kc_cap *c, kc_state *s) {
       return kc_fail(
           c, "'%s', which exists outside, is both overwritten in place and replaced by another tensor",
           l->name);
+    if (l->kind == KC_LOOK_UPVALUE ? KN_MUTANT(upvalue_not_stored) : KN_MUTANT(field_not_stored)) continue;
     if (l->written) KC_TRY(store(c, s, l, kc_resolve(c, s, *v)));
   }
   return KC_GO;
