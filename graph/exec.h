@@ -30,6 +30,10 @@ kn_context *kn_session_context(kn_session *s); /* its child context: error text,
  * are overwritten when all has succeeded, their version counted up; they must share memory with no other
  * input and no slot. */
 kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out, uint32_t nout);
+/* A KN_TREE_TEXT of the results, with the outputs of the last run; the session's until its next text or run.
+ */
+kn_status kn_session_text(kn_session *s, const kn_tree *t, const kn_rvalue *out, const char **text,
+                          size_t *len);
 /* Slots: the value used by the next run. A tensor slot is retained, not copied (PARAM and CONST are only
  * read); type must match. A session starts with the graph's values. */
 kn_status kn_session_set_slot(kn_session *s, uint32_t slot, const kn_rvalue *v);
@@ -42,6 +46,14 @@ void kn_session_use_random(kn_session *s, kn_random *r);
 typedef kn_status (*kn_poll_fn)(void *ud, uint64_t steps);
 void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud);
 void kn_session_set_step_limit(kn_session *s, uint64_t steps); /* a run; 0: none; LIMIT when passed */
+
+/* Which tensor an output of the last run is, where a branch gives a tensor on without computing one: an
+ * input, a slot's, an earlier output. The output itself is a copy, or the earlier output's tensor. */
+typedef struct kn_origin {
+  enum { KN_FROM_NONE, KN_FROM_INPUT, KN_FROM_SLOT, KN_FROM_OUTPUT } from;
+  uint32_t index;
+} kn_origin;
+kn_origin kn_session_origin(const kn_session *s, uint32_t output);
 
 /* Inputs that the graph updates must be contiguous, because it may take a reshape of one for a view of it;
  * off where the caller has checked that they lie as they did when the graph was made. */

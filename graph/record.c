@@ -76,7 +76,7 @@ static kn_value *view_value(kn_record *r, kn_tensor *t) {
   kn_value *of = kn_record_value(r, known_of(r, t)->parent);
   known *k = known_of(r, t);
   if (!of || (of == k->of && t->value)) return of ? t->value : NULL;
-  kn_value *v = k->view ? kn_view_again(r->b, k->view, k->in, of) : of;
+  kn_value *v = k->view ? kn_view_again(r->b, k->view, k->in, of) : kn_add_detach(r->b, of);
   if (!v) return NULL;
   k->of = of;
   return t->value = v;
@@ -157,7 +157,8 @@ static kn_status note_view(kn_record *r, kn_tensor *t, known *k) {
 kn_status kn_record_view(kn_record *r, kn_tensor *parent, const kn_node *view, kn_value *const *in,
                          kn_value *now, kn_value *of, kn_tensor **out) {
   kn_value *base = kn_record_value(r, parent);
-  if (base && (!now || of != base)) now = view ? kn_view_again(r->b, view, in, base) : base;
+  if (base && (!now || of != base))
+    now = view ? kn_view_again(r->b, view, in, base) : kn_add_detach(r->b, base);
   kn_tensor *t;
   KN_TRY(kn_record_tensor(r, base ? now : NULL, &t));
   kn_status st = note_view(r, t, &(known){.parent = parent, .view = view, .in = in, .of = base});
@@ -223,7 +224,8 @@ static bool same_sizes(const kn_type *a, const kn_type *b) {
   return same;
 }
 
-/* copy_: the source, broadcast and cast, is the handle's value from here on. */
+/* copy_: the source, broadcast and cast, is the handle's value from here on. A value of its own: two tensors
+ * that hold the same are told apart by theirs. */
 static kn_status record_copy(kn_record *r, kn_tensor *const *in, kn_tensor **out) {
   kn_builder *b = r->b;
   kn_value *to = kn_record_value(r, in[0]), *v = to ? kn_record_value(r, in[1]) : NULL;
@@ -236,6 +238,12 @@ static kn_status record_copy(kn_record *r, kn_tensor *const *in, kn_tensor **out
   }
   if (!same_sizes(&v->type.tensor, &to->type.tensor)) {
     kn_node *n = kn_add_op(b, KN_OP_expand_as, NULL, (kn_value *[]){v, to}, 2, NULL, 0);
+    if (!n) return b->status;
+    v = n->out[0];
+  }
+  known *target = known_of(r, in[0]);
+  if (v == kn_record_value(r, in[1]) && !r->base.handing && !(target && target->parent)) {
+    kn_node *n = kn_add_op(b, KN_OP_clone, NULL, &v, 1, NULL, 0);
     if (!n) return b->status;
     v = n->out[0];
   }

@@ -37,8 +37,9 @@ bool kn_record_knows(const kn_record *r, const kn_tensor *t); /* met as an input
 
 /* ---- handles ---- */
 
-/* Another handle that shows `parent` by the node `view` (NULL: all of it) with the inputs `in`, which are
- * borrowed (NULL: the node's own). Its value, where it is known: `now`, made when the parent's was `of`. */
+/* Another handle that shows `parent` by the node `view` (NULL: all of it, detached) with the inputs `in`,
+ * which are borrowed (NULL: the node's own). Its value, where it is known: `now`, made when the parent's was
+ * `of`. */
 kn_status kn_record_view(kn_record *r, kn_tensor *parent, const kn_node *view, kn_value *const *in,
                          kn_value *now, kn_value *of, kn_tensor **out);
 /* What a view shows; false for what is no view. `*unsure`: it may as well be a copy (a reshape of elements

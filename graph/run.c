@@ -1,6 +1,7 @@
 /* Running a plan: flat arrays of steps, recursion only into the regions of `if` and `loop`. Values made or
  * bound here are counted (kn_plan.owned) and let go of at their last use, or when the run ends, however it
  * ends. */
+#include "graph/attempt.h"
 #include "graph/mutant.h"
 #include "graph/format.h"
 #include "graph/scalar.h"
@@ -256,7 +257,7 @@ static kn_status scalar(run *r, const kn_node *n) {
 static kn_status say(run *r, const kn_node *n) {
   static const kn_out kinds[] = {KN_OUT_PRINT, KN_OUT_WRITE, KN_OUT_ERROR, KN_OUT_WARN};
   kn_writer w = {.heap = r->ctx->heap};
-  kn_status st = kn_format_node(r->ctx, n, r->p->vals, r->p->scalars, &w);
+  kn_status st = kn_format_node(r->ctx, n, r->p->vals, r->p->scalars, &r->s->caught, &w);
   if (st == KN_OK) kn_print(r->ctx, kinds[n->op - KN_NODE_print], w.p ? w.p : "", w.n);
   kn_writer_free(&w);
   return st;
@@ -266,7 +267,7 @@ static kn_status raise(run *r, const kn_node *n) {
   kn_writer w = {.heap = r->ctx->heap};
   kn_status st = KN_OK;
   if (kn_format_used(n))
-    st = kn_format_node(r->ctx, n, r->p->vals, r->p->scalars, &w);
+    st = kn_format_node(r->ctx, n, r->p->vals, r->p->scalars, &r->s->caught, &w);
   else
     kn_puts(&w, n->text);
   if (st == KN_OK) st = kn_fail(r->ctx, KN_RAISED, "%.*s", (int)w.n, w.p ? w.p : "");
@@ -291,6 +292,10 @@ static kn_status eval_node(run *r, const kn_node *n) {
     return KN_OK;
   case KN_NODE_item: return kn_item(r->ctx, t, &p->scalars[n->out[0]->id]);
   case KN_NODE_to_tensor: return to_tensor(r, n);
+  case KN_NODE_attempt: p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = true}}; return KN_OK;
+  case KN_NODE_caught:
+    p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = r->s->caught.last}};
+    return KN_OK;
   case KN_NODE_print:
   case KN_NODE_write:
   case KN_NODE_write_error:
@@ -425,7 +430,22 @@ static void bind_outputs(run *r, const kn_node *n, int side) {
   watch(r, n);
 }
 
+/* The first branch, and the second where that raises. */
+static kn_status run_attempt(run *r, const kn_step *s) {
+  kn_scalar *none_raised = &r->p->scalars[s->node->in[0]->id];
+  kn_status st = run_block(r, s->a);
+  if (st != KN_OK && !kn_can_be_caught(st)) return st;
+  if (st != KN_OK) {
+    KN_TRY(kn_catch(r->ctx, &r->s->caught));
+    none_raised->as.b = false;
+    KN_TRY(run_block(r, s->b));
+  }
+  bind_outputs(r, s->node, st == KN_OK ? 0 : 1);
+  return KN_OK;
+}
+
 static kn_status run_if(run *r, const kn_step *s) {
+  if (kn_is_attempt(s->node)) return run_attempt(r, s);
   bool yes = r->p->scalars[s->node->in[0]->id].as.b;
   KN_TRY(run_block(r, yes ? s->a : s->b));
   bind_outputs(r, s->node, yes ? 0 : 1);
@@ -598,11 +618,26 @@ static bool is_optional(const kn_tree *t, uint32_t n, uint32_t i, bool below) {
   return false;
 }
 
-static kn_status give_result(run *r, uint32_t i) {
+/* Branches and loops hand tensors on as they are; ops never do. */
+static kn_origin origin_of(const run *r, const kn_rvalue *in, uint32_t i, const kn_tensor *t) {
+  const kn_plan *p = r->p;
+  const kn_region *body = p->graph->body;
+  if (!r->s->hands_on) return (kn_origin){KN_FROM_NONE, 0};
+  for (uint32_t k = 0; k < body->nparams; k++)
+    if (in[k].tensor == t) return (kn_origin){KN_FROM_INPUT, k};
+  for (uint32_t k = 0; k < p->graph->nslots; k++)
+    if (r->s->slots[k].value.tensor == t) return (kn_origin){KN_FROM_SLOT, k};
+  for (uint32_t k = 0; k < i; k++)
+    if (p->vals[body->yields[k]->id] == t) return (kn_origin){KN_FROM_OUTPUT, k};
+  return (kn_origin){KN_FROM_NONE, 0};
+}
+
+static kn_status give_result(run *r, const kn_rvalue *in, uint32_t i) {
   kn_plan *p = r->p;
   const kn_region *body = p->graph->body;
   const kn_value *v = body->yields[i];
   kn_rvalue *out = &r->s->out[i];
+  r->s->origins[i] = (kn_origin){KN_FROM_NONE, 0};
   *out = (kn_rvalue){.list = shared(p->lists[v->id])};
   if (v->type.kind != KN_V_TENSOR) {
     out->scalar = p->scalars[v->id];
@@ -617,15 +652,17 @@ static kn_status give_result(run *r, uint32_t i) {
   }
   for (uint32_t k = 0; k < i; k++) /* a value returned twice is one tensor */
     if (body->yields[k] == v) return out->tensor = kn_tensor_retain(r->s->out[k].tensor), KN_OK;
+  kn_origin from = r->s->origins[i] = origin_of(r, in, i, t);
+  if (from.from == KN_FROM_OUTPUT) return out->tensor = kn_tensor_retain(r->s->out[from.index].tensor), KN_OK;
   if (!ours_to_give(p, v)) return clone(r, t, &out->tensor);
   out->tensor = kn_tensor_retain(t);
   return KN_OK;
 }
 
-static kn_status give_results(run *r) {
+static kn_status give_results(run *r, const kn_rvalue *in) {
   uint32_t n = r->p->graph->body->nyields, made = 0;
   kn_status st = KN_OK;
-  while (made < n && st == KN_OK) st = give_result(r, made++);
+  while (made < n && st == KN_OK) st = give_result(r, in, made++);
   for (uint32_t i = 0; st != KN_OK && i < made; i++) {
     kn_tensor_release(r->s->out[i].tensor);
     kn_list_release(r->s->out[i].list);
@@ -635,9 +672,10 @@ static kn_status give_results(run *r) {
 
 kn_status kn_run_plan(kn_session *s, kn_plan *p, const kn_rvalue *in) {
   run r = {.s = s, .p = p, .ctx = s->ctx};
+  kn_caught_clear(s->ctx->heap, &s->caught);
   kn_status st = bind_inputs(&r, in);
   if (st == KN_OK) st = run_block(&r, 0);
-  if (st == KN_OK) st = give_results(&r);
+  if (st == KN_OK) st = give_results(&r, in);
   clean_up(p);
   return st;
 }

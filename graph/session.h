@@ -2,7 +2,9 @@
 #ifndef KN_SESSION_H
 #define KN_SESSION_H
 #include "graph/exec.h"
+#include "graph/attempt.h"
 #include "graph/plan.h"
+#include "graph/writer.h"
 
 typedef struct kn_slot_state {
   kn_rvalue value;  /* what the next run reads; tensor retained */
@@ -26,9 +28,11 @@ struct kn_session {
   kn_slot_state *slots;
   kn_update_state *updates;
   uint32_t nupdates;
-  bool any_layout; /* the caller has seen to how updated inputs lie in memory */
-  kn_plan *plans;  /* most recently used first */
-  char *arena;     /* one for all plans: only one runs at a time */
+  kn_origin *origins; /* of the outputs of the last run */
+  bool hands_on;      /* an output may be a tensor that a branch or loop has handed on */
+  bool any_layout;    /* the caller has seen to how updated inputs lie in memory */
+  kn_plan *plans;     /* most recently used first */
+  char *arena;        /* one for all plans: only one runs at a time */
   size_t arena_bytes;
   kn_type *in_types; /* scratch of the call under way: the plan's key … */
   int64_t *symbols;
@@ -42,7 +46,9 @@ struct kn_session {
   bool check;
   bool running;
   uint64_t limit, steps;
-  uint64_t trips; /* of the loop that an observer is told of */
+  kn_caught caught; /* since the last run began */
+  kn_writer text;   /* kn_session_text's */
+  uint64_t trips;   /* of the loop that an observer is told of */
 };
 
 /* Runs the plan on checked inputs. Results go to s->out, owned; stores stay staged. Cleans the plan up. */

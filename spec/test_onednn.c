@@ -31,18 +31,21 @@ static void keep(void *ud, kn_out kind, const char *text, size_t len) {
   l->text[l->n] = 0;
 }
 
-static bool available(kn_context *c) {
-  for (int i = 0; i < kn_registry_count(); i++) {
-    kn_backend_report r;
-    kn_registry_report(c, i, &r);
-    if (!strcmp(r.name, "onednn")) return r.available;
-  }
-  return false;
+static bool available(void) {
+  kn_backend_report r = {.name = ""};
+  kn_context *c = suite_context();
+  OK(c, kn_registry_open(c, NULL));
+  for (int i = 0; strcmp(r.name, "onednn") && i < kn_registry_count(); i++) kn_registry_report(c, i, &r);
+  kn_registry_close(c);
+  suite_done(c);
+  if (!r.available) printf("skipped, as there is no oneDNN: %s\n", r.reason);
+  return r.available;
 }
 
 /* oneDNN and the reference alone, so that nobody else takes what it leaves. NULL where oneDNN is absent: the
  * test is then over. */
 static kn_context *context(const char *debug, lines *log) {
+  if (!available()) return NULL;
   kn_context *c = kn_context_new(NULL, debug);
   ck_assert_ptr_nonnull(c);
   if (log) {
@@ -52,10 +55,7 @@ static kn_context *context(const char *debug, lines *log) {
     c->output_ud = log;
   }
   OK(c, kn_registry_open(c, "onednn"));
-  if (available(c)) return c;
-  kn_registry_close(c);
-  suite_done(c);
-  return NULL;
+  return c;
 }
 
 static void done(kn_context *c) {

@@ -36,6 +36,7 @@ kl_graph *kl_check_graph(lua_State *L, int idx) {
 static void free_variant(lua_State *L, kn_heap *heap, kl_variant *v) {
   if (v->live) kc_live_free(L, v->live);
   if (v->places) luaL_unref(L, LUA_REGISTRYINDEX, v->places);
+  kl_free_derived(heap, v->derived);
   kn_session_free(v->session);
   kn_graph_release(v->graph);
   kn_free(heap, v, sizeof *v);
@@ -75,13 +76,17 @@ kl_variant *kl_newest_variant(lua_State *L, int idx) {
 
 /* ---- sessions ---- */
 
-int kl_session_fail(lua_State *L, kn_session *s, kn_status st) {
-  kn_context *ctx = kl_context(L), *run = kn_session_context(s);
-  bool placed = run->error_placed;
-  kn_fail(ctx, st, "%s", kn_error(run));
+static int run_failed(lua_State *L, kn_status st, bool placed) {
   if (st != KN_RAISED && !placed) return kl_fail(L);
-  lua_pushstring(L, kn_error(ctx)); /* with the place of the node, as eager would give it */
+  lua_pushstring(L, kn_error(kl_context(L))); /* with the place of the node, as eager would give it */
   return lua_error(L);
+}
+
+int kl_session_fail(lua_State *L, kn_session *s, kn_status st) {
+  const kn_context *run = kn_session_context(s);
+  bool placed = run->error_placed;
+  kn_fail(kl_context(L), st, "%s", kn_error(run));
+  return run_failed(L, st, placed);
 }
 
 kn_session *kl_variant_session(lua_State *L, kl_variant *v) {
@@ -111,19 +116,6 @@ kl_variant *kl_choose_variant(lua_State *L, kl_graph *g, int self, int first) {
   return v;
 }
 
-/* A result would be cut off from what it was made of without anybody being told. */
-static void check_grad(lua_State *L, const kl_variant *v, const kn_rvalue *in) {
-  const kn_region *body = v->graph->body;
-  if (!kl_context(L)->grad_enabled) return;
-  for (uint32_t i = 0; i < body->nparams; i++)
-    if (in[i].tensor && kn_requires_grad(in[i].tensor))
-      kl_error(L, KN_UNSUPPORTED,
-               "graph %s: input %s requires grad, and gradients through a captured graph are not supported "
-               "yet; call it in "
-               "kiln.no_grad or give it a detached tensor",
-               v->graph->name, body->params[i]->name ? body->params[i]->name : "");
-}
-
 enum { ON_STACK = 32 }; /* inputs or outputs kept in the C stack */
 
 /* Room for n values: in `few`, or in a userdata that is left on the Lua stack. */
@@ -148,11 +140,12 @@ static void fill_outputs(lua_State *L, const kn_region *body, int outs, const kn
   kl_tell_collector(L); /* all are safe now */
 }
 
-int kl_run_graph(lua_State *L, kl_variant *v, int first, bool store) {
+int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store) {
   kn_context *ctx = kl_context(L);
   const kn_region *body = v->graph->body;
   kn_rvalue few_in[ON_STACK], few_out[ON_STACK];
   int given = lua_gettop(L) - first + 1;
+  if (ctx->recorder && ctx->recorder->runs) return kl_run_in_trace(L, g, v, first);
   if (ctx->recorder)
     return kl_error(L, KN_UNSUPPORTED,
                     "graph %s: calling a Graph inside a captured function is not supported yet; call "
@@ -164,26 +157,34 @@ int kl_run_graph(lua_State *L, kl_variant *v, int first, bool store) {
   luaL_checkstack(L, (int)slots, "too many inputs and outputs");
   kn_rvalue *in = room(L, body->nparams, few_in), *out = room(L, body->nyields, few_out);
   int ins = kl_flatten(L, v, first, given, in);
-  check_grad(L, v, in);
   kn_session *s = kl_variant_session(L, v);
-  kl_load_live(L, v);
+  if (!v->loaded) kl_load_live(L, v);
+  v->loaded = false;
   int outs = reserve_outputs(L, body);
+  kn_status st;
+  if (store && kl_run_taped(L, g, v, s, in, out, &st)) { /* who only looks watches the graph itself */
+    if (st != KN_OK) return run_failed(L, st, ctx->error_placed);
+    goto ran;
+  }
   kn_session_use_random(s, &ctx->random);
   kn_session_context(s)->threads = ctx->threads;
   kn_session_context(s)->print = ctx->print;
-  kn_status st = kn_session_run(s, in, body->nparams, out, body->nyields);
+  st = kn_session_run(s, in, body->nparams, out, body->nyields);
   if (st != KN_OK) return kl_session_fail(L, s, st);
+ran:
   fill_outputs(L, body, outs, out);
   if (store && v->live) kl_check(L, kc_live_store(L, kl_host(), v->live, s));
   if (store && v->places) kl_store_places(L, v);
   return kl_unflatten(L, v, ins, outs, out);
 }
 
-int kl_run_variant(lua_State *L, kl_variant *v, int first) { return kl_run_graph(L, v, first, true); }
+int kl_run_variant(lua_State *L, kl_graph *g, kl_variant *v, int first) {
+  return kl_run_graph(L, g, v, first, true);
+}
 
 static int graph_call(lua_State *L) {
   kl_graph *g = kl_check_graph(L, 1);
-  return kl_run_variant(L, kl_choose_variant(L, g, 1, 2), 2);
+  return kl_run_variant(L, g, kl_choose_variant(L, g, 1, 2), 2);
 }
 
 /* ---- opening ---- */

@@ -176,6 +176,7 @@ typedef struct builder {
   kc_live *live;         /* NULL: a graph by itself */
   int ins, outs, tables; /* tables: stack index of a Lua table from same_as to table, 0: none yet */
   const kn_rvalue *out;
+  kn_session *s;
 } builder;
 
 static void push_tree(builder *b, const kn_tree *t);
@@ -210,6 +211,17 @@ static void push_value(builder *b, const kn_tree *t) {
   bool slot = v->def && (v->def->op == KN_NODE_param || v->def->op == KN_NODE_load_state);
   if (slot && b->live && kc_live_push_slot(b->L, b->live, v->def->slot)) return;
   if (push_overwritten(b, v)) return;
+  kn_origin from = kn_session_origin(b->s, (uint32_t)t->i);
+  if (from.from == KN_FROM_INPUT) {
+    lua_pushvalue(b->L, b->ins + (int)from.index);
+    return;
+  }
+  if (from.from == KN_FROM_SLOT && b->live && kc_live_push_slot(b->L, b->live, b->g->slots[from.index]))
+    return;
+  if (from.from == KN_FROM_OUTPUT) {
+    lua_pushvalue(b->L, b->outs + (int)from.index);
+    return;
+  }
   uint32_t i = 0;
   while (body->yields[i] != v) i++;
   lua_pushvalue(b->L, b->outs + (int)i);
@@ -235,7 +247,13 @@ static void push_table(builder *b, const kn_tree *t) {
 static void push_tree(builder *b, const kn_tree *t) {
   if (t->kind == KN_TREE_VALUE)
     push_value(b, t);
-  else if (t->kind == KN_TREE_CHOICE) {
+  else if (t->kind == KN_TREE_TEXT) {
+    const char *text;
+    size_t n;
+    kn_status st = kn_session_text(b->s, t, b->out, &text, &n);
+    if (st != KN_OK) kl_session_fail(b->L, b->s, st);
+    lua_pushlstring(b->L, text, n);
+  } else if (t->kind == KN_TREE_CHOICE) {
     int64_t which = b->out[t->items[0].i].scalar.as.i;
     if (which < 1 || which >= t->n)
       kl_error(b->L, KN_FORMAT, "graph %s: a result is none of its %u kinds", b->g->name, t->n - 1);
@@ -255,7 +273,7 @@ static bool is_none(const builder *b, const kn_tree *t) {
 
 int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_rvalue *out) {
   const kn_graph *g = v->graph;
-  builder b = {.L = L, .g = g, .live = v->live, .ins = ins, .outs = outs, .out = out};
+  builder b = {.L = L, .g = g, .s = v->session, .live = v->live, .ins = ins, .outs = outs, .out = out};
   bool tables = false;
   for (uint32_t i = 0; i < g->nresults; i++) tables |= kn_tree_has_items(g->results[i].kind);
   luaL_checkstack(L, (int)g->nresults + 8, "too many results");

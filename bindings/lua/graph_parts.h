@@ -13,12 +13,19 @@ kn_session *kl_variant_session(lua_State *L, kl_variant *v);
 /* The variant for the arguments at [first, top]. Raises. */
 kl_variant *kl_choose_variant(lua_State *L, kl_graph *g, int self, int first);
 /* kl_run_variant; what the graph stores is written back only when `store`. */
-int kl_run_graph(lua_State *L, kl_variant *v, int first, bool store);
+int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store);
 /* Raises what a session failed with: as it stands when the program raised it, else after the caller's place.
  */
 int kl_session_fail(lua_State *L, kn_session *s, kn_status st);
 /* Present values of the slots into the session. Raises. */
 void kl_load_live(lua_State *L, kl_variant *v);
+
+/* graph_grad.c. Runs the variant on the tape when gradients are on and something requires grad: false when
+ * not, else *st says how it went (the sentence in the context) and out, owned, has the results. s: the
+ * variant's session, with its slots loaded. Raises when no gradient can be derived. */
+bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const kn_rvalue *in,
+                  kn_rvalue *out, kn_status *st);
+void kl_free_derived(kn_heap *heap, kl_derived *d);
 
 /* graph_args.c. Of the `given` arguments from `first` on. The inputs' Lua values are put on the stack, one
  * each; their index is returned, `in` borrows. */
@@ -31,6 +38,9 @@ int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_
  * a run slots are read there; after it what was stored goes into the tensors found, or takes their place. */
 void kl_load_places(lua_State *L, kl_variant *v);
 void kl_store_places(lua_State *L, kl_variant *v);
+
+/* emit.c: its nodes become the trace's */
+int kl_run_in_trace(lua_State *L, kl_graph *g, kl_variant *v, int first);
 
 void kl_push_graph_text(lua_State *L, const kn_graph *g, kn_text_form form);
 void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t); /* "float32[N,10]" */

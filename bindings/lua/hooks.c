@@ -59,11 +59,13 @@ void kl_leave_tape(lua_State *L, lua_State *before, kn_status st) {
 
 /* ---- a Lua value held by data on the tape ---- */
 
+enum { MOST_TENSORS = 64 }; /* that go into a custom function, come out and are saved */
+
 typedef struct held {
   kl_anchor *anchor; /* one reference */
   int ref;           /* in the table of functions */
   int saved;         /* custom functions: how many tensors were saved, and where each is among what is kept */
-  uint8_t place[KN_CUSTOM_MAX];
+  uint8_t place[MOST_TENSORS];
 } held;
 
 static void release_held(void *ud) {
@@ -270,9 +272,9 @@ static kn_status run_custom(kn_context *ctx, void *ud, const kn_custom_call *cal
 
 static int read_list(lua_State *L, int idx, const char *name, kn_tensor **list) {
   lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
-  if (n > KN_CUSTOM_MAX)
+  if (n > MOST_TENSORS)
     return kl_error(L, KN_LIMIT, "%s: at most %d tensors may go in, come out and be saved", name,
-                    KN_CUSTOM_MAX);
+                    MOST_TENSORS);
   for (lua_Integer i = 0; i < n; i++) {
     lua_rawgeti(L, idx, i + 1);
     list[i] = kl_check_tensor(L, -1);
@@ -307,8 +309,8 @@ static void place_saved(const kn_custom *f, kn_tensor *const *saved, int n, held
 /* tape_node(name, run, inputs, results, saved, flat): gives the results a history. Those that are inputs,
  * views or have one already are replaced in the table by tensors of their own on the same elements. */
 static int tape_node(lua_State *L) {
-  kn_tensor *in[KN_CUSTOM_MAX], *out[KN_CUSTOM_MAX], *saved[KN_CUSTOM_MAX], *extra[KN_CUSTOM_MAX];
-  bool keep[2 * KN_CUSTOM_MAX] = {false}, flat[KN_CUSTOM_MAX] = {false};
+  kn_tensor *in[MOST_TENSORS], *out[MOST_TENSORS], *saved[MOST_TENSORS], *extra[MOST_TENSORS];
+  bool keep[2 * MOST_TENSORS] = {false}, flat[MOST_TENSORS] = {false};
   const char *name = luaL_checkstring(L, 1);
   refuse_recording(L, name);
   for (int i = 3; i <= 6; i++) luaL_checktype(L, i, LUA_TTABLE);

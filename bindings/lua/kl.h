@@ -38,11 +38,14 @@ void kl_set_columns(lua_State *L, int columns);
 /* Graph objects (bindings/lua/graph.c). One userdata holds the variants captured so far, newest first. */
 typedef struct kl_variant kl_variant;
 typedef struct kl_graph kl_graph;
+typedef struct kl_derived kl_derived; /* gradient graphs: graph_grad.c */
 struct kl_variant {
   kl_variant *next;
   kn_graph *graph;     /* retained */
   kn_session *session; /* made at the first run */
+  kl_derived *derived; /* NULL until it is called with what requires grad */
   kc_live *live;       /* guards and slot sources; NULL for graphs without Lua behind them */
+  bool loaded;         /* the slots were read when the guards were checked, for the run that follows */
   int places;          /* registry reference: where a traced graph's slots are found (places.c); 0: none */
 };
 struct kl_graph {
@@ -59,7 +62,7 @@ kl_graph *kl_check_graph(lua_State *L, int idx);
 kl_graph *kl_test_graph(lua_State *L, int idx);
 kl_variant *kl_add_variant(lua_State *L, kl_graph *g, kn_graph *owned, kc_live *live); /* takes both */
 /* Runs a variant on the arguments at [first, top]; pushes the results; returns their number. */
-int kl_run_variant(lua_State *L, kl_variant *v, int first);
+int kl_run_variant(lua_State *L, kl_graph *g, kl_variant *v, int first);
 
 /* Module parts: each pushes nothing and adds its functions to the module table on top of the stack. */
 void kl_open_tensor(lua_State *L); /* tensor.c: the tensor metatable, creation, look, autograd methods */

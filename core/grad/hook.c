@@ -124,8 +124,10 @@ static bool matters(kn_context *ctx, const kn_custom *f) {
 }
 
 static kn_status link_results(kn_context *ctx, const kn_custom *f, kn_node *node) {
-  kn_grad *link[KN_CUSTOM_MAX] = {NULL};
+  size_t bytes = (size_t)f->outs * sizeof(kn_grad *);
+  kn_grad **link = kn_calloc(ctx->heap, (size_t)f->outs, sizeof(kn_grad *));
   bool ok = true;
+  if (!link) return kn_fail_nomem(ctx, bytes);
   for (int k = 0; k < f->outs && ok; k++)
     if (joins(f, k)) ok = (link[k] = kn_grad_new(ctx->heap, node, k)) != NULL;
   for (int k = 0; k < f->outs; k++) {
@@ -137,6 +139,7 @@ static kn_status link_results(kn_context *ctx, const kn_custom *f, kn_node *node
       kn_grad_free(link[k]);
     }
   }
+  kn_free(ctx->heap, link, bytes);
   return ok ? KN_OK : kn_fail_nomem(ctx, sizeof(kn_grad));
 }
 
@@ -151,6 +154,7 @@ kn_status kn_tape_custom(kn_context *ctx, const kn_custom *f) {
     st = kn_node_custom(ctx, f->name, f->in, f->n, f->out, f->outs, f->keep, f->extra, f->extras, &node);
   if (st == KN_OK && node) {
     node->extra->custom = f->fn;
+    node->extra->holes = f->holes;
     node->extra->ud = f->ud;
     node->extra->release = f->release;
     st = link_results(ctx, f, node);

@@ -42,6 +42,7 @@ typedef struct kn_extra { /* one block: this and the keepers */
   size_t bytes;
   kn_hook *hooks;
   kn_custom_fn custom; /* in place of the rule of a row */
+  bool holes;          /* it wants no zeros for gradients that did not come */
   void *ud;
   void (*release)(void *ud);
   char name[64];     /* of a custom node */

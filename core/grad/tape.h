@@ -79,14 +79,14 @@ void kn_tape_forget(kn_tensor *t);
 kn_status kn_tape_retain_grad(kn_context *ctx, kn_tensor *t);
 
 /* The backward of a custom function: gin[i], owned, for the inputs with need[i], NULL for zero. gout are
- * never NULL. kept: inputs, results and extras, NULL where not kept. */
+ * never NULL unless it asked for holes. kept: inputs, results and extras, NULL where not kept. */
 typedef struct kn_custom_call {
   kn_tensor *const *gout, *const *kept;
   const bool *need;
   kn_tensor **gin;
 } kn_custom_call;
 typedef kn_status (*kn_custom_fn)(kn_context *ctx, void *ud, const kn_custom_call *call);
-enum { KN_CUSTOM_MAX = 64 }; /* inputs, and results, and extras */
+enum { KN_CUSTOM_MAX = 1 << 16 }; /* inputs, and results, and extras */
 
 typedef struct kn_custom {
   const char *name; /* for messages */
@@ -94,6 +94,7 @@ typedef struct kn_custom {
   int n, outs, extras;
   const bool *keep; /* per input, then per result: backward reads its value */
   const bool *flat; /* per result: no gradient flows to it */
+  bool holes;       /* a gradient that did not come is NULL in gout, not zeros */
   kn_custom_fn fn;
   void *ud;
   void (*release)(void *ud);

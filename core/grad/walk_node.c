@@ -19,7 +19,7 @@ static kn_status make_blank(kn_walk *w) {
   return KN_OK;
 }
 
-enum { MOST_SAVED = 3 * KN_CUSTOM_MAX };
+enum { FEW_SAVED = KN_MAX_INPUTS + KN_MAX_OUTPUTS }; /* what a row has at most */
 
 /* What the rule of a custom function reads must be what it was; kept[i] is NULL for the rest. */
 static kn_status check_kept(kn_walk *w, kn_node *node, kn_tensor *const *t, const uint32_t *version,
@@ -50,11 +50,10 @@ static kn_status complete(kn_walk *w, kn_node *node, kn_tensor *const *t, kn_ten
 }
 
 static kn_status run_custom(kn_walk *w, kn_node *node, kn_tensor *const *t, const uint32_t *version,
-                            kn_tensor **sum, const bool *need, kn_tensor **gin) {
-  kn_tensor *kept[MOST_SAVED];
+                            kn_tensor **sum, const bool *need, kn_tensor **gin, kn_tensor **kept) {
   kn_extra *e = node->extra;
   kn_status st = check_kept(w, node, t, version, kept);
-  if (st == KN_OK) st = complete(w, node, t, sum);
+  if (st == KN_OK && !e->holes) st = complete(w, node, t, sum);
   if (st == KN_OK) st = e->custom(w->ctx, e->ud, &(kn_custom_call){sum, kept, need, gin});
   for (int i = 0; i < node->n && st == KN_OK; i++)
     if (gin[i] && !need[i]) {
@@ -85,19 +84,49 @@ static kn_status run_row(kn_walk *w, kn_node *node, kn_tensor *const *t, const u
   return kn_vjp_run(w->ctx, &v, gin);
 }
 
+typedef struct unpacked { /* what a node saved; `many` where a custom one has more than a row ever has */
+  kn_tensor *few[2 * FEW_SAVED], **t, **kept;
+  uint32_t few_versions[FEW_SAVED], *version;
+  bool few_needs[KN_MAX_INPUTS], *need;
+  char *many;
+  size_t bytes;
+} unpacked;
+
+static kn_status open_unpacked(kn_walk *w, const kn_node *node, unpacked *u) {
+  size_t n = (size_t)(node->n + node->outs + node->extras);
+  u->many = NULL;
+  u->bytes = 0;
+  u->t = u->few;
+  u->kept = u->few + FEW_SAVED;
+  u->version = u->few_versions;
+  u->need = u->few_needs;
+  if (n <= FEW_SAVED && node->n <= KN_MAX_INPUTS) return KN_OK;
+  u->bytes = n * (2 * sizeof *u->t + sizeof *u->version + sizeof *u->need);
+  if (!(u->many = kn_claim(w->ctx, u->bytes))) return kn_fail_nomem(w->ctx, u->bytes);
+  memset(u->many, 0, u->bytes);
+  u->t = (kn_tensor **)(void *)u->many;
+  u->kept = u->t + n;
+  u->version = (uint32_t *)(void *)(u->kept + n);
+  u->need = (bool *)(u->version + n);
+  return KN_OK;
+}
+
 static kn_status run_rule(kn_walk *w, kn_node *node, kn_tensor **sum, kn_tensor **gin) {
-  kn_tensor *t[MOST_SAVED];
-  uint32_t version[MOST_SAVED];
-  bool need[KN_MAX_INPUTS];
+  unpacked u;
+  KN_TRY(open_unpacked(w, node, &u));
+  kn_tensor **t = u.t;
+  uint32_t *version = u.version;
+  bool *need = u.need;
   int all = node->n + node->outs + node->extras, made = 0;
   kn_status st = make_blank(w);
   for (; st == KN_OK && made < all; made += st == KN_OK)
     st = kn_node_unpack(w->ctx, node, made, w->create_graph, w->blank, &w->filled, &t[made], &version[made]);
   for (int i = 0; i < node->n; i++) need[i] = kn_walk_wants(w, node->edge[i]);
   if (st == KN_OK)
-    st = node->op == KN_OP_COUNT ? run_custom(w, node, t, version, sum, need, gin)
+    st = node->op == KN_OP_COUNT ? run_custom(w, node, t, version, sum, need, gin, u.kept)
                                  : run_row(w, node, t, version, sum, need, gin);
   for (int i = 0; i < made; i++) kn_tensor_release(t[i]);
+  kn_free(w->ctx->heap, u.many, u.bytes);
   return st;
 }
 
@@ -173,9 +202,9 @@ static kn_status run_node(kn_walk *w, kn_node *node, kn_tensor **sum, kn_tensor 
   return add_place(w, node, st);
 }
 
-kn_status kn_walk_pass(kn_walk *w, kn_place *p) {
+static kn_status pass(kn_walk *w, kn_place *p, kn_tensor **gin) {
   kn_node *node = p->node;
-  kn_tensor *gin[KN_MAX_INPUTS] = {NULL}, **sum = kn_walk_sums(p);
+  kn_tensor **sum = kn_walk_sums(p);
   bool any = false;
   for (int k = 0; k < node->outs; k++) any |= sum[k] != NULL;
   if (!any || !(p->useful || p->target)) return KN_OK;
@@ -196,5 +225,16 @@ kn_status kn_walk_pass(kn_walk *w, kn_place *p) {
     else
       kn_tensor_release(gin[i]);
   }
+  return st;
+}
+
+kn_status kn_walk_pass(kn_walk *w, kn_place *p) {
+  kn_tensor *few[KN_MAX_INPUTS] = {NULL};
+  size_t n = (size_t)p->node->n;
+  if (n <= KN_MAX_INPUTS) return pass(w, p, few);
+  kn_tensor **many = kn_calloc(w->ctx->heap, n, sizeof *many);
+  if (!many) return kn_fail_nomem(w->ctx, n * sizeof *many);
+  kn_status st = pass(w, p, many);
+  kn_free(w->ctx->heap, many, n * sizeof *many);
   return st;
 }

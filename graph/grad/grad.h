@@ -24,6 +24,10 @@ typedef struct kn_gradient_request {
  * the builder's status says why. */
 bool kn_emit_gradients(const kn_gradient_request *q, kn_gradient *out);
 
+/* Which of the ys depend on an x so that gradients flow, on some path. */
+bool kn_values_depend(kn_builder *b, kn_value *const *ys, uint32_t ny, kn_value *const *xs, uint32_t nx,
+                      bool *out);
+
 /* A kn_record.outside that makes numbers constants at the start of the graph, each once. ud is such a pool,
  * which starts zeroed and holds nothing to free. */
 typedef struct kn_number_pool {

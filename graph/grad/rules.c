@@ -378,17 +378,34 @@ static void seed(kg_walk *w, const kn_gradient_request *q, uint32_t i) {
   kg_add(w, q->ys[i], g);
 }
 
+/* Marks what depends on the xs. */
+static bool open_walk(kg_walk *w, kn_builder *b, kn_value *const *xs, uint32_t nx) {
+  *w = (kg_walk){.b = b, .ctx = b->ctx, .n0 = b->graph->nvalues};
+  kn_arena_init(&w->arena, b->ctx->heap);
+  w->need = kg_alloc(w, w->n0 + 1);
+  if (!w->need) return false;
+  for (uint32_t i = 0; i < nx; i++) mark(w, xs[i], true);
+  mark_scope(w, b->at, NULL);
+  return true;
+}
+
+bool kn_values_depend(kn_builder *b, kn_value *const *ys, uint32_t ny, kn_value *const *xs, uint32_t nx,
+                      bool *out) {
+  kg_walk w;
+  bool fine = open_walk(&w, b, xs, nx);
+  for (uint32_t i = 0; fine && i < ny; i++) out[i] = kg_needs(&w, ys[i]);
+  kn_arena_free(&w.arena);
+  return fine;
+}
+
 bool kn_emit_gradients(const kn_gradient_request *q, kn_gradient *out) {
   kn_builder *b = q->record->b;
-  kg_walk w = {.r = q->record, .b = b, .ctx = b->ctx, .n0 = b->graph->nvalues};
+  kg_walk w;
   kg_frame top = {.kind = KG_TOP, .fwd = b->at, .em = b->at};
   const kn_where *where = b->where;
-  kn_arena_init(&w.arena, b->ctx->heap);
-  w.need = kg_alloc(&w, w.n0 + 1);
-  w.f = &top;
-  if (w.need) {
-    for (uint32_t i = 0; i < q->nx; i++) mark(&w, q->xs[i], true);
-    mark_scope(&w, b->at, NULL);
+  if (open_walk(&w, b, q->xs, q->nx)) {
+    w.r = q->record;
+    w.f = &top;
     q->record->see = see;
     q->record->see_ud = &w;
     for (uint32_t i = 0; i < q->ny && kg_ok(&w); i++) seed(&w, q, i);

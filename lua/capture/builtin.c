@@ -2,6 +2,7 @@
  * values of capture; what it cannot do it refuses. */
 #include "graph/mutant.h"
 #include "lua/capture/handle.h"
+#include "lua/capture/protect.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -165,6 +166,7 @@ MODEL(assert) {
                    kc_kind_name(message));
   if (fails) return kc_raise_value(c, message, kc_where(c));
   if (t.k == KC_V_SYM && !KN_MUTANT(assert_forgotten)) {
+    KC_TRY(kc_may_raise(c));
     c->b.where = kc_where(c);
     char pos[200]; /* raise nodes get theirs from `where`, assert nodes do not */
     kc_position(c, pos, sizeof pos);
@@ -175,14 +177,34 @@ MODEL(assert) {
   return give_all(c, *s, out, a, n);
 }
 
+static kc_res m_error(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out);
+
+typedef struct error_ud {
+  kc_val f;
+  int n;
+} error_ud;
+
+static kc_res error_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values *out) {
+  const error_ud *x = ud;
+  return m_error(c, s, x->f, a, x->n, out);
+}
+
 MODEL(error) {
   int64_t level = 1;
   out->n = 0;
+  if (ARG(0).k == KC_V_UNION) {
+    error_ud x = {f, n};
+    return kc_distribute(c, s, a, n, error_step, &x, out);
+  }
   if (n > 1) KC_TRY(known_int(c, f, ARG(1), 2, &level));
-  if (ARG(0).k != KC_V_STRING && ARG(0).k != KC_V_TEXT)
+  if (ARG(0).k != KC_V_STRING && ARG(0).k != KC_V_TEXT) {
+    bool certain = false;
+    if (c->protect) KC_TRY(kc_protected_raise(c, ARG(0), &certain));
     return kc_fail(c, "raises a %s; only strings can be captured", kc_kind_name(ARG(0)));
+  }
   if (level < 0 || level > 2)
     return kc_fail(c, "error() with level %lld cannot be captured", (long long)level);
+  if (kc_protects_directly(c) || (level == 2 && kc_protects_this(c))) level = 0; /* pcall has no line */
   const kn_where *where = level == 1 ? kc_where(c) : level == 2 ? (*s)->top->at : NULL;
   return kc_raise_value(c, ARG(0), where);
 }
@@ -288,10 +310,17 @@ MODEL(require) {
   return give1(c, out, v);
 }
 
-MODEL(no_grad) {
+/* Nodes made meanwhile are marked; however the call ends, what follows is as before. */
+static kc_res with_grad(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, bool on, kc_values *out) {
   if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (function expected)", name_of(c, f));
-  return kc_call(c, s, a[0], a + 1, n - 1, -1, out);
+  bool before = c->b.no_grad;
+  c->b.no_grad = !on;
+  kc_res r = kc_call(c, s, a[0], a + 1, n - 1, -1, out);
+  c->b.no_grad = before;
+  return r;
 }
+MODEL(no_grad) { return with_grad(c, s, f, a, n, false, out); }
+MODEL(enable_grad) { return with_grad(c, s, f, a, n, true, out); }
 
 /* ---- table.* ---- */
 
@@ -507,6 +536,8 @@ static const struct {
     {NULL, "tostring", kc_m_tostring},
     {NULL, "print", kc_m_print},
     {NULL, "warn", kc_m_warn},
+    {NULL, "pcall", kc_m_pcall},
+    {NULL, "xpcall", kc_m_xpcall},
     {"io", "write", kc_m_write},
     {NULL, "tonumber", m_plain},
     {NULL, "require", m_require},
@@ -544,6 +575,7 @@ static const struct {
     {"string", "match", m_plain},
     {"string", "gsub", m_plain},
     {"kiln", "no_grad", m_no_grad},
+    {"kiln", "enable_grad", m_enable_grad},
 };
 
 static void add_model(kc_cap *c, const char *name, const char *path, kc_model_fn fn) {
@@ -590,4 +622,20 @@ const kc_model *kc_model_of(const kc_cap *c, uint32_t object) {
   for (int i = 0; i < c->nmodels; i++)
     if (c->models[i].object == object) return &c->models[i];
   return NULL;
+}
+
+bool kc_has_model(lua_State *L, int idx) {
+  bool found = false;
+  idx = lua_absindex(L, idx);
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  for (size_t i = 0; i < sizeof models / sizeof *models && !found; i++) {
+    if (lua_getfield(L, -1, models[i].lib ? models[i].lib : "_G") == LUA_TTABLE) {
+      lua_getfield(L, -1, models[i].name);
+      found = lua_rawequal(L, -1, idx);
+      lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  return found;
 }

@@ -2,6 +2,8 @@
  * and numbers as userdata, tables as copies), what they do to tensors becomes nodes, results come back. */
 #include "lua/capture/engine.h"
 #include "lua/capture/handle.h"
+#include "graph/attempt.h"
+#include "lua/capture/protect.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <stdio.h>
@@ -103,8 +105,11 @@ static kc_res push_tensor(crossing *x, kc_val a) {
       lua_pop(L, 1);
     }
     KC_TRY(make_handle(x, a.id, &t));
-  } else if (kn_record_tensor(&c->record, a.v, &t) != KN_OK)
-    return no_memory(c);
+  } else {
+    kn_value *v = a.k == KC_V_UNION ? kc_chosen(c, x->s, a.u) : a.v;
+    if (!v) return kc_fail(c, "'%s' is called with a %s", x->name, kc_kind_name(a));
+    if (kn_record_tensor(&c->record, v, &t) != KN_OK) return no_memory(c);
+  }
   c->host->push_tensor(L, t);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, x->memo, t);
@@ -125,7 +130,7 @@ static kc_res push_value(crossing *x, kc_val a, int depth) {
   case KC_V_TEXT: return kc_settle_text(c, a);
   case KC_V_TABLE: return push_table(x, a.id, depth);
   case KC_V_CLOSURE: return kc_fail(c, "a Lua function is given to '%s'", x->name);
-  case KC_V_UNION:
+  case KC_V_UNION: return push_tensor(x, a);
   case KC_V_POISON:
   case KC_V_NONE: return kc_fail(c, "'%s' is called with a %s", x->name, kc_kind_name(a));
   default: kc_push(c, a); return KC_GO;
@@ -201,6 +206,8 @@ static kc_res take_tensor(crossing *x, kn_tensor *t, kc_val *out) {
       note_crossed(x, shown.parent, parent);
     }
     if (!(v = kn_record_value(&c->record, t))) return kc_fail(c, "view");
+    if (parent.k == KC_V_UNION)
+      return kc_fail(c, "'%s' gives a view of one tensor or another, depending on tensor data", x->name);
     kn_record_view_of(&c->record, t, &shown); /* as it is now */
     *out =
         parent.k == KC_V_HANDLE ? kc_ref(KC_V_HANDLE, kc_handle_view(c, x->s, parent.id, &shown)) : kc_sym(v);
@@ -220,6 +227,8 @@ static kc_res take_writes(crossing *x) {
     if (k->t->value == k->before) continue;
     if (k->v.k == KC_V_SYM)
       KC_TRY(kc_must_be_handle(c, k->before));
+    else if (k->v.k == KC_V_UNION)
+      KC_TRY(kc_set_chosen(c, x->s, k->v.u, k->t->value));
     else if (!c->han[k->v.id].parent)
       kc_set_contents(c, x->s, k->v.id, k->t->value);
   }
@@ -334,6 +343,13 @@ static void note_made(kc_cap *c, uint32_t first, uint64_t place) {
   c->made[c->nmade++] = (kc_made){first, c->b.graph->nvalues + 1, place};
 }
 
+/* Of the nodes made since `mark`: may one raise? */
+static bool may_raise_after(const kc_cap *c, const kn_node *mark) {
+  bool may = false;
+  for (const kn_node *n = mark ? mark->next : c->b.at->first; n; n = n->next) may |= kn_node_may_raise(n);
+  return may;
+}
+
 static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_values *out) {
   const kc_val f = ((kc_val *)ud)[0];
   int n = (int)((kc_val *)ud)[1].i;
@@ -355,11 +371,13 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   c->ctx->error[0] = 0;
   c->ctx->error_status = KN_OK;
   c->ctx->recorder = &c->record.base;
+  kn_node *mark = c->b.at->last;
   int rc = lua_pcall(L, n, LUA_MULTRET, 0);
   c->ctx->recorder = NULL;
   if (rc == LUA_ERRMEM) lua_error(L);
   kc_res r = c->record.unsure ? need_layout(&x) : KC_GO;
   note_made(c, first, x.place);
+  if (r == KC_GO && rc == LUA_OK && c->protect && may_raise_after(c, mark)) r = kc_may_raise(c);
   if (r == KC_GO && rc == LUA_OK) r = take_writes(&x);
   if (r == KC_GO)
     r = rc == LUA_OK ? take_results(&x, x.memo + 1, args, n, out) : engine_failed(c, x.s, args, n);

@@ -127,6 +127,7 @@ struct kc_look {
   kc_val *keys;    /* KEYS: in the order of next */
   uint32_t nkeys;
   bool inplace, overwritten; /* the tensor there is a handle; the graph gives it other contents */
+  kn_slot *was; /* the place gets another tensor, too: this slot has the contents for the one there is */
   bool written, again; /* state slot that is stored; the slot's tensor was seen before at another place */
   const char *guard, *name; /* "global", "n" */
   const kn_where *where;
@@ -201,6 +202,7 @@ typedef struct kc_state kc_state;
 typedef struct kc_stop kc_stop;
 typedef struct kc_loop_try kc_loop_try;
 typedef struct kc_model kc_model;
+typedef struct kc_protect kc_protect;
 
 typedef struct kc_unrolled {
   int id; /* of the kc_loop_try */
@@ -262,12 +264,15 @@ struct kc_cap {
   kc_stop *stop;
   int nstop, stop_cap, last_stop;
   kc_loop_try *again;
+  kc_protect *protect; /* the innermost protected call */
   int last_iteration;
   kc_unrolled *unrolled; /* loops that ran trip by trip, for reports */
   uint32_t nunrolled;
   uint32_t owner; /* last given to a state */
   uint64_t steps;
   int nest, calls;
+  kc_outer *outer;        /* symbols of another graph met outside; NULL: they are refused */
+  kn_value *outer_in[64]; /* the inputs for them */
   kc_model *models;
   int nmodels;
 };

@@ -54,6 +54,65 @@ function M.value(letter, random)
   return letter
 end
 
+-- ---- gradients ----
+
+local function leaves(args)
+  local out, xs = { n = args.n }, {}
+  for i = 1, args.n do
+    out[i] = args[i]
+    if kiln.is_tensor(args[i]) and args[i].dtype:find "float" then
+      out[i] = args[i]:detach():clone():requires_grad_()
+      xs[#xs + 1] = out[i]
+    end
+  end
+  return out, xs
+end
+
+-- Tensors among the results that require grad, in an order that both runs share.
+local function wanting(v, list, seen)
+  if kiln.is_tensor(v) then
+    if v.requires_grad then list[#list + 1] = v end
+  elseif type(v) == "table" and not seen[v] then
+    seen[v] = true
+    local keys = {}
+    for k in pairs(v) do keys[#keys + 1] = k end
+    table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+    for _, k in ipairs(keys) do wanting(v[k], list, seen) end
+  end
+  return list
+end
+
+-- What f gives for leaves with the values of args: the gradients of all results together, and how many there were.
+local function gradients(f, args, run)
+  local given, xs = leaves(args)
+  kiln.manual_seed(run)
+  local ys = wanting(table.pack(f(table.unpack(given, 1, given.n))), {}, {})
+  if #ys == 0 or #xs == 0 then return 0, {}, xs end
+  local weights = {}
+  for i, y in ipairs(ys) do weights[i] = kiln.full(y.shape, 0.5 + i / 4, { dtype = y.dtype }) end
+  return #ys, kiln.grad(ys, xs, { grad_outputs = weights, allow_unused = true }), xs
+end
+
+local function near(a, b)
+  if not a or not b then return not a and not b end
+  return M.same(a.shape, b.shape) and a:allclose(b, { rtol = 1e-4, atol = 1e-5, equal_nan = true })
+end
+
+local function compare_gradients(f, g, args, run, where)
+  local fine, n, want = pcall(gradients, f, args, run)
+  if not fine then return end -- a leaf that is written to, say
+  local ran, m, got = pcall(gradients, g, args, run)
+  if not ran and tostring(m):find("and the graph overwrites it", 1, true) then return end -- on a path not taken now
+  if not ran then error(m, 0) end
+  if m < n then error(where() .. ("%d results require grad eager, %d captured"):format(n, m), 3) end
+  if m > n then return end -- they do on some path, not on the one taken now
+  for i = 1, math.max(#want, #got) do
+    if not near(want[i], got[i]) then
+      error(where() .. ("the gradient of tensor %d is %s eager, %s captured"):format(i, M.show(want[i]), M.show(got[i])), 3)
+    end
+  end
+end
+
 -- Tensors of their own for each of the two: the same argument twice is one tensor in both.
 local function copies(args)
   local of, to = {}, { n = args.n }
@@ -146,6 +205,7 @@ function M.compare(f, g, letters, n, seed, messages, options)
         end
       end
       if kiln.rand(1):item() ~= draw then error(where() .. "random numbers drawn differ", 2) end
+      if not M.no_gradients then compare_gradients(f, g, args, run, where) end
     end
   end
   return raised

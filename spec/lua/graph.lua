@@ -95,15 +95,12 @@ test("wrong arguments are named", function()
   equal(r.count, 1) -- failed calls have stored nothing
 end)
 
-test("gradients are refused, not dropped", function()
+test("gradients flow where something requires grad", function()
   local g = kiln.parse(text)
   local leaf = kiln.ones(2, 3):requires_grad_()
-  raises(function() g(leaf, options, 1) end, here(), "input x requires grad", "kiln.no_grad")
+  truth(g(leaf, options, 1).requires_grad)
   truth(not kiln.no_grad(function() return (g(leaf, options, 1)) end).requires_grad)
   truth(not g(leaf:detach(), options, 1).requires_grad)
-  local lin = kiln.nn.Linear(3, 2)
-  local s = kiln.script(function(v) return lin(v) end)
-  truth(not s(x).requires_grad, "results are detached from parameters")
 end)
 
 test("what is in it", function()

@@ -1,0 +1,110 @@
+/* Graphs called with tensors that require grad: the call is one node on the tape, whose backward runs the
+ * graph's gradient graph. What is derived stays with the variant, once for each set of inputs and slots. */
+#include "backends/registry.h"
+#include "bindings/lua/graph_parts.h"
+#include "core/grad/tape.h"
+#include "graph/grad/call.h"
+#include <string.h>
+
+struct kl_derived { /* one set */
+  kl_derived *next;
+  kn_taped *taped;
+};
+
+void kl_free_derived(kn_heap *heap, kl_derived *d) {
+  while (d) {
+    kl_derived *next = d->next;
+    kn_taped_release(d->taped);
+    kn_free(heap, d, sizeof *d);
+    d = next;
+  }
+}
+
+static bool slot_wants(kn_session *s, uint32_t i) {
+  kn_rvalue v = {0};
+  if (kn_session_graph(s)->slots[i]->type.kind != KN_V_TENSOR || kn_session_get_slot(s, i, &v) != KN_OK)
+    return false;
+  bool wants = v.tensor && kn_requires_grad(v.tensor);
+  kn_tensor_release(v.tensor);
+  return wants;
+}
+
+/* Eager would refuse to write to a leaf, and give another tensor a history that a graph cannot give. */
+static void check_updates(lua_State *L, const kn_graph *g, const bool *wants) {
+  KN_EACH_NODE (n, g->body) {
+    if (n->op != KN_NODE_update || !wants[n->in[0]->index]) continue;
+    const char *name = n->in[0]->name;
+    kl_error(L, KN_UNSUPPORTED,
+             "graph %s: input %s requires grad, and the graph overwrites it; call it under kiln.no_grad, or "
+             "give it a "
+             "clone",
+             g->name, name ? name : "");
+  }
+}
+
+/* Which inputs and slots require grad; false when none does. */
+static bool list_wants(kn_session *s, const kn_rvalue *in, bool *wants) {
+  const kn_graph *g = kn_session_graph(s);
+  bool any = false;
+  for (uint32_t i = 0; i < g->body->nparams; i++)
+    any |= wants[i] =
+        in[i].tensor && g->body->params[i]->type.kind == KN_V_TENSOR && kn_requires_grad(in[i].tensor);
+  for (uint32_t i = 0; i < g->nslots; i++) any |= wants[g->body->nparams + i] = slot_wants(s, i);
+  return any;
+}
+
+static kn_taped *derive(lua_State *L, kl_graph *g, kl_variant *v, const bool *wants) {
+  kn_context *ctx = kl_context(L);
+  for (kl_derived *d = v->derived; d; d = d->next)
+    if (kn_taped_is_for(d->taped, wants)) return d->taped;
+  const kn_target *const *targets;
+  int n;
+  kl_check(L, kn_registry_targets(ctx, &targets, &n));
+  kl_derived *d = kn_calloc(g->heap, 1, sizeof *d);
+  if (!d) kl_check(L, kn_fail_nomem(ctx, sizeof *d));
+  kn_status st = kn_taped_new(ctx, v->graph, wants, targets, n, &d->taped);
+  if (st != KN_OK) {
+    kn_free(g->heap, d, sizeof *d);
+    kn_error_prefix(ctx, "the gradient of graph %s", v->graph->name);
+    kl_check(L, st);
+  }
+  d->next = v->derived;
+  return (v->derived = d)->taped;
+}
+
+static kn_status copy_slots(kn_context *ctx, kn_session *from, kn_session *to, bool all) {
+  const kn_graph *g = kn_session_graph(all ? from : to); /* that of the function: the other has more */
+  for (uint32_t i = 0; i < g->nslots; i++) {
+    kn_rvalue v = {0};
+    if (!all && g->slots[i]->kind != KN_SLOT_STATE) continue;
+    if (kn_session_get_slot(from, i, &v) != KN_OK)
+      continue; /* it has no data: the run says so if that matters */
+    kn_status st = kn_session_set_slot(to, i, &v);
+    kn_tensor_release(v.tensor);
+    if (st != KN_OK)
+      return kn_fail(ctx, st, "slot %s: %s", g->slots[i]->name, kn_error(kn_session_context(to)));
+  }
+  return KN_OK;
+}
+
+bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const kn_rvalue *in,
+                  kn_rvalue *out, kn_status *st) {
+  kn_context *ctx = kl_context(L);
+  const kn_region *body = v->graph->body;
+  if (!ctx->grad_enabled) return false;
+  bool *wants = lua_newuserdatauv(L, body->nparams + v->graph->nslots + 1u, 0);
+  bool any = list_wants(s, in, wants);
+  if (any) check_updates(L, v->graph, wants);
+  kn_taped *t = any ? derive(L, g, v, wants) : NULL;
+  lua_pop(L, 1);
+  if (!t) return false;
+  kn_session *run = kn_taped_session(t);
+  kn_session_use_random(run, &ctx->random);
+  kn_session_context(run)->threads = ctx->threads;
+  kn_session_context(run)->print = ctx->print;
+  ctx->error_placed = false;
+  *st = copy_slots(ctx, s, run, true);
+  if (*st == KN_OK) *st = kn_taped_run(ctx, t, in, body->nparams, out, body->nyields);
+  if (*st == KN_OK) *st = copy_slots(ctx, run, s, false);
+  return true;
+}

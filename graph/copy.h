@@ -1,0 +1,23 @@
+/* Copying nodes from a finished graph into one that is being built. */
+#ifndef KN_COPY_H
+#define KN_COPY_H
+#include "graph/graph.h"
+
+typedef struct kn_copy {
+  kn_builder *b;
+  const kn_graph *from;
+  kn_value **map; /* by id of a value of `from`: what stands for it; set before for what is not copied */
+  uint32_t room;
+} kn_copy;
+
+/* Room for all values of g, none mapped; its named sizes and slots are made in the builder's graph, which has
+ * none yet, so that they keep their numbers. */
+bool kn_copy_begin(kn_copy *c, kn_builder *b, const kn_graph *g);
+void kn_copy_end(kn_copy *c);
+/* Inputs of g as inputs. */
+bool kn_copy_inputs(kn_copy *c);
+/* The nodes from `first` to the end of its region, to where the builder stands. A node whose first result is
+ * mapped already is left out. */
+bool kn_copy_nodes(kn_copy *c, const kn_node *first);
+
+#endif

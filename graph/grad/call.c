@@ -1,0 +1,277 @@
+/* A call of a graph as one node on the tape; see call.h. */
+#include "graph/grad/call.h"
+#include "core/grad/tape.h"
+#include <stdio.h>
+#include <string.h>
+
+struct kn_taped {
+  atomic_int refs;
+  kn_heap *heap;
+  kn_context *ctx; /* borrowed: outlives it */
+  kn_graph *graph;
+  kn_grad_pair pair;
+  kn_session *forward, *backward;
+  bool *wants;
+  uint32_t nwants, nslots;
+  char *broken; /* why it has no gradient; told when one is asked for */
+};
+
+/* ---- life ---- */
+
+kn_taped *kn_taped_retain(kn_taped *t) {
+  atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+  return t;
+}
+
+void kn_taped_release(kn_taped *t) {
+  if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1) return;
+  kn_heap *heap = t->heap;
+  kn_session_free(t->forward);
+  kn_session_free(t->backward);
+  if (t->pair.heap) kn_grad_pair_free(&t->pair);
+  kn_graph_release(t->graph);
+  kn_free(heap, t->wants, t->nwants + 1u);
+  kn_free(heap, t->broken, KN_ERROR_SIZE);
+  kn_free(heap, t, sizeof *t);
+  kn_heap_release(heap);
+}
+
+/* No gradient can be derived: forward is the graph itself, and all its floating results end at the node. */
+static kn_status without_gradient(kn_context *ctx, kn_taped *t, kn_graph *g) {
+  kn_grad_pair *p = &t->pair;
+  if (!(t->broken = kn_alloc(ctx->heap, KN_ERROR_SIZE))) return kn_fail_nomem(ctx, KN_ERROR_SIZE);
+  memcpy(t->broken, ctx->error, KN_ERROR_SIZE);
+  *p = (kn_grad_pair){.heap = ctx->heap, .results = g->body->nyields};
+  p->ys = kn_calloc(ctx->heap, p->results + 1u, sizeof *p->ys);
+  if (!p->ys) return kn_fail_nomem(ctx, p->results);
+  p->forward = kn_graph_retain(g);
+  for (uint32_t i = 0; i < p->results; i++) {
+    const kn_value *y = g->body->yields[i];
+    if (y->def && y->type.kind == KN_V_TENSOR && kn_dtype_is_float((kn_dtype)y->type.tensor.dtype))
+      p->ys[p->ny++] = i;
+  }
+  for (uint32_t i = 0; i < t->nwants; i++) p->nx += t->wants[i];
+  return KN_OK;
+}
+
+kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, const kn_target *const *targets,
+                       int ntargets, kn_taped **out) {
+  kn_taped *t = kn_calloc(ctx->heap, 1, sizeof *t);
+  if (!t) return kn_fail_nomem(ctx, sizeof *t);
+  atomic_init(&t->refs, 1);
+  t->heap = kn_heap_retain(ctx->heap);
+  t->ctx = ctx;
+  t->graph = kn_graph_retain(g);
+  t->nslots = g->nslots;
+  t->nwants = g->body->nparams + g->nslots;
+  kn_status st = (t->wants = kn_calloc(ctx->heap, t->nwants + 1u, 1)) ? KN_OK : kn_fail_nomem(ctx, t->nwants);
+  if (st == KN_OK) memcpy(t->wants, wants, t->nwants);
+  if (st == KN_OK) st = kn_grad_split(ctx, g, wants, &t->pair);
+  if (st != KN_OK && st != KN_NOMEM && t->wants) st = without_gradient(ctx, t, g);
+  if (st == KN_OK) st = kn_session_new(ctx, t->pair.forward, targets, ntargets, &t->forward);
+  if (st == KN_OK && !t->broken) st = kn_session_new(ctx, t->pair.backward, targets, ntargets, &t->backward);
+  if (st != KN_OK) {
+    kn_taped_release(t);
+    return st;
+  }
+  kn_session_context(t->forward)->reclaims = true;
+  if (t->backward) kn_session_context(t->backward)->reclaims = true;
+  *out = t;
+  return KN_OK;
+}
+
+bool kn_taped_is_for(const kn_taped *t, const bool *wants) { return !memcmp(t->wants, wants, t->nwants); }
+kn_session *kn_taped_session(kn_taped *t) { return t->forward; }
+
+/* ---- what a call keeps for its gradient ---- */
+
+typedef struct kept {
+  kn_rvalue v;
+  uint32_t version;
+} kept;
+
+typedef struct held { /* the node's */
+  kn_taped *t;
+  uint32_t n;
+  kept *saved;    /* in the order of backward's inputs */
+  uint32_t *of_y; /* by result of the graph that may get a gradient: 1 + which of the node's it is; 0: this
+                     call did not define it */
+} held;
+
+static void release_held(void *ud) {
+  held *h = ud;
+  kn_heap *heap = kn_heap_retain(h->t->heap);
+  for (uint32_t i = 0; i < h->n; i++) {
+    kn_tensor_release(h->saved[i].v.tensor);
+    if (!h->saved[i].v.tensor) kn_list_release(h->saved[i].v.list);
+  }
+  kn_free(heap, h->saved, (h->t->pair.nsaved + 1u) * sizeof *h->saved);
+  kn_free(heap, h->of_y, (h->t->pair.ny + 1u) * sizeof *h->of_y);
+  kn_taped_release(h->t);
+  kn_free(heap, h, sizeof *h);
+  kn_heap_release(heap);
+}
+
+/* Takes what backward reads from the inputs, the slots and forward's results. */
+static kn_status hold(kn_context *ctx, kn_taped *t, const kn_rvalue *in, const kn_rvalue *results,
+                      held **out) {
+  const kn_grad_pair *p = &t->pair;
+  held *h = kn_calloc(ctx->heap, 1, sizeof *h);
+  if (h) h->saved = kn_calloc(ctx->heap, p->nsaved + 1u, sizeof *h->saved);
+  if (h) h->of_y = kn_calloc(ctx->heap, p->ny + 1u, sizeof *h->of_y);
+  if (!h || !h->saved || !h->of_y) {
+    if (h) kn_free(ctx->heap, h->saved, (p->nsaved + 1u) * sizeof *h->saved);
+    kn_free(ctx->heap, h, sizeof *h);
+    return kn_fail_nomem(ctx, (p->nsaved + 1u) * sizeof *h->saved);
+  }
+  h->t = kn_taped_retain(t);
+  kn_status st = KN_OK;
+  for (uint32_t i = 0; st == KN_OK && i < p->nsaved; i++) {
+    kn_saved_value from = p->saved[i];
+    kn_rvalue v = {0};
+    if (from.from == KN_SAVED_SLOT)
+      st = kn_session_get_slot(t->forward, from.index, &v);
+    else {
+      v = from.from == KN_SAVED_INPUT ? in[from.index] : results[from.index];
+      bool list = kn_is_list(p->backward->body->params[i]->type.kind);
+      if (list && v.list) kn_list_retain(v.list);
+      if (!list) v.list = NULL;
+      if (v.tensor) kn_tensor_retain(v.tensor);
+    }
+    kn_tensor *alias = NULL; /* without the history, which may hold this very node */
+    if (st == KN_OK && v.tensor) st = kn_tensor_alias(ctx, v.tensor, &alias);
+    kn_tensor_release(v.tensor);
+    v.tensor = alias;
+    if (st != KN_OK) break;
+    h->saved[h->n++] = (kept){v, v.tensor ? atomic_load(&v.tensor->storage->version) : 0};
+  }
+  if (st != KN_OK) {
+    release_held(h);
+    return st;
+  }
+  *out = h;
+  return KN_OK;
+}
+
+/* ---- backward ---- */
+
+static kn_status fail_in(kn_context *ctx, kn_session *s, kn_status st) {
+  kn_context *run = kn_session_context(s);
+  bool placed = run->error_placed;
+  kn_fail(ctx, st, "%s", kn_error(run));
+  ctx->error_placed = placed;
+  return st;
+}
+
+static kn_status run_backward(kn_context *ctx, void *ud, const kn_custom_call *call) {
+  held *h = ud;
+  kn_taped *t = h->t;
+  const kn_grad_pair *p = &t->pair;
+  if (t->broken) return kn_fail(ctx, KN_UNSUPPORTED, "%s", t->broken);
+  if (ctx->grad_enabled)
+    return kn_fail(
+        ctx, KN_UNSUPPORTED,
+        "gradients of gradients (create_graph) through a captured graph are not supported yet; call the "
+        "function it was made of");
+  uint32_t n = p->nsaved + p->ny;
+  size_t bytes = (n + p->nx + 1u) * sizeof(kn_rvalue);
+  kn_rvalue *in = kn_calloc(ctx->heap, n + p->nx + 1u, sizeof *in), *out = in + n;
+  if (!in) return kn_fail_nomem(ctx, bytes);
+  kn_status st = KN_OK;
+  for (uint32_t i = 0; st == KN_OK && i < p->nsaved; i++) {
+    in[i] = h->saved[i].v;
+    if (in[i].tensor && atomic_load(&in[i].tensor->storage->version) != h->saved[i].version)
+      st = kn_tape_fail_changed(ctx, in[i].tensor, "saved tensor", (int)i + 1);
+  }
+  for (uint32_t i = 0; i < p->ny; i++)
+    if (h->of_y[i]) in[p->nsaved + i].tensor = call->gout[h->of_y[i] - 1];
+  kn_session_context(t->backward)->threads = ctx->threads;
+  if (st == KN_OK) {
+    st = kn_session_run(t->backward, in, n, out, p->nx);
+    if (st != KN_OK) fail_in(ctx, t->backward, st);
+  }
+  for (uint32_t i = 0; st == KN_OK && i < p->nx; i++) call->gin[i] = out[i].tensor;
+  kn_free(ctx->heap, in, bytes);
+  return st;
+}
+
+/* ---- forward ---- */
+
+/* The tensors wanted, which the node's edges go to; slots' are owned. */
+static kn_status gather(kn_taped *t, const kn_rvalue *in, kn_tensor **xs, uint32_t *n) {
+  uint32_t inputs = t->nwants - t->nslots;
+  *n = 0;
+  for (uint32_t i = 0; i < t->nwants; i++) {
+    if (!t->wants[i]) continue;
+    kn_rvalue v = {0};
+    if (i < inputs)
+      v.tensor = kn_tensor_retain(in[i].tensor);
+    else
+      KN_TRY(kn_session_get_slot(t->forward, i - inputs, &v));
+    xs[(*n)++] = v.tensor;
+  }
+  return KN_OK;
+}
+
+static kn_status put_on_tape(kn_context *ctx, kn_taped *t, kn_tensor *const *xs, uint32_t nx,
+                             const kn_rvalue *in, const kn_rvalue *results) {
+  const kn_grad_pair *p = &t->pair;
+  held *h = NULL;
+  kn_tensor **ys = kn_calloc(ctx->heap, p->ny + 1u, sizeof *ys);
+  bool *keep = kn_calloc(ctx->heap, nx + 2u * p->ny + 1u, 1);
+  kn_status st = ys && keep ? hold(ctx, t, in, results, &h) : kn_fail_nomem(ctx, p->ny);
+  uint32_t ny = 0;
+  for (uint32_t i = 0; st == KN_OK && i < p->ny; i++) {
+    kn_tensor *y = results[p->ys[i]].tensor;
+    if (!y) continue;
+    ys[ny++] = y;
+    h->of_y[i] = ny;
+  }
+  char name[64];
+  snprintf(name, sizeof name, "graph %.50s", t->graph->name);
+  kn_custom f = {.name = name,
+                 .in = xs,
+                 .out = ys,
+                 .n = (int)nx,
+                 .outs = (int)ny,
+                 .keep = keep,
+                 .flat = keep ? keep + nx + p->ny : NULL,
+                 .holes = true,
+                 .fn = run_backward,
+                 .ud = h,
+                 .release = release_held};
+  if (st == KN_OK) st = kn_tape_custom(ctx, &f);
+  kn_free(ctx->heap, ys, (p->ny + 1u) * sizeof *ys);
+  kn_free(ctx->heap, keep, nx + 2u * p->ny + 1u);
+  return st;
+}
+
+static kn_status run_forward(kn_context *ctx, kn_taped *t, const kn_rvalue *in, uint32_t nin,
+                             kn_rvalue *all) {
+  uint32_t n = t->pair.forward->body->nyields;
+  kn_status st = kn_session_run(t->forward, in, nin, all, n);
+  return st == KN_OK ? st : fail_in(ctx, t->forward, st);
+}
+
+kn_status kn_taped_run(kn_context *ctx, kn_taped *t, const kn_rvalue *in, uint32_t nin, kn_rvalue *out,
+                       uint32_t nout) {
+  uint32_t n = t->pair.forward->body->nyields, nx = 0;
+  kn_rvalue *all = kn_calloc(ctx->heap, n + 1u, sizeof *all);
+  kn_tensor **xs = kn_calloc(ctx->heap, t->nwants + 1u, sizeof *xs);
+  kn_status st = all && xs ? KN_OK : kn_fail_nomem(ctx, n * sizeof *all);
+  if (st == KN_OK && nout != t->pair.results) st = kn_fail(ctx, KN_INTERNAL, "graph: %u results", nout);
+  if (st == KN_OK) st = gather(t, in, xs, &nx);
+  if (st == KN_OK && (st = run_forward(ctx, t, in, nin, all)) == KN_OK) {
+    st = put_on_tape(ctx, t, xs, nx, in, all);
+    uint32_t keep = st == KN_OK ? nout : 0;
+    memcpy(out, all, keep * sizeof *out);
+    for (uint32_t i = keep; i < n; i++) {
+      kn_tensor_release(all[i].tensor);
+      kn_list_release(all[i].list);
+    }
+  }
+  for (uint32_t i = 0; xs && i < nx; i++) kn_tensor_release(xs[i]);
+  kn_free(ctx->heap, xs, (t->nwants + 1u) * sizeof *xs);
+  kn_free(ctx->heap, all, (n + 1u) * sizeof *all);
+  return st;
+}
