@@ -199,8 +199,8 @@ bool kc_touch_closure(kc_merge_job *m, uint32_t id, int side) {
 
 bool kc_touch_handle(kc_merge_job *m, uint32_t id, int side) {
   uint32_t parent = m->c->han[id].parent;
-  if (m->s2 && kc_hold_of(m->c, m->s1, id) && kc_hold_of(m->c, m->s2, id)) return kc_pair_handles(m, id, id);
   if (m->s2 && partner(side == 1 ? &m->h12 : &m->h21, id) != UINT32_MAX) return true;
+  if (m->s2 && kc_hold_of(m->c, m->s1, id) && kc_hold_of(m->c, m->s2, id)) return kc_pair_handles(m, id, id);
   if ((!m->s2 && kc_hold_of(m->c, state_before(m), id)) || kc_map_get(&m->seen_han, id)) return true;
   if (parent && !kc_touch_handle(m, parent, side)) return false;
   kc_map_set(m->c, &m->seen_han, m->owner, id, m);
