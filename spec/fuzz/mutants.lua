@@ -5,9 +5,9 @@ local here = arg[0]:match "^(.*)/[^/]*$" or "."
 local kiln_program = arg[-1] or "kiln"
 local BOUND, MINUTES = 2000, 0.6 -- functions and time for each; twice the time is no end
 
-local function run(mutant, last)
+local function run(mutant, last, minutes)
   local pipe = assert(io.popen(("KILN_MUTANT=%s timeout %d '%s' '%s/fuzz.lua' --first --minutes %g --seeds 1:%d 2>&1"):format(
-    mutant, MINUTES * 120, kiln_program, here, MINUTES, last)))
+    mutant, minutes * 120, kiln_program, here, minutes, last)))
   local text = pipe:read "a"
   local _, how, code = pipe:close()
   return text, how == "exit" and code or 255
@@ -27,11 +27,11 @@ for line in io.lines(here .. "/../../graph/mutants.def") do
   if name and (not arg[1] or name == arg[1]) then names[#names + 1] = { name, what } end
 end
 
-local clean = run("none", 200)
+local clean = run("none", 400, 10)
 assert(not verdict(clean, 0), "without a mutant it fails: " .. clean:sub(-300))
 local killed, left = 0, 0
 for _, m in ipairs(names) do
-  local seed, why = verdict(run(m[1], BOUND))
+  local seed, why = verdict(run(m[1], BOUND, MINUTES))
   if seed or why then killed = killed + 1 else left = left + 1 end
   print(("%-28s %-55s %s"):format(m[1], m[2],
     seed and ("%5d functions: %s"):format(seed, why:sub(1, 70)) or why or "NOT FOUND"))
