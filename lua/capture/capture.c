@@ -2,6 +2,8 @@
  * out. The attempts run under one lua_pcall; what they own is freed by kc_capture on every path. */
 #include "lua/capture/capture.h"
 #include "graph/pipeline.h"
+#include "core/grad/tape.h"
+#include "lua/capture/grads.h"
 #include "lua/capture/engine.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/interp.h"
@@ -127,6 +129,7 @@ static kc_res tensor_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_
   kc_cap *c = j->c;
   bool done;
   leaf->number = j->ngiven + 1;
+  if (kn_requires_grad(t)) c->arg_requires = leaf->name;
   if (kn_tensor_is_symbolic(t)) return kc_fail(c, "the argument '%s' belongs to another graph", leaf->name);
   leaf->kind = KC_LEAF_TENSOR;
   leaf->type = t->type;
@@ -473,9 +476,40 @@ static kc_res store(kc_cap *c, kc_state *s, const kc_look *l, kc_val v) {
   return kn_add_store(&c->b, l->slot, kc_value(c, v)) ? KC_GO : kc_fail(c, "state");
 }
 
+/* A place that is nil outside, and is set to something. */
+static kc_res store_born(kc_cap *c, kc_state *s, kc_look *l) {
+  const kc_val *at = final_value(c, s, l);
+  kc_val v = at ? kc_resolve(c, s, *at) : KC_NILV;
+  l->written = false;
+  if (v.k == KC_V_NIL) return KC_GO;
+  if (v.k == KC_V_HANDLE) v = kc_sym(kc_tensor_value(c, s, v));
+  kn_vtype type = {.kind = KN_V_TENSOR};
+  if (!kc_scalar_kind(v, &type.kind))
+    return kc_fail(c, "'%s', which exists outside and is nil, becomes a %s depending on tensor data", l->name,
+                   kc_kind_name(v));
+  if (type.kind == KN_V_TENSOR) type = v.v->type;
+  if (type.kind == KN_V_TENSOR && (!v.v->def || v.v->def->slot))
+    return kc_fail(
+        c,
+        "writes '%s', which exists outside and is nil: what is kept there would be a copy of a tensor that "
+        "exists already; keep a clone of it, or return it instead",
+        l->name);
+  if (type.kind == KN_V_TENSOR && !kn_type_known(&type.tensor))
+    return kc_fail(
+        c,
+        "'%s', which exists outside and is nil, becomes a tensor whose sizes are only known when the "
+        "graph runs",
+        l->name);
+  l->slot = kn_add_slot(&c->b, KN_SLOT_STATE, l->name, &type, NULL);
+  l->written = true;
+  return l->slot && kn_add_store(&c->b, l->slot, kc_value(c, v)) ? KC_GO : kc_fail(c, "state");
+}
+
 static kc_res stores(kc_cap *c, kc_state *s) {
   for (kc_look *l = c->looks; l; l = l->next) {
-    if (!l->slot || l->slot->kind != KN_SLOT_STATE) continue;
+    if (l->kind == KC_LOOK_GRAD) continue;
+    if (l->born) KC_TRY(store_born(c, s, l));
+    if (l->born || !l->slot || l->slot->kind != KN_SLOT_STATE) continue;
     const kc_val *v = final_value(c, s, l);
     l->written = v && !kc_same(*v, l->seen);
     if (l->written && l->inplace && l->overwritten)
@@ -562,10 +596,11 @@ static kc_res results(gathering *g, const kc_values *v) {
 static void record_guards(kc_cap *c) {
   char buf[KN_TYPE_TEXT + 64];
   for (const kc_look *l = c->looks; l; l = l->next) {
-    const char *text = l->slot ? kn_vtype_text(c->b.graph, &l->slot->type, buf, sizeof buf)
-                               : kc_value_text(c, l->seen, buf, sizeof buf);
+    if (l->blind) continue;
+    const char *text = l->slot && !l->born ? kn_vtype_text(c->b.graph, &l->slot->type, buf, sizeof buf)
+                                           : kc_value_text(c, l->seen, buf, sizeof buf);
     if (l->kind == KC_LOOK_KEYS) snprintf(buf, sizeof buf, "%u keys", l->nkeys), text = buf;
-    kn_add_guard(&c->b, l->slot ? "type" : l->guard, l->name, text, l->where);
+    kn_add_guard(&c->b, l->slot && !l->born ? "type" : l->guard, l->name, text, l->where);
   }
 }
 
@@ -591,6 +626,7 @@ static kc_res begin(job *j) {
   kn_status st = kn_graph_new(c->ctx, "main", &j->graph);
   if (st != KN_OK) return c->fatal = true, KC_FAIL;
   kn_builder_init(&c->b, c->ctx, j->graph);
+  c->b.no_grad = c->asks_grad && !c->grad_mode;
   c->b.budget = 4 * KN_NODE_BUDGET; /* attempts at loops count too; what is left is counted at the end */
   kn_record_init(&c->record, &c->b);
   c->recording = true;
@@ -614,6 +650,7 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   KC_TRY(commits(j, &g));
   KC_TRY(results(&g, v));
   KC_TRY(stores(c, s));
+  KC_TRY(kc_grad_stores(c, s));
   KC_TRY(add_commits(c, &g));
   record_guards(c);
   if (c->b.status != KN_OK) return kc_fail(c, "graph");
@@ -664,6 +701,7 @@ static void clear(job *j) {
   c->objects = kept.objects, c->ids = kept.ids, c->obj = kept.obj, c->nobj = kept.nobj,
   c->attempt = kept.attempt;
   c->births = kept.births, c->nbirths = kept.nbirths;
+  c->grad_mode = kept.grad_mode, c->asks_grad = kept.asks_grad;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
   c->models = kept.models, c->nmodels = kept.nmodels;
 }
@@ -711,6 +749,7 @@ kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int
   if (nargs) first = lua_absindex(L, first);
   bool grad = ctx->grad_enabled;
   kn_recorder *recorder = ctx->recorder;
+  c.grad_mode = grad;
   ctx->grad_enabled = false;
   ctx->error[0] = 0;
   lua_pushcfunction(L, protected_capture);

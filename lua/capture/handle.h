@@ -21,7 +21,8 @@ void kc_set_contents(kc_cap *c, kc_state *s, uint32_t id, kn_value *v); /* of on
 kn_value *kc_tensor_value(kc_cap *c, kc_state *s, kc_val a);
 
 /* ---- where they are born ---- */
-uint64_t kc_here(const kc_state *s); /* the call stack, as a number */
+void kc_note_made(kc_cap *c, uint32_t first, uint64_t place); /* values from `first` on (engine.c) */
+uint64_t kc_here(const kc_state *s);                          /* the call stack, as a number */
 bool kc_is_born(const kc_cap *c, kc_birth b);
 /* Notes where v, which is written to, comes from; the attempt is doomed from here on. Or refused. */
 kc_res kc_must_be_handle(kc_cap *c, const kn_value *v);

@@ -1,6 +1,7 @@
 /* The live side of a captured graph: are the guards still true, where are the slots' tensors now. Flat lists,
  * raw access, no allocation while checking. */
 #include "lua/capture/live.h"
+#include "core/grad/tape.h"
 #include "graph/text.h"
 #include <lauxlib.h>
 #include <stdio.h>
@@ -26,6 +27,9 @@ typedef struct check {
   expected key, want;
   kn_slot *slot; /* of a tensor or state number: its type is what is checked */
   bool in_graph, written, number;
+  bool born, blind, clears; /* nil before; never looked at; nil afterwards */
+  bool identity, requires;  /* the tensor must be the slot's own; it requires grad */
+  bool quiet;               /* what overwrites it does so with gradients off */
   bool handle, overwritten; /* the tensor may share memory with no other one; it gets other contents */
   bool strided;
   int64_t strides[KN_MAX_RANK];
@@ -50,7 +54,8 @@ struct kc_live {
   uint32_t noutside;
   const kn_tensor **tensors; /* of the arguments, then of the checks: scratch while checking */
   uint32_t ntensors;
-  bool handles; /* some are overwritten */
+  bool handles;          /* some are overwritten */
+  bool grads, grad_mode; /* it matters what requires grad; and gradients must be on, or off, as here */
   struct unrolled {
     const char *where;
     int64_t trips;
@@ -135,17 +140,24 @@ static void make_check(maker *m, const kc_look *l, const kn_graph *g, check *k, 
                .order = order,
                .guard = l->guard,
                .name = copy_text(m, l->name ? l->name : "?"),
+               .born = l->born,
+               .blind = l->blind,
+               .clears = l->clears,
+               .identity = l->identity,
                .written = l->written};
   k->key = expect(m, l->key);
   k->where = copy_text(m, kn_where_text(l->where, buf, sizeof buf));
   if (l->slot) {
     k->in_graph = slot_in_graph(g, l->slot);
     k->number = l->slot->type.kind != KN_V_TENSOR;
-    k->text = "";
+    k->requires = l->slot->tensor && kn_requires_grad(l->slot->tensor);
+    k->text = l->born ? "nil" : "";
+    k->want = (expected){.type = LUA_TNIL};
     if (l->seen.k == KC_V_HANDLE) {
       const kc_handle_info *info = &c->han[l->seen.id];
       k->handle = m->l->handles = true;
       k->overwritten = l->overwritten && !l->again;
+      k->quiet = !info->with_grad;
       k->strided = info->strided;
       memcpy(k->strides, info->strides, sizeof k->strides);
     }
@@ -227,6 +239,8 @@ kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, k
   l->args = need(&m, (size_t)nargs * sizeof *l->args);
   for (int i = 0; i < nargs; i++) copy_leaf(&m, &l->args[i], &args[i]);
   l->nargs = nargs;
+  l->grads = c->asks_grad;
+  l->grad_mode = c->grad_mode;
   l->tables = need(&m, (l->ntables + 1) * sizeof *l->tables);
   l->tensors = need(&m, ((size_t)l->ntensors + l->nchecks + 1) * sizeof *l->tensors);
   l->unrolled = need(&m, (c->nunrolled + 1) * sizeof *l->unrolled);
@@ -294,6 +308,7 @@ static void look_again(lua_State *L, int anchors, const check *k) {
   case KC_LOOK_META:
     if (!lua_getmetatable(L, -1)) lua_pushnil(L);
     break;
+  case KC_LOOK_GRAD: lua_pushnil(L); break; /* looked at by grad_fits */
   case KC_LOOK_LENGTH:
   case KC_LOOK_KEYS: lua_pushinteger(L, (lua_Integer)lua_rawlen(L, -1)); break;
   }
@@ -333,6 +348,8 @@ static bool slot_fits(lua_State *L, const kc_host *host, kc_live *l, int anchors
   }
   const kn_tensor *t = host->test_tensor(L, -1);
   if (!t || !t->storage || !kn_type_equal(&t->type, &k->slot->type.tensor)) return false;
+  if (l->grads && k->kind != KC_LOOK_GRAD && kn_requires_grad(t) != k->requires) return false;
+  if (k->identity && t != k->slot->tensor) return false;
   if (k->handle && !same_layout(t, k->strided, k->strides)) return false;
   l->tensors[l->ntensors + (uint32_t)(k - l->checks)] = k->same ? NULL : t;
   if (!k->same) return true;
@@ -342,6 +359,14 @@ static bool slot_fits(lua_State *L, const kc_host *host, kc_live *l, int anchors
   bool same = host->test_tensor(L, -1) == t;
   lua_pop(L, 2);
   return same;
+}
+
+/* The gradient of the tensor on top of the stack. */
+static bool grad_fits(lua_State *L, const kc_host *host, const check *k) {
+  const kn_tensor *t = host->test_tensor(L, -1);
+  const kn_tensor *g = t ? kn_grad_of(t) : NULL;
+  if (k->blind) return true;
+  return k->slot && !k->born ? g && kn_type_equal(&g->type, &k->slot->type.tensor) : !g;
 }
 
 static void describe(lua_State *L, int idx, char *buf, size_t size) {
@@ -368,11 +393,21 @@ static void explain(lua_State *L, const kc_host *host, const check *k, char *why
   else
     describe(L, -1, now, sizeof now);
   const char *before = k->text;
-  if (k->slot && !k->number)
+  if (k->born)
+    before = "nil";
+  else if (k->slot && !k->number)
     before = kn_type_text(&k->slot->type.tensor, was, sizeof was);
   else if (k->slot)
     before = "a number of another kind";
-  if (k->kind == KC_LOOK_KEYS)
+  if (k->kind == KC_LOOK_GRAD)
+    snprintf(why, size, "'%s' %s at %s, %s now", k->name, k->slot && !k->born ? "was there" : "was nil",
+             k->where, k->slot && !k->born ? "is not" : "is not nil");
+  else if (t && k->slot && !k->number && !strcmp(before, now) && kn_requires_grad(t) != k->requires)
+    snprintf(why, size, "'%s' %s grad at %s, %s now", k->name, k->requires ? "required" : "did not require",
+             k->where, k->requires ? "does not" : "does");
+  else if (k->identity && t && t != k->slot->tensor)
+    snprintf(why, size, "'%s', whose gradient is kept, was another tensor at %s", k->name, k->where);
+  else if (k->kind == KC_LOOK_KEYS)
     snprintf(why, size, "the keys of '%s' have changed since %s", k->name, k->where);
   else if (k->slot && k->same && t && !strcmp(before, now))
     snprintf(why, size, "'%s' was the same tensor as another one at %s, is not now", k->name, k->where);
@@ -393,9 +428,12 @@ static bool check_places(lua_State *L, const kc_host *host, kc_live *l, int anch
     if (k->kind == KC_LOOK_KEYS) {
       fine = same_keys(L, k);
       lua_pushnil(L);
+    } else if (k->kind == KC_LOOK_GRAD) {
+      fine = grad_fits(L, host, k);
+      lua_pushnil(L);
     } else {
       look_again(L, anchors, k);
-      fine = k->slot ? slot_fits(L, host, l, anchors, k) : is(L, -1, &k->want);
+      fine = k->slot && !k->born ? slot_fits(L, host, l, anchors, k) : is(L, -1, &k->want);
     }
     if (!fine) {
       explain(L, host, k, why, size);
@@ -454,6 +492,8 @@ static bool tensor_fits(lua_State *L, const kc_host *host, kc_live *l, const kc_
       t->type.dtype == a->type.dtype && t->type.rank == a->type.rank && t->type.device == a->type.device;
   for (int i = 0; fine && i < a->type.rank; i++)
     fine = kn_dim_known(a->type.dims[i]) ? t->type.dims[i] == a->type.dims[i] : t->type.dims[i] != 1;
+  if (fine && l->grads && kn_requires_grad(t))
+    return differs(why, size, a->name, "without grad", "a tensor that requires it");
   if (fine) return handle_fits(l, a, t, why, size);
   return differs(why, size, a->name, kn_type_text(&a->type, was, sizeof was),
                  kn_type_text(&t->type, now, sizeof now));
@@ -552,6 +592,13 @@ bool kc_live_check(lua_State *L, const kc_host *host, kc_live *l, int first, int
   if (!lua_checkstack(L, 12)) return false;
   first = lua_absindex(L, first);
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
+  if (l->grads && host->context(L)->grad_enabled != l->grad_mode) {
+    if (why)
+      snprintf(why, size, "gradients were %s, are %s", l->grad_mode ? "on" : "off",
+               l->grad_mode ? "off" : "on");
+    lua_settop(L, top);
+    return false;
+  }
   arg_check x = {L, host, l, top + 1, 0, why, size};
   for (uint32_t i = 0; i < l->ntensors; i++) l->tensors[i] = NULL;
   bool fine =
@@ -570,20 +617,37 @@ kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *l, kn_session
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   for (uint32_t i = 0; st == KN_OK && i < l->nchecks; i++) {
     const check *k = &l->checks[i];
-    if (!k->slot || !k->in_graph || k->same) continue;
+    if (!k->slot || !k->in_graph || k->same || k->born || k->blind) continue;
     lua_rawgeti(L, top + 1, k->container);
-    look_again(L, top + 1, k);
+    if (k->kind != KC_LOOK_GRAD) look_again(L, top + 1, k);
     kn_rvalue v = {0};
-    if (k->number ? !host->test_scalar(L, -1, &v.scalar) : !(v.tensor = host->test_tensor(L, -1)))
+    bool grad = ctx->grad_enabled;
+    if (k->quiet) ctx->grad_enabled = false;
+    if (k->kind == KC_LOOK_GRAD) {
+      v.tensor = host->test_tensor(L, -1);
+      v.tensor = v.tensor ? kn_grad_of(v.tensor) : NULL;
+      st = v.tensor ? kn_session_set_slot(s, k->slot->index, &v)
+                    : kn_fail(ctx, KN_STATE, "'%s' is gone", k->name);
+    } else if (k->number ? !host->test_scalar(L, -1, &v.scalar) : !(v.tensor = host->test_tensor(L, -1)))
       st = kn_fail(ctx, KN_STATE, "'%s' (%s) is not there any more", k->name, k->where);
-    else if (k->overwritten && (st = kn_check_writable(ctx, k->name, v.tensor)) != KN_OK)
+    else if (k->overwritten && (st = kn_check_writable(ctx, k->name, v.tensor)) != KN_OK) {
+      ctx->grad_enabled = grad;
       break;
-    else if ((st = kn_session_set_slot(s, k->slot->index, &v)) != KN_OK)
+    } else if ((st = kn_session_set_slot(s, k->slot->index, &v)) != KN_OK)
       kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
+    ctx->grad_enabled = grad;
     lua_settop(L, top + 1);
   }
   lua_settop(L, top);
   return st;
+}
+
+/* The gradient of the tensor in container k. */
+static kn_status store_grad(lua_State *L, const kc_host *host, int anchors, const check *k, kn_tensor *g) {
+  lua_rawgeti(L, anchors, k->container);
+  kn_tensor *t = host->test_tensor(L, -1);
+  lua_pop(L, 1);
+  return t ? kn_set_grad(host->context(L), t, g) : KN_OK;
 }
 
 /* The tensor that is there keeps its identity and gets the contents of another. */
@@ -615,12 +679,20 @@ kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *l, kn_sessio
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   for (uint32_t i = 0; i < l->nchecks; i++) {
     const check *k = &l->checks[i];
+    if (k->clears) store_grad(L, host, top + 1, k, NULL);
     if (!k->slot || !k->in_graph || !(k->written || k->overwritten)) continue;
     kn_rvalue v = {0};
     kn_status st = kn_session_get_slot(s, k->slot->index, &v);
     if (st != KN_OK) {
       lua_settop(L, top);
       return kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
+    }
+    if (k->kind == KC_LOOK_GRAD) {
+      st = store_grad(L, host, top + 1, k, v.tensor);
+      kn_tensor_release(v.tensor);
+      if (st == KN_OK) continue;
+      lua_settop(L, top);
+      return st;
     }
     lua_rawgeti(L, top + 1, k->container);
     if (k->overwritten) {
