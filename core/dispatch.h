@@ -48,6 +48,8 @@ struct kn_recorder {
   kn_status (*number)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_tensor *t);
   /* The program is about to look at the data of a tensor (print it, make it a table). May be NULL. */
   kn_status (*read)(kn_recorder *r, kn_context *ctx, kn_tensor *t);
+  /* `t` is another handle on the memory of a tensor, through which no gradient flows. May be NULL. */
+  kn_status (*detached)(kn_recorder *r, kn_context *ctx, kn_tensor *t);
   bool runs; /* ops run, too, and tensors stay real: trace */
 };
 
@@ -55,6 +57,10 @@ struct kn_recorder {
  */
 static inline kn_recorder *kn_recorder_of(const kn_context *ctx) {
   return ctx->recorder ? ctx->recorder : ctx->symbols;
+}
+static inline kn_status kn_note_detached(kn_context *ctx, kn_tensor *t) {
+  kn_recorder *r = ctx->recorder;
+  return r && r->detached ? r->detached(r, ctx, t) : KN_OK;
 }
 /* Before the data of a tensor becomes the program's. */
 static inline kn_status kn_read_data(kn_context *ctx, kn_tensor *t) {

@@ -455,6 +455,15 @@ static void put_tree(lister *l, const kn_tree *t) {
   case KN_TREE_NONE: kn_puts(&l->s, "none"); break;
   case KN_TREE_TABLE: put_table(l, t); break;
   case KN_TREE_CHOICE: put_choice(l, t); break;
+  case KN_TREE_TEXT:
+    kn_puts(&l->s, "string.format(");
+    kn_put_quoted(&l->s, t->text, strlen(t->text));
+    for (uint32_t i = 0; i < t->n; i++) {
+      kn_puts(&l->s, ", ");
+      put_tree(l, &t->items[i]);
+    }
+    kn_puts(&l->s, ")");
+    break;
   }
 }
 

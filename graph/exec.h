@@ -30,6 +30,10 @@ kn_context *kn_session_context(kn_session *s); /* its child context: error text,
  * are overwritten when all has succeeded, their version counted up; they must share memory with no other
  * input and no slot. */
 kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out, uint32_t nout);
+/* A KN_TREE_TEXT of the results, with the outputs of the last run; the session's until its next text or run.
+ */
+kn_status kn_session_text(kn_session *s, const kn_tree *t, const kn_rvalue *out, const char **text,
+                          size_t *len);
 /* Slots: the value used by the next run. A tensor slot is retained, not copied (PARAM and CONST are only
  * read); type must match. A session starts with the graph's values. */
 kn_status kn_session_set_slot(kn_session *s, uint32_t slot, const kn_rvalue *v);

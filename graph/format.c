@@ -34,12 +34,13 @@ static bool read_directive(const char **at, directive *d) {
   d->spec[n + 1] = 0;
   d->what = p[n];
   *at = p + n + 1;
-  return one_of(plain, d->what) || d->what == 'w' ? n == 0 : true;
+  return one_of(plain, d->what) || one_of("wm", d->what) ? n == 0 : true;
 }
 
 static const char *check_value(const directive *d, const kn_vtype *t) {
   bool number = t->kind == KN_V_INT || t->kind == KN_V_FLOAT || t->kind == KN_V_NUMBER;
   if (d->what == 's') return kn_is_list(t->kind) ? "a list has no text" : NULL;
+  if (d->what == 'm') return t->kind == KN_V_INT ? NULL : "%m of its text needs an integer";
   if (d->what == 'w' || one_of(integers, d->what) || one_of(floats, d->what))
     return number ? NULL : "a directive of its text needs a number";
   return "its text has a directive that there is not";
@@ -57,6 +58,17 @@ const char *kn_format_check(const char *text, kn_value *const *in, uint32_t n) {
     if (why) return why;
   }
   return used == n ? NULL : "its text has fewer directives than there are values";
+}
+
+const char *kn_format_check_tree(const kn_tree *t) {
+  kn_value *in[32];
+  enum { MOST = sizeof in / sizeof *in };
+  if (!t->n || t->n > MOST) return "a text takes from 1 to 32 values";
+  for (uint32_t i = 0; i < t->n; i++) {
+    if (t->items[i].kind != KN_TREE_VALUE || !t->items[i].value) return "a text takes values only";
+    in[i] = t->items[i].value;
+  }
+  return kn_format_check(t->text, in, t->n);
 }
 
 /* ---- which nodes ---- */
@@ -144,10 +156,16 @@ static kn_status put_written(const kn_scalar *s, kn_writer *out) {
   return KN_OK;
 }
 
-kn_status kn_format_node(kn_context *ctx, const kn_node *n, kn_tensor *const *vals, const kn_scalar *scalars,
-                         kn_writer *out) {
-  uint32_t at = kn_format_first(n);
-  for (const char *p = n->text; *p;) {
+/* Numbers that no run gave stand for nothing. */
+static void put_caught(const kn_caught *caught, const kn_scalar *s, kn_writer *out) {
+  if (s->kind == KN_SCALAR_INT && s->as.i >= 1 && (uint64_t)s->as.i <= caught->n)
+    kn_puts(out, caught->text[s->as.i - 1]);
+}
+
+kn_status kn_format_text(kn_context *ctx, const char *text, kn_format_fn value, const void *ud,
+                         const kn_caught *caught, kn_writer *out) {
+  uint32_t at = 0;
+  for (const char *p = text; *p;) {
     size_t span = strcspn(p, "%");
     kn_put(out, p, span);
     p += span;
@@ -158,14 +176,33 @@ kn_status kn_format_node(kn_context *ctx, const kn_node *n, kn_tensor *const *va
       kn_put(out, d.what == '%' ? "%" : "", 1);
       continue;
     }
-    const kn_value *v = n->in[at++];
-    kn_tensor *t = v->type.kind == KN_V_TENSOR ? vals[v->id] : NULL;
+    kn_format_value v = value(ud, at++);
     if (d.what == 's')
-      KN_TRY(put_value(ctx, &d, t, &scalars[v->id], out));
+      KN_TRY(put_value(ctx, &d, v.tensor, &v.scalar, out));
     else if (d.what == 'w')
-      KN_TRY(put_written(&scalars[v->id], out));
+      KN_TRY(put_written(&v.scalar, out));
+    else if (d.what == 'm')
+      put_caught(caught, &v.scalar, out);
     else
-      KN_TRY(put_number(ctx, &d, &scalars[v->id], at - kn_format_first(n) + 1, out));
+      KN_TRY(put_number(ctx, &d, &v.scalar, at + 1, out));
   }
   return out->failed ? kn_fail_nomem(ctx, out->n) : KN_OK;
+}
+
+typedef struct node_values {
+  const kn_node *n;
+  kn_tensor *const *vals;
+  const kn_scalar *scalars;
+} node_values;
+
+static kn_format_value node_value(const void *ud, uint32_t i) {
+  const node_values *x = ud;
+  const kn_value *v = x->n->in[kn_format_first(x->n) + i];
+  return (kn_format_value){v->type.kind == KN_V_TENSOR ? x->vals[v->id] : NULL, x->scalars[v->id]};
+}
+
+kn_status kn_format_node(kn_context *ctx, const kn_node *n, kn_tensor *const *vals, const kn_scalar *scalars,
+                         const kn_caught *caught, kn_writer *out) {
+  node_values x = {n, vals, scalars};
+  return kn_format_text(ctx, n->text, node_value, &x, caught, out);
 }

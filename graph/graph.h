@@ -148,8 +148,9 @@ typedef enum kn_tree_kind {
   KN_TREE_NONE, /* an alternative of a CHOICE that is a whole result: there is no such result, nor one after
                    it */
   KN_TREE_TABLE,
-  KN_TREE_CHOICE /* results: a table's fields, keys "which", 1, 2 …: an integer says which of the rest it is
-                  */
+  KN_TREE_CHOICE, /* results: a table's fields, keys "which", 1, 2 …: an integer says which of the rest it is
+                   */
+  KN_TREE_TEXT    /* results: a string; the fields are VALUEs for its `text` (graph/format.h) */
 } kn_tree_kind;
 /* Has fields. */
 static inline bool kn_tree_has_items(kn_tree_kind k) { return k >= KN_TREE_TABLE; }

@@ -2,6 +2,7 @@
  * untrusted: depth, counts and sizes are bounded, and what comes out has passed the verifier. */
 #include "core/device.h"
 #include "graph/parse.h"
+#include "graph/format.h"
 #include "graph/text.h"
 #include <string.h>
 
@@ -298,29 +299,42 @@ static bool parse_table(kn_parser *p, kn_tree *out, bool args, int depth) {
   return kn_expect(p, '}');
 }
 
-/* one_of{%which, …}: consumes nothing when it is none. */
-static bool parse_choice(kn_parser *p, kn_tree *out, int depth, bool *is) {
-  const char *at = p->p;
-  *is = kn_span_is(kn_read_word(p), "one_of");
-  if (!*is) {
-    p->p = at;
-    return true;
-  }
-  if (!kn_expect(p, '{')) return false;
+static bool parse_items(kn_parser *p, kn_tree *out, int depth) {
   uint32_t nkeys = 0;
-  *out = (kn_tree){.kind = KN_TREE_CHOICE};
   do {
-    kn_tree key = {.kind = KN_TREE_INT, .i = out->n}, item = {0};
-    if (!out->n) key = (kn_tree){.kind = KN_TREE_STRING, .text = "which", .n = 5};
+    kn_tree key = {.kind = KN_TREE_INT, .i = out->n + (out->kind == KN_TREE_TEXT)}, item = {0};
+    if (!key.i) key = (kn_tree){.kind = KN_TREE_STRING, .text = "which", .n = 5};
     kn_skip(p);
     if (!parse_tree(p, &item, false, depth + 1)) return false;
     if (!kn_build_push(&p->b, &out->keys, &nkeys, &key, sizeof key) ||
         !kn_build_push(&p->b, &out->items, &out->n, &item, sizeof item))
       return kn_parse_built(p, p->p);
   } while (kn_accept_over(p, ','));
-  if (out->n < 3 || out->items[0].kind != KN_TREE_VALUE || out->items[0].value->type.kind != KN_V_INT)
-    return kn_parse_fail(p, at, "one_of takes an integer that says which, and two or more others");
   return kn_expect(p, '}');
+}
+
+/* one_of{%which, …}, text{"format", %value, …}: consumes nothing when it is neither. */
+static bool parse_choice(kn_parser *p, kn_tree *out, int depth, bool *is) {
+  const char *at = p->p, *why;
+  kn_span w = kn_read_word(p);
+  *is = kn_span_is(w, "one_of") || kn_span_is(w, "text");
+  if (!*is) {
+    p->p = at;
+    return true;
+  }
+  *out = (kn_tree){.kind = kn_span_is(w, "text") ? KN_TREE_TEXT : KN_TREE_CHOICE};
+  if (!kn_expect(p, '{')) return false;
+  if (out->kind == KN_TREE_CHOICE) {
+    if (!parse_items(p, out, depth)) return false;
+    return (out->n >= 3 && out->items[0].kind == KN_TREE_VALUE &&
+            out->items[0].value->type.kind == KN_V_INT) ||
+           kn_parse_fail(p, at, "one_of takes an integer that says which, and two or more others");
+  }
+  size_t n;
+  kn_skip(p);
+  if (!kn_read_string(p, false, &out->text, &n) || !kn_expect(p, ',') || !parse_items(p, out, depth))
+    return false;
+  return !(why = kn_format_check_tree(out)) || kn_parse_fail(p, at, "text: %s", why);
 }
 
 static bool parse_tree(kn_parser *p, kn_tree *out, bool args, int depth) {

@@ -237,6 +237,12 @@ static bool node_declared(kn_parser *p, line *l) {
 static bool node_values(kn_parser *p, line *l) {
   if (!read_operands(p, l)) return false;
   kn_value *v = NULL;
+  if (l->op == KN_NODE_attempt || l->op == KN_NODE_caught) {
+    kn_vtype type = {.kind = l->op == KN_NODE_attempt ? KN_V_BOOL : KN_V_INT};
+    if (l->nin) return kn_parse_fail(p, l->at, "%s takes nothing", opcode_text(l));
+    l->node = kn_add_node(&p->b, l->op, NULL, NULL, 0, &type, 1);
+    return true;
+  }
   if (l->nin != kn_opcode_describe(l->op).nin)
     return kn_parse_fail(p, l->at, "%s takes %d values", opcode_text(l), kn_opcode_describe(l->op).nin);
   switch ((int)l->op) {

@@ -322,9 +322,11 @@ static void put_tree(printer *p, const kn_tree *t, uint32_t *typed) {
   case KN_TREE_FLOAT: kn_puts(&p->s, kn_double_text(t->f, buf)); break;
   case KN_TREE_STRING: kn_put_quoted(&p->s, t->text, t->n); break;
   case KN_TREE_CHOICE:
-    kn_puts(&p->s, "one_of{");
+  case KN_TREE_TEXT:
+    kn_puts(&p->s, t->kind == KN_TREE_TEXT ? "text{" : "one_of{");
+    if (t->kind == KN_TREE_TEXT) kn_put_quoted(&p->s, t->text, strlen(t->text));
     for (uint32_t i = 0; i < t->n; i++) {
-      if (i) kn_puts(&p->s, ", ");
+      if (i || t->kind == KN_TREE_TEXT) kn_puts(&p->s, ", ");
       put_tree(p, &t->items[i], typed);
     }
     kn_puts(&p->s, "}");

@@ -1,6 +1,7 @@
 /* Running a plan: flat arrays of steps, recursion only into the regions of `if` and `loop`. Values made or
  * bound here are counted (kn_plan.owned) and let go of at their last use, or when the run ends, however it
  * ends. */
+#include "graph/attempt.h"
 #include "graph/format.h"
 #include "graph/scalar.h"
 #include "graph/session.h"
@@ -255,7 +256,7 @@ static kn_status scalar(run *r, const kn_node *n) {
 static kn_status say(run *r, const kn_node *n) {
   static const kn_out kinds[] = {KN_OUT_PRINT, KN_OUT_WRITE, KN_OUT_ERROR, KN_OUT_WARN};
   kn_writer w = {.heap = r->ctx->heap};
-  kn_status st = kn_format_node(r->ctx, n, r->p->vals, r->p->scalars, &w);
+  kn_status st = kn_format_node(r->ctx, n, r->p->vals, r->p->scalars, &r->s->caught, &w);
   if (st == KN_OK) kn_print(r->ctx, kinds[n->op - KN_NODE_print], w.p ? w.p : "", w.n);
   kn_writer_free(&w);
   return st;
@@ -265,7 +266,7 @@ static kn_status raise(run *r, const kn_node *n) {
   kn_writer w = {.heap = r->ctx->heap};
   kn_status st = KN_OK;
   if (kn_format_used(n))
-    st = kn_format_node(r->ctx, n, r->p->vals, r->p->scalars, &w);
+    st = kn_format_node(r->ctx, n, r->p->vals, r->p->scalars, &r->s->caught, &w);
   else
     kn_puts(&w, n->text);
   if (st == KN_OK) st = kn_fail(r->ctx, KN_RAISED, "%.*s", (int)w.n, w.p ? w.p : "");
@@ -290,6 +291,10 @@ static kn_status eval_node(run *r, const kn_node *n) {
     return KN_OK;
   case KN_NODE_item: return kn_item(r->ctx, t, &p->scalars[n->out[0]->id]);
   case KN_NODE_to_tensor: return to_tensor(r, n);
+  case KN_NODE_attempt: p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = true}}; return KN_OK;
+  case KN_NODE_caught:
+    p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = r->s->caught.last}};
+    return KN_OK;
   case KN_NODE_print:
   case KN_NODE_write:
   case KN_NODE_write_error:
@@ -423,7 +428,22 @@ static void bind_outputs(run *r, const kn_node *n, int side) {
   watch(r, n);
 }
 
+/* The first branch, and the second where that raises. */
+static kn_status run_attempt(run *r, const kn_step *s) {
+  kn_scalar *none_raised = &r->p->scalars[s->node->in[0]->id];
+  kn_status st = run_block(r, s->a);
+  if (st != KN_OK && !kn_can_be_caught(st)) return st;
+  if (st != KN_OK) {
+    KN_TRY(kn_catch(r->ctx, &r->s->caught));
+    none_raised->as.b = false;
+    KN_TRY(run_block(r, s->b));
+  }
+  bind_outputs(r, s->node, st == KN_OK ? 0 : 1);
+  return KN_OK;
+}
+
 static kn_status run_if(run *r, const kn_step *s) {
+  if (kn_is_attempt(s->node)) return run_attempt(r, s);
   bool yes = r->p->scalars[s->node->in[0]->id].as.b;
   KN_TRY(run_block(r, yes ? s->a : s->b));
   bind_outputs(r, s->node, yes ? 0 : 1);
@@ -633,6 +653,7 @@ static kn_status give_results(run *r) {
 
 kn_status kn_run_plan(kn_session *s, kn_plan *p, const kn_rvalue *in) {
   run r = {.s = s, .p = p, .ctx = s->ctx};
+  kn_caught_clear(s->ctx->heap, &s->caught);
   kn_status st = bind_inputs(&r, in);
   if (st == KN_OK) st = run_block(&r, 0);
   if (st == KN_OK) st = give_results(&r);

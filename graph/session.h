@@ -2,7 +2,9 @@
 #ifndef KN_SESSION_H
 #define KN_SESSION_H
 #include "graph/exec.h"
+#include "graph/attempt.h"
 #include "graph/plan.h"
+#include "graph/writer.h"
 
 typedef struct kn_slot_state {
   kn_rvalue value;  /* what the next run reads; tensor retained */
@@ -42,7 +44,9 @@ struct kn_session {
   bool check;
   bool running;
   uint64_t limit, steps;
-  uint64_t trips; /* of the loop that an observer is told of */
+  kn_caught caught; /* since the last run began */
+  kn_writer text;   /* kn_session_text's */
+  uint64_t trips;   /* of the loop that an observer is told of */
 };
 
 /* Runs the plan on checked inputs. Results go to s->out, owned; stores stay staged. Cleans the plan up. */

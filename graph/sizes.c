@@ -309,6 +309,8 @@ static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
   case KN_NODE_list_length:
   case KN_NODE_item:
   case KN_NODE_same: p->known[n->out[0]->id] = false; break;
+  case KN_NODE_attempt:
+  case KN_NODE_caught: p->known[n->out[0]->id] = false; break;
   case KN_NODE_raise: *dead = true; break;
   case KN_NODE_store_state:
   case KN_NODE_update:

@@ -13,7 +13,8 @@ typedef struct view {
   uint32_t version; /* of the memory when the value was right */
   uint32_t root;    /* which view it is a part of; its own number for a root */
   kn_slot *slot;    /* roots from outside */
-  const char *arg;  /* roots that are arguments: the name */
+  const char *arg;  /* roots that are arguments: the name … */
+  kn_value *input;  /* … and the input */
 } view;
 
 typedef struct kn_trace_memory {
@@ -21,6 +22,8 @@ typedef struct kn_trace_memory {
   kn_storage *storage; /* retained */
   view *views;
   uint32_t nviews, nroots, version;
+  kn_tensor **detached; /* handles that no gradient flows through; retained */
+  uint32_t ndetached;
 } memory;
 
 /* ---- memory met so far ---- */
@@ -157,7 +160,7 @@ static view *from_outside(kn_trace *t, memory *m, kn_tensor *x) {
   return made;
 }
 
-kn_value *kn_trace_value(kn_trace *t, kn_tensor *x) {
+static kn_value *held(kn_trace *t, kn_tensor *x) {
   kn_attrs_strided at;
   if (t->b->status != KN_OK) return NULL;
   if (!x->storage)
@@ -186,6 +189,24 @@ kn_value *kn_trace_value(kn_trace *t, kn_tensor *x) {
   return part;
 }
 
+kn_value *kn_trace_value(kn_trace *t, kn_tensor *x) {
+  kn_value *v = held(t, x);
+  const memory *m = v ? find(t, x->storage) : NULL;
+  for (uint32_t i = 0; m && i < m->ndetached; i++)
+    if (m->detached[i] == x) return kn_add_detach(t->b, v);
+  return v;
+}
+
+static kn_status trace_detached(kn_recorder *base, kn_context *ctx, kn_tensor *x) {
+  kn_trace *t = (kn_trace *)base;
+  (void)ctx;
+  t->place(t->ud);
+  if (!held(t, x)) return t->b->status;
+  memory *m = find(t, x->storage);
+  if (kn_build_push(t->b, &m->detached, &m->ndetached, &x, sizeof(kn_tensor *))) kn_tensor_retain(x);
+  return t->b->status;
+}
+
 kn_status kn_trace_define(kn_trace *t, kn_tensor *x, kn_value *v) {
   memory *m = meet(t, x->storage);
   if (m && m->nviews == 0) add_view(t, m, x, v, 0);
@@ -200,6 +221,7 @@ kn_status kn_trace_input(kn_trace *t, kn_tensor *x, kn_value *v, const char *nam
                    m->views[0].arg ? m->views[0].arg : "?", name);
   view *made = m ? add_view(t, m, x, v, 0) : NULL;
   if (made) made->arg = kn_build_text(t->b, name);
+  if (made) made->input = v;
   return t->b->status;
 }
 
@@ -300,7 +322,13 @@ static kn_status run(kn_trace *t, kn_context *ctx, kn_op op, const void *attrs, 
                      const kn_type *types, kn_tensor **out) {
   const kn_op_info *row = &kn_ops[op];
   kn_value *values[KN_MAX_INPUTS];
+  if (t->opaque && ctx->walks)
+    return kn_fail(
+        ctx, KN_CAPTURE,
+        "backward in a traced function does not see into kiln.cond, kiln.while_loop and Graphs that "
+        "were called: use kiln.script");
   t->place(t->ud);
+  t->b->no_grad = !ctx->grad_enabled;
   for (int i = 0; i < n; i++)
     if (!(values[i] = kn_trace_value(t, in[i]))) return t->b->status;
   KN_TRY(kn_run_now(ctx, op, attrs, in, n, types, out));
@@ -372,7 +400,7 @@ kn_value *kn_trace_result(kn_trace *t, kn_tensor *x, kn_value *const *given, uin
   kn_value *v = kn_trace_value(t, x);
   const memory *m = v ? find(t, x->storage) : NULL;
   const view *at = m ? view_of(m, x) : NULL;
-  bool taken = at && !v->def && !at->arg; /* an input that is not this tensor */
+  bool taken = at && !v->def && at->input != v; /* an input that is not this tensor */
   for (uint32_t i = 0; i < n && v; i++) taken |= given[i] == v;
   return taken ? only(kn_add_op(t->b, KN_OP_clone, NULL, &v, 1, NULL, 0)) : v;
 }
@@ -383,12 +411,10 @@ kn_status kn_trace_stores(kn_trace *t) {
     for (const memory *m = t->memory[i]; m; m = m->next) {
       const view *v = m->views;
       if (!m->version || !m->nviews) continue;
-      if (v->arg)
-        return kn_fail(
-            b->ctx, KN_CAPTURE,
-            "trace: argument '%s' is written in place, which a traced graph cannot do to its caller's "
-            "tensor; clone it first, or return the new values",
-            v->arg);
+      if (v->arg) { /* the caller's tensor takes it */
+        kn_add_update(b, v->input, v->value);
+        continue;
+      }
       if (!v->slot) continue;
       kn_node *read = b->graph->body->first;
       while (read && read->slot != v->slot) read = read->next;
@@ -408,6 +434,7 @@ kn_status kn_trace_init(kn_trace *t, kn_builder *b) {
                            .dynamic = no_placeholder,
                            .number = trace_number,
                            .read = trace_read,
+                           .detached = trace_detached,
                            .runs = true},
                   .b = b,
                   .room = 64};
@@ -417,7 +444,10 @@ kn_status kn_trace_init(kn_trace *t, kn_builder *b) {
 
 void kn_trace_free(kn_trace *t) {
   for (uint32_t i = 0; i < t->room && t->memory; i++)
-    for (memory *m = t->memory[i]; m; m = m->next) kn_storage_release(m->storage);
+    for (memory *m = t->memory[i]; m; m = m->next) {
+      for (uint32_t k = 0; k < m->ndetached; k++) kn_tensor_release(m->detached[k]);
+      kn_storage_release(m->storage);
+    }
   if (t->memory) kn_free(t->b->ctx->heap, t->memory, t->room * sizeof *t->memory);
   t->memory = NULL;
 }

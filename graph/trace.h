@@ -15,6 +15,7 @@ struct kn_trace {
   /* An element became a number of the program: "item" and its like. Not OK ends the trace with it. */
   kn_status (*leak)(void *ud, kn_tensor *t);
   void *ud;
+  bool opaque;                     /* something ran that is not recorded op by op: gradients would miss it */
   struct kn_trace_memory **memory; /* by storage: open hashing */
   uint32_t nmemory, room;
 };
@@ -29,7 +30,7 @@ kn_value *kn_trace_value(kn_trace *t, kn_tensor *x);
 kn_status kn_trace_define(kn_trace *t, kn_tensor *x, kn_value *v);
 /* The tensor as a result, `n`th of the values in `given`: never a value that stands for another tensor. */
 kn_value *kn_trace_result(kn_trace *t, kn_tensor *x, kn_value *const *given, uint32_t n);
-/* Slots that were written become state, stored at the end. An argument that was written is refused. */
+/* Slots that were written become state, stored at the end; arguments that were written are updated. */
 kn_status kn_trace_stores(kn_trace *t);
 
 #endif

@@ -18,6 +18,8 @@ static bool copy_one(kn_builder *b, kn_tree *to, const kn_tree *from, kn_tree_pl
     return s != NULL;
   }
   if (!kn_tree_has_items(from->kind)) return true;
+  if (from->kind == KN_TREE_TEXT && !(to->text = kn_build_text(b, from->text ? from->text : "")))
+    return false;
   to->keys = kn_build_alloc(b, (from->n + (size_t)!from->n) * sizeof *to->keys);
   to->items = kn_build_alloc(b, (from->n + (size_t)!from->n) * sizeof *to->items);
   if (!to->keys || !to->items) return false;

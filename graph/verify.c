@@ -322,6 +322,9 @@ static kn_status check_node(verifier *v, const kn_node *n) {
   case KN_NODE_list_stack: return check_list(v, n);
   case KN_NODE_defined:
   case KN_NODE_detach: return check_grad_kind(v, n);
+  case KN_NODE_attempt:
+    return check_fits(v, n, &(kn_vtype){.kind = KN_V_BOOL}, &n->out[0]->type, "the attempt");
+  case KN_NODE_caught: return check_fits(v, n, &(kn_vtype){.kind = KN_V_INT}, &n->out[0]->type, "the number");
   case KN_NODE_assert:
   case KN_NODE_raise:
   case KN_NODE_print:
@@ -386,7 +389,8 @@ static bool check_tree(leaves *l, const kn_tree *t, int depth) {
   if (t->kind == KN_TREE_STRING) return t->text != NULL;
   if (t->kind == KN_TREE_NONE) return depth == 1 && !l->repeats;
   if (!kn_tree_has_items(t->kind)) return true;
-  if ((unsigned)t->kind > KN_TREE_CHOICE) return false;
+  if ((unsigned)t->kind > KN_TREE_TEXT) return false;
+  if (t->kind == KN_TREE_TEXT && (l->repeats || !t->text || kn_format_check_tree(t))) return false;
   if (t->kind == KN_TREE_CHOICE && (l->repeats || t->n < 3 || t->items[0].kind != KN_TREE_VALUE ||
                                     !t->items[0].value || t->items[0].value->type.kind != KN_V_INT))
     return false;

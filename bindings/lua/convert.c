@@ -100,7 +100,9 @@ static int contiguous(lua_State *L) {
 static int detach(lua_State *L) {
   kn_tensor *t = kl_check_tensor(L, 1), *out = NULL;
   kn_tensor **slot = kl_reserve_tensor(L);
-  return give(L, slot, kn_detach(kl_context(L), t, &out), &out);
+  give(L, slot, kn_detach(kl_context(L), t, &out), &out);
+  kl_check(L, kn_note_detached(kl_context(L), out));
+  return 1;
 }
 
 /* x:t(): a matrix transposed; what has fewer dims as it is. */

@@ -145,6 +145,7 @@ int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store
   const kn_region *body = v->graph->body;
   kn_rvalue few_in[ON_STACK], few_out[ON_STACK];
   int given = lua_gettop(L) - first + 1;
+  if (ctx->recorder && ctx->recorder->runs) return kl_run_in_trace(L, g, v, first);
   if (ctx->recorder)
     return kl_error(L, KN_UNSUPPORTED,
                     "graph %s: calling a Graph inside a captured function is not supported yet; call "
@@ -157,7 +158,8 @@ int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store
   kn_rvalue *in = room(L, body->nparams, few_in), *out = room(L, body->nyields, few_out);
   int ins = kl_flatten(L, v, first, given, in);
   kn_session *s = kl_variant_session(L, v);
-  kl_load_live(L, v);
+  if (!v->loaded) kl_load_live(L, v);
+  v->loaded = false;
   int outs = reserve_outputs(L, body);
   kn_status st;
   if (store && kl_run_taped(L, g, v, s, in, out, &st)) { /* who only looks watches the graph itself */

@@ -176,6 +176,7 @@ typedef struct builder {
   kc_live *live;         /* NULL: a graph by itself */
   int ins, outs, tables; /* tables: stack index of a Lua table from same_as to table, 0: none yet */
   const kn_rvalue *out;
+  kn_session *s;
 } builder;
 
 static void push_tree(builder *b, const kn_tree *t);
@@ -235,7 +236,13 @@ static void push_table(builder *b, const kn_tree *t) {
 static void push_tree(builder *b, const kn_tree *t) {
   if (t->kind == KN_TREE_VALUE)
     push_value(b, t);
-  else if (t->kind == KN_TREE_CHOICE) {
+  else if (t->kind == KN_TREE_TEXT) {
+    const char *text;
+    size_t n;
+    kn_status st = kn_session_text(b->s, t, b->out, &text, &n);
+    if (st != KN_OK) kl_session_fail(b->L, b->s, st);
+    lua_pushlstring(b->L, text, n);
+  } else if (t->kind == KN_TREE_CHOICE) {
     int64_t which = b->out[t->items[0].i].scalar.as.i;
     if (which < 1 || which >= t->n)
       kl_error(b->L, KN_FORMAT, "graph %s: a result is none of its %u kinds", b->g->name, t->n - 1);
@@ -255,7 +262,7 @@ static bool is_none(const builder *b, const kn_tree *t) {
 
 int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_rvalue *out) {
   const kn_graph *g = v->graph;
-  builder b = {.L = L, .g = g, .live = v->live, .ins = ins, .outs = outs, .out = out};
+  builder b = {.L = L, .g = g, .s = v->session, .live = v->live, .ins = ins, .outs = outs, .out = out};
   bool tables = false;
   for (uint32_t i = 0; i < g->nresults; i++) tables |= kn_tree_has_items(g->results[i].kind);
   luaL_checkstack(L, (int)g->nresults + 8, "too many results");

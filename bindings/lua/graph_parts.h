@@ -39,6 +39,9 @@ int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_
 void kl_load_places(lua_State *L, kl_variant *v);
 void kl_store_places(lua_State *L, kl_variant *v);
 
+/* emit.c: its nodes become the trace's */
+int kl_run_in_trace(lua_State *L, kl_graph *g, kl_variant *v, int first);
+
 void kl_push_graph_text(lua_State *L, const kn_graph *g, kn_text_form form);
 void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t); /* "float32[N,10]" */
 

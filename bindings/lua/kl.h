@@ -45,6 +45,7 @@ struct kl_variant {
   kn_session *session; /* made at the first run */
   kl_derived *derived; /* NULL until it is called with what requires grad */
   kc_live *live;       /* guards and slot sources; NULL for graphs without Lua behind them */
+  bool loaded;         /* the slots were read when the guards were checked, for the run that follows */
   int places;          /* registry reference: where a traced graph's slots are found (places.c); 0: none */
 };
 struct kl_graph {

@@ -23,6 +23,8 @@ int luaopen_kiln(lua_State *L) {
   kl_open_graph(L);
   kl_open_script(L);
   kl_open_tracer(L);
+  kl_open_emit(L);
+  kl_open_builder(L);
   kl_open_files(L);
   return 1;
 }

@@ -162,6 +162,12 @@ static int compare(lua_State *L, kn_op op, const char *symbol) {
     kn_tensor_release(r);
   }
   kl_check(L, st);
+  if (s.kind == KN_SCALAR_SYMBOL && !ctx->recorder) /* of a graph that is built by hand: Lua would say true */
+    return kl_error(
+        L, KN_CAPTURE,
+        "%s: the truth of a comparison is known only when the graph runs; a:%s(b) gives a tensor, "
+        "kiln.cond chooses by it",
+        symbol, kn_op_name(op));
   kl_push_scalar(L, &s);
   return 1;
 }

@@ -1,5 +1,6 @@
 /* kiln.script, kiln.spec, kiln.is_capturing: the Lua side of capture. Capture itself is lua/capture; Graph
  * objects and running them are graph.c. */
+#include "bindings/lua/emit.h"
 #include "bindings/lua/graph_parts.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,7 +120,7 @@ static void add_reason(lua_State *L, int self, const char *why) {
   lua_pop(L, 1);
 }
 
-static int refuse_more(lua_State *L, int self, int n) {
+static int refuse_more(lua_State *L, int self, int n, const char *why) {
   luaL_Buffer b;
   push_source(L, self, "reasons");
   int reasons = lua_gettop(L);
@@ -132,6 +133,8 @@ static int refuse_more(lua_State *L, int self, int n) {
     lua_rawgeti(L, reasons, i);
     luaL_addvalue(&b);
   }
+  luaL_addstring(&b, "\n  ");
+  luaL_addstring(&b, why);
   luaL_pushresult(&b);
   return kl_error(L, KN_LIMIT, "%s", lua_tostring(L, -1));
 }
@@ -154,27 +157,26 @@ static kl_variant *capture(lua_State *L, kl_graph *g, int self, int first, int n
   return kl_add_variant(L, g, graph, live);
 }
 
-static void read_input(lua_State *L, int n, kc_arg *a) { /* on top of the stack */
+void kl_read_spec(lua_State *L, int idx, const char *name, const char *what, kc_arg *a) {
   static const struct {
     const char *name;
     kn_vkind kind;
   } scalars[] = {{"float", KN_V_FLOAT}, {"integer", KN_V_INT}, {"boolean", KN_V_BOOL}};
   *a = (kc_arg){.kind = KC_ARG_SPEC};
-  spec *s = test_spec(L, -1);
+  spec *s = test_spec(L, idx);
   if (s) {
     a->type = s->type;
     for (int i = 0; i < s->type.tensor.rank; i++) a->sizes[i] = *s->names[i] ? s->names[i] : NULL;
     return;
   }
-  const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+  const char *text = lua_type(L, idx) == LUA_TSTRING ? lua_tostring(L, idx) : "";
   for (size_t i = 0; i < sizeof scalars / sizeof *scalars; i++)
     if (!strcmp(text, scalars[i].name)) {
       a->type.kind = scalars[i].kind;
       return;
     }
-  kl_error(L, KN_ARG,
-           "script: inputs[%d] must be kiln.spec(...), \"float\", \"integer\" or \"boolean\", got %s", n,
-           kl_kind(L, -1));
+  kl_error(L, KN_ARG, "%s: %s must be kiln.spec(...), \"float\", \"integer\" or \"boolean\", got %s", name,
+           what, kl_kind(L, idx));
 }
 
 /* For the specs in the table at `inputs`; leaves them on the stack. */
@@ -184,7 +186,9 @@ static kl_variant *capture_now(lua_State *L, kl_graph *g, int self, int inputs) 
   kc_arg *args = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *args, 0);
   for (int i = 0; i < n; i++) { /* specs stay on the stack: names are theirs */
     lua_rawgeti(L, inputs, i + 1);
-    read_input(L, i + 1, &args[i]);
+    char what[32];
+    snprintf(what, sizeof what, "inputs[%d]", i + 1);
+    kl_read_spec(L, -1, "script", what, &args[i]);
   }
   return capture(L, g, self, lua_gettop(L) - n + 1, n, args);
 }
@@ -202,21 +206,29 @@ static void check_count(lua_State *L, const kl_graph *g, int self, int first, in
              takes == 1 ? "" : "s", given);
 }
 
+/* The guards hold: the slots' tensors are the ones just seen, whatever finalizers do before the run. */
+static kl_variant *chosen(lua_State *L, kl_variant *v) {
+  v->loaded = false;
+  if (!v->session) return v;
+  kl_check(L, kc_live_load_checked(L, &host, v->live, v->session));
+  v->loaded = true;
+  return v;
+}
+
 static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
   char why[400] = "";
   int nargs = lua_gettop(L) - first + 1, n = 0;
   kn_context *ctx = kl_context(L);
   for (kl_variant *v = g->variants; v; v = v->next, n++) {
     char other[400] = "";
-    if (kc_live_check(L, &host, v->live, first, nargs, n ? other : why, sizeof why)) return v;
+    if (kc_live_check(L, &host, v->live, first, nargs, n ? other : why, sizeof why)) return chosen(L, v);
   }
   if (n) {
     check_count(L, g, self, first, nargs);
     push_source(L, self, "limit");
     lua_Integer limit = lua_tointeger(L, -1);
     lua_pop(L, 1);
-    add_reason(L, self, why);
-    if (n >= limit) refuse_more(L, self, n);
+    if (n >= limit) refuse_more(L, self, n, why);
     if (kn_debugging(ctx, KN_DEBUG_CAPTURE)) kn_log(ctx, "capture: again, because %s", why);
   }
   push_source(L, self, "inputs");
@@ -224,6 +236,7 @@ static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
   kl_variant *made =
       lua_isnil(L, -1) ? capture(L, g, self, first, nargs, NULL) : capture_now(L, g, self, inputs);
   lua_settop(L, inputs - 1);
+  if (n) add_reason(L, self, why); /* not before it was captured again */
   return made;
 }
 
@@ -331,6 +344,38 @@ static int is_capturing(lua_State *L) {
   return 1;
 }
 
+/* kiln.lint(f): the list of capture's findings, without capturing; its text is one line each. */
+static int lint_text(lua_State *L) {
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (int i = 1, n = (int)lua_rawlen(L, 1); i <= n; i++) {
+    lua_rawgeti(L, 1, i);
+    lua_getfield(L, -1, "text");
+    lua_remove(L, -2);
+    luaL_addvalue(&b);
+    luaL_addchar(&b, '\n');
+  }
+  luaL_pushresult(&b);
+  return 1;
+}
+
+static int lint(lua_State *L) {
+  lua_settop(L, 1);
+  if (lua_type(L, 1) == LUA_TTABLE) { /* a module */
+    lua_getfield(L, 1, "forward");
+    if (lua_type(L, -1) == LUA_TFUNCTION) lua_replace(L, 1);
+  }
+  if (lua_type(L, 1) != LUA_TFUNCTION || lua_iscfunction(L, 1))
+    return kl_error(L, KN_ARG, "lint: a Lua function or module is needed, got %s", kl_kind(L, 1));
+  kl_load_files(L);
+  kl_check(L, kc_lint(L, &host, 1));
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, lint_text);
+  lua_setfield(L, -2, "__tostring");
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
 /* ---- opening ---- */
 
 static void make_metatable(lua_State *L, const char *key, const char *name, const luaL_Reg *list) {
@@ -345,7 +390,7 @@ static void make_metatable(lua_State *L, const char *key, const char *name, cons
 void kl_open_script(lua_State *L) {
   static const luaL_Reg specs[] = {{"__tostring", spec_text}, {NULL, NULL}};
   static const luaL_Reg eager[] = {{"__call", eager_call}, {"__index", eager_index}, {NULL, NULL}};
-  static const luaL_Reg list[] = {{"script", script}, {"spec", make_spec}, {NULL, NULL}};
+  static const luaL_Reg list[] = {{"script", script}, {"spec", make_spec}, {"lint", lint}, {NULL, NULL}};
   static const luaL_Reg engine[] = {{"is_capturing", is_capturing}, {NULL, NULL}};
   make_metatable(L, &spec_key, "spec", specs);
   make_metatable(L, &eager_key, "Graph", eager);

@@ -1,5 +1,5 @@
 /* tostring(t), whose text is core/show.c's, and kiln.set_printoptions. */
-#include "bindings/lua/state.h"
+#include "bindings/lua/emit.h"
 #include "core/grad/tape.h"
 #include "core/show.h"
 #include <limits.h>
@@ -26,6 +26,7 @@ static int tensor_tostring(lua_State *L) {
     return 1;
   }
   kn_tensor *t = kl_check_tensor(L, 1);
+  if (!t->storage && t->value && kl_describe_symbol(L, t->value)) return 1;
   luaL_Buffer b;
   luaL_buffinit(L, &b);
   if (t->storage) {

@@ -121,6 +121,8 @@ void kl_open_recurrent(lua_State *L); /* recurrent.c: lstm, gru … */
 void kl_open_convert(lua_State *L);   /* convert.c: to, float, totable, equal … */
 void kl_open_show(lua_State *L);      /* show.c: tostring */
 void kl_open_tracer(lua_State *L);    /* tracer.c: what kiln.trace is made of */
+void kl_open_emit(lua_State *L);      /* emit.c: what kiln.cond and kiln.while_loop are made of */
+void kl_open_builder(lua_State *L);   /* builder.c: kiln.builder */
 void kl_open_npy(lua_State *L);       /* npy.c: .npy files */
 void kl_open_files(lua_State *L);     /* files.c: the library written in Lua */
 

@@ -1,6 +1,6 @@
 /* Tensors and symbolic numbers as userdata: made, recognised, freed, and looked at. Ops are in ops.c,
  * indexing in index.c. */
-#include "bindings/lua/state.h"
+#include "bindings/lua/emit.h"
 #include "core/device.h"
 #include "core/grad/tape.h"
 #include <limits.h>
@@ -385,6 +385,7 @@ static void make_symbols(lua_State *L) {
     lua_pushcfunction(L, symbol_misused);
     lua_setfield(L, -2, events[i]);
   }
+  kl_set_symbol_arithmetic(L);
   lua_pushliteral(L, "kiln.symbol");
   lua_setfield(L, -2, "__name");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &symbol_key);

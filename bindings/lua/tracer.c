@@ -1,6 +1,7 @@
 /* What kiln.trace (lua/kiln/trace.lua) is made of: a function is run once with a recorder that lets ops run
  * (graph/trace.h), and what it did becomes a Graph. Which tensors have names, what is compared and what is
  * said about it is decided there. */
+#include "bindings/lua/emit.h"
 #include "bindings/lua/graph_parts.h"
 #include "bindings/lua/trees.h"
 #include "graph/pipeline.h"
@@ -150,6 +151,20 @@ static kn_status leak(void *ud, kn_tensor *t) {
   } else
     lua_pop(L, 3);
   return KN_OK;
+}
+
+/* ---- regions in a trace ---- */
+
+static kn_value *value_of(void *ud, kn_tensor *t) { return kn_trace_value(ud, t); }
+static kn_status define(void *ud, kn_tensor *t, kn_value *v) { return kn_trace_define(ud, t, v); }
+static void make_opaque(void *ud) { ((kn_trace *)ud)->opaque = true; }
+
+bool kl_trace_emitter(lua_State *L, kl_emitter *out) {
+  kn_recorder *r = kl_context(L)->recorder;
+  if (!r || !r->runs) return false;
+  kn_trace *t = (kn_trace *)r;
+  *out = (kl_emitter){.b = t->b, .value = value_of, .define = define, .opaque = make_opaque, .ud = t};
+  return true;
 }
 
 /* ---- arguments and results ---- */

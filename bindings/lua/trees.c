@@ -1,6 +1,7 @@
 /* Lua values as trees: see trees.h. */
 #include "bindings/lua/trees.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { DEPTH = 60, PATH = 160 };
@@ -39,6 +40,15 @@ static bool met_before(kl_tree_maker *m, int idx, const char *path, kn_tree *to)
   return false;
 }
 
+/* Integers before strings, each in order: the text of a graph is the same in every run. */
+static int by_key(const void *a, const void *b) {
+  const kn_tree *x = a, *y = b;
+  if (x->kind != y->kind) return x->kind == KN_TREE_INT ? -1 : 1;
+  if (x->kind == KN_TREE_INT) return x->i < y->i ? -1 : x->i > y->i;
+  int order = memcmp(x->text, y->text, x->n < y->n ? x->n : y->n);
+  return order ? order : x->n < y->n ? -1 : x->n > y->n;
+}
+
 static void make_table(kl_tree_maker *m, int idx, const char *path, int depth, kn_tree *to) {
   lua_State *L = m->L;
   char inner[PATH];
@@ -53,17 +63,27 @@ static void make_table(kl_tree_maker *m, int idx, const char *path, int depth, k
   to->keys = room(m, n * sizeof *to->keys);
   to->items = room(m, n * sizeof *to->items);
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
-    kn_tree *k = &to->keys[to->n];
-    if (lua_type(L, -2) == LUA_TSTRING) {
+    kn_tree *k = &to->keys[to->n++];
+    if (lua_type(L, -2) == LUA_TSTRING)
       make_string(m, lua_gettop(L) - 1, k);
-      snprintf(inner, sizeof inner, "%.100s.%.50s", path, lua_tostring(L, -2));
-    } else if (lua_isinteger(L, -2)) {
+    else if (lua_isinteger(L, -2))
       *k = (kn_tree){.kind = KN_TREE_INT, .i = lua_tointeger(L, -2)};
-      snprintf(inner, sizeof inner, "%.100s[%lld]", path, (long long)k->i);
-    } else
+    else
       kl_error(L, KN_ARG, "%s: %s has a key that is no string or integer", m->name, path);
-    make(m, lua_gettop(L), inner, depth + 1, &to->items[to->n]);
-    to->n++;
+  }
+  qsort(to->keys, to->n, sizeof *to->keys, by_key);
+  for (uint32_t i = 0; i < to->n; i++) {
+    const kn_tree *k = &to->keys[i];
+    if (k->kind == KN_TREE_INT) {
+      snprintf(inner, sizeof inner, "%.100s[%lld]", path, (long long)k->i);
+      lua_rawgeti(L, idx, k->i);
+    } else {
+      snprintf(inner, sizeof inner, "%.100s.%.50s", path, k->text);
+      lua_pushlstring(L, k->text, k->n);
+      lua_rawget(L, idx);
+    }
+    make(m, lua_gettop(L), inner, depth + 1, &to->items[i]);
+    lua_pop(L, 1);
   }
 }
 

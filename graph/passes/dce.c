@@ -1,8 +1,9 @@
 /* needs: nothing.
  * does:  removes nodes, results of if and loop, carried values of loops (cyclic ones too) and slots that no
- * effect and no result depends on. Nodes that may only raise go too: an error in a value nobody reads is
- * dropped, and so is a loop without effects whose results nobody reads, even one that would not end. keeps:
- * effects and their order, inputs of the graph, types. */
+ * effect and no result depends on. Nodes that may only raise go too, but in attempts, which see it: an error
+ * in a value nobody reads is dropped, and so is a loop without effects whose results nobody reads, even one
+ * that would not end. keeps: effects and their order, inputs of the graph, types. */
+#include "graph/attempt.h"
 #include "graph/internal.h"
 #include "graph/pipeline.h"
 #include <string.h>
@@ -51,10 +52,15 @@ static void mark_causes(sweep *s, const kn_value *v) {
     for (int k = 0; k < 2; k++) mark(s, n->regions[k]->yields[v->index]);
 }
 
-static void mark_effects(sweep *s, const kn_region *r) {
+/* Kept for what it does. An error that is caught is seen, so what may raise it is kept, too. */
+static bool is_effect(const kn_node *n, bool caught) {
+  return kn_opcode_describe(n->op).effect == KN_EFFECT || (caught && !n->nregions && kn_node_may_raise(n));
+}
+
+static void mark_effects(sweep *s, const kn_region *r, bool caught) {
   KN_EACH_NODE (n, r) {
-    if (kn_opcode_describe(n->op).effect == KN_EFFECT) mark_node(s, n);
-    for (int k = 0; k < n->nregions; k++) mark_effects(s, n->regions[k]);
+    if (is_effect(n, caught)) mark_node(s, n);
+    for (int k = 0; k < n->nregions; k++) mark_effects(s, n->regions[k], caught || (!k && kn_is_attempt(n)));
   }
 }
 
@@ -98,12 +104,12 @@ static void narrow_params(sweep *s, kn_node *n) {
 }
 
 /* True when the region keeps an effect. */
-static bool clean(sweep *s, kn_region *r) {
+static bool clean(sweep *s, kn_region *r, bool caught) {
   bool effects = false;
   for (kn_node *n = r->first, *next; n; n = next) {
     next = n->next;
-    bool keep = kn_opcode_describe(n->op).effect == KN_EFFECT;
-    for (int k = 0; k < n->nregions; k++) keep |= clean(s, n->regions[k]);
+    bool keep = is_effect(n, caught);
+    for (int k = 0; k < n->nregions; k++) keep |= clean(s, n->regions[k], caught || (!k && kn_is_attempt(n)));
     effects |= keep;
     if (!keep && !has_live_output(s, n)) {
       kn_node_remove(n);
@@ -147,10 +153,10 @@ static kn_status run(kn_builder *b, uint32_t *changes) {
   if (!s.live || !s.todo || !s.used)
     st = kn_fail_nomem(b->ctx, n * sizeof *s.todo);
   else {
-    mark_effects(&s, g->body);
+    mark_effects(&s, g->body, false);
     for (uint32_t i = 0; i < g->body->nyields; i++) mark(&s, g->body->yields[i]);
     while (s.ntodo) mark_causes(&s, s.todo[--s.ntodo]);
-    clean(&s, g->body);
+    clean(&s, g->body, false);
     drop_slots(&s);
     *changes = s.changes;
   }

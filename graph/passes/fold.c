@@ -3,6 +3,7 @@
  * trip of a loop that never repeats; replaces results that are the same on both paths, carried values that
  * never change, and constants that are there already. keeps: effects and their order; what would raise is
  * left to raise when it runs; types get narrower at most. */
+#include "graph/attempt.h"
 #include "graph/internal.h"
 #include "graph/pipeline.h"
 #include "graph/scalar.h"
@@ -151,6 +152,8 @@ static kn_node *inline_region(kn_node *n, kn_region *r) {
 }
 
 static kn_node *fold_if(folder *f, kn_node *n) {
+  if (kn_is_attempt(n) && !kn_region_may_raise(n->regions[0]))
+    make_const(f, n->in[0]->def, (kn_scalar){KN_SCALAR_BOOL, {.b = true}});
   if (is_const(n->in[0])) {
     kn_region *taken = n->regions[n->in[0]->def->scalar.as.b ? 0 : 1];
     for (uint32_t i = 0; i < n->nout; i++) replace(f, n->out[i], taken->yields[i]);

@@ -2,6 +2,7 @@
  * values of capture; what it cannot do it refuses. */
 #include "lua/capture/grads.h"
 #include "lua/capture/handle.h"
+#include "lua/capture/protect.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -165,6 +166,7 @@ MODEL(assert) {
                    kc_kind_name(message));
   if (fails) return kc_raise_value(c, message, kc_where(c));
   if (t.k == KC_V_SYM) {
+    KC_TRY(kc_may_raise(c));
     c->b.where = kc_where(c);
     char pos[200]; /* raise nodes get theirs from `where`, assert nodes do not */
     kc_position(c, pos, sizeof pos);
@@ -175,14 +177,34 @@ MODEL(assert) {
   return give_all(c, *s, out, a, n);
 }
 
+static kc_res m_error(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out);
+
+typedef struct error_ud {
+  kc_val f;
+  int n;
+} error_ud;
+
+static kc_res error_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values *out) {
+  const error_ud *x = ud;
+  return m_error(c, s, x->f, a, x->n, out);
+}
+
 MODEL(error) {
   int64_t level = 1;
   out->n = 0;
+  if (ARG(0).k == KC_V_UNION) {
+    error_ud x = {f, n};
+    return kc_distribute(c, s, a, n, error_step, &x, out);
+  }
   if (n > 1) KC_TRY(known_int(c, f, ARG(1), 2, &level));
-  if (ARG(0).k != KC_V_STRING && ARG(0).k != KC_V_TEXT)
+  if (ARG(0).k != KC_V_STRING && ARG(0).k != KC_V_TEXT) {
+    bool certain = false;
+    if (c->protect) KC_TRY(kc_protected_raise(c, ARG(0), &certain));
     return kc_fail(c, "raises a %s; only strings can be captured", kc_kind_name(ARG(0)));
+  }
   if (level < 0 || level > 2)
     return kc_fail(c, "error() with level %lld cannot be captured", (long long)level);
+  if (kc_protects_directly(c) || (level == 2 && kc_protects_this(c))) level = 0; /* pcall has no line */
   const kn_where *where = level == 1 ? kc_where(c) : level == 2 ? (*s)->top->at : NULL;
   return kc_raise_value(c, ARG(0), where);
 }
@@ -531,6 +553,8 @@ static const struct {
     {NULL, "tostring", kc_m_tostring},
     {NULL, "print", kc_m_print},
     {NULL, "warn", kc_m_warn},
+    {NULL, "pcall", kc_m_pcall},
+    {NULL, "xpcall", kc_m_xpcall},
     {"io", "write", kc_m_write},
     {NULL, "tonumber", m_plain},
     {NULL, "require", m_require},
@@ -627,4 +651,20 @@ const kc_model *kc_model_of(const kc_cap *c, uint32_t object) {
   for (int i = 0; i < c->nmodels; i++)
     if (c->models[i].object == object) return &c->models[i];
   return NULL;
+}
+
+bool kc_has_model(lua_State *L, int idx) {
+  bool found = false;
+  idx = lua_absindex(L, idx);
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  for (size_t i = 0; i < sizeof models / sizeof *models && !found; i++) {
+    if (lua_getfield(L, -1, models[i].lib ? models[i].lib : "_G") == LUA_TTABLE) {
+      lua_getfield(L, -1, models[i].name);
+      found = lua_rawequal(L, -1, idx);
+      lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  return found;
 }

@@ -1,5 +1,6 @@
 /* Calls: Lua functions are inlined, C functions are the engine's, modelled, or refused by name. See interp.h.
  */
+#include "lua/capture/protect.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -73,8 +74,6 @@ static kc_res call_table(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, 
 static const struct {
   const char *name, *hint;
 } hints[] = {
-    {"pcall", "protected calls cannot be captured yet; test the condition instead"},
-    {"xpcall", "protected calls cannot be captured yet; test the condition instead"},
     {"math.random", "it would be drawn once, while capturing; use kiln.rand or kiln.randint"},
     {"math.randomseed", "use kiln.manual_seed outside"},
     {"coroutine.wrap", "coroutines cannot be captured; write a loop"},
@@ -88,10 +87,14 @@ static const struct {
     {"debug.getinfo", "look outside"},
 };
 
-static kc_res unknown_function(kc_cap *c, kc_val f) {
-  const char *path = c->obj[f.id].path, *hint = "call it outside and pass the result";
+const char *kc_call_hint(const char *path) {
   for (size_t i = 0; path && i < sizeof hints / sizeof *hints; i++)
-    if (!strcmp(path, hints[i].name)) hint = hints[i].hint;
+    if (!strcmp(path, hints[i].name)) return hints[i].hint;
+  return "call it outside and pass the result";
+}
+
+static kc_res unknown_function(kc_cap *c, kc_val f) {
+  const char *path = c->obj[f.id].path, *hint = kc_call_hint(path);
   return kc_fail(c, "calls the C function '%s', which cannot be captured; %s", path ? path : "?", hint);
 }
 
@@ -138,6 +141,7 @@ kc_res kc_call1(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, kc
 static const char *as_called(kc_cap *c, const char *message) {
   const char *name = kc_called_name(c), *at = strstr(message, " to '"),
              *end = at ? strchr(at + 5, '\'') : NULL;
+  if (kc_protects_directly(c)) return message;
   if (!name || !end || strncmp(message, "bad argument #", 14)) return message;
   return kc_format(c, "%.*s to '%s%s", (int)(at - message), message, name, end);
 }

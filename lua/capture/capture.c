@@ -281,6 +281,8 @@ static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
   if (f.k == KC_V_CLOSURE) {
     KC_TRY(kc_load_closure(c, f.id));
     p = c->clos[f.id].p;
+    char buf[64];
+    c->base_where = kn_where_intern(&c->b, kc_chunk_name(p->source, buf, sizeof buf), p->line_defined, NULL);
   }
   j->nleaves = j->ngiven = 0;
   j->given = NULL;
@@ -413,6 +415,20 @@ static kc_res result_choice(gathering *g, const kc_union *u, int which, kn_tree 
   return KC_GO;
 }
 
+/* A string made of values when the graph ran. */
+static kc_res result_text(gathering *g, const kc_text *t, int which, kn_tree *tree, int depth) {
+  kc_cap *c = g->c;
+  if (t->n > 32) return kc_fail(c, "result %d is a string made of more than 32 values", which);
+  *tree = (kn_tree){.kind = KN_TREE_TEXT, .text = c->obj[t->format].s, .n = t->n};
+  tree->keys = kc_new(c, t->n * sizeof *tree->keys);
+  tree->items = kc_new(c, t->n * sizeof *tree->items);
+  for (uint32_t i = 0; i < t->n; i++) {
+    tree->keys[i] = (kn_tree){.kind = KN_TREE_INT, .i = i + 1};
+    KC_TRY(result(g, t->v[i], which, &tree->items[i], depth + 1));
+  }
+  return KC_GO;
+}
+
 static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
   a = kc_resolve(c, g->s, a);
@@ -432,7 +448,7 @@ static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth
     *tree = (kn_tree){.kind = KN_TREE_VALUE, .value = a.v};
     return KC_GO;
   case KC_V_TABLE: return result_table(g, a.id, which, tree, depth);
-  case KC_V_TEXT: return kc_settle_text(c, a);
+  case KC_V_TEXT: return result_text(g, a.t, which, tree, depth);
   case KC_V_UNION: return result_choice(g, a.u, which, tree, depth);
   case KC_V_OBJECT:
     if (kc_same(a, KC_ABSENT)) return *tree = (kn_tree){.kind = KN_TREE_NONE}, KC_GO;
@@ -600,7 +616,8 @@ static void record_guards(kc_cap *c) {
     const char *text = l->slot && !l->born ? kn_vtype_text(c->b.graph, &l->slot->type, buf, sizeof buf)
                                            : kc_value_text(c, l->seen, buf, sizeof buf);
     if (l->kind == KC_LOOK_KEYS) snprintf(buf, sizeof buf, "%u keys", l->nkeys), text = buf;
-    kn_add_guard(&c->b, l->slot && !l->born ? "type" : l->guard, l->name, text, l->where);
+    kn_add_guard(&c->b, l->slot && !l->born ? "type" : l->guard, l->name, text,
+                 l->where ? l->where : c->base_where);
   }
 }
 
@@ -638,7 +655,36 @@ static kc_res begin(job *j) {
   c->anchor = v->def;
   c->attempt++;
   c->S = kc_state_new(c);
+  if (c->outer) c->outer->n = 0;
   return KC_GO;
+}
+
+/* Symbols of the graph around are arguments after the others. */
+static kc_res outer_arguments(kc_cap *c) {
+  kn_graph *g = c->b.graph;
+  if (!c->outer || !c->outer->n) return KC_GO;
+  uint32_t n = g->nargs;
+  kn_tree *trees = kc_new(c, (n + c->outer->n) * sizeof *trees);
+  if (n) memcpy(trees, g->args, n * sizeof *trees);
+  for (uint32_t i = 0; i < c->outer->n; i++)
+    trees[n + i] = (kn_tree){.kind = KN_TREE_VALUE, .value = c->outer_in[i]};
+  return kn_set_args(&c->b, trees, n + c->outer->n) ? KC_GO : kc_fail(c, "arguments");
+}
+
+static kc_res too_large(kc_cap *c) {
+  const kc_unrolled *most = NULL;
+  for (uint32_t i = 0; i < c->nunrolled; i++)
+    if (!most || c->unrolled[i].trips > most->trips) most = &c->unrolled[i];
+  if (!most || !most->where)
+    return kc_fail(c, "the graph has %u nodes, more than %d: too much is inlined", c->b.graph->nnodes,
+                   KN_NODE_BUDGET);
+  kn_fail(c->ctx, KN_LIMIT,
+          "%s:%d: the graph has %u nodes, more than %d: the loop at line %d is unrolled, %lld trips; let it "
+          "go on a "
+          "condition on tensor data or a size, or capture its body alone",
+          most->where->chunk, most->where->line, c->b.graph->nnodes, KN_NODE_BUDGET, most->where->line,
+          (long long)most->trips);
+  return KC_FAIL;
 }
 
 static kc_res finish(job *j, kc_state *s, const kc_values *v) {
@@ -652,13 +698,11 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   KC_TRY(stores(c, s));
   KC_TRY(kc_grad_stores(c, s));
   KC_TRY(add_commits(c, &g));
+  KC_TRY(outer_arguments(c));
   record_guards(c);
   if (c->b.status != KN_OK) return kc_fail(c, "graph");
   if (kn_pipeline_run(&c->b) != KN_OK || kn_graph_finish(&c->b) != KN_OK) return KC_FAIL;
-  if (c->b.graph->nnodes > KN_NODE_BUDGET)
-    return kn_fail(c->ctx, KN_LIMIT, "the graph has %u nodes, more than %d: too much is unrolled or inlined",
-                   c->b.graph->nnodes, KN_NODE_BUDGET),
-           KC_FAIL;
+  if (c->b.graph->nnodes > KN_NODE_BUDGET) return too_large(c);
   return KC_GO;
 }
 
@@ -672,11 +716,6 @@ static kc_res attempt(job *j) {
   KC_TRY(arguments(j, f, &trees, &vals));
   const char *name = graph_name(c, f);
   c->b.graph->name = kn_arena_strdup(&c->b.graph->arena, name);
-  if (f.k == KC_V_CLOSURE) {
-    char buf[64];
-    const kc_proto *p = c->clos[f.id].p;
-    c->base_where = kn_where_intern(&c->b, kc_chunk_name(p->source, buf, sizeof buf), p->line_defined, NULL);
-  }
   kc_values made = {0};
   kc_res r = kc_call(c, &s, f, vals, j->nargs, -1, &made);
   if (r == KC_DEAD) { /* every path raises: a graph that does, without results */
@@ -703,7 +742,7 @@ static void clear(job *j) {
   c->births = kept.births, c->nbirths = kept.nbirths;
   c->grad_mode = kept.grad_mode, c->asks_grad = kept.asks_grad;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
-  c->models = kept.models, c->nmodels = kept.nmodels;
+  c->models = kept.models, c->nmodels = kept.nmodels, c->outer = kept.outer;
 }
 
 static int protected_capture(lua_State *L) {
@@ -735,11 +774,11 @@ static int protected_capture(lua_State *L) {
 
 /* ---- the entry ---- */
 
-kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int nargs, const kc_arg *args,
-                     kn_graph **out, kc_live **live) {
+static kn_status capture(lua_State *L, const kc_host *host, int func, int first, int nargs,
+                         const kc_arg *args, kc_outer *outer, kn_graph **out, kc_live **live) {
   kn_context *ctx = host->context(L);
   KN_TRY(kc_check_lua(L, ctx));
-  kc_cap c = {.L = L, .ctx = ctx, .host = host, .early = args != NULL};
+  kc_cap c = {.L = L, .ctx = ctx, .host = host, .early = args != NULL, .outer = outer};
   job j = {.c = &c, .nargs = nargs, .args = args, .result = KC_FAIL};
   if (!lua_checkstack(L, nargs + 40) || !(j.live = kc_live_new(ctx))) return kn_fail_nomem(ctx, 0);
   kn_arena_init(&c.keep, ctx->heap);
@@ -782,5 +821,18 @@ kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int
   }
   *out = j.graph;
   *live = j.live;
+  return KN_OK;
+}
+
+kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int nargs, const kc_arg *args,
+                     kn_graph **out, kc_live **live) {
+  return capture(L, host, func, first, nargs, args, NULL, out, live);
+}
+
+kn_status kc_capture_part(lua_State *L, const kc_host *host, int func, int first, int nargs,
+                          const kc_arg *args, kc_outer *outer, kn_graph **out) {
+  kc_live *live = NULL;
+  KN_TRY(capture(L, host, func, first, nargs, args, outer, out, &live));
+  kc_live_free(L, live);
   return KN_OK;
 }

@@ -42,12 +42,22 @@ typedef struct kc_live kc_live;
  * raises. */
 kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int nargs, const kc_arg *args,
                      kn_graph **out, kc_live **live);
+/* The same for a function that becomes a region of another graph: symbols of that graph, which it reaches as
+ * upvalues, are further inputs after those of the arguments. Values are of the other graph. */
+typedef struct kc_outer {
+  uint32_t n;
+  void *value[64];
+} kc_outer;
+kn_status kc_capture_part(lua_State *L, const kc_host *host, int func, int first, int nargs,
+                          const kc_arg *args, kc_outer *outer, kn_graph **out);
 /* Do the guards hold for these arguments? When not, `why` (may be NULL) gets "global 'n' was 3 at f.lua:7, is
  * 4". Does not raise, allocates nothing in the common case. */
 bool kc_live_check(lua_State *L, const kc_host *host, kc_live *live, int first, int nargs, char *why,
                    size_t size);
 /* Read every outside tensor (and state number) afresh into the session before a run … */
 kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *live, kn_session *s);
+/* The same, right after kc_live_check said yes: what it found is not looked for again. */
+kn_status kc_live_load_checked(lua_State *L, const kc_host *host, kc_live *live, kn_session *s);
 /* … and write back what the graph stored, after a run that succeeded. */
 kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *live, kn_session *s);
 /* Pushes the tensor that is now where the slot was found; false (nothing pushed) when that is no place of its
@@ -57,6 +67,11 @@ bool kc_live_push_slot(lua_State *L, kc_live *live, const kn_slot *slot);
  * last. */
 bool kc_live_unrolled(const kc_live *live, uint32_t i, const char **where, int64_t *trips);
 void kc_live_free(lua_State *L, kc_live *live);
+
+/* Pushes a list of {kind = "refuse", "burn" or "state", line =, what =, text = "file:line: what"}: what
+ * capture would refuse, or make part of the graph, as far as the bytecode of the function and of those it
+ * calls tells. */
+kn_status kc_lint(lua_State *L, const kc_host *host, int func);
 
 /* Can this Lua's bytecode be read? Checked once per state by a probe chunk; the reason otherwise. */
 kn_status kc_check_lua(lua_State *L, kn_context *ctx);

@@ -3,6 +3,8 @@
 #include "lua/capture/engine.h"
 #include "lua/capture/grads.h"
 #include "lua/capture/handle.h"
+#include "graph/attempt.h"
+#include "lua/capture/protect.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <stdio.h>
@@ -325,6 +327,13 @@ void kc_note_made(kc_cap *c, uint32_t first, uint64_t place) {
   c->made[c->nmade++] = (kc_made){first, c->b.graph->nvalues + 1, place};
 }
 
+/* Of the nodes made since `mark`: may one raise? */
+static bool may_raise_after(const kc_cap *c, const kn_node *mark) {
+  bool may = false;
+  for (const kn_node *n = mark ? mark->next : c->b.at->first; n; n = n->next) may |= kn_node_may_raise(n);
+  return may;
+}
+
 static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_values *out) {
   const kc_val f = ((kc_val *)ud)[0];
   int n = (int)((kc_val *)ud)[1].i;
@@ -349,11 +358,13 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   c->ctx->error[0] = 0;
   c->ctx->error_status = KN_OK;
   c->ctx->recorder = &c->record.base;
+  kn_node *mark = c->b.at->last;
   int rc = lua_pcall(L, n, LUA_MULTRET, 0);
   c->ctx->recorder = NULL;
   if (rc == LUA_ERRMEM) lua_error(L);
   kc_res r = c->record.unsure ? need_layout(&x) : KC_GO;
   kc_note_made(c, first, x.place);
+  if (r == KC_GO && rc == LUA_OK && c->protect && may_raise_after(c, mark)) r = kc_may_raise(c);
   if (r == KC_GO && rc == LUA_OK) r = take_writes(&x);
   if (r == KC_GO)
     r = rc == LUA_OK ? take_results(&x, x.memo + 1, args, n, out) : engine_failed(c, x.s, args, n);

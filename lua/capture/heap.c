@@ -44,14 +44,48 @@ const char *kc_value_text(kc_cap *c, kc_val a, char *buf, size_t size) {
   case KC_V_OBJECT: o = &c->obj[a.id]; break;
   default: return kc_kind_name(a);
   }
-  snprintf(buf, size, "%s%s%s", kc_kind_name(a), o->path ? " " : "", o->path ? o->path : "");
+  bool named = o->path && *o->path; /* the path of the globals is empty */
+  snprintf(buf, size, "%s%s%s", kc_kind_name(a), named ? " " : "",
+           named     ? o->path
+           : o->path ? " of globals"
+                     : "");
   return buf;
 }
 
 /* ---- importing values ---- */
 
+/* A symbol of the graph that this one becomes a part of: an input. NONE where there is no such graph, or no
+ * room. */
+static kc_val outer_symbol(kc_cap *c, void *symbol, const char *path) {
+  const kn_value *v = symbol;
+  kc_outer *o = c->outer;
+  if (!o) return (kc_val){.k = KC_V_NONE};
+  for (uint32_t i = 0; i < o->n; i++)
+    if (o->value[i] == symbol) return kc_sym(c->outer_in[i]);
+  if (o->n == sizeof o->value / sizeof *o->value) return (kc_val){.k = KC_V_NONE};
+  kn_vtype type = v->type;
+  for (int d = 0; type.kind == KN_V_TENSOR && d < type.tensor.rank; d++) {
+    uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - type.tensor.dims[d]);
+    if (!kn_dim_known(type.tensor.dims[d]) && type.tensor.dims[d] != KN_DIM_UNKNOWN)
+      type.tensor.dims[d] = kn_symbol_intern(&c->b, v->region->graph->symbols[k]);
+  }
+  kn_value *in = kn_add_input(&c->b, path, &type);
+  if (!in) return (kc_val){.k = KC_V_NONE};
+  o->value[o->n] = symbol;
+  c->outer_in[o->n++] = in;
+  return kc_sym(in);
+}
+
 kc_val kc_import(kc_cap *c, int idx, const char *path) {
   lua_State *L = c->L;
+  kn_scalar s;
+  if (c->outer && lua_type(L, idx) == LUA_TUSERDATA) {
+    const kn_tensor *t = c->host->test_tensor(L, idx);
+    void *symbol = t && !t->storage ? t->value : NULL;
+    if (!t && c->host->test_scalar(L, idx, &s) && s.kind == KN_SCALAR_SYMBOL) symbol = s.as.value;
+    kc_val v = symbol ? outer_symbol(c, symbol, path) : (kc_val){.k = KC_V_NONE};
+    if (v.k != KC_V_NONE) return v;
+  }
   switch (lua_type(L, idx)) {
   case LUA_TNONE:
   case LUA_TNIL: return KC_NILV;
@@ -106,7 +140,7 @@ static kn_value *slot_value(kc_cap *c, kn_slot *slot) {
 kc_res kc_import_tensor(kc_cap *c, kn_tensor *t, const char *name, kn_slot_kind kind, kn_slot **slot,
                         kn_value **v, bool *again) {
   kc_look *l = kind == KN_SLOT_PARAM ? tensor_look(c, t) : NULL;
-  if (l && l->seen.k == KC_V_SYM && l->slot->kind == KN_SLOT_PARAM) {
+  if (l && l->seen.k == KC_V_SYM && l->slot && l->slot->kind == KN_SLOT_PARAM) {
     *slot = l->slot;
     *v = l->seen.v;
     *again = true;
@@ -235,9 +269,9 @@ static kc_res take_look(kc_cap *c, kc_look *l) {
   kc_res r = KC_GO;
   if (d)
     r = state_slot(c, l, d);
-  else if (t && is_handle(c, t))
+  else if (t && t->storage && is_handle(c, t))
     r = take_handle(c, l, t);
-  else if (t) {
+  else if (t && (t->storage || !c->outer)) {
     kn_value *v;
     r = kc_import_tensor(c, t, l->name, KN_SLOT_PARAM, &l->slot, &v, &l->again);
     if (r == KC_GO) l->seen = kc_sym(v);

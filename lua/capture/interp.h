@@ -42,6 +42,7 @@ struct kc_loop_try {
   kn_region *region;
   kn_node *mark;
   int nstop;
+  kc_protect *protect;
   int peel, nest, calls; /* trips to run before the loop node; to restore */
   uint32_t nodes;        /* in the graph at entry */
   uint32_t nunrolled;    /* reports of loops before it; to restore */
@@ -147,6 +148,10 @@ kc_res kc_distribute(kc_cap *c, kc_state **s, const kc_val *o, int n, kc_step_fn
                      kc_values *out);
 kc_val *kc_vals(kc_cap *c, int n);
 
+/* switch.c: a field by a number that only the graph knows. */
+kc_res kc_index_by_data(kc_cap *c, kc_state **s, uint32_t table, kc_val k, kc_val *out);
+kc_res kc_set_by_data(kc_cap *c, kc_state **s, uint32_t table, kc_val k, kc_val v);
+
 /* call.c */
 /* Results in out; want >= 0 pads or cuts to that many. */
 kc_res kc_call(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, int want, kc_values *out);
@@ -179,6 +184,9 @@ struct kc_model {
 };
 void kc_find_models(kc_cap *c);
 const kc_model *kc_model_of(const kc_cap *c, uint32_t object);
+bool kc_has_model(lua_State *L, int idx); /* without a capture */
+/* What to do instead of calling a C function that capture does not know. */
+const char *kc_call_hint(const char *path);
 
 enum { KC_MAX_DEPTH = 190, KC_MAX_NEST = 6000, KC_STEP_BUDGET = 20000000 };
 

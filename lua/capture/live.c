@@ -1,8 +1,10 @@
-/* The live side of a captured graph: are the guards still true, where are the slots' tensors now. Flat lists,
- * raw access, no allocation while checking. */
+/* The live side of a captured graph: are the guards still true, where are the slots' tensors now. Most guards
+ * are in the quick list too (guards.c); here is what is too special for it, which guard failed, and why. Flat
+ * lists, raw access, no allocation while checking. */
 #include "lua/capture/live.h"
 #include "core/grad/tape.h"
 #include "graph/text.h"
+#include "lua/capture/guards.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +38,7 @@ typedef struct check {
   int same; /* the tensor must be that of this check, 0: none */
   expected *keys;
   uint32_t nkeys, order;
+  uint32_t quick; /* which of the quick guards, from 1; 0: none */
   const char *guard, *name, *text, *where;
 } check;
 
@@ -45,6 +48,9 @@ struct kc_live {
   int ref; /* of the anchor table */
   check *checks;
   uint32_t nchecks;
+  kc_guards quick;
+  uint32_t *special, *slots; /* checks that are not in the quick list; that find the graph's slots */
+  uint32_t nspecial, nslots;
   kc_leaf *args;
   expected *consts; /* of CONST leaves, by value.i */
   uint32_t nconsts;
@@ -186,6 +192,72 @@ static void pair_shared(kc_live *l) {
       }
 }
 
+/* ---- the quick list ---- */
+
+static int keep_anchor(maker *m, int *places, int at) {
+  if (places[at]) return places[at];
+  lua_rawgeti(m->c->L, m->anchors, at);
+  return places[at] = kc_guards_keep(m->c->L, &m->l->quick);
+}
+
+static int keep_nothing(maker *m) {
+  lua_pushnil(m->c->L);
+  return kc_guards_keep(m->c->L, &m->l->quick);
+}
+
+static bool is_special(const kc_live *l, const check *k) {
+  bool tensor = k->slot && !k->number && !k->same && !k->written && !l->handles; /* must all be told apart */
+  if (k->kind == KC_LOOK_GRAD || k->identity || k->blind || (l->grads && k->slot)) return true;
+  return k->kind == KC_LOOK_KEYS || (k->slot && !tensor) ||
+         (k->kind == KC_LOOK_FIELD && !k->key.anchor && !(k->key.type == LUA_TNUMBER && k->key.integer));
+}
+
+static kc_guard quick_guard(maker *m, int *places, const check *k) {
+  static const kc_guard_how how[] = {[KC_LOOK_UPVALUE] = KC_GUARD_UPVALUE,
+                                     [KC_LOOK_META] = KC_GUARD_META,
+                                     [KC_LOOK_LENGTH] = KC_GUARD_LENGTH};
+  kc_guard g = {
+      .how = (uint8_t)how[k->kind], .container = keep_anchor(m, places, k->container), .i = k->key.as.i};
+  if (k->kind == KC_LOOK_FIELD) {
+    g.how = k->key.anchor ? KC_GUARD_FIELD : KC_GUARD_INDEX;
+    if (k->key.anchor) g.key = keep_anchor(m, places, k->key.anchor);
+  }
+  if (k->slot) {
+    g.tensor = &k->slot->type.tensor;
+    g.last = keep_nothing(m);
+    return g;
+  }
+  g.type = (int8_t)k->want.type;
+  g.integer = k->want.integer;
+  g.want.i = k->want.as.i;
+  if (g.type == LUA_TNUMBER && !g.integer) g.want.f = k->want.as.f;
+  if (k->want.anchor) g.want.ptr = g.type == LUA_TSTRING ? (const void *)k->want.s : k->want.as.ptr;
+  if (g.type == LUA_TSTRING) g.last = keep_anchor(m, places, k->want.anchor);
+  return g;
+}
+
+static void make_quick(maker *m) {
+  kc_live *l = m->l;
+  uint32_t tensors = 0;
+  for (uint32_t i = 0; i < l->nchecks; i++) tensors += l->checks[i].slot != NULL;
+  int *places = need(m, ((size_t)m->n + 1) * sizeof *places);
+  kc_guards_open(m->c, &l->quick, &l->arena, l->nchecks, (uint32_t)m->n + tensors);
+  l->special = need(m, l->nchecks * sizeof *l->special);
+  l->slots = need(m, l->nchecks * sizeof *l->slots);
+  for (uint32_t i = 0; i < l->nchecks; i++) {
+    check *k = &l->checks[i];
+    if (k->slot && k->in_graph && !k->same && !k->born && !k->blind) l->slots[l->nslots++] = i;
+    if (is_special(l, k)) {
+      l->special[l->nspecial++] = i;
+      continue;
+    }
+    l->quick.list[l->quick.n++] = quick_guard(m, places, k);
+    k->quick = l->quick.n;
+  }
+}
+
+/* ---- arguments ---- */
+
 static void copy_leaf(maker *m, kc_leaf *to, const kc_leaf *from) {
   kc_live *l = m->l;
   *to = *from;
@@ -242,6 +314,7 @@ kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, k
   l->grads = c->asks_grad;
   l->grad_mode = c->grad_mode;
   l->tables = need(&m, (l->ntables + 1) * sizeof *l->tables);
+  make_quick(&m);
   l->tensors = need(&m, ((size_t)l->ntensors + l->nchecks + 1) * sizeof *l->tensors);
   l->unrolled = need(&m, (c->nunrolled + 1) * sizeof *l->unrolled);
   for (; l->nunrolled < c->nunrolled; l->nunrolled++) {
@@ -415,11 +488,14 @@ static void explain(lua_State *L, const kc_host *host, const check *k, char *why
     snprintf(why, size, "%s '%s' was %s at %s, is %s", k->guard, k->name, before, k->where, now);
 }
 
-static bool check_places(lua_State *L, const kc_host *host, kc_live *l, int anchors, char *why, size_t size) {
+/* All places, or only the special ones. */
+static bool check_places(lua_State *L, const kc_host *host, kc_live *l, int anchors, bool special, char *why,
+                         size_t size) {
   int on = 0; /* container now on the stack */
-  for (uint32_t i = 0; i < l->nchecks; i++) {
-    const check *k = &l->checks[i];
-    l->tensors[l->ntensors + i] = NULL;
+  for (uint32_t i = 0; i < (special ? l->nspecial : l->nchecks); i++) {
+    uint32_t which = special ? l->special[i] : i;
+    const check *k = &l->checks[which];
+    l->tensors[l->ntensors + which] = NULL;
     if (k->container != on) {
       if (on) lua_pop(L, 1);
       lua_rawgeti(L, anchors, on = k->container);
@@ -495,7 +571,10 @@ static bool tensor_fits(lua_State *L, const kc_host *host, kc_live *l, const kc_
   if (fine && l->grads && kn_requires_grad(t))
     return differs(why, size, a->name, "without grad", "a tensor that requires it");
   if (fine) return handle_fits(l, a, t, why, size);
-  return differs(why, size, a->name, kn_type_text(&a->type, was, sizeof was),
+  kn_type any = a->type; /* the graph's names of sizes are not known here */
+  for (int i = 0; i < any.rank; i++)
+    if (!kn_dim_known(any.dims[i])) any.dims[i] = KN_DIM_UNKNOWN;
+  return differs(why, size, a->name, kn_type_text(&any, was, sizeof was),
                  kn_type_text(&t->type, now, sizeof now));
 }
 
@@ -601,44 +680,67 @@ bool kc_live_check(lua_State *L, const kc_host *host, kc_live *l, int first, int
   }
   arg_check x = {L, host, l, top + 1, 0, why, size};
   for (uint32_t i = 0; i < l->ntensors; i++) l->tensors[i] = NULL;
-  bool fine =
-      check_args(&x, first, nargs) && check_places(L, host, l, top + 1, why, size) && apart(l, why, size);
+  bool fine = check_args(&x, first, nargs) &&
+              check_places(L, host, l, top + 1, kc_guards_hold(&l->quick, host), why, size) &&
+              apart(l, why, size);
   lua_settop(L, top);
   return fine;
 }
 
 /* ---- slots ---- */
 
-kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *l, kn_session *s) {
+static kn_status give_slot(kn_context *ctx, kn_session *s, const check *k, const kn_rvalue *v) {
+  kn_status st = kn_session_set_slot(s, k->slot->index, v);
+  return st == KN_OK ? st : kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
+}
+
+static kn_status load_slot(lua_State *L, const kc_host *host, kc_live *l, kn_session *s, const check *k) {
   kn_context *ctx = host->context(L);
-  int top = lua_gettop(L);
+  kn_rvalue v = {0};
+  bool there, grad = ctx->grad_enabled;
+  if (k->kind == KC_LOOK_GRAD) {
+    lua_rawgeti(L, -1, k->container);
+    const kn_tensor *of = host->test_tensor(L, -1);
+    there = of && (v.tensor = kn_grad_of(of)) != NULL;
+    lua_pop(L, 1);
+  } else if (k->quick)
+    there = (v.tensor = kc_guards_tensor(&l->quick, host, k->quick - 1)) != NULL;
+  else {
+    int anchors = lua_gettop(L);
+    lua_rawgeti(L, anchors, k->container);
+    look_again(L, anchors, k);
+    there = k->number ? host->test_scalar(L, -1, &v.scalar) : (v.tensor = host->test_tensor(L, -1)) != NULL;
+    lua_settop(L, anchors);
+  }
+  if (!there) return kn_fail(ctx, KN_STATE, "'%s' (%s) is not there any more", k->name, k->where);
+  if (k->quiet) ctx->grad_enabled = false;
+  kn_status st = k->overwritten ? kn_check_writable(ctx, k->name, v.tensor) : KN_OK;
+  ctx->grad_enabled = grad;
+  KN_TRY(st);
+  return give_slot(ctx, s, k, &v);
+}
+
+kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *l, kn_session *s) {
+  kn_status st = KN_OK;
+  if (!lua_checkstack(L, 8)) return kn_fail_nomem(host->context(L), 0);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
+  for (uint32_t i = 0; st == KN_OK && i < l->nslots; i++)
+    st = load_slot(L, host, l, s, &l->checks[l->slots[i]]);
+  lua_pop(L, 1);
+  return st;
+}
+
+kn_status kc_live_load_checked(lua_State *L, const kc_host *host, kc_live *l, kn_session *s) {
+  kn_context *ctx = host->context(L);
   kn_status st = KN_OK;
   if (!lua_checkstack(L, 8)) return kn_fail_nomem(ctx, 0);
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
-  for (uint32_t i = 0; st == KN_OK && i < l->nchecks; i++) {
-    const check *k = &l->checks[i];
-    if (!k->slot || !k->in_graph || k->same || k->born || k->blind) continue;
-    lua_rawgeti(L, top + 1, k->container);
-    if (k->kind != KC_LOOK_GRAD) look_again(L, top + 1, k);
-    kn_rvalue v = {0};
-    bool grad = ctx->grad_enabled;
-    if (k->quiet) ctx->grad_enabled = false;
-    if (k->kind == KC_LOOK_GRAD) {
-      v.tensor = host->test_tensor(L, -1);
-      v.tensor = v.tensor ? kn_grad_of(v.tensor) : NULL;
-      st = v.tensor ? kn_session_set_slot(s, k->slot->index, &v)
-                    : kn_fail(ctx, KN_STATE, "'%s' is gone", k->name);
-    } else if (k->number ? !host->test_scalar(L, -1, &v.scalar) : !(v.tensor = host->test_tensor(L, -1)))
-      st = kn_fail(ctx, KN_STATE, "'%s' (%s) is not there any more", k->name, k->where);
-    else if (k->overwritten && (st = kn_check_writable(ctx, k->name, v.tensor)) != KN_OK) {
-      ctx->grad_enabled = grad;
-      break;
-    } else if ((st = kn_session_set_slot(s, k->slot->index, &v)) != KN_OK)
-      kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
-    ctx->grad_enabled = grad;
-    lua_settop(L, top + 1);
+  for (uint32_t i = 0; st == KN_OK && i < l->nslots; i++) {
+    const check *k = &l->checks[l->slots[i]];
+    st = k->quick ? give_slot(ctx, s, k, &(kn_rvalue){.tensor = l->quick.list[k->quick - 1].now})
+                  : load_slot(L, host, l, s, k);
   }
-  lua_settop(L, top);
+  lua_pop(L, 1);
   return st;
 }
 
@@ -754,6 +856,7 @@ kc_live *kc_live_new(kn_context *ctx) {
 void kc_live_free(lua_State *L, kc_live *l) {
   if (!l) return;
   luaL_unref(L, LUA_REGISTRYINDEX, l->ref);
+  kc_guards_free(L, &l->quick);
   kn_heap *heap = l->heap;
   kn_arena_free(&l->arena);
   kn_free(heap, l, sizeof *l);

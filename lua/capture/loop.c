@@ -231,6 +231,7 @@ static kc_res first_arrival(kc_cap *c, kc_state **sp, int *pc, const kc_loop *l,
                      .region = c->b.at,
                      .mark = c->b.at->last,
                      .nstop = c->nstop,
+                     .protect = c->protect,
                      .nest = c->nest,
                      .calls = c->calls,
                      .nodes = c->b.graph->nnodes,
@@ -247,6 +248,7 @@ static kc_res first_arrival(kc_cap *c, kc_state **sp, int *pc, const kc_loop *l,
     kn_region_truncate(t->region, t->mark);
     c->b.at = t->region;
     c->nstop = t->nstop;
+    c->protect = t->protect;
     c->nest = t->nest + 1;
     c->calls = t->calls;
     c->nunrolled = t->nunrolled;

@@ -1,5 +1,6 @@
 /* Lua's operations on values of capture: indexing, arithmetic, comparison, with metamethods, as Lua 5.4 does
  * them. Tensors answer through their real metatable, whose functions are the engine's. See interp.h. */
+#include "lua/capture/protect.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -148,22 +149,20 @@ static kc_res no_index(kc_cap *c, kc_val o, int depth) {
 
 /* A table key must be known. */
 static kc_res known_key(kc_cap *c, kc_val k) {
-  if (k.k == KC_V_SYM && k.v->type.kind != KN_V_TENSOR) {
-    KC_TRY(kc_burn(c, k));
-    return kc_fail(
-        c,
-        "a table is indexed by a %s; keep the values in one tensor (kiln.stack) and index that, or "
-        "compare the index with each case",
-        kc_kind_name(k));
-  }
+  if (k.k == KC_V_SYM && k.v->type.kind != KN_V_TENSOR)
+    return kc_fail(c, "a table is indexed by a %s; compare it with each case", kc_kind_name(k));
   if (kc_is_tensor(k)) return kc_fail(c, "a tensor is used as a table key");
   KC_TRY(kc_settle_text(c, k));
   return k.k == KC_V_POISON || k.k == KC_V_NONE ? poisoned(c, k, "a table is indexed by") : KC_GO;
 }
 
 static kc_res index_table(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val *out, bool *done) {
-  KC_TRY(known_key(c, k));
-  KC_TRY(kc_raw_get(c, *s, o.id, k, out));
+  if (k.k == KC_V_SYM && kc_is_number(k))
+    KC_TRY(kc_index_by_data(c, s, o.id, k, out));
+  else {
+    KC_TRY(known_key(c, k));
+    KC_TRY(kc_raw_get(c, *s, o.id, k, out));
+  }
   *done = out->k != KC_V_NIL;
   if (!*done || out->k != KC_V_UNION || !kc_alt_find(out->u, KC_CLASS_NIL)) return KC_GO;
   kc_val h;
@@ -217,6 +216,11 @@ static kc_res set_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v, int
     return kc_distribute(c, s, (kc_val[]){o, k}, 2, set_step, &x, &none);
   }
   kc_val old = KC_NILV, h;
+  if (o.k == KC_V_TABLE && k.k == KC_V_SYM && kc_is_number(k)) {
+    KC_TRY(kc_metafield(c, *s, o, "__newindex", &h));
+    if (h.k != KC_V_NIL) return kc_fail(c, "a table with __newindex is set at a %s", kc_kind_name(k));
+    return kc_set_by_data(c, s, o.id, k, v);
+  }
   if (o.k == KC_V_TABLE) {
     KC_TRY(known_key(c, k));
     KC_TRY(kc_raw_get(c, *s, o.id, k, &old));
@@ -284,6 +288,7 @@ kc_res kc_number_arith(kc_cap *c, int op, kc_val a, kc_val b, kc_val *out, bool 
   *done = true;
   if (kc_is_concrete_number(a) && (un || kc_is_concrete_number(b))) return concrete_arith(c, op, a, b, out);
   if (kc_is_number(a) && (un || kc_is_number(b))) {
+    if (kn_opcode_describe((kn_opcode)(KN_NODE_lua_add + op)).effect == KN_RAISES) KC_TRY(kc_may_raise(c));
     *out = kc_sym(kc_emit(c, (kn_opcode)(KN_NODE_lua_add + op), un ? 1 : 2, a, b, KC_NILV));
     return KC_GO;
   }

@@ -2,6 +2,7 @@
  * as a format and its values until print, io.write, warn or error use it; everything else refuses it, or
  * burns in the arguments it is made of. Here too: those functions. See value.h (kc_text), graph/format.h. */
 #include "lua/capture/text.h"
+#include "lua/capture/handle.h"
 #include "graph/format.h"
 #include <lauxlib.h>
 #include <stdio.h>
@@ -77,6 +78,12 @@ kc_val kc_text_with(kc_cap *c, const kc_text *t, kc_val *v) {
   return (kc_val){.k = KC_V_TEXT, .t = to};
 }
 
+kc_val kc_caught_text(kc_cap *c, kn_value *number) {
+  builder b = {0};
+  put_value(c, &b, "%m", kc_sym(number));
+  return finish(c, &b);
+}
+
 bool kc_is_text(kc_val a) { return a.k == KC_V_STRING || a.k == KC_V_TEXT || kc_is_number(a); }
 
 /* What .. takes: strings, texts, numbers. */
@@ -103,9 +110,9 @@ kc_val kc_join_texts(kc_cap *c, kc_val x, kc_val y) {
 kc_res kc_settle_text(kc_cap *c, kc_val a) {
   if (a.k != KC_V_TEXT) return KC_GO;
   for (uint32_t i = 0; i < a.t->n; i++) KC_TRY(kc_burn(c, a.t->v[i]));
-  return kc_fail(c,
-                 "a string depends on tensor data, and may only be printed or raised; return the number and "
-                 "make the text outside");
+  return kc_fail(
+      c, "a string depends on tensor data, and may only be printed, raised or returned; return the number "
+         "and look at the text outside");
 }
 
 /* ---- tostring ---- */
@@ -129,8 +136,8 @@ kc_res kc_tostring(kc_cap *c, kc_state **s, kc_val a, kc_val *out) {
   builder b = {0};
   if (a.k == KC_V_STRING || a.k == KC_V_TEXT)
     *out = a;
-  else if (a.k == KC_V_SYM) {
-    put_value(c, &b, "%s", a);
+  else if (a.k == KC_V_SYM || kc_is_tensor(a)) {
+    put_value(c, &b, "%s", kc_is_tensor(a) ? kc_sym(kc_tensor_value(c, *s, a)) : a);
     *out = finish(c, &b);
   } else if (a.k == KC_V_BOOL || a.k == KC_V_NIL) {
     const char *text = a.k == KC_V_NIL ? "nil" : a.i ? "true" : "false";
@@ -166,7 +173,7 @@ static kc_res tostring_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_val
 
 kc_res kc_m_tostring(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out) {
   (void)f;
-  if (!n) return kc_raise(c, "bad argument #1 to 'tostring' (value expected)");
+  if (!n) return kc_complain(c, "bad argument #1 to 'tostring' (value expected)");
   return kc_distribute(c, s, a, 1, tostring_step, NULL, out);
 }
 
@@ -229,7 +236,7 @@ static kc_res format_one(kc_cap *c, kc_state **s, const format_ud *x, const char
   }
   if (v.k == KC_V_SYM) {
     if (!kc_is_number(v))
-      return kc_raise(c, "bad argument #%d to 'format' (number expected, got %s)", which, kc_type_name(v));
+      return kc_complain(c, "bad argument #%d to 'format' (number expected, got %s)", which, kc_type_name(v));
     if (!strchr("dixXoaAeEfgG", what)) {
       KC_TRY(kc_burn(c, v));
       return kc_fail(c, "'format' with '%%%c' of a %s", what, kc_kind_name(v));
@@ -338,7 +345,8 @@ static kc_res write_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values
     else {
       if (b.n) say(c, x->op, &b); /* what comes before it is written */
       if (a[i].k == KC_V_POISON) return kc_fail(c, "writes a %s", kc_kind_name(a[i]));
-      return kc_raise(c, "bad argument #%d to 'write' (string expected, got %s)", i + 1, kc_type_name(a[i]));
+      return kc_complain(c, "bad argument #%d to 'write' (string expected, got %s)", i + 1,
+                         kc_type_name(a[i]));
     }
   }
   if (b.n) say(c, x->op, &b);
@@ -389,7 +397,8 @@ static kc_res warn_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values 
   for (int i = 0; i < n; i++) {
     if (a[i].k == KC_V_POISON) return kc_fail(c, "warns of a %s", kc_kind_name(a[i]));
     if (!kc_is_text(a[i]))
-      return kc_raise(c, "bad argument #%d to 'warn' (string expected, got %s)", i + 1, kc_type_name(a[i]));
+      return kc_complain(c, "bad argument #%d to 'warn' (string expected, got %s)", i + 1,
+                         kc_type_name(a[i]));
     put_operand(c, &b, a[i]);
   }
   if (n > 1 && b.n && b.p[0] == '@')
@@ -400,7 +409,7 @@ static kc_res warn_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values 
 
 kc_res kc_m_warn(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out) {
   (void)f;
-  if (!n) return kc_raise(c, "bad argument #1 to 'warn' (string expected, got no value)");
+  if (!n) return kc_complain(c, "bad argument #1 to 'warn' (string expected, got no value)");
   return kc_distribute(c, s, a, n, warn_step, &n, out);
 }
 

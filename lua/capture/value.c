@@ -1,6 +1,7 @@
 /* Values of capture: interning of Lua objects, unions, messages, and emitting small nodes. See value.h. */
 #include "lua/capture/value.h"
 #include "lua/capture/interp.h"
+#include "lua/capture/protect.h"
 #include "lua/capture/text.h"
 #include "graph/text.h"
 #include <lauxlib.h>
@@ -109,6 +110,8 @@ kc_res kc_raise_text(kc_cap *c, const char *text, const kn_where *where) {
 }
 
 kc_res kc_raise_value(kc_cap *c, kc_val message, const kn_where *where) {
+  bool certain = false;
+  if (c->protect) KC_TRY(kc_protected_raise(c, kc_placed(c, message, where), &certain));
   c->b.where = where;
   kc_add_message(c, KN_NODE_raise, NULL, "", message);
   return KC_DEAD;
@@ -119,6 +122,7 @@ kc_res kc_raise_value(kc_cap *c, kc_val message, const kn_where *where) {
 static kc_res raise_at(kc_cap *c, const char *text, bool placed) {
   const kn_where *where = placed ? NULL : kc_where(c);
   char pos[160] = "";
+  if (c->protect) return kc_raise_value(c, kc_string(c, text, strlen(text)), where);
   if (!c->early || c->b.at != c->b.graph->body) return kc_raise_text(c, text, where);
   if (!placed && kc_line_known(c)) kc_position(c, pos, sizeof pos);
   kn_fail(c->ctx, KN_CAPTURE, "%s%s%s", pos, *pos ? ": " : "", text);
@@ -143,7 +147,7 @@ kc_res kc_complain(kc_cap *c, const char *fmt, ...) {
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  return raise_at(c, text, false);
+  return raise_at(c, text, kc_protects_directly(c));
 }
 
 /* ---- names and kinds ---- */
@@ -336,7 +340,16 @@ kc_val kc_absent_to_nil(kc_cap *c, kc_val a) {
   kc_union u = *a.u;
   int64_t code = kc_class_of(c, KC_ABSENT);
   kc_val is = kc_equals_code(c, u.tag, code);
-  if (is.k == KC_V_SYM) u.tag = kc_sym(kc_emit(c, KN_NODE_select, 3, is, kc_int(KC_CLASS_NIL), u.tag));
+  if (is.k == KC_V_SYM) {
+    const kc_note *old = kc_note_of(c, u.tag.v, false);
+    kc_note note = old ? *old : (kc_note){0};
+    u.tag = kc_sym(kc_emit(c, KN_NODE_select, 3, is, kc_int(KC_CLASS_NIL), u.tag));
+    if (note.choice) { /* what the path knows of the old tag, it knows of this one */
+      if (note.a == code) note.a = KC_CLASS_NIL;
+      if (note.b == code) note.b = KC_CLASS_NIL;
+      *kc_note_of(c, u.tag.v, true) = note;
+    }
+  }
   u.n = 0;
   for (int i = 0; i < a.u->n; i++)
     if (a.u->alt[i].code != code && a.u->alt[i].code != KC_CLASS_NIL) u.alt[u.n++] = a.u->alt[i];

@@ -207,6 +207,7 @@ typedef struct kc_state kc_state;
 typedef struct kc_stop kc_stop;
 typedef struct kc_loop_try kc_loop_try;
 typedef struct kc_model kc_model;
+typedef struct kc_protect kc_protect;
 
 typedef struct kc_unrolled {
   int id; /* of the kc_loop_try */
@@ -268,6 +269,7 @@ struct kc_cap {
   kc_stop *stop;
   int nstop, stop_cap, last_stop;
   kc_loop_try *again;
+  kc_protect *protect; /* the innermost protected call */
   int last_iteration;
   kc_unrolled *unrolled; /* loops that ran trip by trip, for reports */
   uint32_t nunrolled;
@@ -280,6 +282,8 @@ struct kc_cap {
   uint32_t ninner;
   bool asks_grad, grad_mode; /* the function depends on what requires grad; gradients are on outside */
   const char *arg_requires;  /* an argument that requires grad */
+  kc_outer *outer;           /* symbols of another graph met outside; NULL: they are refused */
+  kn_value *outer_in[64];    /* the inputs for them */
   kc_model *models;
   int nmodels;
 };

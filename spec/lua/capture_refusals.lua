@@ -22,31 +22,45 @@ refused("writing to a file", function(t)
   local file = io.tmpfile()
   return t, file
 end, 1, "'io.tmpfile'")
-refused("pcall", function(t)
-  local ok, e = pcall(function() return t end)
-  return e, ok
-end, 1, "'pcall'", "protected calls")
+refused("a write before an error on data, in pcall", function(t)
+  local n = 0
+  local ok = pcall(function()
+    n = 1
+    if t:sum() > 0 then error "late" end
+  end)
+  return n, ok
+end, 4, "inside a protected call that has written to a table, variable or tensor")
+refused("a table raised on data", function(t)
+  local ok = pcall(function() if t:sum() > 0 then error {} end end)
+  return ok
+end, 1, "raises a table")
 refused("coroutines", function(t)
   return coroutine.wrap(function() coroutine.yield(t) end)()
 end, 1, "'coroutine.wrap'")
 refused("math.random", function(t) return t * math.random() end, 0, "'math.random'", "kiln.rand")
 refused("os.time", function(t) return t * os.time() end, 0, "'os.time'", "argument")
-refused("a string of data as result", function(t) return "v=" .. t:sum():item() end, 0, "a string depends on tensor data")
+refused("a string of data, its length", function(t) return #("v=" .. t:sum():item()) end, 0, "a string depends on tensor data")
 refused("tostring of data, compared", function(t)
   local s = tostring(t:sum():item())
   if s == "1.0" then return t end
   return -t
-end, 2, "a string depends on tensor data", "printed or raised")
+end, 2, "a string depends on tensor data", "printed, raised or returned")
 refused("a string of data as key", function(t)
   local s = ("%d"):format(t:gt(0):sum():item())
   return ({ ["1"] = t })[s]
-end, 2, "a string depends on tensor data", "make the text outside")
+end, 2, "a string depends on tensor data", "look at the text outside")
 refused("a method of a string of data", function(t) print((t:sum():item() .. ""):upper()) end, 0, "a string depends")
 refused("a warning that may be a control message", function(t) warn("@", t:sum():item()) end, 0, "begins with '@'")
-refused("a table indexed by data", function(t)
-  local list = { t, t + 1 }
+refused("a table indexed by data, too long", function(t)
+  local list = {}
+  for i = 1, 100 do list[i] = t * i end
   return list[t:gt(0):sum():item()]
-end, 2, "indexed by", "kiln.stack")
+end, 3, "indexed by", "kiln.stack")
+refused("a hash set at data", function(t)
+  local list = { [1] = t, [3] = t }
+  list[t:gt(0):sum():item()] = -t
+  return list
+end, 2, "no list of integers", "kiln.stack")
 refused("a length that depends on data", function(t)
   local list = { t }
   if t:sum() > 0 then list[2] = t end

@@ -9,12 +9,14 @@ local function near(a, b, what) check.truth((a - b):abs():max():item() < 1e-9, w
 
 test("kiln.linalg has the functions of the module", function()
   for _, name in ipairs { "inv", "det", "slogdet", "solve", "solve_triangular", "cholesky", "qr", "svd", "svdvals", "eigh",
-                          "eigvalsh", "cond", "matrix_norm", "vector_norm", "matrix_rank", "pinv", "lstsq", "matrix_power", "cross",
+                          "eigvalsh", "matrix_norm", "vector_norm", "matrix_rank", "pinv", "lstsq", "matrix_power", "cross",
                           "vecdot", "matmul" } do
     check.truth(L[name] ~= nil and L[name] == kiln[name], name)
   end
   equal(L.add, nil)
   equal(L.trace, nil)
+  local m = kiln.tensor { { 3.0, 0.0 }, { 0.0, -4.0 } } -- kiln.cond of a matrix alone; else it is control flow
+  check.truth(L.cond(m):equal(kiln.cond(m)) and L.cond(m, "fro"):equal(kiln.cond(m, "fro")))
 end)
 
 test("arguments", function()

@@ -101,7 +101,6 @@ end)
 check.test("what needs the data itself is refused", function()
   for what, f in pairs {
     totable = function(x) return #x:totable() end,
-    tostring = function(x) return tostring(x) end,
     ["axis"] = function(x, i) return x:sum(x:gt(0):sum():item()) end,
   } do
     local ok, why = pcall(kiln.script, f, { inputs = { N, "integer" } })

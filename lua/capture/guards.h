@@ -1,0 +1,48 @@
+/* The flat list of what is checked at every call: see guards.c. Private to this room. */
+#ifndef KC_GUARDS_H
+#define KC_GUARDS_H
+#include "lua/capture/heap.h"
+
+typedef enum kc_guard_how {
+  KC_GUARD_FIELD,   /* the value at a key that is an object */
+  KC_GUARD_INDEX,   /* at an integer key */
+  KC_GUARD_UPVALUE, /* i-th */
+  KC_GUARD_META,
+  KC_GUARD_LENGTH /* raw length of a table */
+} kc_guard_how;
+
+typedef struct kc_guard {
+  uint8_t how; /* kc_guard_how */
+  int8_t type; /* LUA_T… that must be there; a number is also `integer` or not */
+  bool integer;
+  int container, key; /* places in the list's own stack */
+  int last;  /* tensors: where the object met last is kept, so that its address stays its own; else 0 */
+  int64_t i; /* INDEX, UPVALUE */
+  union {
+    int64_t i;
+    double f;
+    const void *ptr; /* objects; the bytes of a string */
+  } want;
+  const kn_type *tensor; /* a tensor of this type must be there instead; NULL: no tensor */
+  kn_tensor **box;       /* the object met last */
+  kn_tensor *now;        /* borrowed: what the last check found, good until Lua runs again */
+} kc_guard;
+
+typedef struct kc_guards {
+  lua_State *T; /* holds containers, keys and strings on its stack; anchored by `ref` */
+  int ref;
+  kc_guard *list;
+  uint32_t n;
+} kc_guards;
+
+/* An empty list for at most `room` guards with `objects` objects beside them. Raises out of memory. */
+void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_t objects);
+/* Moves the value on top of L to the list's stack: its place there. */
+int kc_guards_keep(lua_State *L, kc_guards *g);
+/* Do all hold? Raises nothing, allocates nothing. */
+bool kc_guards_hold(kc_guards *g, const kc_host *host);
+/* Looks at the place of a tensor's guard again; NULL when there is no tensor. */
+kn_tensor *kc_guards_tensor(kc_guards *g, const kc_host *host, uint32_t i);
+void kc_guards_free(lua_State *L, kc_guards *g);
+
+#endif
