@@ -130,7 +130,8 @@ struct kc_look {
   bool inplace, overwritten; /* the tensor there is a handle; the graph gives it other contents */
   bool born;                 /* nil outside, and set to something: the slot is only stored to */
   bool blind, clears,
-      identity;        /* of a GRAD that is not read; set to nil at the end; the tensor must be this one */
+      identity; /* of a GRAD that is not read; set to nil at the end; the tensor must be this one */
+  kn_slot *was; /* the place gets another tensor, too: this slot has the contents for the one there is */
   bool written, again; /* state slot that is stored; the slot's tensor was seen before at another place */
   const char *guard, *name; /* "global", "n" */
   const kn_where *where;
