@@ -304,7 +304,9 @@ KILN_API kiln_status kiln_session_set_integer(kiln_session *s, const char *name,
 KILN_API kiln_status kiln_session_set_float(kiln_session *s, const char *name, double f);
 KILN_API kiln_status kiln_session_set_boolean(kiln_session *s, const char *name, int b);
 
-/* Runs with the inputs set. After a failure slots are as they were before it and there are no outputs. */
+/* Runs with the inputs set. After a failure slots are as they were before it and there are no outputs. A
+ * graph whose function writes to an argument (`update` in its text) overwrites the tensor that was set, when
+ * all has succeeded; that tensor must be contiguous and share memory with no other input. */
 KILN_API kiln_status kiln_session_run(kiln_session *s);
 /* An output of the last run, the caller's; STATE before any. Constants can be had at any time. */
 KILN_API kiln_status kiln_session_get(kiln_session *s, int index, kiln_value *out);
