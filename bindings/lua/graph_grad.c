@@ -128,6 +128,7 @@ bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const
   lua_pop(L, 1);
   if (!t) return false;
   kn_session *run = kn_taped_session(t);
+  kl_offer_hosts(L, run);
   kn_session_use_random(run, &ctx->random);
   kn_session_context(run)->threads = ctx->threads;
   kn_session_context(run)->print = ctx->print;

@@ -75,5 +75,8 @@ kn_status kc_lint(lua_State *L, const kc_host *host, int func);
 
 /* Can this Lua's bytecode be read? Checked once per state by a probe chunk; the reason otherwise. */
 kn_status kc_check_lua(lua_State *L, kn_context *ctx);
+/* The same by another chunk, whatever was found before; the answer is what kc_check_lua gives from then on.
+ */
+kn_status kc_check_lua_by(lua_State *L, kn_context *ctx, const char *text, size_t len);
 
 #endif
