@@ -364,6 +364,6 @@ D.poke = {
   "if i == 4 then un = un + 3 gn = gn * 0.5 mod.n = -i end",
   "if i == 6 then ub = not ub mod.on = not mod.on mod.f = function(a) return a + un end end",
 }
-D.peek = { "un", "ut", "ub", "gn", "gt", "mod.n", "mod.w", "mod.on" }
+D.peek = { "un", "ut", "ub", "gn", "gt", "mod.n", "mod.w", "mod.on", "mod.list[1]", "mod.list[2]" }
 
 return D
