@@ -10,6 +10,7 @@
 /* What the binding offers to capture. One constant struct per binding. */
 typedef struct kc_host {
   kn_context *(*context)(lua_State *L);
+  void (*push_methods)(lua_State *L); /* the table of tensors' methods */
   void (*push_tensor)(lua_State *L, kn_tensor *owned);
   kn_tensor *(*test_tensor)(lua_State *L, int idx);
   void (*push_scalar)(lua_State *L, const kn_scalar *s); /* SYMBOL scalars too */
