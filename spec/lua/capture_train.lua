@@ -7,6 +7,8 @@ local nn, F, optim = kiln.nn, kiln.nn.functional, kiln.optim
 -- Runs `train(script)` twice from the same seed, with functions as they are and captured; what it gives is the same.
 local function agree(name, train)
   test(name, function()
+    local threads = kiln.get_num_threads()
+    kiln.set_num_threads(1) -- small things: a second thread would only wait
     kiln.use_deterministic_algorithms(true)
     local function run(script)
       kiln.manual_seed(11)
@@ -17,6 +19,7 @@ local function agree(name, train)
     local want = run(function(f) return f end)
     local got = run(kiln.script)
     kiln.use_deterministic_algorithms(false)
+    kiln.set_num_threads(threads)
     equal(got, want)
   end)
 end
