@@ -50,7 +50,8 @@ struct kn_recorder {
   kn_status (*read)(kn_recorder *r, kn_context *ctx, kn_tensor *t);
   /* `t` is another handle on the memory of a tensor, through which no gradient flows. May be NULL. */
   kn_status (*detached)(kn_recorder *r, kn_context *ctx, kn_tensor *t);
-  bool runs; /* ops run, too, and tensors stay real: trace */
+  bool handing; /* what the next copy_ copies was computed for it */
+  bool runs;    /* ops run, too, and tensors stay real: trace */
 };
 
 /* Who records an op on symbolic values: the recorder that is on, or the graphs that are being built by hand.

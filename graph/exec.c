@@ -23,15 +23,40 @@ static bool alloc_session(kn_session *s) {
   return s->targets && s->slots && s->in_types && s->symbols && s->symbol_from && s->out;
 }
 
+static bool has_detach(const kn_region *r) {
+  KN_EACH_NODE (n, r) {
+    if (n->op == KN_NODE_detach) return true;
+    for (int i = 0; i < n->nregions; i++)
+      if (has_detach(n->regions[i])) return true;
+  }
+  return false;
+}
+
+/* A node that gives a handle of its own on the same elements would be taken for what it shows. */
+static bool hands_on(const kn_region *body) {
+  bool any = false;
+  for (uint32_t i = 0; i < body->nyields; i++) {
+    const kn_node *def = body->yields[i]->def;
+    any |= def && (def->op == KN_NODE_if || def->op == KN_NODE_loop || def->op == KN_NODE_select);
+  }
+  return any && !has_detach(body);
+}
+
 /* Updates stand in the body. */
 static bool alloc_updates(kn_session *s) {
   KN_EACH_NODE (n, s->graph->body) s->nupdates += n->op == KN_NODE_update;
   s->updates = kn_calloc(s->ctx->heap, s->nupdates + 1u, sizeof *s->updates);
+  s->origins = kn_calloc(s->ctx->heap, s->graph->body->nyields + 1u, sizeof *s->origins);
+  s->hands_on = hands_on(s->graph->body);
   uint32_t at = 0;
   if (s->updates)
     KN_EACH_NODE (n, s->graph->body)
       if (n->op == KN_NODE_update) s->updates[at++].input = n->in[0]->index;
-  return s->updates != NULL;
+  return s->updates && s->origins;
+}
+
+kn_origin kn_session_origin(const kn_session *s, uint32_t output) {
+  return output < s->graph->body->nyields ? s->origins[output] : (kn_origin){KN_FROM_NONE, 0};
 }
 
 /* Values come from inputs and slots, and all targets there are compute on the CPU. */
@@ -88,6 +113,7 @@ void kn_session_free(kn_session *s) {
   kn_caught_clear(h, &s->caught);
   if (s->text.p) kn_writer_free(&s->text);
   for (uint32_t i = 0; s->updates && i < s->nupdates; i++) kn_tensor_release(s->updates[i].staged);
+  kn_free(h, s->origins, (body->nyields + 1u) * sizeof *s->origins);
   kn_free(h, s->updates, (s->nupdates + 1u) * sizeof *s->updates);
   kn_free_aligned(h, s->arena, s->arena_bytes);
   kn_free(h, s->targets, (size_t)s->ntargets * sizeof *s->targets);

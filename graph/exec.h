@@ -47,6 +47,14 @@ typedef kn_status (*kn_poll_fn)(void *ud, uint64_t steps);
 void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud);
 void kn_session_set_step_limit(kn_session *s, uint64_t steps); /* a run; 0: none; LIMIT when passed */
 
+/* Which tensor an output of the last run is, where a branch gives a tensor on without computing one: an
+ * input, a slot's, an earlier output. The output itself is a copy, or the earlier output's tensor. */
+typedef struct kn_origin {
+  enum { KN_FROM_NONE, KN_FROM_INPUT, KN_FROM_SLOT, KN_FROM_OUTPUT } from;
+  uint32_t index;
+} kn_origin;
+kn_origin kn_session_origin(const kn_session *s, uint32_t output);
+
 /* Inputs that the graph updates must be contiguous, because it may take a reshape of one for a view of it;
  * off where the caller has checked that they lie as they did when the graph was made. */
 void kn_session_any_layout(kn_session *s, bool on);

@@ -224,7 +224,8 @@ static bool same_sizes(const kn_type *a, const kn_type *b) {
   return same;
 }
 
-/* copy_: the source, broadcast and cast, is the handle's value from here on. */
+/* copy_: the source, broadcast and cast, is the handle's value from here on. A value of its own: two tensors
+ * that hold the same are told apart by theirs. */
 static kn_status record_copy(kn_record *r, kn_tensor *const *in, kn_tensor **out) {
   kn_builder *b = r->b;
   kn_value *to = kn_record_value(r, in[0]), *v = to ? kn_record_value(r, in[1]) : NULL;
@@ -237,6 +238,12 @@ static kn_status record_copy(kn_record *r, kn_tensor *const *in, kn_tensor **out
   }
   if (!same_sizes(&v->type.tensor, &to->type.tensor)) {
     kn_node *n = kn_add_op(b, KN_OP_expand_as, NULL, (kn_value *[]){v, to}, 2, NULL, 0);
+    if (!n) return b->status;
+    v = n->out[0];
+  }
+  known *target = known_of(r, in[0]);
+  if (v == kn_record_value(r, in[1]) && !r->base.handing && !(target && target->parent)) {
+    kn_node *n = kn_add_op(b, KN_OP_clone, NULL, &v, 1, NULL, 0);
     if (!n) return b->status;
     v = n->out[0];
   }

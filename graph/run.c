@@ -616,11 +616,26 @@ static bool is_optional(const kn_tree *t, uint32_t n, uint32_t i, bool below) {
   return false;
 }
 
-static kn_status give_result(run *r, uint32_t i) {
+/* Branches and loops hand tensors on as they are; ops never do. */
+static kn_origin origin_of(const run *r, const kn_rvalue *in, uint32_t i, const kn_tensor *t) {
+  const kn_plan *p = r->p;
+  const kn_region *body = p->graph->body;
+  if (!r->s->hands_on) return (kn_origin){KN_FROM_NONE, 0};
+  for (uint32_t k = 0; k < body->nparams; k++)
+    if (in[k].tensor == t) return (kn_origin){KN_FROM_INPUT, k};
+  for (uint32_t k = 0; k < p->graph->nslots; k++)
+    if (r->s->slots[k].value.tensor == t) return (kn_origin){KN_FROM_SLOT, k};
+  for (uint32_t k = 0; k < i; k++)
+    if (p->vals[body->yields[k]->id] == t) return (kn_origin){KN_FROM_OUTPUT, k};
+  return (kn_origin){KN_FROM_NONE, 0};
+}
+
+static kn_status give_result(run *r, const kn_rvalue *in, uint32_t i) {
   kn_plan *p = r->p;
   const kn_region *body = p->graph->body;
   const kn_value *v = body->yields[i];
   kn_rvalue *out = &r->s->out[i];
+  r->s->origins[i] = (kn_origin){KN_FROM_NONE, 0};
   *out = (kn_rvalue){.list = shared(p->lists[v->id])};
   if (v->type.kind != KN_V_TENSOR) {
     out->scalar = p->scalars[v->id];
@@ -635,15 +650,17 @@ static kn_status give_result(run *r, uint32_t i) {
   }
   for (uint32_t k = 0; k < i; k++) /* a value returned twice is one tensor */
     if (body->yields[k] == v) return out->tensor = kn_tensor_retain(r->s->out[k].tensor), KN_OK;
+  kn_origin from = r->s->origins[i] = origin_of(r, in, i, t);
+  if (from.from == KN_FROM_OUTPUT) return out->tensor = kn_tensor_retain(r->s->out[from.index].tensor), KN_OK;
   if (!ours_to_give(p, v)) return clone(r, t, &out->tensor);
   out->tensor = kn_tensor_retain(t);
   return KN_OK;
 }
 
-static kn_status give_results(run *r) {
+static kn_status give_results(run *r, const kn_rvalue *in) {
   uint32_t n = r->p->graph->body->nyields, made = 0;
   kn_status st = KN_OK;
-  while (made < n && st == KN_OK) st = give_result(r, made++);
+  while (made < n && st == KN_OK) st = give_result(r, in, made++);
   for (uint32_t i = 0; st != KN_OK && i < made; i++) {
     kn_tensor_release(r->s->out[i].tensor);
     kn_list_release(r->s->out[i].list);
@@ -656,7 +673,7 @@ kn_status kn_run_plan(kn_session *s, kn_plan *p, const kn_rvalue *in) {
   kn_caught_clear(s->ctx->heap, &s->caught);
   kn_status st = bind_inputs(&r, in);
   if (st == KN_OK) st = run_block(&r, 0);
-  if (st == KN_OK) st = give_results(&r);
+  if (st == KN_OK) st = give_results(&r, in);
   clean_up(p);
   return st;
 }

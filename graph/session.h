@@ -28,9 +28,11 @@ struct kn_session {
   kn_slot_state *slots;
   kn_update_state *updates;
   uint32_t nupdates;
-  bool any_layout; /* the caller has seen to how updated inputs lie in memory */
-  kn_plan *plans;  /* most recently used first */
-  char *arena;     /* one for all plans: only one runs at a time */
+  kn_origin *origins; /* of the outputs of the last run */
+  bool hands_on;      /* an output may be a tensor that a branch or loop has handed on */
+  bool any_layout;    /* the caller has seen to how updated inputs lie in memory */
+  kn_plan *plans;     /* most recently used first */
+  char *arena;        /* one for all plans: only one runs at a time */
   size_t arena_bytes;
   kn_type *in_types; /* scratch of the call under way: the plan's key … */
   int64_t *symbols;

@@ -211,6 +211,17 @@ static void push_value(builder *b, const kn_tree *t) {
   bool slot = v->def && (v->def->op == KN_NODE_param || v->def->op == KN_NODE_load_state);
   if (slot && b->live && kc_live_push_slot(b->L, b->live, v->def->slot)) return;
   if (push_overwritten(b, v)) return;
+  kn_origin from = kn_session_origin(b->s, (uint32_t)t->i);
+  if (from.from == KN_FROM_INPUT) {
+    lua_pushvalue(b->L, b->ins + (int)from.index);
+    return;
+  }
+  if (from.from == KN_FROM_SLOT && b->live && kc_live_push_slot(b->L, b->live, b->g->slots[from.index]))
+    return;
+  if (from.from == KN_FROM_OUTPUT) {
+    lua_pushvalue(b->L, b->outs + (int)from.index);
+    return;
+  }
   uint32_t i = 0;
   while (body->yields[i] != v) i++;
   lua_pushvalue(b->L, b->outs + (int)i);

@@ -6,17 +6,11 @@
 #include "lua/capture/handle.h"
 #include "lua/capture/interp.h"
 #include "lua/capture/live.h"
+#include "lua/capture/result.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
-
-typedef struct given { /* a tensor that was given as an argument */
-  const kn_tensor *t;
-  kn_tree tree;
-  kc_val v;
-  uint32_t leaf, number;
-} given;
 
 /* A table among the arguments. */
 typedef struct met_table {
@@ -32,7 +26,7 @@ typedef struct job {
   const kc_arg *args;
   kc_leaf *leaves;
   uint32_t nleaves, ntables;
-  given *given;
+  kc_given *given;
   uint32_t ngiven;
   kc_live *live;
   kn_graph *graph;
@@ -93,7 +87,7 @@ static kc_res given_before(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_t i
   *done = false;
   if (!any_handle(c)) return KC_GO;
   for (uint32_t i = 0; i < j->ngiven && !*done; i++) {
-    const given *g = &j->given[i];
+    const kc_given *g = &j->given[i];
     if (g->t != t) continue;
     if (is_handle(c, id) && !is_handle(c, g->leaf)) {
       c->births = kc_more(c, &c->keep, c->births, c->nbirths, sizeof *c->births);
@@ -158,7 +152,7 @@ static kc_res tensor_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_
     if (is_handle(c, id)) KC_TRY(handle_argument(j, t, leaf, id, out));
   }
   j->given = kc_more(c, &c->arena, j->given, j->ngiven, sizeof *j->given);
-  j->given[j->ngiven++] = (given){t, *tree, *out, id, leaf->number};
+  j->given[j->ngiven++] = (kc_given){t, *tree, *out, id, leaf->number};
   snprintf(text, sizeof text, "%s of %d dimension%s", kn_dtype_name((kn_dtype)t->type.dtype), t->type.rank,
            t->type.rank == 1 ? "" : "s");
   guard(c, "dtype", leaf->name, text);
@@ -286,7 +280,7 @@ static kc_res spec_argument(job *j, const kc_arg *a, kc_leaf *leaf, kn_tree *tre
   add_input(c, out->v, id, -1);
   if (is_handle(c, id)) KC_TRY(handle_argument(j, NULL, leaf, id, out));
   j->given = kc_more(c, &c->arena, j->given, j->ngiven, sizeof *j->given);
-  j->given[j->ngiven++] = (given){NULL, *tree, *out, id, leaf->number};
+  j->given[j->ngiven++] = (kc_given){NULL, *tree, *out, id, leaf->number};
   return KC_GO;
 }
 
@@ -358,281 +352,7 @@ static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
   return KC_GO;
 }
 
-/* ---- results ---- */
-
-/* Which tensor a value stands for outside. */
-typedef struct standing {
-  kn_value *v;
-  uint32_t handle; /* 0: the value is all there is */
-} standing;
-
-typedef struct gathering {
-  kc_cap *c;
-  kc_state *s;
-  standing *standing;
-  uint32_t nstanding, ncommits; /* the first ones are committed */
-  kn_value **flat;
-  uint32_t n;
-  uint32_t *shared; /* table ids met so far, by number */
-  uint32_t nshared;
-} gathering;
-
-/* Tensors are told apart by their values where a graph ends: a value that stands for another tensor already,
- * or is an input or slot, is copied for this one. */
-static kc_res stands_for(gathering *g, kn_value **v, uint32_t handle) {
-  kc_cap *c = g->c;
-  const kn_node *def = (*v)->def;
-  bool outside = !def || def->op == KN_NODE_param || def->op == KN_NODE_load_state;
-  bool taken = handle && outside && *v != c->han[handle].initial;
-  for (uint32_t i = 0; i < g->nstanding; i++) {
-    if (g->standing[i].v != *v) continue;
-    if (g->standing[i].handle == handle) return KC_GO;
-    taken = true;
-  }
-  if (taken) {
-    kn_node *n = kn_add_op(&c->b, KN_OP_clone, NULL, v, 1, NULL, 0);
-    if (!n) return kc_fail(c, "clone");
-    *v = n->out[0];
-  }
-  g->standing = kc_more(c, &c->arena, g->standing, g->nstanding, sizeof *g->standing);
-  g->standing[g->nstanding++] = (standing){*v, handle};
-  return KC_GO;
-}
-
-static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth);
-
-static kc_res result_tensor(gathering *g, kc_val a, kn_tree *tree) {
-  kc_cap *c = g->c;
-  uint32_t handle = a.k == KC_V_HANDLE ? a.id : 0;
-  kn_value *v = kc_tensor_value(c, g->s, a);
-  for (uint32_t i = 0; handle && i < g->nstanding; i++)
-    if (g->standing[i].handle == handle) v = g->standing[i].v;
-  KC_TRY(stands_for(g, &v, handle));
-  g->flat = kc_more(c, &c->arena, g->flat, g->n, sizeof *g->flat);
-  g->flat[g->n++] = v;
-  *tree = (kn_tree){.kind = KN_TREE_VALUE, .value = v};
-  return KC_GO;
-}
-
-static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, int depth) {
-  kc_cap *c = g->c;
-  if (depth > 60)
-    return kc_fail(c, "result %d is a table that contains itself, or is nested too deeply", which);
-  if (c->tab[id].object || c->tab[id].argument)
-    return kc_fail(
-        c, "result %d is a table that exists outside the function; return its contents in a new table",
-        which);
-  const kc_table *t = kc_table_get(g->s, id);
-  if (t->meta.k != KC_V_NIL)
-    return kc_fail(c, "result %d is a table with a metatable; return a plain table", which);
-  uint32_t number = 0;
-  while (number < g->nshared && g->shared[number] != id) number++;
-  if (number == g->nshared) {
-    g->shared = kc_more(c, &c->arena, g->shared, g->nshared, sizeof *g->shared);
-    g->shared[g->nshared++] = id;
-  }
-  *tree = (kn_tree){.kind = KN_TREE_TABLE, .same_as = number + 1};
-  tree->keys = kc_new(c, (t->n + 1) * sizeof *tree->keys);
-  tree->items = kc_new(c, (t->n + 1) * sizeof *tree->items);
-  for (uint32_t i = 0; i < t->n; i++) {
-    kc_val v = kc_resolve(c, g->s, t->val[i]);
-    if (v.k == KC_V_NIL) continue;
-    if (t->key[i].k != KC_V_INT && t->key[i].k != KC_V_STRING)
-      return kc_fail(c, "result %d is a table with a %s as key; keys of results are strings and integers",
-                     which, kc_kind_name(t->key[i]));
-    KC_TRY(result(g, t->key[i], which, &tree->keys[tree->n], depth + 1));
-    KC_TRY(result(g, v, which, &tree->items[tree->n], depth + 1));
-    tree->n++;
-  }
-  return KC_GO;
-}
-
-/* Of one kind or another: a number from 1 on says which alternative it is. */
-static kc_res result_choice(gathering *g, const kc_union *u, int which, kn_tree *tree, int depth) {
-  kc_cap *c = g->c;
-  kc_val place = kc_int(u->n);
-  for (int i = u->n - 1; i-- > 0;) {
-    kc_val is = kc_equals_code(c, u->tag, u->alt[i].code);
-    if (is.k == KC_V_BOOL)
-      place = is.i ? kc_int(i + 1) : place;
-    else
-      place = kc_sym(kc_emit(c, KN_NODE_select, 3, is, kc_int(i + 1), place));
-  }
-  uint32_t n = (uint32_t)u->n + 1;
-  *tree = (kn_tree){.kind = KN_TREE_CHOICE, .n = n};
-  tree->keys = kc_new(c, n * sizeof *tree->keys);
-  tree->items = kc_new(c, n * sizeof *tree->items);
-  tree->keys[0] = (kn_tree){.kind = KN_TREE_STRING, .text = "which", .n = 5};
-  KC_TRY(result(g, kc_sym(kc_value(c, place)), which, &tree->items[0], depth + 1));
-  for (int i = 0; i < u->n; i++) {
-    tree->keys[i + 1] = (kn_tree){.kind = KN_TREE_INT, .i = i + 1};
-    KC_TRY(result(g, u->alt[i].v, which, &tree->items[i + 1], depth + 1));
-  }
-  return KC_GO;
-}
-
-/* A string made of values when the graph ran. */
-static kc_res result_text(gathering *g, const kc_text *t, int which, kn_tree *tree, int depth) {
-  kc_cap *c = g->c;
-  if (t->n > 32) return kc_fail(c, "result %d is a string made of more than 32 values", which);
-  *tree = (kn_tree){.kind = KN_TREE_TEXT, .text = c->obj[t->format].s, .n = t->n};
-  tree->keys = kc_new(c, t->n * sizeof *tree->keys);
-  tree->items = kc_new(c, t->n * sizeof *tree->items);
-  for (uint32_t i = 0; i < t->n; i++) {
-    tree->keys[i] = (kn_tree){.kind = KN_TREE_INT, .i = i + 1};
-    KC_TRY(result(g, t->v[i], which, &tree->items[i], depth + 1));
-  }
-  return KC_GO;
-}
-
-static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth) {
-  kc_cap *c = g->c;
-  a = kc_resolve(c, g->s, a);
-  switch (a.k) {
-  case KC_V_NIL: *tree = (kn_tree){.kind = KN_TREE_NIL}; return KC_GO;
-  case KC_V_BOOL: *tree = (kn_tree){.kind = KN_TREE_BOOL, .i = a.i}; return KC_GO;
-  case KC_V_INT: *tree = (kn_tree){.kind = KN_TREE_INT, .i = a.i}; return KC_GO;
-  case KC_V_FLOAT: *tree = (kn_tree){.kind = KN_TREE_FLOAT, .f = a.f}; return KC_GO;
-  case KC_V_STRING:
-    *tree = (kn_tree){.kind = KN_TREE_STRING, .text = c->obj[a.id].s, .n = (uint32_t)c->obj[a.id].n};
-    return KC_GO;
-  case KC_V_HANDLE: return result_tensor(g, a, tree);
-  case KC_V_SYM:
-    if (kc_is_tensor(a)) return result_tensor(g, a, tree);
-    g->flat = kc_more(c, &c->arena, g->flat, g->n, sizeof *g->flat);
-    g->flat[g->n++] = a.v;
-    *tree = (kn_tree){.kind = KN_TREE_VALUE, .value = a.v};
-    return KC_GO;
-  case KC_V_TABLE: return result_table(g, a.id, which, tree, depth);
-  case KC_V_TEXT: return result_text(g, a.t, which, tree, depth);
-  case KC_V_UNION: return result_choice(g, a.u, which, tree, depth);
-  case KC_V_OBJECT:
-    if (kc_same(a, KC_ABSENT)) return *tree = (kn_tree){.kind = KN_TREE_NONE}, KC_GO;
-    /* fall through */
-  default:
-    return kc_fail(c, "result %d is a %s, which cannot be a result of a graph", which, kc_kind_name(a));
-  }
-}
-
-/* ---- state ---- */
-
-static const kc_val *final_value(kc_cap *c, kc_state *s, const kc_look *l) {
-  if (l->kind == KC_LOOK_UPVALUE) {
-    for (uint32_t i = 1; i < c->ncell; i++)
-      if (c->cell[i].look == l) return kc_map_get(&s->cells, i);
-    return NULL;
-  }
-  const kc_obj *o = &c->obj[l->container];
-  const kc_table *t = o->attempt == c->attempt ? kc_table_get(s, o->val.id) : NULL;
-  int64_t at = t ? kc_table_find(t, l->key) : -1;
-  return at < 0 ? NULL : &t->val[at];
-}
-
-static kc_res store(kc_cap *c, kc_state *s, const kc_look *l, kc_val v) {
-  kn_vkind kind, want = l->slot->type.kind;
-  if (v.k == KC_V_HANDLE) v = kc_sym(kc_tensor_value(c, s, v));
-  if (!kc_scalar_kind(v, &kind))
-    return kc_fail(c, "'%s', which exists outside and holds a %s, becomes a %s: state keeps its kind",
-                   l->name, kc_kind_name(l->seen), kc_kind_name(v));
-  bool number = want != KN_V_TENSOR && want != KN_V_BOOL && kind != KN_V_TENSOR && kind != KN_V_BOOL;
-  if (kind != want && number && want != KN_V_NUMBER) { /* an integer before and a float after */
-    for (uint32_t i = 0; i < c->ndynamic; i++)
-      if (c->dynamic[i].kind == l->kind && c->dynamic[i].container == l->container &&
-          kc_same(c->dynamic[i].key, l->key))
-        c->dynamic[i].any_number = true;
-    return KC_RESTART;
-  }
-  if (kind != want && !number)
-    return kc_fail(c, "'%s', which exists outside and holds a %s, becomes a %s: state keeps its kind",
-                   l->name, kc_kind_name(l->seen), kc_kind_name(v));
-  return kn_add_store(&c->b, l->slot, kc_value(c, v)) ? KC_GO : kc_fail(c, "state");
-}
-
-static kc_res stores(kc_cap *c, kc_state *s) {
-  for (kc_look *l = c->looks; l; l = l->next) {
-    if (!l->slot || l->slot->kind != KN_SLOT_STATE) continue;
-    const kc_val *v = final_value(c, s, l);
-    l->written = v && !kc_same(*v, l->seen);
-    if (l->written && l->inplace && l->overwritten)
-      return kc_fail(
-          c, "'%s', which exists outside, is both overwritten in place and replaced by another tensor",
-          l->name);
-    if (l->written) KC_TRY(store(c, s, l, kc_resolve(c, s, *v)));
-  }
-  return KC_GO;
-}
-
-/* ---- what is overwritten outside ---- */
-
-static kc_look *look_of(kc_cap *c, const kn_slot *slot) {
-  for (kc_look *l = c->looks; l; l = l->next)
-    if (l->slot == slot && l->inplace && !l->again) return l;
-  return NULL;
-}
-
-/* Another argument or slot that shows elements of t: writes would have to be seen there. `own`: its slot. */
-static const char *sharing(const job *j, const kn_tensor *t, const kn_slot *own) {
-  const kn_graph *g = j->graph;
-  for (uint32_t i = 0; i < j->ngiven; i++) {
-    const kn_tensor *o = j->given[i].t;
-    if (o && (own || o != t) && o->storage == t->storage) return j->given[i].tree.value->name;
-  }
-  for (uint32_t i = 0; i < g->nslots; i++) {
-    const kn_tensor *o = g->slots[i]->tensor;
-    if (o && g->slots[i] != own && o->storage == t->storage) return g->slots[i]->name;
-  }
-  return NULL;
-}
-
-static const kn_tensor *given_tensor(const job *j, const kc_handle_info *info) {
-  for (uint32_t i = 0; i < j->ngiven; i++)
-    if (j->given[i].leaf == info->leaf) return j->given[i].t;
-  return NULL;
-}
-
-static kc_res commit(job *j, gathering *g, uint32_t id) {
-  kc_cap *c = j->c;
-  const kc_handle_info *info = &c->han[id];
-  const kn_tensor *t = info->slot ? info->slot->tensor : given_tensor(j, info);
-  const char *name = info->slot ? info->slot->name : info->initial->name,
-             *other = t ? sharing(j, t, info->slot) : NULL;
-  kn_value *v = kc_contents(c, g->s, id);
-  if (!v || v == info->initial) return KC_GO;
-  if (other)
-    return kc_fail(c, "overwrites '%s', which shares memory with '%s'; give or keep a clone of one",
-                   name ? name : "?", other);
-  KC_TRY(stands_for(g, &v, id));
-  kc_look *l = info->slot ? look_of(c, info->slot) : NULL;
-  if (info->slot && !l) return kc_fail(c, "internal: a tensor outside has lost its place");
-  if (l) l->overwritten = true;
-  return KC_GO;
-}
-
-/* New contents get their values first, so that results know them; the nodes stand at the end of the body. */
-static kc_res commits(job *j, gathering *g) {
-  for (uint32_t id = 1; id < j->c->nhan; id++)
-    if (j->c->han[id].initial) KC_TRY(commit(j, g, id));
-  g->ncommits = g->nstanding;
-  return KC_GO;
-}
-
-static kc_res add_commits(kc_cap *c, const gathering *g) {
-  for (uint32_t i = 0; i < g->ncommits; i++) {
-    const kc_handle_info *info = &c->han[g->standing[i].handle];
-    kn_value *v = g->standing[i].v;
-    if (!(info->leaf ? kn_add_update(&c->b, info->initial, v) : kn_add_store(&c->b, info->slot, v)))
-      return kc_fail(c, "update");
-  }
-  return KC_GO;
-}
-
-static kc_res results(gathering *g, const kc_values *v) {
-  kc_cap *c = g->c;
-  kn_tree *trees = kc_new(c, (size_t)(v->n + 1) * sizeof *trees);
-  for (int i = 0; i < v->n; i++) KC_TRY(result(g, v->v[i], i + 1, &trees[i], 0));
-  if (!kn_set_results(&c->b, g->flat, g->n, trees, (uint32_t)v->n)) return kc_fail(c, "results");
-  return KC_GO;
-}
+/* ---- one attempt ---- */
 
 static void record_guards(kc_cap *c) {
   char buf[KN_TYPE_TEXT + 64];
@@ -643,8 +363,6 @@ static void record_guards(kc_cap *c) {
     kn_add_guard(&c->b, l->slot ? "type" : l->guard, l->name, text, l->where ? l->where : c->base_where);
   }
 }
-
-/* ---- one attempt ---- */
 
 /* "digits_31": a name that can stand in the text form. */
 static const char *graph_name(kc_cap *c, kc_val f) {
@@ -693,24 +411,33 @@ static kc_res outer_arguments(kc_cap *c) {
   return kn_set_args(&c->b, trees, n + c->outer->n) ? KC_GO : kc_fail(c, "arguments");
 }
 
+static kc_res too_large(kc_cap *c) {
+  const kc_unrolled *most = NULL;
+  for (uint32_t i = 0; i < c->nunrolled; i++)
+    if (!most || c->unrolled[i].trips > most->trips) most = &c->unrolled[i];
+  if (!most || !most->where)
+    return kc_fail(c, "the graph has %u nodes, more than %d: too much is inlined", c->b.graph->nnodes,
+                   KN_NODE_BUDGET);
+  kn_fail(c->ctx, KN_LIMIT,
+          "%s:%d: the graph has %u nodes, more than %d: the loop at line %d is unrolled, %lld trips; let it "
+          "go on a "
+          "condition on tensor data or a size, or capture its body alone",
+          most->where->chunk, most->where->line, c->b.graph->nnodes, KN_NODE_BUDGET, most->where->line,
+          (long long)most->trips);
+  return KC_FAIL;
+}
+
 static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   kc_cap *c = j->c;
   c->b.at = c->b.graph->body;
   c->b.where = NULL;
-  gathering g = {.c = c, .s = s};
   c->S = s;
-  KC_TRY(commits(j, &g));
-  KC_TRY(results(&g, v));
-  KC_TRY(stores(c, s));
-  KC_TRY(add_commits(c, &g));
+  KC_TRY(kc_outcome_of(c, s, v, j->given, j->ngiven));
   KC_TRY(outer_arguments(c));
   record_guards(c);
   if (c->b.status != KN_OK) return kc_fail(c, "graph");
   if (kn_pipeline_run(&c->b) != KN_OK || kn_graph_finish(&c->b) != KN_OK) return KC_FAIL;
-  if (c->b.graph->nnodes > KN_NODE_BUDGET)
-    return kn_fail(c->ctx, KN_LIMIT, "the graph has %u nodes, more than %d: too much is unrolled or inlined",
-                   c->b.graph->nnodes, KN_NODE_BUDGET),
-           KC_FAIL;
+  if (c->b.graph->nnodes > KN_NODE_BUDGET) return too_large(c);
   return KC_GO;
 }
 

@@ -105,8 +105,11 @@ static kc_res push_tensor(crossing *x, kc_val a) {
       lua_pop(L, 1);
     }
     KC_TRY(make_handle(x, a.id, &t));
-  } else if (kn_record_tensor(&c->record, a.v, &t) != KN_OK)
-    return no_memory(c);
+  } else {
+    kn_value *v = a.k == KC_V_UNION ? kc_chosen(c, x->s, a.u) : a.v;
+    if (!v) return kc_fail(c, "'%s' is called with a %s", x->name, kc_kind_name(a));
+    if (kn_record_tensor(&c->record, v, &t) != KN_OK) return no_memory(c);
+  }
   c->host->push_tensor(L, t);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, x->memo, t);
@@ -127,7 +130,7 @@ static kc_res push_value(crossing *x, kc_val a, int depth) {
   case KC_V_TEXT: return kc_settle_text(c, a);
   case KC_V_TABLE: return push_table(x, a.id, depth);
   case KC_V_CLOSURE: return kc_fail(c, "a Lua function is given to '%s'", x->name);
-  case KC_V_UNION:
+  case KC_V_UNION: return push_tensor(x, a);
   case KC_V_POISON:
   case KC_V_NONE: return kc_fail(c, "'%s' is called with a %s", x->name, kc_kind_name(a));
   default: kc_push(c, a); return KC_GO;
@@ -203,6 +206,8 @@ static kc_res take_tensor(crossing *x, kn_tensor *t, kc_val *out) {
       note_crossed(x, shown.parent, parent);
     }
     if (!(v = kn_record_value(&c->record, t))) return kc_fail(c, "view");
+    if (parent.k == KC_V_UNION)
+      return kc_fail(c, "'%s' gives a view of one tensor or another, depending on tensor data", x->name);
     kn_record_view_of(&c->record, t, &shown); /* as it is now */
     *out =
         parent.k == KC_V_HANDLE ? kc_ref(KC_V_HANDLE, kc_handle_view(c, x->s, parent.id, &shown)) : kc_sym(v);
@@ -222,6 +227,8 @@ static kc_res take_writes(crossing *x) {
     if (k->t->value == k->before) continue;
     if (k->v.k == KC_V_SYM)
       KC_TRY(kc_must_be_handle(c, k->before));
+    else if (k->v.k == KC_V_UNION)
+      KC_TRY(kc_set_chosen(c, x->s, k->v.u, k->t->value));
     else if (!c->han[k->v.id].parent)
       kc_set_contents(c, x->s, k->v.id, k->t->value);
   }

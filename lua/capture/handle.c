@@ -75,6 +75,72 @@ kn_value *kc_tensor_value(kc_cap *c, kc_state *s, kc_val a) {
   return v ? v : kc_dummy(c);
 }
 
+/* ---- one or another ---- */
+
+static bool is_view(const kc_cap *c, kc_val a) { return a.k == KC_V_HANDLE && c->han[a.id].parent; }
+
+static kn_value *choose(kc_cap *c, kc_state *s, const kc_union *u, int i, kn_value *yes, kn_value *no) {
+  kc_val is = kc_resolve(c, s, kc_equals_code(c, u->tag, u->alt[i].code));
+  if (is.k == KC_V_BOOL) return is.i ? yes : no;
+  return yes == no ? yes : kc_emit(c, KN_NODE_select, 3, is, kc_sym(yes), kc_sym(no));
+}
+
+/* From alternative i on. A view is derived only where it is the one: what it shows may not be there
+ * otherwise. */
+static kn_value *choose_from(kc_cap *c, kc_state *s, const kc_union *u, int i) {
+  kc_val a = u->alt[i].v;
+  bool view = is_view(c, a);
+  if (i == u->n - 1 && !view) return kc_tensor_value(c, s, a);
+  kc_val is = i == u->n - 1 ? kc_bool(true) : kc_resolve(c, s, kc_equals_code(c, u->tag, u->alt[i].code));
+  if (is.k == KC_V_BOOL && !is.i) return choose_from(c, s, u, i + 1);
+  if (is.k == KC_V_BOOL) return kc_tensor_value(c, kc_snapshot(c, s), a);
+  if (!view && i == u->n - 2 && !is_view(c, u->alt[i + 1].v))
+    return kc_emit(c, KN_NODE_select, 3, is, kc_sym(kc_tensor_value(c, s, a)),
+                   kc_sym(kc_tensor_value(c, s, u->alt[i + 1].v)));
+  kn_region *at = c->b.at;
+  c->b.where = kc_where(c);
+  kn_node *n = kn_add_if(&c->b, is.v);
+  if (!n) return NULL;
+  c->b.at = n->regions[0];
+  kn_value *yes = kc_tensor_value(c, kc_snapshot(c, s), a);
+  c->b.at = n->regions[1];
+  kn_value *no = choose_from(c, kc_snapshot(c, s), u, i + 1);
+  c->b.at = at;
+  kn_vtype type;
+  if (!yes || !no || !kn_vtype_join(&yes->type, &no->type, &type)) return NULL;
+  return kn_if_output(&c->b, n, &type, NULL, yes, no);
+}
+
+/* The class of a tensor: that of what it holds, of a view that of what it was made with. */
+static int64_t tensor_class(kc_cap *c, const kc_state *s, kc_val a) {
+  const kc_hold *h = a.k == KC_V_HANDLE ? kc_hold_of(c, s, a.id) : NULL;
+  const kn_value *v = a.k == KC_V_SYM                      ? a.v
+                      : is_view(c, a) && c->han[a.id].view ? c->han[a.id].view->out[0]
+                      : h                                  ? h->now
+                                                           : NULL;
+  return v && v->type.kind == KN_V_TENSOR ? kc_class_of(c, kc_sym((kn_value *)(uintptr_t)v)) : -1;
+}
+
+kn_value *kc_chosen(kc_cap *c, kc_state *s, const kc_union *u) {
+  int64_t first = tensor_class(c, s, u->alt[0].v);
+  for (int i = 0; i < u->n; i++)
+    if (first < 0 || tensor_class(c, s, u->alt[i].v) != first) return NULL;
+  return choose_from(c, s, u, 0);
+}
+
+kc_res kc_set_chosen(kc_cap *c, kc_state *s, const kc_union *u, kn_value *v) {
+  for (int i = 0; i < u->n; i++) {
+    kc_val a = u->alt[i].v;
+    if (is_view(c, a))
+      return kc_fail(c, "overwrites a view of one tensor or another, depending on tensor data, in a list");
+    if (a.k == KC_V_HANDLE)
+      kc_set_contents(c, s, a.id, choose(c, s, u, i, v, kc_hold_of(c, s, a.id)->now));
+    else
+      KC_TRY(kc_must_be_handle(c, a.v));
+  }
+  return KC_GO;
+}
+
 /* ---- where they are born ---- */
 
 uint64_t kc_here(const kc_state *s) {

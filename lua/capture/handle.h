@@ -20,6 +20,11 @@ void kc_set_contents(kc_cap *c, kc_state *s, uint32_t id, kn_value *v); /* of on
 /* The value of any tensor. */
 kn_value *kc_tensor_value(kc_cap *c, kc_state *s, kc_val a);
 
+/* One tensor or another by a tag, all of one dtype and rank: the contents of the one it is. NULL where they
+ * are not alike. A write to it changes the one it is. */
+kn_value *kc_chosen(kc_cap *c, kc_state *s, const kc_union *u);
+kc_res kc_set_chosen(kc_cap *c, kc_state *s, const kc_union *u, kn_value *v);
+
 /* ---- where they are born ---- */
 uint64_t kc_here(const kc_state *s); /* the call stack, as a number */
 bool kc_is_born(const kc_cap *c, kc_birth b);

@@ -1,68 +1,12 @@
 /* The live side of a captured graph: are the guards still true, where are the slots' tensors now. Most guards
  * are in the quick list too (guards.c); here is what is too special for it, which guard failed, and why. Flat
  * lists, raw access, no allocation while checking. */
-#include "lua/capture/live.h"
 #include "graph/text.h"
-#include "lua/capture/guards.h"
+#include "lua/capture/live_inside.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct expected { /* a concrete value without the capture */
-  int type;               /* LUA_T…; a number is also `integer` or not */
-  bool integer;
-  union {
-    int64_t i;
-    double f;
-    const void *ptr;
-  } as;
-  const char *s; /* strings */
-  size_t n;
-  int anchor; /* of objects and strings; 0: none */
-} expected;
-
-typedef struct check {
-  kc_look_kind kind;
-  int container; /* anchor */
-  expected key, want;
-  kn_slot *slot; /* of a tensor or state number: its type is what is checked */
-  bool in_graph, written, number;
-  bool handle, overwritten; /* the tensor may share memory with no other one; it gets other contents */
-  bool strided;
-  int64_t strides[KN_MAX_RANK];
-  int same; /* the tensor must be that of this check, 0: none */
-  expected *keys;
-  uint32_t nkeys, order;
-  uint32_t quick; /* which of the quick guards, from 1; 0: none */
-  const char *guard, *name, *text, *where;
-} check;
-
-struct kc_live {
-  kn_heap *heap; /* retained */
-  kn_arena arena;
-  int ref; /* of the anchor table */
-  check *checks;
-  uint32_t nchecks;
-  kc_guards quick;
-  uint32_t *special, *slots; /* checks that are not in the quick list; that find the graph's slots */
-  uint32_t nspecial, nslots;
-  kc_leaf *args;
-  expected *consts; /* of CONST leaves, by value.i */
-  uint32_t nconsts;
-  int nargs;
-  uint32_t ntables; /* argument tables: their addresses are compared */
-  const void **tables, **outside;
-  uint32_t noutside;
-  const kn_tensor **tensors; /* of the arguments, then of the checks: scratch while checking */
-  uint32_t ntensors;
-  bool handles; /* some are overwritten */
-  struct unrolled {
-    const char *where;
-    int64_t trips;
-  } * unrolled; /* for reports */
-  uint32_t nunrolled;
-};
 
 /* ---- making ---- */
 
@@ -105,14 +49,14 @@ static int anchor(maker *m, uint32_t object) {
   return m->n;
 }
 
-static expected expect(maker *m, kc_val v) {
+static kc_expected expect(maker *m, kc_val v) {
   kc_cap *c = m->c;
-  expected e = {.type = LUA_TNIL};
+  kc_expected e = {.type = LUA_TNIL};
   uint32_t object = v.id;
   switch (v.k) {
-  case KC_V_BOOL: return (expected){.type = LUA_TBOOLEAN, .as.i = v.i};
-  case KC_V_INT: return (expected){.type = LUA_TNUMBER, .integer = true, .as.i = v.i};
-  case KC_V_FLOAT: return (expected){.type = LUA_TNUMBER, .as.f = v.f};
+  case KC_V_BOOL: return (kc_expected){.type = LUA_TBOOLEAN, .as.i = v.i};
+  case KC_V_INT: return (kc_expected){.type = LUA_TNUMBER, .integer = true, .as.i = v.i};
+  case KC_V_FLOAT: return (kc_expected){.type = LUA_TNUMBER, .as.f = v.f};
   case KC_V_TABLE: object = c->tab[v.id].object; break;
   case KC_V_CLOSURE: object = c->clos[v.id].object; break;
   case KC_V_STRING:
@@ -121,7 +65,7 @@ static expected expect(maker *m, kc_val v) {
   default: return e;
   }
   const kc_obj *o = &c->obj[object];
-  e = (expected){.type = o->type, .s = o->s, .n = o->n, .anchor = anchor(m, object)};
+  e = (kc_expected){.type = o->type, .s = o->s, .n = o->n, .anchor = anchor(m, object)};
   e.as.ptr = o->ptr;
   return e;
 }
@@ -132,16 +76,16 @@ static bool slot_in_graph(const kn_graph *g, const kn_slot *s) {
   return false;
 }
 
-static void make_check(maker *m, const kc_look *l, const kn_graph *g, check *k, uint32_t order) {
+static void make_check(maker *m, const kc_look *l, const kn_graph *g, kc_check *k, uint32_t order) {
   kc_cap *c = m->c;
   char buf[256];
-  *k = (check){.kind = l->kind,
-               .container = anchor(m, l->container),
-               .slot = l->slot,
-               .order = order,
-               .guard = l->guard,
-               .name = copy_text(m, l->name ? l->name : "?"),
-               .written = l->written};
+  *k = (kc_check){.kind = l->kind,
+                  .container = anchor(m, l->container),
+                  .slot = l->slot,
+                  .order = order,
+                  .guard = l->guard,
+                  .name = copy_text(m, l->name ? l->name : "?"),
+                  .written = l->written};
   k->key = expect(m, l->key);
   k->where = copy_text(m, kn_where_text(l->where, buf, sizeof buf));
   if (l->slot) {
@@ -152,6 +96,7 @@ static void make_check(maker *m, const kc_look *l, const kn_graph *g, check *k, 
       const kc_handle_info *info = &c->han[l->seen.id];
       k->handle = m->l->handles = true;
       k->overwritten = l->overwritten && !l->again;
+      k->was = l->was;
       k->strided = info->strided;
       memcpy(k->strides, info->strides, sizeof k->strides);
     }
@@ -165,7 +110,7 @@ static void make_check(maker *m, const kc_look *l, const kn_graph *g, check *k, 
 }
 
 static int by_container(const void *a, const void *b) {
-  const check *x = a, *y = b;
+  const kc_check *x = a, *y = b;
   if (x->container != y->container) return x->container < y->container ? -1 : 1;
   return x->order < y->order ? -1 : x->order > y->order;
 }
@@ -193,13 +138,13 @@ static int keep_nothing(maker *m) {
   return kc_guards_keep(m->c->L, &m->l->quick);
 }
 
-static bool is_special(const kc_live *l, const check *k) {
+static bool is_special(const kc_live *l, const kc_check *k) {
   bool tensor = k->slot && !k->number && !k->same && !k->written && !l->handles; /* must all be told apart */
   return k->kind == KC_LOOK_KEYS || (k->slot && !tensor) ||
          (k->kind == KC_LOOK_FIELD && !k->key.anchor && !(k->key.type == LUA_TNUMBER && k->key.integer));
 }
 
-static kc_guard quick_guard(maker *m, int *places, const check *k) {
+static kc_guard quick_guard(maker *m, int *places, const kc_check *k) {
   static const kc_guard_how how[] = {[KC_LOOK_UPVALUE] = KC_GUARD_UPVALUE,
                                      [KC_LOOK_META] = KC_GUARD_META,
                                      [KC_LOOK_LENGTH] = KC_GUARD_LENGTH};
@@ -232,7 +177,7 @@ static void make_quick(maker *m) {
   l->special = need(m, l->nchecks * sizeof *l->special);
   l->slots = need(m, l->nchecks * sizeof *l->slots);
   for (uint32_t i = 0; i < l->nchecks; i++) {
-    check *k = &l->checks[i];
+    kc_check *k = &l->checks[i];
     if (k->slot && k->in_graph && !k->same) l->slots[l->nslots++] = i;
     if (is_special(l, k)) {
       l->special[l->nspecial++] = i;
@@ -250,7 +195,7 @@ static void copy_leaf(maker *m, kc_leaf *to, const kc_leaf *from) {
   *to = *from;
   to->name = copy_text(m, from->name);
   if (from->kind == KC_LEAF_CONST) {
-    expected e = expect(m, from->value);
+    kc_expected e = expect(m, from->value);
     l->consts = kn_arena_grow(&l->arena, l->consts, l->nconsts, sizeof *l->consts);
     if (!l->consts) need(m, SIZE_MAX / 2);
     to->value = kc_int(l->nconsts);
@@ -316,7 +261,7 @@ kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, k
 
 /* ---- checking ---- */
 
-static bool is(lua_State *L, int idx, const expected *e) {
+static bool is(lua_State *L, int idx, const kc_expected *e) {
   if (lua_type(L, idx) != e->type) return false;
   switch (e->type) {
   case LUA_TNIL: return true;
@@ -336,7 +281,7 @@ static bool is(lua_State *L, int idx, const expected *e) {
   }
 }
 
-static void push_key(lua_State *L, int anchors, const expected *e) {
+void kc_push_key(lua_State *L, int anchors, const kc_expected *e) {
   switch (e->type) {
   case LUA_TBOOLEAN: lua_pushboolean(L, (int)e->as.i); break;
   case LUA_TNUMBER:
@@ -349,15 +294,14 @@ static void push_key(lua_State *L, int anchors, const expected *e) {
   }
 }
 
-/* Pushes what is at the place now; the container is on top. */
-static void look_again(lua_State *L, int anchors, const check *k) {
+void kc_look_again(lua_State *L, int anchors, const kc_check *k) {
   switch (k->kind) {
   case KC_LOOK_FIELD:
     if (k->key.type == LUA_TNUMBER && k->key.integer) {
       lua_rawgeti(L, -1, k->key.as.i);
       break;
     }
-    push_key(L, anchors, &k->key);
+    kc_push_key(L, anchors, &k->key);
     lua_rawget(L, -2);
     break;
   case KC_LOOK_UPVALUE:
@@ -371,7 +315,7 @@ static void look_again(lua_State *L, int anchors, const check *k) {
   }
 }
 
-static bool same_keys(lua_State *L, const check *k) { /* the container is on top */
+static bool same_keys(lua_State *L, const kc_check *k) { /* the container is on top */
   uint32_t i = 0;
   bool same = true;
   for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
@@ -393,7 +337,7 @@ static bool same_layout(const kn_tensor *t, bool strided, const int64_t *strides
   return true;
 }
 
-static bool slot_fits(lua_State *L, const kc_host *host, kc_live *l, int anchors, const check *k) {
+static bool slot_fits(lua_State *L, const kc_host *host, kc_live *l, int anchors, const kc_check *k) {
   if (k->number) {
     kn_scalar s;
     kn_vkind want = k->slot->type.kind;
@@ -408,9 +352,9 @@ static bool slot_fits(lua_State *L, const kc_host *host, kc_live *l, int anchors
   if (k->handle && !same_layout(t, k->strided, k->strides)) return false;
   l->tensors[l->ntensors + (uint32_t)(k - l->checks)] = k->same ? NULL : t;
   if (!k->same) return true;
-  const check *first = &l->checks[k->same - 1];
+  const kc_check *first = &l->checks[k->same - 1];
   lua_rawgeti(L, anchors, first->container);
-  look_again(L, anchors, first);
+  kc_look_again(L, anchors, first);
   bool same = host->test_tensor(L, -1) == t;
   lua_pop(L, 2);
   return same;
@@ -431,7 +375,7 @@ static void describe(lua_State *L, int idx, char *buf, size_t size) {
   }
 }
 
-static void explain(lua_State *L, const kc_host *host, const check *k, char *why, size_t size) {
+static void explain(lua_State *L, const kc_host *host, const kc_check *k, char *why, size_t size) {
   char now[128], was[KN_TYPE_TEXT];
   if (!why) return;
   const kn_tensor *t = host->test_tensor(L, -1);
@@ -458,7 +402,7 @@ static bool check_places(lua_State *L, const kc_host *host, kc_live *l, int anch
   int on = 0; /* container now on the stack */
   for (uint32_t i = 0; i < (special ? l->nspecial : l->nchecks); i++) {
     uint32_t which = special ? l->special[i] : i;
-    const check *k = &l->checks[which];
+    const kc_check *k = &l->checks[which];
     l->tensors[l->ntensors + which] = NULL;
     if (k->container != on) {
       if (on) lua_pop(L, 1);
@@ -469,7 +413,7 @@ static bool check_places(lua_State *L, const kc_host *host, kc_live *l, int anch
       fine = same_keys(L, k);
       lua_pushnil(L);
     } else {
-      look_again(L, anchors, k);
+      kc_look_again(L, anchors, k);
       fine = k->slot ? slot_fits(L, host, l, anchors, k) : is(L, -1, &k->want);
     }
     if (!fine) {
@@ -600,17 +544,17 @@ static bool arg_fits(arg_check *x, const kc_leaf *a, int idx) {
   case KC_LEAF_TABLE: return table_fits(x, a, idx);
   case KC_LEAF_CONST: break;
   }
-  const expected *e = &x->l->consts[a->value.i];
+  const kc_expected *e = &x->l->consts[a->value.i];
   if (is(L, idx, e)) return true;
   describe(L, idx, now, sizeof now);
-  push_key(L, x->anchors, e);
+  kc_push_key(L, x->anchors, e);
   describe(L, -1, was, sizeof was);
   lua_pop(L, 1);
   return differs(x->why, x->size, a->name, was, now);
 }
 
 static bool check_args(arg_check *x, int first, int nargs) {
-  static const expected nothing = {.type = LUA_TNIL};
+  static const kc_expected nothing = {.type = LUA_TNIL};
   kc_live *l = x->l;
   for (int i = 0; i < l->nargs; i++) {
     if (i < nargs) {
@@ -637,128 +581,6 @@ bool kc_live_check(lua_State *L, const kc_host *host, kc_live *l, int first, int
               apart(l, why, size);
   lua_settop(L, top);
   return fine;
-}
-
-/* ---- slots ---- */
-
-static kn_status give_slot(kn_context *ctx, kn_session *s, const check *k, const kn_rvalue *v) {
-  kn_status st = kn_session_set_slot(s, k->slot->index, v);
-  return st == KN_OK ? st : kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
-}
-
-static kn_status load_slot(lua_State *L, const kc_host *host, kc_live *l, kn_session *s, const check *k) {
-  kn_context *ctx = host->context(L);
-  kn_rvalue v = {0};
-  bool there;
-  if (k->quick)
-    there = (v.tensor = kc_guards_tensor(&l->quick, host, k->quick - 1)) != NULL;
-  else {
-    int anchors = lua_gettop(L);
-    lua_rawgeti(L, anchors, k->container);
-    look_again(L, anchors, k);
-    there = k->number ? host->test_scalar(L, -1, &v.scalar) : (v.tensor = host->test_tensor(L, -1)) != NULL;
-    lua_settop(L, anchors);
-  }
-  if (!there) return kn_fail(ctx, KN_STATE, "'%s' (%s) is not there any more", k->name, k->where);
-  if (k->overwritten) KN_TRY(kn_check_writable(ctx, k->name, v.tensor));
-  return give_slot(ctx, s, k, &v);
-}
-
-kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *l, kn_session *s) {
-  kn_status st = KN_OK;
-  if (!lua_checkstack(L, 8)) return kn_fail_nomem(host->context(L), 0);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
-  for (uint32_t i = 0; st == KN_OK && i < l->nslots; i++)
-    st = load_slot(L, host, l, s, &l->checks[l->slots[i]]);
-  lua_pop(L, 1);
-  return st;
-}
-
-kn_status kc_live_load_checked(lua_State *L, const kc_host *host, kc_live *l, kn_session *s) {
-  kn_context *ctx = host->context(L);
-  kn_status st = KN_OK;
-  if (!lua_checkstack(L, 8)) return kn_fail_nomem(ctx, 0);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
-  for (uint32_t i = 0; st == KN_OK && i < l->nslots; i++) {
-    const check *k = &l->checks[l->slots[i]];
-    st = k->quick ? give_slot(ctx, s, k, &(kn_rvalue){.tensor = l->quick.list[k->quick - 1].now})
-                  : load_slot(L, host, l, s, k);
-  }
-  lua_pop(L, 1);
-  return st;
-}
-
-/* The tensor that is there keeps its identity and gets the contents of another. */
-static kn_status overwrite(kn_context *ctx, kn_tensor *t, kn_tensor *from) {
-  kn_tensor *same;
-  bool grad = ctx->grad_enabled;
-  if (!t) return kn_fail(ctx, KN_STATE, "a tensor that is overwritten is not there any more");
-  ctx->grad_enabled = false;
-  kn_status st = kn_apply(ctx, KN_OP_copy_, NULL, (kn_tensor *[]){t, from}, 2, &same);
-  ctx->grad_enabled = grad;
-  if (st == KN_OK) kn_tensor_release(same);
-  return st;
-}
-
-static void write_back(lua_State *L, int anchors, const check *k) { /* container, value */
-  if (k->kind == KC_LOOK_UPVALUE) {
-    if (!lua_setupvalue(L, -2, (int)k->key.as.i)) lua_pop(L, 1);
-    return;
-  }
-  push_key(L, anchors, &k->key);
-  lua_insert(L, -2);
-  lua_rawset(L, -3);
-}
-
-kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *l, kn_session *s) {
-  kn_context *ctx = host->context(L);
-  int top = lua_gettop(L);
-  if (!lua_checkstack(L, 8)) return kn_fail_nomem(ctx, 0);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
-  for (uint32_t i = 0; i < l->nchecks; i++) {
-    const check *k = &l->checks[i];
-    if (!k->slot || !k->in_graph || !(k->written || k->overwritten)) continue;
-    kn_rvalue v = {0};
-    kn_status st = kn_session_get_slot(s, k->slot->index, &v);
-    if (st != KN_OK) {
-      lua_settop(L, top);
-      return kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
-    }
-    lua_rawgeti(L, top + 1, k->container);
-    if (k->overwritten) {
-      look_again(L, top + 1, k);
-      st = overwrite(ctx, host->test_tensor(L, -1), v.tensor);
-      kn_tensor_release(v.tensor);
-      lua_settop(L, st == KN_OK ? top + 1 : top);
-      if (st != KN_OK) return st;
-      continue;
-    }
-    if (v.tensor)
-      host->push_tensor(L, v.tensor);
-    else
-      host->push_scalar(L, &v.scalar);
-    write_back(L, top + 1, k);
-    lua_settop(L, top + 1);
-  }
-  lua_settop(L, top);
-  return KN_OK;
-}
-
-bool kc_live_push_slot(lua_State *L, kc_live *l, const kn_slot *slot) {
-  int top = lua_gettop(L);
-  if (!lua_checkstack(L, 8)) return false;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
-  for (uint32_t i = 0; i < l->nchecks; i++) {
-    const check *k = &l->checks[i];
-    if (k->slot != slot || k->same || k->written) continue;
-    lua_rawgeti(L, top + 1, k->container);
-    look_again(L, top + 1, k);
-    lua_replace(L, top + 1);
-    lua_settop(L, top + 1);
-    return true;
-  }
-  lua_settop(L, top);
-  return false;
 }
 
 /* ---- reports ---- */

@@ -259,23 +259,12 @@ static kc_res merge_results(kc_merge_job *m) {
 
 /* ---- facts ---- */
 
-static kc_res drop_fact(void *ud, uint32_t key, void *a, void *b) {
-  kc_merge_job *m = ud;
-  (void)a, (void)b;
-  kc_map_set(m->c, &m->out->facts, m->out->owner, key, NULL);
-  return KC_GO;
-}
-
-static kc_res common_tags(void *ud, uint32_t key, void *a, void *b) {
-  kc_merge_job *m = ud;
-  const kc_tag_fact *x = a;
-  for (; x; x = x->next) { /* lists grow at the head: look for a shared tail */
-    const kc_tag_fact *y = b;
-    while (y && y != x) y = y->next;
-    if (y) break;
-  }
-  kc_map_set(m->c, &m->out->tags, m->out->owner, key, (void *)(uintptr_t)x);
-  return KC_GO;
+/* Of what two paths know of a tag, what both do: lists grow at the head, so a shared tail. */
+static void *common_tags(void *a, void *b) {
+  for (kc_tag_fact *x = a; x; x = (kc_tag_fact *)(uintptr_t)x->next)
+    for (const kc_tag_fact *y = b; y; y = y->next)
+      if (x == y) return x;
+  return NULL;
 }
 
 kc_res kc_merge(kc_cap *c, kc_merge_mode mode, kc_state *a, kc_state *b, kc_if *f, kc_loop_node *l, int pc,
@@ -296,8 +285,8 @@ kc_res kc_merge(kc_cap *c, kc_merge_mode mode, kc_state *a, kc_state *b, kc_if *
   if (b && (a->depth != b->depth || a->top->up != b->top->up))
     return kc_fail(c, "internal: paths that meet are at different calls");
   if (b && mode == KC_MERGE_PAIR) {
-    KC_TRY(kc_map_diff(&a->facts, &b->facts, drop_fact, m));
-    KC_TRY(kc_map_diff(&a->tags, &b->tags, common_tags, m));
+    m->out->facts = kc_map_common(c, &a->facts, &b->facts, m->out->owner, NULL);
+    m->out->tags = kc_map_common(c, &a->tags, &b->tags, m->out->owner, common_tags);
   }
   merge_frame(m, pc);
   KC_TRY(merge_results(m));

@@ -82,6 +82,30 @@ kc_res kc_map_diff(const kc_map *a, const kc_map *b, kc_map_fn fn, void *ud) {
   return diff(x, y, levels - 1, 0, fn, ud);
 }
 
+static kc_map_node *common(kc_cap *c, kc_map_node *a, kc_map_node *b, int level, uint32_t owner,
+                           kc_map_join_fn join) {
+  kc_map_node made = {.owner = owner};
+  bool same = true, any = false;
+  if (a == b || !a || !b) return a == b ? a : NULL;
+  for (int i = 0; i < WAYS; i++) {
+    void *x = a->slot[i], *y = b->slot[i];
+    if (x != y)
+      x = !x || !y ? NULL : level ? common(c, x, y, level - 1, owner, join) : join ? join(x, y) : NULL;
+    made.slot[i] = x;
+    same &= x == a->slot[i];
+    any |= x != NULL;
+  }
+  return !any ? NULL : same ? a : kc_dup(c, &made, sizeof made);
+}
+
+kc_map kc_map_common(kc_cap *c, const kc_map *a, const kc_map *b, uint32_t owner, kc_map_join_fn join) {
+  int levels = a->levels < b->levels ? a->levels : b->levels;
+  kc_map_node *x = a->root, *y = b->root;
+  for (int l = a->levels; x && l > levels; l--) x = x->slot[0]; /* the rest only one of them has */
+  for (int l = b->levels; y && l > levels; l--) y = y->slot[0];
+  return (kc_map){common(c, x, y, levels - 1, owner, join), levels};
+}
+
 /* ---- states ---- */
 
 kc_state *kc_state_new(kc_cap *c) {

@@ -15,6 +15,11 @@ void kc_map_set(kc_cap *c, kc_map *m, uint32_t owner, uint32_t key, void *p);
 typedef kc_res (*kc_map_fn)(void *ud, uint32_t key, void *a, void *b);
 kc_res kc_map_diff(const kc_map *a, const kc_map *b, kc_map_fn fn, void *ud);
 
+/* What both have: of a where they are the same, what `join` makes of two that differ (NULL: nothing), nothing
+ * where only one has something. New nodes belong to `owner`; what is shared stays shared. */
+typedef void *(*kc_map_join_fn)(void *a, void *b);
+kc_map kc_map_common(kc_cap *c, const kc_map *a, const kc_map *b, uint32_t owner, kc_map_join_fn join);
+
 /* Contents of a table. For outside tables only what was written; the rest is looked up outside. */
 typedef struct kc_table {
   uint32_t owner, n, cap, nhash;

@@ -127,6 +127,7 @@ struct kc_look {
   kc_val *keys;    /* KEYS: in the order of next */
   uint32_t nkeys;
   bool inplace, overwritten; /* the tensor there is a handle; the graph gives it other contents */
+  kn_slot *was; /* the place gets another tensor, too: this slot has the contents for the one there is */
   bool written, again; /* state slot that is stored; the slot's tensor was seen before at another place */
   const char *guard, *name; /* "global", "n" */
   const kn_where *where;

@@ -320,6 +320,101 @@ agree("a position that depends on data", function(m)
   return m * 1
 end, { "M" })
 
+-- ---- one tensor or another ----
+
+agree("an alias made on one path", function(x)
+  local y, z = x * 2, x * 3
+  local a
+  if x:sum() > 0 then a = y else a = z end
+  a:add_(10)
+  return y, z, a
+end, { "T" })
+agree("an argument or another", function(x, y)
+  local a = x
+  if x:sum() > 0 then a = y end
+  a:add_(10)
+  return a, x
+end, { "T", "T" })
+agree("an argument or a tensor made inside", function(x)
+  local a = x
+  if x:sum() > 0 then a = x + 1 end
+  a:add_(10)
+  return a, x
+end, { "T" })
+agree("in a loop", function(x)
+  local y = x
+  while y:sum() < 20 do
+    y:add_(1)
+    y = y * 1.5
+  end
+  return y, x
+end, { "T" })
+agree("changing places in a loop", function(x)
+  local a, b, n = x * 1, x * 2, 0
+  while a:sum() < 50 and n < 30 do
+    a:add_(1)
+    b:add_(2)
+    a, b = b, a
+    n = n + 1
+  end
+  return a, b, n
+end, { "T" })
+agree("in fields", function(x)
+  local t = { a = x * 1 }
+  t.b = t.a
+  if x:sum() > 0 then t.b = t.a * 2 end
+  t.b:add_(1)
+  return t.a, t.b
+end, { "T" })
+agree("in a list for an op", function(x, y)
+  local a = x * 1
+  local b = a
+  if y:sum() > 0 then b = y end
+  b:mul_(2)
+  local parts = { b, b[{ { 1, 2 } }], a }
+  return kiln.cat(parts), a
+end, { "T", "T" })
+agree("a view of one or another", function(x, y)
+  local a = x
+  if y:sum() > 0 then a = y end
+  local v = a:view(2, 2)
+  v[1]:add_(1)
+  a:mul_(2)
+  return v * 1, x
+end, { "T", "T" })
+
+-- ---- what is returned ----
+
+agree("an argument on some path, as it is", function(x, y)
+  if x:sum() > 0 then return x, y end
+  return y, x * 2
+end, { "T", "T" })
+agree("one result or another", function(x)
+  local y, z = x * 2, x * 3
+  return x:sum() > 0 and y or z, y, z
+end, { "T" })
+agree("a copy on some path is no argument", function(x, y)
+  local z = y * 0
+  if x:sum() > 0 then z:copy_(y) end
+  return z, y
+end, { "T", "T" })
+agree("a clone is no argument", function(x) return x:clone(), x:contiguous(), x end, { "T" })
+agree("a loop without trips gives its argument", function(x)
+  while x:sum() > 1000 do x = x * 0.5 end
+  return (x:sum() > -1000 and x or x + 1):sum()
+end, { "T" })
+
+check.test("an outside tensor that is returned is that tensor", function()
+  local net = { w = T { 1.0, 2 }, b = T { 3.0, 4 } }
+  local g = kiln.script(function(x)
+    if x:sum() > 0 then return net.w end
+    return net.b, net.w
+  end)
+  check.truth(rawequal(g(T { 1.0 }), net.w), "one")
+  local b, w = g(T { -1.0 })
+  check.truth(rawequal(b, net.b) and rawequal(w, net.w), "the other")
+end)
+
 -- ---- index assignment ----
 
 agree("masks", function(m)
@@ -486,6 +581,26 @@ check.test("fields, one tensor in two places, on one path", function()
   g(T { 1.0, 1 })
   check.near(net.b:totable(), { 0, 0 })
   check.near(net.a:totable(), { 3.5, 4 })
+end)
+
+check.test("a place whose tensor is overwritten, and which then gets another", function()
+  local function make()
+    local mod = { w = T { 1.0, 2 } }
+    return mod, mod.w, function(x)
+      mod.w:add_(x)
+      mod.w = mod.w * 2
+      mod.w:sub_(1)
+      return mod.w:sum()
+    end
+  end
+  local a, first, f = make()
+  local b, own, g = make()
+  g = kiln.script(g)
+  for _ = 1, 3 do
+    check.near(g(T { 1.0, 1 }):item(), f(T { 1.0, 1 }):item())
+    check.near(b.w:totable(), a.w:totable())
+    check.near(own:totable(), first:totable())
+  end
 end)
 
 check.test("a buffer and an argument that share memory are refused", function()

@@ -1,0 +1,68 @@
+/* What the files of a graph's live side share: live.c (making, checking, life), live_slots.c (tensors in and
+ * out). Private to them. */
+#ifndef KC_LIVE_INSIDE_H
+#define KC_LIVE_INSIDE_H
+#include "lua/capture/guards.h"
+#include "lua/capture/live.h"
+
+typedef struct kc_expected { /* a concrete value without the capture */
+  int type;                  /* LUA_T…; a number is also `integer` or not */
+  bool integer;
+  union {
+    int64_t i;
+    double f;
+    const void *ptr;
+  } as;
+  const char *s; /* strings */
+  size_t n;
+  int anchor; /* of objects and strings; 0: none */
+} kc_expected;
+
+typedef struct kc_check {
+  kc_look_kind kind;
+  int container; /* anchor */
+  kc_expected key, want;
+  kn_slot *slot; /* of a tensor or state number: its type is what is checked */
+  bool in_graph, written, number;
+  kn_slot *was;             /* whose value overwrites the tensor, where its own is for the place */
+  bool handle, overwritten; /* the tensor may share memory with no other one; it gets other contents */
+  bool strided;
+  int64_t strides[KN_MAX_RANK];
+  int same; /* the tensor must be that of this check, 0: none */
+  kc_expected *keys;
+  uint32_t nkeys, order;
+  uint32_t quick; /* which of the quick guards, from 1; 0: none */
+  const char *guard, *name, *text, *where;
+} kc_check;
+
+struct kc_live {
+  kn_heap *heap; /* retained */
+  kn_arena arena;
+  int ref; /* of the anchor table */
+  kc_check *checks;
+  uint32_t nchecks;
+  kc_guards quick;
+  uint32_t *special, *slots; /* checks that are not in the quick list; that find the graph's slots */
+  uint32_t nspecial, nslots;
+  kc_leaf *args;
+  kc_expected *consts; /* of CONST leaves, by value.i */
+  uint32_t nconsts;
+  int nargs;
+  uint32_t ntables; /* argument tables: their addresses are compared */
+  const void **tables, **outside;
+  uint32_t noutside;
+  const kn_tensor **tensors; /* of the arguments, then of the checks: scratch while checking */
+  uint32_t ntensors;
+  bool handles; /* some are overwritten */
+  struct unrolled {
+    const char *where;
+    int64_t trips;
+  } * unrolled; /* for reports */
+  uint32_t nunrolled;
+};
+
+/* Pushes what is at the place now; the container is on top. */
+void kc_look_again(lua_State *L, int anchors, const kc_check *k);
+void kc_push_key(lua_State *L, int anchors, const kc_expected *e);
+
+#endif
