@@ -353,7 +353,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
   kn_plan *p = e->p;
   kn_value *out = n->nout ? n->out[0] : NULL;
   if (out && out->type.kind != KN_V_TENSOR && p->known[out->id]) return KN_OK;
-  if (out) define(e, out);
+  for (uint32_t i = 0; i < n->nout; i++) define(e, n->out[i]);
   if (n->op == KN_NODE_param || n->op == KN_NODE_tensor) {
     kn_bound b = {out->id, n->slot};
     p->place[out->id] = out->type.kind == KN_V_TENSOR ? KN_PLACE_LOOSE : KN_PLACE_NONE;
@@ -366,9 +366,9 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
   KN_TRY(flush(e));
   e->pos++;
   for (uint32_t i = 0; i < n->nin; i++) use(e, n->in[i]);
-  if (out) {
-    define(e, out);
-    KN_TRY(kn_plan_place(e->ctx, p, n, out, e->pos, e->block, !e->block));
+  for (uint32_t i = 0; i < n->nout; i++) {
+    define(e, n->out[i]);
+    KN_TRY(kn_plan_place(e->ctx, p, n, n->out[i], e->pos, e->block, !e->block));
   }
   if (n->op == KN_NODE_select)
     for (int i = 1; i < 3; i++) KN_TRY(alias(e, out, n->in[i]));

@@ -59,6 +59,12 @@ kn_origin kn_session_origin(const kn_session *s, uint32_t output);
  * off where the caller has checked that they lie as they did when the graph was made. */
 void kn_session_any_layout(kn_session *s, bool on);
 
+/* Called for the graph's host slots, by name, in the order of the program. Tensors in `in` are borrowed but
+ * may be kept (retained); those put into `out` become the session's. STATE for a name it does not know. */
+typedef kn_status (*kn_host_fn)(void *ud, kn_context *ctx, const char *name, const kn_rvalue *in,
+                                uint32_t nin, kn_rvalue *out, uint32_t nout);
+void kn_session_set_host(kn_session *s, kn_host_fn fn, void *ud);
+
 /* Plan for these inputs without running; bytes of arena needed. */
 kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, size_t *bytes);
 

@@ -234,6 +234,11 @@ kn_value *kn_add_const(kn_builder *b, kn_scalar s);
 kn_value *kn_add_undef(kn_builder *b, const kn_vtype *type);
 kn_value *kn_add_slot_node(kn_builder *b, kn_opcode op, kn_slot *slot); /* tensor, param, load_state */
 kn_node *kn_add_store(kn_builder *b, kn_slot *slot, kn_value *v);
+/* A call of the host's function bound to `name`, with results of these types (no lists). */
+kn_node *kn_add_host_call(kn_builder *b, const char *name, kn_value *const *in, uint32_t n,
+                          const kn_vtype *types, uint32_t nout);
+/* The name of the graph's i-th host slot, each once; NULL past the last. */
+const char *kn_graph_host(const kn_graph *g, uint32_t i);
 /* The tensor given for the graph's input holds v after a run that succeeded. At the end of the body, at most
  * one for each input. */
 kn_node *kn_add_update(kn_builder *b, kn_value *input, kn_value *v);

@@ -1,4 +1,5 @@
 /* The parser of the text form: nodes, their attributes and regions. */
+#include "graph/host.h"
 #include "graph/parse.h"
 #include "graph/format.h"
 #include <string.h>
@@ -199,6 +200,20 @@ static bool node_message(kn_parser *p, line *l) {
                         : NULL;
   if (why) return kn_parse_fail(p, l->at, "%s: %s", opcode_text(l), why);
   l->node = kn_add_text(&p->b, l->op, text, l->in, l->nin);
+  return true;
+}
+
+static bool node_host(kn_parser *p, line *l) {
+  const char *text;
+  size_t n;
+  kn_vtype types[KN_HOST_VALUES];
+  if (!read_operands(p, l) || !kn_read_string(p, false, &text, &n)) return false;
+  if (l->nout > KN_HOST_VALUES) return kn_parse_fail(p, l->at, "host_call: too many results");
+  for (uint32_t i = 0; i < l->nout; i++) {
+    if (!l->outs[i].typed) return kn_parse_fail(p, l->at, "host_call: the type of each result is needed");
+    types[i] = l->outs[i].type;
+  }
+  l->node = kn_add_host_call(&p->b, text, l->in, l->nin, types, l->nout);
   return true;
 }
 
@@ -419,6 +434,7 @@ static bool read_node(kn_parser *p, line *l) {
   case KN_NODE_write:
   case KN_NODE_write_error:
   case KN_NODE_warn: return node_message(p, l);
+  case KN_NODE_host_call: return node_host(p, l);
   case KN_NODE_size: return node_size(p, l);
   case KN_NODE_if: return node_if(p, l);
   case KN_NODE_loop: return node_loop(p, l);

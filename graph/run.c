@@ -3,6 +3,7 @@
  * ends. */
 #include "graph/attempt.h"
 #include "graph/format.h"
+#include "graph/host.h"
 #include "graph/scalar.h"
 #include "graph/session.h"
 #include <inttypes.h>
@@ -277,6 +278,7 @@ static kn_status raise(run *r, const kn_node *n) {
 
 static kn_status append(run *r, const kn_node *n);
 static kn_status element(run *r, const kn_node *n);
+static kn_status host_call(run *r, const kn_node *n);
 static kn_status stack(run *r, const kn_node *n);
 
 static kn_status eval_node(run *r, const kn_node *n) {
@@ -303,6 +305,7 @@ static kn_status eval_node(run *r, const kn_node *n) {
   case KN_NODE_same:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = t == p->vals[n->in[1]->id]}};
     return KN_OK;
+  case KN_NODE_host_call: return host_call(r, n);
   case KN_NODE_detach: bind(p, n->out[0]->id, t); return KN_OK;
   case KN_NODE_defined:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = t != NULL}};
@@ -315,6 +318,32 @@ static kn_status eval_node(run *r, const kn_node *n) {
     return KN_OK;
   default: return scalar(r, n);
   }
+}
+
+/* ---- host slots ---- */
+
+static kn_status kept(run *r, kn_tensor *t, kn_tensor **out);
+
+/* The host may keep what it is given: it gets tensors of their own, not the arena's. */
+static kn_status host_call(run *r, const kn_node *n) {
+  kn_plan *p = r->p;
+  kn_rvalue in[KN_HOST_VALUES] = {{0}}, out[KN_HOST_VALUES] = {{0}};
+  kn_status st = KN_OK;
+  uint32_t have = 0;
+  for (; have < n->nin && st == KN_OK; have += st == KN_OK) {
+    uint32_t v = n->in[have]->id;
+    in[have] = (kn_rvalue){.scalar = p->scalars[v]};
+    if (n->in[have]->type.kind == KN_V_TENSOR) st = kept(r, p->vals[v], &in[have].tensor);
+  }
+  if (st == KN_OK) st = kn_host_run(r->s, n, in, out);
+  for (uint32_t i = 0; i < have; i++) kn_tensor_release(in[i].tensor);
+  for (uint32_t i = 0; i < n->nout && st == KN_OK; i++) {
+    if (n->out[i]->type.kind == KN_V_TENSOR)
+      own(p, n->out[i]->id, out[i].tensor);
+    else
+      p->scalars[n->out[i]->id] = out[i].scalar;
+  }
+  return st;
 }
 
 /* ---- lists ---- */

@@ -43,6 +43,8 @@ struct kn_session {
   void *poll_ud;
   kn_observe_fn observe;
   void *observe_ud;
+  kn_host_fn host;
+  void *host_ud;
   bool check;
   bool running;
   uint64_t limit, steps;

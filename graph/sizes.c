@@ -309,6 +309,14 @@ static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
   case KN_NODE_list_length:
   case KN_NODE_item:
   case KN_NODE_same: p->known[n->out[0]->id] = false; break;
+  case KN_NODE_host_call:
+    for (uint32_t i = 0; i < n->nout; i++) {
+      if (n->out[i]->type.kind == KN_V_TENSOR)
+        declared_type(p, n->out[i]);
+      else
+        p->known[n->out[i]->id] = false;
+    }
+    break;
   case KN_NODE_attempt:
   case KN_NODE_caught: p->known[n->out[0]->id] = false; break;
   case KN_NODE_raise: *dead = true; break;

@@ -1,6 +1,7 @@
 /* Checks every invariant of graph.h. What it lets through, the executor may rely on: graphs from files pass
  * here first. Types are worked out again by the infer rules; a declared type may be wider, never narrower. */
 #include "graph/verify.h"
+#include "graph/host.h"
 #include "graph/format.h"
 #include "graph/internal.h"
 #include "graph/scalar.h"
@@ -331,6 +332,10 @@ static kn_status check_node(verifier *v, const kn_node *n) {
   case KN_NODE_write:
   case KN_NODE_write_error:
   case KN_NODE_warn: return check_text(v, n);
+  case KN_NODE_host_call: {
+    const char *why = kn_host_check(n);
+    return why ? fail_node(v, n, "%s", why) : KN_OK;
+  }
   default: return check_scalar(v, n);
   }
 }

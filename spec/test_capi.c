@@ -699,7 +699,71 @@ START_TEST(versions_backends_and_logs) {
 }
 END_TEST
 
-SUITE("capi", from_file_to_numbers, inputs_outputs_and_slots_tell_about_themselves, slots_are_read_and_set,
-      seeds, tensors, tensors_outlive_their_context, what_is_wrong_is_said, a_file_in_memory,
-      steps_are_limited, a_run_is_cancelled, memory_is_limited, memory_that_runs_out_anywhere,
-      sessions_in_threads, versions_backends_and_logs)
+/* ---- host slots ---- */
+
+static kiln_status doubled(void *ud, const kiln_value *args, int nargs, kiln_value *results, int nresults) {
+  int *calls = ud;
+  if (nargs != 2 || nresults != 2 || args[0].kind != KILN_TENSOR || args[1].kind != KILN_INTEGER)
+    return KILN_ARG;
+  if (args[1].i < 0) return KILN_IO;
+  results[0].kind = KILN_TENSOR;
+  results[0].tensor = kiln_tensor_retain(args[0].tensor);
+  results[1].kind = args[1].i == 99 ? KILN_FLOAT : KILN_INTEGER;
+  results[1].i = 2 * args[1].i;
+  ++*calls;
+  return KILN_OK;
+}
+
+START_TEST(host_slots_are_bound) {
+  static const char text[] = "graph h(%x: float32[N], %n: integer) {\n"
+                             "  %y: float32[N], %m: integer = host_call %x, %n \"double\"\n"
+                             "  host_call %m \"log it\"\n"
+                             "  return %y, %m\n"
+                             "}\n";
+  kn_context *c = suite_context();
+  kn_entry entry = {"h", NULL};
+  char path[32] = "/tmp/kiln-capi-XXXXXX", error[200];
+  kiln_context *ctx;
+  kiln_graph *g;
+  kiln_session *s;
+  kiln_tensor *x;
+  int calls = 0;
+  OK(c, kn_graph_parse(c, text, sizeof text - 1, &entry.graph));
+  close(mkstemp(path));
+  OK(c, kn_file_save(c, path, &entry, 1));
+  kn_graph_release(entry.graph);
+  suite_done(c);
+  ck_assert_int_eq(kiln_context_new(NULL, &ctx, error, sizeof error), KILN_OK);
+  GOOD(kiln_graph_load(ctx, path, NULL, &g), kiln_error(ctx));
+  ck_assert_int_eq(kiln_graph_host_count(g), 2);
+  ck_assert_str_eq(kiln_graph_host_name(g, 0), "double");
+  ck_assert_ptr_null(kiln_graph_host_name(g, 2));
+  GOOD(kiln_session_new(ctx, g, &s), kiln_error(ctx));
+  GOOD(kiln_tensor_new(ctx, KILN_FLOAT32, 1, (int64_t[]){3}, NULL, &x), kiln_error(ctx));
+  kiln_session_set_tensor(s, "x", x);
+  kiln_session_set_integer(s, "n", 5);
+  BAD(KILN_STATE, "host function 'double' is not bound", kiln_session_run(s), kiln_session_error(s));
+  BAD(KILN_ARG, "calls no host function 'other'", kiln_session_bind(s, "other", doubled, &calls),
+      kiln_session_error(s));
+  GOOD(kiln_session_bind(s, "double", doubled, &calls), kiln_session_error(s));
+  BAD(KILN_STATE, "host function 'log it' is not bound", kiln_session_run(s), kiln_session_error(s));
+  GOOD(kiln_session_bind(s, "log it", doubled, &calls), kiln_session_error(s));
+  BAD(KILN_RAISED, "host function 'log it' failed", kiln_session_run(s), kiln_session_error(s));
+  kiln_session_set_integer(s, "n", 99);
+  BAD(KILN_ARG, "host function 'double': result 2 must be integer (got a float)", kiln_session_run(s),
+      kiln_session_error(s));
+  kiln_session_set_integer(s, "n", -1);
+  BAD(KILN_RAISED, "host function 'double' failed", kiln_session_run(s), kiln_session_error(s));
+  ck_assert_int_eq(calls, 3);
+  kiln_tensor_release(x);
+  kiln_session_free(s);
+  kiln_graph_release(g);
+  kiln_context_free(ctx);
+  unlink(path);
+}
+END_TEST
+
+SUITE("capi", host_slots_are_bound, from_file_to_numbers, inputs_outputs_and_slots_tell_about_themselves,
+      slots_are_read_and_set, seeds, tensors, tensors_outlive_their_context, what_is_wrong_is_said,
+      a_file_in_memory, steps_are_limited, a_run_is_cancelled, memory_is_limited,
+      memory_that_runs_out_anywhere, sessions_in_threads, versions_backends_and_logs)

@@ -466,6 +466,7 @@ static void print_graph(const kiln_graph *g) {
   for (int i = 0; i < kiln_graph_input_count(g); i++) kiln_graph_input(g, i, &v), print_info("input", &v);
   for (int i = 0; i < kiln_graph_output_count(g); i++) kiln_graph_output(g, i, &v), print_info("output", &v);
   for (int i = 0; i < kiln_graph_slot_count(g); i++) kiln_graph_slot(g, i, &v), print_info("slot", &v);
+  for (int i = 0; i < kiln_graph_host_count(g); i++) printf("host    %s\n", kiln_graph_host_name(g, i));
 }
 
 /* ---- all of it ---- */

@@ -285,6 +285,11 @@ KILN_API int kiln_graph_find_input(const kiln_graph *g, const char *name);
 KILN_API int kiln_graph_find_output(const kiln_graph *g, const char *name);
 KILN_API int kiln_graph_find_slot(const kiln_graph *g, const char *name);
 
+/* Functions of the host that the graph calls (made with kiln.ignore): how many there are, and their names,
+ * numbered from 0; NULL for a number out of range. The graph's, valid as long as it. Safe from any thread. */
+KILN_API int kiln_graph_host_count(const kiln_graph *g);
+KILN_API const char *kiln_graph_host_name(const kiln_graph *g, int index);
+
 /* ---- sessions ---- */
 
 typedef struct kiln_session kiln_session;
@@ -304,7 +309,19 @@ KILN_API kiln_status kiln_session_set_integer(kiln_session *s, const char *name,
 KILN_API kiln_status kiln_session_set_float(kiln_session *s, const char *name, double f);
 KILN_API kiln_status kiln_session_set_boolean(kiln_session *s, const char *name, int b);
 
-/* Runs with the inputs set. After a failure slots are as they were before it and there are no outputs. */
+/* A function of the host, called by runs in the order of the program. Tensors among `args` are borrowed
+ * (retain to keep). It fills `results`, which come zeroed, with values of the kinds and types that the graph
+ * declares; tensors in them become the session's, also when it fails. A status other than OK ends the run
+ * with RAISED. */
+typedef kiln_status (*kiln_host_fn)(void *ud, const kiln_value *args, int nargs, kiln_value *results,
+                                    int nresults);
+/* Binds a host slot of the graph for the next runs; ARG when the graph calls no such function. A run that
+ * reaches a slot nobody has bound ends with STATE and a sentence that names it. */
+KILN_API kiln_status kiln_session_bind(kiln_session *s, const char *name, kiln_host_fn fn, void *ud);
+
+/* Runs with the inputs set. After a failure slots are as they were before it and there are no outputs. A
+ * graph whose function writes to an argument (`update` in its text) overwrites the tensor that was set, when
+ * all has succeeded; that tensor must be contiguous and share memory with no other input. */
 KILN_API kiln_status kiln_session_run(kiln_session *s);
 /* An output of the last run, the caller's; STATE before any. Constants can be had at any time. */
 KILN_API kiln_status kiln_session_get(kiln_session *s, int index, kiln_value *out);

@@ -1,17 +1,7 @@
 /* Sessions of the C API: inputs kept until set again, outputs of the last run kept until the next. */
 #include "backends/registry.h"
-#include "bindings/c/handle.h"
+#include "bindings/c/session.h"
 #include <string.h>
-
-struct kiln_session {
-  kn_heap *heap;
-  kn_session *core;
-  kiln_graph *graph;   /* retained */
-  kn_rvalue *in, *out; /* tensors owned */
-  bool *given;         /* by input */
-  bool ran;            /* out holds results */
-  atomic_int cancels;  /* runs that are still to be ended */
-};
 
 static kn_context *context_of(const kiln_session *s) { return kn_session_context(s->core); }
 
@@ -60,6 +50,7 @@ void kiln_session_free(kiln_session *s) {
   if (!s) return;
   drop_outputs(s);
   for (uint32_t i = 0; s->in && i < s->graph->nin; i++) kn_tensor_release(s->in[i].tensor);
+  kiln_free_bound(s);
   kn_session_free(s->core);
   kn_heap *heap = s->heap;
   kn_free(heap, s->in, (s->graph->nin + 1u) * sizeof *s->in);
@@ -75,7 +66,7 @@ const char *kiln_session_error(const kiln_session *s) { return kn_error(context_
 /* ---- values ---- */
 
 /* tensor retained */
-static kn_status read_value(kn_context *ctx, const kiln_value *v, kn_rvalue *out) {
+kn_status kiln_read_value(kn_context *ctx, const kiln_value *v, kn_rvalue *out) {
   kn_rvalue r = {0};
   switch (v->kind) {
   case KILN_TENSOR:
@@ -93,7 +84,7 @@ static kn_status read_value(kn_context *ctx, const kiln_value *v, kn_rvalue *out
 }
 
 /* takes the tensor */
-static void write_value(const kn_rvalue *r, kiln_value *out) {
+void kiln_write_value(const kn_rvalue *r, kiln_value *out) {
   memset(out, 0, sizeof *out);
   if (r->tensor) {
     out->kind = KILN_TENSOR;
@@ -129,7 +120,7 @@ kiln_status kiln_session_set(kiln_session *s, int index, const kiln_value *v) {
     return outside(
         kn_fail(ctx, KN_INDEX, "there is no input number %d: the graph has %d", index, (int)s->graph->nin));
   kn_rvalue r;
-  kn_status st = read_value(ctx, v, &r);
+  kn_status st = kiln_read_value(ctx, v, &r);
   if (st != KN_OK) {
     kn_error_prefix(ctx, "input %s", s->graph->in[index].name);
     return outside(st);
@@ -221,7 +212,7 @@ kiln_status kiln_session_get(kiln_session *s, int index, kiln_value *out) {
   }
   if (!s->ran) return outside(kn_fail(ctx, KN_STATE, "there is no output %s: no run has succeeded", l->name));
   if (s->out[l->index].tensor) kn_tensor_retain(s->out[l->index].tensor);
-  write_value(&s->out[l->index], out);
+  kiln_write_value(&s->out[l->index], out);
   if (l->value->type.kind == KN_V_TENSOR && !out->tensor) out->kind = KILN_NIL; /* not the one chosen */
   return KILN_OK;
 }
@@ -283,14 +274,14 @@ kiln_status kiln_session_get_slot(kiln_session *s, int index, kiln_value *out) {
   kn_rvalue r = {0};
   kn_status st = check_slot(s, index);
   if (st == KN_OK) st = kn_session_get_slot(s->core, (uint32_t)index, &r);
-  if (st == KN_OK) write_value(&r, out);
+  if (st == KN_OK) kiln_write_value(&r, out);
   return outside(st);
 }
 
 kiln_status kiln_session_set_slot(kiln_session *s, int index, const kiln_value *v) {
   kn_rvalue r;
   kn_status st = check_slot(s, index);
-  if (st == KN_OK) st = read_value(context_of(s), v, &r);
+  if (st == KN_OK) st = kiln_read_value(context_of(s), v, &r);
   if (st != KN_OK) return outside(st);
   st = kn_session_set_slot(s->core, (uint32_t)index, &r);
   kn_tensor_release(r.tensor);

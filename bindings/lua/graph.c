@@ -158,6 +158,7 @@ int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store
   kn_rvalue *in = room(L, body->nparams, few_in), *out = room(L, body->nyields, few_out);
   int ins = kl_flatten(L, v, first, given, in);
   kn_session *s = kl_variant_session(L, v);
+  kl_offer_hosts(L, s);
   if (!v->loaded) kl_load_live(L, v);
   v->loaded = false;
   int outs = reserve_outputs(L, body);

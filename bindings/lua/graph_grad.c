@@ -29,17 +29,46 @@ static bool slot_wants(kn_session *s, uint32_t i) {
   return wants;
 }
 
+/* Marks the values that gradients flow to, by id; those of a loop's trips before, too. */
+static bool mark_grad(const kn_region *r, const bool *wants, bool *on) {
+  bool more = false;
+  KN_EACH_NODE (n, r) {
+    bool flows = n->slot && n->op != KN_NODE_store_state && wants[r->graph->body->nparams + n->slot->index];
+    for (uint32_t i = 0; i < n->nin; i++) flows |= on[n->in[i]->id];
+    for (int k = 0; k < n->nregions; k++) {
+      kn_region *in = n->regions[k];
+      for (uint32_t i = 0; i < in->nparams; i++) /* a loop's: whatever comes in, or comes around */
+        if (!on[in->params[i]->id] && (flows || (in->nyields > 1 + i && on[in->yields[1 + i]->id])))
+          on[in->params[i]->id] = more = true;
+      more |= mark_grad(in, wants, on);
+      for (uint32_t i = 0; i < in->nyields; i++) flows |= on[in->yields[i]->id];
+    }
+    if (n->no_grad || n->op == KN_NODE_detach) continue;
+    for (uint32_t i = 0; flows && i < n->nout; i++)
+      if (!on[n->out[i]->id]) on[n->out[i]->id] = more = true;
+  }
+  return more;
+}
+
 /* Eager would refuse to write to a leaf, and give another tensor a history that a graph cannot give. */
 static void check_updates(lua_State *L, const kn_graph *g, const bool *wants) {
-  KN_EACH_NODE (n, g->body) {
-    if (n->op != KN_NODE_update || !wants[n->in[0]->index]) continue;
-    const char *name = n->in[0]->name;
-    kl_error(L, KN_UNSUPPORTED,
-             "graph %s: input %s requires grad, and the graph overwrites it; call it under kiln.no_grad, or "
-             "give it a "
-             "clone",
-             g->name, name ? name : "");
+  const kn_node *last = g->body->last;
+  while (last && last->op == KN_NODE_store_state) last = last->prev;
+  if (!last || last->op != KN_NODE_update) return; /* they stand at the end */
+  bool *on = lua_newuserdatauv(L, g->nvalues + 1u, 0);
+  memset(on, 0, g->nvalues + 1u);
+  for (uint32_t i = 0; i < g->body->nparams; i++) on[g->body->params[i]->id] = wants[i];
+  while (mark_grad(g->body, wants, on)) {
   }
+  for (const kn_node *n = last; n && (n->op == KN_NODE_update || n->op == KN_NODE_store_state); n = n->prev) {
+    if (n->op != KN_NODE_update || (!wants[n->in[0]->index] && !on[n->in[1]->id])) continue;
+    const char *name = n->in[0]->name;
+    kl_error(
+        L, KN_UNSUPPORTED,
+        "graph %s: input %s %s, and the graph overwrites it; call it under kiln.no_grad, or give it a clone",
+        g->name, name ? name : "", wants[n->in[0]->index] ? "requires grad" : "would get a history");
+  }
+  lua_pop(L, 1);
 }
 
 /* Which inputs and slots require grad; false when none does. */
@@ -99,6 +128,7 @@ bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const
   lua_pop(L, 1);
   if (!t) return false;
   kn_session *run = kn_taped_session(t);
+  kl_offer_hosts(L, run);
   kn_session_use_random(run, &ctx->random);
   kn_session_context(run)->threads = ctx->threads;
   kn_session_context(run)->print = ctx->print;

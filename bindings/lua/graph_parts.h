@@ -34,6 +34,8 @@ int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalu
  * number. */
 int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_rvalue *out);
 
+/* host.c: the session calls the functions that kiln.ignore has named in this state. */
+void kl_offer_hosts(lua_State *L, kn_session *s);
 /* places.c. A list of {slot = light userdata, container =, key =, replace =}: the Lua places of slots. Before
  * a run slots are read there; after it what was stored goes into the tensors found, or takes their place. */
 void kl_load_places(lua_State *L, kl_variant *v);

@@ -122,6 +122,7 @@ void kl_open_convert(lua_State *L);   /* convert.c: to, float, totable, equal â€
 void kl_open_show(lua_State *L);      /* show.c: tostring */
 void kl_open_tracer(lua_State *L);    /* tracer.c: what kiln.trace is made of */
 void kl_open_emit(lua_State *L);      /* emit.c: what kiln.cond and kiln.while_loop are made of */
+void kl_open_host(lua_State *L);      /* host.c: what kiln.ignore is made of */
 void kl_open_builder(lua_State *L);   /* builder.c: kiln.builder */
 void kl_open_npy(lua_State *L);       /* npy.c: .npy files */
 void kl_open_files(lua_State *L);     /* files.c: the library written in Lua */

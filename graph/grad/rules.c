@@ -23,7 +23,7 @@ static void each_use_inside(kg_walk *w, const kn_node *n, const kn_region *r, us
 }
 
 static void each_use(kg_walk *w, const kn_node *n, use_fn fn, void *ud) {
-  if (reads_nothing(n) || n->op == KN_NODE_detach) return;
+  if (reads_nothing(n) || n->op == KN_NODE_detach || n->op == KN_NODE_host_call) return;
   uint32_t count = kn_opcode_is_op(n->op) ? n->ntensor : n->nin;
   for (uint32_t i = 0; i < count; i++)
     if (kg_needs(w, n->in[i])) fn(w, n->in[i], ud);
@@ -334,7 +334,7 @@ static void mark_node(kg_walk *w, const kn_node *n) {
         changed |= mark(w, r->params[i], kg_needs(w, r->yields[1 + i]));
     }
     for (uint32_t i = 0; i < n->nout; i++) mark(w, n->out[i], kg_needs(w, r->yields[1 + r->nparams + i]));
-  } else if (n->op != KN_NODE_detach) {
+  } else if (n->op != KN_NODE_detach && n->op != KN_NODE_host_call) {
     for (uint32_t i = 0; i < n->nout; i++) mark(w, n->out[i], any_in(w, n->in, n->nin));
   }
 }

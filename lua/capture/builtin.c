@@ -573,6 +573,7 @@ static const struct {
     {"string", "find", m_plain},
     {"string", "match", m_plain},
     {"string", "gsub", m_plain},
+    {"kiln", "call_host", kc_m_call_host},
     {"kiln", "no_grad", m_no_grad},
     {"kiln", "enable_grad", m_enable_grad},
 };

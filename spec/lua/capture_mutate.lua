@@ -625,6 +625,28 @@ check.test("a leaf that requires grad, as eager", function()
   check.near(w:detach():totable(), { 2, 3 })
 end)
 
+check.test("a write that would need a history is refused", function()
+  local w = T { 2.0, 3 }:requires_grad_()
+  local g = kiln.script(function(x, p)
+    x:mul_(p)
+    return x:sum()
+  end)
+  local x = T { 1.0, 1 }
+  check.raises(function() g(x, w) end, "input x would get a history, and the graph overwrites it")
+  check.near(x:totable(), { 1, 1 })
+  check.raises(function() g(w, x) end, "requires grad")
+  check.near(kiln.no_grad(function() return g(x, w):item() end), 5)
+  check.near(x:totable(), { 2, 3 })
+  local h = kiln.script(function(y, p) -- what is written has nothing to do with what requires grad
+    y:add_(1)
+    return (p * 2):sum()
+  end)
+  local y = T { 0.0 }
+  h(y, w):backward()
+  check.near(y:item(), 1)
+  check.near(w.grad:totable(), { 2, 2 })
+end)
+
 check.test("a failed run leaves outside tensors alone", function()
   local w = T { 1.0, 2 }
   local g = kiln.script(function(x)
