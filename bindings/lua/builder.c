@@ -185,7 +185,8 @@ static bool has_symbols(const hands *all, const hand *h) {
   const kl_boxes *boxes = all->state->boxes;
   for (uint32_t i = 0; i < boxes->room; i++) {
     const kn_tensor *t = boxes->box[i] ? boxes->box[i]->tensor : NULL;
-    if (t && !t->storage && t->value && ((kn_value *)t->value)->region->graph == h->graph) return true;
+    /* the graph of another symbol may be gone: its value is not looked into */
+    if (t && !t->storage && t->value && kn_arena_holds(&h->graph->arena, t->value)) return true;
   }
   return false;
 }

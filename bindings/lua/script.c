@@ -91,6 +91,7 @@ static int spec_text(lua_State *L) {
 /* ---- capturing ---- */
 
 static const kc_host host = {.context = kl_context,
+                             .push_methods = kl_push_methods,
                              .push_tensor = kl_push_tensor,
                              .test_tensor = kl_test_tensor,
                              .push_scalar = kl_push_scalar,

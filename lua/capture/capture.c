@@ -2,6 +2,7 @@
  * out. The attempts run under one lua_pcall; what they own is freed by kc_capture on every path. */
 #include "lua/capture/capture.h"
 #include "graph/pipeline.h"
+#include "core/grad/tape.h"
 #include "lua/capture/engine.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/interp.h"
@@ -131,6 +132,7 @@ static kc_res tensor_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_
   kc_cap *c = j->c;
   bool done;
   leaf->number = j->ngiven + 1;
+  if (kn_requires_grad(t)) c->arg_requires = leaf->name;
   if (kn_tensor_is_symbolic(t)) return kc_fail(c, "the argument '%s' belongs to another graph", leaf->name);
   leaf->kind = KC_LEAF_TENSOR;
   leaf->type = t->type;
@@ -357,10 +359,12 @@ static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
 static void record_guards(kc_cap *c) {
   char buf[KN_TYPE_TEXT + 64];
   for (const kc_look *l = c->looks; l; l = l->next) {
-    const char *text = l->slot ? kn_vtype_text(c->b.graph, &l->slot->type, buf, sizeof buf)
-                               : kc_value_text(c, l->seen, buf, sizeof buf);
+    if (l->blind) continue;
+    const char *text = l->slot && !l->born ? kn_vtype_text(c->b.graph, &l->slot->type, buf, sizeof buf)
+                                           : kc_value_text(c, l->seen, buf, sizeof buf);
     if (l->kind == KC_LOOK_KEYS) snprintf(buf, sizeof buf, "%u keys", l->nkeys), text = buf;
-    kn_add_guard(&c->b, l->slot ? "type" : l->guard, l->name, text, l->where ? l->where : c->base_where);
+    kn_add_guard(&c->b, l->slot && !l->born ? "type" : l->guard, l->name, text,
+                 l->where ? l->where : c->base_where);
   }
 }
 
@@ -384,6 +388,7 @@ static kc_res begin(job *j) {
   kn_status st = kn_graph_new(c->ctx, "main", &j->graph);
   if (st != KN_OK) return c->fatal = true, KC_FAIL;
   kn_builder_init(&c->b, c->ctx, j->graph);
+  c->b.no_grad = c->asks_grad && !c->grad_mode;
   c->b.budget = 4 * KN_NODE_BUDGET; /* attempts at loops count too; what is left is counted at the end */
   kn_record_init(&c->record, &c->b);
   c->recording = true;
@@ -475,6 +480,7 @@ static void clear(job *j) {
   c->objects = kept.objects, c->ids = kept.ids, c->obj = kept.obj, c->nobj = kept.nobj,
   c->attempt = kept.attempt;
   c->births = kept.births, c->nbirths = kept.nbirths;
+  c->grad_mode = kept.grad_mode, c->asks_grad = kept.asks_grad;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
   c->models = kept.models, c->nmodels = kept.nmodels, c->outer = kept.outer;
 }
@@ -522,6 +528,7 @@ static kn_status capture(lua_State *L, const kc_host *host, int func, int first,
   if (nargs) first = lua_absindex(L, first);
   bool grad = ctx->grad_enabled;
   kn_recorder *recorder = ctx->recorder;
+  c.grad_mode = grad;
   ctx->grad_enabled = false;
   ctx->error[0] = 0;
   lua_pushcfunction(L, protected_capture);

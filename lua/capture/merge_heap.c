@@ -1,4 +1,5 @@
 /* The objects of merging: which tables and upvalues of two paths become one, their contents, renaming. */
+#include "lua/capture/grads.h"
 #include "lua/capture/merge.h"
 #include <string.h>
 
@@ -269,6 +270,7 @@ static void export_table(kc_merge_job *m, uint32_t id, int side) {
 static kc_res cell_value(kc_merge_job *m, kc_state *s, uint32_t id, kc_val *out) {
   const kc_val *v = kc_map_get(&s->cells, id);
   *out = v ? *v : KC_NILV;
+  if (!v && m->c->cell[id].grad) return kc_grad_entry(m->c, id, out);
   if (!v && m->c->cell[id].look) *out = m->c->cell[id].look->seen;
   return KC_GO;
 }

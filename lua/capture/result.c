@@ -1,5 +1,6 @@
 /* The end of a capture: results as trees, state that is stored, contents for outside tensors that the
  * function overwrites. See result.h. */
+#include "lua/capture/grads.h"
 #include "lua/capture/result.h"
 #include "lua/capture/text.h"
 #include <string.h>
@@ -198,9 +199,40 @@ static kc_res store(kc_cap *c, kc_state *s, const kc_look *l, kc_val v) {
   return kn_add_store(&c->b, l->slot, kc_value(c, v)) ? KC_GO : kc_fail(c, "state");
 }
 
+/* A place that is nil outside, and is set to something. */
+static kc_res store_born(kc_cap *c, kc_state *s, kc_look *l) {
+  const kc_val *at = final_value(c, s, l);
+  kc_val v = at ? kc_resolve(c, s, *at) : KC_NILV;
+  l->written = false;
+  if (v.k == KC_V_NIL) return KC_GO;
+  if (v.k == KC_V_HANDLE) v = kc_sym(kc_tensor_value(c, s, v));
+  kn_vtype type = {.kind = KN_V_TENSOR};
+  if (!kc_scalar_kind(v, &type.kind))
+    return kc_fail(c, "'%s', which exists outside and is nil, becomes a %s depending on tensor data", l->name,
+                   kc_kind_name(v));
+  if (type.kind == KN_V_TENSOR) type = v.v->type;
+  if (type.kind == KN_V_TENSOR && (!v.v->def || v.v->def->slot))
+    return kc_fail(
+        c,
+        "writes '%s', which exists outside and is nil: what is kept there would be a copy of a tensor "
+        "that exists already; keep a clone of it, or return it instead",
+        l->name);
+  if (type.kind == KN_V_TENSOR && !kn_type_known(&type.tensor))
+    return kc_fail(
+        c,
+        "'%s', which exists outside and is nil, becomes a tensor whose sizes are only known when the "
+        "graph runs",
+        l->name);
+  l->slot = kn_add_slot(&c->b, KN_SLOT_STATE, l->name, &type, NULL);
+  l->written = true;
+  return l->slot && kn_add_store(&c->b, l->slot, kc_value(c, v)) ? KC_GO : kc_fail(c, "state");
+}
+
 static kc_res stores(kc_cap *c, kc_state *s) {
   for (kc_look *l = c->looks; l; l = l->next) {
-    if (!l->slot || l->slot->kind != KN_SLOT_STATE) continue;
+    if (l->kind == KC_LOOK_GRAD) continue;
+    if (l->born) KC_TRY(store_born(c, s, l));
+    if (l->born || !l->slot || l->slot->kind != KN_SLOT_STATE) continue;
     const kc_val *v = final_value(c, s, l);
     l->written = v && !kc_same(*v, l->seen);
     if (l->written && l->overwritten) {
@@ -290,5 +322,6 @@ kc_res kc_outcome_of(kc_cap *c, kc_state *s, const kc_values *v, const kc_given 
   KC_TRY(commits(&g));
   KC_TRY(results(&g, v));
   KC_TRY(stores(c, s));
+  KC_TRY(kc_grad_stores(c, s));
   return add_commits(c, &g);
 }

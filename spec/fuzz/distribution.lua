@@ -133,6 +133,7 @@ D.c = { { 2, false, "0" }, { 2, false, "1" }, { 1, false, "2" }, { 1, false, "-1
 D.whole = { { 2, false, "0" }, { 3, false, "1" }, { 2, false, "2" }, { 1, false, "3" }, { 1, false, "-1" } }
 D.fraction = { { 2, false, "0.5" }, { 1, false, "1.5" }, { 1, false, "-0.25" }, { 1, false, "2.0" } }
 D.divisor = { { 2, false, "2" }, { 2, false, "3" }, { 1, false, "0.5" }, { 1, false, "-2" } }
+D.inplace = { { 2, false, "add_" }, { 1, false, "sub_" }, { 2, false, "mul_" }, { 2, false, "copy_" } }
 D.map = { { 2, false, "relu" }, { 2, false, "tanh" }, { 1, false, "abs" }, { 1, false, "sigmoid" }, { 1, false, "sin" } }
 D.reduce = { { 2, false, "sum" }, { 1, false, "mean" }, { 1, false, "max" }, { 1, false, "min" } }
 D.compare = { { 2, false, ">" }, { 2, false, "<" }, { 1, false, ">=" }, { 1, false, "<=" } }
@@ -183,6 +184,26 @@ D.simple = {
   { 1, "errors", "assert(<L> or <s> < 4)" },
   { 1, "errors", "if <s> > 3.5 then <var n> = <var n> + nothing end" },
   { 1, "errors", "if <s> > 3.5 then <var v> = <var r>.o + nothing.x end" },
+  { 3, "in place", "<var v>:<inplace>(<v>)" },
+  { 2, "in place", "<var v>:<inplace>(<c>)" },
+  { 1, "in place", "<var r>.t:<inplace>(<v>)" },
+  { 1, "in place", "<var v>:zero_()" },
+  { 1, "in place", "<var s>:<inplace>(<s>)" },
+  { 1, "in place", "<var i>:<inplace>(<whole>)" },
+  { 1, "draws in place", "<var v>:uniform_(-1, 1)" },
+  { 1, "outside in place", "ut:<inplace>(<v>)" },
+  { 1, "outside in place", "mod.w:<inplace>(<v>)" },
+  { 1, "aliases of tensors", "<var v> = <var v>" },
+  { 1, "aliases of tensors", "<var r>.t = <var v>" },
+  { 2, "index assignment", "<var v>[<one two>] = <s>" },
+  { 1, "index assignment", "<var v>[{ { 2, 3 } }] = <v>[{ { 1, 2 } }]" },
+  { 1, "index assignment", "<var v>[<b>] = <c>" },
+  { 1, "index assignment", "<var m>[<one two>] = <m>[1]" },
+  { 1, "views", "local $t = <var v>:view(2, 2):t()", "($t):<inplace>(<c>)", "<var n> = <var n> + ($t):sum():item()" },
+  { 1, "views", "local $t = <var v>:view(2, 2)", "local $u = ($t):t()", "<var v>:<inplace>(<v>)",
+    "$u[<one two>]:<inplace>(<c>)", "<var v> = ($t):reshape(4) + ($u):reshape(4)" },
+  { 1, "views", "local $t:v = <var v>:detach()" },
+  { 1, "views", "<var m> = <var m>:t()" },
   { 2, "several values at once", "<var v>, <var n> = <v>, <n>" },
   { 1, "several values at once", "<var v>, <var v> = <var v>, <var v>" },
   { 2, "several results", "<var v>, <var n> = both(<v>, <n>)" },
