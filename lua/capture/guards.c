@@ -6,7 +6,8 @@
 #include <lauxlib.h>
 #include <string.h>
 
-enum { PILE = 24 }; /* values left on the stack before they are popped */
+enum { PILE = 24 };     /* values left on the stack before they are popped */
+enum { MOST = 400000 }; /* of guards, of objects: a Lua stack has room for a million values */
 
 void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_t objects) {
   lua_State *L = c->L;
@@ -14,9 +15,8 @@ void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_
   if (!g->list) luaL_error(L, "not enough memory");
   g->T = lua_newthread(L);
   g->ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  if (objects > INT32_MAX / 4 || room > INT32_MAX / 4 ||
-      !lua_checkstack(g->T, (int)(room + objects) + PILE + 8))
-    luaL_error(L, "the function depends on too many values outside");
+  if (objects > MOST || room > MOST) luaL_error(L, "the function depends on too many values outside");
+  if (!lua_checkstack(g->T, (int)(room + objects) + PILE + 8)) luaL_error(L, "not enough memory");
 }
 
 int kc_guards_keep(lua_State *L, kc_guards *g) {
