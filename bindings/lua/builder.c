@@ -119,11 +119,11 @@ static kn_status hands_dynamic(kn_recorder *r, kn_context *ctx, const kn_scalar 
   return settle(h, h->record.base.dynamic(&h->record.base, ctx, s, out));
 }
 
-static kn_status hands_position(kn_recorder *r, kn_context *ctx, const kn_scalar *s, bool last,
-                                kn_scalar *out) {
+static kn_status hands_position(kn_recorder *r, kn_context *ctx, const char *what, const kn_scalar *s,
+                                bool last, kn_scalar *out) {
   hand *h = NULL;
   KN_TRY(use((hands *)r, ctx, s->as.value, &h));
-  return settle(h, h->record.base.position(&h->record.base, ctx, s, last, out));
+  return settle(h, h->record.base.position(&h->record.base, ctx, what, s, last, out));
 }
 
 static kn_status hands_writable(kn_recorder *r, kn_context *ctx, const char *name, kn_tensor *t) {

@@ -23,11 +23,16 @@ typedef struct kc_host {
 typedef enum kc_arg_kind {
   KC_ARG_BY_VALUE, /* from the value on the stack: tensors, tables of tensors, numbers free; the rest burnt in
                     */
-  KC_ARG_SPEC      /* type and name given: kiln.spec(...), "float", "integer", "boolean" */
+  KC_ARG_SPEC,     /* type and name given: kiln.spec(...), "float", "integer", "boolean" */
+  KC_ARG_TABLE     /* a plain table of such */
 } kc_arg_kind;
 typedef struct kc_arg {
   kc_arg_kind kind;
-  kn_vtype type; /* SPEC */
+  uint32_t n;        /* TABLE: fields, called by name, or where that is NULL by `key` */
+  const char **name; /* borrowed during capture */
+  const int64_t *key;
+  struct kc_arg *fields; /* SPEC or TABLE */
+  kn_vtype type;         /* SPEC */
   const char
       *sizes[KN_MAX_RANK]; /* SPEC: names of symbolic sizes, NULL where type.tensor.dims holds a number */
 } kc_arg;
