@@ -44,6 +44,13 @@ void *kn_arena_dup(kn_arena *a, const void *p, size_t size) {
   return q;
 }
 
+bool kn_arena_holds(const kn_arena *a, const void *p) {
+  uintptr_t at = (uintptr_t)p;
+  for (const kn_arena_block *b = a->last; b; b = b->prev)
+    if (at >= (uintptr_t)b && at < (uintptr_t)b + b->size) return true;
+  return false;
+}
+
 char *kn_arena_strdup(kn_arena *a, const char *s) { return s ? kn_arena_dup(a, s, strlen(s) + 1) : NULL; }
 
 void *kn_arena_grow(kn_arena *a, void *p, size_t count, size_t elem) {

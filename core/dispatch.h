@@ -36,8 +36,9 @@ struct kn_recorder {
   kn_status (*dynamic)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, int64_t *placeholder);
   /* A symbolic 1-based integer of the front end as attributes hold it. Position: i - 1 for i > 0, i for i <
    * 0; `last`, an inclusive end made an exclusive stop: i for i > 0, KN_TO_END for -1, i + 1 below. 0 raises
-   * when run. May be NULL. */
-  kn_status (*position)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, bool last, kn_scalar *out);
+   * when run, and `what` ("index: position") begins the sentence. May be NULL. */
+  kn_status (*position)(kn_recorder *r, kn_context *ctx, const char *what, const kn_scalar *s, bool last,
+                        kn_scalar *out);
   /* Symbolic tensors as handles; each may be NULL. May `name` write to t? ARG when elements share memory. */
   kn_status (*writable)(kn_recorder *r, kn_context *ctx, const char *name, kn_tensor *t);
   /* Do t's elements lie in order, so that t:contiguous() is t? */

@@ -2,6 +2,7 @@
  * places as comments. Values used once on the line that made them are written where they are used; constants
  * always are. It is not read back (that is the text form, print.c), and it is no program: it leaves out sizes
  * and dtypes that the ops' attributes do not say. */
+#include "graph/format.h"
 #include "graph/attrs_text.h"
 #include "graph/map.h"
 #include "graph/syntax.h"
@@ -240,6 +241,23 @@ static void put_call(lister *l, const kn_node *n, const char *name, uint32_t nin
   kn_puts(&l->s, ")");
 }
 
+/* print("n is %d\n", n): the text first, as string.format has it. */
+static void put_message(lister *l, const kn_node *n, const char *name) {
+  uint32_t first = kn_format_first(n);
+  kn_puts(&l->s, name);
+  kn_puts(&l->s, "(");
+  for (uint32_t i = 0; i < first; i++) {
+    put_value(l, n->in[i]);
+    kn_puts(&l->s, ", ");
+  }
+  kn_put_quoted(&l->s, n->text, strlen(n->text));
+  for (uint32_t i = first; i < n->nin; i++) {
+    kn_puts(&l->s, ", ");
+    put_value(l, n->in[i]);
+  }
+  kn_puts(&l->s, ")");
+}
+
 static void put_node_expression(lister *l, const kn_node *n) {
   kn_opcode_info info = kn_opcode_describe(n->op);
   const char *as = operator_of(n), *call = look_up(calls, sizeof calls / sizeof *calls, info.text);
@@ -261,6 +279,7 @@ static void put_node_expression(lister *l, const kn_node *n) {
     if (is_plain(n)) return put_value(l, n->in[0]);
     break;
   }
+  if (n->text) return put_message(l, n, call && !strchr(call, '(') ? call : info.text);
   if (n->no_grad) kn_puts(&l->s, "no_grad "); /* not Lua, and no name either */
   if (as && n->nin == (strstr(as, "$2") ? 2u : 1u))
     put_pattern(l, n, as, true);

@@ -1,6 +1,7 @@
 /* The recorder behind capture, trace, builder and gradients: what kn_apply sees becomes nodes. */
 #include "graph/record.h"
 #include "graph/internal.h"
+#include "graph/text.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -385,8 +386,8 @@ static kn_status record_dynamic(kn_recorder *base, kn_context *ctx, const kn_sca
 }
 
 /* Positive positions are the common case, but which case it is is known only when the graph runs. */
-static kn_status record_position(kn_recorder *base, kn_context *ctx, const kn_scalar *s, bool last,
-                                 kn_scalar *out) {
+static kn_status record_position(kn_recorder *base, kn_context *ctx, const char *what, const kn_scalar *s,
+                                 bool last, kn_scalar *out) {
   kn_record *r = (kn_record *)base;
   kn_builder *b = r->b;
   kn_value *v = s->kind == KN_SCALAR_SYMBOL ? s->as.value : NULL;
@@ -396,7 +397,11 @@ static kn_status record_position(kn_recorder *base, kn_context *ctx, const kn_sc
   kn_value *one = kn_add_const(b, (kn_scalar){KN_SCALAR_INT, {.i = 1}});
   kn_value *is_zero = kn_add_scalar(b, KN_NODE_lua_eq, (kn_value *[]){v, zero}, 2);
   kn_value *fine = kn_add_scalar(b, KN_NODE_lua_not, &is_zero, 1);
-  kn_add_raise(b, KN_NODE_assert, fine, "index is 0, but counting starts at 1 (-1 is the last)");
+  char text[320], pos[200] = "";
+  const kn_where *w = kn_where_user(b->where); /* an assert's text stands alone */
+  if (w && w->line > 0) snprintf(pos, sizeof pos, "%s:%d: ", w->chunk, w->line);
+  snprintf(text, sizeof text, "%s%.80s is 0, but counting starts at 1 (-1 is the last)", pos, what);
+  kn_add_raise(b, KN_NODE_assert, fine, text);
   kn_value *from_start = kn_add_scalar(b, KN_NODE_lua_lt, (kn_value *[]){zero, v}, 2);
   if (!last) {
     kn_value *less = kn_add_scalar(b, KN_NODE_lua_sub, (kn_value *[]){v, one}, 2);

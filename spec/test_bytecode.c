@@ -1,6 +1,7 @@
 /* Reading bytecode: every opcode decodes, line tables agree with Lua's own, damaged dumps are refused without
  * reading past their end, and the probe holds. */
 #include "spec/suite.h"
+#include "bindings/lua/kiln_lua.h"
 #include "lua/capture/bytecode.h"
 #include "lua/capture/capture.h"
 #include "lua/capture/cfg.h"
@@ -244,5 +245,36 @@ START_TEST(the_probe) {
 }
 END_TEST
 
+/* A Lua with other bytecode is one for which the probe reads otherwise: here, because it is another chunk. */
+START_TEST(another_lua) {
+  lua_State *L = luaL_newstate();
+  kn_context *ctx = suite_context();
+  luaL_openlibs(L);
+  luaL_requiref(L, "kiln", luaopen_kiln, 1);
+  lua_pop(L, 1);
+  FAILS(ctx, KN_UNSUPPORTED, "functions run eagerly only", kc_check_lua_by(L, ctx, "return 1", 8));
+  FAILS(ctx, KN_UNSUPPORTED, "not that of Lua 5.4", kc_check_lua(L, ctx));
+  const char *program =
+      "local x = kiln.tensor { 1.0, 2 }\n"
+      "local function f(y) if y:sum() > 1 then return y * 2 end return y end\n"
+      "assert(f(x):sum():item() == 6)\n"
+      "local w = kiln.tensor { 3.0 }:requires_grad_(); (w * w):sum():backward() assert(w.grad:item() == 6)\n"
+      "assert(kiln.nn.Linear(2, 3)(x:reshape(1, 2)):size(2) == 3)\n"
+      "local g = kiln.script(f)\n"
+      "for _ = 1, 2 do\n"
+      "  local ok, why = pcall(g, x)\n"
+      "  assert(not ok and why:find('functions run eagerly only', 1, true), why)\n"
+      "end\n"
+      "local ok, why = pcall(kiln.script, f, { inputs = { kiln.spec('float32', { 2 }) } })\n"
+      "assert(not ok and why:find('Lua 5.4', 1, true), why)\n"
+      "local h = kiln.parse('graph h(%x: float32[2]) {\\n  %y: float32[2] = add %x, %x\\n  return "
+      "%y\\n}\\n')\n"
+      "assert(h(x):sum():item() == 6)\n";
+  ck_assert_msg(luaL_dostring(L, program) == LUA_OK, "%s", lua_tostring(L, -1));
+  lua_close(L);
+  suite_done(ctx);
+}
+END_TEST
+
 SUITE("bytecode", every_opcode, lines_agree, long_functions_have_lines, names_of_locals, truncated, flipped,
-      other_formats, loops_and_liveness, the_probe)
+      other_formats, loops_and_liveness, the_probe, another_lua)

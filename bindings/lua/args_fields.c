@@ -23,7 +23,9 @@ static kn_status read_symbol(kn_context *ctx, const kn_scalar *s, const char *na
     return kn_fail(ctx, KN_ARG, "%s: %s must be an integer", name, what);
   if (rule != KL_PLAIN) {
     if (!rec->position) return kn_fail(ctx, KN_ARG, "%s: %s must be a known integer here", name, what);
-    KN_TRY(rec->position(rec, ctx, s, rule == KL_LAST, &at));
+    char said[120];
+    snprintf(said, sizeof said, "%s: %s", name, what);
+    KN_TRY(rec->position(rec, ctx, said, s, rule == KL_LAST, &at));
   }
   return rec->dynamic(rec, ctx, &at, out);
 }

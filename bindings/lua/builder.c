@@ -119,11 +119,11 @@ static kn_status hands_dynamic(kn_recorder *r, kn_context *ctx, const kn_scalar 
   return settle(h, h->record.base.dynamic(&h->record.base, ctx, s, out));
 }
 
-static kn_status hands_position(kn_recorder *r, kn_context *ctx, const kn_scalar *s, bool last,
-                                kn_scalar *out) {
+static kn_status hands_position(kn_recorder *r, kn_context *ctx, const char *what, const kn_scalar *s,
+                                bool last, kn_scalar *out) {
   hand *h = NULL;
   KN_TRY(use((hands *)r, ctx, s->as.value, &h));
-  return settle(h, h->record.base.position(&h->record.base, ctx, s, last, out));
+  return settle(h, h->record.base.position(&h->record.base, ctx, what, s, last, out));
 }
 
 static kn_status hands_writable(kn_recorder *r, kn_context *ctx, const char *name, kn_tensor *t) {
@@ -185,7 +185,8 @@ static bool has_symbols(const hands *all, const hand *h) {
   const kl_boxes *boxes = all->state->boxes;
   for (uint32_t i = 0; i < boxes->room; i++) {
     const kn_tensor *t = boxes->box[i] ? boxes->box[i]->tensor : NULL;
-    if (t && !t->storage && t->value && ((kn_value *)t->value)->region->graph == h->graph) return true;
+    /* the graph of another symbol may be gone: its value is not looked into */
+    if (t && !t->storage && t->value && kn_arena_holds(&h->graph->arena, t->value)) return true;
   }
   return false;
 }

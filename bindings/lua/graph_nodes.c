@@ -139,6 +139,7 @@ static void list_nodes(lua_State *L, const observed *o, const kn_region *r, int 
     kl_set_where(L, node->where);
     if (node->nout) kl_set_text(L, "name", node->out[0]->name);
     set_count(L, "depth", (uint64_t)depth);
+    if (node->op == KN_NODE_host_call) kl_set_text(L, "host", node->text);
     if (node->op == KN_NODE_if && is_selector(node)) {
       lua_pushboolean(L, 1);
       lua_setfield(L, -2, "joins");
@@ -151,7 +152,8 @@ static void list_nodes(lua_State *L, const observed *o, const kn_region *r, int 
 
 /* g:nodes([inputs…]): {op =, where =, name =, depth =} each, in program order; regions follow their node, one
  * deeper. With inputs the graph is run on them, for this list alone, and each has runs =, an op flops = and
- * bytes =, an `if` taken = and not_taken =, a loop trips =; what the run raised is the second result. */
+ * bytes =, an `if` taken = and not_taken =, a loop trips =; a call of the host has host =, its name; what the
+ * run raised is the second result. */
 static int graph_nodes(lua_State *L) {
   kl_graph *g = kl_check_graph(L, 1);
   observed o = {.none = lua_gettop(L) == 1};

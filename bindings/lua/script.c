@@ -91,6 +91,7 @@ static int spec_text(lua_State *L) {
 /* ---- capturing ---- */
 
 static const kc_host host = {.context = kl_context,
+                             .push_methods = kl_push_methods,
                              .push_tensor = kl_push_tensor,
                              .test_tensor = kl_test_tensor,
                              .push_scalar = kl_push_scalar,
@@ -178,16 +179,56 @@ void kl_read_spec(lua_State *L, int idx, const char *name, const char *what, kc_
            what, kl_kind(L, idx));
 }
 
-/* For the specs in the table at `inputs`; leaves them on the stack. */
+/* Memory that lives as long as the table at `kept`. */
+static void *keep(lua_State *L, int kept, size_t size) {
+  void *p = lua_newuserdatauv(L, size, 0);
+  lua_rawseti(L, kept, (lua_Integer)lua_rawlen(L, kept) + 1);
+  return p;
+}
+
+/* The description on top of the stack, which stays there: a spec, or a table of descriptions. */
+static void read_described(lua_State *L, int kept, const char *what, kc_arg *a, int depth) {
+  int at = lua_gettop(L);
+  if (lua_type(L, at) != LUA_TTABLE) {
+    kl_read_spec(L, at, "script", what, a);
+    return;
+  }
+  if (depth > 60) kl_error(L, KN_ARG, "script: %s is nested too deeply, or contains itself", what);
+  luaL_checkstack(L, 12, "inputs");
+  *a = (kc_arg){.kind = KC_ARG_TABLE};
+  for (lua_pushnil(L); lua_next(L, at); lua_pop(L, 1)) a->n++;
+  a->fields = keep(L, kept, (a->n + 1) * sizeof *a->fields);
+  a->name = keep(L, kept, (a->n + 1) * sizeof *a->name);
+  int64_t *key = keep(L, kept, (a->n + 1) * sizeof *key);
+  a->key = key;
+  uint32_t i = 0;
+  for (lua_pushnil(L); lua_next(L, at); lua_pop(L, 1), i++) {
+    char field[96];
+    bool word = lua_type(L, -2) == LUA_TSTRING;
+    if (!word && !lua_isinteger(L, -2))
+      kl_error(L, KN_ARG, "script: %s: keys must be strings or integers, got %s", what, kl_kind(L, -2));
+    a->name[i] = word ? lua_tostring(L, -2) : NULL; /* `inputs` holds it */
+    key[i] = word ? 0 : (int64_t)lua_tointeger(L, -2);
+    if (word)
+      snprintf(field, sizeof field, "%.60s.%.30s", what, a->name[i]);
+    else
+      snprintf(field, sizeof field, "%.60s[%lld]", what, (long long)key[i]);
+    read_described(L, kept, field, &a->fields[i], depth + 1);
+  }
+}
+
+/* For the descriptions in the table at `inputs`; leaves them on the stack. */
 static kl_variant *capture_now(lua_State *L, kl_graph *g, int self, int inputs) {
   int n = (int)lua_rawlen(L, inputs);
   luaL_checkstack(L, n + 8, "too many inputs");
-  kc_arg *args = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *args, 0);
-  for (int i = 0; i < n; i++) { /* specs stay on the stack: names are theirs */
-    lua_rawgeti(L, inputs, i + 1);
+  lua_newtable(L);
+  int kept = lua_gettop(L);
+  kc_arg *args = keep(L, kept, (size_t)(n + 1) * sizeof *args);
+  for (int i = 0; i < n; i++) {
     char what[32];
+    lua_rawgeti(L, inputs, i + 1);
     snprintf(what, sizeof what, "inputs[%d]", i + 1);
-    kl_read_spec(L, -1, "script", what, &args[i]);
+    read_described(L, kept, what, &args[i], 0);
   }
   return capture(L, g, self, lua_gettop(L) - n + 1, n, args);
 }

@@ -57,6 +57,8 @@ void kg_if_rule(kg_walk *w, kn_node *n) {
   kn_gradient *g = kg_alloc(w, (nout + 1) * sizeof *g);
   for (uint32_t i = 0; g && i < nout; i++) g[i] = kg_find(w, n->out[i]);
   kn_value *c = kg_see(w, n->in[0]);
+  if (c && c->def && c->def->op == KN_NODE_attempt) /* a condition for one `if` alone: this is another */
+    for (int k = 0; k < 2; k++) c = kn_add_scalar(w->b, KN_NODE_lua_not, &c, 1);
   if (!g || !c) return;
   if (c->def && c->def->op == KN_NODE_const) {
     int side = c->def->scalar.as.b ? 0 : 1;

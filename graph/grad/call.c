@@ -54,6 +54,25 @@ static kn_status without_gradient(kn_context *ctx, kn_taped *t, kn_graph *g) {
   return KN_OK;
 }
 
+static bool stores(const kn_region *r, const kn_slot *s) {
+  KN_EACH_NODE (n, r) {
+    if (n->op == KN_NODE_store_state && n->slot == s) return true;
+    for (int k = 0; k < n->nregions; k++)
+      if (stores(n->regions[k], s)) return true;
+  }
+  return false;
+}
+
+/* A gradient for what the graph itself overwrites: eager would find it changed. */
+static kn_status check_wants(kn_context *ctx, const kn_graph *g, const bool *wants) {
+  for (uint32_t i = 0; i < g->nslots; i++)
+    if (wants[g->body->nparams + i] && g->slots[i]->kind == KN_SLOT_STATE && stores(g->body, g->slots[i]))
+      return kn_fail(ctx, KN_STATE,
+                     "the graph overwrites '%s', which requires grad, so its results have no gradient",
+                     g->slots[i]->name);
+  return KN_OK;
+}
+
 kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, const kn_target *const *targets,
                        int ntargets, kn_taped **out) {
   kn_taped *t = kn_calloc(ctx->heap, 1, sizeof *t);
@@ -66,6 +85,7 @@ kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, const kn
   t->nwants = g->body->nparams + g->nslots;
   kn_status st = (t->wants = kn_calloc(ctx->heap, t->nwants + 1u, 1)) ? KN_OK : kn_fail_nomem(ctx, t->nwants);
   if (st == KN_OK) memcpy(t->wants, wants, t->nwants);
+  if (st == KN_OK) st = check_wants(ctx, g, wants);
   if (st == KN_OK) st = kn_grad_split(ctx, g, wants, &t->pair);
   if (st != KN_OK && st != KN_NOMEM && t->wants) st = without_gradient(ctx, t, g);
   if (st == KN_OK) st = kn_session_new(ctx, t->pair.forward, targets, ntargets, &t->forward);

@@ -166,7 +166,7 @@ static void bring(splitter *s, kn_copy *c, kn_value *v) {
   }
   if (!d && v->region == body && !is_updated(body, v))
     save(s, c, v, KN_SAVED_INPUT, v->index);
-  else if (d && of_slot(d) && (d->op != KN_NODE_load_state || loaded(body, d->slot) == v))
+  else if (d && of_slot(d) && d->op != KN_NODE_load_state) /* a state is another one afterwards */
     save(s, c, v, KN_SAVED_SLOT, d->slot->index);
   else {
     uint32_t at = 0;

@@ -1,5 +1,7 @@
 /* Models of Lua's own C functions, found by function value. Each does what the reference manual says, on
  * values of capture; what it cannot do it refuses. */
+#include "graph/mutant.h"
+#include "lua/capture/grads.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/protect.h"
 #include "lua/capture/race.h"
@@ -165,7 +167,7 @@ MODEL(assert) {
     return kc_fail(c, "the message of this assert is a %s; only strings can be captured",
                    kc_kind_name(message));
   if (fails) return kc_raise_value(c, message, kc_where(c));
-  if (t.k == KC_V_SYM) {
+  if (t.k == KC_V_SYM && !KN_MUTANT(assert_forgotten)) {
     KC_TRY(kc_may_raise(c));
     c->b.where = kc_where(c);
     char pos[200]; /* raise nodes get theirs from `where`, assert nodes do not */
@@ -320,6 +322,23 @@ static kc_res with_grad(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, boo
   return r;
 }
 MODEL(no_grad) { return with_grad(c, s, f, a, n, false, out); }
+MODEL(is_grad_enabled) {
+  (void)s, (void)f, (void)a, (void)n;
+  KC_TRY(kc_ask_grad(c));
+  return give1(c, out, kc_bool(!c->b.no_grad));
+}
+MODEL(grad) {
+  (void)f;
+  return kc_gradients(c, s, a, n, out);
+}
+MODEL(backward) {
+  (void)f;
+  return kc_backward(c, s, a, n, out);
+}
+MODEL(requires_grad_) {
+  (void)f;
+  return kc_require_grad(c, s, a, n, out);
+}
 MODEL(enable_grad) { return with_grad(c, s, f, a, n, true, out); }
 
 /* ---- table.* ---- */
@@ -578,6 +597,8 @@ static const struct {
     {"kiln", "fork_mark", kc_m_fork_mark},
     {"kiln", "no_grad", m_no_grad},
     {"kiln", "enable_grad", m_enable_grad},
+    {"kiln", "is_grad_enabled", m_is_grad_enabled},
+    {"kiln", "grad", m_grad},
 };
 
 static void add_model(kc_cap *c, const char *name, const char *path, kc_model_fn fn) {
@@ -608,6 +629,16 @@ void kc_find_models(kc_cap *c) {
     lua_getfield(L, -1, "write");
     add_model(c, "file:write", "file:write", kc_m_file_write);
     lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  static const struct {
+    const char *name;
+    kc_model_fn fn;
+  } methods[] = {{"backward", m_backward}, {"requires_grad_", m_requires_grad_}};
+  c->host->push_methods(L);
+  for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+    lua_getfield(L, -1, methods[i].name);
+    add_model(c, methods[i].name, kc_format(c, "tensor.%s", methods[i].name), methods[i].fn);
   }
   lua_pop(L, 1);
   for (int i = 0; i < c->nmodels; i++) { /* the function that ipairs gives */

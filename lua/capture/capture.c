@@ -2,6 +2,7 @@
  * out. The attempts run under one lua_pcall; what they own is freed by kc_capture on every path. */
 #include "lua/capture/capture.h"
 #include "graph/pipeline.h"
+#include "core/grad/tape.h"
 #include "lua/capture/engine.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/interp.h"
@@ -11,6 +12,14 @@
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
+
+/* A table among the arguments. */
+typedef struct met_table {
+  uint32_t object, table;
+  kc_leaf *leaf;
+  kn_tree *tree;
+  bool done; /* all its fields have been looked at */
+} met_table;
 
 typedef struct job {
   kc_cap *c;
@@ -23,6 +32,8 @@ typedef struct job {
   kc_live *live;
   kn_graph *graph;
   kc_res result;
+  met_table *met;
+  uint32_t nmet;
 } job;
 
 enum { MAX_ATTEMPTS = 200 };
@@ -121,6 +132,7 @@ static kc_res tensor_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_
   kc_cap *c = j->c;
   bool done;
   leaf->number = j->ngiven + 1;
+  if (kn_requires_grad(t)) c->arg_requires = leaf->name;
   if (kn_tensor_is_symbolic(t)) return kc_fail(c, "the argument '%s' belongs to another graph", leaf->name);
   leaf->kind = KC_LEAF_TENSOR;
   leaf->type = t->type;
@@ -177,6 +189,20 @@ static uint32_t count_keys(lua_State *L, int idx) {
   return n;
 }
 
+/* A table met before: the same fields, which are the same inputs. That it is one table is guarded. */
+static kc_res same_table(job *j, const met_table *m, uint32_t which, kc_leaf *leaf, kn_tree *tree,
+                         kc_val *out) {
+  if (!m->done) return kc_fail(j->c, "the argument '%s' is a table that contains itself", leaf->name);
+  const char *name = leaf->name;
+  *leaf = *m->leaf;
+  leaf->name = name;
+  leaf->same_as = which + 1;
+  *tree = *m->tree;
+  *out = kc_ref(KC_V_TABLE, m->table);
+  guard(j->c, "argument", name, kc_format(j->c, "the same table as %s", m->leaf->name));
+  return KC_GO;
+}
+
 static kc_res table_argument(job *j, int idx, kc_leaf *leaf, kn_tree *tree, kc_val *out, int depth) {
   kc_cap *c = j->c;
   lua_State *L = c->L;
@@ -185,9 +211,8 @@ static kc_res table_argument(job *j, int idx, kc_leaf *leaf, kn_tree *tree, kc_v
   luaL_checkstack(L, 12, "capture");
   uint32_t object = kc_intern(c, idx);
   leaf->kind = KC_LEAF_TABLE;
-  if (c->obj[object].attempt == c->attempt && c->obj[object].val.k == KC_V_TABLE &&
-      c->tab[c->obj[object].val.id].argument)
-    return kc_fail(c, "the argument '%s' is a table that is given twice", leaf->name);
+  for (uint32_t i = 0; i < j->nmet; i++)
+    if (j->met[i].object == object) return same_table(j, &j->met[i], i, leaf, tree, out);
   uint32_t id = kc_new_table_id(c, 0);
   c->tab[id].argument = true;
   c->obj[object].attempt = c->attempt; /* met again from outside, it is recognised and refused */
@@ -195,6 +220,9 @@ static kc_res table_argument(job *j, int idx, kc_leaf *leaf, kn_tree *tree, kc_v
   leaf->n = count_keys(L, idx);
   leaf->keys = kc_vals(c, (int)leaf->n);
   leaf->items = kc_new(c, (leaf->n + 1) * sizeof *leaf->items);
+  uint32_t number = j->nmet;
+  j->met = kc_more(c, &c->arena, j->met, j->nmet, sizeof *j->met);
+  j->met[j->nmet++] = (met_table){object, id, leaf, tree, false};
   *tree = (kn_tree){.kind = KN_TREE_TABLE, .n = leaf->n};
   tree->keys = kc_new(c, (leaf->n + 1) * sizeof *tree->keys);
   tree->items = kc_new(c, (leaf->n + 1) * sizeof *tree->items);
@@ -213,6 +241,7 @@ static kc_res table_argument(job *j, int idx, kc_leaf *leaf, kn_tree *tree, kc_v
     KC_TRY(argument(j, -1, &leaf->items[i], &tree->items[i], &v, depth + 1));
     kc_table_put(c, t, leaf->keys[i], v);
   }
+  j->met[number].done = true;
   *out = kc_ref(KC_V_TABLE, id);
   return KC_GO;
 }
@@ -257,6 +286,37 @@ static kc_res spec_argument(job *j, const kc_arg *a, kc_leaf *leaf, kn_tree *tre
   return KC_GO;
 }
 
+/* A table whose fields are described. */
+static kc_res described_argument(job *j, const kc_arg *a, kc_leaf *leaf, kn_tree *tree, kc_val *out,
+                                 int depth) {
+  kc_cap *c = j->c;
+  if (a->kind == KC_ARG_SPEC) return spec_argument(j, a, leaf, tree, out);
+  if (depth > 60) return kc_fail(c, "the argument '%s' is nested too deeply", leaf->name);
+  j->nleaves++;
+  uint32_t id = kc_new_table_id(c, 0);
+  c->tab[id].argument = true;
+  leaf->kind = KC_LEAF_TABLE;
+  leaf->n = a->n;
+  leaf->keys = kc_vals(c, (int)a->n);
+  leaf->items = kc_new(c, (a->n + 1) * sizeof *leaf->items);
+  *tree = (kn_tree){.kind = KN_TREE_TABLE, .n = a->n};
+  tree->keys = kc_new(c, (a->n + 1) * sizeof *tree->keys);
+  tree->items = kc_new(c, (a->n + 1) * sizeof *tree->items);
+  kc_table *t = kc_table_write(c, c->S, id);
+  for (uint32_t i = 0; i < a->n; i++) {
+    kc_val v;
+    const char *name = a->name[i];
+    leaf->keys[i] = name ? kc_string(c, name, strlen(name)) : kc_int(a->key[i]);
+    leaf->items[i].name = kc_field_path(c, leaf->name, leaf->keys[i]);
+    tree->keys[i] = name ? (kn_tree){.kind = KN_TREE_STRING, .text = name, .n = (uint32_t)strlen(name)}
+                         : (kn_tree){.kind = KN_TREE_INT, .i = a->key[i]};
+    KC_TRY(described_argument(j, &a->fields[i], &leaf->items[i], &tree->items[i], &v, depth + 1));
+    kc_table_put(c, t, leaf->keys[i], v);
+  }
+  *out = kc_ref(KC_V_TABLE, id);
+  return KC_GO;
+}
+
 static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
   kc_cap *c = j->c;
   kc_proto *p = NULL;
@@ -275,7 +335,8 @@ static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
     char buf[64];
     c->base_where = kn_where_intern(&c->b, kc_chunk_name(p->source, buf, sizeof buf), p->line_defined, NULL);
   }
-  j->nleaves = j->ngiven = 0;
+  j->nleaves = j->ngiven = j->nmet = 0;
+  j->met = NULL;
   j->given = NULL;
   j->leaves = kc_new(c, (size_t)(j->nargs + 1) * sizeof *j->leaves);
   *trees = kc_new(c, (size_t)(j->nargs + 1) * sizeof **trees);
@@ -284,8 +345,8 @@ static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
     kc_leaf *leaf = &j->leaves[i];
     const char *name = p && i + skip < p->nparams ? kc_local_name(p, i + skip, 0) : NULL;
     leaf->name = name ? name : kc_format(c, "arg%d", i + 1);
-    if (j->args && j->args[i].kind == KC_ARG_SPEC)
-      KC_TRY(spec_argument(j, &j->args[i], leaf, &(*trees)[i], &(*vals)[i]));
+    if (j->args && j->args[i].kind != KC_ARG_BY_VALUE)
+      KC_TRY(described_argument(j, &j->args[i], leaf, &(*trees)[i], &(*vals)[i], 0));
     else
       KC_TRY(argument(j, j->first + i, leaf, &(*trees)[i], &(*vals)[i], 0));
   }
@@ -298,10 +359,12 @@ static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
 static void record_guards(kc_cap *c) {
   char buf[KN_TYPE_TEXT + 64];
   for (const kc_look *l = c->looks; l; l = l->next) {
-    const char *text = l->slot ? kn_vtype_text(c->b.graph, &l->slot->type, buf, sizeof buf)
-                               : kc_value_text(c, l->seen, buf, sizeof buf);
+    if (l->blind) continue;
+    const char *text = l->slot && !l->born ? kn_vtype_text(c->b.graph, &l->slot->type, buf, sizeof buf)
+                                           : kc_value_text(c, l->seen, buf, sizeof buf);
     if (l->kind == KC_LOOK_KEYS) snprintf(buf, sizeof buf, "%u keys", l->nkeys), text = buf;
-    kn_add_guard(&c->b, l->slot ? "type" : l->guard, l->name, text, l->where ? l->where : c->base_where);
+    kn_add_guard(&c->b, l->slot && !l->born ? "type" : l->guard, l->name, text,
+                 l->where ? l->where : c->base_where);
   }
 }
 
@@ -325,6 +388,7 @@ static kc_res begin(job *j) {
   kn_status st = kn_graph_new(c->ctx, "main", &j->graph);
   if (st != KN_OK) return c->fatal = true, KC_FAIL;
   kn_builder_init(&c->b, c->ctx, j->graph);
+  c->b.no_grad = c->asks_grad && !c->grad_mode;
   c->b.budget = 4 * KN_NODE_BUDGET; /* attempts at loops count too; what is left is counted at the end */
   kn_record_init(&c->record, &c->b);
   c->recording = true;
@@ -416,6 +480,7 @@ static void clear(job *j) {
   c->objects = kept.objects, c->ids = kept.ids, c->obj = kept.obj, c->nobj = kept.nobj,
   c->attempt = kept.attempt;
   c->births = kept.births, c->nbirths = kept.nbirths;
+  c->grad_mode = kept.grad_mode, c->asks_grad = kept.asks_grad;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
   c->models = kept.models, c->nmodels = kept.nmodels, c->outer = kept.outer;
 }
@@ -463,13 +528,14 @@ static kn_status capture(lua_State *L, const kc_host *host, int func, int first,
   if (nargs) first = lua_absindex(L, first);
   bool grad = ctx->grad_enabled;
   kn_recorder *recorder = ctx->recorder;
+  c.grad_mode = grad;
   ctx->grad_enabled = false;
   ctx->error[0] = 0;
   lua_pushcfunction(L, protected_capture);
   lua_pushlightuserdata(L, &j);
   lua_pushvalue(L, func);
   for (int i = 0; i < nargs; i++) {
-    if (args && args[i].kind == KC_ARG_SPEC)
+    if (args && args[i].kind != KC_ARG_BY_VALUE)
       lua_pushnil(L);
     else
       lua_pushvalue(L, first + i);

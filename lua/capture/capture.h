@@ -10,6 +10,7 @@
 /* What the binding offers to capture. One constant struct per binding. */
 typedef struct kc_host {
   kn_context *(*context)(lua_State *L);
+  void (*push_methods)(lua_State *L); /* the table of tensors' methods */
   void (*push_tensor)(lua_State *L, kn_tensor *owned);
   kn_tensor *(*test_tensor)(lua_State *L, int idx);
   void (*push_scalar)(lua_State *L, const kn_scalar *s); /* SYMBOL scalars too */
@@ -22,11 +23,16 @@ typedef struct kc_host {
 typedef enum kc_arg_kind {
   KC_ARG_BY_VALUE, /* from the value on the stack: tensors, tables of tensors, numbers free; the rest burnt in
                     */
-  KC_ARG_SPEC      /* type and name given: kiln.spec(...), "float", "integer", "boolean" */
+  KC_ARG_SPEC,     /* type and name given: kiln.spec(...), "float", "integer", "boolean" */
+  KC_ARG_TABLE     /* a plain table of such */
 } kc_arg_kind;
 typedef struct kc_arg {
   kc_arg_kind kind;
-  kn_vtype type; /* SPEC */
+  uint32_t n;        /* TABLE: fields, called by name, or where that is NULL by `key` */
+  const char **name; /* borrowed during capture */
+  const int64_t *key;
+  struct kc_arg *fields; /* SPEC or TABLE */
+  kn_vtype type;         /* SPEC */
   const char
       *sizes[KN_MAX_RANK]; /* SPEC: names of symbolic sizes, NULL where type.tensor.dims holds a number */
 } kc_arg;
@@ -74,5 +80,8 @@ kn_status kc_lint(lua_State *L, const kc_host *host, int func);
 
 /* Can this Lua's bytecode be read? Checked once per state by a probe chunk; the reason otherwise. */
 kn_status kc_check_lua(lua_State *L, kn_context *ctx);
+/* The same by another chunk, whatever was found before; the answer is what kc_check_lua gives from then on.
+ */
+kn_status kc_check_lua_by(lua_State *L, kn_context *ctx, const char *text, size_t len);
 
 #endif

@@ -1,6 +1,7 @@
 /* Engine functions are called for real with the recorder on: arguments become Lua values (symbolic tensors
  * and numbers as userdata, tables as copies), what they do to tensors becomes nodes, results come back. */
 #include "lua/capture/engine.h"
+#include "lua/capture/grads.h"
 #include "lua/capture/handle.h"
 #include "graph/attempt.h"
 #include "lua/capture/protect.h"
@@ -233,6 +234,7 @@ static kc_res take_writes(crossing *x) {
       KC_TRY(kc_set_chosen(c, x->s, k->v.u, k->t->value));
     else if (!c->han[k->v.id].parent) {
       kc_touch(c, x->s, (kc_place){KC_PLACE_TENSOR, k->v.id, KC_NILV}, true);
+      c->han[k->v.id].with_grad |= !c->b.no_grad;
       kc_set_contents(c, x->s, k->v.id, k->t->value);
     }
   }
@@ -318,18 +320,6 @@ static kc_res engine_failed(kc_cap *c, kc_state *s, const kc_val *args, int n) {
   return wrong ? kc_complain(c, "%s", m) : kc_fail(c, "%s", m);
 }
 
-static kc_res refuse_field(kc_cap *c, const kc_val *args, int n) {
-  static const char *const fields[] = {"grad", "requires_grad", "is_leaf", "grad_fn"};
-  for (size_t i = 0; n == 2 && i < sizeof fields / sizeof *fields; i++)
-    if (kc_is_tensor(args[0]) && kc_is_str(c, args[1], fields[i]))
-      return kc_fail(
-          c,
-          "reads '%s' of a tensor: gradients inside a captured function cannot be captured yet; results "
-          "of a captured function are detached",
-          fields[i]);
-  return KC_GO;
-}
-
 static kc_res take_results(crossing *x, int first, const kc_val *args, int n, kc_values *out) {
   kc_cap *c = x->c;
   out->n = lua_gettop(c->L) - first + 1;
@@ -341,7 +331,7 @@ static kc_res take_results(crossing *x, int first, const kc_val *args, int n, kc
   return KC_GO;
 }
 
-static void note_made(kc_cap *c, uint32_t first, uint64_t place) {
+void kc_note_made(kc_cap *c, uint32_t first, uint64_t place) {
   if (c->b.graph->nvalues < first) return;
   c->made = kc_more(c, &c->arena, c->made, c->nmade, sizeof *c->made);
   c->made[c->nmade++] = (kc_made){first, c->b.graph->nvalues + 1, place};
@@ -361,8 +351,11 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   crossing x = {.c = c, .s = *sp, .name = c->obj[f.id].path ? c->obj[f.id].path : "?", .place = kc_here(*sp)};
   int top = lua_gettop(L);
   uint32_t first = c->b.graph->nvalues + 1;
+  bool done;
   c->record.unsure = false;
-  KC_TRY(refuse_field(c, args, n));
+  KC_TRY(kc_grad_field(c, sp, args, n, out, &done));
+  if (done) return KC_GO;
+  x.s = *sp;
   luaL_checkstack(L, n + 16, "capture");
   lua_newtable(L);
   x.memo = lua_gettop(L);
@@ -380,7 +373,7 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   c->ctx->recorder = NULL;
   if (rc == LUA_ERRMEM) lua_error(L);
   kc_res r = c->record.unsure ? need_layout(&x) : KC_GO;
-  note_made(c, first, x.place);
+  kc_note_made(c, first, x.place);
   if (r == KC_GO && rc == LUA_OK && c->protect && may_raise_after(c, mark)) r = kc_may_raise(c);
   if (r == KC_GO && rc == LUA_OK) r = take_writes(&x);
   if (r == KC_GO)
@@ -391,9 +384,39 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   return r;
 }
 
+/* A value of one kind or another in a table that is given: KC_V_NONE in *out when there is none. */
+static kc_res find_union(kc_cap *c, kc_state *s, kc_val a, int depth, kc_val *out) {
+  kc_val k = KC_NILV, v;
+  if (a.k != KC_V_TABLE || depth > MAX_TABLE_DEPTH) return KC_GO;
+  while (out->k == KC_V_NONE) {
+    KC_TRY(kc_next(c, s, a.id, k, &k, &v));
+    if (k.k == KC_V_NIL) break;
+    v = kc_resolve(c, s, v);
+    if (v.k == KC_V_UNION) *out = v;
+    KC_TRY(find_union(c, s, v, depth + 1, out));
+  }
+  return KC_GO;
+}
+
+typedef struct table_ud {
+  kc_val f;
+  const kc_val *args;
+  int n;
+} table_ud;
+
+static kc_res again(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out) {
+  const table_ud *x = ud;
+  (void)o; /* what is known now narrows it where it stands */
+  return kc_call_engine(c, s, x->f, x->args, x->n, out);
+}
+
 kc_res kc_call_engine(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, kc_values *out) {
-  kc_val ud[2] = {f, kc_int(n)};
-  return kc_distribute(c, s, args, n, engine_step, ud, out);
+  kc_val ud[2] = {f, kc_int(n)}, choice = {.k = KC_V_NONE};
+  for (int i = 0; i < n && choice.k == KC_V_NONE; i++)
+    KC_TRY(find_union(c, *s, kc_resolve(c, *s, args[i]), 0, &choice));
+  if (choice.k == KC_V_NONE) return kc_distribute(c, s, args, n, engine_step, ud, out);
+  table_ud x = {f, args, n};
+  return kc_distribute(c, s, &choice, 1, again, &x, out);
 }
 
 /* ---- real tensors met as inputs of ops: plain numbers, and data made on the way ----

@@ -1,5 +1,6 @@
 /* Reading the real Lua heap on demand and recording each look. See heap.h. */
 #include "lua/capture/heap.h"
+#include "lua/capture/grads.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/race.h"
 #include <lauxlib.h>
@@ -171,7 +172,7 @@ static kc_look *find_look(const kc_cap *c, kc_look_kind kind, uint32_t container
   return NULL;
 }
 
-static kc_look *new_look(kc_cap *c, kc_look_kind kind, uint32_t container, kc_val key) {
+kc_look *kc_new_look(kc_cap *c, kc_look_kind kind, uint32_t container, kc_val key) {
   if (c->nlooks >= c->nhash / 2) {
     uint32_t n = c->nhash ? c->nhash * 2 : 64;
     c->hash = kc_new(c, n * sizeof *c->hash);
@@ -238,6 +239,11 @@ static kc_res state_slot(kc_cap *c, kc_look *l, const kc_dynamic *d) {
   kn_tensor *t = c->host->test_tensor(L, -1);
   kn_value *v;
   bool again;
+  if (lua_isnil(L, -1)) {
+    l->born = true;
+    l->seen = KC_NILV;
+    return KC_GO;
+  }
   if (t) {
     KC_TRY(kc_import_tensor(c, t, l->name, KN_SLOT_STATE, &l->slot, &v, &again));
   } else {
@@ -291,7 +297,7 @@ static kc_res take_look(kc_cap *c, kc_look *l) {
 static kc_res field_look(kc_cap *c, uint32_t object, kc_val key, kc_look **out) {
   kc_look *l = find_look(c, KC_LOOK_FIELD, object, key);
   if (!l) {
-    l = new_look(c, KC_LOOK_FIELD, object, key);
+    l = kc_new_look(c, KC_LOOK_FIELD, object, key);
     const char *base = c->obj[object].path;
     l->guard = base && !*base ? "global" : "field";
     l->name = kc_field_path(c, base, key);
@@ -344,7 +350,7 @@ kc_res kc_place_get(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *
 
 static kc_res make_dynamic(kc_cap *c, const kc_look *l) {
   kn_vkind kind;
-  if (l->seen.k != KC_V_HANDLE && !kc_scalar_kind(l->seen, &kind))
+  if (l->seen.k != KC_V_HANDLE && l->seen.k != KC_V_NIL && !kc_scalar_kind(l->seen, &kind))
     return kc_fail(
         c,
         "writes '%s', which exists outside and is now %s: only numbers, booleans and tensors that are there "
@@ -359,6 +365,13 @@ static kc_res check_state_value(kc_cap *c, const kc_look *l, kc_val v) {
   kn_vkind kind;
   if (v.k == KC_V_UNION || v.k == KC_V_POISON || v.k == KC_V_HANDLE || kc_scalar_kind(v, &kind))
     return KC_GO; /* the end decides */
+  if (l->born && v.k == KC_V_NIL) return KC_GO;
+  if (l->born)
+    return kc_fail(
+        c,
+        "writes '%s', which exists outside and is now nil: only numbers, booleans and tensors can be put "
+        "there; return the new value instead",
+        l->name);
   return kc_fail(c, "'%s', which exists outside and holds a %s, is set to a %s: state keeps its kind",
                  l->name, kc_kind_name(l->seen), kc_kind_name(v));
 }
@@ -373,7 +386,7 @@ kc_res kc_raw_set(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val v) 
   if (info->object) {
     kc_look *l;
     KC_TRY(field_look(c, info->object, key, &l));
-    if (!l->slot || l->slot->kind != KN_SLOT_STATE) {
+    if (!l->born && (!l->slot || l->slot->kind != KN_SLOT_STATE)) {
       if (kc_same(l->seen, v)) return KC_GO;
       return make_dynamic(c, l);
     }
@@ -420,7 +433,7 @@ kc_res kc_metatable(kc_cap *c, kc_state *s, kc_val a, kc_val *out) {
     return KC_GO;
   kc_look *l = find_look(c, KC_LOOK_META, object, KC_NILV);
   if (!l) {
-    l = new_look(c, KC_LOOK_META, object, KC_NILV);
+    l = kc_new_look(c, KC_LOOK_META, object, KC_NILV);
     l->guard = "metatable";
     l->name = c->obj[object].path ? c->obj[object].path : "?";
     kc_push_object(c, object);
@@ -450,7 +463,7 @@ kc_res kc_border(kc_cap *c, kc_state *s, uint32_t table, int64_t *out) {
   if (object) { /* writes keep what is there, so the border outside is the border */
     kc_look *l = find_look(c, KC_LOOK_LENGTH, object, KC_NILV);
     if (!l) {
-      l = new_look(c, KC_LOOK_LENGTH, object, KC_NILV);
+      l = kc_new_look(c, KC_LOOK_LENGTH, object, KC_NILV);
       l->guard = "length";
       l->name = c->obj[object].path ? c->obj[object].path : "?";
       kc_push_object(c, object);
@@ -481,7 +494,7 @@ static kc_res keys_look(kc_cap *c, uint32_t object, kc_look **out) {
   lua_State *L = c->L;
   kc_look *l = find_look(c, KC_LOOK_KEYS, object, KC_NILV);
   if (!l) {
-    l = new_look(c, KC_LOOK_KEYS, object, KC_NILV);
+    l = kc_new_look(c, KC_LOOK_KEYS, object, KC_NILV);
     l->guard = "keys";
     l->name = c->obj[object].path ? c->obj[object].path : "?";
     luaL_checkstack(L, 8, "capture");
@@ -580,7 +593,7 @@ kc_res kc_load_closure(kc_cap *c, uint32_t clos) {
 static kc_res upvalue_look(kc_cap *c, uint32_t cell, kc_look **out) {
   kc_cell_info *info = &c->cell[cell];
   if (!info->look) {
-    kc_look *l = new_look(c, KC_LOOK_UPVALUE, info->object, kc_int(info->index));
+    kc_look *l = kc_new_look(c, KC_LOOK_UPVALUE, info->object, kc_int(info->index));
     kc_push_object(c, info->object);
     const char *name = lua_getupvalue(c->L, -1, info->index);
     if (!name || !*name || *name == '(') name = kc_format(c, "upvalue %d", info->index);
@@ -598,7 +611,9 @@ kc_res kc_cell_get(kc_cap *c, kc_state *s, uint32_t cell, kc_val *out) {
   kc_touch(c, s, (kc_place){KC_PLACE_VARIABLE, cell, KC_NILV}, false);
   const kc_val *v = kc_map_get(&s->cells, cell);
   *out = v ? *v : KC_NILV;
-  if (!v && c->cell[cell].object) {
+  if (!v && c->cell[cell].grad) {
+    KC_TRY(kc_grad_entry(c, cell, out));
+  } else if (!v && c->cell[cell].object) {
     kc_look *l;
     KC_TRY(upvalue_look(c, cell, &l));
     *out = l->seen;
@@ -612,7 +627,7 @@ kc_res kc_cell_set(kc_cap *c, kc_state *s, uint32_t cell, kc_val v) {
   if (c->cell[cell].object) {
     kc_look *l;
     KC_TRY(upvalue_look(c, cell, &l));
-    if (!l->slot || l->slot->kind != KN_SLOT_STATE) {
+    if (!l->born && (!l->slot || l->slot->kind != KN_SLOT_STATE)) {
       if (kc_same(l->seen, v)) return KC_GO;
       return make_dynamic(c, l);
     }

@@ -10,6 +10,7 @@ kc_val kc_import(kc_cap *c, int idx, const char *path);
 kc_res kc_import_tensor(kc_cap *c, kn_tensor *t, const char *name, kn_slot_kind kind, kn_slot **slot,
                         kn_value **v, bool *again);
 
+kc_look *kc_new_look(kc_cap *c, kc_look_kind kind, uint32_t container, kc_val key);
 kc_res kc_raw_get(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *out);
 kc_res kc_raw_set(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val v);
 kc_res kc_cell_get(kc_cap *c, kc_state *s, uint32_t cell, kc_val *out);

@@ -24,6 +24,9 @@ typedef struct kc_check {
   kc_expected key, want;
   kn_slot *slot; /* of a tensor or state number: its type is what is checked */
   bool in_graph, written, number;
+  bool born, blind, clears; /* nil before; never looked at; nil afterwards */
+  bool identity, requires;  /* the tensor must be the slot's own; it requires grad */
+  bool quiet;               /* what overwrites it does so with gradients off */
   kn_slot *was;             /* whose value overwrites the tensor, where its own is for the place */
   bool handle, overwritten; /* the tensor may share memory with no other one; it gets other contents */
   bool strided;
@@ -53,7 +56,8 @@ struct kc_live {
   uint32_t noutside;
   const kn_tensor **tensors; /* of the arguments, then of the checks: scratch while checking */
   uint32_t ntensors;
-  bool handles; /* some are overwritten */
+  bool handles;          /* some are overwritten */
+  bool grads, grad_mode; /* it matters what requires grad; and gradients must be on, or off, as here */
   struct unrolled {
     const char *where;
     int64_t trips;

@@ -1,6 +1,7 @@
 /* The tensors and numbers of a graph's slots: from the program's places into a session before a run, and what
  * the graph stores back after it. What is guarded is live.c's business. */
 #include "lua/capture/live_inside.h"
+#include "core/grad/tape.h"
 
 /* ---- before a run ---- */
 
@@ -12,8 +13,13 @@ static kn_status give_slot(kn_context *ctx, kn_session *s, const kc_check *k, co
 static kn_status load_slot(lua_State *L, const kc_host *host, kc_live *l, kn_session *s, const kc_check *k) {
   kn_context *ctx = host->context(L);
   kn_rvalue v = {0};
-  bool there;
-  if (k->quick)
+  bool there, grad = ctx->grad_enabled;
+  if (k->kind == KC_LOOK_GRAD) {
+    lua_rawgeti(L, -1, k->container);
+    const kn_tensor *of = host->test_tensor(L, -1);
+    there = of && (v.tensor = kn_grad_of(of)) != NULL;
+    lua_pop(L, 1);
+  } else if (k->quick)
     there = (v.tensor = kc_guards_tensor(&l->quick, host, k->quick - 1)) != NULL;
   else {
     int anchors = lua_gettop(L);
@@ -23,7 +29,10 @@ static kn_status load_slot(lua_State *L, const kc_host *host, kc_live *l, kn_ses
     lua_settop(L, anchors);
   }
   if (!there) return kn_fail(ctx, KN_STATE, "'%s' (%s) is not there any more", k->name, k->where);
-  if (k->overwritten) KN_TRY(kn_check_writable(ctx, k->name, v.tensor));
+  if (k->quiet) ctx->grad_enabled = false;
+  kn_status st = k->overwritten ? kn_check_writable(ctx, k->name, v.tensor) : KN_OK;
+  ctx->grad_enabled = grad;
+  KN_TRY(st);
   return give_slot(ctx, s, k, &v);
 }
 
@@ -79,6 +88,18 @@ static kn_status overwrite_there(lua_State *L, const kc_host *host, kn_session *
   return st;
 }
 
+/* The gradient of the tensor that is the container, on top: what the slot holds now, or none. */
+static kn_status store_grad(lua_State *L, const kc_host *host, kn_session *s, const kc_check *k) {
+  kn_context *ctx = host->context(L);
+  kn_tensor *t = host->test_tensor(L, -1);
+  kn_rvalue v = {0};
+  if (!t) return KN_OK;
+  if (!k->clears) KN_TRY(get_slot(ctx, s, k, k->slot, &v));
+  kn_status st = kn_set_grad(ctx, t, v.tensor);
+  kn_tensor_release(v.tensor);
+  return st;
+}
+
 static void write_back(lua_State *L, int anchors, const kc_check *k) { /* container, value */
   if (k->kind == KC_LOOK_UPVALUE) {
     if (!lua_setupvalue(L, -2, (int)k->key.as.i)) lua_pop(L, 1);
@@ -96,9 +117,16 @@ kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *l, kn_sessio
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   for (uint32_t i = 0; i < l->nchecks; i++) {
     const kc_check *k = &l->checks[i];
-    if (!k->slot || !k->in_graph || !(k->written || k->overwritten)) continue;
+    bool stored = k->slot && k->in_graph && (k->written || k->overwritten);
+    if (!stored && !k->clears) continue;
     kn_rvalue v = {0};
     lua_rawgeti(L, top + 1, k->container);
+    if (k->kind == KC_LOOK_GRAD) {
+      kn_status done = store_grad(L, host, s, k);
+      lua_settop(L, done == KN_OK ? top + 1 : top);
+      if (done != KN_OK) return done;
+      continue;
+    }
     kn_status st = k->overwritten ? overwrite_there(L, host, s, top + 1, k) : KN_OK;
     if (st == KN_OK && k->written) st = get_slot(ctx, s, k, k->slot, &v);
     if (st != KN_OK) {

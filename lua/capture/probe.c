@@ -78,12 +78,12 @@ static bool agrees(const kc_proto *p, uint32_t *at) {
   return true;
 }
 
-static kn_status probe(lua_State *L, kn_context *ctx) {
+static kn_status probe(lua_State *L, kn_context *ctx, const char *text, size_t len) {
   uint8_t *bytes;
   size_t n, size;
   kn_arena arena;
   kc_proto *p = NULL;
-  if (luaL_loadbufferx(L, source, sizeof source - 1, "=probe", "t") != LUA_OK) {
+  if (luaL_loadbufferx(L, text, len, "=probe", "t") != LUA_OK) {
     lua_pop(L, 1);
     return kn_fail(ctx, KN_UNSUPPORTED, "capture: this Lua does not compile Lua 5.4");
   }
@@ -96,21 +96,29 @@ static kn_status probe(lua_State *L, kn_context *ctx) {
   if (st == KN_OK && (!agrees(p, &at) || at != EXPECTED))
     st = kn_fail(ctx, KN_UNSUPPORTED,
                  "capture: this Lua's bytecode is not that of Lua 5.4 (instruction %u of the probe differs); "
-                 "functions "
-                 "run eagerly only",
+                 "functions run eagerly only",
                  at);
   kn_arena_free(&arena);
   kn_free(ctx->heap, bytes, size);
   return st;
 }
 
+kn_status kc_check_lua_by(lua_State *L, kn_context *ctx, const char *text, size_t len) {
+  if (!lua_checkstack(L, 8)) return kn_fail_nomem(ctx, 0);
+  kn_status st = probe(L, ctx, text, len);
+  if (st == KN_NOMEM) return st;
+  if (st == KN_OK)
+    lua_pushboolean(L, 1);
+  else
+    lua_pushstring(L, kn_error(ctx));
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &checked_key);
+  return st;
+}
+
 kn_status kc_check_lua(lua_State *L, kn_context *ctx) {
   if (!lua_checkstack(L, 8)) return kn_fail_nomem(ctx, 0);
-  bool done = lua_rawgetp(L, LUA_REGISTRYINDEX, &checked_key) == LUA_TBOOLEAN;
+  int known = lua_rawgetp(L, LUA_REGISTRYINDEX, &checked_key);
+  kn_status st = known == LUA_TSTRING ? kn_fail(ctx, KN_UNSUPPORTED, "%s", lua_tostring(L, -1)) : KN_OK;
   lua_pop(L, 1);
-  if (done) return KN_OK;
-  KN_TRY(probe(L, ctx));
-  lua_pushboolean(L, 1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &checked_key);
-  return KN_OK;
+  return known == LUA_TNIL ? kc_check_lua_by(L, ctx, source, sizeof source - 1) : st;
 }

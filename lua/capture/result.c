@@ -1,5 +1,7 @@
 /* The end of a capture: results as trees, state that is stored, contents for outside tensors that the
  * function overwrites. See result.h. */
+#include "graph/mutant.h"
+#include "lua/capture/grads.h"
 #include "lua/capture/result.h"
 #include "lua/capture/text.h"
 #include <string.h>
@@ -95,6 +97,22 @@ static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, 
   return KC_GO;
 }
 
+/* A view that is one alternative is made only where it is the one: elsewhere what it shows may not exist. */
+static kc_res alternative(gathering *g, const kc_union *u, int i, kc_val *out) {
+  kc_cap *c = g->c;
+  kc_val is = kc_equals_code(c, u->tag, u->alt[i].code);
+  kc_if f;
+  *out = u->alt[i].v;
+  if (out->k != KC_V_HANDLE || !c->han[out->id].parent || is.k != KC_V_SYM) return KC_GO;
+  KC_TRY(kc_begin_if(c, &f, g->s, is.v));
+  kc_state *inside = kc_snapshot(c, g->s);
+  c->b.at = f.n->regions[0];
+  kn_value *v = kc_tensor_value(c, inside, *out);
+  c->b.at = f.parent;
+  *out = kc_sym(kc_if_out(c, &f, v, kc_undef(c, &v->type), NULL, v->name));
+  return KC_GO;
+}
+
 /* Of one kind or another: a number from 1 on says which alternative it is. */
 static kc_res result_choice(gathering *g, const kc_union *u, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
@@ -114,7 +132,9 @@ static kc_res result_choice(gathering *g, const kc_union *u, int which, kn_tree 
   KC_TRY(result(g, kc_sym(kc_value(c, place)), which, &tree->items[0], depth + 1));
   for (int i = 0; i < u->n; i++) {
     tree->keys[i + 1] = (kn_tree){.kind = KN_TREE_INT, .i = i + 1};
-    KC_TRY(result(g, u->alt[i].v, which, &tree->items[i + 1], depth + 1));
+    kc_val v;
+    KC_TRY(alternative(g, u, i, &v));
+    KC_TRY(result(g, v, which, &tree->items[i + 1], depth + 1));
   }
   return KC_GO;
 }
@@ -198,15 +218,47 @@ static kc_res store(kc_cap *c, kc_state *s, const kc_look *l, kc_val v) {
   return kn_add_store(&c->b, l->slot, kc_value(c, v)) ? KC_GO : kc_fail(c, "state");
 }
 
+/* A place that is nil outside, and is set to something. */
+static kc_res store_born(kc_cap *c, kc_state *s, kc_look *l) {
+  const kc_val *at = final_value(c, s, l);
+  kc_val v = at ? kc_resolve(c, s, *at) : KC_NILV;
+  l->written = false;
+  if (v.k == KC_V_NIL) return KC_GO;
+  if (v.k == KC_V_HANDLE) v = kc_sym(kc_tensor_value(c, s, v));
+  kn_vtype type = {.kind = KN_V_TENSOR};
+  if (!kc_scalar_kind(v, &type.kind))
+    return kc_fail(c, "'%s', which exists outside and is nil, becomes a %s depending on tensor data", l->name,
+                   kc_kind_name(v));
+  if (type.kind == KN_V_TENSOR) type = v.v->type;
+  if (type.kind == KN_V_TENSOR && (!v.v->def || v.v->def->slot))
+    return kc_fail(
+        c,
+        "writes '%s', which exists outside and is nil: what is kept there would be a copy of a tensor "
+        "that exists already; keep a clone of it, or return it instead",
+        l->name);
+  if (type.kind == KN_V_TENSOR && !kn_type_known(&type.tensor))
+    return kc_fail(
+        c,
+        "'%s', which exists outside and is nil, becomes a tensor whose sizes are only known when the "
+        "graph runs",
+        l->name);
+  l->slot = kn_add_slot(&c->b, KN_SLOT_STATE, l->name, &type, NULL);
+  l->written = true;
+  return l->slot && kn_add_store(&c->b, l->slot, kc_value(c, v)) ? KC_GO : kc_fail(c, "state");
+}
+
 static kc_res stores(kc_cap *c, kc_state *s) {
   for (kc_look *l = c->looks; l; l = l->next) {
-    if (!l->slot || l->slot->kind != KN_SLOT_STATE) continue;
+    if (l->kind == KC_LOOK_GRAD) continue;
+    if (l->born) KC_TRY(store_born(c, s, l));
+    if (l->born || !l->slot || l->slot->kind != KN_SLOT_STATE) continue;
     const kc_val *v = final_value(c, s, l);
     l->written = v && !kc_same(*v, l->seen);
     if (l->written && l->overwritten) {
       const char *name = kc_format(c, "%s, as it was", l->name);
       l->was = kn_add_slot(&c->b, KN_SLOT_STATE, name, &l->slot->type, l->slot->tensor);
     }
+    if (l->kind == KC_LOOK_UPVALUE ? KN_MUTANT(upvalue_not_stored) : KN_MUTANT(field_not_stored)) continue;
     if (l->written) KC_TRY(store(c, s, l, kc_resolve(c, s, *v)));
   }
   return KC_GO;
@@ -290,5 +342,6 @@ kc_res kc_outcome_of(kc_cap *c, kc_state *s, const kc_values *v, const kc_given 
   KC_TRY(commits(&g));
   KC_TRY(results(&g, v));
   KC_TRY(stores(c, s));
+  KC_TRY(kc_grad_stores(c, s));
   return add_commits(c, &g);
 }

@@ -114,6 +114,7 @@ typedef enum kc_look_kind {
   KC_LOOK_UPVALUE,
   KC_LOOK_META,
   KC_LOOK_LENGTH,
+  KC_LOOK_GRAD, /* the gradient of a tensor: the container */
   KC_LOOK_KEYS
 } kc_look_kind;
 typedef struct kc_look kc_look;
@@ -127,6 +128,9 @@ struct kc_look {
   kc_val *keys;    /* KEYS: in the order of next */
   uint32_t nkeys;
   bool inplace, overwritten; /* the tensor there is a handle; the graph gives it other contents */
+  bool born;                 /* nil outside, and set to something: the slot is only stored to */
+  bool blind, clears,
+      identity; /* of a GRAD that is not read; set to nil at the end; the tensor must be this one */
   kn_slot *was; /* the place gets another tensor, too: this slot has the contents for the one there is */
   bool written, again; /* state slot that is stored; the slot's tensor was seen before at another place */
   const char *guard, *name; /* "global", "n" */
@@ -152,6 +156,7 @@ typedef struct kc_cell_info {
   int index;       /* its upvalue there */
   const void *id;  /* lua_upvalueid */
   kc_look *look;
+  struct kc_grad_place *grad; /* it holds the gradient of a tensor (grads.h) */
 } kc_cell_info;
 typedef struct kc_closure_info {
   uint32_t object;
@@ -181,6 +186,7 @@ typedef struct kc_handle_info {
   struct kc_hold *first; /* the same as a hold */
   kn_slot *slot;         /* of one reached outside */
   uint32_t leaf;         /* of an argument; 0: none */
+  bool with_grad;        /* it is written to with gradients on */
   bool strided;          /* from outside, and its elements do not lie in order: */
   int64_t strides[KN_MAX_RANK];
 } kc_handle_info;
@@ -273,8 +279,14 @@ struct kc_cap {
   int nest, calls;
   bool part_begins;        /* the next protected call is that of kiln.fork */
   uint32_t *parts, nparts; /* of each forked part the one that forked it */
-  kc_outer *outer;         /* symbols of another graph met outside; NULL: they are refused */
-  kn_value *outer_in[64];  /* the inputs for them */
+  struct kc_grad_place **grads;
+  uint32_t ngrads;
+  kc_val *inner; /* tensors made to require grad inside */
+  uint32_t ninner;
+  bool asks_grad, grad_mode; /* the function depends on what requires grad; gradients are on outside */
+  const char *arg_requires;  /* an argument that requires grad */
+  kc_outer *outer;           /* symbols of another graph met outside; NULL: they are refused */
+  kn_value *outer_in[64];    /* the inputs for them */
   kc_model *models;
   int nmodels;
 };

@@ -63,7 +63,7 @@ end
 local function calls_of(nodes)
   local list = {}
   for _, n in ipairs(nodes) do
-    if n.host then list[#list + 1] = { name = n.name or n.op, where = n.where, runs = n.runs or 0 } end
+    if n.host then list[#list + 1] = { name = n.host, where = n.where, runs = n.runs or 0 } end
   end
   return list
 end
@@ -135,7 +135,8 @@ local function is_graph(f)
 end
 
 --- What `f` (a function, a module or a Graph) is as a graph, and what a run on the arguments that follow does there. The
---- run is for the report alone: it writes nothing and draws no random numbers. Raises where capture refuses.
+--- run is for the report alone: it writes nothing and draws no random numbers; functions that stay calls back into Lua are
+--- called. Raises where capture refuses.
 return function(f, ...)
   local g = f
   if not is_graph(f) then

@@ -36,6 +36,7 @@ local function raises(name, f)
   end)
 end
 
+raises("a position of data that is 0", function(t) return t[t:gt(9):sum():item()] end)
 raises("index a local", function() local a return a.b.c end)
 raises("index a field", function() local a = {} return a.b.c end)
 raises("index an upvalue", function() return up.b end)

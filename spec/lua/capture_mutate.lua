@@ -383,6 +383,16 @@ agree("a view of one or another", function(x, y)
   return v * 1, x
 end, { "T", "T" })
 
+agree("a row of one or another in a loop", function(x, y)
+  local u, s = x, x:sum()
+  x:add_(x)
+  for i = 1, #y do
+    if y[2]:item() > 0 then u = u + 1 end
+    s = s + u[i]
+  end
+  return s, u
+end, { "T", "T" })
+
 -- ---- what is returned ----
 
 agree("an argument on some path, as it is", function(x, y)

@@ -92,8 +92,18 @@ end, 1, "__close")
 refused("writing to a table argument's place outside", function(t)
   refusals_made = t
   return t
-end, 1, "writes 'refusals_made'", "return the new value instead")
-refused("gradients inside", function(t) return t.grad end, 0, "reads 'grad'")
+end, 0, "writes 'refusals_made'", "keep a clone of it")
+refused("a table put where nothing was", function(t)
+  refusals_made = { t }
+  return t
+end, 1, "writes 'refusals_made'", "only numbers, booleans and tensors")
+refused("grad_fn", function(t) return t.grad_fn end, 0, "reads 'grad_fn'")
+refused("an argument that is to require grad", function(t) t:requires_grad_() return t * 2 end, 0, "detach it first")
+refused("backward with options", function(t)
+  local y = (t:detach():requires_grad_() * 2):sum()
+  y:backward(nil, { create_graph = true })
+  return y
+end, 2, "backward with options")
 refused("a loop that never ends", function(t)
   while true do t = t + 1 end
 end, 1, "never ends")

@@ -115,6 +115,19 @@ test("the run behind it leaves no trace", function()
   equal(kiln.rand(1):item(), draw)
 end)
 
+test("calls back into Lua", function()
+  local calls = 0
+  local double = kiln.ignore(function(y)
+    calls = calls + 1
+    return y * 2
+  end, { name = "double", results = { kiln.spec("float32", { 2 }) } })
+  local r = kiln.explain(function(x) for _ = 1, 3 do x = double(x) end return x end, T { 1.0, 2 })
+  equal(#r.host_calls, 3)
+  truth(r.host_calls[1].runs == 1 and r.host_calls[1].name:find "double" and r.host_calls[1].where)
+  equal(calls, 3)
+  has(tostring(r), "calls back into Lua")
+end)
+
 test("a run that raises is told, what refuses capture is raised", function()
   local function bad(x)
     if x:sum() > 0 then error "too much" end

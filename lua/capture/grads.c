@@ -1,0 +1,463 @@
+/* Gradients inside captured functions; see grads.h. What the builder holds so far is differentiated by
+ * graph/grad; which tensors require grad, and whose gradients are there already, is looked at outside and
+ * guarded. */
+#include "lua/capture/grads.h"
+#include "core/grad/tape.h"
+#include "graph/grad/grad.h"
+#include "lua/capture/handle.h"
+#include <lauxlib.h>
+#include <string.h>
+
+/* ---- tensors that require grad ---- */
+
+typedef struct leaves { /* present values, and what they are of */
+  kn_value **x;
+  kc_val *of;
+  kc_look **look;
+  uint32_t n;
+} leaves;
+
+static void add_leaf(kc_cap *c, leaves *l, kn_value *v, kc_val of, kc_look *look) {
+  l->x = kc_more(c, &c->arena, l->x, l->n, sizeof *l->x);
+  l->of = kc_more(c, &c->arena, l->of, l->n, sizeof *l->of);
+  l->look = kc_more(c, &c->arena, l->look, l->n, sizeof *l->look);
+  l->x[l->n] = v;
+  l->of[l->n] = of;
+  l->look[l->n++] = look;
+}
+
+static bool visible(const kn_value *v, const kn_region *from) {
+  for (; from; from = from->owner ? from->owner->region : NULL)
+    if (v->region == from) return true;
+  return false;
+}
+
+kc_res kc_ask_grad(kc_cap *c) {
+  if (c->asks_grad) return KC_GO;
+  c->asks_grad = true;
+  return c->grad_mode ? KC_GO : KC_RESTART; /* nodes so far did not know that gradients are off */
+}
+
+static kc_res gather(kc_cap *c, kc_state *s, leaves *l) {
+  *l = (leaves){0};
+  KC_TRY(kc_ask_grad(c));
+  if (c->arg_requires)
+    return kc_fail(
+        c,
+        "the argument '%s' requires grad: inside a captured function gradients are for tensors from "
+        "outside and for those made inside; give it detached, or call backward on the result",
+        c->arg_requires);
+  for (kc_look *k = c->looks; k; k = k->next) {
+    const kn_tensor *t = k->slot && k->slot->type.kind == KN_V_TENSOR ? k->slot->tensor : NULL;
+    if (!t || k->again || k->kind == KC_LOOK_GRAD || !kn_requires_grad(t)) continue;
+    if (!kn_is_leaf(t))
+      return kc_fail(
+          c,
+          "'%s' requires grad and was computed outside: a gradient would have to leave the function "
+          "through it; detach it",
+          k->name);
+    add_leaf(c, l, kc_tensor_value(c, s, k->seen), k->seen, k);
+  }
+  for (uint32_t i = 0; i < c->ninner; i++) {
+    if (c->inner[i].k == KC_V_HANDLE && !kc_hold_of(c, s, c->inner[i].id)) continue;
+    kn_value *v = kc_tensor_value(c, s, c->inner[i]);
+    if (visible(v, c->b.at)) add_leaf(c, l, v, c->inner[i], NULL);
+  }
+  return KC_GO;
+}
+
+static kc_res failed(kc_cap *c) { return kc_fail(c, "%s", kc_format(c, "%s", kn_error(c->ctx))); }
+
+static kc_res depends(kc_cap *c, const leaves *l, kn_value *v, bool *out) {
+  *out = false;
+  return !l->n || kn_values_depend(&c->b, &v, 1, l->x, l->n, out) ? KC_GO : failed(c);
+}
+
+/* ---- places ---- */
+
+static kc_look *look_of(kc_cap *c, kc_val a) {
+  for (kc_look *l = c->looks; l; l = l->next)
+    if (l->slot && l->slot->type.kind == KN_V_TENSOR && l->kind != KC_LOOK_GRAD && kc_same(l->seen, a))
+      return l;
+  return NULL;
+}
+
+static bool is_inner(const kc_cap *c, kc_val a) {
+  for (uint32_t i = 0; i < c->ninner; i++)
+    if (kc_same(c->inner[i], a)) return true;
+  return false;
+}
+
+/* NULL for a tensor that can have no gradient: neither from outside nor made to require grad. */
+static kc_grad_place *place_of(kc_cap *c, kc_val a) {
+  for (uint32_t i = 0; i < c->ngrads; i++)
+    if (kc_same(c->grads[i]->of, a)) return c->grads[i];
+  kc_look *leaf = look_of(c, a);
+  if (!leaf && !is_inner(c, a)) return NULL;
+  kc_grad_place *p = kc_new(c, sizeof *p);
+  *p = (kc_grad_place){.of = a, .leaf = leaf, .cell = kc_new_cell_id(c)};
+  c->cell[p->cell] =
+      (kc_cell_info){.object = UINT32_MAX, .grad = p}; /* like one of outside: never forgotten */
+  c->grads = kc_more(c, &c->arena, c->grads, c->ngrads, sizeof *c->grads);
+  c->grads[c->ngrads++] = p;
+  return p;
+}
+
+/* The userdata itself: the gradient is that of this tensor, not of whatever stands at its place later. */
+static uint32_t object_of(kc_cap *c, const kc_look *l) {
+  luaL_checkstack(c->L, 4, "capture");
+  kc_push_object(c, l->container);
+  if (l->kind == KC_LOOK_UPVALUE)
+    lua_getupvalue(c->L, -1, (int)l->key.i);
+  else {
+    kc_push(c, l->key);
+    lua_rawget(c->L, -2);
+  }
+  uint32_t id = kc_intern(c, -1);
+  lua_pop(c->L, 2);
+  return id;
+}
+
+static kc_look *grad_look(kc_cap *c, kc_grad_place *p) {
+  kc_look *l = kc_new_look(c, KC_LOOK_GRAD, object_of(c, p->leaf), KC_NILV);
+  l->guard = "gradient";
+  l->name = kc_keep(c, kc_format(c, "%s.grad", p->leaf->name));
+  p->leaf->identity = true;
+  return p->entry = l;
+}
+
+kc_res kc_grad_entry(kc_cap *c, uint32_t cell, kc_val *out) {
+  kc_grad_place *p = c->cell[cell].grad;
+  *out = KC_NILV;
+  if (!p->leaf) return KC_GO;
+  if (!p->entry) {
+    kc_look *l = grad_look(c, p);
+    kn_tensor *g = kn_grad_of(p->leaf->slot->tensor);
+    kn_value *v;
+    bool again;
+    if (g) {
+      KC_TRY(kc_import_tensor(c, g, l->name, KN_SLOT_STATE, &l->slot, &v, &again));
+      l->seen = kc_sym(v);
+    }
+  }
+  *out = p->entry->seen;
+  return KC_GO;
+}
+
+static kc_res get(kc_cap *c, kc_state *s, kc_grad_place *p, kc_val *out) {
+  return kc_cell_get(c, s, p->cell, out);
+}
+
+static void set(kc_cap *c, kc_state *s, kc_grad_place *p, kc_val v) {
+  kc_map_set(c, &s->cells, s->owner, p->cell, kc_dup(c, &v, sizeof v));
+}
+
+/* ---- fields ---- */
+
+static kc_res give(kc_cap *c, kc_values *out, kc_val v) {
+  out->v = kc_vals(c, 1);
+  out->v[0] = v;
+  out->n = 1;
+  return KC_GO;
+}
+
+static kc_res set_field(kc_cap *c, kc_state **s, kc_val t, kc_val v) {
+  kc_grad_place *p = place_of(c, t);
+  v = kc_resolve(c, *s, v);
+  if (!p)
+    return kc_fail(
+        c, "sets the gradient of a tensor that is neither from outside nor was made to require grad here");
+  if (v.k != KC_V_NIL && !kc_is_tensor(v)) return kc_fail(c, "sets a gradient to a %s", kc_kind_name(v));
+  set(c, *s, p, v);
+  return KC_GO;
+}
+
+kc_res kc_grad_field(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *out, bool *done) {
+  *done = false;
+  if (n < 2 || !kc_is_tensor(a[0]) || a[1].k != KC_V_STRING) return KC_GO;
+  bool grad = kc_is_str(c, a[1], "grad"), requires = kc_is_str(c, a[1], "requires_grad"),
+       leaf = kc_is_str(c, a[1], "is_leaf");
+  if (kc_is_str(c, a[1], "grad_fn"))
+    return kc_fail(c, "reads 'grad_fn' of a tensor, which captured ones have not");
+  if (!grad && !requires && !leaf) return KC_GO;
+  *done = true;
+  if (n == 3) {
+    *out = (kc_values){0};
+    *done = grad;
+    return grad ? set_field(c, s, a[0], a[2]) : KC_GO;
+  }
+  kc_val v = KC_NILV;
+  if (grad) {
+    kc_grad_place *p = place_of(c, a[0]);
+    if (p) KC_TRY(get(c, *s, p, &v));
+    return give(c, out, v);
+  }
+  leaves l;
+  bool yes;
+  KC_TRY(gather(c, *s, &l));
+  KC_TRY(depends(c, &l, kc_tensor_value(c, *s, a[0]), &yes));
+  bool is_one = false;
+  for (uint32_t i = 0; i < l.n; i++) is_one |= kc_same(l.of[i], a[0]);
+  return give(c, out, kc_bool(requires ? yes || is_one : !yes || is_one));
+}
+
+kc_res kc_require_grad(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *out) {
+  kc_val t = n ? kc_resolve(c, *s, a[0]) : KC_NILV;
+  if (!kc_is_tensor(t)) return kc_complain(c, "requires_grad_: a tensor is needed, got %s", kc_kind_name(t));
+  if (n > 1 && a[1].k != KC_V_NIL && !(a[1].k == KC_V_BOOL && a[1].i))
+    return kc_fail(c, "requires_grad_(false) inside a captured function is not supported; detach the tensor");
+  kc_look *l = look_of(c, t);
+  leaves all;
+  bool yes;
+  KC_TRY(gather(c, *s, &all));
+  KC_TRY(depends(c, &all, kc_tensor_value(c, *s, t), &yes));
+  kn_value *v = kc_tensor_value(c, *s, t);
+  if (!l && !v->def && v->region == c->b.graph->body)
+    return kc_fail(c, "makes an argument require grad, which the caller would see; detach it first");
+  if (l && !yes) return kc_fail(c, "makes '%s', which exists outside, require grad; do it outside", l->name);
+  if (!yes && !is_inner(c, t)) {
+    c->inner = kc_more(c, &c->arena, c->inner, c->ninner, sizeof *c->inner);
+    c->inner[c->ninner++] = t;
+  }
+  return give(c, out, t);
+}
+
+/* ---- gradients ---- */
+
+static kc_res emit(kc_cap *c, kn_value *const *ys, const kn_gradient *gs, uint32_t ny, const leaves *l,
+                   kn_gradient *gx, bool again) {
+  bool before = c->b.no_grad;
+  kn_gradient_request q = {&c->record, ys, gs, ny, l->x, l->n};
+  c->b.where = kc_where(c);
+  c->b.no_grad = !again;
+  bool fine = kn_emit_gradients(&q, gx);
+  c->b.no_grad = before;
+  kn_record_forget(&c->record);
+  return fine ? KC_GO : failed(c);
+}
+
+/* A gradient that some path leaves undefined is nil there. */
+static kc_val as_value(kc_cap *c, kn_gradient g) {
+  if (!g.maybe) return kc_sym(g.v);
+  kn_value *defined = kn_add_defined(&c->b, g.v);
+  if (!defined) return kc_sym(g.v);
+  int64_t there = kc_class_of(c, kc_sym(g.v));
+  kn_value *tag = kc_emit(c, KN_NODE_select, 3, kc_sym(defined), kc_int(there), kc_int(KC_CLASS_NIL));
+  kc_union u = {.tag = kc_sym(tag), .n = 2};
+  kc_note *note = kc_note_of(c, tag, true);
+  note->choice = defined;
+  note->a = there;
+  note->b = KC_CLASS_NIL;
+  u.alt[0] = (kc_alt){KC_CLASS_NIL, KC_NILV};
+  u.alt[1] = (kc_alt){there, kc_sym(g.v)};
+  return kc_make_union(c, &u);
+}
+
+static kn_value *sum(kc_cap *c, kn_value *a, kn_value *b) {
+  kn_node *n = kn_add_op(&c->b, KN_OP_add, NULL, (kn_value *[]){a, b}, 2, NULL, 0);
+  return n ? n->out[0] : kc_dummy(c);
+}
+
+static kn_value *sum_if_there(kc_cap *c, kn_value *old, kn_gradient g) {
+  if (!g.maybe) return sum(c, old, g.v);
+  kn_region *at = c->b.at;
+  kn_node *n = kn_add_if(&c->b, kn_add_defined(&c->b, g.v));
+  if (!n) return kc_dummy(c);
+  c->b.at = n->regions[0];
+  kn_value *both = sum(c, old, g.v);
+  c->b.at = at;
+  kn_value *v = kn_if_output(&c->b, n, NULL, NULL, both, old);
+  return v ? v : kc_dummy(c);
+}
+
+static kc_res deposit(kc_cap *c, kc_state **s, kc_grad_place *p, kn_gradient g) {
+  kc_val old;
+  KC_TRY(get(c, *s, p, &old));
+  kc_birth birth = {KC_BORN_HERE, kc_here(*s)};
+  if (old.k == KC_V_UNION || old.k == KC_V_POISON)
+    return kc_fail(c, "adds to a gradient that is there on some path only; set it to nil, or test it, first");
+  kc_val v = old.k == KC_V_NIL ? as_value(c, g) : kc_sym(sum_if_there(c, kc_tensor_value(c, *s, old), g));
+  if (v.k == KC_V_SYM && kc_is_born(c, birth)) v = kc_ref(KC_V_HANDLE, kc_handle_new(c, *s, v.v));
+  set(c, *s, p, v);
+  return KC_GO;
+}
+
+kc_res kc_backward(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *out) {
+  kc_val y = n ? kc_resolve(c, *s, a[0]) : KC_NILV, g = n > 1 ? kc_resolve(c, *s, a[1]) : KC_NILV;
+  char text[KN_TYPE_TEXT];
+  *out = (kc_values){0};
+  if (!kc_is_tensor(y)) return kc_complain(c, "backward: a tensor is needed, got %s", kc_kind_name(y));
+  if ((n > 2 && a[2].k != KC_V_NIL) || (g.k != KC_V_NIL && !kc_is_tensor(g)))
+    return kc_fail(c, "backward with options cannot be captured yet; use kiln.grad");
+  uint32_t first = c->b.graph->nvalues + 1;
+  kn_value *yv = kc_tensor_value(c, *s, y);
+  leaves l;
+  bool yes;
+  KC_TRY(gather(c, *s, &l));
+  KC_TRY(depends(c, &l, yv, &yes));
+  if (!yes || !c->grad_mode)
+    return kc_complain(c, "backward: the tensor %s does not require grad",
+                       kn_vtype_text(c->b.graph, &yv->type, text, sizeof text));
+  if (g.k == KC_V_NIL && kn_type_numel(&yv->type.tensor) != 1)
+    return kc_complain(
+        c,
+        "backward: a gradient must be given for a tensor %s; only one of a single element can do "
+        "without",
+        kn_vtype_text(c->b.graph, &yv->type, text, sizeof text));
+  kn_gradient seed = {g.k == KC_V_NIL ? NULL : kc_tensor_value(c, *s, g), false};
+  kn_gradient *gx = kc_new(c, (l.n + 1) * sizeof *gx);
+  KC_TRY(emit(c, &yv, &seed, 1, &l, gx, false));
+  for (uint32_t i = 0; i < l.n; i++) {
+    if (!gx[i].v) continue;
+    kc_grad_place *p = place_of(c, l.of[i]);
+    if (!p) return kc_fail(c, "internal: a leaf without a place for its gradient");
+    KC_TRY(deposit(c, s, p, gx[i]));
+  }
+  kc_note_made(c, first, kc_here(*s));
+  return KC_GO;
+}
+
+/* ---- kiln.grad ---- */
+
+static kc_res read_list(kc_cap *c, kc_state *s, kc_val a, const char *what, kc_val **list, uint32_t *n) {
+  a = kc_resolve(c, s, a);
+  *n = 0;
+  if (kc_is_tensor(a)) {
+    *list = kc_vals(c, 1);
+    (*list)[(*n)++] = a;
+    return KC_GO;
+  }
+  if (a.k != KC_V_TABLE)
+    return kc_complain(c, "grad: %s must be a tensor or a table of them, got %s", what, kc_kind_name(a));
+  int64_t count;
+  KC_TRY(kc_border(c, s, a.id, &count));
+  *list = kc_vals(c, (int)count + 1);
+  for (int64_t i = 1; i <= count; i++) {
+    KC_TRY(kc_raw_get(c, s, a.id, kc_int(i), &(*list)[*n]));
+    (*list)[*n] = kc_resolve(c, s, (*list)[*n]);
+    if (!kc_is_tensor((*list)[*n]) && (*list)[*n].k != KC_V_BOOL)
+      return kc_complain(c, "grad: entry %lld of %s must be a tensor, got %s", (long long)i, what,
+                         kc_kind_name((*list)[*n]));
+    ++*n;
+  }
+  return KC_GO;
+}
+
+typedef struct options {
+  bool again, unused;
+  kc_val outputs;
+} options;
+
+static kc_res read_options(kc_cap *c, kc_state *s, kc_val a, options *o) {
+  static const char *const names[] = {"create_graph", "allow_unused", "grad_outputs"};
+  *o = (options){.outputs = KC_NILV};
+  a = kc_resolve(c, s, a);
+  if (a.k == KC_V_NIL) return KC_GO;
+  if (a.k != KC_V_TABLE) return kc_complain(c, "grad: options must be a table, got %s", kc_kind_name(a));
+  for (int i = 0; i < 3; i++) {
+    kc_val v;
+    KC_TRY(kc_raw_get(c, s, a.id, kc_string(c, names[i], strlen(names[i])), &v));
+    if (i == 2) {
+      o->outputs = v;
+      continue;
+    }
+    if (v.k != KC_V_NIL && v.k != KC_V_BOOL) return kc_fail(c, "grad: option '%s' must be known", names[i]);
+    if (v.k == KC_V_BOOL) *(i ? &o->unused : &o->again) = v.i != 0;
+  }
+  return KC_GO;
+}
+
+static kc_res one_gradient(kc_cap *c, kn_gradient g, uint32_t i, bool unused, bool single, kc_val *out) {
+  const char *text =
+      kc_format(c, "grad: input %u takes no part in the outputs (allow_unused = true gives %s for it)", i + 1,
+                single ? "nil" : "false");
+  *out = single ? KC_NILV : kc_bool(false);
+  if (!g.v) return unused ? KC_GO : kc_complain(c, "%s", text);
+  *out = kc_sym(g.v);
+  if (!g.maybe) return KC_GO;
+  if (unused) {
+    if (!single) return kc_fail(c, "whether input %u of grad gets a gradient depends on tensor data", i + 1);
+    *out = as_value(c, g);
+    return KC_GO;
+  }
+  kn_add_raise(&c->b, KN_NODE_assert, kn_add_defined(&c->b, g.v), text);
+  return KC_GO;
+}
+
+kc_res kc_gradients(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *out) {
+  kc_val *ys, *xs, *gs = NULL;
+  uint32_t ny, nx, ngs = 0;
+  options o;
+  if (n < 2) return kc_complain(c, "grad: outputs and inputs are needed");
+  KC_TRY(read_list(c, *s, a[0], "outputs", &ys, &ny));
+  KC_TRY(read_list(c, *s, a[1], "inputs", &xs, &nx));
+  KC_TRY(read_options(c, *s, n > 2 ? a[2] : KC_NILV, &o));
+  if (o.outputs.k != KC_V_NIL) KC_TRY(read_list(c, *s, o.outputs, "grad_outputs", &gs, &ngs));
+  if (gs && ngs != ny) return kc_complain(c, "grad: as many grad_outputs as outputs are needed");
+  uint32_t first = c->b.graph->nvalues + 1;
+  leaves all, l = {0};
+  KC_TRY(gather(c, *s, &all));
+  for (uint32_t i = 0; i < nx; i++) {
+    bool yes;
+    kn_value *v = kc_tensor_value(c, *s, xs[i]);
+    KC_TRY(depends(c, &all, v, &yes));
+    for (uint32_t k = 0; k < all.n; k++) yes |= all.x[k] == v;
+    if (!yes) return kc_complain(c, "grad: input %u does not require grad", i + 1);
+    add_leaf(c, &l, v, xs[i], NULL);
+  }
+  kn_value **yv = kc_new(c, (ny + 1) * sizeof *yv);
+  kn_gradient *gv = kc_new(c, (ny + 1) * sizeof *gv), *gx = kc_new(c, (nx + 1) * sizeof *gx);
+  for (uint32_t i = 0; i < ny; i++) {
+    yv[i] = kc_tensor_value(c, *s, ys[i]);
+    if (gs && kc_is_tensor(gs[i])) gv[i].v = kc_tensor_value(c, *s, gs[i]);
+  }
+  KC_TRY(emit(c, yv, gv, ny, &l, gx, o.again));
+  bool single = kc_is_tensor(kc_resolve(c, *s, a[1]));
+  kc_val v;
+  if (single) {
+    KC_TRY(one_gradient(c, gx[0], 0, o.unused, true, &v));
+    kc_note_made(c, first, kc_here(*s));
+    return give(c, out, v);
+  }
+  uint32_t id = kc_table_new(c, *s);
+  for (uint32_t i = 0; i < nx; i++) {
+    KC_TRY(one_gradient(c, gx[i], i, o.unused, false, &v));
+    kc_table_put(c, kc_table_write(c, *s, id), kc_int((int64_t)i + 1), v);
+  }
+  kc_note_made(c, first, kc_here(*s));
+  return give(c, out, kc_ref(KC_V_TABLE, id));
+}
+
+/* ---- at the end ---- */
+
+static kc_res store(kc_cap *c, kc_state *s, kc_grad_place *p, kc_val v) {
+  bool fresh = !p->entry;
+  kc_look *l = fresh ? grad_look(c, p) : p->entry;
+  l->blind = fresh;
+  if (v.k == KC_V_NIL) {
+    l->clears = true;
+    return KC_GO;
+  }
+  if (!kc_is_tensor(v))
+    return kc_fail(
+        c, "whether '%s' is there when the function ends depends on tensor data; set it to nil at the end",
+        l->name);
+  kn_vtype type = {.kind = KN_V_TENSOR, .tensor = p->leaf->slot->type.tensor};
+  if (!l->slot) l->slot = kn_add_slot(&c->b, KN_SLOT_STATE, l->name, &type, NULL);
+  if (!l->slot || !kn_add_store(&c->b, l->slot, kc_tensor_value(c, s, v))) return kc_fail(c, "gradient");
+  l->born = l->seen.k == KC_V_NIL;
+  l->written = true;
+  return KC_GO;
+}
+
+kc_res kc_grad_stores(kc_cap *c, kc_state *s) {
+  for (uint32_t i = 0; i < c->ngrads; i++) {
+    kc_grad_place *p = c->grads[i];
+    const kc_val *v = kc_map_get(&s->cells, p->cell);
+    if (!p->leaf || !v) continue;
+    kc_val now = kc_resolve(c, s, *v);
+    if (p->entry && kc_same(now, p->entry->seen)) continue;
+    KC_TRY(store(c, s, p, now));
+  }
+  return KC_GO;
+}

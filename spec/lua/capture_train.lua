@@ -1,0 +1,335 @@
+-- Training inside captured functions: backward, kiln.grad, fields of gradients, optimisers; whole steps, to the bit.
+local check = require "check"
+local test, equal, raises, truth = check.test, check.equal, check.raises, check.truth
+local T = kiln.tensor
+local nn, F, optim = kiln.nn, kiln.nn.functional, kiln.optim
+
+-- Runs `train(script)` twice from the same seed, with functions as they are and captured; what it gives is the same.
+local function agree(name, train)
+  test(name, function()
+    local threads = kiln.get_num_threads()
+    kiln.set_num_threads(1) -- small things: a second thread would only wait
+    kiln.use_deterministic_algorithms(true)
+    local function run(script)
+      kiln.manual_seed(11)
+      local all = { train(script) }
+      all[#all + 1] = kiln.rand(1):item()
+      return all
+    end
+    local want = run(function(f) return f end)
+    local got = run(kiln.script)
+    kiln.use_deterministic_algorithms(false)
+    kiln.set_num_threads(threads)
+    equal(got, want)
+  end)
+end
+
+local function values(list)
+  local out = {}
+  for i, t in ipairs(list) do out[i] = t and t:totable() or false end
+  return out
+end
+
+local function grads(net)
+  local out = {}
+  for i, p in ipairs(net:parameters()) do out[i] = p.grad or false end
+  return values(out)
+end
+
+-- ---- whole steps ----
+
+local optimisers = {
+  { "SGD", {} },
+  { "SGD", { momentum = 0.9 } },
+  { "SGD", { momentum = 0.9, nesterov = true, weight_decay = 0.01 } },
+  { "SGD", { momentum = 0.5, dampening = 0.1 } },
+  { "Adam", { weight_decay = 0.01 } },
+  { "AdamW", {} },
+  { "RMSprop", { momentum = 0.5, weight_decay = 0.1 } },
+}
+for _, o in ipairs(optimisers) do
+  local name, options = o[1], o[2]
+  local text = {}
+  for k, v in pairs(options) do text[#text + 1] = k .. " " .. tostring(v) end
+  table.sort(text)
+  agree("a step of " .. name .. " " .. table.concat(text, ", "), function(script)
+    local net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))
+    local opt = optim[name](net:parameters(), options)
+    local step = script(function(x, y)
+      opt:zero_grad()
+      local loss = F.cross_entropy(net(x), y)
+      loss:backward()
+      opt:step()
+      return loss
+    end)
+    local x, y, losses = kiln.randn(5, 6), kiln.randint(1, 4, { 5 }), {}
+    for i = 1, 5 do losses[i] = step(x, y):item() end
+    local state = {}
+    for i, s in ipairs(opt.state) do
+      state[i] = {}
+      for k, v in pairs(s) do state[i][k] = kiln.is_tensor(v) and v:totable() or v end
+    end
+    return losses, values(net:parameters()), grads(net), state
+  end)
+end
+
+-- The net of samples/digits.lua: two heads, the deep one asked after each of several refinements.
+local Digits = nn.Module:extend "Digits"
+function Digits:init()
+  self.stem = nn.Sequential(nn.Conv2d(1, 12, 3, { padding = 1 }), nn.ReLU(), nn.MaxPool2d(2))
+  self.cheap = nn.Sequential(nn.Flatten(), nn.Linear(12 * 4 * 4, 10))
+  self.deepen = nn.Sequential(nn.Conv2d(12, 32, 3, { padding = 1 }), nn.ReLU())
+  self.refine = nn.Conv2d(32, 32, 3, { padding = 1 })
+  self.answer = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(32 * 4 * 4, 10))
+end
+function Digits:forward(x)
+  local features = self.stem(x)
+  local h = self.deepen(features)
+  local deep = { self.answer(h) }
+  for i = 1, 3 do
+    h = h + self.refine(h):relu()
+    deep[i + 1] = self.answer(h)
+  end
+  return self.cheap(features), deep
+end
+
+agree("the digits, trained for a while, end in the same weights", function(script)
+  local folder = (os.getenv "KILN_SOURCE" or ".") .. "/samples/data/"
+  local images = (kiln.data.read_idx(folder .. "digits-images.idx3-ubyte"):float() / 16):reshape(-1, 1, 8, 8)
+  local labels = kiln.data.read_idx(folder .. "digits-labels.idx1-ubyte") + 1
+  local net = Digits()
+  local opt = optim.Adam(net:parameters(), { lr = 0.003 })
+  local step = script(function(x, y)
+    opt:zero_grad()
+    local cheap, deep = net(x)
+    local loss = F.cross_entropy(cheap, y)
+    for _, scores in ipairs(deep) do loss = loss + F.cross_entropy(scores, y) / #deep end
+    loss:backward()
+    opt:step()
+    return loss
+  end)
+  local losses = {}
+  for i, x, y in kiln.data.batches(16, images, labels, { shuffle = true }) do
+    losses[i] = step(x, y):item()
+    if i == 6 then break end
+  end
+  return losses, values(net:parameters())
+end)
+
+local Running = nn.Module:extend "Running"
+function Running:init() self:register_buffer("mean", kiln.zeros(6)) end
+function Running:forward(x)
+  if self.training then
+    local mean = x:detach():mean { 1 }
+    self.mean:mul_(0.9):add_(mean * 0.1)
+    return x - mean
+  end
+  return x - self.mean
+end
+
+agree("a buffer's running values, and several steps in one call", function(script)
+  local net = nn.Sequential(nn.Linear(4, 6), Running(), nn.Tanh(), nn.Linear(6, 1))
+  local opt = optim.SGD(net:parameters(), { lr = 0.05, momentum = 0.9 })
+  local x, y = kiln.randn(8, 4), kiln.randn(8, 1)
+  local epoch = script(function(a, b)
+    local loss
+    for _ = 1, 3 do
+      opt:zero_grad()
+      loss = F.mse_loss(net(a), b)
+      loss:backward()
+      opt:step()
+    end
+    return loss
+  end)
+  local last
+  for _ = 1, 4 do last = epoch(x, y):item() end
+  return last, values(net:parameters()), values(net:buffers())
+end)
+
+agree("a loop of steps until the loss is small", function(script)
+  local w = T { 4.0, -3 }:requires_grad_()
+  local opt = optim.SGD({ w }, { lr = 0.2 })
+  local fit = script(function(target)
+    local n = 0
+    local loss
+    repeat
+      opt:zero_grad()
+      loss = ((w - target) * (w - target)):sum()
+      loss:backward()
+      opt:step()
+      n = n + 1
+    until loss:item() < 0.01 or n == 50
+    return loss, n
+  end)
+  local a, n = fit(T { 1.0, 1.0 })
+  local b, m = fit(T { -1.0, 2.0 })
+  return a:item(), n, b:item(), m, w:totable()
+end)
+
+agree("a penalty on the gradient", function(script)
+  local net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+  local opt = optim.Adam(net:parameters(), { lr = 0.05 })
+  local step = script(function(x)
+    opt:zero_grad()
+    local at = x:detach():requires_grad_()
+    local y = net(at)
+    local g = kiln.grad(y:sum(), at, { create_graph = true })
+    local loss = y:pow(2):mean() + (g * g):mean()
+    loss:backward()
+    opt:step()
+    return loss, g
+  end)
+  local loss, g
+  for _ = 1, 4 do loss, g = step(kiln.ones(4, 3)) end
+  -- through gradients of gradients sums may be added in another order than eager's
+  local all = { loss:item(), g:sum():item() }
+  for _, p in ipairs(net:parameters()) do all[#all + 1] = p:sum():item() end
+  for i, v in ipairs(all) do all[i] = ("%.5f"):format(v) end
+  return all
+end)
+
+-- ---- gradients as state ----
+
+agree("gradients add up over calls, and are read", function(script)
+  local w = T { 2.0, 3 }:requires_grad_()
+  local f = script(function(x)
+    local before = w.grad
+    local y = (x * w):sum()
+    y:backward()
+    return before and before * 1 or x * 0, w.grad * 2
+  end)
+  local out = {}
+  for i = 1, 3 do out[i] = values { f(T { i, 1.0 }) } end
+  w.grad = nil
+  out[4] = values { f(T { 1.0, 1.0 }) }
+  return out, w.grad:totable()
+end)
+
+agree("gradients set to nil are nil afterwards", function(script)
+  local w = T { 2.0 }:requires_grad_()
+  local f = script(function(x)
+    (x * w):sum():backward()
+    local g = w.grad * 1
+    w.grad = nil
+    return g
+  end)
+  return f(T { 3.0 }):totable(), f(T { 4.0 }):totable(), w.grad == nil
+end)
+
+agree("a parameter used on one path only", function(script)
+  local a, b = T { 2.0 }:requires_grad_(), T { 3.0 }:requires_grad_()
+  local f = script(function(x)
+    a.grad, b.grad = nil, nil
+    local y
+    if x:sum() > 0 then y = x * a else y = x * b end
+    y:sum():backward()
+    local n = 0
+    if a.grad then n = n + 1 a.grad = nil end
+    if b.grad then n = n + 2 b.grad = nil end
+    return n, y
+  end)
+  local n, y = f(T { 1.0 })
+  local m, z = f(T { -1.0 })
+  return n, m, y:totable(), z:totable()
+end)
+
+agree("requires_grad, is_leaf, detach, no_grad, grad modes", function(script)
+  local w = T { 2.0 }:requires_grad_()
+  local f = script(function(x)
+    local y = x * w
+    local z = kiln.no_grad(function() return y * 2 end)
+    return y.requires_grad, x.requires_grad, w.requires_grad, y:detach().requires_grad, z.requires_grad, w.is_leaf, y.is_leaf,
+      kiln.is_grad_enabled(), kiln.no_grad(kiln.is_grad_enabled)
+  end)
+  return { f(T { 1.0 }) }, { kiln.no_grad(f, T { 1.0 }) }
+end)
+
+agree("kiln.grad of several, with weights", function(script)
+  local w, v = T { 1.0, 2 }:requires_grad_(), T { 3.0, 4 }:requires_grad_()
+  local f = script(function(x)
+    local a, b = x * w, w * v * x
+    local g = kiln.grad({ a, b }, { w, v }, { grad_outputs = { x, x * 2 } })
+    local unused = kiln.grad(a:sum(), { w, v }, { allow_unused = true })
+    return g[1], g[2], unused[1], unused[2]
+  end)
+  local a, b, c, d = f(T { 0.5, 1 })
+  return values { a, b, c }, d, w.grad == nil
+end)
+
+agree("a gradient clipped in place", function(script)
+  local w = T { 1.0, 2 }:requires_grad_()
+  local f = script(function(x)
+    w.grad = nil
+    (x * w * w):sum():backward()
+    w.grad:clamp_(-1, 1)
+    return w.grad * 1
+  end)
+  return f(T { 0.1, 5 }):totable(), f(T { 0.2, 5 }):totable(), w.grad:totable()
+end)
+
+-- ---- what it depends on ----
+
+test("a frozen parameter is seen", function()
+  local a, b = T { 2.0 }:requires_grad_(), T { 3.0 }:requires_grad_()
+  local g = kiln.script(function(x)
+    a.grad, b.grad = nil, nil
+    (x * a * b):sum():backward()
+  end)
+  g(T { 1.0 })
+  equal({ a.grad:item(), b.grad:item() }, { 3.0, 2.0 })
+  b:requires_grad_(false)
+  g(T { 1.0 })
+  equal(a.grad:item(), 3.0)
+  equal(b.grad, nil)
+end)
+
+test("errors are eager's", function()
+  local w = T { 2.0, 3 }:requires_grad_()
+  local function both(f, ...)
+    local x = T { 1.0, 2 }
+    raises(function() f(x) end, ...)
+    raises(function() kiln.script(f)(x) end, ...)
+  end
+  both(function(x) (x * 2):sum():backward() end, "does not require grad")
+  both(function(x) (x * w):backward() end, "a gradient must be given for a tensor")
+  both(function(x) return kiln.grad((x * w):sum(), x) end, "grad: input 1 does not require grad")
+  both(function(x) w:add_(x) return x * 2 end, "a leaf that requires grad is being changed in place")
+  w.grad = nil
+end)
+
+test("the result of a step is on the tape as eager's, and its gradient is refused as there", function()
+  local w = T { 2.0 }:requires_grad_()
+  local opt = optim.SGD({ w }, { lr = 0.1 })
+  local step = kiln.script(function(x)
+    opt:zero_grad()
+    local loss = (x * w * w):sum()
+    loss:backward()
+    opt:step()
+    return loss
+  end)
+  local loss = step(T { 1.0 })
+  truth(loss.requires_grad)
+  raises(function() loss:backward() end, "overwrites")
+end)
+
+test("a step that was saved goes on where the file begins, in its session", function()
+  kiln.use_deterministic_algorithms(true)
+  kiln.manual_seed(1)
+  local net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+  local opt = optim.Adam(net:parameters(), { lr = 0.01 })
+  local g = kiln.script(function(x, y)
+    opt:zero_grad()
+    local loss = F.cross_entropy(net(x), y)
+    loss:backward()
+    opt:step()
+    return loss
+  end)
+  local x, y, path = kiln.randn(5, 6), kiln.randint(1, 4, { 5 }), os.tmpname()
+  g(x, y)
+  g(x, y)
+  g:save(path)
+  local h = kiln.load(path)
+  os.remove(path)
+  for _ = 1, 4 do equal(h(x, y):item(), g(x, y):item()) end
+  kiln.use_deterministic_algorithms(false)
+end)
