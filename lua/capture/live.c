@@ -331,6 +331,29 @@ void kc_look_again(lua_State *L, int anchors, const kc_check *k) {
   }
 }
 
+void kc_live_free_numbers(kc_cap *c, const kc_live *before) {
+  lua_State *L = c->L;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, before->ref);
+  int anchors = lua_gettop(L);
+  for (uint32_t i = 0; i < before->nchecks; i++) {
+    const kc_check *k = &before->checks[i];
+    bool text = k->kind == KC_LOOK_FIELD && k->key.type == LUA_TSTRING;
+    bool whole = k->key.type == LUA_TNUMBER && k->key.integer;
+    bool was_free = k->slot && k->number && k->slot->kind == KN_SLOT_PARAM;
+    if (!was_free && (k->slot || k->want.type != LUA_TNUMBER)) continue;
+    if (k->kind != KC_LOOK_UPVALUE && !text && !(k->kind == KC_LOOK_FIELD && whole)) continue;
+    lua_rawgeti(L, anchors, k->container);
+    kc_look_again(L, anchors, k);
+    bool changed = lua_type(L, -1) == LUA_TNUMBER && (was_free || !is(L, -1, &k->want));
+    lua_pop(L, 1);
+    if (changed)
+      kc_free_number(c, k->kind, kc_intern(c, -1),
+                     text ? kc_string(c, k->key.s, k->key.n) : kc_int(k->key.as.i));
+    lua_settop(L, anchors);
+  }
+  lua_pop(L, 1);
+}
+
 static bool same_keys(lua_State *L, const kc_check *k) { /* the container is on top */
   uint32_t i = 0;
   bool same = true;
