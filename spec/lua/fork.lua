@@ -336,3 +336,62 @@ test("what is waited for, or only read, or another place is fine", function()
   w(x)
   equal(state.n, 5)
 end)
+
+-- The lines of a random function of x: forks in forks, waited for or not, twice or late; draws, branches, errors.
+local function random_body(roll, depth, values, names)
+  local lines, futures = {}, {}
+  values = { table.unpack(values) }
+  local function name() names.n = names.n + 1 return "v" .. names.n end
+  local function add(text, new)
+    lines[#lines + 1] = text
+    values[#values + 1] = new
+  end
+  for _ = 1, roll(2, 4) do
+    local kind, v, new = roll(6), values[roll(#values)], name()
+    if kind <= 2 and depth < 3 then
+      add(("local %s = kiln.fork(function() %s end)"):format(new, random_body(roll, depth + 1, values, names)))
+      futures[#futures + 1] = new
+    elseif kind == 3 then
+      add(("local %s = %s + kiln.rand(3)"):format(new, v), new)
+    elseif kind == 4 then
+      add(("local %s = %s - 1 if %s:sum():item() > %d then %s = %s + kiln.rand(3) end"):format(new, v, v, roll(-3, 3), new, v),
+        new)
+    elseif kind == 5 and #futures > 0 then
+      add(("local %s = kiln.wait(%s)"):format(new, futures[roll(#futures)]), new)
+    elseif kind == 6 and roll(3) == 1 then
+      add(("if %s:sum():item() > 4 then error 'e%d' end"):format(v, roll(9)))
+    end
+  end
+  for _, f in ipairs(futures) do
+    local new = name()
+    if roll(4) > 1 then add(("local %s = kiln.wait(%s)"):format(new, f), new) end
+  end
+  add(("return %s + %s"):format(values[#values], values[roll(#values)]))
+  return table.concat(lines, " ")
+end
+
+test("random functions of forks are the same captured", function()
+  local seed = 1
+  local function roll(low, high)
+    if not high then low, high = 1, low end
+    seed = (seed * 1103515245 + 12345) & 0x7fffffff
+    return low + (seed >> 8) % (high - low + 1)
+  end
+  local raised, drew = 0, 0
+  for case = 1, 200 do
+    local source = "return function(x) " .. random_body(roll, 1, { "x" }, { n = 0 }) .. " end"
+    local f = load(source, "=random", "t", { kiln = kiln, error = error })()
+    local g = kiln.script(f)
+    for _, t in ipairs { x, -x } do
+      kiln.manual_seed(case)
+      local ok, want = pcall(f, t)
+      local state = kiln.get_rng_state()
+      kiln.manual_seed(case)
+      local ok2, got = pcall(g, t)
+      truth(ok == ok2 and (ok and want:equal(got) or not ok and want == got), source)
+      if ok then equal(kiln.get_rng_state(), state) else raised = raised + 1 end
+      drew = drew + state.offset
+    end
+  end
+  truth(raised > 10 and raised < 200 and drew > 300, "the functions do what they are for")
+end)
