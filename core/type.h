@@ -12,6 +12,8 @@ typedef enum kn_device_id { KN_CPU, KN_CUDA, KN_DEVICE_COUNT } kn_device_id;
  * KN_DIM_SYMBOL(k). Equal symbols are equal sizes; two unknowns may differ. */
 #define KN_DIM_UNKNOWN INT64_C(-1)
 #define KN_DIM_SYMBOL(k) (INT64_C(-2) - (int64_t)(k))
+/* The k of a KN_DIM_SYMBOL(k); more than there can be for any other size. */
+static inline uint64_t kn_dim_symbol_of(int64_t d) { return (uint64_t)INT64_C(-2) - (uint64_t)d; }
 static inline bool kn_dim_known(int64_t d) { return d >= 0; }
 
 typedef struct kn_type {

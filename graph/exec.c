@@ -210,7 +210,7 @@ static kn_status check_tensor(kn_session *s, uint32_t i, const kn_rvalue *v) {
   for (int d = 0; d < want->rank; d++) {
     int64_t size = want->dims[d];
     if (kn_dim_known(size) && size != got->dims[d]) return refuse(s, i, v, KN_SHAPE);
-    uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - size);
+    uint64_t k = kn_dim_symbol_of(size);
     if (size < KN_DIM_UNKNOWN && k < s->graph->nsymbols) KN_TRY(bind_symbol(s, i, d, k, got->dims[d]));
   }
   s->in_types[i] = *got;

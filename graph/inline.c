@@ -14,7 +14,7 @@ typedef struct inliner {
 /* ---- types and places ---- */
 
 static int64_t size_here(const inliner *c, int64_t dim) {
-  uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - dim);
+  uint64_t k = kn_dim_symbol_of(dim);
   if (kn_dim_known(dim) || dim == KN_DIM_UNKNOWN) return dim;
   return k < c->x->graph->nsymbols ? c->symbols[k] : KN_DIM_UNKNOWN;
 }
@@ -39,7 +39,7 @@ static kn_status bind(inliner *c) {
                      kn_vtype_text(g, want, a, sizeof a), kn_vtype_text(b->graph, got, e, sizeof e));
     for (int d = 0; want->kind == KN_V_TENSOR && d < want->tensor.rank; d++) {
       int64_t w = want->tensor.dims[d], h = got->tensor.dims[d];
-      uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - w);
+      uint64_t k = kn_dim_symbol_of(w);
       if (kn_dim_known(w) && kn_dim_known(h) && w != h)
         return kn_fail(b->ctx, KN_SHAPE, "%s: input %u must be %s (got %s)", c->x->name, i + 1,
                        kn_vtype_text(g, want, a, sizeof a), kn_vtype_text(b->graph, got, e, sizeof e));

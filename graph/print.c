@@ -106,7 +106,7 @@ static void put_type(printer *p, const kn_vtype *t) {
   kn_putf(&p->s, "%s[", kn_dtype_name((kn_dtype)t->tensor.dtype));
   for (int i = 0; i < t->tensor.rank; i++) {
     int64_t d = t->tensor.dims[i];
-    uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - d);
+    uint64_t k = kn_dim_symbol_of(d);
     if (i) kn_puts(&p->s, ",");
     if (kn_dim_known(d))
       kn_putf(&p->s, "%" PRId64, d);

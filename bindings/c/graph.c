@@ -209,7 +209,7 @@ static void describe_type(const kn_graph *g, const kn_vtype *t, kiln_info *out) 
   out->rank = t->tensor.rank;
   for (int d = 0; d < t->tensor.rank; d++) {
     int64_t size = t->tensor.dims[d];
-    uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - size);
+    uint64_t k = kn_dim_symbol_of(size);
     out->sizes[d] = kn_dim_known(size) ? size : -1;
     if (size < KN_DIM_UNKNOWN && k < g->nsymbols) out->symbols[d] = g->symbols[k];
   }

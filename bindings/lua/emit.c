@@ -36,7 +36,7 @@ static void describe(flow *f, int i, const kn_vtype *type) {
   const kn_graph *g = f->e.b->graph;
   *a = (kc_arg){.kind = KC_ARG_SPEC, .type = *type};
   for (int d = 0; type->kind == KN_V_TENSOR && d < type->tensor.rank; d++) {
-    uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - type->tensor.dims[d]);
+    uint64_t k = kn_dim_symbol_of(type->tensor.dims[d]);
     if (kn_dim_known(type->tensor.dims[d])) continue;
     a->type.tensor.dims[d] = KN_DIM_UNKNOWN;
     if (type->tensor.dims[d] != KN_DIM_UNKNOWN && k < g->nsymbols) a->sizes[d] = g->symbols[k];

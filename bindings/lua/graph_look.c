@@ -75,7 +75,7 @@ static void push_value_info(lua_State *L, const kn_graph *g, const kn_value *v) 
   lua_createtable(L, t->rank, 0);
   for (int i = 0; i < t->rank; i++) {
     int64_t d = t->dims[i];
-    uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - d);
+    uint64_t k = kn_dim_symbol_of(d);
     if (kn_dim_known(d))
       lua_pushinteger(L, d);
     else
@@ -168,7 +168,7 @@ static bool names_sizes(lua_State *L, const kn_graph *g, int idx) {
 
 static int64_t size_given(lua_State *L, const kn_graph *g, const kn_value *v, int dim, int sizes) {
   int64_t d = v->type.tensor.dims[dim];
-  uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - d);
+  uint64_t k = kn_dim_symbol_of(d);
   if (kn_dim_known(d)) return d;
   if (d == KN_DIM_UNKNOWN || k >= g->nsymbols)
     kl_error(L, KN_ARG, "graph %s: size %d of input %s has no name; give the inputs themselves", g->name,

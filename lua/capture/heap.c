@@ -66,7 +66,7 @@ static kc_val outer_symbol(kc_cap *c, void *symbol, const char *path) {
   if (o->n == sizeof o->value / sizeof *o->value) return (kc_val){.k = KC_V_NONE};
   kn_vtype type = v->type;
   for (int d = 0; type.kind == KN_V_TENSOR && d < type.tensor.rank; d++) {
-    uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - type.tensor.dims[d]);
+    uint64_t k = kn_dim_symbol_of(type.tensor.dims[d]);
     if (!kn_dim_known(type.tensor.dims[d]) && type.tensor.dims[d] != KN_DIM_UNKNOWN)
       type.tensor.dims[d] = kn_symbol_intern(&c->b, v->region->graph->symbols[k]);
   }
