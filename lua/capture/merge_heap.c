@@ -43,6 +43,20 @@ static void mark(marker *k, kc_val a) {
     for (int i = 0; i < a.u->n; i++) mark(k, a.u->alt[i].v);
 }
 
+static kc_res mark_outside_table(void *ud, uint32_t id, void *a, void *b) {
+  marker *k = ud;
+  (void)a, (void)b;
+  if (k->c->tab[id].object || k->c->tab[id].argument) mark_table(k, id);
+  return KC_GO;
+}
+
+static kc_res mark_outside_cell(void *ud, uint32_t id, void *a, void *b) {
+  marker *k = ud;
+  (void)a, (void)b;
+  if (k->c->cell[id].object) mark_cell(k, id);
+  return KC_GO;
+}
+
 static const kc_reach *reach_of(kc_merge_job *m, kc_state *s, kc_reach *q) {
   kc_cap *c = m->c;
   if (q->tab) return q;
@@ -62,6 +76,9 @@ static const kc_reach *reach_of(kc_merge_job *m, kc_state *s, kc_reach *q) {
     for (int i = 0; i < f->nva; i++) mark(&k, f->va[i]);
   }
   for (int i = 0; i < s->nret; i++) mark(&k, s->ret[i]);
+  const kc_map none = {0}; /* what was put outside is seen by whoever looks there */
+  kc_map_diff(&s->tabs, &none, mark_outside_table, &k);
+  kc_map_diff(&s->cells, &none, mark_outside_cell, &k);
   return q;
 }
 
