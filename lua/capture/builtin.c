@@ -4,6 +4,7 @@
 #include "lua/capture/grads.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/protect.h"
+#include "lua/capture/race.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -593,6 +594,7 @@ static const struct {
     {"string", "match", m_plain},
     {"string", "gsub", m_plain},
     {"kiln", "call_host", kc_m_call_host},
+    {"kiln", "fork_mark", kc_m_fork_mark},
     {"kiln", "no_grad", m_no_grad},
     {"kiln", "enable_grad", m_enable_grad},
     {"kiln", "is_grad_enabled", m_is_grad_enabled},

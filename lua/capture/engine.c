@@ -5,6 +5,7 @@
 #include "lua/capture/handle.h"
 #include "graph/attempt.h"
 #include "lua/capture/protect.h"
+#include "lua/capture/race.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <stdio.h>
@@ -101,6 +102,7 @@ static kc_res push_tensor(crossing *x, kc_val a) {
   kn_tensor *t;
   if (a.k == KC_V_HANDLE) {
     uint32_t parent = c->han[a.id].parent;
+    if (!parent) kc_touch(c, x->s, (kc_place){KC_PLACE_TENSOR, a.id, KC_NILV}, false);
     if (parent) {
       KC_TRY(push_tensor(x, kc_ref(KC_V_HANDLE, parent)));
       lua_pop(L, 1);
@@ -231,6 +233,7 @@ static kc_res take_writes(crossing *x) {
     else if (k->v.k == KC_V_UNION)
       KC_TRY(kc_set_chosen(c, x->s, k->v.u, k->t->value));
     else if (!c->han[k->v.id].parent) {
+      kc_touch(c, x->s, (kc_place){KC_PLACE_TENSOR, k->v.id, KC_NILV}, true);
       c->han[k->v.id].with_grad |= !c->b.no_grad;
       kc_set_contents(c, x->s, k->v.id, k->t->value);
     }

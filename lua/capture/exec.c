@@ -1,7 +1,8 @@
 /* The instructions of Lua 5.4, one by one, on values of capture. What they mean is in ops.c and call.c; what
  * a branch on an unknown condition does is in fork.c. See interp.h. */
-#include "lua/capture/interp.h"
 #include "graph/mutant.h"
+#include "lua/capture/interp.h"
+#include "lua/capture/race.h"
 #include <lauxlib.h>
 #include <math.h>
 #include <string.h>
@@ -16,8 +17,19 @@ typedef struct machine {
   kc_outs *out;
 } machine;
 
-static kc_val get(machine *m, int r) { return kc_get_reg(m->c, m->s, r); }
-static void set(machine *m, int r, kc_val v) { kc_set_reg(m->c, m->s, r, v); }
+static void touch(machine *m, int r, bool write) {
+  uint32_t cell = m->s->events ? m->s->top->cell[r] : 0;
+  if (cell) kc_touch(m->c, m->s, (kc_place){KC_PLACE_VARIABLE, cell, KC_NILV}, write);
+}
+
+static kc_val get(machine *m, int r) {
+  touch(m, r, false);
+  return kc_get_reg(m->c, m->s, r);
+}
+static void set(machine *m, int r, kc_val v) {
+  touch(m, r, true);
+  kc_set_reg(m->c, m->s, r, v);
+}
 
 static kc_val constant(machine *m, int k) {
   const kc_const *x = &m->s->top->p->k[k];

@@ -2,6 +2,7 @@
 #include "lua/capture/heap.h"
 #include "lua/capture/grads.h"
 #include "lua/capture/handle.h"
+#include "lua/capture/race.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -336,6 +337,7 @@ static bool is_key(kc_val k) {
 }
 
 kc_res kc_raw_get(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *out) {
+  kc_touch(c, s, (kc_place){KC_PLACE_FIELD, table, key}, false);
   const kc_table *t = kc_table_get(s, table);
   int64_t at = t ? kc_table_find(t, key) : -1;
   *out = KC_NILV;
@@ -400,6 +402,7 @@ static kc_res check_state_value(kc_cap *c, const kc_look *l, kc_val v) {
 }
 
 kc_res kc_raw_set(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val v) {
+  kc_touch(c, s, (kc_place){KC_PLACE_FIELD, table, key}, true);
   const kc_table_info *info = &c->tab[table];
   if (info->argument)
     return kc_fail(
@@ -480,6 +483,7 @@ kc_res kc_metafield(kc_cap *c, kc_state *s, kc_val a, const char *event, kc_val 
 }
 
 kc_res kc_border(kc_cap *c, kc_state *s, uint32_t table, int64_t *out) {
+  kc_touch(c, s, (kc_place){KC_PLACE_FIELD, table, KC_POISONED}, false);
   uint32_t object = c->tab[table].object;
   if (object) { /* writes keep what is there, so the border outside is the border */
     kc_look *l = find_look(c, KC_LOOK_LENGTH, object, KC_NILV);
@@ -531,6 +535,7 @@ static kc_res keys_look(kc_cap *c, uint32_t object, kc_look **out) {
 }
 
 kc_res kc_next(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *k, kc_val *v) {
+  kc_touch(c, s, (kc_place){KC_PLACE_FIELD, table, KC_POISONED}, false);
   uint32_t object = c->tab[table].object, n, i = 0;
   const kc_table *t = kc_table_get(s, table);
   kc_look *l = NULL;
@@ -628,6 +633,7 @@ static kc_res upvalue_look(kc_cap *c, uint32_t cell, kc_look **out) {
 }
 
 kc_res kc_cell_get(kc_cap *c, kc_state *s, uint32_t cell, kc_val *out) {
+  kc_touch(c, s, (kc_place){KC_PLACE_VARIABLE, cell, KC_NILV}, false);
   const kc_val *v = kc_map_get(&s->cells, cell);
   *out = v ? *v : KC_NILV;
   if (!v && c->cell[cell].grad) {
@@ -642,6 +648,7 @@ kc_res kc_cell_get(kc_cap *c, kc_state *s, uint32_t cell, kc_val *out) {
 }
 
 kc_res kc_cell_set(kc_cap *c, kc_state *s, uint32_t cell, kc_val v) {
+  kc_touch(c, s, (kc_place){KC_PLACE_VARIABLE, cell, KC_NILV}, true);
   if (c->cell[cell].object) {
     kc_look *l;
     KC_TRY(upvalue_look(c, cell, &l));

@@ -3,6 +3,7 @@
  * changed; leaves are paired, exported or generalised by mode. See interp.h. Objects and renaming:
  * merge_heap.c. */
 #include "lua/capture/merge.h"
+#include "lua/capture/race.h"
 #include "lua/capture/text.h"
 
 /* ---- outputs of regions ---- */
@@ -292,6 +293,8 @@ kc_res kc_merge(kc_cap *c, kc_merge_mode mode, kc_state *a, kc_state *b, kc_if *
     m->out->facts = kc_map_common(c, &a->facts, &b->facts, m->out->owner, NULL);
     m->out->tags = kc_map_common(c, &a->tags, &b->tags, m->out->owner, common_tags);
   }
+  if (mode == KC_MERGE_PAIR && b) m->out->events = kc_join_events(c, a->events, b->events);
+  if (mode == KC_MERGE_GENERAL) kc_touch_again(c, a, b);
   merge_frame(m, pc);
   KC_TRY(merge_results(m));
   KC_TRY(kc_merge_heap(m));

@@ -284,6 +284,8 @@ struct kc_cap {
   uint32_t owner; /* last given to a state */
   uint64_t steps;
   int nest, calls;
+  bool part_begins;        /* the next protected call is that of kiln.fork */
+  uint32_t *parts, nparts; /* of each forked part the one that forked it */
   struct kc_grad_place **grads;
   uint32_t ngrads;
   kc_val *inner; /* tensors made to require grad inside */
