@@ -2,6 +2,7 @@
  * and numbers as userdata, tables as copies), what they do to tensors becomes nodes, results come back. */
 #include "lua/capture/engine.h"
 #include "lua/capture/grads.h"
+#include "lua/capture/growing.h"
 #include "lua/capture/handle.h"
 #include "graph/attempt.h"
 #include "lua/capture/protect.h"
@@ -351,6 +352,7 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   bool done;
   c->record.unsure = false;
   KC_TRY(kc_grad_field(c, sp, args, n, out, &done));
+  if (!done) KC_TRY(kc_list_call(c, sp, f, args, n, out, &done));
   if (done) return KC_GO;
   x.s = *sp;
   luaL_checkstack(L, n + 16, "capture");
