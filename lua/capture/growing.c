@@ -129,6 +129,12 @@ kc_res kc_make_lists(kc_cap *c, kc_state *s) {
 
 /* ---- what can be done with one ---- */
 
+/* For texts of asserts: stripped functions have none. */
+static void position(kc_cap *c, char *pos, size_t size) {
+  kc_position(c, pos, size);
+  if (!kc_line_known(c)) *pos = 0;
+}
+
 kc_val kc_list_length(kc_cap *c, kc_state *s, uint32_t table) {
   c->b.where = kc_where(c);
   kn_value *n = kn_add_list_length(&c->b, kc_list_of(s, table));
@@ -207,7 +213,7 @@ kc_res kc_list_set(kc_cap *c, kc_state *s, uint32_t table, kc_val k, kc_val v) {
     kc_val behind = kc_sym(kc_emit(c, KN_NODE_lua_add, 2, length, kc_int(1), KC_NILV));
     kn_value *fits = kc_emit(c, KN_NODE_lua_eq, 2, k, behind, KC_NILV);
     KC_TRY(kc_may_raise(c));
-    kc_position(c, pos, sizeof pos);
+    position(c, pos, sizeof pos);
     kn_add_raise(&c->b, KN_NODE_assert, fits,
                  kc_format(c,
                            "%s%sa list whose length depends on tensor data is set elsewhere than behind its "
@@ -259,7 +265,7 @@ kc_res kc_list_call(kc_cap *c, kc_state **s, kc_val f, const kc_val *a, int n, k
   if (dim < 1 || dim > most)
     return kc_fail(c, "the dimension %lld is not one of the %lld there are", (long long)dim, (long long)most);
   KC_TRY(kc_may_raise(c));
-  kc_position(c, pos, sizeof pos);
+  position(c, pos, sizeof pos);
   kc_val any = kc_sym(kc_emit(c, KN_NODE_lua_lt, 2, kc_int(0), kc_list_length(c, *s, a[0].id), KC_NILV));
   kn_add_raise(
       &c->b, KN_NODE_assert, any.v,
