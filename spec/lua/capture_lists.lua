@@ -142,7 +142,8 @@ grows("stacking none", function(x)
     x = x * 0.5 - 0.1
     out[#out + 1] = x
   end
-  return kiln.stack(out)
+  local t = kiln.stack(out)
+  return t
 end, { "T" })
 grows("numbers, counted by hand", function(x, k)
   local out, n, s = {}, 0, 0
