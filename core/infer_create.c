@@ -138,6 +138,16 @@ kn_status kn_infer_random_pair(const kn_infer *q) {
   return KN_OK;
 }
 
+/* The state of a random stream: seed and offset. */
+kn_status kn_infer_random_state(const kn_infer *q) {
+  kn_type state = {.dtype = KN_I64, .rank = 1, .dims = {2}};
+  if (q->n && (q->in[0].dtype != KN_I64 || q->in[0].rank != 1 ||
+               (kn_dim_known(q->in[0].dims[0]) && q->in[0].dims[0] != 2)))
+    return kn_infer_fail(q, KN_ARG, "the state of a random stream is int64 [2], as fork_random gives it");
+  q->out[0] = state;
+  return KN_OK;
+}
+
 /* Floats. */
 kn_status kn_infer_multinomial(const kn_infer *q) {
   const kn_attrs_multinomial *a = q->attrs;

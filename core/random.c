@@ -9,6 +9,12 @@ uint64_t kn_random_take(kn_random *r, uint64_t words) {
   return first;
 }
 
+uint64_t kn_random_split(kn_random *r) {
+  uint32_t w[4];
+  kn_philox(r->seed, kn_random_take(r, 4), w);
+  return (uint64_t)w[0] << 32 | w[1];
+}
+
 void kn_philox(uint64_t seed, uint64_t counter, uint32_t out[4]) { kn_philox_block(seed, counter, 0, out); }
 
 void kn_philox_block(uint64_t seed, uint64_t counter, uint32_t block, uint32_t out[4]) {

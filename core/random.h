@@ -13,6 +13,8 @@ typedef struct kn_random {
 void kn_random_seed(kn_random *r, uint64_t seed);
 /* Take enough counters for n 32-bit words; returns the first counter. */
 uint64_t kn_random_take(kn_random *r, uint64_t words);
+/* The seed of another stream: a function of the place in this one, which goes on one counter later. */
+uint64_t kn_random_split(kn_random *r);
 /* The four words of one counter. */
 void kn_philox(uint64_t seed, uint64_t counter, uint32_t out[4]);
 /* The same of block `block` behind a counter, of which the stream itself is block 0: a stream of its own for

@@ -1,4 +1,5 @@
 /* Life of a graph, its types, its regions as linked lists, and finishing. Emitting nodes is in build.c. */
+#include "graph/mutant.h"
 #include "graph/graph.h"
 #include "graph/internal.h"
 #include "graph/verify.h"
@@ -51,7 +52,7 @@ static bool is_number(kn_vkind k) { return k == KN_V_INT || k == KN_V_FLOAT || k
 bool kn_vtype_join(const kn_vtype *a, const kn_vtype *b, kn_vtype *out) {
   if (a->kind != b->kind) {
     if (!is_number(a->kind) || !is_number(b->kind)) return false;
-    *out = (kn_vtype){.kind = KN_V_NUMBER};
+    *out = (kn_vtype){.kind = KN_MUTANT(integer_or_float_is_float) ? KN_V_FLOAT : KN_V_NUMBER};
     return true;
   }
   kn_vtype t = *a;

@@ -2,6 +2,7 @@
  * bound here are counted (kn_plan.owned) and let go of at their last use, or when the run ends, however it
  * ends. */
 #include "graph/attempt.h"
+#include "graph/mutant.h"
 #include "graph/format.h"
 #include "graph/host.h"
 #include "graph/scalar.h"
@@ -303,7 +304,8 @@ static kn_status eval_node(run *r, const kn_node *n) {
   case KN_NODE_warn: return say(r, n);
   case KN_NODE_select: bind_value(p, n->out[0], n->in[p->scalars[n->in[0]->id].as.b ? 1 : 2]); return KN_OK;
   case KN_NODE_same:
-    p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = t == p->vals[n->in[1]->id]}};
+    p->scalars[n->out[0]->id] =
+        (kn_scalar){KN_SCALAR_BOOL, {.b = t == p->vals[n->in[1]->id] && !KN_MUTANT(same_tensor_never)}};
     return KN_OK;
   case KN_NODE_host_call: return host_call(r, n);
   case KN_NODE_detach: bind(p, n->out[0]->id, t); return KN_OK;

@@ -1,5 +1,6 @@
 /* What targets share: attributes and outputs of a node as they are in this run, log lines, error positions.
  */
+#include "graph/mutant.h"
 #include "graph/target.h"
 #include "graph/text.h"
 #include <inttypes.h>
@@ -119,7 +120,7 @@ kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st) {
   if (!w) return st;
   bool stripped = w->line <= 0 && !strcmp(w->chunk, "?"), engine = kn_opcode_is_op(n->op);
   if (w->line > 0)
-    kn_error_prefix(ctx, "%s:%d", w->chunk, w->line);
+    kn_error_prefix(ctx, "%s:%d", w->chunk, w->line + KN_MUTANT(line_off_by_one));
   else if (!stripped)
     kn_error_prefix(ctx, "%s:?", w->chunk);
   else if (!engine && n->op != KN_NODE_raise)

@@ -68,7 +68,7 @@ static const gen_case more_cases[] = {
   GEN0(randint, .attrs.randint = {.low = 0, .high = 2, .sizes = GEN_DIMS(4), .dtype = KN_BOOL}),
   GEN0(tril_indices, .attrs.triangle_indices = {.row = 3, .col = 4, .offset = 1}), GEN0(triu_indices, .attrs.triangle_indices = {.row = 2, .col = 3}),
   GEN0(logspace, .attrs.logspace = {.start = 0, .end = 3, .steps = 4, .base = 2, .dtype = KN_F32}),
-  GEN0(randperm, .attrs.randperm = {.n = 7}), GEN1(bernoulli, GEN_P(3, 4)),
+  GEN0(randperm, .attrs.randperm = {.n = 7}), GEN0(fork_random), GEN1(join_random, GEN_I(5, 2)), GEN1(bernoulli, GEN_P(3, 4)),
 
   GEN1(cholesky, GEN_S(2, 3, 3)), GEN1(eigh, GEN_S(2, 4, 4)), GEN1(qr, GEN_F(4, 2), .attrs.qr = {.mode = KN_CHOICE_qr_mode_complete}), GEN1(qr, GEN_F(2, 4, 2), .attrs.qr = {.mode = KN_CHOICE_qr_mode_r}),
   GEN1(svd, GEN_F(4, 2), .attrs.svd = {.full_matrices = true}), GEN1(svd, GEN_F(2, 2, 4), .attrs.svd = {.full_matrices = true}),

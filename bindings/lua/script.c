@@ -148,7 +148,11 @@ static kl_variant *capture(lua_State *L, kl_graph *g, int self, int first, int n
   kl_load_files(L);
   kl_make_room(L);
   push_source(L, self, "f");
-  kn_status st = kc_capture(L, &host, lua_gettop(L), first, nargs, args, &graph, &live);
+  int f = lua_gettop(L);
+  const kc_live *before = g->variants ? g->variants->live : NULL;
+  kn_status st = kc_capture(L, &host, f, first, nargs, args, before, &graph, &live);
+  if (st == KN_CAPTURE && before) /* perhaps it cannot do without knowing a number that has changed */
+    st = kc_capture(L, &host, f, first, nargs, args, NULL, &graph, &live);
   lua_pop(L, 1);
   if (st != KN_OK) raise_capture(L);
   if (kn_debugging(ctx, KN_DEBUG_CAPTURE))

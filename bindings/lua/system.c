@@ -86,6 +86,13 @@ static int set_rng_state(lua_State *L) {
   return 0;
 }
 
+/* kiln.fork_mark(what, part): where a forked part begins, ends and is waited for, and of which number. Only
+ * capture listens (lua/capture/race.h). */
+static int fork_mark(lua_State *L) {
+  lua_pushinteger(L, 0);
+  return 1;
+}
+
 /* Eager kernels give the same bits in every run whatever the number of threads, and graphs run them unless a
  * pass is allowed to change rounding. This forbids such passes (none is on by default). */
 static int use_deterministic_algorithms(lua_State *L) {
@@ -209,6 +216,7 @@ void kl_open_system(lua_State *L) {
       {"manual_seed", manual_seed},
       {"get_rng_state", get_rng_state},
       {"set_rng_state", set_rng_state},
+      {"fork_mark", fork_mark},
       {"use_deterministic_algorithms", use_deterministic_algorithms},
       {"are_deterministic_algorithms_enabled", are_deterministic_algorithms_enabled},
       {"set_num_threads", set_num_threads},

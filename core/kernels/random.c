@@ -163,3 +163,31 @@ KERNEL(randperm) {
   }
   return KN_OK;
 }
+
+/* ---- streams ---- */
+
+static void put_state(kn_tensor *out, const kn_random *r) {
+  int64_t *to = kn_tensor_data(out);
+  to[0] = (int64_t)r->seed;
+  to[1] = (int64_t)r->offset;
+}
+
+/* The seed of the new stream is the draw that the present one makes here. */
+KERNEL(fork_random) {
+  (void)attrs, (void)in, (void)n;
+  uint64_t seed = kn_random_split(&ctx->random);
+  put_state(out[0], &ctx->random);
+  kn_random_seed(&ctx->random, seed);
+  return KN_OK;
+}
+
+KERNEL(join_random) {
+  (void)attrs, (void)n;
+  kn_random left = ctx->random;
+  kk_view to = kk_view_of(out[0]), from = kk_view_of(in[0]);
+  kk_copy(ctx, &to, &from);
+  const int64_t *state = kn_tensor_data(out[0]);
+  ctx->random = (kn_random){.seed = (uint64_t)state[0], .offset = (uint64_t)state[1]};
+  put_state(out[0], &left);
+  return KN_OK;
+}

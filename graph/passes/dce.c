@@ -5,6 +5,7 @@
  * is a loop without effects whose results nobody reads, even one that would not end. keeps: effects and their
  * order, inputs of the graph, types. */
 #include "graph/attempt.h"
+#include "graph/mutant.h"
 #include "graph/internal.h"
 #include "graph/pipeline.h"
 #include <string.h>
@@ -62,8 +63,8 @@ static bool is_doubtful(const kn_node *n) {
 
 /* Kept for what it does. An error that is caught is seen, so what may raise it is kept, too. */
 static bool is_effect(const kn_node *n, bool caught) {
-  return kn_opcode_describe(n->op).effect == KN_EFFECT || is_doubtful(n) ||
-         (caught && !n->nregions && kn_node_may_raise(n));
+  return (kn_opcode_describe(n->op).effect == KN_EFFECT && !KN_MUTANT(effects_are_dropped)) ||
+         is_doubtful(n) || (caught && !n->nregions && kn_node_may_raise(n));
 }
 
 static void mark_effects(sweep *s, const kn_region *r, bool caught) {

@@ -1,9 +1,11 @@
 /* Models of Lua's own C functions, found by function value. Each does what the reference manual says, on
  * values of capture; what it cannot do it refuses. */
+#include "graph/mutant.h"
 #include "lua/capture/grads.h"
 #include "lua/capture/growing.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/protect.h"
+#include "lua/capture/race.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -170,7 +172,7 @@ MODEL(assert) {
     return kc_fail(c, "the message of this assert is a %s; only strings can be captured",
                    kc_kind_name(message));
   if (fails) return kc_raise_value(c, message, kc_where(c));
-  if (t.k == KC_V_SYM) {
+  if (t.k == KC_V_SYM && !KN_MUTANT(assert_forgotten)) {
     KC_TRY(kc_may_raise(c));
     c->b.where = kc_where(c);
     char pos[200]; /* raise nodes get theirs from `where`, assert nodes do not */
@@ -599,6 +601,7 @@ static const struct {
     {"string", "match", m_plain},
     {"string", "gsub", m_plain},
     {"kiln", "call_host", kc_m_call_host},
+    {"kiln", "fork_mark", kc_m_fork_mark},
     {"kiln", "no_grad", m_no_grad},
     {"kiln", "enable_grad", m_enable_grad},
     {"kiln", "is_grad_enabled", m_is_grad_enabled},

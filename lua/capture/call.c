@@ -88,6 +88,7 @@ static const struct {
 };
 
 const char *kc_call_hint(const char *path) {
+  if (path && !strncmp(path, "_ENV.", 5)) path += 5; /* globals under another name */
   for (size_t i = 0; path && i < sizeof hints / sizeof *hints; i++)
     if (!strcmp(path, hints[i].name)) return hints[i].hint;
   return "call it outside and pass the result";

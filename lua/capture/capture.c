@@ -495,6 +495,7 @@ static int protected_capture(lua_State *L) {
   lua_newtable(L);
   c->ids = lua_gettop(L);
   kc_find_models(c);
+  if (c->before) kc_live_free_numbers(c, c->before);
   int top = lua_gettop(L);
   for (int n = 0;; n++) {
     j->result = attempt(j);
@@ -515,10 +516,11 @@ static int protected_capture(lua_State *L) {
 /* ---- the entry ---- */
 
 static kn_status capture(lua_State *L, const kc_host *host, int func, int first, int nargs,
-                         const kc_arg *args, kc_outer *outer, kn_graph **out, kc_live **live) {
+                         const kc_arg *args, kc_outer *outer, const kc_live *before, kn_graph **out,
+                         kc_live **live) {
   kn_context *ctx = host->context(L);
   KN_TRY(kc_check_lua(L, ctx));
-  kc_cap c = {.L = L, .ctx = ctx, .host = host, .early = args != NULL, .outer = outer};
+  kc_cap c = {.L = L, .ctx = ctx, .host = host, .early = args != NULL, .outer = outer, .before = before};
   job j = {.c = &c, .nargs = nargs, .args = args, .result = KC_FAIL};
   if (!lua_checkstack(L, nargs + 40) || !(j.live = kc_live_new(ctx))) return kn_fail_nomem(ctx, 0);
   kn_arena_init(&c.keep, ctx->heap);
@@ -565,14 +567,14 @@ static kn_status capture(lua_State *L, const kc_host *host, int func, int first,
 }
 
 kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int nargs, const kc_arg *args,
-                     kn_graph **out, kc_live **live) {
-  return capture(L, host, func, first, nargs, args, NULL, out, live);
+                     const kc_live *before, kn_graph **out, kc_live **live) {
+  return capture(L, host, func, first, nargs, args, NULL, before, out, live);
 }
 
 kn_status kc_capture_part(lua_State *L, const kc_host *host, int func, int first, int nargs,
                           const kc_arg *args, kc_outer *outer, kn_graph **out) {
   kc_live *live = NULL;
-  KN_TRY(capture(L, host, func, first, nargs, args, outer, out, &live));
+  KN_TRY(capture(L, host, func, first, nargs, args, outer, NULL, out, &live));
   kc_live_free(L, live);
   return KN_OK;
 }

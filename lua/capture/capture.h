@@ -41,12 +41,13 @@ typedef struct kc_arg {
  * Lua objects in the registry of L; freed by kc_live_free (any time before lua_close). */
 typedef struct kc_live kc_live;
 
-/* Captures the function (or callable object) at `func` for arguments at [first, first + nargs). On success
- * *out is a finished graph and *live its live side, both owned. On failure the context holds "file:line:
- * reason …". The Lua stack is as before; no Lua object reachable by the program has been changed. Never
- * raises. */
+/* Captures the function (or callable object) at `func` for arguments at [first, first + nargs). `before`, of
+ * an earlier capture whose guards failed, may be NULL: numbers outside that have changed since are slots that
+ * are read at every call, where the graph can do without knowing them. On success *out is a finished graph
+ * and *live its live side, both owned. On failure the context holds "file:line: reason …". The Lua stack is
+ * as before; no Lua object reachable by the program has been changed. Never raises. */
 kn_status kc_capture(lua_State *L, const kc_host *host, int func, int first, int nargs, const kc_arg *args,
-                     kn_graph **out, kc_live **live);
+                     const kc_live *before, kn_graph **out, kc_live **live);
 /* The same for a function that becomes a region of another graph: symbols of that graph, which it reaches as
  * upvalues, are further inputs after those of the arguments. Values are of the other graph. */
 typedef struct kc_outer {

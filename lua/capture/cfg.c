@@ -1,4 +1,5 @@
 /* Blocks, dominators, loops, liveness of a prototype. See cfg.h. */
+#include "graph/mutant.h"
 #include "lua/capture/cfg.h"
 #include <string.h>
 
@@ -284,7 +285,7 @@ static void special_uses(const kc_proto *p, int pc, kc_regs *use, kc_regs *def) 
   case KC_CLOSURE: {
     const kc_proto *q = p->p[kc_bx(i)];
     for (int u = 0; u < q->nup; u++)
-      if (q->up[u].in_stack) add(use, q->up[u].index);
+      if (q->up[u].in_stack && !KN_MUTANT(liveness_hole)) add(use, q->up[u].index);
     break;
   }
   default: break;

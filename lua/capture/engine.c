@@ -6,6 +6,7 @@
 #include "lua/capture/handle.h"
 #include "graph/attempt.h"
 #include "lua/capture/protect.h"
+#include "lua/capture/race.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <stdio.h>
@@ -102,6 +103,7 @@ static kc_res push_tensor(crossing *x, kc_val a) {
   kn_tensor *t;
   if (a.k == KC_V_HANDLE) {
     uint32_t parent = c->han[a.id].parent;
+    if (!parent) kc_touch(c, x->s, (kc_place){KC_PLACE_TENSOR, a.id, KC_NILV}, false);
     if (parent) {
       KC_TRY(push_tensor(x, kc_ref(KC_V_HANDLE, parent)));
       lua_pop(L, 1);
@@ -232,6 +234,7 @@ static kc_res take_writes(crossing *x) {
     else if (k->v.k == KC_V_UNION)
       KC_TRY(kc_set_chosen(c, x->s, k->v.u, k->t->value));
     else if (!c->han[k->v.id].parent) {
+      kc_touch(c, x->s, (kc_place){KC_PLACE_TENSOR, k->v.id, KC_NILV}, true);
       c->han[k->v.id].with_grad |= !c->b.no_grad;
       kc_set_contents(c, x->s, k->v.id, k->t->value);
     }
@@ -383,9 +386,39 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   return r;
 }
 
+/* A value of one kind or another in a table that is given: KC_V_NONE in *out when there is none. */
+static kc_res find_union(kc_cap *c, kc_state *s, kc_val a, int depth, kc_val *out) {
+  kc_val k = KC_NILV, v;
+  if (a.k != KC_V_TABLE || depth > MAX_TABLE_DEPTH) return KC_GO;
+  while (out->k == KC_V_NONE) {
+    KC_TRY(kc_next(c, s, a.id, k, &k, &v));
+    if (k.k == KC_V_NIL) break;
+    v = kc_resolve(c, s, v);
+    if (v.k == KC_V_UNION) *out = v;
+    KC_TRY(find_union(c, s, v, depth + 1, out));
+  }
+  return KC_GO;
+}
+
+typedef struct table_ud {
+  kc_val f;
+  const kc_val *args;
+  int n;
+} table_ud;
+
+static kc_res again(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out) {
+  const table_ud *x = ud;
+  (void)o; /* what is known now narrows it where it stands */
+  return kc_call_engine(c, s, x->f, x->args, x->n, out);
+}
+
 kc_res kc_call_engine(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, kc_values *out) {
-  kc_val ud[2] = {f, kc_int(n)};
-  return kc_distribute(c, s, args, n, engine_step, ud, out);
+  kc_val ud[2] = {f, kc_int(n)}, choice = {.k = KC_V_NONE};
+  for (int i = 0; i < n && choice.k == KC_V_NONE; i++)
+    KC_TRY(find_union(c, *s, kc_resolve(c, *s, args[i]), 0, &choice));
+  if (choice.k == KC_V_NONE) return kc_distribute(c, s, args, n, engine_step, ud, out);
+  table_ud x = {f, args, n};
+  return kc_distribute(c, s, &choice, 1, again, &x, out);
 }
 
 /* ---- real tensors met as inputs of ops: plain numbers, and data made on the way ----

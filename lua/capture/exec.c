@@ -1,6 +1,8 @@
 /* The instructions of Lua 5.4, one by one, on values of capture. What they mean is in ops.c and call.c; what
  * a branch on an unknown condition does is in fork.c. See interp.h. */
+#include "graph/mutant.h"
 #include "lua/capture/interp.h"
+#include "lua/capture/race.h"
 #include <lauxlib.h>
 #include <math.h>
 #include <string.h>
@@ -15,8 +17,19 @@ typedef struct machine {
   kc_outs *out;
 } machine;
 
-static kc_val get(machine *m, int r) { return kc_get_reg(m->c, m->s, r); }
-static void set(machine *m, int r, kc_val v) { kc_set_reg(m->c, m->s, r, v); }
+static void touch(machine *m, int r, bool write) {
+  uint32_t cell = m->s->events ? m->s->top->cell[r] : 0;
+  if (cell) kc_touch(m->c, m->s, (kc_place){KC_PLACE_VARIABLE, cell, KC_NILV}, write);
+}
+
+static kc_val get(machine *m, int r) {
+  touch(m, r, false);
+  return kc_get_reg(m->c, m->s, r);
+}
+static void set(machine *m, int r, kc_val v) {
+  touch(m, r, true);
+  kc_set_reg(m->c, m->s, r, v);
+}
 
 static kc_val constant(machine *m, int k) {
   const kc_const *x = &m->s->top->p->k[k];
@@ -130,7 +143,7 @@ static kc_res integer_for(machine *m, int a, kc_val init, kc_val limit, kc_val s
     if (!x.as.b) {
       if (kn_scalar_eval(c->ctx, KN_NODE_for_count, in, 3, &y) != KN_OK)
         return kc_raise(c, "%s", kc_format(c, "%s", kn_error(c->ctx)));
-      count = kc_int(y.as.i);
+      count = kc_int(KN_MUTANT(for_runs_once_less) && y.as.i > 0 ? y.as.i - 1 : y.as.i);
     }
   } else {
     none = kc_sym(kc_emit(c, KN_NODE_for_skip, 3, init, limit, step));
@@ -317,7 +330,7 @@ static void varargs(machine *m, kc_code i) {
   int a = kc_a(i), n = kc_c(i) - 1;
   const kc_frame *f = m->s->top;
   if (n < 0) {
-    kc_values all = {f->va, f->nva};
+    kc_values all = {f->va, f->nva > 1 && KN_MUTANT(vararg_lost) ? f->nva - 1 : f->nva};
     open_results(m, a, &all);
     return;
   }
@@ -346,6 +359,7 @@ static void make_closure(machine *m, kc_code i) {
 }
 
 static void close_from(machine *m, int a) {
+  if (KN_MUTANT(close_ignored)) return;
   kc_frame *f = kc_top(m->c, m->s);
   for (int r = a; r < f->p->maxstack; r++) {
     if (!f->cell[r]) continue;
@@ -447,7 +461,9 @@ static kc_res load(machine *m, kc_code i) {
     KC_TRY(kc_cell_get(m->c, m->s, upvalue_cell(m, kc_b(i)), &v));
     set(m, a, v);
     break;
-  case KC_SETUPVAL: return kc_cell_set(m->c, m->s, upvalue_cell(m, kc_b(i)), get(m, a));
+  case KC_SETUPVAL:
+    if (KN_MUTANT(setupval_dropped)) return KC_GO;
+    return kc_cell_set(m->c, m->s, upvalue_cell(m, kc_b(i)), get(m, a));
   default: break;
   }
   return KC_GO;

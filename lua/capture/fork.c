@@ -1,5 +1,6 @@
 /* Forks, joins, and going on after them. See interp.h. */
 #include "lua/capture/interp.h"
+#include "graph/mutant.h"
 
 /* ---- stops ---- */
 
@@ -19,7 +20,9 @@ int kc_stop_at(const kc_cap *c, int depth, int pc, bool back, int iteration) {
   for (int i = c->nstop - 1; i >= 0; i--) {
     const kc_stop *s = &c->stop[i];
     if (s->depth < depth) return 0; /* stops of callers: deeper ones come after them */
-    if (s->depth == depth && s->pc == pc && s->back == back && s->iteration == iteration) return s->kind;
+    if (s->depth == depth && s->pc == pc && s->back == back &&
+        (s->iteration == iteration || KN_MUTANT(stale_stops)))
+      return s->kind;
   }
   return 0;
 }
@@ -62,6 +65,7 @@ static kc_val merge_selectors(kc_cap *c, kc_if *f, const kc_outs *a, const kc_ou
   if (a->sel.k == KC_V_INT && b->sel.k == KC_V_INT) {
     kc_note *n = kc_note_of(c, out, true);
     *n = (kc_note){.choice = f->cond, .a = a->sel.i, .b = b->sel.i};
+    if (KN_MUTANT(selector_reversed)) *n = (kc_note){.choice = f->cond, .a = b->sel.i, .b = a->sel.i};
   }
   return kc_sym(out);
 }
@@ -239,7 +243,7 @@ kc_res kc_fork(kc_cap *c, kc_state **sp, int *pc, kn_value *cond, int if_true, i
   KC_TRY(kc_begin_if(c, f, s, cond));
   kc_state *s1 = kc_snapshot(c, s), *s2 = kc_snapshot(c, s);
   kc_add_fact(c, s1, cond, true);
-  kc_add_fact(c, s2, cond, false);
+  kc_add_fact(c, s2, cond, KN_MUTANT(fact_of_the_other_side));
   if (set) {
     c->S = set->side ? s1 : s2;
     kc_set_reg(c, c->S, set->reg, kc_resolve(c, c->S, set->v));

@@ -1,5 +1,6 @@
 /* Handles: what they hold, views of them, and where the tensors come from that must be handles. See handle.h.
  */
+#include "graph/mutant.h"
 #include "lua/capture/handle.h"
 #include <string.h>
 
@@ -57,7 +58,7 @@ kn_value *kc_contents(kc_cap *c, kc_state *s, uint32_t id) {
   const kc_handle_info *info = &c->han[id];
   if (!h || !info->parent) return h ? h->now : NULL;
   kn_value *base = kc_contents(c, s, info->parent);
-  if (!base || (h->now && h->of == base)) return base ? h->now : NULL;
+  if (!base || (h->now && (h->of == base || KN_MUTANT(view_not_derived_again)))) return base ? h->now : NULL;
   c->b.where = kc_where(c);
   kc_hold next = *h;
   next.of = base;

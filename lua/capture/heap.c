@@ -3,6 +3,7 @@
 #include "lua/capture/grads.h"
 #include "lua/capture/growing.h"
 #include "lua/capture/handle.h"
+#include "lua/capture/race.h"
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -194,9 +195,9 @@ kc_look *kc_new_look(kc_cap *c, kc_look_kind kind, uint32_t container, kc_val ke
   return l;
 }
 
-static const kc_dynamic *dynamic(const kc_cap *c, kc_look_kind kind, uint32_t container, kc_val key) {
+static kc_dynamic *dynamic(const kc_cap *c, kc_look_kind kind, uint32_t container, kc_val key) {
   for (uint32_t i = 0; i < c->ndynamic; i++) {
-    const kc_dynamic *d = &c->dynamic[i];
+    kc_dynamic *d = &c->dynamic[i];
     if (d->kind == kind && d->container == container && kc_same(d->key, key)) return d;
   }
   return NULL;
@@ -263,13 +264,32 @@ static kc_res state_slot(kc_cap *c, kc_look *l, const kc_dynamic *d) {
   return KC_GO;
 }
 
+/* A number that the graph reads afresh: a slot that is never written. The real value is on top. */
+static kc_res free_number(kc_cap *c, kc_look *l) {
+  kn_vtype type = {.kind = lua_isinteger(c->L, -1) ? KN_V_INT : KN_V_FLOAT};
+  l->slot = kn_add_slot(&c->b, KN_SLOT_PARAM, l->name, &type, NULL);
+  kn_value *v = l->slot && c->host->test_scalar(c->L, -1, &l->slot->scalar) ? slot_value(c, l->slot) : NULL;
+  if (!v) return kc_fail(c, "slot");
+  l->seen = kc_sym(v);
+  return KC_GO;
+}
+
+void kc_free_number(kc_cap *c, kc_look_kind kind, uint32_t container, kc_val key) {
+  if (dynamic(c, kind, container, key)) return;
+  c->dynamic = kc_more(c, &c->keep, c->dynamic, c->ndynamic, sizeof *c->dynamic);
+  c->dynamic[c->ndynamic++] =
+      (kc_dynamic){.role = KC_ROLE_FREE, .kind = kind, .container = container, .key = key};
+}
+
 /* Fills the look from the real value on top of the stack, which it pops. */
 static kc_res take_look(kc_cap *c, kc_look *l) {
   const kc_dynamic *d = dynamic(c, l->kind, l->container, l->key);
   kn_tensor *t = c->host->test_tensor(c->L, -1);
   kc_res r = KC_GO;
-  if (d)
+  if (d && d->role == KC_ROLE_STATE)
     r = state_slot(c, l, d);
+  else if (d && d->role == KC_ROLE_FREE && lua_type(c->L, -1) == LUA_TNUMBER)
+    r = free_number(c, l);
   else if (t && t->storage && is_handle(c, t))
     r = take_handle(c, l, t);
   else if (t && (t->storage || !c->outer)) {
@@ -318,6 +338,7 @@ static bool is_key(kc_val k) {
 }
 
 kc_res kc_raw_get(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *out) {
+  kc_touch(c, s, (kc_place){KC_PLACE_FIELD, table, key}, false);
   const kc_table *t = kc_table_get(s, table);
   int64_t at = t ? kc_table_find(t, key) : -1;
   *out = KC_NILV;
@@ -356,8 +377,14 @@ static kc_res make_dynamic(kc_cap *c, const kc_look *l) {
         "writes '%s', which exists outside and is now %s: only numbers, booleans and tensors that are there "
         "already can be written; return the new value instead",
         l->name, kc_kind_name(l->seen));
+  kc_dynamic *d = dynamic(c, l->kind, l->container, l->key);
+  if (d) {
+    d->role = KC_ROLE_STATE;
+    return KC_RESTART;
+  }
   c->dynamic = kc_more(c, &c->keep, c->dynamic, c->ndynamic, sizeof *c->dynamic);
-  c->dynamic[c->ndynamic++] = (kc_dynamic){l->kind, l->container, l->key, false};
+  c->dynamic[c->ndynamic++] =
+      (kc_dynamic){.role = KC_ROLE_STATE, .kind = l->kind, .container = l->container, .key = l->key};
   return KC_RESTART;
 }
 
@@ -377,6 +404,7 @@ static kc_res check_state_value(kc_cap *c, const kc_look *l, kc_val v) {
 }
 
 kc_res kc_raw_set(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val v) {
+  kc_touch(c, s, (kc_place){KC_PLACE_FIELD, table, key}, true);
   const kc_table_info *info = &c->tab[table];
   if (info->argument)
     return kc_fail(
@@ -458,6 +486,7 @@ kc_res kc_metafield(kc_cap *c, kc_state *s, kc_val a, const char *event, kc_val 
 }
 
 kc_res kc_border(kc_cap *c, kc_state *s, uint32_t table, int64_t *out) {
+  kc_touch(c, s, (kc_place){KC_PLACE_FIELD, table, KC_POISONED}, false);
   uint32_t object = c->tab[table].object;
   if (object) { /* writes keep what is there, so the border outside is the border */
     kc_look *l = find_look(c, KC_LOOK_LENGTH, object, KC_NILV);
@@ -512,6 +541,7 @@ static kc_res keys_look(kc_cap *c, uint32_t object, kc_look **out) {
 }
 
 kc_res kc_next(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *k, kc_val *v) {
+  kc_touch(c, s, (kc_place){KC_PLACE_FIELD, table, KC_POISONED}, false);
   uint32_t object = c->tab[table].object, n, i = 0;
   const kc_table *t = kc_table_get(s, table);
   kc_look *l = NULL;
@@ -612,6 +642,7 @@ static kc_res upvalue_look(kc_cap *c, uint32_t cell, kc_look **out) {
 }
 
 kc_res kc_cell_get(kc_cap *c, kc_state *s, uint32_t cell, kc_val *out) {
+  kc_touch(c, s, (kc_place){KC_PLACE_VARIABLE, cell, KC_NILV}, false);
   const kc_val *v = kc_map_get(&s->cells, cell);
   *out = v ? *v : KC_NILV;
   if (!v && c->cell[cell].grad) {
@@ -626,6 +657,7 @@ kc_res kc_cell_get(kc_cap *c, kc_state *s, uint32_t cell, kc_val *out) {
 }
 
 kc_res kc_cell_set(kc_cap *c, kc_state *s, uint32_t cell, kc_val v) {
+  kc_touch(c, s, (kc_place){KC_PLACE_VARIABLE, cell, KC_NILV}, true);
   if (c->cell[cell].object) {
     kc_look *l;
     KC_TRY(upvalue_look(c, cell, &l));
@@ -642,7 +674,20 @@ kc_res kc_cell_set(kc_cap *c, kc_state *s, uint32_t cell, kc_val v) {
 
 /* ---- burning in ---- */
 
+/* A free number of the outside becomes a guarded one. */
+static bool fix_one(kc_cap *c, const kn_value *v) {
+  if (!v->def || v->def->op != KN_NODE_param || v->type.kind == KN_V_TENSOR) return false;
+  for (const kc_look *l = c->looks; l; l = l->next) {
+    kc_dynamic *d = l->slot == v->def->slot ? dynamic(c, l->kind, l->container, l->key) : NULL;
+    if (!d || d->role != KC_ROLE_FREE) continue;
+    d->role = KC_ROLE_FIXED;
+    return true;
+  }
+  return false;
+}
+
 static bool burn_one(kc_cap *c, const kn_value *v) {
+  if (fix_one(c, v)) return true;
   for (uint32_t i = 0; i < c->ninput; i++) {
     const kc_input *in = &c->input[i];
     bool hit = in->dim < 0 ? in->value == v

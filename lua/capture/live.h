@@ -33,6 +33,8 @@ struct kc_leaf {
 /* Copies what is needed out of the capture; raises only out of memory (then nothing is owed). */
 /* An empty one; NULL when out of memory. */
 kc_live *kc_live_new(kn_context *ctx);
+/* Numbers outside that are not what they were at an earlier capture become free in this one. */
+void kc_live_free_numbers(kc_cap *c, const kc_live *before);
 kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, kc_live **out);
 
 #endif

@@ -2,6 +2,7 @@
  * tensor data (the loop starts over in that mode); unrolled with a low limit when that cannot be. See
  * interp.h. */
 #include "lua/capture/growing.h"
+#include "graph/mutant.h"
 #include <stdio.h>
 
 enum {
@@ -137,7 +138,7 @@ static kc_res generalise(kc_cap *c, kc_state *entry, kc_loop_try *t, kc_loop_nod
       t->peel++;
       return kc_want_loop(c, t);
     }
-    if (!changed) return KC_GO;
+    if (!changed || (KN_MUTANT(loop_settles_early) && round)) return KC_GO;
     kc_top(c, next)->active = g->top->active;
     g = next;
   }

@@ -3,6 +3,7 @@
  * changed; leaves are paired, exported or generalised by mode. See interp.h. Objects and renaming:
  * merge_heap.c. */
 #include "lua/capture/merge.h"
+#include "lua/capture/race.h"
 #include "lua/capture/text.h"
 
 /* ---- outputs of regions ---- */
@@ -22,6 +23,9 @@ kn_value *kc_if_out(kc_cap *c, kc_if *f, kn_value *a, kn_value *b, const kn_vtyp
 }
 
 kn_value *kc_loop_out(kc_cap *c, kc_loop_node *l, kn_value *v) {
+  if (KN_MUTANT(exit_before_the_trip))
+    for (uint32_t i = 0; i < l->nnext; i++)
+      if (l->next[i].k == KC_V_SYM && l->next[i].v == v) v = l->body->params[i];
   for (uint32_t i = 0; i < l->nmemo; i++)
     if (l->memo[i].a == v) return l->memo[i].out;
   kn_value *out = kn_loop_output(&c->b, l->n, NULL, v->name, v);
@@ -196,7 +200,7 @@ static void mixed_contents(kc_merge_job *m, int r, bool live) {
   const kc_val *v1 = side == 1 ? kc_map_get(&m->s1->cells, cell) : &f1->r[r];
   const kc_val *v2 = side == 2 ? kc_map_get(&m->s2->cells, cell) : &f2->r[r];
   kc_val a = v1 ? *v1 : KC_NILV, b = v2 ? *v2 : KC_NILV, v;
-  if (live)
+  if (live && !KN_MUTANT(upvalue_of_one_path))
     v = kc_merge_places(m, a, b);
   else if (m->mode != KC_MERGE_GENERAL)
     v = kc_merge_single(m, side == 1 ? a : b, side);
@@ -285,10 +289,12 @@ kc_res kc_merge(kc_cap *c, kc_merge_mode mode, kc_state *a, kc_state *b, kc_if *
   m->owner = ++c->owner;
   if (b && (a->depth != b->depth || a->top->up != b->top->up))
     return kc_fail(c, "internal: paths that meet are at different calls");
-  if (b && mode == KC_MERGE_PAIR) {
+  if (b && mode == KC_MERGE_PAIR && !KN_MUTANT(facts_leak)) {
     m->out->facts = kc_map_common(c, &a->facts, &b->facts, m->out->owner, NULL);
     m->out->tags = kc_map_common(c, &a->tags, &b->tags, m->out->owner, common_tags);
   }
+  if (mode == KC_MERGE_PAIR && b) m->out->events = kc_join_events(c, a->events, b->events);
+  if (mode == KC_MERGE_GENERAL) kc_touch_again(c, a, b);
   merge_frame(m, pc);
   KC_TRY(merge_results(m));
   KC_TRY(kc_merge_heap(m));

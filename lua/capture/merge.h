@@ -2,6 +2,7 @@
 #ifndef KC_MERGE_H
 #define KC_MERGE_H
 #include "lua/capture/handle.h"
+#include "graph/mutant.h"
 #include "lua/capture/interp.h"
 
 typedef struct kc_merge_work {

@@ -106,7 +106,8 @@ kc_val kc_pair_unions(kc_merge_job *m, kc_val a, kc_val b) {
     u.alt[u.n++] = (kc_alt){y.alt[i].code, kc_merge_single(m, y.alt[i].v, 2)};
   }
   m->name = NULL;
-  u.tag = kc_pair_values(m, x.tag, renamed_tag(m, y.tag, &t));
+  kc_val tag = renamed_tag(m, y.tag, &t);
+  u.tag = kc_pair_values(m, x.tag, KN_MUTANT(tag_of_one_side) && x.tag.k == KC_V_INT ? x.tag : tag);
   return kc_make_union(c, &u);
 }
 

@@ -1,5 +1,6 @@
 /* Lua's operations on values of capture: indexing, arithmetic, comparison, with metamethods, as Lua 5.4 does
  * them. Tensors answer through their real metatable, whose functions are the engine's. See interp.h. */
+#include "graph/mutant.h"
 #include "lua/capture/growing.h"
 #include "lua/capture/protect.h"
 #include "lua/capture/text.h"
@@ -191,6 +192,7 @@ static kc_res index_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, int depth, 
     *out = KC_NILV;
     return o.k == KC_V_TABLE ? KC_GO : no_index(c, o, depth);
   }
+  if (KN_MUTANT(index_function_ignored) && h.k == KC_V_CLOSURE) return *out = KC_NILV, KC_GO;
   if (h.k == KC_V_CLOSURE || h.k == KC_V_CFUNCTION) return kc_call1(c, s, h, (kc_val[]){o, k}, 2, out);
   return index_any(c, s, h, k, depth + 1, out);
 }
@@ -228,6 +230,7 @@ static kc_res set_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v, int
     bool maybe = old.k == KC_V_UNION && kc_alt_find(old.u, KC_CLASS_NIL);
     if (old.k != KC_V_NIL && !maybe) return kc_raw_set(c, *s, o.id, k, v);
     KC_TRY(kc_metafield(c, *s, o, "__newindex", &h));
+    if (KN_MUTANT(newindex_ignored)) h = KC_NILV;
     if (h.k != KC_V_NIL && maybe)
       return kc_fail(c, "a field that is there on some path only is set, and the metatable has __newindex");
     if (h.k == KC_V_NIL) {
@@ -286,6 +289,7 @@ static kc_res concrete_arith(kc_cap *c, int op, kc_val a, kc_val b, kc_val *out)
 
 kc_res kc_number_arith(kc_cap *c, int op, kc_val a, kc_val b, kc_val *out, bool *done) {
   bool un = unary(op);
+  if (KN_MUTANT(idiv_is_div) && op == LUA_OPIDIV) op = LUA_OPDIV;
   *done = true;
   if (kc_is_concrete_number(a) && (un || kc_is_concrete_number(b))) return concrete_arith(c, op, a, b, out);
   if (kc_is_number(a) && (un || kc_is_number(b))) {
@@ -379,7 +383,8 @@ kc_res kc_less(kc_cap *c, kc_state **s, bool or_equal, kc_val a, kc_val b, kc_va
   if ((kc_is_concrete_number(a) && kc_is_concrete_number(b)) || (a.k == KC_V_STRING && b.k == KC_V_STRING))
     return concrete_compare(c, or_equal ? LUA_OPLE : LUA_OPLT, a, b, out);
   if (kc_is_number(a) && kc_is_number(b)) {
-    *out = kc_sym(kc_emit(c, or_equal ? KN_NODE_lua_le : KN_NODE_lua_lt, 2, a, b, KC_NILV));
+    *out = kc_sym(
+        kc_emit(c, or_equal && !KN_MUTANT(le_is_lt) ? KN_NODE_lua_le : KN_NODE_lua_lt, 2, a, b, KC_NILV));
     return KC_GO;
   }
   kc_val h, v;
@@ -443,6 +448,10 @@ kc_res kc_equal(kc_cap *c, kc_state **s, kc_val a, kc_val b, kc_val *out) {
     return distribute1(c, s, (kc_val[]){a, b}, 2, equal_step, NULL, out);
   if (kc_is_number(a) && kc_is_number(b)) {
     if (kc_is_concrete_number(a) && kc_is_concrete_number(b)) return concrete_compare(c, LUA_OPEQ, a, b, out);
+    kn_vkind one_kind, other_kind;
+    if (KN_MUTANT(eq_of_kinds) && kc_scalar_kind(a, &one_kind) && kc_scalar_kind(b, &other_kind) &&
+        one_kind != other_kind)
+      return *out = kc_bool(false), KC_GO;
     *out = kc_sym(kc_emit(c, KN_NODE_lua_eq, 2, a, b, KC_NILV));
     return KC_GO;
   }

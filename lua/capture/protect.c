@@ -17,6 +17,7 @@ struct kc_protect {
   kn_region *region;
   int depth;
   bool direct;     /* it protects a C function: Lua knows no line there */
+  bool part, late; /* of kiln.fork; something may raise when it has written: its errors are not held back */
   kc_state *state; /* of an error that is certain; NULL: none */
   kc_val value;
 };
@@ -53,8 +54,12 @@ static bool has_written(kc_cap *c, const kc_protect *p) {
 }
 
 kc_res kc_may_raise(kc_cap *c) {
-  const kc_protect *p = c->protect;
+  kc_protect *p = c->protect;
   if (!p || !has_written(c, p)) return KC_GO;
+  if (p->part) {
+    p->late = true;
+    return KC_GO;
+  }
   return kc_fail(
       c,
       "this may raise an error when the graph runs, inside a protected call that has written to a "
@@ -159,8 +164,14 @@ static kc_res protect(kc_cap *c, kc_state **s, kc_val f, kc_val handler, const k
   kn_node *try = kn_add_node(&c->b, KN_NODE_attempt, NULL, NULL, 0, &type, 1);
   if (!try) return kc_fail(c, "pcall");
   KC_TRY(kc_begin_if(c, made, *s, try->out[0]));
-  *p = (kc_protect){
-      c->protect, kc_snapshot(c, *s), made->n->regions[0], (*s)->depth, f.k == KC_V_CFUNCTION, NULL, KC_NILV};
+  *p = (kc_protect){.up = c->protect,
+                    .before = kc_snapshot(c, *s),
+                    .region = made->n->regions[0],
+                    .depth = (*s)->depth,
+                    .direct = f.k == KC_V_CFUNCTION,
+                    .part = c->part_begins,
+                    .value = KC_NILV};
+  c->part_begins = false;
   kc_state *go = c->S = kc_snapshot(c, *s), *rest = NULL;
   kc_values results = {0};
   c->b.at = p->region;
@@ -171,11 +182,16 @@ static kc_res protect(kc_cap *c, kc_state **s, kc_val f, kc_val handler, const k
   if (r == KC_GO) give(c, go, true, results.v, results.n);
   c->nest = nest;
   c->b.at = made->parent;
-  if (r == KC_GO && !kn_region_may_raise(p->region)) {
+  if (r == KC_GO && (p->late || !kn_region_may_raise(p->region))) {
     take_out(c, made);
+    c->S = go;
+    if (p->late) KC_TRY(kc_may_raise(c)); /* of a protected call around this one */
     *s = c->S = go;
   } else if (p->state)
     KC_TRY(surely_failed(c, p, made, s, handler));
+  else if (p->late)
+    return kc_fail(c, "this part writes to a table, variable or tensor of outside and then raises an error, "
+                      "always; write after it");
   else {
     KC_TRY(kc_may_raise(c)); /* of a protected call around this one */
     KC_TRY(failed(c, made, kc_snapshot(c, *s), handler, &rest));

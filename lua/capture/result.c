@@ -1,5 +1,6 @@
 /* The end of a capture: results as trees, state that is stored, contents for outside tensors that the
  * function overwrites. See result.h. */
+#include "graph/mutant.h"
 #include "lua/capture/grads.h"
 #include "lua/capture/growing.h"
 #include "lua/capture/result.h"
@@ -100,6 +101,22 @@ static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, 
   return KC_GO;
 }
 
+/* A view that is one alternative is made only where it is the one: elsewhere what it shows may not exist. */
+static kc_res alternative(gathering *g, const kc_union *u, int i, kc_val *out) {
+  kc_cap *c = g->c;
+  kc_val is = kc_equals_code(c, u->tag, u->alt[i].code);
+  kc_if f;
+  *out = u->alt[i].v;
+  if (out->k != KC_V_HANDLE || !c->han[out->id].parent || is.k != KC_V_SYM) return KC_GO;
+  KC_TRY(kc_begin_if(c, &f, g->s, is.v));
+  kc_state *inside = kc_snapshot(c, g->s);
+  c->b.at = f.n->regions[0];
+  kn_value *v = kc_tensor_value(c, inside, *out);
+  c->b.at = f.parent;
+  *out = kc_sym(kc_if_out(c, &f, v, kc_undef(c, &v->type), NULL, v->name));
+  return KC_GO;
+}
+
 /* Of one kind or another: a number from 1 on says which alternative it is. */
 static kc_res result_choice(gathering *g, const kc_union *u, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
@@ -119,7 +136,9 @@ static kc_res result_choice(gathering *g, const kc_union *u, int which, kn_tree 
   KC_TRY(result(g, kc_sym(kc_value(c, place)), which, &tree->items[0], depth + 1));
   for (int i = 0; i < u->n; i++) {
     tree->keys[i + 1] = (kn_tree){.kind = KN_TREE_INT, .i = i + 1};
-    KC_TRY(result(g, u->alt[i].v, which, &tree->items[i + 1], depth + 1));
+    kc_val v;
+    KC_TRY(alternative(g, u, i, &v));
+    KC_TRY(result(g, v, which, &tree->items[i + 1], depth + 1));
   }
   return KC_GO;
 }
@@ -243,6 +262,7 @@ static kc_res stores(kc_cap *c, kc_state *s) {
       const char *name = kc_format(c, "%s, as it was", l->name);
       l->was = kn_add_slot(&c->b, KN_SLOT_STATE, name, &l->slot->type, l->slot->tensor);
     }
+    if (l->kind == KC_LOOK_UPVALUE ? KN_MUTANT(upvalue_not_stored) : KN_MUTANT(field_not_stored)) continue;
     if (l->written) KC_TRY(store(c, s, l, kc_resolve(c, s, *v)));
   }
   return KC_GO;

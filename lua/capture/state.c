@@ -1,5 +1,6 @@
 /* Persistent maps, frames and tables of the interpreter's state. See state.h. */
 #include "lua/capture/state.h"
+#include "graph/mutant.h"
 #include <math.h>
 #include <string.h>
 
@@ -304,7 +305,7 @@ kc_table *kc_table_get(const kc_state *s, uint32_t id) { return kc_map_get(&s->t
 
 kc_table *kc_table_write(kc_cap *c, kc_state *s, uint32_t id) {
   kc_table *t = kc_table_get(s, id);
-  if (t && t->owner == s->owner) return t;
+  if (t && (t->owner == s->owner || KN_MUTANT(tables_shared))) return t;
   if (t)
     t = kc_table_copy(c, t, s->owner);
   else {

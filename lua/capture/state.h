@@ -65,6 +65,7 @@ typedef struct kc_tag_fact { /* what is known of an integer tag */
   const struct kc_tag_fact *next;
 } kc_tag_fact;
 
+typedef struct kc_event kc_event;
 struct kc_state {
   uint32_t owner;
   kc_frame *top;
@@ -74,6 +75,8 @@ struct kc_state {
   kc_map facts, tags; /* by value id: truth + 1, kc_tag_fact */
   kc_val *ret;
   int nret;
+  const kc_event *events; /* since a forked part began that is not waited for (race.h); newest first */
+  uint32_t part;          /* the forked part that runs; 0: the function itself */
 };
 
 kc_state *kc_state_new(kc_cap *c);

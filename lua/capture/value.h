@@ -138,12 +138,18 @@ struct kc_look {
   kc_look *next, *next_hash;
 };
 
-/* An outside place that the function writes: found by a failed attempt, kept through restarts. */
+/* An outside place that is no constant: found by a failed attempt, kept through restarts. */
+typedef enum kc_role {
+  KC_ROLE_STATE, /* the function writes it */
+  KC_ROLE_FREE,  /* a number that had changed between calls: read afresh at every call */
+  KC_ROLE_FIXED  /* was free, but the graph needs to know it: a guard after all */
+} kc_role;
 typedef struct kc_dynamic {
+  kc_role role;
   kc_look_kind kind; /* FIELD, UPVALUE */
   uint32_t container;
   kc_val key;
-  bool any_number; /* integer on one path, float on another */
+  bool any_number; /* STATE: integer on one path, float on another */
 } kc_dynamic;
 
 typedef struct kc_table_info {
@@ -237,7 +243,8 @@ struct kc_cap {
   uint32_t nobj, attempt;
   kc_dynamic *dynamic;
   uint32_t ndynamic;
-  uint32_t *burnt; /* leaf * 16 + dim + 1 of inputs that became constants */
+  const struct kc_live *before; /* of an earlier capture whose guards failed; NULL */
+  uint32_t *burnt;              /* leaf * 16 + dim + 1 of inputs that became constants */
   uint32_t nburnt;
   kc_input *input;
   uint32_t ninput;
@@ -280,6 +287,8 @@ struct kc_cap {
   uint32_t short_of; /* how often a table failed that could have been a list */
   uint64_t steps;
   int nest, calls;
+  bool part_begins;        /* the next protected call is that of kiln.fork */
+  uint32_t *parts, nparts; /* of each forked part the one that forked it */
   struct kc_grad_place **grads;
   uint32_t ngrads;
   kc_val *inner; /* tensors made to require grad inside */

@@ -59,7 +59,7 @@ end
 -- ---- instances ----
 
 local libraries = { "kiln", "math", "table", "string", "ipairs", "pairs", "next", "select", "type", "assert", "error",
-  "setmetatable", "getmetatable", "rawget", "rawset", "rawequal", "rawlen", "tostring", "tonumber" }
+  "setmetatable", "getmetatable", "rawget", "rawset", "rawequal", "rawlen", "tostring", "tonumber", "pcall", "coroutine", "io" }
 
 --- A function with state of its own: call, poke, peek, put.
 local function instance(chunk, name, captured)
@@ -87,8 +87,8 @@ end
 --- The arguments of run i, twice: the same values, aliased alike.
 local function arguments(pick, i)
   local x, y, q, z = elements(pick, 4), elements(pick, 4), elements(pick, 4), elements(pick, 4)
-  local k = i <= 4 and pick(8) - 3 or element(pick, i % 2 == 0)
-  local flag, alias, more = i < 6, pick(6) == 1, i >= 7 and pick(3) - 1 or 0
+  local k = i < 4 and pick(8) - 3 or element(pick, i % 2 == 0)
+  local flag, alias, more = i < 6, pick(8) == 1, i == 6 and pick(3) - 1 or 0
   local n = element(pick, true)
   local function make()
     local tx = kiln.tensor(x, { dtype = "float32" })

@@ -2,6 +2,7 @@
 --   --seeds A:B     these functions (1:2000)
 --   --minutes N     stop after so many minutes
 --   --reduce        print each failing function made small
+--   --first         stop at the first function that differs
 --   --show SEED     print one function as it is
 --   --progress      say on standard error how far it is
 -- Ends in `N passed, N failed` and fails when a function differs, when more than one in a thousand is refused, or when
@@ -29,6 +30,7 @@ do
     elseif name == "--minutes" then options.minutes = assert(tonumber(value(name)), "--minutes needs a number")
     elseif name == "--show" then options.show = assert(math.tointeger(tonumber(value(name))), "--show needs a number")
     elseif name == "--reduce" then options.reduce = true
+    elseif name == "--first" then options.stop = true
     elseif name == "--progress" then options.progress = true
     else error(("unknown option %s; see the head of spec/fuzz/fuzz.lua"):format(name), 0) end
     i = i + 1
@@ -83,7 +85,11 @@ local function run()
     count.raised = count.raised + (raised or 0)
     if what ~= "same" then
       note(seed, what, why)
-      if what == "differs" then print(("f%d %s"):format(seed, why)) end
+      if what == "differs" and not options.stop then print(("f%d %s"):format(seed, why)) end
+      if options.stop and what == "differs" then
+        print(("first: f%d %s: %s"):format(seed, what, why:gsub("\n.*", "")))
+        os.exit(1)
+      end
       if options.reduce then print_small(tree, seed, what, why) end
     end
     if n % 20 == 0 then collectgarbage() end

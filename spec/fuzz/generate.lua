@@ -36,6 +36,7 @@ local function allowed(g, p)
   if not need then return true end
   if need == "main" then return g.ret == "main" end
   if need == "loop" then return g.loop end
+  if need == "in place" or need == "replacing" then return g.sort == need end
   return g.label
 end
 
@@ -89,13 +90,15 @@ end
 
 --- The template with everything in it replaced; `names` are the production's own, `later` the variables to declare.
 function Maker:fill(template, names, later)
-  template = template:gsub("%$(%a+)(:?)(%a?)([!?]?)", function(name, colon, kind, stays)
+  template = template:gsub("%$(%a+)(:?)(%a?)([!?]?)()", function(name, colon, kind, stays, after)
+    local method = kind ~= "" and template:find("^%a", after) and kind -- $a:sum()
+    if method then kind = "" end
     if not names[name] then
       self.fresh = self.fresh + 1
       names[name] = name .. self.fresh
     end
     if kind ~= "" then later[#later + 1] = { kind, names[name], stays } end
-    return names[name] .. (kind == "" and colon or "")
+    return names[name] .. (kind == "" and colon .. (method or "") or "")
   end)
   return (template:gsub("<(%a[%a, ]*)>", function(kind)
     local variable = kind:match "^var (%a)$"
@@ -212,7 +215,9 @@ end
 function M.tree(seed)
   local g = setmetatable({ pick = M.stream(seed), features = {}, scope = {}, fresh = 0, nesting = 0, depth = 0,
     loops = 0, ret = "main", returns = {} }, Maker)
-  for what, list in pairs(D.returns) do
+  g.sort = g.pick(2) == 1 and "in place" or "replacing"
+  for _, what in ipairs { "main", "v", "v, n" } do
+    local list = D.returns[what]
     local p = #list == 1 and list[1] or g:choose(list)
     g:use(p[2])
     g.returns[what] = p[3]

@@ -704,3 +704,16 @@ agree("an upvalue that only a closure of one path reads", function(x, y)
   x = x:sum()
   return f(y)
 end, { "T", "T" })
+agree("a view of one tensor or another, of which one may not exist", function(x, y, n)
+  local u, z = y, nil
+  x:add_(1)
+  y:add_(1)
+  if n < 2 then u = x - 1 end
+  if u:sum() < 0 then z = x else z = u end
+  return z[1]
+end, { "T", "T", "I" })
+agree("a value of one kind or another in a table given to an op", function(x, y)
+  local z = y:sum()
+  if x:sum() > 0 then z = y:gt(0) end
+  return kiln.stack { kiln.ones(4), z + x }
+end, { "T", "T" })

@@ -312,6 +312,32 @@ test("the result of a step is on the tape as eager's, and its gradient is refuse
   raises(function() loss:backward() end, "overwrites")
 end)
 
+test("a learning rate that changes at every step is read, not burnt in", function()
+  local function run(script)
+    kiln.manual_seed(3)
+    local net = nn.Linear(3, 2)
+    local opt = optim.Adam(net:parameters(), { lr = 0.01 })
+    local step = script(function(x, y)
+      opt:zero_grad()
+      local loss = ((net(x) - y) ^ 2):mean()
+      loss:backward()
+      opt:step()
+      return loss
+    end)
+    for i = 1, 20 do
+      opt.lr = 0.01 / i
+      step(kiln.randn(5, 3), kiln.randn(5, 2))
+    end
+    return net.weight:totable(), step
+  end
+  kiln.use_deterministic_algorithms(true)
+  local want = run(function(f) return f end)
+  local got, step = run(kiln.script)
+  kiln.use_deterministic_algorithms(false)
+  equal(got, want)
+  truth(step:captures().n <= 3, "a few captures")
+end)
+
 test("a step that was saved goes on where the file begins, in its session", function()
   kiln.use_deterministic_algorithms(true)
   kiln.manual_seed(1)
