@@ -389,7 +389,7 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
 /* A value of one kind or another in a table that is given: KC_V_NONE in *out when there is none. */
 static kc_res find_union(kc_cap *c, kc_state *s, kc_val a, int depth, kc_val *out) {
   kc_val k = KC_NILV, v;
-  if (a.k != KC_V_TABLE || depth > MAX_TABLE_DEPTH) return KC_GO;
+  if (a.k != KC_V_TABLE || depth > MAX_TABLE_DEPTH || kc_list_of(s, a.id)) return KC_GO;
   while (out->k == KC_V_NONE) {
     KC_TRY(kc_next(c, s, a.id, k, &k, &v));
     if (k.k == KC_V_NIL) break;

@@ -6,6 +6,7 @@
 #include "lua/capture/handle.h"
 #include "lua/capture/merge.h"
 #include "lua/capture/protect.h"
+#include "lua/capture/race.h"
 #include <lauxlib.h>
 #include <string.h>
 
@@ -129,6 +130,11 @@ kc_res kc_make_lists(kc_cap *c, kc_state *s) {
 
 /* ---- what can be done with one ---- */
 
+/* Any of its elements. */
+static void touch(kc_cap *c, kc_state *s, uint32_t table, bool write) {
+  kc_touch(c, s, (kc_place){KC_PLACE_FIELD, table, KC_POISONED}, write);
+}
+
 /* For texts of asserts: stripped functions have none. */
 static void position(kc_cap *c, char *pos, size_t size) {
   kc_position(c, pos, size);
@@ -136,6 +142,7 @@ static void position(kc_cap *c, char *pos, size_t size) {
 }
 
 kc_val kc_list_length(kc_cap *c, kc_state *s, uint32_t table) {
+  touch(c, s, table, false);
   c->b.where = kc_where(c);
   kn_value *n = kn_add_list_length(&c->b, kc_list_of(s, table));
   return kc_sym(n ? n : kc_dummy(c));
@@ -162,6 +169,7 @@ static bool is_behind(kc_val k, const kn_value *list) {
 kc_res kc_list_read(kc_cap *c, kc_state *s, uint32_t table, kc_val k, kc_val *out) {
   kn_value *list = kc_list_of(s, table);
   kn_vtype type = kn_element_of(list->type);
+  touch(c, s, table, false);
   *out = KC_NILV;
   if (k.k == KC_V_INT && k.i < 1) return KC_GO;
   if (k.k == KC_V_SYM && k.v->type.kind != KN_V_INT)
@@ -195,6 +203,7 @@ kc_res kc_list_read(kc_cap *c, kc_state *s, uint32_t table, kc_val k, kc_val *ou
 kc_res kc_list_append(kc_cap *c, kc_state *s, uint32_t table, kc_val v) {
   kn_value *list = kc_list_of(s, table);
   kn_vtype element = kn_element_of(list->type);
+  touch(c, s, table, true);
   v = kc_resolve(c, s, v);
   KC_TRY(check_element(c, table, &element, v));
   c->b.where = kc_where(c);
