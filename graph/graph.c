@@ -106,7 +106,7 @@ char *kn_vtype_text(const kn_graph *g, const kn_vtype *t, char *buf, size_t size
   for (int i = 0; i <= t->tensor.rank && at < size; i++) {
     int64_t d = i < t->tensor.rank ? t->tensor.dims[i] : 0;
     const char *comma = i ? "," : "";
-    uint64_t k = (uint64_t)(KN_DIM_SYMBOL(0) - d);
+    uint64_t k = (uint64_t)KN_DIM_SYMBOL(0) - (uint64_t)d;
     int n;
     if (i == t->tensor.rank)
       n = snprintf(buf + at, size - at, "]");

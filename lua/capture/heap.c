@@ -488,7 +488,8 @@ kc_res kc_metafield(kc_cap *c, kc_state *s, kc_val a, const char *event, kc_val 
 kc_res kc_border(kc_cap *c, kc_state *s, uint32_t table, int64_t *out) {
   kc_touch(c, s, (kc_place){KC_PLACE_FIELD, table, KC_POISONED}, false);
   uint32_t object = c->tab[table].object;
-  if (object) { /* writes keep what is there, so the border outside is the border */
+  const kc_table *t = kc_table_get(s, table);
+  if (object) { /* writes keep what is there, but may have put more behind it */
     kc_look *l = find_look(c, KC_LOOK_LENGTH, object, KC_NILV);
     if (!l) {
       l = kc_new_look(c, KC_LOOK_LENGTH, object, KC_NILV);
@@ -499,9 +500,15 @@ kc_res kc_border(kc_cap *c, kc_state *s, uint32_t table, int64_t *out) {
       lua_pop(c->L, 1);
     }
     *out = l->seen.i;
+    for (int64_t at; t && (at = kc_table_find(t, kc_int(*out + 1))) >= 0; ++*out) {
+      kc_val v = kc_resolve(c, s, t->val[at]);
+      if (v.k == KC_V_NIL) break;
+      if (v.k == KC_V_POISON || (v.k == KC_V_UNION && kc_alt_find(v.u, KC_CLASS_NIL)))
+        return kc_fail(
+            c, "the length of this table depends on tensor data: it grows or shrinks on some path only");
+    }
     return KC_GO;
   }
-  const kc_table *t = kc_table_get(s, table);
   int64_t n = 0, most = 0;
   if (kc_list_of(s, table)) return kc_list_refused(c, "needs to know the length of");
   for (uint32_t i = 0; t && i < t->n; i++) {
@@ -540,14 +547,31 @@ static kc_res keys_look(kc_cap *c, uint32_t object, kc_look **out) {
   return KC_GO;
 }
 
+/* The keys of an outside table: those that are there, then those that the function made. */
+static kc_res outside_keys(kc_cap *c, const kc_table *t, uint32_t object, kc_val **keys, uint32_t *n) {
+  kc_look *l;
+  KC_TRY(keys_look(c, object, &l));
+  *keys = l->keys;
+  *n = l->nkeys;
+  for (uint32_t i = 0; t && i < t->n; i++) {
+    const kc_look *f = find_look(c, KC_LOOK_FIELD, object, t->key[i]);
+    if (!f || !f->born) continue;
+    if (*keys == l->keys) {
+      *keys = kc_new(c, ((size_t)l->nkeys + t->n) * sizeof **keys);
+      if (l->nkeys) memcpy(*keys, l->keys, l->nkeys * sizeof **keys);
+    }
+    (*keys)[(*n)++] = t->key[i];
+  }
+  return KC_GO;
+}
+
 kc_res kc_next(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *k, kc_val *v) {
   kc_touch(c, s, (kc_place){KC_PLACE_FIELD, table, KC_POISONED}, false);
-  uint32_t object = c->tab[table].object, n, i = 0;
+  uint32_t object = c->tab[table].object, i = 0;
   const kc_table *t = kc_table_get(s, table);
-  kc_look *l = NULL;
-  if (object) KC_TRY(keys_look(c, object, &l));
-  const kc_val *keys = l ? l->keys : t ? t->key : NULL;
-  n = l ? l->nkeys : t ? t->n : 0;
+  kc_val *keys = t ? t->key : NULL;
+  uint32_t n = t ? t->n : 0;
+  if (object) KC_TRY(outside_keys(c, t, object, &keys, &n));
   *k = *v = KC_NILV;
   if (kc_list_of(s, table)) return kc_list_refused(c, "goes through, or hands on,");
   if (key.k != KC_V_NIL) {

@@ -232,6 +232,36 @@ test("a number outside that changed is read afresh from then on", function()
   equal(g:captures().n, 3)
 end)
 
+test("what the function adds to an outside table is there at once", function()
+  local function history()
+    local s = {}
+    return function(x)
+      table.insert(s, x:sum():item())
+      return s[#s], #s, select("#", table.unpack(s))
+    end
+  end
+  local function fields()
+    local s = { a = 1 }
+    return function(x)
+      s.k, s[1] = x:sum():item(), 2.5
+      local n = 0
+      for _ in pairs(s) do n = n + 1 end
+      return n, #s, s.k
+    end
+  end
+  for _, make in ipairs { history, fields } do
+    local f, g = make(), kiln.script(make())
+    for i = 1, 4 do equal({ g(kiln.ones(i)) }, { f(kiln.ones(i)) }) end
+  end
+  local s = {}
+  raises(function()
+    kiln.script(function(x)
+      if x:sum():item() > 2 then s[1] = 1 end
+      return #s
+    end)(kiln.ones(3))
+  end, "length of this table depends on tensor data")
+end)
+
 test("a number that is written once it was free is state", function()
   local c = { n = 1, step = 0 }
   local g = kiln.script(function(x, write)
