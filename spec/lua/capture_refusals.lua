@@ -92,7 +92,7 @@ end, 1, "__close")
 refused("writing to a table argument's place outside", function(t)
   refusals_made = t
   return t
-end, 0, "writes 'refusals_made'", "keep a clone of it")
+end, 0, "'refusals_made', which exists outside and is nil", "sizes are only known when the graph runs")
 refused("a table put where nothing was", function(t)
   refusals_made = { t }
   return t
