@@ -1,5 +1,6 @@
 /* The objects of merging: which tables and upvalues of two paths become one, their contents, renaming. */
 #include "lua/capture/grads.h"
+#include "lua/capture/growing.h"
 #include "lua/capture/merge.h"
 #include <string.h>
 
@@ -250,8 +251,30 @@ static void name_key(kc_merge_job *m, kc_val key) {
   m->name = key.k == KC_V_STRING ? m->c->obj[key.id].s : NULL;
 }
 
+/* A table that is a list on one path is made one on the other; before a loop, when that starts over. */
+static kc_res both_lists(kc_merge_job *m, uint32_t a, uint32_t b) {
+  kc_cap *c = m->c;
+  const kn_value *x = kc_list_of(m->s1, a), *y = kc_list_of(m->s2, b);
+  kn_vtype join;
+  if (x && y && !kn_vtype_join(&x->type, &y->type, &join))
+    return kc_fail(c, "a list whose length depends on tensor data holds things of different types");
+  if (!x == !y) return KC_GO;
+  kn_vtype element = kn_element_of((x ? x : y)->type);
+  if (m->mode == KC_MERGE_GENERAL) {
+    kc_grows_as(c, a, &element);
+    return kc_fail(c,
+                   "the length of this table depends on tensor data: it grows or shrinks on some path only");
+  }
+  kn_region *at = c->b.at;
+  c->b.at = m->f->n->regions[x ? 1 : 0];
+  kc_res r = kc_make_list(c, x ? m->s2 : m->s1, x ? b : a, &element);
+  c->b.at = at;
+  return r;
+}
+
 static kc_res merge_tables(kc_merge_job *m, uint32_t a, uint32_t b) {
   kc_cap *c = m->c;
+  KC_TRY(both_lists(m, a, b));
   const kc_table *t1 = kc_table_get(m->s1, a), *t2 = kc_table_get(m->s2, b);
   kc_table *t = kc_new(c, sizeof *t);
   *t = (kc_table){.owner = m->out->owner,

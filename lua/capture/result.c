@@ -2,6 +2,7 @@
  * function overwrites. See result.h. */
 #include "graph/mutant.h"
 #include "lua/capture/grads.h"
+#include "lua/capture/growing.h"
 #include "lua/capture/result.h"
 #include "lua/capture/text.h"
 #include <string.h>
@@ -84,6 +85,9 @@ static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, 
   const kc_table *t = kc_table_get(g->s, id);
   if (t->meta.k != KC_V_NIL)
     return kc_fail(c, "result %d is a table with a metatable; return a plain table", which);
+  if (kc_list_of(g->s, id))
+    return kc_fail(
+        c, "result %d is a list whose length depends on tensor data; return kiln.stack(list) instead", which);
   uint32_t number = 0;
   while (number < g->nshared && g->shared[number] != id) number++;
   if (number == g->nshared) {
