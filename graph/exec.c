@@ -42,12 +42,28 @@ static bool hands_on(const kn_region *body) {
   return any && !has_detach(body);
 }
 
+/* May what is stored be the tensor of an input, a slot or a result, or stored twice? */
+static bool tracks_stores(const kn_region *body) {
+  KN_EACH_NODE (n, body) {
+    if (n->op != KN_NODE_store_state || n->slot->type.kind != KN_V_TENSOR) continue;
+    const kn_value *v = n->in[0];
+    if (!v->def || !kn_opcode_is_op(v->def->op)) return true;
+    for (uint32_t i = 0; i < body->nyields; i++)
+      if (body->yields[i] == v) return true;
+    for (const kn_node *o = n->next; o; o = o->next)
+      if ((o->op == KN_NODE_store_state && o->in[0] == v) || (o->op == KN_NODE_update && o->in[1] == v))
+        return true;
+  }
+  return false;
+}
+
 /* Updates stand in the body. */
 static bool alloc_updates(kn_session *s) {
   KN_EACH_NODE (n, s->graph->body) s->nupdates += n->op == KN_NODE_update;
   s->updates = kn_calloc(s->ctx->heap, s->nupdates + 1u, sizeof *s->updates);
   s->origins = kn_calloc(s->ctx->heap, s->graph->body->nyields + 1u, sizeof *s->origins);
   s->hands_on = hands_on(s->graph->body);
+  s->tracks = tracks_stores(s->graph->body) && !has_detach(s->graph->body);
   uint32_t at = 0;
   if (s->updates)
     KN_EACH_NODE (n, s->graph->body)
@@ -57,6 +73,17 @@ static bool alloc_updates(kn_session *s) {
 
 kn_origin kn_session_origin(const kn_session *s, uint32_t output) {
   return output < s->graph->body->nyields ? s->origins[output] : (kn_origin){KN_FROM_NONE, 0};
+}
+
+kn_origin kn_session_stored(const kn_session *s, uint32_t slot, uint32_t *group) {
+  bool known = s->tracks && slot < s->graph->nslots && s->slots[slot].group;
+  *group = known ? s->slots[slot].group - 1 : slot;
+  return known ? s->slots[slot].origin : (kn_origin){KN_FROM_NONE, 0};
+}
+
+void kn_session_forget_origins(kn_session *s) {
+  for (uint32_t i = 0; i < s->graph->body->nyields; i++) s->origins[i] = (kn_origin){KN_FROM_NONE, 0};
+  for (uint32_t i = 0; i < s->graph->nslots; i++) s->slots[i].group = 0;
 }
 
 /* Values come from inputs and slots, and all targets there are compute on the CPU. */

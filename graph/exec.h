@@ -54,6 +54,12 @@ typedef struct kn_origin {
   uint32_t index;
 } kn_origin;
 kn_origin kn_session_origin(const kn_session *s, uint32_t output);
+/* The same of the tensor that the last run stored to a slot: FROM_INPUT also where an update has put it into
+ * that input, FROM_SLOT where it is what slot `index` held before the run. Slots that were stored the very
+ * same tensor have the same *group, the lowest of them; without such a run it is the slot itself. */
+kn_origin kn_session_stored(const kn_session *s, uint32_t slot, uint32_t *group);
+/* The results come from elsewhere (another session has run): nothing is known about them. */
+void kn_session_forget_origins(kn_session *s);
 
 /* Inputs that the graph updates must be contiguous, because it may take a reshape of one for a view of it;
  * off where the caller has checked that they lie as they did when the graph was made. */

@@ -205,7 +205,13 @@ static kn_status load(run *r, const kn_node *n) {
 static kn_status store(run *r, const kn_node *n) {
   kn_slot_state *x = &r->s->slots[n->slot->index];
   uint32_t v = n->in[0]->id;
-  if (n->slot->type.kind == KN_V_TENSOR) return stage_tensor(r, n->slot, r->p->vals[v]);
+  if (n->slot->type.kind == KN_V_TENSOR) {
+    if (r->s->tracks && !r->p->slot_copied[n->slot->index]) {
+      kn_tensor_release(x->from);
+      x->from = kn_tensor_retain(r->p->vals[v]);
+    }
+    return stage_tensor(r, n->slot, r->p->vals[v]);
+  }
   x->staged.scalar = r->p->scalars[v];
   x->is_staged = true;
   return KN_OK;
@@ -229,6 +235,10 @@ static kn_status update(run *r, const kn_node *n) {
   if (!u->staged) KN_TRY(kn_tensor_new(r->ctx, &t->type, &u->staged));
   KN_TRY(copy_into(r, u->staged, t));
   u->is_staged = true;
+  if (s->tracks) {
+    kn_tensor_release(u->from);
+    u->from = kn_tensor_retain(t);
+  }
   return KN_OK;
 }
 
@@ -699,11 +709,53 @@ static kn_status give_results(run *r, const kn_rvalue *in) {
   return st;
 }
 
+/* ---- what was stored ---- */
+
+static kn_origin stored_origin(const run *r, const kn_rvalue *in, const kn_tensor *t) {
+  const kn_plan *p = r->p;
+  const kn_region *body = p->graph->body;
+  for (uint32_t k = 0; k < r->s->nupdates; k++)
+    if (r->s->updates[k].from == t) return (kn_origin){KN_FROM_INPUT, r->s->updates[k].input};
+  for (uint32_t k = 0; k < body->nparams; k++)
+    if (in[k].tensor == t) return (kn_origin){KN_FROM_INPUT, k};
+  for (uint32_t k = 0; k < p->graph->nslots; k++)
+    if (r->s->slots[k].value.tensor == t) return (kn_origin){KN_FROM_SLOT, k};
+  for (uint32_t k = 0; k < body->nyields; k++)
+    if (p->vals[body->yields[k]->id] == t) return (kn_origin){KN_FROM_OUTPUT, k};
+  return (kn_origin){KN_FROM_NONE, 0};
+}
+
+/* While all that was stored is still held, and results are not handed over yet. */
+static void find_stored(run *r, const kn_rvalue *in) {
+  for (uint32_t i = 0; r->s->tracks && i < r->p->graph->nslots; i++) {
+    kn_slot_state *x = &r->s->slots[i];
+    x->group = 0;
+    if (!x->from) continue;
+    uint32_t k = 0;
+    while (r->s->slots[k].from != x->from) k++;
+    x->group = k + 1;
+    x->origin = k < i ? r->s->slots[k].origin : stored_origin(r, in, x->from);
+  }
+}
+
+static void let_stored_go(kn_session *s) {
+  for (uint32_t i = 0; s->tracks && i < s->graph->nslots; i++) {
+    kn_tensor_release(s->slots[i].from);
+    s->slots[i].from = NULL;
+  }
+  for (uint32_t i = 0; s->tracks && i < s->nupdates; i++) {
+    kn_tensor_release(s->updates[i].from);
+    s->updates[i].from = NULL;
+  }
+}
+
 kn_status kn_run_plan(kn_session *s, kn_plan *p, const kn_rvalue *in) {
   run r = {.s = s, .p = p, .ctx = s->ctx};
   kn_caught_clear(s->ctx->heap, &s->caught);
   kn_status st = bind_inputs(&r, in);
   if (st == KN_OK) st = run_block(&r, 0);
+  if (st == KN_OK) find_stored(&r, in);
+  let_stored_go(s);
   if (st == KN_OK) st = give_results(&r, in);
   clean_up(p);
   return st;

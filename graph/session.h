@@ -11,6 +11,9 @@ typedef struct kn_slot_state {
   kn_rvalue staged; /* what the run under way has stored, or the copy it writes into */
   bool is_staged;
   kn_tensor *spare; /* a tensor of the slot's type that nobody looks at, to store into */
+  kn_tensor *from;  /* during a run: what was stored, of which staged has the elements */
+  kn_origin origin; /* of what the last run stored */
+  uint32_t group;   /* the first slot that it stored the very same tensor to, from 1; 0: unknown */
 } kn_slot_state;
 
 /* A tensor given for an input that the graph updates. */
@@ -18,6 +21,7 @@ typedef struct kn_update_state {
   uint32_t input;
   kn_tensor *staged; /* what the run under way gave it; kept for the next run */
   bool is_staged;
+  kn_tensor *from; /* as a slot's */
 } kn_update_state;
 
 struct kn_session {
@@ -30,6 +34,7 @@ struct kn_session {
   uint32_t nupdates;
   kn_origin *origins; /* of the outputs of the last run */
   bool hands_on;      /* an output may be a tensor that a branch or loop has handed on */
+  bool tracks;        /* a slot may be stored a tensor that is also something else */
   bool any_layout;    /* the caller has seen to how updated inputs lie in memory */
   kn_plan *plans;     /* most recently used first */
   char *arena;        /* one for all plans: only one runs at a time */

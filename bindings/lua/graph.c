@@ -174,9 +174,10 @@ int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store
   if (st != KN_OK) return kl_session_fail(L, s, st);
 ran:
   fill_outputs(L, body, outs, out);
-  if (store && v->live) kl_check(L, kc_live_store(L, kl_host(), v->live, s));
   if (store && v->places) kl_store_places(L, v);
-  return kl_unflatten(L, v, ins, outs, out);
+  int n = kl_unflatten(L, v, ins, outs, out); /* before places get other tensors than the run has seen */
+  if (store && v->live) kl_check(L, kc_live_store(L, kl_host(), v->live, s, ins, outs));
+  return n;
 }
 
 int kl_run_variant(lua_State *L, kl_graph *g, kl_variant *v, int first) {

@@ -189,7 +189,8 @@ static bool push_overwritten(builder *b, const kn_value *v) {
       lua_pushvalue(b->L, b->ins + (int)n->in[0]->index);
       return true;
     }
-    if (n->op == KN_NODE_store_state && n->in[0] == v && b->live && kc_live_push_slot(b->L, b->live, n->slot))
+    if (n->op == KN_NODE_store_state && n->in[0] == v && b->live &&
+        kc_live_push_overwritten(b->L, b->live, n->slot))
       return true;
   }
   return false;

@@ -2,6 +2,7 @@
  * values of capture; what it cannot do it refuses. */
 #include "graph/mutant.h"
 #include "lua/capture/grads.h"
+#include "lua/capture/growing.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/protect.h"
 #include "lua/capture/race.h"
@@ -90,17 +91,21 @@ static kc_res ended(kc_cap *c, kc_state **s, kc_val t, int64_t i, bool *out) {
 MODEL(ipairs_step) {
   int64_t i = 0;
   bool end = false;
-  kc_val v, nil;
-  KC_TRY(known_int(c, f, ARG(1), 2, &i));
-  KC_TRY(ended(c, s, ARG(0), i, &end));
-  if (end) return give1(c, out, KC_NILV);
-  KC_TRY(kc_index(c, s, ARG(0), kc_int(i + 1), &v));
+  kc_val v, nil, next;
+  if (ARG(0).k == KC_V_TABLE && kc_list_of(*s, a[0].id) && kc_is_number(ARG(1)))
+    KC_TRY(kc_arith(c, s, LUA_OPADD, a[1], kc_int(1), &next));
+  else {
+    KC_TRY(known_int(c, f, ARG(1), 2, &i));
+    KC_TRY(ended(c, s, ARG(0), i, &end));
+    if (end) return give1(c, out, KC_NILV);
+    next = kc_int(i + 1);
+  }
+  KC_TRY(kc_index(c, s, ARG(0), next, &v));
   KC_TRY(kc_is_nil(c, *s, v, &nil));
-  if (nil.k == KC_V_BOOL) return nil.i ? give1(c, out, KC_NILV) : give(c, out, 2, kc_int(i + 1), v, KC_NILV);
+  if (nil.k == KC_V_BOOL) return nil.i ? give1(c, out, KC_NILV) : give(c, out, 2, next, v, KC_NILV);
   kn_value *tag = kc_emit(c, KN_NODE_select, 3, nil, kc_int(KC_CLASS_NIL), kc_int(KC_CLASS_NUMBER));
   *kc_note_of(c, tag, true) = (kc_note){.choice = nil.v, .a = KC_CLASS_NIL, .b = KC_CLASS_NUMBER};
-  kc_union u = {
-      .tag = kc_sym(tag), .n = 2, .alt = {{KC_CLASS_NIL, KC_NILV}, {KC_CLASS_NUMBER, kc_int(i + 1)}}};
+  kc_union u = {.tag = kc_sym(tag), .n = 2, .alt = {{KC_CLASS_NIL, KC_NILV}, {KC_CLASS_NUMBER, next}}};
   return give(c, out, 2, kc_make_union(c, &u), v, KC_NILV);
 }
 
@@ -278,6 +283,7 @@ MODEL(rawlen) {
   if (ARG(0).k == KC_V_STRING) return give1(c, out, kc_int((int64_t)c->obj[ARG(0).id].n));
   int64_t len;
   KC_TRY(need_table(c, f, ARG(0)));
+  if (kc_list_of(*s, a[0].id)) return give1(c, out, kc_list_length(c, *s, a[0].id));
   KC_TRY(kc_border(c, *s, ARG(0).id, &len));
   return give1(c, out, kc_int(len));
 }
@@ -362,6 +368,7 @@ MODEL(insert) {
   if (n != 2 && n != 3) return kc_complain(c, "wrong number of arguments to 'insert'");
   kc_val t = a[0], v;
   int64_t len, pos;
+  if (n == 2 && kc_list_of(*s, t.id)) return kc_list_append(c, *s, t.id, a[1]);
   KC_TRY(kc_border(c, *s, t.id, &len));
   pos = len + 1;
   if (n == 3) {

@@ -64,11 +64,14 @@ bool kc_live_check(lua_State *L, const kc_host *host, kc_live *live, int first, 
 kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *live, kn_session *s);
 /* The same, right after kc_live_check said yes: what it found is not looked for again. */
 kn_status kc_live_load_checked(lua_State *L, const kc_host *host, kc_live *live, kn_session *s);
-/* … and write back what the graph stored, after a run that succeeded. */
-kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *live, kn_session *s);
-/* Pushes the tensor that is now where the slot was found; false (nothing pushed) when that is no place of its
- * own. */
+/* … and write back what the graph stored, after a run that succeeded. A tensor that is an input, an outside
+ * tensor or a result is stored as that very one: inputs are at stack index ins, outputs at outs. */
+kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *live, kn_session *s, int ins, int outs);
+/* Pushes the tensor that is now where the slot was found (before kc_live_store: that the run began with);
+ * false (nothing pushed) when that is no place of its own. */
 bool kc_live_push_slot(lua_State *L, kc_live *live, const kn_slot *slot);
+/* The same for a slot that what is there gets its new contents by. */
+bool kc_live_push_overwritten(lua_State *L, kc_live *live, const kn_slot *slot);
 /* The i-th loop (from 0) that capture ran trip by trip: its place ("" when unknown) and trips. False past the
  * last. */
 bool kc_live_unrolled(const kc_live *live, uint32_t i, const char **where, int64_t *trips);

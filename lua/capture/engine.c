@@ -2,6 +2,7 @@
  * and numbers as userdata, tables as copies), what they do to tensors becomes nodes, results come back. */
 #include "lua/capture/engine.h"
 #include "lua/capture/grads.h"
+#include "lua/capture/growing.h"
 #include "lua/capture/handle.h"
 #include "graph/attempt.h"
 #include "lua/capture/protect.h"
@@ -354,6 +355,7 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   bool done;
   c->record.unsure = false;
   KC_TRY(kc_grad_field(c, sp, args, n, out, &done));
+  if (!done) KC_TRY(kc_list_call(c, sp, f, args, n, out, &done));
   if (done) return KC_GO;
   x.s = *sp;
   luaL_checkstack(L, n + 16, "capture");
@@ -387,7 +389,7 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
 /* A value of one kind or another in a table that is given: KC_V_NONE in *out when there is none. */
 static kc_res find_union(kc_cap *c, kc_state *s, kc_val a, int depth, kc_val *out) {
   kc_val k = KC_NILV, v;
-  if (a.k != KC_V_TABLE || depth > MAX_TABLE_DEPTH) return KC_GO;
+  if (a.k != KC_V_TABLE || depth > MAX_TABLE_DEPTH || kc_list_of(s, a.id)) return KC_GO;
   while (out->k == KC_V_NONE) {
     KC_TRY(kc_next(c, s, a.id, k, &k, &v));
     if (k.k == KC_V_NIL) break;

@@ -1,6 +1,7 @@
 /* Reading the real Lua heap on demand and recording each look. See heap.h. */
 #include "lua/capture/heap.h"
 #include "lua/capture/grads.h"
+#include "lua/capture/growing.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/race.h"
 #include <lauxlib.h>
@@ -341,6 +342,7 @@ kc_res kc_raw_get(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *ou
   const kc_table *t = kc_table_get(s, table);
   int64_t at = t ? kc_table_find(t, key) : -1;
   *out = KC_NILV;
+  if (at < 0 && key.k == KC_V_INT && kc_list_of(s, table)) return kc_list_read(c, s, table, key, out);
   if (at >= 0)
     *out = kc_resolve(c, s, t->val[at]);
   else if (c->tab[table].object && key.k != KC_V_NIL && is_key(key)) {
@@ -418,6 +420,7 @@ kc_res kc_raw_set(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val v) 
     KC_TRY(check_state_value(c, l, v));
     l->written = true;
   }
+  if (key.k == KC_V_INT && kc_list_of(s, table)) return kc_list_set(c, s, table, key, v);
   kc_table_put(c, kc_table_write(c, s, table), key, v);
   return KC_GO;
 }
@@ -507,13 +510,16 @@ kc_res kc_border(kc_cap *c, kc_state *s, uint32_t table, int64_t *out) {
     return KC_GO;
   }
   int64_t n = 0, most = 0;
+  if (kc_list_of(s, table)) return kc_list_refused(c, "needs to know the length of");
   for (uint32_t i = 0; t && i < t->n; i++) {
     kc_val v = kc_resolve(c, s, t->val[i]);
     if (t->key[i].k != KC_V_INT || t->key[i].i < 1 || v.k == KC_V_NIL) continue;
     const kc_val *nil = v.k == KC_V_UNION ? kc_alt_find(v.u, KC_CLASS_NIL) : NULL;
-    if (nil || v.k == KC_V_POISON)
+    if (nil || v.k == KC_V_POISON) {
+      kc_may_grow(c, s, table);
       return kc_fail(
           c, "the length of this table depends on tensor data: it grows or shrinks on some path only");
+    }
     n++;
     if (t->key[i].i > most) most = t->key[i].i;
   }
@@ -567,6 +573,7 @@ kc_res kc_next(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *k, kc
   uint32_t n = t ? t->n : 0;
   if (object) KC_TRY(outside_keys(c, t, object, &keys, &n));
   *k = *v = KC_NILV;
+  if (kc_list_of(s, table)) return kc_list_refused(c, "goes through, or hands on,");
   if (key.k != KC_V_NIL) {
     while (i < n && !kc_same(keys[i], key)) i++;
     if (i++ == n) return kc_fail(c, "next: the key is not in the table");
@@ -574,10 +581,12 @@ kc_res kc_next(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *k, kc
   for (; i < n; i++) {
     kc_val x;
     KC_TRY(kc_raw_get(c, s, table, keys[i], &x));
-    if (x.k == KC_V_POISON || (x.k == KC_V_UNION && kc_alt_find(x.u, KC_CLASS_NIL)))
+    if (x.k == KC_V_POISON || (x.k == KC_V_UNION && kc_alt_find(x.u, KC_CLASS_NIL))) {
+      kc_may_grow(c, s, table);
       return kc_fail(c,
                      "goes through a table whose keys depend on tensor data: '%s' is there on some path only",
                      kc_field_path(c, "", keys[i]));
+    }
     if (x.k == KC_V_NIL) continue;
     *k = keys[i];
     *v = x;

@@ -48,6 +48,7 @@ struct kc_loop_try {
   uint32_t nunrolled;    /* reports of loops before it; to restore */
   const kn_where *where;
   const char *why; /* it could not be a loop node */
+  bool lists;      /* tables found to grow are lists in it: tried last, as tables can do more */
 };
 
 /* One `if` being built. */

@@ -78,6 +78,12 @@ static bool slot_in_graph(const kn_graph *g, const kn_slot *s) {
   return false;
 }
 
+static const kn_value *stored_value(const kn_graph *g, const kn_slot *s) {
+  for (const kn_node *n = g->body->last; n; n = n->prev)
+    if (n->op == KN_NODE_store_state && n->slot == s) return n->in[0];
+  return NULL;
+}
+
 static void make_check(maker *m, const kc_look *l, const kn_graph *g, kc_check *k, uint32_t order) {
   kc_cap *c = m->c;
   char buf[256];
@@ -96,6 +102,7 @@ static void make_check(maker *m, const kc_look *l, const kn_graph *g, kc_check *
   k->where = copy_text(m, kn_where_text(l->where, buf, sizeof buf));
   if (l->slot) {
     k->in_graph = slot_in_graph(g, l->slot);
+    if (k->in_graph && l->written) k->stored = stored_value(g, l->slot);
     k->number = l->slot->type.kind != KN_V_TENSOR;
     k->requires = l->slot->tensor && kn_requires_grad(l->slot->tensor);
     k->text = l->born ? "nil" : "";
@@ -103,6 +110,7 @@ static void make_check(maker *m, const kc_look *l, const kn_graph *g, kc_check *
     if (l->seen.k == KC_V_HANDLE) {
       const kc_handle_info *info = &c->han[l->seen.id];
       k->handle = m->l->handles = true;
+      k->object = l->seen.id;
       k->overwritten = l->overwritten && !l->again;
       k->quiet = !info->with_grad;
       k->was = l->was;
@@ -124,11 +132,13 @@ static int by_container(const void *a, const void *b) {
   return x->order < y->order ? -1 : x->order > y->order;
 }
 
-/* Tensors seen at two places share a slot as long as they are one: `same` says whose. */
+/* Tensors seen at two places share a slot, or are one object that is written to, as long as they are one:
+ * `same` says which check was the first. */
 static void pair_shared(kc_live *l) {
   for (uint32_t i = 0; i < l->nchecks; i++)
     for (uint32_t j = 0; l->checks[i].slot && !l->checks[i].same && j < i; j++)
-      if (l->checks[j].slot == l->checks[i].slot) {
+      if (l->checks[j].slot == l->checks[i].slot ||
+          (l->checks[i].object && l->checks[j].object == l->checks[i].object)) {
         l->checks[i].same = (int)j + 1;
         break;
       }
@@ -188,7 +198,8 @@ static void make_quick(maker *m) {
   l->slots = need(m, l->nchecks * sizeof *l->slots);
   for (uint32_t i = 0; i < l->nchecks; i++) {
     kc_check *k = &l->checks[i];
-    if (k->slot && k->in_graph && !k->same && !k->born && !k->blind) l->slots[l->nslots++] = i;
+    bool shared = k->same && l->checks[k->same - 1].slot == k->slot;
+    if (k->slot && k->in_graph && !shared && !k->born && !k->blind) l->slots[l->nslots++] = i;
     if (is_special(l, k)) {
       l->special[l->nspecial++] = i;
       continue;

@@ -1,7 +1,7 @@
 /* Loops: run trip by trip while everything that decides is known; as one loop node when an exit depends on
  * tensor data (the loop starts over in that mode); unrolled with a low limit when that cannot be. See
  * interp.h. */
-#include "lua/capture/interp.h"
+#include "lua/capture/growing.h"
 #include "graph/mutant.h"
 #include <stdio.h>
 
@@ -31,6 +31,25 @@ static int64_t trips_left(kc_cap *c, kc_state *s, const kc_loop *l) {
   return n.k == KC_V_INT ? n.i : -1;
 }
 
+/* Neither as a loop node nor unrolled, and there are tables that could be lists. */
+static bool may_have_lists(const kc_cap *c, const kc_loop_try *t) {
+  return !c->fatal && !c->doomed && !t->lists && kc_growth(c, t->snap);
+}
+
+static void with_lists(kc_loop_try *t) {
+  t->lists = true;
+  t->mode = KC_LOOP;
+  t->peel = 0;
+}
+
+/* The end of a trip of a generic `for` over a list whose length depends on data. */
+static bool over_list(kc_cap *c, kc_state *s) {
+  const kc_frame *f = s->top;
+  if (kc_op(f->p->code[f->pc]) != KC_TFORLOOP) return false;
+  kc_val t = kc_get_reg(c, s, kc_a(f->p->code[f->pc]) + 1);
+  return t.k == KC_V_TABLE && kc_list_of(s, t.id);
+}
+
 kc_res kc_loop_exit_fork(kc_cap *c, kc_state *s, int if_true, int if_false) {
   const kc_frame *f = s->top;
   int here = f->flow->block_of[f->pc];
@@ -39,12 +58,17 @@ kc_res kc_loop_exit_fork(kc_cap *c, kc_state *s, int if_true, int if_false) {
     kc_loop_try *t = a->loop;
     const kc_loop *l = t->loop;
     if (!kc_bit(l->in, here) || kc_bit(l->in, if_true) == kc_bit(l->in, if_false)) continue;
-    bool open = l->kind == KC_LOOP_WHILE || at_end; /* nothing known ends it */
+    bool open = l->kind == KC_LOOP_WHILE || at_end || over_list(c, s); /* nothing known ends it */
     if (t->mode == KC_UNROLL && open) return kc_want_loop(c, t);
     if (t->mode == KC_UNROLL && l->kind == KC_LOOP_NUMERIC && a->arrivals <= 1 &&
         trips_left(c, s, l) > LONG_FOR)
       return kc_want_loop(c, t);
-    if (t->mode == KC_FORCE && open && a->arrivals > FORCED_TRIPS)
+    bool stuck = t->mode == KC_FORCE && open && a->arrivals > FORCED_TRIPS;
+    if (stuck && may_have_lists(c, t)) {
+      with_lists(t);
+      return kc_want_loop(c, t);
+    }
+    if (stuck)
       return kc_fail(
           c, "the loop at line %d ends when tensor data says so, but cannot become a loop of the graph: %s",
           t->line, t->why ? t->why : "?");
@@ -156,6 +180,7 @@ static kc_res build_loop(kc_cap *c, kc_state **sp, int *pc, kc_loop_try *t, kc_o
   l->parent = c->b.at;
   l->entry = s;
   l->peeled = t->peel >= MAX_PEEL || t->why;
+  if (t->lists) KC_TRY(kc_make_lists(c, s));
   c->b.where = t->where;
   if (!(l->n = kn_add_loop(&c->b))) return kc_fail(c, "loop");
   l->body = l->n->regions[0];
@@ -171,13 +196,16 @@ static kc_res build_loop(kc_cap *c, kc_state **sp, int *pc, kc_loop_try *t, kc_o
 static kc_res capture_loop(kc_cap *c, kc_state **sp, int *pc, kc_loop_try *t, kc_outs *out, bool *on) {
   int base = c->nstop;
   kc_outs *made = kc_new(c, sizeof *made);
+  uint32_t growth = kc_growth(c, t->snap);
   *on = false;
   kc_res r = build_loop(c, sp, pc, t, made, on);
   c->nstop = base;
   if (r == KC_GO && !*on) *out = *made;
   if (r != KC_FAIL || c->fatal || c->doomed) return r;
-  t->mode = KC_FORCE;
-  t->why = kc_format(c, "%s", kn_error(c->ctx));
+  if (!t->lists || kc_growth(c, t->snap) == growth) { /* else once more, with what was learnt of its lists */
+    t->mode = KC_FORCE;
+    t->why = kc_format(c, "%s", kn_error(c->ctx));
+  }
   c->b.status = KN_OK;
   c->again = t;
   return KC_AGAIN;
@@ -241,8 +269,13 @@ static kc_res first_arrival(kc_cap *c, kc_state **sp, int *pc, const kc_loop *l,
   t->line = t->where ? t->where->line : 0;
   if (++c->nest > KC_MAX_NEST) return kc_fail(c, "loops are nested too deeply while unrolling");
   for (;;) {
+    uint32_t short_of = c->short_of;
     kc_res r = start_over(c, sp, pc, t, out, on);
-    if (r != KC_AGAIN || c->again != t) {
+    bool lists = r == KC_FAIL && c->short_of > short_of && may_have_lists(c, t);
+    if (lists) {
+      with_lists(t);
+      c->b.status = KN_OK;
+    } else if (r != KC_AGAIN || c->again != t) {
       c->nest = t->nest;
       return r;
     }

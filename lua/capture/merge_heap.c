@@ -1,5 +1,6 @@
 /* The objects of merging: which tables and upvalues of two paths become one, their contents, renaming. */
 #include "lua/capture/grads.h"
+#include "lua/capture/growing.h"
 #include "lua/capture/merge.h"
 #include <string.h>
 
@@ -43,6 +44,20 @@ static void mark(marker *k, kc_val a) {
     for (int i = 0; i < a.u->n; i++) mark(k, a.u->alt[i].v);
 }
 
+static kc_res mark_outside_table(void *ud, uint32_t id, void *a, void *b) {
+  marker *k = ud;
+  (void)a, (void)b;
+  if (k->c->tab[id].object || k->c->tab[id].argument) mark_table(k, id);
+  return KC_GO;
+}
+
+static kc_res mark_outside_cell(void *ud, uint32_t id, void *a, void *b) {
+  marker *k = ud;
+  (void)a, (void)b;
+  if (k->c->cell[id].object) mark_cell(k, id);
+  return KC_GO;
+}
+
 static const kc_reach *reach_of(kc_merge_job *m, kc_state *s, kc_reach *q) {
   kc_cap *c = m->c;
   if (q->tab) return q;
@@ -62,6 +77,9 @@ static const kc_reach *reach_of(kc_merge_job *m, kc_state *s, kc_reach *q) {
     for (int i = 0; i < f->nva; i++) mark(&k, f->va[i]);
   }
   for (int i = 0; i < s->nret; i++) mark(&k, s->ret[i]);
+  const kc_map none = {0}; /* what was put outside is seen by whoever looks there */
+  kc_map_diff(&s->tabs, &none, mark_outside_table, &k);
+  kc_map_diff(&s->cells, &none, mark_outside_cell, &k);
   return q;
 }
 
@@ -233,8 +251,30 @@ static void name_key(kc_merge_job *m, kc_val key) {
   m->name = key.k == KC_V_STRING ? m->c->obj[key.id].s : NULL;
 }
 
+/* A table that is a list on one path is made one on the other; before a loop, when that starts over. */
+static kc_res both_lists(kc_merge_job *m, uint32_t a, uint32_t b) {
+  kc_cap *c = m->c;
+  const kn_value *x = kc_list_of(m->s1, a), *y = kc_list_of(m->s2, b);
+  kn_vtype join;
+  if (x && y && !kn_vtype_join(&x->type, &y->type, &join))
+    return kc_fail(c, "a list whose length depends on tensor data holds things of different types");
+  if (!x == !y) return KC_GO;
+  kn_vtype element = kn_element_of((x ? x : y)->type);
+  if (m->mode == KC_MERGE_GENERAL) {
+    kc_grows_as(c, a, &element);
+    return kc_fail(c,
+                   "the length of this table depends on tensor data: it grows or shrinks on some path only");
+  }
+  kn_region *at = c->b.at;
+  c->b.at = m->f->n->regions[x ? 1 : 0];
+  kc_res r = kc_make_list(c, x ? m->s2 : m->s1, x ? b : a, &element);
+  c->b.at = at;
+  return r;
+}
+
 static kc_res merge_tables(kc_merge_job *m, uint32_t a, uint32_t b) {
   kc_cap *c = m->c;
+  KC_TRY(both_lists(m, a, b));
   const kc_table *t1 = kc_table_get(m->s1, a), *t2 = kc_table_get(m->s2, b);
   kc_table *t = kc_new(c, sizeof *t);
   *t = (kc_table){.owner = m->out->owner,

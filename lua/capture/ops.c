@@ -1,6 +1,7 @@
 /* Lua's operations on values of capture: indexing, arithmetic, comparison, with metamethods, as Lua 5.4 does
  * them. Tensors answer through their real metatable, whose functions are the engine's. See interp.h. */
 #include "graph/mutant.h"
+#include "lua/capture/growing.h"
 #include "lua/capture/protect.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
@@ -492,6 +493,10 @@ kc_res kc_length(kc_cap *c, kc_state **s, kc_val a, kc_val *out) {
   kc_val h;
   KC_TRY(kc_metafield(c, *s, a, "__len", &h));
   if (h.k != KC_V_NIL) return kc_call1(c, s, h, (kc_val[]){a, a}, 2, out);
+  if (a.k == KC_V_TABLE && kc_list_of(*s, a.id)) {
+    *out = kc_list_length(c, *s, a.id);
+    return KC_GO;
+  }
   if (a.k == KC_V_TABLE) {
     int64_t n;
     KC_TRY(kc_border(c, *s, a.id, &n));

@@ -2,6 +2,7 @@
  * function overwrites. See result.h. */
 #include "graph/mutant.h"
 #include "lua/capture/grads.h"
+#include "lua/capture/growing.h"
 #include "lua/capture/result.h"
 #include "lua/capture/text.h"
 #include <string.h>
@@ -51,13 +52,22 @@ static kc_res stands_for(gathering *g, kn_value **v, uint32_t handle) {
 
 static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth);
 
-static kc_res result_tensor(gathering *g, kc_val a, kn_tree *tree) {
+/* The value by which a tensor is known at the end. */
+static kc_res tensor_that_is(gathering *g, kc_val a, kc_val *out) {
   kc_cap *c = g->c;
   uint32_t handle = a.k == KC_V_HANDLE ? a.id : 0;
   kn_value *v = kc_tensor_value(c, g->s, a);
   for (uint32_t i = 0; handle && i < g->nstanding; i++)
     if (g->standing[i].handle == handle) v = g->standing[i].v;
   KC_TRY(stands_for(g, &v, handle));
+  *out = kc_sym(v);
+  return KC_GO;
+}
+
+static kc_res result_tensor(gathering *g, kc_val a, kn_tree *tree) {
+  kc_cap *c = g->c;
+  KC_TRY(tensor_that_is(g, a, &a));
+  kn_value *v = a.v;
   g->flat = kc_more(c, &c->arena, g->flat, g->n, sizeof *g->flat);
   g->flat[g->n++] = v;
   *tree = (kn_tree){.kind = KN_TREE_VALUE, .value = v};
@@ -75,6 +85,9 @@ static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, 
   const kc_table *t = kc_table_get(g->s, id);
   if (t->meta.k != KC_V_NIL)
     return kc_fail(c, "result %d is a table with a metatable; return a plain table", which);
+  if (kc_list_of(g->s, id))
+    return kc_fail(
+        c, "result %d is a list whose length depends on tensor data; return kiln.stack(list) instead", which);
   uint32_t number = 0;
   while (number < g->nshared && g->shared[number] != id) number++;
   if (number == g->nshared) {
@@ -196,9 +209,11 @@ static const kc_val *final_value(kc_cap *c, kc_state *s, const kc_look *l) {
   return at < 0 ? NULL : &t->val[at];
 }
 
-static kc_res store(kc_cap *c, kc_state *s, const kc_look *l, kc_val v) {
+static kc_res store(gathering *g, const kc_look *l, kc_val v) {
+  kc_cap *c = g->c;
+  kc_state *s = g->s;
   kn_vkind kind, want = l->slot->type.kind;
-  if (v.k == KC_V_HANDLE) v = kc_sym(kc_tensor_value(c, s, v));
+  if (kc_is_tensor(v)) KC_TRY(tensor_that_is(g, v, &v));
   kn_value *chosen = v.k == KC_V_UNION ? kc_chosen(c, s, v.u) : NULL;
   if (chosen) v = kc_sym(chosen);
   if (!kc_scalar_kind(v, &kind))
@@ -219,23 +234,19 @@ static kc_res store(kc_cap *c, kc_state *s, const kc_look *l, kc_val v) {
 }
 
 /* A place that is nil outside, and is set to something. */
-static kc_res store_born(kc_cap *c, kc_state *s, kc_look *l) {
+static kc_res store_born(gathering *g, kc_look *l) {
+  kc_cap *c = g->c;
+  kc_state *s = g->s;
   const kc_val *at = final_value(c, s, l);
   kc_val v = at ? kc_resolve(c, s, *at) : KC_NILV;
   l->written = false;
   if (v.k == KC_V_NIL) return KC_GO;
-  if (v.k == KC_V_HANDLE) v = kc_sym(kc_tensor_value(c, s, v));
+  if (kc_is_tensor(v)) KC_TRY(tensor_that_is(g, v, &v));
   kn_vtype type = {.kind = KN_V_TENSOR};
   if (!kc_scalar_kind(v, &type.kind))
     return kc_fail(c, "'%s', which exists outside and is nil, becomes a %s depending on tensor data", l->name,
                    kc_kind_name(v));
   if (type.kind == KN_V_TENSOR) type = v.v->type;
-  if (type.kind == KN_V_TENSOR && (!v.v->def || v.v->def->slot))
-    return kc_fail(
-        c,
-        "writes '%s', which exists outside and is nil: what is kept there would be a copy of a tensor "
-        "that exists already; keep a clone of it, or return it instead",
-        l->name);
   if (type.kind == KN_V_TENSOR && !kn_type_known(&type.tensor))
     return kc_fail(
         c,
@@ -247,10 +258,12 @@ static kc_res store_born(kc_cap *c, kc_state *s, kc_look *l) {
   return l->slot && kn_add_store(&c->b, l->slot, kc_value(c, v)) ? KC_GO : kc_fail(c, "state");
 }
 
-static kc_res stores(kc_cap *c, kc_state *s) {
+static kc_res stores(gathering *g) {
+  kc_cap *c = g->c;
+  kc_state *s = g->s;
   for (kc_look *l = c->looks; l; l = l->next) {
     if (l->kind == KC_LOOK_GRAD) continue;
-    if (l->born) KC_TRY(store_born(c, s, l));
+    if (l->born) KC_TRY(store_born(g, l));
     if (l->born || !l->slot || l->slot->kind != KN_SLOT_STATE) continue;
     const kc_val *v = final_value(c, s, l);
     l->written = v && !kc_same(*v, l->seen);
@@ -259,7 +272,7 @@ static kc_res stores(kc_cap *c, kc_state *s) {
       l->was = kn_add_slot(&c->b, KN_SLOT_STATE, name, &l->slot->type, l->slot->tensor);
     }
     if (l->kind == KC_LOOK_UPVALUE ? KN_MUTANT(upvalue_not_stored) : KN_MUTANT(field_not_stored)) continue;
-    if (l->written) KC_TRY(store(c, s, l, kc_resolve(c, s, *v)));
+    if (l->written) KC_TRY(store(g, l, kc_resolve(c, s, *v)));
   }
   return KC_GO;
 }
@@ -281,7 +294,7 @@ static const char *sharing(const gathering *g, const kn_tensor *t, const kn_slot
   }
   for (uint32_t i = 0; i < graph->nslots; i++) {
     const kn_tensor *o = graph->slots[i]->tensor;
-    if (o && graph->slots[i] != own && o->storage == t->storage) return graph->slots[i]->name;
+    if (o && o != t && graph->slots[i] != own && o->storage == t->storage) return graph->slots[i]->name;
   }
   return NULL;
 }
@@ -341,7 +354,7 @@ kc_res kc_outcome_of(kc_cap *c, kc_state *s, const kc_values *v, const kc_given 
   gathering g = {.c = c, .s = s, .given = given, .ngiven = ngiven};
   KC_TRY(commits(&g));
   KC_TRY(results(&g, v));
-  KC_TRY(stores(c, s));
+  KC_TRY(stores(&g));
   KC_TRY(kc_grad_stores(c, s));
   return add_commits(c, &g);
 }

@@ -2,6 +2,7 @@
  * with them, halving their range, and each case does what it would do with a known key. Joins make one value
  * of what the cases give; a number that is no key gives nil. Longer lists belong into a tensor. See interp.h.
  */
+#include "lua/capture/growing.h"
 #include "lua/capture/protect.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,6 +142,7 @@ kc_res kc_index_by_data(kc_cap *c, kc_state **s, uint32_t table, kc_val k, kc_va
   switching x = {.table = table, .k = k};
   kc_values made = {0};
   bool fine;
+  if (kc_list_of(*s, table)) return kc_list_read(c, *s, table, k, out);
   KC_TRY(find_keys(c, *s, &x, &fine));
   if (!fine || !x.simple || !x.n) KC_TRY(kc_burn(c, k));
   if (!fine) return refuse(c, k, "of many keys is indexed");
@@ -160,6 +162,7 @@ kc_res kc_set_by_data(kc_cap *c, kc_state **s, uint32_t table, kc_val k, kc_val 
   kc_values none = {0};
   bool fine;
   char pos[200];
+  if (kc_list_of(*s, table)) return kc_list_set(c, *s, table, k, v);
   KC_TRY(find_keys(c, *s, &x, &fine));
   if (!fine || !x.simple || !x.n || !x.dense) {
     KC_TRY(kc_burn(c, k));

@@ -155,7 +155,9 @@ typedef struct kc_dynamic {
 typedef struct kc_table_info {
   uint32_t object; /* outside table, or 0 */
   kc_look *meta, *keys, *length;
-  bool argument; /* part of an argument: fields are inputs or burnt in, fixed from the start */
+  bool argument;    /* part of an argument: fields are inputs or burnt in, fixed from the start */
+  uint32_t growth;  /* not 0: loops begin with it as a list (growing.h); how often more was found of … */
+  kn_vtype element; /* … what is in it */
 } kc_table_info;
 typedef struct kc_cell_info {
   uint32_t object; /* outside closure it was reached through, or 0 */
@@ -281,7 +283,8 @@ struct kc_cap {
   int last_iteration;
   kc_unrolled *unrolled; /* loops that ran trip by trip, for reports */
   uint32_t nunrolled;
-  uint32_t owner; /* last given to a state */
+  uint32_t owner;    /* last given to a state */
+  uint32_t short_of; /* how often a table failed that could have been a list */
   uint64_t steps;
   int nest, calls;
   bool part_begins;        /* the next protected call is that of kiln.fork */

@@ -110,3 +110,195 @@ test("a list that would grow is an error when it runs", function()
   equal(g(T { 1.0, -1 })[1]:totable(), { -1.0, 1.0 })
   raises(function() g(T { 1.0, 1, 1 }) end, "capture_lists.lua:", "a list of 2 is set where it has no element")
 end)
+
+-- ---- lists whose length depends on data ----
+
+-- Gradients through them are an error still.
+local function grows(...)
+  compare.no_gradients = true
+  agree(...)
+  compare.no_gradients = nil
+end
+
+grows("appended to in a loop", function(x)
+  local out = {}
+  while x:sum() > 0.5 do
+    x = x * 0.5 - 0.1
+    out[#out + 1] = x
+  end
+  return #out, out[1], out[#out], out[0], #out > 0 and kiln.stack(out)
+end, { "T" })
+grows("by table.insert, beginning with one", function(x)
+  local out = { x }
+  while x:sum() > 0.5 do
+    x = x * 0.5 - 0.1
+    table.insert(out, x)
+  end
+  return kiln.stack(out), kiln.stack(out, 2), kiln.stack(out, -1), kiln.cat(out), kiln.cat(out, -1), out[2]
+end, { "T" })
+test("stacking none", function()
+  local function f(x)
+    local out = {}
+    while x:sum() > 0.5 do
+      x = x * 0.5 - 0.1
+      out[#out + 1] = x
+    end
+    local t = kiln.stack(out)
+    return t
+  end
+  compare.no_gradients = true
+  compare.compare(f, kiln.script(f), { "T" }, 40, 1, true)
+  compare.no_gradients = nil
+end)
+grows("numbers, counted by hand", function(x, k)
+  local out, n, s = {}, 0, 0
+  while x:sum() > 0.5 do
+    x = x * 0.5 - 0.1
+    n = n + 1
+    out[n] = x:sum():item()
+  end
+  for i, v in ipairs(out) do s = s + i * v end
+  for i = 1, #out do s = s - out[i] end
+  return s, #out, out[k]
+end, { "T", "I" })
+grows("integers and floats", function(x)
+  local out, s = { 1, 2.5 }, 0
+  while x:sum() > 0.5 do
+    x = x * 0.5 - 0.1
+    out[#out + 1] = #out
+    out[#out + 1] = x:sum():item()
+  end
+  for i, v in ipairs(out) do s = v > 2 and s + v * i or s - i end
+  return s, out[1], out[2], out[3], out[4]
+end, { "T" })
+grows("two lists, in branches", function(x)
+  local a, b, t = {}, { 1 }, x
+  while x:sum() > 0.5 do
+    x = x * 0.5 - 0.1
+    if x[1]:item() > 0.2 then a[#a + 1] = x else b[#b + 1] = #a end
+  end
+  for _, v in ipairs(a) do t = t + v end
+  return #a, #b, t, b[#b]
+end, { "T" })
+grows("read in the loop, which is left early", function(x)
+  local out = { x }
+  while x:sum() > 0.5 do
+    x = out[#out] * 0.75 + out[1] * 0.0625
+    out[#out + 1] = x
+    if #out > 5 then break end
+  end
+  return kiln.stack(out)
+end, { "T" })
+grows("two loops, one in the other", function(x)
+  local out = {}
+  while x:sum() > 0.5 do
+    x = x * 0.5 - 0.1
+    local y = x
+    while y:sum() > 0 do
+      y = y - 0.25
+      out[#out + 1] = y
+    end
+  end
+  return #out > 0 and kiln.cat(out) or x
+end, { "T" }, 20)
+grows("on one path", function(x)
+  local out = {}
+  if x[1]:item() > 0 then
+    while x:sum() > 0.5 do
+      x = x * 0.5 - 0.1
+      out[#out + 1] = x
+    end
+  end
+  return #out, out[1]
+end, { "T" })
+grows("by a function, in an object, stacked under pcall", function(x)
+  local function push(t, v) t[#t + 1] = v end
+  local o = { list = {}, n = 0 }
+  repeat
+    x = x * 0.5 - 0.1
+    push(o.list, x)
+    o.n = o.n + 1
+  until not (x:sum() > 0.5)
+  local ok, t = pcall(function() return kiln.stack(o.list) end)
+  return o.n, #o.list, ok, t
+end, { "T" })
+grows("filtered", function(x)
+  local kept, dropped, s = {}, {}, 0
+  for i = 1, 4 do
+    if x[i]:item() > 0 then kept[#kept + 1] = i else table.insert(dropped, x[i]) end
+  end
+  for _, i in ipairs(kept) do s = s * 10 + i end
+  return s, #kept, #dropped > 0 and kiln.stack(dropped)
+end, { "T" })
+agree("what is returned of a loop with a known end stays a table", function(x)
+  local out = {}
+  for i = 1, 20 do
+    if x:sum() < 0.5 then break end
+    x = x * 0.5 - 0.1
+    out[i] = x
+  end
+  return out
+end, { "T" }, 20)
+
+local function collect(x)
+  local out = {}
+  while x:sum() > 1 do
+    x = x * 0.5
+    out[#out + 1] = x
+  end
+  return #out, #out > 0 and kiln.stack(out)
+end
+
+test("lists that grow, saved and loaded", function()
+  local path = os.tmpname()
+  kiln.script(collect, { inputs = { kiln.spec("float32", { "N" }) } }):save(path)
+  local g = kiln.load(path)
+  os.remove(path)
+  for _, x in ipairs { T { 0.5 }, T { 1.5 }, T { 4.0, 3 }, T { 100.0, 1, 2 } } do
+    local n, t = collect(x)
+    local m, u = g(x)
+    equal(m, n)
+    equal(u and u:totable(), t and t:totable())
+  end
+end)
+
+test("one graph serves all lengths", function()
+  local g = kiln.script(collect, { cache_limit = 1 })
+  for n = 0, 40 do equal((g(T { 2.0 ^ n })), n) end
+end)
+
+test("what lists that grow cannot do is said", function()
+  local function refuses(what, after)
+    raises(function()
+      kiln.script(function(x)
+        local out = {}
+        while x:sum() > 1 do
+          x = x * 0.5
+          out[#out + 1] = x
+        end
+        return after(out)
+      end)(T { 4.0, 3 })
+    end, "capture_lists.lua:", what)
+  end
+  refuses("return kiln.stack(list) instead", function(out) return #out > 0 and out end)
+  refuses("a list whose length depends on tensor data", function(out)
+    for _ in pairs(out) do return #out end
+  end)
+  refuses("a list whose length depends on tensor data", function(out) return #out, table.remove(out) end)
+  refuses("put a clone of it there", function(out)
+    local y = T { 1.0, 2 }:clone()
+    y:add_(1)
+    out[#out + 1] = y
+    return kiln.stack(out)
+  end)
+  local g = kiln.script(function(x)
+    local out = {}
+    while x:sum() > 1 do
+      x = x * 0.5
+      out[#out + 1] = x
+      out[1] = x
+    end
+    return #out
+  end)
+  raises(function() g(T { 8.0 }) end, "capture_lists.lua:", "set elsewhere than behind its end")
+end)

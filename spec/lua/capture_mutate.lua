@@ -683,3 +683,21 @@ check.test("the text form reads back and runs", function()
   check.near(h(x):item(), 5)
   check.near(x:totable(), { 1, 0, 0, 4 })
 end)
+
+check.test("a tensor put outside stays apart from one that replaces it on a path", function()
+  local mod = { w = T { 0.0, 0 } }
+  local function f(x, y)
+    local v = x * y
+    mod.w = v
+    if x:sum() > 0 then v = x + 1 end
+    v:add_(1)
+    return v + 0
+  end
+  local g = kiln.script(f)
+  for _, x in ipairs { T { 1.0, 2 }, T { -1.0, -2 } } do
+    local want = f(x, T { 3.0, 4 }):totable()
+    local kept = mod.w:totable()
+    check.near(g(x, T { 3.0, 4 }):totable(), want)
+    check.near(mod.w:totable(), kept)
+  end
+end)

@@ -1,0 +1,130 @@
+-- Tensors that captured functions put into outside places: the same objects that eager code would put there, call after
+-- call. What writes in place do is in capture_mutate.lua.
+local check = require "check"
+local T = kiln.tensor
+
+-- make gives a function and one that tells what is outside now: of the argument, the results and these the same ones
+-- must be one object, eager and captured.
+local function keeps(name, make)
+  check.test("the same tensor: " .. name, function()
+    local f, look = make()
+    local h, peek = make()
+    local g = kiln.script(h)
+    local function all(call, peek, i)
+      local x = T { i, 2 * i }
+      local list = { x, call(x) }
+      for _, t in ipairs(peek()) do list[#list + 1] = t end
+      return list
+    end
+    for i = 1.0, 5 do
+      local a, b = all(f, look, i), all(g, peek, i)
+      check.equal(#b, #a)
+      for k = 1, #a do
+        check.near(b[k]:totable(), a[k]:totable())
+        for m = 1, k - 1 do
+          check.equal(("%d, %d and %d: %s"):format(i, m, k, rawequal(b[k], b[m])),
+            ("%d, %d and %d: %s"):format(i, m, k, rawequal(a[k], a[m])))
+        end
+      end
+    end
+  end)
+end
+
+local function two(body)
+  return function()
+    local mod, gt = { w = T { 1.0, 1 }, v = T { 2.0, 2 } }, T { 3.0, 3 }
+    return body(mod, gt), function() return { mod.w, mod.v, gt } end
+  end
+end
+
+keeps("one from outside, the one before overwritten", two(function(mod, gt)
+  return function(x)
+    mod.w:add_(x)
+    mod.w = gt
+  end
+end))
+keeps("an argument", two(function(mod) return function(x) mod.w = x end end))
+keeps("an argument that is overwritten", two(function(mod)
+  return function(x)
+    x:add_(mod.w)
+    mod.w = x
+    return x
+  end
+end))
+keeps("two change places", two(function(mod)
+  return function(x)
+    mod.w, mod.v = mod.v, mod.w
+    return mod.w * x
+  end
+end))
+keeps("two change places, one overwritten", two(function(mod)
+  return function(x)
+    mod.w:add_(x)
+    mod.w, mod.v = mod.v, mod.w
+    return mod.w
+  end
+end))
+keeps("a result in two places", two(function(mod)
+  return function(x)
+    local h = x * mod.w
+    mod.w, mod.v = h, h
+    return h, h + 1
+  end
+end))
+keeps("a new one in two places", two(function(mod)
+  return function(x)
+    local h = x * mod.w
+    mod.w, mod.v = h, h
+  end
+end))
+keeps("a new one, overwritten afterwards", two(function(mod)
+  return function(x)
+    local h = x * mod.w
+    mod.w = h
+    h:add_(1)
+    mod.v = h
+    return h
+  end
+end))
+keeps("the one before is returned", two(function(mod)
+  return function(x)
+    local old = mod.w
+    mod.w = x * old
+    return old
+  end
+end))
+keeps("one or another", two(function(mod)
+  return function(x)
+    if x:sum() > 5 then mod.w = x else mod.w = mod.v end
+    return mod.w
+  end
+end))
+keeps("a new one or one from outside", two(function(mod, gt)
+  return function(x)
+    local h = x + 1
+    if x:sum() > 5 then mod.w = h else mod.w = gt end
+    mod.v = h
+  end
+end))
+keeps("one or another, one overwritten", two(function(mod, gt)
+  return function(x)
+    gt:add_(x)
+    if x:sum() > 5 then mod.w = gt else mod.w = x end
+  end
+end))
+keeps("an upvalue becomes another one", function()
+  local u, v = T { 1.0, 2 }, T { 2.0, 2 }
+  return function(x)
+    u:add_(x)
+    v:mul_(2)
+    u = v
+  end, function() return { u, v } end
+end)
+keeps("where nothing was", function()
+  local mod, gt = {}, T { 1.0, 1 }
+  return function(x)
+    gt:add_(x)
+    if not mod.h then mod.h = gt end
+    return mod.h
+  end, function() return { mod.h, gt } end
+end)
