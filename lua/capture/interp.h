@@ -147,6 +147,10 @@ typedef struct kc_values {
 typedef kc_res (*kc_step_fn)(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out);
 kc_res kc_distribute(kc_cap *c, kc_state **s, const kc_val *o, int n, kc_step_fn fn, void *ud,
                      kc_values *out);
+/* Does both sides of a condition, each in its region, and joins what they give. */
+typedef kc_res (*kc_side_fn)(kc_cap *c, kc_state **s, bool yes, void *ud, kc_values *out);
+kc_res kc_either(kc_cap *c, kc_state **s, kn_value *cond, kc_side_fn fn, void *ud, kc_values *out);
+kc_res kc_one(kc_cap *c, kc_val v, kc_values *out); /* a single value */
 kc_val *kc_vals(kc_cap *c, int n);
 
 /* switch.c: a field by a number that only the graph knows. */

@@ -13,39 +13,20 @@ kc_val *kc_vals(kc_cap *c, int n) { return kc_new(c, (size_t)(n > 0 ? n : 1) * s
 
 /* ---- unions: do it for each alternative ---- */
 
-kc_res kc_distribute(kc_cap *c, kc_state **sp, const kc_val *o, int n, kc_step_fn fn, void *ud,
-                     kc_values *out) {
-  kc_val *ops = kc_dup(c, o, (size_t)n * sizeof *ops);
-  int i = 0;
-  for (; i < n; i++)
-    if ((ops[i] = kc_resolve(c, *sp, ops[i])).k == KC_V_UNION) break;
-  for (int k = i + 1; k < n; k++) ops[k] = kc_resolve(c, *sp, ops[k]);
-  if (i == n) return fn(c, sp, ops, ud, out);
+kc_res kc_either(kc_cap *c, kc_state **sp, kn_value *cond, kc_side_fn fn, void *ud, kc_values *out) {
   kc_state *s = *sp;
-  const kc_union *u = ops[i].u;
-  kc_union rest = *u;
-  rest.n--;
-  memmove(rest.alt, rest.alt + 1, (size_t)rest.n * sizeof *rest.alt);
-  kc_val others = rest.n == 1 ? rest.alt[0].v : kc_make_union(c, &rest);
-  kc_val is = kc_resolve(c, s, kc_equals_code(c, u->tag, u->alt[0].code));
-  if (is.k == KC_V_BOOL) {
-    ops[i] = is.i ? u->alt[0].v : others;
-    return kc_distribute(c, sp, ops, n, fn, ud, out);
-  }
-  if (++c->nest > KC_MAX_NEST) return kc_fail(c, "values of several types are nested too deeply");
+  if (++c->nest > KC_MAX_NEST) return kc_fail(c, "cases that depend on data are nested too deeply");
   kc_if *f = kc_new(c, sizeof *f);
   kc_outs *side = kc_new(c, 3 * sizeof *side), *both = side + 2;
   int base = c->nstop, kind = kc_new_stop(c, -1, s->top->pc, 1 << 27, false, 0);
-  KC_TRY(kc_begin_if(c, f, s, is.v));
+  KC_TRY(kc_begin_if(c, f, s, cond));
   for (int k = 0; k < 2; k++) {
     kc_state *go = kc_snapshot(c, s);
-    kc_add_fact(c, go, is.v, k == 0);
+    kc_add_fact(c, go, cond, k == 0);
     c->S = go;
     c->b.at = f->n->regions[k];
-    kc_val *mine = kc_dup(c, ops, (size_t)n * sizeof *mine);
-    mine[i] = k == 0 ? u->alt[0].v : others;
     kc_values made = {0};
-    kc_res r = kc_distribute(c, &go, mine, n, fn, ud, &made);
+    kc_res r = fn(c, &go, k == 0, ud, &made);
     if (r != KC_GO && r != KC_DEAD) return r;
     if (r == KC_DEAD) continue;
     go->ret = made.v;
@@ -65,7 +46,40 @@ kc_res kc_distribute(kc_cap *c, kc_state **sp, const kc_val *o, int n, kc_step_f
   return KC_GO;
 }
 
-static kc_res one(kc_cap *c, kc_val v, kc_values *out) {
+typedef struct distributing { /* operand i is the first alternative, or one of the others */
+  kc_val *o, first, others;
+  int n, i;
+  kc_step_fn fn;
+  void *ud;
+} distributing;
+
+static kc_res distribute_side(kc_cap *c, kc_state **s, bool yes, void *ud, kc_values *out) {
+  const distributing *x = ud;
+  kc_val *mine = kc_dup(c, x->o, (size_t)x->n * sizeof *mine);
+  mine[x->i] = yes ? x->first : x->others;
+  return kc_distribute(c, s, mine, x->n, x->fn, x->ud, out);
+}
+
+kc_res kc_distribute(kc_cap *c, kc_state **sp, const kc_val *o, int n, kc_step_fn fn, void *ud,
+                     kc_values *out) {
+  kc_val *ops = kc_dup(c, o, (size_t)n * sizeof *ops);
+  int i = 0;
+  for (; i < n; i++)
+    if ((ops[i] = kc_resolve(c, *sp, ops[i])).k == KC_V_UNION) break;
+  for (int k = i + 1; k < n; k++) ops[k] = kc_resolve(c, *sp, ops[k]);
+  if (i == n) return fn(c, sp, ops, ud, out);
+  const kc_union *u = ops[i].u;
+  kc_union rest = *u;
+  rest.n--;
+  memmove(rest.alt, rest.alt + 1, (size_t)rest.n * sizeof *rest.alt);
+  kc_val others = rest.n == 1 ? rest.alt[0].v : kc_make_union(c, &rest);
+  distributing x = {ops, u->alt[0].v, others, n, i, fn, ud};
+  kc_val is = kc_resolve(c, *sp, kc_equals_code(c, u->tag, u->alt[0].code));
+  return is.k == KC_V_BOOL ? distribute_side(c, sp, is.i, &x, out)
+                           : kc_either(c, sp, is.v, distribute_side, &x, out);
+}
+
+kc_res kc_one(kc_cap *c, kc_val v, kc_values *out) {
   out->v = kc_vals(c, 1);
   out->v[0] = v;
   out->n = 1;
@@ -140,7 +154,7 @@ static kc_res index_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values
   const index_ud *x = ud;
   kc_val v;
   KC_TRY(index_any(c, s, o[0], o[1], x->depth, &v));
-  return one(c, v, out);
+  return kc_one(c, v, out);
 }
 
 static kc_res no_index(kc_cap *c, kc_val o, int depth) {
@@ -304,7 +318,7 @@ kc_res kc_number_arith(kc_cap *c, int op, kc_val a, kc_val b, kc_val *out, bool 
 static kc_res arith_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out) {
   kc_val v;
   KC_TRY(kc_arith(c, s, *(int *)ud, o[0], o[1], &v));
-  return one(c, v, out);
+  return kc_one(c, v, out);
 }
 
 /* The metamethod of the first operand that has one. */
@@ -372,7 +386,7 @@ static kc_res settle_texts(kc_cap *c, kc_val a, kc_val b) {
 static kc_res less_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out) {
   kc_val v;
   KC_TRY(kc_less(c, s, *(bool *)ud, o[0], o[1], &v));
-  return one(c, v, out);
+  return kc_one(c, v, out);
 }
 
 kc_res kc_less(kc_cap *c, kc_state **s, bool or_equal, kc_val a, kc_val b, kc_val *out) {
@@ -404,7 +418,7 @@ static kc_res equal_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values
   kc_val v;
   (void)ud;
   KC_TRY(kc_equal(c, s, o[0], o[1], &v));
-  return one(c, v, out);
+  return kc_one(c, v, out);
 }
 
 /* Made by an op of this graph: no other value is the same tensor. */
@@ -479,7 +493,7 @@ static kc_res length_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_value
   kc_val v;
   (void)ud;
   KC_TRY(kc_length(c, s, o[0], &v));
-  return one(c, v, out);
+  return kc_one(c, v, out);
 }
 
 kc_res kc_length(kc_cap *c, kc_state **s, kc_val a, kc_val *out) {
@@ -519,7 +533,7 @@ static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, int nth, k
 static kc_res concat_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out) {
   kc_val v;
   KC_TRY(concat_two(c, s, o[0], o[1], *(int *)ud, &v));
-  return one(c, v, out);
+  return kc_one(c, v, out);
 }
 
 static kc_res concat_two(kc_cap *c, kc_state **s, kc_val a, kc_val b, int nth, kc_val *out) {

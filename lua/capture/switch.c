@@ -29,41 +29,21 @@ typedef kc_res (*case_fn)(kc_cap *c, kc_state **s, const range *r, kc_values *ou
 
 /* ---- one way or another ---- */
 
-/* As kc_distribute, on a condition. */
-static kc_res either(kc_cap *c, kc_state **sp, kc_val cond, case_fn fn, const range *yes, const range *no,
+typedef struct sides {
+  case_fn fn;
+  const range *yes, *no;
+} sides;
+
+static kc_res side(kc_cap *c, kc_state **s, bool yes, void *ud, kc_values *out) {
+  const sides *x = ud;
+  return x->fn(c, s, yes ? x->yes : x->no, out);
+}
+
+static kc_res either(kc_cap *c, kc_state **s, kc_val cond, case_fn fn, const range *yes, const range *no,
                      kc_values *out) {
-  kc_state *s = *sp;
-  cond = kc_resolve(c, s, cond);
-  if (cond.k == KC_V_BOOL) return fn(c, sp, cond.i ? yes : no, out);
-  if (++c->nest > KC_MAX_NEST) return kc_fail(c, "tables indexed by data are nested too deeply");
-  kc_if *f = kc_new(c, sizeof *f);
-  kc_outs *side = kc_new(c, 3 * sizeof *side), *both = side + 2;
-  int base = c->nstop, kind = kc_new_stop(c, -1, s->top->pc, 1 << 27, false, 0);
-  KC_TRY(kc_begin_if(c, f, s, cond.v));
-  for (int k = 0; k < 2; k++) {
-    kc_state *go = kc_snapshot(c, s);
-    kc_add_fact(c, go, cond.v, k == 0);
-    c->S = go;
-    c->b.at = f->n->regions[k];
-    kc_values made = {0};
-    kc_res r = fn(c, &go, k ? no : yes, &made);
-    if (r != KC_GO && r != KC_DEAD) return r;
-    if (r == KC_DEAD) continue;
-    go->ret = made.v;
-    go->nret = made.n;
-    side[k] = (kc_outs){.n = 1, .sel = kc_int(kind), .o = {{kind, go}}};
-  }
-  c->b.at = f->parent;
-  c->S = s;
-  kc_res r = kc_end_if(c, f, &side[0], &side[1], both);
-  c->nstop = base;
-  c->nest--;
-  KC_TRY(r);
-  *sp = c->S = both->o[0].s;
-  *out = (kc_values){(*sp)->ret, (*sp)->nret};
-  (*sp)->ret = NULL;
-  (*sp)->nret = 0;
-  return KC_GO;
+  sides x = {fn, yes, no};
+  cond = kc_resolve(c, *s, cond);
+  return cond.k == KC_V_BOOL ? side(c, s, cond.i, &x, out) : kc_either(c, s, cond.v, side, &x, out);
 }
 
 /* ---- keys ---- */
@@ -95,18 +75,11 @@ static kc_res find_keys(kc_cap *c, kc_state *s, switching *x, bool *fine) {
 
 /* ---- cases ---- */
 
-static kc_res give(kc_cap *c, kc_val v, kc_values *out) {
-  out->v = kc_vals(c, 1);
-  out->v[0] = v;
-  out->n = 1;
-  return KC_GO;
-}
-
 static kc_res at_key(kc_cap *c, kc_state **s, const range *r, kc_values *out) {
   kc_val key = kc_int(r->n ? r->x->key[r->first] : 0), v = KC_NILV;
   if (r->x->set) return out->n = 0, kc_raw_set(c, *s, r->x->table, key, *r->x->set);
   if (r->n) KC_TRY(kc_raw_get(c, *s, r->x->table, key, &v));
-  return give(c, v, out);
+  return kc_one(c, v, out);
 }
 
 /* The key is in this range, or none. */
