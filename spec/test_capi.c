@@ -46,8 +46,18 @@ static const char spin_text[] = "graph spin(%trips: integer) {\n"
 
 static const float w[12] = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1};
 
+enum { PATH_ROOM = 32 };
+
+/* An empty file of its own; the caller unlinks it. */
+static void new_file(char path[PATH_ROOM]) {
+  strcpy(path, "/tmp/kiln-capi-XXXXXX"); /* the X are mkstemp's */
+  int fd = mkstemp(path);
+  ck_assert_int_ge(fd, 0);
+  close(fd);
+}
+
 /* Writes a file with both; the caller unlinks it. */
-static void write_models(char path[32]) {
+static void write_models(char path[PATH_ROOM]) {
   kn_context *c = suite_context();
   kn_entry entries[2] = {{"predict", NULL}, {"spin", NULL}};
   kn_type type = {.dtype = KN_F32, .rank = 2, .dims = {4, 3}};
@@ -57,10 +67,7 @@ static void write_models(char path[32]) {
   OK(c, kn_tensor_new(c, &type, &t));
   memcpy(kn_tensor_data(t), w, sizeof w);
   entries[0].graph->slots[0]->tensor = t;
-  strcpy(path, "/tmp/kiln-capi-XXXXXX");
-  int fd = mkstemp(path);
-  ck_assert_int_ge(fd, 0);
-  close(fd);
+  new_file(path);
   OK(c, kn_file_save(c, path, entries, 2));
   kn_graph_release(entries[0].graph);
   kn_graph_release(entries[1].graph);
@@ -722,14 +729,14 @@ START_TEST(host_slots_are_bound) {
                              "}\n";
   kn_context *c = suite_context();
   kn_entry entry = {"h", NULL};
-  char path[32] = "/tmp/kiln-capi-XXXXXX", error[200];
+  char path[PATH_ROOM], error[200];
   kiln_context *ctx;
   kiln_graph *g;
   kiln_session *s;
   kiln_tensor *x;
   int calls = 0;
   OK(c, kn_graph_parse(c, text, sizeof text - 1, &entry.graph));
-  close(mkstemp(path));
+  new_file(path);
   OK(c, kn_file_save(c, path, &entry, 1));
   kn_graph_release(entry.graph);
   suite_done(c);

@@ -5,15 +5,6 @@ local compare = require "capture_compare"
 local T = kiln.tensor
 local count = 0
 
-local function stripped(f)
-  local bare = load(string.dump(f, true))
-  for i = 1, 255 do -- upvalues are shared, so that both see the same
-    if not debug.getupvalue(f, i) then break end
-    debug.upvaluejoin(bare, i, f, i)
-  end
-  return bare
-end
-
 -- `letters` says the arguments: T tensor of 4, F float, I integer, B boolean.
 local function case(name, letters, f)
   count = count + 1
@@ -21,7 +12,7 @@ local function case(name, letters, f)
   for letter in letters:gmatch "." do list[#list + 1] = letter end
   check.test(name, function()
     compare.compare(f, kiln.script(f), list, 25, count, true)
-    compare.compare(stripped(f), kiln.script(stripped(f)), list, 6, count + 1000)
+    compare.compare(compare.stripped(f), kiln.script(compare.stripped(f)), list, 6, count + 1000)
   end)
 end
 

@@ -211,4 +211,14 @@ function M.compare(f, g, letters, n, seed, messages, options)
   return raised
 end
 
+--- The same function without names and lines; its upvalues are shared, so that both see the same.
+function M.stripped(f)
+  local bare = load(string.dump(f, true))
+  for i = 1, 255 do
+    if not debug.getupvalue(f, i) then break end
+    debug.upvaluejoin(bare, i, f, i)
+  end
+  return bare
+end
+
 return M

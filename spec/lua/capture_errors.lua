@@ -1,6 +1,7 @@
 -- Errors of captured functions are those of the function itself, to the letter: text, names of operands, place; in
 -- stripped functions too. Each function raises always, and once more on one path only.
 local check = require "check"
+local compare = require "capture_compare"
 local x = kiln.tensor { 1.0, 2, -1, 0.5 }
 local up
 local rec = {}
@@ -14,15 +15,6 @@ end
 -- Of a stripped function the engine says who called it, where it can.
 local function bare_message(f, ...) return (message(f, ...):gsub("^[^:]*capture_errors%.lua:%d+: ", "")) end
 
-local function bare(f)
-  local g = load(string.dump(f, true))
-  for i = 1, 255 do
-    if not debug.getupvalue(f, i) then break end
-    debug.upvaluejoin(g, i, f, i)
-  end
-  return g
-end
-
 local function raises(name, f)
   local function sometimes(t, s)
     if s:sum() > 0 then f(t) end
@@ -31,7 +23,7 @@ local function raises(name, f)
   check.test(name, function()
     check.equal(message(kiln.script(f), x), message(f, x))
     check.equal(message(kiln.script(sometimes), x, x), message(sometimes, x, x))
-    local g = bare(f)
+    local g = compare.stripped(f)
     check.equal(bare_message(kiln.script(g), x), bare_message(g, x))
   end)
 end
@@ -91,7 +83,7 @@ raises("the first of two errors", function(t) assert(t:sum() > 100, "here") retu
 local function fails(name, f)
   check.test(name, function()
     check.equal(message(kiln.script(f), x), message(f, x))
-    check.equal(bare_message(kiln.script(bare(f)), x), bare_message(bare(f), x))
+    check.equal(bare_message(kiln.script(compare.stripped(f)), x), bare_message(compare.stripped(f), x))
   end)
 end
 fails("division by zero", function(t) return 1 // t:gt(5):sum():item() end)

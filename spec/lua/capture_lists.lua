@@ -7,11 +7,7 @@ local T = kiln.tensor
 local function agree(name, f, letters, n)
   test(name, function() compare.compare(f, kiln.script(f), letters, n or 40, 1, true) end)
   test(name .. ", stripped", function()
-    local bare = load(string.dump(f, true))
-    for i = 1, 255 do
-      if not debug.getupvalue(f, i) then break end
-      debug.upvaluejoin(bare, i, f, i)
-    end
+    local bare = compare.stripped(f)
     compare.compare(bare, kiln.script(bare), letters, 10, 1, true)
   end)
 end

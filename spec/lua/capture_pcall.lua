@@ -8,11 +8,7 @@ local T = kiln.tensor
 local function agree(name, f, letters, n, placed)
   test(name, function() compare.compare(f, kiln.script(f), letters, n or 40, 1, true) end)
   test(name .. ", stripped", function()
-    local bare = load(string.dump(f, true))
-    for i = 1, 255 do
-      if not debug.getupvalue(f, i) then break end
-      debug.upvaluejoin(bare, i, f, i)
-    end
+    local bare = compare.stripped(f)
     local g = kiln.script(bare)
     if not placed then return compare.compare(bare, g, letters, 10, 1, true) end
     compare.compare(function(...) return (bare(...)) end, function(...) return (g(...)) end, letters, 10)

@@ -3,25 +3,7 @@
 local check = require "check"
 local test, equal, truth = check.test, check.equal, check.truth
 
-local program
-do
-  local i = 0
-  while arg[i] do i = i - 1 end
-  program = arg[i + 1]
-end
-
-local function write(path, text)
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
-end
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "a"
-  file:close()
-  return text
-end
+local program, read, write = check.program(), check.read, check.write
 
 -- The functions; each is called with every one of the arguments below. They stand in a program of their own.
 local source = [==[

@@ -89,4 +89,24 @@ function check.raises(f, ...)
   end
 end
 
+--- The kiln that runs this, as it was called.
+function check.program()
+  local i = 0
+  while arg[i] do i = i - 1 end
+  return arg[i + 1]
+end
+
+function check.write(path, text)
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+end
+
+function check.read(path)
+  local file = assert(io.open(path, "rb"))
+  local text = file:read "a"
+  file:close()
+  return text
+end
+
 return check

@@ -2,27 +2,9 @@
 local check = require "check"
 local test, equal, truth = check.test, check.equal, check.truth
 
-local program
-do
-  local i = 0
-  while arg[i] do i = i - 1 end
-  program = arg[i + 1]
-end
+local program, read, write = check.program(), check.read, check.write
 
 local function quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
-
-local function write(path, text)
-  local file = assert(io.open(path, "wb"))
-  file:write(text)
-  file:close()
-end
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "a"
-  file:close()
-  return text
-end
 
 -- run{ "-e", "print(1)", input =, env = } gives what it printed, what it complained about, and its exit code.
 local function run(options)

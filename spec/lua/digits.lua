@@ -5,12 +5,7 @@ local test, equal, truth = check.test, check.equal, check.truth
 
 local THRESHOLD = 0.9 -- of samples/digits.lua
 
-local program
-do
-  local i = 0
-  while arg[i] do i = i - 1 end
-  program = arg[i + 1]
-end
+local program = check.program()
 local build = os.getenv "KILN_BUILD" or program:match "^(.*)/[^/]*$" or "."
 local source = os.getenv "KILN_SOURCE" or arg[0]:match "^(.*)/spec/lua/[^/]*$" or "."
 
