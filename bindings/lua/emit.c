@@ -146,16 +146,6 @@ static bool same_constant(const kn_tree *a, const kn_tree *b) {
                                   : a->kind == KN_TREE_NIL || a->i == b->i;
 }
 
-static void push_constant(lua_State *L, const kn_tree *t) {
-  switch (t->kind) {
-  case KN_TREE_BOOL: lua_pushboolean(L, t->i != 0); break;
-  case KN_TREE_INT: lua_pushinteger(L, t->i); break;
-  case KN_TREE_FLOAT: lua_pushnumber(L, t->f); break;
-  case KN_TREE_STRING: lua_pushlstring(L, t->text, t->n); break;
-  default: lua_pushnil(L);
-  }
-}
-
 /* The symbol, or, where ops run, a copy of the real result at `real` that is known to hold v. */
 static void push_value(flow *f, kn_value *v, int real) {
   lua_State *L = f->L;
@@ -200,8 +190,8 @@ static void push_joined_table(flow *f, kn_node *n, const part *p, const part *q,
     const kn_tree *other = item_of(b, &a->keys[i]);
     if (!other || a->n != b->n)
       kl_error(L, KN_CAPTURE, "%s: a table given back has other keys on one path than on the other", f->name);
-    push_constant(L, &a->keys[i]);
-    push_constant(L, &a->keys[i]);
+    kl_push_constant(L, &a->keys[i]);
+    kl_push_constant(L, &a->keys[i]);
     if (real) lua_gettable(L, real);
     push_joined(f, n, p, q, &a->items[i], other, lua_gettop(L));
     lua_remove(L, -2);
@@ -217,7 +207,7 @@ static void push_joined(flow *f, kn_node *n, const part *p, const part *q, const
     return;
   }
   if (same_constant(a, b)) {
-    push_constant(L, a);
+    kl_push_constant(L, a);
     return;
   }
   kn_value *x = leaf_value(f, p, a, n->regions[0]), *y = leaf_value(f, q, b, n->regions[1]);
@@ -434,7 +424,7 @@ static void define_results(flow *f, const part *p, const kn_tree *t, int idx) {
   if (t->kind == KN_TREE_TABLE) {
     luaL_checkstack(L, 6, "nested results");
     for (uint32_t i = 0; i < t->n; i++) {
-      push_constant(L, &t->keys[i]);
+      kl_push_constant(L, &t->keys[i]);
       lua_gettable(L, idx);
       define_results(f, p, &t->items[i], lua_gettop(L));
       lua_pop(L, 1);

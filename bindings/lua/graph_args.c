@@ -65,7 +65,7 @@ static void read_value(flattener *f, const kn_tree *t, int idx) {
   lua_replace(L, at);
 }
 
-static void push_const(lua_State *L, const kn_tree *t) {
+void kl_push_constant(lua_State *L, const kn_tree *t) {
   switch (t->kind) {
   case KN_TREE_BOOL: lua_pushboolean(L, t->i != 0); break;
   case KN_TREE_INT: lua_pushinteger(L, t->i); break;
@@ -77,7 +77,7 @@ static void push_const(lua_State *L, const kn_tree *t) {
 
 static void check_const(flattener *f, const kn_tree *t, int idx) {
   lua_State *L = f->L;
-  push_const(L, t);
+  kl_push_constant(L, t);
   bool nan = t->kind == KN_TREE_FLOAT && t->f != t->f && lua_type(L, idx) == LUA_TNUMBER &&
              lua_tonumber(L, idx) != lua_tonumber(L, idx);
   bool same = nan || (lua_rawequal(L, idx, -1) && lua_isinteger(L, idx) == lua_isinteger(L, -1));
@@ -110,7 +110,7 @@ static void check_fields(flattener *f, const kn_tree *t, int idx) {
     n++;
     bool known = false;
     for (uint32_t i = 0; i < t->n && !known; i++) {
-      push_const(L, &t->keys[i]);
+      kl_push_constant(L, &t->keys[i]);
       known = lua_rawequal(L, -1, -2);
       lua_pop(L, 1);
     }
@@ -126,7 +126,7 @@ static void read_table(flattener *f, const kn_tree *t, int idx) {
   luaL_checkstack(L, 6, "nested tables");
   if (!f->v->live) check_fields(f, t, idx);
   for (uint32_t i = 0; i < t->n; i++) {
-    push_const(L, &t->keys[i]);
+    kl_push_constant(L, &t->keys[i]);
     lua_rawget(L, idx);
     size_t n = add_key(f, &t->keys[i]);
     read_tree(f, &t->items[i], lua_gettop(L));
@@ -239,7 +239,7 @@ static void push_table(builder *b, const kn_tree *t) {
     lua_rawseti(L, b->tables, t->same_as);
   }
   for (uint32_t i = 0; i < t->n; i++) {
-    push_const(L, &t->keys[i]);
+    kl_push_constant(L, &t->keys[i]);
     push_tree(b, &t->items[i]);
     lua_rawset(L, -3);
   }
@@ -262,7 +262,7 @@ static void push_tree(builder *b, const kn_tree *t) {
   } else if (t->kind == KN_TREE_TABLE)
     push_table(b, t);
   else
-    push_const(b->L, t);
+    kl_push_constant(b->L, t);
 }
 
 /* No result, here and after it. */

@@ -27,6 +27,7 @@ bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const
                   kn_rvalue *out, kn_status *st);
 void kl_free_derived(kn_heap *heap, kl_derived *d);
 
+void kl_push_constant(lua_State *L, const kn_tree *t); /* of a leaf that is one; nil for others */
 /* graph_args.c. Of the `given` arguments from `first` on. The inputs' Lua values are put on the stack, one
  * each; their index is returned, `in` borrows. */
 int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalue *in);
