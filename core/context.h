@@ -38,6 +38,12 @@ typedef struct kn_reclaimer {
   struct kn_reclaimer *next;
 } kn_reclaimer;
 
+/* The composites whose parts are being applied, innermost first; on the stack of who applies them. */
+typedef struct kn_within {
+  const char *name;
+  const struct kn_within *up;
+} kn_within;
+
 enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8 };
 
 struct kn_context {
@@ -61,9 +67,10 @@ struct kn_context {
   void *where_ud;
   kn_recorder *recorder; /* not NULL while ops are being recorded into a graph; borrowed */
   kn_recorder *symbols;  /* records ops on symbolic tensors when none is on: graphs built by hand; borrowed */
-  unsigned debug;        /* bit per kn_debug */
-  int threads;           /* most threads a parallel loop may use; >= 1 */
-  struct kn_pool *pool;  /* core/parallel.c's, shared with children; NULL in builds that need none */
+  const kn_within *within; /* NULL: none; for recorders, whose nodes fail in the composite's name, too */
+  unsigned debug;          /* bit per kn_debug */
+  int threads;             /* most threads a parallel loop may use; >= 1 */
+  struct kn_pool *pool;    /* core/parallel.c's, shared with children; NULL in builds that need none */
   kn_output_fn output;
   void *output_ud;
   kn_print_options print;

@@ -295,12 +295,9 @@ static void take_place(void *ud, int64_t *v) {
   *v = KN_DYN(t->n++);
 }
 
-static kn_status record_apply(kn_recorder *base, kn_context *ctx, kn_op op, const void *attrs,
-                              kn_tensor *const *in, int n, const kn_type *types, kn_tensor **out) {
-  (void)types; /* the node's own rule says the same */
-  kn_record *r = (kn_record *)base;
+static kn_status apply_here(kn_record *r, kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in,
+                            int n, kn_tensor **out) {
   const kn_op_info *row = &kn_ops[op];
-  if (r->b->status != KN_OK) return r->b->status;
   if (row->flags & KN_FLAG_WRITES) {
     if (op == KN_OP_copy_) return record_copy(r, in, out);
     return kn_fail(ctx, KN_INTERNAL, "%s: how this overwrites is not known to the recorder", row->name);
@@ -328,6 +325,26 @@ static kn_status record_apply(kn_recorder *base, kn_context *ctx, kn_op op, cons
     return st;
   }
   return KN_OK;
+}
+
+/* The places of a composite's parts say which it was. */
+static const kn_where *place_within(kn_builder *b, const kn_within *w, const kn_where *at) {
+  char chunk[64];
+  if (!w) return at;
+  snprintf(chunk, sizeof chunk, "kiln/%.50s()", w->name);
+  return kn_where_intern(b, chunk, 0, place_within(b, w->up, at));
+}
+
+static kn_status record_apply(kn_recorder *base, kn_context *ctx, kn_op op, const void *attrs,
+                              kn_tensor *const *in, int n, const kn_type *types, kn_tensor **out) {
+  (void)types; /* the node's own rule says the same */
+  kn_record *r = (kn_record *)base;
+  if (r->b->status != KN_OK) return r->b->status;
+  const kn_where *at = r->b->where;
+  r->b->where = place_within(r->b, ctx->within, at);
+  kn_status st = apply_here(r, ctx, op, attrs, in, n, out);
+  r->b->where = at;
+  return st;
 }
 
 static kn_status give_symbol(kn_record *r, kn_value *v, kn_scalar *out) {
