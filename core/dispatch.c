@@ -476,6 +476,16 @@ kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, 
   return st;
 }
 
+kn_status kn_scalar_tensor_for(kn_context *ctx, const char *name, const kn_scalar *s, kn_dtype dtype,
+                               kn_tensor **out) {
+  const kn_within within = {name, ctx->within};
+  ctx->within = &within;
+  kn_status st = kn_scalar_tensor(ctx, s, dtype, out);
+  ctx->within = within.up;
+  if (st != KN_OK) kn_error_prefix(ctx, "%s", name);
+  return st;
+}
+
 kn_dtype kn_scalar_dtype(kn_scalar_kind kind, kn_dtype beside) {
   kn_category c = kind == KN_SCALAR_BOOL ? KN_CAT_BOOL : kind == KN_SCALAR_INT ? KN_CAT_INT : KN_CAT_FLOAT;
   if (kn_dtypes[beside].category >= c) return beside;

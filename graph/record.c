@@ -374,9 +374,11 @@ static kn_status record_size(kn_recorder *base, kn_context *ctx, kn_tensor *t, i
 
 static kn_status record_to_tensor(kn_recorder *base, kn_context *ctx, const kn_scalar *s, kn_dtype dtype,
                                   kn_tensor **out) {
-  (void)ctx;
   kn_record *r = (kn_record *)base;
+  const kn_where *at = r->b->where;
+  r->b->where = place_within(r->b, ctx->within, at);
   kn_value *v = kn_add_to_tensor(r->b, kn_add_const(r->b, *s), dtype);
+  r->b->where = at;
   return v ? kn_record_tensor(r, v, out) : r->b->status;
 }
 
@@ -402,6 +404,74 @@ static kn_status record_dynamic(kn_recorder *base, kn_context *ctx, const kn_sca
   return KN_OK;
 }
 
+/* "f.lua:3: layer_norm: ": what stands before a text that stands alone. */
+static void before_text(const kn_builder *b, const kn_within *in, char *buf, size_t size) {
+  const kn_where *w = kn_where_user(b->where);
+  size_t at = 0;
+  buf[0] = 0;
+  if (w && w->line > 0) at = (size_t)snprintf(buf, size, "%.150s:%d: ", w->chunk, w->line);
+  const kn_within *outer[8];
+  int n = 0;
+  for (; in && n < 8; in = in->up) outer[n++] = in;
+  while (n-- > 0 && at < size) at += (size_t)snprintf(buf + at, size - at, "%.40s: ", outer[n]->name);
+}
+
+/* Appends `by` to a text with values: % is doubled. */
+static void put_plain(char *text, size_t size, const char *by) {
+  size_t n = strlen(text);
+  for (; *by && n + 3 < size; by++) {
+    if (*by == '%') text[n++] = '%';
+    text[n++] = *by;
+  }
+  text[n] = 0;
+}
+
+/* Appends a tensor's type; sizes that are not known are values of the text. */
+static kn_status put_type(kn_recorder *base, kn_context *ctx, kn_tensor *t, char *text, size_t size,
+                          kn_value **in, uint32_t *n) {
+  put_plain(text, size, kn_dtype_name(kn_tensor_dtype(t)));
+  put_plain(text, size, "[");
+  for (int d = 0; d < t->type.rank; d++) {
+    kn_scalar s;
+    char number[24] = "%d";
+    KN_TRY(record_size(base, ctx, t, d, &s));
+    if (s.kind == KN_SCALAR_SYMBOL)
+      in[(*n)++] = s.as.value;
+    else
+      snprintf(number, sizeof number, "%lld", (long long)s.as.i);
+    if (d) put_plain(text, size, ",");
+    if (strlen(text) + sizeof number < size) strcat(text, number);
+  }
+  put_plain(text, size, "]");
+  return KN_OK;
+}
+
+static kn_status record_expect(kn_recorder *base, kn_context *ctx, kn_tensor *t, int dim, int64_t wanted,
+                               const char *sentence, kn_tensor *shown, kn_tensor *beside) {
+  kn_record *r = (kn_record *)base;
+  kn_builder *b = r->b;
+  kn_scalar size = {KN_SCALAR_INT, {.i = wanted}};
+  kn_value *in[1 + 2 * KN_MAX_RANK], *must;
+  uint32_t n = 1;
+  char text[900] = "", before[480];
+  if (kn_is_dyn(wanted) && kn_dyn_index(wanted) >= r->ndyn)
+    return kn_fail(ctx, KN_INTERNAL, "a size placeholder is unknown here");
+  before_text(b, ctx->within, before, sizeof before);
+  put_plain(text, sizeof text - 400, before);
+  put_plain(text, sizeof text - 400, sentence);
+  put_plain(text, sizeof text, " (got ");
+  KN_TRY(put_type(base, ctx, shown, text, sizeof text, in, &n));
+  if (beside) put_plain(text, sizeof text, ", ");
+  if (beside) KN_TRY(put_type(base, ctx, beside, text, sizeof text, in, &n));
+  put_plain(text, sizeof text, ")");
+  must = kn_is_dyn(wanted) ? r->dyn[kn_dyn_index(wanted)].as.value : kn_add_const(b, size);
+  KN_TRY(record_size(base, ctx, t, dim, &size));
+  kn_value *is = size.kind == KN_SCALAR_SYMBOL ? size.as.value : kn_add_const(b, size);
+  in[0] = kn_add_scalar(b, KN_NODE_lua_eq, (kn_value *[]){is, must}, 2);
+  kn_add_text(b, KN_NODE_assert, text, in, n);
+  return b->status;
+}
+
 /* Positive positions are the common case, but which case it is is known only when the graph runs. */
 static kn_status record_position(kn_recorder *base, kn_context *ctx, const char *what, const kn_scalar *s,
                                  bool last, kn_scalar *out) {
@@ -414,10 +484,9 @@ static kn_status record_position(kn_recorder *base, kn_context *ctx, const char 
   kn_value *one = kn_add_const(b, (kn_scalar){KN_SCALAR_INT, {.i = 1}});
   kn_value *is_zero = kn_add_scalar(b, KN_NODE_lua_eq, (kn_value *[]){v, zero}, 2);
   kn_value *fine = kn_add_scalar(b, KN_NODE_lua_not, &is_zero, 1);
-  char text[320], pos[200] = "";
-  const kn_where *w = kn_where_user(b->where); /* an assert's text stands alone */
-  if (w && w->line > 0) snprintf(pos, sizeof pos, "%s:%d: ", w->chunk, w->line);
-  snprintf(text, sizeof text, "%s%.80s is 0, but counting starts at 1 (-1 is the last)", pos, what);
+  char text[640], before[480];
+  before_text(b, ctx->within, before, sizeof before);
+  snprintf(text, sizeof text, "%.470s%.80s is 0, but counting starts at 1 (-1 is the last)", before, what);
   kn_add_raise(b, KN_NODE_assert, fine, text);
   kn_value *from_start = kn_add_scalar(b, KN_NODE_lua_lt, (kn_value *[]){zero, v}, 2);
   if (!last) {
@@ -436,6 +505,7 @@ void kn_record_init(kn_record *r, kn_builder *b) {
   *r = (kn_record){.base = {.apply = record_apply,
                             .item = record_item,
                             .size = record_size,
+                            .expect = record_expect,
                             .to_tensor = record_to_tensor,
                             .dynamic = record_dynamic,
                             .position = record_position,

@@ -106,6 +106,13 @@ static kn_status hands_size(kn_recorder *r, kn_context *ctx, kn_tensor *t, int d
   return settle(h, h->record.base.size(&h->record.base, ctx, t, dim, out));
 }
 
+static kn_status hands_expect(kn_recorder *r, kn_context *ctx, kn_tensor *t, int dim, int64_t wanted,
+                              const char *sentence, kn_tensor *a, kn_tensor *b) {
+  hand *h = NULL;
+  KN_TRY(use((hands *)r, ctx, t->value, &h));
+  return settle(h, h->record.base.expect(&h->record.base, ctx, t, dim, wanted, sentence, a, b));
+}
+
 static kn_status hands_to_tensor(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_dtype dtype,
                                  kn_tensor **out) {
   hand *h = NULL;
@@ -480,6 +487,7 @@ void kl_open_builder(lua_State *L) {
   *all = (hands){.base = {.apply = hands_apply,
                           .item = hands_item,
                           .size = hands_size,
+                          .expect = hands_expect,
                           .to_tensor = hands_to_tensor,
                           .dynamic = hands_dynamic,
                           .position = hands_position,

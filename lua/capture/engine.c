@@ -303,11 +303,25 @@ static const char *message_of(kc_cap *c) {
   const char *m = lua_tostring(c->L, -1), *own = kn_error(c->ctx);
   if (!m) return "error";
   size_t n = strlen(m), k = strlen(own);
+  const char *name = !strncmp(own, "argument ", 9) ? kc_called_name(c) : NULL; /* Lua's names stand before */
+  if (name) return kc_format(c, "%s: %s", name, own);
   return kc_format(c, "%s", k && k <= n && !strcmp(m + n - k, own) ? own : m);
 }
 
+/* Numbers in a table are burnt in as others are. */
+static kc_res burn_inside(kc_cap *c, kc_state *s, kc_val a, int depth) {
+  kc_val k = KC_NILV, v;
+  if (a.k != KC_V_TABLE) return kc_burn(c, a);
+  if (depth > MAX_TABLE_DEPTH || kc_list_of(s, a.id)) return KC_GO;
+  for (;;) {
+    KC_TRY(kc_next(c, s, a.id, k, &k, &v));
+    if (k.k == KC_V_NIL) return KC_GO;
+    KC_TRY(burn_inside(c, s, kc_resolve(c, s, v), depth + 1));
+  }
+}
+
 static kc_res engine_failed(kc_cap *c, kc_state *s, const kc_val *args, int n) {
-  for (int i = 0; i < n; i++) KC_TRY(kc_burn(c, args[i])); /* perhaps it needed to know a number */
+  for (int i = 0; i < n; i++) KC_TRY(burn_inside(c, s, args[i], 0)); /* perhaps it needed to know a number */
   const char *m = message_of(c);
   KC_TRY(burn_sizes(c, s, args, n)); /* or a size; and the sentence names those */
   for (int i = 0; i < n; i++)
