@@ -97,15 +97,16 @@ kn_tensor *kx_refuse(kn_scope *s, kn_status st, const char *sentence, const kn_t
                             b ? ", " : "", bt));
 }
 
-void kx_expect(kn_scope *s, kn_tensor *t, int dim, int64_t wanted, const char *sentence, kn_tensor *shown) {
+void kx_expect(kn_scope *s, kn_tensor *t, int dim, int64_t wanted, const char *sentence, kn_tensor *a,
+               kn_tensor *b) {
   kn_recorder *rec = kn_recorder_of(s->ctx);
   if (s->status != KN_OK || !t) return;
   int64_t size = t->type.dims[dim];
   if (size == wanted) return;
   if (kn_dim_known(size) && !kn_is_dyn(wanted))
-    kx_refuse(s, KN_SHAPE, sentence, shown, NULL);
+    kx_refuse(s, KN_SHAPE, sentence, a, b);
   else if (rec && rec->expect)
-    kx_fail(s, rec->expect(rec, s->ctx, t, dim, wanted, sentence, shown, NULL));
+    kx_fail(s, rec->expect(rec, s->ctx, t, dim, wanted, sentence, a, b));
 }
 
 bool kx_sizes_known(kn_scope *s, kn_tensor *x, int begin, int end) {
@@ -221,7 +222,7 @@ COMPOSITE(narrow) {
       snprintf(sentence, sizeof sentence, "the elements do not lie in dim %d", dim + 1);
     else
       snprintf(sentence, sizeof sentence, OUTSIDE, (long long)length, kn_as_written(start), dim + 1);
-    kx_expect(&s, r, dim, length, sentence, in[0]);
+    kx_expect(&s, r, dim, length, sentence, in[0], NULL);
     return kn_scope_close(&s, r, out);
   }
   if (start < 0) start += size;

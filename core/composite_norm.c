@@ -41,7 +41,7 @@ static kn_ints last_dims(kn_scope *s, kn_tensor *x, const kn_ints *shape) {
   if (shape->n == 0 || first < 0) kx_refuse(s, KN_SHAPE, sentence, x, NULL);
   for (int i = 0; s->status == KN_OK && i < shape->n; i++) {
     over.v[i] = i - shape->n;
-    kx_expect(s, x, first + i, shape->v[i], sentence, x);
+    kx_expect(s, x, first + i, shape->v[i], sentence, x, NULL);
   }
   return over;
 }

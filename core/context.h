@@ -38,7 +38,9 @@ typedef struct kn_reclaimer {
   struct kn_reclaimer *next;
 } kn_reclaimer;
 
-/* The composites whose parts are being applied, innermost first; on the stack of who applies them. */
+/* The composites whose parts are being applied, innermost first; on the stack of who applies them. One that
+ * is named KN_UNNAMED stands for its parts: their own names are left out. */
+#define KN_UNNAMED "="
 typedef struct kn_within {
   const char *name;
   const struct kn_within *up;
@@ -98,6 +100,8 @@ void kn_context_remove_reclaimer(kn_context *ctx, kn_reclaimer *r);
 kn_status kn_fail(kn_context *ctx, kn_status s, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Put "prefix: " before the present sentence. */
 void kn_error_prefix(kn_context *ctx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Takes "NAME: " off its beginning, if it begins so. */
+void kn_error_unname(kn_context *ctx, const char *name);
 kn_status kn_fail_nomem(kn_context *ctx, size_t bytes); /* bytes wanted, 0 if not known */
 static inline const char *kn_error(const kn_context *ctx) { return ctx->error; }
 

@@ -225,6 +225,14 @@ static bool same_sizes(const kn_type *a, const kn_type *b) {
   return same;
 }
 
+/* The places of a composite's parts say which it was. */
+static const kn_where *place_within(kn_builder *b, const kn_within *w, const kn_where *at) {
+  char chunk[64];
+  if (!w) return at;
+  snprintf(chunk, sizeof chunk, "kiln/%.50s()", w->name);
+  return kn_where_intern(b, chunk, 0, place_within(b, w->up, at));
+}
+
 /* copy_: the source, broadcast and cast, is the handle's value from here on. A value of its own: two tensors
  * that hold the same are told apart by theirs. */
 static kn_status record_copy(kn_record *r, kn_tensor *const *in, kn_tensor **out) {
@@ -238,7 +246,11 @@ static kn_status record_copy(kn_record *r, kn_tensor *const *in, kn_tensor **out
     v = n->out[0];
   }
   if (!same_sizes(&v->type.tensor, &to->type.tensor)) {
+    const kn_where *at = b->where;
+    const kn_within copy = {"copy_", NULL}, part = {KN_UNNAMED, &copy};
+    b->where = place_within(b, &part, at);
     kn_node *n = kn_add_op(b, KN_OP_expand_as, NULL, (kn_value *[]){v, to}, 2, NULL, 0);
+    b->where = at;
     if (!n) return b->status;
     v = n->out[0];
   }
@@ -327,14 +339,6 @@ static kn_status apply_here(kn_record *r, kn_context *ctx, kn_op op, const void 
   return KN_OK;
 }
 
-/* The places of a composite's parts say which it was. */
-static const kn_where *place_within(kn_builder *b, const kn_within *w, const kn_where *at) {
-  char chunk[64];
-  if (!w) return at;
-  snprintf(chunk, sizeof chunk, "kiln/%.50s()", w->name);
-  return kn_where_intern(b, chunk, 0, place_within(b, w->up, at));
-}
-
 static kn_status record_apply(kn_recorder *base, kn_context *ctx, kn_op op, const void *attrs,
                               kn_tensor *const *in, int n, const kn_type *types, kn_tensor **out) {
   (void)types; /* the node's own rule says the same */
@@ -354,10 +358,13 @@ static kn_status give_symbol(kn_record *r, kn_value *v, kn_scalar *out) {
 }
 
 static kn_status record_item(kn_recorder *base, kn_context *ctx, kn_tensor *t, kn_scalar *out) {
-  (void)ctx;
   kn_record *r = (kn_record *)base;
   kn_value *v = kn_record_value(r, t);
-  return give_symbol(r, v ? kn_add_item(r->b, v) : NULL, out);
+  const kn_where *at = r->b->where;
+  r->b->where = place_within(r->b, ctx->within, at);
+  kn_value *item = v ? kn_add_item(r->b, v) : NULL;
+  r->b->where = at;
+  return give_symbol(r, item, out);
 }
 
 static kn_status record_size(kn_recorder *base, kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out) {
