@@ -65,16 +65,18 @@ static kn_status check_updates(lua_State *L, const kn_graph *g, const kn_rvalue 
   for (const kn_node *n = last; n && (n->op == KN_NODE_update || n->op == KN_NODE_store_state); n = n->prev) {
     if (n->op != KN_NODE_update || (!wants[n->in[0]->index] && !on[n->in[1]->id])) continue;
     const char *name = n->in[0]->name;
-    if (n->where && kn_where_composite(n->where)) { /* as what writes to it would say it */
-      kn_context *ctx = kl_context(L);
-      kn_status st = kn_check_writable(ctx, "", in[n->in[0]->index].tensor);
-      kn_error_unname(ctx, kn_op_name(KN_OP_copy_));
-      if (st != KN_OK) return kn_node_failed(ctx, n, st);
-    }
-    kl_error(
-        L, KN_UNSUPPORTED,
-        "graph %s: input %s %s, and the graph overwrites it; call it under kiln.no_grad, or give it a clone",
-        g->name, name ? name : "", wants[n->in[0]->index] ? "requires grad" : "would get a history");
+    kn_context *ctx = kl_context(L);
+    kn_status st = KN_OK;
+    if (n->where && kn_where_composite(n->where)) /* as what writes to it would say it */
+      st = kn_check_writable(ctx, "", in[n->in[0]->index].tensor);
+    kn_error_unname(ctx, kn_op_name(KN_OP_copy_));
+    if (st == KN_OK)
+      st = kn_fail(
+          ctx, KN_UNSUPPORTED,
+          "graph %s: input %s %s, and the graph overwrites it; call it under kiln.no_grad, or give it "
+          "a clone",
+          g->name, name ? name : "", wants[n->in[0]->index] ? "requires grad" : "would get a history");
+    return kn_node_failed(ctx, n, st);
   }
   lua_pop(L, 1);
   return KN_OK;

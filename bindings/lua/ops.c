@@ -148,8 +148,8 @@ static kn_status one_boolean(kn_context *ctx, kn_tensor *r, kn_op op, const char
   kn_status st = kn_item(ctx, r, out);
   ctx->within = compare.up;
   if (st == KN_OK) return st;
-  kn_error_unname(ctx, "item");
-  kn_error_prefix(ctx, "%s", name);
+  if (st == KN_SHAPE) kn_error_unname(ctx, "item");
+  if (st == KN_SHAPE) kn_error_prefix(ctx, "%s", name);
   return st;
 }
 

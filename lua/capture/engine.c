@@ -223,11 +223,14 @@ static kc_res take_tensor(crossing *x, kn_tensor *t, kc_val *out) {
   return KC_GO;
 }
 
-/* "kiln/add_() <- f.lua:3": errors about the tensor that is overwritten name what did it, there. */
+/* f.lua:3, or "kiln/add_() <- f.lua:3" where eager would surely write with gradients on: then errors about
+ * the tensor that is overwritten are those of what does it. */
 static const kn_where *place_of_write(const crossing *x) {
+  kc_cap *c = x->c;
   const char *dot = strrchr(x->name, '.'), *name = dot ? dot + 1 : x->name;
   if (!strncmp(name, "__", 2)) name = "copy_"; /* t[k] = v */
-  return kn_where_intern(&x->c->b, kc_format(x->c, "kiln/%s()", name), 0, kc_where(x->c));
+  if (c->b.no_grad || c->b.at != c->b.graph->body) return kc_where(c);
+  return kn_where_intern(&c->b, kc_format(c, "kiln/%s()", name), 0, kc_where(c));
 }
 
 /* What the call wrote to. */
@@ -243,7 +246,7 @@ static kc_res take_writes(crossing *x) {
     else if (!c->han[k->v.id].parent) {
       kc_touch(c, x->s, (kc_place){KC_PLACE_TENSOR, k->v.id, KC_NILV}, true);
       c->han[k->v.id].with_grad |= !c->b.no_grad;
-      if (!c->han[k->v.id].written && !c->b.no_grad) c->han[k->v.id].written = place_of_write(x);
+      if (!c->han[k->v.id].written) c->han[k->v.id].written = place_of_write(x);
       kc_set_contents(c, x->s, k->v.id, k->t->value);
     }
   }

@@ -195,7 +195,7 @@ typedef struct kc_handle_info {
   kn_slot *slot;           /* of one reached outside */
   uint32_t leaf;           /* of an argument; 0: none */
   bool with_grad;          /* it is written to with gradients on */
-  const kn_where *written; /* where it was written to first with gradients on, as a part of what did it */
+  const kn_where *written; /* where it was written to first (engine.c) */
   bool strided;            /* from outside, and its elements do not lie in order: */
   int64_t strides[KN_MAX_RANK];
 } kc_handle_info;

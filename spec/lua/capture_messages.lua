@@ -108,6 +108,19 @@ same("a leaf", leaf, function(t)
   return y
 end)
 
+-- Written to on some path only, it may not be written to now: the message is the graph's, the line that of the write.
+check.test("a leaf, on some path only", function()
+  local f = kiln.script(function(t, s)
+    if s:sum() > 0 then
+      t:add_(1)
+    end
+    return t * 2
+  end)
+  local here = debug.getinfo(1, "l").currentline - 4
+  check.raises(function() f(leaf(), leaf()) end, ("capture_messages.lua:%d: graph "):format(here),
+    "input t requires grad, and the graph overwrites it")
+end)
+
 -- ---- saved and loaded ----
 
 check.test("the names of composites are kept in a file", function()
