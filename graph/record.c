@@ -388,6 +388,14 @@ static kn_status record_dynamic(kn_recorder *base, kn_context *ctx, const kn_sca
   return KN_OK;
 }
 
+/* The place in the program, for the text of an assert, which stands alone. */
+static const char *place_text(const kn_builder *b, char *buf, size_t size) {
+  const kn_where *w = kn_where_user(b->where);
+  *buf = 0;
+  if (w && w->line > 0) snprintf(buf, size, "%s:%d: ", w->chunk, w->line);
+  return buf;
+}
+
 /* Positive positions are the common case, but which case it is is known only when the graph runs. */
 static kn_status record_position(kn_recorder *base, kn_context *ctx, const char *what, const kn_scalar *s,
                                  bool last, kn_scalar *out) {
@@ -400,10 +408,9 @@ static kn_status record_position(kn_recorder *base, kn_context *ctx, const char 
   kn_value *one = kn_add_const(b, (kn_scalar){KN_SCALAR_INT, {.i = 1}});
   kn_value *is_zero = kn_add_scalar(b, KN_NODE_lua_eq, (kn_value *[]){v, zero}, 2);
   kn_value *fine = kn_add_scalar(b, KN_NODE_lua_not, &is_zero, 1);
-  char text[320], pos[200] = "";
-  const kn_where *w = kn_where_user(b->where); /* an assert's text stands alone */
-  if (w && w->line > 0) snprintf(pos, sizeof pos, "%s:%d: ", w->chunk, w->line);
-  snprintf(text, sizeof text, "%s%.80s is 0, but counting starts at 1 (-1 is the last)", pos, what);
+  char text[320], pos[200];
+  snprintf(text, sizeof text, "%s%.80s is 0, but counting starts at 1 (-1 is the last)",
+           place_text(b, pos, sizeof pos), what);
   kn_add_raise(b, KN_NODE_assert, fine, text);
   kn_value *from_start = kn_add_scalar(b, KN_NODE_lua_lt, (kn_value *[]){zero, v}, 2);
   if (!last) {
@@ -418,6 +425,61 @@ static kn_status record_position(kn_recorder *base, kn_context *ctx, const char 
   return give_symbol(r, kn_add_select(b, from_start, v, back), out);
 }
 
+/* A text with values in it, and the values. */
+typedef struct message {
+  char text[700];
+  size_t at;
+  kn_value *in[KN_MAX_RANK + 3];
+  uint32_t n;
+} message;
+
+static void say(message *m, const char *text) {
+  for (; *text && m->at + 2 < sizeof m->text; m->text[m->at++] = *text++)
+    if (*text == '%') m->text[m->at++] = '%';
+  m->text[m->at] = 0;
+}
+
+static void say_number(kn_builder *b, message *m, const kn_scalar *s) {
+  char digits[24];
+  if (s->kind == KN_SCALAR_INT) {
+    snprintf(digits, sizeof digits, "%lld", (long long)s->as.i);
+    say(m, digits);
+    return;
+  }
+  if (m->at + 3 > sizeof m->text) return;
+  memcpy(m->text + m->at, "%d", 3);
+  m->at += 2;
+  m->in[m->n++] = kn_add_const(b, *s);
+}
+
+static kn_status record_within(kn_recorder *base, kn_context *ctx, const kn_scalar *position, kn_tensor *part,
+                               int dim, kn_tensor *t, int key) {
+  kn_record *r = (kn_record *)base;
+  kn_builder *b = r->b;
+  message m = {.n = 1};
+  kn_scalar size, at;
+  char buf[200];
+  KN_TRY(record_size(base, ctx, part, dim, &size));
+  kn_value *far = kn_add_scalar(b, KN_NODE_lua_abs, &(kn_value *){kn_add_const(b, *position)}, 1);
+  m.in[0] = kn_add_scalar(b, KN_NODE_lua_le, (kn_value *[]){far, kn_add_const(b, size)}, 2);
+  say(&m, place_text(b, buf, sizeof buf));
+  say(&m, "index: position ");
+  say_number(b, &m, position);
+  snprintf(buf, sizeof buf, " is out of range for dim %d of size ", key + 1);
+  say(&m, buf);
+  say_number(b, &m, &size);
+  snprintf(buf, sizeof buf, " of %s[", kn_dtype_name((kn_dtype)t->type.dtype));
+  say(&m, buf);
+  for (int d = 0; d < t->type.rank; d++) {
+    if (d) say(&m, ",");
+    KN_TRY(record_size(base, ctx, t, d, &at));
+    say_number(b, &m, &at);
+  }
+  say(&m, "]");
+  kn_add_text(b, KN_NODE_assert, m.text, m.in, m.n);
+  return b->status;
+}
+
 void kn_record_init(kn_record *r, kn_builder *b) {
   *r = (kn_record){.base = {.apply = record_apply,
                             .item = record_item,
@@ -425,6 +487,7 @@ void kn_record_init(kn_record *r, kn_builder *b) {
                             .to_tensor = record_to_tensor,
                             .dynamic = record_dynamic,
                             .position = record_position,
+                            .within = record_within,
                             .writable = record_writable,
                             .contiguous = record_contiguous,
                             .alias = record_alias},
