@@ -34,5 +34,9 @@ void kc_note_birth(kc_cap *c, kc_birth b);
 kc_res kc_must_be_handle(kc_cap *c, const kn_value *v);
 /* The same when all it comes from is made inside; false when nothing was noted. */
 bool kc_wants_handle(kc_cap *c, const kn_value *v);
+/* Two tensors made inside became one value. Where one of them turns out to be a handle, the next attempt
+ * would only find that the other must be one, too: kc_spread_births finds it at the end of this one. */
+void kc_note_meeting(kc_cap *c, const kn_value *a, const kn_value *b);
+void kc_spread_births(kc_cap *c);
 
 #endif

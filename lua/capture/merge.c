@@ -154,6 +154,7 @@ static void meets_plain(kc_merge_job *m, kc_val a, kc_val b) {
     kc_val t = a;
     a = b, b = t;
   }
+  if (kc_is_plain_tensor(a) && kc_is_plain_tensor(b) && !m->contents) kc_note_meeting(m->c, a.v, b.v);
   if (a.k == KC_V_HANDLE && kc_is_plain_tensor(b) && !m->c->han[a.id].first && !m->c->han[a.id].parent)
     kc_wants_handle(m->c, b.v);
 }

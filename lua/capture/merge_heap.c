@@ -333,7 +333,9 @@ static void set_hold(kc_merge_job *m, uint32_t id, const kc_hold *h) {
 }
 
 static kn_value *merged_value(kc_merge_job *m, kn_value *a, kn_value *b) {
+  m->contents = true;
   kc_val v = kc_merge_places(m, kc_sym(a), kc_sym(b));
+  m->contents = false;
   if (v.k == KC_V_SYM || v.k == KC_V_INT) return kc_value(m->c, v);
   m->lost = true;
   return a;
