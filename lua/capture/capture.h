@@ -17,6 +17,9 @@ typedef struct kc_host {
   bool (*test_scalar)(lua_State *L, int idx, kn_scalar *out);
   /* The C function at idx may be called under recording with symbolic arguments (kl_set_engine_functions). */
   bool (*is_engine)(lua_State *L, int idx);
+  /* The table at `table` (0: tensors) has no field of the string at `key`: what to say when it is about to be
+   * called ("": nothing). False when the table's __index is another's function. */
+  bool (*missing)(lua_State *L, int table, int key, char *why, size_t size);
 } kc_host;
 
 /* How one argument is to be captured. */

@@ -53,6 +53,11 @@ raises("comparison", function() return rec < 1 end)
 raises("comparison of two", function() return rec <= rec end)
 raises("call a field", function() return rec.f() end)
 raises("call a method", function(t) return t:not_there() end)
+raises("a misspelt method", function(t) return t:reluu() end)
+raises("a misspelt method of a view", function(t) local v = t[{ { 1, 2 } }] v:ad_(1) return v:ssum() end)
+raises("a misspelt function", function(t) return kiln.sofmax(t) end)
+raises("a misspelt function of a module", function(t) return kiln.nn.functional.reluu(t) end)
+raises("a misspelt class", function(t) return kiln.nn.Linaer(2, 3)(t) end)
 raises("call a tensor", function(t) return t() end)
 raises("call in a tail", function() return up() end)
 raises("call a metamethod", function() return setmetatable({}, { __add = 5 }) + 1 end)
@@ -88,3 +93,14 @@ local function fails(name, f)
 end
 fails("division by zero", function(t) return 1 // t:gt(5):sum():item() end)
 fails("a shape", function(t) return t:reshape(7) end)
+
+-- A name that is not there is nil where it is not surely called.
+check.test("a missing name that is only looked at", function()
+  local function f(t)
+    local g, h = kiln.sofmax, t.reluu
+    return (g or kiln.relu)(t), h == nil
+  end
+  local y, is_nil = kiln.script(f)(x)
+  check.tensor(y, x:relu():totable())
+  check.equal(is_nil, true)
+end)
