@@ -91,8 +91,7 @@ static kc_res given_before(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_t i
     const kc_given *g = &j->given[i];
     if (g->t != t) continue;
     if (is_handle(c, id) && !is_handle(c, g->leaf)) {
-      c->births = kc_more(c, &c->keep, c->births, c->nbirths, sizeof *c->births);
-      c->births[c->nbirths++] = (kc_birth){KC_BORN_ARGUMENT, g->leaf};
+      kc_note_birth(c, (kc_birth){KC_BORN_ARGUMENT, g->leaf});
       return KC_RESTART;
     }
     *tree = g->tree;
@@ -494,6 +493,7 @@ static void clear(job *j) {
   c->objects = kept.objects, c->ids = kept.ids, c->obj = kept.obj, c->nobj = kept.nobj,
   c->attempt = kept.attempt;
   c->births = kept.births, c->nbirths = kept.nbirths;
+  c->protos = kept.protos, c->nprotos = kept.nprotos;
   c->grad_mode = kept.grad_mode, c->asks_grad = kept.asks_grad;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
   c->models = kept.models, c->nmodels = kept.nmodels, c->outer = kept.outer;
@@ -509,7 +509,7 @@ static int protected_capture(lua_State *L) {
   lua_newtable(L);
   c->ids = lua_gettop(L);
   kc_find_models(c);
-  if (c->before) kc_live_free_numbers(c, c->before);
+  if (c->before) kc_live_free_numbers(c, c->before), kc_live_recall(c, c->before);
   int top = lua_gettop(L);
   for (int n = 0;; n++) {
     j->result = attempt(j);

@@ -264,6 +264,9 @@ kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, k
   l->args = need(&m, (size_t)nargs * sizeof *l->args);
   for (int i = 0; i < nargs; i++) copy_leaf(&m, &l->args[i], &args[i]);
   l->nargs = nargs;
+  l->births = need(&m, c->nbirths * sizeof *l->births);
+  for (uint32_t i = 0; i < c->nbirths; i++)
+    if (c->births[i].how != KC_BORN_OUTSIDE) l->births[l->nbirths++] = c->births[i];
   l->grads = c->asks_grad;
   l->grad_mode = c->grad_mode;
   l->tables = need(&m, (l->ntables + 1) * sizeof *l->tables);
@@ -358,8 +361,10 @@ void kc_live_free_numbers(kc_cap *c, const kc_live *before) {
     bool changed = lua_type(L, -1) == LUA_TNUMBER && (was_free || !is(L, -1, &k->want));
     lua_pop(L, 1);
     if (changed)
-      kc_free_number(c, k->kind, kc_intern(c, -1),
-                     text ? kc_string(c, k->key.s, k->key.n) : kc_int(k->key.as.i));
+      kc_note_role(c, (kc_dynamic){.role = KC_ROLE_FREE,
+                                   .kind = k->kind,
+                                   .container = kc_intern(c, -1),
+                                   .key = text ? kc_string(c, k->key.s, k->key.n) : kc_int(k->key.as.i)});
     lua_settop(L, anchors);
   }
   lua_pop(L, 1);
