@@ -612,7 +612,8 @@ static bool arg_fits(arg_check *x, const kc_leaf *a, int idx) {
   char now[128], was[128];
   if (a->spec) {
     const kn_tensor *t = a->number ? x->host->test_tensor(L, idx) : NULL;
-    return !t || !t->storage || handle_fits(x->l, a, t, x->why, x->size);
+    if (t) x->l->tensors[a->number - 1] = t;
+    return true;
   }
   switch (a->kind) {
   case KC_LEAF_TENSOR: return tensor_fits(L, x->host, x->l, a, idx, x->why, x->size);
@@ -677,6 +678,29 @@ bool kc_live_unrolled(const kc_live *l, uint32_t i, const char **where, int64_t 
   *where = l->unrolled[i].where;
   *trips = l->unrolled[i].trips;
   return true;
+}
+
+static const char *object_among(const kc_live *l, const kc_leaf *a) {
+  const char *found = NULL;
+  for (uint32_t i = 0; a->kind == KC_LEAF_TABLE && i < a->n && !found; i++)
+    found = object_among(l, &a->items[i]);
+  if (a->kind != KC_LEAF_CONST || a->spec) return found;
+  const kc_expected *e = &l->consts[a->value.i];
+  return e->anchor && e->type != LUA_TSTRING ? a->name : NULL;
+}
+
+const char *kc_live_object(const kc_live *l) {
+  const char *found = NULL;
+  for (int i = 0; i < l->nargs && !found; i++) found = object_among(l, &l->args[i]);
+  return found;
+}
+
+const char *kc_live_unsteady(const kc_live *l) {
+  for (uint32_t i = 0; i < l->nchecks; i++) {
+    const kc_check *k = &l->checks[i];
+    if (!k->blind && (k->born ? k->written && !k->clears : k->clears)) return k->name;
+  }
+  return NULL;
 }
 
 /* ---- life ---- */
