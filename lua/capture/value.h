@@ -206,6 +206,12 @@ typedef struct kc_birth {
   uint64_t place; /* hash of the call stack; leaf; address */
 } kc_birth;
 
+/* A parameter of a loop that has no value in the first trip, and where what it gets then is born. */
+typedef struct kc_carried {
+  const kn_value *param;
+  kc_birth born;
+} kc_carried;
+
 /* The values made by one call of an engine function: [first, last). */
 typedef struct kc_made {
   uint32_t first, last;
@@ -252,6 +258,8 @@ struct kc_cap {
   uint32_t nbirths;
   kc_made *made;
   uint32_t nmade;
+  kc_carried *carried;
+  uint32_t ncarried;
   kc_handle_info *han;
   uint32_t nhan;
   kc_table_info *tab;
