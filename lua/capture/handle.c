@@ -206,6 +206,8 @@ static void trace_yield(tracing *t, const kn_region *r, uint32_t at) {
 static void trace_param(tracing *t, const kn_value *v) {
   const kn_node *loop = v->region->owner;
   if (loop) { /* what comes by the back edge is not known yet: it meets this one when it is */
+    for (uint32_t i = 0; i < t->c->ncarried; i++)
+      if (t->c->carried[i].param == v) found(t, (int)t->c->carried[i].born.how, t->c->carried[i].born.place);
     trace(t, loop->in[v->index]);
     trace_yield(t, v->region, 1 + v->index);
     return;
@@ -250,6 +252,15 @@ static tracing traced(kc_cap *c, const kn_value *v) {
   tracing t = {.c = c, .seen = kc_new(c, c->b.graph->nvalues + 1)};
   trace(&t, v);
   return t;
+}
+
+void kc_note_carried(kc_cap *c, const kn_value *param, const kn_value *v) {
+  if (v->type.kind != KN_V_TENSOR) return;
+  tracing t = traced(c, v);
+  for (uint32_t i = 0; i < t.n; i++) {
+    c->carried = kc_more(c, &c->arena, c->carried, c->ncarried, sizeof *c->carried);
+    c->carried[c->ncarried++] = (kc_carried){param, t.found[i]};
+  }
 }
 
 static bool note_births(kc_cap *c, const tracing *t) {

@@ -492,8 +492,9 @@ static kc_res work(kc_merge_job *m) {
       break;
     case KC_WORK_CELL: {
       if (paired_since(m, &m->c12, &m->c21, &w)) break;
-      const kc_val *v = kc_map_get(&(w.side == 2 && m->s2 ? m->s2 : m->s1)->cells, w.a);
-      if (v) set_cell(m, w.a, kc_merge_single(m, *v, w.side));
+      const kc_state *s = w.side == 2 && m->s2 ? m->s2 : m->s1;
+      const kc_val *v = kc_map_get(&s->cells, w.a);
+      if (v) set_cell(m, w.a, kc_merge_single(m, kc_resolve(m->c, s, *v), w.side));
       break;
     }
     }

@@ -211,6 +211,12 @@ typedef struct kc_meeting {
   const kn_value *a, *b;
 } kc_meeting;
 
+/* A parameter of a loop that has no value in the first trip, and where what it gets then is born. */
+typedef struct kc_carried {
+  const kn_value *param;
+  kc_birth born;
+} kc_carried;
+
 /* The values made by one call of an engine function: [first, last). */
 typedef struct kc_made {
   uint32_t first, last;
@@ -260,6 +266,8 @@ struct kc_cap {
   uint32_t nmade;
   kc_meeting *met;
   uint32_t nmet;
+  kc_carried *carried;
+  uint32_t ncarried;
   kc_handle_info *han;
   uint32_t nhan;
   kc_table_info *tab;
