@@ -133,6 +133,13 @@ static kn_status hands_position(kn_recorder *r, kn_context *ctx, const char *wha
   return settle(h, h->record.base.position(&h->record.base, ctx, what, s, last, out));
 }
 
+static kn_status hands_within(kn_recorder *r, kn_context *ctx, const kn_scalar *position, kn_tensor *part,
+                              int dim, const char *name) {
+  hand *h = NULL;
+  KN_TRY(use((hands *)r, ctx, position->as.value, &h));
+  return settle(h, h->record.base.within(&h->record.base, ctx, position, part, dim, name));
+}
+
 static kn_status hands_writable(kn_recorder *r, kn_context *ctx, const char *name, kn_tensor *t) {
   hand *h = NULL;
   KN_TRY(use((hands *)r, ctx, t->value, &h));
@@ -491,6 +498,7 @@ void kl_open_builder(lua_State *L) {
                           .to_tensor = hands_to_tensor,
                           .dynamic = hands_dynamic,
                           .position = hands_position,
+                          .within = hands_within,
                           .writable = hands_writable,
                           .contiguous = hands_contiguous,
                           .alias = hands_alias},

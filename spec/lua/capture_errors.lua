@@ -84,7 +84,20 @@ raises("assert with a message", function() assert(nil, "here") end)
 raises("assert on data", function(t) assert(t:sum() > 100, "here") end)
 raises("the first of two errors", function(t) assert(t:sum() > 100, "here") return rec.n.m end)
 
--- Errors of ops whose results nobody uses may be left out.
+-- What data is at fault for is raised though nobody uses the result; what sizes are, may be left out.
+raises("a position of data out of range, not used", function(t) local _ = t[9 + t:gt(5):sum():item()] end)
+raises("a position of data from the end, in a key", function(t)
+  local _ = t:reshape(2, 2)[{ 1, -3 - t:gt(5):sum():item() }]
+end)
+raises("a position of data that is set", function(t) t:clone()[9 + t:gt(5):sum():item()] = 1 end)
+raises("positions of data in a loop, not used", function(t)
+  for i = 1, #t do
+    i = t:gt(0):sum():item() + 4
+    local _ = t[i]
+  end
+end)
+raises("division by zero, not used", function(t) local _ = 1 // t:gt(5):sum():item() end)
+raises("a step of zero of data", function(t) for _ = 1, 3, t:gt(5):sum():item() do end end)
 local function fails(name, f)
   check.test(name, function()
     check.equal(message(kiln.script(f), x), message(f, x))
