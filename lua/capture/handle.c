@@ -227,6 +227,12 @@ bool kc_is_born(const kc_cap *c, kc_birth b) {
   return false;
 }
 
+void kc_note_birth(kc_cap *c, kc_birth b) {
+  if (kc_is_born(c, b)) return;
+  c->births = kc_more(c, &c->keep, c->births, c->nbirths, sizeof *c->births);
+  c->births[c->nbirths++] = b;
+}
+
 typedef struct tracing {
   kc_cap *c;
   uint8_t *seen; /* values by id */
@@ -266,6 +272,8 @@ static void trace_yield(tracing *t, const kn_region *r, uint32_t at) {
 static void trace_param(tracing *t, const kn_value *v) {
   const kn_node *loop = v->region->owner;
   if (loop) { /* what comes by the back edge is not known yet: it meets this one when it is */
+    for (uint32_t i = 0; i < t->c->ncarried; i++)
+      if (t->c->carried[i].param == v) found(t, (int)t->c->carried[i].born.how, t->c->carried[i].born.place);
     trace(t, loop->in[v->index]);
     trace_yield(t, v->region, 1 + v->index);
     return;
@@ -312,15 +320,19 @@ static tracing traced(kc_cap *c, const kn_value *v) {
   return t;
 }
 
-static bool note_births(kc_cap *c, const tracing *t) {
-  bool any = false;
-  for (uint32_t i = 0; i < t->n; i++) {
-    if (kc_is_born(c, t->found[i])) continue;
-    c->births = kc_more(c, &c->keep, c->births, c->nbirths, sizeof *c->births);
-    c->births[c->nbirths++] = t->found[i];
-    any = true;
+void kc_note_carried(kc_cap *c, const kn_value *param, const kn_value *v) {
+  if (v->type.kind != KN_V_TENSOR) return;
+  tracing t = traced(c, v);
+  for (uint32_t i = 0; i < t.n; i++) {
+    c->carried = kc_more(c, &c->arena, c->carried, c->ncarried, sizeof *c->carried);
+    c->carried[c->ncarried++] = (kc_carried){param, t.found[i]};
   }
-  return any;
+}
+
+static bool note_births(kc_cap *c, const tracing *t) {
+  uint32_t before = c->nbirths;
+  for (uint32_t i = 0; i < t->n; i++) kc_note_birth(c, t->found[i]);
+  return c->nbirths > before;
 }
 
 kc_res kc_must_be_handle(kc_cap *c, const kn_value *v) {
@@ -334,4 +346,41 @@ kc_res kc_must_be_handle(kc_cap *c, const kn_value *v) {
 bool kc_wants_handle(kc_cap *c, const kn_value *v) {
   tracing t = traced(c, v);
   return !t.outside && !t.lost && note_births(c, &t) && (c->doomed = true);
+}
+
+/* ---- found together ---- */
+
+void kc_note_meeting(kc_cap *c, const kn_value *a, const kn_value *b) {
+  c->met = kc_more(c, &c->arena, c->met, c->nmet, sizeof *c->met);
+  c->met[c->nmet++] = (kc_meeting){a, b};
+}
+
+/* A tensor of one call that is a handle in the next attempt, and no view. */
+static bool will_be_handle(const kc_cap *c, const kn_value *v, const tracing *t) {
+  if (v->def && kn_opcode_is_op(v->def->op) && kn_ops[v->def->op].op_class == KN_CLASS_VIEW) return false;
+  return t->n == 1 && !t->outside && !t->lost && kc_is_born(c, t->found[0]);
+}
+
+static bool meet(kc_cap *c, const kn_value *v, const tracing *x, const tracing *y) {
+  return will_be_handle(c, v, x) && !y->outside && !y->lost && note_births(c, y);
+}
+
+void kc_spread_births(kc_cap *c) {
+  tracing *t = kc_new(c, 2 * (size_t)c->nmet * sizeof *t);
+  uint8_t *seen = kc_new(c, c->b.graph->nvalues + 1);
+  for (uint32_t i = 0; i < c->nmet; i++) {
+    const kn_value *v[2] = {c->met[i].a, c->met[i].b};
+    for (uint32_t k = 0; k < 2; k++) {
+      t[2 * i + k] = (tracing){.c = c, .seen = seen};
+      memset(seen, 0, c->b.graph->nvalues + 1);
+      trace(&t[2 * i + k], v[k]);
+    }
+  }
+  for (bool more = true; more;) {
+    more = false;
+    for (uint32_t i = 0; i < c->nmet; i++) {
+      const kc_meeting *m = &c->met[i];
+      more |= meet(c, m->a, &t[2 * i], &t[2 * i + 1]) || meet(c, m->b, &t[2 * i + 1], &t[2 * i]);
+    }
+  }
 }

@@ -39,6 +39,7 @@ typedef struct kc_merge_job {
   kc_loop_node *l;
   const char *name; /* of the place being merged */
   bool *changed, conflict, renamed, lost;
+  bool contents; /* what is merged is what a handle holds, no tensor of its own */
   uint32_t owner;
   kc_map t12, t21, c12, c21, h12, h21; /* id in s1 ↔ id in s2, plus 1 */
   kc_map seen_tab, seen_cell, seen_han, made_tab, made_cell, made_han;

@@ -257,7 +257,9 @@ static void set_hold(kc_merge_job *m, uint32_t id, const kc_hold *h) {
 }
 
 static kn_value *merged_value(kc_merge_job *m, kn_value *a, kn_value *b) {
+  m->contents = true;
   kc_val v = kc_merge_places(m, kc_sym(a), kc_sym(b));
+  m->contents = false;
   if (v.k == KC_V_SYM || v.k == KC_V_INT) return kc_value(m->c, v);
   m->lost = true;
   return a;
@@ -414,8 +416,9 @@ static kc_res work(kc_merge_job *m) {
       break;
     case KC_WORK_CELL: {
       if (paired_since(m, &m->c12, &m->c21, &w)) break;
-      const kc_val *v = kc_map_get(&(w.side == 2 && m->s2 ? m->s2 : m->s1)->cells, w.a);
-      if (v) set_cell(m, w.a, kc_merge_single(m, *v, w.side));
+      const kc_state *s = w.side == 2 && m->s2 ? m->s2 : m->s1;
+      const kc_val *v = kc_map_get(&s->cells, w.a);
+      if (v) set_cell(m, w.a, kc_merge_single(m, kc_resolve(m->c, s, *v), w.side));
       break;
     }
     }

@@ -162,7 +162,11 @@ bool kc_may_carry(const kc_merge_job *m, kc_val a) {
 kc_val kc_carry_new(kc_merge_job *m, kc_val b) {
   kc_cap *c = m->c;
   kn_vtype t;
-  if (kc_type_of(b, &t)) return kc_new_param(m, &t, kc_undef(c, &t), b);
+  if (kc_type_of(b, &t)) {
+    kc_val p = kc_new_param(m, &t, kc_undef(c, &t), b);
+    if (p.k == KC_V_SYM && b.k == KC_V_SYM) kc_note_carried(c, p.v, b.v);
+    return p;
+  }
   if (b.k == KC_V_UNION) {
     kc_union u = *b.u;
     u.tag = kc_carry_new(m, u.tag);
