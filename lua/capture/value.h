@@ -304,6 +304,7 @@ struct kc_cap {
   uint32_t short_of; /* how often a table failed that could have been a list */
   uint64_t steps;
   int nest, calls;
+  bool crowded;            /* somewhere there are many alternatives (alike.h) */
   bool part_begins;        /* the next protected call is that of kiln.fork */
   uint32_t *parts, nparts; /* of each forked part the one that forked it */
   struct kc_grad_place **grads;
@@ -358,6 +359,9 @@ void kc_alts(kc_cap *c, kc_val a, kc_union *u); /* a as a union, of one alternat
 const kc_val *kc_alt_find(const kc_union *u, int64_t code);
 bool kc_may_be_absent(kc_val a);
 kc_val kc_absent_to_nil(kc_cap *c, kc_val a);
+/* The tag with these codes in place of those, all at once. */
+kc_val kc_recode(kc_cap *c, kc_val tag, int n, const int64_t *from, const int64_t *to);
+int64_t kc_fresh_code(kc_cap *c); /* of no class */
 kc_res kc_alt_add(kc_cap *c, kc_union *u, int64_t code, kc_val v);
 
 /* ---- emitting: the builder's status sticks and is looked at after every instruction; never NULL ---- */
