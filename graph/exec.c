@@ -25,7 +25,7 @@ static bool alloc_session(kn_session *s) {
 
 static bool has_detach(const kn_region *r) {
   KN_EACH_NODE (n, r) {
-    if (n->op == KN_NODE_detach) return true;
+    if (n->op == KN_NODE_detach || n->op == KN_NODE_with_history) return true;
     for (int i = 0; i < n->nregions; i++)
       if (has_detach(n->regions[i])) return true;
   }

@@ -15,6 +15,7 @@ typedef struct kn_record_known {
   kn_value *const *in;
   kn_value *of;
   bool unsure, tracked;
+  bool loud; /* written to with gradients on */
 } known;
 typedef kn_record_table table;
 
@@ -192,6 +193,11 @@ static void drop_table(kn_record *r, table *in) {
   *in = (table){0};
 }
 
+bool kn_record_wrote_with_grad(const kn_record *r, const kn_tensor *t) {
+  const known *k = known_of(r, t);
+  return k && k->loud;
+}
+
 /* Asked after every call of an engine function: a small table is kept for the next. */
 void kn_record_forget(kn_record *r) {
   table *in = &r->handles;
@@ -204,17 +210,23 @@ void kn_record_forget(kn_record *r) {
   memset(in->at, 0, in->cap * sizeof *in->at);
 }
 
-/* The handle has the value v from here on; what it shows has it put in. */
-static kn_status write_value(kn_record *r, kn_tensor *t, kn_value *v) {
+/* The handle has the value v from here on; what it shows has it put in. A write without gradients, or through
+ * a detached handle, changes elements and leaves the history of what is written to. */
+static kn_status write_value(kn_record *r, kn_tensor *t, kn_value *v, bool quiet) {
   known *k = known_of(r, t);
   if (!v) return r->b->status;
   if (k && k->parent) {
     kn_value *base = kn_record_value(r, k->parent);
     kn_value *whole = base && k->view ? kn_view_put(r->b, k->view, k->in, base, v) : v;
     if (!base) return r->b->status;
-    KN_TRY(write_value(r, k->parent, whole));
-    k->of = whole;
+    KN_TRY(write_value(r, k->parent, whole, quiet || !k->view));
+    k->of = quiet && k->view ? NULL : kn_record_value(r, k->parent);
+  } else if (quiet && kn_dtype_is_float((kn_dtype)v->type.tensor.dtype)) {
+    kn_value *old = kn_record_value(r, t);
+    v = old ? kn_add_with_history(r->b, v, old) : NULL;
+    if (!v) return r->b->status;
   }
+  if (k) k->loud |= !quiet;
   if (kn_tensor_is_symbolic(t))
     t->value = v;
   else if (k)
@@ -251,7 +263,7 @@ static kn_status record_copy(kn_record *r, kn_tensor *const *in, kn_tensor **out
     if (!n) return b->status;
     v = n->out[0];
   }
-  KN_TRY(write_value(r, in[0], v));
+  KN_TRY(write_value(r, in[0], v, b->no_grad));
   *out = kn_tensor_retain(in[0]);
   return KN_OK;
 }

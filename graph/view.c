@@ -24,8 +24,11 @@ kn_value *kn_view_again(kn_builder *b, const kn_node *view, kn_value *const *in,
   if (!in) in = view->in;
   for (uint32_t i = 0; i < view->ntensor && i < KN_MAX_INPUTS; i++) tensors[i] = in[i];
   tensors[0] = base;
+  bool before = b->no_grad;
+  b->no_grad = view->no_grad;
   kn_value *v = only(kn_add_op(b, (kn_op)view->op, view->attrs, tensors, view->ntensor, in + view->ntensor,
                                view->nin - view->ntensor));
+  b->no_grad = before;
   if (v) kn_value_name(b, v, view->out[0]->name);
   return v;
 }

@@ -34,7 +34,7 @@ static bool mark_grad(const kn_region *r, const bool *wants, bool *on) {
   bool more = false;
   KN_EACH_NODE (n, r) {
     bool flows = n->slot && n->op != KN_NODE_store_state && wants[r->graph->body->nparams + n->slot->index];
-    for (uint32_t i = 0; i < n->nin; i++) flows |= on[n->in[i]->id];
+    for (uint32_t i = n->op == KN_NODE_with_history; i < n->nin; i++) flows |= on[n->in[i]->id];
     for (int k = 0; k < n->nregions; k++) {
       kn_region *in = n->regions[k];
       for (uint32_t i = 0; i < in->nparams; i++) /* a loop's: whatever comes in, or comes around */

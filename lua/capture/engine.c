@@ -235,7 +235,7 @@ static kc_res take_writes(crossing *x) {
       KC_TRY(kc_set_chosen(c, x->s, k->v.u, k->t->value));
     else if (!c->han[k->v.id].parent) {
       kc_touch(c, x->s, (kc_place){KC_PLACE_TENSOR, k->v.id, KC_NILV}, true);
-      c->han[k->v.id].with_grad |= !c->b.no_grad;
+      c->han[k->v.id].with_grad |= kn_record_wrote_with_grad(&c->record, k->t);
       kc_set_contents(c, x->s, k->v.id, k->t->value);
     }
   }
