@@ -1,5 +1,7 @@
 /* Making alternatives one that nobody can tell apart. See alike.h. */
 #include "lua/capture/alike.h"
+#include "lua/capture/choose.h"
+#include "lua/capture/growing.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/reach.h"
 #include <string.h>
@@ -7,14 +9,14 @@
 enum { MAX_MEMBERS = 64, MAX_GROUP_TAGS = 8 };
 
 typedef struct member {
-  uint32_t id;
+  kc_val v; /* HANDLE or TABLE */
   const kc_referred *by;
   int group; /* of members that share tags, one by one; -1: of none that becomes fewer */
 } member;
 
 typedef struct slot { /* what a group's members become: the one that this tag says */
   kn_value *tag;
-  uint32_t id;
+  kc_val v;
   int64_t code;
 } slot;
 
@@ -33,14 +35,23 @@ typedef struct job {
   int n, nslot, ntag;
   int from[MAX_MEMBERS + 1]; /* of each group: its first slot; the last one's end */
   int ngroup;
+  uint32_t ntab; /* before */
 } job;
 
 /* ---- which ---- */
 
+static bool table_is_itself(const kc_cap *c, uint32_t id) {
+  return c->tab[id].object || c->tab[id].argument || c->tab[id].growth;
+}
+
 void kc_note_crowd(kc_cap *c, const kc_union *u) {
-  int n = 0;
-  for (int i = 0; i < u->n; i++) n += u->alt[i].v.k == KC_V_HANDLE && !c->han[u->alt[i].v.id].first;
-  if (n >= KC_CROWD) c->crowded = true;
+  int handles = 0, tables = 0;
+  for (int i = 0; i < u->n; i++) {
+    kc_val v = u->alt[i].v;
+    handles += v.k == KC_V_HANDLE && !c->han[v.id].first;
+    tables += v.k == KC_V_TABLE && !table_is_itself(c, v.id);
+  }
+  if (handles >= KC_CROWD || tables >= KC_CROWD) c->crowded = true;
 }
 
 /* Tensors from outside, and those whose gradient may be asked for, are what they are. */
@@ -56,11 +67,16 @@ static const int64_t *code_of(const member *m, const kn_value *tag) {
   return NULL;
 }
 
-/* Could one handle hold either? */
+/* Could one handle or table hold either? */
 static bool alike(job *j, const member *x, const member *y) {
   kc_cap *c = j->c;
-  const kc_handle_info *a = &c->han[x->id], *b = &c->han[y->id];
-  const kc_hold *p = kc_hold_of(c, j->s, x->id), *q = kc_hold_of(c, j->s, y->id);
+  if (x->v.k != y->v.k) return false;
+  if (x->v.k == KC_V_TABLE) {
+    const kc_table *t = kc_table_get(j->s, x->v.id), *u = kc_table_get(j->s, y->v.id);
+    return kc_same(kc_resolve(c, j->s, t->meta), kc_resolve(c, j->s, u->meta));
+  }
+  const kc_handle_info *a = &c->han[x->v.id], *b = &c->han[y->v.id];
+  const kc_hold *p = kc_hold_of(c, j->s, x->v.id), *q = kc_hold_of(c, j->s, y->v.id);
   kn_vtype type;
   if (a->parent != b->parent) return false;
   if (!a->parent)
@@ -83,14 +99,53 @@ static bool share_tag(const member *x, const member *y, bool *at_once) {
   return share;
 }
 
+static void add_member(job *j, kc_val v, const kc_referred *by) {
+  if (!by->n || by->otherwise || j->n == MAX_MEMBERS) return;
+  j->m[j->n] = (member){v, by, j->n};
+  j->n++;
+}
+
 static void find_members(job *j) {
   kc_cap *c = j->c;
-  for (uint32_t id = 1; id < c->nhan && j->n < MAX_MEMBERS; id++) {
-    const kc_referred *by = &j->q.by[id];
-    if (!by->n || by->otherwise || is_itself(c, id) || !kc_hold_of(c, j->s, id)) continue;
-    j->m[j->n] = (member){id, by, j->n};
-    j->n++;
+  for (uint32_t id = 1; id < c->nhan; id++)
+    if (!is_itself(c, id) && kc_hold_of(c, j->s, id)) add_member(j, kc_ref(KC_V_HANDLE, id), &j->q.by[id]);
+  for (uint32_t id = 1; id < c->ntab; id++)
+    if (!table_is_itself(c, id) && kc_table_get(j->s, id) && !kc_list_of(j->s, id))
+      add_member(j, kc_ref(KC_V_TABLE, id), &j->q.tab_by[id]);
+}
+
+/* Of a field, what the members of a group have there. */
+static kc_val field_of(const job *j, const member *m, kc_val key) {
+  const kc_table *t = kc_table_get(j->s, m->v.id);
+  int64_t at = kc_table_find(t, key);
+  return at < 0 ? KC_NILV : kc_resolve(j->c, j->s, t->val[at]);
+}
+
+/* Is there room for what a field of the group's tables may be? */
+static bool field_fits(const job *j, int g, kc_val key) {
+  kc_union all = {.n = 0}, u;
+  for (int i = 0; i < j->n; i++) {
+    if (j->m[i].group != g) continue;
+    kc_val v = field_of(j, &j->m[i], key);
+    if (v.k == KC_V_POISON || v.k == KC_V_NONE) return false;
+    kc_alts(j->c, v, &u);
+    for (int k = 0; k < u.n; k++) {
+      if (kc_alt_find(&all, u.alt[k].code)) continue;
+      if (all.n == KC_MAX_ALTS) return false;
+      all.alt[all.n++] = u.alt[k];
+    }
   }
+  return true;
+}
+
+static bool fields_fit(const job *j, int g) {
+  for (int i = 0; i < j->n; i++) {
+    if (j->m[i].group != g || j->m[i].v.k != KC_V_TABLE) continue;
+    const kc_table *t = kc_table_get(j->s, j->m[i].v.id);
+    for (uint32_t k = 0; k < t->n; k++)
+      if (!field_fits(j, g, t->key[k])) return false;
+  }
+  return true;
 }
 
 static void find_groups(job *j) {
@@ -111,10 +166,12 @@ static void find_groups(job *j) {
 /* Slots for the group that is called g so far, if they are fewer. */
 static void make_slots(job *j, int g) {
   int members = 0, first = j->nslot, n = 0;
+  kc_kind kind = KC_V_HANDLE;
   kn_value *tag[MAX_GROUP_TAGS];
   for (int i = 0; i < j->n; i++) {
     if (j->m[i].group != g) continue;
     members++;
+    kind = j->m[i].v.k;
     for (int t = 0; t < j->m[i].by->n; t++) {
       int k = 0;
       while (k < n && tag[k] != j->m[i].by->tag[t]) k++;
@@ -123,11 +180,15 @@ static void make_slots(job *j, int g) {
       if (k == n) tag[n++] = j->m[i].by->tag[t];
     }
   }
-  bool fewer = n < members && first + n <= MAX_MEMBERS && n <= MAX_GROUP_TAGS;
+  bool fewer = n < members && first + n <= MAX_MEMBERS && n <= MAX_GROUP_TAGS && fields_fit(j, g);
   for (int i = 0; i < j->n; i++)
     if (j->m[i].group == g) j->m[i].group = fewer ? MAX_MEMBERS + j->ngroup : -1;
   if (!fewer) return;
-  for (int k = 0; k < n; k++) j->slot[j->nslot++].tag = tag[k];
+  for (int k = 0; k < n; k++) {
+    kc_val v = kind == KC_V_TABLE ? kc_ref(kind, kc_new_table_id(j->c, 0))
+                                  : kc_ref(kind, kc_handle_new(j->c, j->s, NULL));
+    j->slot[j->nslot++] = (slot){tag[k], v, kc_class_of(j->c, v)};
+  }
   j->from[++j->ngroup] = j->nslot;
 }
 
@@ -135,34 +196,6 @@ static void make_slots(job *j, int g) {
 
 static kn_value *either(kc_cap *c, kc_val is, kn_value *yes, kn_value *no) {
   return yes == no ? yes : kc_emit(c, KN_NODE_select, 3, is, kc_sym(yes), kc_sym(no));
-}
-
-/* The handle with the contents of the member that the slot's tag says. */
-static void fill(job *j, slot *s, int group) {
-  kc_cap *c = j->c;
-  kc_hold h = {0};
-  s->id = kc_handle_new(c, j->s, NULL);
-  s->code = kc_class_of(c, kc_ref(KC_V_HANDLE, s->id));
-  for (int i = 0; i < j->n; i++) {
-    const member *m = &j->m[i];
-    const int64_t *code = m->group == group ? code_of(m, s->tag) : NULL;
-    if (!code) continue;
-    const kc_hold *x = kc_hold_of(c, j->s, m->id);
-    kc_val is = kc_equals_code(c, kc_sym(s->tag), *code);
-    bool view = c->han[m->id].parent != 0, first = !h.now && !h.in;
-    if (is.k == KC_V_BOOL && !is.i && !first) continue;
-    if (first) {
-      c->han[s->id] = c->han[m->id];
-      h = *x;
-      h.in = kc_dup(c, x->in, x->nin * sizeof *h.in);
-    } else if (view) {
-      for (uint32_t k = 1; k < h.nin; k++) h.in[k] = either(c, is, x->in[k], h.in[k]);
-    } else
-      h.now = either(c, is, x->now, h.now);
-    c->han[s->id].with_grad |= c->han[m->id].with_grad;
-    if (view) h.now = h.of = NULL; /* derived again when it is read */
-  }
-  kc_map_set(c, &j->s->holds, j->s->owner, s->id, kc_dup(c, &h, sizeof h));
 }
 
 /* The code of this slot, where its tag says that it is this member: that of an earlier slot that is it, too.
@@ -222,13 +255,17 @@ static void recode(job *j, int group, const slot *s) {
 
 /* ---- everywhere ---- */
 
-static void add(kc_union *u, int64_t code, kc_val v) {
-  if (!kc_alt_find(u, code) && u->n < KC_MAX_ALTS) u->alt[u->n++] = (kc_alt){code, v};
+/* False when there is no room. */
+static bool add(kc_union *u, int64_t code, kc_val v) {
+  if (kc_alt_find(u, code)) return true;
+  if (u->n == KC_MAX_ALTS) return false;
+  u->alt[u->n++] = (kc_alt){code, v};
+  return true;
 }
 
 static const member *member_of(const job *j, kc_val a) {
-  for (int i = 0; a.k == KC_V_HANDLE && i < j->n; i++)
-    if (j->m[i].id == a.id && j->m[i].group >= 0) return &j->m[i];
+  for (int i = 0; (a.k == KC_V_HANDLE || a.k == KC_V_TABLE) && i < j->n; i++)
+    if (kc_same(j->m[i].v, a) && j->m[i].group >= 0) return &j->m[i];
   return NULL;
 }
 
@@ -240,12 +277,12 @@ static kc_val replaced(job *j, kc_val a) {
   bool any = false;
   for (int i = 0; i < a.u->n; i++) {
     const member *m = member_of(j, a.u->alt[i].v);
-    if (!m) add(&u, a.u->alt[i].code, a.u->alt[i].v);
+    if (!m && !add(&u, a.u->alt[i].code, a.u->alt[i].v)) return KC_POISONED;
     if (!m) continue;
     int g = m->group - MAX_MEMBERS, end = j->from[g + 1];
     for (int k = j->from[g]; k < end; k++) {
       const slot *s = &j->slot[k];
-      if (code_of(m, s->tag)) add(&u, s->code, kc_ref(KC_V_HANDLE, s->id));
+      if (code_of(m, s->tag) && !add(&u, s->code, s->v)) return KC_POISONED;
       if (s->tag == t->tag) break; /* those after it are never meant */
     }
     any = true;
@@ -253,11 +290,70 @@ static kc_val replaced(job *j, kc_val a) {
   return !any ? a : u.n == 1 ? u.alt[0].v : kc_resolve(j->c, j->s, kc_make_union(j->c, &u));
 }
 
+/* ---- what they hold ---- */
+
+/* The handle with the contents of the member that the slot's tag says. */
+static void fill_handle(job *j, const slot *s, int group) {
+  kc_cap *c = j->c;
+  kc_hold h = {0};
+  for (int i = 0; i < j->n; i++) {
+    const member *m = &j->m[i];
+    const int64_t *code = m->group == group ? code_of(m, s->tag) : NULL;
+    if (!code) continue;
+    const kc_hold *x = kc_hold_of(c, j->s, m->v.id);
+    kc_val is = kc_equals_code(c, kc_sym(s->tag), *code);
+    bool view = c->han[m->v.id].parent != 0, first = !h.now && !h.in;
+    if (is.k == KC_V_BOOL && !is.i && !first) continue;
+    if (first) {
+      c->han[s->v.id] = c->han[m->v.id];
+      h = *x;
+      h.in = kc_dup(c, x->in, x->nin * sizeof *h.in);
+    } else if (view) {
+      for (uint32_t k = 1; k < h.nin; k++) h.in[k] = either(c, is, x->in[k], h.in[k]);
+    } else
+      h.now = either(c, is, x->now, h.now);
+    c->han[s->v.id].with_grad |= c->han[m->v.id].with_grad;
+    if (view) h.now = h.of = NULL; /* derived again when it is read */
+  }
+  kc_map_set(c, &j->s->holds, j->s->owner, s->v.id, kc_dup(c, &h, sizeof h));
+}
+
+/* The same of a table. What its fields refer to has its new names already. */
+static void fill_table(job *j, const slot *s, int group) {
+  kc_cap *c = j->c;
+  kc_table *to = NULL;
+  for (int i = 0; i < j->n; i++) {
+    const member *m = &j->m[i];
+    const int64_t *code = m->group == group ? code_of(m, s->tag) : NULL;
+    if (!code) continue;
+    const kc_table *from = kc_table_get(j->s, m->v.id);
+    if (!to) {
+      to = kc_table_copy(c, from, j->s->owner);
+      for (uint32_t k = 0; k < to->n; k++) to->val[k] = replaced(j, to->val[k]);
+      continue;
+    }
+    kc_val is = kc_equals_code(c, kc_sym(s->tag), *code);
+    for (uint32_t k = 0; k < to->n; k++)
+      to->val[k] = kc_choose(c, is, replaced(j, field_of(j, m, to->key[k])), to->val[k]);
+    for (uint32_t k = 0; k < from->n; k++)
+      if (kc_table_find(to, from->key[k]) < 0)
+        kc_table_put(c, to, from->key[k], kc_choose(c, is, replaced(j, from->val[k]), KC_NILV));
+  }
+  kc_map_set(c, &j->s->tabs, j->s->owner, s->v.id, to);
+}
+
+static void fill(job *j, const slot *s, int group) {
+  if (s->v.k == KC_V_TABLE)
+    fill_table(j, s, group);
+  else
+    fill_handle(j, s, group);
+}
+
 static kc_res replace_in_table(void *ud, uint32_t id, void *a, void *b) {
   job *j = ud;
   const kc_table *t = a;
   (void)b;
-  if (!t || !j->q.tab[id]) return KC_GO;
+  if (!t || id >= j->ntab || !j->q.tab[id]) return KC_GO; /* what was made here is so already */
   kc_val v = replaced(j, t->meta);
   if (!kc_same(v, t->meta)) kc_table_write(j->c, j->s, id)->meta = v;
   for (uint32_t i = 0; i < t->n; i++)
@@ -291,7 +387,9 @@ kc_res kc_merge_alike(kc_cap *c, kc_state *s, int pc) {
   c->crowded = false;
   job *j = kc_new(c, sizeof *j);
   *j = (job){.c = c, .s = s};
+  j->ntab = c->ntab;
   j->q.by = kc_new(c, (c->nhan + 1) * sizeof *j->q.by);
+  j->q.tab_by = kc_new(c, (c->ntab + 1) * sizeof *j->q.tab_by);
   kc_reach_of(c, s, pc, &j->q);
   find_members(j);
   find_groups(j);
@@ -299,8 +397,8 @@ kc_res kc_merge_alike(kc_cap *c, kc_state *s, int pc) {
     if (j->m[i].group >= 0 && j->m[i].group < MAX_MEMBERS) make_slots(j, j->m[i].group);
   if (!j->nslot) return KC_GO;
   for (int g = 0; g < j->ngroup; g++)
-    for (int k = j->from[g]; k < j->from[g + 1]; k++) fill(j, &j->slot[k], MAX_MEMBERS + g);
-  for (int g = 0; g < j->ngroup; g++)
     for (int k = j->from[g]; k < j->from[g + 1]; k++) recode(j, MAX_MEMBERS + g, &j->slot[k]);
+  for (int g = 0; g < j->ngroup; g++)
+    for (int k = j->from[g]; k < j->from[g + 1]; k++) fill(j, &j->slot[k], MAX_MEMBERS + g);
   return replace_all(j, pc);
 }

@@ -36,8 +36,7 @@ static void mark_table(marker *k, uint32_t id) {
 }
 
 /* tag NULL: by itself. One that has two codes with one tag, or too many tags, counts as such, too. */
-static void refer(marker *k, uint32_t id, kn_value *tag, int64_t code) {
-  kc_referred *by = &k->q->by[id];
+static void refer(marker *k, kc_referred *by, kn_value *tag, int64_t code) {
   int i = 0;
   while (i < by->n && by->tag[i] != tag) i++;
   if (!tag || k->waits || i == KC_MAX_TAGS || (i < by->n && by->code[i] != code))
@@ -47,7 +46,7 @@ static void refer(marker *k, uint32_t id, kn_value *tag, int64_t code) {
 }
 
 static void mark_handle(marker *k, uint32_t id, kn_value *tag, int64_t code) {
-  if (k->q->by) refer(k, id, tag, code);
+  if (k->q->by) refer(k, &k->q->by[id], tag, code);
   for (; id && !k->q->han[id]; id = k->c->han[id].parent) {
     k->q->han[id] = 1;
     uint32_t parent = k->c->han[id].parent;
@@ -55,18 +54,26 @@ static void mark_handle(marker *k, uint32_t id, kn_value *tag, int64_t code) {
   }
 }
 
+static void mark_some_table(marker *k, uint32_t id, kn_value *tag, int64_t code) {
+  if (k->q->tab_by) refer(k, &k->q->tab_by[id], tag, code);
+  mark_table(k, id);
+}
+
 static void mark_union(marker *k, const kc_union *u) {
   kn_value *tag = u->tag.k == KC_V_SYM ? u->tag.v : NULL;
   for (int i = 0; i < u->n; i++)
     if (u->alt[i].v.k == KC_V_HANDLE)
       mark_handle(k, u->alt[i].v.id, tag, u->alt[i].code);
+    else if (u->alt[i].v.k == KC_V_TABLE)
+      mark_some_table(k, u->alt[i].v.id, tag, u->alt[i].code);
     else
       mark(k, u->alt[i].v);
 }
 
 static void mark(marker *k, kc_val a) {
+  if (k->q->by) a = kc_resolve(k->c, k->s, a); /* one that is known is referred to by itself */
   if (a.k == KC_V_TABLE)
-    mark_table(k, a.id);
+    mark_some_table(k, a.id, NULL, 0);
   else if (a.k == KC_V_HANDLE)
     mark_handle(k, a.id, NULL, 0);
   else if (a.k == KC_V_CLOSURE && k->c->clos[a.id].p)

@@ -4,7 +4,8 @@
 #define KC_REACH_H
 #include "lua/capture/state.h"
 
-/* How a handle is referred to: as these alternatives of unions with these tags, and perhaps otherwise. */
+/* How a handle or table is referred to: as these alternatives of unions with these tags, and perhaps
+ * otherwise. */
 enum { KC_MAX_TAGS = 8 };
 typedef struct kc_referred {
   kn_value *tag[KC_MAX_TAGS];
@@ -15,10 +16,11 @@ typedef struct kc_referred {
 
 typedef struct kc_reach {
   uint8_t *tab, *cell, *han; /* by id */
-  kc_referred *by;           /* by handle; NULL: not asked for */
+  kc_referred *by, *tab_by;  /* by handle, by table; NULL: not asked for */
 } kc_reach;
 
-/* Of the state when its top frame goes on at pc (negative: it returns). `by` is filled in where it is set. */
+/* Of the state when its top frame goes on at pc (negative: it returns). `by` and `tab_by` are
+ * filled in where they are set. */
 void kc_reach_of(kc_cap *c, kc_state *s, int pc, kc_reach *q);
 /* What a frame can still read: one that waits for a call reads neither its arguments nor what it sets. */
 kc_regs kc_live_in(const kc_frame *f, bool top, int pc);
