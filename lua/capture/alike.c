@@ -1,15 +1,14 @@
 /* Making alternatives one that nobody can tell apart. See alike.h. */
 #include "lua/capture/alike.h"
-#include "lua/capture/choose.h"
 #include "lua/capture/growing.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/reach.h"
 #include <string.h>
 
-enum { MAX_MEMBERS = 64, MAX_GROUP_TAGS = 8 };
+enum { MAX_MEMBERS = 64, MAX_GROUP_TAGS = 8, MAX_ROUNDS = 8 };
 
 typedef struct member {
-  kc_val v; /* HANDLE or TABLE */
+  kc_val v;
   const kc_referred *by;
   int group; /* of members that share tags, one by one; -1: of none that becomes fewer */
 } member;
@@ -28,6 +27,7 @@ typedef struct retag { /* the codes of a tag's alternatives from here on */
 typedef struct job {
   kc_cap *c;
   kc_state *s;
+  kc_kind kind; /* of members: HANDLE, TABLE */
   kc_reach q;
   member m[MAX_MEMBERS];
   slot slot[MAX_MEMBERS];
@@ -40,25 +40,26 @@ typedef struct job {
 
 /* ---- which ---- */
 
-static bool table_is_itself(const kc_cap *c, uint32_t id) {
-  return c->tab[id].object || c->tab[id].argument || c->tab[id].growth;
+/* What is from outside, tensors whose gradient may be asked for, and lists are what they are. */
+static bool is_itself(const kc_cap *c, const kc_state *s, kc_val a) {
+  if (a.k == KC_V_TABLE) {
+    const kc_table_info *info = &c->tab[a.id];
+    return info->object || info->argument || info->growth || !kc_table_get(s, a.id) || kc_list_of(s, a.id);
+  }
+  for (uint32_t i = 0; i < c->ninner; i++)
+    if (kc_same(c->inner[i], a)) return true;
+  return c->han[a.id].first || !kc_map_get(&s->holds, a.id);
 }
 
 void kc_note_crowd(kc_cap *c, const kc_union *u) {
-  int handles = 0, tables = 0;
+  int n = 0;
   for (int i = 0; i < u->n; i++) {
     kc_val v = u->alt[i].v;
-    handles += v.k == KC_V_HANDLE && !c->han[v.id].first;
-    tables += v.k == KC_V_TABLE && !table_is_itself(c, v.id);
+    n += v.k == KC_V_HANDLE  ? !c->han[v.id].first
+         : v.k == KC_V_TABLE ? !c->tab[v.id].object && !c->tab[v.id].argument
+                             : 0;
   }
-  if (handles >= KC_CROWD || tables >= KC_CROWD) c->crowded = true;
-}
-
-/* Tensors from outside, and those whose gradient may be asked for, are what they are. */
-static bool is_itself(const kc_cap *c, uint32_t id) {
-  for (uint32_t i = 0; i < c->ninner; i++)
-    if (kc_same(c->inner[i], kc_ref(KC_V_HANDLE, id))) return true;
-  return c->han[id].first != NULL;
+  if (n >= KC_CROWD) c->crowded = true;
 }
 
 static const int64_t *code_of(const member *m, const kn_value *tag) {
@@ -67,16 +68,10 @@ static const int64_t *code_of(const member *m, const kn_value *tag) {
   return NULL;
 }
 
-/* Could one handle or table hold either? */
-static bool alike(job *j, const member *x, const member *y) {
+static bool alike_handles(job *j, uint32_t x, uint32_t y) {
   kc_cap *c = j->c;
-  if (x->v.k != y->v.k) return false;
-  if (x->v.k == KC_V_TABLE) {
-    const kc_table *t = kc_table_get(j->s, x->v.id), *u = kc_table_get(j->s, y->v.id);
-    return kc_same(kc_resolve(c, j->s, t->meta), kc_resolve(c, j->s, u->meta));
-  }
-  const kc_handle_info *a = &c->han[x->v.id], *b = &c->han[y->v.id];
-  const kc_hold *p = kc_hold_of(c, j->s, x->v.id), *q = kc_hold_of(c, j->s, y->v.id);
+  const kc_handle_info *a = &c->han[x], *b = &c->han[y];
+  const kc_hold *p = kc_hold_of(c, j->s, x), *q = kc_hold_of(c, j->s, y);
   kn_vtype type;
   if (a->parent != b->parent) return false;
   if (!a->parent)
@@ -86,6 +81,32 @@ static bool alike(job *j, const member *x, const member *y) {
   for (uint32_t i = 1; i < p->nin; i++)
     if (!kn_vtype_join(&p->in[i]->type, &q->in[i]->type, &type)) return false;
   return true;
+}
+
+static kc_val field(job *j, const kc_table *t, kc_val key) {
+  int64_t at = kc_table_find(t, key);
+  return at < 0 ? KC_NILV : kc_resolve(j->c, j->s, t->val[at]);
+}
+
+/* Places of a list that one table has and the other does not would make its length unknown. */
+static bool same_places(job *j, const kc_table *a, const kc_table *b) {
+  for (uint32_t i = 0; i < a->n; i++)
+    if (a->key[i].k != KC_V_STRING &&
+        (field(j, a, a->key[i]).k == KC_V_NIL) != (field(j, b, a->key[i]).k == KC_V_NIL))
+      return false;
+  return true;
+}
+
+/* Tables of one class: what they hold may differ. */
+static bool alike_tables(job *j, uint32_t x, uint32_t y) {
+  const kc_table *a = kc_table_get(j->s, x), *b = kc_table_get(j->s, y);
+  return kc_same(kc_resolve(j->c, j->s, a->meta), kc_resolve(j->c, j->s, b->meta)) && same_places(j, a, b) &&
+         same_places(j, b, a);
+}
+
+/* Could one object be either? */
+static bool alike(job *j, const member *x, const member *y) {
+  return j->kind == KC_V_HANDLE ? alike_handles(j, x->v.id, y->v.id) : alike_tables(j, x->v.id, y->v.id);
 }
 
 /* They are told apart by a tag. Two that one code stands for are there at once. */
@@ -99,53 +120,15 @@ static bool share_tag(const member *x, const member *y, bool *at_once) {
   return share;
 }
 
-static void add_member(job *j, kc_val v, const kc_referred *by) {
-  if (!by->n || by->otherwise || j->n == MAX_MEMBERS) return;
+static kc_res add_member(void *ud, uint32_t id, void *a, void *b) {
+  job *j = ud;
+  const kc_referred *by = a;
+  kc_val v = kc_ref(j->kind, id);
+  (void)b;
+  if (j->n == MAX_MEMBERS || !by->n || by->otherwise || is_itself(j->c, j->s, v)) return KC_GO;
   j->m[j->n] = (member){v, by, j->n};
   j->n++;
-}
-
-static void find_members(job *j) {
-  kc_cap *c = j->c;
-  for (uint32_t id = 1; id < c->nhan; id++)
-    if (!is_itself(c, id) && kc_hold_of(c, j->s, id)) add_member(j, kc_ref(KC_V_HANDLE, id), &j->q.by[id]);
-  for (uint32_t id = 1; id < c->ntab; id++)
-    if (!table_is_itself(c, id) && kc_table_get(j->s, id) && !kc_list_of(j->s, id))
-      add_member(j, kc_ref(KC_V_TABLE, id), &j->q.tab_by[id]);
-}
-
-/* Of a field, what the members of a group have there. */
-static kc_val field_of(const job *j, const member *m, kc_val key) {
-  const kc_table *t = kc_table_get(j->s, m->v.id);
-  int64_t at = kc_table_find(t, key);
-  return at < 0 ? KC_NILV : kc_resolve(j->c, j->s, t->val[at]);
-}
-
-/* Is there room for what a field of the group's tables may be? */
-static bool field_fits(const job *j, int g, kc_val key) {
-  kc_union all = {.n = 0}, u;
-  for (int i = 0; i < j->n; i++) {
-    if (j->m[i].group != g) continue;
-    kc_val v = field_of(j, &j->m[i], key);
-    if (v.k == KC_V_POISON || v.k == KC_V_NONE) return false;
-    kc_alts(j->c, v, &u);
-    for (int k = 0; k < u.n; k++) {
-      if (kc_alt_find(&all, u.alt[k].code)) continue;
-      if (all.n == KC_MAX_ALTS) return false;
-      all.alt[all.n++] = u.alt[k];
-    }
-  }
-  return true;
-}
-
-static bool fields_fit(const job *j, int g) {
-  for (int i = 0; i < j->n; i++) {
-    if (j->m[i].group != g || j->m[i].v.k != KC_V_TABLE) continue;
-    const kc_table *t = kc_table_get(j->s, j->m[i].v.id);
-    for (uint32_t k = 0; k < t->n; k++)
-      if (!field_fits(j, g, t->key[k])) return false;
-  }
-  return true;
+  return KC_GO;
 }
 
 static void find_groups(job *j) {
@@ -166,12 +149,10 @@ static void find_groups(job *j) {
 /* Slots for the group that is called g so far, if they are fewer. */
 static void make_slots(job *j, int g) {
   int members = 0, first = j->nslot, n = 0;
-  kc_kind kind = KC_V_HANDLE;
   kn_value *tag[MAX_GROUP_TAGS];
   for (int i = 0; i < j->n; i++) {
     if (j->m[i].group != g) continue;
     members++;
-    kind = j->m[i].v.k;
     for (int t = 0; t < j->m[i].by->n; t++) {
       int k = 0;
       while (k < n && tag[k] != j->m[i].by->tag[t]) k++;
@@ -180,15 +161,11 @@ static void make_slots(job *j, int g) {
       if (k == n) tag[n++] = j->m[i].by->tag[t];
     }
   }
-  bool fewer = n < members && first + n <= MAX_MEMBERS && n <= MAX_GROUP_TAGS && fields_fit(j, g);
+  bool fewer = n < members && first + n <= MAX_MEMBERS && n <= MAX_GROUP_TAGS;
   for (int i = 0; i < j->n; i++)
     if (j->m[i].group == g) j->m[i].group = fewer ? MAX_MEMBERS + j->ngroup : -1;
   if (!fewer) return;
-  for (int k = 0; k < n; k++) {
-    kc_val v = kind == KC_V_TABLE ? kc_ref(kind, kc_new_table_id(j->c, 0))
-                                  : kc_ref(kind, kc_handle_new(j->c, j->s, NULL));
-    j->slot[j->nslot++] = (slot){tag[k], v, kc_class_of(j->c, v)};
-  }
+  for (int k = 0; k < n; k++) j->slot[j->nslot++].tag = tag[k];
   j->from[++j->ngroup] = j->nslot;
 }
 
@@ -196,6 +173,112 @@ static void make_slots(job *j, int g) {
 
 static kn_value *either(kc_cap *c, kc_val is, kn_value *yes, kn_value *no) {
   return yes == no ? yes : kc_emit(c, KN_NODE_select, 3, is, kc_sym(yes), kc_sym(no));
+}
+
+static kc_val either_value(job *j, kc_val is, kc_val yes, kc_val no);
+
+/* Alternatives of both: the same object, or of one class, is one. POISON when there are too many. */
+static kc_val either_union(job *j, kc_val is, kc_val yes, kc_val no) {
+  kc_cap *c = j->c;
+  kc_union x, y;
+  int64_t from[KC_MAX_ALTS], to[KC_MAX_ALTS];
+  int n = 0;
+  kc_alts(c, yes, &x);
+  kc_alts(c, no, &y);
+  int had = x.n;
+  for (int k = 0; k < y.n; k++) {
+    kc_val v = y.alt[k].v;
+    bool object = v.k == KC_V_TABLE || v.k == KC_V_HANDLE || v.k == KC_V_CLOSURE;
+    int i = 0;
+    while (i < had && (object ? !kc_same(x.alt[i].v, v) : x.alt[i].code != y.alt[k].code)) i++;
+    int64_t code = i < had ? x.alt[i].code : y.alt[k].code;
+    if (i < had && !object) x.alt[i].v = either_value(j, is, x.alt[i].v, v);
+    if (i == had && x.n == KC_MAX_ALTS) return KC_POISONED;
+    if (i == had && kc_alt_find(&x, code)) code = kc_fresh_code(c);
+    if (i == had) x.alt[x.n++] = (kc_alt){code, v};
+    if (code != y.alt[k].code) from[n] = y.alt[k].code, to[n++] = code;
+  }
+  for (int i = 0; i < x.n; i++)
+    if (x.alt[i].v.k == KC_V_POISON) return KC_POISONED;
+  x.tag = either_value(j, is, x.tag, kc_recode(c, y.tag, n, from, to));
+  kc_note_crowd(c, &x);
+  return kc_make_union(c, &x);
+}
+
+/* One value or the other. POISON when there is no such value. */
+static kc_val either_value(job *j, kc_val is, kc_val yes, kc_val no) {
+  kc_cap *c = j->c;
+  kn_vkind a, b;
+  if (kc_same(yes, no)) return yes;
+  if (yes.k == KC_V_POISON || no.k == KC_V_POISON || yes.k == KC_V_TEXT || no.k == KC_V_TEXT)
+    return KC_POISONED;
+  if (is.k == KC_V_BOOL) return is.i ? yes : no;
+  if (!kc_scalar_kind(yes, &a) || !kc_scalar_kind(no, &b) || kc_class_of(c, yes) != kc_class_of(c, no))
+    return either_union(j, is, yes, no);
+  kn_value *x = kc_value(c, yes), *y = kc_value(c, no);
+  kn_vtype type;
+  return kn_vtype_join(&x->type, &y->type, &type) ? kc_sym(either(c, is, x, y)) : KC_POISONED;
+}
+
+static void fill_handle(job *j, slot *s, const kc_val *v, const kc_val *is, int n) {
+  kc_cap *c = j->c;
+  const kc_hold *x = kc_hold_of(c, j->s, v[0].id);
+  kc_hold h = *x;
+  bool view = c->han[v[0].id].parent != 0;
+  s->v = kc_ref(KC_V_HANDLE, kc_handle_new(c, j->s, NULL));
+  c->han[s->v.id] = c->han[v[0].id];
+  h.in = kc_dup(c, x->in, x->nin * sizeof *h.in);
+  if (view) h.now = h.of = NULL; /* derived again when it is read */
+  for (int i = 1; i < n; i++) {
+    x = kc_hold_of(c, j->s, v[i].id);
+    c->han[s->v.id].with_grad |= c->han[v[i].id].with_grad;
+    if (!view) h.now = either(c, is[i], x->now, h.now);
+    for (uint32_t k = 1; view && k < h.nin; k++) h.in[k] = either(c, is[i], x->in[k], h.in[k]);
+  }
+  kc_map_set(c, &j->s->holds, j->s->owner, s->v.id, kc_dup(c, &h, sizeof h));
+}
+
+/* The fields of x where it is x. False when that is no value. */
+static bool add_fields(job *j, kc_table *t, const kc_table *x, kc_val is) {
+  for (uint32_t k = 0; k < x->n; k++)
+    if (kc_table_find(t, x->key[k]) < 0) kc_table_put(j->c, t, x->key[k], KC_NILV);
+  for (uint32_t k = 0; k < t->n; k++) {
+    kc_val now = field(j, x, t->key[k]);
+    bool was = t->val[k].k == KC_V_POISON || now.k == KC_V_POISON;
+    t->val[k] = either_value(j, is, now, t->val[k]);
+    if (t->val[k].k == KC_V_POISON && !was) return false;
+  }
+  return true;
+}
+
+static bool fill_table(job *j, slot *s, const kc_val *v, const kc_val *is, int n) {
+  kc_cap *c = j->c;
+  s->v = kc_ref(KC_V_TABLE, kc_table_new(c, j->s));
+  kc_table *t = kc_table_copy(c, kc_table_get(j->s, v[0].id), j->s->owner);
+  for (uint32_t k = 0; k < t->n; k++) t->val[k] = kc_resolve(c, j->s, t->val[k]);
+  for (int i = 1; i < n; i++)
+    if (!add_fields(j, t, kc_table_get(j->s, v[i].id), is[i])) return false;
+  kc_map_set(c, &j->s->tabs, j->s->owner, s->v.id, t);
+  return true;
+}
+
+/* What the slot's tag says. False when that cannot be one object. */
+static bool fill(job *j, slot *s, int group) {
+  kc_cap *c = j->c;
+  kc_val v[MAX_MEMBERS], is[MAX_MEMBERS];
+  int n = 0;
+  for (int i = 0; i < j->n; i++) {
+    const int64_t *code = j->m[i].group == group ? code_of(&j->m[i], s->tag) : NULL;
+    if (!code) continue;
+    v[n] = j->m[i].v;
+    is[n++] = kc_equals_code(c, kc_sym(s->tag), *code);
+  }
+  if (j->kind == KC_V_HANDLE)
+    fill_handle(j, s, v, is, n);
+  else if (!fill_table(j, s, v, is, n))
+    return false;
+  s->code = kc_class_of(c, s->v);
+  return true;
 }
 
 /* The code of this slot, where its tag says that it is this member: that of an earlier slot that is it, too.
@@ -264,8 +347,8 @@ static bool add(kc_union *u, int64_t code, kc_val v) {
 }
 
 static const member *member_of(const job *j, kc_val a) {
-  for (int i = 0; (a.k == KC_V_HANDLE || a.k == KC_V_TABLE) && i < j->n; i++)
-    if (kc_same(j->m[i].v, a) && j->m[i].group >= 0) return &j->m[i];
+  for (int i = 0; a.k == j->kind && i < j->n; i++)
+    if (j->m[i].v.id == a.id && j->m[i].group >= 0) return &j->m[i];
   return NULL;
 }
 
@@ -290,70 +373,11 @@ static kc_val replaced(job *j, kc_val a) {
   return !any ? a : u.n == 1 ? u.alt[0].v : kc_resolve(j->c, j->s, kc_make_union(j->c, &u));
 }
 
-/* ---- what they hold ---- */
-
-/* The handle with the contents of the member that the slot's tag says. */
-static void fill_handle(job *j, const slot *s, int group) {
-  kc_cap *c = j->c;
-  kc_hold h = {0};
-  for (int i = 0; i < j->n; i++) {
-    const member *m = &j->m[i];
-    const int64_t *code = m->group == group ? code_of(m, s->tag) : NULL;
-    if (!code) continue;
-    const kc_hold *x = kc_hold_of(c, j->s, m->v.id);
-    kc_val is = kc_equals_code(c, kc_sym(s->tag), *code);
-    bool view = c->han[m->v.id].parent != 0, first = !h.now && !h.in;
-    if (is.k == KC_V_BOOL && !is.i && !first) continue;
-    if (first) {
-      c->han[s->v.id] = c->han[m->v.id];
-      h = *x;
-      h.in = kc_dup(c, x->in, x->nin * sizeof *h.in);
-    } else if (view) {
-      for (uint32_t k = 1; k < h.nin; k++) h.in[k] = either(c, is, x->in[k], h.in[k]);
-    } else
-      h.now = either(c, is, x->now, h.now);
-    c->han[s->v.id].with_grad |= c->han[m->v.id].with_grad;
-    if (view) h.now = h.of = NULL; /* derived again when it is read */
-  }
-  kc_map_set(c, &j->s->holds, j->s->owner, s->v.id, kc_dup(c, &h, sizeof h));
-}
-
-/* The same of a table. What its fields refer to has its new names already. */
-static void fill_table(job *j, const slot *s, int group) {
-  kc_cap *c = j->c;
-  kc_table *to = NULL;
-  for (int i = 0; i < j->n; i++) {
-    const member *m = &j->m[i];
-    const int64_t *code = m->group == group ? code_of(m, s->tag) : NULL;
-    if (!code) continue;
-    const kc_table *from = kc_table_get(j->s, m->v.id);
-    if (!to) {
-      to = kc_table_copy(c, from, j->s->owner);
-      for (uint32_t k = 0; k < to->n; k++) to->val[k] = replaced(j, to->val[k]);
-      continue;
-    }
-    kc_val is = kc_equals_code(c, kc_sym(s->tag), *code);
-    for (uint32_t k = 0; k < to->n; k++)
-      to->val[k] = kc_choose(c, is, replaced(j, field_of(j, m, to->key[k])), to->val[k]);
-    for (uint32_t k = 0; k < from->n; k++)
-      if (kc_table_find(to, from->key[k]) < 0)
-        kc_table_put(c, to, from->key[k], kc_choose(c, is, replaced(j, from->val[k]), KC_NILV));
-  }
-  kc_map_set(c, &j->s->tabs, j->s->owner, s->v.id, to);
-}
-
-static void fill(job *j, const slot *s, int group) {
-  if (s->v.k == KC_V_TABLE)
-    fill_table(j, s, group);
-  else
-    fill_handle(j, s, group);
-}
-
 static kc_res replace_in_table(void *ud, uint32_t id, void *a, void *b) {
   job *j = ud;
   const kc_table *t = a;
   (void)b;
-  if (!t || id >= j->ntab || !j->q.tab[id]) return KC_GO; /* what was made here is so already */
+  if (!t || id >= j->ntab || !j->q.tab[id]) return KC_GO; /* what was made here is as it should be */
   kc_val v = replaced(j, t->meta);
   if (!kc_same(v, t->meta)) kc_table_write(j->c, j->s, id)->meta = v;
   for (uint32_t i = 0; i < t->n; i++)
@@ -382,23 +406,44 @@ static kc_res replace_all(job *j, int pc) {
   return kc_map_diff(&cells, &none, replace_in_cell, j);
 }
 
-kc_res kc_merge_alike(kc_cap *c, kc_state *s, int pc) {
-  if (!c->crowded || c->protect || s->events || s->part) return KC_GO;
-  c->crowded = false;
+/* Does one of these tables hold another? */
+static bool hold_members(const job *j) {
+  for (int i = 0; j->kind == KC_V_TABLE && i < j->n; i++) {
+    const kc_table *t = j->m[i].group >= 0 ? kc_table_get(j->s, j->m[i].v.id) : NULL;
+    for (uint32_t k = 0; t && k < t->n; k++)
+      for (int x = 0; t->val[k].k == KC_V_UNION && x < t->val[k].u->n; x++)
+        if (member_of(j, t->val[k].u->alt[x].v)) return true;
+  }
+  return false;
+}
+
+/* Tables are done a group at a time: what they hold has other tags then. */
+static kc_res merge_kind(kc_cap *c, kc_state *s, int pc, kc_kind kind, bool *done) {
   job *j = kc_new(c, sizeof *j);
-  *j = (job){.c = c, .s = s};
-  j->ntab = c->ntab;
-  j->q.by = kc_new(c, (c->nhan + 1) * sizeof *j->q.by);
-  j->q.tab_by = kc_new(c, (c->ntab + 1) * sizeof *j->q.tab_by);
-  kc_reach_of(c, s, pc, &j->q);
-  find_members(j);
+  *j = (job){.c = c, .s = s, .kind = kind, .ntab = c->ntab};
+  kc_reach_of(c, s, pc, true, &j->q);
+  const kc_map none = {0};
+  KC_TRY(kc_map_diff(j->kind == KC_V_HANDLE ? &j->q.by_han : &j->q.by_tab, &none, add_member, j));
   find_groups(j);
   for (int i = 0; i < j->n; i++)
-    if (j->m[i].group >= 0 && j->m[i].group < MAX_MEMBERS) make_slots(j, j->m[i].group);
-  if (!j->nslot) return KC_GO;
-  for (int g = 0; g < j->ngroup; g++)
+    if (j->m[i].group >= 0 && j->m[i].group < MAX_MEMBERS) {
+      if (j->ngroup && kind == KC_V_TABLE)
+        j->m[i].group = -1;
+      else
+        make_slots(j, j->m[i].group);
+    }
+  *done = j->nslot && !hold_members(j);
+  for (int g = 0; *done && g < j->ngroup; g++)
+    for (int k = j->from[g]; *done && k < j->from[g + 1]; k++) *done = fill(j, &j->slot[k], MAX_MEMBERS + g);
+  for (int g = 0; *done && g < j->ngroup; g++)
     for (int k = j->from[g]; k < j->from[g + 1]; k++) recode(j, MAX_MEMBERS + g, &j->slot[k]);
-  for (int g = 0; g < j->ngroup; g++)
-    for (int k = j->from[g]; k < j->from[g + 1]; k++) fill(j, &j->slot[k], MAX_MEMBERS + g);
-  return replace_all(j, pc);
+  return *done ? replace_all(j, pc) : KC_GO;
+}
+
+kc_res kc_merge_alike(kc_cap *c, kc_state *s, int pc) {
+  if (!c->crowded || c->protect || s->events || s->part) return KC_GO;
+  bool more = true;
+  c->crowded = false;
+  for (int i = 0; more && i < MAX_ROUNDS; i++) KC_TRY(merge_kind(c, s, pc, KC_V_TABLE, &more));
+  return merge_kind(c, s, pc, KC_V_HANDLE, &more);
 }

@@ -303,6 +303,7 @@ static void trace(tracing *t, const kn_value *v) {
     return;
   case KN_NODE_loop: trace_yield(t, n->regions[0], 1 + n->regions[0]->nparams + v->index); return;
   case KN_NODE_select: trace(t, n->in[1]), trace(t, n->in[2]); return;
+  case KN_NODE_with_history:
   case KN_NODE_detach: trace(t, n->in[0]); return;
   case KN_NODE_undef: return;
   case KN_NODE_param:

@@ -4,7 +4,7 @@
 #define KC_REACH_H
 #include "lua/capture/state.h"
 
-/* How a handle or table is referred to: as these alternatives of unions with these tags, and perhaps
+/* How a table or handle is referred to: as these alternatives of unions with these tags, and perhaps
  * otherwise. */
 enum { KC_MAX_TAGS = 8 };
 typedef struct kc_referred {
@@ -16,12 +16,13 @@ typedef struct kc_referred {
 
 typedef struct kc_reach {
   uint8_t *tab, *cell, *han; /* by id */
-  kc_referred *by, *tab_by;  /* by handle, by table; NULL: not asked for */
+  bool refs;
+  kc_map by_han, by_tab; /* kc_referred, where `refs` */
 } kc_reach;
 
-/* Of the state when its top frame goes on at pc (negative: it returns). `by` and `tab_by` are
- * filled in where they are set. */
-void kc_reach_of(kc_cap *c, kc_state *s, int pc, kc_reach *q);
+/* Of the state when its top frame goes on at pc (negative: it returns). How they are referred to is noted
+ * where `refs`. */
+void kc_reach_of(kc_cap *c, kc_state *s, int pc, bool refs, kc_reach *q);
 /* What a frame can still read: one that waits for a call reads neither its arguments nor what it sets. */
 kc_regs kc_live_in(const kc_frame *f, bool top, int pc);
 

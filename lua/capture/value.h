@@ -188,14 +188,15 @@ typedef struct kc_input { /* where a free scalar or a symbolic size comes from, 
 
 /* A tensor with an identity: what is fixed about it. Its contents are in the state. */
 typedef struct kc_handle_info {
-  uint32_t parent;       /* of a view: the handle that it shows; 0: none */
-  const kn_node *view;   /* how; NULL: all of it */
-  kn_value *initial;     /* of one from outside: its contents at first; NULL: made inside */
-  struct kc_hold *first; /* the same as a hold */
-  kn_slot *slot;         /* of one reached outside */
-  uint32_t leaf;         /* of an argument; 0: none */
-  bool with_grad;        /* it is written to with gradients on */
-  bool strided;          /* from outside, and its elements do not lie in order: */
+  uint32_t parent;         /* of a view: the handle that it shows; 0: none */
+  const kn_node *view;     /* how; NULL: all of it */
+  kn_value *initial;       /* of one from outside: its contents at first; NULL: made inside */
+  struct kc_hold *first;   /* the same as a hold */
+  kn_slot *slot;           /* of one reached outside */
+  uint32_t leaf;           /* of an argument; 0: none */
+  bool with_grad;          /* it is written to with gradients on */
+  const kn_where *written; /* where it was written to first (engine.c) */
+  bool strided;            /* from outside, and its elements do not lie in order: */
   int64_t strides[KN_MAX_RANK];
 } kc_handle_info;
 

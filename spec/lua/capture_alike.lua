@@ -125,6 +125,49 @@ agree("which of two became the other's name differs between paths", function(x, 
   return v, u
 end, { "T", "T" }, false)
 
+agree("records that follow each other", function(x, y)
+  local r, q = { t = x * 1, n = 1 }, { t = y * 1, n = 2 }
+  local k = 0
+  while k < 14 and r.t:sum() < 100 do
+    k = k + 1
+    if r.t:sum() > q.t:sum() - k then q = r end
+    r = { t = q.t + k, n = q.n + r.n }
+    if r.n > 9 then r.t:mul_(0.5) end
+  end
+  return r.t, r.n, q.t, q.n, r == q, r.t == q.t, k
+end, { "T", "T" }, false)
+
+agree("records that are swapped and replaced, with other things in them", function(x, y)
+  local P = {}
+  P.__lt = function(a, b) return a.t:sum() < b.t:sum() end
+  P.__unm = function(a) return setmetatable({ t = -a.t, n = a.n + 1 }, P) end
+  local p, q = setmetatable({ t = x, n = 1 }, P), setmetatable({ t = y, n = 2 }, P)
+  for i = 1, 14 do
+    if q < p then
+      p = q
+      q = -p
+    elseif p.n > i then
+      q = p
+    end
+    q.n = q.n + i
+  end
+  return p.t, p.n, q.t, q.n, p == q
+end, { "T", "T" }, false)
+
+agree("records with a name or a number in them", function(x)
+  local r, q = { v = 1 }, { v = "none" }
+  for i = 1, 14 do
+    if x:sum() > i - 7 then q = r end
+    if (x * i):sum() > 3 then
+      r = { v = "big" }
+    else
+      r = { v = x:sum():item() + i }
+    end
+    if type(q.v) == "number" then q.v = q.v + 1 end
+  end
+  return r.v, q.v, q == r
+end, { "T" }, false)
+
 agree("records that loops replace and alias", function(x, y)
   local r, q = { t = x, n = 1 }, { t = y, n = 0.5, o = x }
   for i = 1, 14 do
