@@ -246,6 +246,43 @@ agree("objects of a class", function(x, y)
   return p.t, p.n, q.t, q.n, p == q
 end, { "T", "T" })
 
+agree("functions made in a loop that keep its variables", function(x, y)
+  local k = 0
+  local f = function(a) return a + k end
+  local g = f
+  for i = 1, 13 do
+    local s = (x * i + y):sum()
+    if s > 0 then
+      f = function(a)
+        i = i + 0.5
+        k = k + i
+        return a * i
+      end
+    elseif s < -4 then
+      g = f
+    end
+    x = f(x) * 0.25
+  end
+  return x, f(y), g(y), f(y), k, f == g
+end, { "T", "T" })
+
+agree("functions that share a variable, and one that keeps itself", function(x, y)
+  local f, g = function(a) return a end, function(a) return a - 1 end
+  for i = 1, 4 do
+    local s = (x - y * i):sum()
+    if s > 1 then
+      local n = i
+      f, g = function(a) n = n + 1 return a * n end, function(a) return a + n end
+    elseif s > -2 then
+      local old = g
+      g = function(a) return old(a) * 0.5 end
+      f = old
+    end
+    x = f(g(x)) * 0.125
+  end
+  return x
+end, { "T", "T" })
+
 check.test("graphs stay small: alternatives do not add up over the trips", function()
   local function lines(trips)
     local g = kiln.script(function(x, y)
