@@ -6,6 +6,7 @@
 #include "graph/format.h"
 #include "graph/host.h"
 #include "graph/scalar.h"
+#include "graph/internal.h"
 #include "graph/session.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -171,7 +172,7 @@ static kn_status stage_tensor(run *r, const kn_slot *slot, kn_tensor *t) {
   kn_slot_state *x = &r->s->slots[slot->index];
   char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
   if (!kn_type_equal(&t->type, &slot->type.tensor))
-    return kn_fail(r->ctx, KN_SHAPE, "store_state: slot \"%s\" is %s and cannot take %s", slot->name,
+    return kn_fail(r->ctx, KN_SHAPE, KN_STORE_SENTENCE, slot->name,
                    kn_type_text(&slot->type.tensor, a, sizeof a), kn_type_text(&t->type, b, sizeof b));
   if (x->is_staged && unshared(x->staged.tensor)) return copy_into(r, x->staged.tensor, t);
   kn_tensor *to = unshared(x->spare) ? kn_tensor_retain(x->spare) : NULL;

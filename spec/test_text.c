@@ -256,7 +256,7 @@ static const struct {
     {G " slot const \"w\": bool[1] = {1}\n return\n}\n", "true or false"},
     {G " slot const \"w\": int64[1] = {1.0}\n return\n}\n", "an integer is missing"},
     {G " slot param \"w\": float\n %y = tensor \"w\"\n return\n}\n", "slot w is of kind param"},
-    {G " slot param \"w\": float\n store_state \"w\", %n\n return\n}\n", "slot w is float"},
+    {G " slot param \"w\": float\n store_state \"w\", %n\n return\n}\n", "'w' is float and would become integer"},
     {G " guard a = 1\n return\n}\n", "2:10: a quoted string"},
     {G " if %n {\n } else {\n }\n return\n}\n", "2:2: if takes a boolean"},
     {G " if %c {\n }\n return\n}\n", "4:2: else is missing"},
