@@ -12,6 +12,8 @@ uint32_t kc_handle_new(kc_cap *c, kc_state *s, kn_value *contents);
 uint32_t kc_handle_outside(kc_cap *c, kn_value *initial, const kn_tensor *t);
 uint32_t kc_handle_view(kc_cap *c, kc_state *s, uint32_t parent, const kn_record_shown *shown);
 
+bool kc_same_view(const kn_node *a, const kn_node *b); /* the same op, of whatever it is applied to */
+
 /* The state's record of it; outside ones have one from the start. NULL: not known on this path. */
 const kc_hold *kc_hold_of(kc_cap *c, const kc_state *s, uint32_t id);
 /* Present contents; a view of what has changed is derived again. NULL on failure. */

@@ -188,14 +188,15 @@ typedef struct kc_input { /* where a free scalar or a symbolic size comes from, 
 
 /* A tensor with an identity: what is fixed about it. Its contents are in the state. */
 typedef struct kc_handle_info {
-  uint32_t parent;       /* of a view: the handle that it shows; 0: none */
-  const kn_node *view;   /* how; NULL: all of it */
-  kn_value *initial;     /* of one from outside: its contents at first; NULL: made inside */
-  struct kc_hold *first; /* the same as a hold */
-  kn_slot *slot;         /* of one reached outside */
-  uint32_t leaf;         /* of an argument; 0: none */
-  bool with_grad;        /* it is written to with gradients on */
-  bool strided;          /* from outside, and its elements do not lie in order: */
+  uint32_t parent;         /* of a view: the handle that it shows; 0: none */
+  const kn_node *view;     /* how; NULL: all of it */
+  kn_value *initial;       /* of one from outside: its contents at first; NULL: made inside */
+  struct kc_hold *first;   /* the same as a hold */
+  kn_slot *slot;           /* of one reached outside */
+  uint32_t leaf;           /* of an argument; 0: none */
+  bool with_grad;          /* it is written to with gradients on */
+  const kn_where *written; /* where it was written to first (engine.c) */
+  bool strided;            /* from outside, and its elements do not lie in order: */
   int64_t strides[KN_MAX_RANK];
 } kc_handle_info;
 
@@ -303,6 +304,7 @@ struct kc_cap {
   uint32_t short_of; /* how often a table failed that could have been a list */
   uint64_t steps;
   int nest, calls;
+  bool crowded;            /* somewhere there are many alternatives (alike.h) */
   bool part_begins;        /* the next protected call is that of kiln.fork */
   uint32_t *parts, nparts; /* of each forked part the one that forked it */
   struct kc_grad_place **grads;
@@ -357,6 +359,9 @@ void kc_alts(kc_cap *c, kc_val a, kc_union *u); /* a as a union, of one alternat
 const kc_val *kc_alt_find(const kc_union *u, int64_t code);
 bool kc_may_be_absent(kc_val a);
 kc_val kc_absent_to_nil(kc_cap *c, kc_val a);
+/* The tag with these codes in place of those, all at once. */
+kc_val kc_recode(kc_cap *c, kc_val tag, int n, const int64_t *from, const int64_t *to);
+int64_t kc_fresh_code(kc_cap *c); /* of no class */
 kc_res kc_alt_add(kc_cap *c, kc_union *u, int64_t code, kc_val v);
 
 /* ---- emitting: the builder's status sticks and is looked at after every instruction; never NULL ---- */
