@@ -24,8 +24,8 @@ static void begin(search *s) {
 }
 
 static bool is_view(const kn_node *d) {
-  return d->op == KN_NODE_detach || (kn_opcode_is_op(d->op) && (kn_ops[d->op].op_class == KN_CLASS_VIEW ||
-                                                                kn_ops[d->op].flags & KN_FLAG_WRITES));
+  return kn_node_passes(d) || (kn_opcode_is_op(d->op) && (kn_ops[d->op].op_class == KN_CLASS_VIEW ||
+                                                          kn_ops[d->op].flags & KN_FLAG_WRITES));
 }
 
 /* The values that may be the very tensor v; with `shown`, also those whose elements it may show. */

@@ -161,6 +161,11 @@ void kn_plan_free(kn_context *ctx, kn_plan *p);
 /* Point the headers into an arena of p->bytes. */
 void kn_plan_place_at(kn_plan *p, char *base);
 
+/* Its output is the tensor of its first input: not even another handle. */
+static inline bool kn_node_passes(const kn_node *n) {
+  return n->op == KN_NODE_detach || n->op == KN_NODE_with_history;
+}
+
 /* The stages, in order. */
 kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p);   /* types, undefined, maybe, known, scalars, failure */
 kn_status kn_plan_handles(kn_context *ctx, kn_plan *p); /* handle, slot_copied */
