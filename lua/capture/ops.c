@@ -185,7 +185,9 @@ static kc_res index_table(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val *o
   kc_val h;
   KC_TRY(kc_metafield(c, *s, o, "__index", &h));
   if (h.k != KC_V_NIL)
-    return kc_fail(c, "the field '%s' is there on some path only, and the table's metatable has __index",
+    return kc_fail(c,
+                   "the field '%s' is there on some path only, and the table's metatable has __index; set it "
+                   "on each path",
                    kc_field_path(c, "", k));
   return KC_GO;
 }
@@ -274,7 +276,8 @@ static kc_res set_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v, int
     KC_TRY(kc_metafield(c, *s, o, "__newindex", &h));
     if (KN_MUTANT(newindex_ignored)) h = KC_NILV;
     if (h.k != KC_V_NIL && maybe)
-      return kc_fail(c, "a field that is there on some path only is set, and the metatable has __newindex");
+      return kc_fail(c, "a field that is there on some path only is set, and the metatable has __newindex; "
+                        "set it on each path, or use rawset");
     if (h.k == KC_V_NIL) {
       if (k.k == KC_V_NIL) return kc_raise(c, "table index is nil");
       if (k.k == KC_V_FLOAT && k.f != k.f) return kc_raise(c, "table index is NaN");

@@ -206,7 +206,11 @@ static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth
     if (kc_same(a, KC_ABSENT)) return *tree = (kn_tree){.kind = KN_TREE_NONE}, KC_GO;
     /* fall through */
   default:
-    return kc_fail(c, "result %d is a %s, which cannot be a result of a graph", which, kc_kind_name(a));
+    return kc_fail(
+        c,
+        "result %d is a %s, which cannot be a result of a graph; return the values it needs, and make it "
+        "outside",
+        which, kc_kind_name(a));
   }
 }
 
@@ -260,15 +264,19 @@ static kc_res store_born(gathering *g, kc_look *l) {
   if (kc_is_tensor(v)) KC_TRY(tensor_that_is(g, v, &v));
   kn_vtype type = {.kind = KN_V_TENSOR};
   if (!kc_scalar_kind(v, &type.kind))
-    return kc_fail(c, "'%s', which exists outside and is nil, becomes a %s depending on tensor data", l->name,
-                   kc_kind_name(v));
+    return kc_fail(c,
+                   "'%s', which exists outside and is nil, becomes a %s depending on tensor data; put "
+                   "something there before",
+                   l->name, kc_kind_name(v));
   if (type.kind == KN_V_TENSOR) type = v.v->type;
-  if (type.kind == KN_V_TENSOR && !kn_type_known(&type.tensor))
+  if (type.kind == KN_V_TENSOR && !kn_type_known(&type.tensor)) {
+    KC_TRY(kc_burn_sizes(c, g->s, &v, 1));
     return kc_fail(
         c,
         "'%s', which exists outside and is nil, becomes a tensor whose sizes are only known when the "
-        "graph runs",
+        "graph runs; put a tensor there before",
         l->name);
+  }
   c->b.where = l->where;
   l->slot = kn_add_slot(&c->b, KN_SLOT_STATE, l->name, &type, NULL);
   l->written = true;
