@@ -289,6 +289,7 @@ static kn_status raise(run *r, const kn_node *n) {
 
 static kn_status append(run *r, const kn_node *n);
 static kn_status element(run *r, const kn_node *n);
+static kn_status part_of_list(run *r, const kn_node *n);
 static kn_status host_call(run *r, const kn_node *n);
 static kn_status stack(run *r, const kn_node *n);
 
@@ -325,6 +326,12 @@ static kn_status eval_node(run *r, const kn_node *n) {
   case KN_NODE_list_append: return append(r, n);
   case KN_NODE_list_get: return element(r, n);
   case KN_NODE_list_stack: return stack(r, n);
+  case KN_NODE_list_first:
+  case KN_NODE_list_thin: return part_of_list(r, n);
+  case KN_NODE_list_bytes:
+    p->scalars[n->out[0]->id] =
+        (kn_scalar){KN_SCALAR_INT, {.i = (int64_t)kn_list_bytes(p->lists[n->in[0]->id])}};
+    return KN_OK;
   case KN_NODE_list_length:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = kn_list_length(p->lists[n->in[0]->id])}};
     return KN_OK;
@@ -395,6 +402,19 @@ static kn_status element(run *r, const kn_node *n) {
     own_list(p, out->id, shared(e->list));
   else
     p->scalars[out->id] = e->scalar;
+  return KN_OK;
+}
+
+static kn_status part_of_list(run *r, const kn_node *n) {
+  kn_plan *p = r->p;
+  kn_list *l = p->lists[n->in[0]->id], *made;
+  bool first = n->op == KN_NODE_list_first;
+  int64_t all = kn_list_length(l), count = first ? p->scalars[n->in[1]->id].as.i : all;
+  if (count < 0 || count > all)
+    return kn_fail(r->ctx, KN_INDEX, "the first %" PRId64 " of a list of %" PRId64 " do not exist", count,
+                   all);
+  KN_TRY(kn_list_part(r->ctx, l, (uint32_t)count, first ? 1 : 2, &made));
+  own_list(p, n->out[0]->id, made);
   return KN_OK;
 }
 
