@@ -140,7 +140,9 @@ static kn_value *leaf_value(flow *f, const part *p, const kn_tree *t, kn_region 
 }
 
 static bool same_constant(const kn_tree *a, const kn_tree *b) {
-  if (a->kind != b->kind || a->kind == KN_TREE_VALUE || a->kind == KN_TREE_TABLE) return false;
+  if (a->kind != b->kind || a->kind == KN_TREE_VALUE || kn_tree_has_items(a->kind) ||
+      a->kind == KN_TREE_AGAIN)
+    return false;
   if (a->kind == KN_TREE_STRING) return a->n == b->n && !memcmp(a->text, b->text, a->n);
   return a->kind == KN_TREE_FLOAT ? !memcmp(&a->f, &b->f, sizeof a->f)
                                   : a->kind == KN_TREE_NIL || a->i == b->i;
@@ -457,6 +459,7 @@ int kl_run_in_trace(lua_State *L, kl_graph *g, kl_variant *v, int first) {
   kn_rvalue in[MOST];
   kn_value *values[MOST];
   kl_flatten(L, v, first, given, in);
+  kl_check(L, kn_check_needs(ctx, v->graph, in));
   for (uint32_t i = 0; i < body->nparams; i++) {
     values[i] = in[i].tensor ? f.e.value(f.e.ud, in[i].tensor) : kn_add_const(f.e.b, in[i].scalar);
     kl_check(L, f.e.b->status);
