@@ -91,7 +91,7 @@ static kn_taped *derive(lua_State *L, kl_graph *g, kl_variant *v, const bool *wa
   kl_check(L, kn_registry_targets(ctx, &targets, &n));
   kl_derived *d = kn_calloc(g->heap, 1, sizeof *d);
   if (!d) kl_check(L, kn_fail_nomem(ctx, sizeof *d));
-  kn_status st = kn_taped_new(ctx, v->graph, wants, targets, n, &d->taped);
+  kn_status st = kn_taped_new(ctx, v->graph, wants, g->memory, targets, n, &d->taped);
   if (st != KN_OK) {
     kn_free(g->heap, d, sizeof *d);
     kn_error_prefix(ctx, "the gradient of graph %s", v->graph->name);
