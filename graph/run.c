@@ -482,8 +482,17 @@ static kn_status run_node(run *r, const kn_node *n) {
 
 /* ---- if and loop ---- */
 
+/* Lists that a region has yielded, from the first one on: nobody reads them there any more, and what is
+ * theirs alone can be appended to. */
+static void forget_lists(kn_plan *p, const kn_region *r, uint32_t first) {
+  for (uint32_t i = first; i < r->nyields; i++)
+    if (kn_is_list(r->yields[i]->type.kind) && r->yields[i]->def && r->yields[i]->region == r)
+      own_list(p, r->yields[i]->id, NULL);
+}
+
 static void bind_outputs(run *r, const kn_node *n, int side) {
   for (uint32_t i = 0; i < n->nout; i++) bind_value(r->p, n->out[i], n->regions[side]->yields[i]);
+  forget_lists(r->p, n->regions[side], 0);
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC))
     kn_log_node(r->ctx, "graph", n, side ? "else" : "then", r->p->vals);
   watch(r, n);
@@ -576,6 +585,7 @@ static kn_status back_edge(run *r, const kn_loop_plan *l) {
     }
     c->next = NULL;
   }
+  forget_lists(p, body, 1);
   return st;
 }
 
@@ -592,6 +602,8 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
     KN_TRY(back_edge(r, l));
   }
   for (uint32_t i = 0; i < n->nout; i++) bind_value(r->p, n->out[i], body->yields[1 + body->nparams + i]);
+  forget_lists(r->p, body, 1);
+  for (uint32_t i = 0; i < body->nparams; i++) own_list(r->p, body->params[i]->id, NULL);
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC)) {
     char impl[40];
     snprintf(impl, sizeof impl, "%" PRIu64 " trip%s", trips, trips == 1 ? "" : "s");

@@ -192,7 +192,8 @@ static kn_value *bytes_of(kg_again *a, kn_value *const *lists, kn_value **each) 
   return sum;
 }
 
-static kn_value *memory(kg_again *a) { return kg_integer(a->w, (int64_t)a->w->memory); }
+/* Forward's lists are there until the walk back is over, so they and those of the walk back get half each. */
+static kn_value *memory(kg_again *a) { return kg_integer(a->w, (int64_t)(a->w->memory / 2)); }
 
 /* ---- forward: checkpoints ---- */
 
@@ -210,7 +211,8 @@ static void thin(kg_again *a, kn_value **lists, kn_value **stride) {
   b->at = n->regions[0];
   kn_value *several =
       scalar(a, KN_NODE_lua_lt, kg_integer(w, 1), of_list(a, KN_NODE_list_length, lists[0], NULL));
-  kn_add_text(b, KN_NODE_assert, "backward: the memory given, %d bytes, must hold %d bytes of this loop",
+  kn_add_text(b, KN_NODE_assert,
+              "backward: %d bytes, half of the memory given, must hold %d bytes of this loop",
               (kn_value *[]){several, memory(a), most}, 3);
   kn_value **fewer = kg_alloc(w, a->nlists * sizeof *fewer);
   for (uint32_t i = 0; fewer && i < a->nlists; i++) fewer[i] = of_list(a, KN_NODE_list_thin, lists[i], NULL);
@@ -308,6 +310,7 @@ bool kg_again_begin(kg_walk *w, kg_again *a, kn_node *loop, uint32_t nin, const 
   kn_value **so_far = kg_alloc(w, n * sizeof *so_far), **next = kg_alloc(w, n * sizeof *next), *count,
            *stride;
   a->lists = kg_alloc(w, a->nlists * sizeof *a->lists);
+  a->first = kg_alloc(w, a->nlists * sizeof *a->first);
   a->after = kg_alloc(w, a->nlists * sizeof *a->after);
   if (!kg_ok(w)) return false;
   carry_checkpoints(a, so_far, &count, &stride);
@@ -328,8 +331,27 @@ bool kg_again_begin(kg_walk *w, kg_again *a, kn_node *loop, uint32_t nin, const 
 
 /* ---- the walk back ---- */
 
-void kg_again_open(kg_again *a) {
+/* The last trip is walked back elsewhere: a checkpoint of it is let go of. */
+static void drop_last_trip(kg_again *a, kn_value *trips) {
   kg_walk *w = a->w;
+  kn_builder *b = w->b;
+  kn_region *at = b->at;
+  kn_value *n = of_list(a, KN_NODE_list_length, a->lists[0], NULL);
+  kn_value *last = n ? kn_add_list_get(b, a->lists[0], n) : NULL;
+  kn_node *there = last ? kn_add_if(b, scalar(a, KN_NODE_lua_eq, last, trips)) : NULL;
+  if (!there) return;
+  b->at = there->regions[0];
+  kn_value *rest = scalar(a, KN_NODE_lua_sub, n, kg_integer(w, 1));
+  for (uint32_t i = 0; i < a->nlists && kg_ok(w); i++)
+    a->first[i] = of_list(a, KN_NODE_list_first, a->lists[i], rest);
+  b->at = at;
+  for (uint32_t i = 0; i < a->nlists && kg_ok(w); i++)
+    a->first[i] = kn_if_output(b, there, NULL, NULL, a->first[i], a->lists[i]);
+}
+
+void kg_again_open(kg_again *a, kn_value *trips) {
+  kg_walk *w = a->w;
+  drop_last_trip(a, trips);
   a->outer_seen = kg_alloc(w, (a->nouter + 1) * sizeof *a->outer_seen);
   for (uint32_t i = 0; a->outer_seen && i < a->nouter && kg_ok(w); i++) {
     kn_value *v = a->outer[i], *seen = a->outer_seen[i] = kg_see(w, v);
@@ -344,7 +366,7 @@ void kg_again_close(kg_again *a) {
 
 void kg_again_params(kg_again *a, kn_node *back) {
   for (uint32_t i = 0; i < a->nlists && kg_ok(a->w); i++)
-    a->after[i] = kn_loop_param(a->w->b, back, NULL, i ? NULL : "checkpoints", a->lists[i]);
+    a->after[i] = kn_loop_param(a->w->b, back, NULL, i ? NULL : "checkpoints", a->first[i]);
 }
 
 /* Texts that are printed were printed, and what is asserted outside of attempts holds. */

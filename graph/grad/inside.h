@@ -125,6 +125,7 @@ typedef struct kg_again {
   bool random;      /* it draws: the state of the stream is kept too */
   kn_value **lists; /* of checkpoints: trips, each param, the stream's state; params of the loop back */
   uint32_t nlists;
+  kn_value **first; /* the same where the walk back begins */
   kn_value **after; /* what they are after a trip back */
   kn_value *stream; /* its state before the walk back */
   kn_value **map;   /* by id: a value of the forward trip as it is in the trip back */
@@ -135,7 +136,7 @@ typedef struct kg_again {
 bool kg_again_begin(kg_walk *w, kg_again *a, kn_node *loop, uint32_t nin, const bool *param,
                     kn_value **trips);
 /* Around the loop back, where it stands. */
-void kg_again_open(kg_again *a);
+void kg_again_open(kg_again *a, kn_value *trips);
 void kg_again_close(kg_again *a);
 /* Its carried values for the lists of checkpoints. */
 void kg_again_params(kg_again *a, kn_node *back);

@@ -216,7 +216,7 @@ static void other_trips(back *k) {
     return;
   kn_node *loop = NULL;
   b->at = br.n->regions[0];
-  if (k->again) kg_again_open(k->again);
+  if (k->again) kg_again_open(k->again, k->trips);
   while (kg_ok(w) && !trips_back(k, c, n, &loop, exits)) continue;
   if (k->again) kg_again_close(k->again);
   kn_value **none = kg_alloc(w, (n + 1) * sizeof *none);
