@@ -139,6 +139,7 @@ bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const
   *st = copy_slots(ctx, s, run, true);
   if (*st == KN_OK) *st = kn_taped_run(ctx, t, in, body->nparams, out, body->nyields);
   if (*st == KN_OK) *st = copy_slots(ctx, run, s, false);
+  kn_session_as_wrote(s, run);
   kn_session_forget_origins(s);
   return true;
 }

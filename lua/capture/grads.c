@@ -271,27 +271,59 @@ static kn_value *sum_if_there(kc_cap *c, kn_value *old, kn_gradient g) {
   return v ? v : kc_dummy(c);
 }
 
+/* Is it a tensor where *there is true, and nil elsewhere? */
+static bool on_some_path(kc_cap *c, kc_state *s, kc_val v, kn_value **there, kn_value **t) {
+  if (v.k != KC_V_UNION) return false;
+  kc_union u;
+  kc_alts(c, v, &u);
+  int k = u.n == 2 && u.alt[0].code == KC_CLASS_NIL ? 1 : 0;
+  if (u.n != 2 || u.alt[!k].code != KC_CLASS_NIL || !kc_is_tensor(u.alt[k].v)) return false;
+  *there = kc_emit(c, KN_NODE_lua_eq, 2, u.tag, kc_int(u.alt[k].code), KC_NILV);
+  *t = kc_tensor_value(c, s, u.alt[k].v);
+  return true;
+}
+
+/* g added to old, which is there where `there` is true. */
+static kn_gradient sum_where(kc_cap *c, kn_value *there, kn_value *old, kn_gradient g) {
+  kn_region *at = c->b.at;
+  kn_node *n = kn_add_if(&c->b, there);
+  if (!n) return g;
+  c->b.at = n->regions[0];
+  kn_value *both = sum_if_there(c, old, g);
+  c->b.at = at;
+  kn_value *v = kn_if_output(&c->b, n, NULL, NULL, both, g.v);
+  return (kn_gradient){v ? v : kc_dummy(c), g.maybe};
+}
+
 static kc_res deposit(kc_cap *c, kc_state **s, kc_grad_place *p, kn_gradient g) {
   kc_val old;
   KC_TRY(get(c, *s, p, &old));
   kc_birth birth = {KC_BORN_HERE, kc_here(*s)};
-  if (old.k == KC_V_UNION || old.k == KC_V_POISON)
+  kn_value *there, *t;
+  kc_val v;
+  if (on_some_path(c, *s, old, &there, &t))
+    v = as_value(c, sum_where(c, there, t, g));
+  else if (old.k == KC_V_UNION || old.k == KC_V_POISON)
     return kc_fail(c, "adds to a gradient that is there on some path only; set it to nil, or test it, first");
-  kc_val v = old.k == KC_V_NIL ? as_value(c, g) : kc_sym(sum_if_there(c, kc_tensor_value(c, *s, old), g));
+  else
+    v = old.k == KC_V_NIL ? as_value(c, g) : kc_sym(sum_if_there(c, kc_tensor_value(c, *s, old), g));
   if (v.k == KC_V_SYM && kc_is_born(c, birth)) v = kc_ref(KC_V_HANDLE, kc_handle_new(c, *s, v.v));
   set(c, *s, p, v);
   return KC_GO;
 }
 
 /* Of the leaves, those that backward was given as its inputs. */
-static kc_res keep_only(kc_cap *c, leaves *l, const kc_val *only, uint32_t n) {
+static kc_res keep_only(kc_cap *c, kc_state *s, leaves *l, const kc_val *only, uint32_t n) {
   uint32_t kept = 0;
   for (uint32_t k = 0; k < n; k++) {
     bool leaf = false;
     for (uint32_t i = 0; i < l->n; i++) leaf |= kc_same(l->of[i], only[k]);
-    if (!leaf)
-      return kc_fail(
-          c, "input %u of backward is no tensor that was made to require grad; use kiln.grad for it", k + 1);
+    if (leaf) continue;
+    bool yes;
+    KC_TRY(depends(c, l, kc_tensor_value(c, s, only[k]), &yes));
+    if (!yes) return kc_complain(c, "backward: input %u does not require grad", k + 1);
+    return kc_fail(c, "input %u of backward is computed from what requires grad; use kiln.grad for it",
+                   k + 1);
   }
   for (uint32_t i = 0; i < l->n; i++) {
     bool wanted = false;
@@ -335,7 +367,7 @@ kc_res kc_backward(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *o
         "without",
         kn_vtype_text(c->b.graph, &yv->type, text, sizeof text));
   kn_gradient seed = {g.k == KC_V_NIL ? NULL : kc_tensor_value(c, *s, g), false};
-  if (only) KC_TRY(keep_only(c, &l, only, nonly));
+  if (only) KC_TRY(keep_only(c, *s, &l, only, nonly));
   kn_gradient *gx = kc_new(c, (l.n + 1) * sizeof *gx);
   KC_TRY(emit(c, &yv, &seed, 1, &l, gx, &o));
   for (uint32_t i = 0; i < l.n; i++) {
@@ -422,13 +454,20 @@ static kc_res store(kc_cap *c, kc_state *s, kc_grad_place *p, kc_val v) {
     l->clears = true;
     return KC_GO;
   }
-  if (!kc_is_tensor(v))
+  kn_value *there = NULL, *t = NULL;
+  kn_region *at = c->b.at;
+  if (!on_some_path(c, s, v, &there, &t) && !kc_is_tensor(v))
     return kc_fail(
         c, "whether '%s' is there when the function ends depends on tensor data; set it to nil at the end",
         l->name);
   kn_vtype type = {.kind = KN_V_TENSOR, .tensor = p->leaf->slot->type.tensor};
   if (!l->slot) l->slot = kn_add_slot(&c->b, KN_SLOT_STATE, l->name, &type, NULL);
-  if (!l->slot || !kn_add_store(&c->b, l->slot, kc_tensor_value(c, s, v))) return kc_fail(c, "gradient");
+  kn_node *n = there ? kn_add_if(&c->b, there) : NULL;
+  if (n) c->b.at = n->regions[0];
+  bool fine = l->slot && kn_add_store(&c->b, l->slot, there ? t : kc_tensor_value(c, s, v));
+  c->b.at = at;
+  if (!fine) return kc_fail(c, "gradient");
+  l->sometimes = there != NULL;
   l->born = l->seen.k == KC_V_NIL;
   l->written = true;
   return KC_GO;
