@@ -280,6 +280,7 @@ kn_value *kn_add_of_list(kn_builder *b, kn_opcode op, kn_value *list, kn_value *
 kn_value *kn_add_list_stack(kn_builder *b, kn_value *list); /* of tensors */
 kn_value *kn_add_defined(kn_builder *b, kn_value *tensor);
 kn_value *kn_add_detach(kn_builder *b, kn_value *tensor);
+kn_value *kn_add_with_history(kn_builder *b, kn_value *tensor, kn_value *of);
 kn_value *kn_add_select(kn_builder *b, kn_value *cond, kn_value *a, kn_value *c);
 kn_node *kn_add_raise(kn_builder *b, kn_opcode op, kn_value *cond,
                       const char *text); /* raise (cond NULL), assert */

@@ -275,6 +275,7 @@ static bool node_values(kn_parser *p, line *l) {
   case KN_NODE_list_thin: v = kn_add_of_list(&p->b, l->op, l->in[0], l->nin > 1 ? l->in[1] : NULL); break;
   case KN_NODE_list_stack: v = kn_add_list_stack(&p->b, l->in[0]); break;
   case KN_NODE_defined: v = kn_add_defined(&p->b, l->in[0]); break;
+  case KN_NODE_with_history: v = kn_add_with_history(&p->b, l->in[0], l->in[1]); break;
   case KN_NODE_detach: v = kn_add_detach(&p->b, l->in[0]); break;
   default: v = kn_add_scalar(&p->b, l->op, l->in, l->nin);
   }

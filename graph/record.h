@@ -59,6 +59,8 @@ typedef struct kn_record_shown {
 bool kn_record_view_of(const kn_record *r, const kn_tensor *t, kn_record_shown *out);
 /* It matters which handles show the elements of t: see `unsure`. */
 kn_status kn_record_track(kn_record *r, kn_tensor *t);
+/* Has it been written to with gradients on, other than through a detached handle? Of tracked ones. */
+bool kn_record_wrote_with_grad(const kn_record *r, const kn_tensor *t);
 /* Views and tracked handles are kept alive until they are forgotten, as is what they show. */
 void kn_record_forget(kn_record *r);
 

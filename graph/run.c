@@ -319,6 +319,7 @@ static kn_status eval_node(run *r, const kn_node *n) {
         (kn_scalar){KN_SCALAR_BOOL, {.b = t == p->vals[n->in[1]->id] && !KN_MUTANT(same_tensor_never)}};
     return KN_OK;
   case KN_NODE_host_call: return host_call(r, n);
+  case KN_NODE_with_history:
   case KN_NODE_detach: bind(p, n->out[0]->id, t); return KN_OK;
   case KN_NODE_defined:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = t != NULL}};
@@ -465,7 +466,7 @@ static void log_number(run *r, const kn_node *n) {
 /* Kinds that pass an undefined tensor on, or ask about it. */
 static bool takes_undefined(const kn_node *n) {
   return n->op == KN_NODE_select || n->op == KN_NODE_defined || n->op == KN_NODE_detach ||
-         n->op == KN_NODE_list_append;
+         n->op == KN_NODE_with_history || n->op == KN_NODE_list_append;
 }
 
 static kn_status run_node(run *r, const kn_node *n) {
