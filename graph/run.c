@@ -475,6 +475,7 @@ static kn_status run_node(run *r, const kn_node *n) {
     if (n->in[i]->type.kind == KN_V_TENSOR && !r->p->vals[n->in[i]->id]) return no_value(r, n);
   if (n->op == KN_NODE_raise || n->op == KN_NODE_assert) return raise(r, n);
   kn_status st = eval_node(r, n);
+  if (st != KN_OK && n->op == KN_NODE_host_call && r->ctx->error_placed) return st; /* the host's own words */
   if (st != KN_OK) return kn_node_failed(r->ctx, n, st);
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC)) log_number(r, n);
   watch(r, n);

@@ -231,6 +231,11 @@ typedef struct kc_loop_try kc_loop_try;
 typedef struct kc_model kc_model;
 typedef struct kc_protect kc_protect;
 
+typedef struct kc_part {
+  uint32_t by;      /* the part that forked it; 0: the function itself */
+  const char *late; /* what may raise in it when it has written to older objects: where; NULL: nothing */
+} kc_part;
+
 typedef struct kc_unrolled {
   int id; /* of the kc_loop_try */
   const kn_where *where;
@@ -305,9 +310,10 @@ struct kc_cap {
   uint32_t short_of; /* how often a table failed that could have been a list */
   uint64_t steps;
   int nest, calls;
-  bool crowded;            /* somewhere there are many alternatives (alike.h) */
-  bool part_begins;        /* the next protected call is that of kiln.fork */
-  uint32_t *parts, nparts; /* of each forked part the one that forked it */
+  bool crowded;          /* somewhere there are many alternatives (alike.h) */
+  bool part_begins;      /* the next protected call is that of kiln.fork */
+  struct kc_part *parts; /* that kiln.fork runs, by number from 1 */
+  uint32_t nparts;
   struct kc_grad_place **grads;
   uint32_t ngrads;
   kc_val *inner; /* tensors made to require grad inside */
