@@ -33,13 +33,16 @@ static bool has_detach(const kn_region *r) {
   return false;
 }
 
+/* May it be a tensor that is another value, too? */
+static bool hands_one_on(const kn_value *v) {
+  const kn_node *def = v->type.kind == KN_V_TENSOR ? v->def : NULL;
+  return def && (def->op == KN_NODE_if || def->op == KN_NODE_loop || def->op == KN_NODE_select);
+}
+
 /* A node that gives a handle of its own on the same elements would be taken for what it shows. */
 static bool hands_on(const kn_region *body) {
   bool any = false;
-  for (uint32_t i = 0; i < body->nyields; i++) {
-    const kn_node *def = body->yields[i]->def;
-    any |= def && (def->op == KN_NODE_if || def->op == KN_NODE_loop || def->op == KN_NODE_select);
-  }
+  for (uint32_t i = 0; i < body->nyields; i++) any |= hands_one_on(body->yields[i]);
   return any && !has_detach(body);
 }
 
@@ -50,7 +53,7 @@ static bool tracks_stores(const kn_region *body) {
     const kn_value *v = n->in[0];
     if (!v->def || !kn_opcode_is_op(v->def->op)) return true;
     for (uint32_t i = 0; i < body->nyields; i++)
-      if (body->yields[i] == v) return true;
+      if (body->yields[i] == v || hands_one_on(body->yields[i])) return true;
     for (const kn_node *o = n->next; o; o = o->next)
       if ((o->op == KN_NODE_store_state && o->in[0] == v) || (o->op == KN_NODE_update && o->in[1] == v))
         return true;

@@ -723,8 +723,11 @@ static kn_status give_result(run *r, const kn_rvalue *in, uint32_t i) {
     if (is_optional(p->graph->results, p->graph->nresults, i, false)) return KN_OK;
     return kn_fail(r->ctx, KN_INTERNAL, "result %u of graph %s has no value", i + 1, p->graph->name);
   }
-  for (uint32_t k = 0; k < i; k++) /* a value returned twice is one tensor */
-    if (body->yields[k] == v) return out->tensor = kn_tensor_retain(r->s->out[k].tensor), KN_OK;
+  for (uint32_t k = 0; k < i; k++) { /* a value returned twice is one tensor */
+    if (body->yields[k] != v) continue;
+    r->s->origins[i] = r->s->origins[k];
+    return out->tensor = kn_tensor_retain(r->s->out[k].tensor), KN_OK;
+  }
   kn_origin from = r->s->origins[i] = origin_of(r, in, i, t);
   if (from.from == KN_FROM_OUTPUT) return out->tensor = kn_tensor_retain(r->s->out[from.index].tensor), KN_OK;
   if (!ours_to_give(p, v)) return clone(r, t, &out->tensor);
