@@ -47,7 +47,7 @@ static bool is_itself(const kc_cap *c, const kc_state *s, kc_val a) {
   }
   for (uint32_t i = 0; i < c->ninner; i++)
     if (kc_same(c->inner[i], a)) return true;
-  return c->han[a.id].first || !kc_map_get(&s->holds, a.id);
+  return c->han[a.id].first || !kc_held(c, s, a.id);
 }
 
 void kc_note_crowd(kc_cap *c, const kc_union *u) {
