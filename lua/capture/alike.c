@@ -27,7 +27,7 @@ typedef struct retag { /* the codes of a tag's alternatives from here on */
 typedef struct job {
   kc_cap *c;
   kc_state *s;
-  kc_kind kind; /* of members: HANDLE, TABLE */
+  kc_kind kind; /* of members: HANDLE, TABLE, CLOSURE */
   kc_reach q;
   member m[MAX_MEMBERS];
   slot slot[MAX_MEMBERS];
@@ -35,6 +35,7 @@ typedef struct job {
   int n, nslot, ntag;
   int from[MAX_MEMBERS + 1]; /* of each group: its first slot; the last one's end */
   int ngroup;
+  uint32_t ntab, ncell; /* before */
 } job;
 
 /* ---- which ---- */
@@ -45,6 +46,7 @@ static bool is_itself(const kc_cap *c, const kc_state *s, kc_val a) {
     const kc_table_info *info = &c->tab[a.id];
     return info->object || info->argument || info->growth || !kc_table_get(s, a.id) || kc_list_of(s, a.id);
   }
+  if (a.k == KC_V_CLOSURE) return c->clos[a.id].object || !c->clos[a.id].p;
   for (uint32_t i = 0; i < c->ninner; i++)
     if (kc_same(c->inner[i], a)) return true;
   return c->han[a.id].first || !kc_held(c, s, a.id);
@@ -54,9 +56,10 @@ void kc_note_crowd(kc_cap *c, const kc_union *u) {
   int n = 0;
   for (int i = 0; i < u->n; i++) {
     kc_val v = u->alt[i].v;
-    n += v.k == KC_V_HANDLE  ? !c->han[v.id].first
-         : v.k == KC_V_TABLE ? !c->tab[v.id].object && !c->tab[v.id].argument
-                             : 0;
+    n += v.k == KC_V_HANDLE    ? !c->han[v.id].first
+         : v.k == KC_V_TABLE   ? !c->tab[v.id].object && !c->tab[v.id].argument
+         : v.k == KC_V_CLOSURE ? c->clos[v.id].p && !c->clos[v.id].object
+                               : 0;
   }
   if (n >= KC_CROWD) c->crowded = true;
 }
@@ -103,9 +106,27 @@ static bool alike_tables(job *j, uint32_t x, uint32_t y) {
          same_places(j, b, a);
 }
 
+/* An upvalue that is nobody else's, so that closures that have it can have another instead. */
+static bool is_own(job *j, uint32_t clos, int i) {
+  const kc_closure_info *info = &j->c->clos[clos];
+  for (int k = 0; k < info->p->nup; k++)
+    if (k != i && info->cell[k] == info->cell[i]) return false;
+  return j->q.owner[info->cell[i]] == clos && kc_map_get(&j->s->cells, info->cell[i]);
+}
+
+static bool alike_closures(job *j, uint32_t x, uint32_t y) {
+  const kc_closure_info *a = &j->c->clos[x], *b = &j->c->clos[y];
+  if (a->p != b->p) return false;
+  for (int i = 0; i < a->p->nup; i++)
+    if (a->cell[i] != b->cell[i] && (!is_own(j, x, i) || !is_own(j, y, i))) return false;
+  return true;
+}
+
 /* Could one object be either? */
 static bool alike(job *j, const member *x, const member *y) {
-  return j->kind == KC_V_HANDLE ? alike_handles(j, x->v.id, y->v.id) : alike_tables(j, x->v.id, y->v.id);
+  return j->kind == KC_V_HANDLE  ? alike_handles(j, x->v.id, y->v.id)
+         : j->kind == KC_V_TABLE ? alike_tables(j, x->v.id, y->v.id)
+                                 : alike_closures(j, x->v.id, y->v.id);
 }
 
 /* They are told apart by a tag. Two that one code stands for are there at once. */
@@ -261,6 +282,37 @@ static bool fill_table(job *j, slot *s, const kc_val *v, const kc_val *is, int n
   return true;
 }
 
+/* A variable that holds what those of the closures hold. */
+static bool fill_cell(job *j, uint32_t to, const kc_val *v, const kc_val *is, int n, int i) {
+  kc_cap *c = j->c;
+  kc_val held = KC_NILV;
+  for (int k = 0; k < n; k++) {
+    kc_val now = kc_resolve(c, j->s, *(kc_val *)kc_map_get(&j->s->cells, c->clos[v[k].id].cell[i]));
+    bool was = held.k == KC_V_POISON || now.k == KC_V_POISON;
+    held = k ? either_value(j, is[k], now, held) : now;
+    if (held.k == KC_V_POISON && !was) return false;
+  }
+  kc_map_set(c, &j->s->cells, j->s->owner, to, kc_dup(c, &held, sizeof held));
+  return true;
+}
+
+static bool fill_closure(job *j, slot *s, const kc_val *v, const kc_val *is, int n) {
+  kc_cap *c = j->c;
+  kc_proto *p = c->clos[v[0].id].p;
+  s->v = kc_ref(KC_V_CLOSURE, kc_new_closure_id(c, p, 0));
+  for (int i = 0; i < p->nup; i++) {
+    uint32_t cell = c->clos[v[0].id].cell[i];
+    bool same = true;
+    for (int k = 1; k < n; k++) same &= c->clos[v[k].id].cell[i] == cell;
+    if (!same) {
+      cell = kc_new_cell_id(c);
+      if (!fill_cell(j, cell, v, is, n, i)) return false;
+    }
+    c->clos[s->v.id].cell[i] = cell;
+  }
+  return true;
+}
+
 /* What the slot's tag says. False when that cannot be one object. */
 static bool fill(job *j, slot *s, int group) {
   kc_cap *c = j->c;
@@ -274,7 +326,7 @@ static bool fill(job *j, slot *s, int group) {
   }
   if (j->kind == KC_V_HANDLE)
     fill_handle(j, s, v, is, n);
-  else if (!fill_table(j, s, v, is, n))
+  else if (j->kind == KC_V_TABLE ? !fill_table(j, s, v, is, n) : !fill_closure(j, s, v, is, n))
     return false;
   s->code = kc_class_of(c, s->v);
   return true;
@@ -337,8 +389,12 @@ static void recode(job *j, int group, const slot *s) {
 
 /* ---- everywhere ---- */
 
-static void add(kc_union *u, int64_t code, kc_val v) {
-  if (!kc_alt_find(u, code) && u->n < KC_MAX_ALTS) u->alt[u->n++] = (kc_alt){code, v};
+/* False when there is no room. */
+static bool add(kc_union *u, int64_t code, kc_val v) {
+  if (kc_alt_find(u, code)) return true;
+  if (u->n == KC_MAX_ALTS) return false;
+  u->alt[u->n++] = (kc_alt){code, v};
+  return true;
 }
 
 static const member *member_of(const job *j, kc_val a) {
@@ -355,12 +411,12 @@ static kc_val replaced(job *j, kc_val a) {
   bool any = false;
   for (int i = 0; i < a.u->n; i++) {
     const member *m = member_of(j, a.u->alt[i].v);
-    if (!m) add(&u, a.u->alt[i].code, a.u->alt[i].v);
+    if (!m && !add(&u, a.u->alt[i].code, a.u->alt[i].v)) return KC_POISONED;
     if (!m) continue;
     int g = m->group - MAX_MEMBERS, end = j->from[g + 1];
     for (int k = j->from[g]; k < end; k++) {
       const slot *s = &j->slot[k];
-      if (code_of(m, s->tag)) add(&u, s->code, s->v);
+      if (code_of(m, s->tag) && !add(&u, s->code, s->v)) return KC_POISONED;
       if (s->tag == t->tag) break; /* those after it are never meant */
     }
     any = true;
@@ -372,7 +428,7 @@ static kc_res replace_in_table(void *ud, uint32_t id, void *a, void *b) {
   job *j = ud;
   const kc_table *t = a;
   (void)b;
-  if (!t || !j->q.tab[id]) return KC_GO;
+  if (!t || id >= j->ntab || !j->q.tab[id]) return KC_GO; /* what was made here is as it should be */
   kc_val v = replaced(j, t->meta);
   if (!kc_same(v, t->meta)) kc_table_write(j->c, j->s, id)->meta = v;
   for (uint32_t i = 0; i < t->n; i++)
@@ -383,7 +439,7 @@ static kc_res replace_in_table(void *ud, uint32_t id, void *a, void *b) {
 static kc_res replace_in_cell(void *ud, uint32_t id, void *a, void *b) {
   job *j = ud;
   (void)b;
-  if (!a || !j->q.cell[id]) return KC_GO;
+  if (!a || id >= j->ncell || !j->q.cell[id]) return KC_GO;
   kc_val old = *(kc_val *)a, v = replaced(j, old);
   if (!kc_same(v, old)) kc_map_set(j->c, &j->s->cells, j->s->owner, id, kc_dup(j->c, &v, sizeof v));
   return KC_GO;
@@ -401,28 +457,40 @@ static kc_res replace_all(job *j, int pc) {
   return kc_map_diff(&cells, &none, replace_in_cell, j);
 }
 
-/* Does one of these tables hold another? */
+static bool holds_member(const job *j, kc_val a) {
+  for (int i = 0; a.k == KC_V_UNION && i < a.u->n; i++)
+    if (member_of(j, a.u->alt[i].v)) return true;
+  return false;
+}
+
+/* Does one of these tables, or the variables of one of these closures, hold another? */
 static bool hold_members(const job *j) {
-  for (int i = 0; j->kind == KC_V_TABLE && i < j->n; i++) {
-    const kc_table *t = j->m[i].group >= 0 ? kc_table_get(j->s, j->m[i].v.id) : NULL;
+  for (int i = 0; i < j->n; i++) {
+    uint32_t id = j->m[i].v.id;
+    if (j->m[i].group < 0) continue;
+    const kc_table *t = j->kind == KC_V_TABLE ? kc_table_get(j->s, id) : NULL;
     for (uint32_t k = 0; t && k < t->n; k++)
-      for (int x = 0; t->val[k].k == KC_V_UNION && x < t->val[k].u->n; x++)
-        if (member_of(j, t->val[k].u->alt[x].v)) return true;
+      if (holds_member(j, t->val[k])) return true;
+    for (int k = 0; j->kind == KC_V_CLOSURE && k < j->c->clos[id].p->nup; k++) {
+      const kc_val *v = kc_map_get(&j->s->cells, j->c->clos[id].cell[k]);
+      if (v && holds_member(j, *v)) return true;
+    }
   }
   return false;
 }
 
-/* Tables are done a group at a time: what they hold has other tags then. */
+/* Tables and closures are done a group at a time: what they hold has other tags then. */
 static kc_res merge_kind(kc_cap *c, kc_state *s, int pc, kc_kind kind, bool *done) {
   job *j = kc_new(c, sizeof *j);
-  *j = (job){.c = c, .s = s, .kind = kind};
+  *j = (job){.c = c, .s = s, .kind = kind, .ntab = c->ntab, .ncell = c->ncell};
   kc_reach_of(c, s, pc, true, &j->q);
   const kc_map none = {0};
-  KC_TRY(kc_map_diff(j->kind == KC_V_HANDLE ? &j->q.by_han : &j->q.by_tab, &none, add_member, j));
+  const kc_map *by = kind == KC_V_HANDLE ? &j->q.by_han : kind == KC_V_TABLE ? &j->q.by_tab : &j->q.by_clos;
+  KC_TRY(kc_map_diff(by, &none, add_member, j));
   find_groups(j);
   for (int i = 0; i < j->n; i++)
     if (j->m[i].group >= 0 && j->m[i].group < MAX_MEMBERS) {
-      if (j->ngroup && kind == KC_V_TABLE)
+      if (j->ngroup && kind != KC_V_HANDLE)
         j->m[i].group = -1;
       else
         make_slots(j, j->m[i].group);
@@ -440,5 +508,7 @@ kc_res kc_merge_alike(kc_cap *c, kc_state *s, int pc) {
   bool more = true;
   c->crowded = false;
   for (int i = 0; more && i < MAX_ROUNDS; i++) KC_TRY(merge_kind(c, s, pc, KC_V_TABLE, &more));
+  more = true;
+  for (int i = 0; more && i < MAX_ROUNDS; i++) KC_TRY(merge_kind(c, s, pc, KC_V_CLOSURE, &more));
   return merge_kind(c, s, pc, KC_V_HANDLE, &more);
 }

@@ -57,6 +57,22 @@ static void mark_handle(marker *k, uint32_t id, kn_value *tag, int64_t code) {
   }
 }
 
+static void mark_closure(marker *k, uint32_t id, kn_value *tag, int64_t code) {
+  const kc_closure_info *info = &k->c->clos[id];
+  if (k->q->refs) refer(k, &k->q->by_clos, id, tag, code);
+  for (int i = 0; info->p && i < info->p->nup; i++) {
+    uint32_t cell = info->cell[i];
+    if (k->q->refs) k->q->owner[cell] = k->q->owner[cell] && k->q->owner[cell] != id ? KC_SHARED : id;
+    mark_cell(k, cell);
+  }
+}
+
+/* A variable that is somebody else's, too. */
+static void share_cell(marker *k, uint32_t id) {
+  if (k->q->refs) k->q->owner[id] = KC_SHARED;
+  mark_cell(k, id);
+}
+
 static void mark_union(marker *k, const kc_union *u) {
   kn_value *tag = u->tag.k == KC_V_SYM ? u->tag.v : NULL;
   for (int i = 0; i < u->n; i++)
@@ -64,17 +80,20 @@ static void mark_union(marker *k, const kc_union *u) {
       mark_handle(k, u->alt[i].v.id, tag, u->alt[i].code);
     else if (u->alt[i].v.k == KC_V_TABLE)
       mark_table(k, u->alt[i].v.id, tag, u->alt[i].code);
+    else if (u->alt[i].v.k == KC_V_CLOSURE)
+      mark_closure(k, u->alt[i].v.id, tag, u->alt[i].code);
     else
       mark(k, u->alt[i].v);
 }
 
 static void mark(marker *k, kc_val a) {
+  if (k->q->refs) a = kc_resolve(k->c, k->s, a); /* one that is known is referred to by itself */
   if (a.k == KC_V_TABLE)
     mark_table(k, a.id, NULL, 0);
   else if (a.k == KC_V_HANDLE)
     mark_handle(k, a.id, NULL, 0);
-  else if (a.k == KC_V_CLOSURE && k->c->clos[a.id].p)
-    for (int i = 0; i < k->c->clos[a.id].p->nup; i++) mark_cell(k, k->c->clos[a.id].cell[i]);
+  else if (a.k == KC_V_CLOSURE)
+    mark_closure(k, a.id, NULL, 0);
   else if (a.k == KC_V_UNION)
     mark_union(k, a.u);
 }
@@ -89,7 +108,7 @@ static kc_res mark_outside_table(void *ud, uint32_t id, void *a, void *b) {
 static kc_res mark_outside_cell(void *ud, uint32_t id, void *a, void *b) {
   marker *k = ud;
   (void)a, (void)b;
-  if (k->c->cell[id].object) mark_cell(k, id);
+  if (k->c->cell[id].object) share_cell(k, id);
   return KC_GO;
 }
 
@@ -115,7 +134,7 @@ static void mark_frame(marker *k, const kc_frame *f, int pc) {
   k->waits = !top;
   for (int r = 0; r < f->p->maxstack; r++)
     if (f->cell[r])
-      mark_cell(k, f->cell[r]);
+      share_cell(k, f->cell[r]);
     else if (kc_regs_has(&live, r))
       mark(k, f->r[r]);
   k->waits = true;
@@ -125,6 +144,7 @@ static void mark_frame(marker *k, const kc_frame *f, int pc) {
 }
 
 void kc_reach_of(kc_cap *c, kc_state *s, int pc, bool refs, kc_reach *q) {
+  if (refs) q->owner = kc_new(c, (c->ncell + 1) * sizeof *q->owner);
   q->tab = kc_new(c, c->ntab + 1);
   q->cell = kc_new(c, c->ncell + 1);
   q->han = kc_new(c, c->nhan + 1);

@@ -4,7 +4,7 @@
 #define KC_REACH_H
 #include "lua/capture/state.h"
 
-/* How a table or handle is referred to: as these alternatives of unions with these tags, and perhaps
+/* How a table, closure or handle is referred to: as these alternatives of unions with these tags, and perhaps
  * otherwise. */
 enum { KC_MAX_TAGS = 8 };
 typedef struct kc_referred {
@@ -14,10 +14,12 @@ typedef struct kc_referred {
   bool otherwise;
 } kc_referred;
 
+#define KC_SHARED UINT32_MAX
 typedef struct kc_reach {
   uint8_t *tab, *cell, *han; /* by id */
   bool refs;
-  kc_map by_han, by_tab; /* kc_referred, where `refs` */
+  kc_map by_han, by_tab, by_clos; /* kc_referred, where `refs` */
+  uint32_t *owner;                /* of each cell the closure it is an upvalue of; 0: none, KC_SHARED: more */
 } kc_reach;
 
 /* Of the state when its top frame goes on at pc (negative: it returns). How they are referred to is noted
