@@ -298,11 +298,13 @@ same("__concat", function()
   })
   return function(x) return x, t .. "x" end
 end)
-refused("a field on some path only, and __index", function(x)
-  local t = setmetatable({}, { __index = function() return 1 end })
-  if x:sum() > 0 then t.n = 2 end
-  return t.n, x
-end, "the field 'n' is there on some path only, and the table's metatable has __index; set it on each path")
+same("a field on some path only, and __index", function()
+  return function(x)
+    local t = setmetatable({}, { __index = function() return 1 end })
+    if x:sum() > 0 then t.n = 2 end
+    return t.n, x
+  end
+end)
 refused("__pairs", function(x)
   local t = setmetatable({}, { __pairs = function() return next, {}, nil end })
   for _ in pairs(t) do x = x + 1 end
