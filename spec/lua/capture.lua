@@ -3,12 +3,7 @@ local check = require "check"
 local compare = require "capture_compare"
 local T = kiln.tensor
 
-local function agree(name, f, letters, n)
-  check.test(name, function() compare.compare(f, kiln.script(f), letters, n or 60) end)
-  check.test(name .. ", stripped", function()
-    compare.compare(f, kiln.script(compare.stripped(f)), letters, 10)
-  end)
-end
+local agree = compare.case
 
 -- ---- branches ----
 
@@ -547,7 +542,7 @@ check.test("messages and lines of errors", function()
     if x:sum() < -1 then inner() end
     return x
   end
-  check.truth(compare.compare(f, kiln.script(f), { "T" }, 60, 1, true) > 5, "some runs raise")
+  check.truth(compare.compare(f, kiln.script(f), { "T" }, 60) > 5, "some runs raise")
 end)
 
 -- ---- classes ----

@@ -6,14 +6,9 @@ local T = kiln.tensor
 local count = 0
 
 -- `letters` says the arguments: T tensor of 4, F float, I integer, B boolean.
-local function case(name, letters, f)
+local function case(name, letters, f, options)
   count = count + 1
-  local list = {}
-  for letter in letters:gmatch "." do list[#list + 1] = letter end
-  check.test(name, function()
-    compare.compare(f, kiln.script(f), list, 25, count, true)
-    compare.compare(compare.stripped(f), kiln.script(compare.stripped(f)), list, 6, count + 1000)
-  end)
+  compare.case(name, f, letters, options)
 end
 
 -- ---- branches ----
