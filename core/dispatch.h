@@ -39,6 +39,10 @@ struct kn_recorder {
    * when run, and `what` ("index: position") begins the sentence. May be NULL. */
   kn_status (*position)(kn_recorder *r, kn_context *ctx, const char *what, const kn_scalar *s, bool last,
                         kn_scalar *out);
+  /* A symbolic position, from 1, for dim `dim` of `part`, which t's dim `key` became: one out of range raises
+   * when run, as indexing does. May be NULL. */
+  kn_status (*within)(kn_recorder *r, kn_context *ctx, const kn_scalar *position, kn_tensor *part, int dim,
+                      kn_tensor *t, int key);
   /* Symbolic tensors as handles; each may be NULL. May `name` write to t? ARG when elements share memory. */
   kn_status (*writable)(kn_recorder *r, kn_context *ctx, const char *name, kn_tensor *t);
   /* Do t's elements lie in order, so that t:contiguous() is t? */

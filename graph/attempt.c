@@ -32,6 +32,39 @@ static bool op_may_raise(const kn_node *n) {
   }
 }
 
+/* A number that is known not to be an integer 0. */
+static bool no_zero(const kn_value *v) {
+  if (v->type.kind == KN_V_FLOAT) return true;
+  const kn_node *by = v->def;
+  return by && by->op == KN_NODE_const && (by->scalar.kind != KN_SCALAR_INT || by->scalar.as.i);
+}
+
+static bool scalar_may_raise(const kn_node *n) {
+  switch ((int)n->op) {
+  case KN_NODE_lua_mod:
+  case KN_NODE_lua_idiv: return n->in[0]->type.kind != KN_V_FLOAT && !no_zero(n->in[1]);
+  case KN_NODE_for_skip: return !no_zero(n->in[2]);
+  case KN_NODE_for_count: return false; /* asked after for_skip */
+  default:                              /* bits of what has no integer value */
+    for (uint32_t i = 0; i < n->nin; i++)
+      if (n->in[i]->type.kind != KN_V_INT) return true;
+    return false;
+  }
+}
+
+bool kn_data_may_raise(const kn_node *n) {
+  if (kn_opcode_is_op(n->op)) {
+    const kn_op_info *row = &kn_ops[n->op];
+    if (!(row->flags & KN_FLAG_RAISES)) return false;
+    if (row->op_class == KN_CLASS_ELEMENTWISE) return !kn_dtype_is_float(n->out[0]->type.tensor.dtype);
+    return row->op_class != KN_CLASS_VIEW || n->nin > n->ntensor;
+  }
+  if (n->op == KN_NODE_item) /* the truth of what may be many elements: whoever asked must be told */
+    return !(kn_type_known(&n->in[0]->type.tensor) && kn_type_numel(&n->in[0]->type.tensor) == 1);
+  return (n->op == KN_NODE_for_skip || (n->op >= KN_NODE_lua_add && n->op <= KN_NODE_lua_bnot)) &&
+         kn_opcode_describe(n->op).effect == KN_RAISES && scalar_may_raise(n);
+}
+
 bool kn_node_may_raise(const kn_node *n) {
   if (kn_opcode_is_op(n->op)) return op_may_raise(n);
   for (int k = 0; k < n->nregions; k++)

@@ -160,7 +160,6 @@ kn_context *kn_session_context(kn_session *s) { return s->ctx; }
 void kn_session_use_random(kn_session *s, kn_random *r) { s->random = r; }
 void kn_session_set_step_limit(kn_session *s, uint64_t steps) { s->limit = steps; }
 void kn_session_set_check(kn_session *s, bool on) { s->check = on; }
-void kn_session_any_layout(kn_session *s, bool on) { s->any_layout = on; }
 
 void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud) {
   s->poll = fn;
@@ -285,7 +284,7 @@ static kn_status check_update(kn_session *s, uint32_t i, const kn_rvalue *in) {
   kn_status st = kn_check_writable(s->ctx, a, t);
   s->ctx->grad_enabled = grad;
   KN_TRY(st);
-  if (!s->any_layout && !kn_tensor_contiguous(t))
+  if (!kn_find_need(s->graph, s->graph->body->params[i], KN_NEED_strides) && !kn_tensor_contiguous(t))
     return kn_fail(s->ctx, KN_ARG,
                    "%s is overwritten, and its elements do not lie in order; give a contiguous tensor", a);
   for (uint32_t k = 0; k < s->graph->body->nparams; k++)
@@ -417,6 +416,7 @@ kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rv
                    results == 1 ? "" : "s", nout);
   kn_plan *p;
   KN_TRY(choose_plan(s, in, nin, &p));
+  KN_TRY(kn_check_needs(s->ctx, s->graph, in));
   KN_TRY(check_updates(s, in));
   KN_TRY(give_arena(s, p));
   kn_random own = s->ctx->random;

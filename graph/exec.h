@@ -39,6 +39,11 @@ kn_status kn_session_text(kn_session *s, const kn_tree *t, const kn_rvalue *out,
 kn_status kn_session_set_slot(kn_session *s, uint32_t slot, const kn_rvalue *v);
 kn_status kn_session_get_slot(kn_session *s, uint32_t slot, kn_rvalue *v); /* tensor retained */
 
+/* Are the inputs what the graph needs beside their types (graph/needs.def)? A session asks before it runs. */
+kn_status kn_check_needs(kn_context *ctx, const kn_graph *g, const kn_rvalue *in);
+/* The same of gradients being on, which only a front end knows: what is wrong, or NULL. */
+const char *kn_mode_needed(const kn_graph *g, bool grad);
+
 /* Use the caller's RNG instead of the session's own (Lua's live stream); NULL: back to its own. Borrowed. */
 void kn_session_use_random(kn_session *s, kn_random *r);
 /* Called before each loop trip and each part with the count so far; a status other than OK stops the run with
@@ -60,10 +65,6 @@ kn_origin kn_session_origin(const kn_session *s, uint32_t output);
 kn_origin kn_session_stored(const kn_session *s, uint32_t slot, uint32_t *group);
 /* The results come from elsewhere (another session has run): nothing is known about them. */
 void kn_session_forget_origins(kn_session *s);
-
-/* Inputs that the graph updates must be contiguous, because it may take a reshape of one for a view of it;
- * off where the caller has checked that they lie as they did when the graph was made. */
-void kn_session_any_layout(kn_session *s, bool on);
 
 /* Called for the graph's host slots, by name, in the order of the program. Tensors in `in` are borrowed but
  * may be kept (retained); those put into `out` become the session's. STATE for a name it does not know. */

@@ -174,6 +174,27 @@ typedef struct kn_guard {
   const kn_where *where;
 } kn_guard;
 
+/* What an input must be beside its type: graph/needs.def. */
+typedef enum kn_need_kind {
+#define NEED(name, text, of, doc) KN_NEED_##name,
+#include "graph/needs.def"
+#undef NEED
+  KN_NEED_COUNT
+} kn_need_kind;
+typedef enum kn_need_of { KN_NEED_OF_TENSOR, KN_NEED_OF_NUMBER, KN_NEED_OF_RUN } kn_need_of;
+typedef struct kn_need_info {
+  const char *text;
+  kn_need_of of;
+  const char *doc;
+} kn_need_info;
+extern const kn_need_info kn_need_kinds[KN_NEED_COUNT];
+typedef struct kn_need {
+  kn_need_kind kind;
+  const kn_value *input;        /* NULL: OF_RUN */
+  int64_t strides[KN_MAX_RANK]; /* strides */
+  const char *text;             /* as printed: "contiguous", "strides {1, 3}" */
+} kn_need;
+
 struct kn_graph {
   atomic_int refs;
   kn_heap *heap; /* retained */
@@ -190,6 +211,8 @@ struct kn_graph {
   uint32_t nslots;
   kn_guard *guards;
   uint32_t nguards;
+  kn_need *needs;
+  uint32_t nneeds;
   const kn_where **places; /* every kn_where */
   uint32_t nplaces;
   uint32_t nvalues; /* ids are in [1, nvalues] */
@@ -278,6 +301,8 @@ bool kn_set_results(kn_builder *b, kn_value *const *flat, uint32_t n, const kn_t
 bool kn_set_args(kn_builder *b, const kn_tree *trees, uint32_t ntrees); /* trees are copied */
 bool kn_add_guard(kn_builder *b, const char *kind, const char *name, const char *value,
                   const kn_where *where);
+bool kn_add_need(kn_builder *b, kn_need need); /* once each; its text is set here */
+const kn_need *kn_find_need(const kn_graph *g, const kn_value *input, kn_need_kind kind); /* NULL: none */
 void kn_value_name(kn_builder *b, kn_value *v, const char *name); /* sets it when it has none */
 
 /* Undo: forget every node after `mark` (a region's last node at the time, NULL: all). Memory stays in the

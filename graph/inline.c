@@ -136,6 +136,17 @@ static kn_status copy_region(inliner *c, const kn_region *from, kn_region *to) {
   return b->status;
 }
 
+/* What is needed of an input here is needed where that is an input, too. */
+static void inherit_needs(const inliner *c) {
+  const kn_graph *g = c->x->graph;
+  kn_builder *b = c->x->b;
+  for (uint32_t i = 0; i < g->nneeds; i++) {
+    kn_need need = g->needs[i];
+    if (need.input) need.input = here(c, need.input);
+    if (!need.input || (!need.input->def && need.input->region == b->graph->body)) kn_add_need(b, need);
+  }
+}
+
 kn_status kn_inline(kn_inlining *x) {
   kn_builder *b = x->b;
   const kn_graph *g = x->graph;
@@ -147,6 +158,7 @@ kn_status kn_inline(kn_inlining *x) {
   if (!c.map || !c.symbols) return b->status;
   KN_TRY(bind(&c));
   for (uint32_t i = 0; i < g->body->nparams; i++) c.map[g->body->params[i]->id] = x->in[i];
+  inherit_needs(&c);
   kn_status st = KN_OK;
   for (const kn_node *n = g->body->first; n && st == KN_OK; n = n->next) st = copy_node(&c, n);
   b->where = where;

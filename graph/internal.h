@@ -17,6 +17,8 @@ kn_value *kn_build_value(kn_builder *b, kn_region *r, kn_node *def, uint32_t ind
 
 /* A slot under a name known to be new. */
 kn_slot *kn_build_slot(kn_builder *b, kn_slot_kind kind, const char *name, const kn_vtype *type);
+/* What is wrong with a need; NULL: nothing. */
+const char *kn_need_wrong(const kn_graph *g, const kn_need *need);
 /* kn_graph_finish, for a graph from outside when `untrusted`. */
 kn_status kn_build_finish(kn_builder *b, bool untrusted);
 

@@ -121,6 +121,32 @@ static bool parse_guard(kn_parser *p) {
   return kn_parse_built(p, at);
 }
 
+static bool parse_strides(kn_parser *p, kn_need *need) {
+  int rank = need->input ? need->input->type.tensor.rank : 0;
+  if (!kn_expect(p, '{')) return false;
+  for (int d = 0; d < rank; d++)
+    if ((d && !kn_expect(p, ',')) || !kn_read_int(p, &need->strides[d])) return false;
+  return kn_expect(p, '}');
+}
+
+/* need %x contiguous; need gradients */
+static bool parse_need(kn_parser *p) {
+  const kn_where *where;
+  kn_need need = {0};
+  if (kn_peek(p) == '%' && !(need.input = kn_parse_use(p))) return false;
+  kn_peek(p);
+  const char *at = p->p;
+  kn_span w = kn_read_word(p);
+  while (need.kind < KN_NEED_COUNT && !kn_span_is(w, kn_need_kinds[need.kind].text)) need.kind++;
+  if (need.kind == KN_NEED_COUNT) return kn_parse_fail(p, at, "there is no need of this name");
+  const char *why = kn_need_wrong(p->b.graph, &need);
+  if (why) return kn_parse_fail(p, at, "this cannot be needed: %s", why);
+  if (need.kind == KN_NEED_strides && !parse_strides(p, &need)) return false;
+  if (!kn_read_line_end(p, &where)) return false;
+  kn_add_need(&p->b, need);
+  return kn_parse_built(p, at);
+}
+
 static bool put_element(kn_parser *p, kn_dtype d, char *at) {
   const char *start = p->p;
   kn_scalar s;
@@ -399,6 +425,8 @@ static bool parse_body(kn_parser *p) {
     bool fine = true;
     if (kn_span_is(w, "guard"))
       fine = parse_guard(p);
+    else if (kn_span_is(w, "need"))
+      fine = parse_need(p);
     else if (kn_span_is(w, "slot"))
       fine = parse_slot(p);
     else {

@@ -367,6 +367,14 @@ static void put_guard(printer *p, const kn_guard *g) {
   end_line(p, g->where);
 }
 
+static void put_need(printer *p, const kn_need *need) {
+  indent(p, 1);
+  kn_puts(&p->s, "need ");
+  if (need->input) put_value(p, need->input), kn_puts(&p->s, " ");
+  kn_puts(&p->s, need->text);
+  kn_puts(&p->s, "\n");
+}
+
 static void put_graph(printer *p) {
   const kn_graph *g = p->g;
   uint32_t typed = 0;
@@ -385,6 +393,7 @@ static void put_graph(printer *p) {
     for (uint32_t i = 0; i < g->nguards; i++) put_guard(p, &g->guards[i]);
   else if (g->nguards)
     kn_putf(&p->s, "  ; %u guard%s: g:guards()\n", g->nguards, g->nguards == 1 ? "" : "s");
+  for (uint32_t i = 0; i < g->nneeds; i++) put_need(p, &g->needs[i]);
   for (uint32_t i = 0; i < g->nslots; i++) put_slot(p, g->slots[i]);
   put_region(p, g->body, 1);
   kn_puts(&p->s, "  return");

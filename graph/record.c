@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- real tensors met so far: open addressing, at most half full, keyed by address ---- */
+/* ---- tensors met so far: open addressing, at most half full, keyed by address ---- */
 
 typedef struct kn_record_known {
   kn_tensor *tensor; /* retained, so that the address stays its own */
@@ -16,42 +16,43 @@ typedef struct kn_record_known {
   kn_value *of;
   bool unsure, tracked;
 } known;
+typedef kn_record_table table;
 
-static size_t table_size(uint32_t n) {
-  size_t cap = 16;
-  while (cap < 2 * (size_t)n) cap *= 2;
-  return cap;
-}
-
-static known *find(known *table, size_t cap, const kn_tensor *t) {
+static known *find(known *at, size_t cap, const kn_tensor *t) {
   size_t i = ((uintptr_t)t >> 4) * 0x9E3779B97F4A7C15u & (cap - 1);
-  while (table[i].tensor && table[i].tensor != t) i = (i + 1) & (cap - 1);
-  return &table[i];
+  while (at[i].tensor && at[i].tensor != t) i = (i + 1) & (cap - 1);
+  return &at[i];
 }
 
 static known *known_of(const kn_record *r, const kn_tensor *t) {
-  known *k = r->known ? find(r->known, table_size(r->nknown), t) : NULL;
+  const table *in = kn_tensor_is_symbolic(t) ? &r->handles : &r->reals;
+  known *k = in->n ? find(in->at, in->cap, t) : NULL;
   return k && k->tensor ? k : NULL;
+}
+
+static kn_status make_room(kn_record *r, table *in) {
+  kn_heap *heap = r->b->ctx->heap;
+  size_t cap = in->cap ? in->cap * 2 : 16;
+  if (in->cap >= 2 * ((size_t)in->n + 1)) return KN_OK;
+  known *at = kn_calloc(heap, cap, sizeof *at);
+  if (!at) return kn_fail_nomem(r->b->ctx, cap * sizeof *at);
+  for (size_t i = 0; i < in->cap; i++)
+    if (in->at[i].tensor) *find(at, cap, in->at[i].tensor) = in->at[i];
+  kn_free(heap, in->at, in->cap * sizeof *at);
+  in->at = at;
+  in->cap = cap;
+  return KN_OK;
 }
 
 static kn_status remember(kn_record *r, const known *what) {
   kn_tensor *t = what->tensor;
-  kn_heap *heap = r->b->ctx->heap;
-  size_t old = r->known ? table_size(r->nknown) : 0, cap = table_size(r->nknown + 1);
-  if (cap != old) {
-    known *table = kn_calloc(heap, cap, sizeof *table);
-    if (!table) return kn_fail_nomem(r->b->ctx, cap * sizeof *table);
-    for (size_t i = 0; i < old; i++)
-      if (r->known[i].tensor) *find(table, cap, r->known[i].tensor) = r->known[i];
-    kn_free(heap, r->known, old * sizeof *table);
-    r->known = table;
-  }
-  known *k = find(r->known, cap, t);
+  table *in = kn_tensor_is_symbolic(t) ? &r->handles : &r->reals;
+  KN_TRY(make_room(r, in));
+  known *k = find(in->at, in->cap, t);
   *k = *what;
   kn_tensor_retain(t);
   if (k->parent) kn_tensor_retain(k->parent);
-  r->nknown++;
-  r->nhandles += kn_tensor_is_symbolic(t);
+  in->n++;
   return KN_OK;
 }
 
@@ -59,7 +60,7 @@ static kn_status remember(kn_record *r, const known *what) {
 static kn_value *own_slot(kn_record *r, kn_tensor *t) {
   kn_builder *b = r->b;
   char name[32];
-  snprintf(name, sizeof name, "tensor.%u", r->nknown + 1);
+  snprintf(name, sizeof name, "tensor.%u", r->reals.n + r->handles.n + 1);
   kn_slot *s = kn_add_slot(b, KN_SLOT_PARAM, name, &(kn_vtype){KN_V_TENSOR, t->type}, t);
   kn_region *at = b->at;
   kn_node *first = b->graph->body->first;
@@ -84,7 +85,7 @@ static kn_value *view_value(kn_record *r, kn_tensor *t) {
 }
 
 kn_value *kn_record_value(kn_record *r, kn_tensor *t) {
-  known *k = r->nknown ? known_of(r, t) : NULL;
+  known *k = known_of(r, t);
   if (k && k->parent && !r->see) return view_value(r, t);
   if (t->value) return r->see ? r->see(r->see_ud, t->value, -1) : t->value;
   if (k && k->value) return k->value;
@@ -111,7 +112,7 @@ kn_status kn_record_tensor(kn_record *r, kn_value *v, kn_tensor **out) {
 /* ---- handles: see record.h ---- */
 
 bool kn_record_view_of(const kn_record *r, const kn_tensor *t, kn_record_shown *out) {
-  const known *k = r->nhandles ? known_of(r, t) : NULL;
+  const known *k = known_of(r, t);
   if (!k || !k->parent) return false;
   *out = (kn_record_shown){k->parent, k->view, k->in ? k->in : k->view ? k->view->in : NULL,
                            t->value,  k->of,   k->unsure};
@@ -119,7 +120,7 @@ bool kn_record_view_of(const kn_record *r, const kn_tensor *t, kn_record_shown *
 }
 
 static bool is_tracked(const kn_record *r, const kn_tensor *t) {
-  const known *k = r->nhandles ? known_of(r, t) : NULL;
+  const known *k = known_of(r, t);
   while (k && k->parent) k = known_of(r, t = k->parent);
   return k && k->tracked;
 }
@@ -176,29 +177,31 @@ kn_status kn_record_track(kn_record *r, kn_tensor *t) {
   return remember(r, &(known){.tensor = t, .tracked = true});
 }
 
-static void release_known(known *k) {
-  kn_tensor_release(k->parent);
-  kn_tensor_release(k->tensor);
+static void release_all(table *in) {
+  for (size_t i = 0; i < in->cap && in->n; i++) {
+    if (!in->at[i].tensor) continue;
+    kn_tensor_release(in->at[i].parent);
+    kn_tensor_release(in->at[i].tensor);
+    in->n--;
+  }
 }
 
+static void drop_table(kn_record *r, table *in) {
+  release_all(in);
+  kn_free(r->b->ctx->heap, in->at, in->cap * sizeof *in->at);
+  *in = (table){0};
+}
+
+/* Asked after every call of an engine function: a small table is kept for the next. */
 void kn_record_forget(kn_record *r) {
-  if (!r->nhandles) return;
-  size_t n = table_size(r->nknown), cap = table_size(r->nknown - r->nhandles);
-  known *old = r->known, *table = NULL;
-  if (r->nknown > r->nhandles) table = kn_calloc(r->b->ctx->heap, cap, sizeof *table);
-  bool keep = r->nknown > r->nhandles;
-  if (keep && !table) return; /* no memory: they stay a while longer */
-  for (size_t i = 0; i < n; i++) {
-    if (!old[i].tensor) continue;
-    if (kn_tensor_is_symbolic(old[i].tensor))
-      release_known(&old[i]);
-    else
-      *find(table, cap, old[i].tensor) = old[i];
+  table *in = &r->handles;
+  if (!in->n) return;
+  if (in->cap > 64) {
+    drop_table(r, in);
+    return;
   }
-  kn_free(r->b->ctx->heap, old, n * sizeof *old);
-  r->known = table;
-  r->nknown -= r->nhandles;
-  r->nhandles = 0;
+  release_all(in);
+  memset(in->at, 0, in->cap * sizeof *in->at);
 }
 
 /* The handle has the value v from here on; what it shows has it put in. */
@@ -385,6 +388,14 @@ static kn_status record_dynamic(kn_recorder *base, kn_context *ctx, const kn_sca
   return KN_OK;
 }
 
+/* The place in the program, for the text of an assert, which stands alone. */
+static const char *place_text(const kn_builder *b, char *buf, size_t size) {
+  const kn_where *w = kn_where_user(b->where);
+  *buf = 0;
+  if (w && w->line > 0) snprintf(buf, size, "%s:%d: ", w->chunk, w->line);
+  return buf;
+}
+
 /* Positive positions are the common case, but which case it is is known only when the graph runs. */
 static kn_status record_position(kn_recorder *base, kn_context *ctx, const char *what, const kn_scalar *s,
                                  bool last, kn_scalar *out) {
@@ -397,10 +408,9 @@ static kn_status record_position(kn_recorder *base, kn_context *ctx, const char 
   kn_value *one = kn_add_const(b, (kn_scalar){KN_SCALAR_INT, {.i = 1}});
   kn_value *is_zero = kn_add_scalar(b, KN_NODE_lua_eq, (kn_value *[]){v, zero}, 2);
   kn_value *fine = kn_add_scalar(b, KN_NODE_lua_not, &is_zero, 1);
-  char text[320], pos[200] = "";
-  const kn_where *w = kn_where_user(b->where); /* an assert's text stands alone */
-  if (w && w->line > 0) snprintf(pos, sizeof pos, "%s:%d: ", w->chunk, w->line);
-  snprintf(text, sizeof text, "%s%.80s is 0, but counting starts at 1 (-1 is the last)", pos, what);
+  char text[320], pos[200];
+  snprintf(text, sizeof text, "%s%.80s is 0, but counting starts at 1 (-1 is the last)",
+           place_text(b, pos, sizeof pos), what);
   kn_add_raise(b, KN_NODE_assert, fine, text);
   kn_value *from_start = kn_add_scalar(b, KN_NODE_lua_lt, (kn_value *[]){zero, v}, 2);
   if (!last) {
@@ -415,6 +425,61 @@ static kn_status record_position(kn_recorder *base, kn_context *ctx, const char 
   return give_symbol(r, kn_add_select(b, from_start, v, back), out);
 }
 
+/* A text with values in it, and the values. */
+typedef struct message {
+  char text[700];
+  size_t at;
+  kn_value *in[KN_MAX_RANK + 3];
+  uint32_t n;
+} message;
+
+static void say(message *m, const char *text) {
+  for (; *text && m->at + 2 < sizeof m->text; m->text[m->at++] = *text++)
+    if (*text == '%') m->text[m->at++] = '%';
+  m->text[m->at] = 0;
+}
+
+static void say_number(kn_builder *b, message *m, const kn_scalar *s) {
+  char digits[24];
+  if (s->kind == KN_SCALAR_INT) {
+    snprintf(digits, sizeof digits, "%lld", (long long)s->as.i);
+    say(m, digits);
+    return;
+  }
+  if (m->at + 3 > sizeof m->text) return;
+  memcpy(m->text + m->at, "%d", 3);
+  m->at += 2;
+  m->in[m->n++] = kn_add_const(b, *s);
+}
+
+static kn_status record_within(kn_recorder *base, kn_context *ctx, const kn_scalar *position, kn_tensor *part,
+                               int dim, kn_tensor *t, int key) {
+  kn_record *r = (kn_record *)base;
+  kn_builder *b = r->b;
+  message m = {.n = 1};
+  kn_scalar size, at;
+  char buf[200];
+  KN_TRY(record_size(base, ctx, part, dim, &size));
+  kn_value *far = kn_add_scalar(b, KN_NODE_lua_abs, &(kn_value *){kn_add_const(b, *position)}, 1);
+  m.in[0] = kn_add_scalar(b, KN_NODE_lua_le, (kn_value *[]){far, kn_add_const(b, size)}, 2);
+  say(&m, place_text(b, buf, sizeof buf));
+  say(&m, "index: position ");
+  say_number(b, &m, position);
+  snprintf(buf, sizeof buf, " is out of range for dim %d of size ", key + 1);
+  say(&m, buf);
+  say_number(b, &m, &size);
+  snprintf(buf, sizeof buf, " of %s[", kn_dtype_name((kn_dtype)t->type.dtype));
+  say(&m, buf);
+  for (int d = 0; d < t->type.rank; d++) {
+    if (d) say(&m, ",");
+    KN_TRY(record_size(base, ctx, t, d, &at));
+    say_number(b, &m, &at);
+  }
+  say(&m, "]");
+  kn_add_text(b, KN_NODE_assert, m.text, m.in, m.n);
+  return b->status;
+}
+
 void kn_record_init(kn_record *r, kn_builder *b) {
   *r = (kn_record){.base = {.apply = record_apply,
                             .item = record_item,
@@ -422,6 +487,7 @@ void kn_record_init(kn_record *r, kn_builder *b) {
                             .to_tensor = record_to_tensor,
                             .dynamic = record_dynamic,
                             .position = record_position,
+                            .within = record_within,
                             .writable = record_writable,
                             .contiguous = record_contiguous,
                             .alias = record_alias},
@@ -433,10 +499,8 @@ void kn_record_free(kn_record *r) {
   size_t cap = 16;
   while (cap < r->ndyn) cap *= 2;
   kn_free(heap, r->dyn, cap * sizeof *r->dyn);
-  size_t n = r->known ? table_size(r->nknown) : 0;
-  for (size_t i = 0; i < n; i++) release_known(&r->known[i]);
-  kn_free(heap, r->known, n * sizeof *r->known);
-  r->known = NULL;
+  drop_table(r, &r->handles);
+  drop_table(r, &r->reals);
   r->dyn = NULL;
-  r->nknown = r->nhandles = r->ndyn = 0;
+  r->ndyn = 0;
 }

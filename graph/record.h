@@ -9,6 +9,12 @@
 #define KN_RECORD_H
 #include "graph/view.h"
 
+typedef struct kn_record_table { /* of tensors, by address */
+  struct kn_record_known *at;
+  size_t cap;
+  uint32_t n;
+} kn_record_table;
+
 typedef struct kn_record kn_record;
 struct kn_record {
   kn_recorder base; /* install as ctx->recorder = &r.base */
@@ -21,8 +27,7 @@ struct kn_record {
   void *see_ud;
   kn_scalar *dyn; /* placeholders given so far */
   uint32_t ndyn;
-  struct kn_record_known *known; /* real tensors already seen, views, tracked handles */
-  uint32_t nknown, nhandles;     /* of them the symbolic ones */
+  kn_record_table reals, handles; /* real tensors already seen; views and tracked handles */
   bool unsure; /* something depended on how a tracked handle's elements lie, and nobody knows */
 };
 

@@ -428,6 +428,10 @@ static kn_status check_graph(verifier *v) {
   if (!g->body || g->body->owner || g->body->graph != g)
     return kn_fail(v->ctx, v->bad, "graph %s: it has no body", g->name);
   KN_TRY(check_region(v, g->body));
+  for (uint32_t i = 0; i < g->nneeds; i++) {
+    const char *why = kn_need_wrong(g, &g->needs[i]);
+    if (why) return kn_fail(v->ctx, v->bad, "graph %s: need %u cannot be: %s", g->name, i + 1, why);
+  }
   for (uint32_t i = 0; i < g->body->nyields; i++)
     if (!usable(v, g->body->yields[i]))
       return kn_fail(v->ctx, v->bad, "graph %s: result %u is not defined", g->name, i + 1);

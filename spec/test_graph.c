@@ -680,7 +680,7 @@ START_TEST(records_writes) {
   ck_assert(((kn_value *)tx->value)->def->op == KN_OP_transpose); /* put back the way it was turned */
   ck_assert(kn_record_value(&r, row)->def->in[0] == tx->value);
   kn_record_forget(&r);
-  ck_assert_uint_eq(r.nhandles, 0);
+  ck_assert_uint_eq(r.handles.n, 0);
   OK(m.c, b->status);
   m.c->recorder = NULL;
   kn_record_free(&r);

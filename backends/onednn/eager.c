@@ -51,7 +51,7 @@ static bool deep_layer(const kn_attrs_conv2d *a, const kn_tensor *x, const kn_te
          d[2] * d[3] < FEW_PLACES * kn_ints_at(&a->stride, 0) * kn_ints_at(&a->stride, 1);
 }
 
-static bool better_elsewhere(const kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in) {
+bool dn_better_elsewhere(const kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in) {
   bool so = op == KN_OP_matmul   ? small_or_thin(in[0], in[1])
             : op == KN_OP_conv2d ? deep_layer(attrs, in[0], in[1])
                                  : false;
@@ -60,7 +60,7 @@ static bool better_elsewhere(const kn_context *ctx, kn_op op, const void *attrs,
 
 static kn_status kernel(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                         kn_tensor *out) {
-  if (better_elsewhere(ctx, op, attrs, in)) return KN_DECLINED;
+  if (dn_better_elsewhere(ctx, op, attrs, in)) return KN_DECLINED;
   dn_state *s = kn_backend_state(ctx, &kn_onednn_backend);
   if (!s) return KN_DECLINED;
   char why[96] = "";

@@ -7,6 +7,9 @@ extern const kn_backend kn_onednn_backend;
 
 /* Between the files of this folder. */
 extern const kn_provider dn_provider;
+/* Whether the eager kernel leaves this call to another backend. Graphs ask too, so that they give eager's
+ * bits. */
+bool dn_better_elsewhere(const kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in);
 bool dn_target(kn_context *ctx, void *state, kn_target *out);
 
 #endif

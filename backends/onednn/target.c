@@ -1,6 +1,7 @@
 /* Graphs: every node of a part keeps its primitive from run to run, and all share one workspace. */
 #include "backends/onednn/call.h"
 #include "backends/onednn/onednn.h"
+#include "core/device.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -74,7 +75,7 @@ static kn_status grow(kn_context *ctx, kn_program *p, size_t bytes) {
   return KN_OK;
 }
 
-/* KN_DECLINED is left to the run, which computes such a node by the reference kernel. */
+/* KN_DECLINED is left to the run, which computes such a node as eager would. */
 static kn_status prepare(dn_state *s, kn_context *ctx, kn_program *p, uint32_t k, const dn_view *views,
                          const kn_type *out, char *why, size_t size) {
   const kn_node *n = p->nodes[k];
@@ -125,19 +126,22 @@ static kn_status run_node(dn_state *s, kn_context *ctx, kn_program *p, uint32_t 
   dn_call *c = &p->calls[k];
   kn_tensor *in[DN_MAX_IN], *out = vals[n->out[0]->id];
   char why[96] = "", impl[160];
+  const char *by = "ref";
   for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
-  kn_status st = KN_OK;
-  if (!dn_call_fits(c, in)) {
+  kn_status st = dn_better_elsewhere(ctx, (kn_op)n->op, n->attrs, in) ? KN_DECLINED : KN_OK;
+  if (st == KN_DECLINED) {
+    snprintf(why, sizeof why, "others do it better");
+  } else if (!dn_call_fits(c, in)) {
     dn_view views[DN_MAX_IN];
     for (uint32_t i = 0; i < n->ntensor; i++) views[i] = (dn_view){&in[i]->type, in[i]->strides};
     st = prepare(s, ctx, p, k, views, &out->type, why, sizeof why);
   }
   if (st == KN_OK) st = dn_call_run(ctx, c, in, out, p->workspace, why, sizeof why);
   bool declined = st == KN_DECLINED;
-  if (declined) st = kn_ops[n->op].kernel(ctx, n->attrs, in, (int)n->ntensor, &out);
+  if (declined) st = kn_device_run(ctx, (kn_op)n->op, n->attrs, in, (int)n->ntensor, &out, &by);
   if (st != KN_OK || !kn_debugging(ctx, KN_DEBUG_EXEC)) return st;
-  if (declined) snprintf(impl, sizeof impl, "ref (%s)", why);
-  kn_log_node(ctx, declined ? "ref" : "onednn", n, declined ? impl : dn_call_impl(c), vals);
+  if (declined) snprintf(impl, sizeof impl, "%s (%s)", by, why);
+  kn_log_node(ctx, declined ? by : "onednn", n, declined ? impl : dn_call_impl(c), vals);
   return st;
 }
 

@@ -1,7 +1,9 @@
 /* The reference backend: graphs run node by node on the kernels of core. Supports every op and every size, so
  * it ends every list of targets; what other backends compute is compared with it. Nothing here is fast, or
- * new: eager kernels are core's own provider. */
+ * new: eager kernels are core's own provider. A node whose sizes no plan can know goes to whoever would
+ * compute it eagerly. */
 #include "backends/ref/ref.h"
+#include "core/device.h"
 #include <string.h>
 
 typedef struct ref_node {
@@ -69,7 +71,10 @@ static kn_status run_node(kn_context *ctx, const ref_node *r, kn_tensor **vals, 
   *impl = "ref:plain";
   if (row->op_class == KN_CLASS_VIEW && out[0]->storage) return planned_view(ctx, in[0], out[0], impl);
   if (row->op_class == KN_CLASS_VIEW) *impl = "ref:view";
-  KN_TRY(row->kernel(ctx, attrs, in, (int)n->ntensor, out));
+  if (r->open) /* other targets could not plan it, but may compute it now, and give eager's bits */
+    KN_TRY(kn_device_run(ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, out, impl));
+  else
+    KN_TRY(row->kernel(ctx, attrs, in, (int)n->ntensor, out));
   if (row->flags & KN_FLAG_WRITES) atomic_fetch_add(&in[0]->storage->version, 1u);
   return KN_OK;
 }

@@ -457,6 +457,7 @@ static void print_info(const char *what, const kiln_info *v) {
     }
     putchar(']');
   }
+  if (v->layout) printf(", %s", v->layout);
   puts(v->constant && !strcmp(what, "output") ? ", constant" : "");
 }
 

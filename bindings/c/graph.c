@@ -224,14 +224,21 @@ static void describe_constant(const kn_tree *t, kiln_info *out) {
   out->constant = 1;
 }
 
+static const char *layout(const kn_graph *g, const kn_value *v) {
+  const kn_need *need = kn_find_need(g, v, KN_NEED_contiguous);
+  if (!need) need = kn_find_need(g, v, KN_NEED_strides);
+  return need ? need->text : NULL;
+}
+
 static kiln_status describe(const kiln_graph *g, const kiln_leaf *list, uint32_t n, int index,
                             kiln_info *out) {
   if (index < 0 || (uint32_t)index >= n) return KILN_INDEX;
   const kiln_leaf *l = &list[index];
   kiln_info info = {.name = l->name, .label = l->label};
-  if (l->value)
+  if (l->value) {
     describe_type(g->graph, &l->value->type, &info);
-  else
+    info.layout = layout(g->graph, l->value);
+  } else
     describe_constant(l->tree, &info);
   kiln_give(out, out->size, &info, sizeof info);
   return KILN_OK;

@@ -268,6 +268,7 @@ typedef struct kiln_info {
   int rank;
   int64_t sizes[KILN_MAX_RANK];       /* -1: free */
   const char *symbols[KILN_MAX_RANK]; /* name of a free size: equal names are equal sizes; NULL: none */
+  const char *layout; /* inputs: how elements must lie: "contiguous", "strides {1, 3}"; NULL: in any way */
 } kiln_info;
 
 /* Inputs are the arguments, outputs the results, nested tables laid out flat; slots are what lives between

@@ -126,6 +126,13 @@ static kn_status hands_position(kn_recorder *r, kn_context *ctx, const char *wha
   return settle(h, h->record.base.position(&h->record.base, ctx, what, s, last, out));
 }
 
+static kn_status hands_within(kn_recorder *r, kn_context *ctx, const kn_scalar *position, kn_tensor *part,
+                              int dim, kn_tensor *t, int key) {
+  hand *h = NULL;
+  KN_TRY(use((hands *)r, ctx, position->as.value, &h));
+  return settle(h, h->record.base.within(&h->record.base, ctx, position, part, dim, t, key));
+}
+
 static kn_status hands_writable(kn_recorder *r, kn_context *ctx, const char *name, kn_tensor *t) {
   hand *h = NULL;
   KN_TRY(use((hands *)r, ctx, t->value, &h));
@@ -483,6 +490,7 @@ void kl_open_builder(lua_State *L) {
                           .to_tensor = hands_to_tensor,
                           .dynamic = hands_dynamic,
                           .position = hands_position,
+                          .within = hands_within,
                           .writable = hands_writable,
                           .contiguous = hands_contiguous,
                           .alias = hands_alias},

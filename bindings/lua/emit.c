@@ -457,6 +457,7 @@ int kl_run_in_trace(lua_State *L, kl_graph *g, kl_variant *v, int first) {
   kn_rvalue in[MOST];
   kn_value *values[MOST];
   kl_flatten(L, v, first, given, in);
+  kl_check(L, kn_check_needs(ctx, v->graph, in));
   for (uint32_t i = 0; i < body->nparams; i++) {
     values[i] = in[i].tensor ? f.e.value(f.e.ud, in[i].tensor) : kn_add_const(f.e.b, in[i].scalar);
     kl_check(L, f.e.b->status);

@@ -54,6 +54,15 @@ static int lazy_field(lua_State *L) {
   return 0;
 }
 
+const char *kl_module_of(lua_State *L, int idx) {
+  lua_CFunction f = lua_tocfunction(L, idx);
+  if (f == lazy_field) return "kiln";
+  if (f != no_field || !lua_getupvalue(L, idx, 1)) return NULL;
+  const kl_file *file = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return file->module;
+}
+
 void kl_load_files(lua_State *L) {
   require_module(L, "kiln");
   for (const kl_file *f = kl_files; f->module; f++) {

@@ -98,7 +98,6 @@ kn_session *kl_variant_session(lua_State *L, kl_variant *v) {
   kl_check(L, kn_registry_targets(ctx, &targets, &n));
   kl_check(L, kn_session_new(ctx, v->graph, targets, n, &v->session));
   kn_session_context(v->session)->reclaims = true;
-  kn_session_any_layout(v->session, v->live != NULL);
   kn_session_set_check(v->session, check && !strcmp(check, "1"));
   return v->session;
 }
@@ -157,6 +156,8 @@ int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store
   luaL_checkstack(L, (int)slots, "too many inputs and outputs");
   kn_rvalue *in = room(L, body->nparams, few_in), *out = room(L, body->nyields, few_out);
   int ins = kl_flatten(L, v, first, given, in);
+  const char *why = kn_mode_needed(v->graph, ctx->grad_enabled);
+  if (why && !v->live) return kl_error(L, KN_ARG, "graph %s: %s", v->graph->name, why);
   kn_session *s = kl_variant_session(L, v);
   kl_offer_hosts(L, s);
   if (!v->loaded) kl_load_live(L, v);

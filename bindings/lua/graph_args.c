@@ -11,6 +11,7 @@ typedef struct flattener {
   const kl_variant *v;
   kn_rvalue *in;
   int ins;        /* stack index of the first input's Lua value */
+  int tables;     /* of a table: tables met by number, and as keys; 0: the guards have seen to it */
   uint32_t met;   /* inputs that have their value */
   char path[200]; /* "argument 1 (x).scale" */
 } flattener;
@@ -20,8 +21,9 @@ static int bad(flattener *f, const char *want, int idx) {
                   kl_kind(f->L, idx));
 }
 
-static void read_scalar(flattener *f, kn_vkind kind, int idx, kn_rvalue *out) {
+static void read_scalar(flattener *f, const kn_value *v, int idx, kn_rvalue *out) {
   lua_State *L = f->L;
+  kn_vkind kind = v->type.kind;
   int whole;
   *out = (kn_rvalue){0};
   kn_scalar *s = &out->scalar;
@@ -31,6 +33,9 @@ static void read_scalar(flattener *f, kn_vkind kind, int idx, kn_rvalue *out) {
     return;
   }
   if (lua_type(L, idx) != LUA_TNUMBER) bad(f, kind == KN_V_INT ? "an integer" : "a number", idx);
+  if (!f->v->live && kind != KN_V_NUMBER && lua_isinteger(L, idx) != (kind == KN_V_INT) &&
+      kn_find_need(f->v->graph, v, KN_NEED_exact))
+    bad(f, kind == KN_V_INT ? "an integer" : "a float", idx);
   if (kind == KN_V_FLOAT || (kind == KN_V_NUMBER && !lua_isinteger(L, idx)))
     *s = (kn_scalar){KN_SCALAR_FLOAT, {.f = lua_tonumber(L, idx)}};
   else {
@@ -60,7 +65,7 @@ static void read_value(flattener *f, const kn_tree *t, int idx) {
     *in = (kn_rvalue){.tensor = kl_test_tensor(L, idx)};
     if (!in->tensor) bad(f, "a tensor", idx);
   } else
-    read_scalar(f, t->value->type.kind, idx, in);
+    read_scalar(f, t->value, idx, in);
   lua_pushvalue(L, idx);
   lua_replace(L, at);
 }
@@ -120,11 +125,35 @@ static void check_fields(flattener *f, const kn_tree *t, int idx) {
   }
 }
 
+/* Tables are one where they were one when the graph was made, and only there; and plain. */
+static void check_identity(flattener *f, const kn_tree *t, int idx) {
+  lua_State *L = f->L;
+  if (lua_getmetatable(L, idx)) bad(f, "a table without a metatable", idx);
+  if (!t->same_as) return;
+  lua_rawgeti(L, f->tables, t->same_as);
+  lua_pushvalue(L, idx);
+  lua_rawget(L, f->tables);
+  bool fits = lua_isnil(L, -2) ? lua_isnil(L, -1) : lua_rawequal(L, -2, idx);
+  lua_pop(L, 2);
+  if (!fits)
+    kl_error(L, KN_ARG, "graph %s: %s must %s table before it", f->v->graph->name, f->path,
+             lua_rawgeti(L, f->tables, t->same_as) == LUA_TNIL ? "be another one than a"
+                                                               : "be the same as a");
+  lua_pushvalue(L, idx);
+  lua_rawseti(L, f->tables, t->same_as);
+  lua_pushvalue(L, idx);
+  lua_pushboolean(L, 1);
+  lua_rawset(L, f->tables);
+}
+
 static void read_table(flattener *f, const kn_tree *t, int idx) {
   lua_State *L = f->L;
   if (lua_type(L, idx) != LUA_TTABLE) bad(f, "a table", idx);
   luaL_checkstack(L, 6, "nested tables");
-  if (!f->v->live) check_fields(f, t, idx);
+  if (!f->v->live) {
+    check_fields(f, t, idx);
+    check_identity(f, t, idx);
+  }
   for (uint32_t i = 0; i < t->n; i++) {
     kl_push_constant(L, &t->keys[i]);
     lua_rawget(L, idx);
@@ -151,6 +180,11 @@ int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalu
     if (!lua_isnil(L, first + i))
       kl_error(L, KN_ARG, "graph %s: takes %u argument%s, got %d", g->name, g->nargs,
                g->nargs == 1 ? "" : "s", given);
+  if (!v->live) {
+    lua_newtable(L);
+    f.tables = lua_gettop(L);
+    f.ins++;
+  }
   for (uint32_t i = 0; i < g->body->nparams; i++) lua_pushnil(L);
   for (uint32_t i = 0; i < g->nargs; i++) {
     const kn_tree *t = &g->args[i];

@@ -123,7 +123,10 @@ bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const
   if (!ctx->grad_enabled) return false;
   bool *wants = lua_newuserdatauv(L, body->nparams + v->graph->nslots + 1u, 0);
   bool any = list_wants(s, in, wants);
-  if (any) check_updates(L, v->graph, wants);
+  if (any) {
+    kl_check(L, kn_check_needs(ctx, v->graph, in));
+    check_updates(L, v->graph, wants);
+  }
   kn_taped *t = any ? derive(L, g, v, wants) : NULL;
   lua_pop(L, 1);
   if (!t) return false;

@@ -2,7 +2,8 @@
  * is nil, as in Lua, unless the bytecode of the caller's line only ever calls it and a name that is there is
  * near: then the error says which. Reached only by misses, from __index. */
 #include "bindings/lua/state.h"
-#include "lua/capture/bytecode.h"
+#include "lua/capture/reads.h"
+#include <stdio.h>
 #include <string.h>
 
 /* ---- the nearest name ---- */
@@ -52,43 +53,6 @@ static const char *nearest(lua_State *L, int names, const char *name, size_t n) 
 
 /* ---- what the caller does with it ---- */
 
-/* The key that an instruction reads a field by; NULL: it reads none. */
-static const kc_const *key_of(const kc_proto *p, kc_code i) {
-  kc_opcode o = kc_op(i);
-  bool reads = o == KC_GETFIELD || o == KC_GETTABUP || (o == KC_SELF && kc_k(i));
-  return reads ? &p->k[kc_c(i)] : NULL;
-}
-
-/* What may stand between a function and its call: its arguments, where nothing is decided. */
-static bool is_straight(kc_opcode o) {
-  return o < KC_JMP || o == KC_CALL || o == KC_VARARG || o == KC_CLOSURE || o == KC_SETLIST ||
-         o == KC_EXTRAARG;
-}
-
-/* Is what the instruction at pc reads surely called? */
-static bool is_called(const kc_proto *p, int pc) {
-  int reg = kc_a(p->code[pc]);
-  if (kc_op(p->code[pc]) == KC_SELF) return true;
-  for (int k = pc + 1; k < p->ncode; k++) {
-    kc_code i = p->code[k];
-    kc_opcode o = kc_op(i);
-    if ((o == KC_CALL || o == KC_TAILCALL) && kc_a(i) <= reg) return kc_a(i) == reg;
-    if (!is_straight(o) || (kc_opcode_operands(o)[0] == 'w' && kc_a(i) <= reg)) return false;
-  }
-  return false;
-}
-
-static bool only_called(const kc_proto *p, int line, const char *name, size_t n) {
-  bool any = false;
-  for (int pc = 0; pc < p->ncode; pc++) {
-    const kc_const *key = kc_line(p, pc) == line ? key_of(p, p->code[pc]) : NULL;
-    if (!key || key->kind != KC_CONST_STRING || key->n != n || memcmp(key->s, name, n)) continue;
-    if (!is_called(p, pc)) return false;
-    any = true;
-  }
-  return any;
-}
-
 /* Whether the Lua function that reads the field now can only be about to call it. */
 static bool is_for_a_call(lua_State *L, kn_context *ctx, const char *name, size_t n) {
   lua_Debug ar;
@@ -103,17 +67,36 @@ static bool is_for_a_call(lua_State *L, kn_context *ctx, const char *name, size_
   if (st != KN_OK) return false;
   kn_arena a;
   kn_arena_init(&a, ctx->heap);
-  bool yes = kc_parse(ctx, &a, bytes, length, &p) == KN_OK && only_called(p, ar.currentline, name, n);
+  bool yes = kc_parse(ctx, &a, bytes, length, &p) == KN_OK && kc_only_called(p, ar.currentline, name, n);
   kn_arena_free(&a);
   kn_free(ctx->heap, bytes, size);
   return yes;
 }
+
+static const char sentence[] = "%s has no %s '%s'; did you mean '%s'?";
 
 void kl_check_misspelt(lua_State *L, int key, int names, const char *of, const char *kind) {
   size_t n;
   if (lua_type(L, key) != LUA_TSTRING || !lua_checkstack(L, 4)) return;
   const char *name = lua_tolstring(L, key, &n);
   const char *meant = nearest(L, lua_absindex(L, names), name, n);
-  if (meant && is_for_a_call(L, kl_context(L), name, n))
-    kl_error(L, KN_ARG, "%s has no %s '%s'; did you mean '%s'?", of, kind, name, meant);
+  if (meant && is_for_a_call(L, kl_context(L), name, n)) kl_error(L, KN_ARG, sentence, of, kind, name, meant);
+}
+
+bool kl_missing(lua_State *L, int table, int key, char *why, size_t size) {
+  size_t n;
+  const char *of = "tensor", *name = lua_tolstring(L, key, &n);
+  int top = lua_gettop(L);
+  *why = 0;
+  luaL_checkstack(L, 8, "capture");
+  if (table) {
+    of = luaL_getmetafield(L, table, "__index") != LUA_TNIL ? kl_module_of(L, -1) : NULL;
+    lua_pushvalue(L, table);
+  } else {
+    kl_push_methods(L);
+  }
+  const char *meant = of ? nearest(L, lua_gettop(L), name, n) : NULL;
+  if (meant) snprintf(why, size, sentence, of, table ? "function" : "method", name, meant);
+  lua_settop(L, top);
+  return of != NULL;
 }

@@ -209,7 +209,11 @@ static kn_status take_key(reader *r, int idx) {
     return KN_OK;
   }
   int64_t at;
+  kn_scalar symbol;
+  kn_recorder *rec = kn_recorder_of(r->ctx);
   KN_TRY(kl_read_int(r->L, r->ctx, idx, "index", "position", KL_POSITION, true, &at));
+  if (rec && rec->within && kl_test_scalar(r->L, idx, &symbol) && symbol.kind == KN_SCALAR_SYMBOL)
+    KN_TRY(rec->within(rec, r->ctx, &symbol, p->view, r->dim, p->whole, r->key));
   return take_select(r, at);
 }
 

@@ -96,7 +96,8 @@ static const kc_host host = {.context = kl_context,
                              .test_tensor = kl_test_tensor,
                              .push_scalar = kl_push_scalar,
                              .test_scalar = kl_test_scalar,
-                             .is_engine = kl_is_engine};
+                             .is_engine = kl_is_engine,
+                             .missing = kl_missing};
 
 const kc_host *kl_host(void) { return &host; }
 

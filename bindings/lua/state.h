@@ -93,6 +93,11 @@ void kl_push_tensor_metatable(lua_State *L);
 /* For __index where nothing was found: raises when the string at `key` is near one of the keys of the table
  * at `names` and the caller is about to call it ("OF has no KIND 'KEY'; did you mean …?"). */
 void kl_check_misspelt(lua_State *L, int key, int names, const char *of, const char *kind);
+/* What to say of the string at `key`, which the table at `table` (0: tensors) has not: "" where no name is
+ * near. False when the table's __index is none of kiln's modules. */
+bool kl_missing(lua_State *L, int table, int key, char *why, size_t size);
+/* The module whose __index the function at idx is; NULL: of none. */
+const char *kl_module_of(lua_State *L, int idx);
 /* Registers `list` as methods (and in the module table on top as well when `module`); marked for capture if
  * `engine`. */
 void kl_set_methods(lua_State *L, const luaL_Reg *list, bool module, bool engine);

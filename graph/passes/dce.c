@@ -1,9 +1,9 @@
 /* needs: nothing.
  * does:  removes nodes, results of if and loop, carried values of loops (cyclic ones too) and slots that no
- * effect and no result depends on. Nodes that may only raise go too, but in attempts, which see it: an error
- * in a value nobody reads is dropped (but that of an item of a tensor that may have several elements), and so
- * is a loop without effects whose results nobody reads, even one that would not end. keeps: effects and their
- * order, inputs of the graph, types. */
+ * effect and no result depends on. What may raise because of data is kept; because of sizes only in
+ * attempts, which see it: else that error in a value nobody reads is dropped, and so is a loop without
+ * effects whose results nobody reads, even one that would not end. keeps: effects and their order, inputs of
+ * the graph, types. */
 #include "graph/attempt.h"
 #include "graph/mutant.h"
 #include "graph/internal.h"
@@ -54,17 +54,10 @@ static void mark_causes(sweep *s, const kn_value *v) {
     for (int k = 0; k < 2; k++) mark(s, n->regions[k]->yields[v->index]);
 }
 
-/* A truth asked of what may be many elements: whoever wrote it must be told, whether the answer is read or
- * not. */
-static bool is_doubtful(const kn_node *n) {
-  return n->op == KN_NODE_item &&
-         !(kn_type_known(&n->in[0]->type.tensor) && kn_type_numel(&n->in[0]->type.tensor) == 1);
-}
-
 /* Kept for what it does. An error that is caught is seen, so what may raise it is kept, too. */
 static bool is_effect(const kn_node *n, bool caught) {
   return (kn_opcode_describe(n->op).effect == KN_EFFECT && !KN_MUTANT(effects_are_dropped)) ||
-         is_doubtful(n) || (caught && !n->nregions && kn_node_may_raise(n));
+         kn_data_may_raise(n) || (caught && !n->nregions && kn_node_may_raise(n));
 }
 
 static void mark_effects(sweep *s, const kn_region *r, bool caught) {

@@ -91,8 +91,7 @@ static kc_res given_before(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_t i
     const kc_given *g = &j->given[i];
     if (g->t != t) continue;
     if (is_handle(c, id) && !is_handle(c, g->leaf)) {
-      c->births = kc_more(c, &c->keep, c->births, c->nbirths, sizeof *c->births);
-      c->births[c->nbirths++] = (kc_birth){KC_BORN_ARGUMENT, g->leaf};
+      kc_note_birth(c, (kc_birth){KC_BORN_ARGUMENT, g->leaf});
       return KC_RESTART;
     }
     *tree = g->tree;
@@ -121,6 +120,9 @@ static kc_res handle_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_
     if (c->nburnt > before) return KC_RESTART;
   }
   guard(c, "layout", leaf->name, leaf->strided ? "strided" : "contiguous");
+  kn_need need = {.kind = leaf->strided ? KN_NEED_strides : KN_NEED_contiguous, .input = out->v};
+  memcpy(need.strides, leaf->strides, sizeof need.strides);
+  kn_add_need(&c->b, need);
   kn_value *v = out->v;
   *out = kc_ref(KC_V_HANDLE, kc_handle_outside(c, v, t));
   c->han[out->id].leaf = id;
@@ -223,7 +225,7 @@ static kc_res table_argument(job *j, int idx, kc_leaf *leaf, kn_tree *tree, kc_v
   uint32_t number = j->nmet;
   j->met = kc_more(c, &c->arena, j->met, j->nmet, sizeof *j->met);
   j->met[j->nmet++] = (met_table){object, id, leaf, tree, false};
-  *tree = (kn_tree){.kind = KN_TREE_TABLE, .n = leaf->n};
+  *tree = (kn_tree){.kind = KN_TREE_TABLE, .n = leaf->n, .same_as = number + 1};
   tree->keys = kc_new(c, (leaf->n + 1) * sizeof *tree->keys);
   tree->items = kc_new(c, (leaf->n + 1) * sizeof *tree->items);
   kc_table *t = kc_table_write(c, c->S, id);
@@ -257,6 +259,7 @@ static kc_res argument(job *j, int idx, kc_leaf *leaf, kn_tree *tree, kc_val *ou
     leaf->integer = lua_isinteger(L, idx);
     kn_vtype type = {.kind = leaf->integer ? KN_V_INT : KN_V_FLOAT};
     KC_TRY(make_input(c, leaf->name, &type, tree, out));
+    kn_add_need(&c->b, (kn_need){.kind = KN_NEED_exact, .input = out->v});
     add_input(c, out->v, id, -1);
     return KC_GO;
   }
@@ -368,6 +371,15 @@ static void record_guards(kc_cap *c) {
   }
 }
 
+/* What requires grad matters to the graph, which has gradients of its own. */
+static void need_grads(const job *j) {
+  kc_cap *c = j->c;
+  if (!c->asks_grad) return;
+  kn_add_need(&c->b, (kn_need){.kind = c->grad_mode ? KN_NEED_gradients : KN_NEED_no_gradients});
+  for (uint32_t i = 0; i < j->ngiven; i++)
+    kn_add_need(&c->b, (kn_need){.kind = KN_NEED_no_grad, .input = j->given[i].tree.value});
+}
+
 /* "digits_31": a name that can stand in the text form. */
 static const char *graph_name(kc_cap *c, kc_val f) {
   if (f.k != KC_V_CLOSURE) return "main";
@@ -440,6 +452,7 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   KC_TRY(kc_outcome_of(c, s, v, j->given, j->ngiven));
   KC_TRY(outer_arguments(c));
   record_guards(c);
+  need_grads(j);
   if (c->b.status != KN_OK) return kc_fail(c, "graph");
   if (kn_pipeline_run(&c->b) != KN_OK || kn_graph_finish(&c->b) != KN_OK) return KC_FAIL;
   if (c->b.graph->nnodes > KN_NODE_BUDGET) return too_large(c);
@@ -480,6 +493,7 @@ static void clear(job *j) {
   c->objects = kept.objects, c->ids = kept.ids, c->obj = kept.obj, c->nobj = kept.nobj,
   c->attempt = kept.attempt;
   c->births = kept.births, c->nbirths = kept.nbirths;
+  c->protos = kept.protos, c->nprotos = kept.nprotos;
   c->grad_mode = kept.grad_mode, c->asks_grad = kept.asks_grad;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
   c->models = kept.models, c->nmodels = kept.nmodels, c->outer = kept.outer;
@@ -495,7 +509,7 @@ static int protected_capture(lua_State *L) {
   lua_newtable(L);
   c->ids = lua_gettop(L);
   kc_find_models(c);
-  if (c->before) kc_live_free_numbers(c, c->before);
+  if (c->before) kc_live_free_numbers(c, c->before), kc_live_recall(c, c->before);
   int top = lua_gettop(L);
   for (int n = 0;; n++) {
     j->result = attempt(j);

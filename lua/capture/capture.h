@@ -17,6 +17,9 @@ typedef struct kc_host {
   bool (*test_scalar)(lua_State *L, int idx, kn_scalar *out);
   /* The C function at idx may be called under recording with symbolic arguments (kl_set_engine_functions). */
   bool (*is_engine)(lua_State *L, int idx);
+  /* The table at `table` (0: tensors) has no field of the string at `key`: what to say when it is about to be
+   * called ("": nothing). False when the table's __index is another's function. */
+  bool (*missing)(lua_State *L, int table, int key, char *why, size_t size);
 } kc_host;
 
 /* How one argument is to be captured. */
@@ -75,6 +78,11 @@ bool kc_live_push_overwritten(lua_State *L, kc_live *live, const kn_slot *slot);
 /* The i-th loop (from 0) that capture ran trip by trip: its place ("" when unknown) and trips. False past the
  * last. */
 bool kc_live_unrolled(const kc_live *live, uint32_t i, const char **where, int64_t *trips);
+/* An argument that the graph knows by its identity, which no file can hold; NULL: there is none. */
+const char *kc_live_object(const kc_live *live);
+/* A place outside that is nil when the graph begins and not when it ends, or the other way round: the guards
+ * do not hold for a second run. NULL: there is none. */
+const char *kc_live_unsteady(const kc_live *live);
 void kc_live_free(lua_State *L, kc_live *live);
 
 /* Pushes a list of {kind = "refuse", "burn" or "state", line =, what =, text = "file:line: what"}: what

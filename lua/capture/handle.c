@@ -161,6 +161,12 @@ bool kc_is_born(const kc_cap *c, kc_birth b) {
   return false;
 }
 
+void kc_note_birth(kc_cap *c, kc_birth b) {
+  if (kc_is_born(c, b)) return;
+  c->births = kc_more(c, &c->keep, c->births, c->nbirths, sizeof *c->births);
+  c->births[c->nbirths++] = b;
+}
+
 typedef struct tracing {
   kc_cap *c;
   uint8_t *seen; /* values by id */
@@ -247,14 +253,9 @@ static tracing traced(kc_cap *c, const kn_value *v) {
 }
 
 static bool note_births(kc_cap *c, const tracing *t) {
-  bool any = false;
-  for (uint32_t i = 0; i < t->n; i++) {
-    if (kc_is_born(c, t->found[i])) continue;
-    c->births = kc_more(c, &c->keep, c->births, c->nbirths, sizeof *c->births);
-    c->births[c->nbirths++] = t->found[i];
-    any = true;
-  }
-  return any;
+  uint32_t before = c->nbirths;
+  for (uint32_t i = 0; i < t->n; i++) kc_note_birth(c, t->found[i]);
+  return c->nbirths > before;
 }
 
 kc_res kc_must_be_handle(kc_cap *c, const kn_value *v) {

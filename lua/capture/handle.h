@@ -29,6 +29,7 @@ kc_res kc_set_chosen(kc_cap *c, kc_state *s, const kc_union *u, kn_value *v);
 void kc_note_made(kc_cap *c, uint32_t first, uint64_t place); /* values from `first` on (engine.c) */
 uint64_t kc_here(const kc_state *s);                          /* the call stack, as a number */
 bool kc_is_born(const kc_cap *c, kc_birth b);
+void kc_note_birth(kc_cap *c, kc_birth b);
 /* Notes where v, which is written to, comes from; the attempt is doomed from here on. Or refused. */
 kc_res kc_must_be_handle(kc_cap *c, const kn_value *v);
 /* The same when all it comes from is made inside; false when nothing was noted. */

@@ -274,11 +274,10 @@ static kc_res free_number(kc_cap *c, kc_look *l) {
   return KC_GO;
 }
 
-void kc_free_number(kc_cap *c, kc_look_kind kind, uint32_t container, kc_val key) {
-  if (dynamic(c, kind, container, key)) return;
+void kc_note_role(kc_cap *c, kc_dynamic what) {
+  if (dynamic(c, what.kind, what.container, what.key)) return;
   c->dynamic = kc_more(c, &c->keep, c->dynamic, c->ndynamic, sizeof *c->dynamic);
-  c->dynamic[c->ndynamic++] =
-      (kc_dynamic){.role = KC_ROLE_FREE, .kind = kind, .container = container, .key = key};
+  c->dynamic[c->ndynamic++] = what;
 }
 
 /* Fills the look from the real value on top of the stack, which it pops. */
@@ -611,15 +610,15 @@ static kc_res read_proto(kc_cap *c, uint32_t object, kc_proto **out) {
   lua_pop(c->L, 1);
   if (st != KN_OK) return c->fatal = true, KC_FAIL;
   kc_proto *p = cached_proto(c, bytes, n);
-  uint8_t *kept = p ? NULL : kn_arena_dup(&c->arena, bytes, n);
+  uint8_t *kept = p ? NULL : kn_arena_dup(&c->keep, bytes, n);
   if (!p && kept)
-    st = kc_parse(c->ctx, &c->arena, kept, n, &p);
+    st = kc_parse(c->ctx, &c->keep, kept, n, &p);
   else if (!p)
     st = kn_fail_nomem(c->ctx, n);
   kn_free(c->ctx->heap, bytes, size);
   if (st != KN_OK) return c->fatal = st == KN_NOMEM, kc_fail(c, "%s", kc_format(c, "%s", kn_error(c->ctx)));
   if (kept) {
-    c->protos = kc_more(c, &c->arena, c->protos, c->nprotos, sizeof *c->protos);
+    c->protos = kc_more(c, &c->keep, c->protos, c->nprotos, sizeof *c->protos);
     c->protos[c->nprotos++] = (struct kc_proto_cache){kept, n, p};
   }
   *out = p;

@@ -35,7 +35,7 @@ kc_res kc_burn(kc_cap *c, kc_val a);
 const char *kc_field_path(kc_cap *c, const char *base, kc_val key);
 const char *kc_value_text(kc_cap *c, kc_val a, char *buf, size_t size); /* for guards and messages */
 
-/* The number at this outside place is read afresh at every call, not guarded. */
-void kc_free_number(kc_cap *c, kc_look_kind kind, uint32_t container, kc_val key);
+/* This outside place has a role from the start, unless one is known already. */
+void kc_note_role(kc_cap *c, kc_dynamic what);
 
 #endif

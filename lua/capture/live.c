@@ -264,6 +264,9 @@ kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, k
   l->args = need(&m, (size_t)nargs * sizeof *l->args);
   for (int i = 0; i < nargs; i++) copy_leaf(&m, &l->args[i], &args[i]);
   l->nargs = nargs;
+  l->births = need(&m, c->nbirths * sizeof *l->births);
+  for (uint32_t i = 0; i < c->nbirths; i++)
+    if (c->births[i].how != KC_BORN_OUTSIDE) l->births[l->nbirths++] = c->births[i];
   l->grads = c->asks_grad;
   l->grad_mode = c->grad_mode;
   l->tables = need(&m, (l->ntables + 1) * sizeof *l->tables);
@@ -358,8 +361,10 @@ void kc_live_free_numbers(kc_cap *c, const kc_live *before) {
     bool changed = lua_type(L, -1) == LUA_TNUMBER && (was_free || !is(L, -1, &k->want));
     lua_pop(L, 1);
     if (changed)
-      kc_free_number(c, k->kind, kc_intern(c, -1),
-                     text ? kc_string(c, k->key.s, k->key.n) : kc_int(k->key.as.i));
+      kc_note_role(c, (kc_dynamic){.role = KC_ROLE_FREE,
+                                   .kind = k->kind,
+                                   .container = kc_intern(c, -1),
+                                   .key = text ? kc_string(c, k->key.s, k->key.n) : kc_int(k->key.as.i)});
     lua_settop(L, anchors);
   }
   lua_pop(L, 1);
@@ -607,7 +612,8 @@ static bool arg_fits(arg_check *x, const kc_leaf *a, int idx) {
   char now[128], was[128];
   if (a->spec) {
     const kn_tensor *t = a->number ? x->host->test_tensor(L, idx) : NULL;
-    return !t || !t->storage || handle_fits(x->l, a, t, x->why, x->size);
+    if (t) x->l->tensors[a->number - 1] = t;
+    return true;
   }
   switch (a->kind) {
   case KC_LEAF_TENSOR: return tensor_fits(L, x->host, x->l, a, idx, x->why, x->size);
@@ -672,6 +678,29 @@ bool kc_live_unrolled(const kc_live *l, uint32_t i, const char **where, int64_t 
   *where = l->unrolled[i].where;
   *trips = l->unrolled[i].trips;
   return true;
+}
+
+static const char *object_among(const kc_live *l, const kc_leaf *a) {
+  const char *found = NULL;
+  for (uint32_t i = 0; a->kind == KC_LEAF_TABLE && i < a->n && !found; i++)
+    found = object_among(l, &a->items[i]);
+  if (a->kind != KC_LEAF_CONST || a->spec) return found;
+  const kc_expected *e = &l->consts[a->value.i];
+  return e->anchor && e->type != LUA_TSTRING ? a->name : NULL;
+}
+
+const char *kc_live_object(const kc_live *l) {
+  const char *found = NULL;
+  for (int i = 0; i < l->nargs && !found; i++) found = object_among(l, &l->args[i]);
+  return found;
+}
+
+const char *kc_live_unsteady(const kc_live *l) {
+  for (uint32_t i = 0; i < l->nchecks; i++) {
+    const kc_check *k = &l->checks[i];
+    if (!k->blind && (k->born ? k->written && !k->clears : k->clears)) return k->name;
+  }
+  return NULL;
 }
 
 /* ---- life ---- */

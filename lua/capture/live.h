@@ -35,6 +35,9 @@ struct kc_leaf {
 kc_live *kc_live_new(kn_context *ctx);
 /* Numbers outside that are not what they were at an earlier capture become free in this one. */
 void kc_live_free_numbers(kc_cap *c, const kc_live *before);
+/* What an earlier capture of the function found out by starting over is known to this one from the start:
+ * which outside places it writes, which tensors are written to (recall.c). */
+void kc_live_recall(kc_cap *c, const kc_live *before);
 kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, kc_live **out);
 
 #endif

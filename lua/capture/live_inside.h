@@ -60,6 +60,8 @@ struct kc_live {
   uint32_t ntensors;
   bool handles;          /* some are overwritten */
   bool grads, grad_mode; /* it matters what requires grad; and gradients must be on, or off, as here */
+  kc_birth *births;      /* made here or given: for the next capture */
+  uint32_t nbirths;
   struct unrolled {
     const char *where;
     int64_t trips;

@@ -3,6 +3,7 @@
 #include "graph/mutant.h"
 #include "lua/capture/growing.h"
 #include "lua/capture/protect.h"
+#include "lua/capture/reads.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -189,6 +190,32 @@ static kc_res index_table(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val *o
   return KC_GO;
 }
 
+/* A field that is not there: of kiln's modules and of tensors the mistake is told, where it is about to be
+ * called. */
+static kc_res tell_missing(kc_cap *c, kc_state *s, kc_val o, kc_val k, bool *known) {
+  const kc_obj *key = &c->obj[k.id];
+  lua_State *L = c->L;
+  char why[200] = "";
+  int top = lua_gettop(L);
+  luaL_checkstack(L, 4, "capture");
+  kc_push_object(c, k.id);
+  if (o.k == KC_V_TABLE && c->tab[o.id].object) kc_push_object(c, c->tab[o.id].object);
+  if (o.k != KC_V_TABLE || lua_gettop(L) == top + 2)
+    *known = c->host->missing(L, o.k == KC_V_TABLE ? top + 2 : 0, top + 1, why, sizeof why);
+  lua_settop(L, top);
+  int line = kc_line(s->top->p, s->top->pc);
+  bool called = *why && line > 0 && kc_only_called(s->top->p, line, key->s, key->n);
+  return called ? kc_raise(c, "%s", why) : KC_GO;
+}
+
+static kc_res index_by_c(kc_cap *c, kc_state **s, kc_val o, kc_val h, kc_val k, kc_val *out) {
+  bool known = false;
+  *out = KC_NILV;
+  if (o.k == KC_V_TABLE) KC_TRY(tell_missing(c, *s, o, k, &known));
+  if (!known) KC_TRY(kc_call1(c, s, h, (kc_val[]){o, k}, 2, out));
+  return kc_is_tensor(o) && out->k == KC_V_NIL ? tell_missing(c, *s, o, k, &known) : KC_GO;
+}
+
 static kc_res index_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, int depth, kc_val *out) {
   o = kc_resolve(c, *s, o);
   k = kc_normal_key(kc_resolve(c, *s, k));
@@ -207,6 +234,7 @@ static kc_res index_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, int depth, 
     return o.k == KC_V_TABLE ? KC_GO : no_index(c, o, depth);
   }
   if (KN_MUTANT(index_function_ignored) && h.k == KC_V_CLOSURE) return *out = KC_NILV, KC_GO;
+  if (h.k == KC_V_CFUNCTION && k.k == KC_V_STRING) return index_by_c(c, s, o, h, k, out);
   if (h.k == KC_V_CLOSURE || h.k == KC_V_CFUNCTION) return kc_call1(c, s, h, (kc_val[]){o, k}, 2, out);
   return index_any(c, s, h, k, depth + 1, out);
 }

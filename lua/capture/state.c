@@ -124,7 +124,7 @@ kc_state *kc_snapshot(kc_cap *c, kc_state *s) {
 
 kc_frame *kc_frame_new(kc_cap *c, kc_state *s, kc_proto *p, uint32_t clos) {
   kc_frame *f = kc_new(c, sizeof *f);
-  const kc_flow *flow = kc_flow_of(&c->arena, p);
+  const kc_flow *flow = kc_flow_of(&c->keep, p);
   if (!flow) flow = kc_new(c, SIZE_MAX / 2); /* raises out of memory */
   *f = (kc_frame){.owner = s->owner, .up = s->top, .p = p, .flow = flow, .clos = clos};
   f->r = kc_new(c, (size_t)p->maxstack * sizeof *f->r);

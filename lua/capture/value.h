@@ -264,7 +264,7 @@ struct kc_cap {
     const uint8_t *bytes;
     size_t n;
     kc_proto *p;
-  } * protos;
+  } * protos; /* parsed once for the whole capture */
   uint32_t nprotos;
   kc_note **note;
   uint32_t nnote;

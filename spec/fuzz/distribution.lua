@@ -366,4 +366,19 @@ D.poke = {
 }
 D.peek = { "un", "ut", "ub", "gn", "gt", "mod.n", "mod.w", "mod.on", "mod.list[1]", "mod.list[2]" }
 
+--- All features there are, as a set.
+function D.features()
+  local all = { ["tensor branches in loops"] = true }
+  local function visit(list)
+    for _, p in pairs(list) do
+      if type(p) == "table" then
+        if type(p[2]) == "string" and type(p[1]) == "number" then all[p[2]] = true end
+        visit(p)
+      end
+    end
+  end
+  visit(D)
+  return all
+end
+
 return D

@@ -211,7 +211,7 @@ function M.text(tree)
   return table.concat(out, "\n") .. "\n"
 end
 
---- The tree of function number `seed`, and the set of its features.
+--- The tree of function number `seed`, the set of its features, and its sort.
 function M.tree(seed)
   local g = setmetatable({ pick = M.stream(seed), features = {}, scope = {}, fresh = 0, nesting = 0, depth = 0,
     loops = 0, ret = "main", returns = {} }, Maker)
@@ -228,7 +228,7 @@ function M.tree(seed)
   for i, list in ipairs(D.locals) do body[i] = g:statement { 1, false, table.unpack(list) } end
   for _, node in ipairs(g:block(D.top)) do body[#body + 1] = node end
   local result = g:fill("<return>", {}, {})
-  return { before = before, body = body, result = result }, g.features
+  return { before = before, body = body, result = result }, g.features, g.sort
 end
 
 return M

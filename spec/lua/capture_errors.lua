@@ -53,6 +53,11 @@ raises("comparison", function() return rec < 1 end)
 raises("comparison of two", function() return rec <= rec end)
 raises("call a field", function() return rec.f() end)
 raises("call a method", function(t) return t:not_there() end)
+raises("a misspelt method", function(t) return t:reluu() end)
+raises("a misspelt method of a view", function(t) local v = t[{ { 1, 2 } }] v:ad_(1) return v:ssum() end)
+raises("a misspelt function", function(t) return kiln.sofmax(t) end)
+raises("a misspelt function of a module", function(t) return kiln.nn.functional.reluu(t) end)
+raises("a misspelt class", function(t) return kiln.nn.Linaer(2, 3)(t) end)
 raises("call a tensor", function(t) return t() end)
 raises("call in a tail", function() return up() end)
 raises("call a metamethod", function() return setmetatable({}, { __add = 5 }) + 1 end)
@@ -79,7 +84,20 @@ raises("assert with a message", function() assert(nil, "here") end)
 raises("assert on data", function(t) assert(t:sum() > 100, "here") end)
 raises("the first of two errors", function(t) assert(t:sum() > 100, "here") return rec.n.m end)
 
--- Errors of ops whose results nobody uses may be left out.
+-- What data is at fault for is raised though nobody uses the result; what sizes are, may be left out.
+raises("a position of data out of range, not used", function(t) local _ = t[9 + t:gt(5):sum():item()] end)
+raises("a position of data from the end, in a key", function(t)
+  local _ = t:reshape(2, 2)[{ 1, -3 - t:gt(5):sum():item() }]
+end)
+raises("a position of data that is set", function(t) t:clone()[9 + t:gt(5):sum():item()] = 1 end)
+raises("positions of data in a loop, not used", function(t)
+  for i = 1, #t do
+    i = t:gt(0):sum():item() + 4
+    local _ = t[i]
+  end
+end)
+raises("division by zero, not used", function(t) local _ = 1 // t:gt(5):sum():item() end)
+raises("a step of zero of data", function(t) for _ = 1, 3, t:gt(5):sum():item() do end end)
 local function fails(name, f)
   check.test(name, function()
     check.equal(message(kiln.script(f), x), message(f, x))
@@ -88,3 +106,14 @@ local function fails(name, f)
 end
 fails("division by zero", function(t) return 1 // t:gt(5):sum():item() end)
 fails("a shape", function(t) return t:reshape(7) end)
+
+-- A name that is not there is nil where it is not surely called.
+check.test("a missing name that is only looked at", function()
+  local function f(t)
+    local g, h = kiln.sofmax, t.reluu
+    return (g or kiln.relu)(t), h == nil
+  end
+  local y, is_nil = kiln.script(f)(x)
+  check.tensor(y, x:relu():totable())
+  check.equal(is_nil, true)
+end)

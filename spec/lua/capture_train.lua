@@ -116,6 +116,29 @@ agree("the digits, trained for a while, end in the same weights", function(scrip
   return losses, values(net:parameters())
 end)
 
+-- Which backend computes a product depends on its size; a graph asks as eager does, also where it could not plan.
+agree("few rows, many rows, and rows that a loop adds", function(script)
+  local net = nn.Linear(64, 10)
+  local out = {}
+  local step = script(function(x, y)
+    net.weight.grad, net.bias.grad = nil, nil
+    local loss = F.cross_entropy(net(x), y)
+    loss:backward()
+    return loss
+  end)
+  for _, n in ipairs { 1, 5, 8, 9, 33 } do
+    out[#out + 1] = step(kiln.rand(n, 64), kiln.randint(1, 11, { n })):item()
+    out[#out + 1] = grads(net)
+  end
+  local grow = script(function(x)
+    local h = x
+    while h:sum():item() < 2000 do h = kiln.cat { h, x } end
+    return h:matmul(net.weight:t()):exp()
+  end)
+  out[#out + 1] = kiln.no_grad(grow, kiln.rand(3, 64)):totable()
+  return out
+end)
+
 local Running = nn.Module:extend "Running"
 function Running:init() self:register_buffer("mean", kiln.zeros(6)) end
 function Running:forward(x)
