@@ -23,23 +23,14 @@ static bool alloc_session(kn_session *s) {
   return s->targets && s->slots && s->in_types && s->symbols && s->symbol_from && s->out;
 }
 
-static bool has_detach(const kn_region *r) {
-  KN_EACH_NODE (n, r) {
-    if (n->op == KN_NODE_detach) return true;
-    for (int i = 0; i < n->nregions; i++)
-      if (has_detach(n->regions[i])) return true;
-  }
-  return false;
-}
-
-/* A node that gives a handle of its own on the same elements would be taken for what it shows. */
+/* May a result be a tensor that a branch or a loop hands on? */
 static bool hands_on(const kn_region *body) {
   bool any = false;
   for (uint32_t i = 0; i < body->nyields; i++) {
     const kn_node *def = body->yields[i]->def;
     any |= def && (def->op == KN_NODE_if || def->op == KN_NODE_loop || def->op == KN_NODE_select);
   }
-  return any && !has_detach(body);
+  return any;
 }
 
 /* May what is stored be the tensor of an input, a slot or a result, or stored twice? */
@@ -63,7 +54,7 @@ static bool alloc_updates(kn_session *s) {
   s->updates = kn_calloc(s->ctx->heap, s->nupdates + 1u, sizeof *s->updates);
   s->origins = kn_calloc(s->ctx->heap, s->graph->body->nyields + 1u, sizeof *s->origins);
   s->hands_on = hands_on(s->graph->body);
-  s->tracks = tracks_stores(s->graph->body) && !has_detach(s->graph->body);
+  s->tracks = tracks_stores(s->graph->body);
   uint32_t at = 0;
   if (s->updates)
     KN_EACH_NODE (n, s->graph->body)

@@ -76,6 +76,7 @@ typedef struct kn_carry {
   kn_carry_how how;
   kn_tensor *stage; /* STAGED */
   kn_tensor *next;  /* during a back edge */
+  uint32_t who;     /* and which it is */
   kn_list *list;
   kn_scalar number;
 } kn_carry;
@@ -133,6 +134,8 @@ struct kn_plan {
   kn_tensor **vals;       /* what the run sees */
   kn_list **lists;        /* the same for lists, owned by the run */
   bool *owned;            /* vals holds a reference of this run */
+  uint32_t *who;          /* tensors: a number that those share which are one tensor to the program, though the
+                             plan copies them (a loop does); 0: nobody asked. Reset with each run */
   uint32_t *first, *last; /* lifetime */
   uint32_t *crosses;      /* 1 + index of the last loop that uses it from outside */
   uint32_t *level;        /* number of loops around its definition */
@@ -149,6 +152,8 @@ struct kn_plan {
   uint32_t nblocks, nparts, nloops, nbuffers, nfails, naliases, nbound;
   bool
       *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */
+  bool tells;       /* the run under way keeps `who` */
+  uint32_t objects; /* numbers given so far */
   size_t bytes;     /* of the arena */
   size_t bytes_apart; /* what it would be if nothing shared bytes */
   char *base;         /* the arena that the headers point into now */

@@ -11,7 +11,8 @@ typedef struct kn_slot_state {
   kn_rvalue staged; /* what the run under way has stored, or the copy it writes into */
   bool is_staged;
   kn_tensor *spare; /* a tensor of the slot's type that nobody looks at, to store into */
-  kn_tensor *from;  /* during a run: what was stored, of which staged has the elements */
+  uint32_t object;  /* during a run: which tensor value is, see kn_plan.who; 0: nobody asked */
+  uint32_t from;    /* the same of what was stored, of which staged has the elements; 0: nothing */
   kn_origin origin; /* of what the last run stored */
   uint32_t group;   /* the first slot that it stored the very same tensor to, from 1; 0: unknown */
 } kn_slot_state;
@@ -21,7 +22,7 @@ typedef struct kn_update_state {
   uint32_t input;
   kn_tensor *staged; /* what the run under way gave it; kept for the next run */
   bool is_staged;
-  kn_tensor *from; /* as a slot's */
+  uint32_t from; /* as a slot's */
 } kn_update_state;
 
 struct kn_session {

@@ -412,7 +412,7 @@ end)
 proof(40, "an integer on one side, a float on the other", "T", function(a)
   local k
   if a:sum() < 0 then k = 3 else k = 0.5 end
-  return a * k, k * 2, k, k // 1, math.type(k)
+  return a * k, k * 2, k, k // 1
 end)
 
 -- ---- effects ----
