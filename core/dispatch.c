@@ -384,6 +384,15 @@ kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out) {
   return KN_OK;
 }
 
+kn_status kn_truth(kn_context *ctx, kn_tensor *t, const char *symbol, kn_scalar *out) {
+  int64_t count = kn_tensor_numel(t);
+  if (count == 1 || count == KN_DIM_UNKNOWN) return kn_item(ctx, t, out);
+  char text[KN_TYPE_TEXT];
+  return kn_fail(ctx, KN_SHAPE, "%s: the result %s is not one boolean; a:%s(b) compares element by element",
+                 symbol, kn_type_text(&t->type, text, sizeof text),
+                 kn_op_name(symbol[1] ? KN_OP_le : KN_OP_lt));
+}
+
 kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out) {
   if (dim < 0 || dim >= t->type.rank) {
     char text[KN_TYPE_TEXT];

@@ -92,6 +92,8 @@ kn_status kn_infer_types(kn_context *ctx, kn_op op, const void *attrs, const kn_
 
 /* The single element as a number, kind by dtype. SHAPE when there is not exactly one. */
 kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out);
+/* The same of the result t of a comparison that was written as the operator `symbol`, "<" or "<=". */
+kn_status kn_truth(kn_context *ctx, kn_tensor *t, const char *symbol, kn_scalar *out);
 /* May t be overwritten, now and in this grad mode? The sentence names `what`. */
 kn_status kn_check_writable(kn_context *ctx, const char *what, kn_tensor *t);
 /* Do the elements lie in order? A recorder is asked about a symbolic tensor; false when nobody knows. */

@@ -330,6 +330,8 @@ kn_vkind kn_item_kind(kn_dtype d) {
   return kinds[kn_dtypes[d].category];
 }
 
+bool kn_truth_symbol(const char *text) { return !text || !strcmp(text, "<") || !strcmp(text, "<="); }
+
 kn_value *kn_add_item(kn_builder *b, kn_value *tensor) {
   if (!need(b, KN_NODE_item, tensor, IS(tensor, KN_V_TENSOR), "a tensor")) return NULL;
   const kn_type *t = &tensor->type.tensor;

@@ -28,7 +28,8 @@ static bool hands_on(const kn_region *body) {
   bool any = false;
   for (uint32_t i = 0; i < body->nyields; i++) {
     const kn_node *def = body->yields[i]->def;
-    any |= def && (def->op == KN_NODE_if || def->op == KN_NODE_loop || def->op == KN_NODE_select);
+    any |= def && (def->op == KN_NODE_if || def->op == KN_NODE_loop || def->op == KN_NODE_select ||
+                   def->op == KN_NODE_list_get);
   }
   return any;
 }
@@ -54,6 +55,8 @@ static bool alloc_updates(kn_session *s) {
   s->updates = kn_calloc(s->ctx->heap, s->nupdates + 1u, sizeof *s->updates);
   s->origins = kn_calloc(s->ctx->heap, s->graph->body->nyields + 1u, sizeof *s->origins);
   s->hands_on = hands_on(s->graph->body);
+  for (uint32_t i = 0; i < s->graph->body->nparams; i++)
+    s->foreign_lists |= kn_is_list(s->graph->body->params[i]->type.kind);
   s->tracks = tracks_stores(s->graph->body);
   uint32_t at = 0;
   if (s->updates)

@@ -108,7 +108,8 @@ struct kn_node {
   void *attrs;           /* ops: the table's struct (NULL for none); size: int64_t dim; to_tensor: kn_dtype */
   kn_scalar scalar;      /* const */
   struct kn_slot *slot;  /* tensor, param, load_state, store_state */
-  const char *text;      /* raise, assert, print …: the message, for the values (graph/format.h) */
+  const char *text;      /* raise, assert, print …: the message, for the values (graph/format.h); item: the
+                            operator whose truth it is, "<" or "<=", or none */
   const kn_where *where; /* NULL: none */
   bool no_grad;          /* ops: no gradient flows through it, it was made with gradients off */
   kn_node *prev, *next;
@@ -269,6 +270,7 @@ kn_value *kn_add_scalar(kn_builder *b, kn_opcode op, kn_value *const *in,
                         uint32_t nin); /* lua.*, types by rule */
 kn_value *kn_add_size(kn_builder *b, kn_value *tensor, int dim);
 kn_value *kn_add_item(kn_builder *b, kn_value *tensor);
+bool kn_truth_symbol(const char *text); /* may it be an item's? NULL is one */
 kn_value *kn_add_to_tensor(kn_builder *b, kn_value *scalar, kn_dtype dtype);
 kn_value *kn_add_list(kn_builder *b, const kn_vtype *element); /* an empty one */
 kn_value *kn_add_append(kn_builder *b, kn_value *list, kn_value *v);

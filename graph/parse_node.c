@@ -261,7 +261,15 @@ static bool node_values(kn_parser *p, line *l) {
   if (l->nin != kn_opcode_describe(l->op).nin)
     return kn_parse_fail(p, l->at, "%s takes %d values", opcode_text(l), kn_opcode_describe(l->op).nin);
   switch ((int)l->op) {
-  case KN_NODE_item: v = kn_add_item(&p->b, l->in[0]); break;
+  case KN_NODE_item: {
+    const char *symbol = NULL;
+    size_t length;
+    if (kn_peek(p) == '"' && !kn_read_string(p, false, &symbol, &length)) return false;
+    if (!kn_truth_symbol(symbol)) return kn_parse_fail(p, l->at, "item: \"<\" or \"<=\" is needed");
+    v = kn_add_item(&p->b, l->in[0]);
+    if (v) v->def->text = symbol;
+    break;
+  }
   case KN_NODE_select: v = kn_add_select(&p->b, l->in[0], l->in[1], l->in[2]); break;
   case KN_NODE_same:
     l->node = kn_add_node(&p->b, l->op, NULL, l->in, 2, &(kn_vtype){.kind = KN_V_BOOL}, 1);

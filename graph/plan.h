@@ -127,15 +127,15 @@ struct kn_plan {
   kn_scalar *scalars;           /* known ones set for good, others by the run */
   kn_planned_failure **failure; /* of the node whose first output it is */
   bool *result;                 /* the graph returns it */
-  bool *listed;           /* tensors that a list takes up: not made in the arena, so that it can keep them */
-  bool *handle;           /* tensors that must stay the same handle: written to, or compared by identity */
-  uint8_t *place;         /* kn_place */
-  kn_tensor **header;     /* ARENA, VIEW, SHELL; owned by the plan */
-  kn_tensor **vals;       /* what the run sees */
-  kn_list **lists;        /* the same for lists, owned by the run */
-  bool *owned;            /* vals holds a reference of this run */
-  uint32_t *who;          /* tensors: a number that those share which are one tensor to the program, though the
-                             plan copies them (a loop does); 0: nobody asked. Reset with each run */
+  bool *listed;       /* tensors that a list takes up: not made in the arena, so that it can keep them */
+  bool *handle;       /* tensors that must stay the same handle: written to, or compared by identity */
+  uint8_t *place;     /* kn_place */
+  kn_tensor **header; /* ARENA, VIEW, SHELL; owned by the plan */
+  kn_tensor **vals;   /* what the run sees */
+  kn_list **lists;    /* the same for lists, owned by the run */
+  bool *owned;        /* vals holds a reference of this run */
+  uint32_t *who;      /* tensors: a number that those share which are one tensor to the program, though the
+                         plan copies them (a loop does); 0: nobody asked. Reset with each run */
   uint32_t *first, *last; /* lifetime */
   uint32_t *crosses;      /* 1 + index of the last loop that uses it from outside */
   uint32_t *level;        /* number of loops around its definition */

@@ -346,6 +346,12 @@ static kn_status record_item(kn_recorder *base, kn_context *ctx, kn_tensor *t, k
   return give_symbol(r, v ? kn_add_item(r->b, v) : NULL, out);
 }
 
+void kn_record_truth(void *item, const char *symbol) {
+  kn_value *v = item;
+  bool may_fail = v->def && v->def->op == KN_NODE_item && kn_type_numel(&v->def->in[0]->type.tensor) != 1;
+  if (may_fail) v->def->text = symbol;
+}
+
 static kn_status record_size(kn_recorder *base, kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out) {
   (void)ctx;
   kn_record *r = (kn_record *)base;

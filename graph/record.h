@@ -38,6 +38,8 @@ kn_status kn_record_tensor(kn_record *r, kn_value *v, kn_tensor **out);
 /* The present value of a tensor: its own when symbolic, a slot's otherwise. NULL on failure (b->status). */
 kn_value *kn_record_value(kn_record *r, kn_tensor *t);
 
+/* The number that kn_item has just given is the truth of the operator `symbol`, a constant string. */
+void kn_record_truth(void *item, const char *symbol);
 bool kn_record_knows(const kn_record *r, const kn_tensor *t); /* met as an input before */
 
 /* ---- handles ---- */

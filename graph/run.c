@@ -294,8 +294,9 @@ static kn_status raise(run *r, const kn_node *n) {
     kn_puts(&w, n->text);
   if (st == KN_OK) st = kn_fail(r->ctx, KN_RAISED, "%.*s", (int)w.n, w.p ? w.p : "");
   kn_writer_free(&w);
-  return n->op == KN_NODE_raise ? kn_node_failed(r->ctx, n, st)
-                                : st; /* assert's text stands alone, as in Lua */
+  if (n->op == KN_NODE_raise) return kn_node_failed(r->ctx, n, st);
+  r->ctx->error_placed = true; /* assert's text stands alone, as in Lua */
+  return st;
 }
 
 static kn_status append(run *r, const kn_node *n);
@@ -313,7 +314,9 @@ static kn_status eval_node(run *r, const kn_node *n) {
   case KN_NODE_size:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = t->type.dims[*(const int64_t *)n->attrs]}};
     return KN_OK;
-  case KN_NODE_item: return kn_item(r->ctx, t, &p->scalars[n->out[0]->id]);
+  case KN_NODE_item:
+    if (n->text) return kn_truth(r->ctx, t, n->text, &p->scalars[n->out[0]->id]);
+    return kn_item(r->ctx, t, &p->scalars[n->out[0]->id]);
   case KN_NODE_to_tensor: return to_tensor(r, n);
   case KN_NODE_attempt: p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = true}}; return KN_OK;
   case KN_NODE_caught:
@@ -384,7 +387,10 @@ static kn_status append(run *r, const kn_node *n) {
   const kn_value *v = n->in[1];
   kn_element e = {.scalar = p->scalars[v->id]};
   kn_list *made;
-  if (v->type.kind == KN_V_TENSOR && p->vals[v->id]) KN_TRY(kept(r, p->vals[v->id], &e.tensor));
+  if (v->type.kind == KN_V_TENSOR && p->vals[v->id]) {
+    KN_TRY(kept(r, p->vals[v->id], &e.tensor));
+    e.who = object(p, v->id);
+  }
   if (kn_is_list(v->type.kind)) e.list = shared(p->lists[v->id]);
   KN_TRY(kn_list_append(r->ctx, p->lists[n->in[0]->id], n->out[0]->type.kind, e, &made));
   own_list(p, n->out[0]->id, made);
@@ -400,9 +406,10 @@ static kn_status element(run *r, const kn_node *n) {
     return kn_fail(r->ctx, KN_INDEX, "element %" PRId64 " of a list of %" PRIu32 " does not exist", at,
                    kn_list_length(l));
   const kn_element *e = kn_list_at(l, (uint32_t)(at - 1));
-  if (out->type.kind == KN_V_TENSOR)
+  if (out->type.kind == KN_V_TENSOR) {
     bind(p, out->id, e->tensor);
-  else if (kn_is_list(out->type.kind))
+    p->who[out->id] = r->s->foreign_lists ? 0 : e->who;
+  } else if (kn_is_list(out->type.kind))
     own_list(p, out->id, shared(e->list));
   else
     p->scalars[out->id] = e->scalar;
@@ -537,7 +544,8 @@ static kn_status gather_next(run *r, kn_carry *c, const kn_value *next) {
     c->next = c->stage;
     break;
   case KN_CARRY_HANDLE: c->next = kn_tensor_retain(t); break;
-  case KN_CARRY_OWN: return in_arena(r->p, t) ? kn_run_clone(r, t, &c->next) : kn_tensor_alias(r->ctx, t, &c->next);
+  case KN_CARRY_OWN:
+    return in_arena(r->p, t) ? kn_run_clone(r, t, &c->next) : kn_tensor_alias(r->ctx, t, &c->next);
   }
   return KN_OK;
 }

@@ -36,6 +36,7 @@ struct kn_session {
   kn_origin *origins; /* of the outputs of the last run */
   bool hands_on;      /* an output may be a tensor that a branch or loop has handed on */
   bool tracks;        /* a slot may be stored a tensor that is also something else */
+  bool foreign_lists; /* lists come from outside: what is in them has the numbers of other runs */
   kn_plan *plans;     /* most recently used first */
   char *arena;        /* one for all plans: only one runs at a time */
   size_t arena_bytes;

@@ -173,6 +173,7 @@ static kn_status check_tensor_kind(verifier *v, const kn_node *n) {
       return fail_node(v, n, "there is no such dimension");
     return check_fits(v, n, &(kn_vtype){.kind = KN_V_INT}, &n->out[0]->type, "the size");
   }
+  if (!kn_truth_symbol(n->text)) return fail_node(v, n, "no such comparison");
   int64_t count = kn_type_numel(t);
   if (count != 1 && count != KN_DIM_UNKNOWN) return fail_node(v, n, "a tensor of one element is needed");
   return check_fits(v, n, &(kn_vtype){.kind = kn_item_kind((kn_dtype)t->dtype)}, &n->out[0]->type,

@@ -2,6 +2,7 @@
  * with the row as its upvalue. Ops whose arguments or results differ from their row (max, comparisons) stand
  * at the end. */
 #include "bindings/lua/args.h"
+#include "graph/record.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -151,16 +152,10 @@ static int compare(lua_State *L, kn_op op, const char *symbol) {
     kl_args_done(&a);
   }
   if (st == KN_OK) {
-    int64_t n = kn_tensor_numel(r);
-    if (n == 1 || n == KN_DIM_UNKNOWN) {
-      st = kn_item(ctx, r, &s);
-    } else {
-      char text[KN_TYPE_TEXT];
-      st = kn_fail(ctx, KN_SHAPE, "%s: the result %s is not one boolean; a:%s(b) compares element by element",
-                   symbol, kn_type_text(&r->type, text, sizeof text), kn_op_name(op));
-    }
+    st = kn_truth(ctx, r, symbol, &s);
     kn_tensor_release(r);
   }
+  if (st == KN_OK && s.kind == KN_SCALAR_SYMBOL) kn_record_truth(s.as.value, symbol);
   kl_check(L, st);
   if (s.kind == KN_SCALAR_SYMBOL && !ctx->recorder) /* of a graph that is built by hand: Lua would say true */
     return kl_error(

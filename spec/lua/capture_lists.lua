@@ -104,7 +104,7 @@ end)
 -- ---- lists whose length depends on data ----
 
 -- Gradients through them are an error still.
-local no_gradients = { gradients = false }
+local no_gradients = { gradients = false, finite = true }
 local function grows(name, f, letters) agree(name, f, letters, no_gradients) end
 
 grows("appended to in a loop", function(x)

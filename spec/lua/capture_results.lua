@@ -76,7 +76,7 @@ agree("from a while", function(x)
     last = x:sum():item()
   end
   return last, last and "ran" or false
-end, { "T" })
+end, { "T" }, { finite = true })
 agree("an argument or nil", function(x, y) return x:sum() > 0 and x or nil, y:sum() > 0 and y or false end, { "T", "T" })
 
 test("an argument that is returned is the tensor given", function()

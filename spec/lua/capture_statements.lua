@@ -109,7 +109,7 @@ agree("goto", function(x)
   n = n + 1000
   ::done::
   return n, x
-end, { "T" })
+end, { "T" }, { finite = true })
 agree("goto out of nested functions' loops", function(x)
   local function first(y)
     local i = 0
