@@ -472,6 +472,7 @@ static void put_tree(lister *l, const kn_tree *t) {
   case KN_TREE_FLOAT: kn_puts(&l->s, kn_double_text(t->f, buf)); break;
   case KN_TREE_STRING: kn_put_quoted(&l->s, t->text, t->n); break;
   case KN_TREE_NONE: kn_puts(&l->s, "none"); break;
+  case KN_TREE_AGAIN: kn_puts(&l->s, "--[[the table around it]]"); break;
   case KN_TREE_TABLE: put_table(l, t); break;
   case KN_TREE_CHOICE: put_choice(l, t); break;
   case KN_TREE_TEXT:

@@ -146,8 +146,9 @@ typedef enum kn_tree_kind {
   KN_TREE_INT,
   KN_TREE_FLOAT,
   KN_TREE_STRING,
-  KN_TREE_NONE, /* an alternative of a CHOICE that is a whole result: there is no such result, nor one after
-                   it */
+  KN_TREE_NONE,  /* an alternative of a CHOICE that is a whole result: there is no such result, nor one after
+                    it */
+  KN_TREE_AGAIN, /* results: the table around it whose same_as is the same, which contains itself */
   KN_TREE_TABLE,
   KN_TREE_CHOICE, /* results: a table's fields, keys "which", 1, 2 …: an integer says which of the rest it is
                    */
@@ -164,7 +165,7 @@ typedef struct kn_tree {
   uint32_t n;           /* TABLE: entries */
   struct kn_tree *keys; /* TABLE: INT or STRING keys, in order */
   struct kn_tree *items;
-  uint32_t same_as; /* TABLE: tables with equal nonzero numbers are the same table */
+  uint32_t same_as; /* TABLE, AGAIN: tables with equal nonzero numbers are the same table */
 } kn_tree;
 
 /* What capture assumed. Kept with the graph as text; the live check belongs to the front end. */

@@ -309,6 +309,10 @@ static bool parse_table(kn_parser *p, kn_tree *out, bool args, int depth) {
     if (!kn_read_int(p, &mark)) return false;
     if (mark < 1 || mark > UINT32_MAX) return kn_parse_fail(p, at, "this is no number of a table");
     out->same_as = (uint32_t)mark;
+    if (!args && kn_peek(p) != '{') {
+      out->kind = KN_TREE_AGAIN;
+      return true;
+    }
   }
   if (!kn_expect(p, '{')) return false;
   int64_t next = 1;

@@ -317,6 +317,7 @@ static void put_tree(printer *p, const kn_tree *t, uint32_t *typed) {
     break;
   case KN_TREE_NIL: kn_puts(&p->s, "nil"); break;
   case KN_TREE_NONE: kn_puts(&p->s, "none"); break;
+  case KN_TREE_AGAIN: kn_putf(&p->s, "&%u", t->same_as); break;
   case KN_TREE_BOOL: kn_puts(&p->s, t->i ? "true" : "false"); break;
   case KN_TREE_INT: kn_putf(&p->s, "%" PRId64, t->i); break;
   case KN_TREE_FLOAT: kn_puts(&p->s, kn_double_text(t->f, buf)); break;

@@ -384,8 +384,19 @@ typedef struct leaves {
   bool repeats; /* arguments: a leaf may name one met before */
 } leaves;
 
-static bool check_tree(leaves *l, const kn_tree *t, int depth) {
+typedef struct around { /* tables that a tree is in */
+  uint32_t same_as;
+  const struct around *up;
+} around;
+
+static bool is_around(const around *a, uint32_t same_as) {
+  while (a && a->same_as != same_as) a = a->up;
+  return a && same_as;
+}
+
+static bool check_tree(leaves *l, const kn_tree *t, const around *up, int depth) {
   if (depth > KN_TREE_DEPTH) return false;
+  if (t->kind == KN_TREE_AGAIN) return !l->repeats && is_around(up, t->same_as);
   if (t->kind == KN_TREE_VALUE) {
     if (t->i < 0 || t->i > l->met || t->i >= l->n || t->value != l->list[t->i]) return false;
     if (t->i < l->met) return l->repeats;
@@ -400,17 +411,18 @@ static bool check_tree(leaves *l, const kn_tree *t, int depth) {
   if (t->kind == KN_TREE_CHOICE && (l->repeats || t->n < 3 || t->items[0].kind != KN_TREE_VALUE ||
                                     !t->items[0].value || t->items[0].value->type.kind != KN_V_INT))
     return false;
+  around here = {t->kind == KN_TREE_TABLE ? t->same_as : 0, up};
   for (uint32_t i = 0; i < t->n; i++)
     if ((t->keys[i].kind != KN_TREE_INT && t->keys[i].kind != KN_TREE_STRING) ||
         (t->kind == KN_TREE_TABLE && t->items[i].kind == KN_TREE_NONE) ||
-        !check_tree(l, &t->items[i], depth + 1))
+        !check_tree(l, &t->items[i], &here, depth + 1))
       return false;
   return true;
 }
 
 static kn_status check_trees(verifier *v, const kn_tree *t, uint32_t n, leaves l, const char *what) {
   for (uint32_t i = 0; i < n; i++)
-    if (!check_tree(&l, &t[i], 0))
+    if (!check_tree(&l, &t[i], NULL, 0))
       return kn_fail(v->ctx, v->bad, "graph %s: %s %u is malformed", v->g->name, what, i + 1);
   if (n && l.met != l.n)
     return kn_fail(v->ctx, v->bad, "graph %s: not every %s has its place", v->g->name, what);

@@ -226,8 +226,8 @@ static inline void random_block(random_maker *m) {
 }
 
 static inline kn_tree random_tree(random_maker *m, kn_tree *pool, int *used, int depth) {
-  kn_tree t = {.kind = (kn_tree_kind)random_below(&m->r, 10)};
-  if (t.kind > KN_TREE_CHOICE || t.kind == KN_TREE_NONE ||
+  kn_tree t = {.kind = (kn_tree_kind)random_below(&m->r, 11)};
+  if (t.kind > KN_TREE_CHOICE || t.kind == KN_TREE_NONE || t.kind == KN_TREE_AGAIN ||
       (kn_tree_has_items(t.kind) && (depth > 2 || *used > 40)))
     t.kind = KN_TREE_VALUE;
   t.i = random_below(&m->r, 2);
@@ -255,6 +255,8 @@ static inline kn_tree random_tree(random_maker *m, kn_tree *pool, int *used, int
       t.items[i] = (kn_tree){.kind = KN_TREE_NONE};
   }
   if (choice) t.same_as = 0;
+  if (t.same_as && t.n > 1 && !random_below(&m->r, 4))
+    t.items[t.n - 1] = (kn_tree){.kind = KN_TREE_AGAIN, .same_as = t.same_as};
   return t;
 }
 

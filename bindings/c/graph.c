@@ -36,7 +36,7 @@ static char *join(kn_arena *a, const char *base, const kn_tree *key) {
 
 static void walk_tree(walk *w, const char *base, const kn_tree *key, const kn_tree *t) {
   const char *name = NULL;
-  if (w->failed) return;
+  if (w->failed || t->kind == KN_TREE_AGAIN) return; /* its leaves have their names already */
   if (w->list || kn_tree_has_items(t->kind)) {
     name = w->list ? join(w->arena, base, key) : "";
     if (!name) {

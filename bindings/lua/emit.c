@@ -140,7 +140,9 @@ static kn_value *leaf_value(flow *f, const part *p, const kn_tree *t, kn_region 
 }
 
 static bool same_constant(const kn_tree *a, const kn_tree *b) {
-  if (a->kind != b->kind || a->kind == KN_TREE_VALUE || a->kind == KN_TREE_TABLE) return false;
+  if (a->kind != b->kind || a->kind == KN_TREE_VALUE || kn_tree_has_items(a->kind) ||
+      a->kind == KN_TREE_AGAIN)
+    return false;
   if (a->kind == KN_TREE_STRING) return a->n == b->n && !memcmp(a->text, b->text, a->n);
   return a->kind == KN_TREE_FLOAT ? !memcmp(&a->f, &b->f, sizeof a->f)
                                   : a->kind == KN_TREE_NIL || a->i == b->i;

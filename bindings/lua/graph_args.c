@@ -295,6 +295,8 @@ static void push_tree(builder *b, const kn_tree *t) {
     push_tree(b, &t->items[which]);
   } else if (t->kind == KN_TREE_TABLE)
     push_table(b, t);
+  else if (t->kind == KN_TREE_AGAIN)
+    lua_rawgeti(b->L, b->tables, t->same_as);
   else
     kl_push_constant(b->L, t);
 }

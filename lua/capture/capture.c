@@ -450,6 +450,7 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   c->b.where = NULL;
   c->S = s;
   KC_TRY(kc_outcome_of(c, s, v, j->given, j->ngiven));
+  if (c->doomed) return KC_RESTART;
   KC_TRY(outer_arguments(c));
   record_guards(c);
   need_grads(j);
@@ -493,6 +494,7 @@ static void clear(job *j) {
   c->objects = kept.objects, c->ids = kept.ids, c->obj = kept.obj, c->nobj = kept.nobj,
   c->attempt = kept.attempt;
   c->births = kept.births, c->nbirths = kept.nbirths;
+  c->tensor_meta = kept.tensor_meta;
   c->protos = kept.protos, c->nprotos = kept.nprotos;
   c->grad_mode = kept.grad_mode, c->asks_grad = kept.asks_grad;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
@@ -513,6 +515,7 @@ static int protected_capture(lua_State *L) {
   int top = lua_gettop(L);
   for (int n = 0;; n++) {
     j->result = attempt(j);
+    if (c->doomed) kc_spread_births(c);
     if (c->doomed && (j->result != KC_FAIL || c->b.status != KN_NOMEM)) j->result = KC_RESTART;
     lua_settop(L, top);
     if (j->result != KC_RESTART) break;

@@ -281,7 +281,7 @@ static void special_uses(const kc_proto *p, int pc, kc_regs *use, kc_regs *def) 
   case KC_TFORCALL: add_range(use, a, a + 3), add_range(def, a + 4, top); break;
   case KC_TFORLOOP: add(use, a + 4), add(def, a + 2); break;
   case KC_SETLIST: add_range(use, a, b ? a + b + 1 : top); break;
-  case KC_VARARG: add_range(def, a, c ? a + c - 1 : top); break;
+  case KC_VARARG: add(use, KC_VARARGS), add_range(def, a, c ? a + c - 1 : top); break;
   case KC_CLOSURE: {
     const kc_proto *q = p->p[kc_bx(i)];
     for (int u = 0; u < q->nup; u++)
@@ -336,6 +336,13 @@ static bool make_live(work *w) {
     }
   }
   return true;
+}
+
+kc_regs kc_live_beside(const kc_proto *p, int pc) {
+  kc_regs use, def, out = live_after(p->flow, p, pc);
+  uses(p, pc, &use, &def);
+  for (int x = 0; x < 4; x++) out.bits[x] &= ~def.bits[x];
+  return out;
 }
 
 kc_flow *kc_flow_of(kn_arena *a, kc_proto *p) {

@@ -9,6 +9,9 @@ typedef struct kc_regs { /* a set of registers */
   uint64_t bits[4];
 } kc_regs;
 static inline bool kc_regs_has(const kc_regs *s, int r) { return s->bits[r >> 6] >> (r & 63) & 1; }
+enum {
+  KC_VARARGS = 255
+}; /* in sets of registers: the function's extra arguments; no register is called that */
 
 typedef struct kc_bits { /* a set of blocks */
   uint64_t *w;
@@ -43,6 +46,8 @@ struct kc_flow {
 
 /* Computed once per prototype, in the arena. NULL when out of memory. */
 kc_flow *kc_flow_of(kn_arena *a, kc_proto *p);
+/* Registers that are read after the instruction, which is a call, and that it does not set. */
+kc_regs kc_live_beside(const kc_proto *p, int pc);
 /* The loop whose header is block b, or NULL. */
 const kc_loop *kc_loop_at(const kc_flow *f, int b);
 /* Where the edge from → to leads going forward: `to`, or where the loop it closes can be left to. Calls fn.

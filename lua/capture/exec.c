@@ -1,6 +1,7 @@
 /* The instructions of Lua 5.4, one by one, on values of capture. What they mean is in ops.c and call.c; what
  * a branch on an unknown condition does is in fork.c. See interp.h. */
 #include "graph/mutant.h"
+#include "lua/capture/alike.h"
 #include "lua/capture/interp.h"
 #include "lua/capture/race.h"
 #include <lauxlib.h>
@@ -572,6 +573,7 @@ static kc_res arrive(machine *m, int flags, after *what) {
   kc_cap *c = m->c;
   const kc_flow *flow = m->s->top->flow;
   int block = flow->block_of[m->pc];
+  KC_TRY(kc_merge_alike(c, m->s, m->pc));
   kc_leave_loops(c, m->s, block);
   const kc_loop *l = kc_loop_at(flow, block);
   const kc_active *a = m->s->top->active;

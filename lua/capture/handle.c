@@ -36,14 +36,11 @@ uint32_t kc_handle_outside(kc_cap *c, kn_value *initial, const kn_tensor *t) {
   return id;
 }
 
-uint32_t kc_handle_view(kc_cap *c, kc_state *s, uint32_t parent, const kn_record_shown *shown) {
-  uint32_t id = new_handle(c), nin = shown->view ? shown->view->nin : 0;
-  c->han[id].parent = parent;
-  c->han[id].view = shown->view;
-  kc_hold h = {.now = shown->now, .of = shown->of, .nin = nin};
-  h.in = kc_dup(c, shown->in, nin * sizeof *h.in);
-  hold(c, s, id, &h);
-  return id;
+bool kc_same_view(const kn_node *a, const kn_node *b) {
+  if (a == b || !a || !b) return a == b;
+  size_t size = kn_attrs_describe(kn_ops[a->op].attrs).size;
+  return a->op == b->op && a->nin == b->nin && a->ntensor == b->ntensor &&
+         (kn_ops[a->op].attrs == KN_ATTRS_none || !memcmp(a->attrs, b->attrs, size));
 }
 
 /* ---- contents ---- */
@@ -74,6 +71,75 @@ void kc_set_contents(kc_cap *c, kc_state *s, uint32_t id, kn_value *v) {
 kn_value *kc_tensor_value(kc_cap *c, kc_state *s, kc_val a) {
   kn_value *v = a.k == KC_V_HANDLE ? kc_contents(c, s, a.id) : a.v;
   return v ? v : kc_dummy(c);
+}
+
+/* ---- dims in another order of dims in another order: one view ---- */
+
+typedef struct order { /* dim i is dim [i] of what it shows */
+  int rank, dim[KN_MAX_RANK];
+} order;
+
+static int axis(const order *o, int64_t d) { return (int)(d < 0 ? d + o->rank : d); }
+
+static bool order_of(const kn_node *view, order *o) {
+  if (!view || (view->op != KN_OP_transpose && view->op != KN_OP_permute)) return false;
+  o->rank = view->out[0]->type.tensor.rank;
+  for (int i = 0; i < o->rank; i++) o->dim[i] = i;
+  if (view->op == KN_OP_transpose) {
+    const kn_attrs_swap *a = view->attrs;
+    int x = axis(o, a->dim0), y = axis(o, a->dim1);
+    o->dim[x] = y;
+    o->dim[y] = x;
+  } else
+    for (int i = 0; i < o->rank; i++) o->dim[i] = axis(o, ((const kn_attrs_axes *)view->attrs)->dims.v[i]);
+  return true;
+}
+
+static kn_node *reorder(kc_cap *c, kn_value *v, const order *o) {
+  kn_attrs_swap swap = {.dim0 = 0, .dim1 = 0};
+  kn_attrs_axes axes = {.dims = {.n = o->rank}};
+  int moved = 0;
+  for (int i = 0; i < o->rank; i++) {
+    axes.dims.v[i] = o->dim[i];
+    if (o->dim[i] == i) continue;
+    if (moved++ == 0) swap.dim0 = i, swap.dim1 = o->dim[i];
+  }
+  c->b.where = kc_where(c);
+  return moved > 2 ? kn_add_op(&c->b, KN_OP_permute, &axes, &v, 1, NULL, 0)
+                   : kn_add_op(&c->b, KN_OP_transpose, &swap, &v, 1, NULL, 0);
+}
+
+/* A loop that turns a matrix round again and again has two views of it, not one more in every trip. */
+static bool view_of_order(kc_cap *c, kc_state *s, uint32_t parent, const kn_record_shown *shown,
+                          uint32_t *id) {
+  order child, up;
+  uint32_t base = parent;
+  if (!order_of(shown->view, &child) || !c->han[parent].parent || !order_of(c->han[parent].view, &up))
+    return false;
+  for (; c->han[base].parent && order_of(c->han[base].view, &up); base = c->han[base].parent)
+    for (int i = 0; i < child.rank; i++) child.dim[i] = up.dim[child.dim[i]];
+  kn_value *of = kc_contents(c, s, base);
+  kn_node *n = of ? reorder(c, of, &child) : NULL;
+  if (!n) return false;
+  *id = new_handle(c);
+  c->han[*id].parent = base;
+  c->han[*id].view = n;
+  kc_hold h = {.now = n->out[0], .of = of, .nin = n->nin};
+  h.in = kc_dup(c, n->in, n->nin * sizeof *h.in);
+  hold(c, s, *id, &h);
+  return true;
+}
+
+uint32_t kc_handle_view(kc_cap *c, kc_state *s, uint32_t parent, const kn_record_shown *shown) {
+  uint32_t turned;
+  if (view_of_order(c, s, parent, shown, &turned)) return turned;
+  uint32_t id = new_handle(c), nin = shown->view ? shown->view->nin : 0;
+  c->han[id].parent = parent;
+  c->han[id].view = shown->view;
+  kc_hold h = {.now = shown->now, .of = shown->of, .nin = nin};
+  h.in = kc_dup(c, shown->in, nin * sizeof *h.in);
+  hold(c, s, id, &h);
+  return id;
 }
 
 /* ---- one or another ---- */
@@ -206,6 +272,8 @@ static void trace_yield(tracing *t, const kn_region *r, uint32_t at) {
 static void trace_param(tracing *t, const kn_value *v) {
   const kn_node *loop = v->region->owner;
   if (loop) { /* what comes by the back edge is not known yet: it meets this one when it is */
+    for (uint32_t i = 0; i < t->c->ncarried; i++)
+      if (t->c->carried[i].param == v) found(t, (int)t->c->carried[i].born.how, t->c->carried[i].born.place);
     trace(t, loop->in[v->index]);
     trace_yield(t, v->region, 1 + v->index);
     return;
@@ -252,6 +320,15 @@ static tracing traced(kc_cap *c, const kn_value *v) {
   return t;
 }
 
+void kc_note_carried(kc_cap *c, const kn_value *param, const kn_value *v) {
+  if (v->type.kind != KN_V_TENSOR) return;
+  tracing t = traced(c, v);
+  for (uint32_t i = 0; i < t.n; i++) {
+    c->carried = kc_more(c, &c->arena, c->carried, c->ncarried, sizeof *c->carried);
+    c->carried[c->ncarried++] = (kc_carried){param, t.found[i]};
+  }
+}
+
 static bool note_births(kc_cap *c, const tracing *t) {
   uint32_t before = c->nbirths;
   for (uint32_t i = 0; i < t->n; i++) kc_note_birth(c, t->found[i]);
@@ -269,4 +346,41 @@ kc_res kc_must_be_handle(kc_cap *c, const kn_value *v) {
 bool kc_wants_handle(kc_cap *c, const kn_value *v) {
   tracing t = traced(c, v);
   return !t.outside && !t.lost && note_births(c, &t) && (c->doomed = true);
+}
+
+/* ---- found together ---- */
+
+void kc_note_meeting(kc_cap *c, const kn_value *a, const kn_value *b) {
+  c->met = kc_more(c, &c->arena, c->met, c->nmet, sizeof *c->met);
+  c->met[c->nmet++] = (kc_meeting){a, b};
+}
+
+/* A tensor of one call that is a handle in the next attempt, and no view. */
+static bool will_be_handle(const kc_cap *c, const kn_value *v, const tracing *t) {
+  if (v->def && kn_opcode_is_op(v->def->op) && kn_ops[v->def->op].op_class == KN_CLASS_VIEW) return false;
+  return t->n == 1 && !t->outside && !t->lost && kc_is_born(c, t->found[0]);
+}
+
+static bool meet(kc_cap *c, const kn_value *v, const tracing *x, const tracing *y) {
+  return will_be_handle(c, v, x) && !y->outside && !y->lost && note_births(c, y);
+}
+
+void kc_spread_births(kc_cap *c) {
+  tracing *t = kc_new(c, 2 * (size_t)c->nmet * sizeof *t);
+  uint8_t *seen = kc_new(c, c->b.graph->nvalues + 1);
+  for (uint32_t i = 0; i < c->nmet; i++) {
+    const kn_value *v[2] = {c->met[i].a, c->met[i].b};
+    for (uint32_t k = 0; k < 2; k++) {
+      t[2 * i + k] = (tracing){.c = c, .seen = seen};
+      memset(seen, 0, c->b.graph->nvalues + 1);
+      trace(&t[2 * i + k], v[k]);
+    }
+  }
+  for (bool more = true; more;) {
+    more = false;
+    for (uint32_t i = 0; i < c->nmet; i++) {
+      const kc_meeting *m = &c->met[i];
+      more |= meet(c, m->a, &t[2 * i], &t[2 * i + 1]) || meet(c, m->b, &t[2 * i + 1], &t[2 * i]);
+    }
+  }
 }

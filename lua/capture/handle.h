@@ -12,6 +12,8 @@ uint32_t kc_handle_new(kc_cap *c, kc_state *s, kn_value *contents);
 uint32_t kc_handle_outside(kc_cap *c, kn_value *initial, const kn_tensor *t);
 uint32_t kc_handle_view(kc_cap *c, kc_state *s, uint32_t parent, const kn_record_shown *shown);
 
+bool kc_same_view(const kn_node *a, const kn_node *b); /* the same op, of whatever it is applied to */
+
 /* The state's record of it; outside ones have one from the start. NULL: not known on this path. */
 const kc_hold *kc_hold_of(kc_cap *c, const kc_state *s, uint32_t id);
 /* Present contents; a view of what has changed is derived again. NULL on failure. */
@@ -30,9 +32,15 @@ void kc_note_made(kc_cap *c, uint32_t first, uint64_t place); /* values from `fi
 uint64_t kc_here(const kc_state *s);                          /* the call stack, as a number */
 bool kc_is_born(const kc_cap *c, kc_birth b);
 void kc_note_birth(kc_cap *c, kc_birth b);
+/* A loop's parameter that has no value at first gets v by the back edge. */
+void kc_note_carried(kc_cap *c, const kn_value *param, const kn_value *v);
 /* Notes where v, which is written to, comes from; the attempt is doomed from here on. Or refused. */
 kc_res kc_must_be_handle(kc_cap *c, const kn_value *v);
 /* The same when all it comes from is made inside; false when nothing was noted. */
 bool kc_wants_handle(kc_cap *c, const kn_value *v);
+/* Two tensors made inside became one value. Where one of them turns out to be a handle, the next attempt
+ * would only find that the other must be one, too: kc_spread_births finds it at the end of this one. */
+void kc_note_meeting(kc_cap *c, const kn_value *a, const kn_value *b);
+void kc_spread_births(kc_cap *c);
 
 #endif

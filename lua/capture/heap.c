@@ -368,6 +368,7 @@ kc_res kc_place_get(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *
   return KC_GO;
 }
 
+/* The place is a state slot in the next attempt; this one goes on, to find others. */
 static kc_res make_dynamic(kc_cap *c, const kc_look *l) {
   kn_vkind kind;
   if (l->seen.k != KC_V_HANDLE && l->seen.k != KC_V_NIL && !kc_scalar_kind(l->seen, &kind))
@@ -377,14 +378,13 @@ static kc_res make_dynamic(kc_cap *c, const kc_look *l) {
         "already can be written; return the new value instead",
         l->name, kc_kind_name(l->seen));
   kc_dynamic *d = dynamic(c, l->kind, l->container, l->key);
-  if (d) {
+  if (d)
     d->role = KC_ROLE_STATE;
-    return KC_RESTART;
-  }
-  c->dynamic = kc_more(c, &c->keep, c->dynamic, c->ndynamic, sizeof *c->dynamic);
-  c->dynamic[c->ndynamic++] =
-      (kc_dynamic){.role = KC_ROLE_STATE, .kind = l->kind, .container = l->container, .key = l->key};
-  return KC_RESTART;
+  else
+    kc_note_role(
+        c, (kc_dynamic){.role = KC_ROLE_STATE, .kind = l->kind, .container = l->container, .key = l->key});
+  c->doomed = true;
+  return KC_GO;
 }
 
 static kc_res check_state_value(kc_cap *c, const kc_look *l, kc_val v) {
@@ -414,13 +414,30 @@ kc_res kc_raw_set(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val v) 
     KC_TRY(field_look(c, info->object, key, &l));
     if (!l->born && (!l->slot || l->slot->kind != KN_SLOT_STATE)) {
       if (kc_same(l->seen, v)) return KC_GO;
-      return make_dynamic(c, l);
+      KC_TRY(make_dynamic(c, l));
+    } else {
+      KC_TRY(check_state_value(c, l, v));
+      l->written = true;
     }
-    KC_TRY(check_state_value(c, l, v));
-    l->written = true;
   }
   if (key.k == KC_V_INT && kc_list_of(s, table)) return kc_list_set(c, s, table, key, v);
   kc_table_put(c, kc_table_write(c, s, table), key, v);
+  return KC_GO;
+}
+
+/* All tensors have one: looked up with the first. */
+static kc_res tensor_metatable(kc_cap *c, kc_state *s, kc_val a) {
+  lua_State *L = c->L;
+  kn_tensor *t;
+  if (c->tensor_meta) return KC_GO;
+  if (kn_record_tensor(&c->record, kc_tensor_value(c, s, a), &t) != KN_OK)
+    return kc_fail(c, "%s", "out of memory");
+  c->host->push_tensor(L, t);
+  if (lua_getmetatable(L, -1)) {
+    c->tensor_meta = kc_intern(c, -1);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
   return KC_GO;
 }
 
@@ -438,14 +455,10 @@ kc_res kc_metatable(kc_cap *c, kc_state *s, kc_val a, kc_val *out) {
   } else if (a.k == KC_V_OBJECT)
     object = a.id;
   else if (kc_is_tensor(a)) {
-    kn_tensor *t;
-    if (kn_record_tensor(&c->record, kc_tensor_value(c, s, a), &t) != KN_OK)
-      return kc_fail(c, "%s", "out of memory");
-    c->host->push_tensor(L, t);
-    if (lua_getmetatable(L, -1)) {
-      *out = kc_import(c, -1, "tensor");
-      lua_pop(L, 1);
-    }
+    KC_TRY(tensor_metatable(c, s, a));
+    if (!c->tensor_meta) return KC_GO;
+    kc_push_object(c, c->tensor_meta);
+    *out = kc_import(c, -1, "tensor");
     lua_pop(L, 1);
     return KC_GO;
   } else if (a.k == KC_V_STRING || a.k == KC_V_TEXT) {
@@ -686,10 +699,11 @@ kc_res kc_cell_set(kc_cap *c, kc_state *s, uint32_t cell, kc_val v) {
     KC_TRY(upvalue_look(c, cell, &l));
     if (!l->born && (!l->slot || l->slot->kind != KN_SLOT_STATE)) {
       if (kc_same(l->seen, v)) return KC_GO;
-      return make_dynamic(c, l);
+      KC_TRY(make_dynamic(c, l));
+    } else {
+      KC_TRY(check_state_value(c, l, v));
+      l->written = true;
     }
-    KC_TRY(check_state_value(c, l, v));
-    l->written = true;
   }
   kc_map_set(c, &s->cells, s->owner, cell, kc_dup(c, &v, sizeof v));
   return KC_GO;

@@ -1,6 +1,7 @@
 /* Loops: run trip by trip while everything that decides is known; as one loop node when an exit depends on
  * tensor data (the loop starts over in that mode); unrolled with a low limit when that cannot be. See
  * interp.h. */
+#include "lua/capture/alike.h"
 #include "lua/capture/growing.h"
 #include "graph/mutant.h"
 #include <stdio.h>
@@ -133,6 +134,7 @@ static kc_res generalise(kc_cap *c, kc_state *entry, kc_loop_try *t, kc_loop_nod
     bool changed = false;
     kc_state *next;
     c->b.at = l->body;
+    KC_TRY(kc_merge_alike(c, o->o[i].s, t->pc));
     KC_TRY(kc_merge(c, KC_MERGE_GENERAL, g, o->o[i].s, NULL, l, t->pc, &changed, &next));
     if (l->conflict && !l->peeled) { /* let the first trip run before */
       t->peel++;

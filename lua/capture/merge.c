@@ -154,6 +154,7 @@ static void meets_plain(kc_merge_job *m, kc_val a, kc_val b) {
     kc_val t = a;
     a = b, b = t;
   }
+  if (kc_is_plain_tensor(a) && kc_is_plain_tensor(b) && !m->contents) kc_note_meeting(m->c, a.v, b.v);
   if (a.k == KC_V_HANDLE && kc_is_plain_tensor(b) && !m->c->han[a.id].first && !m->c->han[a.id].parent)
     kc_wants_handle(m->c, b.v);
 }
@@ -203,7 +204,7 @@ static void mixed_contents(kc_merge_job *m, int r, bool live) {
   if (live && !KN_MUTANT(upvalue_of_one_path))
     v = kc_merge_places(m, a, b);
   else if (m->mode != KC_MERGE_GENERAL)
-    v = kc_merge_single(m, side == 1 ? a : b, side);
+    v = kc_merge_single(m, kc_resolve(c, side == 1 ? m->s1 : m->s2, side == 1 ? a : b), side);
   else
     v = side == 1 ? a : kc_carry_new(m, b);
   kc_map_set(c, &m->out->cells, m->out->owner, cell, kc_dup(c, &v, sizeof v));
@@ -241,7 +242,7 @@ static void merge_frame(kc_merge_job *m, int pc) {
     if (!f2 && c1)
       kc_touch_cell(m, c1, m->side);
     else if (!f2)
-      to->r[r] = live ? kc_merge_single(m, f1->r[r], m->side) : KC_POISONED;
+      to->r[r] = live ? kc_merge_single(m, kc_resolve(c, m->s1, f1->r[r]), m->side) : KC_POISONED;
     else if (!c1 && !c2)
       to->r[r] = live ? kc_merge_places(m, f1->r[r], f2->r[r]) : KC_POISONED;
     else if (!c1 || !c2)

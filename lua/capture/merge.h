@@ -4,6 +4,7 @@
 #include "lua/capture/handle.h"
 #include "graph/mutant.h"
 #include "lua/capture/interp.h"
+#include "lua/capture/reach.h"
 
 typedef struct kc_merge_work {
   enum {
@@ -21,9 +22,13 @@ typedef struct kc_merge_work {
   int side;
 } kc_merge_work;
 
-typedef struct kc_reach { /* what the rest of a path can still see */
-  uint8_t *tab, *cell, *han;
-} kc_reach;
+typedef struct kc_recoded kc_recoded; /* a tag of the second side whose alternatives have other codes now */
+struct kc_recoded {
+  kc_val tag, now;
+  int n;
+  int64_t from[KC_MAX_ALTS], to[KC_MAX_ALTS];
+  const kc_recoded *next;
+};
 
 typedef struct kc_merge_job {
   kc_cap *c;
@@ -34,6 +39,7 @@ typedef struct kc_merge_job {
   kc_loop_node *l;
   const char *name; /* of the place being merged */
   bool *changed, conflict, renamed, lost;
+  bool contents; /* what is merged is what a handle holds, no tensor of its own */
   uint32_t owner;
   kc_map t12, t21, c12, c21, h12, h21; /* id in s1 ↔ id in s2, plus 1 */
   kc_map seen_tab, seen_cell, seen_han, made_tab, made_cell, made_han;
@@ -42,6 +48,7 @@ typedef struct kc_merge_job {
   uint32_t *cells, *tabs; /* made in `out`: looked at again when something is renamed */
   uint32_t ncells, ntabs;
   kc_reach q1, q2;
+  const kc_recoded *recoded;
 } kc_merge_job;
 
 /* merge.c */
@@ -63,6 +70,7 @@ void kc_adopt_table(kc_merge_job *m, uint32_t id); /* objects of the back edge f
 void kc_adopt_cell(kc_merge_job *m, uint32_t id);
 void kc_adopt_handle(kc_merge_job *m, uint32_t id);
 bool kc_known_to_both(const kc_merge_job *m, bool table, uint32_t id);
+bool kc_seen_after(kc_merge_job *m, kc_val a); /* a table or handle: by the second state */
 /* May the two be one object from here on? Queues the merging of their contents. */
 bool kc_pair_tables(kc_merge_job *m, uint32_t a, uint32_t b);
 bool kc_pair_cells(kc_merge_job *m, uint32_t a, uint32_t b);

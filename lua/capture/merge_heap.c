@@ -4,83 +4,14 @@
 #include "lua/capture/merge.h"
 #include <string.h>
 
-/* ---- what a path can still see ---- */
-
-typedef struct marker {
-  kc_cap *c;
-  kc_state *s;
-  kc_reach *q;
-} marker;
-
-static void mark(marker *k, kc_val a);
-
-static void mark_cell(marker *k, uint32_t id) {
-  if (k->q->cell[id]) return;
-  k->q->cell[id] = 1;
-  const kc_val *v = kc_map_get(&k->s->cells, id);
-  if (v) mark(k, *v);
-}
-
-static void mark_table(marker *k, uint32_t id) {
-  if (k->q->tab[id]) return;
-  k->q->tab[id] = 1;
-  const kc_table *t = kc_table_get(k->s, id);
-  if (!t) return;
-  mark(k, t->meta);
-  for (uint32_t i = 0; i < t->n; i++) {
-    mark(k, t->key[i]);
-    mark(k, t->val[i]);
-  }
-}
-
-static void mark(marker *k, kc_val a) {
-  if (a.k == KC_V_TABLE)
-    mark_table(k, a.id);
-  else if (a.k == KC_V_HANDLE)
-    for (uint32_t id = a.id; id && !k->q->han[id]; id = k->c->han[id].parent) k->q->han[id] = 1;
-  else if (a.k == KC_V_CLOSURE && k->c->clos[a.id].p)
-    for (int i = 0; i < k->c->clos[a.id].p->nup; i++) mark_cell(k, k->c->clos[a.id].cell[i]);
-  else if (a.k == KC_V_UNION)
-    for (int i = 0; i < a.u->n; i++) mark(k, a.u->alt[i].v);
-}
-
-static kc_res mark_outside_table(void *ud, uint32_t id, void *a, void *b) {
-  marker *k = ud;
-  (void)a, (void)b;
-  if (k->c->tab[id].object || k->c->tab[id].argument) mark_table(k, id);
-  return KC_GO;
-}
-
-static kc_res mark_outside_cell(void *ud, uint32_t id, void *a, void *b) {
-  marker *k = ud;
-  (void)a, (void)b;
-  if (k->c->cell[id].object) mark_cell(k, id);
-  return KC_GO;
-}
-
 static const kc_reach *reach_of(kc_merge_job *m, kc_state *s, kc_reach *q) {
-  kc_cap *c = m->c;
-  if (q->tab) return q;
-  q->tab = kc_new(c, c->ntab + 1);
-  q->cell = kc_new(c, c->ncell + 1);
-  q->han = kc_new(c, c->nhan + 1);
-  marker k = {c, s, q};
-  for (const kc_frame *f = s->top; f; f = f->up) {
-    for (int r = 0; r < f->p->maxstack; r++) {
-      bool live = f != s->top || (m->pc >= 0 && kc_regs_has(&f->flow->live[m->pc], r));
-      if (f->cell[r])
-        mark_cell(&k, f->cell[r]);
-      else if (live)
-        mark(&k, f->r[r]);
-    }
-    if (f->clos) mark(&k, kc_ref(KC_V_CLOSURE, f->clos));
-    for (int i = 0; i < f->nva; i++) mark(&k, f->va[i]);
-  }
-  for (int i = 0; i < s->nret; i++) mark(&k, s->ret[i]);
-  const kc_map none = {0}; /* what was put outside is seen by whoever looks there */
-  kc_map_diff(&s->tabs, &none, mark_outside_table, &k);
-  kc_map_diff(&s->cells, &none, mark_outside_cell, &k);
+  if (!q->tab) kc_reach_of(m->c, s, m->pc, q);
   return q;
+}
+
+bool kc_seen_after(kc_merge_job *m, kc_val a) {
+  const kc_reach *q = reach_of(m, m->s2, &m->q2);
+  return a.k == KC_V_HANDLE ? q->han[a.id] : q->tab[a.id];
 }
 
 /* ---- pairing ---- */
@@ -133,13 +64,6 @@ bool kc_pair_cells(kc_merge_job *m, uint32_t a, uint32_t b) {
   return true;
 }
 
-static bool same_view(const kn_node *a, const kn_node *b) {
-  if (a == b || !a || !b) return a == b;
-  size_t size = kn_attrs_describe(kn_ops[a->op].attrs).size;
-  return a->op == b->op && a->nin == b->nin && a->ntensor == b->ntensor &&
-         (kn_ops[a->op].attrs == KN_ATTRS_none || !memcmp(a->attrs, b->attrs, size));
-}
-
 bool kc_pair_closures(kc_merge_job *m, uint32_t a, uint32_t b) {
   const kc_closure_info *x = &m->c->clos[a], *y = &m->c->clos[b];
   if (a != b && (!x->p || x->p != y->p || x->object || y->object)) return false;
@@ -157,7 +81,7 @@ bool kc_pair_handles(kc_merge_job *m, uint32_t a, uint32_t b) {
   if (a != b) {
     const kc_hold *h1 = kc_hold_of(c, m->s1, a), *h2 = kc_hold_of(c, m->s2, b);
     if (x->first || y->first || !h1 || !h2 || !x->parent != !y->parent) return false;
-    if (x->parent ? !same_view(x->view, y->view) || !kc_pair_handles(m, x->parent, y->parent)
+    if (x->parent ? !kc_same_view(x->view, y->view) || !kc_pair_handles(m, x->parent, y->parent)
                   : kc_class_of(c, kc_sym(h1->now)) != kc_class_of(c, kc_sym(h2->now)))
       return false;
     const kc_reach *q1 = reach_of(m, m->s1, &m->q1), *q2 = reach_of(m, m->s2, &m->q2);
@@ -333,7 +257,9 @@ static void set_hold(kc_merge_job *m, uint32_t id, const kc_hold *h) {
 }
 
 static kn_value *merged_value(kc_merge_job *m, kn_value *a, kn_value *b) {
+  m->contents = true;
   kc_val v = kc_merge_places(m, kc_sym(a), kc_sym(b));
+  m->contents = false;
   if (v.k == KC_V_SYM || v.k == KC_V_INT) return kc_value(m->c, v);
   m->lost = true;
   return a;
@@ -490,8 +416,9 @@ static kc_res work(kc_merge_job *m) {
       break;
     case KC_WORK_CELL: {
       if (paired_since(m, &m->c12, &m->c21, &w)) break;
-      const kc_val *v = kc_map_get(&(w.side == 2 && m->s2 ? m->s2 : m->s1)->cells, w.a);
-      if (v) set_cell(m, w.a, kc_merge_single(m, *v, w.side));
+      const kc_state *s = w.side == 2 && m->s2 ? m->s2 : m->s1;
+      const kc_val *v = kc_map_get(&s->cells, w.a);
+      if (v) set_cell(m, w.a, kc_merge_single(m, kc_resolve(m->c, s, *v), w.side));
       break;
     }
     }

@@ -7,6 +7,8 @@
 #include "lua/capture/text.h"
 #include <string.h>
 
+enum { MAX_DEEP = 60, MAX_PARTS = 20000 };
+
 /* ---- results ---- */
 
 /* Which tensor a value stands for outside. */
@@ -14,6 +16,12 @@ typedef struct standing {
   kn_value *v;
   uint32_t handle; /* 0: the value is all there is */
 } standing;
+
+/* A table whose fields are being gone through. */
+typedef struct opened {
+  uint32_t table;
+  const struct opened *up;
+} opened;
 
 typedef struct gathering {
   kc_cap *c;
@@ -25,7 +33,8 @@ typedef struct gathering {
   kn_value **flat;
   uint32_t n;
   uint32_t *shared; /* table ids met so far, by number */
-  uint32_t nshared;
+  uint32_t nshared, ntrees;
+  const opened *open;
 } gathering;
 
 /* Tensors are told apart by their values where a graph ends: a value that stands for another tensor already,
@@ -76,8 +85,7 @@ static kc_res result_tensor(gathering *g, kc_val a, kn_tree *tree) {
 
 static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
-  if (depth > 60)
-    return kc_fail(c, "result %d is a table that contains itself, or is nested too deeply", which);
+  if (depth > MAX_DEEP) return kc_fail(c, "result %d is a table that is nested too deeply", which);
   if (c->tab[id].object || c->tab[id].argument)
     return kc_fail(
         c, "result %d is a table that exists outside the function; return its contents in a new table",
@@ -94,6 +102,10 @@ static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, 
     g->shared = kc_more(c, &c->arena, g->shared, g->nshared, sizeof *g->shared);
     g->shared[g->nshared++] = id;
   }
+  for (const opened *o = g->open; o; o = o->up)
+    if (o->table == id) return *tree = (kn_tree){.kind = KN_TREE_AGAIN, .same_as = number + 1}, KC_GO;
+  opened here = {id, g->open};
+  g->open = &here;
   *tree = (kn_tree){.kind = KN_TREE_TABLE, .same_as = number + 1};
   tree->keys = kc_new(c, (t->n + 1) * sizeof *tree->keys);
   tree->items = kc_new(c, (t->n + 1) * sizeof *tree->items);
@@ -107,6 +119,7 @@ static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, 
     KC_TRY(result(g, v, which, &tree->items[tree->n], depth + 1));
     tree->n++;
   }
+  g->open = here.up;
   return KC_GO;
 }
 
@@ -169,6 +182,8 @@ static kc_res result_text(gathering *g, const kc_text *t, int which, kn_tree *tr
 static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
   a = kc_resolve(c, g->s, a);
+  if (g->ntrees++ == MAX_PARTS)
+    return kc_fail(c, "result %d has more than %d parts, counted along every way to them", which, MAX_PARTS);
   switch (a.k) {
   case KC_V_NIL: *tree = (kn_tree){.kind = KN_TREE_NIL}; return KC_GO;
   case KC_V_BOOL: *tree = (kn_tree){.kind = KN_TREE_BOOL, .i = a.i}; return KC_GO;

@@ -335,6 +335,36 @@ kc_res kc_alt_add(kc_cap *c, kc_union *u, int64_t code, kc_val v) {
   return KC_GO;
 }
 
+static int64_t recoded(int64_t code, int n, const int64_t *from, const int64_t *to) {
+  for (int i = 0; i < n; i++)
+    if (code == from[i]) return to[i];
+  return code;
+}
+
+kc_val kc_recode(kc_cap *c, kc_val tag, int n, const int64_t *from, const int64_t *to) {
+  if (tag.k != KC_V_SYM) return kc_int(recoded(tag.i, n, from, to));
+  const kc_note *old = kc_note_of(c, tag.v, false);
+  kc_note note = old ? *old : (kc_note){0};
+  if (note.choice) { /* what the path knows of the old tag, it knows of this one */
+    note.a = recoded(note.a, n, from, to);
+    note.b = recoded(note.b, n, from, to);
+    if (note.a == note.b) return kc_int(note.a);
+  }
+  kc_val made = tag;
+  for (int i = 0; i < n; i++) {
+    kc_val is = kc_equals_code(c, tag, from[i]);
+    if (is.k == KC_V_SYM) made = kc_sym(kc_emit(c, KN_NODE_select, 3, is, kc_int(to[i]), made));
+  }
+  if (note.choice && made.v != tag.v) *kc_note_of(c, made.v, true) = note;
+  return made;
+}
+
+int64_t kc_fresh_code(kc_cap *c) {
+  c->classes = kc_more(c, &c->arena, c->classes, c->nclasses, sizeof *c->classes);
+  c->classes[c->nclasses] = (kc_val){.k = KC_V_NONE};
+  return KC_CLASS_OTHER + c->nclasses++;
+}
+
 bool kc_may_be_absent(kc_val a) {
   for (int i = 0; a.k == KC_V_UNION && i < a.u->n; i++)
     if (kc_same(a.u->alt[i].v, KC_ABSENT)) return true;
@@ -346,17 +376,7 @@ kc_val kc_absent_to_nil(kc_cap *c, kc_val a) {
   if (a.k != KC_V_UNION) return KC_NILV;
   kc_union u = *a.u;
   int64_t code = kc_class_of(c, KC_ABSENT);
-  kc_val is = kc_equals_code(c, u.tag, code);
-  if (is.k == KC_V_SYM) {
-    const kc_note *old = kc_note_of(c, u.tag.v, false);
-    kc_note note = old ? *old : (kc_note){0};
-    u.tag = kc_sym(kc_emit(c, KN_NODE_select, 3, is, kc_int(KC_CLASS_NIL), u.tag));
-    if (note.choice) { /* what the path knows of the old tag, it knows of this one */
-      if (note.a == code) note.a = KC_CLASS_NIL;
-      if (note.b == code) note.b = KC_CLASS_NIL;
-      *kc_note_of(c, u.tag.v, true) = note;
-    }
-  }
+  u.tag = kc_recode(c, u.tag, 1, &code, &(int64_t){KC_CLASS_NIL});
   u.n = 0;
   for (int i = 0; i < a.u->n; i++)
     if (a.u->alt[i].code != code && a.u->alt[i].code != KC_CLASS_NIL) u.alt[u.n++] = a.u->alt[i];

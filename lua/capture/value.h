@@ -206,6 +206,17 @@ typedef struct kc_birth {
   uint64_t place; /* hash of the call stack; leaf; address */
 } kc_birth;
 
+/* Two tensors that became one value where paths meet. */
+typedef struct kc_meeting {
+  const kn_value *a, *b;
+} kc_meeting;
+
+/* A parameter of a loop that has no value in the first trip, and where what it gets then is born. */
+typedef struct kc_carried {
+  const kn_value *param;
+  kc_birth born;
+} kc_carried;
+
 /* The values made by one call of an engine function: [first, last). */
 typedef struct kc_made {
   uint32_t first, last;
@@ -232,7 +243,7 @@ struct kc_cap {
   kn_arena keep, arena; /* for the whole capture; for this attempt */
   kn_builder b;
   kn_record record;
-  bool doomed;           /* something must be a handle: the attempt goes on only to find others */
+  bool doomed;           /* something must be a handle, or state: the attempt goes on only to find others */
   bool early;            /* captured before it is called: inputs were described */
   bool recording, fatal; /* record needs freeing; the failure is final (memory, budgets) */
   kn_node *anchor;       /* prologue ends here: slots, constants, undefs */
@@ -241,6 +252,7 @@ struct kc_cap {
   int objects, ids; /* stack indices of the interning tables */
   kc_obj *obj;
   uint32_t nobj, attempt;
+  uint32_t tensor_meta; /* object: the metatable of tensors; 0: not needed so far */
   kc_dynamic *dynamic;
   uint32_t ndynamic;
   const struct kc_live *before; /* of an earlier capture whose guards failed; NULL */
@@ -252,6 +264,10 @@ struct kc_cap {
   uint32_t nbirths;
   kc_made *made;
   uint32_t nmade;
+  kc_meeting *met;
+  uint32_t nmet;
+  kc_carried *carried;
+  uint32_t ncarried;
   kc_handle_info *han;
   uint32_t nhan;
   kc_table_info *tab;
@@ -287,6 +303,7 @@ struct kc_cap {
   uint32_t short_of; /* how often a table failed that could have been a list */
   uint64_t steps;
   int nest, calls;
+  bool crowded;            /* somewhere there are many alternatives (alike.h) */
   bool part_begins;        /* the next protected call is that of kiln.fork */
   uint32_t *parts, nparts; /* of each forked part the one that forked it */
   struct kc_grad_place **grads;
@@ -344,6 +361,9 @@ void kc_alts(kc_cap *c, kc_val a, kc_union *u); /* a as a union, of one alternat
 const kc_val *kc_alt_find(const kc_union *u, int64_t code);
 bool kc_may_be_absent(kc_val a);
 kc_val kc_absent_to_nil(kc_cap *c, kc_val a);
+/* The tag with these codes in place of those, all at once. */
+kc_val kc_recode(kc_cap *c, kc_val tag, int n, const int64_t *from, const int64_t *to);
+int64_t kc_fresh_code(kc_cap *c); /* of no class */
 kc_res kc_alt_add(kc_cap *c, kc_union *u, int64_t code, kc_val v);
 
 /* ---- emitting: the builder's status sticks and is looked at after every instruction; never NULL ---- */

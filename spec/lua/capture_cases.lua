@@ -313,6 +313,14 @@ case("attention by hand", "TT", function(a, b) local q, k = a:reshape(2, 2), b:r
 case("handles", "TT", function(a, b) local c = a return a == c, a == b, a ~= nil, kiln.is_tensor(a), type(a) end)
 case("a tensor kept or made", "T", function(x) local y = x if x:sum() > 0 then y = x * 1 end return y == x, y end)
 
+case("what is known on a path is known behind it", "TT", function(x, y)
+  local v, s, l = y, x:sum(), { x }
+  if s > 3.5 then v = x + error "too large" end
+  if x:mean() > s then return v end
+  local a = l[(x * y):size(1)] or v * (x:sum() >= 0 and x or y)
+  return a, #{ a, x }
+end)
+
 -- ---- random numbers ----
 case("a draw", "T", function(x) return x + kiln.rand(4) end)
 case("a draw on one side", "T", function(x) if x:sum() > 0 then x = x + kiln.rand(4) end return x, kiln.rand(1) end)

@@ -683,6 +683,21 @@ check.test("the text form reads back and runs", function()
   check.near(x:totable(), { 1, 0, 0, 4 })
 end)
 
+agree("nothing at first, made in one trip and overwritten in another that there is not", function(x, y)
+  local u
+  local a, b = { n = 1 }, { n = 2 }
+  for i = 1, #x do
+    if a.n <= b.n then
+      local ok, e = pcall(function(v) return v * 0.5 end, x)
+      if ok then u = e else error(x) end
+      b.n = b.n + 1.5
+    else
+      u:copy_(y):add_(i)
+    end
+  end
+  return u, x
+end, { "T", "T" })
+
 check.test("a tensor put outside stays apart from one that replaces it on a path", function()
   local mod = { w = T { 0.0, 0 } }
   local function f(x, y)

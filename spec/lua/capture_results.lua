@@ -31,6 +31,18 @@ agree("one table or another", function(x, y)
   local t = x:sum() > 0 and a or b
   return t, a, b
 end, { "T", "T" })
+agree("a table that contains itself", function(x)
+  local r = { t = x }
+  r.next = r
+  return r, { r, r.next }
+end, { "T" })
+agree("tables that contain each other, or nothing", function(x, y)
+  local r, q = { t = x }, { t = y, n = 1 }
+  r.next, q.next = q, r
+  if x:sum() > 0 then q.next = q elseif y:sum() > 0 then r.next = nil end
+  if x:sum() < -1 then r = q end
+  return r, q.next, { q = q }
+end, { "T", "T" })
 agree("fields of one kind or another", function(x)
   local t = { x }
   if x:sum() > 0 then t.flag = true end
@@ -109,6 +121,27 @@ test("saved and loaded, parsed and printed", function()
     equal(a, nil)
     equal(b, -0.25)
   end
+end)
+
+test("a table that contains itself is kept in text and file", function()
+  local f = kiln.script(function(x)
+    local r = { x * 2 }
+    r.next = { back = r }
+    return r
+  end, { inputs = { kiln.spec("float32", { "N" }) } })
+  local path = os.tmpname()
+  f:save(path)
+  local loaded, parsed = kiln.load(path), kiln.parse(tostring(f))
+  os.remove(path)
+  truth(tostring(f):find("next = &2{back = &1}}", 1, true), tostring(f))
+  equal(tostring(parsed), tostring(kiln.parse(tostring(parsed))))
+  for _, g in ipairs { f, loaded, parsed } do
+    local r = g(T { 1.0, 2 })
+    equal(r[1]:totable(), { 2.0, 4.0 })
+    truth(rawequal(r.next.back, r), "it is the table itself")
+  end
+  raises(function() kiln.parse "graph g(%x: float32[2]) {\n  return &1{%x}, &1\n}" end, "result 2 is malformed")
+  raises(function() kiln.parse "graph g(&1{%x: float32[2], &1}) {\n  return %x\n}" end, "is missing here")
 end)
 
 test("malformed choices are refused", function()

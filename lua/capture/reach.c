@@ -1,0 +1,133 @@
+/* The walk over what a path can still see. See reach.h. */
+#include "lua/capture/reach.h"
+
+typedef struct marker {
+  kc_cap *c;
+  kc_state *s;
+  kc_reach *q;
+  bool waits; /* in a frame that waits for a call: what it holds cannot be replaced */
+} marker;
+
+static void mark(marker *k, kc_val a);
+
+static void mark_cell(marker *k, uint32_t id) {
+  if (k->q->cell[id]) return;
+  k->q->cell[id] = 1;
+  const kc_val *v = kc_map_get(&k->s->cells, id);
+  bool waits = k->waits;
+  k->waits = false;
+  if (v) mark(k, *v);
+  k->waits = waits;
+}
+
+static void mark_table(marker *k, uint32_t id) {
+  if (k->q->tab[id]) return;
+  k->q->tab[id] = 1;
+  const kc_table *t = kc_table_get(k->s, id);
+  if (!t) return;
+  bool waits = k->waits;
+  k->waits = false;
+  mark(k, t->meta);
+  for (uint32_t i = 0; i < t->n; i++) {
+    mark(k, t->key[i]);
+    mark(k, t->val[i]);
+  }
+  k->waits = waits;
+}
+
+/* tag NULL: by itself. One that has two codes with one tag, or too many tags, counts as such, too. */
+static void refer(marker *k, uint32_t id, kn_value *tag, int64_t code) {
+  kc_referred *by = &k->q->by[id];
+  int i = 0;
+  while (i < by->n && by->tag[i] != tag) i++;
+  if (!tag || k->waits || i == KC_MAX_TAGS || (i < by->n && by->code[i] != code))
+    by->otherwise = true;
+  else if (i == by->n)
+    by->tag[by->n] = tag, by->code[by->n++] = code;
+}
+
+static void mark_handle(marker *k, uint32_t id, kn_value *tag, int64_t code) {
+  if (k->q->by) refer(k, id, tag, code);
+  for (; id && !k->q->han[id]; id = k->c->han[id].parent) {
+    k->q->han[id] = 1;
+    uint32_t parent = k->c->han[id].parent;
+    if (k->q->by && parent) k->q->by[parent].otherwise = true; /* a view shows it */
+  }
+}
+
+static void mark_union(marker *k, const kc_union *u) {
+  kn_value *tag = u->tag.k == KC_V_SYM ? u->tag.v : NULL;
+  for (int i = 0; i < u->n; i++)
+    if (u->alt[i].v.k == KC_V_HANDLE)
+      mark_handle(k, u->alt[i].v.id, tag, u->alt[i].code);
+    else
+      mark(k, u->alt[i].v);
+}
+
+static void mark(marker *k, kc_val a) {
+  if (a.k == KC_V_TABLE)
+    mark_table(k, a.id);
+  else if (a.k == KC_V_HANDLE)
+    mark_handle(k, a.id, NULL, 0);
+  else if (a.k == KC_V_CLOSURE && k->c->clos[a.id].p)
+    for (int i = 0; i < k->c->clos[a.id].p->nup; i++) mark_cell(k, k->c->clos[a.id].cell[i]);
+  else if (a.k == KC_V_UNION)
+    mark_union(k, a.u);
+}
+
+static kc_res mark_outside_table(void *ud, uint32_t id, void *a, void *b) {
+  marker *k = ud;
+  (void)a, (void)b;
+  if (k->c->tab[id].object || k->c->tab[id].argument) mark_table(k, id);
+  return KC_GO;
+}
+
+static kc_res mark_outside_cell(void *ud, uint32_t id, void *a, void *b) {
+  marker *k = ud;
+  (void)a, (void)b;
+  if (k->c->cell[id].object) mark_cell(k, id);
+  return KC_GO;
+}
+
+/* What calls this frame no more than gives it results: a Lua function called by an instruction. C functions
+ * that call it go on with their arguments. */
+static bool only_returns(kc_val f) {
+  if (f.k != KC_V_UNION) return f.k == KC_V_CLOSURE;
+  for (int i = 0; i < f.u->n; i++)
+    if (f.u->alt[i].v.k != KC_V_CLOSURE) return false;
+  return true;
+}
+
+kc_regs kc_live_in(const kc_frame *f, bool top, int pc) {
+  if (top) return pc >= 0 ? f->flow->live[pc] : (kc_regs){{0}};
+  kc_code i = f->p->code[f->pc];
+  bool call = (kc_op(i) == KC_CALL || kc_op(i) == KC_TAILCALL) && !f->cell[kc_a(i)];
+  return call && only_returns(f->r[kc_a(i)]) ? kc_live_beside(f->p, f->pc) : f->flow->live[f->pc];
+}
+
+static void mark_frame(marker *k, const kc_frame *f, int pc) {
+  bool top = f == k->s->top;
+  kc_regs live = kc_live_in(f, top, pc);
+  k->waits = !top;
+  for (int r = 0; r < f->p->maxstack; r++)
+    if (f->cell[r])
+      mark_cell(k, f->cell[r]);
+    else if (kc_regs_has(&live, r))
+      mark(k, f->r[r]);
+  k->waits = true;
+  if (f->clos) mark(k, kc_ref(KC_V_CLOSURE, f->clos));
+  for (int i = 0; i < f->nva && kc_regs_has(&live, KC_VARARGS); i++) mark(k, f->va[i]);
+  k->waits = false;
+}
+
+void kc_reach_of(kc_cap *c, kc_state *s, int pc, kc_reach *q) {
+  q->tab = kc_new(c, c->ntab + 1);
+  q->cell = kc_new(c, c->ncell + 1);
+  q->han = kc_new(c, c->nhan + 1);
+  marker k = {c, s, q, false};
+  for (const kc_frame *f = s->top; f; f = f->up) mark_frame(&k, f, pc);
+  for (int i = 0; i < s->nret; i++) mark(&k, s->ret[i]);
+  const kc_map none = {0}; /* what was put outside is seen by whoever looks there */
+  kc_map_diff(&s->tabs, &none, mark_outside_table, &k);
+  kc_map_diff(&s->cells, &none, mark_outside_cell, &k);
+}

@@ -1,0 +1,26 @@
+/* What the rest of a path can still see of the shadow heap, from live registers, results and outside places
+ * on. Private to this room. */
+#ifndef KC_REACH_H
+#define KC_REACH_H
+#include "lua/capture/state.h"
+
+/* How a handle is referred to: as these alternatives of unions with these tags, and perhaps otherwise. */
+enum { KC_MAX_TAGS = 8 };
+typedef struct kc_referred {
+  kn_value *tag[KC_MAX_TAGS];
+  int64_t code[KC_MAX_TAGS];
+  int n;
+  bool otherwise;
+} kc_referred;
+
+typedef struct kc_reach {
+  uint8_t *tab, *cell, *han; /* by id */
+  kc_referred *by;           /* by handle; NULL: not asked for */
+} kc_reach;
+
+/* Of the state when its top frame goes on at pc (negative: it returns). `by` is filled in where it is set. */
+void kc_reach_of(kc_cap *c, kc_state *s, int pc, kc_reach *q);
+/* What a frame can still read: one that waits for a call reads neither its arguments nor what it sets. */
+kc_regs kc_live_in(const kc_frame *f, bool top, int pc);
+
+#endif
