@@ -468,7 +468,7 @@ agree("one table changed each trip, by two names", function(x)
     st[1].k = al.h + 1
   end
   return st.h, st.n, al[1].k
-end, { "T" })
+end, { "T" }, { finite = true })
 agree("table functions", function(x, y)
   local t = {}
   table.insert(t, x)

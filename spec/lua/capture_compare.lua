@@ -151,14 +151,16 @@ end
 -- The one line that calls either of the two: where a function has no lines, messages of ops name this one.
 local function call(f, args) return table.pack(pcall(f, table.unpack(args, 1, args.n))) end
 
--- Eager code that does not end is told, rather than waited for: its case needs `finite`.
-local function endless() error("no end in sight: give this case the option `finite`, or a bound", 0) end
+-- Eager code that does not end is told, rather than waited for.
+local endless = "no end in sight: give this case the option `finite`, or a bound"
+local function stop() error(endless, 0) end
 
 local function run_once(side, args, seed, eager)
   kiln.manual_seed(seed)
-  if eager then debug.sethook(endless, "", 5000000) end
+  if eager then debug.sethook(stop, "", 300000) end
   local results = call(side.call, args)
   if eager then debug.sethook() end
+  if results[2] == endless then error(endless, 0) end
   return results, kiln.rand(1):item()
 end
 
@@ -180,7 +182,7 @@ local function compare_errors(pair, want, got, own, before, held, options)
   pair[1].put(table.unpack(copies(held), 1, held.n))
 end
 
--- Arguments, results and outside state in this order, with one map: they may be one another. `state` goes on from run to run.
+-- Arguments, results and outside state in this order, with one map: they may be one another.
 local function compare_values(pair, want, got, args, own, options)
   if want.n ~= got.n then return ("%d results eager, %d captured"):format(want.n - 1, got.n - 1) end
   local map = { tensors = options.identity ~= false }
@@ -272,6 +274,12 @@ local function captured(f)
   return { kiln.script(f[1]), f[2], f[3] }
 end
 
+local function seed_of(name)
+  local h = 1
+  for i = 1, #name do h = (h * 31 + name:byte(i)) & 0xffffff end
+  return h
+end
+
 --- A case: one function on options.runs (40) inputs, and once more without names and lines. options.make: f makes the
 --- function and what compare() wants beside it, so that eager and captured have a state of their own. A number for the
 --- options is how many runs. options.stripped: a look at the stripped function, both ways.
@@ -281,13 +289,25 @@ function M.case(name, f, letters, options)
   local function make() if options.make then return { f() } end return f end
   M.functions = M.functions + 1
   check.test(name, function()
-    local _, differentiable = M.compare(make(), captured(make()), letters, options.runs or 40, M.functions, options)
+    local _, differentiable = M.compare(make(), captured(make()), letters, options.runs or 40, seed_of(name), options)
     if differentiable > 0 then M.differentiable = M.differentiable + 1 end
   end)
   check.test(name .. ", stripped", function()
     local a, b = bare_side(make()), captured(bare_side(make()))
     if options.stripped then a, b = options.stripped(a), options.stripped(b) end
-    M.compare(a, b, letters, options.bare or 10, M.functions + 1000, options)
+    M.compare(a, b, letters, options.bare or 10, seed_of(name) + 1, options)
+  end)
+end
+
+if ... then -- required, not run as one of the files
+  check.at_end(function(whole)
+    print(("%d functions eager and captured alike on %d inputs; gradients of %d of them %d times"):format(M.functions,
+      M.inputs, M.differentiable, M.gradients))
+    check.file = "capture_compare.lua"
+    check.test("enough of them", function()
+      check.truth(not whole or M.functions >= 54 + 150 and M.inputs >= 30 * M.functions, "204 functions, 30 inputs each")
+      check.truth(not whole or M.differentiable >= 150, "150 with gradients")
+    end)
   end)
 end
 

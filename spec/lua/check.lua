@@ -2,7 +2,7 @@
 --   local check = require "check"
 --   check.test("adds", function() check.equal(1 + 1, 2) end)
 -- and run.lua runs it. A check that fails ends its test, not the run.
-local check = { passed = 0, failed = 0, skipped = 0, file = "?" }
+local check = { passed = 0, failed = 0, skipped = 0, file = "?", last = {} }
 
 local function show(value)
   if type(value) == "string" then return ("%q"):format(value) end
@@ -33,6 +33,9 @@ function check.test(name, body)
     print(("FAILED %s: %s\n  %s"):format(check.file, name, (why:gsub("\n", "\n  "))))
   end
 end
+
+--- Called when all files have been run, with whether they were all that there are.
+function check.at_end(body) check.last[#check.last + 1] = body end
 
 function check.skip(reason) error({ skip = reason }) end
 
