@@ -71,6 +71,7 @@ bool kn_node_may_raise(const kn_node *n) {
     if (kn_region_may_raise(n->regions[k])) return !kn_is_attempt(n) || k == 1;
   switch ((int)n->op) {
   case KN_NODE_raise:
+  case KN_NODE_host_call:
   case KN_NODE_assert: return true;
   case KN_NODE_item: {
     int64_t count = kn_type_numel(&n->in[0]->type.tensor);

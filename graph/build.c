@@ -330,8 +330,6 @@ kn_vkind kn_item_kind(kn_dtype d) {
   return kinds[kn_dtypes[d].category];
 }
 
-bool kn_truth_symbol(const char *text) { return !text || !strcmp(text, "<") || !strcmp(text, "<="); }
-
 kn_value *kn_add_item(kn_builder *b, kn_value *tensor) {
   if (!need(b, KN_NODE_item, tensor, IS(tensor, KN_V_TENSOR), "a tensor")) return NULL;
   const kn_type *t = &tensor->type.tensor;
@@ -405,6 +403,14 @@ kn_value *kn_add_defined(kn_builder *b, kn_value *tensor) {
 kn_value *kn_add_detach(kn_builder *b, kn_value *tensor) {
   if (!need(b, KN_NODE_detach, tensor, IS(tensor, KN_V_TENSOR), "a tensor")) return NULL;
   return only(kn_add_node(b, KN_NODE_detach, NULL, &tensor, 1, &tensor->type, 1));
+}
+
+kn_value *kn_add_with_history(kn_builder *b, kn_value *tensor, kn_value *of) {
+  bool alike = IS(tensor, KN_V_TENSOR) && IS(of, KN_V_TENSOR) &&
+               tensor->type.tensor.dtype == of->type.tensor.dtype &&
+               tensor->type.tensor.rank == of->type.tensor.rank;
+  if (!need(b, KN_NODE_with_history, tensor, alike, "two tensors of one dtype and rank")) return NULL;
+  return only(kn_add_node(b, KN_NODE_with_history, NULL, (kn_value *[]){tensor, of}, 2, &tensor->type, 1));
 }
 
 kn_node *kn_add_raise(kn_builder *b, kn_opcode op, kn_value *cond, const char *text) {

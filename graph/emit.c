@@ -365,14 +365,15 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
   }
   KN_TRY(flush(e));
   e->pos++;
-  for (uint32_t i = 0; i < n->nin; i++) use(e, n->in[i]);
+  bool first = n->op == KN_NODE_with_history; /* nothing is read of the other */
+  for (uint32_t i = 0; i < (first ? 1 : n->nin); i++) use(e, n->in[i]);
   for (uint32_t i = 0; i < n->nout; i++) {
     define(e, n->out[i]);
     KN_TRY(kn_plan_place(e->ctx, p, n, n->out[i], e->pos, e->block, !e->block));
   }
   if (n->op == KN_NODE_select)
     for (int i = 1; i < 3; i++) KN_TRY(alias(e, out, n->in[i]));
-  if (n->op == KN_NODE_detach) KN_TRY(alias(e, out, n->in[0]));
+  if (n->op == KN_NODE_detach || first) KN_TRY(alias(e, out, n->in[0]));
   *dead = n->op == KN_NODE_raise;
   return push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
 }

@@ -4,6 +4,7 @@
 #include "graph/exec.h"
 #include "graph/format.h"
 #include "graph/session.h"
+#include "graph/text.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -61,7 +62,7 @@ static bool alloc_updates(kn_session *s) {
   uint32_t at = 0;
   if (s->updates)
     KN_EACH_NODE (n, s->graph->body)
-      if (n->op == KN_NODE_update) s->updates[at++].input = n->in[0]->index;
+      if (n->op == KN_NODE_update) s->updates[at++] = (kn_update_state){.input = n->in[0]->index, .node = n};
   return s->updates && s->origins;
 }
 
@@ -269,14 +270,19 @@ static bool shares(const kn_tensor *a, const kn_tensor *b) {
 }
 
 /* Before anything runs: what is written to may be, and nothing else of this run shows its elements. */
-static kn_status check_update(kn_session *s, uint32_t i, const kn_rvalue *in) {
+static kn_status check_update(kn_session *s, const kn_node *n, const kn_rvalue *in) {
+  uint32_t i = n->in[0]->index;
   kn_tensor *t = in[i].tensor;
   char a[128], b[128];
   input_text(s, i, a, sizeof a);
-  bool grad = s->ctx->grad_enabled;
+  bool grad = s->ctx->grad_enabled, named = n->where && kn_where_composite(n->where);
   s->ctx->grad_enabled = false; /* gradients are the caller's business */
   kn_status st = kn_check_writable(s->ctx, a, t);
   s->ctx->grad_enabled = grad;
+  if (st != KN_OK && named) { /* as what writes to it says it */
+    kn_error_unname(s->ctx, a);
+    return kn_node_failed(s->ctx, n, st);
+  }
   KN_TRY(st);
   if (!kn_find_need(s->graph, s->graph->body->params[i], KN_NEED_strides) && !kn_tensor_contiguous(t))
     return kn_fail(s->ctx, KN_ARG,
@@ -295,7 +301,7 @@ static kn_status check_update(kn_session *s, uint32_t i, const kn_rvalue *in) {
 }
 
 static kn_status check_updates(kn_session *s, const kn_rvalue *in) {
-  for (uint32_t i = 0; i < s->nupdates; i++) KN_TRY(check_update(s, s->updates[i].input, in));
+  for (uint32_t i = 0; i < s->nupdates; i++) KN_TRY(check_update(s, s->updates[i].node, in));
   return KN_OK;
 }
 

@@ -108,8 +108,7 @@ struct kn_node {
   void *attrs;           /* ops: the table's struct (NULL for none); size: int64_t dim; to_tensor: kn_dtype */
   kn_scalar scalar;      /* const */
   struct kn_slot *slot;  /* tensor, param, load_state, store_state */
-  const char *text;      /* raise, assert, print …: the message, for the values (graph/format.h); item: the
-                            operator whose truth it is, "<" or "<=", or none */
+  const char *text;      /* raise, assert, print …: the message, for the values (graph/format.h) */
   const kn_where *where; /* NULL: none */
   bool no_grad;          /* ops: no gradient flows through it, it was made with gradients off */
   kn_node *prev, *next;
@@ -271,7 +270,6 @@ kn_value *kn_add_scalar(kn_builder *b, kn_opcode op, kn_value *const *in,
                         uint32_t nin); /* lua.*, types by rule */
 kn_value *kn_add_size(kn_builder *b, kn_value *tensor, int dim);
 kn_value *kn_add_item(kn_builder *b, kn_value *tensor);
-bool kn_truth_symbol(const char *text); /* may it be an item's? NULL is one */
 kn_value *kn_add_to_tensor(kn_builder *b, kn_value *scalar, kn_dtype dtype);
 kn_value *kn_add_list(kn_builder *b, const kn_vtype *element); /* an empty one */
 kn_value *kn_add_append(kn_builder *b, kn_value *list, kn_value *v);
@@ -280,6 +278,7 @@ kn_value *kn_add_list_length(kn_builder *b, kn_value *list);
 kn_value *kn_add_list_stack(kn_builder *b, kn_value *list); /* of tensors */
 kn_value *kn_add_defined(kn_builder *b, kn_value *tensor);
 kn_value *kn_add_detach(kn_builder *b, kn_value *tensor);
+kn_value *kn_add_with_history(kn_builder *b, kn_value *tensor, kn_value *of);
 kn_value *kn_add_select(kn_builder *b, kn_value *cond, kn_value *a, kn_value *c);
 kn_node *kn_add_raise(kn_builder *b, kn_opcode op, kn_value *cond,
                       const char *text); /* raise (cond NULL), assert */

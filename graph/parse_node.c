@@ -261,15 +261,7 @@ static bool node_values(kn_parser *p, line *l) {
   if (l->nin != kn_opcode_describe(l->op).nin)
     return kn_parse_fail(p, l->at, "%s takes %d values", opcode_text(l), kn_opcode_describe(l->op).nin);
   switch ((int)l->op) {
-  case KN_NODE_item: {
-    const char *symbol = NULL;
-    size_t length;
-    if (kn_peek(p) == '"' && !kn_read_string(p, false, &symbol, &length)) return false;
-    if (!kn_truth_symbol(symbol)) return kn_parse_fail(p, l->at, "item: \"<\" or \"<=\" is needed");
-    v = kn_add_item(&p->b, l->in[0]);
-    if (v) v->def->text = symbol;
-    break;
-  }
+  case KN_NODE_item: v = kn_add_item(&p->b, l->in[0]); break;
   case KN_NODE_select: v = kn_add_select(&p->b, l->in[0], l->in[1], l->in[2]); break;
   case KN_NODE_same:
     l->node = kn_add_node(&p->b, l->op, NULL, l->in, 2, &(kn_vtype){.kind = KN_V_BOOL}, 1);
@@ -280,6 +272,7 @@ static bool node_values(kn_parser *p, line *l) {
   case KN_NODE_list_length: v = kn_add_list_length(&p->b, l->in[0]); break;
   case KN_NODE_list_stack: v = kn_add_list_stack(&p->b, l->in[0]); break;
   case KN_NODE_defined: v = kn_add_defined(&p->b, l->in[0]); break;
+  case KN_NODE_with_history: v = kn_add_with_history(&p->b, l->in[0], l->in[1]); break;
   case KN_NODE_detach: v = kn_add_detach(&p->b, l->in[0]); break;
   default: v = kn_add_scalar(&p->b, l->op, l->in, l->nin);
   }

@@ -38,8 +38,6 @@ kn_status kn_record_tensor(kn_record *r, kn_value *v, kn_tensor **out);
 /* The present value of a tensor: its own when symbolic, a slot's otherwise. NULL on failure (b->status). */
 kn_value *kn_record_value(kn_record *r, kn_tensor *t);
 
-/* The number that kn_item has just given is the truth of the operator `symbol`, a constant string. */
-void kn_record_truth(void *item, const char *symbol);
 bool kn_record_knows(const kn_record *r, const kn_tensor *t); /* met as an input before */
 
 /* ---- handles ---- */
@@ -61,6 +59,8 @@ typedef struct kn_record_shown {
 bool kn_record_view_of(const kn_record *r, const kn_tensor *t, kn_record_shown *out);
 /* It matters which handles show the elements of t: see `unsure`. */
 kn_status kn_record_track(kn_record *r, kn_tensor *t);
+/* Has it been written to with gradients on, other than through a detached handle? Of tracked ones. */
+bool kn_record_wrote_with_grad(const kn_record *r, const kn_tensor *t);
 /* Views and tracked handles are kept alive until they are forgotten, as is what they show. */
 void kn_record_forget(kn_record *r);
 

@@ -314,9 +314,7 @@ static kn_status eval_node(run *r, const kn_node *n) {
   case KN_NODE_size:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = t->type.dims[*(const int64_t *)n->attrs]}};
     return KN_OK;
-  case KN_NODE_item:
-    if (n->text) return kn_truth(r->ctx, t, n->text, &p->scalars[n->out[0]->id]);
-    return kn_item(r->ctx, t, &p->scalars[n->out[0]->id]);
+  case KN_NODE_item: return kn_item(r->ctx, t, &p->scalars[n->out[0]->id]);
   case KN_NODE_to_tensor: return to_tensor(r, n);
   case KN_NODE_attempt: p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = true}}; return KN_OK;
   case KN_NODE_caught:
@@ -332,6 +330,7 @@ static kn_status eval_node(run *r, const kn_node *n) {
         (kn_scalar){KN_SCALAR_BOOL, {.b = t == p->vals[n->in[1]->id] && !KN_MUTANT(same_tensor_never)}};
     return KN_OK;
   case KN_NODE_host_call: return host_call(r, n);
+  case KN_NODE_with_history:
   case KN_NODE_detach: bind(p, n->out[0]->id, t); return KN_OK;
   case KN_NODE_defined:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = t != NULL}};
@@ -463,7 +462,7 @@ static void log_number(run *r, const kn_node *n) {
 /* Kinds that pass an undefined tensor on, or ask about it. */
 static bool takes_undefined(const kn_node *n) {
   return n->op == KN_NODE_select || n->op == KN_NODE_defined || n->op == KN_NODE_detach ||
-         n->op == KN_NODE_list_append;
+         n->op == KN_NODE_with_history || n->op == KN_NODE_list_append;
 }
 
 static kn_status run_node(run *r, const kn_node *n) {
@@ -473,6 +472,7 @@ static kn_status run_node(run *r, const kn_node *n) {
   if (n->op == KN_NODE_raise || n->op == KN_NODE_assert) return raise(r, n);
   forget(r->p, n);
   kn_status st = eval_node(r, n);
+  if (st != KN_OK && n->op == KN_NODE_host_call && r->ctx->error_placed) return st; /* the host's own words */
   if (st != KN_OK) return kn_node_failed(r->ctx, n, st);
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC)) log_number(r, n);
   watch(r, n);

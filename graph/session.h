@@ -20,6 +20,7 @@ typedef struct kn_slot_state {
 /* A tensor given for an input that the graph updates. */
 typedef struct kn_update_state {
   uint32_t input;
+  const kn_node *node;
   kn_tensor *staged; /* what the run under way gave it; kept for the next run */
   bool is_staged;
   uint32_t from; /* as a slot's */

@@ -300,6 +300,7 @@ static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
     set_type(p, n->out[0], &(kn_type){.dtype = (uint8_t) * (const kn_dtype *)n->attrs, .device = KN_CPU});
     break;
   case KN_NODE_select: walk_select(w, n); break;
+  case KN_NODE_with_history:
   case KN_NODE_detach: copy_fact(p, n->out[0], n->in[0]); break;
   case KN_NODE_defined: walk_defined(w, n); break;
   case KN_NODE_list_new:

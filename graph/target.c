@@ -117,6 +117,13 @@ void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const c
  * Those of the engine get the place of whoever called, from the binding; a raise without any place is
  * complete. */
 kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st) {
+  for (const kn_where *c = n->where; c && kn_where_composite(c); c = c->at) {
+    size_t length = strlen(c->chunk) - 7;
+    if (length == strlen(KN_UNNAMED) && !strncmp(c->chunk + 5, KN_UNNAMED, length))
+      kn_error_unname(ctx, kn_opcode_describe(n->op).text);
+    else
+      kn_error_prefix(ctx, "%.*s", (int)length, c->chunk + 5);
+  }
   const kn_where *w = kn_where_user(n->where);
   if (!w) ctx->error_placed = st == KN_RAISED;
   if (!w) return st;

@@ -173,7 +173,6 @@ static kn_status check_tensor_kind(verifier *v, const kn_node *n) {
       return fail_node(v, n, "there is no such dimension");
     return check_fits(v, n, &(kn_vtype){.kind = KN_V_INT}, &n->out[0]->type, "the size");
   }
-  if (!kn_truth_symbol(n->text)) return fail_node(v, n, "no such comparison");
   int64_t count = kn_type_numel(t);
   if (count != 1 && count != KN_DIM_UNKNOWN) return fail_node(v, n, "a tensor of one element is needed");
   return check_fits(v, n, &(kn_vtype){.kind = kn_item_kind((kn_dtype)t->dtype)}, &n->out[0]->type,
@@ -205,7 +204,11 @@ static kn_status check_list(verifier *v, const kn_node *n) {
 
 static kn_status check_grad_kind(verifier *v, const kn_node *n) {
   if (!is(n, 0, KN_V_TENSOR)) return fail_node(v, n, "a tensor is needed");
-  return check_fits(v, n, n->op == KN_NODE_detach ? &n->in[0]->type : &(kn_vtype){.kind = KN_V_BOOL},
+  bool two = n->op == KN_NODE_with_history;
+  if (two && (!is(n, 1, KN_V_TENSOR) || n->in[0]->type.tensor.dtype != n->in[1]->type.tensor.dtype ||
+              n->in[0]->type.tensor.rank != n->in[1]->type.tensor.rank))
+    return fail_node(v, n, "two tensors of one dtype and rank are needed");
+  return check_fits(v, n, n->op != KN_NODE_defined ? &n->in[0]->type : &(kn_vtype){.kind = KN_V_BOOL},
                     &n->out[0]->type, "the result");
 }
 
@@ -323,6 +326,7 @@ static kn_status check_node(verifier *v, const kn_node *n) {
   case KN_NODE_list_length:
   case KN_NODE_list_stack: return check_list(v, n);
   case KN_NODE_defined:
+  case KN_NODE_with_history:
   case KN_NODE_detach: return check_grad_kind(v, n);
   case KN_NODE_attempt:
     return check_fits(v, n, &(kn_vtype){.kind = KN_V_BOOL}, &n->out[0]->type, "the attempt");

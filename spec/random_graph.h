@@ -417,6 +417,7 @@ static inline kn_status ev_node(ev *e, const kn_node *n) {
   case KN_NODE_defined:
     e->s[n->out[0]->id] = (kn_scalar){KN_SCALAR_BOOL, {.b = e->t[n->in[0]->id] != NULL}};
     return KN_OK;
+  case KN_NODE_with_history:
   case KN_NODE_detach:
     KN_TRY(kn_tensor_alias(e->c, e->t[n->in[0]->id], &t));
     ev_set(e, n->out[0], t);

@@ -677,7 +677,9 @@ START_TEST(records_writes) {
   OK(m.c, kn_detach(m.c, turned, &alias));
   OK(m.c, kn_apply(m.c, KN_OP_full, &(kn_attrs_fill){.value = 1, .dtype = KN_F32}, NULL, 0, &one));
   OK(m.c, kn_apply(m.c, KN_OP_copy_, NULL, (kn_tensor *[]){alias, one}, 2, &same));
-  ck_assert(((kn_value *)tx->value)->def->op == KN_OP_transpose); /* put back the way it was turned */
+  const kn_node *kept = ((kn_value *)tx->value)->def; /* put back the way it was turned; the history stays */
+  ck_assert(kept->op == KN_NODE_with_history && kept->in[0]->def->op == KN_OP_transpose &&
+            kept->in[1] == put);
   ck_assert(kn_record_value(&r, row)->def->in[0] == tx->value);
   kn_record_forget(&r);
   ck_assert_uint_eq(r.handles.n, 0);

@@ -3,6 +3,8 @@
 #include "backends/registry.h"
 #include "bindings/lua/graph_parts.h"
 #include "core/grad/tape.h"
+#include "graph/target.h"
+#include "graph/text.h"
 #include "graph/grad/call.h"
 #include <string.h>
 
@@ -34,7 +36,7 @@ static bool mark_grad(const kn_region *r, const bool *wants, bool *on) {
   bool more = false;
   KN_EACH_NODE (n, r) {
     bool flows = n->slot && n->op != KN_NODE_store_state && wants[r->graph->body->nparams + n->slot->index];
-    for (uint32_t i = 0; i < n->nin; i++) flows |= on[n->in[i]->id];
+    for (uint32_t i = n->op == KN_NODE_with_history; i < n->nin; i++) flows |= on[n->in[i]->id];
     for (int k = 0; k < n->nregions; k++) {
       kn_region *in = n->regions[k];
       for (uint32_t i = 0; i < in->nparams; i++) /* a loop's: whatever comes in, or comes around */
@@ -51,10 +53,10 @@ static bool mark_grad(const kn_region *r, const bool *wants, bool *on) {
 }
 
 /* Eager would refuse to write to a leaf, and give another tensor a history that a graph cannot give. */
-static void check_updates(lua_State *L, const kn_graph *g, const bool *wants) {
+static kn_status check_updates(lua_State *L, const kn_graph *g, const kn_rvalue *in, const bool *wants) {
   const kn_node *last = g->body->last;
   while (last && last->op == KN_NODE_store_state) last = last->prev;
-  if (!last || last->op != KN_NODE_update) return; /* they stand at the end */
+  if (!last || last->op != KN_NODE_update) return KN_OK; /* they stand at the end */
   bool *on = lua_newuserdatauv(L, g->nvalues + 1u, 0);
   memset(on, 0, g->nvalues + 1u);
   for (uint32_t i = 0; i < g->body->nparams; i++) on[g->body->params[i]->id] = wants[i];
@@ -63,12 +65,21 @@ static void check_updates(lua_State *L, const kn_graph *g, const bool *wants) {
   for (const kn_node *n = last; n && (n->op == KN_NODE_update || n->op == KN_NODE_store_state); n = n->prev) {
     if (n->op != KN_NODE_update || (!wants[n->in[0]->index] && !on[n->in[1]->id])) continue;
     const char *name = n->in[0]->name;
-    kl_error(
-        L, KN_UNSUPPORTED,
-        "graph %s: input %s %s, and the graph overwrites it; call it under kiln.no_grad, or give it a clone",
-        g->name, name ? name : "", wants[n->in[0]->index] ? "requires grad" : "would get a history");
+    kn_context *ctx = kl_context(L);
+    kn_status st = KN_OK;
+    if (n->where && kn_where_composite(n->where)) /* as what writes to it would say it */
+      st = kn_check_writable(ctx, "", in[n->in[0]->index].tensor);
+    kn_error_unname(ctx, kn_op_name(KN_OP_copy_));
+    if (st == KN_OK)
+      st = kn_fail(
+          ctx, KN_UNSUPPORTED,
+          "graph %s: input %s %s, and the graph overwrites it; call it under kiln.no_grad, or give it "
+          "a clone",
+          g->name, name ? name : "", wants[n->in[0]->index] ? "requires grad" : "would get a history");
+    return kn_node_failed(ctx, n, st);
   }
   lua_pop(L, 1);
+  return KN_OK;
 }
 
 /* Which inputs and slots require grad; false when none does. */
@@ -125,7 +136,7 @@ bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const
   bool any = list_wants(s, in, wants);
   if (any) {
     kl_check(L, kn_check_needs(ctx, v->graph, in));
-    check_updates(L, v->graph, wants);
+    if ((*st = check_updates(L, v->graph, in, wants)) != KN_OK) return true;
   }
   kn_taped *t = any ? derive(L, g, v, wants) : NULL;
   lua_pop(L, 1);

@@ -2,7 +2,6 @@
  * with the row as its upvalue. Ops whose arguments or results differ from their row (max, comparisons) stand
  * at the end. */
 #include "bindings/lua/args.h"
-#include "graph/record.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -140,6 +139,20 @@ static int call_inplace(lua_State *L) { return apply(L, this_call(L)); }
 
 /* ---- comparisons as operators ---- */
 
+/* item(), whose error says what compares more elements. */
+static kn_status one_boolean(kn_context *ctx, kn_tensor *r, kn_op op, const char *symbol, kn_scalar *out) {
+  char name[48];
+  snprintf(name, sizeof name, "%s (a:%s(b) compares element by element)", symbol, kn_op_name(op));
+  const kn_within compare = {name, ctx->within}, part = {KN_UNNAMED, &compare};
+  ctx->within = &part;
+  kn_status st = kn_item(ctx, r, out);
+  ctx->within = compare.up;
+  if (st == KN_OK) return st;
+  if (st == KN_SHAPE) kn_error_unname(ctx, "item");
+  if (st == KN_SHAPE) kn_error_prefix(ctx, "%s", name);
+  return st;
+}
+
 /* Lua makes a boolean of the result, so it must be one element. */
 static int compare(lua_State *L, kn_op op, const char *symbol) {
   kn_context *ctx = kl_context(L);
@@ -152,10 +165,9 @@ static int compare(lua_State *L, kn_op op, const char *symbol) {
     kl_args_done(&a);
   }
   if (st == KN_OK) {
-    st = kn_truth(ctx, r, symbol, &s);
+    st = one_boolean(ctx, r, op, symbol, &s);
     kn_tensor_release(r);
   }
-  if (st == KN_OK && s.kind == KN_SCALAR_SYMBOL) kn_record_truth(s.as.value, symbol);
   kl_check(L, st);
   if (s.kind == KN_SCALAR_SYMBOL && !ctx->recorder) /* of a graph that is built by hand: Lua would say true */
     return kl_error(

@@ -49,7 +49,7 @@ static void go_on(reach *q, kn_value *v) {
   } else if (d->op == KN_NODE_loop) {
     meet(q, d->regions[0]->yields[1 + d->nin + v->index]);
   } else if (d->op != KN_NODE_detach && d->op != KN_NODE_host_call) {
-    for (uint32_t i = 0; i < d->nin; i++) meet(q, d->in[i]);
+    for (uint32_t i = d->op == KN_NODE_with_history; i < d->nin; i++) meet(q, d->in[i]);
   }
 }
 

@@ -25,7 +25,7 @@ static void each_use_inside(kg_walk *w, const kn_node *n, const kn_region *r, us
 static void each_use(kg_walk *w, const kn_node *n, use_fn fn, void *ud) {
   if (reads_nothing(n) || n->op == KN_NODE_detach || n->op == KN_NODE_host_call) return;
   uint32_t count = kn_opcode_is_op(n->op) ? n->ntensor : n->nin;
-  for (uint32_t i = 0; i < count; i++)
+  for (uint32_t i = n->op == KN_NODE_with_history; i < count; i++)
     if (kg_needs(w, n->in[i])) fn(w, n->in[i], ud);
   for (int k = 0; k < n->nregions; k++) each_use_inside(w, n, n->regions[k], fn, ud);
 }
@@ -283,6 +283,8 @@ static void node_rule(kg_walk *w, kn_node *n) {
     kg_loop_rule(w, n);
   else if (n->op == KN_NODE_select)
     kg_select_rule(w, n);
+  else if (n->op == KN_NODE_with_history)
+    kg_add(w, n->in[1], kg_find(w, n->out[0]));
   else
     kn_build_fail(w->b,
                   kn_fail(w->ctx, KN_UNSUPPORTED,
@@ -334,6 +336,8 @@ static void mark_node(kg_walk *w, const kn_node *n) {
         changed |= mark(w, r->params[i], kg_needs(w, r->yields[1 + i]));
     }
     for (uint32_t i = 0; i < n->nout; i++) mark(w, n->out[i], kg_needs(w, r->yields[1 + r->nparams + i]));
+  } else if (n->op == KN_NODE_with_history) {
+    mark(w, n->out[0], kg_needs(w, n->in[1]));
   } else if (n->op != KN_NODE_detach && n->op != KN_NODE_host_call) {
     for (uint32_t i = 0; i < n->nout; i++) mark(w, n->out[i], any_in(w, n->in, n->nin));
   }

@@ -318,9 +318,26 @@ MODEL(require) {
   return give1(c, out, v);
 }
 
+/* As the engine's own messages say it. */
+static const char *kind_said(kc_val a) {
+  kn_vkind kind;
+  if (kc_is_tensor(a)) return "a tensor";
+  if (kc_is_number(a)) return kc_scalar_kind(a, &kind) && kind == KN_V_INT ? "an integer" : "a number";
+  if (a.k == KC_V_BOOL || kc_is_symbool(a)) return "a boolean";
+  return a.k == KC_V_NIL      ? "nil"
+         : a.k == KC_V_STRING ? "a string"
+         : a.k == KC_V_TABLE  ? "a table"
+                              : "a userdata";
+}
+
 /* Nodes made meanwhile are marked; however the call ends, what follows is as before. */
 static kc_res with_grad(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, bool on, kc_values *out) {
-  if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (function expected)", name_of(c, f));
+  kc_val given = n ? a[0] : KC_NILV, h = KC_NILV;
+  (void)f;
+  if (given.k == KC_V_TABLE) KC_TRY(kc_metafield(c, *s, given, "__call", &h));
+  if (h.k == KC_V_NIL && given.k != KC_V_CLOSURE && given.k != KC_V_CFUNCTION && given.k <= KC_V_SYM)
+    return kc_complain(c, "%s: a function to call is needed, got %s", on ? "enable_grad" : "no_grad",
+                       kind_said(given));
   bool before = c->b.no_grad;
   c->b.no_grad = !on;
   kc_res r = kc_call(c, s, a[0], a + 1, n - 1, -1, out);

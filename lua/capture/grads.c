@@ -32,6 +32,36 @@ static bool visible(const kn_value *v, const kn_region *from) {
   return false;
 }
 
+static bool is_undef(const kn_value *v) { return v->def && v->def->op == KN_NODE_undef; }
+
+/* The value that history leads to: a write without gradients has changed the elements only, so what was used
+ * before it and after it are uses of one tensor. Across branches and finished loops where all paths agree. */
+static kn_value *root(kn_value *v, int depth) {
+  kn_node *n = v->def;
+  kn_value *a = NULL;
+  if (!n || depth > 60) return v;
+  if (n->op == KN_NODE_with_history) return root(n->in[1], depth + 1);
+  if (n->op == KN_NODE_select || n->op == KN_NODE_if) {
+    bool two = n->op == KN_NODE_select;
+    kn_value *b = root(two ? n->in[2] : n->regions[1]->yields[v->index], depth + 1);
+    a = root(two ? n->in[1] : n->regions[0]->yields[v->index], depth + 1);
+    if (is_undef(a)) a = b;
+    if (a != b && !is_undef(b)) return v;
+  } else if (n->op == KN_NODE_loop) {
+    kn_region *r = n->regions[0];
+    a = root(r->yields[1 + r->nparams + v->index], depth + 1);
+    if (a->def || a->region != r) return v;
+    if (root(r->yields[1 + a->index], depth + 1) != a) return v;
+    a = root(n->in[a->index], depth + 1);
+  }
+  return a ? a : v;
+}
+
+static kn_value *leaf_value(kc_cap *c, kc_state *s, kc_val a) {
+  kn_value *v = kc_tensor_value(c, s, a), *r = root(v, 0);
+  return visible(r, c->b.at) ? r : v;
+}
+
 kc_res kc_ask_grad(kc_cap *c) {
   if (c->asks_grad) return KC_GO;
   c->asks_grad = true;
@@ -56,11 +86,11 @@ static kc_res gather(kc_cap *c, kc_state *s, leaves *l) {
           "'%s' requires grad and was computed outside: a gradient would have to leave the function "
           "through it; detach it",
           k->name);
-    add_leaf(c, l, kc_tensor_value(c, s, k->seen), k->seen, k);
+    add_leaf(c, l, leaf_value(c, s, k->seen), k->seen, k);
   }
   for (uint32_t i = 0; i < c->ninner; i++) {
     if (c->inner[i].k == KC_V_HANDLE && !kc_hold_of(c, s, c->inner[i].id)) continue;
-    kn_value *v = kc_tensor_value(c, s, c->inner[i]);
+    kn_value *v = leaf_value(c, s, c->inner[i]);
     if (visible(v, c->b.at)) add_leaf(c, l, v, c->inner[i], NULL);
   }
   return KC_GO;
@@ -400,7 +430,7 @@ kc_res kc_gradients(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *
   KC_TRY(gather(c, *s, &all));
   for (uint32_t i = 0; i < nx; i++) {
     bool yes;
-    kn_value *v = kc_tensor_value(c, *s, xs[i]);
+    kn_value *v = leaf_value(c, *s, xs[i]);
     KC_TRY(depends(c, &all, v, &yes));
     for (uint32_t k = 0; k < all.n; k++) yes |= all.x[k] == v;
     if (!yes) return kc_complain(c, "grad: input %u does not require grad", i + 1);

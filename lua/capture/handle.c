@@ -47,7 +47,9 @@ bool kc_same_view(const kn_node *a, const kn_node *b) {
 
 const kc_hold *kc_hold_of(kc_cap *c, const kc_state *s, uint32_t id) {
   const kc_hold *h = kc_map_get(&s->holds, id);
-  return h ? h : c->han[id].first;
+  uint32_t parent = c->han[id].parent;
+  if (!h) h = c->han[id].first;
+  return h && (!parent || kc_hold_of(c, s, parent)) ? h : NULL; /* a view of what is forgotten is, too */
 }
 
 kn_value *kc_contents(kc_cap *c, kc_state *s, uint32_t id) {
@@ -301,6 +303,7 @@ static void trace(tracing *t, const kn_value *v) {
     return;
   case KN_NODE_loop: trace_yield(t, n->regions[0], 1 + n->regions[0]->nparams + v->index); return;
   case KN_NODE_select: trace(t, n->in[1]), trace(t, n->in[2]); return;
+  case KN_NODE_with_history:
   case KN_NODE_detach: trace(t, n->in[0]); return;
   case KN_NODE_undef: return;
   case KN_NODE_param:

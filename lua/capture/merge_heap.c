@@ -5,7 +5,7 @@
 #include <string.h>
 
 static const kc_reach *reach_of(kc_merge_job *m, kc_state *s, kc_reach *q) {
-  if (!q->tab) kc_reach_of(m->c, s, m->pc, q);
+  if (!q->tab) kc_reach_of(m->c, s, m->pc, false, q);
   return q;
 }
 

@@ -188,14 +188,15 @@ typedef struct kc_input { /* where a free scalar or a symbolic size comes from, 
 
 /* A tensor with an identity: what is fixed about it. Its contents are in the state. */
 typedef struct kc_handle_info {
-  uint32_t parent;       /* of a view: the handle that it shows; 0: none */
-  const kn_node *view;   /* how; NULL: all of it */
-  kn_value *initial;     /* of one from outside: its contents at first; NULL: made inside */
-  struct kc_hold *first; /* the same as a hold */
-  kn_slot *slot;         /* of one reached outside */
-  uint32_t leaf;         /* of an argument; 0: none */
-  bool with_grad;        /* it is written to with gradients on */
-  bool strided;          /* from outside, and its elements do not lie in order: */
+  uint32_t parent;         /* of a view: the handle that it shows; 0: none */
+  const kn_node *view;     /* how; NULL: all of it */
+  kn_value *initial;       /* of one from outside: its contents at first; NULL: made inside */
+  struct kc_hold *first;   /* the same as a hold */
+  kn_slot *slot;           /* of one reached outside */
+  uint32_t leaf;           /* of an argument; 0: none */
+  bool with_grad;          /* it is written to with gradients on */
+  const kn_where *written; /* where it was written to first (engine.c) */
+  bool strided;            /* from outside, and its elements do not lie in order: */
   int64_t strides[KN_MAX_RANK];
 } kc_handle_info;
 
@@ -228,6 +229,11 @@ typedef struct kc_stop kc_stop;
 typedef struct kc_loop_try kc_loop_try;
 typedef struct kc_model kc_model;
 typedef struct kc_protect kc_protect;
+
+typedef struct kc_part {
+  uint32_t by;      /* the part that forked it; 0: the function itself */
+  const char *late; /* what may raise in it when it has written to older objects: where; NULL: nothing */
+} kc_part;
 
 typedef struct kc_unrolled {
   int id; /* of the kc_loop_try */
@@ -303,9 +309,10 @@ struct kc_cap {
   uint32_t short_of; /* how often a table failed that could have been a list */
   uint64_t steps;
   int nest, calls;
-  bool crowded;            /* somewhere there are many alternatives (alike.h) */
-  bool part_begins;        /* the next protected call is that of kiln.fork */
-  uint32_t *parts, nparts; /* of each forked part the one that forked it */
+  bool crowded;          /* somewhere there are many alternatives (alike.h) */
+  bool part_begins;      /* the next protected call is that of kiln.fork */
+  struct kc_part *parts; /* that kiln.fork runs, by number from 1 */
+  uint32_t nparts;
   struct kc_grad_place **grads;
   uint32_t ngrads;
   kc_val *inner; /* tensors made to require grad inside */
