@@ -24,15 +24,26 @@ static bool alloc_session(kn_session *s) {
   return s->targets && s->slots && s->in_types && s->symbols && s->symbol_from && s->out;
 }
 
-/* May a result be a tensor that a branch or a loop hands on? */
+static bool has_detach(const kn_region *r) {
+  KN_EACH_NODE (n, r) {
+    if (n->op == KN_NODE_detach || n->op == KN_NODE_with_history) return true;
+    for (int i = 0; i < n->nregions; i++)
+      if (has_detach(n->regions[i])) return true;
+  }
+  return false;
+}
+
+/* May it be a tensor that is another value, too? */
+static bool hands_one_on(const kn_value *v) {
+  const kn_node *def = v->type.kind == KN_V_TENSOR ? v->def : NULL;
+  return def && (def->op == KN_NODE_if || def->op == KN_NODE_loop || def->op == KN_NODE_select);
+}
+
+/* A node that gives a handle of its own on the same elements would be taken for what it shows. */
 static bool hands_on(const kn_region *body) {
   bool any = false;
-  for (uint32_t i = 0; i < body->nyields; i++) {
-    const kn_node *def = body->yields[i]->def;
-    any |= def && (def->op == KN_NODE_if || def->op == KN_NODE_loop || def->op == KN_NODE_select ||
-                   def->op == KN_NODE_list_get);
-  }
-  return any;
+  for (uint32_t i = 0; i < body->nyields; i++) any |= hands_one_on(body->yields[i]);
+  return any && !has_detach(body);
 }
 
 /* May what is stored be the tensor of an input, a slot or a result, or stored twice? */
@@ -42,7 +53,7 @@ static bool tracks_stores(const kn_region *body) {
     const kn_value *v = n->in[0];
     if (!v->def || !kn_opcode_is_op(v->def->op)) return true;
     for (uint32_t i = 0; i < body->nyields; i++)
-      if (body->yields[i] == v) return true;
+      if (body->yields[i] == v || hands_one_on(body->yields[i])) return true;
     for (const kn_node *o = n->next; o; o = o->next)
       if ((o->op == KN_NODE_store_state && o->in[0] == v) || (o->op == KN_NODE_update && o->in[1] == v))
         return true;
@@ -56,9 +67,7 @@ static bool alloc_updates(kn_session *s) {
   s->updates = kn_calloc(s->ctx->heap, s->nupdates + 1u, sizeof *s->updates);
   s->origins = kn_calloc(s->ctx->heap, s->graph->body->nyields + 1u, sizeof *s->origins);
   s->hands_on = hands_on(s->graph->body);
-  for (uint32_t i = 0; i < s->graph->body->nparams; i++)
-    s->foreign_lists |= kn_is_list(s->graph->body->params[i]->type.kind);
-  s->tracks = tracks_stores(s->graph->body);
+  s->tracks = tracks_stores(s->graph->body) && !has_detach(s->graph->body);
   uint32_t at = 0;
   if (s->updates)
     KN_EACH_NODE (n, s->graph->body)

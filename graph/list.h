@@ -11,7 +11,6 @@ typedef struct kn_element {
   kn_tensor *tensor;
   kn_list *list;
   kn_scalar scalar;
-  uint32_t who; /* tensors: kn_plan.who in the run that appended it */
 } kn_element;
 
 kn_list *kn_list_retain(kn_list *l);

@@ -19,8 +19,8 @@ static bool alloc_arrays(kn_plan *p) {
 #define ARRAY(field) (p->field = kn_arena_alloc(&p->arena, n * sizeof *p->field))
   bool ok = ARRAY(types) && ARRAY(undefined) && ARRAY(maybe) && ARRAY(known) && ARRAY(scalars) &&
             ARRAY(failure) && ARRAY(result) && ARRAY(listed) && ARRAY(handle) && ARRAY(place) &&
-            ARRAY(header) && ARRAY(vals) && ARRAY(lists) && ARRAY(owned) && ARRAY(who) && ARRAY(first) &&
-            ARRAY(last) && ARRAY(crosses) && ARRAY(level) && ARRAY(home);
+            ARRAY(header) && ARRAY(vals) && ARRAY(lists) && ARRAY(owned) && ARRAY(first) && ARRAY(last) &&
+            ARRAY(crosses) && ARRAY(level) && ARRAY(home);
 #undef ARRAY
   p->slot_copied = kn_arena_alloc(&p->arena, (size_t)p->graph->nslots + 1);
   return ok && p->slot_copied;
@@ -88,6 +88,7 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   for (uint32_t i = 0; i < g->body->nyields; i++) p->result[g->body->yields[i]->id] = true;
   KN_TRY(kn_plan_sizes(ctx, p));
   KN_TRY(kn_plan_handles(ctx, p));
+  KN_TRY(kn_plan_identities(ctx, p));
   KN_TRY(kn_plan_emit(ctx, p, targets, ntargets));
   settle_lifetimes(p);
   KN_TRY(list_drops(ctx, p));

@@ -76,7 +76,6 @@ typedef struct kn_carry {
   kn_carry_how how;
   kn_tensor *stage; /* STAGED */
   kn_tensor *next;  /* during a back edge */
-  uint32_t who;     /* and which it is */
   kn_list *list;
   kn_scalar number;
 } kn_carry;
@@ -127,15 +126,13 @@ struct kn_plan {
   kn_scalar *scalars;           /* known ones set for good, others by the run */
   kn_planned_failure **failure; /* of the node whose first output it is */
   bool *result;                 /* the graph returns it */
-  bool *listed;       /* tensors that a list takes up: not made in the arena, so that it can keep them */
-  bool *handle;       /* tensors that must stay the same handle: written to, or compared by identity */
-  uint8_t *place;     /* kn_place */
-  kn_tensor **header; /* ARENA, VIEW, SHELL; owned by the plan */
-  kn_tensor **vals;   /* what the run sees */
-  kn_list **lists;    /* the same for lists, owned by the run */
-  bool *owned;        /* vals holds a reference of this run */
-  uint32_t *who;      /* tensors: a number that those share which are one tensor to the program, though the
-                         plan copies them (a loop does); 0: nobody asked. Reset with each run */
+  bool *listed;           /* tensors that a list takes up: not made in the arena, so that it can keep them */
+  bool *handle;           /* tensors that must stay the same handle: written to, compared, told at the end */
+  uint8_t *place;         /* kn_place */
+  kn_tensor **header;     /* ARENA, VIEW, SHELL; owned by the plan */
+  kn_tensor **vals;       /* what the run sees */
+  kn_list **lists;        /* the same for lists, owned by the run */
+  bool *owned;            /* vals holds a reference of this run */
   uint32_t *first, *last; /* lifetime */
   uint32_t *crosses;      /* 1 + index of the last loop that uses it from outside */
   uint32_t *level;        /* number of loops around its definition */
@@ -152,8 +149,6 @@ struct kn_plan {
   uint32_t nblocks, nparts, nloops, nbuffers, nfails, naliases, nbound;
   bool
       *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */
-  bool tells;       /* the run under way keeps `who` */
-  uint32_t objects; /* numbers given so far */
   size_t bytes;     /* of the arena */
   size_t bytes_apart; /* what it would be if nothing shared bytes */
   char *base;         /* the arena that the headers point into now */
@@ -166,9 +161,15 @@ void kn_plan_free(kn_context *ctx, kn_plan *p);
 /* Point the headers into an arena of p->bytes. */
 void kn_plan_place_at(kn_plan *p, char *base);
 
+/* Its output is the tensor of its first input: not even another handle. */
+static inline bool kn_node_passes(const kn_node *n) {
+  return n->op == KN_NODE_detach || n->op == KN_NODE_with_history;
+}
+
 /* The stages, in order. */
 kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p);   /* types, undefined, maybe, known, scalars, failure */
 kn_status kn_plan_handles(kn_context *ctx, kn_plan *p); /* handle, slot_copied */
+kn_status kn_plan_identities(kn_context *ctx, kn_plan *p); /* handle (identity.c) */
 kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targets,
                        int ntargets);                  /* the rest */
 kn_status kn_plan_layout(kn_context *ctx, kn_plan *p); /* offsets of buffers, bytes */

@@ -6,12 +6,15 @@
 #include "graph/format.h"
 #include "graph/host.h"
 #include "graph/scalar.h"
-#include "graph/run.h"
+#include "graph/session.h"
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
-typedef kn_run run;
+typedef struct run {
+  kn_session *s;
+  kn_plan *p;
+  kn_context *ctx;
+} run;
 
 static kn_status run_block(run *r, uint32_t block);
 
@@ -23,12 +26,6 @@ static void own_list(kn_plan *p, uint32_t v, kn_list *l) {
 }
 
 static kn_list *shared(kn_list *l) { return l ? kn_list_retain(l) : NULL; }
-
-/* Which tensor of the program value v is; see kn_plan.who. */
-static uint32_t object(kn_plan *p, uint32_t v) {
-  if (!p->who[v]) p->who[v] = ++p->objects;
-  return p->who[v];
-}
 
 static void let_go(kn_plan *p, uint32_t v) {
   own_list(p, v, NULL);
@@ -46,17 +43,15 @@ static void own(kn_plan *p, uint32_t v, kn_tensor *t) {
   let_go(p, v);
   p->vals[v] = t;
   p->owned[v] = t != NULL;
-  p->who[v] = 0;
 }
 
 /* Another value for the same tensor; NULL where no path defined it. */
 static void bind(kn_plan *p, uint32_t v, kn_tensor *t) { own(p, v, t ? kn_tensor_retain(t) : NULL); }
 
 static void bind_value(kn_plan *p, const kn_value *to, const kn_value *from) {
-  if (to->type.kind == KN_V_TENSOR) {
+  if (to->type.kind == KN_V_TENSOR)
     bind(p, to->id, p->vals[from->id]);
-    p->who[to->id] = object(p, from->id);
-  } else if (kn_is_list(to->type.kind))
+  else if (kn_is_list(to->type.kind))
     own_list(p, to->id, shared(p->lists[from->id]));
   else if (!p->known[to->id])
     p->scalars[to->id] = p->scalars[from->id];
@@ -84,7 +79,7 @@ static kn_status copy_into(run *r, kn_tensor *to, kn_tensor *t) {
   return kn_ops[KN_OP_clone].kernel(r->ctx, NULL, &t, 1, &to);
 }
 
-kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out) {
+static kn_status clone(run *r, kn_tensor *t, kn_tensor **out) {
   kn_tensor *made;
   KN_TRY(kn_tensor_new(r->ctx, &t->type, &made));
   kn_status st = copy_into(r, made, t);
@@ -147,16 +142,10 @@ static kn_status prepare(run *r, const kn_part_plan *part) {
   return KN_OK;
 }
 
-/* What a node makes is a tensor of its own, at each trip again. */
-static void forget(kn_plan *p, const kn_node *n) {
-  for (uint32_t i = 0; i < n->nout; i++) p->who[n->out[i]->id] = 0;
-}
-
 static kn_status run_part(run *r, const kn_part_plan *part) {
   kn_plan *p = r->p;
   KN_TRY(tick(r->s));
   KN_TRY(prepare(r, part));
-  for (uint32_t i = 0; r->p->tells && i < part->n; i++) forget(r->p, part->nodes[i]);
   kn_status st = part->target->run(part->target->self, r->ctx, part->program, p->vals, p->scalars);
   for (uint32_t i = 0; i < part->nprepare; i++) {
     uint32_t v = part->prepare[i]->id;
@@ -200,11 +189,6 @@ static kn_status stage_tensor(run *r, const kn_slot *slot, kn_tensor *t) {
   return KN_OK;
 }
 
-static uint32_t slot_object(kn_plan *p, kn_slot_state *x) {
-  if (!x->object) x->object = ++p->objects;
-  return x->object;
-}
-
 static kn_status load(run *r, const kn_node *n) {
   kn_slot_state *x = &r->s->slots[n->slot->index];
   uint32_t v = n->out[0]->id;
@@ -215,7 +199,6 @@ static kn_status load(run *r, const kn_node *n) {
   if (!x->value.tensor) return kn_fail(r->ctx, KN_STATE, "slot \"%s\" has no data", n->slot->name);
   if (r->p->slot_copied[n->slot->index] && !x->is_staged) KN_TRY(stage_tensor(r, n->slot, x->value.tensor));
   bind(r->p, v, x->is_staged ? x->staged.tensor : x->value.tensor);
-  r->p->who[v] = x->from ? x->from : slot_object(r->p, x);
   return KN_OK;
 }
 
@@ -223,7 +206,10 @@ static kn_status store(run *r, const kn_node *n) {
   kn_slot_state *x = &r->s->slots[n->slot->index];
   uint32_t v = n->in[0]->id;
   if (n->slot->type.kind == KN_V_TENSOR) {
-    if (!r->p->slot_copied[n->slot->index]) x->from = object(r->p, v);
+    if (r->s->tracks && !r->p->slot_copied[n->slot->index]) {
+      kn_tensor_release(x->from);
+      x->from = kn_tensor_retain(r->p->vals[v]);
+    }
     return stage_tensor(r, n->slot, r->p->vals[v]);
   }
   x->staged.scalar = r->p->scalars[v];
@@ -249,7 +235,10 @@ static kn_status update(run *r, const kn_node *n) {
   if (!u->staged) KN_TRY(kn_tensor_new(r->ctx, &t->type, &u->staged));
   KN_TRY(copy_into(r, u->staged, t));
   u->is_staged = true;
-  u->from = object(r->p, n->in[1]->id);
+  if (s->tracks) {
+    kn_tensor_release(u->from);
+    u->from = kn_tensor_retain(t);
+  }
   return KN_OK;
 }
 
@@ -294,9 +283,8 @@ static kn_status raise(run *r, const kn_node *n) {
     kn_puts(&w, n->text);
   if (st == KN_OK) st = kn_fail(r->ctx, KN_RAISED, "%.*s", (int)w.n, w.p ? w.p : "");
   kn_writer_free(&w);
-  if (n->op == KN_NODE_raise) return kn_node_failed(r->ctx, n, st);
-  r->ctx->error_placed = true; /* assert's text stands alone, as in Lua */
-  return st;
+  return n->op == KN_NODE_raise ? kn_node_failed(r->ctx, n, st)
+                                : st; /* assert's text stands alone, as in Lua */
 }
 
 static kn_status append(run *r, const kn_node *n);
@@ -376,7 +364,7 @@ static kn_status host_call(run *r, const kn_node *n) {
 /* A tensor for good: as it is when nobody else has it, else a copy. */
 static kn_status kept(run *r, kn_tensor *t, kn_tensor **out) {
   bool ours = !in_arena(r->p, t) && atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1;
-  if (!ours) return kn_run_clone(r, t, out);
+  if (!ours) return clone(r, t, out);
   *out = kn_tensor_retain(t);
   return KN_OK;
 }
@@ -386,10 +374,7 @@ static kn_status append(run *r, const kn_node *n) {
   const kn_value *v = n->in[1];
   kn_element e = {.scalar = p->scalars[v->id]};
   kn_list *made;
-  if (v->type.kind == KN_V_TENSOR && p->vals[v->id]) {
-    KN_TRY(kept(r, p->vals[v->id], &e.tensor));
-    e.who = object(p, v->id);
-  }
+  if (v->type.kind == KN_V_TENSOR && p->vals[v->id]) KN_TRY(kept(r, p->vals[v->id], &e.tensor));
   if (kn_is_list(v->type.kind)) e.list = shared(p->lists[v->id]);
   KN_TRY(kn_list_append(r->ctx, p->lists[n->in[0]->id], n->out[0]->type.kind, e, &made));
   own_list(p, n->out[0]->id, made);
@@ -405,10 +390,9 @@ static kn_status element(run *r, const kn_node *n) {
     return kn_fail(r->ctx, KN_INDEX, "element %" PRId64 " of a list of %" PRIu32 " does not exist", at,
                    kn_list_length(l));
   const kn_element *e = kn_list_at(l, (uint32_t)(at - 1));
-  if (out->type.kind == KN_V_TENSOR) {
+  if (out->type.kind == KN_V_TENSOR)
     bind(p, out->id, e->tensor);
-    p->who[out->id] = r->s->foreign_lists ? 0 : e->who;
-  } else if (kn_is_list(out->type.kind))
+  else if (kn_is_list(out->type.kind))
     own_list(p, out->id, shared(e->list));
   else
     p->scalars[out->id] = e->scalar;
@@ -470,7 +454,6 @@ static kn_status run_node(run *r, const kn_node *n) {
   for (uint32_t i = 0; !takes_undefined(n) && i < n->nin; i++)
     if (n->in[i]->type.kind == KN_V_TENSOR && !r->p->vals[n->in[i]->id]) return no_value(r, n);
   if (n->op == KN_NODE_raise || n->op == KN_NODE_assert) return raise(r, n);
-  forget(r->p, n);
   kn_status st = eval_node(r, n);
   if (st != KN_OK && n->op == KN_NODE_host_call && r->ctx->error_placed) return st; /* the host's own words */
   if (st != KN_OK) return kn_node_failed(r->ctx, n, st);
@@ -521,7 +504,6 @@ static kn_status enter_loop(run *r, const kn_loop_plan *l) {
       continue;
     }
     p->vals[v->id] = t ? p->header[v->id] : NULL;
-    p->who[v->id] = object(p, init->id);
     if (t) KN_TRY(copy_into(r, p->header[v->id], t));
   }
   return KN_OK;
@@ -534,7 +516,6 @@ static kn_status gather_next(run *r, kn_carry *c, const kn_value *next) {
   c->list = kn_is_list(next->type.kind) ? shared(r->p->lists[next->id]) : NULL;
   if (c->how == KN_CARRY_NUMBER) c->number = r->p->scalars[next->id];
   if (!t || next->type.kind != KN_V_TENSOR) return KN_OK;
-  c->who = object(r->p, next->id);
   switch (c->how) {
   case KN_CARRY_KEEP:
   case KN_CARRY_NUMBER: break;
@@ -544,8 +525,7 @@ static kn_status gather_next(run *r, kn_carry *c, const kn_value *next) {
     c->next = c->stage;
     break;
   case KN_CARRY_HANDLE: c->next = kn_tensor_retain(t); break;
-  case KN_CARRY_OWN:
-    return in_arena(r->p, t) ? kn_run_clone(r, t, &c->next) : kn_tensor_alias(r->ctx, t, &c->next);
+  case KN_CARRY_OWN: return in_arena(r->p, t) ? clone(r, t, &c->next) : kn_tensor_alias(r->ctx, t, &c->next);
   }
   return KN_OK;
 }
@@ -571,10 +551,9 @@ static kn_status back_edge(run *r, const kn_loop_plan *l) {
     } else if (c->how == KN_CARRY_NUMBER)
       p->scalars[v] = c->number;
     else if (c->how == KN_CARRY_OWN || c->how == KN_CARRY_HANDLE)
-      own(p, v, c->next), p->who[v] = c->who;
+      own(p, v, c->next);
     else if (copied) {
       p->vals[v] = c->next ? p->header[v] : NULL;
-      p->who[v] = c->who;
       if (c->next) st = copy_into(r, p->header[v], c->next);
     }
     c->next = NULL;
@@ -649,35 +628,140 @@ static kn_status bind_inputs(run *r, const kn_rvalue *in) {
       p->scalars[v] = (kn_scalar){KN_SCALAR_FLOAT, {.f = (double)in[i].scalar.as.i}};
   }
   for (uint32_t i = 0; i < p->nbound; i++) {
-    kn_slot_state *x = &r->s->slots[p->bound[i].slot->index];
+    const kn_slot_state *x = &r->s->slots[p->bound[i].slot->index];
     if (p->bound[i].slot->type.kind != KN_V_TENSOR)
       p->scalars[p->bound[i].value] = x->value.scalar;
-    else if (x->value.tensor) {
+    else if (x->value.tensor)
       p->vals[p->bound[i].value] = x->value.tensor;
-      p->who[p->bound[i].value] = slot_object(p, x);
-    } else
+    else
       return kn_fail(r->ctx, KN_STATE, "slot \"%s\" has no data", p->bound[i].slot->name);
   }
   return KN_OK;
 }
 
-/* Nobody is anybody yet. */
-static void forget_objects(kn_session *s, kn_plan *p) {
-  p->tells = s->hands_on || s->tracks;
-  p->objects = 0;
-  if (!p->tells) return;
-  memset(p->who, 0, ((size_t)p->graph->nvalues + 1) * sizeof *p->who);
-  for (uint32_t i = 0; i < p->graph->nslots; i++) s->slots[i].object = s->slots[i].from = 0;
-  for (uint32_t i = 0; i < s->nupdates; i++) s->updates[i].from = 0;
+/* May the tensor of a result be handed over as it is: made by a node of this run, and by nobody else's bytes?
+ */
+static bool ours_to_give(const kn_plan *p, const kn_value *v) {
+  if (p->place[v->id] == KN_PLACE_FRESH) return true;
+  if (!p->owned[v->id] || atomic_load(&p->vals[v->id]->refs) != 1 || !v->def || !kn_opcode_is_op(v->def->op))
+    return false;
+  const kn_op_info *row = &kn_ops[v->def->op];
+  return row->op_class != KN_CLASS_VIEW && !(row->flags & KN_FLAG_WRITES);
+}
+
+/* Is result i a leaf below a choice? */
+static bool is_optional(const kn_tree *t, uint32_t n, uint32_t i, bool below) {
+  for (uint32_t k = 0; k < n; k++) {
+    if (t[k].kind == KN_TREE_VALUE && t[k].i == i) return below;
+    bool inside = below || t[k].kind == KN_TREE_CHOICE;
+    if (kn_tree_has_items(t[k].kind) && is_optional(t[k].items, t[k].n, i, inside)) return true;
+  }
+  return false;
+}
+
+/* Branches and loops hand tensors on as they are; ops never do. */
+static kn_origin origin_of(const run *r, const kn_rvalue *in, uint32_t i, const kn_tensor *t) {
+  const kn_plan *p = r->p;
+  const kn_region *body = p->graph->body;
+  if (!r->s->hands_on) return (kn_origin){KN_FROM_NONE, 0};
+  for (uint32_t k = 0; k < body->nparams; k++)
+    if (in[k].tensor == t) return (kn_origin){KN_FROM_INPUT, k};
+  for (uint32_t k = 0; k < p->graph->nslots; k++)
+    if (r->s->slots[k].value.tensor == t) return (kn_origin){KN_FROM_SLOT, k};
+  for (uint32_t k = 0; k < i; k++)
+    if (p->vals[body->yields[k]->id] == t) return (kn_origin){KN_FROM_OUTPUT, k};
+  return (kn_origin){KN_FROM_NONE, 0};
+}
+
+static kn_status give_result(run *r, const kn_rvalue *in, uint32_t i) {
+  kn_plan *p = r->p;
+  const kn_region *body = p->graph->body;
+  const kn_value *v = body->yields[i];
+  kn_rvalue *out = &r->s->out[i];
+  r->s->origins[i] = (kn_origin){KN_FROM_NONE, 0};
+  *out = (kn_rvalue){.list = shared(p->lists[v->id])};
+  if (v->type.kind != KN_V_TENSOR) {
+    out->scalar = p->scalars[v->id];
+    return KN_OK;
+  }
+  kn_tensor *t = p->vals[v->id];
+  if (!t && p->graph->partial) return KN_OK;
+  if (!t) {
+    out->scalar = (kn_scalar){KN_SCALAR_INT, {.i = 0}};
+    if (is_optional(p->graph->results, p->graph->nresults, i, false)) return KN_OK;
+    return kn_fail(r->ctx, KN_INTERNAL, "result %u of graph %s has no value", i + 1, p->graph->name);
+  }
+  for (uint32_t k = 0; k < i; k++) { /* a value returned twice is one tensor */
+    if (body->yields[k] != v) continue;
+    r->s->origins[i] = r->s->origins[k];
+    return out->tensor = kn_tensor_retain(r->s->out[k].tensor), KN_OK;
+  }
+  kn_origin from = r->s->origins[i] = origin_of(r, in, i, t);
+  if (from.from == KN_FROM_OUTPUT) return out->tensor = kn_tensor_retain(r->s->out[from.index].tensor), KN_OK;
+  if (!ours_to_give(p, v)) return clone(r, t, &out->tensor);
+  out->tensor = kn_tensor_retain(t);
+  return KN_OK;
+}
+
+static kn_status give_results(run *r, const kn_rvalue *in) {
+  uint32_t n = r->p->graph->body->nyields, made = 0;
+  kn_status st = KN_OK;
+  while (made < n && st == KN_OK) st = give_result(r, in, made++);
+  for (uint32_t i = 0; st != KN_OK && i < made; i++) {
+    kn_tensor_release(r->s->out[i].tensor);
+    kn_list_release(r->s->out[i].list);
+  }
+  return st;
+}
+
+/* ---- what was stored ---- */
+
+static kn_origin stored_origin(const run *r, const kn_rvalue *in, const kn_tensor *t) {
+  const kn_plan *p = r->p;
+  const kn_region *body = p->graph->body;
+  for (uint32_t k = 0; k < r->s->nupdates; k++)
+    if (r->s->updates[k].from == t) return (kn_origin){KN_FROM_INPUT, r->s->updates[k].input};
+  for (uint32_t k = 0; k < body->nparams; k++)
+    if (in[k].tensor == t) return (kn_origin){KN_FROM_INPUT, k};
+  for (uint32_t k = 0; k < p->graph->nslots; k++)
+    if (r->s->slots[k].value.tensor == t) return (kn_origin){KN_FROM_SLOT, k};
+  for (uint32_t k = 0; k < body->nyields; k++)
+    if (p->vals[body->yields[k]->id] == t) return (kn_origin){KN_FROM_OUTPUT, k};
+  return (kn_origin){KN_FROM_NONE, 0};
+}
+
+/* While all that was stored is still held, and results are not handed over yet. */
+static void find_stored(run *r, const kn_rvalue *in) {
+  for (uint32_t i = 0; r->s->tracks && i < r->p->graph->nslots; i++) {
+    kn_slot_state *x = &r->s->slots[i];
+    x->group = 0;
+    if (!x->from) continue;
+    uint32_t k = 0;
+    while (r->s->slots[k].from != x->from) k++;
+    x->group = k + 1;
+    x->origin = k < i ? r->s->slots[k].origin : stored_origin(r, in, x->from);
+  }
+}
+
+static void let_stored_go(kn_session *s) {
+  for (uint32_t i = 0; s->tracks && i < s->graph->nslots; i++) {
+    kn_tensor_release(s->slots[i].from);
+    s->slots[i].from = NULL;
+  }
+  for (uint32_t i = 0; s->tracks && i < s->nupdates; i++) {
+    kn_tensor_release(s->updates[i].from);
+    s->updates[i].from = NULL;
+  }
 }
 
 kn_status kn_run_plan(kn_session *s, kn_plan *p, const kn_rvalue *in) {
   run r = {.s = s, .p = p, .ctx = s->ctx};
   kn_caught_clear(s->ctx->heap, &s->caught);
-  forget_objects(s, p);
   kn_status st = bind_inputs(&r, in);
   if (st == KN_OK) st = run_block(&r, 0);
-  if (st == KN_OK) st = kn_run_results(&r);
+  if (st == KN_OK) find_stored(&r, in);
+  let_stored_go(s);
+  if (st == KN_OK) st = give_results(&r, in);
   clean_up(p);
   return st;
 }

@@ -11,8 +11,7 @@ typedef struct kn_slot_state {
   kn_rvalue staged; /* what the run under way has stored, or the copy it writes into */
   bool is_staged;
   kn_tensor *spare; /* a tensor of the slot's type that nobody looks at, to store into */
-  uint32_t object;  /* during a run: which tensor value is, see kn_plan.who; 0: nobody asked */
-  uint32_t from;    /* the same of what was stored, of which staged has the elements; 0: nothing */
+  kn_tensor *from;  /* during a run: what was stored, of which staged has the elements */
   kn_origin origin; /* of what the last run stored */
   uint32_t group;   /* the first slot that it stored the very same tensor to, from 1; 0: unknown */
 } kn_slot_state;
@@ -23,7 +22,7 @@ typedef struct kn_update_state {
   const kn_node *node;
   kn_tensor *staged; /* what the run under way gave it; kept for the next run */
   bool is_staged;
-  uint32_t from; /* as a slot's */
+  kn_tensor *from; /* as a slot's */
 } kn_update_state;
 
 struct kn_session {
@@ -37,7 +36,6 @@ struct kn_session {
   kn_origin *origins; /* of the outputs of the last run */
   bool hands_on;      /* an output may be a tensor that a branch or loop has handed on */
   bool tracks;        /* a slot may be stored a tensor that is also something else */
-  bool foreign_lists; /* lists come from outside: what is in them has the numbers of other runs */
   kn_plan *plans;     /* most recently used first */
   char *arena;        /* one for all plans: only one runs at a time */
   size_t arena_bytes;

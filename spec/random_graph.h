@@ -387,9 +387,8 @@ static inline kn_status ev_node(ev *e, const kn_node *n) {
   case KN_NODE_list_new: ev_list(e, n->out[0], NULL); return KN_OK;
   case KN_NODE_list_append: {
     kn_list *made;
-    bool tensor = n->in[1]->type.kind == KN_V_TENSOR;
-    kn_element x = {.tensor = tensor ? ev_tensor(e, n->in[1]) : NULL, .list = ev_held(e, n->in[1])};
-    x.scalar = in[1];
+    kn_element x = {n->in[1]->type.kind == KN_V_TENSOR ? ev_tensor(e, n->in[1]) : NULL, ev_held(e, n->in[1]),
+                    in[1]};
     KN_TRY(kn_list_append(e->c, e->l[n->in[0]->id], n->out[0]->type.kind, x, &made));
     ev_list(e, n->out[0], made);
     return KN_OK;
