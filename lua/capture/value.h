@@ -50,7 +50,7 @@ struct kc_text {
 };
 
 /* The tag says which alternative holds: an alternative's code is its class (kc_class_of). */
-enum { KC_MAX_ALTS = 12 };
+enum { KC_MAX_ALTS = 20 };
 typedef struct kc_alt {
   int64_t code;
   kc_val v;
