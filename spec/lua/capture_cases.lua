@@ -321,6 +321,24 @@ case("what is known on a path is known behind it", "TT", function(x, y)
   return a, #{ a, x }
 end)
 
+case("__index of a field that is there on some path", "TT", function(x, y)
+  local P = { n = 1, f = function(o) return o.t * 3 end }
+  local function missing(o, k) return k == "twice" and o.n * 2 or P[k] end
+  local p, q = setmetatable({ t = x }, { __index = P }), setmetatable({ t = y }, { __index = missing })
+  if x:sum() > 0 then p.n = 5 q.n = 2 p.f = function(o) return o.t end end
+  if y:sum() > 0 then p.n = nil q.twice = "set" elseif x:sum() < -2 then q.n = x end
+  return p.n, p:f(), q.n, x:sum() < -2 and 0 or q.twice, q:f()
+end)
+case("__newindex of a field that is there on some path", "TT", function(x, y)
+  local seen = 0
+  local p = setmetatable({ t = x }, { __newindex = function(o, k, v) seen = seen + 1 rawset(o, k, v * 2) end })
+  if x:sum() > 0 then p.n = 5 elseif y:sum() > 0 then p.t = nil end
+  p.n = 7
+  p.t = y
+  p.n = p.n + 1
+  return p.n, p.t, seen
+end)
+
 -- ---- random numbers ----
 case("a draw", "T", function(x) return x + kiln.rand(4) end)
 case("a draw on one side", "T", function(x) if x:sum() > 0 then x = x + kiln.rand(4) end return x, kiln.rand(1) end)
