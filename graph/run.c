@@ -283,8 +283,9 @@ static kn_status raise(run *r, const kn_node *n) {
     kn_puts(&w, n->text);
   if (st == KN_OK) st = kn_fail(r->ctx, KN_RAISED, "%.*s", (int)w.n, w.p ? w.p : "");
   kn_writer_free(&w);
-  return n->op == KN_NODE_raise ? kn_node_failed(r->ctx, n, st)
-                                : st; /* assert's text stands alone, as in Lua */
+  if (n->op == KN_NODE_raise) return kn_node_failed(r->ctx, n, st);
+  r->ctx->error_placed = true; /* assert's text stands alone, as in Lua */
+  return st;
 }
 
 static kn_status append(run *r, const kn_node *n);
