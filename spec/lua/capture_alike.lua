@@ -3,11 +3,9 @@
 local check = require "check"
 local compare = require "capture_compare"
 
-local options = { identity = true }
-local function agree(name, f, letters, identity)
-  local o = identity == false and {} or options
+local function agree(name, f, letters)
   local function all(what, g)
-    check.test(name .. what, function() compare.compare(g, kiln.script(g), letters, 40, nil, true, o) end)
+    check.test(name .. what, function() compare.compare(g, kiln.script(g), letters, 40, nil, true) end)
   end
   all("", f)
   all(", stripped", load(string.dump(f, true)))
@@ -27,7 +25,7 @@ agree("a field that a method replaces on some path, again and again", function(x
     u:add_(0.25)
   end
   return u, o.t, u == o.t
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("the same with as many trips as data says", function(x, y)
   local function step(o, a)
@@ -44,7 +42,7 @@ agree("the same with as many trips as data says", function(x, y)
     u:add_(0.25)
   end
   return u, o.t, k
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("two places that hold the same tensor in some trips", function(x, y)
   local kept, v = y * 1, x * 1
@@ -54,7 +52,7 @@ agree("two places that hold the same tensor in some trips", function(x, y)
     kept:add_(1)
   end
   return kept, v, kept == v
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("three places that hand tensors round", function(x, y)
   local a, b, c = x * 1, y * 1, x + y
@@ -66,7 +64,7 @@ agree("three places that hand tensors round", function(x, y)
     c:add_(1)
   end
   return a, b, c, a == b, b == c, a == c
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("the function's arguments are called again while it waits for a call", function(x, y)
   local function both(a, n)
@@ -79,7 +77,7 @@ agree("the function's arguments are called again while it waits for a call", fun
     u:add_(0)
   end
   return u, n
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("a matrix turned round in a loop", function(x, y)
   local m = x:reshape(1, -1) * 1
@@ -91,7 +89,7 @@ agree("a matrix turned round in a loop", function(x, y)
     m = m:t()
   end
   return m:reshape(-1), k
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("a matrix turned round is another tensor that shows the same elements", function(x)
   local m = x:reshape(1, -1) * 1
@@ -123,7 +121,7 @@ agree("which of two became the other's name differs between paths", function(x, 
     end
   end
   return v, u
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("records that follow each other", function(x, y)
   local r, q = { t = x * 1, n = 1 }, { t = y * 1, n = 2 }
@@ -135,7 +133,7 @@ agree("records that follow each other", function(x, y)
     if r.n > 9 then r.t:mul_(0.5) end
   end
   return r.t, r.n, q.t, q.n, r == q, r.t == q.t, k
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("records that are swapped and replaced, with other things in them", function(x, y)
   local P = {}
@@ -152,7 +150,7 @@ agree("records that are swapped and replaced, with other things in them", functi
     q.n = q.n + i
   end
   return p.t, p.n, q.t, q.n, p == q
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("records with a name or a number in them", function(x)
   local r, q = { v = 1 }, { v = "none" }
@@ -166,7 +164,7 @@ agree("records with a name or a number in them", function(x)
     if type(q.v) == "number" then q.v = q.v + 1 end
   end
   return r.v, q.v, q == r
-end, { "T" }, false)
+end, { "T" })
 
 agree("records that loops replace and alias", function(x, y)
   local r, q = { t = x, n = 1 }, { t = y, n = 0.5, o = x }

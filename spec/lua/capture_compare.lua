@@ -1,38 +1,9 @@
 -- Runs a function eagerly and captured on the same random inputs and compares everything a caller can see: values,
 -- kind of number, number and shape of results, aliasing of result tables, what became of the arguments, errors. A helper of the capture specs;
 -- returns a module and has no tests of its own.
+local values = require "same"
+local same, show = values.same, values.show
 local M = {}
-
-local function same_number(a, b) return math.type(a) == math.type(b) and (a == b or (a ~= a and b ~= b)) end
-
---- Deep equality; `map` holds which table stands for which, so that aliasing must agree.
-function M.same(a, b, map, back)
-  map, back = map or {}, back or {}
-  if kiln.is_tensor(a) and kiln.is_tensor(b) then
-    if a.dtype ~= b.dtype then return false, a.dtype .. " and " .. b.dtype end
-    return M.same(a.shape, b.shape) and M.same(a:totable(), b:totable())
-  end
-  if type(a) ~= type(b) then return false end
-  if type(a) == "number" then return same_number(a, b) end
-  if type(a) ~= "table" then return a == b end
-  if map[a] or back[b] then return map[a] == b and back[b] == a end
-  map[a], back[b] = b, a
-  for k, v in pairs(a) do
-    if not M.same(v, b[k], map, back) then return false end
-  end
-  for k in pairs(b) do
-    if a[k] == nil then return false end
-  end
-  return true
-end
-
-function M.show(v)
-  if kiln.is_tensor(v) then return tostring(v):gsub("\n", " ") end
-  if type(v) ~= "table" then return tostring(v) end
-  local parts = {}
-  for k, x in pairs(v) do parts[#parts + 1] = tostring(k) .. " = " .. M.show(x) end
-  return "{" .. table.concat(parts, ", ") .. "}"
-end
 
 -- Halves from -1 to 1 make ties and zeros likely.
 local function small(random) return random(-2, 2) / 2 end
@@ -95,7 +66,7 @@ end
 
 local function near(a, b)
   if not a or not b then return not a and not b end
-  return M.same(a.shape, b.shape) and a:allclose(b, { rtol = 1e-4, atol = 1e-5, equal_nan = true })
+  return same(a.shape, b.shape) and a:allclose(b, { rtol = 1e-4, atol = 1e-5, equal_nan = true })
 end
 
 local function compare_gradients(f, g, args, run, where)
@@ -108,7 +79,7 @@ local function compare_gradients(f, g, args, run, where)
   if m > n then return end -- they do on some path, not on the one taken now
   for i = 1, math.max(#want, #got) do
     if not near(want[i], got[i]) then
-      error(where() .. ("the gradient of tensor %d is %s eager, %s captured"):format(i, M.show(want[i]), M.show(got[i])), 3)
+      error(where() .. ("the gradient of tensor %d is %s eager, %s captured"):format(i, show(want[i]), show(got[i])), 3)
     end
   end
 end
@@ -128,27 +99,8 @@ local function copies(args)
   return to
 end
 
-local function holds(list, n, t)
-  for i = 1, n do
-    if rawequal(list[i], t) then return i end
-  end
-end
-
--- Which of the arguments and earlier results each result is must be the same on both sides.
-local function same_identity(want, got, args, own)
-  for i = 2, want.n do
-    if kiln.is_tensor(want[i]) then
-      local a, b = holds(args, args.n, want[i]), holds(own, own.n, got[i])
-      if a ~= b then return false, ("result %d is argument %s eager, %s captured"):format(i - 1, a, b) end
-      a, b = holds(want, want.n, want[i]), holds(got, got.n, got[i])
-      if a ~= b then return false, ("result %d is result %s eager, %s captured"):format(i - 1, a - 1, b - 1) end
-    end
-  end
-  return true
-end
-
---- Runs both n times; raises where they differ, in error messages too when `messages`; `options.identity`: results that
---- are arguments or one another must be so in both. Returns how many raised.
+--- Runs both n times; raises where they differ, in error messages too when `messages`. Returns how many
+--- raised.
 function M.compare(f, g, letters, n, seed, messages, options)
   options = options or {}
   local state = seed or 1
@@ -172,7 +124,7 @@ function M.compare(f, g, letters, n, seed, messages, options)
     local got = table.pack(pcall(g, table.unpack(own, 1, own.n)))
     local function where()
       local shown = {}
-      for i = 1, args.n do shown[i] = M.show(before[i]) end
+      for i = 1, args.n do shown[i] = show(before[i]) end
       return ("run %d, arguments %s: "):format(run, table.concat(shown, ", "))
     end
     if want[1] ~= got[1] then
@@ -182,26 +134,22 @@ function M.compare(f, g, letters, n, seed, messages, options)
     if not want[1] then
       raised = raised + 1
       for i = 1, own.n do
-        if not M.same(own[i], before[i]) then error(where() .. "a run that failed has changed argument " .. i, 2) end
+        if not same(own[i], before[i]) then error(where() .. "a run that failed has changed argument " .. i, 2) end
       end
       if messages and tostring(want[2]) ~= tostring(got[2]) then
         error(where() .. ("eager raises %q, captured %q"):format(tostring(want[2]), tostring(got[2])), 2)
       end
     else
       if want.n ~= got.n then error(where() .. ("%d results eager, %d captured"):format(want.n - 1, got.n - 1), 2) end
-      local map, back = {}, {}
-      for i = 2, want.n do
-        if not M.same(want[i], got[i], map, back) then
-          error(where() .. ("result %d is %s eager, %s captured"):format(i - 1, M.show(want[i]), M.show(got[i])), 2)
+      local map = {} -- of arguments and results together: which are the same must agree
+      for i = 1, args.n do
+        if not same(args[i], own[i], map) then
+          error(where() .. ("argument %d is %s afterwards eager, %s captured"):format(i, show(args[i]), show(own[i])), 2)
         end
       end
-      if options.identity then
-        local fine, why = same_identity(want, got, args, own)
-        if not fine then error(where() .. why, 2) end
-      end
-      for i = 1, args.n do
-        if not M.same(args[i], own[i]) then
-          error(where() .. ("argument %d is %s afterwards eager, %s captured"):format(i, M.show(args[i]), M.show(own[i])), 2)
+      for i = 2, want.n do
+        if not same(want[i], got[i], map) then
+          error(where() .. ("result %d is %s eager, %s captured"):format(i - 1, show(want[i]), show(got[i])), 2)
         end
       end
       if kiln.rand(1):item() ~= draw then error(where() .. "random numbers drawn differ", 2) end

@@ -4,7 +4,7 @@ local check = require "check"
 local compare = require "capture_compare"
 local T = kiln.tensor
 
-local options = { identity = true }
+local options = {}
 local function agree(name, f, letters, wording)
   check.test(name, function() compare.compare(f, kiln.script(f), letters, 40, nil, wording ~= "other words", options) end)
 end
