@@ -85,6 +85,14 @@ kn_origin kn_session_stored(const kn_session *s, uint32_t slot, uint32_t *group)
   return known ? s->slots[slot].origin : (kn_origin){KN_FROM_NONE, 0};
 }
 
+bool kn_session_wrote(const kn_session *s, uint32_t slot) {
+  return slot < s->graph->nslots && s->slots[slot].wrote;
+}
+
+void kn_session_as_wrote(kn_session *s, const kn_session *other) {
+  for (uint32_t i = 0; i < s->graph->nslots; i++) s->slots[i].wrote = kn_session_wrote(other, i);
+}
+
 void kn_session_forget_origins(kn_session *s) {
   for (uint32_t i = 0; i < s->graph->body->nyields; i++) s->origins[i] = (kn_origin){KN_FROM_NONE, 0};
   for (uint32_t i = 0; i < s->graph->nslots; i++) s->slots[i].group = 0;
@@ -408,6 +416,7 @@ static void keep_spare(kn_slot_state *x, kn_tensor *t) {
 static void settle_slots(kn_session *s, bool commit) {
   for (uint32_t i = 0; i < s->graph->nslots; i++) {
     kn_slot_state *x = &s->slots[i];
+    x->wrote = commit && x->is_staged;
     if (!x->is_staged) continue;
     kn_tensor *old = commit ? x->value.tensor : x->staged.tensor;
     if (commit) x->value = x->staged;

@@ -102,7 +102,7 @@ static kn_taped *derive(lua_State *L, kl_graph *g, kl_variant *v, const bool *wa
   kl_check(L, kn_registry_targets(ctx, &targets, &n));
   kl_derived *d = kn_calloc(g->heap, 1, sizeof *d);
   if (!d) kl_check(L, kn_fail_nomem(ctx, sizeof *d));
-  kn_status st = kn_taped_new(ctx, v->graph, wants, targets, n, &d->taped);
+  kn_status st = kn_taped_new(ctx, v->graph, wants, g->memory, targets, n, &d->taped);
   if (st != KN_OK) {
     kn_free(g->heap, d, sizeof *d);
     kn_error_prefix(ctx, "the gradient of graph %s", v->graph->name);
@@ -150,6 +150,7 @@ bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const
   *st = copy_slots(ctx, s, run, true);
   if (*st == KN_OK) *st = kn_taped_run(ctx, t, in, body->nparams, out, body->nyields);
   if (*st == KN_OK) *st = copy_slots(ctx, run, s, false);
+  kn_session_as_wrote(s, run);
   kn_session_forget_origins(s);
   return true;
 }

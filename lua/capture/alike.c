@@ -49,7 +49,7 @@ static bool is_itself(const kc_cap *c, const kc_state *s, kc_val a) {
   if (a.k == KC_V_CLOSURE) return c->clos[a.id].object || !c->clos[a.id].p;
   for (uint32_t i = 0; i < c->ninner; i++)
     if (kc_same(c->inner[i], a)) return true;
-  return c->han[a.id].first || !kc_map_get(&s->holds, a.id);
+  return c->han[a.id].first || !kc_held(c, s, a.id);
 }
 
 void kc_note_crowd(kc_cap *c, const kc_union *u) {

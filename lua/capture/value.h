@@ -50,7 +50,7 @@ struct kc_text {
 };
 
 /* The tag says which alternative holds: an alternative's code is its class (kc_class_of). */
-enum { KC_MAX_ALTS = 12 };
+enum { KC_MAX_ALTS = 20 };
 typedef struct kc_alt {
   int64_t code;
   kc_val v;
@@ -129,6 +129,7 @@ struct kc_look {
   uint32_t nkeys;
   bool inplace, overwritten; /* the tensor there is a handle; the graph gives it other contents */
   bool born;                 /* nil outside, and set to something: the slot is only stored to */
+  bool sometimes;            /* of a GRAD: stored on some path, nil on the others */
   bool blind, clears,
       identity; /* of a GRAD that is not read; set to nil at the end; the tensor must be this one */
   kn_slot *was; /* the place gets another tensor, too: this slot has the contents for the one there is */
@@ -338,14 +339,17 @@ const char *kc_format(kc_cap *c, const char *fmt, ...) __attribute__((format(pri
 kc_res kc_fail(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* An error that Lua itself would raise here: on some path only, it becomes a raise node and the path ends. */
 kc_res kc_raise(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* The same of a C function, which says where it was called. */
+/* The same of a C function, which says where it was called, if that has lines. */
 kc_res kc_complain(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same of the engine, which otherwise says where the innermost function that has lines was. */
+kc_res kc_engine_complain(kc_cap *c, const char *text);
 /* A string or text as it is, after the position `where` (NULL: none). */
 kc_res kc_raise_value(kc_cap *c, kc_val message, const kn_where *where);
 /* The text as it is, after the position `where` (NULL: none). */
 kc_res kc_raise_text(kc_cap *c, const char *text, const kn_where *where);
-bool kc_line_known(const kc_cap *c); /* of the present instruction: not in stripped functions */
-const kn_where *kc_where(kc_cap *c); /* of the present instruction */
+bool kc_line_known(const kc_cap *c);             /* of the present instruction: not in stripped functions */
+const kn_where *kc_where(kc_cap *c);             /* of the present instruction */
+const kn_where *kc_lua_where(const kn_where *w); /* w, or NULL where Lua would name no line */
 void kc_position(kc_cap *c, char *buf, size_t size); /* "file:line" of it */
 
 /* ---- values ---- */

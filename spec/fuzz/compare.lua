@@ -4,8 +4,7 @@
 -- everything as it was; eager Lua does not promise that, so its state is put back.
 local G = require "generate"
 local D = require "distribution"
-local values = require "same" -- spec/lua/same.lua
-local same, show = values.same, values.show
+local same, show = require "check".identical, require "capture_compare".show -- of spec/lua
 local M = {}
 
 -- ---- instances ----
@@ -89,7 +88,7 @@ local function compare_errors(a, b, eager, captured, args, before)
   end
   local now = table.pack(b.peek())
   for i = 1, state.n do
-    if not same(state[i], now[i], {}) then
+    if not same(state[i], now[i]) then
       return "differs", ("after the error %s, %s is %s, was %s"):format(tostring(captured[2]), D.peek[i], show(now[i]),
         show(state[i]))
     end
@@ -136,7 +135,7 @@ local function runs(text, name, n, seed)
   local pick = G.stream(seed)
   local raised = 0
   for i = 1, n do
-    local what, why = compare_run(a, b, i, pick, {})
+    local what, why = compare_run(a, b, i, pick, { tensors = true })
     if what == "raised" then
       raised = raised + 1
     elseif what ~= "same" then

@@ -1,15 +1,7 @@
 -- Tensors that are written to and that loops and branches mix up: places hold one of several, depending on data, and no
 -- more of them than there are places may be carried on. Each function runs eagerly and captured on many inputs.
 local check = require "check"
-local compare = require "capture_compare"
-
-local function agree(name, f, letters)
-  local function all(what, g)
-    check.test(name .. what, function() compare.compare(g, kiln.script(g), letters, 40, nil, true) end)
-  end
-  all("", f)
-  all(", stripped", load(string.dump(f, true)))
-end
+local agree = require "capture_compare".case
 
 agree("a field that a method replaces on some path, again and again", function(x, y)
   local function step(o, a)
@@ -133,7 +125,7 @@ agree("records that follow each other", function(x, y)
     if r.n > 9 then r.t:mul_(0.5) end
   end
   return r.t, r.n, q.t, q.n, r == q, r.t == q.t, k
-end, { "T", "T" })
+end, { "T", "T" }, false)
 
 agree("records that are swapped and replaced, with other things in them", function(x, y)
   local P = {}
@@ -150,7 +142,7 @@ agree("records that are swapped and replaced, with other things in them", functi
     q.n = q.n + i
   end
   return p.t, p.n, q.t, q.n, p == q
-end, { "T", "T" })
+end, { "T", "T" }, false)
 
 agree("records with a name or a number in them", function(x)
   local r, q = { v = 1 }, { v = "none" }
@@ -164,7 +156,7 @@ agree("records with a name or a number in them", function(x)
     if type(q.v) == "number" then q.v = q.v + 1 end
   end
   return r.v, q.v, q == r
-end, { "T" })
+end, { "T" }, false)
 
 agree("records that loops replace and alias", function(x, y)
   local r, q = { t = x, n = 1 }, { t = y, n = 0.5, o = x }
