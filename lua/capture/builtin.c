@@ -171,7 +171,7 @@ MODEL(assert) {
   if (message.k != KC_V_STRING && message.k != KC_V_TEXT && !(t.k == KC_V_BOOL && t.i))
     return kc_fail(c, "the message of this assert is a %s; only strings can be captured",
                    kc_kind_name(message));
-  if (fails) return kc_raise_value(c, message, kc_where(c));
+  if (fails) return kc_raise_value(c, message, kc_lua_where(kc_where(c)));
   if (t.k == KC_V_SYM && !KN_MUTANT(assert_forgotten)) {
     KC_TRY(kc_may_raise(c));
     c->b.where = kc_where(c);
@@ -213,7 +213,7 @@ MODEL(error) {
     return kc_fail(c, "error() with level %lld cannot be captured", (long long)level);
   if (kc_protects_directly(c) || (level == 2 && kc_protects_this(c))) level = 0; /* pcall has no line */
   const kn_where *where = level == 1 ? kc_where(c) : level == 2 ? (*s)->top->at : NULL;
-  return kc_raise_value(c, ARG(0), where);
+  return kc_raise_value(c, ARG(0), kc_lua_where(where));
 }
 
 MODEL(setmetatable) {

@@ -343,7 +343,7 @@ static kc_res engine_failed(kc_cap *c, kc_state *s, const kc_val *args, int n) {
   kn_status st = c->ctx->error_status;
   bool wrong =
       st == KN_ARG || st == KN_SHAPE || st == KN_DTYPE || st == KN_INDEX; /* eager would raise, too */
-  return wrong ? kc_complain(c, "%s", m) : kc_fail(c, "%s", m);
+  return wrong ? kc_engine_complain(c, m) : kc_fail(c, "%s", m);
 }
 
 static kc_res take_results(crossing *x, int first, const kc_val *args, int n, kc_values *out) {

@@ -234,7 +234,8 @@ kc_res kc_grad_field(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values 
 
 kc_res kc_require_grad(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *out) {
   kc_val t = n ? kc_resolve(c, *s, a[0]) : KC_NILV;
-  if (!kc_is_tensor(t)) return kc_complain(c, "requires_grad_: a tensor is needed, got %s", kc_kind_name(t));
+  if (!kc_is_tensor(t))
+    return kc_engine_complain(c, kc_format(c, "requires_grad_: a tensor is needed, got %s", kc_kind_name(t)));
   if (n > 1 && a[1].k != KC_V_NIL && !(a[1].k == KC_V_BOOL && a[1].i))
     return kc_fail(c, "requires_grad_(false) inside a captured function is not supported; detach the tensor");
   kc_look *l = look_of(c, t);

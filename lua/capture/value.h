@@ -339,14 +339,17 @@ const char *kc_format(kc_cap *c, const char *fmt, ...) __attribute__((format(pri
 kc_res kc_fail(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* An error that Lua itself would raise here: on some path only, it becomes a raise node and the path ends. */
 kc_res kc_raise(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* The same of a C function, which says where it was called. */
+/* The same of a C function, which says where it was called, if that has lines. */
 kc_res kc_complain(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same of the engine, which otherwise says where the innermost function that has lines was. */
+kc_res kc_engine_complain(kc_cap *c, const char *text);
 /* A string or text as it is, after the position `where` (NULL: none). */
 kc_res kc_raise_value(kc_cap *c, kc_val message, const kn_where *where);
 /* The text as it is, after the position `where` (NULL: none). */
 kc_res kc_raise_text(kc_cap *c, const char *text, const kn_where *where);
-bool kc_line_known(const kc_cap *c); /* of the present instruction: not in stripped functions */
-const kn_where *kc_where(kc_cap *c); /* of the present instruction */
+bool kc_line_known(const kc_cap *c);             /* of the present instruction: not in stripped functions */
+const kn_where *kc_where(kc_cap *c);             /* of the present instruction */
+const kn_where *kc_lua_where(const kn_where *w); /* w, or NULL where Lua would name no line */
 void kc_position(kc_cap *c, char *buf, size_t size); /* "file:line" of it */
 
 /* ---- values ---- */

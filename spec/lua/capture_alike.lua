@@ -1,17 +1,7 @@
 -- Tensors that are written to and that loops and branches mix up: places hold one of several, depending on data, and no
 -- more of them than there are places may be carried on. Each function runs eagerly and captured on many inputs.
 local check = require "check"
-local compare = require "capture_compare"
-
-local options = { identity = true }
-local function agree(name, f, letters, identity)
-  local o = identity == false and {} or options
-  local function all(what, g)
-    check.test(name .. what, function() compare.compare(g, kiln.script(g), letters, 40, nil, true, o) end)
-  end
-  all("", f)
-  all(", stripped", load(string.dump(f, true)))
-end
+local agree = require "capture_compare".case
 
 agree("a field that a method replaces on some path, again and again", function(x, y)
   local function step(o, a)
@@ -27,7 +17,7 @@ agree("a field that a method replaces on some path, again and again", function(x
     u:add_(0.25)
   end
   return u, o.t, u == o.t
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("the same with as many trips as data says", function(x, y)
   local function step(o, a)
@@ -44,7 +34,7 @@ agree("the same with as many trips as data says", function(x, y)
     u:add_(0.25)
   end
   return u, o.t, k
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("two places that hold the same tensor in some trips", function(x, y)
   local kept, v = y * 1, x * 1
@@ -54,7 +44,7 @@ agree("two places that hold the same tensor in some trips", function(x, y)
     kept:add_(1)
   end
   return kept, v, kept == v
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("three places that hand tensors round", function(x, y)
   local a, b, c = x * 1, y * 1, x + y
@@ -66,7 +56,7 @@ agree("three places that hand tensors round", function(x, y)
     c:add_(1)
   end
   return a, b, c, a == b, b == c, a == c
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("the function's arguments are called again while it waits for a call", function(x, y)
   local function both(a, n)
@@ -79,7 +69,7 @@ agree("the function's arguments are called again while it waits for a call", fun
     u:add_(0)
   end
   return u, n
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("a matrix turned round in a loop", function(x, y)
   local m = x:reshape(1, -1) * 1
@@ -91,7 +81,7 @@ agree("a matrix turned round in a loop", function(x, y)
     m = m:t()
   end
   return m:reshape(-1), k
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("a matrix turned round is another tensor that shows the same elements", function(x)
   local m = x:reshape(1, -1) * 1
@@ -123,7 +113,7 @@ agree("which of two became the other's name differs between paths", function(x, 
     end
   end
   return v, u
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("records that follow each other", function(x, y)
   local r, q = { t = x * 1, n = 1 }, { t = y * 1, n = 2 }
