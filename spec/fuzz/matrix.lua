@@ -3,7 +3,7 @@
 -- with the message that stands in matrix_refused.txt. Without --whole a slice, in which every statement still meets every
 -- frame and sort of conditions. `./dev matrix` runs the whole; --print writes what is refused anew.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
-package.path = here .. "/?.lua;" .. package.path
+package.path = here .. "/?.lua;" .. here .. "/../lua/?.lua;" .. package.path
 local compare = require "compare"
 
 -- What is decided by data, by sizes, by what is plain (guarded or free), at each of the three depths; they differ from
