@@ -2,6 +2,7 @@
 #ifndef KC_GUARDS_H
 #define KC_GUARDS_H
 #include "lua/capture/heap.h"
+#include "lua/capture/peek.h"
 
 typedef enum kc_guard_how {
   KC_GUARD_FIELD,   /* the value at a key that is an object */
@@ -11,11 +12,26 @@ typedef enum kc_guard_how {
   KC_GUARD_LENGTH /* raw length of a table */
 } kc_guard_how;
 
+/* How it is seen without a call that nothing has changed; found out when a look has said yes. */
+typedef enum kc_guard_peek {
+  KC_PEEK_NOT,
+  KC_PEEK_META,
+  KC_PEEK_ARRAY,
+  KC_PEEK_NODE,
+  KC_PEEK_ABSENT /* the key is not there */
+} kc_guard_peek;
+
 typedef struct kc_guard {
+  uint8_t peek, tag, key_tag; /* kc_guard_peek; of the value, of its key */
+  bool tag_only;              /* the value is all in its tag */
+  uint32_t at;                /* ARRAY, NODE: where */
+  const kc_peek_table *table;
+  const void *base; /* META: the metatable; NODE: the nodes */
+  uint64_t key, bits;
   uint8_t how; /* kc_guard_how */
   int8_t type; /* LUA_T… that must be there; a number is also `integer` or not */
   bool integer;
-  int container, key; /* places in the list's own stack */
+  int container, key_place; /* places in the list's own stack */
   int last;  /* tensors: where the object met last is kept, so that its address stays its own; else 0 */
   int64_t i; /* INDEX, UPVALUE */
   union {
@@ -26,6 +42,7 @@ typedef struct kc_guard {
   const kn_type *tensor; /* a tensor of this type must be there instead; NULL: no tensor */
   kn_tensor **box;       /* the object met last */
   kn_tensor *now;        /* borrowed: what the last check found, good until Lua runs again */
+  kn_tensor *given;      /* what the session that was loaded last has been given, and keeps alive */
 } kc_guard;
 
 typedef struct kc_guards {
@@ -33,7 +50,20 @@ typedef struct kc_guards {
   int ref;
   kc_guard *list;
   uint32_t n;
+  bool peeks; /* kc_peek_works */
 } kc_guards;
+
+/* The keys of a table as they were found: where they lie. */
+typedef struct kc_guard_keys {
+  const kc_peek_value *array;
+  const kc_peek_node *nodes;
+  uint32_t limit, count; /* of the array part and of the nodes */
+  uint64_t key[KC_PEEK_NODES];
+  uint8_t key_tag[KC_PEEK_NODES]; /* 0: nothing there */
+} kc_guard_keys;
+/* The array part is full and `k` describes the rest; false where it cannot be described. */
+bool kc_guard_keys_note(const kc_peek_table *t, kc_guard_keys *k);
+bool kc_guard_keys_same(const kc_peek_table *t, const kc_guard_keys *k);
 
 /* An empty list for at most `room` guards with `objects` objects beside them. Raises out of memory. */
 void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_t objects);

@@ -39,6 +39,7 @@ static kn_status load_slot(lua_State *L, const kc_host *host, kc_live *l, kn_ses
 kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *l, kn_session *s) {
   kn_status st = KN_OK;
   if (!lua_checkstack(L, 8)) return kn_fail_nomem(host->context(L), 0);
+  l->loaded = NULL;
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   for (uint32_t i = 0; st == KN_OK && i < l->nslots; i++)
     st = load_slot(L, host, l, s, &l->checks[l->slots[i]]);
@@ -53,9 +54,12 @@ kn_status kc_live_load_checked(lua_State *L, const kc_host *host, kc_live *l, kn
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   for (uint32_t i = 0; st == KN_OK && i < l->nslots; i++) {
     const kc_check *k = &l->checks[l->slots[i]];
-    st = k->quick ? give_slot(ctx, s, k, &(kn_rvalue){.tensor = l->quick.list[k->quick - 1].now})
-                  : load_slot(L, host, l, s, k);
+    kc_guard *g = k->quick ? &l->quick.list[k->quick - 1] : NULL;
+    if (g && l->loaded == s && g->given == g->now) continue;
+    st = g ? give_slot(ctx, s, k, &(kn_rvalue){.tensor = g->now}) : load_slot(L, host, l, s, k);
+    if (g) g->given = st == KN_OK ? g->now : NULL;
   }
+  l->loaded = st == KN_OK ? s : NULL;
   lua_pop(L, 1);
   return st;
 }
@@ -238,6 +242,7 @@ static kn_status store_place(const storing *x, uint32_t i) {
 
 kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *l, kn_session *s, int ins, int outs) {
   int top = lua_gettop(L);
+  if (!l->stores) return KN_OK;
   if (!lua_checkstack(L, 12)) return kn_fail_nomem(host->context(L), 0);
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   bool any = false;
