@@ -13,7 +13,9 @@ enum { MOST = 400000 }; /* of guards, of objects: a Lua stack has room for a mil
 void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_t objects) {
   lua_State *L = c->L;
   g->list = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *g->list);
-  if (!g->list) luaL_error(L, "not enough memory");
+  g->spot = kn_arena_alloc(a, ((size_t)room + 2) * sizeof *g->spot);
+  if (!g->list || !g->spot) luaL_error(L, "not enough memory");
+  g->spot = (kc_guard_spot *)(((uintptr_t)g->spot + 63) & ~(uintptr_t)63);
   g->T = lua_newthread(L);
   g->ref = luaL_ref(L, LUA_REGISTRYINDEX);
   if (objects > MOST || room > MOST) luaL_error(L, "the function depends on too many values outside");
@@ -43,14 +45,15 @@ static inline int look(lua_State *T, const kc_guard *k) {
   return LUA_TNIL;
 }
 
-/* The tensor on top. An object that was one stays one: only another object is asked what it is. */
-static inline kn_tensor *tensor_on_top(lua_State *T, const kc_host *host, kc_guard *k) {
-  const void *p = lua_touserdata(T, -1);
-  if (p && p == (const void *)k->box) return *k->box;
+/* The tensor on top. The object is kept: an address that is met again is the same object. */
+static kn_tensor *tensor_on_top(lua_State *T, const kc_host *host, const kc_guard *k, kc_guard_spot *p) {
+  const void *at = lua_touserdata(T, -1);
+  if (at && at == (const void *)p->box) return *p->box;
   kn_tensor *t = host->test_tensor(T, -1);
+  p->peek = KC_PEEK_NOT;
   if (t) {
     lua_copy(T, -1, k->last);
-    k->box = lua_touserdata(T, -1);
+    p->box = lua_touserdata(T, -1);
   }
   return t;
 }
@@ -75,86 +78,95 @@ static inline bool is_wanted(lua_State *T, const kc_guard *k) {
 
 /* ---- without a call ---- */
 
-static inline bool same_value(const kc_guard *k, uint64_t bits, uint8_t tag) {
-  return tag == k->tag && (k->tag_only || bits == k->bits);
+static inline bool same_value(const kc_guard_spot *p, uint64_t bits, uint8_t tag) {
+  return tag == p->tag && (p->tag_only || bits == p->bits);
 }
 
-static inline bool is_absent(const kc_guard *k) {
-  uint32_t n = kc_peek_count(k->table);
-  const kc_peek_node *at = k->table->nodes;
+static inline bool is_absent(const kc_guard_spot *p) {
+  uint32_t n = kc_peek_count(p->table);
+  const kc_peek_node *at = p->table->nodes;
   if (n > KC_PEEK_NODES) return false;
   for (uint32_t i = 0; i < n; i++)
-    if (at[i].key == k->key && at[i].key_tag == k->key_tag && !kc_peek_is_nil(at[i].tag)) return false;
+    if (at[i].key == p->key && at[i].key_tag == p->key_tag && !kc_peek_is_nil(at[i].tag)) return false;
   return true;
 }
 
+static inline bool is_at(const kc_guard_spot *p, uint32_t at) {
+  const kc_peek_node *n = &p->table->nodes[at];
+  return at < kc_peek_count(p->table) && n->key == p->key && n->key_tag == p->key_tag;
+}
+
 /* Certainly what it was; false says nothing. */
-static inline bool unchanged(const kc_guard *k) {
-  const kc_peek_table *t = k->table;
-  switch ((kc_guard_peek)k->peek) {
-  case KC_PEEK_META: return t->meta == k->base;
-  case KC_PEEK_ARRAY: return k->at < t->limit && same_value(k, t->array[k->at].bits, t->array[k->at].tag);
-  case KC_PEEK_NODE: {
-    const kc_peek_node *n = &t->nodes[k->at];
-    return t->nodes == k->base && k->at < kc_peek_count(t) && n->key == k->key && n->key_tag == k->key_tag &&
-           same_value(k, n->bits, n->tag);
-  }
-  case KC_PEEK_ABSENT: return is_absent(k);
+static inline bool unchanged(const kc_guard_spot *p) {
+  const kc_peek_table *t = p->table;
+  switch ((kc_guard_peek)p->peek) {
+  case KC_PEEK_META: return t->meta == p->base;
+  case KC_PEEK_ARRAY: return p->at < t->limit && same_value(p, t->array[p->at].bits, t->array[p->at].tag);
+  case KC_PEEK_NODE:
+    return t->nodes == p->base && is_at(p, p->at) && same_value(p, t->nodes[p->at].bits, t->nodes[p->at].tag);
+  case KC_PEEK_ABSENT: return is_absent(p);
   case KC_PEEK_NOT: break;
   }
   return false;
 }
 
-static void note_value(kc_guard *k, kc_guard_peek peek, uint64_t bits, uint8_t tag) {
-  k->peek = (uint8_t)peek;
-  k->bits = bits;
-  k->tag = tag;
+static void note_value(kc_guard_spot *p, kc_guard_peek peek, uint64_t bits, uint8_t tag) {
+  p->peek = (uint8_t)peek;
+  p->bits = bits;
+  p->tag = tag;
 }
 
-/* A key that is a string: the same object is the same key, and short ones are one object. */
-static void note_field(lua_State *T, kc_guard *k) {
-  const kc_peek_table *t = k->table, *string = lua_topointer(T, k->key_place);
-  if (lua_type(T, k->key_place) != LUA_TSTRING) return;
-  uint8_t tag = 0;
-  k->key = (uint64_t)(uintptr_t)string;
-  for (uint32_t i = 0; i < kc_peek_count(t); i++) {
-    const kc_peek_node *n = &t->nodes[i];
-    if (n->key != k->key || (n->key_tag & 15) != LUA_TSTRING || kc_peek_is_nil(n->tag)) continue;
-    k->at = i;
-    k->base = t->nodes;
-    k->key_tag = n->key_tag;
-    note_value(k, KC_PEEK_NODE, n->bits, n->tag);
-    return;
-  }
-  tag = (uint8_t)(LUA_TSTRING | 64); /* of a short string, which can be collected */
-  if (k->tensor || k->type != LUA_TNIL || string->tt != LUA_TSTRING) return;
-  k->key_tag = tag;
-  k->peek = KC_PEEK_ABSENT;
+/* A key that is a string: the same object is the same key, and short ones, all of one tag, are one object. */
+static void note_field(lua_State *T, const kc_guard *k, kc_guard_spot *p) {
+  const kc_peek_table *t = p->table, *string = lua_topointer(T, k->key_place);
+  uint32_t n = kc_peek_count(t), i = p->at;
+  bool absent = k->type == LUA_TNIL && !k->tensor;
+  if (lua_type(T, k->key_place) != LUA_TSTRING || string->tt != LUA_TSTRING) return;
+  if (absent && n > KC_PEEK_NODES) return;
+  p->key = (uint64_t)(uintptr_t)string;
+  p->key_tag = LUA_TSTRING | 64;
+  if (!is_at(p, i))
+    for (i = 0; i < n && !is_at(p, i);) i++;
+  if (i < n && !kc_peek_is_nil(t->nodes[i].tag)) {
+    p->at = i;
+    p->base = t->nodes;
+    note_value(p, KC_PEEK_NODE, t->nodes[i].bits, t->nodes[i].tag);
+  } else if (absent)
+    p->peek = KC_PEEK_ABSENT;
 }
 
-/* What was just found, on top, is what is wanted: remembers where it lies. Only objects that are kept alive. */
-static void note(kc_guards *g, kc_guard *k) {
+/* What was just found, on top, is what is wanted: remembers where it lies. Only objects that are kept alive.
+ */
+static void note(const kc_guards *g, const kc_guard *k, kc_guard_spot *p) {
   lua_State *T = g->T;
-  k->peek = KC_PEEK_NOT;
+  p->peek = KC_PEEK_NOT;
   if (!g->peeks || lua_type(T, k->container) != LUA_TTABLE) return;
   if (k->type == LUA_TSTRING && !k->tensor && lua_topointer(T, -1) != lua_topointer(T, k->last)) return;
-  k->table = lua_topointer(T, k->container);
-  k->tag_only = !k->tensor && (k->type == LUA_TNIL || k->type == LUA_TBOOLEAN);
+  p->table = lua_topointer(T, k->container);
+  p->tag_only = !k->tensor && (k->type == LUA_TNIL || k->type == LUA_TBOOLEAN);
   if (k->how == KC_GUARD_META) {
-    k->base = lua_topointer(T, -1); /* NULL for nil */
-    k->peek = KC_PEEK_META;
-  } else if (k->how == KC_GUARD_INDEX && kc_peek_in_array(k->table, k->i)) {
-    k->at = (uint32_t)(k->i - 1);
-    note_value(k, KC_PEEK_ARRAY, k->table->array[k->at].bits, k->table->array[k->at].tag);
+    p->base = lua_topointer(T, -1); /* NULL for nil */
+    p->peek = KC_PEEK_META;
+  } else if (k->how == KC_GUARD_INDEX && kc_peek_in_array(p->table, k->i)) {
+    p->at = (uint32_t)(k->i - 1);
+    note_value(p, KC_PEEK_ARRAY, p->table->array[p->at].bits, p->table->array[p->at].tag);
   } else if (k->how == KC_GUARD_FIELD)
-    note_field(T, k);
+    note_field(T, k, p);
+}
+
+/* So many are there, from the first on, and none behind; UINT32_MAX where there are holes. */
+static uint32_t full_part(const kc_peek_table *t, uint32_t size) {
+  uint32_t full = 0;
+  while (full < size && !kc_peek_is_nil(t->array[full].tag)) full++;
+  for (uint32_t i = full; i < size; i++)
+    if (!kc_peek_is_nil(t->array[i].tag)) return UINT32_MAX;
+  return full;
 }
 
 bool kc_guard_keys_note(const kc_peek_table *t, kc_guard_keys *k) {
-  *k = (kc_guard_keys){t->array, t->nodes, t->limit, kc_peek_count(t), {0}, {0}};
-  if (!kc_peek_whole_array(t) || k->count > KC_PEEK_NODES) return false;
-  for (uint32_t i = 0; i < k->limit; i++)
-    if (kc_peek_is_nil(t->array[i].tag)) return false;
+  uint32_t size = kc_peek_array_size(t);
+  *k = (kc_guard_keys){t->array, t->nodes, full_part(t, size), size, kc_peek_count(t), {0}, {0}};
+  if (k->full == UINT32_MAX || k->count > KC_PEEK_NODES) return false;
   for (uint32_t i = 0; i < k->count; i++) {
     if (kc_peek_is_nil(t->nodes[i].tag)) continue;
     k->key[i] = t->nodes[i].key;
@@ -164,11 +176,8 @@ bool kc_guard_keys_note(const kc_peek_table *t, kc_guard_keys *k) {
 }
 
 bool kc_guard_keys_same(const kc_peek_table *t, const kc_guard_keys *k) {
-  if (t->array != k->array || t->nodes != k->nodes || t->limit != k->limit || kc_peek_count(t) != k->count)
-    return false;
-  if (!kc_peek_whole_array(t)) return false;
-  for (uint32_t i = 0; i < k->limit; i++)
-    if (kc_peek_is_nil(t->array[i].tag)) return false;
+  if (t->array != k->array || t->nodes != k->nodes || kc_peek_count(t) != k->count) return false;
+  if (kc_peek_array_size(t) != k->size || full_part(t, k->size) != k->full) return false;
   for (uint32_t i = 0; i < k->count; i++) {
     const kc_peek_node *n = &t->nodes[i];
     bool there = !kc_peek_is_nil(n->tag);
@@ -187,15 +196,12 @@ static inline bool same_type(const kn_type *a, const kn_type *b) {
 }
 
 /* By Lua's interface; what is found stays on the stack. */
-static bool holds(kc_guards *g, const kc_host *host, kc_guard *k) {
+static bool holds(const kc_guards *g, const kc_host *host, const kc_guard *k, kc_guard_spot *p) {
   lua_State *T = g->T;
   int type = look(T, k);
-  bool hold;
-  if (k->tensor)
-    hold = (k->now = type == LUA_TUSERDATA ? tensor_on_top(T, host, k) : NULL) != NULL;
-  else
-    hold = type == k->type && is_wanted(T, k);
-  if (hold) note(g, k);
+  bool hold =
+      k->tensor ? type == LUA_TUSERDATA && tensor_on_top(T, host, k, p) : type == k->type && is_wanted(T, k);
+  if (hold) note(g, k, p);
   return hold;
 }
 
@@ -203,22 +209,36 @@ bool kc_guards_hold(kc_guards *g, const kc_host *host) {
   lua_State *T = g->T;
   int base = lua_gettop(T), pile = 0;
   bool hold = true;
-  for (kc_guard *k = g->list, *end = k + g->n; k < end && hold; k++) {
-    if (unchanged(k))
-      k->now = k->tensor ? *k->box : NULL;
-    else {
-      hold = holds(g, host, k);
+  g->moved = false;
+  for (uint32_t i = 0; i < g->n && hold; i++) {
+    kc_guard_spot *p = &g->spot[i];
+    if (!unchanged(p)) {
+      hold = holds(g, host, &g->list[i], p);
       if (++pile == PILE) lua_settop(T, base), pile = 0;
     }
-    if (k->tensor && hold) hold = k->now && k->now->storage && same_type(&k->now->type, k->tensor);
+    if (!hold || !p->box) continue;
+    kn_tensor *t = *p->box;
+    if (t && t == p->given && t->storage == p->storage) continue;
+    g->moved = true;
+    g->list[i].now = t;
+    hold = t && t->storage && same_type(&t->type, g->list[i].tensor);
   }
   lua_settop(T, base);
   return hold;
 }
 
+void kc_guards_given(kc_guards *g, uint32_t i) {
+  g->spot[i].given = g->list[i].now;
+  g->spot[i].storage = g->list[i].now->storage;
+}
+
+void kc_guards_forget(kc_guards *g) {
+  for (uint32_t i = 0; i < g->n; i++) g->spot[i].given = NULL;
+}
+
 kn_tensor *kc_guards_tensor(kc_guards *g, const kc_host *host, uint32_t i) {
   kc_guard *k = &g->list[i];
-  kn_tensor *t = look(g->T, k) == LUA_TUSERDATA ? tensor_on_top(g->T, host, k) : NULL;
+  kn_tensor *t = look(g->T, k) == LUA_TUSERDATA ? tensor_on_top(g->T, host, k, &g->spot[i]) : NULL;
   lua_pop(g->T, 1);
   return t;
 }

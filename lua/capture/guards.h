@@ -21,13 +21,21 @@ typedef enum kc_guard_peek {
   KC_PEEK_ABSENT /* the key is not there */
 } kc_guard_peek;
 
-typedef struct kc_guard {
-  uint8_t peek, tag, key_tag; /* kc_guard_peek; of the value, of its key */
-  bool tag_only;              /* the value is all in its tag */
-  uint32_t at;                /* ARRAY, NODE: where */
+/* What is gone through at every call: a line of the processor's cache each. */
+typedef struct kc_guard_spot {
   const kc_peek_table *table;
   const void *base; /* META: the metatable; NODE: the nodes */
   uint64_t key, bits;
+  kn_tensor **box;           /* a tensor: of the object met last, which is kept alive */
+  kn_tensor *given;          /* what the session was given last, and keeps alive */
+  const kn_storage *storage; /* the storage it had, of the type that is wanted */
+  uint32_t at;               /* ARRAY, NODE: where */
+  uint8_t peek;              /* kc_guard_peek */
+  uint8_t tag, key_tag;      /* of the value, of its key */
+  bool tag_only;             /* the value is all in its tag */
+} kc_guard_spot;
+
+typedef struct kc_guard {
   uint8_t how; /* kc_guard_how */
   int8_t type; /* LUA_T… that must be there; a number is also `integer` or not */
   bool integer;
@@ -40,28 +48,28 @@ typedef struct kc_guard {
     const void *ptr; /* objects; the bytes of a string */
   } want;
   const kn_type *tensor; /* a tensor of this type must be there instead; NULL: no tensor */
-  kn_tensor **box;       /* the object met last */
   kn_tensor *now;        /* borrowed: what the last check found, good until Lua runs again */
-  kn_tensor *given;      /* what the session that was loaded last has been given, and keeps alive */
 } kc_guard;
 
 typedef struct kc_guards {
   lua_State *T; /* holds containers, keys and strings on its stack; anchored by `ref` */
   int ref;
   kc_guard *list;
+  kc_guard_spot *spot; /* as many */
   uint32_t n;
   bool peeks; /* kc_peek_works */
+  bool moved; /* the last check found a tensor that is not what the session was given */
 } kc_guards;
 
 /* The keys of a table as they were found: where they lie. */
 typedef struct kc_guard_keys {
   const kc_peek_value *array;
   const kc_peek_node *nodes;
-  uint32_t limit, count; /* of the array part and of the nodes */
+  uint32_t full, size, count; /* of the array part: from the first on, and all; of the nodes */
   uint64_t key[KC_PEEK_NODES];
   uint8_t key_tag[KC_PEEK_NODES]; /* 0: nothing there */
 } kc_guard_keys;
-/* The array part is full and `k` describes the rest; false where it cannot be described. */
+/* False where they cannot be described: holes in the array part, many nodes. */
 bool kc_guard_keys_note(const kc_peek_table *t, kc_guard_keys *k);
 bool kc_guard_keys_same(const kc_peek_table *t, const kc_guard_keys *k);
 
@@ -71,6 +79,9 @@ void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_
 int kc_guards_keep(lua_State *L, kc_guards *g);
 /* Do all hold? Raises nothing, allocates nothing. */
 bool kc_guards_hold(kc_guards *g, const kc_host *host);
+/* The session has been given what the last check found there; or something else. */
+void kc_guards_given(kc_guards *g, uint32_t i);
+void kc_guards_forget(kc_guards *g);
 /* Looks at the place of a tensor's guard again; NULL when there is no tensor. */
 kn_tensor *kc_guards_tensor(kc_guards *g, const kc_host *host, uint32_t i);
 void kc_guards_free(lua_State *L, kc_guards *g);

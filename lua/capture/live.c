@@ -196,12 +196,14 @@ static void make_quick(maker *m) {
   kc_guards_open(m->c, &l->quick, &l->arena, l->nchecks, (uint32_t)m->n + tensors);
   l->special = need(m, l->nchecks * sizeof *l->special);
   l->slots = need(m, l->nchecks * sizeof *l->slots);
+  l->all_quick = true;
   for (uint32_t i = 0; i < l->nchecks; i++) {
     kc_check *k = &l->checks[i];
     bool shared = k->same && l->checks[k->same - 1].slot == k->slot;
     if (k->slot && k->in_graph && !shared && !k->born && !k->blind) l->slots[l->nslots++] = i;
     l->stores |= k->clears || (k->slot && k->in_graph && (k->written || k->overwritten));
     if (is_special(l, k)) {
+      l->all_quick &= !k->slot;
       l->special[l->nspecial++] = i;
       continue;
     }

@@ -40,6 +40,7 @@ kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *l, kn_session
   kn_status st = KN_OK;
   if (!lua_checkstack(L, 8)) return kn_fail_nomem(host->context(L), 0);
   l->loaded = NULL;
+  kc_guards_forget(&l->quick);
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   for (uint32_t i = 0; st == KN_OK && i < l->nslots; i++)
     st = load_slot(L, host, l, s, &l->checks[l->slots[i]]);
@@ -50,14 +51,21 @@ kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *l, kn_session
 kn_status kc_live_load_checked(lua_State *L, const kc_host *host, kc_live *l, kn_session *s) {
   kn_context *ctx = host->context(L);
   kn_status st = KN_OK;
+  bool again = l->loaded == s;
+  if (again && l->all_quick && !l->quick.moved) return KN_OK;
   if (!lua_checkstack(L, 8)) return kn_fail_nomem(ctx, 0);
+  if (!again) kc_guards_forget(&l->quick);
+  l->loaded = NULL;
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   for (uint32_t i = 0; st == KN_OK && i < l->nslots; i++) {
     const kc_check *k = &l->checks[l->slots[i]];
-    kc_guard *g = k->quick ? &l->quick.list[k->quick - 1] : NULL;
-    if (g && l->loaded == s && g->given == g->now) continue;
-    st = g ? give_slot(ctx, s, k, &(kn_rvalue){.tensor = g->now}) : load_slot(L, host, l, s, k);
-    if (g) g->given = st == KN_OK ? g->now : NULL;
+    uint32_t q = k->quick - 1;
+    if (k->quick && again && l->quick.spot[q].given && l->quick.spot[q].given == *l->quick.spot[q].box)
+      continue;
+    if (k->quick && !again) l->quick.list[q].now = *l->quick.spot[q].box;
+    st = k->quick ? give_slot(ctx, s, k, &(kn_rvalue){.tensor = l->quick.list[q].now})
+                  : load_slot(L, host, l, s, k);
+    if (k->quick && st == KN_OK) kc_guards_given(&l->quick, q);
   }
   l->loaded = st == KN_OK ? s : NULL;
   lua_pop(L, 1);

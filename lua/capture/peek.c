@@ -5,7 +5,7 @@
 
 static bool as_described(const kc_peek_table *t, const void *meta, const void *key) {
   if (t->tt != LUA_TTABLE || t->meta != meta || t->log2_nodes != 2 || t->limit != 3) return false;
-  if (!kc_peek_whole_array(t) || !t->array || !t->nodes) return false;
+  if (kc_peek_array_size(t) != 3 || !t->array || !t->nodes) return false;
   for (int i = 0; i < 3; i++)
     if (t->array[i].bits != (uint64_t)(0x5EED0000 + i)) return false;
   if (t->array[0].tag != t->array[2].tag || kc_peek_is_nil(t->array[0].tag)) return false;
@@ -43,6 +43,14 @@ bool kc_peek_works(lua_State *L) {
   lua_setmetatable(L, top + 1);
   lua_pushstring(L, names[0]);
   bool works = as_described(lua_topointer(L, top + 1), meta, lua_topointer(L, -1));
+  lua_createtable(L, 8, 0);
+  for (int i = 1; i <= 5; i++) {
+    lua_pushinteger(L, i);
+    lua_rawseti(L, -2, i);
+  }
+  works = works && lua_rawlen(L, -1) == 5; /* leaves a hint */
+  const kc_peek_table *list = lua_topointer(L, -1);
+  works = works && kc_peek_array_size(list) == 8 && list->limit >= 5 && kc_peek_is_nil(list->array[7].tag);
   lua_settop(L, top);
   return works;
 }

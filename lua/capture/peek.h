@@ -1,7 +1,7 @@
-/* A look into a Lua table without a call: where its values lie in memory, as Lua 5.4 lays tables out on machines
- * with pointers of 8 bytes. Only for guards, which are gone through at every call and say "unchanged, certainly"
- * by it; whatever else they find they ask again by Lua's interface. kc_peek_works has tried it out on a table
- * of its own. Reads only, of tables that are held elsewhere. Private to this room. */
+/* A look into a Lua table without a call: where its values lie in memory, as Lua 5.4 lays tables out on
+ * machines with pointers of 8 bytes. Only for guards, which are gone through at every call and say
+ * "unchanged, certainly" by it; whatever else they find they ask again by Lua's interface. kc_peek_works has
+ * tried it out on a table of its own. Reads only, of tables that are held elsewhere. Private to this room. */
 #ifndef KC_PEEK_H
 #define KC_PEEK_H
 #include <lua.h>
@@ -42,7 +42,13 @@ static inline bool kc_peek_in_array(const kc_peek_table *t, int64_t key) {
   return key >= 1 && (uint64_t)key <= t->limit;
 }
 
-/* All of the array part lies within `limit`. */
-static inline bool kc_peek_whole_array(const kc_peek_table *t) { return !(t->flags & 0x80); }
+/* How large the array part is: `limit` may be a hint for the length, then it is the power of two from there.
+ */
+static inline uint32_t kc_peek_array_size(const kc_peek_table *t) {
+  uint32_t n = 1;
+  if (!(t->flags & 0x80) || !t->limit) return t->limit;
+  while (n < t->limit) n *= 2;
+  return n;
+}
 
 #endif
