@@ -13,9 +13,16 @@ enum { MOST = 400000 }; /* of guards, of objects: a Lua stack has room for a mil
 void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_t objects) {
   lua_State *L = c->L;
   g->list = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *g->list);
-  g->spot = kn_arena_alloc(a, ((size_t)room + 2) * sizeof *g->spot);
-  if (!g->list || !g->spot) luaL_error(L, "not enough memory");
-  g->spot = (kc_guard_spot *)(((uintptr_t)g->spot + 63) & ~(uintptr_t)63);
+  g->spot = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *g->spot);
+  kc_guard_fast *f = &g->fast;
+  f->metas = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *f->metas);
+  f->slots = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *f->slots);
+  f->nodes = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *f->nodes);
+  f->absent = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *f->absent);
+  f->tensors = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *f->tensors);
+  f->rest = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *f->rest);
+  if (!g->list || !g->spot || !f->metas || !f->slots || !f->nodes || !f->absent || !f->tensors || !f->rest)
+    luaL_error(L, "not enough memory");
   g->T = lua_newthread(L);
   g->ref = luaL_ref(L, LUA_REGISTRYINDEX);
   if (objects > MOST || room > MOST) luaL_error(L, "the function depends on too many values outside");
@@ -78,61 +85,27 @@ static inline bool is_wanted(lua_State *T, const kc_guard *k) {
 
 /* ---- without a call ---- */
 
-static inline bool same_value(const kc_guard_spot *p, uint64_t bits, uint8_t tag) {
-  return tag == p->tag && (p->tag_only || bits == p->bits);
-}
-
-static inline bool is_absent(const kc_guard_spot *p) {
-  uint32_t n = kc_peek_count(p->table);
-  const kc_peek_node *at = p->table->nodes;
-  if (n > KC_PEEK_NODES) return false;
-  for (uint32_t i = 0; i < n; i++)
-    if (at[i].key == p->key && at[i].key_tag == p->key_tag && !kc_peek_is_nil(at[i].tag)) return false;
-  return true;
-}
-
-static inline bool is_at(const kc_guard_spot *p, uint32_t at) {
-  const kc_peek_node *n = &p->table->nodes[at];
-  return at < kc_peek_count(p->table) && n->key == p->key && n->key_tag == p->key_tag;
-}
-
-/* Certainly what it was; false says nothing. */
-static inline bool unchanged(const kc_guard_spot *p) {
-  const kc_peek_table *t = p->table;
-  switch ((kc_guard_peek)p->peek) {
-  case KC_PEEK_META: return t->meta == p->base;
-  case KC_PEEK_ARRAY: return p->at < t->limit && same_value(p, t->array[p->at].bits, t->array[p->at].tag);
-  case KC_PEEK_NODE:
-    return t->nodes == p->base && is_at(p, p->at) && same_value(p, t->nodes[p->at].bits, t->nodes[p->at].tag);
-  case KC_PEEK_ABSENT: return is_absent(p);
-  case KC_PEEK_NOT: break;
-  }
-  return false;
-}
-
 static void note_value(kc_guard_spot *p, kc_guard_peek peek, uint64_t bits, uint8_t tag) {
   p->peek = (uint8_t)peek;
   p->bits = bits;
   p->tag = tag;
 }
 
-/* A key that is a string: the same object is the same key, and short ones, all of one tag, are one object. */
 static void note_field(lua_State *T, const kc_guard *k, kc_guard_spot *p) {
-  const kc_peek_table *t = p->table, *string = lua_topointer(T, k->key_place);
-  uint32_t n = kc_peek_count(t), i = p->at;
-  bool absent = k->type == LUA_TNIL && !k->tensor;
+  const kc_peek_string *string = lua_topointer(T, k->key_place);
   if (lua_type(T, k->key_place) != LUA_TSTRING || string->tt != LUA_TSTRING) return;
-  if (absent && n > KC_PEEK_NODES) return;
-  p->key = (uint64_t)(uintptr_t)string;
-  p->key_tag = LUA_TSTRING | 64;
-  if (!is_at(p, i))
-    for (i = 0; i < n && !is_at(p, i);) i++;
-  if (i < n && !kc_peek_is_nil(t->nodes[i].tag)) {
-    p->at = i;
-    p->base = t->nodes;
-    note_value(p, KC_PEEK_NODE, t->nodes[i].bits, t->nodes[i].tag);
-  } else if (absent)
-    p->peek = KC_PEEK_ABSENT;
+  bool there;
+  const kc_peek_node *n =
+      kc_peek_find(p->table, (uint64_t)(uintptr_t)string, KC_PEEK_STRING, string->hash, &there);
+  p->base = p->table->nodes;
+  if (!n) return;
+  p->at = (uint32_t)(n - p->table->nodes);
+  p->key = n->key;
+  p->key_tag = n->key_tag;
+  if (there && !kc_peek_is_nil(n->tag))
+    note_value(p, KC_PEEK_NODE, n->bits, n->tag);
+  else if (!there && k->type == LUA_TNIL && !k->tensor)
+    note_value(p, KC_PEEK_ABSENT, (uint64_t)(int64_t)n->next, 0);
 }
 
 /* What was just found, on top, is what is wanted: remembers where it lies. Only objects that are kept alive.
@@ -205,35 +178,112 @@ static bool holds(const kc_guards *g, const kc_host *host, const kc_guard *k, kc
   return hold;
 }
 
-bool kc_guards_hold(kc_guards *g, const kc_host *host) {
+static kc_guard_node node_of(const kc_guard_spot *p) {
+  return (kc_guard_node){
+      p->table, p->base, p->key, p->bits, p->at, p->tag, p->key_tag, p->table->log2_nodes, p->tag_only};
+}
+
+/* All have just been found to hold. */
+static void make_fast(kc_guards *g) {
+  kc_guard_fast *f = &g->fast;
+  f->nmetas = f->nslots = f->nnodes = f->nabsent = f->ntensors = f->nrest = 0;
+  for (uint32_t i = 0; i < g->n; i++) {
+    kc_guard_spot *p = &g->spot[i];
+    const kc_peek_table *t = p->table;
+    if (g->list[i].tensor) {
+      const kn_tensor *given = p->tensor ? f->tensors[p->tensor - 1].given : NULL;
+      f->tensors[f->ntensors++] = (kc_guard_tensor){p->box, given, i};
+      p->tensor = f->ntensors; /* the same one each time */
+    }
+    switch ((kc_guard_peek)p->peek) {
+    case KC_PEEK_META: f->metas[f->nmetas++] = (kc_guard_meta){t, p->base}; break;
+    case KC_PEEK_ARRAY:
+      f->slots[f->nslots++] = (kc_guard_slot){t, p->bits, p->at, p->tag, p->tag_only};
+      break;
+    case KC_PEEK_NODE: f->nodes[f->nnodes++] = node_of(p); break;
+    case KC_PEEK_ABSENT: f->absent[f->nabsent++] = node_of(p); break;
+    case KC_PEEK_NOT: f->rest[f->nrest++] = i; break;
+    }
+  }
+  f->made = true;
+}
+
+/* Certainly as they were; false says nothing. A table's memory is read only while it is the table's. */
+static bool all_unchanged(const kc_guard_fast *f) {
+  uint64_t other = 0;
+  for (const kc_guard_meta *m = f->metas, *end = m + f->nmetas; m < end; m++)
+    other |= (uint64_t)(m->table->meta != m->meta);
+  if (other) return false;
+  for (const kc_guard_slot *s = f->slots, *end = s + f->nslots; s < end; s++) {
+    if (s->at >= s->table->limit) return false;
+    const kc_peek_value *v = &s->table->array[s->at];
+    other |= ((v->bits ^ s->bits) & ((uint64_t)s->tag_only - 1)) | (uint64_t)(v->tag ^ s->tag);
+  }
+  for (const kc_guard_node *k = f->nodes, *end = k + f->nnodes; k < end; k++) {
+    if (k->table->nodes != k->nodes || k->table->log2_nodes != k->log2_nodes) return false;
+    const kc_peek_node *n = &k->nodes[k->at];
+    other |= (n->key ^ k->key) | ((n->bits ^ k->bits) & ((uint64_t)k->tag_only - 1)) |
+             (uint64_t)(n->tag ^ k->tag) | (uint64_t)(n->key_tag ^ k->key_tag);
+  }
+  for (const kc_guard_node *k = f->absent, *end = k + f->nabsent; k < end; k++) {
+    if (k->table->nodes != k->nodes || k->table->log2_nodes != k->log2_nodes) return false;
+    const kc_peek_node *n = &k->nodes[k->at];
+    other |=
+        (n->key ^ k->key) | (uint64_t)(n->key_tag ^ k->key_tag) | (uint64_t)(n->next != (int32_t)k->bits);
+  }
+  return !other;
+}
+
+/* A tensor is of the type that is wanted: surely when it is the one that the session has. */
+static bool other_tensor(kc_guards *g, const kc_guard_tensor *k) {
+  kn_tensor *t = *k->box;
+  g->moved = true;
+  return t && t->storage && same_type(&t->type, g->list[k->guard].tensor);
+}
+
+/* By Lua's interface: all, or those on the list. */
+static bool all_hold(kc_guards *g, const kc_host *host, const uint32_t *which, uint32_t n) {
   lua_State *T = g->T;
   int base = lua_gettop(T), pile = 0;
   bool hold = true;
-  g->moved = false;
-  for (uint32_t i = 0; i < g->n && hold; i++) {
-    kc_guard_spot *p = &g->spot[i];
-    if (!unchanged(p)) {
-      hold = holds(g, host, &g->list[i], p);
-      if (++pile == PILE) lua_settop(T, base), pile = 0;
-    }
-    if (!hold || !p->box) continue;
-    kn_tensor *t = *p->box;
-    if (t && t == p->given && t->storage == p->storage) continue;
-    g->moved = true;
-    g->list[i].now = t;
-    hold = t && t->storage && same_type(&t->type, g->list[i].tensor);
+  for (uint32_t i = 0; i < n && hold; i++) {
+    uint32_t at = which ? which[i] : i;
+    kc_guard_spot *p = &g->spot[at];
+    hold = holds(g, host, &g->list[at], p);
+    if (p->tensor) g->fast.tensors[p->tensor - 1].box = p->box;
+    if (++pile == PILE) lua_settop(T, base), pile = 0;
   }
   lua_settop(T, base);
   return hold;
 }
 
-void kc_guards_given(kc_guards *g, uint32_t i) {
-  g->spot[i].given = g->list[i].now;
-  g->spot[i].storage = g->list[i].now->storage;
+bool kc_guards_hold(kc_guards *g, const kc_host *host) {
+  kc_guard_fast *f = &g->fast;
+  g->moved = false;
+  bool same = f->made && all_unchanged(f);
+  if (!(same ? all_hold(g, host, f->rest, f->nrest) : all_hold(g, host, NULL, g->n))) return false;
+  if (!same) make_fast(g);
+  for (const kc_guard_tensor *k = f->tensors, *end = k + f->ntensors; k < end; k++) {
+    const kn_tensor *t = *k->box;
+    if (t && t == k->given) continue; /* of a tensor that has elements, type and storage stay */
+    if (!other_tensor(g, k)) return false;
+  }
+  return true;
+}
+
+bool kc_guards_is_given(const kc_guards *g, uint32_t i) {
+  const kc_guard_tensor *k = &g->fast.tensors[g->spot[i].tensor - 1];
+  return k->given && k->given == *k->box;
+}
+
+kn_tensor *kc_guards_give(kc_guards *g, uint32_t i) {
+  kc_guard_tensor *k = &g->fast.tensors[g->spot[i].tensor - 1];
+  k->given = *k->box;
+  return *k->box;
 }
 
 void kc_guards_forget(kc_guards *g) {
-  for (uint32_t i = 0; i < g->n; i++) g->spot[i].given = NULL;
+  for (uint32_t i = 0; i < g->fast.ntensors; i++) g->fast.tensors[i].given = NULL;
 }
 
 kn_tensor *kc_guards_tensor(kc_guards *g, const kc_host *host, uint32_t i) {

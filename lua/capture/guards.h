@@ -21,19 +21,51 @@ typedef enum kc_guard_peek {
   KC_PEEK_ABSENT /* the key is not there */
 } kc_guard_peek;
 
-/* What is gone through at every call: a line of the processor's cache each. */
 typedef struct kc_guard_spot {
   const kc_peek_table *table;
-  const void *base; /* META: the metatable; NODE: the nodes */
-  uint64_t key, bits;
-  kn_tensor **box;           /* a tensor: of the object met last, which is kept alive */
-  kn_tensor *given;          /* what the session was given last, and keeps alive */
-  const kn_storage *storage; /* the storage it had, of the type that is wanted */
-  uint32_t at;               /* ARRAY, NODE: where */
-  uint8_t peek;              /* kc_guard_peek */
-  uint8_t tag, key_tag;      /* of the value, of its key */
-  bool tag_only;             /* the value is all in its tag */
+  const void *base;     /* META: the metatable; NODE, ABSENT: the nodes */
+  uint64_t key, bits;   /* ABSENT: what is there instead, and its `next` */
+  kn_tensor **box;      /* a tensor: of the object met last, which is kept alive */
+  uint32_t tensor;      /* a tensor: which of the fast ones, from 1; 0: not yet */
+  uint32_t at;          /* ARRAY, NODE: where; ABSENT: where the key would be */
+  uint8_t peek;         /* kc_guard_peek */
+  uint8_t tag, key_tag; /* of the value, of its key */
+  bool tag_only;        /* the value is all in its tag */
 } kc_guard_spot;
+
+/* What is gone through at every call, made of the spots: lists of one kind each, as little as will do. */
+typedef struct kc_guard_meta {
+  const kc_peek_table *table, *meta;
+} kc_guard_meta;
+typedef struct kc_guard_slot { /* of the array part */
+  const kc_peek_table *table;
+  uint64_t bits;
+  uint32_t at;
+  uint8_t tag;
+  bool tag_only;
+} kc_guard_slot;
+typedef struct kc_guard_node {
+  const kc_peek_table *table;
+  const kc_peek_node *nodes;
+  uint64_t key, bits; /* bits: absent keys have `next` there */
+  uint32_t at;
+  uint8_t tag, key_tag, log2_nodes;
+  bool tag_only;
+} kc_guard_node;
+typedef struct kc_guard_tensor {
+  kn_tensor *const *box;
+  const kn_tensor *given; /* what the session was given last, and keeps alive */
+  uint32_t guard;
+} kc_guard_tensor;
+typedef struct kc_guard_fast {
+  kc_guard_meta *metas;
+  kc_guard_slot *slots;
+  kc_guard_node *nodes, *absent;
+  kc_guard_tensor *tensors;
+  uint32_t *rest; /* guards that must be asked for */
+  uint32_t nmetas, nslots, nnodes, nabsent, ntensors, nrest;
+  bool made;
+} kc_guard_fast;
 
 typedef struct kc_guard {
   uint8_t how; /* kc_guard_how */
@@ -48,7 +80,6 @@ typedef struct kc_guard {
     const void *ptr; /* objects; the bytes of a string */
   } want;
   const kn_type *tensor; /* a tensor of this type must be there instead; NULL: no tensor */
-  kn_tensor *now;        /* borrowed: what the last check found, good until Lua runs again */
 } kc_guard;
 
 typedef struct kc_guards {
@@ -56,6 +87,7 @@ typedef struct kc_guards {
   int ref;
   kc_guard *list;
   kc_guard_spot *spot; /* as many */
+  kc_guard_fast fast;
   uint32_t n;
   bool peeks; /* kc_peek_works */
   bool moved; /* the last check found a tensor that is not what the session was given */
@@ -79,8 +111,10 @@ void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_
 int kc_guards_keep(lua_State *L, kc_guards *g);
 /* Do all hold? Raises nothing, allocates nothing. */
 bool kc_guards_hold(kc_guards *g, const kc_host *host);
-/* The session has been given what the last check found there; or something else. */
-void kc_guards_given(kc_guards *g, uint32_t i);
+/* After a check that said yes. Has the session been given the tensor that is there? It is given it now; and
+ * what it has been given is no longer known. */
+bool kc_guards_is_given(const kc_guards *g, uint32_t i);
+kn_tensor *kc_guards_give(kc_guards *g, uint32_t i);
 void kc_guards_forget(kc_guards *g);
 /* Looks at the place of a tensor's guard again; NULL when there is no tensor. */
 kn_tensor *kc_guards_tensor(kc_guards *g, const kc_host *host, uint32_t i);

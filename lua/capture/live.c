@@ -257,6 +257,7 @@ kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, k
   l->checks = need(&m, c->nlooks * sizeof *l->checks);
   l->outside = need(&m, c->nlooks * sizeof *l->outside);
   for (const kc_look *k = c->looks; k; k = k->next) {
+    if (k->dropped) continue;
     make_check(&m, k, g, &l->checks[l->nchecks], l->nchecks);
     l->nchecks++;
     if (k->seen.k == KC_V_TABLE) l->outside[l->noutside++] = c->obj[c->tab[k->seen.id].object].ptr;

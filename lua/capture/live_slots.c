@@ -59,14 +59,12 @@ kn_status kc_live_load_checked(lua_State *L, const kc_host *host, kc_live *l, kn
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   for (uint32_t i = 0; st == KN_OK && i < l->nslots; i++) {
     const kc_check *k = &l->checks[l->slots[i]];
-    uint32_t q = k->quick - 1;
-    if (k->quick && again && l->quick.spot[q].given && l->quick.spot[q].given == *l->quick.spot[q].box)
-      continue;
-    if (k->quick && !again) l->quick.list[q].now = *l->quick.spot[q].box;
-    st = k->quick ? give_slot(ctx, s, k, &(kn_rvalue){.tensor = l->quick.list[q].now})
-                  : load_slot(L, host, l, s, k);
-    if (k->quick && st == KN_OK) kc_guards_given(&l->quick, q);
+    if (!k->quick)
+      st = load_slot(L, host, l, s, k);
+    else if (!kc_guards_is_given(&l->quick, k->quick - 1))
+      st = give_slot(ctx, s, k, &(kn_rvalue){.tensor = kc_guards_give(&l->quick, k->quick - 1)});
   }
+  if (st != KN_OK) kc_guards_forget(&l->quick);
   l->loaded = st == KN_OK ? s : NULL;
   lua_pop(L, 1);
   return st;

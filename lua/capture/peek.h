@@ -20,6 +20,12 @@ typedef struct kc_peek_node {
   uint64_t key;
 } kc_peek_node;
 
+typedef struct kc_peek_string { /* a short one: one object for all that are equal */
+  const void *link;
+  uint8_t tt, marked, extra, length;
+  uint32_t hash;
+} kc_peek_string;
+
 typedef struct kc_peek_table {
   const void *link;
   uint8_t tt, marked, flags, log2_nodes;
@@ -29,13 +35,34 @@ typedef struct kc_peek_table {
   const struct kc_peek_table *meta;
 } kc_peek_table;
 
-enum { KC_PEEK_NODES = 32 }; /* larger tables are not searched */
+enum { KC_PEEK_STRING = LUA_TSTRING | 64 }; /* the tag of a short string, which can be collected */
+enum { KC_PEEK_NODES = 32 };                /* most that the keys of a table are remembered of */
 
 /* Is this Lua as described? Tried out with tables made on the stack, which is left as it was. */
 bool kc_peek_works(lua_State *L);
 
 static inline bool kc_peek_is_nil(uint8_t tag) { return (tag & 15) == 0; }
 static inline uint32_t kc_peek_count(const kc_peek_table *t) { return 1u << t->log2_nodes; }
+
+/* The node of a short string; where it is not `there`, the node where it should be, or from which it would be
+ * reached: another key, or another `next`, is written to that when the key is put into the table. NULL: no
+ * idea. */
+static inline const kc_peek_node *kc_peek_find(const kc_peek_table *t, uint64_t key, uint8_t key_tag,
+                                               uint32_t hash, bool *there) {
+  uint32_t n = kc_peek_count(t), at = hash & (n - 1);
+  const kc_peek_node *first = &t->nodes[at];
+  *there = false;
+  for (uint32_t steps = 0; steps < n && at < n; steps++) {
+    const kc_peek_node *node = &t->nodes[at];
+    if (node->key == key && node->key_tag) { /* with nil, or forgotten by the collector: it may come back */
+      *there = true;
+      return node->key_tag == key_tag ? node : NULL;
+    }
+    if (!node->next) return first;
+    at += (uint32_t)node->next;
+  }
+  return NULL;
+}
 
 /* The place of an integer key in the array part, from 0; false when it is not there. */
 static inline bool kc_peek_in_array(const kc_peek_table *t, int64_t key) {
