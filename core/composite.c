@@ -3,6 +3,7 @@
  * tensors (…_as, …_like), by -1, or by symbolic sizes (see `size_of`). */
 #include "core/composite.h"
 #include "core/infer.h"
+#include <stdio.h>
 
 #define UNUSED (void)attrs, (void)n
 
@@ -96,6 +97,18 @@ kn_tensor *kx_refuse(kn_scope *s, kn_status st, const char *sentence, const kn_t
                             b ? ", " : "", bt));
 }
 
+void kx_expect(kn_scope *s, kn_tensor *t, int dim, int64_t wanted, const char *sentence, kn_tensor *a,
+               kn_tensor *b) {
+  kn_recorder *rec = kn_recorder_of(s->ctx);
+  if (s->status != KN_OK || !t) return;
+  int64_t size = t->type.dims[dim];
+  if (size == wanted) return;
+  if (kn_dim_known(size) && !kn_is_dyn(wanted))
+    kx_refuse(s, KN_SHAPE, sentence, a, b);
+  else if (rec && rec->expect)
+    kx_fail(s, rec->expect(rec, s->ctx, t, dim, wanted, sentence, a, b));
+}
+
 bool kx_sizes_known(kn_scope *s, kn_tensor *x, int begin, int end) {
   for (int d = begin; d < end; d++)
     if (!kn_dim_known(x->type.dims[d]))
@@ -187,6 +200,7 @@ COMPOSITE(flatten) {
 }
 
 /* With sizes only known later: [start …] and of that […, length), which clips where eager fails. */
+#define OUTSIDE "%lld elements from %lld on do not lie in dim %d"
 COMPOSITE(narrow) {
   const kn_attrs_narrow *a = attrs;
   const kn_type *t = &in[0]->type;
@@ -203,14 +217,20 @@ COMPOSITE(narrow) {
     kn_scope s;
     kn_scope_open(&s, ctx);
     kn_tensor *r = kx_with(&s, KN_OP_slice, &upto, kx_with(&s, KN_OP_slice, &from, in[0]));
+    char sentence[120];
+    if (kn_is_dyn(start) || kn_is_dyn(length))
+      snprintf(sentence, sizeof sentence, "the elements do not lie in dim %d", dim + 1);
+    else
+      snprintf(sentence, sizeof sentence, OUTSIDE, (long long)length, kn_as_written(start), dim + 1);
+    kx_expect(&s, r, dim, length, sentence, in[0], NULL);
     return kn_scope_close(&s, r, out);
   }
   if (start < 0) start += size;
   if (start < 0 || length < 0 || start > size || length > size - start) {
     char text[KN_TYPE_TEXT];
-    return kn_fail(ctx, KN_INDEX, "%lld elements from %lld on do not lie in dim %d of size %lld (got %s)",
-                   (long long)length, kn_as_written(a->start), dim + 1, (long long)size,
-                   kn_type_text(t, text, sizeof text));
+    char sentence[120];
+    snprintf(sentence, sizeof sentence, OUTSIDE, (long long)length, kn_as_written(a->start), dim + 1);
+    return kn_fail(ctx, KN_INDEX, "%s (got %s)", sentence, kn_type_text(t, text, sizeof text));
   }
   kn_attrs_slice part = {.dim = dim, .start = start, .stop = start + length, .step = 1};
   return kn_apply(ctx, KN_OP_slice, &part, in, 1, out);

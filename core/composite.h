@@ -87,5 +87,9 @@ kn_tensor *kx_pick(kn_scope *s, kn_tensor *x, int dim, kn_tensor *at);
 int kx_dim(kn_scope *s, int64_t dim, int rank);
 /* The scope fails with "sentence (got types of a and b)"; b may be NULL. Gives NULL. */
 kn_tensor *kx_refuse(kn_scope *s, kn_status st, const char *sentence, const kn_tensor *a, const kn_tensor *b);
+/* t's dim must have this size (or placeholder), or it is refused with "sentence (got types of a and b)": now,
+ * or, where sizes are not known yet, when the graph runs. b may be NULL. */
+void kx_expect(kn_scope *s, kn_tensor *t, int dim, int64_t wanted, const char *sentence, kn_tensor *a,
+               kn_tensor *b);
 
 #endif

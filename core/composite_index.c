@@ -92,6 +92,9 @@ static kn_tensor *row_of(kn_scope *s, kn_tensor *x, kn_tensor *const *index, int
     if (kn_tensor_dtype(at) != KN_I64) return kx_refuse(s, KN_DTYPE, "indices must be int64 or int32", x, at);
     if (is_outside(s, at, i, x->type.dims[i])) return NULL;
     kn_tensor *zero = kx_number(s, 0, at), *high = kx_size(s, x, i, KN_I64), *inside;
+    if (k == 1) /* what is out of range stays as it is */
+      return kx_where(s, kx_bitwise_and(s, kx_lt(s, at, zero), kx_ge(s, at, kx_neg(s, high))),
+                      kx_add(s, at, kx_plus(s, high, 1)), at);
     at = kx_where(s, kx_lt(s, at, zero), kx_add(s, at, kx_plus(s, high, 1)), at); /* -1 is the last */
     inside = kx_bitwise_and(s, kx_gt(s, at, zero), kx_le(s, at, high));
     row = row ? kx_add(s, kx_mul(s, kx_plus(s, row, -1), high), at) : at;
@@ -120,7 +123,11 @@ static kn_tensor *index_all(kn_scope *s, kn_tensor *const *in, int n) {
   if (s->status != KN_OK) return NULL;
   kn_attrs_axis first = {.dim = 0};
   kn_tensor *list = kx_reshape(s, row, &line);
-  kn_tensor *picked = kx_with2(s, KN_OP_index_select, &first, kx_reshape(s, x, &lines), list);
+  kn_tensor *of = kx_reshape(s, x, &lines);
+  const kn_within part = {KN_UNNAMED, s->ctx->within};
+  if (k == 1) s->ctx->within = &part; /* the index at fault is the caller's */
+  kn_tensor *picked = kx_with2(s, KN_OP_index_select, &first, of, list);
+  s->ctx->within = part.up;
   return kx_reshape(s, picked, &spread);
 }
 EXPRESSION(index, index_all(s, in, n))

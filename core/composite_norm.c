@@ -36,13 +36,13 @@ static bool has_channels(kn_scope *s, kn_tensor *x) {
 /* The dims that normalized_shape names, checked; the scope fails when it is not how x ends. */
 static kn_ints last_dims(kn_scope *s, kn_tensor *x, const kn_ints *shape) {
   kn_ints over = {.n = shape->n};
-  bool fits = shape->n > 0 && shape->n <= x->type.rank;
-  for (int i = 0; fits && i < shape->n; i++) {
-    int64_t size = x->type.dims[x->type.rank - shape->n + i], named = shape->v[i];
+  static const char sentence[] = "the input must end with normalized_shape";
+  int first = x->type.rank - (int)shape->n;
+  if (shape->n == 0 || first < 0) kx_refuse(s, KN_SHAPE, sentence, x, NULL);
+  for (int i = 0; s->status == KN_OK && i < shape->n; i++) {
     over.v[i] = i - shape->n;
-    fits = !kn_dim_known(size) || kn_is_dyn(named) || size == named;
+    kx_expect(s, x, first + i, shape->v[i], sentence, x, NULL);
   }
-  if (!fits) kx_refuse(s, KN_SHAPE, "the input must end with normalized_shape", x, NULL);
   return over;
 }
 

@@ -148,6 +148,12 @@ void kn_error_prefix(kn_context *ctx, const char *fmt, ...) {
   ctx->error_placed = false;
 }
 
+void kn_error_unname(kn_context *ctx, const char *name) {
+  size_t n = strlen(name);
+  if (strncmp(ctx->error, name, n) != 0 || strncmp(ctx->error + n, ": ", 2) != 0) return;
+  memmove(ctx->error, ctx->error + n + 2, strlen(ctx->error + n + 2) + 1);
+}
+
 kn_status kn_fail_nomem(kn_context *ctx, size_t bytes) {
   if (!bytes) return kn_fail(ctx, KN_NOMEM, "out of memory");
   kn_heap_stats s = kn_heap_read_stats(ctx->heap);

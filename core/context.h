@@ -38,6 +38,14 @@ typedef struct kn_reclaimer {
   struct kn_reclaimer *next;
 } kn_reclaimer;
 
+/* The composites whose parts are being applied, innermost first; on the stack of who applies them. One that
+ * is named KN_UNNAMED stands for its parts: their own names are left out. */
+#define KN_UNNAMED "="
+typedef struct kn_within {
+  const char *name;
+  const struct kn_within *up;
+} kn_within;
+
 enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8 };
 
 struct kn_context {
@@ -61,9 +69,10 @@ struct kn_context {
   void *where_ud;
   kn_recorder *recorder; /* not NULL while ops are being recorded into a graph; borrowed */
   kn_recorder *symbols;  /* records ops on symbolic tensors when none is on: graphs built by hand; borrowed */
-  unsigned debug;        /* bit per kn_debug */
-  int threads;           /* most threads a parallel loop may use; >= 1 */
-  struct kn_pool *pool;  /* core/parallel.c's, shared with children; NULL in builds that need none */
+  const kn_within *within; /* NULL: none; for recorders, whose nodes fail in the composite's name, too */
+  unsigned debug;          /* bit per kn_debug */
+  int threads;             /* most threads a parallel loop may use; >= 1 */
+  struct kn_pool *pool;    /* core/parallel.c's, shared with children; NULL in builds that need none */
   kn_output_fn output;
   void *output_ud;
   kn_print_options print;
@@ -91,6 +100,8 @@ void kn_context_remove_reclaimer(kn_context *ctx, kn_reclaimer *r);
 kn_status kn_fail(kn_context *ctx, kn_status s, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Put "prefix: " before the present sentence. */
 void kn_error_prefix(kn_context *ctx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Takes "NAME: " off its beginning, if it begins so. */
+void kn_error_unname(kn_context *ctx, const char *name);
 kn_status kn_fail_nomem(kn_context *ctx, size_t bytes); /* bytes wanted, 0 if not known */
 static inline const char *kn_error(const kn_context *ctx) { return ctx->error; }
 

@@ -241,7 +241,10 @@ static kn_status apply_composite(kn_context *ctx, const kn_op_info *row, const v
   if (whole == KN_NOMEM) kn_error_prefix(ctx, "%s", row->name);
   if (whole != KN_DECLINED) return whole;
   for (int i = 0; row->flags & KN_FLAG_WIDE && i < n; i++) wide |= in[i] && is_half(in[i]);
+  const kn_within within = {row->name, ctx->within};
+  ctx->within = &within;
   kn_status st = (wide ? run_wide(ctx, row, attrs, in, n, made) : row->composite(ctx, attrs, in, n, made));
+  ctx->within = within.up;
   if (st != KN_OK) {
     if (wide) name_as_given(ctx, row, attrs, in, n);
     kn_error_prefix(ctx, "%s", row->name);
@@ -470,6 +473,16 @@ kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, 
     *out = t;
   else
     kn_tensor_release(t);
+  return st;
+}
+
+kn_status kn_scalar_tensor_for(kn_context *ctx, const char *name, const kn_scalar *s, kn_dtype dtype,
+                               kn_tensor **out) {
+  const kn_within within = {name, ctx->within};
+  ctx->within = &within;
+  kn_status st = kn_scalar_tensor(ctx, s, dtype, out);
+  ctx->within = within.up;
+  if (st != KN_OK) kn_error_prefix(ctx, "%s", name);
   return st;
 }
 

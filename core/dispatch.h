@@ -32,6 +32,10 @@ struct kn_recorder {
   kn_status (*size)(kn_recorder *r, kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out);
   kn_status (*to_tensor)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_dtype dtype,
                          kn_tensor **out);
+  /* The size of t's dim, not known yet, must be `wanted` (a number or a placeholder): else the graph raises
+   * "SENTENCE (got TYPES)", those of a and b, which may be NULL. May be NULL where all sizes are known. */
+  kn_status (*expect)(kn_recorder *r, kn_context *ctx, kn_tensor *t, int dim, int64_t wanted,
+                      const char *sentence, kn_tensor *a, kn_tensor *b);
   /* Remembers a symbolic integer and gives the placeholder that stands for it in attributes. */
   kn_status (*dynamic)(kn_recorder *r, kn_context *ctx, const kn_scalar *s, int64_t *placeholder);
   /* A symbolic 1-based integer of the front end as attributes hold it. Position: i - 1 for i > 0, i for i <
@@ -39,10 +43,10 @@ struct kn_recorder {
    * when run, and `what` ("index: position") begins the sentence. May be NULL. */
   kn_status (*position)(kn_recorder *r, kn_context *ctx, const char *what, const kn_scalar *s, bool last,
                         kn_scalar *out);
-  /* A symbolic position, from 1, for dim `dim` of `part`, which t's dim `key` became: one out of range raises
-   * when run, as indexing does. May be NULL. */
+  /* A symbolic position, from 1, for dim `dim` of `part`: one out of range raises when run, as indexing does;
+   * `name` ("index") begins the sentence. May be NULL. */
   kn_status (*within)(kn_recorder *r, kn_context *ctx, const kn_scalar *position, kn_tensor *part, int dim,
-                      kn_tensor *t, int key);
+                      const char *name);
   /* Symbolic tensors as handles; each may be NULL. May `name` write to t? ARG when elements share memory. */
   kn_status (*writable)(kn_recorder *r, kn_context *ctx, const char *name, kn_tensor *t);
   /* Do t's elements lie in order, so that t:contiguous() is t? */
@@ -102,6 +106,9 @@ kn_status kn_detach(kn_context *ctx, kn_tensor *t, kn_tensor **out);
 kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out);
 /* A 0-d tensor of the given dtype, which must be able to hold the number (kn_scalar_check). */
 kn_status kn_scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_dtype dtype, kn_tensor **out);
+/* The same for an input of what is called `name`: errors begin with that, also when the graph runs. */
+kn_status kn_scalar_tensor_for(kn_context *ctx, const char *name, const kn_scalar *s, kn_dtype dtype,
+                               kn_tensor **out);
 /* ARG when an integer dtype does not reach as far as the number: "300 does not fit in uint8 (0 to 255)". */
 kn_status kn_scalar_check(kn_context *ctx, const kn_scalar *s, kn_dtype dtype);
 /* The first element of a real tensor, as a number and from one (cast as `cast` does). */

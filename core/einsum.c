@@ -272,6 +272,8 @@ kn_status kn_einsum(kn_context *ctx, const char *text, kn_tensor *const *in, int
   kn_scope_open(&s, ctx);
   read_equation(&s, &e, in, n);
   for (int i = 0; i < e.n && s.status == KN_OK; i++) drop_ones(&s, &e, &e.in[i]);
+  const kn_within within = {"einsum", ctx->within};
+  ctx->within = &within;
   for (int i = 0; i < e.n && s.status == KN_OK; i++) take_diagonals(&s, &e.in[i]);
   for (int i = 1; i < e.n && s.status == KN_OK; i++) {
     char later[LETTERS] = "";
@@ -283,6 +285,7 @@ kn_status kn_einsum(kn_context *ctx, const char *text, kn_tensor *const *in, int
   }
   if (s.status == KN_OK) sum_others(&s, &e.in[0], e.out);
   if (s.status == KN_OK) arrange(&s, &e.in[0], e.out);
+  ctx->within = within.up;
   kn_status st = kn_scope_close(&s, e.in[0].t, out);
   if (st != KN_OK && strncmp(kn_error(ctx), "einsum", 6)) kn_error_prefix(ctx, "einsum");
   return st;

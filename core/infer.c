@@ -86,7 +86,8 @@ kn_status kn_infer_expands(const kn_infer *q, const kn_type *from, const kn_type
   if (fits) return KN_OK;
   char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
   kn_type_text(from, a, sizeof a), kn_type_text(to, b, sizeof b);
-  return kn_infer_fail(q, KN_SHAPE, "%s does not broadcast to %s", strchr(a, '['), strchr(b, '['));
+  return kn_fail(q->ctx, KN_SHAPE, "%s: %s does not broadcast to %s", kn_op_name(q->op), strchr(a, '['),
+                 strchr(b, '['));
 }
 
 kn_status kn_infer_same_dtype(const kn_infer *q, int a, int b) {

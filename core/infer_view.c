@@ -143,8 +143,9 @@ static kn_status selected(const kn_infer *q, const kn_type *x, kn_type *out) {
   KN_TRY(kn_infer_axis(q, a->dim, x->rank, &dim));
   int64_t size = x->dims[dim], at = a->index;
   if (kn_dim_known(size) && !kn_is_dyn(at) && (at < -size || at >= size))
-    return kn_infer_fail(q, KN_INDEX, "index %lld is out of range for dim %d of size %lld", kn_as_written(at),
-                         dim + 1, (long long)size);
+    return kn_infer_fail(&(kn_infer){.ctx = q->ctx, .op = q->op, .in = x, .n = 1}, KN_INDEX,
+                         "index %lld is out of range for dim %d of size %lld", kn_as_written(at), dim + 1,
+                         (long long)size);
   *out = *x;
   out->rank--;
   memmove(out->dims + dim, out->dims + dim + 1, (size_t)(out->rank - dim) * sizeof *out->dims);

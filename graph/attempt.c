@@ -45,7 +45,8 @@ static bool scalar_may_raise(const kn_node *n) {
   case KN_NODE_lua_idiv: return n->in[0]->type.kind != KN_V_FLOAT && !no_zero(n->in[1]);
   case KN_NODE_for_skip: return !no_zero(n->in[2]);
   case KN_NODE_for_count: return false; /* asked after for_skip */
-  default:                              /* bits of what has no integer value */
+  case KN_NODE_checkpoint_after: return false;
+  default: /* bits of what has no integer value */
     for (uint32_t i = 0; i < n->nin; i++)
       if (n->in[i]->type.kind != KN_V_INT) return true;
     return false;
@@ -71,6 +72,7 @@ bool kn_node_may_raise(const kn_node *n) {
     if (kn_region_may_raise(n->regions[k])) return !kn_is_attempt(n) || k == 1;
   switch ((int)n->op) {
   case KN_NODE_raise:
+  case KN_NODE_host_call:
   case KN_NODE_assert: return true;
   case KN_NODE_item: {
     int64_t count = kn_type_numel(&n->in[0]->type.tensor);

@@ -381,9 +381,17 @@ kn_value *kn_add_list_get(kn_builder *b, kn_value *list, kn_value *position) {
   return only(kn_add_node(b, KN_NODE_list_get, NULL, (kn_value *[]){list, position}, 2, &type, 1));
 }
 
+kn_value *kn_add_of_list(kn_builder *b, kn_opcode op, kn_value *list, kn_value *count) {
+  bool part = op == KN_NODE_list_first || op == KN_NODE_list_thin;
+  if (!need(b, op, list, list && kn_is_list(list->type.kind), "a list")) return NULL;
+  if (op == KN_NODE_list_first && !need(b, op, count, IS(count, KN_V_INT), "an integer as the count"))
+    return NULL;
+  kn_vtype type = part ? list->type : (kn_vtype){.kind = KN_V_INT};
+  return only(kn_add_node(b, op, NULL, (kn_value *[]){list, count}, count ? 2 : 1, &type, 1));
+}
+
 kn_value *kn_add_list_length(kn_builder *b, kn_value *list) {
-  if (!need(b, KN_NODE_list_length, list, list && kn_is_list(list->type.kind), "a list")) return NULL;
-  return only(kn_add_node(b, KN_NODE_list_length, NULL, &list, 1, &(kn_vtype){.kind = KN_V_INT}, 1));
+  return kn_add_of_list(b, KN_NODE_list_length, list, NULL);
 }
 
 kn_value *kn_add_list_stack(kn_builder *b, kn_value *list) {

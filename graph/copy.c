@@ -63,7 +63,7 @@ static bool copy_region(kn_copy *c, const kn_region *r, kn_node *owner, kn_regio
   return fine;
 }
 
-static bool copy_node(kn_copy *c, const kn_node *n) {
+bool kn_copy_node(kn_copy *c, const kn_node *n) {
   kn_builder *b = c->b;
   kn_vtype few[KN_MAX_OUTPUTS];
   kn_value **in = mapped_all(c, n->in, n->nin);
@@ -95,6 +95,6 @@ static bool copy_node(kn_copy *c, const kn_node *n) {
 
 bool kn_copy_nodes(kn_copy *c, const kn_node *first) {
   for (const kn_node *n = first; n; n = n->next)
-    if (!(n->nout && c->map[n->out[0]->id]) && !copy_node(c, n)) return false;
+    if (!(n->nout && c->map[n->out[0]->id]) && !kn_copy_node(c, n)) return false;
   return c->b->status == KN_OK;
 }

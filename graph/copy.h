@@ -19,5 +19,8 @@ bool kn_copy_inputs(kn_copy *c);
 /* The nodes from `first` to the end of its region, to where the builder stands. A node whose first result is
  * mapped already is left out. */
 bool kn_copy_nodes(kn_copy *c, const kn_node *first);
+/* One node, to where the builder stands. The map may be the caller's own (kn_copy_begin makes another), and
+ * `from` the graph that is being built. */
+bool kn_copy_node(kn_copy *c, const kn_node *n);
 
 #endif

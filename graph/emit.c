@@ -373,7 +373,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
   }
   if (n->op == KN_NODE_select)
     for (int i = 1; i < 3; i++) KN_TRY(alias(e, out, n->in[i]));
-  if (n->op == KN_NODE_detach || first) KN_TRY(alias(e, out, n->in[0]));
+  if (kn_node_passes(n)) KN_TRY(alias(e, out, n->in[0]));
   *dead = n->op == KN_NODE_raise;
   return push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
 }

@@ -4,6 +4,7 @@
 #include "graph/exec.h"
 #include "graph/format.h"
 #include "graph/session.h"
+#include "graph/text.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -32,13 +33,16 @@ static bool has_detach(const kn_region *r) {
   return false;
 }
 
+/* May it be a tensor that is another value, too? */
+static bool hands_one_on(const kn_value *v) {
+  const kn_node *def = v->type.kind == KN_V_TENSOR ? v->def : NULL;
+  return def && (def->op == KN_NODE_if || def->op == KN_NODE_loop || def->op == KN_NODE_select);
+}
+
 /* A node that gives a handle of its own on the same elements would be taken for what it shows. */
 static bool hands_on(const kn_region *body) {
   bool any = false;
-  for (uint32_t i = 0; i < body->nyields; i++) {
-    const kn_node *def = body->yields[i]->def;
-    any |= def && (def->op == KN_NODE_if || def->op == KN_NODE_loop || def->op == KN_NODE_select);
-  }
+  for (uint32_t i = 0; i < body->nyields; i++) any |= hands_one_on(body->yields[i]);
   return any && !has_detach(body);
 }
 
@@ -49,7 +53,7 @@ static bool tracks_stores(const kn_region *body) {
     const kn_value *v = n->in[0];
     if (!v->def || !kn_opcode_is_op(v->def->op)) return true;
     for (uint32_t i = 0; i < body->nyields; i++)
-      if (body->yields[i] == v) return true;
+      if (body->yields[i] == v || hands_one_on(body->yields[i])) return true;
     for (const kn_node *o = n->next; o; o = o->next)
       if ((o->op == KN_NODE_store_state && o->in[0] == v) || (o->op == KN_NODE_update && o->in[1] == v))
         return true;
@@ -67,7 +71,7 @@ static bool alloc_updates(kn_session *s) {
   uint32_t at = 0;
   if (s->updates)
     KN_EACH_NODE (n, s->graph->body)
-      if (n->op == KN_NODE_update) s->updates[at++].input = n->in[0]->index;
+      if (n->op == KN_NODE_update) s->updates[at++] = (kn_update_state){.input = n->in[0]->index, .node = n};
   return s->updates && s->origins;
 }
 
@@ -79,6 +83,14 @@ kn_origin kn_session_stored(const kn_session *s, uint32_t slot, uint32_t *group)
   bool known = s->tracks && slot < s->graph->nslots && s->slots[slot].group;
   *group = known ? s->slots[slot].group - 1 : slot;
   return known ? s->slots[slot].origin : (kn_origin){KN_FROM_NONE, 0};
+}
+
+bool kn_session_wrote(const kn_session *s, uint32_t slot) {
+  return slot < s->graph->nslots && s->slots[slot].wrote;
+}
+
+void kn_session_as_wrote(kn_session *s, const kn_session *other) {
+  for (uint32_t i = 0; i < s->graph->nslots; i++) s->slots[i].wrote = kn_session_wrote(other, i);
 }
 
 void kn_session_forget_origins(kn_session *s) {
@@ -275,14 +287,19 @@ static bool shares(const kn_tensor *a, const kn_tensor *b) {
 }
 
 /* Before anything runs: what is written to may be, and nothing else of this run shows its elements. */
-static kn_status check_update(kn_session *s, uint32_t i, const kn_rvalue *in) {
+static kn_status check_update(kn_session *s, const kn_node *n, const kn_rvalue *in) {
+  uint32_t i = n->in[0]->index;
   kn_tensor *t = in[i].tensor;
   char a[128], b[128];
   input_text(s, i, a, sizeof a);
-  bool grad = s->ctx->grad_enabled;
+  bool grad = s->ctx->grad_enabled, named = n->where && kn_where_composite(n->where);
   s->ctx->grad_enabled = false; /* gradients are the caller's business */
   kn_status st = kn_check_writable(s->ctx, a, t);
   s->ctx->grad_enabled = grad;
+  if (st != KN_OK && named) { /* as what writes to it says it */
+    kn_error_unname(s->ctx, a);
+    return kn_node_failed(s->ctx, n, st);
+  }
   KN_TRY(st);
   if (!kn_find_need(s->graph, s->graph->body->params[i], KN_NEED_strides) && !kn_tensor_contiguous(t))
     return kn_fail(s->ctx, KN_ARG,
@@ -301,7 +318,7 @@ static kn_status check_update(kn_session *s, uint32_t i, const kn_rvalue *in) {
 }
 
 static kn_status check_updates(kn_session *s, const kn_rvalue *in) {
-  for (uint32_t i = 0; i < s->nupdates; i++) KN_TRY(check_update(s, s->updates[i].input, in));
+  for (uint32_t i = 0; i < s->nupdates; i++) KN_TRY(check_update(s, s->updates[i].node, in));
   return KN_OK;
 }
 
@@ -399,6 +416,7 @@ static void keep_spare(kn_slot_state *x, kn_tensor *t) {
 static void settle_slots(kn_session *s, bool commit) {
   for (uint32_t i = 0; i < s->graph->nslots; i++) {
     kn_slot_state *x = &s->slots[i];
+    x->wrote = commit && x->is_staged;
     if (!x->is_staged) continue;
     kn_tensor *old = commit ? x->value.tensor : x->staged.tensor;
     if (commit) x->value = x->staged;

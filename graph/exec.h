@@ -63,6 +63,9 @@ kn_origin kn_session_origin(const kn_session *s, uint32_t output);
  * that input, FROM_SLOT where it is what slot `index` held before the run. Slots that were stored the very
  * same tensor have the same *group, the lowest of them; without such a run it is the slot itself. */
 kn_origin kn_session_stored(const kn_session *s, uint32_t slot, uint32_t *group);
+/* Whether the last run stored to the slot; as another session's did, when that ran in its place. */
+bool kn_session_wrote(const kn_session *s, uint32_t slot);
+void kn_session_as_wrote(kn_session *s, const kn_session *other);
 /* The results come from elsewhere (another session has run): nothing is known about them. */
 void kn_session_forget_origins(kn_session *s);
 

@@ -9,6 +9,7 @@ typedef struct buffer { /* shared by lists; holds what the longest of them has *
 
 struct kn_list {
   uint32_t refs, n;
+  size_t bytes;
   kn_vkind kind;
   kn_heap *heap; /* of the context; blocks keep it alive */
   buffer *b;
@@ -47,20 +48,21 @@ uint32_t kn_list_length(const kn_list *l) { return l ? l->n : 0; }
 kn_vkind kn_list_kind(const kn_list *l) { return l->kind; }
 const kn_element *kn_list_at(const kn_list *l, uint32_t i) { return &l->b->at[i]; }
 
-size_t kn_list_bytes(const kn_list *l) {
-  size_t sum = 0;
-  for (uint32_t i = 0; i < kn_list_length(l); i++) {
-    const kn_element *e = kn_list_at(l, i);
-    if (e->tensor && e->tensor->storage) sum += e->tensor->storage->bytes;
-    sum += kn_list_bytes(e->list);
-  }
+size_t kn_list_bytes(const kn_list *l) { return l ? l->bytes : 0; }
+
+/* Blocks have a head and are rounded up; a buffer has up to twice the room. */
+static size_t bytes_of(const kn_element *e) {
+  enum { BLOCK = 64 };
+  size_t sum = 2 * sizeof *e + kn_list_bytes(e->list);
+  if (e->tensor) sum += sizeof *e->tensor + BLOCK;
+  if (e->tensor && e->tensor->storage) sum += sizeof(kn_storage) + e->tensor->storage->bytes + 2 * BLOCK;
   return sum;
 }
 
-/* A buffer of its own, with what l has and room for one more. */
-static kn_status copied(kn_context *ctx, const kn_list *l, buffer **out) {
-  uint32_t n = kn_list_length(l), room = 4;
-  while (room <= n && room < UINT32_MAX / 2) room *= 2;
+/* A buffer of its own, with each `step`-th of the first n elements of l and room for one more. */
+static kn_status copied(kn_context *ctx, const kn_list *l, uint32_t n, uint32_t step, buffer **out) {
+  uint32_t room = 4;
+  while (room <= n / step && room < UINT32_MAX / 2) room *= 2;
   buffer *b = kn_claim(ctx, sizeof *b);
   if (!b) return kn_fail_nomem(ctx, sizeof *b);
   *b = (buffer){.refs = 1, .room = room, .at = kn_claim(ctx, room * sizeof *b->at)};
@@ -68,9 +70,14 @@ static kn_status copied(kn_context *ctx, const kn_list *l, buffer **out) {
     kn_free(ctx->heap, b, sizeof *b);
     return kn_fail_nomem(ctx, room * sizeof *b->at);
   }
-  for (; b->n < n; b->n++) b->at[b->n] = retained(l->b->at[b->n]);
+  for (uint32_t i = 0; i < n; i += step) b->at[b->n++] = retained(l->b->at[i]);
   *out = b;
   return KN_OK;
+}
+
+/* Nobody can see what lies behind the end of a list that has its buffer alone. */
+static void trim(const kn_list *l) {
+  while (l->b->refs == 1 && l->b->n > l->n) drop(&l->b->at[--l->b->n]);
 }
 
 static kn_status grow(kn_context *ctx, buffer *b) {
@@ -88,8 +95,9 @@ static kn_status append(kn_context *ctx, kn_list *l, kn_vkind kind, kn_element e
   kn_list *made = kn_claim(ctx, sizeof *made);
   if (!made) return kn_fail_nomem(ctx, sizeof *made);
   *made = (kn_list){.refs = 1, .kind = kind, .heap = ctx->heap};
+  if (l) trim(l);
   bool behind = l && l->b->n == l->n; /* nobody has written there */
-  kn_status st = behind ? grow(ctx, l->b) : copied(ctx, l, &made->b);
+  kn_status st = behind ? grow(ctx, l->b) : copied(ctx, l, kn_list_length(l), 1, &made->b);
   if (st != KN_OK) {
     kn_free(ctx->heap, made, sizeof *made);
     return st;
@@ -100,6 +108,7 @@ static kn_status append(kn_context *ctx, kn_list *l, kn_vkind kind, kn_element e
   }
   made->b->at[made->b->n++] = e;
   made->n = made->b->n;
+  made->bytes = kn_list_bytes(l) + bytes_of(&e);
   *out = made;
   return KN_OK;
 }
@@ -108,4 +117,37 @@ kn_status kn_list_append(kn_context *ctx, kn_list *l, kn_vkind kind, kn_element 
   kn_status st = append(ctx, l, kind, e, out);
   if (st != KN_OK) drop(&e);
   return st;
+}
+
+static size_t bytes_in(const buffer *b, uint32_t n) {
+  size_t sum = 0;
+  for (uint32_t i = 0; i < n; i++) sum += bytes_of(&b->at[i]);
+  return sum;
+}
+
+kn_status kn_list_part(kn_context *ctx, kn_list *l, uint32_t n, uint32_t step, kn_list **out) {
+  if (!l || !n) {
+    *out = NULL;
+    return KN_OK;
+  }
+  trim(l);
+  kn_list *made = kn_claim(ctx, sizeof *made);
+  if (!made) return kn_fail_nomem(ctx, sizeof *made);
+  *made = (kn_list){.refs = 1, .n = n, .kind = l->kind, .heap = ctx->heap};
+  if (step == 1) {
+    made->b = l->b;
+    made->b->refs++;
+    made->bytes = l->bytes;
+    for (uint32_t i = n; i < l->n; i++) made->bytes -= bytes_of(&l->b->at[i]);
+  } else {
+    made->n = (n + step - 1) / step;
+    kn_status st = copied(ctx, l, n, step, &made->b);
+    if (st != KN_OK) {
+      kn_free(ctx->heap, made, sizeof *made);
+      return st;
+    }
+    made->bytes = bytes_in(made->b, made->n);
+  }
+  *out = made;
+  return KN_OK;
 }

@@ -18,8 +18,12 @@ void kn_list_release(kn_list *l); /* NULL is fine */
 uint32_t kn_list_length(const kn_list *l);
 kn_vkind kn_list_kind(const kn_list *l);                    /* of the list itself; not of NULL */
 const kn_element *kn_list_at(const kn_list *l, uint32_t i); /* from 0, below the length */
-size_t kn_list_bytes(const kn_list *l);                     /* of the tensors in it and in its lists */
+size_t
+kn_list_bytes(const kn_list *l); /* that it keeps, about: tensors and elements, those of its lists too */
 /* l with e at its end; e is taken over, on failure too. kind: of the list. l is borrowed, *out owned. */
 kn_status kn_list_append(kn_context *ctx, kn_list *l, kn_vkind kind, kn_element e, kn_list **out);
+/* The first n elements, or of these the first and every `step`-th after it. l is borrowed, *out owned. What l
+ * has behind them is let go of when nobody else has it, at the latest at the next of these calls. */
+kn_status kn_list_part(kn_context *ctx, kn_list *l, uint32_t n, uint32_t step, kn_list **out);
 
 #endif

@@ -269,7 +269,10 @@ static bool node_values(kn_parser *p, line *l) {
   case KN_NODE_update: l->node = kn_add_update(&p->b, l->in[0], l->in[1]); return true;
   case KN_NODE_list_append: v = kn_add_append(&p->b, l->in[0], l->in[1]); break;
   case KN_NODE_list_get: v = kn_add_list_get(&p->b, l->in[0], l->in[1]); break;
-  case KN_NODE_list_length: v = kn_add_list_length(&p->b, l->in[0]); break;
+  case KN_NODE_list_length:
+  case KN_NODE_list_bytes:
+  case KN_NODE_list_first:
+  case KN_NODE_list_thin: v = kn_add_of_list(&p->b, l->op, l->in[0], l->nin > 1 ? l->in[1] : NULL); break;
   case KN_NODE_list_stack: v = kn_add_list_stack(&p->b, l->in[0]); break;
   case KN_NODE_defined: v = kn_add_defined(&p->b, l->in[0]); break;
   case KN_NODE_with_history: v = kn_add_with_history(&p->b, l->in[0], l->in[1]); break;

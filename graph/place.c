@@ -40,7 +40,7 @@ static void gather_region(classes *c, const kn_graph *g, const kn_region *r) {
     }
     for (uint32_t i = 0; n->op == KN_NODE_loop && i < n->nout; i++)
       unite(c, n->out[i], a->yields[1 + a->nparams + i]);
-    if (n->op == KN_NODE_detach || n->op == KN_NODE_with_history) unite(c, n->out[0], n->in[0]);
+    if (kn_node_passes(n)) unite(c, n->out[0], n->in[0]);
     if (n->op == KN_NODE_select) unite(c, n->out[0], n->in[1]), unite(c, n->out[0], n->in[2]);
     if (n->op == KN_NODE_load_state || n->op == KN_NODE_param || n->op == KN_NODE_tensor)
       if (n->out[0]->type.kind == KN_V_TENSOR)

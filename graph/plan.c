@@ -88,6 +88,7 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   for (uint32_t i = 0; i < g->body->nyields; i++) p->result[g->body->yields[i]->id] = true;
   KN_TRY(kn_plan_sizes(ctx, p));
   KN_TRY(kn_plan_handles(ctx, p));
+  KN_TRY(kn_plan_identities(ctx, p));
   KN_TRY(kn_plan_emit(ctx, p, targets, ntargets));
   settle_lifetimes(p);
   KN_TRY(list_drops(ctx, p));

@@ -127,7 +127,7 @@ struct kn_plan {
   kn_planned_failure **failure; /* of the node whose first output it is */
   bool *result;                 /* the graph returns it */
   bool *listed;           /* tensors that a list takes up: not made in the arena, so that it can keep them */
-  bool *handle;           /* tensors that must stay the same handle: written to, or compared by identity */
+  bool *handle;           /* tensors that must stay the same handle: written to, compared, told at the end */
   uint8_t *place;         /* kn_place */
   kn_tensor **header;     /* ARENA, VIEW, SHELL; owned by the plan */
   kn_tensor **vals;       /* what the run sees */
@@ -161,9 +161,15 @@ void kn_plan_free(kn_context *ctx, kn_plan *p);
 /* Point the headers into an arena of p->bytes. */
 void kn_plan_place_at(kn_plan *p, char *base);
 
+/* Its output is the tensor of its first input: not even another handle. */
+static inline bool kn_node_passes(const kn_node *n) {
+  return n->op == KN_NODE_detach || n->op == KN_NODE_with_history;
+}
+
 /* The stages, in order. */
 kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p);   /* types, undefined, maybe, known, scalars, failure */
 kn_status kn_plan_handles(kn_context *ctx, kn_plan *p); /* handle, slot_copied */
+kn_status kn_plan_identities(kn_context *ctx, kn_plan *p); /* handle (identity.c) */
 kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targets,
                        int ntargets);                  /* the rest */
 kn_status kn_plan_layout(kn_context *ctx, kn_plan *p); /* offsets of buffers, bytes */

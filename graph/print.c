@@ -23,6 +23,11 @@ typedef struct printer {
 
 static bool in_library(const kn_where *w) { return !strncmp(w->chunk, "kiln/", 5); }
 
+bool kn_where_composite(const kn_where *w) {
+  size_t n = strlen(w->chunk);
+  return in_library(w) && n > 7 && !strcmp(w->chunk + n - 2, "()");
+}
+
 const kn_where *kn_where_user(const kn_where *w) {
   const kn_where *user = w;
   while (user && in_library(user)) user = user->at;

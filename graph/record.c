@@ -1,6 +1,7 @@
 /* The recorder behind capture, trace, builder and gradients: what kn_apply sees becomes nodes. */
 #include "graph/record.h"
 #include "graph/internal.h"
+#include "graph/record_numbers.h"
 #include "graph/text.h"
 #include <stdio.h>
 #include <string.h>
@@ -253,7 +254,11 @@ static kn_status record_copy(kn_record *r, kn_tensor *const *in, kn_tensor **out
     v = n->out[0];
   }
   if (!same_sizes(&v->type.tensor, &to->type.tensor)) {
+    const kn_where *at = b->where;
+    const kn_within copy = {"copy_", NULL}, part = {KN_UNNAMED, &copy};
+    b->where = kn_place_within(b, &part, at);
     kn_node *n = kn_add_op(b, KN_OP_expand_as, NULL, (kn_value *[]){v, to}, 2, NULL, 0);
+    b->where = at;
     if (!n) return b->status;
     v = n->out[0];
   }
@@ -310,12 +315,9 @@ static void take_place(void *ud, int64_t *v) {
   *v = KN_DYN(t->n++);
 }
 
-static kn_status record_apply(kn_recorder *base, kn_context *ctx, kn_op op, const void *attrs,
-                              kn_tensor *const *in, int n, const kn_type *types, kn_tensor **out) {
-  (void)types; /* the node's own rule says the same */
-  kn_record *r = (kn_record *)base;
+static kn_status apply_here(kn_record *r, kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in,
+                            int n, kn_tensor **out) {
   const kn_op_info *row = &kn_ops[op];
-  if (r->b->status != KN_OK) return r->b->status;
   if (row->flags & KN_FLAG_WRITES) {
     if (op == KN_OP_copy_) return record_copy(r, in, out);
     return kn_fail(ctx, KN_INTERNAL, "%s: how this overwrites is not known to the recorder", row->name);
@@ -345,161 +347,27 @@ static kn_status record_apply(kn_recorder *base, kn_context *ctx, kn_op op, cons
   return KN_OK;
 }
 
-static kn_status give_symbol(kn_record *r, kn_value *v, kn_scalar *out) {
-  if (!v) return r->b->status;
-  *out = (kn_scalar){KN_SCALAR_SYMBOL, {.value = v}};
-  return KN_OK;
-}
-
-static kn_status record_item(kn_recorder *base, kn_context *ctx, kn_tensor *t, kn_scalar *out) {
-  (void)ctx;
+static kn_status record_apply(kn_recorder *base, kn_context *ctx, kn_op op, const void *attrs,
+                              kn_tensor *const *in, int n, const kn_type *types, kn_tensor **out) {
+  (void)types; /* the node's own rule says the same */
   kn_record *r = (kn_record *)base;
-  kn_value *v = kn_record_value(r, t);
-  return give_symbol(r, v ? kn_add_item(r->b, v) : NULL, out);
-}
-
-static kn_status record_size(kn_recorder *base, kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out) {
-  (void)ctx;
-  kn_record *r = (kn_record *)base;
-  if (dim >= 0 && dim < t->type.rank && kn_dim_known(t->type.dims[dim])) {
-    *out = (kn_scalar){KN_SCALAR_INT, {.i = t->type.dims[dim]}};
-    return KN_OK;
-  }
-  if (t->value && r->see) return give_symbol(r, r->see(r->see_ud, t->value, dim), out);
-  kn_value *v = kn_record_value(r, t);
-  return give_symbol(r, v ? kn_add_size(r->b, v, dim) : NULL, out);
-}
-
-static kn_status record_to_tensor(kn_recorder *base, kn_context *ctx, const kn_scalar *s, kn_dtype dtype,
-                                  kn_tensor **out) {
-  (void)ctx;
-  kn_record *r = (kn_record *)base;
-  kn_value *v = kn_add_to_tensor(r->b, kn_add_const(r->b, *s), dtype);
-  return v ? kn_record_tensor(r, v, out) : r->b->status;
-}
-
-static kn_status record_dynamic(kn_recorder *base, kn_context *ctx, const kn_scalar *s,
-                                int64_t *placeholder) {
-  kn_record *r = (kn_record *)base;
-  if (s->kind == KN_SCALAR_INT) {
-    *placeholder = s->as.i;
-    return KN_OK;
-  }
-  kn_value *v = s->kind == KN_SCALAR_SYMBOL ? s->as.value : NULL;
-  if (!v || v->type.kind != KN_V_INT)
-    return kn_fail(ctx, KN_ARG, "an integer is needed here, and this number is not known to be one");
-  size_t have = r->ndyn; /* capacity: the next power of two, from 16 */
-  if (have >= 16 ? !(have & (have - 1)) : have == 0) {
-    size_t cap = have ? have * 2 : 16;
-    kn_scalar *dyn = kn_realloc(ctx->heap, r->dyn, have * sizeof *dyn, cap * sizeof *dyn);
-    if (!dyn) return kn_fail_nomem(ctx, cap * sizeof *dyn);
-    r->dyn = dyn;
-  }
-  r->dyn[r->ndyn] = *s;
-  *placeholder = KN_DYN(r->ndyn++);
-  return KN_OK;
-}
-
-/* The place in the program, for the text of an assert, which stands alone. */
-static const char *place_text(const kn_builder *b, char *buf, size_t size) {
-  const kn_where *w = kn_where_user(b->where);
-  *buf = 0;
-  if (w && w->line > 0) snprintf(buf, size, "%s:%d: ", w->chunk, w->line);
-  return buf;
-}
-
-/* Positive positions are the common case, but which case it is is known only when the graph runs. */
-static kn_status record_position(kn_recorder *base, kn_context *ctx, const char *what, const kn_scalar *s,
-                                 bool last, kn_scalar *out) {
-  kn_record *r = (kn_record *)base;
-  kn_builder *b = r->b;
-  kn_value *v = s->kind == KN_SCALAR_SYMBOL ? s->as.value : NULL;
-  if (!v || v->type.kind != KN_V_INT)
-    return kn_fail(ctx, KN_ARG, "an integer is needed here, and this number is not known to be one");
-  kn_value *zero = kn_add_const(b, (kn_scalar){KN_SCALAR_INT, {.i = 0}});
-  kn_value *one = kn_add_const(b, (kn_scalar){KN_SCALAR_INT, {.i = 1}});
-  kn_value *is_zero = kn_add_scalar(b, KN_NODE_lua_eq, (kn_value *[]){v, zero}, 2);
-  kn_value *fine = kn_add_scalar(b, KN_NODE_lua_not, &is_zero, 1);
-  char text[320], pos[200];
-  snprintf(text, sizeof text, "%s%.80s is 0, but counting starts at 1 (-1 is the last)",
-           place_text(b, pos, sizeof pos), what);
-  kn_add_raise(b, KN_NODE_assert, fine, text);
-  kn_value *from_start = kn_add_scalar(b, KN_NODE_lua_lt, (kn_value *[]){zero, v}, 2);
-  if (!last) {
-    kn_value *less = kn_add_scalar(b, KN_NODE_lua_sub, (kn_value *[]){v, one}, 2);
-    return give_symbol(r, kn_add_select(b, from_start, less, v), out);
-  }
-  kn_value *end = kn_add_const(b, (kn_scalar){KN_SCALAR_INT, {.i = KN_TO_END}});
-  kn_value *minus = kn_add_const(b, (kn_scalar){KN_SCALAR_INT, {.i = -1}});
-  kn_value *is_last = kn_add_scalar(b, KN_NODE_lua_eq, (kn_value *[]){v, minus}, 2);
-  kn_value *more = kn_add_scalar(b, KN_NODE_lua_add, (kn_value *[]){v, one}, 2);
-  kn_value *back = kn_add_select(b, is_last, end, more);
-  return give_symbol(r, kn_add_select(b, from_start, v, back), out);
-}
-
-/* A text with values in it, and the values. */
-typedef struct message {
-  char text[700];
-  size_t at;
-  kn_value *in[KN_MAX_RANK + 3];
-  uint32_t n;
-} message;
-
-static void say(message *m, const char *text) {
-  for (; *text && m->at + 2 < sizeof m->text; m->text[m->at++] = *text++)
-    if (*text == '%') m->text[m->at++] = '%';
-  m->text[m->at] = 0;
-}
-
-static void say_number(kn_builder *b, message *m, const kn_scalar *s) {
-  char digits[24];
-  if (s->kind == KN_SCALAR_INT) {
-    snprintf(digits, sizeof digits, "%lld", (long long)s->as.i);
-    say(m, digits);
-    return;
-  }
-  if (m->at + 3 > sizeof m->text) return;
-  memcpy(m->text + m->at, "%d", 3);
-  m->at += 2;
-  m->in[m->n++] = kn_add_const(b, *s);
-}
-
-static kn_status record_within(kn_recorder *base, kn_context *ctx, const kn_scalar *position, kn_tensor *part,
-                               int dim, kn_tensor *t, int key) {
-  kn_record *r = (kn_record *)base;
-  kn_builder *b = r->b;
-  message m = {.n = 1};
-  kn_scalar size, at;
-  char buf[200];
-  KN_TRY(record_size(base, ctx, part, dim, &size));
-  kn_value *far = kn_add_scalar(b, KN_NODE_lua_abs, &(kn_value *){kn_add_const(b, *position)}, 1);
-  m.in[0] = kn_add_scalar(b, KN_NODE_lua_le, (kn_value *[]){far, kn_add_const(b, size)}, 2);
-  say(&m, place_text(b, buf, sizeof buf));
-  say(&m, "index: position ");
-  say_number(b, &m, position);
-  snprintf(buf, sizeof buf, " is out of range for dim %d of size ", key + 1);
-  say(&m, buf);
-  say_number(b, &m, &size);
-  snprintf(buf, sizeof buf, " of %s[", kn_dtype_name((kn_dtype)t->type.dtype));
-  say(&m, buf);
-  for (int d = 0; d < t->type.rank; d++) {
-    if (d) say(&m, ",");
-    KN_TRY(record_size(base, ctx, t, d, &at));
-    say_number(b, &m, &at);
-  }
-  say(&m, "]");
-  kn_add_text(b, KN_NODE_assert, m.text, m.in, m.n);
-  return b->status;
+  if (r->b->status != KN_OK) return r->b->status;
+  const kn_where *at = r->b->where;
+  r->b->where = kn_place_within(r->b, ctx->within, at);
+  kn_status st = apply_here(r, ctx, op, attrs, in, n, out);
+  r->b->where = at;
+  return st;
 }
 
 void kn_record_init(kn_record *r, kn_builder *b) {
   *r = (kn_record){.base = {.apply = record_apply,
-                            .item = record_item,
-                            .size = record_size,
-                            .to_tensor = record_to_tensor,
-                            .dynamic = record_dynamic,
-                            .position = record_position,
-                            .within = record_within,
+                            .item = kn_record_item,
+                            .size = kn_record_size,
+                            .expect = kn_record_expect,
+                            .to_tensor = kn_record_to_tensor,
+                            .dynamic = kn_record_dynamic,
+                            .position = kn_record_position,
+                            .within = kn_record_within,
                             .writable = record_writable,
                             .contiguous = record_contiguous,
                             .alias = record_alias},

@@ -283,12 +283,14 @@ static kn_status raise(run *r, const kn_node *n) {
     kn_puts(&w, n->text);
   if (st == KN_OK) st = kn_fail(r->ctx, KN_RAISED, "%.*s", (int)w.n, w.p ? w.p : "");
   kn_writer_free(&w);
-  return n->op == KN_NODE_raise ? kn_node_failed(r->ctx, n, st)
-                                : st; /* assert's text stands alone, as in Lua */
+  if (n->op == KN_NODE_raise) return kn_node_failed(r->ctx, n, st);
+  r->ctx->error_placed = true; /* assert's text stands alone, as in Lua */
+  return st;
 }
 
 static kn_status append(run *r, const kn_node *n);
 static kn_status element(run *r, const kn_node *n);
+static kn_status part_of_list(run *r, const kn_node *n);
 static kn_status host_call(run *r, const kn_node *n);
 static kn_status stack(run *r, const kn_node *n);
 
@@ -326,6 +328,12 @@ static kn_status eval_node(run *r, const kn_node *n) {
   case KN_NODE_list_append: return append(r, n);
   case KN_NODE_list_get: return element(r, n);
   case KN_NODE_list_stack: return stack(r, n);
+  case KN_NODE_list_first:
+  case KN_NODE_list_thin: return part_of_list(r, n);
+  case KN_NODE_list_bytes:
+    p->scalars[n->out[0]->id] =
+        (kn_scalar){KN_SCALAR_INT, {.i = (int64_t)kn_list_bytes(p->lists[n->in[0]->id])}};
+    return KN_OK;
   case KN_NODE_list_length:
     p->scalars[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = kn_list_length(p->lists[n->in[0]->id])}};
     return KN_OK;
@@ -399,6 +407,19 @@ static kn_status element(run *r, const kn_node *n) {
   return KN_OK;
 }
 
+static kn_status part_of_list(run *r, const kn_node *n) {
+  kn_plan *p = r->p;
+  kn_list *l = p->lists[n->in[0]->id], *made;
+  bool first = n->op == KN_NODE_list_first;
+  int64_t all = kn_list_length(l), count = first ? p->scalars[n->in[1]->id].as.i : all;
+  if (count < 0 || count > all)
+    return kn_fail(r->ctx, KN_INDEX, "the first %" PRId64 " of a list of %" PRId64 " do not exist", count,
+                   all);
+  KN_TRY(kn_list_part(r->ctx, l, (uint32_t)count, first ? 1 : 2, &made));
+  own_list(p, n->out[0]->id, made);
+  return KN_OK;
+}
+
 static kn_status stack(run *r, const kn_node *n) {
   const kn_list *l = r->p->lists[n->in[0]->id];
   uint32_t count = kn_list_length(l);
@@ -455,6 +476,7 @@ static kn_status run_node(run *r, const kn_node *n) {
     if (n->in[i]->type.kind == KN_V_TENSOR && !r->p->vals[n->in[i]->id]) return no_value(r, n);
   if (n->op == KN_NODE_raise || n->op == KN_NODE_assert) return raise(r, n);
   kn_status st = eval_node(r, n);
+  if (st != KN_OK && n->op == KN_NODE_host_call && r->ctx->error_placed) return st; /* the host's own words */
   if (st != KN_OK) return kn_node_failed(r->ctx, n, st);
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC)) log_number(r, n);
   watch(r, n);
@@ -463,8 +485,17 @@ static kn_status run_node(run *r, const kn_node *n) {
 
 /* ---- if and loop ---- */
 
+/* Lists that a region has yielded, from the first one on: nobody reads them there any more, and what is
+ * theirs alone can be appended to. */
+static void forget_lists(kn_plan *p, const kn_region *r, uint32_t first) {
+  for (uint32_t i = first; i < r->nyields; i++)
+    if (kn_is_list(r->yields[i]->type.kind) && r->yields[i]->def && r->yields[i]->region == r)
+      own_list(p, r->yields[i]->id, NULL);
+}
+
 static void bind_outputs(run *r, const kn_node *n, int side) {
   for (uint32_t i = 0; i < n->nout; i++) bind_value(r->p, n->out[i], n->regions[side]->yields[i]);
+  forget_lists(r->p, n->regions[side], 0);
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC))
     kn_log_node(r->ctx, "graph", n, side ? "else" : "then", r->p->vals);
   watch(r, n);
@@ -557,6 +588,7 @@ static kn_status back_edge(run *r, const kn_loop_plan *l) {
     }
     c->next = NULL;
   }
+  forget_lists(p, body, 1);
   return st;
 }
 
@@ -573,6 +605,8 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
     KN_TRY(back_edge(r, l));
   }
   for (uint32_t i = 0; i < n->nout; i++) bind_value(r->p, n->out[i], body->yields[1 + body->nparams + i]);
+  forget_lists(r->p, body, 1);
+  for (uint32_t i = 0; i < body->nparams; i++) own_list(r->p, body->params[i]->id, NULL);
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC)) {
     char impl[40];
     snprintf(impl, sizeof impl, "%" PRIu64 " trip%s", trips, trips == 1 ? "" : "s");
@@ -690,8 +724,11 @@ static kn_status give_result(run *r, const kn_rvalue *in, uint32_t i) {
     if (is_optional(p->graph->results, p->graph->nresults, i, false)) return KN_OK;
     return kn_fail(r->ctx, KN_INTERNAL, "result %u of graph %s has no value", i + 1, p->graph->name);
   }
-  for (uint32_t k = 0; k < i; k++) /* a value returned twice is one tensor */
-    if (body->yields[k] == v) return out->tensor = kn_tensor_retain(r->s->out[k].tensor), KN_OK;
+  for (uint32_t k = 0; k < i; k++) { /* a value returned twice is one tensor */
+    if (body->yields[k] != v) continue;
+    r->s->origins[i] = r->s->origins[k];
+    return out->tensor = kn_tensor_retain(r->s->out[k].tensor), KN_OK;
+  }
   kn_origin from = r->s->origins[i] = origin_of(r, in, i, t);
   if (from.from == KN_FROM_OUTPUT) return out->tensor = kn_tensor_retain(r->s->out[from.index].tensor), KN_OK;
   if (!ours_to_give(p, v)) return clone(r, t, &out->tensor);

@@ -48,6 +48,8 @@ bool kn_scalar_result(kn_opcode op, const kn_vkind *in, uint32_t n, kn_vkind *ou
     if (n != 3 || in[0] != KN_V_INT || !number(in[1]) || in[2] != KN_V_INT) return false;
     *out = op == KN_NODE_for_skip ? KN_V_BOOL : KN_V_INT;
     return true;
+  case KN_NODE_checkpoint_after:
+    return n == 2 && in[0] == KN_V_INT && in[1] == KN_V_INT ? (*out = KN_V_INT, true) : false;
   case KN_NODE_select: {
     kn_vtype a = {.kind = n == 3 ? in[1] : KN_V_TENSOR}, b = {.kind = n == 3 ? in[2] : KN_V_TENSOR}, t;
     if (n != 3 || in[0] != KN_V_BOOL || a.kind == KN_V_TENSOR || !kn_vtype_join(&a, &b, &t)) return false;
@@ -244,6 +246,20 @@ static kn_status for_node(kn_context *ctx, kn_opcode op, const kn_scalar *in, kn
                                 : give_int(out, for_trips(in[0].as.i, limit, in[2].as.i));
 }
 
+/* Binomial checkpointing (Griewank, Walther 2000): with `room` checkpoints beside the one where it stands, a
+ * chain whose trips run at most r times more is at most C(room + r, r) long. The left part, which is walked
+ * back last, gets the length that is possible with one time less. */
+static int64_t checkpoint_after(int64_t trips, int64_t room) {
+  if (room < 1 || trips < 2) return trips;
+  int64_t less = 1, length = 1; /* C(room + r - 1, r - 1) and C(room + r, r) */
+  for (int64_t r = 1; length < trips; r++) {
+    if (room > trips || length > INT64_MAX / (room + r)) return less;
+    less = length;
+    length = length * (room + r) / r;
+  }
+  return less < trips ? less : trips - 1;
+}
+
 static kn_vkind kind_of(const kn_scalar *s) {
   return s->kind == KN_SCALAR_INT     ? KN_V_INT
          : s->kind == KN_SCALAR_FLOAT ? KN_V_FLOAT
@@ -275,6 +291,7 @@ kn_status kn_scalar_eval(kn_context *ctx, kn_opcode op, const kn_scalar *in, uin
   case KN_NODE_lua_not: return give_bool(out, !in[0].as.b);
   case KN_NODE_for_skip:
   case KN_NODE_for_count: return for_node(ctx, op, in, out);
+  case KN_NODE_checkpoint_after: return give_int(out, checkpoint_after(in[0].as.i, in[1].as.i));
   case KN_NODE_select: *out = in[in[0].as.b ? 1 : 2]; return KN_OK;
   default: return n == 2 || op == KN_NODE_lua_bnot ? bitwise(ctx, op, in, out) : unary(op, &in[0], out);
   }

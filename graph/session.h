@@ -10,6 +10,7 @@ typedef struct kn_slot_state {
   kn_rvalue value;  /* what the next run reads; tensor retained */
   kn_rvalue staged; /* what the run under way has stored, or the copy it writes into */
   bool is_staged;
+  bool wrote;       /* the last run has stored to it */
   kn_tensor *spare; /* a tensor of the slot's type that nobody looks at, to store into */
   kn_tensor *from;  /* during a run: what was stored, of which staged has the elements */
   kn_origin origin; /* of what the last run stored */
@@ -19,6 +20,7 @@ typedef struct kn_slot_state {
 /* A tensor given for an input that the graph updates. */
 typedef struct kn_update_state {
   uint32_t input;
+  const kn_node *node;
   kn_tensor *staged; /* what the run under way gave it; kept for the next run */
   bool is_staged;
   kn_tensor *from; /* as a slot's */

@@ -193,6 +193,8 @@ static void walk_list(walk *w, const kn_node *n) {
     else
       join_list(p, out, n->in[1]->id);
     break;
+  case KN_NODE_list_first:
+  case KN_NODE_list_thin: copy_fact(p, n->out[0], n->in[0]); break;
   case KN_NODE_list_get: {
     bool maybe = p->maybe[in], nothing = p->undefined[in];
     copy_fact(p, n->out[0], n->in[0]);
@@ -306,7 +308,10 @@ static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
   case KN_NODE_list_new:
   case KN_NODE_list_append:
   case KN_NODE_list_get:
+  case KN_NODE_list_first:
+  case KN_NODE_list_thin:
   case KN_NODE_list_stack: walk_list(w, n); break;
+  case KN_NODE_list_bytes:
   case KN_NODE_list_length:
   case KN_NODE_item:
   case KN_NODE_same: p->known[n->out[0]->id] = false; break;

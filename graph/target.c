@@ -114,16 +114,26 @@ void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const c
 }
 
 /* A stripped function's errors have no place, as in Lua, which begins those of its own operators with "?:-1".
- */
+ * Those of the engine get the place of whoever called, from the binding; a raise without any place is
+ * complete. */
 kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st) {
+  for (const kn_where *c = n->where; c && kn_where_composite(c); c = c->at) {
+    size_t length = strlen(c->chunk) - 7;
+    if (length == strlen(KN_UNNAMED) && !strncmp(c->chunk + 5, KN_UNNAMED, length))
+      kn_error_unname(ctx, kn_opcode_describe(n->op).text);
+    else
+      kn_error_prefix(ctx, "%.*s", (int)length, c->chunk + 5);
+  }
   const kn_where *w = kn_where_user(n->where);
+  if (!w) ctx->error_placed = st == KN_RAISED;
   if (!w) return st;
-  bool stripped = w->line <= 0 && !strcmp(w->chunk, "?"), engine = kn_opcode_is_op(n->op);
+  bool stripped = w->line <= 0 && !strcmp(w->chunk, "?");
+  bool engine = kn_opcode_is_op(n->op) || n->op == KN_NODE_item || n->op == KN_NODE_raise;
   if (w->line > 0)
     kn_error_prefix(ctx, "%s:%d", w->chunk, w->line + KN_MUTANT(line_off_by_one));
   else if (!stripped)
     kn_error_prefix(ctx, "%s:?", w->chunk);
-  else if (!engine && n->op != KN_NODE_raise)
+  else if (!engine)
     kn_error_prefix(ctx, "?:-1");
   ctx->error_placed = !stripped || !engine; /* when not, the binding says who called */
   return st;

@@ -34,6 +34,8 @@ char *kn_where_text(const kn_where *w, char *buf, size_t size);
 /* The innermost place that is the user's: not in kiln's own Lua library, whose chunks are named "kiln/…". w
  * itself when there is none. */
 const kn_where *kn_where_user(const kn_where *w);
+/* "kiln/softmax()": a composite that the node is a part of; errors of the node begin with its name. */
+bool kn_where_composite(const kn_where *w);
 /* kn_where_text of the user's places only. */
 char *kn_where_brief(const kn_where *w, char *buf, size_t size);
 

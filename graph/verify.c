@@ -192,8 +192,13 @@ static kn_status check_list(verifier *v, const kn_node *n) {
   case KN_NODE_list_get:
     if (!is(n, 1, KN_V_INT)) return fail_node(v, n, "an integer is needed as the position");
     return check_fits(v, n, &element, &n->out[0]->type, "the element");
+  case KN_NODE_list_first:
+  case KN_NODE_list_thin:
+    if (n->nin > 1 && !is(n, 1, KN_V_INT)) return fail_node(v, n, "an integer is needed as the count");
+    return check_fits(v, n, &t, &n->out[0]->type, "the result");
+  case KN_NODE_list_bytes:
   case KN_NODE_list_length:
-    return check_fits(v, n, &(kn_vtype){.kind = KN_V_INT}, &n->out[0]->type, "the length");
+    return check_fits(v, n, &(kn_vtype){.kind = KN_V_INT}, &n->out[0]->type, "the number");
   default: break;
   }
   if (t.kind != KN_V_LIST || t.tensor.rank == KN_MAX_RANK)
@@ -323,6 +328,9 @@ static kn_status check_node(verifier *v, const kn_node *n) {
   case KN_NODE_list_new:
   case KN_NODE_list_append:
   case KN_NODE_list_get:
+  case KN_NODE_list_first:
+  case KN_NODE_list_thin:
+  case KN_NODE_list_bytes:
   case KN_NODE_list_length:
   case KN_NODE_list_stack: return check_list(v, n);
   case KN_NODE_defined:

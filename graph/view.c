@@ -2,6 +2,7 @@
 #include "graph/view.h"
 #include "core/device.h"
 #include "core/kernels/kernel.h"
+#include "graph/text.h"
 #include <string.h>
 
 static kn_value *only(const kn_node *n) { return n ? n->out[0] : NULL; }
@@ -18,7 +19,13 @@ static kn_value *alike(kn_builder *b, kn_op op, const kn_node *view, kn_value *c
                         view->nin - view->ntensor));
 }
 
-kn_value *kn_view_again(kn_builder *b, const kn_node *view, kn_value *const *in, kn_value *base) {
+/* The place `at`, as a part of what the view is a part of. */
+static const kn_where *part_of(kn_builder *b, const kn_where *view, const kn_where *at) {
+  if (!view || !kn_where_composite(view)) return at;
+  return kn_where_intern(b, view->chunk, view->line, part_of(b, view->at, at));
+}
+
+static kn_value *again(kn_builder *b, const kn_node *view, kn_value *const *in, kn_value *base) {
   kn_value *tensors[KN_MAX_INPUTS];
   if (b->status != KN_OK || !base) return NULL;
   if (!in) in = view->in;
@@ -30,6 +37,14 @@ kn_value *kn_view_again(kn_builder *b, const kn_node *view, kn_value *const *in,
                                view->nin - view->ntensor));
   b->no_grad = before;
   if (v) kn_value_name(b, v, view->out[0]->name);
+  return v;
+}
+
+kn_value *kn_view_again(kn_builder *b, const kn_node *view, kn_value *const *in, kn_value *base) {
+  const kn_where *at = b->where;
+  b->where = part_of(b, view->where, at);
+  kn_value *v = again(b, view, in, base);
+  b->where = at;
   return v;
 }
 
@@ -62,7 +77,7 @@ static kn_value *permuted_back(kn_builder *b, const kn_node *view, kn_value *v) 
   return add(b, KN_OP_permute, &back, v, NULL);
 }
 
-kn_value *kn_view_put(kn_builder *b, const kn_node *view, kn_value *const *in, kn_value *base, kn_value *v) {
+static kn_value *put(kn_builder *b, const kn_node *view, kn_value *const *in, kn_value *base, kn_value *v) {
   if (b->status != KN_OK || !base || !v) return NULL;
   if (!in) in = view->in;
   switch ((kn_op)view->op) {
@@ -78,6 +93,14 @@ kn_value *kn_view_put(kn_builder *b, const kn_node *view, kn_value *const *in, k
   case KN_OP_slice: return alike(b, KN_OP_slice_put, view, in, base, v);
   default: return put_by_places(b, view, in, base, v);
   }
+}
+
+kn_value *kn_view_put(kn_builder *b, const kn_node *view, kn_value *const *in, kn_value *base, kn_value *v) {
+  const kn_where *at = b->where;
+  b->where = part_of(b, view->where, at);
+  kn_value *whole = put(b, view, in, base, v);
+  b->where = at;
+  return whole;
 }
 
 /* ---- where elements lie ---- */

@@ -402,6 +402,18 @@ static inline kn_status ev_node(ev *e, const kn_node *n) {
     e->s[n->out[0]->id] = x->scalar;
     return KN_OK;
   }
+  case KN_NODE_list_first:
+  case KN_NODE_list_thin: {
+    kn_list *l = e->l[n->in[0]->id], *part;
+    int64_t all = kn_list_length(l), count = n->nin > 1 ? in[1].as.i : all;
+    if (count < 0 || count > all) return kn_fail(e->c, KN_INDEX, "the first");
+    KN_TRY(kn_list_part(e->c, l, (uint32_t)count, n->nin > 1 ? 1 : 2, &part));
+    ev_list(e, n->out[0], part);
+    return KN_OK;
+  }
+  case KN_NODE_list_bytes:
+    e->s[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = (int64_t)kn_list_bytes(e->l[n->in[0]->id])}};
+    return KN_OK;
   case KN_NODE_list_length:
     e->s[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = kn_list_length(e->l[n->in[0]->id])}};
     return KN_OK;

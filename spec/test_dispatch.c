@@ -447,7 +447,7 @@ START_TEST(overwriting) {
         kn_apply(c, KN_OP_copy_, NULL, (kn_tensor *[]){wide, x}, 2, &y));
   FAILS(c, KN_ARG, "relu_: cannot write to an expanded tensor",
         kn_apply_inplace(c, KN_OP_relu, NULL, &wide, 1, &y));
-  FAILS(c, KN_SHAPE, "copy_: [3] does not broadcast to [4] (got float32[4], float32[3])",
+  FAILS(c, KN_SHAPE, "copy_: [3] does not broadcast to [4]",
         kn_apply(c, KN_OP_copy_, NULL, (kn_tensor *[]){x, head}, 2, &y));
   kn_tensor_release(x), kn_tensor_release(head), kn_tensor_release(tail), kn_tensor_release(wide);
   suite_done(c);

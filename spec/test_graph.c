@@ -596,6 +596,42 @@ END_TEST
 
 /* ---- recorder ---- */
 
+/* Trips run again to walk `trips` of them back from their start with room for so many more checkpoints. */
+static int64_t run_again(kn_context *c, int64_t trips, int64_t room) {
+  int64_t kept[64] = {0}, n = 1, runs = 0;
+  for (int64_t turn = trips - 1; turn >= 0; turn--) {
+    int64_t at = kept[n - 1];
+    while (at < turn) {
+      kn_scalar after;
+      OK(c, kn_scalar_eval(c, KN_NODE_checkpoint_after, (kn_scalar[]){I(turn - at), I(room + 1 - n)}, 2,
+                           &after));
+      ck_assert(after.as.i > 0 && after.as.i <= turn - at);
+      runs += after.as.i;
+      at += after.as.i;
+      if (at < turn) kept[n++] = at;
+      ck_assert(n <= room + 1);
+    }
+    if (kept[n - 1] == turn) n--;
+  }
+  return runs;
+}
+
+/* With room for s checkpoints more, C(s + r, r) trips are run at most r times again. */
+START_TEST(checkpoints_are_where_they_cost_least) {
+  kn_context *c = suite_context();
+  for (int64_t room = 1; room <= 40; room = room * 2 + 1)
+    for (int64_t trips = 1; trips <= 3000; trips = trips * 3 / 2 + 1) {
+      int64_t r = 0, length = 1;
+      while (length < trips) r++, length = length * (room + r) / r;
+      int64_t runs = run_again(c, trips, room);
+      ck_assert_msg(runs <= r * trips, "%d trips, room for %d: %d run, not at most %d times as many",
+                    (int)trips, (int)room, (int)runs, (int)r);
+    }
+  ck_assert_int_eq(run_again(c, 10, 0), 45);
+  suite_done(c);
+}
+END_TEST
+
 START_TEST(records_ops) {
   made m = start();
   kn_builder *b = &m.b;
@@ -757,5 +793,5 @@ END_TEST
 
 SUITE("graph", numbers_as_lua, numeric_for_as_lua, booleans_and_refusals, opcodes_have_their_own_text,
       builds_straight_line, builds_regions, builder_refuses, names_slots_apart, truncates_and_removes,
-      verifier_refuses, verifier_limits_depth, records_ops, records_writes, records_what_may_not_be_written,
-      records_outside_tensors_at_the_top)
+      verifier_refuses, verifier_limits_depth, checkpoints_are_where_they_cost_least, records_ops,
+      records_writes, records_what_may_not_be_written, records_outside_tensors_at_the_top)

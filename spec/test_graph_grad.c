@@ -88,7 +88,7 @@ static bool differentiate(kn_context *c, kn_graph *g, bool passes) {
   kn_number_pool pool = {.b = &b};
   r.outside = kn_pooled_number;
   r.ud = &pool;
-  kn_gradient_request q = {&r, ys, gs, TENSORS, xs, nx};
+  kn_gradient_request q = {&r, ys, gs, TENSORS, xs, nx, 0};
   if (!kn_emit_gradients(&q, gx) && strstr(kn_error(c), "lists")) return kn_record_free(&r), false;
   ck_assert_msg(b.status == KN_OK, "%s", kn_error(c));
   kn_value *outs[6];

@@ -60,6 +60,9 @@ static inline void random_op(random_maker *m) {
     kn_value *outer = kn_add_append(b, kn_add_list(b, &list->type), list);
     random_keep(m, kn_add_list_length(b, list));
     random_keep(m, kn_add_defined(b, x));
+    random_keep(
+        m, kn_add_of_list(b, KN_NODE_list_bytes, kn_add_of_list(b, KN_NODE_list_thin, list, NULL), NULL));
+    list = kn_add_of_list(b, KN_NODE_list_first, list, one);
     if (x->type.tensor.rank == 2) kn_add_list_stack(b, list);
     out = kn_add_list_get(b, kn_add_list_get(b, outer, one), one);
     break;

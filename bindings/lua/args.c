@@ -110,11 +110,7 @@ static kn_status numbers_to_tensors(kl_args *a, const int *place, uint64_t numbe
     if (!(numbers >> i & 1u)) continue;
     kl_test_scalar(a->L, place[i], &s);
     KN_TRY(number_dtype(a, place, &s, i, numbers, &d));
-    kn_status st = kn_scalar_tensor(a->ctx, &s, d, &a->in[i]);
-    if (st != KN_OK) {
-      kn_error_prefix(a->ctx, "%s", a->name);
-      return st;
-    }
+    KN_TRY(kn_scalar_tensor_for(a->ctx, a->name, &s, d, &a->in[i]));
     a->owned[a->nowned++] = a->in[i];
   }
   return KN_OK;

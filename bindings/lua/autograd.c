@@ -51,6 +51,20 @@ static void check_options(lua_State *L, int idx, const char *name, const char *c
   }
 }
 
+/* Bytes that checkpoints of a captured loop may take. The tape has no loops: what it keeps is kept by now. */
+static void check_memory(lua_State *L, int idx, const char *name, bool create_graph) {
+  bool given = option(L, idx, "memory");
+  lua_pop(L, 1);
+  if (!given) return;
+  lua_Integer bytes = 0;
+  if (lua_getfield(L, idx, "memory") == LUA_TNUMBER) bytes = lua_tointeger(L, -1);
+  if (bytes < 1)
+    kl_error(L, KN_ARG, "%s: option 'memory' must be a whole number of bytes above 0, got %s", name,
+             lua_isinteger(L, -1) ? lua_tostring(L, -1) : kl_kind(L, -1));
+  if (create_graph) kl_error(L, KN_ARG, "%s: memory and create_graph do not go together", name);
+  lua_pop(L, 1);
+}
+
 static bool flag(lua_State *L, int idx, const char *key) {
   option(L, idx, key);
   bool on = lua_toboolean(L, -1);
@@ -58,10 +72,10 @@ static bool flag(lua_State *L, int idx, const char *key) {
   return on;
 }
 
-/* y:backward([grad [, {create_graph =, inputs =, retain_graph =}]]). A graph lives as long as something
- * refers to it, so retain_graph changes nothing. */
+/* y:backward([grad [, {create_graph =, inputs =, memory =, retain_graph =}]]). A graph lives as long as
+ * something refers to it, so retain_graph changes nothing. */
 static int backward(lua_State *L) {
-  static const char *const keys[] = {"create_graph", "inputs", "retain_graph", NULL};
+  static const char *const keys[] = {"create_graph", "inputs", "memory", "retain_graph", NULL};
   kn_tensor *y = kl_check_tensor(L, 1), *g = kl_test_tensor(L, 2), **xs = NULL;
   int options = !g && lua_type(L, 2) == LUA_TTABLE ? 2 : 3, nx = 0;
   bool create_graph = false;
@@ -70,6 +84,7 @@ static int backward(lua_State *L) {
   if (!lua_isnoneornil(L, options)) {
     check_options(L, options, "backward", keys);
     create_graph = flag(L, options, "create_graph");
+    check_memory(L, options, "backward", create_graph);
     if (option(L, options, "inputs")) { /* stays on the stack: it holds what xs borrows */
       xs = lua_newuserdatauv(L, MOST * sizeof(kn_tensor *), 0);
       nx = read_tensors(L, lua_gettop(L) - 1, "backward", "inputs", xs, false);
@@ -88,8 +103,8 @@ static void give_gradients(lua_State *L, kn_tensor ***slots, kn_tensor **g, int 
   kl_tell_collector(L);
 }
 
-/* kiln.grad(outputs, inputs, {grad_outputs =, create_graph =, allow_unused =}): a tensor for a tensor, a
- * table for a table. What does not take part is an error, or false in the table (nil alone) when
+/* kiln.grad(outputs, inputs, {grad_outputs =, create_graph =, allow_unused =, memory =}): a tensor for a
+ * tensor, a table for a table. What does not take part is an error, or false in the table (nil alone) when
  * allow_unused. */
 static int grad(lua_State *L) {
   kn_context *ctx = kl_context(L);
@@ -102,9 +117,11 @@ static int grad(lua_State *L) {
       nx = read_tensors(L, 2, "grad", "inputs", xs, false);
   bool has_gs = false;
   if (!lua_isnil(L, 3)) {
-    static const char *const keys[] = {"grad_outputs", "create_graph", "allow_unused", "retain_graph", NULL};
+    static const char *const keys[] = {"grad_outputs", "create_graph", "allow_unused",
+                                       "memory",       "retain_graph", NULL};
     check_options(L, 3, "grad", keys);
     create_graph = flag(L, 3, "create_graph");
+    check_memory(L, 3, "grad", create_graph);
     allow_unused = flag(L, 3, "allow_unused");
     if (option(L, 3, "grad_outputs")) {
       has_gs = true;

@@ -106,6 +106,13 @@ static kn_status hands_size(kn_recorder *r, kn_context *ctx, kn_tensor *t, int d
   return settle(h, h->record.base.size(&h->record.base, ctx, t, dim, out));
 }
 
+static kn_status hands_expect(kn_recorder *r, kn_context *ctx, kn_tensor *t, int dim, int64_t wanted,
+                              const char *sentence, kn_tensor *a, kn_tensor *b) {
+  hand *h = NULL;
+  KN_TRY(use((hands *)r, ctx, t->value, &h));
+  return settle(h, h->record.base.expect(&h->record.base, ctx, t, dim, wanted, sentence, a, b));
+}
+
 static kn_status hands_to_tensor(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_dtype dtype,
                                  kn_tensor **out) {
   hand *h = NULL;
@@ -127,10 +134,10 @@ static kn_status hands_position(kn_recorder *r, kn_context *ctx, const char *wha
 }
 
 static kn_status hands_within(kn_recorder *r, kn_context *ctx, const kn_scalar *position, kn_tensor *part,
-                              int dim, kn_tensor *t, int key) {
+                              int dim, const char *name) {
   hand *h = NULL;
   KN_TRY(use((hands *)r, ctx, position->as.value, &h));
-  return settle(h, h->record.base.within(&h->record.base, ctx, position, part, dim, t, key));
+  return settle(h, h->record.base.within(&h->record.base, ctx, position, part, dim, name));
 }
 
 static kn_status hands_writable(kn_recorder *r, kn_context *ctx, const char *name, kn_tensor *t) {
@@ -487,6 +494,7 @@ void kl_open_builder(lua_State *L) {
   *all = (hands){.base = {.apply = hands_apply,
                           .item = hands_item,
                           .size = hands_size,
+                          .expect = hands_expect,
                           .to_tensor = hands_to_tensor,
                           .dynamic = hands_dynamic,
                           .position = hands_position,

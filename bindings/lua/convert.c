@@ -253,7 +253,7 @@ static int allclose(lua_State *L) {
 static int fill_with(lua_State *L, const char *name, const kn_scalar *v) {
   kn_context *ctx = kl_context(L);
   kn_tensor *t = kl_check_tensor(L, 1), *value, *same;
-  kl_check(L, kn_scalar_tensor(ctx, v, kn_tensor_dtype(t), &value));
+  kl_check(L, kn_scalar_tensor_for(ctx, name, v, kn_tensor_dtype(t), &value));
   kn_status st = kn_apply(ctx, KN_OP_copy_, NULL, (kn_tensor *[]){t, value}, 2, &same);
   kn_tensor_release(value);
   if (st != KN_OK) {

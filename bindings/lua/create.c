@@ -263,7 +263,7 @@ static kn_status make_options(kl_args *a, kn_tensor *t) {
 static kn_status full_of(kl_args *a, const kn_scalar *s, kn_tensor **out) {
   kn_tensor *one, *wide;
   kn_attrs_sizes to = {.sizes = a->attrs.fill.sizes};
-  KN_TRY(kn_scalar_tensor(a->ctx, s, a->attrs.fill.dtype, &one));
+  KN_TRY(kn_scalar_tensor_for(a->ctx, a->name, s, a->attrs.fill.dtype, &one));
   kn_status st = kn_apply(a->ctx, KN_OP_expand, &to, &one, 1, &wide);
   kn_tensor_release(one);
   KN_TRY(st);

@@ -76,8 +76,8 @@ kl_variant *kl_newest_variant(lua_State *L, int idx) {
 
 /* ---- sessions ---- */
 
-static int run_failed(lua_State *L, kn_status st, bool placed) {
-  if (st != KN_RAISED && !placed) return kl_fail(L);
+static int run_failed(lua_State *L, bool placed) {
+  if (!placed) return kl_fail(L);
   lua_pushstring(L, kn_error(kl_context(L))); /* with the place of the node, as eager would give it */
   return lua_error(L);
 }
@@ -86,7 +86,7 @@ int kl_session_fail(lua_State *L, kn_session *s, kn_status st) {
   const kn_context *run = kn_session_context(s);
   bool placed = run->error_placed;
   kn_fail(kl_context(L), st, "%s", kn_error(run));
-  return run_failed(L, st, placed);
+  return run_failed(L, placed);
 }
 
 kn_session *kl_variant_session(lua_State *L, kl_variant *v) {
@@ -165,7 +165,7 @@ int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store
   int outs = reserve_outputs(L, body);
   kn_status st;
   if (store && kl_run_taped(L, g, v, s, in, out, &st)) { /* who only looks watches the graph itself */
-    if (st != KN_OK) return run_failed(L, st, ctx->error_placed);
+    if (st != KN_OK) return run_failed(L, ctx->error_placed);
     goto ran;
   }
   kn_session_use_random(s, &ctx->random);

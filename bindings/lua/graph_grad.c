@@ -3,6 +3,8 @@
 #include "backends/registry.h"
 #include "bindings/lua/graph_parts.h"
 #include "core/grad/tape.h"
+#include "graph/target.h"
+#include "graph/text.h"
 #include "graph/grad/call.h"
 #include <string.h>
 
@@ -51,10 +53,10 @@ static bool mark_grad(const kn_region *r, const bool *wants, bool *on) {
 }
 
 /* Eager would refuse to write to a leaf, and give another tensor a history that a graph cannot give. */
-static void check_updates(lua_State *L, const kn_graph *g, const bool *wants) {
+static kn_status check_updates(lua_State *L, const kn_graph *g, const kn_rvalue *in, const bool *wants) {
   const kn_node *last = g->body->last;
   while (last && last->op == KN_NODE_store_state) last = last->prev;
-  if (!last || last->op != KN_NODE_update) return; /* they stand at the end */
+  if (!last || last->op != KN_NODE_update) return KN_OK; /* they stand at the end */
   bool *on = lua_newuserdatauv(L, g->nvalues + 1u, 0);
   memset(on, 0, g->nvalues + 1u);
   for (uint32_t i = 0; i < g->body->nparams; i++) on[g->body->params[i]->id] = wants[i];
@@ -63,12 +65,21 @@ static void check_updates(lua_State *L, const kn_graph *g, const bool *wants) {
   for (const kn_node *n = last; n && (n->op == KN_NODE_update || n->op == KN_NODE_store_state); n = n->prev) {
     if (n->op != KN_NODE_update || (!wants[n->in[0]->index] && !on[n->in[1]->id])) continue;
     const char *name = n->in[0]->name;
-    kl_error(
-        L, KN_UNSUPPORTED,
-        "graph %s: input %s %s, and the graph overwrites it; call it under kiln.no_grad, or give it a clone",
-        g->name, name ? name : "", wants[n->in[0]->index] ? "requires grad" : "would get a history");
+    kn_context *ctx = kl_context(L);
+    kn_status st = KN_OK;
+    if (n->where && kn_where_composite(n->where)) /* as what writes to it would say it */
+      st = kn_check_writable(ctx, "", in[n->in[0]->index].tensor);
+    kn_error_unname(ctx, kn_op_name(KN_OP_copy_));
+    if (st == KN_OK)
+      st = kn_fail(
+          ctx, KN_UNSUPPORTED,
+          "graph %s: input %s %s, and the graph overwrites it; call it under kiln.no_grad, or give it "
+          "a clone",
+          g->name, name ? name : "", wants[n->in[0]->index] ? "requires grad" : "would get a history");
+    return kn_node_failed(ctx, n, st);
   }
   lua_pop(L, 1);
+  return KN_OK;
 }
 
 /* Which inputs and slots require grad; false when none does. */
@@ -91,7 +102,7 @@ static kn_taped *derive(lua_State *L, kl_graph *g, kl_variant *v, const bool *wa
   kl_check(L, kn_registry_targets(ctx, &targets, &n));
   kl_derived *d = kn_calloc(g->heap, 1, sizeof *d);
   if (!d) kl_check(L, kn_fail_nomem(ctx, sizeof *d));
-  kn_status st = kn_taped_new(ctx, v->graph, wants, targets, n, &d->taped);
+  kn_status st = kn_taped_new(ctx, v->graph, wants, g->memory, targets, n, &d->taped);
   if (st != KN_OK) {
     kn_free(g->heap, d, sizeof *d);
     kn_error_prefix(ctx, "the gradient of graph %s", v->graph->name);
@@ -125,7 +136,7 @@ bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const
   bool any = list_wants(s, in, wants);
   if (any) {
     kl_check(L, kn_check_needs(ctx, v->graph, in));
-    check_updates(L, v->graph, wants);
+    if ((*st = check_updates(L, v->graph, in, wants)) != KN_OK) return true;
   }
   kn_taped *t = any ? derive(L, g, v, wants) : NULL;
   lua_pop(L, 1);
@@ -139,6 +150,7 @@ bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const
   *st = copy_slots(ctx, s, run, true);
   if (*st == KN_OK) *st = kn_taped_run(ctx, t, in, body->nparams, out, body->nyields);
   if (*st == KN_OK) *st = copy_slots(ctx, run, s, false);
+  kn_session_as_wrote(s, run);
   kn_session_forget_origins(s);
   return true;
 }

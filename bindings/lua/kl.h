@@ -54,6 +54,7 @@ struct kl_graph {
   /* Picks (or captures) the variant for the arguments at [first, top]; raises when it cannot. NULL: the
    * first. */
   kl_variant *(*choose)(lua_State *L, kl_graph *g, int self, int first);
+  size_t memory; /* for the gradients of calls, as kn_gradient_request has it */
 };
 /* This binding as capture sees it (script.c); what kc_live_load and kc_live_store want. */
 const kc_host *kl_host(void);

@@ -139,6 +139,20 @@ static int call_inplace(lua_State *L) { return apply(L, this_call(L)); }
 
 /* ---- comparisons as operators ---- */
 
+/* item(), whose error says what compares more elements. */
+static kn_status one_boolean(kn_context *ctx, kn_tensor *r, kn_op op, const char *symbol, kn_scalar *out) {
+  char name[48];
+  snprintf(name, sizeof name, "%s (a:%s(b) compares element by element)", symbol, kn_op_name(op));
+  const kn_within compare = {name, ctx->within}, part = {KN_UNNAMED, &compare};
+  ctx->within = &part;
+  kn_status st = kn_item(ctx, r, out);
+  ctx->within = compare.up;
+  if (st == KN_OK) return st;
+  if (st == KN_SHAPE) kn_error_unname(ctx, "item");
+  if (st == KN_SHAPE) kn_error_prefix(ctx, "%s", name);
+  return st;
+}
+
 /* Lua makes a boolean of the result, so it must be one element. */
 static int compare(lua_State *L, kn_op op, const char *symbol) {
   kn_context *ctx = kl_context(L);
@@ -151,14 +165,7 @@ static int compare(lua_State *L, kn_op op, const char *symbol) {
     kl_args_done(&a);
   }
   if (st == KN_OK) {
-    int64_t n = kn_tensor_numel(r);
-    if (n == 1 || n == KN_DIM_UNKNOWN) {
-      st = kn_item(ctx, r, &s);
-    } else {
-      char text[KN_TYPE_TEXT];
-      st = kn_fail(ctx, KN_SHAPE, "%s: the result %s is not one boolean; a:%s(b) compares element by element",
-                   symbol, kn_type_text(&r->type, text, sizeof text), kn_op_name(op));
-    }
+    st = one_boolean(ctx, r, op, symbol, &s);
     kn_tensor_release(r);
   }
   kl_check(L, st);

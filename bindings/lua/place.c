@@ -3,8 +3,10 @@
  * shape stands in their place, else in front, as in PyTorch and NumPy. */
 #include "bindings/lua/place.h"
 #include "bindings/lua/args.h"
+#include "core/composite.h"
 #include "core/element.h"
 #include "core/expr.h"
+#include <stdio.h>
 #include <string.h>
 
 void *kl_newaxis(void) {
@@ -17,10 +19,25 @@ void kl_place_free(kl_place *p) {
   for (int d = 0; d < KN_MAX_RANK; d++) kn_tensor_release(p->list[d]);
 }
 
-/* *t becomes op(*t); the old one is released. */
-static kn_status step(kn_context *ctx, kn_op op, const void *attrs, kn_tensor **t) {
+static const char *const names[] = {"index",        "index: key 2",  "index: key 3",      "index: key 4",
+                                    "index: key 5", "index: key 6",  "index: key 7",      "index: key 8",
+                                    "index: key 9", "index: key 10", "index: a later key"};
+enum { NAMES = sizeof names / sizeof *names };
+
+const char *kl_place_name(int key) { return names[key < 1 ? 0 : key > NAMES ? NAMES - 1 : key - 1]; }
+
+/* *t becomes op(*t); the old one is released. Of keys after the first, errors say which. */
+static kn_status step(kn_context *ctx, int key, kn_op op, const void *attrs, kn_tensor **t) {
   kn_tensor *next;
-  KN_TRY(kn_apply(ctx, op, attrs, t, 1, &next));
+  const kn_within index = {kl_place_name(key), ctx->within}, part = {KN_UNNAMED, &index};
+  ctx->within = &part;
+  kn_status st = kn_apply(ctx, op, attrs, t, 1, &next);
+  ctx->within = index.up;
+  if (st != KN_OK) {
+    kn_error_unname(ctx, kn_op_name(op));
+    kn_error_prefix(ctx, "%s", index.name);
+    return st;
+  }
   kn_tensor_release(*t);
   *t = next;
   return KN_OK;
@@ -46,8 +63,14 @@ static void read_positions(const kn_tensor *t, int dim, int64_t at, positions *p
   *p->to++ = v < 0 ? v + p->size + 1 : v;
 }
 
-/* A copy of real positions, checked and counted from 1. `key` is which dim of the whole they are for. */
-static kn_status real_positions(kn_context *ctx, const kn_tensor *index, int64_t size, int key,
+/* As index_select says it, when the graph runs. */
+static kn_status out_of_range(kn_context *ctx, int64_t at, int dim, int64_t size, int key) {
+  return kn_fail(ctx, KN_INDEX, "%s: index %lld is out of range for dim %d of size %lld (indices start at 1)",
+                 kl_place_name(key), (long long)at, dim + 1, (long long)size);
+}
+
+/* A copy of real positions, checked and counted from 1. */
+static kn_status real_positions(kn_context *ctx, const kn_tensor *index, int dim, int64_t size, int key,
                                 kn_tensor **out) {
   kn_type type = index->type;
   type.dtype = KN_I64;
@@ -60,10 +83,7 @@ static kn_status real_positions(kn_context *ctx, const kn_tensor *index, int64_t
     return KN_OK;
   }
   kn_tensor_release(t);
-  return kn_fail(
-      ctx, KN_INDEX,
-      "index: index %lld is out of range for dim %d of size %lld (indices start at 1, -1 is the last)",
-      p.bad == INT64_MIN ? 0LL : (long long)p.bad, key + 1, (long long)size);
+  return out_of_range(ctx, p.bad == INT64_MIN ? 0 : p.bad, dim, size, key);
 }
 
 static kn_status take_positions(kn_context *ctx, kl_place *p, kn_tensor *index, int dim, int key) {
@@ -72,28 +92,34 @@ static kn_status take_positions(kn_context *ctx, kl_place *p, kn_tensor *index, 
     return kn_fail(ctx, KN_DTYPE, "index: an index tensor must be int64, int32 or bool, not %s",
                    kn_dtype_name(kn_tensor_dtype(index)));
   if (index->storage && p->view->storage && !ctx->recorder)
-    KN_TRY(real_positions(ctx, index, size, key, &p->list[dim]));
+    KN_TRY(real_positions(ctx, index, dim, size, key, &p->list[dim]));
   else
-    p->list[dim] = kn_tensor_retain(index);
+    p->list[dim] = kn_tensor_retain(index), p->key[dim] = key;
   p->lists++;
   return KN_OK;
+}
+
+kn_status kl_place_fits(kn_context *ctx, kn_tensor *whole, kn_tensor *view, kn_tensor *mask, int dim,
+                        int key) {
+  kn_scope s;
+  char sentence[80];
+  snprintf(sentence, sizeof sentence, "index: the mask does not fit the dims from %d on", key + 1);
+  kn_scope_open(&s, ctx);
+  for (int i = 0; i < mask->type.rank && s.status == KN_OK; i++) {
+    int64_t size = view->type.dims[dim + i];
+    kn_ints wanted = {0};
+    if (size == mask->type.dims[i] && size != KN_DIM_UNKNOWN) continue;
+    kx_put_sizes(&s, view, dim + i, dim + i + 1, &wanted);
+    if (s.status == KN_OK) kx_expect(&s, mask, i, wanted.v[0], sentence, whole, mask);
+  }
+  return kn_scope_close(&s, NULL, NULL);
 }
 
 /* Where a mask is true: a list of positions for each of its dims. */
 static kn_status take_mask(kn_context *ctx, kl_place *p, kn_tensor *mask, int dim, int key) {
   int k = mask->type.rank;
-  char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
   if (k == 0) return kn_fail(ctx, KN_SHAPE, "index: a mask without dimensions picks nothing; use where");
-  for (int i = 0; i < k; i++) {
-    int64_t wanted = p->view->type.dims[dim + i], got = mask->type.dims[i];
-    if (!kn_dim_known(wanted) || !kn_dim_known(got) || wanted == got) continue;
-    if (k == 1)
-      return kn_fail(ctx, KN_SHAPE, "index: a mask of %lld does not fit dimension %d, of size %lld",
-                     (long long)got, key + 1, (long long)wanted);
-    return kn_fail(ctx, KN_SHAPE, "index: the mask %s does not fit the dimensions from %d on of %s",
-                   kn_type_text(&mask->type, a, sizeof a), key + 1,
-                   kn_type_text(&p->whole->type, b, sizeof b));
-  }
+  KN_TRY(kl_place_fits(ctx, p->whole, p->view, mask, dim, key));
   kn_tensor *where;
   KN_TRY(kn_apply(ctx, KN_OP_nonzero, NULL, &mask, 1, &where));
   kn_status st = KN_OK;
@@ -114,6 +140,7 @@ typedef struct reader {
   kl_place *p;
   int dim; /* of the view, the next */
   int key; /* of the whole, the next */
+  int nth; /* the key that is being read, from 1 */
 } reader;
 
 static kn_status too_many(const reader *r) {
@@ -157,15 +184,8 @@ static int dims_of(lua_State *L, int idx) {
 
 static kn_status take_select(reader *r, int64_t index) {
   kn_attrs_select at = {.dim = r->dim, .index = index};
-  int64_t size = r->p->view->type.dims[r->dim];
-  if (kn_dim_known(size) && !kn_is_dyn(index) && (index < -size || index >= size)) {
-    char text[KN_TYPE_TEXT];
-    return kn_fail(r->ctx, KN_INDEX, "index: position %lld is out of range for dim %d of size %lld of %s",
-                   (long long)(index < 0 ? index : index + 1), r->key + 1, (long long)size,
-                   kn_type_text(&r->p->whole->type, text, sizeof text));
-  }
   r->key++;
-  return step(r->ctx, KN_OP_select, &at, &r->p->view);
+  return step(r->ctx, r->nth, KN_OP_select, &at, &r->p->view);
 }
 
 static kn_status take_tensor(reader *r, kn_tensor *index) {
@@ -179,11 +199,12 @@ static kn_status take_tensor(reader *r, kn_tensor *index) {
   }
   if (index->type.rank == 0 && index->storage && !r->ctx->recorder) { /* a position, as a number is */
     kn_scalar at = kn_scalar_read(index);
-    if (at.kind == KN_SCALAR_INT && at.as.i == 0)
-      return kn_fail(r->ctx, KN_INDEX, "index: position is 0, but counting starts at 1 (-1 is the last)");
+    int64_t size = r->p->view->type.dims[r->dim];
+    if (at.kind == KN_SCALAR_INT && (at.as.i == 0 || at.as.i < -size || at.as.i > size))
+      return out_of_range(r->ctx, at.as.i, r->dim, size, r->nth);
     if (at.kind == KN_SCALAR_INT) return take_select(r, at.as.i > 0 ? at.as.i - 1 : at.as.i);
   }
-  KN_TRY(take_positions(r->ctx, r->p, index, r->dim, r->key));
+  KN_TRY(take_positions(r->ctx, r->p, index, r->dim, r->nth));
   r->dim++;
   r->key++;
   return KN_OK;
@@ -194,7 +215,7 @@ static kn_status take_key(reader *r, int idx) {
   kn_tensor *index = kl_test_tensor(r->L, idx);
   if (is_newaxis(r->L, idx)) {
     kn_attrs_axis at = {.dim = r->dim++};
-    return step(r->ctx, KN_OP_unsqueeze, &at, &p->view);
+    return step(r->ctx, r->nth, KN_OP_unsqueeze, &at, &p->view);
   }
   if (r->dim >= p->view->type.rank) return too_many(r);
   if (index) return take_tensor(r, index);
@@ -202,7 +223,7 @@ static kn_status take_key(reader *r, int idx) {
     kn_attrs_slice range;
     if (lua_rawlen(r->L, idx) > 0) { /* {}: all */
       KN_TRY(read_range(r, idx, &range));
-      KN_TRY(step(r->ctx, KN_OP_slice, &range, &p->view));
+      KN_TRY(step(r->ctx, r->nth, KN_OP_slice, &range, &p->view));
     }
     r->dim++;
     r->key++;
@@ -213,7 +234,7 @@ static kn_status take_key(reader *r, int idx) {
   kn_recorder *rec = kn_recorder_of(r->ctx);
   KN_TRY(kl_read_int(r->L, r->ctx, idx, "index", "position", KL_POSITION, true, &at));
   if (rec && rec->within && kl_test_scalar(r->L, idx, &symbol) && symbol.kind == KN_SCALAR_SYMBOL)
-    KN_TRY(rec->within(rec, r->ctx, &symbol, p->view, r->dim, p->whole, r->key));
+    KN_TRY(rec->within(rec, r->ctx, &symbol, p->view, r->dim, kl_place_name(r->nth)));
   return take_select(r, at);
 }
 
@@ -245,6 +266,7 @@ static kn_status read_keys(reader *r, int idx) {
   size_t n = lua_rawlen(L, idx);
   for (size_t i = 1; i <= n; i++) {
     lua_rawgeti(L, idx, (lua_Integer)i);
+    r->nth = (int)i;
     kn_status st = is_ellipsis(L, -1) ? skip_rest(r, idx, n) : take_key(r, lua_gettop(L));
     lua_pop(L, 1); /* tensors stay in the key */
     if (st != KN_OK) return st;
@@ -254,12 +276,12 @@ static kn_status read_keys(reader *r, int idx) {
 
 kn_status kl_place_read(lua_State *L, kn_context *ctx, kn_tensor *t, int idx, kl_place *p) {
   *p = (kl_place){.whole = t, .view = kn_tensor_retain(t)};
-  reader r = {L, ctx, p, 0, 0};
+  reader r = {L, ctx, p, 0, 0, 1};
   kn_status st = read_keys(&r, idx);
   /* A key that changes nothing still gives a view, not the tensor itself. */
   if (st == KN_OK && p->view == t && !p->lists && !p->mask && t->type.rank > 0) {
     kn_attrs_slice all = {.dim = 0, .start = 0, .stop = KN_TO_END, .step = 1};
-    st = step(ctx, KN_OP_slice, &all, &p->view);
+    st = step(ctx, 1, KN_OP_slice, &all, &p->view);
   }
   if (st != KN_OK) kl_place_free(p);
   return st;

@@ -1,6 +1,7 @@
 /* Reading and writing at a place (place.h) that has index tensors or a mask: the dims that are picked from
  * are brought to the front, where `index` and `index_put` work. */
 #include "bindings/lua/place.h"
+#include "core/composite.h"
 #include "core/expr.h"
 #include <string.h>
 
@@ -55,16 +56,6 @@ static kn_tensor *masked_rows(kn_scope *s, kn_tensor *t, kn_tensor *mask) {
   return kx_apply(s, KN_OP_index_select, &first, (kn_tensor *[]){rows, at}, 2);
 }
 
-static kn_status check_mask(kn_context *ctx, const kn_tensor *t, const kn_tensor *mask) {
-  char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
-  for (int i = 0; i < mask->type.rank; i++)
-    if (kn_dim_known(t->type.dims[i]) && kn_dim_known(mask->type.dims[i]) &&
-        t->type.dims[i] != mask->type.dims[i])
-      return kn_fail(ctx, KN_SHAPE, "index: the mask %s does not fit the first dimensions of %s",
-                     kn_type_text(&mask->type, a, sizeof a), kn_type_text(&t->type, b, sizeof b));
-  return KN_OK;
-}
-
 /* One list of one dim: the op for it, which every backend has. */
 static bool is_simple(const kl_place *p, int *dim) {
   for (int d = 0; d < p->view->type.rank; d++)
@@ -72,11 +63,30 @@ static bool is_simple(const kl_place *p, int *dim) {
   return p->lists == 1 && p->list[*dim]->type.rank == 1;
 }
 
+/* Positions that are known when the graph runs: those in range that count from the end, counted from 1. */
+static kn_tensor *counted(kn_scope *s, const kl_place *p, int dim) {
+  if (!p->key[dim]) return p->list[dim];
+  kn_tensor *at = kx_index(s, p->list[dim]), *size = kx_size(s, p->view, dim, KN_I64);
+  if (!at || !size) return NULL;
+  kn_tensor *back = kx_bitwise_and(s, kx_lt(s, at, kx_number(s, 0, at)), kx_ge(s, at, kx_neg(s, size)));
+  return kx_where(s, back, kx_add(s, at, kx_plus(s, size, 1)), at);
+}
+
+/* An op whose errors are those of the key. */
+static kn_tensor *apply_for(kn_scope *s, const kl_place *p, int dim, kn_op op, kn_tensor *const *in, int n) {
+  kn_attrs_axis along = {.dim = dim};
+  const kn_within index = {kl_place_name(p->key[dim]), s->ctx->within}, part = {KN_UNNAMED, &index};
+  s->ctx->within = &part;
+  kn_tensor *t = kx_apply(s, op, &along, in, n);
+  s->ctx->within = index.up;
+  return t;
+}
+
 static kn_tensor *picked(kn_scope *s, const kl_place *p) {
   int dim = 0;
   if (is_simple(p, &dim)) {
-    kn_attrs_axis along = {.dim = dim};
-    return kx_apply(s, KN_OP_index_select, &along, (kn_tensor *[]){p->view, p->list[dim]}, 2);
+    kn_tensor *in[] = {p->view, counted(s, p, dim)};
+    return apply_for(s, p, dim, KN_OP_index_select, in, 2);
   }
   order o = order_of(p);
   o.index[1] = permuted(s, p->view, &o.dims);
@@ -91,7 +101,7 @@ kn_status kl_place_get(kn_context *ctx, const kl_place *p, kn_tensor **out) {
     return KN_OK;
   }
   kn_scope s;
-  if (p->mask) KN_TRY(check_mask(ctx, p->view, p->mask));
+  if (p->mask) KN_TRY(kl_place_fits(ctx, p->whole, p->view, p->mask, 0, 0));
   kn_scope_open(&s, ctx);
   kn_tensor *r;
   if (!p->mask)
@@ -135,10 +145,9 @@ static kn_status set_listed(kn_context *ctx, const kl_place *p, kn_tensor *value
   order o = order_of(p);
   kn_tensor *view = p->view, *all;
   if (is_simple(p, &dim)) {
-    kn_attrs_axis along = {.dim = dim};
     kn_tensor *like = picked(&s, p), *cast = kx_cast(&s, value, kn_tensor_dtype(p->view));
     kn_tensor *src = like && cast ? kx_expand_as(&s, cast, like) : NULL;
-    all = kx_apply(&s, KN_OP_index_copy, &along, (kn_tensor *[]){view, p->list[dim], src}, 3);
+    all = apply_for(&s, p, dim, KN_OP_index_copy, (kn_tensor *[]){view, counted(&s, p, dim), src}, 3);
   } else {
     view = permuted(&s, p->view, &o.dims);
     all = view ? put(&s, p, value, view, &o) : NULL;
@@ -173,7 +182,7 @@ static kn_tensor *masked(kn_scope *s, const kl_place *p, kn_tensor *value) {
 kn_status kl_place_set(kn_context *ctx, const kl_place *p, kn_tensor *value) {
   if (p->lists) return set_listed(ctx, p, value);
   if (!p->mask) return overwrite(ctx, p->view, value);
-  KN_TRY(check_mask(ctx, p->view, p->mask));
+  KN_TRY(kl_place_fits(ctx, p->whole, p->view, p->mask, 0, 0));
   kn_scope s;
   kn_scope_open(&s, ctx);
   kn_tensor *all = masked(&s, p, value);

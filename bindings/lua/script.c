@@ -337,13 +337,14 @@ static void check_options(lua_State *L, int idx) {
     if (lua_type(L, -2) != LUA_TSTRING)
       kl_error(L, KN_ARG, "script: option names must be strings, got %s", kl_kind(L, -2));
     const char *key = lua_tostring(L, -2);
-    if (strcmp(key, "inputs") && strcmp(key, "cache_limit"))
-      kl_error(L, KN_ARG, "script: there is no option '%s'; there are inputs, cache_limit", key);
+    if (strcmp(key, "inputs") && strcmp(key, "cache_limit") && strcmp(key, "memory"))
+      kl_error(L, KN_ARG, "script: there is no option '%s'; there are inputs, cache_limit, memory", key);
     lua_pop(L, 1);
   }
 }
 
-/* kiln.script(f [, {inputs = {…}, cache_limit = 8}]) */
+/* kiln.script(f [, {inputs = {…}, cache_limit = 8, memory = BYTES}]): memory is for the gradients of calls.
+ */
 static int script(lua_State *L) {
   lua_settop(L, 2);
   if (!is_callable(L, 1))
@@ -360,6 +361,10 @@ static int script(lua_State *L) {
     if (limit < 1)
       return kl_error(L, KN_ARG, "script: cache_limit must be at least 1, got %s", kl_kind(L, -1));
   }
+  lua_Integer memory = 0;
+  if (lua_getfield(L, 2, "memory") != LUA_TNIL && (memory = lua_tointeger(L, -1)) < 1)
+    return kl_error(L, KN_ARG, "script: memory must be a whole number of bytes above 0, got %s",
+                    kl_kind(L, -1));
   bool now = lua_getfield(L, 2, "inputs") != LUA_TNIL;
   if (now && lua_type(L, -1) != LUA_TTABLE)
     return kl_error(L, KN_ARG, "script: inputs must be a table, got %s", kl_kind(L, -1));
@@ -368,6 +373,7 @@ static int script(lua_State *L) {
   kl_graph *g = kl_push_graph(L);
   int self = lua_gettop(L);
   g->choose = choose;
+  g->memory = (size_t)memory;
   lua_createtable(L, 0, 4);
   lua_pushvalue(L, 1);
   lua_setfield(L, -2, "f");

@@ -73,8 +73,8 @@ static kn_status check_wants(kn_context *ctx, const kn_graph *g, const bool *wan
   return KN_OK;
 }
 
-kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, const kn_target *const *targets,
-                       int ntargets, kn_taped **out) {
+kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, size_t memory,
+                       const kn_target *const *targets, int ntargets, kn_taped **out) {
   kn_taped *t = kn_calloc(ctx->heap, 1, sizeof *t);
   if (!t) return kn_fail_nomem(ctx, sizeof *t);
   atomic_init(&t->refs, 1);
@@ -86,7 +86,7 @@ kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, const kn
   kn_status st = (t->wants = kn_calloc(ctx->heap, t->nwants + 1u, 1)) ? KN_OK : kn_fail_nomem(ctx, t->nwants);
   if (st == KN_OK) memcpy(t->wants, wants, t->nwants);
   if (st == KN_OK) st = check_wants(ctx, g, wants);
-  if (st == KN_OK) st = kn_grad_split(ctx, g, wants, &t->pair);
+  if (st == KN_OK) st = kn_grad_split(ctx, g, wants, memory, &t->pair);
   if (st != KN_OK && st != KN_NOMEM && t->wants) st = without_gradient(ctx, t, g);
   if (st == KN_OK) st = kn_session_new(ctx, t->pair.forward, targets, ntargets, &t->forward);
   if (st == KN_OK && !t->broken) st = kn_session_new(ctx, t->pair.backward, targets, ntargets, &t->backward);

@@ -5,11 +5,12 @@
 #include "graph/exec.h"
 #include "graph/grad/split.h"
 
-/* A graph made differentiable with respect to some inputs and slots. Counted: what is on the tape keeps it.
+/* A graph made differentiable with respect to some inputs and slots; memory: as kn_gradient_request. Counted:
+ * what is on the tape keeps it.
  */
 typedef struct kn_taped kn_taped;
-kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, const kn_target *const *targets,
-                       int ntargets, kn_taped **out);
+kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, size_t memory,
+                       const kn_target *const *targets, int ntargets, kn_taped **out);
 kn_taped *kn_taped_retain(kn_taped *t);
 void kn_taped_release(kn_taped *t); /* NULL is fine */
 /* Whether it is for these, as kn_grad_split has them. */

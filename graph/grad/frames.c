@@ -41,7 +41,15 @@ bool kg_put(kg_walk *w, kg_map *m, uint64_t key, void *val) {
 
 /* ---- what is where ---- */
 
-bool kg_needs(const kg_walk *w, const kn_value *v) { return v->id <= w->n0 && w->need[v->id]; }
+kn_value *kg_meant(const kg_walk *w, kn_value *v) {
+  for (kn_value *of; (of = kg_get(&w->seen_of, v->id));) v = of;
+  return v;
+}
+
+bool kg_needs(const kg_walk *w, const kn_value *v) {
+  for (const kn_value *of; (of = kg_get(&w->seen_of, v->id));) v = of;
+  return v->id <= w->n0 ? w->need[v->id] : kg_get(&w->copied, v->id) != NULL;
+}
 
 bool kg_visible(const kn_value *v, const kn_region *from) {
   for (; from; from = from->owner ? from->owner->region : NULL)
@@ -134,6 +142,7 @@ static kn_gradient total(kg_walk *w, kn_gradient a, kn_gradient b) {
 }
 
 void kg_add(kg_walk *w, kn_value *v, kn_gradient g) {
+  v = kg_meant(w, v);
   if (!g.v || !kg_needs(w, v) || !kg_ok(w)) return;
   kg_frame *f = keeper(w, v);
   if (f->kind == KG_TRIPS && !kg_belongs(f, v) && !kg_get(&f->entries, v->id)) {

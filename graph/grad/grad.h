@@ -17,6 +17,8 @@ typedef struct kn_gradient_request {
   uint32_t ny;
   kn_value *const *xs; /* gradients for these */
   uint32_t nx;
+  size_t memory; /* bytes that checkpoints of loops may take, from which other trips are computed again; 0:
+                    all that is read of each trip is kept */
 } kn_gradient_request;
 
 /* Gradients of sum(ys · gs) for each x; all are visible where the builder stands. Nodes in front may get more

@@ -56,6 +56,9 @@ typedef struct kg_walk {
   uint32_t n0; /* values there were before */
   kg_frame *f;
   kg_map exported; /* a value inside, and how → a result of the `if` or `loop` it is in */
+  size_t memory;   /* bytes that checkpoints of a loop may take; 0: every trip is kept */
+  kg_map copied;   /* values of trips that are computed again and depend on an x */
+  kg_map seen_of;  /* what trips computed again read of a value → that value */
 } kg_walk;
 
 /* ---- frames.c ---- */
@@ -65,6 +68,8 @@ void *kg_get(const kg_map *m, uint64_t key);
 bool kg_put(kg_walk *w, kg_map *m, uint64_t key, void *val);
 static inline bool kg_ok(const kg_walk *w) { return w->b->status == KN_OK; }
 bool kg_needs(const kg_walk *w, const kn_value *v);
+/* The value whose gradient that of v adds to: v itself, but for what kg_walk.seen_of knows. */
+kn_value *kg_meant(const kg_walk *w, kn_value *v);
 bool kg_visible(const kn_value *v, const kn_region *from);
 /* Enters the frame; what is emitted then goes to f->em. */
 void kg_enter(kg_walk *w, kg_frame *f);
@@ -102,5 +107,40 @@ void kg_select_rule(kg_walk *w, kn_node *n);
 /* ---- loop.c ---- */
 
 void kg_loop_rule(kg_walk *w, kn_node *n);
+
+/* ---- again.c: trips computed again in place of being kept ---- */
+
+typedef struct kg_again {
+  kg_walk *w;
+  kn_node *loop;
+  uint32_t nin;   /* its carried values, without those added for gradients */
+  kn_node **trip; /* what is computed again to walk a trip back, in order */
+  kn_node **next; /* and to go on to the next one */
+  uint32_t ntrip, nnext;
+  kn_value **outer; /* from outside, read by these */
+  kn_value **outer_seen;
+  uint32_t nouter;
+  uint32_t *param; /* carried values that are kept at checkpoints */
+  uint32_t nparam;
+  bool random;      /* it draws: the state of the stream is kept too */
+  kn_value **lists; /* of checkpoints: trips, each param, the stream's state; params of the loop back */
+  uint32_t nlists;
+  kn_value **first; /* the same where the walk back begins */
+  kn_value **after; /* what they are after a trip back */
+  kn_value *stream; /* its state before the walk back */
+  kn_value **map;   /* by id: a value of the forward trip as it is in the trip back */
+} kg_again;
+
+/* Makes the loop keep checkpoints; false when it fails. *trips: how many there were, seen from here. param:
+ * the carried values through which gradients flow. */
+bool kg_again_begin(kg_walk *w, kg_again *a, kn_node *loop, uint32_t nin, const bool *param,
+                    kn_value **trips);
+/* Around the loop back, where it stands. */
+void kg_again_open(kg_again *a, kn_value *trips);
+void kg_again_close(kg_again *a);
+/* Its carried values for the lists of checkpoints. */
+void kg_again_params(kg_again *a, kn_node *back);
+/* In its body: trip number `at` is computed again; a->map and a->after say the rest. */
+void kg_again_trip(kg_again *a, kn_value *at);
 
 #endif

@@ -1,7 +1,8 @@
 /* The gradient of a loop. The last trip is the one whose results come out, so its nodes are walked back
  * first, as if they stood after the loop; then, where there were more trips, a loop goes through those from
  * the last but one to the first. What its nodes read of a trip is an element of a list that the forward loop
- * carries; gradients of carried values and of values from outside the loop are carried by the loop back. */
+ * carries, or is computed again (again.c); gradients of carried values and of values from outside the loop
+ * are carried by the loop back. */
 #include "graph/grad/inside.h"
 
 /* ---- what a gradient can get to ---- */
@@ -28,6 +29,7 @@ static void push(reach *q, kn_value ***list, uint32_t *n, kn_value *v) {
 }
 
 static void meet(reach *q, kn_value *v) {
+  v = kg_meant(q->w, v);
   if (!kg_needs(q->w, v) || kg_get(&q->seen, v->id) || !kg_put(q->w, &q->seen, v->id, v)) return;
   if (kn_value_inside(v, q->loop->regions[0]))
     push(q, &q->todo, &q->ntodo, v);
@@ -62,7 +64,11 @@ typedef struct back {
   kn_gradient *g; /* of the carried values at the start of the trip that came last so far */
   reach q;
   kn_value *trips; /* how many, seen from where it stands */
+  kg_again *again; /* NULL: what is read of a trip was kept */
 } back;
+
+/* A value of the forward trip, in a trip back. */
+static kn_value *of_trip(const back *k, kn_value *v) { return k->again ? k->again->map[v->id] : v; }
 
 /* How many trips the loop made: a result of it. */
 static kn_value *count_trips(kg_walk *w, kn_node *n) {
@@ -109,6 +115,19 @@ typedef struct carried { /* of the loop back: a gradient */
   kn_vtype type;
 } carried;
 
+/* Enters a trip back: where the loop stands, its body is f->em. */
+static void enter_trip(back *k, kg_frame *f, kn_node *loop) {
+  kg_walk *w = k->w;
+  if (k->again) *f = (kg_frame){.kind = KG_TRIPS, .owner = loop, .fwd = loop->regions[0], .at = f->at};
+  f->em = loop->regions[0];
+  f->truth = true;
+  kg_enter(w, f);
+  kn_value *one = kg_integer(w, 1);
+  if (one) f->anchor = one->def;
+  if (k->again) kg_again_trip(k->again, f->at);
+  if (kg_ok(w)) f->known = of_trip(k, k->n->regions[0]->yields[0]);
+}
+
 /* One attempt: false when a gradient turned out to be undefined on some path that was taken for sure, or less
  * is known of its sizes. */
 static bool trips_back(back *k, carried *c, uint32_t n, kn_node **out, kn_value **exits) {
@@ -116,39 +135,34 @@ static bool trips_back(back *k, carried *c, uint32_t n, kn_node **out, kn_value 
   kn_builder *b = w->b;
   kn_region *r = k->n->regions[0], *at = b->at;
   kn_node *mark = at->last;
-  kn_value *one = kg_integer(w, 1);
-  kn_value *from = kn_add_scalar(b, KN_NODE_lua_sub, (kn_value *[]){k->trips, one}, 2);
-  kn_value **init = kg_alloc(w, (n + 1) * sizeof *init), **next = kg_alloc(w, (n + 1) * sizeof *next),
+  kn_value *from = kn_add_scalar(b, KN_NODE_lua_sub, (kn_value *[]){k->trips, kg_integer(w, 1)}, 2);
+  uint32_t more_carried = k->again ? k->again->nlists : 0;
+  kn_value **init = kg_alloc(w, (n + 1) * sizeof *init),
+           **next = kg_alloc(w, (n + more_carried + 1) * sizeof *next),
            **params = kg_alloc(w, (n + 1) * sizeof *params);
   for (uint32_t i = 0; init && i < n; i++)
     init[i] = c[i].first.v ? c[i].first.v : kn_add_undef(b, &c[i].of->type);
   kn_node *loop = kn_add_loop(b);
   if (!kg_ok(w)) return true;
-  kg_frame f = {.kind = KG_TRIPS,
-                .owner = k->n,
-                .fwd = r,
-                .em = loop->regions[0],
-                .known = r->yields[0],
-                .truth = true};
+  kg_frame f = {.kind = KG_TRIPS, .owner = k->n, .fwd = r};
   f.at = kn_loop_param(b, loop, NULL, "trip", from);
   for (uint32_t i = 0; i < n; i++) params[i] = kn_loop_param(b, loop, &c[i].type, NULL, init[i]);
-  kg_enter(w, &f);
-  kn_value *step = kg_integer(w, 1);
-  if (!step) return kg_leave(w), true;
-  f.anchor = step->def;
+  if (k->again) kg_again_params(k->again, loop);
+  enter_trip(k, &f, loop);
+  if (!kg_ok(w)) return kg_leave(w), true;
   for (uint32_t i = 0; i < n; i++)
     if (c[i].param < 0) kg_set(w, c[i].of, (kn_gradient){params[i], c[i].maybe});
   kn_value **ys = kg_alloc(w, (n + 1) * sizeof *ys);
   uint32_t ny = 0;
   for (uint32_t i = 0; ys && i < n; i++) {
     if (c[i].param < 0) continue;
-    ys[ny] = r->yields[1 + c[i].param];
+    ys[ny] = of_trip(k, r->yields[1 + c[i].param]);
     kg_add(w, ys[ny++], (kn_gradient){params[i], c[i].maybe});
   }
   if (ys) kg_walk_back(w, ys, ny);
   bool fine = true;
   for (uint32_t i = 0; kg_ok(w) && i < n; i++) {
-    kn_gradient g = kg_own(&f, c[i].of);
+    kn_gradient g = kg_own(&f, c[i].param < 0 ? c[i].of : of_trip(k, c[i].of));
     if ((!g.v || g.maybe) && !c[i].maybe) c[i].maybe = true, fine = false;
     if (g.v && !kn_vtype_fits(&g.v->type, &c[i].type)) {
       fine = false;
@@ -157,8 +171,10 @@ static bool trips_back(back *k, carried *c, uint32_t n, kn_node **out, kn_value 
     }
     next[i + 1] = g.v ? g.v : kn_add_undef(b, &c[i].of->type);
   }
-  next[0] = kn_add_scalar(b, KN_NODE_lua_sub, (kn_value *[]){f.at, step}, 2);
-  kn_value *more = kn_add_scalar(b, KN_NODE_lua_lt, (kn_value *[]){step, f.at}, 2);
+  for (uint32_t i = 0; i < more_carried; i++) next[n + 1 + i] = k->again->after[i];
+  kn_value *one = kg_integer(w, 1);
+  next[0] = kn_add_scalar(b, KN_NODE_lua_sub, (kn_value *[]){f.at, one}, 2);
+  kn_value *more = kn_add_scalar(b, KN_NODE_lua_lt, (kn_value *[]){one, f.at}, 2);
   kg_leave(w);
   b->at = at;
   if (kg_ok(w) && !fine) {
@@ -200,7 +216,9 @@ static void other_trips(back *k) {
     return;
   kn_node *loop = NULL;
   b->at = br.n->regions[0];
+  if (k->again) kg_again_open(k->again, k->trips);
   while (kg_ok(w) && !trips_back(k, c, n, &loop, exits)) continue;
+  if (k->again) kg_again_close(k->again);
   kn_value **none = kg_alloc(w, (n + 1) * sizeof *none);
   b->at = br.n->regions[1];
   for (uint32_t i = 0; none && i < n; i++)
@@ -233,7 +251,10 @@ void kg_loop_rule(kg_walk *w, kn_node *n) {
   bool again = false;
   for (uint32_t i = 0; i < k.nin; i++) again |= k.q.param[i];
   if (!again || !kg_ok(w)) return;
-  k.trips = kg_see(w, count_trips(w, n));
+  kg_again anew;
+  if (w->memory && kg_again_begin(w, &anew, n, k.nin, k.q.param, &k.trips)) k.again = &anew;
+  if (!w->memory) k.trips = kg_see(w, count_trips(w, n));
+  if (!kg_ok(w)) return;
   if (k.trips) other_trips(&k);
   for (uint32_t i = 0; i < k.nin && kg_ok(w); i++) kg_add(w, n->in[i], k.g[i]);
 }

@@ -372,6 +372,24 @@ static void check_params(kg_walk *w, const kn_gradient_request *q) {
     }
 }
 
+/* Loops through which a gradient may flow: they share the memory. */
+static size_t count_loops(const kg_walk *w, const kn_region *r) {
+  size_t n = 0;
+  KN_EACH_NODE (m, r) {
+    bool need = false;
+    for (uint32_t i = 0; i < m->nout; i++) need |= kg_needs(w, m->out[i]);
+    n += need && m->op == KN_NODE_loop;
+    for (int k = 0; k < m->nregions; k++) n += count_loops(w, m->regions[k]);
+  }
+  return n;
+}
+
+static size_t share_of(const kg_walk *w, size_t memory) {
+  size_t loops = memory ? count_loops(w, w->b->graph->body) : 0;
+  if (!loops) return memory;
+  return memory < loops ? 1 : memory / loops;
+}
+
 static void seed(kg_walk *w, const kn_gradient_request *q, uint32_t i) {
   kn_gradient g = q->gs ? q->gs[i] : (kn_gradient){NULL, false};
   if (!kg_needs(w, q->ys[i])) return;
@@ -410,6 +428,7 @@ bool kn_emit_gradients(const kn_gradient_request *q, kn_gradient *out) {
   if (open_walk(&w, b, q->xs, q->nx)) {
     w.r = q->record;
     w.f = &top;
+    w.memory = share_of(&w, q->memory);
     q->record->see = see;
     q->record->see_ud = &w;
     for (uint32_t i = 0; i < q->ny && kg_ok(&w); i++) seed(&w, q, i);

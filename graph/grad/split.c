@@ -11,6 +11,7 @@ typedef struct splitter {
   kn_context *ctx;
   const kn_graph *g;
   const bool *wants;
+  size_t memory;
   kn_grad_pair *p;
   kn_builder f, b;
   kn_value **xs, **ys;
@@ -109,7 +110,7 @@ static bool emit(splitter *s) {
   kn_record_init(&r, &s->f);
   r.outside = kn_pooled_number;
   r.ud = &pool;
-  kn_gradient_request q = {&r, ys, gs, p->ny, xs, nx};
+  kn_gradient_request q = {&r, ys, gs, p->ny, xs, nx, s->memory};
   bool fine = kn_emit_gradients(&q, gx);
   kn_record_free(&r);
   for (uint32_t i = 0, k = 0; i < p->nx; i++) s->gx[i] = s->xs[i] ? gx[k++] : (kn_gradient){NULL, false};
@@ -245,9 +246,10 @@ static bool begin(splitter *s) {
   return p->ys && s->f.status == KN_OK;
 }
 
-kn_status kn_grad_split(kn_context *ctx, const kn_graph *g, const bool *wants, kn_grad_pair *out) {
+kn_status kn_grad_split(kn_context *ctx, const kn_graph *g, const bool *wants, size_t memory,
+                        kn_grad_pair *out) {
   kn_grad_pair p = {.heap = ctx->heap, .results = g->body->nyields};
-  splitter s = {.ctx = ctx, .g = g, .wants = wants, .p = &p};
+  splitter s = {.ctx = ctx, .g = g, .wants = wants, .memory = memory, .p = &p};
   ctx->error_status = KN_OK;
   bool fine = begin(&s) && copy_forward(&s);
   fine = fine && choose_results(&s);

@@ -26,8 +26,10 @@ typedef struct kn_grad_pair {
   uint32_t results; /* of the graph */
 } kn_grad_pair;
 
-/* The xs: inputs with wants[i], in order, then slots with wants[inputs + s]. */
-kn_status kn_grad_split(kn_context *ctx, const kn_graph *g, const bool *wants, kn_grad_pair *out);
+/* The xs: inputs with wants[i], in order, then slots with wants[inputs + s]. memory: as kn_gradient_request.
+ */
+kn_status kn_grad_split(kn_context *ctx, const kn_graph *g, const bool *wants, size_t memory,
+                        kn_grad_pair *out);
 void kn_grad_pair_free(kn_grad_pair *p);
 
 #endif

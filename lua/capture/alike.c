@@ -1,20 +1,21 @@
 /* Making alternatives one that nobody can tell apart. See alike.h. */
 #include "lua/capture/alike.h"
+#include "lua/capture/growing.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/reach.h"
 #include <string.h>
 
-enum { MAX_MEMBERS = 64, MAX_GROUP_TAGS = 8 };
+enum { MAX_MEMBERS = 64, MAX_GROUP_TAGS = 8, MAX_ROUNDS = 8 };
 
 typedef struct member {
-  uint32_t id;
+  kc_val v;
   const kc_referred *by;
   int group; /* of members that share tags, one by one; -1: of none that becomes fewer */
 } member;
 
 typedef struct slot { /* what a group's members become: the one that this tag says */
   kn_value *tag;
-  uint32_t id;
+  kc_val v;
   int64_t code;
 } slot;
 
@@ -26,6 +27,7 @@ typedef struct retag { /* the codes of a tag's alternatives from here on */
 typedef struct job {
   kc_cap *c;
   kc_state *s;
+  kc_kind kind; /* of members: HANDLE, TABLE, CLOSURE */
   kc_reach q;
   member m[MAX_MEMBERS];
   slot slot[MAX_MEMBERS];
@@ -33,21 +35,33 @@ typedef struct job {
   int n, nslot, ntag;
   int from[MAX_MEMBERS + 1]; /* of each group: its first slot; the last one's end */
   int ngroup;
+  uint32_t ntab, ncell; /* before */
 } job;
 
 /* ---- which ---- */
 
-void kc_note_crowd(kc_cap *c, const kc_union *u) {
-  int n = 0;
-  for (int i = 0; i < u->n; i++) n += u->alt[i].v.k == KC_V_HANDLE && !c->han[u->alt[i].v.id].first;
-  if (n >= KC_CROWD) c->crowded = true;
+/* What is from outside, tensors whose gradient may be asked for, and lists are what they are. */
+static bool is_itself(const kc_cap *c, const kc_state *s, kc_val a) {
+  if (a.k == KC_V_TABLE) {
+    const kc_table_info *info = &c->tab[a.id];
+    return info->object || info->argument || info->growth || !kc_table_get(s, a.id) || kc_list_of(s, a.id);
+  }
+  if (a.k == KC_V_CLOSURE) return c->clos[a.id].object || !c->clos[a.id].p;
+  for (uint32_t i = 0; i < c->ninner; i++)
+    if (kc_same(c->inner[i], a)) return true;
+  return c->han[a.id].first || !kc_held(c, s, a.id);
 }
 
-/* Tensors from outside, and those whose gradient may be asked for, are what they are. */
-static bool is_itself(const kc_cap *c, uint32_t id) {
-  for (uint32_t i = 0; i < c->ninner; i++)
-    if (kc_same(c->inner[i], kc_ref(KC_V_HANDLE, id))) return true;
-  return c->han[id].first != NULL;
+void kc_note_crowd(kc_cap *c, const kc_union *u) {
+  int n = 0;
+  for (int i = 0; i < u->n; i++) {
+    kc_val v = u->alt[i].v;
+    n += v.k == KC_V_HANDLE    ? !c->han[v.id].first
+         : v.k == KC_V_TABLE   ? !c->tab[v.id].object && !c->tab[v.id].argument
+         : v.k == KC_V_CLOSURE ? c->clos[v.id].p && !c->clos[v.id].object
+                               : 0;
+  }
+  if (n >= KC_CROWD) c->crowded = true;
 }
 
 static const int64_t *code_of(const member *m, const kn_value *tag) {
@@ -56,11 +70,10 @@ static const int64_t *code_of(const member *m, const kn_value *tag) {
   return NULL;
 }
 
-/* Could one handle hold either? */
-static bool alike(job *j, const member *x, const member *y) {
+static bool alike_handles(job *j, uint32_t x, uint32_t y) {
   kc_cap *c = j->c;
-  const kc_handle_info *a = &c->han[x->id], *b = &c->han[y->id];
-  const kc_hold *p = kc_hold_of(c, j->s, x->id), *q = kc_hold_of(c, j->s, y->id);
+  const kc_handle_info *a = &c->han[x], *b = &c->han[y];
+  const kc_hold *p = kc_hold_of(c, j->s, x), *q = kc_hold_of(c, j->s, y);
   kn_vtype type;
   if (a->parent != b->parent) return false;
   if (!a->parent)
@@ -70,6 +83,50 @@ static bool alike(job *j, const member *x, const member *y) {
   for (uint32_t i = 1; i < p->nin; i++)
     if (!kn_vtype_join(&p->in[i]->type, &q->in[i]->type, &type)) return false;
   return true;
+}
+
+static kc_val field(job *j, const kc_table *t, kc_val key) {
+  int64_t at = kc_table_find(t, key);
+  return at < 0 ? KC_NILV : kc_resolve(j->c, j->s, t->val[at]);
+}
+
+/* Places of a list that one table has and the other does not would make its length unknown. */
+static bool same_places(job *j, const kc_table *a, const kc_table *b) {
+  for (uint32_t i = 0; i < a->n; i++)
+    if (a->key[i].k != KC_V_STRING &&
+        (field(j, a, a->key[i]).k == KC_V_NIL) != (field(j, b, a->key[i]).k == KC_V_NIL))
+      return false;
+  return true;
+}
+
+/* Tables of one class: what they hold may differ. */
+static bool alike_tables(job *j, uint32_t x, uint32_t y) {
+  const kc_table *a = kc_table_get(j->s, x), *b = kc_table_get(j->s, y);
+  return kc_same(kc_resolve(j->c, j->s, a->meta), kc_resolve(j->c, j->s, b->meta)) && same_places(j, a, b) &&
+         same_places(j, b, a);
+}
+
+/* An upvalue that is nobody else's, so that closures that have it can have another instead. */
+static bool is_own(job *j, uint32_t clos, int i) {
+  const kc_closure_info *info = &j->c->clos[clos];
+  for (int k = 0; k < info->p->nup; k++)
+    if (k != i && info->cell[k] == info->cell[i]) return false;
+  return j->q.owner[info->cell[i]] == clos && kc_map_get(&j->s->cells, info->cell[i]);
+}
+
+static bool alike_closures(job *j, uint32_t x, uint32_t y) {
+  const kc_closure_info *a = &j->c->clos[x], *b = &j->c->clos[y];
+  if (a->p != b->p) return false;
+  for (int i = 0; i < a->p->nup; i++)
+    if (a->cell[i] != b->cell[i] && (!is_own(j, x, i) || !is_own(j, y, i))) return false;
+  return true;
+}
+
+/* Could one object be either? */
+static bool alike(job *j, const member *x, const member *y) {
+  return j->kind == KC_V_HANDLE  ? alike_handles(j, x->v.id, y->v.id)
+         : j->kind == KC_V_TABLE ? alike_tables(j, x->v.id, y->v.id)
+                                 : alike_closures(j, x->v.id, y->v.id);
 }
 
 /* They are told apart by a tag. Two that one code stands for are there at once. */
@@ -83,14 +140,15 @@ static bool share_tag(const member *x, const member *y, bool *at_once) {
   return share;
 }
 
-static void find_members(job *j) {
-  kc_cap *c = j->c;
-  for (uint32_t id = 1; id < c->nhan && j->n < MAX_MEMBERS; id++) {
-    const kc_referred *by = &j->q.by[id];
-    if (!by->n || by->otherwise || is_itself(c, id) || !kc_hold_of(c, j->s, id)) continue;
-    j->m[j->n] = (member){id, by, j->n};
-    j->n++;
-  }
+static kc_res add_member(void *ud, uint32_t id, void *a, void *b) {
+  job *j = ud;
+  const kc_referred *by = a;
+  kc_val v = kc_ref(j->kind, id);
+  (void)b;
+  if (j->n == MAX_MEMBERS || !by->n || by->otherwise || is_itself(j->c, j->s, v)) return KC_GO;
+  j->m[j->n] = (member){v, by, j->n};
+  j->n++;
+  return KC_GO;
 }
 
 static void find_groups(job *j) {
@@ -137,32 +195,141 @@ static kn_value *either(kc_cap *c, kc_val is, kn_value *yes, kn_value *no) {
   return yes == no ? yes : kc_emit(c, KN_NODE_select, 3, is, kc_sym(yes), kc_sym(no));
 }
 
-/* The handle with the contents of the member that the slot's tag says. */
-static void fill(job *j, slot *s, int group) {
+static kc_val either_value(job *j, kc_val is, kc_val yes, kc_val no);
+
+/* Alternatives of both: the same object, or of one class, is one. POISON when there are too many. */
+static kc_val either_union(job *j, kc_val is, kc_val yes, kc_val no) {
   kc_cap *c = j->c;
-  kc_hold h = {0};
-  s->id = kc_handle_new(c, j->s, NULL);
-  s->code = kc_class_of(c, kc_ref(KC_V_HANDLE, s->id));
-  for (int i = 0; i < j->n; i++) {
-    const member *m = &j->m[i];
-    const int64_t *code = m->group == group ? code_of(m, s->tag) : NULL;
-    if (!code) continue;
-    const kc_hold *x = kc_hold_of(c, j->s, m->id);
-    kc_val is = kc_equals_code(c, kc_sym(s->tag), *code);
-    bool view = c->han[m->id].parent != 0, first = !h.now && !h.in;
-    if (is.k == KC_V_BOOL && !is.i && !first) continue;
-    if (first) {
-      c->han[s->id] = c->han[m->id];
-      h = *x;
-      h.in = kc_dup(c, x->in, x->nin * sizeof *h.in);
-    } else if (view) {
-      for (uint32_t k = 1; k < h.nin; k++) h.in[k] = either(c, is, x->in[k], h.in[k]);
-    } else
-      h.now = either(c, is, x->now, h.now);
-    c->han[s->id].with_grad |= c->han[m->id].with_grad;
-    if (view) h.now = h.of = NULL; /* derived again when it is read */
+  kc_union x, y;
+  int64_t from[KC_MAX_ALTS], to[KC_MAX_ALTS];
+  int n = 0;
+  kc_alts(c, yes, &x);
+  kc_alts(c, no, &y);
+  int had = x.n;
+  for (int k = 0; k < y.n; k++) {
+    kc_val v = y.alt[k].v;
+    bool object = v.k == KC_V_TABLE || v.k == KC_V_HANDLE || v.k == KC_V_CLOSURE;
+    int i = 0;
+    while (i < had && (object ? !kc_same(x.alt[i].v, v) : x.alt[i].code != y.alt[k].code)) i++;
+    int64_t code = i < had ? x.alt[i].code : y.alt[k].code;
+    if (i < had && !object) x.alt[i].v = either_value(j, is, x.alt[i].v, v);
+    if (i == had && x.n == KC_MAX_ALTS) return KC_POISONED;
+    if (i == had && kc_alt_find(&x, code)) code = kc_fresh_code(c);
+    if (i == had) x.alt[x.n++] = (kc_alt){code, v};
+    if (code != y.alt[k].code) from[n] = y.alt[k].code, to[n++] = code;
   }
-  kc_map_set(c, &j->s->holds, j->s->owner, s->id, kc_dup(c, &h, sizeof h));
+  for (int i = 0; i < x.n; i++)
+    if (x.alt[i].v.k == KC_V_POISON) return KC_POISONED;
+  x.tag = either_value(j, is, x.tag, kc_recode(c, y.tag, n, from, to));
+  kc_note_crowd(c, &x);
+  return kc_make_union(c, &x);
+}
+
+/* One value or the other. POISON when there is no such value. */
+static kc_val either_value(job *j, kc_val is, kc_val yes, kc_val no) {
+  kc_cap *c = j->c;
+  kn_vkind a, b;
+  if (kc_same(yes, no)) return yes;
+  if (yes.k == KC_V_POISON || no.k == KC_V_POISON || yes.k == KC_V_TEXT || no.k == KC_V_TEXT)
+    return KC_POISONED;
+  if (is.k == KC_V_BOOL) return is.i ? yes : no;
+  if (!kc_scalar_kind(yes, &a) || !kc_scalar_kind(no, &b) || kc_class_of(c, yes) != kc_class_of(c, no))
+    return either_union(j, is, yes, no);
+  kn_value *x = kc_value(c, yes), *y = kc_value(c, no);
+  kn_vtype type;
+  return kn_vtype_join(&x->type, &y->type, &type) ? kc_sym(either(c, is, x, y)) : KC_POISONED;
+}
+
+static void fill_handle(job *j, slot *s, const kc_val *v, const kc_val *is, int n) {
+  kc_cap *c = j->c;
+  const kc_hold *x = kc_hold_of(c, j->s, v[0].id);
+  kc_hold h = *x;
+  bool view = c->han[v[0].id].parent != 0;
+  s->v = kc_ref(KC_V_HANDLE, kc_handle_new(c, j->s, NULL));
+  c->han[s->v.id] = c->han[v[0].id];
+  h.in = kc_dup(c, x->in, x->nin * sizeof *h.in);
+  if (view) h.now = h.of = NULL; /* derived again when it is read */
+  for (int i = 1; i < n; i++) {
+    x = kc_hold_of(c, j->s, v[i].id);
+    c->han[s->v.id].with_grad |= c->han[v[i].id].with_grad;
+    if (!view) h.now = either(c, is[i], x->now, h.now);
+    for (uint32_t k = 1; view && k < h.nin; k++) h.in[k] = either(c, is[i], x->in[k], h.in[k]);
+  }
+  kc_map_set(c, &j->s->holds, j->s->owner, s->v.id, kc_dup(c, &h, sizeof h));
+}
+
+/* The fields of x where it is x. False when that is no value. */
+static bool add_fields(job *j, kc_table *t, const kc_table *x, kc_val is) {
+  for (uint32_t k = 0; k < x->n; k++)
+    if (kc_table_find(t, x->key[k]) < 0) kc_table_put(j->c, t, x->key[k], KC_NILV);
+  for (uint32_t k = 0; k < t->n; k++) {
+    kc_val now = field(j, x, t->key[k]);
+    bool was = t->val[k].k == KC_V_POISON || now.k == KC_V_POISON;
+    t->val[k] = either_value(j, is, now, t->val[k]);
+    if (t->val[k].k == KC_V_POISON && !was) return false;
+  }
+  return true;
+}
+
+static bool fill_table(job *j, slot *s, const kc_val *v, const kc_val *is, int n) {
+  kc_cap *c = j->c;
+  s->v = kc_ref(KC_V_TABLE, kc_table_new(c, j->s));
+  kc_table *t = kc_table_copy(c, kc_table_get(j->s, v[0].id), j->s->owner);
+  for (uint32_t k = 0; k < t->n; k++) t->val[k] = kc_resolve(c, j->s, t->val[k]);
+  for (int i = 1; i < n; i++)
+    if (!add_fields(j, t, kc_table_get(j->s, v[i].id), is[i])) return false;
+  kc_map_set(c, &j->s->tabs, j->s->owner, s->v.id, t);
+  return true;
+}
+
+/* A variable that holds what those of the closures hold. */
+static bool fill_cell(job *j, uint32_t to, const kc_val *v, const kc_val *is, int n, int i) {
+  kc_cap *c = j->c;
+  kc_val held = KC_NILV;
+  for (int k = 0; k < n; k++) {
+    kc_val now = kc_resolve(c, j->s, *(kc_val *)kc_map_get(&j->s->cells, c->clos[v[k].id].cell[i]));
+    bool was = held.k == KC_V_POISON || now.k == KC_V_POISON;
+    held = k ? either_value(j, is[k], now, held) : now;
+    if (held.k == KC_V_POISON && !was) return false;
+  }
+  kc_map_set(c, &j->s->cells, j->s->owner, to, kc_dup(c, &held, sizeof held));
+  return true;
+}
+
+static bool fill_closure(job *j, slot *s, const kc_val *v, const kc_val *is, int n) {
+  kc_cap *c = j->c;
+  kc_proto *p = c->clos[v[0].id].p;
+  s->v = kc_ref(KC_V_CLOSURE, kc_new_closure_id(c, p, 0));
+  for (int i = 0; i < p->nup; i++) {
+    uint32_t cell = c->clos[v[0].id].cell[i];
+    bool same = true;
+    for (int k = 1; k < n; k++) same &= c->clos[v[k].id].cell[i] == cell;
+    if (!same) {
+      cell = kc_new_cell_id(c);
+      if (!fill_cell(j, cell, v, is, n, i)) return false;
+    }
+    c->clos[s->v.id].cell[i] = cell;
+  }
+  return true;
+}
+
+/* What the slot's tag says. False when that cannot be one object. */
+static bool fill(job *j, slot *s, int group) {
+  kc_cap *c = j->c;
+  kc_val v[MAX_MEMBERS], is[MAX_MEMBERS];
+  int n = 0;
+  for (int i = 0; i < j->n; i++) {
+    const int64_t *code = j->m[i].group == group ? code_of(&j->m[i], s->tag) : NULL;
+    if (!code) continue;
+    v[n] = j->m[i].v;
+    is[n++] = kc_equals_code(c, kc_sym(s->tag), *code);
+  }
+  if (j->kind == KC_V_HANDLE)
+    fill_handle(j, s, v, is, n);
+  else if (j->kind == KC_V_TABLE ? !fill_table(j, s, v, is, n) : !fill_closure(j, s, v, is, n))
+    return false;
+  s->code = kc_class_of(c, s->v);
+  return true;
 }
 
 /* The code of this slot, where its tag says that it is this member: that of an earlier slot that is it, too.
@@ -222,13 +389,17 @@ static void recode(job *j, int group, const slot *s) {
 
 /* ---- everywhere ---- */
 
-static void add(kc_union *u, int64_t code, kc_val v) {
-  if (!kc_alt_find(u, code) && u->n < KC_MAX_ALTS) u->alt[u->n++] = (kc_alt){code, v};
+/* False when there is no room. */
+static bool add(kc_union *u, int64_t code, kc_val v) {
+  if (kc_alt_find(u, code)) return true;
+  if (u->n == KC_MAX_ALTS) return false;
+  u->alt[u->n++] = (kc_alt){code, v};
+  return true;
 }
 
 static const member *member_of(const job *j, kc_val a) {
-  for (int i = 0; a.k == KC_V_HANDLE && i < j->n; i++)
-    if (j->m[i].id == a.id && j->m[i].group >= 0) return &j->m[i];
+  for (int i = 0; a.k == j->kind && i < j->n; i++)
+    if (j->m[i].v.id == a.id && j->m[i].group >= 0) return &j->m[i];
   return NULL;
 }
 
@@ -240,12 +411,12 @@ static kc_val replaced(job *j, kc_val a) {
   bool any = false;
   for (int i = 0; i < a.u->n; i++) {
     const member *m = member_of(j, a.u->alt[i].v);
-    if (!m) add(&u, a.u->alt[i].code, a.u->alt[i].v);
+    if (!m && !add(&u, a.u->alt[i].code, a.u->alt[i].v)) return KC_POISONED;
     if (!m) continue;
     int g = m->group - MAX_MEMBERS, end = j->from[g + 1];
     for (int k = j->from[g]; k < end; k++) {
       const slot *s = &j->slot[k];
-      if (code_of(m, s->tag)) add(&u, s->code, kc_ref(KC_V_HANDLE, s->id));
+      if (code_of(m, s->tag) && !add(&u, s->code, s->v)) return KC_POISONED;
       if (s->tag == t->tag) break; /* those after it are never meant */
     }
     any = true;
@@ -257,7 +428,7 @@ static kc_res replace_in_table(void *ud, uint32_t id, void *a, void *b) {
   job *j = ud;
   const kc_table *t = a;
   (void)b;
-  if (!t || !j->q.tab[id]) return KC_GO;
+  if (!t || id >= j->ntab || !j->q.tab[id]) return KC_GO; /* what was made here is as it should be */
   kc_val v = replaced(j, t->meta);
   if (!kc_same(v, t->meta)) kc_table_write(j->c, j->s, id)->meta = v;
   for (uint32_t i = 0; i < t->n; i++)
@@ -268,7 +439,7 @@ static kc_res replace_in_table(void *ud, uint32_t id, void *a, void *b) {
 static kc_res replace_in_cell(void *ud, uint32_t id, void *a, void *b) {
   job *j = ud;
   (void)b;
-  if (!a || !j->q.cell[id]) return KC_GO;
+  if (!a || id >= j->ncell || !j->q.cell[id]) return KC_GO;
   kc_val old = *(kc_val *)a, v = replaced(j, old);
   if (!kc_same(v, old)) kc_map_set(j->c, &j->s->cells, j->s->owner, id, kc_dup(j->c, &v, sizeof v));
   return KC_GO;
@@ -286,21 +457,58 @@ static kc_res replace_all(job *j, int pc) {
   return kc_map_diff(&cells, &none, replace_in_cell, j);
 }
 
-kc_res kc_merge_alike(kc_cap *c, kc_state *s, int pc) {
-  if (!c->crowded || c->protect || s->events || s->part) return KC_GO;
-  c->crowded = false;
+static bool holds_member(const job *j, kc_val a) {
+  for (int i = 0; a.k == KC_V_UNION && i < a.u->n; i++)
+    if (member_of(j, a.u->alt[i].v)) return true;
+  return false;
+}
+
+/* Does one of these tables, or the variables of one of these closures, hold another? */
+static bool hold_members(const job *j) {
+  for (int i = 0; i < j->n; i++) {
+    uint32_t id = j->m[i].v.id;
+    if (j->m[i].group < 0) continue;
+    const kc_table *t = j->kind == KC_V_TABLE ? kc_table_get(j->s, id) : NULL;
+    for (uint32_t k = 0; t && k < t->n; k++)
+      if (holds_member(j, t->val[k])) return true;
+    for (int k = 0; j->kind == KC_V_CLOSURE && k < j->c->clos[id].p->nup; k++) {
+      const kc_val *v = kc_map_get(&j->s->cells, j->c->clos[id].cell[k]);
+      if (v && holds_member(j, *v)) return true;
+    }
+  }
+  return false;
+}
+
+/* Tables and closures are done a group at a time: what they hold has other tags then. */
+static kc_res merge_kind(kc_cap *c, kc_state *s, int pc, kc_kind kind, bool *done) {
   job *j = kc_new(c, sizeof *j);
-  *j = (job){.c = c, .s = s};
-  j->q.by = kc_new(c, (c->nhan + 1) * sizeof *j->q.by);
-  kc_reach_of(c, s, pc, &j->q);
-  find_members(j);
+  *j = (job){.c = c, .s = s, .kind = kind, .ntab = c->ntab, .ncell = c->ncell};
+  kc_reach_of(c, s, pc, true, &j->q);
+  const kc_map none = {0};
+  const kc_map *by = kind == KC_V_HANDLE ? &j->q.by_han : kind == KC_V_TABLE ? &j->q.by_tab : &j->q.by_clos;
+  KC_TRY(kc_map_diff(by, &none, add_member, j));
   find_groups(j);
   for (int i = 0; i < j->n; i++)
-    if (j->m[i].group >= 0 && j->m[i].group < MAX_MEMBERS) make_slots(j, j->m[i].group);
-  if (!j->nslot) return KC_GO;
-  for (int g = 0; g < j->ngroup; g++)
-    for (int k = j->from[g]; k < j->from[g + 1]; k++) fill(j, &j->slot[k], MAX_MEMBERS + g);
-  for (int g = 0; g < j->ngroup; g++)
+    if (j->m[i].group >= 0 && j->m[i].group < MAX_MEMBERS) {
+      if (j->ngroup && kind != KC_V_HANDLE)
+        j->m[i].group = -1;
+      else
+        make_slots(j, j->m[i].group);
+    }
+  *done = j->nslot && !hold_members(j);
+  for (int g = 0; *done && g < j->ngroup; g++)
+    for (int k = j->from[g]; *done && k < j->from[g + 1]; k++) *done = fill(j, &j->slot[k], MAX_MEMBERS + g);
+  for (int g = 0; *done && g < j->ngroup; g++)
     for (int k = j->from[g]; k < j->from[g + 1]; k++) recode(j, MAX_MEMBERS + g, &j->slot[k]);
-  return replace_all(j, pc);
+  return *done ? replace_all(j, pc) : KC_GO;
+}
+
+kc_res kc_merge_alike(kc_cap *c, kc_state *s, int pc) {
+  if (!c->crowded || c->protect || s->events || s->part) return KC_GO;
+  bool more = true;
+  c->crowded = false;
+  for (int i = 0; more && i < MAX_ROUNDS; i++) KC_TRY(merge_kind(c, s, pc, KC_V_TABLE, &more));
+  more = true;
+  for (int i = 0; more && i < MAX_ROUNDS; i++) KC_TRY(merge_kind(c, s, pc, KC_V_CLOSURE, &more));
+  return merge_kind(c, s, pc, KC_V_HANDLE, &more);
 }

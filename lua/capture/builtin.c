@@ -171,7 +171,7 @@ MODEL(assert) {
   if (message.k != KC_V_STRING && message.k != KC_V_TEXT && !(t.k == KC_V_BOOL && t.i))
     return kc_fail(c, "the message of this assert is a %s; only strings can be captured",
                    kc_kind_name(message));
-  if (fails) return kc_raise_value(c, message, kc_where(c));
+  if (fails) return kc_raise_value(c, message, kc_lua_where(kc_where(c)));
   if (t.k == KC_V_SYM && !KN_MUTANT(assert_forgotten)) {
     KC_TRY(kc_may_raise(c));
     c->b.where = kc_where(c);
@@ -213,7 +213,7 @@ MODEL(error) {
     return kc_fail(c, "error() with level %lld cannot be captured", (long long)level);
   if (kc_protects_directly(c) || (level == 2 && kc_protects_this(c))) level = 0; /* pcall has no line */
   const kn_where *where = level == 1 ? kc_where(c) : level == 2 ? (*s)->top->at : NULL;
-  return kc_raise_value(c, ARG(0), where);
+  return kc_raise_value(c, ARG(0), kc_lua_where(where));
 }
 
 MODEL(setmetatable) {
@@ -318,9 +318,26 @@ MODEL(require) {
   return give1(c, out, v);
 }
 
+/* As the engine's own messages say it. */
+static const char *kind_said(kc_val a) {
+  kn_vkind kind;
+  if (kc_is_tensor(a)) return "a tensor";
+  if (kc_is_number(a)) return kc_scalar_kind(a, &kind) && kind == KN_V_INT ? "an integer" : "a number";
+  if (a.k == KC_V_BOOL || kc_is_symbool(a)) return "a boolean";
+  return a.k == KC_V_NIL      ? "nil"
+         : a.k == KC_V_STRING ? "a string"
+         : a.k == KC_V_TABLE  ? "a table"
+                              : "a userdata";
+}
+
 /* Nodes made meanwhile are marked; however the call ends, what follows is as before. */
 static kc_res with_grad(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, bool on, kc_values *out) {
-  if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (function expected)", name_of(c, f));
+  kc_val given = n ? a[0] : KC_NILV, h = KC_NILV;
+  (void)f;
+  if (given.k == KC_V_TABLE) KC_TRY(kc_metafield(c, *s, given, "__call", &h));
+  if (h.k == KC_V_NIL && given.k != KC_V_CLOSURE && given.k != KC_V_CFUNCTION && given.k <= KC_V_SYM)
+    return kc_complain(c, "%s: a function to call is needed, got %s", on ? "enable_grad" : "no_grad",
+                       kind_said(given));
   bool before = c->b.no_grad;
   c->b.no_grad = !on;
   kc_res r = kc_call(c, s, a[0], a + 1, n - 1, -1, out);

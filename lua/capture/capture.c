@@ -7,6 +7,7 @@
 #include "lua/capture/handle.h"
 #include "lua/capture/interp.h"
 #include "lua/capture/live.h"
+#include "lua/capture/race.h"
 #include "lua/capture/result.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
@@ -449,6 +450,7 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   c->b.at = c->b.graph->body;
   c->b.where = NULL;
   c->S = s;
+  KC_TRY(kc_check_waited(c, s));
   KC_TRY(kc_outcome_of(c, s, v, j->given, j->ngiven));
   if (c->doomed) return KC_RESTART;
   KC_TRY(outer_arguments(c));

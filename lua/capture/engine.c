@@ -223,6 +223,16 @@ static kc_res take_tensor(crossing *x, kn_tensor *t, kc_val *out) {
   return KC_GO;
 }
 
+/* f.lua:3, or "kiln/add_() <- f.lua:3" where eager would surely write with gradients on: then errors about
+ * the tensor that is overwritten are those of what does it. */
+static const kn_where *place_of_write(const crossing *x) {
+  kc_cap *c = x->c;
+  const char *dot = strrchr(x->name, '.'), *name = dot ? dot + 1 : x->name;
+  if (!strncmp(name, "__", 2)) name = "copy_"; /* t[k] = v */
+  if (c->b.no_grad || c->b.at != c->b.graph->body) return kc_where(c);
+  return kn_where_intern(&c->b, kc_format(c, "kiln/%s()", name), 0, kc_where(c));
+}
+
 /* What the call wrote to. */
 static kc_res take_writes(crossing *x) {
   kc_cap *c = x->c;
@@ -236,6 +246,7 @@ static kc_res take_writes(crossing *x) {
     else if (!c->han[k->v.id].parent) {
       kc_touch(c, x->s, (kc_place){KC_PLACE_TENSOR, k->v.id, KC_NILV}, true);
       c->han[k->v.id].with_grad |= kn_record_wrote_with_grad(&c->record, k->t);
+      if (!c->han[k->v.id].written) c->han[k->v.id].written = place_of_write(x);
       kc_set_contents(c, x->s, k->v.id, k->t->value);
     }
   }
@@ -303,11 +314,25 @@ static const char *message_of(kc_cap *c) {
   const char *m = lua_tostring(c->L, -1), *own = kn_error(c->ctx);
   if (!m) return "error";
   size_t n = strlen(m), k = strlen(own);
+  const char *name = !strncmp(own, "argument ", 9) ? kc_called_name(c) : NULL; /* Lua's names stand before */
+  if (name) return kc_format(c, "%s: %s", name, own);
   return kc_format(c, "%s", k && k <= n && !strcmp(m + n - k, own) ? own : m);
 }
 
+/* Numbers in a table are burnt in as others are. */
+static kc_res burn_inside(kc_cap *c, kc_state *s, kc_val a, int depth) {
+  kc_val k = KC_NILV, v;
+  if (a.k != KC_V_TABLE) return kc_burn(c, a);
+  if (depth > MAX_TABLE_DEPTH || kc_list_of(s, a.id)) return KC_GO;
+  for (;;) {
+    KC_TRY(kc_next(c, s, a.id, k, &k, &v));
+    if (k.k == KC_V_NIL) return KC_GO;
+    KC_TRY(burn_inside(c, s, kc_resolve(c, s, v), depth + 1));
+  }
+}
+
 static kc_res engine_failed(kc_cap *c, kc_state *s, const kc_val *args, int n) {
-  for (int i = 0; i < n; i++) KC_TRY(kc_burn(c, args[i])); /* perhaps it needed to know a number */
+  for (int i = 0; i < n; i++) KC_TRY(burn_inside(c, s, args[i], 0)); /* perhaps it needed to know a number */
   const char *m = message_of(c);
   KC_TRY(burn_sizes(c, s, args, n)); /* or a size; and the sentence names those */
   for (int i = 0; i < n; i++)
@@ -318,7 +343,7 @@ static kc_res engine_failed(kc_cap *c, kc_state *s, const kc_val *args, int n) {
   kn_status st = c->ctx->error_status;
   bool wrong =
       st == KN_ARG || st == KN_SHAPE || st == KN_DTYPE || st == KN_INDEX; /* eager would raise, too */
-  return wrong ? kc_complain(c, "%s", m) : kc_fail(c, "%s", m);
+  return wrong ? kc_engine_complain(c, m) : kc_fail(c, "%s", m);
 }
 
 static kc_res take_results(crossing *x, int first, const kc_val *args, int n, kc_values *out) {

@@ -19,9 +19,9 @@ int kc_new_stop(kc_cap *c, int depth, int pc, int order, bool back, int iteratio
 int kc_stop_at(const kc_cap *c, int depth, int pc, bool back, int iteration) {
   for (int i = c->nstop - 1; i >= 0; i--) {
     const kc_stop *s = &c->stop[i];
-    if (s->depth < depth) return 0; /* stops of callers: deeper ones come after them */
-    if (s->depth == depth && s->pc == pc && s->back == back &&
-        (s->iteration == iteration || KN_MUTANT(stale_stops)))
+    bool any = KN_MUTANT(stop_of_any_depth);
+    if (s->depth < depth && !any) return 0; /* stops of callers: deeper ones come after them */
+    if ((s->depth == depth || any) && s->pc == pc && s->back == back && s->iteration == iteration)
       return s->kind;
   }
   return 0;

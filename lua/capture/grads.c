@@ -4,6 +4,7 @@
 #include "lua/capture/grads.h"
 #include "core/grad/tape.h"
 #include "graph/grad/grad.h"
+#include "lua/capture/grad_options.h"
 #include "lua/capture/handle.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -233,7 +234,8 @@ kc_res kc_grad_field(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values 
 
 kc_res kc_require_grad(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *out) {
   kc_val t = n ? kc_resolve(c, *s, a[0]) : KC_NILV;
-  if (!kc_is_tensor(t)) return kc_complain(c, "requires_grad_: a tensor is needed, got %s", kc_kind_name(t));
+  if (!kc_is_tensor(t))
+    return kc_engine_complain(c, kc_format(c, "requires_grad_: a tensor is needed, got %s", kc_kind_name(t)));
   if (n > 1 && a[1].k != KC_V_NIL && !(a[1].k == KC_V_BOOL && a[1].i))
     return kc_fail(c, "requires_grad_(false) inside a captured function is not supported; detach the tensor");
   kc_look *l = look_of(c, t);
@@ -255,11 +257,11 @@ kc_res kc_require_grad(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_value
 /* ---- gradients ---- */
 
 static kc_res emit(kc_cap *c, kn_value *const *ys, const kn_gradient *gs, uint32_t ny, const leaves *l,
-                   kn_gradient *gx, bool again) {
+                   kn_gradient *gx, const kc_grad_options *o) {
   bool before = c->b.no_grad;
-  kn_gradient_request q = {&c->record, ys, gs, ny, l->x, l->n};
+  kn_gradient_request q = {&c->record, ys, gs, ny, l->x, l->n, o->memory};
   c->b.where = kc_where(c);
-  c->b.no_grad = !again;
+  c->b.no_grad = !o->again;
   bool fine = kn_emit_gradients(&q, gx);
   c->b.no_grad = before;
   kn_record_forget(&c->record);
@@ -300,25 +302,86 @@ static kn_value *sum_if_there(kc_cap *c, kn_value *old, kn_gradient g) {
   return v ? v : kc_dummy(c);
 }
 
+/* Is it a tensor where *there is true, and nil elsewhere? */
+static bool on_some_path(kc_cap *c, kc_state *s, kc_val v, kn_value **there, kn_value **t) {
+  if (v.k != KC_V_UNION) return false;
+  kc_union u;
+  kc_alts(c, v, &u);
+  int k = u.n == 2 && u.alt[0].code == KC_CLASS_NIL ? 1 : 0;
+  if (u.n != 2 || u.alt[!k].code != KC_CLASS_NIL || !kc_is_tensor(u.alt[k].v)) return false;
+  *there = kc_emit(c, KN_NODE_lua_eq, 2, u.tag, kc_int(u.alt[k].code), KC_NILV);
+  *t = kc_tensor_value(c, s, u.alt[k].v);
+  return true;
+}
+
+/* g added to old, which is there where `there` is true. */
+static kn_gradient sum_where(kc_cap *c, kn_value *there, kn_value *old, kn_gradient g) {
+  kn_region *at = c->b.at;
+  kn_node *n = kn_add_if(&c->b, there);
+  if (!n) return g;
+  c->b.at = n->regions[0];
+  kn_value *both = sum_if_there(c, old, g);
+  c->b.at = at;
+  kn_value *v = kn_if_output(&c->b, n, NULL, NULL, both, g.v);
+  return (kn_gradient){v ? v : kc_dummy(c), g.maybe};
+}
+
 static kc_res deposit(kc_cap *c, kc_state **s, kc_grad_place *p, kn_gradient g) {
   kc_val old;
   KC_TRY(get(c, *s, p, &old));
   kc_birth birth = {KC_BORN_HERE, kc_here(*s)};
-  if (old.k == KC_V_UNION || old.k == KC_V_POISON)
+  kn_value *there, *t;
+  kc_val v;
+  if (on_some_path(c, *s, old, &there, &t))
+    v = as_value(c, sum_where(c, there, t, g));
+  else if (old.k == KC_V_UNION || old.k == KC_V_POISON)
     return kc_fail(c, "adds to a gradient that is there on some path only; set it to nil, or test it, first");
-  kc_val v = old.k == KC_V_NIL ? as_value(c, g) : kc_sym(sum_if_there(c, kc_tensor_value(c, *s, old), g));
+  else
+    v = old.k == KC_V_NIL ? as_value(c, g) : kc_sym(sum_if_there(c, kc_tensor_value(c, *s, old), g));
   if (v.k == KC_V_SYM && kc_is_born(c, birth)) v = kc_ref(KC_V_HANDLE, kc_handle_new(c, *s, v.v));
   set(c, *s, p, v);
   return KC_GO;
 }
 
+/* Of the leaves, those that backward was given as its inputs. */
+static kc_res keep_only(kc_cap *c, kc_state *s, leaves *l, const kc_val *only, uint32_t n) {
+  uint32_t kept = 0;
+  for (uint32_t k = 0; k < n; k++) {
+    bool leaf = false;
+    for (uint32_t i = 0; i < l->n; i++) leaf |= kc_same(l->of[i], only[k]);
+    if (leaf) continue;
+    bool yes;
+    KC_TRY(depends(c, l, kc_tensor_value(c, s, only[k]), &yes));
+    if (!yes) return kc_complain(c, "backward: input %u does not require grad", k + 1);
+    return kc_fail(c, "input %u of backward is computed from what requires grad; use kiln.grad for it",
+                   k + 1);
+  }
+  for (uint32_t i = 0; i < l->n; i++) {
+    bool wanted = false;
+    for (uint32_t k = 0; k < n; k++) wanted |= kc_same(l->of[i], only[k]);
+    if (!wanted) continue;
+    l->x[kept] = l->x[i];
+    l->of[kept] = l->of[i];
+    l->look[kept++] = l->look[i];
+  }
+  l->n = kept;
+  return KC_GO;
+}
+
 kc_res kc_backward(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *out) {
   kc_val y = n ? kc_resolve(c, *s, a[0]) : KC_NILV, g = n > 1 ? kc_resolve(c, *s, a[1]) : KC_NILV;
+  kc_val options = n > 2 ? a[2] : KC_NILV, *only = NULL;
   char text[KN_TYPE_TEXT];
+  uint32_t nonly = 0;
+  kc_grad_options o;
   *out = (kc_values){0};
   if (!kc_is_tensor(y)) return kc_complain(c, "backward: a tensor is needed, got %s", kc_kind_name(y));
-  if ((n > 2 && a[2].k != KC_V_NIL) || (g.k != KC_V_NIL && !kc_is_tensor(g)))
-    return kc_fail(c, "backward with options cannot be captured yet; use kiln.grad");
+  if (g.k == KC_V_TABLE) options = g, g = KC_NILV;
+  if (g.k != KC_V_NIL && !kc_is_tensor(g))
+    return kc_complain(c, "backward: the gradient must be a tensor, got %s", kc_kind_name(g));
+  KC_TRY(kc_grad_options_read(c, *s, options, KC_OF_BACKWARD, &o));
+  if (o.inputs.k != KC_V_NIL)
+    KC_TRY(kc_grad_list(c, *s, o.inputs, "backward", "inputs", false, &only, &nonly));
   uint32_t first = c->b.graph->nvalues + 1;
   kn_value *yv = kc_tensor_value(c, *s, y);
   leaves l;
@@ -335,8 +398,9 @@ kc_res kc_backward(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *o
         "without",
         kn_vtype_text(c->b.graph, &yv->type, text, sizeof text));
   kn_gradient seed = {g.k == KC_V_NIL ? NULL : kc_tensor_value(c, *s, g), false};
+  if (only) KC_TRY(keep_only(c, *s, &l, only, nonly));
   kn_gradient *gx = kc_new(c, (l.n + 1) * sizeof *gx);
-  KC_TRY(emit(c, &yv, &seed, 1, &l, gx, false));
+  KC_TRY(emit(c, &yv, &seed, 1, &l, gx, &o));
   for (uint32_t i = 0; i < l.n; i++) {
     if (!gx[i].v) continue;
     kc_grad_place *p = place_of(c, l.of[i]);
@@ -348,54 +412,6 @@ kc_res kc_backward(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *o
 }
 
 /* ---- kiln.grad ---- */
-
-static kc_res read_list(kc_cap *c, kc_state *s, kc_val a, const char *what, kc_val **list, uint32_t *n) {
-  a = kc_resolve(c, s, a);
-  *n = 0;
-  if (kc_is_tensor(a)) {
-    *list = kc_vals(c, 1);
-    (*list)[(*n)++] = a;
-    return KC_GO;
-  }
-  if (a.k != KC_V_TABLE)
-    return kc_complain(c, "grad: %s must be a tensor or a table of them, got %s", what, kc_kind_name(a));
-  int64_t count;
-  KC_TRY(kc_border(c, s, a.id, &count));
-  *list = kc_vals(c, (int)count + 1);
-  for (int64_t i = 1; i <= count; i++) {
-    KC_TRY(kc_raw_get(c, s, a.id, kc_int(i), &(*list)[*n]));
-    (*list)[*n] = kc_resolve(c, s, (*list)[*n]);
-    if (!kc_is_tensor((*list)[*n]) && (*list)[*n].k != KC_V_BOOL)
-      return kc_complain(c, "grad: entry %lld of %s must be a tensor, got %s", (long long)i, what,
-                         kc_kind_name((*list)[*n]));
-    ++*n;
-  }
-  return KC_GO;
-}
-
-typedef struct options {
-  bool again, unused;
-  kc_val outputs;
-} options;
-
-static kc_res read_options(kc_cap *c, kc_state *s, kc_val a, options *o) {
-  static const char *const names[] = {"create_graph", "allow_unused", "grad_outputs"};
-  *o = (options){.outputs = KC_NILV};
-  a = kc_resolve(c, s, a);
-  if (a.k == KC_V_NIL) return KC_GO;
-  if (a.k != KC_V_TABLE) return kc_complain(c, "grad: options must be a table, got %s", kc_kind_name(a));
-  for (int i = 0; i < 3; i++) {
-    kc_val v;
-    KC_TRY(kc_raw_get(c, s, a.id, kc_string(c, names[i], strlen(names[i])), &v));
-    if (i == 2) {
-      o->outputs = v;
-      continue;
-    }
-    if (v.k != KC_V_NIL && v.k != KC_V_BOOL) return kc_fail(c, "grad: option '%s' must be known", names[i]);
-    if (v.k == KC_V_BOOL) *(i ? &o->unused : &o->again) = v.i != 0;
-  }
-  return KC_GO;
-}
 
 static kc_res one_gradient(kc_cap *c, kn_gradient g, uint32_t i, bool unused, bool single, kc_val *out) {
   const char *text =
@@ -417,12 +433,13 @@ static kc_res one_gradient(kc_cap *c, kn_gradient g, uint32_t i, bool unused, bo
 kc_res kc_gradients(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *out) {
   kc_val *ys, *xs, *gs = NULL;
   uint32_t ny, nx, ngs = 0;
-  options o;
+  kc_grad_options o;
   if (n < 2) return kc_complain(c, "grad: outputs and inputs are needed");
-  KC_TRY(read_list(c, *s, a[0], "outputs", &ys, &ny));
-  KC_TRY(read_list(c, *s, a[1], "inputs", &xs, &nx));
-  KC_TRY(read_options(c, *s, n > 2 ? a[2] : KC_NILV, &o));
-  if (o.outputs.k != KC_V_NIL) KC_TRY(read_list(c, *s, o.outputs, "grad_outputs", &gs, &ngs));
+  KC_TRY(kc_grad_list(c, *s, a[0], "grad", "outputs", false, &ys, &ny));
+  KC_TRY(kc_grad_list(c, *s, a[1], "grad", "inputs", false, &xs, &nx));
+  KC_TRY(kc_grad_options_read(c, *s, n > 2 ? a[2] : KC_NILV, KC_OF_GRAD, &o));
+  if (o.outputs.k != KC_V_NIL)
+    KC_TRY(kc_grad_list(c, *s, o.outputs, "grad", "grad_outputs", true, &gs, &ngs));
   if (gs && ngs != ny) return kc_complain(c, "grad: as many grad_outputs as outputs are needed");
   uint32_t first = c->b.graph->nvalues + 1;
   leaves all, l = {0};
@@ -441,7 +458,7 @@ kc_res kc_gradients(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *
     yv[i] = kc_tensor_value(c, *s, ys[i]);
     if (gs && kc_is_tensor(gs[i])) gv[i].v = kc_tensor_value(c, *s, gs[i]);
   }
-  KC_TRY(emit(c, yv, gv, ny, &l, gx, o.again));
+  KC_TRY(emit(c, yv, gv, ny, &l, gx, &o));
   bool single = kc_is_tensor(kc_resolve(c, *s, a[1]));
   kc_val v;
   if (single) {
@@ -468,13 +485,20 @@ static kc_res store(kc_cap *c, kc_state *s, kc_grad_place *p, kc_val v) {
     l->clears = true;
     return KC_GO;
   }
-  if (!kc_is_tensor(v))
+  kn_value *there = NULL, *t = NULL;
+  kn_region *at = c->b.at;
+  if (!on_some_path(c, s, v, &there, &t) && !kc_is_tensor(v))
     return kc_fail(
         c, "whether '%s' is there when the function ends depends on tensor data; set it to nil at the end",
         l->name);
   kn_vtype type = {.kind = KN_V_TENSOR, .tensor = p->leaf->slot->type.tensor};
   if (!l->slot) l->slot = kn_add_slot(&c->b, KN_SLOT_STATE, l->name, &type, NULL);
-  if (!l->slot || !kn_add_store(&c->b, l->slot, kc_tensor_value(c, s, v))) return kc_fail(c, "gradient");
+  kn_node *n = there ? kn_add_if(&c->b, there) : NULL;
+  if (n) c->b.at = n->regions[0];
+  bool fine = l->slot && kn_add_store(&c->b, l->slot, there ? t : kc_tensor_value(c, s, v));
+  c->b.at = at;
+  if (!fine) return kc_fail(c, "gradient");
+  l->sometimes = there != NULL;
   l->born = l->seen.k == KC_V_NIL;
   l->written = true;
   return KC_GO;

@@ -47,7 +47,14 @@ bool kc_same_view(const kn_node *a, const kn_node *b) {
 
 const kc_hold *kc_hold_of(kc_cap *c, const kc_state *s, uint32_t id) {
   const kc_hold *h = kc_map_get(&s->holds, id);
-  return h ? h : c->han[id].first;
+  uint32_t parent = c->han[id].parent;
+  if (!h) h = c->han[id].first;
+  return h && (!parent || kc_hold_of(c, s, parent)) ? h : NULL; /* a view of what is forgotten is, too */
+}
+
+bool kc_held(const kc_cap *c, const kc_state *s, uint32_t id) {
+  while (id && (kc_map_get(&s->holds, id) || c->han[id].first)) id = c->han[id].parent;
+  return !id;
 }
 
 kn_value *kc_contents(kc_cap *c, kc_state *s, uint32_t id) {

@@ -16,6 +16,8 @@ bool kc_same_view(const kn_node *a, const kn_node *b); /* the same op, of whatev
 
 /* The state's record of it; outside ones have one from the start. NULL: not known on this path. */
 const kc_hold *kc_hold_of(kc_cap *c, const kc_state *s, uint32_t id);
+/* It and what it shows are there: a view that nothing can reach may outlive that. */
+bool kc_held(const kc_cap *c, const kc_state *s, uint32_t id);
 /* Present contents; a view of what has changed is derived again. NULL on failure. */
 kn_value *kc_contents(kc_cap *c, kc_state *s, uint32_t id);
 void kc_set_contents(kc_cap *c, kc_state *s, uint32_t id, kn_value *v); /* of one that is no view */

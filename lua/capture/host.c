@@ -2,7 +2,7 @@
  * were given. An ignored function is a table {name =, results = {"float32[N,3]", "integer" …}} that is
  * called. */
 #include "graph/host.h"
-#include "lua/capture/interp.h"
+#include "lua/capture/protect.h"
 
 static kc_res field(kc_cap *c, kc_state *s, kc_val t, const char *name, size_t n, kc_val *out) {
   return kc_raw_get(c, s, t.id, kc_string(c, name, n), out);
@@ -41,6 +41,7 @@ static kc_res call_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values 
           text, kc_kind_name(a[i]));
     in[i - 1] = kc_value(c, a[i]);
   }
+  KC_TRY(kc_may_raise(c));
   c->b.where = kc_where(c);
   kn_node *made = kn_add_host_call(&c->b, text, in, (uint32_t)(n - 1), types, nout);
   if (!made) return kc_fail(c, "%s", text);

@@ -96,6 +96,7 @@ static void make_check(maker *m, const kc_look *l, const kn_graph *g, kc_check *
                   .born = l->born,
                   .blind = l->blind,
                   .clears = l->clears,
+                  .sometimes = l->sometimes,
                   .identity = l->identity,
                   .written = l->written};
   k->key = expect(m, l->key);
@@ -706,7 +707,7 @@ const char *kc_live_object(const kc_live *l) {
 const char *kc_live_unsteady(const kc_live *l) {
   for (uint32_t i = 0; i < l->nchecks; i++) {
     const kc_check *k = &l->checks[i];
-    if (!k->blind && (k->born ? k->written && !k->clears : k->clears)) return k->name;
+    if (!k->blind && (k->born ? k->written && !k->clears : k->clears || k->sometimes)) return k->name;
   }
   return NULL;
 }

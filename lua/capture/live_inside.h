@@ -26,6 +26,7 @@ typedef struct kc_check {
   bool in_graph, written, number;
   uint32_t object;          /* the handle that was there, 0: none */
   const kn_value *stored;   /* what the graph stores to the slot */
+  bool sometimes;           /* a gradient: nil where the run did not store it */
   bool born, blind, clears; /* nil before; never looked at; nil afterwards */
   bool identity, requires;  /* the tensor must be the slot's own; it requires grad */
   bool quiet;               /* what overwrites it does so with gradients off */

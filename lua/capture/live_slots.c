@@ -104,7 +104,8 @@ static kn_status store_grad(lua_State *L, const kc_host *host, kn_session *s, co
   kn_tensor *t = host->test_tensor(L, -1);
   kn_rvalue v = {0};
   if (!t) return KN_OK;
-  if (!k->clears) KN_TRY(get_slot(ctx, s, k, k->slot, &v));
+  if (!k->clears && (!k->sometimes || kn_session_wrote(s, k->slot->index)))
+    KN_TRY(get_slot(ctx, s, k, k->slot, &v));
   kn_status st = kn_set_grad(ctx, t, v.tensor);
   kn_tensor_release(v.tensor);
   return st;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 static const kc_reach *reach_of(kc_merge_job *m, kc_state *s, kc_reach *q) {
-  if (!q->tab) kc_reach_of(m->c, s, m->pc, q);
+  if (!q->tab) kc_reach_of(m->c, s, m->pc, false, q);
   return q;
 }
 
@@ -143,8 +143,8 @@ bool kc_touch_closure(kc_merge_job *m, uint32_t id, int side) {
 bool kc_touch_handle(kc_merge_job *m, uint32_t id, int side) {
   uint32_t parent = m->c->han[id].parent;
   if (m->s2 && partner(side == 1 ? &m->h12 : &m->h21, id) != UINT32_MAX) return true;
-  if (m->s2 && kc_hold_of(m->c, m->s1, id) && kc_hold_of(m->c, m->s2, id)) return kc_pair_handles(m, id, id);
-  if ((!m->s2 && kc_hold_of(m->c, state_before(m), id)) || kc_map_get(&m->seen_han, id)) return true;
+  if (m->s2 && kc_held(m->c, m->s1, id) && kc_held(m->c, m->s2, id)) return kc_pair_handles(m, id, id);
+  if ((!m->s2 && kc_held(m->c, state_before(m), id)) || kc_map_get(&m->seen_han, id)) return true;
   if (parent && !kc_touch_handle(m, parent, side)) return false;
   kc_map_set(m->c, &m->seen_han, m->owner, id, m);
   push(m, (kc_merge_work){KC_WORK_HANDLE, id, 0, side});
@@ -351,7 +351,7 @@ void kc_adopt_handle(kc_merge_job *m, uint32_t id) {
     m->renamed = true;
     return;
   }
-  if (kc_hold_of(c, m->s1, id)) {
+  if (kc_held(c, m->s1, id)) {
     kc_pair_handles(m, id, id);
     return;
   }
@@ -461,8 +461,8 @@ static kc_res differ_handles(void *ud, uint32_t id, void *a, void *b) {
   kc_cap *c = m->c;
   (void)a, (void)b;
   if (m->s2) {
-    if (kc_hold_of(c, m->s1, id) && kc_hold_of(c, m->s2, id)) kc_pair_handles(m, id, id);
-  } else if (kc_hold_of(c, state_before(m), id) && !kc_map_get(&m->seen_han, id)) {
+    if (kc_held(c, m->s1, id) && kc_held(c, m->s2, id)) kc_pair_handles(m, id, id);
+  } else if (kc_held(c, state_before(m), id) && !kc_map_get(&m->seen_han, id)) {
     kc_map_set(c, &m->seen_han, m->owner, id, m);
     push(m, (kc_merge_work){KC_WORK_HANDLE, id, 0, m->side});
   }

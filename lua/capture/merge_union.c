@@ -15,7 +15,7 @@ static bool is_outside(const kc_cap *c, kc_val a) {
 
 /* An object that is there on entry and at the back edge. */
 static bool known_to_both(const kc_merge_job *m, kc_val a) {
-  if (a.k == KC_V_HANDLE) return kc_hold_of(m->c, m->s1, a.id) && kc_hold_of(m->c, m->s2, a.id);
+  if (a.k == KC_V_HANDLE) return kc_held(m->c, m->s1, a.id) && kc_held(m->c, m->s2, a.id);
   return a.k == KC_V_TABLE && kc_known_to_both(m, true, a.id);
 }
 

@@ -173,21 +173,35 @@ static kc_res known_key(kc_cap *c, kc_val k) {
   return k.k == KC_V_POISON || k.k == KC_V_NONE ? poisoned(c, k, "a table is indexed by") : KC_GO;
 }
 
-static kc_res index_table(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val *out, bool *done) {
-  if (k.k == KC_V_SYM && kc_is_number(k))
+/* It is known now whether the field is there. */
+static kc_res index_again(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out) {
+  const index_ud *x = ud;
+  kc_val v;
+  (void)o;
+  KC_TRY(index_any(c, s, x->o, x->k, x->depth, &v));
+  return kc_one(c, v, out);
+}
+
+static kc_res index_table(kc_cap *c, kc_state **s, kc_val o, kc_val k, int depth, kc_val *out, bool *done) {
+  bool by_data = k.k == KC_V_SYM && kc_is_number(k);
+  if (by_data)
     KC_TRY(kc_index_by_data(c, s, o.id, k, out));
   else {
     KC_TRY(known_key(c, k));
     KC_TRY(kc_raw_get(c, *s, o.id, k, out));
   }
+  *out = kc_resolve(c, *s, *out);
   *done = out->k != KC_V_NIL;
   if (!*done || out->k != KC_V_UNION || !kc_alt_find(out->u, KC_CLASS_NIL)) return KC_GO;
   kc_val h;
   KC_TRY(kc_metafield(c, *s, o, "__index", &h));
-  if (h.k != KC_V_NIL)
-    return kc_fail(c, "the field '%s' is there on some path only, and the table's metatable has __index",
-                   kc_field_path(c, "", k));
-  return KC_GO;
+  if (h.k == KC_V_NIL) return KC_GO;
+  if (by_data)
+    return kc_fail(c, "a table whose metatable has __index is indexed by a %s, which may be none of its keys",
+                   kc_kind_name(k));
+  index_ud x = {.o = o, .k = k, .depth = depth};
+  kc_val field = *out;
+  return distribute1(c, s, &field, 1, index_again, &x, out);
 }
 
 /* A field that is not there: of kiln's modules and of tensors the mistake is told, where it is about to be
@@ -225,7 +239,7 @@ static kc_res index_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, int depth, 
     return distribute1(c, s, (kc_val[]){o, k}, 2, index_step, &x, out);
   }
   bool done = false;
-  if (o.k == KC_V_TABLE) KC_TRY(index_table(c, s, o, k, out, &done));
+  if (o.k == KC_V_TABLE) KC_TRY(index_table(c, s, o, k, depth, out, &done));
   if (done) return KC_GO;
   kc_val h;
   KC_TRY(kc_metafield(c, *s, o, "__index", &h));
@@ -251,6 +265,13 @@ static kc_res set_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *
   return set_any(c, s, o[0], o[1], x->v, x->depth);
 }
 
+static kc_res set_again(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values *out) {
+  const index_ud *x = ud;
+  (void)o;
+  out->n = 0;
+  return set_any(c, s, x->o, x->k, x->v, x->depth);
+}
+
 static kc_res set_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v, int depth) {
   o = kc_resolve(c, *s, o);
   k = kc_normal_key(kc_resolve(c, *s, k));
@@ -269,12 +290,16 @@ static kc_res set_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v, int
   if (o.k == KC_V_TABLE) {
     KC_TRY(known_key(c, k));
     KC_TRY(kc_raw_get(c, *s, o.id, k, &old));
+    old = kc_resolve(c, *s, old);
     bool maybe = old.k == KC_V_UNION && kc_alt_find(old.u, KC_CLASS_NIL);
     if (old.k != KC_V_NIL && !maybe) return kc_raw_set(c, *s, o.id, k, v);
     KC_TRY(kc_metafield(c, *s, o, "__newindex", &h));
     if (KN_MUTANT(newindex_ignored)) h = KC_NILV;
-    if (h.k != KC_V_NIL && maybe)
-      return kc_fail(c, "a field that is there on some path only is set, and the metatable has __newindex");
+    if (h.k != KC_V_NIL && maybe) {
+      index_ud x = {.o = o, .k = k, .v = v, .depth = depth};
+      kc_values none;
+      return kc_distribute(c, s, &old, 1, set_again, &x, &none);
+    }
     if (h.k == KC_V_NIL) {
       if (k.k == KC_V_NIL) return kc_raise(c, "table index is nil");
       if (k.k == KC_V_FLOAT && k.f != k.f) return kc_raise(c, "table index is NaN");

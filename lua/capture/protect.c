@@ -17,7 +17,7 @@ struct kc_protect {
   kn_region *region;
   int depth;
   bool direct;     /* it protects a C function: Lua knows no line there */
-  bool part, late; /* of kiln.fork; something may raise when it has written: its errors are not held back */
+  uint32_t part;   /* of kiln.fork; 0: it is none */
   kc_state *state; /* of an error that is certain; NULL: none */
   kc_val value;
 };
@@ -56,8 +56,10 @@ static bool has_written(kc_cap *c, const kc_protect *p) {
 kc_res kc_may_raise(kc_cap *c) {
   kc_protect *p = c->protect;
   if (!p || !has_written(c, p)) return KC_GO;
-  if (p->part) {
-    p->late = true;
+  if (p->part) { /* its error is raised by kiln.wait, and then nobody sees what it wrote */
+    char line[160];
+    kc_position(c, line, sizeof line);
+    if (!c->parts[p->part].late) c->parts[p->part].late = kc_keep(c, *line ? line : "?");
     return KC_GO;
   }
   return kc_fail(
@@ -169,7 +171,7 @@ static kc_res protect(kc_cap *c, kc_state **s, kc_val f, kc_val handler, const k
                     .region = made->n->regions[0],
                     .depth = (*s)->depth,
                     .direct = f.k == KC_V_CFUNCTION,
-                    .part = c->part_begins,
+                    .part = c->part_begins ? (*s)->part : 0,
                     .value = KC_NILV};
   c->part_begins = false;
   kc_state *go = c->S = kc_snapshot(c, *s), *rest = NULL;
@@ -182,16 +184,11 @@ static kc_res protect(kc_cap *c, kc_state **s, kc_val f, kc_val handler, const k
   if (r == KC_GO) give(c, go, true, results.v, results.n);
   c->nest = nest;
   c->b.at = made->parent;
-  if (r == KC_GO && (p->late || !kn_region_may_raise(p->region))) {
+  if (r == KC_GO && !kn_region_may_raise(p->region)) {
     take_out(c, made);
-    c->S = go;
-    if (p->late) KC_TRY(kc_may_raise(c)); /* of a protected call around this one */
     *s = c->S = go;
   } else if (p->state)
     KC_TRY(surely_failed(c, p, made, s, handler));
-  else if (p->late)
-    return kc_fail(c, "this part writes to a table, variable or tensor of outside and then raises an error, "
-                      "always; write after it");
   else {
     KC_TRY(kc_may_raise(c)); /* of a protected call around this one */
     KC_TRY(failed(c, made, kc_snapshot(c, *s), handler, &rest));

@@ -26,7 +26,7 @@ static void add(kc_cap *c, const kc_event **list, kc_event e) {
 
 /* Is x the part, or one that it runs inside of? */
 static bool holds(const kc_cap *c, uint32_t x, uint32_t part) {
-  while (part && part != x) part = c->parts[part];
+  while (part && part != x) part = c->parts[part].by;
   return part == x;
 }
 
@@ -145,7 +145,7 @@ static kc_res begin(kc_cap *c, kc_state *s, kc_values *out) {
   if (!c->nparts) c->parts = kc_more(c, &c->arena, c->parts, c->nparts++, sizeof *c->parts);
   c->parts = kc_more(c, &c->arena, c->parts, c->nparts, sizeof *c->parts);
   uint32_t part = c->nparts++;
-  c->parts[part] = s->part;
+  c->parts[part] = (kc_part){.by = s->part};
   add(c, &s->events, (kc_event){.kind = BEGAN, .part = part, .by = s->part});
   s->part = part;
   c->part_begins = true;
@@ -162,13 +162,33 @@ static void forget(kc_cap *c, kc_state *s) {
   if (!s->part) s->events = NULL;
 }
 
+/* What a part wrote before it raised is lost in the graph, which nobody can see when the error is raised. */
+static kc_res lost(kc_cap *c, uint32_t part, const char *who) {
+  return kc_fail(
+      c,
+      "%s a forked part that may raise an error at %s, when it has written to a table, variable or "
+      "tensor of outside; write after that, or let the part return the value",
+      who, c->parts[part].late);
+}
+
+kc_res kc_check_waited(kc_cap *c, const kc_state *s) {
+  for (const kc_event *e = s->events; e; e = e->older)
+    if (e->kind == BEGAN && c->parts[e->part].late && !is_before(c, s->events, e->part, 0))
+      return lost(c, e->part, "the function does not wait on each path for");
+  return KC_GO;
+}
+
 /* A future may be one of several: then all of these may have been waited for. */
-static void wait_for(kc_cap *c, kc_state *s, kc_val part) {
+static kc_res wait_for(kc_cap *c, kc_state *s, kc_val part) {
   const kc_event *all = s->events;
+  for (const kc_event *e = all; e && c->protect; e = e->older)
+    if (e->kind == BEGAN && (part.k != KC_V_INT || part.i == (int64_t)e->part) && c->parts[e->part].late)
+      return lost(c, e->part, "a protected call waits for");
   for (const kc_event *e = all; e; e = e->older)
     if (e->kind == BEGAN && !holds(c, e->part, s->part) && (part.k != KC_V_INT || part.i == (int64_t)e->part))
       add(c, &s->events, (kc_event){.kind = WAITED, .part = e->part, .by = s->part});
   forget(c, s);
+  return KC_GO;
 }
 
 kc_res kc_m_fork_mark(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out) {
@@ -176,9 +196,7 @@ kc_res kc_m_fork_mark(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_va
   kc_val part = n > 1 ? kc_resolve(c, *s, a[1]) : KC_NILV;
   out->n = 0;
   if (n && kc_is_str(c, a[0], "fork")) return begin(c, *s, out);
-  if (n && kc_is_str(c, a[0], "wait"))
-    wait_for(c, *s, part);
-  else if (part.k == KC_V_INT && part.i > 0 && part.i < c->nparts)
-    (*s)->part = c->parts[part.i];
+  if (n && kc_is_str(c, a[0], "wait")) return wait_for(c, *s, part);
+  if (part.k == KC_V_INT && part.i > 0 && part.i < c->nparts) (*s)->part = c->parts[part.i].by;
   return KC_GO;
 }

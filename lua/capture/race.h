@@ -23,6 +23,11 @@ const kc_event *kc_join_events(kc_cap *c, const kc_event *a, const kc_event *b);
 /* The body of a loop node, from `a` to `b`, runs again beside the parts of the trip before. */
 void kc_touch_again(kc_cap *c, const kc_state *a, const kc_state *b);
 
+/* At the end of the function. Refuses parts whose errors might never be raised, and what they wrote be
+ * missed.
+ */
+kc_res kc_check_waited(kc_cap *c, const kc_state *s);
+
 /* kiln.fork_mark("fork"), ("end", part), ("wait", part): the model. */
 kc_res kc_m_fork_mark(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out);
 

@@ -20,7 +20,20 @@ static void mark_cell(marker *k, uint32_t id) {
   k->waits = waits;
 }
 
-static void mark_table(marker *k, uint32_t id) {
+/* tag NULL: by itself. One that has two codes with one tag, or too many tags, counts as such, too. */
+static void refer(marker *k, kc_map *to, uint32_t id, kn_value *tag, int64_t code) {
+  kc_referred *by = kc_map_get(to, id);
+  int i = 0;
+  if (!by) kc_map_set(k->c, to, k->s->owner, id, by = kc_new(k->c, sizeof *by));
+  while (i < by->n && by->tag[i] != tag) i++;
+  if (!tag || k->waits || i == KC_MAX_TAGS || (i < by->n && by->code[i] != code))
+    by->otherwise = true;
+  else if (i == by->n)
+    by->tag[by->n] = tag, by->code[by->n++] = code;
+}
+
+static void mark_table(marker *k, uint32_t id, kn_value *tag, int64_t code) {
+  if (k->q->refs) refer(k, &k->q->by_tab, id, tag, code);
   if (k->q->tab[id]) return;
   k->q->tab[id] = 1;
   const kc_table *t = kc_table_get(k->s, id);
@@ -35,24 +48,29 @@ static void mark_table(marker *k, uint32_t id) {
   k->waits = waits;
 }
 
-/* tag NULL: by itself. One that has two codes with one tag, or too many tags, counts as such, too. */
-static void refer(marker *k, uint32_t id, kn_value *tag, int64_t code) {
-  kc_referred *by = &k->q->by[id];
-  int i = 0;
-  while (i < by->n && by->tag[i] != tag) i++;
-  if (!tag || k->waits || i == KC_MAX_TAGS || (i < by->n && by->code[i] != code))
-    by->otherwise = true;
-  else if (i == by->n)
-    by->tag[by->n] = tag, by->code[by->n++] = code;
-}
-
 static void mark_handle(marker *k, uint32_t id, kn_value *tag, int64_t code) {
-  if (k->q->by) refer(k, id, tag, code);
+  if (k->q->refs) refer(k, &k->q->by_han, id, tag, code);
   for (; id && !k->q->han[id]; id = k->c->han[id].parent) {
     k->q->han[id] = 1;
     uint32_t parent = k->c->han[id].parent;
-    if (k->q->by && parent) k->q->by[parent].otherwise = true; /* a view shows it */
+    if (k->q->refs && parent) refer(k, &k->q->by_han, parent, NULL, 0); /* a view shows it */
   }
+}
+
+static void mark_closure(marker *k, uint32_t id, kn_value *tag, int64_t code) {
+  const kc_closure_info *info = &k->c->clos[id];
+  if (k->q->refs) refer(k, &k->q->by_clos, id, tag, code);
+  for (int i = 0; info->p && i < info->p->nup; i++) {
+    uint32_t cell = info->cell[i];
+    if (k->q->refs) k->q->owner[cell] = k->q->owner[cell] && k->q->owner[cell] != id ? KC_SHARED : id;
+    mark_cell(k, cell);
+  }
+}
+
+/* A variable that is somebody else's, too. */
+static void share_cell(marker *k, uint32_t id) {
+  if (k->q->refs) k->q->owner[id] = KC_SHARED;
+  mark_cell(k, id);
 }
 
 static void mark_union(marker *k, const kc_union *u) {
@@ -60,17 +78,22 @@ static void mark_union(marker *k, const kc_union *u) {
   for (int i = 0; i < u->n; i++)
     if (u->alt[i].v.k == KC_V_HANDLE)
       mark_handle(k, u->alt[i].v.id, tag, u->alt[i].code);
+    else if (u->alt[i].v.k == KC_V_TABLE)
+      mark_table(k, u->alt[i].v.id, tag, u->alt[i].code);
+    else if (u->alt[i].v.k == KC_V_CLOSURE)
+      mark_closure(k, u->alt[i].v.id, tag, u->alt[i].code);
     else
       mark(k, u->alt[i].v);
 }
 
 static void mark(marker *k, kc_val a) {
+  if (k->q->refs) a = kc_resolve(k->c, k->s, a); /* one that is known is referred to by itself */
   if (a.k == KC_V_TABLE)
-    mark_table(k, a.id);
+    mark_table(k, a.id, NULL, 0);
   else if (a.k == KC_V_HANDLE)
     mark_handle(k, a.id, NULL, 0);
-  else if (a.k == KC_V_CLOSURE && k->c->clos[a.id].p)
-    for (int i = 0; i < k->c->clos[a.id].p->nup; i++) mark_cell(k, k->c->clos[a.id].cell[i]);
+  else if (a.k == KC_V_CLOSURE)
+    mark_closure(k, a.id, NULL, 0);
   else if (a.k == KC_V_UNION)
     mark_union(k, a.u);
 }
@@ -78,14 +101,14 @@ static void mark(marker *k, kc_val a) {
 static kc_res mark_outside_table(void *ud, uint32_t id, void *a, void *b) {
   marker *k = ud;
   (void)a, (void)b;
-  if (k->c->tab[id].object || k->c->tab[id].argument) mark_table(k, id);
+  if (k->c->tab[id].object || k->c->tab[id].argument) mark_table(k, id, NULL, 0);
   return KC_GO;
 }
 
 static kc_res mark_outside_cell(void *ud, uint32_t id, void *a, void *b) {
   marker *k = ud;
   (void)a, (void)b;
-  if (k->c->cell[id].object) mark_cell(k, id);
+  if (k->c->cell[id].object) share_cell(k, id);
   return KC_GO;
 }
 
@@ -111,7 +134,7 @@ static void mark_frame(marker *k, const kc_frame *f, int pc) {
   k->waits = !top;
   for (int r = 0; r < f->p->maxstack; r++)
     if (f->cell[r])
-      mark_cell(k, f->cell[r]);
+      share_cell(k, f->cell[r]);
     else if (kc_regs_has(&live, r))
       mark(k, f->r[r]);
   k->waits = true;
@@ -120,10 +143,12 @@ static void mark_frame(marker *k, const kc_frame *f, int pc) {
   k->waits = false;
 }
 
-void kc_reach_of(kc_cap *c, kc_state *s, int pc, kc_reach *q) {
+void kc_reach_of(kc_cap *c, kc_state *s, int pc, bool refs, kc_reach *q) {
+  if (refs) q->owner = kc_new(c, (c->ncell + 1) * sizeof *q->owner);
   q->tab = kc_new(c, c->ntab + 1);
   q->cell = kc_new(c, c->ncell + 1);
   q->han = kc_new(c, c->nhan + 1);
+  q->refs = refs;
   marker k = {c, s, q, false};
   for (const kc_frame *f = s->top; f; f = f->up) mark_frame(&k, f, pc);
   for (int i = 0; i < s->nret; i++) mark(&k, s->ret[i]);

@@ -4,7 +4,8 @@
 #define KC_REACH_H
 #include "lua/capture/state.h"
 
-/* How a handle is referred to: as these alternatives of unions with these tags, and perhaps otherwise. */
+/* How a table, closure or handle is referred to: as these alternatives of unions with these tags, and perhaps
+ * otherwise. */
 enum { KC_MAX_TAGS = 8 };
 typedef struct kc_referred {
   kn_value *tag[KC_MAX_TAGS];
@@ -13,13 +14,17 @@ typedef struct kc_referred {
   bool otherwise;
 } kc_referred;
 
+#define KC_SHARED UINT32_MAX
 typedef struct kc_reach {
   uint8_t *tab, *cell, *han; /* by id */
-  kc_referred *by;           /* by handle; NULL: not asked for */
+  bool refs;
+  kc_map by_han, by_tab, by_clos; /* kc_referred, where `refs` */
+  uint32_t *owner;                /* of each cell the closure it is an upvalue of; 0: none, KC_SHARED: more */
 } kc_reach;
 
-/* Of the state when its top frame goes on at pc (negative: it returns). `by` is filled in where it is set. */
-void kc_reach_of(kc_cap *c, kc_state *s, int pc, kc_reach *q);
+/* Of the state when its top frame goes on at pc (negative: it returns). How they are referred to is noted
+ * where `refs`. */
+void kc_reach_of(kc_cap *c, kc_state *s, int pc, bool refs, kc_reach *q);
 /* What a frame can still read: one that waits for a call reads neither its arguments nor what it sets. */
 kc_regs kc_live_in(const kc_frame *f, bool top, int pc);
 

@@ -351,6 +351,7 @@ static kc_res add_commits(kc_cap *c, const gathering *g) {
     const kc_handle_info *info = &c->han[g->standing[i].handle];
     kn_value *v = g->standing[i].v;
     const kc_look *l = info->slot ? look_of(c, info->slot) : NULL;
+    if (!l) c->b.where = info->written;
     if (!(l ? kn_add_store(&c->b, l->was ? l->was : l->slot, v) : kn_add_update(&c->b, info->initial, v)))
       return kc_fail(c, "update");
   }

@@ -103,6 +103,11 @@ kc_res kc_fail(kc_cap *c, const char *fmt, ...) {
   return KC_FAIL;
 }
 
+const kn_where *kc_lua_where(const kn_where *w) {
+  const kn_where *user = kn_where_user(w);
+  return user && user->line > 0 ? w : NULL;
+}
+
 kc_res kc_raise_text(kc_cap *c, const char *text, const kn_where *where) {
   c->b.where = where; /* whose position is put before the text */
   kn_add_raise(&c->b, KN_NODE_raise, NULL, text);
@@ -147,8 +152,10 @@ kc_res kc_complain(kc_cap *c, const char *fmt, ...) {
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  return raise_at(c, text, kc_protects_directly(c));
+  return raise_at(c, text, kc_protects_directly(c) || !kc_line_known(c));
 }
+
+kc_res kc_engine_complain(kc_cap *c, const char *text) { return raise_at(c, text, kc_protects_directly(c)); }
 
 /* ---- names and kinds ---- */
 

@@ -50,7 +50,7 @@ struct kc_text {
 };
 
 /* The tag says which alternative holds: an alternative's code is its class (kc_class_of). */
-enum { KC_MAX_ALTS = 12 };
+enum { KC_MAX_ALTS = 20 };
 typedef struct kc_alt {
   int64_t code;
   kc_val v;
@@ -130,6 +130,7 @@ struct kc_look {
   bool inplace, overwritten; /* the tensor there is a handle; the graph gives it other contents */
   bool born;                 /* nil outside, and set to something: the slot is only stored to */
   bool dropped;              /* KEYS: asked for only by an attempt at a loop that was given up */
+  bool sometimes;            /* of a GRAD: stored on some path, nil on the others */
   bool blind, clears,
       identity; /* of a GRAD that is not read; set to nil at the end; the tensor must be this one */
   kn_slot *was; /* the place gets another tensor, too: this slot has the contents for the one there is */
@@ -189,14 +190,15 @@ typedef struct kc_input { /* where a free scalar or a symbolic size comes from, 
 
 /* A tensor with an identity: what is fixed about it. Its contents are in the state. */
 typedef struct kc_handle_info {
-  uint32_t parent;       /* of a view: the handle that it shows; 0: none */
-  const kn_node *view;   /* how; NULL: all of it */
-  kn_value *initial;     /* of one from outside: its contents at first; NULL: made inside */
-  struct kc_hold *first; /* the same as a hold */
-  kn_slot *slot;         /* of one reached outside */
-  uint32_t leaf;         /* of an argument; 0: none */
-  bool with_grad;        /* it is written to with gradients on */
-  bool strided;          /* from outside, and its elements do not lie in order: */
+  uint32_t parent;         /* of a view: the handle that it shows; 0: none */
+  const kn_node *view;     /* how; NULL: all of it */
+  kn_value *initial;       /* of one from outside: its contents at first; NULL: made inside */
+  struct kc_hold *first;   /* the same as a hold */
+  kn_slot *slot;           /* of one reached outside */
+  uint32_t leaf;           /* of an argument; 0: none */
+  bool with_grad;          /* it is written to with gradients on */
+  const kn_where *written; /* where it was written to first (engine.c) */
+  bool strided;            /* from outside, and its elements do not lie in order: */
   int64_t strides[KN_MAX_RANK];
 } kc_handle_info;
 
@@ -229,6 +231,11 @@ typedef struct kc_stop kc_stop;
 typedef struct kc_loop_try kc_loop_try;
 typedef struct kc_model kc_model;
 typedef struct kc_protect kc_protect;
+
+typedef struct kc_part {
+  uint32_t by;      /* the part that forked it; 0: the function itself */
+  const char *late; /* what may raise in it when it has written to older objects: where; NULL: nothing */
+} kc_part;
 
 typedef struct kc_unrolled {
   int id; /* of the kc_loop_try */
@@ -304,9 +311,10 @@ struct kc_cap {
   uint32_t short_of; /* how often a table failed that could have been a list */
   uint64_t steps;
   int nest, calls;
-  bool crowded;            /* somewhere there are many alternatives (alike.h) */
-  bool part_begins;        /* the next protected call is that of kiln.fork */
-  uint32_t *parts, nparts; /* of each forked part the one that forked it */
+  bool crowded;          /* somewhere there are many alternatives (alike.h) */
+  bool part_begins;      /* the next protected call is that of kiln.fork */
+  struct kc_part *parts; /* that kiln.fork runs, by number from 1 */
+  uint32_t nparts;
   struct kc_grad_place **grads;
   uint32_t ngrads;
   kc_val *inner; /* tensors made to require grad inside */
@@ -332,14 +340,17 @@ const char *kc_format(kc_cap *c, const char *fmt, ...) __attribute__((format(pri
 kc_res kc_fail(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* An error that Lua itself would raise here: on some path only, it becomes a raise node and the path ends. */
 kc_res kc_raise(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* The same of a C function, which says where it was called. */
+/* The same of a C function, which says where it was called, if that has lines. */
 kc_res kc_complain(kc_cap *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same of the engine, which otherwise says where the innermost function that has lines was. */
+kc_res kc_engine_complain(kc_cap *c, const char *text);
 /* A string or text as it is, after the position `where` (NULL: none). */
 kc_res kc_raise_value(kc_cap *c, kc_val message, const kn_where *where);
 /* The text as it is, after the position `where` (NULL: none). */
 kc_res kc_raise_text(kc_cap *c, const char *text, const kn_where *where);
-bool kc_line_known(const kc_cap *c); /* of the present instruction: not in stripped functions */
-const kn_where *kc_where(kc_cap *c); /* of the present instruction */
+bool kc_line_known(const kc_cap *c);             /* of the present instruction: not in stripped functions */
+const kn_where *kc_where(kc_cap *c);             /* of the present instruction */
+const kn_where *kc_lua_where(const kn_where *w); /* w, or NULL where Lua would name no line */
 void kc_position(kc_cap *c, char *buf, size_t size); /* "file:line" of it */
 
 /* ---- values ---- */

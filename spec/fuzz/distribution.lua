@@ -208,6 +208,8 @@ D.simple = {
     "$u[<one two>]:<inplace>(<c>)", "<var v> = ($t):reshape(4) + ($u):reshape(4)" },
   { 1, "views", "local $t:v = <var v>:detach()" },
   { 1, "views", "<var m> = <var m>:t()" },
+  { 2, "views kept", "local $t:v! = <var v>:view(4)", "<var v>:<inplace>(<c>)" },
+  { 1, "views kept", "<var r>.t = <var v>:view(4)", "<var v>:<inplace>(<v>)" },
   { 2, "several values at once", "<var v>, <var n> = <v>, <n>" },
   { 1, "several values at once", "<var v>, <var v> = <var v>, <var v>" },
   { 2, "several results", "<var v>, <var n> = both(<v>, <n>)" },
@@ -278,6 +280,9 @@ D.compounds = {
   { 3, "for over floats", "for $i:n = <float bounds> do", "{loop}", "<var n> = <var n> + $i", "end" },
   { 2, "for with free bounds", "for $i:j = 1, #<var v> do", "{loop}", "<var s> = <var s> + <var v>[$i]", "end" },
   { 2, "nested loops", "for $i:j = 1, <trips> do", "for $j:j = $i, 2 do", "{loop}", "if <L> then break end", "end", "end" },
+  { 1, "values handed on", "local $a:v = <v>", "local $b:v = $a", "local $k:J = 0", "while $k < <trips> and <L> do", "$k = $k + 1",
+    "{loop}", "$b, $a = $a, <v>", "<var v> = <var v> + $b", "end" },
+  { 1, "values handed on", "local $a, $b:n = 1, 1", "for $i:j = 1, math.min(<n>, 4) do", "{loop}", "$b, $a = $a, $a + <n>", "end", "<var n> = <var n> + $b" },
   { 2, "for, ipairs", "for $i:j, $v:v in ipairs { <v>, <v> } do", "{loop}", "<var v> = <var v> + $v * $i", "end" },
   { 1, "for, ipairs", "for $i:j, $v:v in ipairs(mod.list) do", "{loop}", "<var v> = <var v> * $v", "end" },
   { 2, "for, pairs", "for $q:j, $v:v in pairs { <v>, <v> } do", "{loop}", "if $q == 1 then <var v> = $v end", "end" },
@@ -303,6 +308,7 @@ D.returns = {
     { 3, false, "<v>, <n>, <L>, <var r>.t" },
     { 2, "result tables", "<v>, <n>, <L>, { t = <v>, list = { <n>, <v> } }" },
     { 1, "several dtypes", "<v>, <n>, <L>, <m>, <i>" },
+    { 2, false, "<var v>, <var v>, <n>, <var r>.t" },
     { 1, false, "<n>, <s>" },
     { 2, "results of many kinds", "<any>, <var w>, <var r>.o" },
     { 1, "results of many kinds", "<L> and <any> or <n>, <L>" },
@@ -356,14 +362,18 @@ D.locals = {
 }
 
 -- What the driver does to the outside before the run `i`: tensors are replaced often; numbers, booleans and functions,
--- which are guarded and mean another capture, seldom.
+-- which are guarded and mean another capture, seldom. The kinds of the arguments change with the runs 4 and 6: what must
+-- be noticed by itself changes at another.
 D.poke = {
   "if i % 2 == 0 then ut = kiln.tensor { 1.0, i, -i, 0 } end",
   "if i % 3 == 0 then gt = kiln.ones(4) * i end",
   "if i % 2 == 1 then mod.w = mod.w + 1 end",
-  "if i == 4 then un = un + 3 gn = gn * 0.5 mod.n = -i end",
-  "if i == 6 then ub = not ub mod.on = not mod.on mod.f = function(a) return a + un end end",
+  "if i == <numbers change> then un = un + 3 gn = gn * 0.5 mod.n = -i end",
+  "if i == <functions change> then mod.f = function(a) return a + un end end",
+  "if i == 6 then ub = not ub mod.on = not mod.on end",
 }
+D["numbers change"] = { { 3, false, "4" }, { 1, false, "3" }, { 1, false, "5" } }
+D["functions change"] = { { 1, false, "6" }, { 1, false, "5" }, { 1, false, "2" } }
 D.peek = { "un", "ut", "ub", "gn", "gt", "mod.n", "mod.w", "mod.on", "mod.list[1]", "mod.list[2]" }
 
 --- All features there are, as a set.

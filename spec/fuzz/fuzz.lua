@@ -84,6 +84,7 @@ local function run(found)
   local started, cpu = kiln.clock(), os.clock()
   for seed = options.first + options.part - 1, options.last, options.parts do
     local tree, features, sort = generate.tree(seed)
+    if options.stop then io.stderr:write("at f", seed, "\n") end -- so that who ends here is known
     local what, why, raised = try(tree, seed)
     found:add(seed, sort, features, what, why, raised, RUNS)
     if what ~= "same" then at_once(seed, tree, what, why) end

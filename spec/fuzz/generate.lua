@@ -205,7 +205,7 @@ function M.text(tree)
   out[#out + 1] = "return " .. tree.result
   out[#out + 1] = "end"
   out[#out + 1] = "return f, function(i)"
-  lines(D.poke, out)
+  lines(tree.poke, out)
   local state = table.concat(D.peek, ", ")
   out[#out + 1] = ("end, function() return %s end, function(...) %s = ... end"):format(state, state)
   return table.concat(out, "\n") .. "\n"
@@ -228,7 +228,9 @@ function M.tree(seed)
   for i, list in ipairs(D.locals) do body[i] = g:statement { 1, false, table.unpack(list) } end
   for _, node in ipairs(g:block(D.top)) do body[#body + 1] = node end
   local result = g:fill("<return>", {}, {})
-  return { before = before, body = body, result = result }, g.features, g.sort
+  local poke = {}
+  for i, line in ipairs(D.poke) do poke[i] = g:fill(line, {}, {}) end
+  return { before = before, body = body, result = result, poke = poke }, g.features, g.sort
 end
 
 return M

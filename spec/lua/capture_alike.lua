@@ -1,17 +1,7 @@
 -- Tensors that are written to and that loops and branches mix up: places hold one of several, depending on data, and no
 -- more of them than there are places may be carried on. Each function runs eagerly and captured on many inputs.
 local check = require "check"
-local compare = require "capture_compare"
-
-local options = { identity = true }
-local function agree(name, f, letters, identity)
-  local o = identity == false and {} or options
-  local function all(what, g)
-    check.test(name .. what, function() compare.compare(g, kiln.script(g), letters, 40, nil, true, o) end)
-  end
-  all("", f)
-  all(", stripped", load(string.dump(f, true)))
-end
+local agree = require "capture_compare".case
 
 agree("a field that a method replaces on some path, again and again", function(x, y)
   local function step(o, a)
@@ -27,7 +17,7 @@ agree("a field that a method replaces on some path, again and again", function(x
     u:add_(0.25)
   end
   return u, o.t, u == o.t
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("the same with as many trips as data says", function(x, y)
   local function step(o, a)
@@ -44,7 +34,7 @@ agree("the same with as many trips as data says", function(x, y)
     u:add_(0.25)
   end
   return u, o.t, k
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("two places that hold the same tensor in some trips", function(x, y)
   local kept, v = y * 1, x * 1
@@ -54,7 +44,7 @@ agree("two places that hold the same tensor in some trips", function(x, y)
     kept:add_(1)
   end
   return kept, v, kept == v
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("three places that hand tensors round", function(x, y)
   local a, b, c = x * 1, y * 1, x + y
@@ -66,7 +56,7 @@ agree("three places that hand tensors round", function(x, y)
     c:add_(1)
   end
   return a, b, c, a == b, b == c, a == c
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("the function's arguments are called again while it waits for a call", function(x, y)
   local function both(a, n)
@@ -79,7 +69,7 @@ agree("the function's arguments are called again while it waits for a call", fun
     u:add_(0)
   end
   return u, n
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("a matrix turned round in a loop", function(x, y)
   local m = x:reshape(1, -1) * 1
@@ -91,7 +81,7 @@ agree("a matrix turned round in a loop", function(x, y)
     m = m:t()
   end
   return m:reshape(-1), k
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("a matrix turned round is another tensor that shows the same elements", function(x)
   local m = x:reshape(1, -1) * 1
@@ -123,7 +113,165 @@ agree("which of two became the other's name differs between paths", function(x, 
     end
   end
   return v, u
+end, { "T", "T" })
+
+agree("records that follow each other", function(x, y)
+  local r, q = { t = x * 1, n = 1 }, { t = y * 1, n = 2 }
+  local k = 0
+  while k < 14 and r.t:sum() < 100 do
+    k = k + 1
+    if r.t:sum() > q.t:sum() - k then q = r end
+    r = { t = q.t + k, n = q.n + r.n }
+    if r.n > 9 then r.t:mul_(0.5) end
+  end
+  return r.t, r.n, q.t, q.n, r == q, r.t == q.t, k
 end, { "T", "T" }, false)
+
+agree("records that are swapped and replaced, with other things in them", function(x, y)
+  local P = {}
+  P.__lt = function(a, b) return a.t:sum() < b.t:sum() end
+  P.__unm = function(a) return setmetatable({ t = -a.t, n = a.n + 1 }, P) end
+  local p, q = setmetatable({ t = x, n = 1 }, P), setmetatable({ t = y, n = 2 }, P)
+  for i = 1, 14 do
+    if q < p then
+      p = q
+      q = -p
+    elseif p.n > i then
+      q = p
+    end
+    q.n = q.n + i
+  end
+  return p.t, p.n, q.t, q.n, p == q
+end, { "T", "T" }, false)
+
+agree("records with a name or a number in them", function(x)
+  local r, q = { v = 1 }, { v = "none" }
+  for i = 1, 14 do
+    if x:sum() > i - 7 then q = r end
+    if (x * i):sum() > 3 then
+      r = { v = "big" }
+    else
+      r = { v = x:sum():item() + i }
+    end
+    if type(q.v) == "number" then q.v = q.v + 1 end
+  end
+  return r.v, q.v, q == r
+end, { "T" }, false)
+
+agree("records that loops replace and alias", function(x, y)
+  local r, q = { t = x, n = 1 }, { t = y, n = 0.5, o = x }
+  for i = 1, 14 do
+    if x:sum() > i - 7 then r = { t = x * i, n = i } end
+    if y:sum() > i - 6 then q = r end
+    if r.t:sum() > q.t:sum() then r = q end
+    q.n = q.n + 1
+    r.t = r.t + 0.5
+  end
+  return r.t, r.n, q.t, q.n, q.o, r == q
+end, { "T", "T" })
+
+agree("records as results, with as many trips as data says", function(x, y)
+  local r, q, k = { t = x, n = 1 }, { t = y, n = 0.5, o = x }, 0
+  while k < 14 and r.t:sum() < 40 do
+    k = k + 1
+    if x:sum() > k - 7 then r = { t = r.t + k, n = r.n + q.n } end
+    if y:sum() > k - 6 then q, r = r, { t = q.t, n = k, o = q.o } end
+    q.n = q.n + 1
+  end
+  return r, q, r == q, k
+end, { "T", "T" })
+
+agree("fields of different kinds in records that become one", function(x, y)
+  local r = { v = 1 }
+  for i = 1, 13 do
+    local s = (x * i + y):sum()
+    if s > 6 then r = { v = x, up = r.v }
+    elseif s > 3 then r = { v = "text", n = i }
+    elseif s > 0 then r = { v = i } end
+    if s < -4 then r.n = nil elseif s < -2 then r.n = i end
+  end
+  return r.v, r.n, r.up, r
+end, { "T", "T" })
+
+agree("records in records, going round", function(x, y)
+  local a, b = { t = x }, { t = y }
+  a.next, b.next = b, a
+  for i = 1, 5 do
+    local s = (x * i - y):sum()
+    if s > 3 then a = { t = a.t + 1, next = b } elseif s > 0 then b = { t = b.t - i, next = a } end
+    if s < -2 then a.next = a end
+    a.next.t = a.next.t * 0.5
+  end
+  return a.t, b.t, a.next.t, b.next.t, a.next == b, b.next == a, a == a.next
+end, { "T", "T" })
+
+agree("lists that are one or another", function(x, y)
+  local l = { x, y }
+  local m = l
+  for i = 1, 13 do
+    local s = (x - y * i):sum()
+    if s > 2 then l = { l[2], x * i } elseif s < -2 then m = l end
+    l[1] = l[1] + m[2]
+    if s > 8 then m = { y, l[1] } end
+  end
+  return l[1], l[2], m[1], m[2], l == m
+end, { "T", "T" })
+
+agree("objects of a class", function(x, y)
+  local P = {}
+  P.__index = P
+  P.__add = function(a, b) return setmetatable({ t = a.t + b.t, n = a.n + b.n }, P) end
+  P.__le = function(a, b) return a.n <= b.n end
+  function P.step(o, a)
+    o.n = o.n + 0.5
+    if a:sum() < 0 then o.t = a end
+    return o.t - a
+  end
+  local p, q, u = setmetatable({ t = x, n = 1 }, P), setmetatable({ t = y, n = 2 }, P), x
+  for i = 1, 13 do
+    u = p:step(u * -0.5 + i - 7)
+    if u:sum() > 1 then p = p + q elseif u:sum() > -3 then q = p end
+    if p <= q then p = q end
+  end
+  return p.t, p.n, q.t, q.n, p == q
+end, { "T", "T" })
+
+agree("functions made in a loop that keep its variables", function(x, y)
+  local k = 0
+  local f = function(a) return a + k end
+  local g = f
+  for i = 1, 13 do
+    local s = (x * i + y):sum()
+    if s > 0 then
+      f = function(a)
+        i = i + 0.5
+        k = k + i
+        return a * i
+      end
+    elseif s < -4 then
+      g = f
+    end
+    x = f(x) * 0.25
+  end
+  return x, f(y), g(y), f(y), k, f == g
+end, { "T", "T" })
+
+agree("functions that share a variable, and one that keeps itself", function(x, y)
+  local f, g = function(a) return a end, function(a) return a - 1 end
+  for i = 1, 4 do
+    local s = (x - y * i):sum()
+    if s > 1 then
+      local n = i
+      f, g = function(a) n = n + 1 return a * n end, function(a) return a + n end
+    elseif s > -2 then
+      local old = g
+      g = function(a) return old(a) * 0.5 end
+      f = old
+    end
+    x = f(g(x)) * 0.125
+  end
+  return x
+end, { "T", "T" })
 
 check.test("graphs stay small: alternatives do not add up over the trips", function()
   local function lines(trips)

@@ -4,13 +4,7 @@ local compare = require "capture_compare"
 local test, equal, raises, truth = check.test, check.equal, check.raises, check.truth
 local T = kiln.tensor
 
-local function agree(name, f, letters, n)
-  test(name, function() compare.compare(f, kiln.script(f), letters, n or 40, 1, true) end)
-  test(name .. ", stripped", function()
-    local bare = compare.stripped(f)
-    compare.compare(bare, kiln.script(bare), letters, 10, 1, true)
-  end)
-end
+local agree = compare.case
 
 local outside = { T { 1.0, 2 }, T { 3.0, 4 }, T { 5.0, 6 } }
 
@@ -110,11 +104,8 @@ end)
 -- ---- lists whose length depends on data ----
 
 -- Gradients through them are an error still.
-local function grows(...)
-  compare.no_gradients = true
-  agree(...)
-  compare.no_gradients = nil
-end
+local no_gradients = { gradients = false, finite = true }
+local function grows(name, f, letters) agree(name, f, letters, no_gradients) end
 
 grows("appended to in a loop", function(x)
   local out = {}
@@ -142,9 +133,7 @@ test("stacking none", function()
     local t = kiln.stack(out)
     return t
   end
-  compare.no_gradients = true
-  compare.compare(f, kiln.script(f), { "T" }, 40, 1, true)
-  compare.no_gradients = nil
+  compare.compare(f, kiln.script(f), { "T" }, 40, 1, no_gradients)
 end)
 grows("numbers, counted by hand", function(x, k)
   local out, n, s = {}, 0, 0

@@ -4,16 +4,7 @@ local compare = require "capture_compare"
 local test, equal, raises, truth = check.test, check.equal, check.raises, check.truth
 local T = kiln.tensor
 
--- `placed`: messages of ops, which name the line of the innermost function that has lines, so not compared when stripped.
-local function agree(name, f, letters, n, placed)
-  test(name, function() compare.compare(f, kiln.script(f), letters, n or 40, 1, true) end)
-  test(name .. ", stripped", function()
-    local bare = compare.stripped(f)
-    local g = kiln.script(bare)
-    if not placed then return compare.compare(bare, g, letters, 10, 1, true) end
-    compare.compare(function(...) return (bare(...)) end, function(...) return (g(...)) end, letters, 10)
-  end)
-end
+local agree = compare.case
 
 agree("nothing is raised", function(x)
   local ok, y, n = pcall(function(a, b) return a * b, 3 end, x, 2)
@@ -82,7 +73,7 @@ agree("shapes that do not fit", function(x)
   local k = x:gt(0):sum():item()
   local ok, y = pcall(function() return x[{ { 1, k + 1 } }] + x[{ { 1, 2 } }] end)
   return ok, y
-end, { "T" }, 40, true)
+end, { "T" }, { stripped = function(f) return function(...) return (f(...)) end end }) -- y names who called
 agree("sizes of arguments", function(x, y)
   local ok, z = pcall(function() return x + y end)
   return ok, z

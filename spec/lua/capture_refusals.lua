@@ -99,11 +99,11 @@ refused("a table put where nothing was", function(t)
 end, 1, "writes 'refusals_made'", "only numbers, booleans and tensors")
 refused("grad_fn", function(t) return t.grad_fn end, 0, "reads 'grad_fn'")
 refused("an argument that is to require grad", function(t) t:requires_grad_() return t * 2 end, 0, "detach it first")
-refused("backward with options", function(t)
-  local y = (t:detach():requires_grad_() * 2):sum()
-  y:backward(nil, { create_graph = true })
-  return y
-end, 2, "backward with options")
+refused("backward for what is computed", function(t)
+  local h = t:detach():requires_grad_() * 2
+  h:sum():backward { inputs = h }
+  return h
+end, 2, "input 1 of backward is computed from what requires grad", "use kiln.grad")
 refused("a loop that never ends", function(t)
   while true do t = t + 1 end
 end, 1, "never ends")

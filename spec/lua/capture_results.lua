@@ -4,13 +4,7 @@ local compare = require "capture_compare"
 local test, equal, raises, truth = check.test, check.equal, check.raises, check.truth
 local T = kiln.tensor
 
-local function agree(name, f, letters, n)
-  test(name, function() compare.compare(f, kiln.script(f), letters, n or 40, 1, true) end)
-  test(name .. ", stripped", function()
-    local bare = compare.stripped(f)
-    compare.compare(f, kiln.script(bare), letters, 10)
-  end)
-end
+local agree = compare.case
 
 agree("nil or a tensor", function(x) if x:sum() > 0 then return x * 2 end return nil end, { "T" })
 agree("nil or a tensor, the first of two", function(x, y)
@@ -94,7 +88,7 @@ agree("from a while", function(x)
     last = x:sum():item()
   end
   return last, last and "ran" or false
-end, { "T" })
+end, { "T" }, { finite = true })
 agree("an argument or nil", function(x, y) return x:sum() > 0 and x or nil, y:sum() > 0 and y or false end, { "T", "T" })
 
 test("an argument that is returned is the tensor given", function()

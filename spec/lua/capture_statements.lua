@@ -5,13 +5,7 @@ local compare = require "capture_compare"
 local test, equal, raises, truth = check.test, check.equal, check.raises, check.truth
 local T = kiln.tensor
 
-local function agree(name, f, letters, n)
-  test(name, function() compare.compare(f, kiln.script(f), letters, n or 30, 1, true) end)
-  test(name .. ", stripped", function()
-    local bare = compare.stripped(f)
-    compare.compare(bare, kiln.script(bare), letters, 10, 1, true)
-  end)
-end
+local agree = compare.case
 
 agree("for: no trip", function(x)
   local n = 0
@@ -115,7 +109,7 @@ agree("goto", function(x)
   n = n + 1000
   ::done::
   return n, x
-end, { "T" })
+end, { "T" }, { finite = true })
 agree("goto out of nested functions' loops", function(x)
   local function first(y)
     local i = 0

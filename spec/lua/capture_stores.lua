@@ -128,3 +128,63 @@ keeps("where nothing was", function()
     return mod.h
   end, function() return { mod.h, gt } end
 end)
+
+-- Loops and branches hand tensors on as they are.
+keeps("a loop that may not run, of an argument", two(function(mod)
+  return function(x)
+    local h, k = x, 0
+    while k < 2 and h:sum() < 8 do
+      h, k = h * 2, k + 1
+    end
+    return h
+  end
+end))
+keeps("a loop that puts an outside tensor elsewhere", two(function(mod, gt)
+  return function(x)
+    local k = 0
+    while k < 3 and x:sum() > k do
+      mod.w = gt
+      k = k + 1
+    end
+  end
+end))
+keeps("two that a loop carries and that are one at times", two(function(mod)
+  return function(x)
+    local a, b, k = x + 1, x + 2, 0
+    while k < 4 and (a + b):sum() < 20 do
+      b, a = a, k % 2 == 0 and a or a * 1.5
+      k = k + 1
+    end
+    mod.w = b
+    return a, b
+  end
+end))
+keeps("nested loops", two(function(mod, gt)
+  return function(x)
+    local h, last, k = x, gt, 0
+    repeat
+      k = k + 1
+      for _ = 1, k do
+        if h:sum() < 4 then last = h end
+      end
+      h = h + 1
+    until k > 2 or h:sum() > 7
+    mod.v = last
+    return last, h
+  end
+end))
+keeps("one or another, returned twice", two(function(mod)
+  return function(x)
+    local h = x
+    if x:sum() > 4 then h = x + mod.w end
+    return h, h
+  end
+end))
+keeps("a new one in a place, and a result on some path", two(function(mod, gt)
+  return function(x)
+    local h = x * 2
+    mod.w = h
+    if x:sum() > 5 then return gt end
+    return h
+  end
+end))

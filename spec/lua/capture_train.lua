@@ -267,6 +267,64 @@ agree("requires_grad, is_leaf, detach, no_grad, grad modes", function(script)
   return { f(T { 1.0 }) }, { kiln.no_grad(f, T { 1.0 }) }
 end)
 
+agree("gradients that are there at the end on some path only", function(script)
+  local a, b = T { 2.0 }:requires_grad_(), T { 3.0 }:requires_grad_()
+  local fresh = script(function(x)
+    a.grad, b.grad = nil, nil
+    local y = x * a
+    if x:sum() > 0 then y = y * b end
+    y:sum():backward()
+  end)
+  local adding = script(function(x)
+    local y = x:sum() > 0 and x * a or x * b
+    y:sum():backward()
+    for _ = 1, x:abs():item() // 1 do (x * b):sum():backward() end
+    return a.grad and a.grad * 1
+  end)
+  local out = {}
+  local function note() out[#out + 1] = { a.grad and a.grad:item() or false, b.grad and b.grad:item() or false } end
+  for _, v in ipairs { 1.0, -1.0, 2.0, -2.0 } do fresh(T { v }) note() end
+  a.grad, b.grad = nil, nil
+  for _, v in ipairs { 0.5, -0.5, 2.0, -3.0 } do
+    local g = adding(T { v })
+    note()
+    out[#out + 1] = g and g:item() or false
+  end
+  return out
+end)
+
+agree("backward with options", function(script)
+  local a, b = T { 2.0, 1 }:requires_grad_(), T { 3.0, -1 }:requires_grad_()
+  local f = script(function(x)
+    a.grad, b.grad = nil, nil
+    local y = x * a * b
+    y:backward(x * 2, { inputs = { a }, retain_graph = true })
+    y:sum():backward { inputs = a }
+    local none = b.grad == nil
+    y:sum():backward { create_graph = true, inputs = { b } }
+    local second = kiln.grad(b.grad:sum(), a)
+    b.grad = b.grad:detach()
+    return none, second
+  end)
+  local none, second = f(T { 1.0, 2 })
+  return none, second:totable(), a.grad:totable(), b.grad:totable()
+end)
+
+test("wrong options of backward are told as eager tells them", function()
+  local w = T { 2.0 }:requires_grad_()
+  local function both(text, f)
+    raises(function() f(T { 1.0 }) end, text)
+    raises(function() kiln.script(f)(T { 1.0 }) end, text)
+  end
+  both("backward: there is no option 'input'", function(x) (x * w):backward { input = w } end)
+  both("grad: there is no option 'inputs'", function(x) return kiln.grad(x * w, w, { inputs = w }) end)
+  both("backward: options must be a table, got ", function(x) (x * w):backward(x, 3) end)
+  both("backward: the gradient must be a tensor, got ", function(x) (x * w):backward "x" end)
+  both("backward: entry 1 of inputs must be a tensor, got ", function(x) (x * w):backward { inputs = { 1 } } end)
+  both("backward: input 1 does not require grad", function(x) (x * w):backward { inputs = { x } } end)
+  equal(w.grad, nil)
+end)
+
 agree("kiln.grad of several, with weights", function(script)
   local w, v = T { 1.0, 2 }:requires_grad_(), T { 3.0, 4 }:requires_grad_()
   local f = script(function(x)

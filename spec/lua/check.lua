@@ -2,7 +2,7 @@
 --   local check = require "check"
 --   check.test("adds", function() check.equal(1 + 1, 2) end)
 -- and run.lua runs it. A check that fails ends its test, not the run.
-local check = { passed = 0, failed = 0, skipped = 0, file = "?" }
+local check = { passed = 0, failed = 0, skipped = 0, file = "?", last = {} }
 
 local function show(value)
   if type(value) == "string" then return ("%q"):format(value) end
@@ -34,6 +34,9 @@ function check.test(name, body)
   end
 end
 
+--- Called when all files have been run, with whether they were all that there are.
+function check.at_end(body) check.last[#check.last + 1] = body end
+
 function check.skip(reason) error({ skip = reason }) end
 
 local function same(a, b)
@@ -42,6 +45,48 @@ local function same(a, b)
   if type(a) ~= "table" or getmetatable(a) then return a == b or (a ~= a and b ~= b) end
   for k, v in pairs(a) do
     if not same(v, b[k]) then return false end
+  end
+  for k in pairs(b) do
+    if a[k] == nil then return false end
+  end
+  return true
+end
+
+local function same_number(a, b)
+  if math.type(a) ~= math.type(b) then return false end
+  if a ~= a then return b ~= b end
+  return a == b and (a ~= 0 or 1 / a == 1 / b or math.type(a) == "integer")
+end
+
+local function same_elements(a, b)
+  if type(a) ~= "table" then return type(a) == type(b) and (type(a) == "number" and same_number(a, b) or a == b) end
+  if type(b) ~= "table" or #a ~= #b then return false end
+  for i = 1, #a do
+    if not same_elements(a[i], b[i]) then return false end
+  end
+  return true
+end
+
+--- Is it the same to the bit (nan is nan, 0 is not -0), with the same kinds, dtypes and shapes? `map` remembers which
+--- object stands for which, so that what is one object on one side must be one on the other: tables always, tensors where
+--- map.tensors says so.
+function check.identical(a, b, map)
+  local kind = type(a)
+  if kind ~= type(b) then return false end
+  if kind == "number" then return same_number(a, b) end
+  local tensor = kiln.is_tensor(a)
+  if kind ~= "table" and not tensor then return a == b end
+  map = map or {}
+  if kind == "table" or map.tensors then
+    if map[a] or map[b] then return map[a] == b and map[b] == a end
+    map[a], map[b] = b, a
+  end
+  if tensor then
+    return kiln.is_tensor(b) and a.dtype == b.dtype and same_elements(a.shape, b.shape)
+      and same_elements(a:totable(), b:totable())
+  end
+  for k, v in pairs(a) do
+    if not check.identical(v, b[k], map) then return false end
   end
   for k in pairs(b) do
     if a[k] == nil then return false end

@@ -395,3 +395,47 @@ test("random functions of forks are the same captured", function()
   end
   truth(raised > 10 and raised < 200 and drew > 300, "the functions do what they are for")
 end)
+
+test("an error of a part that has written outside is raised where it is waited for", function()
+  local function f(x, k)
+    local seen = { n = x }
+    local part = kiln.fork(function()
+      seen.m = x + 1
+      return x:index_select(1, k)
+    end)
+    local y = x * 2
+    if y:sum() > 100 then error "first" end
+    return kiln.wait(part), y, seen.m
+  end
+  local g = kiln.script(f)
+  for _, k in ipairs { 1, 2, 9 } do
+    for _, x in ipairs { kiln.ones(2), kiln.ones(2) * 99 } do
+      local at = kiln.tensor { k }
+      local ok, a, b, c = pcall(f, x, at)
+      local ok2, a2, b2, c2 = pcall(g, x, at)
+      equal(ok2, ok)
+      if ok then truth(a:equal(a2) and b:equal(b2) and c:equal(c2)) else equal(a2, a) end
+    end
+  end
+end)
+
+test("what such a part wrote must not be missed", function()
+  local seen = {}
+  local function writes(x, k) return function() seen.n = 1 return x:index_select(1, k) end end
+  local x, k = kiln.ones(2), kiln.tensor { 9 }
+  raises(function() kiln.script(function(x, k) kiln.fork(writes(x, k)) return x end)(x, k) end,
+    "fork.lua:", "the function does not wait on each path for a forked part that may raise an error at ", "let the part return the value")
+  raises(function()
+    kiln.script(function(x, k)
+      local part = kiln.fork(writes(x, k))
+      if x:sum() > 5 then return kiln.wait(part) end
+      return x
+    end)(x, k)
+  end, "does not wait on each path")
+  raises(function()
+    kiln.script(function(x, k)
+      local part = kiln.fork(writes(x, k))
+      return pcall(kiln.wait, part)
+    end)(x, k)
+  end, "fork.lua:", "a protected call waits for a forked part that may raise an error at ")
+end)

@@ -100,3 +100,35 @@ test("what it gives is checked, what it raises is raised", function()
   raises(function() kiln.ignore(print, { results = { "x" } }) end, "ignore: results[1] must be kiln.spec")
   raises(function() kiln.ignore(print, { name = "scaled" }) end, "ignore: the name 'scaled' is taken by another function")
 end)
+
+test("an error of it is caught by pcall, its place stands once", function()
+  local calls = 0
+  local h = kiln.ignore(function(x)
+    calls = calls + 1
+    if x:sum():item() > 2 then error "too much" end
+    return x * 2
+  end, { results = { spec("float32", { "N" }) } })
+  local function caught(x)
+    local ok, y = pcall(h, x)
+    if ok then return y + 1 end
+    return y
+  end
+  local function inside(x) return pcall(function() return h(x) end) end
+  local function bare(x) local y = h(x) return y end
+  for _, f in ipairs { caught, inside, bare } do
+    local g = kiln.script(f)
+    for _, x in ipairs { kiln.ones(2), kiln.ones(3) } do
+      calls = 0
+      local want = table.pack(pcall(f, x))
+      local got = table.pack(pcall(g, x))
+      equal(calls, 2)
+      equal(got.n, want.n)
+      for i = 1, want.n do
+        if kiln.is_tensor(want[i]) then truth(want[i]:equal(got[i])) else equal(got[i], want[i]) end
+      end
+    end
+  end
+  calls = 0
+  kiln.script(caught, { inputs = { spec("float32", { "N" }) } })
+  equal(calls, 0) -- captured without calling it
+end)

@@ -31,6 +31,8 @@ for _, path in ipairs(files) do
   end
 end
 
+for _, last in ipairs(check.last) do last(#arg == 0) end
+
 local skipped = check.skipped > 0 and (", %d skipped"):format(check.skipped) or ""
 print(("%d passed, %d failed%s"):format(check.passed, check.failed, skipped))
 os.exit(check.failed == 0 and check.passed > 0, true)
