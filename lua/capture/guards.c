@@ -100,7 +100,7 @@ static void note_field(lua_State *T, const kc_guard *k, kc_guard_spot *p) {
   p->base = p->table->nodes;
   if (!n) return;
   p->at = (uint32_t)(n - p->table->nodes);
-  p->key = n->key;
+  p->key = n->key_tag ? n->key : 0; /* a free node has none */
   p->key_tag = n->key_tag;
   if (there && !kc_peek_is_nil(n->tag))
     note_value(p, KC_PEEK_NODE, n->bits, n->tag);
@@ -228,8 +228,9 @@ static bool all_unchanged(const kc_guard_fast *f) {
   for (const kc_guard_node *k = f->absent, *end = k + f->nabsent; k < end; k++) {
     if (k->table->nodes != k->nodes || k->table->log2_nodes != k->log2_nodes) return false;
     const kc_peek_node *n = &k->nodes[k->at];
-    other |=
-        (n->key ^ k->key) | (uint64_t)(n->key_tag ^ k->key_tag) | (uint64_t)(n->next != (int32_t)k->bits);
+    uint64_t mask = (uint64_t)(k->key_tag == 0) - 1; /* a free node's key is nothing yet */
+    other |= ((n->key ^ k->key) & mask) | (uint64_t)(n->key_tag ^ k->key_tag) |
+             (uint64_t)(n->next != (int32_t)k->bits);
   }
   return !other;
 }

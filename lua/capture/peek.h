@@ -54,7 +54,7 @@ static inline const kc_peek_node *kc_peek_find(const kc_peek_table *t, uint64_t 
   *there = false;
   for (uint32_t steps = 0; steps < n && at < n; steps++) {
     const kc_peek_node *node = &t->nodes[at];
-    if (node->key == key && node->key_tag) { /* with nil, or forgotten by the collector: it may come back */
+    if (node->key_tag && node->key == key) { /* with nil, or forgotten by the collector: it may come back */
       *there = true;
       return node->key_tag == key_tag ? node : NULL;
     }
