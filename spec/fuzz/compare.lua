@@ -4,57 +4,8 @@
 -- everything as it was; eager Lua does not promise that, so its state is put back.
 local G = require "generate"
 local D = require "distribution"
+local same, show = require "check".identical, require "capture_compare".show -- of spec/lua
 local M = {}
-
--- ---- values ----
-
-local function same_number(a, b)
-  if math.type(a) ~= math.type(b) then return false end
-  if a ~= a then return b ~= b end
-  return a == b and (a ~= 0 or 1 / a == 1 / b)
-end
-
-local function same_elements(a, b)
-  if type(a) ~= "table" then return type(a) == "boolean" and a == b or type(a) == "number" and same_number(a, b) end
-  if #a ~= #b then return false end
-  for i = 1, #a do
-    if not same_elements(a[i], b[i]) then return false end
-  end
-  return true
-end
-
-local function same_tensor(a, b)
-  return a.dtype == b.dtype and same_elements(a.shape, b.shape) and same_elements(a:totable(), b:totable())
-end
-
---- Deep equality; `map` holds which object stands for which, tables and tensors: which are the same must agree.
-local function same(a, b, map)
-  local kind = type(a)
-  if kind ~= type(b) then return false end
-  if kind == "number" then return same_number(a, b) end
-  if kind ~= "table" and kind ~= "userdata" then return a == b end
-  if map[a] or map[b] then return map[a] == b and map[b] == a end
-  map[a], map[b] = b, a
-  if kind == "userdata" then return same_tensor(a, b) end
-  for k, v in pairs(a) do
-    if not same(v, b[k], map) then return false end
-  end
-  for k in pairs(b) do
-    if a[k] == nil then return false end
-  end
-  return true
-end
-
-local function show(v, seen)
-  if kiln.is_tensor(v) then return (tostring(v):gsub("\n", " ")) end
-  if type(v) ~= "table" then return tostring(v) end
-  seen = seen or {}
-  if seen[v] then return "{again}" end
-  seen[v] = true
-  local parts = {}
-  for k, x in pairs(v) do parts[#parts + 1] = tostring(k) .. " = " .. show(x, seen) end
-  return "{" .. table.concat(parts, ", ") .. "}"
-end
 
 -- ---- instances ----
 
@@ -137,7 +88,7 @@ local function compare_errors(a, b, eager, captured, args, before)
   end
   local now = table.pack(b.peek())
   for i = 1, state.n do
-    if not same(state[i], now[i], {}) then
+    if not same(state[i], now[i]) then
       return "differs", ("after the error %s, %s is %s, was %s"):format(tostring(captured[2]), D.peek[i], show(now[i]),
         show(state[i]))
     end
@@ -184,7 +135,7 @@ local function runs(text, name, n, seed)
   local pick = G.stream(seed)
   local raised = 0
   for i = 1, n do
-    local what, why = compare_run(a, b, i, pick, {})
+    local what, why = compare_run(a, b, i, pick, { tensors = true })
     if what == "raised" then
       raised = raised + 1
     elseif what ~= "same" then

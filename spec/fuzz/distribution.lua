@@ -297,7 +297,8 @@ D.compounds = {
     "for $i:j = 1, #$l do", "<var v> = $l[$i](<v>)", "end" },
   { 1, "several results", "local $f = function($a:v?, ...)", "{function v, n}", "return <inner v>, select('#', ...)", "end",
     "<var v>, <var n> = $f(<v>, <n>, <v>)" },
-  { 1, "recursion", "local function $f(a, d)", "if d == 0 or a:sum() > 3 then return a end", "return $f(a <op> <v>, d - 1)", "end",
+  { 1, "recursion", "local function $f(a, d)", "if d > 0 then",
+    "if a:sum() > 1 then a = a * 0.5 else a = $f(a <op> <v>, d - 1) + 1 end", "end", "return a * 0.5", "end",
     "<var v> = $f(<v>, <trips>)" },
   { 1, "blocks", "do", "local $t:v = <v>", "{}", "end" },
 }

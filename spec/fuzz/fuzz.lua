@@ -4,7 +4,7 @@
 --   --minutes N     stop after so many minutes
 --   --list          each function that is refused or differs, with its sort and the whole reason
 --   --reduce        print each failing function made small
---   --first         stop at the first function that differs
+--   --first         stop at the first function that differs, or when too many are refused
 --   --show SEED     print one function as it is
 --   --progress      say on standard error how far it is
 --   --report FILE   write what was found as lines ("-": nothing else is printed); --sum FILE … adds such reports
@@ -13,7 +13,7 @@
 -- Ends in `N passed, N failed` and fails when a function differs, when too many are refused, or when a feature is too
 -- rare (distribution.lua says what that is).
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
-package.path = here .. "/?.lua;" .. package.path
+package.path = here .. "/?.lua;" .. here .. "/../lua/?.lua;" .. package.path
 local compare, generate, reduce, report = require "compare", require "generate", require "reduce", require "report"
 
 local RUNS = 6 -- calls of each function
@@ -88,6 +88,10 @@ local function run(found)
     local what, why, raised = try(tree, seed)
     found:add(seed, sort, features, what, why, raised, RUNS)
     if what ~= "same" then at_once(seed, tree, what, why) end
+    if options.stop and found.functions >= report.MANY and found:too_many_refused() then
+      print(("first: f%d of %d functions %d are refused"):format(seed, found.functions, found.refused))
+      os.exit(1)
+    end
     if found.functions % 20 == 0 then collectgarbage() end
     if options.progress and found.functions % 100 == 0 then
       io.stderr:write(("\r%d: %d refused, %d differ "):format(found.functions, found.refused, found.differs))

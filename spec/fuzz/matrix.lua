@@ -3,7 +3,7 @@
 -- message that stands in matrix_refused.txt. --print writes that list anew. Without
 -- --all a third of the cells, in which every statement still meets every frame, condition and pair of frames.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
-package.path = here .. "/?.lua;" .. package.path
+package.path = here .. "/?.lua;" .. here .. "/../lua/?.lua;" .. package.path
 local compare = require "compare"
 
 -- A condition of each sort; they differ from input to input.

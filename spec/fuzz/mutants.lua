@@ -27,7 +27,8 @@ local function start(mutant, first, last)
   return assert(io.popen(command:format(seconds, mutant, kiln_program, here, first, last)))
 end
 
--- What the first function that was not right said: its number and why; nil when all were right.
+-- What the first function that was not right said: its number and why; nil when all were right. Where it is too many that
+-- are refused, it is the last of them.
 local function verdict(pipe)
   local text = pipe:read "a"
   local _, how, code = pipe:close()
@@ -39,10 +40,10 @@ local function verdict(pipe)
   return at, cpu and "no end" or ("ended with %s %d"):format(how, code)
 end
 
-local before = {}
+local before, many = {}, {}
 for line in io.lines(FOUND) do
-  local name, seed = line:match "^([%w_]+) f(%d+)"
-  if name then before[name] = tonumber(seed) end
+  local name, seed, why = line:match "^([%w_]+) f(%d+) (.*)"
+  if name then before[name], many[name] = tonumber(seed), why:find "^of %d+ functions" end
 end
 
 local names = {}
@@ -67,7 +68,8 @@ local known, left = {}, {}
 for _, m in ipairs(names) do
   if before[m.name] then known[#known + 1] = m end
 end
-run(known, function(m) return before[m.name] end, function(m) return before[m.name] end,
+local function from(m) return many[m.name] and 1 or before[m.name] end
+run(known, from, function(m) return before[m.name] end,
   function(m, seed, why) m.seed, m.why = seed, why end)
 for _, m in ipairs(names) do
   if not m.why then left[#left + 1] = m end

@@ -3,7 +3,7 @@ local D = require "distribution"
 local M = {}
 M.__index = M
 
-local MANY = 500 -- functions from which on shares are judged
+M.MANY = 500 -- functions from which on shares are judged
 local counted = { "functions", "calls", "same", "refused", "differs", "raised", "seconds" }
 
 function M.new()
@@ -95,6 +95,8 @@ function M:print()
   end
 end
 
+function M:too_many_refused() return self.refused > self.functions * D.refused end
+
 --- How many things are not as they should be; says which, beside the functions that differ.
 function M:faults()
   local bad = self.differs
@@ -102,8 +104,8 @@ function M:faults()
     bad = bad + 1
     print("FAILED: " .. string.format(...))
   end
-  if self.functions < MANY then return bad end
-  if self.refused > self.functions * D.refused then fault "too many are refused" end
+  if self.functions < M.MANY then return bad end
+  if self:too_many_refused() then fault "too many are refused" end
   for name in pairs(D.features()) do
     if (self.features[name] or 0) < self.functions * D.least then fault("too few have '%s'", name) end
   end
