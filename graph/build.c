@@ -390,6 +390,27 @@ kn_value *kn_add_of_list(kn_builder *b, kn_opcode op, kn_value *list, kn_value *
   return only(kn_add_node(b, op, NULL, (kn_value *[]){list, count}, count ? 2 : 1, &type, 1));
 }
 
+kn_value *kn_add_list_sum(kn_builder *b, kn_value *x, kn_value *y) {
+  kn_vtype type;
+  bool lists = x && y && x->type.kind == KN_V_LIST && kn_vtype_join(&x->type, &y->type, &type);
+  if (!need(b, KN_NODE_list_sum, y, lists, "two lists of tensors of one dtype and rank")) return NULL;
+  return only(kn_add_node(b, KN_NODE_list_sum, NULL, (kn_value *[]){x, y}, 2, &type, 1));
+}
+
+kn_value *kn_add_list_with(kn_builder *b, kn_value *const in[4]) {
+  kn_value *list = in[0], *v = in[3];
+  if (!need(b, KN_NODE_list_with, list, list && list->type.kind == KN_V_LIST, "a list of tensors") ||
+      !need(b, KN_NODE_list_with, in[1], IS(in[1], KN_V_INT), "an integer as the number") ||
+      !need(b, KN_NODE_list_with, in[2], IS(in[2], KN_V_INT), "an integer as the position"))
+    return NULL;
+  kn_vtype element = kn_element_of(list->type), type;
+  if (!need(b, KN_NODE_list_with, v, v && kn_vtype_join(&element, &v->type, &type),
+            "a tensor as of the list's"))
+    return NULL;
+  type = kn_list_of(type);
+  return only(kn_add_node(b, KN_NODE_list_with, NULL, in, 4, &type, 1));
+}
+
 kn_value *kn_add_list_length(kn_builder *b, kn_value *list) {
   return kn_add_of_list(b, KN_NODE_list_length, list, NULL);
 }

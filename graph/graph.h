@@ -275,6 +275,8 @@ kn_value *kn_add_list(kn_builder *b, const kn_vtype *element); /* an empty one *
 kn_value *kn_add_append(kn_builder *b, kn_value *list, kn_value *v);
 kn_value *kn_add_list_get(kn_builder *b, kn_value *list, kn_value *position); /* positions count from 1 */
 kn_value *kn_add_list_length(kn_builder *b, kn_value *list);
+kn_value *kn_add_list_sum(kn_builder *b, kn_value *x, kn_value *y);
+kn_value *kn_add_list_with(kn_builder *b, kn_value *const in[4]); /* list, number, position, tensor */
 /* list_length, list_bytes, list_thin; list_first with its count. */
 kn_value *kn_add_of_list(kn_builder *b, kn_opcode op, kn_value *list, kn_value *count);
 kn_value *kn_add_list_stack(kn_builder *b, kn_value *list); /* of tensors */

@@ -151,3 +151,27 @@ kn_status kn_list_part(kn_context *ctx, kn_list *l, uint32_t n, uint32_t step, k
   *out = made;
   return KN_OK;
 }
+
+kn_status kn_list_copy(kn_context *ctx, kn_list *l, kn_vkind kind, uint32_t n, kn_list **out) {
+  static const kn_element none;
+  kn_list *made = kn_claim(ctx, sizeof *made);
+  if (!made) return kn_fail_nomem(ctx, sizeof *made);
+  *made = (kn_list){.refs = 1, .n = n, .kind = kind, .heap = ctx->heap};
+  uint32_t have = kn_list_length(l);
+  kn_status st = copied(ctx, l, have < n ? have : n, 1, &made->b);
+  while (st == KN_OK && made->b->n < n && (st = grow(ctx, made->b)) == KN_OK)
+    made->b->at[made->b->n++] = none;
+  if (st != KN_OK) {
+    kn_list_release(made);
+    return st;
+  }
+  made->bytes = bytes_in(made->b, n);
+  *out = made;
+  return KN_OK;
+}
+
+void kn_list_put(kn_list *l, uint32_t i, kn_element e) {
+  l->bytes += bytes_of(&e) - bytes_of(&l->b->at[i]);
+  drop(&l->b->at[i]);
+  l->b->at[i] = e;
+}

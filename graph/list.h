@@ -22,6 +22,16 @@ size_t
 kn_list_bytes(const kn_list *l); /* that it keeps, about: tensors and elements, those of its lists too */
 /* l with e at its end; e is taken over, on failure too. kind: of the list. l is borrowed, *out owned. */
 kn_status kn_list_append(kn_context *ctx, kn_list *l, kn_vkind kind, kn_element e, kn_list **out);
+/* l's elements, then undefined ones: n of them, in a buffer of its own; *out is not empty for n above 0. */
+kn_status kn_list_copy(kn_context *ctx, kn_list *l, kn_vkind kind, uint32_t n, kn_list **out);
+/* Another element i (from 0) of a list that nobody else has; e is taken over. */
+void kn_list_put(kn_list *l, uint32_t i, kn_element e);
+/* What the node list_stack gives. */
+kn_status kn_list_stack(kn_context *ctx, const kn_list *l, kn_tensor **out);
+/* What list_sum and list_with give; v is borrowed and kept. */
+kn_status kn_list_sum(kn_context *ctx, kn_list *a, kn_list *b, kn_vkind kind, kn_list **out);
+kn_status kn_list_with(kn_context *ctx, kn_list *l, kn_vkind kind, int64_t n, int64_t i, kn_tensor *v,
+                       kn_list **out);
 /* The first n elements, or of these the first and every `step`-th after it. l is borrowed, *out owned. What l
  * has behind them is let go of when nobody else has it, at the latest at the next of these calls. */
 kn_status kn_list_part(kn_context *ctx, kn_list *l, uint32_t n, uint32_t step, kn_list **out);

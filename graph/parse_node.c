@@ -269,6 +269,8 @@ static bool node_values(kn_parser *p, line *l) {
   case KN_NODE_update: l->node = kn_add_update(&p->b, l->in[0], l->in[1]); return true;
   case KN_NODE_list_append: v = kn_add_append(&p->b, l->in[0], l->in[1]); break;
   case KN_NODE_list_get: v = kn_add_list_get(&p->b, l->in[0], l->in[1]); break;
+  case KN_NODE_list_sum: v = kn_add_list_sum(&p->b, l->in[0], l->in[1]); break;
+  case KN_NODE_list_with: v = kn_add_list_with(&p->b, l->in); break;
   case KN_NODE_list_length:
   case KN_NODE_list_bytes:
   case KN_NODE_list_first:

@@ -291,6 +291,7 @@ static kn_status raise(run *r, const kn_node *n) {
 static kn_status append(run *r, const kn_node *n);
 static kn_status element(run *r, const kn_node *n);
 static kn_status part_of_list(run *r, const kn_node *n);
+static kn_status add_lists(run *r, const kn_node *n);
 static kn_status host_call(run *r, const kn_node *n);
 static kn_status stack(run *r, const kn_node *n);
 
@@ -330,6 +331,8 @@ static kn_status eval_node(run *r, const kn_node *n) {
   case KN_NODE_list_stack: return stack(r, n);
   case KN_NODE_list_first:
   case KN_NODE_list_thin: return part_of_list(r, n);
+  case KN_NODE_list_sum:
+  case KN_NODE_list_with: return add_lists(r, n);
   case KN_NODE_list_bytes:
     p->scalars[n->out[0]->id] =
         (kn_scalar){KN_SCALAR_INT, {.i = (int64_t)kn_list_bytes(p->lists[n->in[0]->id])}};
@@ -420,33 +423,28 @@ static kn_status part_of_list(run *r, const kn_node *n) {
   return KN_OK;
 }
 
-static kn_status stack(run *r, const kn_node *n) {
-  const kn_list *l = r->p->lists[n->in[0]->id];
-  uint32_t count = kn_list_length(l);
-  if (!count) return kn_fail(r->ctx, KN_SHAPE, "list_stack: the list is empty");
-  const kn_tensor *first = kn_list_at(l, 0)->tensor;
-  kn_type t = {0};
-  for (uint32_t i = 0; i < count; i++) {
-    const kn_tensor *x = kn_list_at(l, i)->tensor;
-    if (!x || !first || !kn_type_equal(&x->type, &first->type))
-      return kn_fail(r->ctx, KN_SHAPE, "list_stack: tensor %" PRIu32 " is not of the first one's sizes",
-                     i + 1);
-  }
-  t = kn_stacked(&(kn_vtype){.kind = KN_V_LIST, .tensor = first->type}).tensor;
-  t.dims[0] = count;
-  kn_tensor *made;
-  KN_TRY(kn_tensor_new(r->ctx, &t, &made));
-  own(r->p, n->out[0]->id, made);
-  for (uint32_t i = 0; i < count; i++) { /* row after row, by a header that moves */
-    kn_tensor *x = kn_list_at(l, i)->tensor, *row;
-    KN_TRY(kn_tensor_symbolic(r->ctx, &x->type, NULL, &row));
-    kn_strides_contiguous(&row->type, row->strides);
-    row->storage = kn_storage_retain(made->storage);
-    row->offset = (int64_t)i * kn_type_numel(&x->type);
-    kn_status st = kn_ops[KN_OP_clone].kernel(r->ctx, NULL, &x, 1, &row);
-    kn_tensor_release(row);
+static kn_status add_lists(run *r, const kn_node *n) {
+  kn_plan *p = r->p;
+  kn_list *l = p->lists[n->in[0]->id], *made;
+  kn_vkind kind = n->out[0]->type.kind;
+  if (n->op == KN_NODE_list_sum)
+    KN_TRY(kn_list_sum(r->ctx, l, p->lists[n->in[1]->id], kind, &made));
+  else {
+    kn_tensor *v;
+    KN_TRY(kept(r, p->vals[n->in[3]->id], &v));
+    kn_status st =
+        kn_list_with(r->ctx, l, kind, p->scalars[n->in[1]->id].as.i, p->scalars[n->in[2]->id].as.i, v, &made);
+    kn_tensor_release(v);
     KN_TRY(st);
   }
+  own_list(p, n->out[0]->id, made);
+  return KN_OK;
+}
+
+static kn_status stack(run *r, const kn_node *n) {
+  kn_tensor *made;
+  KN_TRY(kn_list_stack(r->ctx, r->p->lists[n->in[0]->id], &made));
+  own(r->p, n->out[0]->id, made);
   return KN_OK;
 }
 

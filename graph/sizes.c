@@ -195,6 +195,11 @@ static void walk_list(walk *w, const kn_node *n) {
     break;
   case KN_NODE_list_first:
   case KN_NODE_list_thin: copy_fact(p, n->out[0], n->in[0]); break;
+  case KN_NODE_list_sum:
+  case KN_NODE_list_with:
+    declared_type(p, n->out[0]);
+    p->maybe[out] = true;
+    break;
   case KN_NODE_list_get: {
     bool maybe = p->maybe[in], nothing = p->undefined[in];
     copy_fact(p, n->out[0], n->in[0]);
@@ -310,6 +315,8 @@ static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
   case KN_NODE_list_get:
   case KN_NODE_list_first:
   case KN_NODE_list_thin:
+  case KN_NODE_list_sum:
+  case KN_NODE_list_with:
   case KN_NODE_list_stack: walk_list(w, n); break;
   case KN_NODE_list_bytes:
   case KN_NODE_list_length:

@@ -196,6 +196,17 @@ static kn_status check_list(verifier *v, const kn_node *n) {
   case KN_NODE_list_thin:
     if (n->nin > 1 && !is(n, 1, KN_V_INT)) return fail_node(v, n, "an integer is needed as the count");
     return check_fits(v, n, &t, &n->out[0]->type, "the result");
+  case KN_NODE_list_sum:
+    if (t.kind != KN_V_LIST || n->in[1]->type.kind != KN_V_LIST)
+      return fail_node(v, n, "two lists of tensors are needed");
+    KN_TRY(check_fits(v, n, &n->in[1]->type, &n->out[0]->type, "the second list"));
+    return check_fits(v, n, &t, &n->out[0]->type, "the result");
+  case KN_NODE_list_with:
+    if (t.kind != KN_V_LIST || !is(n, 1, KN_V_INT) || !is(n, 2, KN_V_INT))
+      return fail_node(v, n, "a list of tensors, their number and a position are needed");
+    KN_TRY(check_fits(v, n, &t, &n->out[0]->type, "the result"));
+    element = kn_element_of(n->out[0]->type);
+    return check_fits(v, n, &n->in[3]->type, &element, "an element");
   case KN_NODE_list_bytes:
   case KN_NODE_list_length:
     return check_fits(v, n, &(kn_vtype){.kind = KN_V_INT}, &n->out[0]->type, "the number");
@@ -330,6 +341,8 @@ static kn_status check_node(verifier *v, const kn_node *n) {
   case KN_NODE_list_get:
   case KN_NODE_list_first:
   case KN_NODE_list_thin:
+  case KN_NODE_list_sum:
+  case KN_NODE_list_with:
   case KN_NODE_list_bytes:
   case KN_NODE_list_length:
   case KN_NODE_list_stack: return check_list(v, n);

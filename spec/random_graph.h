@@ -411,6 +411,15 @@ static inline kn_status ev_node(ev *e, const kn_node *n) {
     ev_list(e, n->out[0], part);
     return KN_OK;
   }
+  case KN_NODE_list_sum:
+  case KN_NODE_list_with: {
+    kn_list *l = e->l[n->in[0]->id], *made;
+    KN_TRY(n->op == KN_NODE_list_sum ? kn_list_sum(e->c, l, e->l[n->in[1]->id], n->out[0]->type.kind, &made)
+                                     : kn_list_with(e->c, l, n->out[0]->type.kind, in[1].as.i, in[2].as.i,
+                                                    e->t[n->in[3]->id], &made));
+    ev_list(e, n->out[0], made);
+    return KN_OK;
+  }
   case KN_NODE_list_bytes:
     e->s[n->out[0]->id] = (kn_scalar){KN_SCALAR_INT, {.i = (int64_t)kn_list_bytes(e->l[n->in[0]->id])}};
     return KN_OK;

@@ -16,7 +16,7 @@ static kn_gradient on_side(kg_walk *w, kg_frame *f, kn_value *v, kn_gradient bef
   if (before.v) return before;
   kn_region *at = w->b->at;
   w->b->at = f->em;
-  g = (kn_gradient){kn_add_undef(w->b, &v->type), true};
+  g = (kn_gradient){kn_add_undef(w->b, &v->type), !kn_is_list(v->type.kind)};
   w->b->at = at;
   return g;
 }

@@ -112,6 +112,7 @@ void kg_set(kg_walk *w, kn_value *v, kn_gradient g) {
 }
 
 static kn_value *plus(kg_walk *w, kn_value *a, kn_value *b) {
+  if (kn_is_list(a->type.kind)) return kn_add_list_sum(w->b, a, b);
   kn_node *n = kn_add_op(w->b, KN_OP_add, NULL, (kn_value *[]){a, b}, 2, NULL, 0);
   return n ? n->out[0] : NULL;
 }

@@ -108,6 +108,10 @@ void kg_select_rule(kg_walk *w, kn_node *n);
 
 void kg_loop_rule(kg_walk *w, kn_node *n);
 
+/* ---- lists.c ---- */
+
+void kg_list_rule(kg_walk *w, kn_node *n);
+
 /* ---- again.c: trips computed again in place of being kept ---- */
 
 typedef struct kg_again {

@@ -115,6 +115,11 @@ typedef struct carried { /* of the loop back: a gradient */
   kn_vtype type;
 } carried;
 
+/* Of lists the empty one stands for none. */
+static bool may_lack(const kn_value *of, kn_gradient g) {
+  return !kn_is_list(of->type.kind) && (!g.v || g.maybe);
+}
+
 /* Enters a trip back: where the loop stands, its body is f->em. */
 static void enter_trip(back *k, kg_frame *f, kn_node *loop) {
   kg_walk *w = k->w;
@@ -163,7 +168,7 @@ static bool trips_back(back *k, carried *c, uint32_t n, kn_node **out, kn_value 
   bool fine = true;
   for (uint32_t i = 0; kg_ok(w) && i < n; i++) {
     kn_gradient g = kg_own(&f, c[i].param < 0 ? c[i].of : of_trip(k, c[i].of));
-    if ((!g.v || g.maybe) && !c[i].maybe) c[i].maybe = true, fine = false;
+    if (may_lack(c[i].of, g) && !c[i].maybe) c[i].maybe = true, fine = false;
     if (g.v && !kn_vtype_fits(&g.v->type, &c[i].type)) {
       fine = false;
       if (!kn_vtype_join(&g.v->type, &c[i].type, &c[i].type))
@@ -193,12 +198,12 @@ static uint32_t list_carried(back *k, carried **out) {
   uint32_t n = 0;
   for (uint32_t i = 0; c && i < k->nin; i++) {
     if (!k->q.param[i]) continue;
-    c[n++] = (carried){k->n->regions[0]->params[i], i, k->g[i], !k->g[i].v || k->g[i].maybe,
-                       k->n->regions[0]->params[i]->type};
+    kn_value *p = k->n->regions[0]->params[i];
+    c[n++] = (carried){p, i, k->g[i], may_lack(p, k->g[i]), p->type};
   }
   for (uint32_t i = 0; c && i < k->q.nouter; i++) {
     kn_gradient g = kg_find(w, k->q.outer[i]);
-    c[n++] = (carried){k->q.outer[i], -1, g, !g.v || g.maybe, k->q.outer[i]->type};
+    c[n++] = (carried){k->q.outer[i], -1, g, may_lack(k->q.outer[i], g), k->q.outer[i]->type};
   }
   *out = c;
   return n;

@@ -286,9 +286,7 @@ static void node_rule(kg_walk *w, kn_node *n) {
   else if (n->op == KN_NODE_with_history)
     kg_add(w, n->in[1], kg_find(w, n->out[0]));
   else
-    kn_build_fail(w->b,
-                  kn_fail(w->ctx, KN_UNSUPPORTED,
-                          "gradients through lists of tensors that a loop collects are not supported yet"));
+    kg_list_rule(w, n);
 }
 
 void kg_walk_back(kg_walk *w, kn_value *const *ys, uint32_t ny) {

@@ -73,6 +73,51 @@ agree("a choice of values", function(a, b)
   return t * t
 end, { x, y })
 
+-- Lists that a loop collects, with all trips kept and with few bytes for them.
+local function agree_lists(name, f)
+  agree(name, f, { x, y })
+  test(name .. ", below some bytes", function()
+    local want = kiln.grad(f(x, y):sum(), { x, y })
+    local g = kiln.script(f, { memory = 30000 })
+    for i, got in ipairs(kiln.grad(g(x, y):sum(), { x, y })) do truth(got:allclose(want[i], { rtol = 1e-12 })) end
+  end)
+end
+agree_lists("a list that is stacked", function(a, b)
+  local out, h = {}, a
+  while h:sum():item() < 4 do
+    h = h + b:exp() * 0.3 + 0.1
+    out[#out + 1] = h * a
+  end
+  return kiln.stack(out) * b
+end)
+agree_lists("a list that is gone through, and concatenated", function(a, b)
+  local out, h = {}, a
+  while h:sum():item() < 4 do
+    h = h + b:exp() * 0.3 + 0.1
+    out[#out + 1] = h * a
+  end
+  local s = a * b
+  for i, v in ipairs(out) do s = s * 0.9 + v * v * i end
+  return s + kiln.cat(out):sum()
+end)
+agree_lists("a list that is read while it grows", function(a, b)
+  local out, h = { a * b }, a
+  while h:sum():item() < 4 do
+    h = h + out[#out]:tanh() + b:exp() * 0.3
+    out[#out + 1] = h * out[1]
+  end
+  return out[#out] + out[1]
+end)
+agree_lists("a list that grows on one path, and is read on one", function(a, b)
+  local out, h = {}, a
+  while h:sum():item() < 6 do
+    if h:sum():item() > 2 then out[#out + 1] = h * b end
+    h = h + b:exp() * 0.3
+  end
+  if #out > 2 then return kiln.stack(out) end
+  return h
+end)
+
 test("a whole module, to the bit", function()
   kiln.manual_seed(3)
   local net = kiln.nn.Sequential(kiln.nn.Linear(6, 8), kiln.nn.ReLU(), kiln.nn.Dropout(0), kiln.nn.Linear(8, 3))
