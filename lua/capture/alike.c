@@ -5,7 +5,13 @@
 #include "lua/capture/reach.h"
 #include <string.h>
 
-enum { MAX_MEMBERS = 64, MAX_GROUP_TAGS = 8, MAX_ROUNDS = 8 };
+enum {
+  MAX_MEMBERS = 64,
+  MAX_GROUP_TAGS = 8,
+  MAX_ROUNDS = 8,
+  MAX_KINDS = 4,
+  MAX_VIEWS = MAX_MEMBERS * MAX_KINDS
+};
 
 typedef struct member {
   kc_val v;
@@ -16,7 +22,6 @@ typedef struct member {
 typedef struct slot { /* what a group's members become: the one that this tag says */
   kn_value *tag;
   kc_val v;
-  int64_t code;
 } slot;
 
 typedef struct retag { /* the codes of a tag's alternatives from here on */
@@ -24,15 +29,23 @@ typedef struct retag { /* the codes of a tag's alternatives from here on */
   kc_val now;
 } retag;
 
+typedef struct shown_as { /* what the view `was` of a member is of this slot */
+  const slot *slot;
+  uint32_t was, is;
+} shown_as;
+
 typedef struct job {
   kc_cap *c;
   kc_state *s;
   kc_kind kind; /* of members: HANDLE, TABLE, CLOSURE */
+  bool shown;   /* handles with their views */
   kc_reach q;
   member m[MAX_MEMBERS];
   slot slot[MAX_MEMBERS];
   retag tag[MAX_MEMBERS];
   int n, nslot, ntag;
+  shown_as view[MAX_VIEWS];
+  int nview;
   int from[MAX_MEMBERS + 1]; /* of each group: its first slot; the last one's end */
   int ngroup;
   uint32_t ntab, ncell; /* before */
@@ -68,6 +81,32 @@ static const int64_t *code_of(const member *m, const kn_value *tag) {
   for (int i = 0; i < m->by->n; i++)
     if (m->by->tag[i] == tag) return &m->by->code[i];
   return NULL;
+}
+
+static uint32_t via_of(const member *m, const kn_value *tag) {
+  for (int i = 0; i < m->by->n; i++)
+    if (m->by->tag[i] == tag) return m->by->via[i];
+  return 0;
+}
+
+/* Views by the same op with the same inputs, of whatever. */
+static bool same_kind(job *j, uint32_t x, uint32_t y) {
+  const kc_hold *a = kc_hold_of(j->c, j->s, x), *b = kc_hold_of(j->c, j->s, y);
+  if (!kc_same_view(j->c->han[x].view, j->c->han[y].view) || a->nin != b->nin) return false;
+  for (uint32_t i = 1; i < a->nin; i++)
+    if (a->in[i] != b->in[i]) return false;
+  return true;
+}
+
+/* Two views of it of one kind are two tensors although they show the same. */
+static bool has_twins(job *j, const kc_referred *by) {
+  for (int i = 0; i < by->n; i++)
+    if (by->via[i] && is_itself(j->c, j->s, kc_ref(KC_V_HANDLE, by->via[i]))) return true;
+  for (int i = 0; i < by->n; i++)
+    for (int k = 0; k < i; k++)
+      if (by->via[i] && by->via[k] && by->via[i] != by->via[k] && same_kind(j, by->via[i], by->via[k]))
+        return true;
+  return false;
 }
 
 static bool alike_handles(job *j, uint32_t x, uint32_t y) {
@@ -146,6 +185,7 @@ static kc_res add_member(void *ud, uint32_t id, void *a, void *b) {
   kc_val v = kc_ref(j->kind, id);
   (void)b;
   if (j->n == MAX_MEMBERS || !by->n || by->otherwise || is_itself(j->c, j->s, v)) return KC_GO;
+  if (j->shown && (j->c->han[id].parent || has_twins(j, by))) return KC_GO;
   j->m[j->n] = (member){v, by, j->n};
   j->n++;
   return KC_GO;
@@ -328,22 +368,39 @@ static bool fill(job *j, slot *s, int group) {
     fill_handle(j, s, v, is, n);
   else if (j->kind == KC_V_TABLE ? !fill_table(j, s, v, is, n) : !fill_closure(j, s, v, is, n))
     return false;
-  s->code = kc_class_of(c, s->v);
   return true;
+}
+
+/* The slot, or its view that is as this one was of a member. */
+static kc_val seen_as(job *j, const slot *s, uint32_t via) {
+  kc_cap *c = j->c;
+  if (!via) return s->v;
+  for (int i = 0; i < j->nview; i++)
+    if (j->view[i].slot == s && same_kind(j, j->view[i].was, via)) return kc_ref(KC_V_HANDLE, j->view[i].is);
+  kc_hold h = *kc_hold_of(c, j->s, via);
+  uint32_t id = kc_handle_new(c, j->s, NULL);
+  c->han[id] = c->han[via];
+  c->han[id].parent = s->v.id;
+  h.now = h.of = NULL; /* derived again when it is read */
+  kc_map_set(c, &j->s->holds, j->s->owner, id, kc_dup(c, &h, sizeof h));
+  j->view[j->nview++] = (shown_as){s, via, id};
+  return kc_ref(KC_V_HANDLE, id);
 }
 
 /* The code of this slot, where its tag says that it is this member: that of an earlier slot that is it, too.
  */
 static kc_val code_in(job *j, const member *m, int first, const slot *s) {
-  kc_val code = kc_int(s->code);
+  uint32_t via = via_of(m, s->tag);
+  kc_val code = kc_int(kc_class_of(j->c, seen_as(j, s, via)));
   for (const slot *x = s; x-- > &j->slot[first];) {
     const int64_t *other = code_of(m, x->tag);
     if (!other) continue;
     kc_val is = kc_equals_code(j->c, kc_sym(x->tag), *other);
+    kc_val there = kc_int(kc_class_of(j->c, seen_as(j, x, via)));
     if (is.k == KC_V_SYM)
-      code = kc_sym(kc_emit(j->c, KN_NODE_select, 3, is, kc_int(x->code), code));
+      code = kc_sym(kc_emit(j->c, KN_NODE_select, 3, is, there, code));
     else if (is.i)
-      code = kc_int(x->code);
+      code = there;
   }
   return code;
 }
@@ -397,9 +454,26 @@ static bool add(kc_union *u, int64_t code, kc_val v) {
   return true;
 }
 
+/* So many kinds of views that there is room for each of each slot? */
+static bool few_kinds(job *j) {
+  uint32_t kind[MAX_KINDS];
+  int n = 0;
+  for (int i = 0; j->shown && i < j->n; i++)
+    for (int t = 0; j->m[i].group >= 0 && t < j->m[i].by->n; t++) {
+      uint32_t via = j->m[i].by->via[t];
+      int k = 0;
+      while (via && k < n && !same_kind(j, kind[k], via)) k++;
+      if (via && k == MAX_KINDS) return false;
+      if (via && k == n) kind[n++] = via;
+    }
+  return true;
+}
+
+/* What it is, or is a view of. */
 static const member *member_of(const job *j, kc_val a) {
+  uint32_t shown = j->shown && a.k == KC_V_HANDLE ? j->c->han[a.id].parent : 0;
   for (int i = 0; a.k == j->kind && i < j->n; i++)
-    if (j->m[i].v.id == a.id && j->m[i].group >= 0) return &j->m[i];
+    if (j->m[i].v.id == (shown ? shown : a.id) && j->m[i].group >= 0) return &j->m[i];
   return NULL;
 }
 
@@ -416,7 +490,8 @@ static kc_val replaced(job *j, kc_val a) {
     int g = m->group - MAX_MEMBERS, end = j->from[g + 1];
     for (int k = j->from[g]; k < end; k++) {
       const slot *s = &j->slot[k];
-      if (code_of(m, s->tag) && !add(&u, s->code, s->v)) return KC_POISONED;
+      kc_val v = code_of(m, s->tag) ? seen_as(j, s, via_of(m, t->tag)) : KC_NILV;
+      if (v.k != KC_V_NIL && !add(&u, kc_class_of(j->c, v), v)) return KC_POISONED;
       if (s->tag == t->tag) break; /* those after it are never meant */
     }
     any = true;
@@ -480,12 +555,15 @@ static bool hold_members(const job *j) {
 }
 
 /* Tables and closures are done a group at a time: what they hold has other tags then. */
-static kc_res merge_kind(kc_cap *c, kc_state *s, int pc, kc_kind kind, bool *done) {
+static kc_res merge_kind(kc_cap *c, kc_state *s, int pc, kc_kind kind, bool shown, bool *done) {
   job *j = kc_new(c, sizeof *j);
-  *j = (job){.c = c, .s = s, .kind = kind, .ntab = c->ntab, .ncell = c->ncell};
+  *j = (job){.c = c, .s = s, .kind = kind, .shown = shown, .ntab = c->ntab, .ncell = c->ncell};
   kc_reach_of(c, s, pc, true, &j->q);
   const kc_map none = {0};
-  const kc_map *by = kind == KC_V_HANDLE ? &j->q.by_han : kind == KC_V_TABLE ? &j->q.by_tab : &j->q.by_clos;
+  const kc_map *by = shown                 ? &j->q.by_shown
+                     : kind == KC_V_HANDLE ? &j->q.by_han
+                     : kind == KC_V_TABLE  ? &j->q.by_tab
+                                           : &j->q.by_clos;
   KC_TRY(kc_map_diff(by, &none, add_member, j));
   find_groups(j);
   for (int i = 0; i < j->n; i++)
@@ -495,7 +573,7 @@ static kc_res merge_kind(kc_cap *c, kc_state *s, int pc, kc_kind kind, bool *don
       else
         make_slots(j, j->m[i].group);
     }
-  *done = j->nslot && !hold_members(j);
+  *done = j->nslot && !hold_members(j) && few_kinds(j);
   for (int g = 0; *done && g < j->ngroup; g++)
     for (int k = j->from[g]; *done && k < j->from[g + 1]; k++) *done = fill(j, &j->slot[k], MAX_MEMBERS + g);
   for (int g = 0; *done && g < j->ngroup; g++)
@@ -507,8 +585,9 @@ kc_res kc_merge_alike(kc_cap *c, kc_state *s, int pc) {
   if (!c->crowded || c->protect || s->events || s->part) return KC_GO;
   bool more = true;
   c->crowded = false;
-  for (int i = 0; more && i < MAX_ROUNDS; i++) KC_TRY(merge_kind(c, s, pc, KC_V_TABLE, &more));
+  for (int i = 0; more && i < MAX_ROUNDS; i++) KC_TRY(merge_kind(c, s, pc, KC_V_TABLE, false, &more));
   more = true;
-  for (int i = 0; more && i < MAX_ROUNDS; i++) KC_TRY(merge_kind(c, s, pc, KC_V_CLOSURE, &more));
-  return merge_kind(c, s, pc, KC_V_HANDLE, &more);
+  for (int i = 0; more && i < MAX_ROUNDS; i++) KC_TRY(merge_kind(c, s, pc, KC_V_CLOSURE, false, &more));
+  KC_TRY(merge_kind(c, s, pc, KC_V_HANDLE, false, &more));
+  return merge_kind(c, s, pc, KC_V_HANDLE, true, &more);
 }

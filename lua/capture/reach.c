@@ -21,19 +21,19 @@ static void mark_cell(marker *k, uint32_t id) {
 }
 
 /* tag NULL: by itself. One that has two codes with one tag, or too many tags, counts as such, too. */
-static void refer(marker *k, kc_map *to, uint32_t id, kn_value *tag, int64_t code) {
+static void refer(marker *k, kc_map *to, uint32_t id, kn_value *tag, int64_t code, uint32_t via) {
   kc_referred *by = kc_map_get(to, id);
   int i = 0;
   if (!by) kc_map_set(k->c, to, k->s->owner, id, by = kc_new(k->c, sizeof *by));
   while (i < by->n && by->tag[i] != tag) i++;
-  if (!tag || k->waits || i == KC_MAX_TAGS || (i < by->n && by->code[i] != code))
+  if (!tag || k->waits || i == KC_MAX_TAGS || (i < by->n && (by->code[i] != code || by->via[i] != via)))
     by->otherwise = true;
   else if (i == by->n)
-    by->tag[by->n] = tag, by->code[by->n++] = code;
+    by->tag[by->n] = tag, by->via[by->n] = via, by->code[by->n++] = code;
 }
 
 static void mark_table(marker *k, uint32_t id, kn_value *tag, int64_t code) {
-  if (k->q->refs) refer(k, &k->q->by_tab, id, tag, code);
+  if (k->q->refs) refer(k, &k->q->by_tab, id, tag, code, 0);
   if (k->q->tab[id]) return;
   k->q->tab[id] = 1;
   const kc_table *t = kc_table_get(k->s, id);
@@ -48,18 +48,29 @@ static void mark_table(marker *k, uint32_t id, kn_value *tag, int64_t code) {
   k->waits = waits;
 }
 
+static void refer_handle(marker *k, uint32_t id, kn_value *tag, int64_t code) {
+  uint32_t parent = k->c->han[id].parent;
+  refer(k, &k->q->by_han, id, tag, code, 0);
+  if (!parent)
+    refer(k, &k->q->by_shown, id, tag, code, 0);
+  else if (!k->c->han[parent].parent)
+    refer(k, &k->q->by_shown, parent, tag, code, id);
+  else
+    for (; parent; parent = k->c->han[parent].parent) refer(k, &k->q->by_shown, parent, NULL, 0, 0);
+}
+
 static void mark_handle(marker *k, uint32_t id, kn_value *tag, int64_t code) {
-  if (k->q->refs) refer(k, &k->q->by_han, id, tag, code);
+  if (k->q->refs) refer_handle(k, id, tag, code);
   for (; id && !k->q->han[id]; id = k->c->han[id].parent) {
     k->q->han[id] = 1;
     uint32_t parent = k->c->han[id].parent;
-    if (k->q->refs && parent) refer(k, &k->q->by_han, parent, NULL, 0); /* a view shows it */
+    if (k->q->refs && parent) refer(k, &k->q->by_han, parent, NULL, 0, 0); /* a view shows it */
   }
 }
 
 static void mark_closure(marker *k, uint32_t id, kn_value *tag, int64_t code) {
   const kc_closure_info *info = &k->c->clos[id];
-  if (k->q->refs) refer(k, &k->q->by_clos, id, tag, code);
+  if (k->q->refs) refer(k, &k->q->by_clos, id, tag, code, 0);
   for (int i = 0; info->p && i < info->p->nup; i++) {
     uint32_t cell = info->cell[i];
     if (k->q->refs) k->q->owner[cell] = k->q->owner[cell] && k->q->owner[cell] != id ? KC_SHARED : id;

@@ -10,6 +10,7 @@ enum { KC_MAX_TAGS = 8 };
 typedef struct kc_referred {
   kn_value *tag[KC_MAX_TAGS];
   int64_t code[KC_MAX_TAGS];
+  uint32_t via[KC_MAX_TAGS]; /* by a view of it, which this is; 0: by itself */
   int n;
   bool otherwise;
 } kc_referred;
@@ -18,8 +19,10 @@ typedef struct kc_referred {
 typedef struct kc_reach {
   uint8_t *tab, *cell, *han; /* by id */
   bool refs;
-  kc_map by_han, by_tab, by_clos; /* kc_referred, where `refs` */
-  uint32_t *owner;                /* of each cell the closure it is an upvalue of; 0: none, KC_SHARED: more */
+  kc_map by_han, by_tab,
+      by_clos;     /* kc_referred, where `refs`; of a handle that a view shows: otherwise, too */
+  kc_map by_shown; /* of handles that are no views: by a view as by itself */
+  uint32_t *owner; /* of each cell the closure it is an upvalue of; 0: none, KC_SHARED: more */
 } kc_reach;
 
 /* Of the state when its top frame goes on at pc (negative: it returns). How they are referred to is noted

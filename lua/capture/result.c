@@ -259,8 +259,8 @@ static kc_res store_born(gathering *g, kc_look *l) {
   if (kc_is_tensor(v)) KC_TRY(tensor_that_is(g, v, &v));
   kn_vtype type = {.kind = KN_V_TENSOR};
   if (!kc_scalar_kind(v, &type.kind))
-    return kc_fail(c, "'%s', which exists outside and is nil, becomes a %s depending on tensor data", l->name,
-                   kc_kind_name(v));
+    return kc_fail(c, "'%s', which exists outside and is nil, becomes a %s; give it a value before the call",
+                   l->name, kc_kind_name(v));
   if (type.kind == KN_V_TENSOR) type = v.v->type;
   if (type.kind == KN_V_TENSOR && !kn_type_known(&type.tensor))
     return kc_fail(

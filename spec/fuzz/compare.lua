@@ -36,8 +36,8 @@ local function elements(pick, n)
 end
 
 --- The arguments of run i, twice: the same values, aliased alike.
-local function arguments(pick, i)
-  local x, y, q, z = elements(pick, 4), elements(pick, 4), elements(pick, 4), elements(pick, 4)
+local function arguments(pick, i, size)
+  local x, y, q, z = elements(pick, size), elements(pick, size), elements(pick, 4), elements(pick, size)
   local k = i < 4 and pick(8) - 3 or element(pick, i % 2 == 0)
   local flag, alias, more = i < 6, pick(8) == 1, i == 6 and pick(3) - 1 or 0
   local n = element(pick, true)
@@ -99,7 +99,7 @@ local function compare_errors(a, b, eager, captured, args, before)
 end
 
 local function compare_run(a, b, i, pick, state)
-  local args1, args2 = arguments(pick, i)
+  local args1, args2 = arguments(pick, i, state.size)
   a.poke(i)
   b.poke(i)
   local before = { copies(table.pack(a.peek())), copies(table.pack(b.peek())) }
@@ -130,12 +130,12 @@ local function compare_run(a, b, i, pick, state)
   return "same"
 end
 
-local function runs(text, name, n, seed)
+local function runs(text, name, n, seed, sizes)
   local a, b = instance(text, name), instance(text, name, true)
   local pick = G.stream(seed)
   local raised = 0
   for i = 1, n do
-    local what, why = compare_run(a, b, i, pick, { tensors = true })
+    local what, why = compare_run(a, b, i, pick, { tensors = true, size = sizes[(i - 1) % #sizes + 1] })
     if what == "raised" then
       raised = raised + 1
     elseif what ~= "same" then
@@ -145,11 +145,13 @@ local function runs(text, name, n, seed)
   return "same", nil, raised
 end
 
---- Compares the function of this chunk on n inputs, and stripped on a few: "same", "refused" or "differs", and why.
-function M.compare(text, name, n, seed)
-  local what, why, raised = runs(text, "=" .. name, n, seed)
+--- Compares the function of this chunk on n inputs, and stripped on a few: "same", "refused" or "differs", and why. `sizes`
+--- of x and y from run to run: 4.
+function M.compare(text, name, n, seed, sizes)
+  sizes = sizes or { 4 }
+  local what, why, raised = runs(text, "=" .. name, n, seed, sizes)
   if what ~= "same" then return what, why, raised end
-  what, why = runs(string.dump(assert(load(text, "=" .. name)), true), "=" .. name, 2, seed)
+  what, why = runs(string.dump(assert(load(text, "=" .. name)), true), "=" .. name, 2, seed, sizes)
   return what, why and "stripped, " .. why, raised
 end
 

@@ -273,6 +273,17 @@ agree("functions that share a variable, and one that keeps itself", function(x, 
   return x
 end, { "T", "T" })
 
+agree("a view that is kept while its tensor is replaced", function(x, y)
+  local o, v = { t = y * 1 }, x * y
+  for i = 1, #x do
+    if y:max() * i > 1 then v = x - 0.5 end
+    o.t = v:view(-1)
+    v:copy_(x + i)
+    if o.t:sum() > i then o.t:mul_(0.5) end
+  end
+  return v, o.t
+end, { "T", "T" }, false)
+
 check.test("graphs stay small: alternatives do not add up over the trips", function()
   local function lines(trips)
     local g = kiln.script(function(x, y)
