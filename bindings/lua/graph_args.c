@@ -180,7 +180,9 @@ int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalu
     if (!lua_isnil(L, first + i))
       kl_error(L, KN_ARG, "graph %s: takes %u argument%s, got %d", g->name, g->nargs,
                g->nargs == 1 ? "" : "s", given);
-  if (!v->live) {
+  bool tables = false;
+  for (uint32_t i = 0; i < g->nargs; i++) tables |= g->args[i].kind == KN_TREE_TABLE;
+  if (!v->live && tables) {
     lua_newtable(L);
     f.tables = lua_gettop(L);
     f.ins++;

@@ -363,7 +363,7 @@ static kc_res arguments(job *j, kc_val f, kn_tree **trees, kc_val **vals) {
 static void record_guards(kc_cap *c) {
   char buf[KN_TYPE_TEXT + 64];
   for (const kc_look *l = c->looks; l; l = l->next) {
-    if (l->blind) continue;
+    if (l->blind || l->dropped) continue;
     const char *text = l->slot && !l->born ? kn_vtype_text(c->b.graph, &l->slot->type, buf, sizeof buf)
                                            : kc_value_text(c, l->seen, buf, sizeof buf);
     if (l->kind == KC_LOOK_KEYS) snprintf(buf, sizeof buf, "%u keys", l->nkeys), text = buf;

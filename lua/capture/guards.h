@@ -2,6 +2,7 @@
 #ifndef KC_GUARDS_H
 #define KC_GUARDS_H
 #include "lua/capture/heap.h"
+#include "lua/capture/peek.h"
 
 typedef enum kc_guard_how {
   KC_GUARD_FIELD,   /* the value at a key that is an object */
@@ -11,11 +12,66 @@ typedef enum kc_guard_how {
   KC_GUARD_LENGTH /* raw length of a table */
 } kc_guard_how;
 
+/* How it is seen without a call that nothing has changed; found out when a look has said yes. */
+typedef enum kc_guard_peek {
+  KC_PEEK_NOT,
+  KC_PEEK_META,
+  KC_PEEK_ARRAY,
+  KC_PEEK_NODE,
+  KC_PEEK_ABSENT /* the key is not there */
+} kc_guard_peek;
+
+typedef struct kc_guard_spot {
+  const kc_peek_table *table;
+  const void *base;     /* META: the metatable; NODE, ABSENT: the nodes */
+  uint64_t key, bits;   /* ABSENT: what is there instead, and its `next` */
+  kn_tensor **box;      /* a tensor: of the object met last, which is kept alive */
+  uint32_t tensor;      /* a tensor: which of the fast ones, from 1; 0: not yet */
+  uint32_t at;          /* ARRAY, NODE: where; ABSENT: where the key would be */
+  uint8_t peek;         /* kc_guard_peek */
+  uint8_t tag, key_tag; /* of the value, of its key */
+  bool tag_only;        /* the value is all in its tag */
+} kc_guard_spot;
+
+/* What is gone through at every call, made of the spots: lists of one kind each, as little as will do. */
+typedef struct kc_guard_meta {
+  const kc_peek_table *table, *meta;
+} kc_guard_meta;
+typedef struct kc_guard_slot { /* of the array part */
+  const kc_peek_table *table;
+  uint64_t bits;
+  uint32_t at;
+  uint8_t tag;
+  bool tag_only;
+} kc_guard_slot;
+typedef struct kc_guard_node {
+  const kc_peek_table *table;
+  const kc_peek_node *nodes;
+  uint64_t key, bits; /* bits: absent keys have `next` there */
+  uint32_t at;
+  uint8_t tag, key_tag, log2_nodes;
+  bool tag_only;
+} kc_guard_node;
+typedef struct kc_guard_tensor {
+  kn_tensor *const *box;
+  const kn_tensor *given; /* what the session was given last, and keeps alive */
+  uint32_t guard;
+} kc_guard_tensor;
+typedef struct kc_guard_fast {
+  kc_guard_meta *metas;
+  kc_guard_slot *slots;
+  kc_guard_node *nodes, *absent;
+  kc_guard_tensor *tensors;
+  uint32_t *rest; /* guards that must be asked for */
+  uint32_t nmetas, nslots, nnodes, nabsent, ntensors, nrest;
+  bool made;
+} kc_guard_fast;
+
 typedef struct kc_guard {
   uint8_t how; /* kc_guard_how */
   int8_t type; /* LUA_T… that must be there; a number is also `integer` or not */
   bool integer;
-  int container, key; /* places in the list's own stack */
+  int container, key_place; /* places in the list's own stack */
   int last;  /* tensors: where the object met last is kept, so that its address stays its own; else 0 */
   int64_t i; /* INDEX, UPVALUE */
   union {
@@ -24,16 +80,30 @@ typedef struct kc_guard {
     const void *ptr; /* objects; the bytes of a string */
   } want;
   const kn_type *tensor; /* a tensor of this type must be there instead; NULL: no tensor */
-  kn_tensor **box;       /* the object met last */
-  kn_tensor *now;        /* borrowed: what the last check found, good until Lua runs again */
 } kc_guard;
 
 typedef struct kc_guards {
   lua_State *T; /* holds containers, keys and strings on its stack; anchored by `ref` */
   int ref;
   kc_guard *list;
+  kc_guard_spot *spot; /* as many */
+  kc_guard_fast fast;
   uint32_t n;
+  bool peeks; /* kc_peek_works */
+  bool moved; /* the last check found a tensor that is not what the session was given */
 } kc_guards;
+
+/* The keys of a table as they were found: where they lie. */
+typedef struct kc_guard_keys {
+  const kc_peek_value *array;
+  const kc_peek_node *nodes;
+  uint32_t full, size, count; /* of the array part: from the first on, and all; of the nodes */
+  uint64_t key[KC_PEEK_NODES];
+  uint8_t key_tag[KC_PEEK_NODES]; /* 0: nothing there */
+} kc_guard_keys;
+/* False where they cannot be described: holes in the array part, many nodes. */
+bool kc_guard_keys_note(const kc_peek_table *t, kc_guard_keys *k);
+bool kc_guard_keys_same(const kc_peek_table *t, const kc_guard_keys *k);
 
 /* An empty list for at most `room` guards with `objects` objects beside them. Raises out of memory. */
 void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_t objects);
@@ -41,6 +111,11 @@ void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_
 int kc_guards_keep(lua_State *L, kc_guards *g);
 /* Do all hold? Raises nothing, allocates nothing. */
 bool kc_guards_hold(kc_guards *g, const kc_host *host);
+/* After a check that said yes. Has the session been given the tensor that is there? It is given it now; and
+ * what it has been given is no longer known. */
+bool kc_guards_is_given(const kc_guards *g, uint32_t i);
+kn_tensor *kc_guards_give(kc_guards *g, uint32_t i);
+void kc_guards_forget(kc_guards *g);
 /* Looks at the place of a tensor's guard again; NULL when there is no tensor. */
 kn_tensor *kc_guards_tensor(kc_guards *g, const kc_host *host, uint32_t i);
 void kc_guards_free(lua_State *L, kc_guards *g);

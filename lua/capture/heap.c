@@ -555,8 +555,13 @@ static kc_res keys_look(kc_cap *c, uint32_t object, kc_look **out) {
     }
     lua_pop(L, 1);
   }
+  l->dropped = false;
   *out = l;
   return KC_GO;
+}
+
+void kc_drop_keys(kc_cap *c, const kc_look *after) {
+  for (kc_look *l = after ? after->next : c->looks; l; l = l->next) l->dropped |= l->kind == KC_LOOK_KEYS;
 }
 
 /* The keys of an outside table: those that are there, then those that the function made. */

@@ -11,6 +11,8 @@ kc_res kc_import_tensor(kc_cap *c, kn_tensor *t, const char *name, kn_slot_kind 
                         kn_value **v, bool *again);
 
 kc_look *kc_new_look(kc_cap *c, kc_look_kind kind, uint32_t container, kc_val key);
+/* Looks at all keys since then are none, unless they are made again. */
+void kc_drop_keys(kc_cap *c, const kc_look *after);
 kc_res kc_raw_get(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val *out);
 kc_res kc_raw_set(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val v);
 kc_res kc_cell_get(kc_cap *c, kc_state *s, uint32_t cell, kc_val *out);

@@ -173,7 +173,7 @@ static kc_guard quick_guard(maker *m, int *places, const kc_check *k) {
       .how = (uint8_t)how[k->kind], .container = keep_anchor(m, places, k->container), .i = k->key.as.i};
   if (k->kind == KC_LOOK_FIELD) {
     g.how = k->key.anchor ? KC_GUARD_FIELD : KC_GUARD_INDEX;
-    if (k->key.anchor) g.key = keep_anchor(m, places, k->key.anchor);
+    if (k->key.anchor) g.key_place = keep_anchor(m, places, k->key.anchor);
   }
   if (k->slot) {
     g.tensor = &k->slot->type.tensor;
@@ -197,11 +197,14 @@ static void make_quick(maker *m) {
   kc_guards_open(m->c, &l->quick, &l->arena, l->nchecks, (uint32_t)m->n + tensors);
   l->special = need(m, l->nchecks * sizeof *l->special);
   l->slots = need(m, l->nchecks * sizeof *l->slots);
+  l->all_quick = true;
   for (uint32_t i = 0; i < l->nchecks; i++) {
     kc_check *k = &l->checks[i];
     bool shared = k->same && l->checks[k->same - 1].slot == k->slot;
     if (k->slot && k->in_graph && !shared && !k->born && !k->blind) l->slots[l->nslots++] = i;
+    l->stores |= k->clears || (k->slot && k->in_graph && (k->written || k->overwritten));
     if (is_special(l, k)) {
+      l->all_quick &= !k->slot;
       l->special[l->nspecial++] = i;
       continue;
     }
@@ -255,6 +258,7 @@ kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, k
   l->checks = need(&m, c->nlooks * sizeof *l->checks);
   l->outside = need(&m, c->nlooks * sizeof *l->outside);
   for (const kc_look *k = c->looks; k; k = k->next) {
+    if (k->dropped) continue;
     make_check(&m, k, g, &l->checks[l->nchecks], l->nchecks);
     l->nchecks++;
     if (k->seen.k == KC_V_TABLE) l->outside[l->noutside++] = c->obj[c->tab[k->seen.id].object].ptr;
@@ -371,9 +375,10 @@ void kc_live_free_numbers(kc_cap *c, const kc_live *before) {
   lua_pop(L, 1);
 }
 
-static bool same_keys(lua_State *L, const kc_check *k) { /* the container is on top */
+static bool same_keys(lua_State *L, kc_live *l, kc_check *k) { /* the container is on top */
   uint32_t i = 0;
   bool same = true;
+  if (k->noted && k->noted->count && kc_guard_keys_same(lua_topointer(L, -1), k->noted)) return true;
   for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
     if (i < k->nkeys && is(L, -2, &k->keys[i])) {
       i++;
@@ -383,7 +388,10 @@ static bool same_keys(lua_State *L, const kc_check *k) { /* the container is on 
     lua_pop(L, 2);
     break;
   }
-  return same && i == k->nkeys;
+  if (!same || i != k->nkeys) return false;
+  if (l->quick.peeks && !k->noted) k->noted = kn_arena_alloc(&l->arena, sizeof *k->noted);
+  if (k->noted && !kc_guard_keys_note(lua_topointer(L, -1), k->noted)) k->noted->count = 0;
+  return true;
 }
 
 static bool same_layout(const kn_tensor *t, bool strided, const int64_t *strides) {
@@ -478,7 +486,7 @@ static bool check_places(lua_State *L, const kc_host *host, kc_live *l, int anch
   int on = 0; /* container now on the stack */
   for (uint32_t i = 0; i < (special ? l->nspecial : l->nchecks); i++) {
     uint32_t which = special ? l->special[i] : i;
-    const kc_check *k = &l->checks[which];
+    kc_check *k = &l->checks[which];
     l->tensors[l->ntensors + which] = NULL;
     if (k->container != on) {
       if (on) lua_pop(L, 1);
@@ -486,7 +494,7 @@ static bool check_places(lua_State *L, const kc_host *host, kc_live *l, int anch
     }
     bool fine;
     if (k->kind == KC_LOOK_KEYS) {
-      fine = same_keys(L, k);
+      fine = same_keys(L, l, k);
       lua_pushnil(L);
     } else if (k->kind == KC_LOOK_GRAD) {
       fine = grad_fits(L, host, k);

@@ -37,7 +37,8 @@ typedef struct kc_check {
   int same; /* the tensor must be that of this check, 0: none */
   kc_expected *keys;
   uint32_t nkeys, order;
-  uint32_t quick; /* which of the quick guards, from 1; 0: none */
+  kc_guard_keys *noted; /* KEYS: where they lay when they were found the same; NULL: not known */
+  uint32_t quick;       /* which of the quick guards, from 1; 0: none */
   const char *guard, *name, *text, *where;
 } kc_check;
 
@@ -50,6 +51,9 @@ struct kc_live {
   kc_guards quick;
   uint32_t *special, *slots; /* checks that are not in the quick list; that find the graph's slots */
   uint32_t nspecial, nslots;
+  bool all_quick;           /* of the slots */
+  bool stores;              /* something outside is changed after a run */
+  const kn_session *loaded; /* the session that has `given` of all quick guards */
   kc_leaf *args;
   kc_expected *consts; /* of CONST leaves, by value.i */
   uint32_t nconsts;

@@ -39,6 +39,8 @@ static kn_status load_slot(lua_State *L, const kc_host *host, kc_live *l, kn_ses
 kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *l, kn_session *s) {
   kn_status st = KN_OK;
   if (!lua_checkstack(L, 8)) return kn_fail_nomem(host->context(L), 0);
+  l->loaded = NULL;
+  kc_guards_forget(&l->quick);
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   for (uint32_t i = 0; st == KN_OK && i < l->nslots; i++)
     st = load_slot(L, host, l, s, &l->checks[l->slots[i]]);
@@ -49,13 +51,21 @@ kn_status kc_live_load(lua_State *L, const kc_host *host, kc_live *l, kn_session
 kn_status kc_live_load_checked(lua_State *L, const kc_host *host, kc_live *l, kn_session *s) {
   kn_context *ctx = host->context(L);
   kn_status st = KN_OK;
+  bool again = l->loaded == s;
+  if (again && l->all_quick && !l->quick.moved) return KN_OK;
   if (!lua_checkstack(L, 8)) return kn_fail_nomem(ctx, 0);
+  if (!again) kc_guards_forget(&l->quick);
+  l->loaded = NULL;
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   for (uint32_t i = 0; st == KN_OK && i < l->nslots; i++) {
     const kc_check *k = &l->checks[l->slots[i]];
-    st = k->quick ? give_slot(ctx, s, k, &(kn_rvalue){.tensor = l->quick.list[k->quick - 1].now})
-                  : load_slot(L, host, l, s, k);
+    if (!k->quick)
+      st = load_slot(L, host, l, s, k);
+    else if (!kc_guards_is_given(&l->quick, k->quick - 1))
+      st = give_slot(ctx, s, k, &(kn_rvalue){.tensor = kc_guards_give(&l->quick, k->quick - 1)});
   }
+  if (st != KN_OK) kc_guards_forget(&l->quick);
+  l->loaded = st == KN_OK ? s : NULL;
   lua_pop(L, 1);
   return st;
 }
@@ -239,6 +249,7 @@ static kn_status store_place(const storing *x, uint32_t i) {
 
 kn_status kc_live_store(lua_State *L, const kc_host *host, kc_live *l, kn_session *s, int ins, int outs) {
   int top = lua_gettop(L);
+  if (!l->stores) return KN_OK;
   if (!lua_checkstack(L, 12)) return kn_fail_nomem(host->context(L), 0);
   lua_rawgeti(L, LUA_REGISTRYINDEX, l->ref);
   bool any = false;

@@ -269,6 +269,7 @@ static kc_res first_arrival(kc_cap *c, kc_state **sp, int *pc, const kc_loop *l,
                      .nunrolled = c->nunrolled,
                      .where = place_of(c, s->top, l)};
   t->line = t->where ? t->where->line : 0;
+  const kc_look *look = c->last_look;
   if (++c->nest > KC_MAX_NEST) return kc_fail(c, "loops are nested too deeply while unrolling");
   for (;;) {
     uint32_t short_of = c->short_of;
@@ -282,6 +283,7 @@ static kc_res first_arrival(kc_cap *c, kc_state **sp, int *pc, const kc_loop *l,
       return r;
     }
     kn_region_truncate(t->region, t->mark);
+    kc_drop_keys(c, look);
     c->b.at = t->region;
     c->nstop = t->nstop;
     c->protect = t->protect;

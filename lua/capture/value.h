@@ -129,6 +129,7 @@ struct kc_look {
   uint32_t nkeys;
   bool inplace, overwritten; /* the tensor there is a handle; the graph gives it other contents */
   bool born;                 /* nil outside, and set to something: the slot is only stored to */
+  bool dropped;              /* KEYS: asked for only by an attempt at a loop that was given up */
   bool sometimes;            /* of a GRAD: stored on some path, nil on the others */
   bool blind, clears,
       identity; /* of a GRAD that is not read; set to nil at the end; the tensor must be this one */

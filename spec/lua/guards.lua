@@ -64,26 +64,67 @@ local function looks_at(n)
   return g, m
 end
 
-local function best(f, calls)
-  local least = math.huge
-  for _ = 1, 15 do
+-- Seconds that a call of each takes, the best of many turns; the two take turns, so that what else the machine does hits both.
+local function best_of_both(f, g, calls, turns)
+  local a, b = math.huge, math.huge
+  local function turn(h)
     local start = kiln.clock()
-    for _ = 1, calls do f() end
-    least = math.min(least, (kiln.clock() - start) / calls)
+    for _ = 1, calls do h() end
+    return (kiln.clock() - start) / calls
   end
-  return least
+  for _ = 1, turns do a, b = math.min(a, turn(f)), math.min(b, turn(g)) end
+  return a, b
 end
 
-test("a guard is checked in nanoseconds", function()
+-- Says whether it holds in one of so many tries: a neighbour may spoil some, but never make anything faster.
+local function at_last(tries, try)
+  local best = math.huge
+  for _ = 1, tries do
+    local value, limit = try()
+    if value <= limit then return true end
+    best = math.min(best, value)
+  end
+  return false, best
+end
+
+local sanitized = os.getenv "KILN_SANITIZED" ~= nil -- every access costs more there: only that it works
+
+test("a guard is checked in at most 25 ns", function()
   local x = T { 1.0 }
   local few, many = looks_at(10), looks_at(1210)
   few(x)
   many(x)
   local more = #many:guards() - #few:guards()
   truth(more >= 1200, "guards " .. more)
-  local a, b = best(function() few(x) end, 40), best(function() many(x) end, 40)
-  local each = (b - a) / more * 1e9
-  truth(each < 250, ("%.0f ns a guard"):format(each)) -- about 12 on a quiet machine; sanitizers and neighbours cost
+  local fine, each = at_last(20, function()
+    local a, b = best_of_both(function() few(x) end, function() many(x) end, 40, 10)
+    return (b - a) / more * 1e9, sanitized and 1000 or 25
+  end)
+  truth(fine, ("%.0f ns a guard"):format(each or 0))
+end)
+
+test("guards of a 50-layer module take at most 5 % of its run time", function()
+  local layers = {}
+  for _ = 1, 50 do
+    layers[#layers + 1] = nn.Linear(64, 64)
+    layers[#layers + 1] = nn.ReLU()
+  end
+  local net, input, path = nn.Sequential(layers), kiln.randn(1, 64), os.tmpname()
+  local g = kiln.script(function(y) return net(y) end)
+  local want = g(input):totable()
+  g:save(path)
+  local bare = kiln.load(path) -- the same graph, nothing to check
+  os.remove(path)
+  equal(bare(input):totable(), want)
+  truth(#g:guards() > 400, #g:guards())
+  kiln.no_grad(function()
+    best_of_both(function() g(input) end, function() bare(input) end, 20, 10)
+    local fine, share = at_last(40, function()
+      local with, without = best_of_both(function() g(input) end, function() bare(input) end, 20, 25)
+      return (with - without) / without, sanitized and 10 or 0.05
+    end)
+    truth(fine, ("%.1f %% of a call"):format((share or 0) * 100))
+  end)
 end)
 
 test("checking takes no memory", function()
@@ -101,6 +142,85 @@ test("checking takes no memory", function()
   end
   local a, b = bytes(few), bytes(many)
   truth(math.abs(b - a) < 1, ("%.1f and %.1f KB"):format(a, b))
+end)
+
+test("with guards asked for one by one, all is the same", function()
+  local p = assert(io.popen(("KILN_GUARDS=slow '%s/kiln' '%s/spec/lua/run.lua' '%s/spec/lua/capture_guards.lua' 2>&1"):format(
+    os.getenv "KILN_BUILD" or "build", os.getenv "KILN_SOURCE" or ".", os.getenv "KILN_SOURCE" or ".")))
+  local text = p:read "a"
+  p:close()
+  truth(text:find(", 0 failed", 1, true), text)
+end)
+
+-- Tables as they change shape: what is looked at lies elsewhere afterwards, or something else does there.
+test("tables that grow, shrink and are rehashed", function()
+  local x, m = T { 1.0 }, { k = 2, list = { 1, 2, 3 } }
+  local f = function(y)
+    local s = m.k + (m.extra or 0) + (m.more and 10 or 0)
+    for _, v in ipairs(m.list) do s = s + v end
+    return y * s
+  end
+  local g = kiln.script(f, { cache_limit = 100 })
+  local function same() equal(g(x):totable(), f(x):totable()) end
+  same()
+  for i = 1, 40 do m["f" .. i] = i same() end
+  for i = 1, 40 do m["f" .. i] = nil same() end
+  collectgarbage()
+  same()
+  for i = 41, 200 do m["f" .. i] = i end
+  same()
+  m.extra = 5
+  same()
+  m.extra = nil
+  same()
+  collectgarbage()
+  m.extra = 7
+  same()
+  m.more = true
+  same()
+  m.more = false
+  same()
+  m.k = "3"
+  same()
+  m.k = 2.0
+  same()
+  m.k = 2
+  same()
+  for i = 4, 20 do m.list[i] = i same() end
+  for i = 20, 2, -1 do m.list[i] = nil same() end
+  m.list = { 1 }
+  same()
+  m.list = setmetatable({}, { __index = function(_, i) if i < 3 then return i end end })
+  same()
+end)
+
+test("random changes of a table are all seen", function()
+  local rand = 12345
+  local function random(n)
+    rand = (rand * 1103515245 + 12345) % 2147483648
+    return rand // 65536 % n + 1
+  end
+  local names = {}
+  for i = 1, 24 do names[i] = "key" .. i end
+  local m, x = {}, T { 1.0 }
+  local f = load [[local m = ... return function(x)
+    local s = 0
+    if m.key1 then s = s + 1 end if m.key2 == 3 then s = s + 2 end if m.key3 == "a" then s = s + 4 end
+    if m.key4 == nil then s = s + 8 end if getmetatable(m) then s = s + 16 end if m[1] == 1 then s = s + 32 end
+    if m[2] then s = s + 64 end
+    return x * s end]](m)
+  local g = kiln.script(f, { cache_limit = 1000 })
+  local values = { true, false, 3, 3.0, "a", "b" }
+  for _ = 1, 400 do
+    for _ = 1, random(3) do
+      local key = random(4) == 1 and random(4) or names[random(8) <= 6 and random(5) or random(24)]
+      m[key] = random(3) > 1 and values[random(6)] or nil
+      if random(6) == 1 then m[random(3)] = random(2) end
+      if random(12) == 1 then setmetatable(m, not getmetatable(m) and {} or nil) end
+      if random(15) == 1 then collectgarbage() end
+    end
+    equal(g(x):totable(), f(x):totable())
+  end
 end)
 
 test("every kind of look is seen to change", function()
