@@ -39,6 +39,6 @@ end)
 
 test("view of a described argument", function()
   local g = kiln.script(function(x) return x:view(-1) end, { inputs = { kiln.spec("float32", { "N", 3 }) } })
-  equal(g(plain()):totable(), { 1.0, 2, 3, 4, 5, 6 })
+  equal(g(plain()):totable(), { 1.0, 2.0, 3.0, 4.0, 5.0, 6.0 })
   raises(function() g(turned()) end, "input x is not contiguous")
 end)
