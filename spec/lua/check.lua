@@ -67,13 +67,14 @@ local function same_elements(a, b)
   return true
 end
 
---- Is it the same to the bit (nan is nan, 0 is not -0), with the same kinds, dtypes and shapes? `map` remembers which
---- object stands for which, so that what is one object on one side must be one on the other: tables always, tensors where
---- map.tensors says so.
+--- Is it the same to the bit (0 is not -0; nan is nan, of whichever sign, which is the machine's business), with the same
+--- kinds, dtypes and shapes? `map` remembers which object stands for which, so that what is one object on one side must be
+--- one on the other: tables always, tensors where map.tensors says so.
 function check.identical(a, b, map)
   local kind = type(a)
   if kind ~= type(b) then return false end
   if kind == "number" then return same_number(a, b) end
+  if kind == "string" then return a == b or a:gsub("%-nan", "nan") == b:gsub("%-nan", "nan") end
   local tensor = kiln.is_tensor(a)
   if kind ~= "table" and not tensor then return a == b end
   map = map or {}
