@@ -22,6 +22,7 @@ typedef struct member {
 typedef struct slot { /* what a group's members become: the one that this tag says */
   kn_value *tag;
   kc_val v;
+  int group;
 } slot;
 
 typedef struct retag { /* the codes of a tag's alternatives from here on */
@@ -89,13 +90,20 @@ static uint32_t via_of(const member *m, const kn_value *tag) {
   return 0;
 }
 
-/* Views by the same op with the same inputs, of whatever. */
+/* Views by the same op with inputs of the same types, of whatever. */
 static bool same_kind(job *j, uint32_t x, uint32_t y) {
   const kc_hold *a = kc_hold_of(j->c, j->s, x), *b = kc_hold_of(j->c, j->s, y);
   if (!kc_same_view(j->c->han[x].view, j->c->han[y].view) || a->nin != b->nin) return false;
   for (uint32_t i = 1; i < a->nin; i++)
-    if (a->in[i] != b->in[i]) return false;
+    if (!kn_vtype_equal(&a->in[i]->type, &b->in[i]->type)) return false;
   return true;
+}
+
+/* The view of this kind that the member is referred to by; 0: none. */
+static uint32_t view_of_kind(job *j, const member *m, uint32_t kind) {
+  for (int i = 0; i < m->by->n; i++)
+    if (m->by->via[i] && same_kind(j, m->by->via[i], kind)) return m->by->via[i];
+  return 0;
 }
 
 /* Two views of it of one kind are two tensors although they show the same. */
@@ -225,7 +233,7 @@ static void make_slots(job *j, int g) {
   for (int i = 0; i < j->n; i++)
     if (j->m[i].group == g) j->m[i].group = fewer ? MAX_MEMBERS + j->ngroup : -1;
   if (!fewer) return;
-  for (int k = 0; k < n; k++) j->slot[j->nslot++].tag = tag[k];
+  for (int k = 0; k < n; k++) j->slot[j->nslot++] = (slot){.tag = tag[k], .group = MAX_MEMBERS + j->ngroup};
   j->from[++j->ngroup] = j->nslot;
 }
 
@@ -382,6 +390,14 @@ static kc_val seen_as(job *j, const slot *s, uint32_t via) {
   c->han[id] = c->han[via];
   c->han[id].parent = s->v.id;
   h.now = h.of = NULL; /* derived again when it is read */
+  h.in = kc_dup(c, h.in, h.nin * sizeof *h.in);
+  for (int i = 0; i < j->n && h.nin > 1; i++) {
+    const int64_t *code = j->m[i].group == s->group ? code_of(&j->m[i], s->tag) : NULL;
+    uint32_t view = code ? view_of_kind(j, &j->m[i], via) : 0;
+    if (!view) continue;
+    kc_val is = kc_equals_code(c, kc_sym(s->tag), *code);
+    for (uint32_t k = 1; k < h.nin; k++) h.in[k] = either(c, is, kc_hold_of(c, j->s, view)->in[k], h.in[k]);
+  }
   kc_map_set(c, &j->s->holds, j->s->owner, id, kc_dup(c, &h, sizeof h));
   j->view[j->nview++] = (shown_as){s, via, id};
   return kc_ref(KC_V_HANDLE, id);

@@ -143,7 +143,11 @@ bool kc_touch_closure(kc_merge_job *m, uint32_t id, int side) {
 bool kc_touch_handle(kc_merge_job *m, uint32_t id, int side) {
   uint32_t parent = m->c->han[id].parent;
   if (m->s2 && partner(side == 1 ? &m->h12 : &m->h21, id) != UINT32_MAX) return true;
-  if (m->s2 && kc_held(m->c, m->s1, id) && kc_held(m->c, m->s2, id)) return kc_pair_handles(m, id, id);
+  if (m->s2 && kc_held(m->c, m->s1, id) && kc_held(m->c, m->s2, id)) {
+    if (kc_pair_handles(m, id, id)) return true;
+    /* what it shows is another object on the other path: fine when that path sees it no more */
+    if ((side == 1 ? reach_of(m, m->s2, &m->q2) : reach_of(m, m->s1, &m->q1))->han[id]) return false;
+  }
   if ((!m->s2 && kc_held(m->c, state_before(m), id)) || kc_map_get(&m->seen_han, id)) return true;
   if (parent && !kc_touch_handle(m, parent, side)) return false;
   kc_map_set(m->c, &m->seen_han, m->owner, id, m);
@@ -281,10 +285,7 @@ static kc_res merge_handles(kc_merge_job *m, uint32_t a, uint32_t b) {
   }
   m->name = NULL;
   set_hold(m, a, &h);
-  return m->lost
-             ? kc_fail(c,
-                       "a tensor that is written to differs between paths in a way that cannot be captured")
-             : KC_GO;
+  return KC_GO;
 }
 
 static void export_handle(kc_merge_job *m, uint32_t id, int side) {
@@ -352,8 +353,8 @@ void kc_adopt_handle(kc_merge_job *m, uint32_t id) {
     return;
   }
   if (kc_held(c, m->s1, id)) {
-    kc_pair_handles(m, id, id);
-    return;
+    if (kc_pair_handles(m, id, id)) return;
+    m->lost |= reach_of(m, m->s1, &m->q1)->han[id];
   }
   if (kc_map_get(&m->seen_han, id)) return;
   kc_map_set(c, &m->seen_han, m->owner, id, m);
@@ -570,6 +571,9 @@ kc_res kc_merge_heap(kc_merge_job *m) {
   KC_TRY(kc_map_diff(&m->s1->cells, &before->cells, differ_cells, m));
   KC_TRY(kc_map_diff(&m->s1->holds, &before->holds, differ_handles, m));
   KC_TRY(work(m));
+  if (m->lost)
+    return kc_fail(m->c,
+                   "a tensor that is written to differs between paths in a way that cannot be captured");
   if (m->mode != KC_MERGE_GENERAL) {
     KC_TRY(kc_map_diff(&m->s1->tabs, &before->tabs, drop_table, m));
     KC_TRY(kc_map_diff(&m->s1->cells, &before->cells, drop_cell, m));

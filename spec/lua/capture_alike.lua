@@ -125,7 +125,7 @@ agree("records that follow each other", function(x, y)
     if r.n > 9 then r.t:mul_(0.5) end
   end
   return r.t, r.n, q.t, q.n, r == q, r.t == q.t, k
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("records that are swapped and replaced, with other things in them", function(x, y)
   local P = {}
@@ -142,7 +142,7 @@ agree("records that are swapped and replaced, with other things in them", functi
     q.n = q.n + i
   end
   return p.t, p.n, q.t, q.n, p == q
-end, { "T", "T" }, false)
+end, { "T", "T" })
 
 agree("records with a name or a number in them", function(x)
   local r, q = { v = 1 }, { v = "none" }
@@ -282,7 +282,19 @@ agree("a view that is kept while its tensor is replaced", function(x, y)
     if o.t:sum() > i then o.t:mul_(0.5) end
   end
   return v, o.t
-end, { "T", "T" }, false)
+end, { "T", "T" })
+
+agree("two kept views, of one tensor or of two", function(x, y)
+  local a, b, v = x:view(-1), y:view(1, -1), x * y
+  for i = 1, 12 do
+    if v:sum() > i - 6 then v = v * 0.5 - i end
+    if v:sum() < 0 then a = v:view(-1) end
+    if v:sum() * i > 3 then b = v:view(1, -1) end
+    a:add_(1)
+    b:mul_(0.5)
+  end
+  return v, a + 0, b + 0
+end, { "T", "T" })
 
 check.test("graphs stay small: alternatives do not add up over the trips", function()
   local function lines(trips)
