@@ -138,13 +138,14 @@ kn_tensor *kx_pick(kn_scope *s, kn_tensor *x, int dim, kn_tensor *at) {
   return kx_with2(s, KN_OP_index_select, &along, x, at);
 }
 
-/* While recording there are no strides to ask: the graph's reshape copies if it must. */
+/* While recording, strides are what the recorder knows of them: those of a contiguous tensor otherwise, and
+ * where sizes are not known the graph's reshape copies if it must. */
 COMPOSITE(view) {
   (void)n;
   kn_type type;
   KN_TRY(kn_infer_types(ctx, KN_OP_reshape, attrs, &in[0]->type, 1, &type));
   int64_t strides[KN_MAX_RANK];
-  if (!kn_tensor_is_symbolic(in[0]) && kn_type_known(&type) && !kn_reshape_strides(in[0], &type, strides)) {
+  if (kn_type_known(&in[0]->type) && kn_type_known(&type) && !kn_reshape_strides(in[0], &type, strides)) {
     char from[KN_TYPE_TEXT], to[KN_TYPE_TEXT];
     return kn_fail(ctx, KN_SHAPE, "%s is not laid out so that %s shows it without a copy; use reshape",
                    kn_type_text(&in[0]->type, from, sizeof from), kn_type_text(&type, to, sizeof to));

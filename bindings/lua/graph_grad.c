@@ -22,6 +22,31 @@ void kl_free_derived(kn_heap *heap, kl_derived *d) {
   }
 }
 
+/* g:grad([options]), which is written in Lua. */
+static int graph_grad(lua_State *L) {
+  kl_check_graph(L, 1);
+  lua_settop(L, 2);
+  bool scripted = lua_getiuservalue(L, 1, 1) == LUA_TTABLE && lua_getfield(L, -1, "f") != LUA_TNIL;
+  if (!scripted)
+    return kl_error(
+        L, KN_UNSUPPORTED,
+        "grad: this graph was not captured from a function here; capture a function that takes the "
+        "gradient, and save that");
+  lua_replace(L, 1);
+  lua_settop(L, 2);
+  lua_getglobal(L, "require");
+  lua_pushstring(L, "kiln.graph.gradient");
+  lua_call(L, 1, 1);
+  lua_insert(L, 1);
+  lua_call(L, 2, 1);
+  return 1;
+}
+
+void kl_set_grad_methods(lua_State *L) {
+  lua_pushcfunction(L, graph_grad);
+  lua_setfield(L, -2, "grad");
+}
+
 static bool slot_wants(kn_session *s, uint32_t i) {
   kn_rvalue v = {0};
   if (kn_session_graph(s)->slots[i]->type.kind != KN_V_TENSOR || kn_session_get_slot(s, i, &v) != KN_OK)

@@ -238,6 +238,7 @@ static int graph_memory(lua_State *L) {
 
 void kl_set_look_methods(lua_State *L) {
   kl_set_nodes_methods(L);
+  kl_set_grad_methods(L);
   static const luaL_Reg list[] = {{"code", graph_code},       {"inputs", graph_inputs},
                                   {"outputs", graph_outputs}, {"parameters", graph_parameters},
                                   {"guards", graph_guards},   {"memory", graph_memory},

@@ -47,9 +47,9 @@ static bool is_burnt(const kc_cap *c, uint32_t leaf, int dim) {
   return false;
 }
 
-static void add_input(kc_cap *c, kn_value *v, uint32_t leaf, int dim) {
+static void add_input(kc_cap *c, kn_value *v, uint32_t leaf, int dim, const kn_tensor *given) {
   c->input = kc_more(c, &c->arena, c->input, c->ninput, sizeof *c->input);
-  c->input[c->ninput++] = (kc_input){v, leaf, dim};
+  c->input[c->ninput++] = (kc_input){v, leaf, dim, given};
 }
 
 static kc_res make_input(kc_cap *c, const char *name, const kn_vtype *type, kn_tree *tree, kc_val *out) {
@@ -130,6 +130,14 @@ static kc_res handle_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_
   return KC_GO;
 }
 
+/* An argument that is viewed, and is contiguous. */
+static void laid_argument(kc_cap *c, kc_leaf *leaf, uint32_t id, const kn_value *v) {
+  for (uint32_t i = 0; i < c->nlaid; i++) leaf->laid |= c->laid[i] == id;
+  if (!leaf->laid || leaf->handle) return;
+  guard(c, "layout", leaf->name, "contiguous");
+  kn_add_need(&c->b, (kn_need){.kind = KN_NEED_contiguous, .input = v});
+}
+
 static kc_res tensor_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_t id, kn_tree *tree,
                               kc_val *out) {
   kc_cap *c = j->c;
@@ -152,9 +160,10 @@ static kc_res tensor_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_
   if (!done) {
     KC_TRY(make_input(c, leaf->name, &(kn_vtype){KN_V_TENSOR, leaf->type}, tree, out));
     for (int d = 0; d < t->type.rank; d++)
-      if (!kn_dim_known(leaf->type.dims[d])) add_input(c, out->v, id, d);
-    add_input(c, out->v, id, -1);
+      if (!kn_dim_known(leaf->type.dims[d])) add_input(c, out->v, id, d, t);
+    add_input(c, out->v, id, -1, t);
     if (is_handle(c, id)) KC_TRY(handle_argument(j, t, leaf, id, out));
+    laid_argument(c, leaf, id, tree->value);
   }
   j->given = kc_more(c, &c->arena, j->given, j->ngiven, sizeof *j->given);
   j->given[j->ngiven++] = (kc_given){t, *tree, *out, id, leaf->number};
@@ -261,7 +270,7 @@ static kc_res argument(job *j, int idx, kc_leaf *leaf, kn_tree *tree, kc_val *ou
     kn_vtype type = {.kind = leaf->integer ? KN_V_INT : KN_V_FLOAT};
     KC_TRY(make_input(c, leaf->name, &type, tree, out));
     kn_add_need(&c->b, (kn_need){.kind = KN_NEED_exact, .input = out->v});
-    add_input(c, out->v, id, -1);
+    add_input(c, out->v, id, -1, NULL);
     return KC_GO;
   }
   if (lua_type(L, idx) == LUA_TTABLE) {
@@ -283,8 +292,9 @@ static kc_res spec_argument(job *j, const kc_arg *a, kc_leaf *leaf, kn_tree *tre
   KC_TRY(make_input(c, leaf->name, &type, tree, out));
   if (type.kind != KN_V_TENSOR) return KC_GO;
   leaf->number = j->ngiven + 1;
-  add_input(c, out->v, id, -1);
+  add_input(c, out->v, id, -1, NULL);
   if (is_handle(c, id)) KC_TRY(handle_argument(j, NULL, leaf, id, out));
+  laid_argument(c, leaf, id, tree->value);
   j->given = kc_more(c, &c->arena, j->given, j->ngiven, sizeof *j->given);
   j->given[j->ngiven++] = (kc_given){NULL, *tree, *out, id, leaf->number};
   return KC_GO;
@@ -500,6 +510,7 @@ static void clear(job *j) {
   c->protos = kept.protos, c->nprotos = kept.nprotos;
   c->grad_mode = kept.grad_mode, c->asks_grad = kept.asks_grad;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
+  c->laid = kept.laid, c->nlaid = kept.nlaid;
   c->models = kept.models, c->nmodels = kept.nmodels, c->outer = kept.outer;
 }
 

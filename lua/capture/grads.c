@@ -268,22 +268,25 @@ static kc_res emit(kc_cap *c, kn_value *const *ys, const kn_gradient *gs, uint32
   return fine ? KC_GO : failed(c);
 }
 
-/* A gradient that some path leaves undefined is nil there. */
-static kc_val as_value(kc_cap *c, kn_gradient g) {
+/* A gradient that some path leaves undefined is `other` there. */
+static kc_val as_value_or(kc_cap *c, kn_gradient g, kc_val other) {
   if (!g.maybe) return kc_sym(g.v);
   kn_value *defined = kn_add_defined(&c->b, g.v);
   if (!defined) return kc_sym(g.v);
   int64_t there = kc_class_of(c, kc_sym(g.v));
-  kn_value *tag = kc_emit(c, KN_NODE_select, 3, kc_sym(defined), kc_int(there), kc_int(KC_CLASS_NIL));
+  int64_t none = kc_class_of(c, other);
+  kn_value *tag = kc_emit(c, KN_NODE_select, 3, kc_sym(defined), kc_int(there), kc_int(none));
   kc_union u = {.tag = kc_sym(tag), .n = 2};
   kc_note *note = kc_note_of(c, tag, true);
   note->choice = defined;
   note->a = there;
-  note->b = KC_CLASS_NIL;
-  u.alt[0] = (kc_alt){KC_CLASS_NIL, KC_NILV};
+  note->b = none;
+  u.alt[0] = (kc_alt){none, other};
   u.alt[1] = (kc_alt){there, kc_sym(g.v)};
   return kc_make_union(c, &u);
 }
+
+static kc_val as_value(kc_cap *c, kn_gradient g) { return as_value_or(c, g, KC_NILV); }
 
 static kn_value *sum(kc_cap *c, kn_value *a, kn_value *b) {
   kn_node *n = kn_add_op(&c->b, KN_OP_add, NULL, (kn_value *[]){a, b}, 2, NULL, 0);
@@ -343,6 +346,43 @@ static kc_res deposit(kc_cap *c, kc_state **s, kc_grad_place *p, kn_gradient g) 
   return KC_GO;
 }
 
+static kc_res lacks_grad(kc_cap *c, const kn_value *y) {
+  char text[KN_TYPE_TEXT];
+  return kc_complain(c, "backward: the tensor %s does not require grad",
+                     kn_vtype_text(c->b.graph, &y->type, text, sizeof text));
+}
+
+/* A size that is known only when the graph runs is what it must be. */
+static void assert_size(kc_cap *c, kn_value *v, int dim, kn_value *wanted, const char *text) {
+  kn_value *size = kn_add_size(&c->b, v, dim);
+  if (size && wanted)
+    kn_add_raise(&c->b, KN_NODE_assert, kc_emit(c, KN_NODE_lua_eq, 2, kc_sym(size), kc_sym(wanted), KC_NILV),
+                 text);
+}
+
+/* Given a gradient, it is of y's dtype and sizes; without one y has a single element. */
+static kc_res check_output(kc_cap *c, kn_value *y, kn_value *g) {
+  const kn_type *t = &y->type.tensor, *gt = g ? &g->type.tensor : NULL;
+  char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT] = "";
+  kn_vtype_text(c->b.graph, &y->type, a, sizeof a);
+  if (g) kn_vtype_text(c->b.graph, &g->type, b, sizeof b);
+  const char *text = kc_format(
+      c,
+      g ? "backward: a gradient %s was given for a tensor %s"
+        : "backward: a gradient must be given for a tensor %s%s; only one of a single element can do without",
+      g ? b : a, g ? a : "");
+  if (g && (gt->dtype != t->dtype || gt->rank != t->rank)) return kc_complain(c, "%s", text);
+  for (int i = 0; i < t->rank; i++) {
+    int64_t have = t->dims[i], want = g ? gt->dims[i] : 1;
+    if (kn_dim_known(have) && kn_dim_known(want) && have != want) return kc_complain(c, "%s", text);
+    if (have == want && have != KN_DIM_UNKNOWN) continue;
+    kn_value *number =
+        g ? kn_add_size(&c->b, g, i) : kn_add_const(&c->b, (kn_scalar){KN_SCALAR_INT, {.i = 1}});
+    assert_size(c, y, i, number, text);
+  }
+  return KC_GO;
+}
+
 /* Of the leaves, those that backward was given as its inputs. */
 static kc_res keep_only(kc_cap *c, kc_state *s, leaves *l, const kc_val *only, uint32_t n) {
   uint32_t kept = 0;
@@ -371,7 +411,6 @@ static kc_res keep_only(kc_cap *c, kc_state *s, leaves *l, const kc_val *only, u
 kc_res kc_backward(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *out) {
   kc_val y = n ? kc_resolve(c, *s, a[0]) : KC_NILV, g = n > 1 ? kc_resolve(c, *s, a[1]) : KC_NILV;
   kc_val options = n > 2 ? a[2] : KC_NILV, *only = NULL;
-  char text[KN_TYPE_TEXT];
   uint32_t nonly = 0;
   kc_grad_options o;
   *out = (kc_values){0};
@@ -388,15 +427,8 @@ kc_res kc_backward(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *o
   bool yes;
   KC_TRY(gather(c, *s, &l));
   KC_TRY(depends(c, &l, yv, &yes));
-  if (!yes || !c->grad_mode)
-    return kc_complain(c, "backward: the tensor %s does not require grad",
-                       kn_vtype_text(c->b.graph, &yv->type, text, sizeof text));
-  if (g.k == KC_V_NIL && kn_type_numel(&yv->type.tensor) != 1)
-    return kc_complain(
-        c,
-        "backward: a gradient must be given for a tensor %s; only one of a single element can do "
-        "without",
-        kn_vtype_text(c->b.graph, &yv->type, text, sizeof text));
+  if (!yes || !c->grad_mode) return lacks_grad(c, yv);
+  KC_TRY(check_output(c, yv, g.k == KC_V_NIL ? NULL : kc_tensor_value(c, *s, g)));
   kn_gradient seed = {g.k == KC_V_NIL ? NULL : kc_tensor_value(c, *s, g), false};
   if (only) KC_TRY(keep_only(c, *s, &l, only, nonly));
   kn_gradient *gx = kc_new(c, (l.n + 1) * sizeof *gx);
@@ -422,8 +454,7 @@ static kc_res one_gradient(kc_cap *c, kn_gradient g, uint32_t i, bool unused, bo
   *out = kc_sym(g.v);
   if (!g.maybe) return KC_GO;
   if (unused) {
-    if (!single) return kc_fail(c, "whether input %u of grad gets a gradient depends on tensor data", i + 1);
-    *out = as_value(c, g);
+    *out = as_value_or(c, g, single ? KC_NILV : kc_bool(false));
     return KC_GO;
   }
   kn_add_raise(&c->b, KN_NODE_assert, kn_add_defined(&c->b, g.v), text);
@@ -457,6 +488,11 @@ kc_res kc_gradients(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_values *
   for (uint32_t i = 0; i < ny; i++) {
     yv[i] = kc_tensor_value(c, *s, ys[i]);
     if (gs && kc_is_tensor(gs[i])) gv[i].v = kc_tensor_value(c, *s, gs[i]);
+    bool yes;
+    KC_TRY(depends(c, &all, yv[i], &yes));
+    for (uint32_t k = 0; k < all.n; k++) yes |= all.x[k] == yv[i];
+    if (!yes) return lacks_grad(c, yv[i]);
+    KC_TRY(check_output(c, yv[i], gv[i].v));
   }
   KC_TRY(emit(c, yv, gv, ny, &l, gx, &o));
   bool single = kc_is_tensor(kc_resolve(c, *s, a[1]));

@@ -562,6 +562,8 @@ static bool tensor_fits(lua_State *L, const kc_host *host, kc_live *l, const kc_
     fine = kn_dim_known(a->type.dims[i]) ? t->type.dims[i] == a->type.dims[i] : t->type.dims[i] != 1;
   if (fine && l->grads && kn_requires_grad(t))
     return differs(why, size, a->name, "without grad", "a tensor that requires it");
+  if (fine && a->laid && !a->handle && !kn_tensor_contiguous(t))
+    return differs(why, size, a->name, "contiguous", "not");
   if (fine) return handle_fits(l, a, t, why, size);
   kn_type any = a->type; /* the graph's names of sizes are not known here */
   for (int i = 0; i < any.rank; i++)

@@ -185,7 +185,8 @@ typedef struct kc_note {
 typedef struct kc_input { /* where a free scalar or a symbolic size comes from, so that it can be burnt in */
   kn_value *value;
   uint32_t leaf;
-  int dim; /* -1: the scalar itself */
+  int dim;                /* -1: the scalar itself */
+  const kn_tensor *given; /* of a tensor: what was given; NULL: described */
 } kc_input;
 
 /* A tensor with an identity: what is fixed about it. Its contents are in the state. */
@@ -266,6 +267,8 @@ struct kc_cap {
   const struct kc_live *before; /* of an earlier capture whose guards failed; NULL */
   uint32_t *burnt;              /* leaf * 16 + dim + 1 of inputs that became constants */
   uint32_t nburnt;
+  uint32_t *laid; /* leaves that are viewed: it is guarded that they are contiguous. Kept through restarts */
+  uint32_t nlaid;
   kc_input *input;
   uint32_t ninput;
   kc_birth *births;

@@ -2,7 +2,7 @@
 -- { weight, feature or false, template … }; a template's <kind> is replaced by a production of that kind (generate.lua
 -- has the rest of the notation). Features are counted; each must occur in at least `least` of the functions,
 -- tensor branches in loops in at least `in_loop`; at most `refused` of the functions may be refused.
-local D = { least = 0.05, in_loop = 0.30, refused = 0.03 }
+local D = { least = 0.05, in_loop = 0.30, refused = 0.001 }
 
 -- How large: statements at the top, in a block, how deep blocks and expressions nest.
 D.top, D.block, D.depth, D.compound, D.expression = { 6, 10 }, { 1, 3 }, 3, 0.45, 3

@@ -4,7 +4,7 @@
 --   --minutes N     stop after so many minutes
 --   --list          each function that is refused or differs, with its sort and the whole reason
 --   --reduce        print each failing function made small
---   --first         stop at the first function that differs, or when too many are refused
+--   --first         stop at the first function that differs, or when far too many are refused
 --   --show SEED     print one function as it is
 --   --progress      say on standard error how far it is
 --   --report FILE   write what was found as lines ("-": nothing else is printed); --sum FILE … adds such reports
@@ -17,6 +17,7 @@ package.path = here .. "/?.lua;" .. here .. "/../lua/?.lua;" .. package.path
 local compare, generate, reduce, report = require "compare", require "generate", require "reduce", require "report"
 
 local RUNS = 6 -- calls of each function
+local FAR_TOO_MANY = 0.03 -- refusals that are no chance: where it stops at the first fault
 
 local options = { first = 1, last = 2000, minutes = math.huge, jobs = 1, part = 1, parts = 1 }
 do
@@ -88,7 +89,7 @@ local function run(found)
     local what, why, raised = try(tree, seed)
     found:add(seed, sort, features, what, why, raised, RUNS)
     if what ~= "same" then at_once(seed, tree, what, why) end
-    if options.stop and found.functions >= report.MANY and found:too_many_refused() then
+    if options.stop and found.functions >= report.MANY and found.refused > FAR_TOO_MANY * found.functions then
       print(("first: f%d of %d functions %d are refused"):format(seed, found.functions, found.refused))
       os.exit(1)
     end

@@ -95,8 +95,6 @@ function M:print()
   end
 end
 
-function M:too_many_refused() return self.refused > self.functions * D.refused end
-
 --- How many things are not as they should be; says which, beside the functions that differ.
 function M:faults()
   local bad = self.differs
@@ -105,7 +103,7 @@ function M:faults()
     print("FAILED: " .. string.format(...))
   end
   if self.functions < M.MANY then return bad end
-  if self:too_many_refused() then fault "too many are refused" end
+  if self.refused > self.functions * D.refused then fault "too many are refused" end
   for name in pairs(D.features()) do
     if (self.features[name] or 0) < self.functions * D.least then fault("too few have '%s'", name) end
   end

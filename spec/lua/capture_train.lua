@@ -374,6 +374,10 @@ test("errors are eager's", function()
   both(function(x) (x * 2):sum():backward() end, "does not require grad")
   both(function(x) (x * w):backward() end, "a gradient must be given for a tensor")
   both(function(x) return kiln.grad((x * w):sum(), x) end, "grad: input 1 does not require grad")
+  both(function(x) return kiln.grad(x * w, w) end, "a gradient must be given for a tensor")
+  both(function(x) return kiln.grad({ (x * w):sum(), x * 2 }, w) end, "does not require grad")
+  both(function(x) return kiln.grad(x * w, w, { grad_outputs = { x:sum() } }) end, "a gradient float32[] was given for a tensor")
+  both(function(x) return kiln.grad(x * w, w, { grad_outputs = { kiln.cat { x, x } } }) end, "was given for a tensor")
   both(function(x) w:add_(x) return x * 2 end, "a leaf that requires grad is being changed in place")
   w.grad = nil
 end)
@@ -418,6 +422,56 @@ test("a learning rate that changes at every step is read, not burnt in", functio
   equal(got, want)
   truth(step:captures().n <= 3, "a few captures")
 end)
+
+-- Every optimiser with every schedule, stopped in the middle: what state_dict gave goes on in other objects.
+for _, name in ipairs { "SGD", "Adam", "AdamW", "RMSprop" } do
+  agree(name .. " with schedules, stopped and resumed", function(script)
+    local function schedules(opt)
+      local s = optim.lr_scheduler
+      return { s.StepLR(opt, 2, 0.5), s.ExponentialLR(opt, 0.9), s.CosineAnnealingLR(opt, 6, 1e-4), s.LambdaLR(opt, function(e) return 1 / (1 + e) end) }
+    end
+    local function make()
+      local net = nn.Sequential(nn.Linear(4, 6), Running(), nn.Tanh(), nn.Dropout(0.2), nn.Linear(6, 2))
+      local opt = optim[name](net:parameters(), { lr = 0.05, weight_decay = 0.01 })
+      local step = script(function(x, y)
+        opt:zero_grad()
+        local loss = F.mse_loss(net(x), y)
+        loss:backward()
+        opt:step()
+        return loss
+      end)
+      return net, opt, step
+    end
+    local out = {}
+    for k = 1, 4 do
+      local net, opt, step = make()
+      local schedule, x, y = schedules(opt)[k], kiln.randn(6, 4), kiln.randn(6, 2)
+      for _ = 1, 3 do
+        out[#out + 1] = step(x, y):item()
+        schedule:step()
+      end
+      local weights, state, at = net:state_dict(), opt:state_dict(), schedule:state_dict()
+      local other, opt2, step2 = make()
+      other:load_state_dict(weights)
+      opt2:load_state_dict(state)
+      local schedule2 = schedules(opt2)[k]
+      schedule2:load_state_dict(at)
+      for _ = 1, 3 do
+        out[#out + 1] = step2(x, y):item()
+        schedule2:step()
+        out[#out + 1] = opt2.lr
+      end
+      out[#out + 1] = values(other:parameters())
+      out[#out + 1] = values(other:buffers())
+      for i, s in ipairs(opt2.state) do
+        local list = {}
+        for key, v in pairs(s) do list[key] = kiln.is_tensor(v) and v:totable() or v end
+        out[#out + 1] = list
+      end
+    end
+    return out
+  end)
+end
 
 test("a step that was saved goes on where the file begins, in its session", function()
   kiln.use_deterministic_algorithms(true)

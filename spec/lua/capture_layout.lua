@@ -1,0 +1,44 @@
+-- Where elements lie decides what `view` does: captured as eager, errors and their lines included.
+local check = require "check"
+local test, equal, raises = check.test, check.equal, check.raises
+local T = kiln.tensor
+
+local function plain() return T { { 1.0, 2, 3 }, { 4, 5, 6 } } end
+local function turned() return T { { 1.0, 4 }, { 2, 5 }, { 3, 6 } }:t() end
+
+for name, f in pairs {
+  ["of an argument"] = function(x) return x:view(6) end,
+  ["that splits a dimension"] = function(x) return x:view(2, 3, 1) end,
+  ["of a view"] = function(x) return x:t():view(6) end,
+  ["of a row"] = function(x) return x[1]:view(3, 1) end,
+  ["as a function"] = function(x) return kiln.view(x, -1) end,
+  ["beside one of a copy"] = function(x) local y = x * 1 return y:view(6) + x:view(6) end,
+  ["on one path"] = function(x) if x:sum() > 0 then return x:view(6) end return x * 2 end,
+} do
+  test("view " .. name, function()
+    local g = kiln.script(f)
+    for _, x in ipairs { plain(), turned(), -plain(), -turned(), (-plain()):t():clone():t(), turned(), plain() } do
+      local ok, want = pcall(f, x)
+      local fine, got = pcall(g, x)
+      equal(fine, ok)
+      equal(ok and got:totable() or got, ok and want:totable() or want)
+    end
+  end)
+end
+
+test("view of an argument, saved", function()
+  local f = function(x) return x:view(6) end
+  local g, path = kiln.script(f), os.tmpname()
+  g(plain())
+  g:save(path)
+  local h = kiln.load(path)
+  os.remove(path)
+  equal(h(plain()):totable(), f(plain()):totable())
+  raises(function() h(turned()) end, "input x is not contiguous, and the graph was made for one that is")
+end)
+
+test("view of a described argument", function()
+  local g = kiln.script(function(x) return x:view(-1) end, { inputs = { kiln.spec("float32", { "N", 3 }) } })
+  equal(g(plain()):totable(), { 1.0, 2.0, 3.0, 4.0, 5.0, 6.0 })
+  raises(function() g(turned()) end, "input x is not contiguous")
+end)
