@@ -370,7 +370,7 @@ static bool may_raise_after(const kc_cap *c, const kn_node *mark) {
 }
 
 /* Whether `view` of an argument can be depends on how it lies: guarded where it is contiguous, and so are the
- * views that led here; else it becomes a handle, of which that is known. */
+ * views that led here; else it becomes a handle, of which that is known, as does each copy on the way. */
 static kc_res view_of_argument(kc_cap *c, kc_val f, kc_val a) {
   const char *path = f.k == KC_V_CFUNCTION ? c->obj[f.id].path : NULL,
              *dot = path ? strrchr(path, '.') : NULL;
@@ -385,7 +385,7 @@ static kc_res view_of_argument(kc_cap *c, kc_val f, kc_val a) {
   for (uint32_t i = 0; i < c->ninput; i++) {
     const kc_input *in = &c->input[i];
     if (in->value != v || in->dim >= 0) continue;
-    if (!in_order || (in->given && !kn_tensor_contiguous(in->given))) return kc_must_be_handle(c, v);
+    if (!in_order || (in->given && !kn_tensor_contiguous(in->given))) return kc_must_be_handle(c, a.v);
     for (uint32_t k = 0; k < c->nlaid; k++)
       if (c->laid[k] == in->leaf) return KC_GO;
     c->laid = kc_more(c, &c->keep, c->laid, c->nlaid, sizeof *c->laid);
