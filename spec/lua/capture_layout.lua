@@ -13,6 +13,12 @@ for name, f in pairs {
   ["of a row"] = function(x) return x[1]:view(3, 1) end,
   ["as a function"] = function(x) return kiln.view(x, -1) end,
   ["beside one of a copy"] = function(x) local y = x * 1 return y:view(6) + x:view(6) end,
+  ["of a reshape that is a copy"] = function(x) return x:view(2, 3):t():reshape(6):view(3, 2) end,
+  ["again and again"] = function(x)
+    local y = x:reshape(6)
+    for _ = 1, 3 do y = y:view(2, 3):t():reshape(6) end
+    return y
+  end,
   ["on one path"] = function(x) if x:sum() > 0 then return x:view(6) end return x * 2 end,
 } do
   test("view " .. name, function()
