@@ -87,7 +87,9 @@ bool kc_pair_handles(kc_merge_job *m, uint32_t a, uint32_t b) {
     const kc_reach *q1 = reach_of(m, m->s1, &m->q1), *q2 = reach_of(m, m->s2, &m->q2);
     if (q2->han[a] || q1->han[b]) return false;
     m->renamed = true;
-  } else if (x->parent && !kc_pair_handles(m, x->parent, x->parent))
+  } else if (!kc_hold_of(c, m->s1, a) || !kc_hold_of(c, m->s2, a)) /* forgotten on one path */
+    return false;
+  else if (x->parent && !kc_pair_handles(m, x->parent, x->parent))
     return false;
   kc_mark_pair(m, &m->h12, &m->h21, a, b);
   if (a != b || kc_hold_of(c, m->s1, a) != kc_hold_of(c, m->s2, b))
