@@ -110,6 +110,9 @@ void kn_registry_close(kn_context *ctx) {
   ctx->backend_state[0] = NULL;
   for (int i = 0; i < ROWS; i++)
     if (atomic_load(&r->rows[i].phase) == ROW_WORKS && rows[i]->close) rows[i]->close(ctx, r->rows[i].state);
+  for (int i = 0; i < ROWS; i++) /* or the next one to be opened would have them beside its own */
+    if (rows[i]->provider && rows[i]->provider() != &kn_ref_provider)
+      kn_device_remove(ctx, rows[i]->device, rows[i]->provider());
   pthread_mutex_destroy(&r->lock);
   kn_free(ctx->heap, r, sizeof *r);
 }

@@ -40,6 +40,14 @@ kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p) {
   return KN_OK;
 }
 
+void kn_device_remove(kn_context *ctx, kn_device_id d, const kn_provider *p) {
+  const kn_provider **list = ctx->providers[d];
+  int kept = 0;
+  for (int i = 0; i < KN_MAX_PROVIDERS; i++)
+    if (list[i] && list[i] != p) list[kept++] = list[i];
+  while (kept < KN_MAX_PROVIDERS) list[kept++] = NULL;
+}
+
 /* " (x declined) (y declined)": the providers of the bits. */
 static void list_declined(const kn_provider *const *list, unsigned bits, char *text, size_t size) {
   size_t at = 0;

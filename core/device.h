@@ -20,6 +20,8 @@ const char *kn_device_name(kn_device_id d);
 bool kn_device_parse(const char *name, kn_device_id *out);
 /* Put a provider before those already there (so the reference stays last). STATE when the list is full. */
 kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p);
+/* Takes it out again; nothing when it is not there. */
+void kn_device_remove(kn_context *ctx, kn_device_id d, const kn_provider *p);
 bool kn_device_offers(const kn_context *ctx, kn_device_id d, kn_op op);
 /* Run the op's kernel: the first provider that does not decline. `impl` (may be NULL) gets its name. A
  * composite that all decline is KN_DECLINED. */

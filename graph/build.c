@@ -234,7 +234,8 @@ kn_node *kn_add_node(kn_builder *b, kn_opcode op, const void *attrs, kn_value *c
   size_t size = attrs_size(op);
   kn_node *n = kn_build_alloc(b, sizeof *n);
   if (!n) return NULL;
-  *n = (kn_node){.op = op, .nin = nin, .ntensor = nin, .nout = nout, .where = b->where};
+  *n =
+      (kn_node){.op = op, .nin = nin, .ntensor = nin, .nout = nout, .where = b->where, .text_at = b->text_at};
   n->no_grad = b->no_grad && kn_opcode_is_op(op);
   n->in = kn_build_array(b, in, nin, sizeof *n->in);
   n->out = kn_build_array(b, NULL, 0, sizeof *n->out);
@@ -275,8 +276,8 @@ kn_node *kn_add_store(kn_builder *b, kn_slot *slot, kn_value *v) {
   if (b->status != KN_OK || !slot || !v) return NULL;
   char want[KN_TYPE_TEXT], got[KN_TYPE_TEXT];
   if (slot->kind != KN_SLOT_STATE || !kn_vtype_may_be(&v->type, &slot->type))
-    return kn_build_fail(b, kn_fail(b->ctx, KN_ARG, "store_state: slot %s is %s and cannot take %s",
-                                    slot->name, kn_vtype_text(b->graph, &slot->type, want, sizeof want),
+    return kn_build_fail(b, kn_fail(b->ctx, KN_ARG, KN_STORE_SENTENCE, slot->name,
+                                    kn_vtype_text(b->graph, &slot->type, want, sizeof want),
                                     kn_vtype_text(b->graph, &v->type, got, sizeof got)));
   kn_node *n = kn_add_node(b, KN_NODE_store_state, NULL, &v, 1, NULL, 0);
   if (n) n->slot = slot;

@@ -193,7 +193,7 @@ kn_status kn_build_finish(kn_builder *b, bool untrusted) {
   if (!g->nargs && !default_trees(b, g->body->params, g->body->nparams, true)) return b->status;
   if (!g->nresults && !default_trees(b, g->body->yields, g->body->nyields, false)) return b->status;
   kn_graph_renumber(g);
-  kn_status st = kn_graph_verify(b->ctx, g, untrusted);
+  kn_status st = kn_graph_verify_to(b->ctx, g, untrusted, &b->fault);
   if (st != KN_OK) {
     kn_build_fail(b, st);
     return st;

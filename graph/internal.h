@@ -29,5 +29,10 @@ bool kn_tree_copy(kn_builder *b, kn_tree *to, const kn_tree *from, uint32_t n, k
 /* Bytes of the character at s (which ends at `end`): 1 to 4, or 0 when it is no valid UTF-8. */
 size_t kn_utf8_length(const char *s, const char *end);
 
+/* Of a state slot: its name, its type, that of what is to be stored. */
+#define KN_STORE_SENTENCE                                                                                    \
+  "'%s' is %s and would become %s: what a graph stores keeps its dtype and sizes; return it, and store it "  \
+  "outside"
+
 enum { KN_TREE_DEPTH = 100 };
 #endif

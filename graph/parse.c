@@ -453,7 +453,10 @@ static kn_status parse_graph(kn_parser *p, kn_graph **out) {
   kn_builder_init(&p->b, p->ctx, *out);
   if (kn_read_name(p, &name)) {
     (*out)->name = kn_build_text(&p->b, name);
-    if (parse_body(p)) p->status = kn_build_finish(&p->b, true);
+    if (parse_body(p) && (st = kn_build_finish(&p->b, true)) != KN_OK && p->b.fault && p->b.fault->text_at)
+      kn_parse_built(p, p->text + p->b.fault->text_at);
+    else if (p->status == KN_OK)
+      p->status = st;
   }
   kn_parse_built(p, p->p);
   return p->status;

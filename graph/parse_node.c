@@ -492,6 +492,7 @@ bool kn_parse_nodes(kn_parser *p) {
     if (p->p == p->end) return kn_parse_fail(p, p->p, "the text ends before the graph does");
     if (*p->p == '}') return true;
     const char *at = p->p;
+    p->b.text_at = (uint32_t)(at - p->text);
     kn_span w = kn_read_word(p);
     p->p = at;
     if (kn_span_is(w, "yield") || kn_span_is(w, "continue_if") || kn_span_is(w, "return")) return true;

@@ -18,6 +18,7 @@ typedef struct verifier {
   const kn_value **scope; /* by id: the value that can be used here; GONE after its region */
   uint32_t nids;
   int depth;
+  const kn_node *fault; /* that breaks a rule */
 } verifier;
 
 static const kn_value gone; /* marks ids whose region has been left */
@@ -31,6 +32,7 @@ static kn_status fail_node(verifier *v, const kn_node *n, const char *fmt, ...) 
   vsnprintf(why, sizeof why, fmt, ap);
   va_end(ap);
   kn_where_text(n->where, where, sizeof where);
+  v->fault = n;
   return kn_fail(v->ctx, v->bad, "graph %s: %s%s%s: %s", v->g->name, kn_node_text(n, text, sizeof text),
                  *where ? " at " : "", where, why);
 }
@@ -479,10 +481,16 @@ static kn_status check_graph(verifier *v) {
 }
 
 kn_status kn_graph_verify(kn_context *ctx, const kn_graph *g, bool untrusted) {
+  const kn_node *fault;
+  return kn_graph_verify_to(ctx, g, untrusted, &fault);
+}
+
+kn_status kn_graph_verify_to(kn_context *ctx, const kn_graph *g, bool untrusted, const kn_node **fault) {
   verifier v = {.ctx = ctx, .g = g, .bad = untrusted ? KN_FORMAT : KN_INTERNAL, .nids = g->nvalues + 1};
   if (!(v.scope = kn_calloc(ctx->heap, v.nids, sizeof *v.scope)))
     return kn_fail_nomem(ctx, v.nids * sizeof *v.scope);
   kn_status st = check_graph(&v);
+  *fault = v.fault;
   kn_free(ctx->heap, v.scope, v.nids * sizeof *v.scope);
   return st;
 }

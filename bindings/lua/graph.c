@@ -217,6 +217,7 @@ void kl_open_graph(lua_State *L) {
   kl_set_look_methods(L);
   kl_set_verify_methods(L);
   kl_set_file_methods(L);
+  kl_set_owed_methods(L);
   lua_setfield(L, -2, "__index");
   lua_pushliteral(L, "Graph");
   lua_setfield(L, -2, "__name");

@@ -58,6 +58,7 @@ void kl_set_look_methods(lua_State *L);
 void kl_set_nodes_methods(lua_State *L);
 void kl_set_grad_methods(lua_State *L); /* graph_grad.c */
 void kl_set_verify_methods(lua_State *L);
+void kl_set_owed_methods(lua_State *L); /* the last one: misspelt names, too */
 void kl_set_file_methods(lua_State *L);
 void kl_set_file_functions(lua_State *L); /* kiln.load, kiln.save, kiln.parse */
 

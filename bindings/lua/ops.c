@@ -263,44 +263,6 @@ static int call_min(lua_State *L) {
   return call_extreme(L, &e);
 }
 
-/* ---- help ---- */
-
-static bool alias_of(const char *name, kn_op *op) {
-  for (const kn_op_alias *a = kn_op_aliases; a->name; a++)
-    if (!strcmp(a->name, name)) return *op = a->op, true;
-  return false;
-}
-
-/* kiln.help(name): what the table says of an op, as text. */
-static int help(lua_State *L) {
-  kn_context *ctx = kl_context(L);
-  kn_op op;
-  if (lua_type(L, 1) != LUA_TSTRING)
-    return kl_error(L, KN_ARG, "help: the name of an op is needed, got %s", kl_kind(L, 1));
-  bool alias = !kn_op_parse(lua_tostring(L, 1), &op);
-  if (alias && !alias_of(lua_tostring(L, 1), &op))
-    return kl_error(L, KN_ARG, "help: there is no op '%s'", lua_tostring(L, 1));
-  (void)ctx;
-  luaL_Buffer b;
-  luaL_buffinit(L, &b);
-  if (alias) {
-    luaL_addstring(&b, lua_tostring(L, 1));
-    luaL_addstring(&b, " is another name of ");
-  }
-  luaL_addstring(&b, kn_op_name(op));
-  luaL_addstring(&b, ": ");
-  luaL_addstring(&b, kn_ops[op].doc);
-  const kn_field *f = kn_attrs_describe(kn_ops[op].attrs).fields;
-  if (f->name) luaL_addstring(&b, "\n  options, in order:");
-  for (; f->name; f++) {
-    luaL_addchar(&b, ' ');
-    luaL_addstring(&b, f->name);
-    if (f->required) luaL_addstring(&b, " (required)");
-  }
-  luaL_pushresult(&b);
-  return 1;
-}
-
 /* ---- registration ---- */
 
 static bool has_inplace(kn_op op) {
@@ -410,6 +372,4 @@ void kl_open_ops(lua_State *L) {
   static const luaL_Reg orders[] = {{"__lt", less}, {"__le", less_equal}, {NULL, NULL}};
   kl_set_engine_functions(L, orders);
   lua_pop(L, 1);
-  lua_pushcfunction(L, help);
-  lua_setfield(L, -2, "help");
 }

@@ -125,10 +125,19 @@ static int refuse_more(lua_State *L, int self, int n, const char *why) {
   luaL_Buffer b;
   push_source(L, self, "reasons");
   int reasons = lua_gettop(L);
-  lua_pushfstring(
-      L, "captured %d times already (cache_limit); each time something it depends on had changed:", n);
+  push_source(L, self, "f");
+  lua_Debug ar = {.short_src = "?", .linedefined = -1};
+  if (lua_type(L, -1) == LUA_TFUNCTION && lua_getinfo(L, ">S", &ar) && ar.linedefined > 0)
+    lua_pushfstring(L, "the function of %s:%d", ar.short_src, ar.linedefined);
+  else
+    lua_pushliteral(L, "this function");
+  lua_pushfstring(L,
+                  "%s was captured %d times already (cache_limit), as each time something it depends on had "
+                  "changed; give what changes as an argument, or raise cache_limit:",
+                  lua_tostring(L, -1), n);
+  int head = lua_gettop(L);
   luaL_buffinit(L, &b);
-  luaL_addstring(&b, lua_tostring(L, reasons + 1));
+  luaL_addstring(&b, lua_tostring(L, head));
   for (int i = 1, k = (int)lua_rawlen(L, reasons); i <= k; i++) {
     luaL_addstring(&b, "\n  ");
     lua_rawgeti(L, reasons, i);
@@ -349,7 +358,9 @@ static int script(lua_State *L) {
   lua_settop(L, 2);
   if (!is_callable(L, 1))
     return kl_error(L, KN_ARG, "script: a function or module is needed, got %s", kl_kind(L, 1));
-  if (lua_iscfunction(L, 1)) return kl_error(L, KN_ARG, "script: a C function has no bytecode to capture");
+  if (lua_iscfunction(L, 1))
+    return kl_error(L, KN_ARG,
+                    "script: a C function has no bytecode to capture; give a Lua function that calls it");
   if (!lua_isnil(L, 2) && lua_type(L, 2) != LUA_TTABLE)
     return kl_error(L, KN_ARG, "script: options must be a table, got %s", kl_kind(L, 2));
   lua_Integer limit = 8;
@@ -417,7 +428,8 @@ static int lint(lua_State *L) {
     if (lua_type(L, -1) == LUA_TFUNCTION) lua_replace(L, 1);
   }
   if (lua_type(L, 1) != LUA_TFUNCTION || lua_iscfunction(L, 1))
-    return kl_error(L, KN_ARG, "lint: a Lua function or module is needed, got %s", kl_kind(L, 1));
+    return kl_error(L, KN_ARG, "lint: a Lua function or module is needed, got %s",
+                    lua_iscfunction(L, 1) ? "a C function" : kl_kind(L, 1));
   kl_load_files(L);
   kl_check(L, kc_lint(L, &host, 1));
   lua_createtable(L, 0, 1);

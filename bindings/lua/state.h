@@ -119,6 +119,7 @@ void kl_write_where(lua_State *L, char *text, size_t size);
 /* More parts of the module; see kl.h for the contract. */
 void kl_open_hooks(lua_State *L);     /* hooks.c: hooks, custom functions, checkpoint, anomalies */
 void kl_open_create(lua_State *L);    /* create.c: kiln.tensor and makers whose arguments are special */
+void kl_open_help(lua_State *L);      /* help.c */
 void kl_open_parts(lua_State *L);     /* parts.c: split, einsum … */
 void kl_open_grids(lua_State *L);     /* grids.c: meshgrid, broadcast_tensors, tensordot */
 void kl_open_linalg(lua_State *L);    /* linalg.c: kiln.linalg.norm */

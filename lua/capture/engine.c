@@ -279,9 +279,7 @@ static bool has_size(const kn_value *v, int64_t dim) {
   return false;
 }
 
-/* Burns in the sizes of arguments that are sizes of these tensors (NULL: all), and starts over. KC_GO when
- * there are none. */
-static kc_res burn_sizes(kc_cap *c, kc_state *s, const kc_val *args, int n) {
+kc_res kc_burn_sizes(kc_cap *c, kc_state *s, const kc_val *args, int n) {
   uint32_t before = c->nburnt;
   for (uint32_t i = 0; i < c->ninput; i++) {
     const kc_input *in = &c->input[i];
@@ -300,7 +298,7 @@ static kc_res burn_sizes(kc_cap *c, kc_state *s, const kc_val *args, int n) {
 /* Which tensors share elements depends on how they lie, and that on sizes. */
 static kc_res need_layout(crossing *x) {
   kc_cap *c = x->c;
-  KC_TRY(burn_sizes(c, x->s, NULL, 0));
+  KC_TRY(kc_burn_sizes(c, x->s, NULL, 0));
   return kc_fail(
       c,
       "whether '%s' gives a view or a copy depends on sizes that only the graph will know, and the tensor "
@@ -335,7 +333,7 @@ static kc_res burn_inside(kc_cap *c, kc_state *s, kc_val a, int depth) {
 static kc_res engine_failed(kc_cap *c, kc_state *s, const kc_val *args, int n) {
   for (int i = 0; i < n; i++) KC_TRY(burn_inside(c, s, args[i], 0)); /* perhaps it needed to know a number */
   const char *m = message_of(c);
-  KC_TRY(burn_sizes(c, s, args, n)); /* or a size; and the sentence names those */
+  KC_TRY(kc_burn_sizes(c, s, args, n)); /* or a size; and the sentence names those */
   for (int i = 0; i < n; i++)
     if (args[i].k == KC_V_SYM && args[i].v->type.kind != KN_V_TENSOR)
       return kc_fail(c, "%s (argument %d is a %s)", m, i + 1, kc_kind_name(args[i]));

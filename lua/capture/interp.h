@@ -163,6 +163,9 @@ kc_res kc_call(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, int
 kc_res kc_call1(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, kc_val *out);
 /* engine.c: a C function of the engine, called for real under recording. */
 kc_res kc_call_engine(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, kc_values *out);
+/* Burns in the sizes of arguments that are sizes of these tensors (NULL: all), and starts over. KC_GO when
+ * there are none. */
+kc_res kc_burn_sizes(kc_cap *c, kc_state *s, const kc_val *args, int n);
 /* Calls a C function for real on concrete values only. */
 kc_res kc_call_concrete(kc_cap *c, kc_val f, const kc_val *args, int n, kc_values *out);
 

@@ -206,7 +206,11 @@ static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth
     if (kc_same(a, KC_ABSENT)) return *tree = (kn_tree){.kind = KN_TREE_NONE}, KC_GO;
     /* fall through */
   default:
-    return kc_fail(c, "result %d is a %s, which cannot be a result of a graph", which, kc_kind_name(a));
+    return kc_fail(
+        c,
+        "result %d is a %s, which cannot be a result of a graph; return the values it needs, and make it "
+        "outside",
+        which, kc_kind_name(a));
   }
 }
 
@@ -245,6 +249,7 @@ static kc_res store(gathering *g, const kc_look *l, kc_val v) {
   if (kind != want && !number)
     return kc_fail(c, "'%s', which exists outside and holds a %s, becomes a %s: state keeps its kind",
                    l->name, kc_kind_name(l->seen), kc_kind_name(v));
+  c->b.where = l->where;
   return kn_add_store(&c->b, l->slot, kc_value(c, v)) ? KC_GO : kc_fail(c, "state");
 }
 
@@ -262,12 +267,15 @@ static kc_res store_born(gathering *g, kc_look *l) {
     return kc_fail(c, "'%s', which exists outside and is nil, becomes a %s; give it a value before the call",
                    l->name, kc_kind_name(v));
   if (type.kind == KN_V_TENSOR) type = v.v->type;
-  if (type.kind == KN_V_TENSOR && !kn_type_known(&type.tensor))
+  if (type.kind == KN_V_TENSOR && !kn_type_known(&type.tensor)) {
+    KC_TRY(kc_burn_sizes(c, g->s, &v, 1));
     return kc_fail(
         c,
         "'%s', which exists outside and is nil, becomes a tensor whose sizes are only known when the "
-        "graph runs",
+        "graph runs; put a tensor there before",
         l->name);
+  }
+  c->b.where = l->where;
   l->slot = kn_add_slot(&c->b, KN_SLOT_STATE, l->name, &type, NULL);
   l->written = true;
   return l->slot && kn_add_store(&c->b, l->slot, kc_value(c, v)) ? KC_GO : kc_fail(c, "state");
@@ -351,7 +359,7 @@ static kc_res add_commits(kc_cap *c, const gathering *g) {
     const kc_handle_info *info = &c->han[g->standing[i].handle];
     kn_value *v = g->standing[i].v;
     const kc_look *l = info->slot ? look_of(c, info->slot) : NULL;
-    if (!l) c->b.where = info->written;
+    c->b.where = info->written;
     if (!(l ? kn_add_store(&c->b, l->was ? l->was : l->slot, v) : kn_add_update(&c->b, info->initial, v)))
       return kc_fail(c, "update");
   }

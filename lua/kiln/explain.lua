@@ -140,7 +140,10 @@ end
 return function(f, ...)
   local g = f
   if not is_graph(f) then
-    if f == nil then kiln.fail("explain: a function, module or Graph is needed, got nil") end
+    local meta = type(f) == "table" and getmetatable(f)
+    if type(f) ~= "function" and not (type(meta) == "table" and meta.__call) then
+      kiln.fail("explain: a function, module or Graph is needed, got %s", kiln.is_tensor(f) and "a tensor" or f == nil and "nil" or "a " .. type(f))
+    end
     g = kiln.script(f, select("#", ...) == 0 and { inputs = {} } or nil)
   end
   local nodes, raised = g:nodes(...)

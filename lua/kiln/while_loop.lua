@@ -16,7 +16,14 @@ end
 
 local emit = tracer.make_while(eager)
 
+local function check(f, what)
+  local kind = type(f)
+  if kind ~= "function" and kind ~= "table" and kind ~= "userdata" then fail("while_loop: %s must be a function, got %s", what, kind) end
+end
+
 return function(cond, body, ...)
+  check(cond, "the condition")
+  check(body, "the body")
   if emits(...) then return emit(cond, body, ...) end
   return eager(cond, body, ...)
 end

@@ -206,3 +206,9 @@ test("misuse", function()
   local g = kiln.trace(function(x, n) return x * n end, { kiln.ones(2), 3 })
   raises(function() g(kiln.ones(2), 4) end, "argument 2: the graph was made for 3 here, got 4")
 end)
+
+test("the self-check ends where loops do", function()
+  local function double(x) return kiln.while_loop(function(a) return a:sum() < 10 end, function(a) return a * 2 end, x) end
+  local g = kiln.trace(double, { kiln.ones(3) })
+  for _, k in ipairs { 1, 3, 5 } do truth(g(kiln.ones(3) * k):equal(double(kiln.ones(3) * k))) end
+end)

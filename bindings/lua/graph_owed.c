@@ -1,0 +1,40 @@
+/* Methods of Graphs that are promised and not there yet: each says so, and what there is instead; and names
+ * that are misspelt. A row goes when its method comes. */
+#include "bindings/lua/graph_parts.h"
+#include "bindings/lua/state.h"
+
+static const struct {
+  const char *name, *instead;
+} owed[] = {
+    {"dot", "g:code() and tostring(g) show a graph as text"},
+    {"html", "g:code() and tostring(g) show a graph as text"},
+    {"profile", "kiln.explain(g, …) counts what runs, KILN_DEBUG=exec lists each node as it runs"},
+    {"debug",
+     "kiln.explain(g, …) tells which branches were taken, KILN_DEBUG=exec lists each node as it runs"},
+    {"freeze", "parameters stay parameters, guards stay guards"},
+    {"optimize_for_inference", "a graph runs as it was captured"},
+    {"quantize_dynamic", "a graph runs in the dtypes it was captured with"},
+};
+
+static int not_there(lua_State *L) {
+  int row = (int)lua_tointeger(L, lua_upvalueindex(1));
+  return kl_error(L, KN_UNSUPPORTED, "%s: this method of Graphs is not there yet; until then, %s",
+                  owed[row].name, owed[row].instead);
+}
+
+static int no_method(lua_State *L) { /* __index of the table of methods */
+  kl_check_misspelt(L, 2, 1, "Graph", "method");
+  return 0;
+}
+
+void kl_set_owed_methods(lua_State *L) {
+  for (size_t i = 0; i < sizeof owed / sizeof *owed; i++) {
+    lua_pushinteger(L, (lua_Integer)i);
+    lua_pushcclosure(L, not_there, 1);
+    lua_setfield(L, -2, owed[i].name);
+  }
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, no_method);
+  lua_setfield(L, -2, "__index");
+  lua_setmetatable(L, -2);
+}

@@ -1,0 +1,35 @@
+/* What the files that run a plan share: run.c (steps, `if`, `loop`, whole runs), run_values.c (values that
+ * are held, slots), run_nodes.c (nodes that are no ops). Private to these. */
+#ifndef KN_GRAPH_RUN_H
+#define KN_GRAPH_RUN_H
+#include "graph/session.h"
+
+typedef struct run {
+  kn_session *s;
+  kn_plan *p;
+  kn_context *ctx;
+} run;
+
+/* run_values.c */
+void kn_run_own_list(kn_plan *p, uint32_t v, kn_list *l);
+kn_list *kn_run_shared_list(kn_list *l);
+void kn_run_let_go(kn_plan *p, uint32_t v);
+void kn_run_own(kn_plan *p, uint32_t v, kn_tensor *t);
+void kn_run_bind(kn_plan *p, uint32_t v, kn_tensor *t);
+void kn_run_bind_value(kn_plan *p, const kn_value *to, const kn_value *from);
+void kn_run_clean_up(kn_plan *p);
+bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t);
+kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t);
+kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out);
+kn_status kn_run_tick(kn_session *s);
+kn_status kn_run_no_value(run *r, const kn_node *n);
+void kn_run_watch(run *r, const kn_node *n);
+kn_status kn_run_part(run *r, const kn_part_plan *part);
+kn_status kn_run_load(run *r, const kn_node *n);
+kn_status kn_run_store(run *r, const kn_node *n);
+kn_status kn_run_update(run *r, const kn_node *n);
+
+/* run_nodes.c */
+kn_status kn_run_node(run *r, const kn_node *n);
+
+#endif

@@ -1,0 +1,235 @@
+/* The values of a run: who owns a tensor or list, what stands outside the plan's steps, slots that are read
+ * and staged. See run.h. */
+#include "graph/attempt.h"
+#include "graph/mutant.h"
+#include "graph/format.h"
+#include "graph/host.h"
+#include "graph/scalar.h"
+#include "graph/internal.h"
+#include "graph/run.h"
+#include <inttypes.h>
+#include <stdio.h>
+
+/* ---- holding values ---- */
+
+void kn_run_own_list(kn_plan *p, uint32_t v, kn_list *l) {
+  kn_list_release(p->lists[v]);
+  p->lists[v] = l;
+}
+
+kn_list *kn_run_shared_list(kn_list *l) { return l ? kn_list_retain(l) : NULL; }
+
+void kn_run_let_go(kn_plan *p, uint32_t v) {
+  kn_run_own_list(p, v, NULL);
+  if (p->owned[v]) {
+    kn_tensor_release(p->vals[v]);
+    p->vals[v] = NULL;
+    p->owned[v] = false;
+  } else if (p->place[v] == KN_PLACE_SHELL) {
+    kn_storage_release(p->header[v]->storage);
+    p->header[v]->storage = NULL;
+  }
+}
+
+void kn_run_own(kn_plan *p, uint32_t v, kn_tensor *t) {
+  kn_run_let_go(p, v);
+  p->vals[v] = t;
+  p->owned[v] = t != NULL;
+}
+
+/* Another value for the same tensor; NULL where no path defined it. */
+void kn_run_bind(kn_plan *p, uint32_t v, kn_tensor *t) { kn_run_own(p, v, t ? kn_tensor_retain(t) : NULL); }
+
+void kn_run_bind_value(kn_plan *p, const kn_value *to, const kn_value *from) {
+  if (to->type.kind == KN_V_TENSOR)
+    kn_run_bind(p, to->id, p->vals[from->id]);
+  else if (kn_is_list(to->type.kind))
+    kn_run_own_list(p, to->id, kn_run_shared_list(p->lists[from->id]));
+  else if (!p->known[to->id])
+    p->scalars[to->id] = p->scalars[from->id];
+}
+
+void kn_run_clean_up(kn_plan *p) {
+  for (uint32_t v = 1; v <= p->graph->nvalues; v++) {
+    kn_run_let_go(p, v);
+    if (p->place[v] == KN_PLACE_LOOSE || p->place[v] == KN_PLACE_FRESH) p->vals[v] = NULL;
+  }
+}
+
+bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t) {
+  const char *at = t->storage->data;
+  return at >= p->base && at < p->base + p->bytes;
+}
+
+/* The elements of t in the contiguous tensor `to`, which may be t's own bytes. */
+kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t) {
+  char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
+  if (!kn_type_equal(&to->type, &t->type))
+    return kn_fail(r->ctx, KN_INTERNAL, "a value planned as %s turned out as %s",
+                   kn_type_text(&to->type, a, sizeof a), kn_type_text(&t->type, b, sizeof b));
+  if (kn_tensor_data(to) == kn_tensor_data(t) && kn_tensor_contiguous(t)) return KN_OK;
+  return kn_ops[KN_OP_clone].kernel(r->ctx, NULL, &t, 1, &to);
+}
+
+kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out) {
+  kn_tensor *made;
+  KN_TRY(kn_tensor_new(r->ctx, &t->type, &made));
+  kn_status st = kn_run_copy_into(r, made, t);
+  if (st == KN_OK)
+    *out = made;
+  else
+    kn_tensor_release(made);
+  return st;
+}
+
+/* ---- what stands outside the steps ---- */
+
+/* Before each part and each trip. */
+kn_status kn_run_tick(kn_session *s) {
+  if (s->limit && s->steps >= s->limit)
+    return kn_fail(s->ctx, KN_LIMIT, "the limit of %" PRIu64 " steps was reached", s->limit);
+  kn_status st = s->poll ? s->poll(s->poll_ud, s->steps) : KN_OK;
+  if (st != KN_OK) return kn_fail(s->ctx, st, "stopped by the host (%s)", kn_status_text(st));
+  s->steps++;
+  return KN_OK;
+}
+
+kn_status kn_run_no_value(run *r, const kn_node *n) {
+  return kn_node_failed(r->ctx, n,
+                        kn_fail(r->ctx, KN_INTERNAL, "%s: an input has no value on the path that led here",
+                                kn_opcode_describe(n->op).text));
+}
+
+void kn_run_watch(run *r, const kn_node *n) {
+  if (r->s->observe) r->s->observe(r->s->observe_ud, n, r->p->vals, r->p->scalars);
+}
+
+/* ---- parts ---- */
+
+static kn_status prepare(run *r, const kn_part_plan *part) {
+  kn_plan *p = r->p;
+  for (uint32_t i = 0; i < part->nwary; i++)
+    for (uint32_t k = 0; k < part->wary[i]->ntensor; k++) {
+      uint32_t v = part->wary[i]->in[k]->id;
+      if (p->maybe[v] && !p->vals[v]) return kn_run_no_value(r, part->wary[i]);
+    }
+  for (uint32_t i = 0; i < part->nprepare; i++) {
+    const kn_value *out = part->prepare[i];
+    uint32_t v = out->id;
+    kn_run_let_go(p, v);
+    if (p->place[v] == KN_PLACE_SHELL) {
+      p->header[v]->offset = 0;
+      p->vals[v] = p->header[v];
+      continue;
+    }
+    const kn_op_info *row = &kn_ops[out->def->op];
+    bool tied = row->op_class == KN_CLASS_VIEW || row->flags & (KN_FLAG_WRITES | KN_FLAG_DYNAMIC);
+    kn_tensor *t = NULL;
+    if (p->place[v] == KN_PLACE_FRESH || (kn_type_known(&p->types[v]) && !tied)) {
+      kn_status st = kn_tensor_new(r->ctx, &p->types[v], &t);
+      if (st != KN_OK) return kn_node_failed(r->ctx, out->def, st);
+    }
+    kn_run_own(p, v, t);
+  }
+  return KN_OK;
+}
+
+kn_status kn_run_part(run *r, const kn_part_plan *part) {
+  kn_plan *p = r->p;
+  KN_TRY(kn_run_tick(r->s));
+  KN_TRY(prepare(r, part));
+  kn_status st = part->target->run(part->target->self, r->ctx, part->program, p->vals, p->scalars);
+  for (uint32_t i = 0; i < part->nprepare; i++) {
+    uint32_t v = part->prepare[i]->id;
+    if (p->place[v] == KN_PLACE_LOOSE && p->vals[v]) p->owned[v] = true;
+  }
+  KN_TRY(st);
+  if (r->s->check)
+    for (uint32_t i = 0; i < part->n; i++)
+      KN_TRY(kn_check_node(r->ctx, part->target->name, part->nodes[i], p->vals, p->scalars));
+  for (uint32_t i = 0; r->s->observe && i < part->n; i++) kn_run_watch(r, part->sources[i]);
+  return KN_OK;
+}
+
+/* ---- slots ---- */
+
+static bool unshared(const kn_tensor *t) {
+  return t && atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1;
+}
+
+/* A copy of t becomes the slot's staged tensor: over the one staged before or the spare one when nobody can
+ * see them, so that a graph which stores at each run does not allocate at each run. */
+static kn_status stage_tensor(run *r, const kn_slot *slot, kn_tensor *t) {
+  kn_slot_state *x = &r->s->slots[slot->index];
+  char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
+  if (!kn_type_equal(&t->type, &slot->type.tensor))
+    return kn_fail(r->ctx, KN_SHAPE, KN_STORE_SENTENCE, slot->name,
+                   kn_type_text(&slot->type.tensor, a, sizeof a), kn_type_text(&t->type, b, sizeof b));
+  if (x->is_staged && unshared(x->staged.tensor)) return kn_run_copy_into(r, x->staged.tensor, t);
+  kn_tensor *to = unshared(x->spare) ? kn_tensor_retain(x->spare) : NULL;
+  if (!to) KN_TRY(kn_tensor_new(r->ctx, &slot->type.tensor, &to));
+  kn_status st = kn_run_copy_into(r, to, t);
+  if (st != KN_OK) {
+    kn_tensor_release(to);
+    return st;
+  }
+  kn_tensor_release(x->spare);
+  x->spare = NULL;
+  kn_tensor_release(x->staged.tensor);
+  x->staged.tensor = to;
+  x->is_staged = true;
+  return KN_OK;
+}
+
+kn_status kn_run_load(run *r, const kn_node *n) {
+  kn_slot_state *x = &r->s->slots[n->slot->index];
+  uint32_t v = n->out[0]->id;
+  if (n->slot->type.kind != KN_V_TENSOR) {
+    r->p->scalars[v] = x->is_staged ? x->staged.scalar : x->value.scalar;
+    return KN_OK;
+  }
+  if (!x->value.tensor) return kn_fail(r->ctx, KN_STATE, "slot \"%s\" has no data", n->slot->name);
+  if (r->p->slot_copied[n->slot->index] && !x->is_staged) KN_TRY(stage_tensor(r, n->slot, x->value.tensor));
+  kn_run_bind(r->p, v, x->is_staged ? x->staged.tensor : x->value.tensor);
+  return KN_OK;
+}
+
+kn_status kn_run_store(run *r, const kn_node *n) {
+  kn_slot_state *x = &r->s->slots[n->slot->index];
+  uint32_t v = n->in[0]->id;
+  if (n->slot->type.kind == KN_V_TENSOR) {
+    if (r->s->tracks && !r->p->slot_copied[n->slot->index]) {
+      kn_tensor_release(x->from);
+      x->from = kn_tensor_retain(r->p->vals[v]);
+    }
+    return stage_tensor(r, n->slot, r->p->vals[v]);
+  }
+  x->staged.scalar = r->p->scalars[v];
+  x->is_staged = true;
+  return KN_OK;
+}
+
+/* The new contents of an input wait until the run has succeeded. */
+kn_status kn_run_update(run *r, const kn_node *n) {
+  kn_session *s = r->s;
+  kn_tensor *t = r->p->vals[n->in[1]->id];
+  uint32_t i = n->in[0]->index;
+  kn_update_state *u = s->updates;
+  while (u->input != i) u++;
+  char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
+  if (!kn_type_equal(&t->type, &s->in_types[i]))
+    return kn_fail(r->ctx, KN_SHAPE, "the input to be overwritten is %s and cannot take %s",
+                   kn_type_text(&s->in_types[i], a, sizeof a), kn_type_text(&t->type, b, sizeof b));
+  if (u->staged && !kn_type_equal(&u->staged->type, &t->type)) {
+    kn_tensor_release(u->staged);
+    u->staged = NULL;
+  }
+  if (!u->staged) KN_TRY(kn_tensor_new(r->ctx, &t->type, &u->staged));
+  KN_TRY(kn_run_copy_into(r, u->staged, t));
+  u->is_staged = true;
+  if (s->tracks) {
+    kn_tensor_release(u->from);
+    u->from = kn_tensor_retain(t);
+  }
+  return KN_OK;
+}
