@@ -385,6 +385,8 @@ static kc_res view_of_argument(kc_cap *c, kc_val f, kc_val a) {
   for (uint32_t i = 0; i < c->ninput; i++) {
     const kc_input *in = &c->input[i];
     if (in->value != v || in->dim >= 0) continue;
+    /* Where the argument is a handle its views are, too: this is a copy. */
+    if (kc_is_born(c, (kc_birth){KC_BORN_ARGUMENT, in->leaf})) return KC_GO;
     if (!in_order || (in->given && !kn_tensor_contiguous(in->given))) return kc_must_be_handle(c, v);
     for (uint32_t k = 0; k < c->nlaid; k++)
       if (c->laid[k] == in->leaf) return KC_GO;

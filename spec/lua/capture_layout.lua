@@ -42,3 +42,16 @@ test("view of a described argument", function()
   equal(g(plain()):totable(), { 1.0, 2.0, 3.0, 4.0, 5.0, 6.0 })
   raises(function() g(turned()) end, "input x is not contiguous")
 end)
+
+-- A reshape that copies is no view of the argument.
+for name, f in pairs {
+  ["of a reshape of a transposed argument"] = function(x) return x:t():reshape(4):view(2, 2) end,
+  ["and that again"] = function(x) return x:t():reshape(4):view(2, 2):t():reshape(4):view(2, 2) end,
+} do
+  check.test("view " .. name, function()
+    local g = kiln.script(f)
+    for _, x in ipairs { kiln.tensor { { 1.0, 2 }, { 3, 4 } }, kiln.tensor { { 1.0, 2 }, { 3, 4 } }:t() } do
+      check.near(g(x):totable(), f(x):totable())
+    end
+  end)
+end
