@@ -233,3 +233,27 @@ keeps("one that a table of another path holds is overwritten", two(function(mod)
     return holder.deep[1], v
   end
 end))
+
+-- A view that only some path makes is one tensor in all results.
+keeps("a view of some path, returned twice", two(function(mod)
+  return function(x)
+    local h = x * 2
+    local v = nil
+    if x:sum() > 5 then
+      v = h:view(2)
+      h:add_(1)
+    end
+    return v, h, v
+  end
+end))
+keeps("views of some paths, in several places of the results", two(function(mod)
+  return function(x)
+    local h = x * 2
+    local v, w = h:view(2), h:view(2)
+    local a, b, c = v, h, w
+    if x:sum() > 5 then a, b = h, v end
+    if x:sum() > 10 then b, c = w, v end
+    h:add_(1)
+    return a, b, c, a
+  end
+end))
