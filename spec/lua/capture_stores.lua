@@ -238,12 +238,12 @@ end))
 keeps("a view of some path, returned twice", two(function(mod)
   return function(x)
     local h = x * 2
-    local v = nil
+    local kept = { v = x }
     if x:sum() > 5 then
-      v = h:view(2)
+      kept.v = h:view(2)
       h:add_(1)
     end
-    return v, h, v
+    return kept.v, h, kept.v
   end
 end))
 keeps("views of some paths, in several places of the results", two(function(mod)
