@@ -11,6 +11,8 @@
 
 static const char tracing_key; /* registry: the metatable */
 
+enum { CHECK_MILLIONS = 5 }; /* instructions of Lua that the self-check waits for */
+
 typedef struct named { /* a tensor that the function can reach from outside */
   kn_tensor *tensor;   /* borrowed: the list of names holds it */
   const char *name;
@@ -411,6 +413,23 @@ static int where(lua_State *L) {
   return 1;
 }
 
+static void stop(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  luaL_error(L, "it had not ended after %d million instructions of Lua; give check_inputs with which it ends",
+             CHECK_MILLIONS);
+}
+
+/* tracer.limited(f, ...): calls f, which is stopped when it does not seem to end. A hook that the host has
+ * set stays: the host has limits of its own. */
+static int limited(lua_State *L) {
+  bool ours = !lua_gethook(L);
+  if (ours) lua_sethook(L, stop, LUA_MASKCOUNT, CHECK_MILLIONS * 1000000);
+  int rc = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
+  if (ours) lua_sethook(L, NULL, 0, 0);
+  if (rc != LUA_OK) return lua_error(L);
+  return lua_gettop(L);
+}
+
 /* kiln.trace: of a matrix the sum of its diagonal (upvalue 1), of a function and its inputs the Graph. */
 static int trace_either(lua_State *L) {
   if (kl_test_tensor(L, 1)) {
@@ -429,6 +448,7 @@ void kl_open_tracer(lua_State *L) {
   static const luaL_Reg list[] = {{"run", trace_run},
                                   {"replaced", trace_replaced},
                                   {"finish", trace_finish},
+                                  {"limited", limited},
                                   {"upvalue", get_upvalue},
                                   {"metatable", get_metatable},
                                   {"log", log_line},

@@ -212,3 +212,13 @@ test("the self-check ends where loops do", function()
   local g = kiln.trace(double, { kiln.ones(3) })
   for _, k in ipairs { 1, 3, 5 } do truth(g(kiln.ones(3) * k):equal(double(kiln.ones(3) * k))) end
 end)
+
+test("the self-check gives up where a loop of Lua does not end", function()
+  local told = {}
+  local g = kiln.trace(function(x)
+    while x:sum():item() < 10 do x = x * 2 end
+    return x
+  end, { kiln.ones(3) }, { warn = function(text) told[#told + 1] = text end })
+  truth(told[#told]:find("with the inputs perturbed .* it had not ended after 5 million instructions of Lua; give check_inputs"))
+  equal(g(kiln.ones(3)):totable(), { 4.0, 4.0, 4.0 })
+end)
