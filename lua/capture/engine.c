@@ -369,32 +369,23 @@ static bool may_raise_after(const kc_cap *c, const kn_node *mark) {
   return may;
 }
 
-/* How v lies, a view of views of `root`. `copied`: a reshape of what does not lie in order is among them,
- * which may be a copy or not. */
-static kn_layout lies(const kn_value *v, const kn_value *root, kn_layout base, bool *copied) {
-  if (v == root) return base;
-  kn_layout of = lies(v->def->in[0], root, base, copied);
-  kn_op op = (kn_op)v->def->op;
-  *copied |= of != KN_LAYOUT_CONTIGUOUS && (op == KN_OP_reshape || op == KN_OP_reshape_as);
-  return kn_view_layout(op, v->def->attrs, of);
-}
-
 /* Whether `view` of an argument can be depends on how it lies: guarded where it is contiguous, and so are the
- * views that led here; else it becomes a handle, of which that is known. */
+ * views that led here; else it becomes a handle, of which that is known, as does each copy on the way. */
 static kc_res view_of_argument(kc_cap *c, kc_val f, kc_val a) {
   const char *path = f.k == KC_V_CFUNCTION ? c->obj[f.id].path : NULL,
              *dot = path ? strrchr(path, '.') : NULL;
   if (!dot || strcmp(dot, ".view") || a.k != KC_V_SYM || !kc_is_tensor(a)) return KC_GO;
   const kn_value *v = a.v;
-  while (v->def && kn_opcode_is_op(v->def->op) && kn_ops[v->def->op].op_class == KN_CLASS_VIEW)
+  bool in_order = true;
+  while (v->def && kn_opcode_is_op(v->def->op) && kn_ops[v->def->op].op_class == KN_CLASS_VIEW) {
+    in_order &=
+        kn_view_layout((kn_op)v->def->op, v->def->attrs, KN_LAYOUT_CONTIGUOUS) == KN_LAYOUT_CONTIGUOUS;
     v = v->def->in[0];
+  }
   for (uint32_t i = 0; i < c->ninput; i++) {
     const kc_input *in = &c->input[i];
     if (in->value != v || in->dim >= 0) continue;
-    bool straight = !in->given || kn_tensor_contiguous(in->given), copied = false;
-    kn_layout layout = lies(a.v, v, straight ? KN_LAYOUT_CONTIGUOUS : KN_LAYOUT_OTHER, &copied);
-    if (copied) return KC_GO;
-    if (!straight || layout != KN_LAYOUT_CONTIGUOUS) return kc_must_be_handle(c, v);
+    if (!in_order || (in->given && !kn_tensor_contiguous(in->given))) return kc_must_be_handle(c, a.v);
     for (uint32_t k = 0; k < c->nlaid; k++)
       if (c->laid[k] == in->leaf) return KC_GO;
     c->laid = kc_more(c, &c->keep, c->laid, c->nlaid, sizeof *c->laid);

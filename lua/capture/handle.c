@@ -121,10 +121,12 @@ static bool view_of_order(kc_cap *c, kc_state *s, uint32_t parent, const kn_reco
                           uint32_t *id) {
   order child, up;
   uint32_t base = parent;
-  if (!order_of(shown->view, &child) || !c->han[parent].parent || !order_of(c->han[parent].view, &up))
-    return false;
-  for (; c->han[base].parent && order_of(c->han[base].view, &up); base = c->han[base].parent)
+  if (!order_of(shown->view, &child)) return false;
+  for (; c->han[base].parent && order_of(c->han[base].view, &up); base = c->han[base].parent) {
+    if (c->han[base].view->no_grad && !shown->view->no_grad) break; /* has no history */
     for (int i = 0; i < child.rank; i++) child.dim[i] = up.dim[child.dim[i]];
+  }
+  if (base == parent) return false;
   kn_value *of = kc_contents(c, s, base);
   kn_node *n = of ? reorder(c, of, &child) : NULL;
   if (!n) return false;
@@ -137,13 +139,32 @@ static bool view_of_order(kc_cap *c, kc_state *s, uint32_t parent, const kn_reco
   return true;
 }
 
+/* ---- another shape of another shape ---- */
+
+static bool is_shape(const kn_node *view) {
+  return view && (view->op == KN_OP_reshape || view->op == KN_OP_reshape_as || view->op == KN_OP_squeeze ||
+                  view->op == KN_OP_unsqueeze);
+}
+
+/* What a view of `parent` shows in the end: the same elements in the same order as far as the parents are but
+ * other shapes (or detached) of what they show. A loop that has a view of a view again and again has one. */
+static uint32_t shown_in_the_end(const kc_cap *c, uint32_t parent, const kn_node *view) {
+  bool shape = view && (view->op == KN_OP_reshape || view->op == KN_OP_reshape_as);
+  while ((!view || shape) && c->han[parent].parent) {
+    const kn_node *up = c->han[parent].view;
+    if (view ? !is_shape(up) || (up->no_grad && !view->no_grad) : up != NULL) break;
+    parent = c->han[parent].parent;
+  }
+  return parent;
+}
+
 uint32_t kc_handle_view(kc_cap *c, kc_state *s, uint32_t parent, const kn_record_shown *shown) {
-  uint32_t turned;
+  uint32_t turned, base = shown_in_the_end(c, parent, shown->view);
   if (view_of_order(c, s, parent, shown, &turned)) return turned;
   uint32_t id = new_handle(c), nin = shown->view ? shown->view->nin : 0;
-  c->han[id].parent = parent;
+  c->han[id].parent = base;
   c->han[id].view = shown->view;
-  kc_hold h = {.now = shown->now, .of = shown->of, .nin = nin};
+  kc_hold h = {.now = shown->now, .of = base == parent ? shown->of : kc_contents(c, s, base), .nin = nin};
   h.in = kc_dup(c, shown->in, nin * sizeof *h.in);
   hold(c, s, id, &h);
   return id;

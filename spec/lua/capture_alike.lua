@@ -296,6 +296,32 @@ agree("two kept views, of one tensor or of two", function(x, y)
   return v, a + 0, b + 0
 end, { "T", "T" })
 
+agree("a view of a view of a view, one more in every trip", function(x, y)
+  local u, d, o, w = y, y:detach(), { t = y, last = y }, x * 1
+  for i = 1, #x do
+    local t = u:view(-1)
+    x:mul_(2)
+    u, w = t, w + x[i]
+    o.last, o.t = o.t, o.last:unsqueeze(1):view_as(x)
+    d = d:detach()
+    if w:sum() > 40 then u:add_(1) else d:mul_(0.5) end
+    if w:sum() * i < 3 then o.t:sub_(1) end
+  end
+  u[1] = 7
+  y:add_(x)
+  return w, u, d, o.t, o.last, u == d, o.t == o.last
+end, { "T", "T" })
+
+agree("views without gradients of views with, and the other way round", function(x)
+  local w = (x * 1):view(-1):requires_grad_(true)
+  local u, t = w, w
+  kiln.no_grad(function() t, u = w:view(1, -1), u:view(1, -1):t() end)
+  local v, s = t:view(-1), u:t()
+  kiln.no_grad(function() w:add_(1) end)
+  local a, b = v * 2, s * 3
+  return a, b, a.requires_grad, b.requires_grad, w:view(1, -1):view(-1).requires_grad
+end, { "T" })
+
 check.test("graphs stay small: alternatives do not add up over the trips", function()
   local function lines(trips)
     local g = kiln.script(function(x, y)

@@ -11,6 +11,9 @@ for name, f in pairs {
   ["that splits a dimension"] = function(x) return x:view(2, 3, 1) end,
   ["of a view"] = function(x) return x:t():view(6) end,
   ["of a row"] = function(x) return x[1]:view(3, 1) end,
+  ["of a copy of a view"] = function(x) return x:view(6, 1):t():reshape(2, 3):t():reshape(6):view(3, 2):reshape(6) end,
+  ["of a view of a copy of a view"] = function(x) return x:t():reshape(6):view(3, 2):t():view(6) end,
+  ["of what may be a copy of a view"] = function(x) return x:t():reshape(3, 2, 1):view(3, 1, 2):view(6) end,
   ["as a function"] = function(x) return kiln.view(x, -1) end,
   ["beside one of a copy"] = function(x) local y = x * 1 return y:view(6) + x:view(6) end,
   ["of a reshape that is a copy"] = function(x) return x:view(2, 3):t():reshape(6):view(3, 2) end,
@@ -31,6 +34,24 @@ for name, f in pairs {
     end
   end)
 end
+
+test("view of what may be a copy of a view, written to", function()
+  local f = function(x)
+    local a = x:t():reshape(6)
+    local b = a:view(2, 3):t():reshape(6)
+    local c = b:view(6)
+    a:add_(1)
+    c:mul_(2)
+    return a + b
+  end
+  local g = kiln.script(f)
+  for _, make in ipairs { plain, turned, plain } do
+    local x, y = make(), make()
+    local want, got = f(x), g(y)
+    equal(got:totable(), want:totable())
+    equal(y:totable(), x:totable())
+  end
+end)
 
 test("view of an argument, saved", function()
   local f = function(x) return x:view(6) end
