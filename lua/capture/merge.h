@@ -45,8 +45,6 @@ typedef struct kc_merge_job {
   kc_map seen_tab, seen_cell, seen_han, made_tab, made_cell, made_han;
   kc_merge_work *work;
   uint32_t nwork, done;
-  uint32_t *cells, *tabs; /* made in `out`: looked at again when something is renamed */
-  uint32_t ncells, ntabs;
   kc_reach q1, q2;
   const kc_recoded *recoded;
 } kc_merge_job;

@@ -161,16 +161,10 @@ bool kc_touch_handle(kc_merge_job *m, uint32_t id, int side) {
 
 static void set_table(kc_merge_job *m, uint32_t id, kc_table *t) {
   kc_map_set(m->c, &m->out->tabs, m->out->owner, id, t);
-  m->tabs = kc_more(m->c, &m->c->arena, m->tabs, m->ntabs, sizeof *m->tabs);
-  m->tabs[m->ntabs++] = id;
   kc_map_set(m->c, &m->made_tab, m->owner, id, m);
 }
 
-void kc_note_cell(kc_merge_job *m, uint32_t cell) {
-  m->cells = kc_more(m->c, &m->c->arena, m->cells, m->ncells, sizeof *m->cells);
-  m->cells[m->ncells++] = cell;
-  kc_map_set(m->c, &m->made_cell, m->owner, cell, m);
-}
+void kc_note_cell(kc_merge_job *m, uint32_t cell) { kc_map_set(m->c, &m->made_cell, m->owner, cell, m); }
 
 static void set_cell(kc_merge_job *m, uint32_t id, kc_val v) {
   kc_map_set(m->c, &m->out->cells, m->out->owner, id, kc_dup(m->c, &v, sizeof v));
@@ -546,24 +540,40 @@ static kc_val renamed(kc_merge_job *m, kc_val a) {
   return a;
 }
 
+static kc_res rename_in_table(void *ud, uint32_t id, void *a, void *b) {
+  kc_merge_job *m = ud;
+  const kc_table *t = a;
+  (void)b;
+  if (!t) return KC_GO;
+  kc_val v = renamed(m, t->meta);
+  if (!kc_same(v, t->meta)) kc_table_write(m->c, m->out, id)->meta = v;
+  for (uint32_t k = 0; k < t->n; k++) {
+    if (!kc_same(v = renamed(m, t->val[k]), t->val[k])) kc_table_write(m->c, m->out, id)->val[k] = v;
+    if (!kc_same(renamed(m, t->key[k]), t->key[k]))
+      return kc_fail(m->c, "a table made on one path only is used as a key");
+  }
+  return KC_GO;
+}
+
+static kc_res rename_in_cell(void *ud, uint32_t id, void *a, void *b) {
+  kc_merge_job *m = ud;
+  (void)b;
+  if (!a) return KC_GO;
+  kc_val old = *(kc_val *)a, v = renamed(m, old);
+  if (!kc_same(v, old)) kc_map_set(m->c, &m->out->cells, m->out->owner, id, kc_dup(m->c, &v, sizeof v));
+  return KC_GO;
+}
+
+/* Everywhere: what only s2 can still see, and has not changed, was not looked at so far and holds them, too.
+ */
 static kc_res rename_all(kc_merge_job *m) {
   kc_frame *f = m->out->top; /* written by this merge */
   for (int r = 0; r < f->p->maxstack; r++) f->r[r] = renamed(m, f->r[r]);
   for (int i = 0; i < m->out->nret; i++) m->out->ret[i] = renamed(m, m->out->ret[i]);
-  for (uint32_t i = 0; i < m->ntabs; i++) {
-    kc_table *t = kc_table_get(m->out, m->tabs[i]);
-    t->meta = renamed(m, t->meta);
-    for (uint32_t k = 0; k < t->n; k++) {
-      t->val[k] = renamed(m, t->val[k]);
-      if (!kc_same(renamed(m, t->key[k]), t->key[k]))
-        return kc_fail(m->c, "a table made on one path only is used as a key");
-    }
-  }
-  for (uint32_t i = 0; i < m->ncells; i++) {
-    kc_val *v = kc_map_get(&m->out->cells, m->cells[i]);
-    *v = renamed(m, *v);
-  }
-  return KC_GO;
+  const kc_map none = {0}, tabs = m->out->tabs, cells = m->out->cells;
+  kc_snapshot(m->c, m->out); /* the maps are gone through as they are now */
+  KC_TRY(kc_map_diff(&tabs, &none, rename_in_table, m));
+  return kc_map_diff(&cells, &none, rename_in_cell, m);
 }
 
 kc_res kc_merge_heap(kc_merge_job *m) {

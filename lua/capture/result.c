@@ -23,6 +23,14 @@ typedef struct opened {
   const struct opened *up;
 } opened;
 
+/* A view that is a tensor of its own only where the tag says so. */
+typedef struct sometimes {
+  uint32_t handle;
+  kc_val tag;
+  int64_t code;
+  kn_value *v;
+} sometimes;
+
 typedef struct gathering {
   kc_cap *c;
   kc_state *s;
@@ -35,6 +43,8 @@ typedef struct gathering {
   uint32_t *shared; /* table ids met so far, by number */
   uint32_t nshared, ntrees;
   const opened *open;
+  sometimes *sometimes;
+  uint32_t nsometimes;
 } gathering;
 
 /* Tensors are told apart by their values where a graph ends: a value that stands for another tensor already,
@@ -123,19 +133,50 @@ static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, 
   return KC_GO;
 }
 
-/* A view that is one alternative is made only where it is the one: elsewhere what it shows may not exist. */
+/* The view, or what it is already by one of those that have been given, from the i-th on. */
+static kn_value *made_or_given(gathering *g, kc_state *inside, uint32_t id, uint32_t i) {
+  kc_cap *c = g->c;
+  while (i < g->nsometimes && g->sometimes[i].handle != id) i++;
+  if (i == g->nsometimes) return kc_tensor_value(c, inside, kc_ref(KC_V_HANDLE, id));
+  const sometimes *given = &g->sometimes[i];
+  kc_val is = kc_equals_code(c, given->tag, given->code);
+  kn_region *at = c->b.at;
+  kn_node *n = kn_add_if(&c->b, is.v);
+  if (!n) return kc_dummy(c);
+  c->b.at = n->regions[1];
+  kn_value *made = made_or_given(g, kc_snapshot(c, inside), id, i + 1);
+  c->b.at = at;
+  kn_vtype type;
+  kn_value *out = kn_vtype_join(&given->v->type, &made->type, &type)
+                      ? kn_if_output(&c->b, n, &type, NULL, given->v, made)
+                      : NULL;
+  return out ? out : kc_dummy(c);
+}
+
+/* A view that is one alternative is made only where it is the one: elsewhere what it shows may not exist.
+ * Wherever several places may hold it, it is one tensor. */
 static kc_res alternative(gathering *g, const kc_union *u, int i, kc_val *out) {
   kc_cap *c = g->c;
-  kc_val is = kc_equals_code(c, u->tag, u->alt[i].code);
+  int64_t code = u->alt[i].code;
+  kc_val is = kc_equals_code(c, u->tag, code);
   kc_if f;
   *out = u->alt[i].v;
   if (out->k != KC_V_HANDLE || !c->han[out->id].parent || is.k != KC_V_SYM) return KC_GO;
+  uint32_t id = out->id;
+  for (uint32_t k = 0; k < g->nstanding; k++)
+    if (g->standing[k].handle == id) return KC_GO; /* it is there on every path */
+  for (uint32_t k = 0; k < g->nsometimes; k++)
+    if (g->sometimes[k].handle == id && g->sometimes[k].code == code && kc_same(g->sometimes[k].tag, u->tag))
+      return *out = kc_sym(g->sometimes[k].v), KC_GO;
   KC_TRY(kc_begin_if(c, &f, g->s, is.v));
   kc_state *inside = kc_snapshot(c, g->s);
   c->b.at = f.n->regions[0];
-  kn_value *v = kc_tensor_value(c, inside, *out);
+  kn_value *v = made_or_given(g, inside, id, 0);
   c->b.at = f.parent;
-  *out = kc_sym(kc_if_out(c, &f, v, kc_undef(c, &v->type), NULL, v->name));
+  v = kc_if_out(c, &f, v, kc_undef(c, &v->type), NULL, v->name);
+  g->sometimes = kc_more(c, &c->arena, g->sometimes, g->nsometimes, sizeof *g->sometimes);
+  g->sometimes[g->nsometimes++] = (sometimes){id, u->tag, code, v};
+  *out = kc_sym(v);
   return KC_GO;
 }
 

@@ -3,13 +3,20 @@
 local check = require "check"
 local T = kiln.tensor
 
--- make gives a function and one that tells what is outside now: of the argument, the results and these the same ones
--- must be one object, eager and captured.
-local function keeps(name, make)
+-- The function without what is known of its lines and names, with the same upvalues.
+local function stripped(f)
+  local g = assert(load(string.dump(f, true), "=stripped", "b"))
+  for i = 1, 255 do
+    if not debug.getupvalue(f, i) then return g end
+    debug.upvaluejoin(g, i, f, i)
+  end
+end
+
+local function keeps_once(name, make, way)
   check.test("the same tensor: " .. name, function()
     local f, look = make()
     local h, peek = make()
-    local g = kiln.script(h)
+    local g = kiln.script(way(h))
     local function all(call, peek, i)
       local x = T { i, 2 * i }
       local list = { x, call(x) }
@@ -28,6 +35,13 @@ local function keeps(name, make)
       end
     end
   end)
+end
+
+-- make gives a function and one that tells what is outside now: of the argument, the results and these the same ones
+-- must be one object, eager and captured.
+local function keeps(name, make)
+  keeps_once(name, make, function(f) return f end)
+  keeps_once(name .. ", stripped", make, stripped)
 end
 
 local function two(body)
@@ -186,5 +200,60 @@ keeps("a new one in a place, and a result on some path", two(function(mod, gt)
     mod.w = h
     if x:sum() > 5 then return gt end
     return h
+  end
+end))
+
+-- Tensors that become one where paths meet are one in whatever still holds them.
+keeps("one that a closure of another path holds is overwritten", two(function(mod)
+  return function(x)
+    local v, f = x * 2, nil
+    do
+      local kept = v
+      f = function(a) return a + kept end
+    end
+    if x:sum() > 5 then
+      f = function(a) return a * 3 end
+      v = x:sin()
+      if x:sum() > 10 then v = x:cos() end
+    end
+    v:zero_()
+    return f(x), v
+  end
+end))
+keeps("one that a table of another path holds is overwritten", two(function(mod)
+  return function(x)
+    local v = x * 2
+    local holder = { deep = { v } }
+    local k = 0
+    while k < 3 and x:sum() > 5 + k do
+      holder = { deep = { x } }
+      v, k = x + k, k + 1
+    end
+    v:add_(1)
+    return holder.deep[1], v
+  end
+end))
+
+-- A view that only some path makes is one tensor in all results.
+keeps("a view of some path, returned twice", two(function(mod)
+  return function(x)
+    local h = x * 2
+    local kept = { v = x }
+    if x:sum() > 5 then
+      kept.v = h:view(2)
+      h:add_(1)
+    end
+    return kept.v, h, kept.v
+  end
+end))
+keeps("views of some paths, in several places of the results", two(function(mod)
+  return function(x)
+    local h = x * 2
+    local v, w = h:view(2), h:view(2)
+    local a, b, c = v, h, w
+    if x:sum() > 5 then a, b = h, v end
+    if x:sum() > 10 then b, c = w, v end
+    h:add_(1)
+    return a, b, c, a
   end
 end))
