@@ -511,7 +511,7 @@ static void clear(job *j) {
   c->grad_mode = kept.grad_mode, c->asks_grad = kept.asks_grad;
   c->dynamic = kept.dynamic, c->ndynamic = kept.ndynamic, c->burnt = kept.burnt, c->nburnt = kept.nburnt;
   c->laid = kept.laid, c->nlaid = kept.nlaid;
-  c->models = kept.models, c->nmodels = kept.nmodels, c->outer = kept.outer;
+  c->models = kept.models, c->nmodels = kept.nmodels, c->outer = kept.outer, c->stack = kept.stack;
 }
 
 static int protected_capture(lua_State *L) {
@@ -572,6 +572,7 @@ static kn_status capture(lua_State *L, const kc_host *host, int func, int first,
     else
       lua_pushvalue(L, first + i);
   }
+  c.stack = __builtin_frame_address(0);
   int rc = lua_pcall(L, nargs + 2, 0, 0);
   ctx->grad_enabled = grad;
   ctx->recorder = recorder;

@@ -234,7 +234,8 @@ kc_res kc_fork(kc_cap *c, kc_state **sp, int *pc, kn_value *cond, int if_true, i
   kc_state *s = *sp;
   const kc_flow *flow = s->top->flow;
   KC_TRY(kc_loop_exit_fork(c, s, flow->block_of[if_true], flow->block_of[if_false]));
-  if (++c->nest > KC_MAX_NEST)
+  ptrdiff_t deep = c->stack - (const char *)__builtin_frame_address(0); /* more where frames are larger */
+  if (++c->nest > KC_MAX_NEST || deep > KC_MAX_STACK || -deep > KC_MAX_STACK)
     return kc_fail(c, "branches on tensor data are nested too deeply while unrolling");
   int base = c->nstop;
   add_stops(c, s, flow->block_of[if_true], flow->block_of[if_false]);

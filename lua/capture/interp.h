@@ -198,5 +198,6 @@ kc_res kc_m_call_host(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_va
 const char *kc_call_hint(const char *path);
 
 enum { KC_MAX_DEPTH = 190, KC_MAX_NEST = 6000, KC_STEP_BUDGET = 20000000 };
+enum { KC_MAX_STACK = 5 << 20 }; /* bytes of C stack that nested branches may take */
 
 #endif

@@ -314,6 +314,7 @@ struct kc_cap {
   uint32_t short_of; /* how often a table failed that could have been a list */
   uint64_t steps;
   int nest, calls;
+  const char *stack;     /* of C, where the capture began */
   bool crowded;          /* somewhere there are many alternatives (alike.h) */
   bool part_begins;      /* the next protected call is that of kiln.fork */
   struct kc_part *parts; /* that kiln.fork runs, by number from 1 */
