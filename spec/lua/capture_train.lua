@@ -73,49 +73,6 @@ for _, o in ipairs(optimisers) do
   end)
 end
 
--- The net of samples/digits.lua: two heads, the deep one asked after each of several refinements.
-local Digits = nn.Module:extend "Digits"
-function Digits:init()
-  self.stem = nn.Sequential(nn.Conv2d(1, 12, 3, { padding = 1 }), nn.ReLU(), nn.MaxPool2d(2))
-  self.cheap = nn.Sequential(nn.Flatten(), nn.Linear(12 * 4 * 4, 10))
-  self.deepen = nn.Sequential(nn.Conv2d(12, 32, 3, { padding = 1 }), nn.ReLU())
-  self.refine = nn.Conv2d(32, 32, 3, { padding = 1 })
-  self.answer = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(32 * 4 * 4, 10))
-end
-function Digits:forward(x)
-  local features = self.stem(x)
-  local h = self.deepen(features)
-  local deep = { self.answer(h) }
-  for i = 1, 3 do
-    h = h + self.refine(h):relu()
-    deep[i + 1] = self.answer(h)
-  end
-  return self.cheap(features), deep
-end
-
-agree("the digits, trained for a while, end in the same weights", function(script)
-  local folder = (os.getenv "KILN_SOURCE" or ".") .. "/samples/data/"
-  local images = (kiln.data.read_idx(folder .. "digits-images.idx3-ubyte"):float() / 16):reshape(-1, 1, 8, 8)
-  local labels = kiln.data.read_idx(folder .. "digits-labels.idx1-ubyte") + 1
-  local net = Digits()
-  local opt = optim.Adam(net:parameters(), { lr = 0.003 })
-  local step = script(function(x, y)
-    opt:zero_grad()
-    local cheap, deep = net(x)
-    local loss = F.cross_entropy(cheap, y)
-    for _, scores in ipairs(deep) do loss = loss + F.cross_entropy(scores, y) / #deep end
-    loss:backward()
-    opt:step()
-    return loss
-  end)
-  local losses = {}
-  for i, x, y in kiln.data.batches(16, images, labels, { shuffle = true }) do
-    losses[i] = step(x, y):item()
-    if i == 6 then break end
-  end
-  return losses, values(net:parameters())
-end)
-
 -- Which backend computes a product depends on its size; a graph asks as eager does, also where it could not plan.
 agree("few rows, many rows, and rows that a loop adds", function(script)
   local net = nn.Linear(64, 10)
