@@ -3,14 +3,15 @@
 local check = require "check"
 local agree = require "capture_compare".case
 
-agree("a field that a method replaces on some path, again and again", function(x, y)
-  local function step(o, a)
-    if a:sum() < 0 then
-      o.t = a
-      return o.t
-    end
-    return o.t + a
+local function step(o, a)
+  if a:sum() < 0 then
+    o.t = a
+    return o.t
   end
+  return o.t + a
+end
+
+agree("a field that a method replaces on some path, again and again", function(x, y)
   local o, u = { t = y * 1 }, x * 1
   for i = 1, 14 do
     u = step(o, u * -0.5 + i - 7)
@@ -20,13 +21,6 @@ agree("a field that a method replaces on some path, again and again", function(x
 end, { "T", "T" })
 
 agree("the same with as many trips as data says", function(x, y)
-  local function step(o, a)
-    if a:sum() < 0 then
-      o.t = a
-      return o.t
-    end
-    return o.t + a
-  end
   local o, u, k = { t = y * 1 }, x * 1, 0
   while k < 14 and u:sum() < 50 do
     k = k + 1

@@ -92,4 +92,5 @@ test(whole and "the whole run" or "a short run", function()
     end
   end
   equal(differ(got, want, "result"), nil)
+  truth(check.identical(got, want), "they are the same to the bit")
 end)
