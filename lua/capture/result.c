@@ -3,6 +3,7 @@
 #include "graph/mutant.h"
 #include "lua/capture/grads.h"
 #include "lua/capture/growing.h"
+#include "lua/capture/lie.h"
 #include "lua/capture/result.h"
 #include "lua/capture/text.h"
 #include <string.h>
@@ -55,6 +56,7 @@ static kc_res stands_for(gathering *g, kn_value **v, uint32_t handle) {
   bool outside = !def || def->op == KN_NODE_param || def->op == KN_NODE_load_state;
   bool taken = handle && outside && *v != c->han[handle].initial;
   for (uint32_t i = 0; i < g->nstanding; i++) {
+    if (!handle) KC_TRY(kc_lie_pair(c, g->standing[i].v, *v));
     if (g->standing[i].v != *v) continue;
     if (g->standing[i].handle == handle) return KC_GO;
     taken = true;
