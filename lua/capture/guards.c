@@ -30,6 +30,7 @@ void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_
   if (objects > MOST || room > MOST) luaL_error(L, "the function depends on too many values outside");
   if (!lua_checkstack(g->T, (int)(room + objects) + PILE + 8)) luaL_error(L, "not enough memory");
   g->peeks = kc_peek_works(L);
+  g->emptied = c->host->emptied(L);
 }
 
 int kc_guards_keep(lua_State *L, kc_guards *g) {
@@ -64,6 +65,7 @@ static kn_tensor *tensor_on_top(kc_guards *g, const kc_host *host, kc_guard *k) 
   lua_copy(T, -1, k->last);
   k->box = lua_touserdata(T, -1);
   if (k->fast) g->fast.tensors[k->fast - 1].box = k->box;
+  g->fast.given = false;
   if (k->seen) g->fast.made = false; /* knows the object before by its address, which may be used again */
   return t;
 }
@@ -263,11 +265,14 @@ bool kc_guards_hold(kc_guards *g, const kc_host *host) {
   bool same = f->made && all_unchanged(f);
   if (!(same ? all_hold(g, host, f->rest, f->nrest) : all_hold(g, host, NULL, g->n))) return false;
   if (!same) make_fast(g);
+  if (f->given && f->emptied == *g->emptied) return true;
   for (const kc_guard_tensor *k = f->tensors, *end = k + f->ntensors; k < end; k++) {
     const kn_tensor *t = *k->box;
     if (t && t == k->given) continue; /* of a tensor that has elements, type and storage stay */
     if (!other_tensor(g, k)) return false;
   }
+  f->given = !g->moved;
+  f->emptied = *g->emptied;
   return true;
 }
 
@@ -283,6 +288,7 @@ kn_tensor *kc_guards_give(kc_guards *g, uint32_t i) {
 }
 
 void kc_guards_forget(kc_guards *g) {
+  g->fast.given = false;
   for (uint32_t i = 0; i < g->fast.ntensors; i++) g->fast.tensors[i].given = NULL;
 }
 

@@ -54,6 +54,8 @@ typedef struct kc_guard_fast {
   uint32_t nheads, nparts, nslots, nnodes, nlinks, ntensors, nrest;
   uint32_t room; /* of links */
   bool made;
+  bool given; /* all tensors, while the host had emptied so many objects: */
+  uint64_t emptied;
 } kc_guard_fast;
 
 typedef struct kc_guard {
@@ -80,8 +82,9 @@ typedef struct kc_guards {
   kc_guard *list;
   kc_guard_fast fast;
   uint32_t n;
-  bool peeks; /* kc_peek_works */
-  bool moved; /* the last check found a tensor that is not what the session was given */
+  const uint64_t *emptied; /* the host's */
+  bool peeks;              /* kc_peek_works */
+  bool moved;              /* the last check found a tensor that is not what the session was given */
 } kc_guards;
 
 /* The keys of a table as they were found: where they lie. */
