@@ -112,7 +112,7 @@ START_TEST(each) {
   long more = many.guards - few.guards;
   ck_assert_int_ge(more, 1200);
   double ns = (many.checking - few.checking) / (double)more;
-  if (getenv("KILN_SHOW")) printf("%.2f ns a guard\n", ns);
+  printf("%.2f ns a guard\n", ns);
   ck_assert_msg(ns <= limit(25, 1000), "%.1f ns a guard", ns);
 }
 END_TEST
@@ -127,9 +127,7 @@ START_TEST(share) {
                    "return kiln.script(function(x) return net(x) end), kiln.randn(1, 64)");
   ck_assert_int_gt(c.guards, 400);
   double part = c.checking / c.rest;
-  if (getenv("KILN_SHOW"))
-    printf("%.0f ns for %ld guards, %.0f ns for the rest: %.2f %%\n", c.checking, c.guards, c.rest,
-           100 * part);
+  printf("%.0f ns for %ld guards, %.0f ns for the rest: %.2f %%\n", c.checking, c.guards, c.rest, 100 * part);
   ck_assert_msg(part <= limit(0.05, 10), "%.1f %% of the run: %.0f ns for %ld guards", 100 * part, c.checking,
                 c.guards);
 }
