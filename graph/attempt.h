@@ -11,8 +11,8 @@ static inline bool kn_is_attempt(const kn_node *n) {
 /* May running this region raise an error, as far as can be told without its sizes? */
 bool kn_region_may_raise(const kn_region *r);
 bool kn_node_may_raise(const kn_node *n);
-/* May it raise because of what numbers and elements are, not of sizes? Such nodes are kept though nobody
- * reads what they give. */
+/* May it raise because of what numbers and elements are, or an index, not of sizes alone? Such nodes are kept
+ * though nobody reads what they give. */
 bool kn_data_may_raise(const kn_node *n);
 /* Is it an error of the program, or of the machinery around it (limits, cancelling, faults of our own)? */
 bool kn_can_be_caught(kn_status st);

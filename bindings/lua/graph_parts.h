@@ -41,6 +41,8 @@ void kl_offer_hosts(lua_State *L, kn_session *s);
  * a run slots are read there; after it what was stored goes into the tensors found, or takes their place. */
 void kl_load_places(lua_State *L, kl_variant *v);
 void kl_store_places(lua_State *L, kl_variant *v);
+/* Pushes the container and the key of the slot's place: see kc_host. Raises. */
+void kl_push_slot(lua_State *L, int idx, const kn_slot *slot);
 
 /* emit.c: its nodes become the trace's */
 int kl_run_in_trace(lua_State *L, kl_graph *g, kl_variant *v, int first);

@@ -106,3 +106,50 @@ void kl_store_places(lua_State *L, kl_variant *v) {
   }
   lua_settop(L, list - 1);
 }
+
+/* ---- a Graph that captured code calls ---- */
+
+/* Pushes the tensors and numbers of the Graph's slots by name: user value 2, made when first asked for. They
+ * stay the ones that its session has. */
+static void push_own(lua_State *L, int idx, kl_variant *v) {
+  if (lua_getiuservalue(L, idx, 2) == LUA_TTABLE) return;
+  lua_pop(L, 1);
+  kn_session *s = kl_variant_session(L, v);
+  lua_newtable(L);
+  for (uint32_t i = 0; i < v->graph->nslots; i++) {
+    const kn_slot *slot = v->graph->slots[i];
+    kn_rvalue now = {0};
+    if (slot->kind == KN_SLOT_CONST || kn_session_get_slot(s, i, &now) != KN_OK) continue;
+    if (slot->type.kind == KN_V_TENSOR)
+      kl_push_tensor(L, now.tensor);
+    else
+      kl_push_scalar(L, &now.scalar);
+    lua_setfield(L, -2, slot->name);
+  }
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, idx, 2);
+}
+
+void kl_push_slot(lua_State *L, int idx, const kn_slot *slot) {
+  kl_variant *v = kl_check_graph(L, idx)->variants;
+  luaL_checkstack(L, 8, "places");
+  int top = lua_gettop(L), n = 0;
+  if (v->places) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, v->places);
+    n = (int)lua_rawlen(L, -1);
+  }
+  for (int i = 1; i <= n; i++) {
+    lua_rawgeti(L, top + 1, i);
+    if (slot_of(L, top + 2) == slot && lua_getfield(L, top + 2, "container") != LUA_TNIL) {
+      lua_getfield(L, top + 2, "key");
+      lua_replace(L, top + 1);
+      lua_replace(L, top + 2);
+      lua_insert(L, top + 1);
+      return;
+    }
+    lua_settop(L, top + 1);
+  }
+  lua_settop(L, top);
+  push_own(L, idx, v);
+  lua_pushstring(L, slot->name);
+}

@@ -91,6 +91,7 @@ static int spec_text(lua_State *L) {
 /* ---- capturing ---- */
 
 static const uint64_t *count_emptied(lua_State *L) { return &kl_state_of(L)->boxes->emptied; }
+static bool called(lua_State *L, int idx, kc_called *out);
 
 static const kc_host host = {.context = kl_context,
                              .push_methods = kl_push_methods,
@@ -100,7 +101,9 @@ static const kc_host host = {.context = kl_context,
                              .push_scalar = kl_push_scalar,
                              .test_scalar = kl_test_scalar,
                              .is_engine = kl_is_engine,
-                             .missing = kl_missing};
+                             .missing = kl_missing,
+                             .called = called,
+                             .push_slot = kl_push_slot};
 
 const kc_host *kl_host(void) { return &host; }
 
@@ -151,6 +154,8 @@ static int refuse_more(lua_State *L, int self, int n, const char *why) {
   luaL_pushresult(&b);
   return kl_error(L, KN_LIMIT, "%s", lua_tostring(L, -1));
 }
+
+static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first);
 
 /* Captures for the arguments at [first, first + nargs) and keeps the variant. */
 static kl_variant *capture(lua_State *L, kl_graph *g, int self, int first, int nargs, const kc_arg *args) {
@@ -234,9 +239,8 @@ static void read_described(lua_State *L, int kept, const char *what, kc_arg *a, 
   }
 }
 
-/* For the descriptions in the table at `inputs`; leaves them on the stack. */
-static kl_variant *capture_now(lua_State *L, kl_graph *g, int self, int inputs) {
-  int n = (int)lua_rawlen(L, inputs);
+/* The n descriptions in the table at `inputs`, which they leave on the stack, above what holds the result. */
+static kc_arg *read_inputs(lua_State *L, int inputs, int n) {
   luaL_checkstack(L, n + 8, "too many inputs");
   lua_newtable(L);
   int kept = lua_gettop(L);
@@ -247,7 +251,33 @@ static kl_variant *capture_now(lua_State *L, kl_graph *g, int self, int inputs) 
     snprintf(what, sizeof what, "inputs[%d]", i + 1);
     read_described(L, kept, what, &args[i], 0);
   }
+  return args;
+}
+
+static kl_variant *capture_now(lua_State *L, kl_graph *g, int self, int inputs) {
+  int n = (int)lua_rawlen(L, inputs);
+  kc_arg *args = read_inputs(L, inputs, n);
   return capture(L, g, self, lua_gettop(L) - n + 1, n, args);
+}
+
+/* See kc_host. Of a scripted Graph its function, of another its nodes. */
+static bool called(lua_State *L, int idx, kc_called *out) {
+  const kl_graph *g = kl_test_graph(L, idx);
+  *out = (kc_called){.graph = NULL};
+  if (!g) return false;
+  if (g->choose != choose) {
+    out->graph = g->variants->graph;
+    return true;
+  }
+  int top = lua_gettop(L);
+  push_source(L, idx, "f");
+  push_source(L, idx, "inputs");
+  if (lua_isnil(L, -1)) return true;
+  out->ninputs = (int)lua_rawlen(L, -1);
+  out->inputs = read_inputs(L, top + 2, out->ninputs);
+  lua_settop(L, top + 3);
+  lua_remove(L, top + 2);
+  return true;
 }
 
 /* Where `inputs` were given, a call with too few or too many arguments fits no capture there could ever be.

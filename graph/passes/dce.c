@@ -1,9 +1,9 @@
 /* needs: nothing.
  * does:  removes nodes, results of if and loop, carried values of loops (cyclic ones too) and slots that no
- * effect and no result depends on. What may raise because of data is kept; because of sizes only in
- * attempts, which see it: else that error in a value nobody reads is dropped, and so is a loop without
- * effects whose results nobody reads, even one that would not end. keeps: effects and their order, inputs of
- * the graph, types. */
+ * effect and no result depends on. What may raise because of data is kept, and an index; because of sizes
+ * only in attempts, which see it: else that error in a value nobody reads is dropped, and so is a loop
+ * without effects whose results nobody reads, even one that would not end. keeps: effects and their order,
+ * inputs of the graph, types. */
 #include "graph/attempt.h"
 #include "graph/mutant.h"
 #include "graph/internal.h"

@@ -1,21 +1,28 @@
 /* Calls: Lua functions are inlined, C functions are the engine's, modelled, or refused by name. See interp.h.
  */
+#include "lua/capture/nested.h"
 #include "lua/capture/protect.h"
 #include "lua/capture/text.h"
 #include <lauxlib.h>
 #include <string.h>
+
+/* Recursion that does not end while its numbers are free: those that the program gave are burnt in. */
+static kc_res too_deep(kc_cap *c, kc_state *s) {
+  for (const kc_frame *f = s->top; f; f = f->up)
+    for (int i = 0; i < f->p->nparams; i++) KC_TRY(kc_burn(c, kc_resolve(c, s, f->r[i])));
+  return kc_fail(
+      c,
+      "calls are nested more than %d deep: recursion that depends on tensor data cannot be captured; "
+      "write it as a loop",
+      KC_MAX_DEPTH);
+}
 
 static kc_res call_closure(kc_cap *c, kc_state **sp, kc_val f, const kc_val *args, int n, int want,
                            kc_values *out) {
   KC_TRY(kc_load_closure(c, f.id));
   kc_proto *p = c->clos[f.id].p;
   kc_state *s = *sp;
-  if (s->depth >= KC_MAX_DEPTH)
-    return kc_fail(
-        c,
-        "calls are nested more than %d deep: recursion that depends on tensor data cannot be captured; "
-        "write it as a loop",
-        KC_MAX_DEPTH);
+  if (s->depth >= KC_MAX_DEPTH) return too_deep(c, s);
   kc_frame *fr = kc_frame_new(c, s, p, f.id);
   fr->want = want;
   for (int i = 0; i < p->nparams && i < n; i++) {
@@ -56,6 +63,9 @@ static kc_res call_step(kc_cap *c, kc_state **s, kc_val *o, void *ud, kc_values 
 static kc_res call_table(kc_cap *c, kc_state **s, kc_val f, const kc_val *args, int n, int want,
                          kc_values *out) {
   kc_val h;
+  bool done;
+  KC_TRY(kc_call_graph(c, s, f, args, n, want, out, &done));
+  if (done) return KC_GO;
   KC_TRY(kc_metafield(c, *s, f, "__call", &h));
   if (h.k == KC_V_POISON || f.k == KC_V_POISON) return kc_fail(c, "calls a %s", kc_kind_name(f));
   if (h.k == KC_V_NIL) {
@@ -95,7 +105,12 @@ const char *kc_call_hint(const char *path) {
 }
 
 static kc_res unknown_function(kc_cap *c, kc_val f) {
-  const char *path = c->obj[f.id].path, *hint = kc_call_hint(path);
+  static const char of[] = "metatable of ";
+  const char *path = c->obj[f.id].path, *hint = kc_call_hint(path),
+             *method = path ? strstr(path, ".__index.") : NULL;
+  if (method && !strncmp(path, of, sizeof of - 1))
+    return kc_fail(c, "calls the method '%s' of '%.*s', which cannot be captured; %s", method + 9,
+                   (int)(method - path) - (int)(sizeof of - 1), path + sizeof of - 1, hint);
   return kc_fail(c, "calls the C function '%s', which cannot be captured; %s", path ? path : "?", hint);
 }
 

@@ -7,6 +7,13 @@
 #include "graph/exec.h"
 #include <lua.h>
 
+/* A Graph object that captured code calls. */
+typedef struct kc_called {
+  const kn_graph *graph;       /* has no Lua function; borrowed. NULL: it has one … */
+  const struct kc_arg *inputs; /* … whose arguments are described so; NULL: they are not */
+  int ninputs;
+} kc_called;
+
 /* What the binding offers to capture. One constant struct per binding. */
 typedef struct kc_host {
   kn_context *(*context)(lua_State *L);
@@ -23,6 +30,11 @@ typedef struct kc_host {
   /* The table at `table` (0: tensors) has no field of the string at `key`: what to say when it is about to be
    * called ("": nothing). False when the table's __index is another's function. */
   bool (*missing)(lua_State *L, int table, int key, char *why, size_t size);
+  /* Is the value at idx a Graph? Then its function, or nil, and what keeps the descriptions are pushed. */
+  bool (*called)(lua_State *L, int idx, kc_called *out);
+  /* Pushes a table or function and the key in it, or number of its upvalue, where the slot of the Graph at
+   * idx is found. May raise. */
+  void (*push_slot)(lua_State *L, int idx, const kn_slot *slot);
 } kc_host;
 
 /* How one argument is to be captured. */

@@ -147,6 +147,17 @@ static void check_call(frame *f, int pc, int reg) {
   if (!path) return;
   lua_rawgeti(L, f->values, reg + 1);
   int func = lua_gettop(L);
+  kc_called called;
+  bool graph = lua_type(L, func) == LUA_TUSERDATA && l->host->called(L, func, &called);
+  if (graph && called.graph) {
+    lua_settop(L, func - 1);
+    return;
+  }
+  if (graph) { /* its function */
+    lua_pushvalue(L, func + 1);
+    lua_replace(L, func);
+    lua_settop(L, func);
+  }
   if (lua_type(L, func) == LUA_TTABLE) { /* a module: what it runs */
     push_field(L, func, "forward", 7);
     lua_replace(L, func);

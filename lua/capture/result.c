@@ -1,21 +1,14 @@
 /* The end of a capture: results as trees, state that is stored, contents for outside tensors that the
  * function overwrites. See result.h. */
 #include "graph/mutant.h"
+#include "lua/capture/ends.h"
 #include "lua/capture/grads.h"
 #include "lua/capture/growing.h"
 #include "lua/capture/result.h"
 #include "lua/capture/text.h"
 #include <string.h>
 
-enum { MAX_DEEP = 60, MAX_PARTS = 20000 };
-
 /* ---- results ---- */
-
-/* Which tensor a value stands for outside. */
-typedef struct standing {
-  kn_value *v;
-  uint32_t handle; /* 0: the value is all there is */
-} standing;
 
 /* A table whose fields are being gone through. */
 typedef struct opened {
@@ -23,19 +16,11 @@ typedef struct opened {
   const struct opened *up;
 } opened;
 
-/* A view that is a tensor of its own only where the tag says so. */
-typedef struct sometimes {
-  uint32_t handle;
-  kc_val tag;
-  int64_t code;
-  kn_value *v;
-} sometimes;
-
 typedef struct gathering {
   kc_cap *c;
   kc_state *s;
-  standing *standing;
-  uint32_t nstanding, ncommits; /* the first ones are committed */
+  kc_ends ends;
+  uint32_t *committed, ncommits; /* handles */
   const kc_given *given;
   uint32_t ngiven;
   kn_value **flat;
@@ -43,50 +28,14 @@ typedef struct gathering {
   uint32_t *shared; /* table ids met so far, by number */
   uint32_t nshared, ntrees;
   const opened *open;
-  sometimes *sometimes;
-  uint32_t nsometimes;
 } gathering;
-
-/* Tensors are told apart by their values where a graph ends: a value that stands for another tensor already,
- * or is an input or slot, is copied for this one. */
-static kc_res stands_for(gathering *g, kn_value **v, uint32_t handle) {
-  kc_cap *c = g->c;
-  const kn_node *def = (*v)->def;
-  bool outside = !def || def->op == KN_NODE_param || def->op == KN_NODE_load_state;
-  bool taken = handle && outside && *v != c->han[handle].initial;
-  for (uint32_t i = 0; i < g->nstanding; i++) {
-    if (g->standing[i].v != *v) continue;
-    if (g->standing[i].handle == handle) return KC_GO;
-    taken = true;
-  }
-  if (taken) {
-    kn_node *n = kn_add_op(&c->b, KN_OP_clone, NULL, v, 1, NULL, 0);
-    if (!n) return kc_fail(c, "clone");
-    *v = n->out[0];
-  }
-  g->standing = kc_more(c, &c->arena, g->standing, g->nstanding, sizeof *g->standing);
-  g->standing[g->nstanding++] = (standing){*v, handle};
-  return KC_GO;
-}
 
 static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth);
 
-/* The value by which a tensor is known at the end. */
-static kc_res tensor_that_is(gathering *g, kc_val a, kc_val *out) {
-  kc_cap *c = g->c;
-  uint32_t handle = a.k == KC_V_HANDLE ? a.id : 0;
-  kn_value *v = kc_tensor_value(c, g->s, a);
-  for (uint32_t i = 0; handle && i < g->nstanding; i++)
-    if (g->standing[i].handle == handle) v = g->standing[i].v;
-  KC_TRY(stands_for(g, &v, handle));
-  *out = kc_sym(v);
-  return KC_GO;
-}
-
 static kc_res result_tensor(gathering *g, kc_val a, kn_tree *tree) {
   kc_cap *c = g->c;
-  KC_TRY(tensor_that_is(g, a, &a));
-  kn_value *v = a.v;
+  kn_value *v = kc_end_of(&g->ends, a);
+  if (!v) return kc_fail(c, "internal: a result was not met before");
   g->flat = kc_more(c, &c->arena, g->flat, g->n, sizeof *g->flat);
   g->flat[g->n++] = v;
   *tree = (kn_tree){.kind = KN_TREE_VALUE, .value = v};
@@ -95,7 +44,7 @@ static kc_res result_tensor(gathering *g, kc_val a, kn_tree *tree) {
 
 static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
-  if (depth > MAX_DEEP) return kc_fail(c, "result %d is a table that is nested too deeply", which);
+  if (depth > KC_MAX_DEEP) return kc_fail(c, "result %d is a table that is nested too deeply", which);
   if (c->tab[id].object || c->tab[id].argument)
     return kc_fail(
         c, "result %d is a table that exists outside the function; return its contents in a new table",
@@ -133,53 +82,6 @@ static kc_res result_table(gathering *g, uint32_t id, int which, kn_tree *tree, 
   return KC_GO;
 }
 
-/* The view, or what it is already by one of those that have been given, from the i-th on. */
-static kn_value *made_or_given(gathering *g, kc_state *inside, uint32_t id, uint32_t i) {
-  kc_cap *c = g->c;
-  while (i < g->nsometimes && g->sometimes[i].handle != id) i++;
-  if (i == g->nsometimes) return kc_tensor_value(c, inside, kc_ref(KC_V_HANDLE, id));
-  const sometimes *given = &g->sometimes[i];
-  kc_val is = kc_equals_code(c, given->tag, given->code);
-  kn_region *at = c->b.at;
-  kn_node *n = kn_add_if(&c->b, is.v);
-  if (!n) return kc_dummy(c);
-  c->b.at = n->regions[1];
-  kn_value *made = made_or_given(g, kc_snapshot(c, inside), id, i + 1);
-  c->b.at = at;
-  kn_vtype type;
-  kn_value *out = kn_vtype_join(&given->v->type, &made->type, &type)
-                      ? kn_if_output(&c->b, n, &type, NULL, given->v, made)
-                      : NULL;
-  return out ? out : kc_dummy(c);
-}
-
-/* A view that is one alternative is made only where it is the one: elsewhere what it shows may not exist.
- * Wherever several places may hold it, it is one tensor. */
-static kc_res alternative(gathering *g, const kc_union *u, int i, kc_val *out) {
-  kc_cap *c = g->c;
-  int64_t code = u->alt[i].code;
-  kc_val is = kc_equals_code(c, u->tag, code);
-  kc_if f;
-  *out = u->alt[i].v;
-  if (out->k != KC_V_HANDLE || !c->han[out->id].parent || is.k != KC_V_SYM) return KC_GO;
-  uint32_t id = out->id;
-  for (uint32_t k = 0; k < g->nstanding; k++)
-    if (g->standing[k].handle == id) return KC_GO; /* it is there on every path */
-  for (uint32_t k = 0; k < g->nsometimes; k++)
-    if (g->sometimes[k].handle == id && g->sometimes[k].code == code && kc_same(g->sometimes[k].tag, u->tag))
-      return *out = kc_sym(g->sometimes[k].v), KC_GO;
-  KC_TRY(kc_begin_if(c, &f, g->s, is.v));
-  kc_state *inside = kc_snapshot(c, g->s);
-  c->b.at = f.n->regions[0];
-  kn_value *v = made_or_given(g, inside, id, 0);
-  c->b.at = f.parent;
-  v = kc_if_out(c, &f, v, kc_undef(c, &v->type), NULL, v->name);
-  g->sometimes = kc_more(c, &c->arena, g->sometimes, g->nsometimes, sizeof *g->sometimes);
-  g->sometimes[g->nsometimes++] = (sometimes){id, u->tag, code, v};
-  *out = kc_sym(v);
-  return KC_GO;
-}
-
 /* Of one kind or another: a number from 1 on says which alternative it is. */
 static kc_res result_choice(gathering *g, const kc_union *u, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
@@ -199,9 +101,7 @@ static kc_res result_choice(gathering *g, const kc_union *u, int which, kn_tree 
   KC_TRY(result(g, kc_sym(kc_value(c, place)), which, &tree->items[0], depth + 1));
   for (int i = 0; i < u->n; i++) {
     tree->keys[i + 1] = (kn_tree){.kind = KN_TREE_INT, .i = i + 1};
-    kc_val v;
-    KC_TRY(alternative(g, u, i, &v));
-    KC_TRY(result(g, v, which, &tree->items[i + 1], depth + 1));
+    KC_TRY(result(g, u->alt[i].v, which, &tree->items[i + 1], depth + 1));
   }
   return KC_GO;
 }
@@ -223,8 +123,9 @@ static kc_res result_text(gathering *g, const kc_text *t, int which, kn_tree *tr
 static kc_res result(gathering *g, kc_val a, int which, kn_tree *tree, int depth) {
   kc_cap *c = g->c;
   a = kc_resolve(c, g->s, a);
-  if (g->ntrees++ == MAX_PARTS)
-    return kc_fail(c, "result %d has more than %d parts, counted along every way to them", which, MAX_PARTS);
+  if (g->ntrees++ == KC_MAX_PARTS)
+    return kc_fail(c, "result %d has more than %d parts, counted along every way to them", which,
+                   KC_MAX_PARTS);
   switch (a.k) {
   case KC_V_NIL: *tree = (kn_tree){.kind = KN_TREE_NIL}; return KC_GO;
   case KC_V_BOOL: *tree = (kn_tree){.kind = KN_TREE_BOOL, .i = a.i}; return KC_GO;
@@ -269,13 +170,20 @@ static const kc_val *final_value(kc_cap *c, kc_state *s, const kc_look *l) {
   return at < 0 ? NULL : &t->val[at];
 }
 
+/* What is a place outside at the end? NULL: what it was. */
+static const kc_val *stored(kc_cap *c, kc_state *s, const kc_look *l) {
+  if (l->kind == KC_LOOK_GRAD || (!l->born && (!l->slot || l->slot->kind != KN_SLOT_STATE))) return NULL;
+  const kc_val *v = final_value(c, s, l);
+  return v && !kc_same(*v, l->seen) ? v : NULL;
+}
+
 static kc_res store(gathering *g, const kc_look *l, kc_val v) {
   kc_cap *c = g->c;
-  kc_state *s = g->s;
   kn_vkind kind, want = l->slot->type.kind;
-  if (kc_is_tensor(v)) KC_TRY(tensor_that_is(g, v, &v));
-  kn_value *chosen = v.k == KC_V_UNION ? kc_chosen(c, s, v.u) : NULL;
-  if (chosen) v = kc_sym(chosen);
+  kn_value *end = kc_is_tensor(v)     ? kc_end_of(&g->ends, v)
+                  : v.k == KC_V_UNION ? kc_chosen_end(&g->ends, v.u)
+                                      : NULL;
+  if (end) v = kc_sym(end);
   if (!kc_scalar_kind(v, &kind))
     return kc_fail(c, "'%s', which exists outside and holds a %s, becomes a %s: state keeps its kind",
                    l->name, kc_kind_name(l->seen), kc_kind_name(v));
@@ -302,7 +210,7 @@ static kc_res store_born(gathering *g, kc_look *l) {
   kc_val v = at ? kc_resolve(c, s, *at) : KC_NILV;
   l->written = false;
   if (v.k == KC_V_NIL) return KC_GO;
-  if (kc_is_tensor(v)) KC_TRY(tensor_that_is(g, v, &v));
+  if (kc_is_tensor(v)) v = kc_sym(kc_end_of(&g->ends, v));
   kn_vtype type = {.kind = KN_V_TENSOR};
   if (!kc_scalar_kind(v, &type.kind))
     return kc_fail(c, "'%s', which exists outside and is nil, becomes a %s; give it a value before the call",
@@ -329,8 +237,8 @@ static kc_res stores(gathering *g) {
     if (l->kind == KC_LOOK_GRAD) continue;
     if (l->born) KC_TRY(store_born(g, l));
     if (l->born || !l->slot || l->slot->kind != KN_SLOT_STATE) continue;
-    const kc_val *v = final_value(c, s, l);
-    l->written = v && !kc_same(*v, l->seen);
+    const kc_val *v = stored(c, s, l);
+    l->written = v;
     if (l->written && l->overwritten) {
       const char *name = kc_format(c, "%s, as it was", l->name);
       l->was = kn_add_slot(&c->b, KN_SLOT_STATE, name, &l->slot->type, l->slot->tensor);
@@ -380,7 +288,9 @@ static kc_res commit(gathering *g, uint32_t id) {
   if (other)
     return kc_fail(c, "overwrites '%s', which shares memory with '%s'; give or keep a clone of one",
                    name ? name : "?", other);
-  KC_TRY(stands_for(g, &v, id));
+  KC_TRY(kc_end_with(&g->ends, id, &v));
+  g->committed = kc_more(c, &c->arena, g->committed, g->ncommits, sizeof *g->committed);
+  g->committed[g->ncommits++] = id;
   kc_look *l = info->slot ? look_of(c, info->slot) : NULL;
   if (info->slot && !l) return kc_fail(c, "internal: a tensor outside has lost its place");
   if (l) l->overwritten = true;
@@ -391,20 +301,29 @@ static kc_res commit(gathering *g, uint32_t id) {
 static kc_res commits(gathering *g) {
   for (uint32_t id = 1; id < g->c->nhan; id++)
     if (g->c->han[id].initial) KC_TRY(commit(g, id));
-  g->ncommits = g->nstanding;
   return KC_GO;
 }
 
 static kc_res add_commits(kc_cap *c, const gathering *g) {
   for (uint32_t i = 0; i < g->ncommits; i++) {
-    const kc_handle_info *info = &c->han[g->standing[i].handle];
-    kn_value *v = g->standing[i].v;
+    const kc_handle_info *info = &c->han[g->committed[i]];
+    kn_value *v = kc_end_of(&g->ends, kc_ref(KC_V_HANDLE, g->committed[i]));
     const kc_look *l = info->slot ? look_of(c, info->slot) : NULL;
     c->b.where = info->written;
     if (!(l ? kn_add_store(&c->b, l->was ? l->was : l->slot, v) : kn_add_update(&c->b, info->initial, v)))
       return kc_fail(c, "update");
   }
   return KC_GO;
+}
+
+/* All tensors that are handed out, before any is. */
+static kc_res tensors(gathering *g, const kc_values *v) {
+  for (int i = 0; i < v->n; i++) kc_meet_ends(&g->ends, v->v[i]);
+  for (const kc_look *l = g->c->looks; l; l = l->next) {
+    const kc_val *now = stored(g->c, g->s, l);
+    if (now) kc_meet_ends(&g->ends, *now);
+  }
+  return kc_make_ends(&g->ends);
 }
 
 static kc_res results(gathering *g, const kc_values *v) {
@@ -416,8 +335,9 @@ static kc_res results(gathering *g, const kc_values *v) {
 }
 
 kc_res kc_outcome_of(kc_cap *c, kc_state *s, const kc_values *v, const kc_given *given, uint32_t ngiven) {
-  gathering g = {.c = c, .s = s, .given = given, .ngiven = ngiven};
+  gathering g = {.c = c, .s = s, .ends = {.c = c, .s = s}, .given = given, .ngiven = ngiven};
   KC_TRY(commits(&g));
+  KC_TRY(tensors(&g, v));
   KC_TRY(results(&g, v));
   KC_TRY(stores(&g));
   KC_TRY(kc_grad_stores(c, s));

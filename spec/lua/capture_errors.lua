@@ -29,6 +29,10 @@ local function raises(name, f)
 end
 
 raises("a position of data that is 0", function(t) return t[t:gt(9):sum():item()] end)
+raises("a position past the end, which nobody reads", function(t)
+  local k, n, u = t * 2, 2, t
+  for _ = 1, #t do u = u + k[n * n + 1] end
+end)
 raises("index a local", function() local a return a.b.c end)
 raises("index a field", function() local a = {} return a.b.c end)
 raises("index an upvalue", function() return up.b end)

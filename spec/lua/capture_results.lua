@@ -98,6 +98,66 @@ test("an argument that is returned is the tensor given", function()
   equal(g(T { -1.0, 0 }), false)
 end)
 
+-- ---- which tensor is which ----
+
+agree("a view that is one of several results, and one by itself", function(x, y)
+  local v = y:view(4)
+  y[x:gt(0)] = 0
+  if x:sum() >= 1 then return v, 1, { v }, v end
+  return 1, { v }, nil, v
+end, { "T", "T" })
+agree("a view in a table of one path, and elsewhere", function(x, y)
+  local v = y:view(4)
+  y[x:gt(0)] = 0
+  if x:sum() >= 1 then return v, 1, { v } end
+  return 1, v
+end, { "T", "T" })
+agree("a view of what one path makes, in a table", function(x)
+  local t, u
+  if x:sum() >= 1 then
+    local a = x * 2
+    local v = a:view(4)
+    a:add_(1)
+    t, u = { v, a, v }, v
+    if x:sum() > 2 then return t, v, 1 end
+  end
+  return t, 1, u
+end, { "T" })
+agree("views in tables that contain each other", function(x, y)
+  local q = x * 2
+  local v, w = q:view(4), q:view(2, 2)
+  q:add_(1)
+  local a = { v }
+  local b = { w, a }
+  a.b = b
+  if x:sum() > 0 then a.c = { a, w } end
+  if y:sum() > 0 then return a, w, v end
+  return 1, y:sum() < -1 and v, b
+end, { "T", "T" })
+agree("one view or another in a table of one path", function(x, y)
+  local t
+  local q = x * 2
+  local w = q:view(4)
+  q:add_(1)
+  if x:sum() >= 0 then
+    local a = x * 2
+    local v = a:view(4)
+    a:add_(1)
+    t = { y:sum() > 0 and v or 1, y:sum() < 1 and v or a, y:sum() > 0.5 and w, y:sum() > 0 and v:view(2, 2) }
+  end
+  return t, y:sum() < 0 and w or t and t[1]
+end, { "T", "T" })
+agree("two tensors of one value, made on one path", function(x, y)
+  local t
+  if x:sum() >= 1 then
+    local a, b, d = x * 2, y * 3, y * 3
+    b:copy_(a)
+    d:copy_(x)
+    t = { a, a, b, d, d, x }
+  end
+  return t, x
+end, { "T", "T" })
+
 test("saved and loaded, parsed and printed", function()
   local f = kiln.script(function(x)
     local s = x:sum():item()

@@ -130,11 +130,6 @@ test("planning ahead", function()
   raises(function() g:prepare { M = 3 } end, here(), "argument 1 (x)")
 end)
 
-test("a Graph inside a captured function is refused", function()
-  local g = kiln.parse "graph g(%x: float32[2]) {\n  return %x\n}\n"
-  raises(function() kiln.script(function(v) return g(v) end)(kiln.ones(2)) end, "graph.lua")
-end)
-
 test("save and load", with_file(function()
   local g = kiln.parse(text:gsub('  slot param[^\n]*\n', ""))
   g(x, options, 1)
