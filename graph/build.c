@@ -237,6 +237,7 @@ kn_node *kn_add_node(kn_builder *b, kn_opcode op, const void *attrs, kn_value *c
   *n =
       (kn_node){.op = op, .nin = nin, .ntensor = nin, .nout = nout, .where = b->where, .text_at = b->text_at};
   n->no_grad = b->no_grad && kn_opcode_is_op(op);
+  n->again = b->again;
   n->in = kn_build_array(b, in, nin, sizeof *n->in);
   n->out = kn_build_array(b, NULL, 0, sizeof *n->out);
   if (nout > 4) n->out = kn_build_alloc(b, 2 * nout * sizeof *n->out);

@@ -111,7 +111,8 @@ struct kn_node {
   const char *text;      /* raise, assert, print …: the message, for the values (graph/format.h) */
   const kn_where *where; /* NULL: none */
   bool no_grad;          /* ops: no gradient flows through it, it was made with gradients off */
-  uint32_t text_at;      /* of one that was parsed: where it begins in the text */
+  uint32_t again; /* nodes of one checkpointed call: gradients compute its values again; 0: none. Not text */
+  uint32_t text_at; /* of one that was parsed: where it begins in the text */
   kn_node *prev, *next;
   kn_region *region; /* that holds it */
 };
@@ -235,6 +236,7 @@ typedef struct kn_builder {
   kn_region *at;         /* nodes are appended here */
   const kn_where *where; /* given to new nodes */
   bool no_grad;          /* given to new op nodes */
+  uint32_t again;        /* given to new nodes */
   uint32_t text_at;      /* given to new nodes */
   const kn_node *fault;  /* the verifier's, when the graph could not be finished; NULL: it is no node's */
   uint32_t budget;       /* most nodes; LIMIT beyond; 0: KN_NODE_BUDGET */

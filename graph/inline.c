@@ -115,6 +115,7 @@ static kn_status copy_node(inliner *c, const kn_node *n) {
   made->ntensor = n->ntensor;
   made->scalar = n->scalar;
   made->no_grad = n->no_grad || made->no_grad;
+  if (n->again) made->again = n->again;
   if (n->text && !(made->text = kn_build_text(b, n->text))) return b->status;
   set_outputs(c, n, made);
   return copy_regions(c, n, made);

@@ -58,6 +58,7 @@ typedef struct kg_walk {
   kg_map exported; /* a value inside, and how → a result of the `if` or `loop` it is in */
   size_t memory;   /* bytes that checkpoints of a loop may take; 0: every trip is kept */
   kg_map copied;   /* values of trips that are computed again and depend on an x */
+  kg_map again;    /* values computed again, by region and value (recompute.c) */
   kg_map seen_of;  /* what trips computed again read of a value → that value */
 } kg_walk;
 
@@ -87,6 +88,12 @@ kn_value *kg_integer(kg_walk *w, int64_t i);
 /* Another carried value of a finished loop: the parameter; then what it is after a trip. */
 kn_value *kg_carry(kg_walk *w, kn_node *loop, kn_value *init);
 void kg_carry_next(kg_walk *w, kn_node *loop, kn_value *next);
+
+/* ---- recompute.c: values of checkpointed calls ---- */
+
+/* Does the rule of n get v computed again, in place of as it was? Then v as it is computed here. */
+bool kg_is_again(const kg_walk *w, const kn_node *n, const kn_value *v);
+kn_value *kg_compute_again(kg_walk *w, kn_value *v);
 
 /* ---- rules.c ---- */
 

@@ -130,8 +130,10 @@ static kn_value *see(void *ud, kn_value *v, int dim) {
   return of ? zeros_like(w, of) : kg_see(w, v);
 }
 
-static bool symbolic(kg_walk *w, kn_value *v, bool read, kn_tensor **out) {
-  if (!read && !kg_visible(v, w->b->at)) {
+static bool symbolic(kg_walk *w, const kn_node *n, kn_value *v, bool read, kn_tensor **out) {
+  bool again = n && kg_is_again(w, n, v);
+  if (read && again && !(v = kg_compute_again(w, v))) return false;
+  if (!read && (again || !kg_visible(v, w->b->at))) {
     stand_in *s = kn_build_alloc(w->b, sizeof *s);
     if (!s) return false;
     *s = (stand_in){*v, v};
@@ -168,11 +170,11 @@ static bool prepare(kg_walk *w, const kn_node *n, const kn_gradient *g, call *c)
   const kn_op_info *row = &kn_ops[n->op];
   for (uint32_t i = 0; i < n->ntensor; i++) {
     c->need[i] = kg_needs(w, n->in[i]);
-    if (!symbolic(w, n->in[i], row->saves & KN_SAVE_INPUTS, &c->in[i])) return false;
+    if (!symbolic(w, n, n->in[i], row->saves & KN_SAVE_INPUTS, &c->in[i])) return false;
   }
   for (uint32_t k = 0; k < n->nout; k++) {
-    if (!symbolic(w, n->out[k], row->saves & KN_SAVE_OUTPUTS, &c->out[k])) return false;
-    if (g[k].v && !symbolic(w, g[k].v, true, &c->gout[k])) return false;
+    if (!symbolic(w, n, n->out[k], row->saves & KN_SAVE_OUTPUTS, &c->out[k])) return false;
+    if (g[k].v && !symbolic(w, NULL, g[k].v, true, &c->gout[k])) return false;
   }
   if (n->attrs && row->attrs != KN_ATTRS_none) {
     memcpy(&c->attrs, n->attrs, kn_attrs_describe(row->attrs).size);
@@ -423,6 +425,8 @@ bool kn_emit_gradients(const kn_gradient_request *q, kn_gradient *out) {
   kg_walk w;
   kg_frame top = {.kind = KG_TOP, .fwd = b->at, .em = b->at};
   const kn_where *where = b->where;
+  uint32_t again = b->again;
+  b->again = 0;
   if (open_walk(&w, b, q->xs, q->nx)) {
     w.r = q->record;
     w.f = &top;
@@ -436,6 +440,7 @@ bool kn_emit_gradients(const kn_gradient_request *q, kn_gradient *out) {
   }
   for (uint32_t i = 0; kg_ok(&w) && i < q->nx; i++) out[i] = kg_own(&top, q->xs[i]);
   b->where = where;
+  b->again = again;
   kn_arena_free(&w.arena);
   return b->status == KN_OK;
 }

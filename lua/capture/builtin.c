@@ -330,19 +330,61 @@ static const char *kind_said(kc_val a) {
                               : "a userdata";
 }
 
+/* The first argument is a function, or called like one: else the complaint, which ends in what was got. */
+static kc_res need_function(kc_cap *c, kc_state *s, const char *said, kc_val *a, int n) {
+  kc_val given = n ? a[0] : KC_NILV, h = KC_NILV;
+  if (given.k == KC_V_TABLE || given.k == KC_V_OBJECT) KC_TRY(kc_metafield(c, s, given, "__call", &h));
+  if (h.k != KC_V_NIL || given.k == KC_V_CLOSURE || given.k == KC_V_CFUNCTION || given.k > KC_V_SYM)
+    return KC_GO;
+  return kc_complain(c, "%s, got %s", said, kind_said(given));
+}
+
 /* Nodes made meanwhile are marked; however the call ends, what follows is as before. */
 static kc_res with_grad(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, bool on, kc_values *out) {
-  kc_val given = n ? a[0] : KC_NILV, h = KC_NILV;
   (void)f;
-  if (given.k == KC_V_TABLE) KC_TRY(kc_metafield(c, *s, given, "__call", &h));
-  if (h.k == KC_V_NIL && given.k != KC_V_CLOSURE && given.k != KC_V_CFUNCTION && given.k <= KC_V_SYM)
-    return kc_complain(c, "%s: a function to call is needed, got %s", on ? "enable_grad" : "no_grad",
-                       kind_said(given));
+  KC_TRY(need_function(
+      c, *s, on ? "enable_grad: a function to call is needed" : "no_grad: a function to call is needed", a,
+      n));
   bool before = c->b.no_grad;
   c->b.no_grad = !on;
   kc_res r = kc_call(c, s, a[0], a + 1, n - 1, -1, out);
   c->b.no_grad = before;
   return r;
+}
+
+static bool has_effect(const kn_node *n) {
+  for (; n; n = n->next) {
+    if (!kn_opcode_is_op(n->op) && kn_opcode_describe(n->op).effect == KN_EFFECT && n->op != KN_NODE_raise &&
+        n->op != KN_NODE_assert)
+      return true;
+    for (int i = 0; i < n->nregions; i++)
+      if (has_effect(n->regions[i]->first)) return true;
+  }
+  return false;
+}
+
+/* Gradients compute again what the function computed: its nodes are marked (graph/grad). Eager code would run
+ * all of it once more, so that it may do nothing else. */
+MODEL(checkpoint) {
+  (void)f;
+  KC_TRY(need_function(c, *s, "checkpoint: a function is needed", a, n));
+  if (a[0].k == KC_V_CFUNCTION && !c->obj[a[0].id].engine) /* what it raises has no position then */
+    return kc_fail(c, "'%s' is given to kiln.checkpoint; give it a Lua function that calls that",
+                   c->obj[a[0].id].path ? c->obj[a[0].id].path : "a C function");
+  if (c->b.no_grad) return kc_call(c, s, a[0], a + 1, n - 1, -1, out);
+  uint32_t around = c->b.again;
+  kc_state *before = kc_snapshot(c, *s);
+  kn_node *mark = c->b.at->last;
+  c->b.again = around ? around : ++c->checkpoints;
+  kc_res r = kc_call(c, s, a[0], a + 1, n - 1, -1, out);
+  c->b.again = around;
+  if (r != KC_GO || (!kc_has_written(c, before) && !has_effect(mark ? mark->next : c->b.at->first))) return r;
+  KC_TRY(kc_ask_grad(c));
+  return c->b.no_grad
+             ? KC_GO
+             : kc_fail(c, "the function given to kiln.checkpoint writes to something outside of it, or "
+                          "prints, which it would do "
+                          "once more when gradients are taken; return the values, and write them after it");
 }
 MODEL(no_grad) { return with_grad(c, s, f, a, n, false, out); }
 MODEL(is_grad_enabled) {
@@ -619,6 +661,7 @@ static const struct {
     {"string", "gsub", m_plain},
     {"kiln", "call_host", kc_m_call_host},
     {"kiln", "fork_mark", kc_m_fork_mark},
+    {"kiln", "checkpoint", m_checkpoint},
     {"kiln", "no_grad", m_no_grad},
     {"kiln", "enable_grad", m_enable_grad},
     {"kiln", "is_grad_enabled", m_is_grad_enabled},

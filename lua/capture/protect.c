@@ -44,18 +44,18 @@ static kc_res look_at_handle(void *ud, uint32_t id, void *a, void *b) {
   return KC_GO;
 }
 
-static bool has_written(kc_cap *c, const kc_protect *p) {
+bool kc_has_written(kc_cap *c, const kc_state *before) {
   search x = {c, true, false};
-  kc_map_diff(&p->before->holds, &c->S->holds, look_at_handle, &x);
-  kc_map_diff(&p->before->tabs, &c->S->tabs, look, &x);
+  kc_map_diff(&before->holds, &c->S->holds, look_at_handle, &x);
+  kc_map_diff(&before->tabs, &c->S->tabs, look, &x);
   x.tables = false;
-  kc_map_diff(&p->before->cells, &c->S->cells, look, &x);
+  kc_map_diff(&before->cells, &c->S->cells, look, &x);
   return x.found;
 }
 
 kc_res kc_may_raise(kc_cap *c) {
   kc_protect *p = c->protect;
-  if (!p || !has_written(c, p)) return KC_GO;
+  if (!p || !kc_has_written(c, p->before)) return KC_GO;
   if (p->part) { /* its error is raised by kiln.wait, and then nobody sees what it wrote */
     char line[160];
     kc_position(c, line, sizeof line);

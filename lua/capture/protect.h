@@ -9,6 +9,8 @@ kc_res kc_may_raise(kc_cap *c);
 /* A value is raised here. *certain: a protected call takes it at once and KC_DEAD is given; else a raise node
  * is to be emitted. */
 kc_res kc_protected_raise(kc_cap *c, kc_val value, bool *certain);
+/* Has this path written to a table, variable or tensor that was there in `before`? */
+bool kc_has_written(kc_cap *c, const kc_state *before);
 bool kc_protects_directly(const kc_cap *c); /* pcall(error, …): no Lua function in between */
 bool kc_protects_this(const kc_cap *c);     /* the function that runs was called by pcall */
 /* A STRING or TEXT with the position in front. */

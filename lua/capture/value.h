@@ -316,6 +316,7 @@ struct kc_cap {
   int nest, calls;
   const char *stack;     /* of C, where the capture began */
   bool crowded;          /* somewhere there are many alternatives (alike.h) */
+  uint32_t checkpoints;  /* calls of kiln.checkpoint so far */
   bool part_begins;      /* the next protected call is that of kiln.fork */
   struct kc_part *parts; /* that kiln.fork runs, by number from 1 */
   uint32_t nparts;
