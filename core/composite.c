@@ -138,8 +138,8 @@ kn_tensor *kx_pick(kn_scope *s, kn_tensor *x, int dim, kn_tensor *at) {
   return kx_with2(s, KN_OP_index_select, &along, x, at);
 }
 
-/* While recording, strides are what the recorder knows of them: those of a contiguous tensor otherwise, and
- * where sizes are not known the graph's reshape copies if it must. */
+/* While recording, strides are what the recorder knows of them: those of a contiguous tensor otherwise, or
+ * where sizes are not known; the recorder hears of it and may know better. */
 COMPOSITE(view) {
   (void)n;
   kn_type type;
@@ -150,7 +150,10 @@ COMPOSITE(view) {
     return kn_fail(ctx, KN_SHAPE, "%s is not laid out so that %s shows it without a copy; use reshape",
                    kn_type_text(&in[0]->type, from, sizeof from), kn_type_text(&type, to, sizeof to));
   }
-  return kn_apply(ctx, KN_OP_reshape, attrs, in, 1, out);
+  KN_TRY(kn_apply(ctx, KN_OP_reshape, attrs, in, 1, out));
+  kn_recorder *rec = kn_recorder_of(ctx);
+  if (rec && rec->viewed && kn_tensor_is_symbolic(in[0])) rec->viewed(rec, in[0], *out);
+  return KN_OK;
 }
 
 /* The dim from the front, -1 when there is none. */

@@ -49,6 +49,8 @@ struct kn_recorder {
                       const char *name);
   /* Symbolic tensors as handles; each may be NULL. May `name` write to t? ARG when elements share memory. */
   kn_status (*writable)(kn_recorder *r, kn_context *ctx, const char *name, kn_tensor *t);
+  /* `view` has made `out` of the symbolic x: it must show the elements, not copy them. */
+  void (*viewed)(kn_recorder *r, const kn_tensor *x, const kn_tensor *out);
   /* Do t's elements lie in order, so that t:contiguous() is t? */
   kn_status (*contiguous)(kn_recorder *r, kn_context *ctx, kn_tensor *t, bool *out);
   /* Another handle on the same elements. */

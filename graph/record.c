@@ -1,6 +1,7 @@
 /* The recorder behind capture, trace, builder and gradients: what kn_apply sees becomes nodes. */
 #include "graph/record.h"
 #include "graph/internal.h"
+#include "graph/lie.h"
 #include "graph/record_numbers.h"
 #include "graph/text.h"
 #include <stdio.h>
@@ -15,7 +16,8 @@ typedef struct kn_record_known {
   const kn_node *view;
   kn_value *const *in;
   kn_value *of;
-  bool unsure, tracked;
+  bool unsure; /* where its elements lie is known as far as lie_of says */
+  bool tracked;
   bool loud; /* written to with gradients on */
 } known;
 typedef kn_record_table table;
@@ -128,14 +130,32 @@ static bool is_tracked(const kn_record *r, const kn_tensor *t) {
 }
 
 /* Sizes known: the strides say so. */
-static kn_layout layout_of(const kn_record *r, const kn_tensor *t) {
+static bool has_strides(const kn_record *r, const kn_tensor *t) {
   const known *k = known_of(r, t);
-  bool known_sizes = t->storage || kn_type_known(&t->type);
-  if (known_sizes && !(k && k->unsure))
-    return kn_tensor_contiguous(t) ? KN_LAYOUT_CONTIGUOUS : KN_LAYOUT_OTHER;
-  if (!k || !k->parent) return KN_LAYOUT_CONTIGUOUS; /* what an op makes */
-  if (!k->view) return layout_of(r, k->parent);
-  return kn_view_layout((kn_op)k->view->op, k->view->attrs, layout_of(r, k->parent));
+  return (t->storage || kn_type_known(&t->type)) && !(k && k->unsure);
+}
+
+static kn_lie lie_of(const kn_record *r, const kn_tensor *t) {
+  const known *k = known_of(r, t);
+  if (has_strides(r, t)) return kn_lie_of_strides(t);
+  if (!k || !k->parent) return kn_lie_in_order; /* what an op makes */
+  kn_lie of = lie_of(r, k->parent);
+  if (!k->view) return of;
+  return kn_lie_of_view((kn_op)k->view->op, k->view->attrs, &of, &k->parent->type, &t->type);
+}
+
+/* How elements lie: contiguous, not, or it depends on sizes that are not known. */
+typedef enum layout { UNSURE, CONTIGUOUS, OTHER } layout;
+
+static layout layout_of(const kn_record *r, const kn_tensor *t) {
+  if (has_strides(r, t)) return kn_tensor_contiguous(t) ? CONTIGUOUS : OTHER;
+  kn_lie lie = lie_of(r, t);
+  return kn_lie_contiguous(&lie, &t->type) ? CONTIGUOUS : UNSURE;
+}
+
+static bool surely_shows(const kn_record *r, const kn_tensor *x, const kn_type *type) {
+  kn_lie of = lie_of(r, x), as;
+  return kn_lie_shows(&of, &x->type, type, &as);
 }
 
 /* Notes that t shows `parent`, and where its elements lie. Not when it is a copy. */
@@ -147,14 +167,14 @@ static kn_status note_view(kn_record *r, kn_tensor *t, known *k) {
   if (!k->view)
     memcpy(t->strides, x->strides, sizeof t->strides);
   else if ((x->storage || kn_type_known(&x->type)) && kn_type_known(&t->type)) {
-    kn_layout of = layout_of(r, x);
-    bool view = of != KN_LAYOUT_UNSURE &&
-                kn_view_strides(r->b->ctx, op, k->view->attrs, x, &t->type, t->strides, &sure);
-    if (reshapes && of != KN_LAYOUT_UNSURE && !view) return KN_OK; /* a copy */
-    k->unsure = of == KN_LAYOUT_UNSURE || !sure;
-  } else if (reshapes && layout_of(r, x) != KN_LAYOUT_CONTIGUOUS)
+    layout of = layout_of(r, x);
+    bool view =
+        of != UNSURE && kn_view_strides(r->b->ctx, op, k->view->attrs, x, &t->type, t->strides, &sure);
+    if (reshapes && of != UNSURE && !view) return KN_OK; /* a copy */
+    k->unsure = of == UNSURE || !sure;
+  } else
     k->unsure = true;
-  if (k->unsure && reshapes && is_tracked(r, x)) r->unsure = true;
+  if (k->unsure && reshapes && is_tracked(r, x) && !surely_shows(r, x, &t->type)) r->unsure = true;
   return remember(r, k);
 }
 
@@ -280,12 +300,20 @@ static kn_status record_writable(kn_recorder *base, kn_context *ctx, const char 
   return KN_OK;
 }
 
+static void record_viewed(kn_recorder *base, const kn_tensor *x, const kn_tensor *out) {
+  kn_record *r = (kn_record *)base;
+  if (is_tracked(r, x)) return;
+  r->viewed = x->value;
+  r->viewed_as = out->value;
+}
+
 static kn_status record_contiguous(kn_recorder *base, kn_context *ctx, kn_tensor *t, bool *out) {
   kn_record *r = (kn_record *)base;
   (void)ctx;
-  kn_layout l = layout_of(r, t);
-  if (l == KN_LAYOUT_UNSURE && is_tracked(r, t)) r->unsure = true;
-  *out = l != KN_LAYOUT_OTHER; /* where it does not matter whose elements they are, a copy is not needed */
+  if (r->in_order && t->value && !is_tracked(r, t)) return *out = r->in_order(r->ud, t->value), KN_OK;
+  layout l = layout_of(r, t);
+  if (l == UNSURE && is_tracked(r, t)) r->unsure = true;
+  *out = l != OTHER; /* where it does not matter whose elements they are, a copy is not needed */
   return KN_OK;
 }
 
@@ -369,6 +397,7 @@ void kn_record_init(kn_record *r, kn_builder *b) {
                             .position = kn_record_position,
                             .within = kn_record_within,
                             .writable = record_writable,
+                            .viewed = record_viewed,
                             .contiguous = record_contiguous,
                             .alias = record_alias},
                    .b = b};

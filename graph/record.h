@@ -28,6 +28,10 @@ struct kn_record {
   kn_scalar *dyn; /* placeholders given so far */
   uint32_t ndyn;
   kn_record_table reals, handles; /* real tensors already seen; views and tracked handles */
+  /* Of plain values, which are neither tracked nor views of what is: what `view` made last, and of what
+   * (NULL: nothing); NULL, or whether `contiguous` gives v itself. */
+  kn_value *viewed, *viewed_as;
+  bool (*in_order)(void *ud, kn_value *v);
   bool unsure; /* something depended on how a tracked handle's elements lie, and nobody knows */
 };
 

@@ -131,23 +131,6 @@ bool kn_view_strides(kn_context *ctx, kn_op op, const void *attrs, const kn_tens
   return true;
 }
 
-kn_layout kn_view_layout(kn_op op, const void *attrs, kn_layout of) {
-  if (of != KN_LAYOUT_CONTIGUOUS) return KN_LAYOUT_UNSURE;
-  switch (op) {
-  case KN_OP_reshape:
-  case KN_OP_reshape_as:
-  case KN_OP_squeeze:
-  case KN_OP_unsqueeze: return KN_LAYOUT_CONTIGUOUS;
-  case KN_OP_select:
-    return ((const kn_attrs_select *)attrs)->dim == 0 ? KN_LAYOUT_CONTIGUOUS : KN_LAYOUT_UNSURE;
-  case KN_OP_slice: {
-    const kn_attrs_slice *a = attrs;
-    return a->dim == 0 && a->step == 1 ? KN_LAYOUT_CONTIGUOUS : KN_LAYOUT_UNSURE;
-  }
-  default: return KN_LAYOUT_UNSURE;
-  }
-}
-
 /* ---- may it be written to ---- */
 
 static kn_status not_known(kn_context *ctx, const char *name) {

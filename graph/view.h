@@ -10,14 +10,10 @@ kn_value *kn_view_again(kn_builder *b, const kn_node *view, kn_value *const *in,
 /* `base` with v (of the view's type) where the view shows it. */
 kn_value *kn_view_put(kn_builder *b, const kn_node *view, kn_value *const *in, kn_value *base, kn_value *v);
 
-/* How elements lie: contiguous, not, or it depends on sizes that are not known. */
-typedef enum kn_layout { KN_LAYOUT_UNSURE, KN_LAYOUT_CONTIGUOUS, KN_LAYOUT_OTHER } kn_layout;
 /* The strides of the view of x, whose sizes and strides are known. False when it would be a copy, or when
  * attributes are not known (`*sure` is then false). */
 bool kn_view_strides(kn_context *ctx, kn_op op, const void *attrs, const kn_tensor *x, const kn_type *type,
                      int64_t strides[KN_MAX_RANK], bool *sure);
-/* The layout of the view where that of what it shows is known, sizes need not be. */
-kn_layout kn_view_layout(kn_op op, const void *attrs, kn_layout of);
 /* Whether a write to the view would reach an element twice: ARG with the sentence of the eager engine,
  * CAPTURE where sizes do not tell. `name` is the op that writes. */
 kn_status kn_view_writable(kn_context *ctx, const char *name, const kn_node *view, const kn_type *base,

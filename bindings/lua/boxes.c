@@ -97,9 +97,10 @@ kl_box *kl_new_box(lua_State *L, kl_state *s) {
   return box;
 }
 
-void kl_empty_box(kl_box *box) {
+void kl_empty_box(kl_boxes *b, kl_box *box) {
   kn_tensor *t = box->tensor;
   box->tensor = NULL;
+  b->emptied++;
   kn_tensor_release(t);
 }
 
@@ -145,7 +146,7 @@ void kl_close_boxes(kl_state *s) {
   kl_boxes *b = s->boxes;
   if (!b) return;
   for (uint32_t i = 0; i < b->room; i++)
-    if (b->box[i]) kl_empty_box(b->box[i]);
+    if (b->box[i]) kl_empty_box(b, b->box[i]);
   kl_bury(s);
   kn_free(b->heap, b->box, b->room * (size_t)SLOT_BYTES);
   b->box = NULL;

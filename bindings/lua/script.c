@@ -90,12 +90,14 @@ static int spec_text(lua_State *L) {
 
 /* ---- capturing ---- */
 
+static const uint64_t *count_emptied(lua_State *L) { return &kl_state_of(L)->boxes->emptied; }
 static bool called(lua_State *L, int idx, kc_called *out);
 
 static const kc_host host = {.context = kl_context,
                              .push_methods = kl_push_methods,
                              .push_tensor = kl_push_tensor,
                              .test_tensor = kl_test_tensor,
+                             .emptied = count_emptied,
                              .push_scalar = kl_push_scalar,
                              .test_scalar = kl_test_scalar,
                              .is_engine = kl_is_engine,

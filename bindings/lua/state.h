@@ -19,6 +19,7 @@ typedef struct kl_boxes {
   size_t bytes;     /* of a block that holds a box */
   ptrdiff_t offset; /* of the box in it */
   uint32_t room, nempty, ndead;
+  uint64_t emptied; /* how often a tensor was taken out of its box, which lives on */
   kl_box **box;     /* by slot; NULL: empty */
   kn_tensor **dead; /* of boxes that Lua has freed; to be released */
   uint32_t *empty;  /* slots */
@@ -74,7 +75,7 @@ void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* both *
 void kl_open_boxes(lua_State *L, kl_state *s); /* raises */
 void kl_close_boxes(kl_state *s);              /* releases all tensors */
 kl_box *kl_new_box(lua_State *L, kl_state *s); /* pushes an empty one, without its metatable. Raises */
-void kl_empty_box(kl_box *box);                /* releases what is in it */
+void kl_empty_box(kl_boxes *b, kl_box *box);   /* releases what is in it */
 void kl_bury(kl_state *s);                     /* releases the tensors whose boxes have died */
 uint64_t kl_count_tensors(const kl_state *s);  /* filled boxes */
 

@@ -133,7 +133,7 @@ static int tensor_release(lua_State *L) {
   kl_context(L);
   if (!kl_is_released(L, 1)) {
     kl_check_tensor(L, 1);
-    kl_empty_box(lua_touserdata(L, 1));
+    kl_empty_box(kl_state_of(L)->boxes, lua_touserdata(L, 1));
   }
   return 0;
 }

@@ -1,5 +1,6 @@
 /* kc_capture: one attempt after another until nothing asks to start over; arguments in, results and state
  * out. The attempts run under one lua_pcall; what they own is freed by kc_capture on every path. */
+#include "lua/capture/lie.h"
 #include "lua/capture/capture.h"
 #include "graph/pipeline.h"
 #include "core/grad/tape.h"
@@ -130,12 +131,13 @@ static kc_res handle_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_
   return KC_GO;
 }
 
-/* An argument that is viewed, and is contiguous. */
+/* An argument that `view` or `contiguous` is asked of. */
 static void laid_argument(kc_cap *c, kc_leaf *leaf, uint32_t id, const kn_value *v) {
-  for (uint32_t i = 0; i < c->nlaid; i++) leaf->laid |= c->laid[i] == id;
+  for (uint32_t i = 0; i < c->nlaid; i++)
+    if (c->laid[i].leaf == id) leaf->laid = c->laid[i].in_order ? KC_LAID_IN_ORDER : KC_LAID_OTHERWISE;
   if (!leaf->laid || leaf->handle) return;
-  guard(c, "layout", leaf->name, "contiguous");
-  kn_add_need(&c->b, (kn_need){.kind = KN_NEED_contiguous, .input = v});
+  guard(c, "layout", leaf->name, leaf->laid == KC_LAID_IN_ORDER ? "contiguous" : "not contiguous");
+  if (leaf->laid == KC_LAID_IN_ORDER) kn_add_need(&c->b, (kn_need){.kind = KN_NEED_contiguous, .input = v});
 }
 
 static kc_res tensor_argument(job *j, const kn_tensor *t, kc_leaf *leaf, uint32_t id, kn_tree *tree,
@@ -418,6 +420,7 @@ static kc_res begin(job *j) {
   c->record.base.all = true;
   c->record.outside = kc_outside_tensor;
   c->record.ud = c;
+  c->record.in_order = kc_lie_in_order;
   kn_value *v = kn_add_const(&c->b, (kn_scalar){KN_SCALAR_BOOL, {.b = false}});
   if (!v) return KC_FAIL;
   c->anchor = v->def;
@@ -462,6 +465,7 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   c->S = s;
   KC_TRY(kc_check_waited(c, s));
   KC_TRY(kc_outcome_of(c, s, v, j->given, j->ngiven));
+  KC_TRY(kc_lie_end(c));
   if (c->doomed) return KC_RESTART;
   KC_TRY(outer_arguments(c));
   record_guards(c);

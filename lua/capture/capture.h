@@ -20,6 +20,9 @@ typedef struct kc_host {
   void (*push_methods)(lua_State *L); /* the table of tensors' methods */
   void (*push_tensor)(lua_State *L, kn_tensor *owned);
   kn_tensor *(*test_tensor)(lua_State *L, int idx);
+  /* Counts how often an object that lives was parted from its tensor; as long as it stays, each has its own.
+   */
+  const uint64_t *(*emptied)(lua_State *L);
   void (*push_scalar)(lua_State *L, const kn_scalar *s); /* SYMBOL scalars too */
   bool (*test_scalar)(lua_State *L, int idx, kn_scalar *out);
   /* The C function at idx may be called under recording with symbolic arguments (kl_set_engine_functions). */

@@ -1,6 +1,7 @@
 /* Which tensor is which where a graph ends: all that results and stored places may be is gone through first,
  * then each tensor gets a value. See ends.h. */
 #include "lua/capture/ends.h"
+#include "lua/capture/lie.h"
 #include "lua/capture/text.h"
 
 /* There is this alternative only where the tag says so, and where what it is in is there. */
@@ -142,8 +143,12 @@ static kc_res make(kc_ends *e, kc_end *t) {
 }
 
 kc_res kc_make_ends(kc_ends *e) {
-  for (uint32_t i = 0; i < e->n; i++)
+  for (uint32_t i = 0; i < e->n; i++) {
+    const kc_val a = e->end[i].is;
+    for (uint32_t k = 0; k < i && e->c->npairs && a.k == KC_V_SYM; k++)
+      if (e->end[k].is.k == KC_V_SYM) KC_TRY(kc_lie_pair(e->c, a.v, e->end[k].is.v));
     if (!e->end[i].v) KC_TRY(make(e, &e->end[i]));
+  }
   return KC_GO;
 }
 

@@ -3,8 +3,7 @@
 #include "lua/capture/engine.h"
 #include "lua/capture/grads.h"
 #include "lua/capture/growing.h"
-#include "lua/capture/handle.h"
-#include "graph/view.h"
+#include "lua/capture/lie.h"
 #include "graph/attempt.h"
 #include "lua/capture/protect.h"
 #include "lua/capture/race.h"
@@ -301,8 +300,8 @@ static kc_res need_layout(crossing *x) {
   KC_TRY(kc_burn_sizes(c, x->s, NULL, 0));
   return kc_fail(
       c,
-      "whether '%s' gives a view or a copy depends on sizes that only the graph will know, and the tensor "
-      "is written to; clone it first",
+      "whether '%s' gives a view or a copy depends on sizes that only the graph will know, and it matters "
+      "here; clone the tensor first",
       x->name);
 }
 
@@ -369,33 +368,6 @@ static bool may_raise_after(const kc_cap *c, const kn_node *mark) {
   return may;
 }
 
-/* Whether `view` of an argument can be depends on how it lies: guarded where it is contiguous, and so are the
- * views that led here; else it becomes a handle, of which that is known, as does each copy on the way. */
-static kc_res view_of_argument(kc_cap *c, kc_val f, kc_val a) {
-  const char *path = f.k == KC_V_CFUNCTION ? c->obj[f.id].path : NULL,
-             *dot = path ? strrchr(path, '.') : NULL;
-  if (!dot || strcmp(dot, ".view") || a.k != KC_V_SYM || !kc_is_tensor(a)) return KC_GO;
-  const kn_value *v = a.v;
-  bool in_order = true;
-  while (v->def && kn_opcode_is_op(v->def->op) && kn_ops[v->def->op].op_class == KN_CLASS_VIEW) {
-    in_order &=
-        kn_view_layout((kn_op)v->def->op, v->def->attrs, KN_LAYOUT_CONTIGUOUS) == KN_LAYOUT_CONTIGUOUS;
-    v = v->def->in[0];
-  }
-  for (uint32_t i = 0; i < c->ninput; i++) {
-    const kc_input *in = &c->input[i];
-    if (in->value != v || in->dim >= 0) continue;
-    if (!in_order || (in->given && !kn_tensor_contiguous(in->given))) return kc_must_be_handle(c, a.v);
-    for (uint32_t k = 0; k < c->nlaid; k++)
-      if (c->laid[k] == in->leaf) return KC_GO;
-    c->laid = kc_more(c, &c->keep, c->laid, c->nlaid, sizeof *c->laid);
-    c->laid[c->nlaid++] = in->leaf;
-    c->doomed = true;
-    return KC_GO;
-  }
-  return KC_GO;
-}
-
 static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_values *out) {
   const kc_val f = ((kc_val *)ud)[0];
   int n = (int)((kc_val *)ud)[1].i;
@@ -408,7 +380,7 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   KC_TRY(kc_grad_field(c, sp, args, n, out, &done));
   if (!done) KC_TRY(kc_list_call(c, sp, f, args, n, out, &done));
   if (done) return KC_GO;
-  if (n) KC_TRY(view_of_argument(c, f, kc_resolve(c, *sp, args[0])));
+  kc_lie_begin(c, x.place);
   x.s = *sp;
   luaL_checkstack(L, n + 16, "capture");
   lua_newtable(L);
@@ -432,6 +404,7 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   if (r == KC_GO && rc == LUA_OK) r = take_writes(&x);
   if (r == KC_GO)
     r = rc == LUA_OK ? take_results(&x, x.memo + 1, args, n, out) : engine_failed(c, x.s, args, n);
+  if (r == KC_GO && rc == LUA_OK) r = kc_lie_after(c, out);
   kn_record_forget(&c->record);
   lua_settop(L, top);
   if (r == KC_GO && c->b.status != KN_OK) r = kc_fail(c, "%s", x.name);

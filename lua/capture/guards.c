@@ -12,22 +12,25 @@ enum { MOST = 400000 }; /* of guards, of objects: a Lua stack has room for a mil
 
 void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_t objects) {
   lua_State *L = c->L;
-  g->list = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *g->list);
-  g->spot = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *g->spot);
   kc_guard_fast *f = &g->fast;
-  f->metas = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *f->metas);
-  f->slots = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *f->slots);
-  f->nodes = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *f->nodes);
-  f->absent = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *f->absent);
-  f->tensors = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *f->tensors);
-  f->rest = kn_arena_alloc(a, ((size_t)room + 1) * sizeof *f->rest);
-  if (!g->list || !g->spot || !f->metas || !f->slots || !f->nodes || !f->absent || !f->tensors || !f->rest)
+  size_t most = (size_t)room + 1;
+  f->room = 2 * room;
+  g->list = kn_arena_alloc(a, most * sizeof *g->list);
+  f->heads = kn_arena_alloc(a, most * sizeof *f->heads);
+  f->parts = kn_arena_alloc(a, most * sizeof *f->parts);
+  f->slots = kn_arena_alloc(a, most * sizeof *f->slots);
+  f->nodes = kn_arena_alloc(a, most * sizeof *f->nodes);
+  f->links = kn_arena_alloc(a, 2 * most * sizeof *f->links);
+  f->tensors = kn_arena_alloc(a, most * sizeof *f->tensors);
+  f->rest = kn_arena_alloc(a, most * sizeof *f->rest);
+  if (!g->list || !f->heads || !f->parts || !f->slots || !f->nodes || !f->links || !f->tensors || !f->rest)
     luaL_error(L, "not enough memory");
   g->T = lua_newthread(L);
   g->ref = luaL_ref(L, LUA_REGISTRYINDEX);
   if (objects > MOST || room > MOST) luaL_error(L, "the function depends on too many values outside");
   if (!lua_checkstack(g->T, (int)(room + objects) + PILE + 8)) luaL_error(L, "not enough memory");
   g->peeks = kc_peek_works(L);
+  g->emptied = c->host->emptied(L);
 }
 
 int kc_guards_keep(lua_State *L, kc_guards *g) {
@@ -53,15 +56,17 @@ static inline int look(lua_State *T, const kc_guard *k) {
 }
 
 /* The tensor on top. The object is kept: an address that is met again is the same object. */
-static kn_tensor *tensor_on_top(lua_State *T, const kc_host *host, const kc_guard *k, kc_guard_spot *p) {
+static kn_tensor *tensor_on_top(kc_guards *g, const kc_host *host, kc_guard *k) {
+  lua_State *T = g->T;
   const void *at = lua_touserdata(T, -1);
-  if (at && at == (const void *)p->box) return *p->box;
+  if (at && at == (const void *)k->box) return *k->box;
   kn_tensor *t = host->test_tensor(T, -1);
-  p->peek = KC_PEEK_NOT;
-  if (t) {
-    lua_copy(T, -1, k->last);
-    p->box = lua_touserdata(T, -1);
-  }
+  if (!t) return NULL;
+  lua_copy(T, -1, k->last);
+  k->box = lua_touserdata(T, -1);
+  if (k->fast) g->fast.tensors[k->fast - 1].box = k->box;
+  g->fast.given = false;
+  if (k->seen) g->fast.made = false; /* knows the object before by its address, which may be used again */
   return t;
 }
 
@@ -85,46 +90,66 @@ static inline bool is_wanted(lua_State *T, const kc_guard *k) {
 
 /* ---- without a call ---- */
 
-static void note_value(kc_guard_spot *p, kc_guard_peek peek, uint64_t bits, uint8_t tag) {
-  p->peek = (uint8_t)peek;
-  p->bits = bits;
-  p->tag = tag;
+static void see_table(kc_guard_fast *f, const kc_peek_table *t) {
+  if (f->nheads && f->heads[f->nheads - 1].table == t) return; /* guards come table by table */
+  f->heads[f->nheads++] = (kc_guard_head){t, t->meta, t->nodes, t->log2_nodes};
 }
 
-static void note_field(lua_State *T, const kc_guard *k, kc_guard_spot *p) {
-  const kc_peek_string *string = lua_topointer(T, k->key_place);
-  if (lua_type(T, k->key_place) != LUA_TSTRING || string->tt != LUA_TSTRING) return;
+static void see_part(kc_guard_fast *f, const kc_peek_table *t, uint32_t need) {
+  if (!f->nparts || f->parts[f->nparts - 1].table != t)
+    f->parts[f->nparts++] = (kc_guard_part){t, t->array, need};
+  kc_guard_part *last = &f->parts[f->nparts - 1];
+  if (need > last->need) last->need = need;
+}
+
+/* The key is not there as long as every node on the way that a look takes is as it is. */
+static bool see_way(kc_guard_fast *f, const kc_peek_node *n) {
+  for (; f->nlinks < f->room; n += n->next) {
+    f->links[f->nlinks++] = (kc_guard_link){n, n->key, n->word, kc_peek_word(0, 0xff, -1)};
+    if (!n->next) return true;
+  }
+  return false;
+}
+
+static bool see_field(kc_guard_fast *f, lua_State *T, const kc_guard *k, const kc_peek_table *t,
+                      bool tag_only, uint64_t string) {
+  const kc_peek_string *key = lua_topointer(T, k->key_place);
+  if (lua_type(T, k->key_place) != LUA_TSTRING || key->tt != LUA_TSTRING) return false;
   bool there;
-  const kc_peek_node *n =
-      kc_peek_find(p->table, (uint64_t)(uintptr_t)string, KC_PEEK_STRING, string->hash, &there);
-  p->base = p->table->nodes;
-  if (!n) return;
-  p->at = (uint32_t)(n - p->table->nodes);
-  p->key = n->key_tag ? n->key : 0; /* a free node has none */
-  p->key_tag = n->key_tag;
-  if (there && !kc_peek_is_nil(n->tag))
-    note_value(p, KC_PEEK_NODE, n->bits, n->tag);
-  else if (!there && k->type == LUA_TNIL && !k->tensor)
-    note_value(p, KC_PEEK_ABSENT, (uint64_t)(int64_t)n->next, 0);
+  const kc_peek_node *n = kc_peek_find(t, (uint64_t)(uintptr_t)key, KC_PEEK_STRING, key->hash, &there);
+  if (!n) return false;
+  see_table(f, t);
+  if (!there) return see_way(f, n);
+  if (string && n->bits != string) return false;
+  if (!tag_only)
+    f->nodes[f->nnodes++] = (kc_guard_node){n, n->key, n->bits, n->word};
+  else if (f->nlinks < f->room)
+    f->links[f->nlinks++] = (kc_guard_link){n, n->key, n->word, kc_peek_word(0xff, 0xff, 0)};
+  else
+    return false;
+  return true;
 }
 
-/* What was just found, on top, is what is wanted: remembers where it lies. Only objects that are kept alive.
- */
-static void note(const kc_guards *g, const kc_guard *k, kc_guard_spot *p) {
+/* A guard that has just been found to hold: what has to stay as it is in memory. False where that cannot be
+ * said; only objects that are kept alive are known by their addresses. */
+static bool see(kc_guards *g, const kc_guard *k) {
   lua_State *T = g->T;
-  p->peek = KC_PEEK_NOT;
-  if (!g->peeks || lua_type(T, k->container) != LUA_TTABLE) return;
-  if (k->type == LUA_TSTRING && !k->tensor && lua_topointer(T, -1) != lua_topointer(T, k->last)) return;
-  p->table = lua_topointer(T, k->container);
-  p->tag_only = !k->tensor && (k->type == LUA_TNIL || k->type == LUA_TBOOLEAN);
-  if (k->how == KC_GUARD_META) {
-    p->base = lua_topointer(T, -1); /* NULL for nil */
-    p->peek = KC_PEEK_META;
-  } else if (k->how == KC_GUARD_INDEX && kc_peek_in_array(p->table, k->i)) {
-    p->at = (uint32_t)(k->i - 1);
-    note_value(p, KC_PEEK_ARRAY, p->table->array[p->at].bits, p->table->array[p->at].tag);
-  } else if (k->how == KC_GUARD_FIELD)
-    note_field(T, k, p);
+  kc_guard_fast *f = &g->fast;
+  if (!g->peeks || lua_type(T, k->container) != LUA_TTABLE) return false;
+  const kc_peek_table *t = lua_topointer(T, k->container);
+  bool tag_only = !k->tensor && (k->type == LUA_TNIL || k->type == LUA_TBOOLEAN);
+  uint64_t string = !k->tensor && k->type == LUA_TSTRING ? (uint64_t)(uintptr_t)lua_topointer(T, k->last) : 0;
+  if (k->how == KC_GUARD_FIELD) return see_field(f, T, k, t, tag_only, string);
+  if (k->how == KC_GUARD_INDEX) {
+    if (!kc_peek_in_array(t, k->i)) return false;
+    const kc_peek_value *v = &t->array[k->i - 1];
+    if (string && v->bits != string) return false;
+    see_part(f, t, (uint32_t)k->i);
+    f->slots[f->nslots++] = (kc_guard_slot){v, v->bits, (uint64_t)tag_only - 1, v->tag};
+    return true;
+  }
+  if (k->how == KC_GUARD_META) see_table(f, t);
+  return k->how == KC_GUARD_META;
 }
 
 /* So many are there, from the first on, and none behind; UINT32_MAX where there are holes. */
@@ -142,6 +167,7 @@ bool kc_guard_keys_note(const kc_peek_table *t, kc_guard_keys *k) {
   if (k->full == UINT32_MAX || k->count > KC_PEEK_NODES) return false;
   for (uint32_t i = 0; i < k->count; i++) {
     if (kc_peek_is_nil(t->nodes[i].tag)) continue;
+    if (t->nodes[i].key_tag == KC_PEEK_LONG_STRING) return false; /* an equal one is another object */
     k->key[i] = t->nodes[i].key;
     k->key_tag[i] = t->nodes[i].key_tag;
   }
@@ -169,69 +195,47 @@ static inline bool same_type(const kn_type *a, const kn_type *b) {
 }
 
 /* By Lua's interface; what is found stays on the stack. */
-static bool holds(const kc_guards *g, const kc_host *host, const kc_guard *k, kc_guard_spot *p) {
+static bool holds(kc_guards *g, const kc_host *host, kc_guard *k) {
   lua_State *T = g->T;
   int type = look(T, k);
-  bool hold =
-      k->tensor ? type == LUA_TUSERDATA && tensor_on_top(T, host, k, p) : type == k->type && is_wanted(T, k);
-  if (hold) note(g, k, p);
-  return hold;
-}
-
-static kc_guard_node node_of(const kc_guard_spot *p) {
-  return (kc_guard_node){
-      p->table, p->base, p->key, p->bits, p->at, p->tag, p->key_tag, p->table->log2_nodes, p->tag_only};
+  if (k->tensor) return type == LUA_TUSERDATA && tensor_on_top(g, host, k);
+  return type == k->type && is_wanted(T, k);
 }
 
 /* All have just been found to hold. */
 static void make_fast(kc_guards *g) {
   kc_guard_fast *f = &g->fast;
-  f->nmetas = f->nslots = f->nnodes = f->nabsent = f->ntensors = f->nrest = 0;
+  f->nheads = f->nparts = f->nslots = f->nnodes = f->nlinks = f->ntensors = f->nrest = 0;
   for (uint32_t i = 0; i < g->n; i++) {
-    kc_guard_spot *p = &g->spot[i];
-    const kc_peek_table *t = p->table;
-    if (g->list[i].tensor) {
-      const kn_tensor *given = p->tensor ? f->tensors[p->tensor - 1].given : NULL;
-      f->tensors[f->ntensors++] = (kc_guard_tensor){p->box, given, i};
-      p->tensor = f->ntensors; /* the same one each time */
+    kc_guard *k = &g->list[i];
+    if (k->tensor) {
+      const kn_tensor *given = k->fast ? f->tensors[k->fast - 1].given : NULL;
+      f->tensors[f->ntensors++] = (kc_guard_tensor){k->box, given, i};
+      k->fast = f->ntensors; /* the same one each time */
     }
-    switch ((kc_guard_peek)p->peek) {
-    case KC_PEEK_META: f->metas[f->nmetas++] = (kc_guard_meta){t, p->base}; break;
-    case KC_PEEK_ARRAY:
-      f->slots[f->nslots++] = (kc_guard_slot){t, p->bits, p->at, p->tag, p->tag_only};
-      break;
-    case KC_PEEK_NODE: f->nodes[f->nnodes++] = node_of(p); break;
-    case KC_PEEK_ABSENT: f->absent[f->nabsent++] = node_of(p); break;
-    case KC_PEEK_NOT: f->rest[f->nrest++] = i; break;
-    }
+    k->seen = see(g, k);
+    if (!k->seen) f->rest[f->nrest++] = i;
   }
   f->made = true;
 }
 
-/* Certainly as they were; false says nothing. A table's memory is read only while it is the table's. */
+/* Certainly as they were; false says nothing. What tables point to is read only when all of them are found to
+ * point to it still, with as much room: it is theirs then, whatever has been freed and used again between. */
 static bool all_unchanged(const kc_guard_fast *f) {
+  const uint64_t tags = kc_peek_word(0xff, 0xff, 0);
   uint64_t other = 0;
-  for (const kc_guard_meta *m = f->metas, *end = m + f->nmetas; m < end; m++)
-    other |= (uint64_t)(m->table->meta != m->meta);
+  for (const kc_guard_head *h = f->heads, *end = h + f->nheads; h < end; h++)
+    other |= ((uintptr_t)h->table->nodes ^ (uintptr_t)h->nodes) |
+             ((uintptr_t)h->table->meta ^ (uintptr_t)h->meta) | (h->table->log2_nodes ^ h->log2_nodes);
+  for (const kc_guard_part *p = f->parts, *end = p + f->nparts; p < end; p++)
+    other |= (uint64_t)(p->table->array != p->array) | (uint64_t)(p->table->limit < p->need);
   if (other) return false;
-  for (const kc_guard_slot *s = f->slots, *end = s + f->nslots; s < end; s++) {
-    if (s->at >= s->table->limit) return false;
-    const kc_peek_value *v = &s->table->array[s->at];
-    other |= ((v->bits ^ s->bits) & ((uint64_t)s->tag_only - 1)) | (uint64_t)(v->tag ^ s->tag);
-  }
-  for (const kc_guard_node *k = f->nodes, *end = k + f->nnodes; k < end; k++) {
-    if (k->table->nodes != k->nodes || k->table->log2_nodes != k->log2_nodes) return false;
-    const kc_peek_node *n = &k->nodes[k->at];
-    other |= (n->key ^ k->key) | ((n->bits ^ k->bits) & ((uint64_t)k->tag_only - 1)) |
-             (uint64_t)(n->tag ^ k->tag) | (uint64_t)(n->key_tag ^ k->key_tag);
-  }
-  for (const kc_guard_node *k = f->absent, *end = k + f->nabsent; k < end; k++) {
-    if (k->table->nodes != k->nodes || k->table->log2_nodes != k->log2_nodes) return false;
-    const kc_peek_node *n = &k->nodes[k->at];
-    uint64_t mask = (uint64_t)(k->key_tag == 0) - 1; /* a free node's key is nothing yet */
-    other |= ((n->key ^ k->key) & mask) | (uint64_t)(n->key_tag ^ k->key_tag) |
-             (uint64_t)(n->next != (int32_t)k->bits);
-  }
+  for (const kc_guard_slot *s = f->slots, *end = s + f->nslots; s < end; s++)
+    other |= ((s->at->bits ^ s->bits) & s->mask) | (uint64_t)(s->at->tag ^ s->tag);
+  for (const kc_guard_node *k = f->nodes, *end = k + f->nnodes; k < end; k++)
+    other |= (k->at->key ^ k->key) | (k->at->bits ^ k->bits) | ((k->at->word ^ k->word) & tags);
+  for (const kc_guard_link *k = f->links, *end = k + f->nlinks; k < end; k++)
+    other |= (k->at->key ^ k->key) | ((k->at->word ^ k->word) & k->mask);
   return !other;
 }
 
@@ -248,10 +252,7 @@ static bool all_hold(kc_guards *g, const kc_host *host, const uint32_t *which, u
   int base = lua_gettop(T), pile = 0;
   bool hold = true;
   for (uint32_t i = 0; i < n && hold; i++) {
-    uint32_t at = which ? which[i] : i;
-    kc_guard_spot *p = &g->spot[at];
-    hold = holds(g, host, &g->list[at], p);
-    if (p->tensor) g->fast.tensors[p->tensor - 1].box = p->box;
+    hold = holds(g, host, &g->list[which ? which[i] : i]);
     if (++pile == PILE) lua_settop(T, base), pile = 0;
   }
   lua_settop(T, base);
@@ -264,32 +265,36 @@ bool kc_guards_hold(kc_guards *g, const kc_host *host) {
   bool same = f->made && all_unchanged(f);
   if (!(same ? all_hold(g, host, f->rest, f->nrest) : all_hold(g, host, NULL, g->n))) return false;
   if (!same) make_fast(g);
+  if (f->given && f->emptied == *g->emptied) return true;
   for (const kc_guard_tensor *k = f->tensors, *end = k + f->ntensors; k < end; k++) {
     const kn_tensor *t = *k->box;
     if (t && t == k->given) continue; /* of a tensor that has elements, type and storage stay */
     if (!other_tensor(g, k)) return false;
   }
+  f->given = !g->moved;
+  f->emptied = *g->emptied;
   return true;
 }
 
 bool kc_guards_is_given(const kc_guards *g, uint32_t i) {
-  const kc_guard_tensor *k = &g->fast.tensors[g->spot[i].tensor - 1];
+  const kc_guard_tensor *k = &g->fast.tensors[g->list[i].fast - 1];
   return k->given && k->given == *k->box;
 }
 
 kn_tensor *kc_guards_give(kc_guards *g, uint32_t i) {
-  kc_guard_tensor *k = &g->fast.tensors[g->spot[i].tensor - 1];
+  kc_guard_tensor *k = &g->fast.tensors[g->list[i].fast - 1];
   k->given = *k->box;
   return *k->box;
 }
 
 void kc_guards_forget(kc_guards *g) {
+  g->fast.given = false;
   for (uint32_t i = 0; i < g->fast.ntensors; i++) g->fast.tensors[i].given = NULL;
 }
 
 kn_tensor *kc_guards_tensor(kc_guards *g, const kc_host *host, uint32_t i) {
   kc_guard *k = &g->list[i];
-  kn_tensor *t = look(g->T, k) == LUA_TUSERDATA ? tensor_on_top(g->T, host, k, &g->spot[i]) : NULL;
+  kn_tensor *t = look(g->T, k) == LUA_TUSERDATA ? tensor_on_top(g, host, k) : NULL;
   lua_pop(g->T, 1);
   return t;
 }

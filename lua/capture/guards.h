@@ -12,59 +12,50 @@ typedef enum kc_guard_how {
   KC_GUARD_LENGTH /* raw length of a table */
 } kc_guard_how;
 
-/* How it is seen without a call that nothing has changed; found out when a look has said yes. */
-typedef enum kc_guard_peek {
-  KC_PEEK_NOT,
-  KC_PEEK_META,
-  KC_PEEK_ARRAY,
-  KC_PEEK_NODE,
-  KC_PEEK_ABSENT /* the key is not there */
-} kc_guard_peek;
-
-typedef struct kc_guard_spot {
-  const kc_peek_table *table;
-  const void *base;     /* META: the metatable; NODE, ABSENT: the nodes */
-  uint64_t key, bits;   /* ABSENT: what is there instead, and its `next` */
-  kn_tensor **box;      /* a tensor: of the object met last, which is kept alive */
-  uint32_t tensor;      /* a tensor: which of the fast ones, from 1; 0: not yet */
-  uint32_t at;          /* ARRAY, NODE: where; ABSENT: where the key would be */
-  uint8_t peek;         /* kc_guard_peek */
-  uint8_t tag, key_tag; /* of the value, of its key */
-  bool tag_only;        /* the value is all in its tag */
-} kc_guard_spot;
-
-/* What is gone through at every call, made of the spots: lists of one kind each, as little as will do. */
-typedef struct kc_guard_meta {
+/* What is gone through at every call as long as it lies where it was found: lists of one kind each, as little
+ * as will do. First the tables' own few words, which say that what they point to is still theirs; then what
+ * lies there, by its address. */
+typedef struct kc_guard_head { /* every table that is read */
   const kc_peek_table *table, *meta;
-} kc_guard_meta;
-typedef struct kc_guard_slot { /* of the array part */
-  const kc_peek_table *table;
-  uint64_t bits;
-  uint32_t at;
-  uint8_t tag;
-  bool tag_only;
-} kc_guard_slot;
-typedef struct kc_guard_node {
-  const kc_peek_table *table;
   const kc_peek_node *nodes;
-  uint64_t key, bits; /* bits: absent keys have `next` there */
-  uint32_t at;
-  uint8_t tag, key_tag, log2_nodes;
-  bool tag_only;
+  uint8_t log2_nodes;
+} kc_guard_head;
+typedef struct kc_guard_part { /* one whose array part is read, up to `need` */
+  const kc_peek_table *table;
+  const kc_peek_value *array;
+  uint32_t need;
+} kc_guard_part;
+typedef struct kc_guard_slot { /* a value in the array part */
+  const kc_peek_value *at;
+  uint64_t bits, mask; /* mask: 0 where the value is all in its tag */
+  uint8_t tag;
+} kc_guard_slot;
+typedef struct kc_guard_node { /* a key and its value */
+  const kc_peek_node *at;
+  uint64_t key, bits, word;
 } kc_guard_node;
+typedef struct kc_guard_link { /* a key, and of the word beside it what the mask has */
+  const kc_peek_node *at;
+  uint64_t key, word, mask;
+} kc_guard_link;
 typedef struct kc_guard_tensor {
   kn_tensor *const *box;
   const kn_tensor *given; /* what the session was given last, and keeps alive */
   uint32_t guard;
 } kc_guard_tensor;
 typedef struct kc_guard_fast {
-  kc_guard_meta *metas;
+  kc_guard_head *heads;
+  kc_guard_part *parts;
   kc_guard_slot *slots;
-  kc_guard_node *nodes, *absent;
+  kc_guard_node *nodes;
+  kc_guard_link *links;
   kc_guard_tensor *tensors;
   uint32_t *rest; /* guards that must be asked for */
-  uint32_t nmetas, nslots, nnodes, nabsent, ntensors, nrest;
+  uint32_t nheads, nparts, nslots, nnodes, nlinks, ntensors, nrest;
+  uint32_t room; /* of links */
   bool made;
+  bool given; /* all tensors, while the host had emptied so many objects: */
+  uint64_t emptied;
 } kc_guard_fast;
 
 typedef struct kc_guard {
@@ -80,17 +71,20 @@ typedef struct kc_guard {
     const void *ptr; /* objects; the bytes of a string */
   } want;
   const kn_type *tensor; /* a tensor of this type must be there instead; NULL: no tensor */
+  kn_tensor **box;       /* a tensor: of the object met last */
+  uint32_t fast;         /* a tensor: which of the fast ones, from 1; 0: not yet */
+  bool seen;             /* in memory, by the lists above; else it is one of the rest */
 } kc_guard;
 
 typedef struct kc_guards {
   lua_State *T; /* holds containers, keys and strings on its stack; anchored by `ref` */
   int ref;
   kc_guard *list;
-  kc_guard_spot *spot; /* as many */
   kc_guard_fast fast;
   uint32_t n;
-  bool peeks; /* kc_peek_works */
-  bool moved; /* the last check found a tensor that is not what the session was given */
+  const uint64_t *emptied; /* the host's */
+  bool peeks;              /* kc_peek_works */
+  bool moved;              /* the last check found a tensor that is not what the session was given */
 } kc_guards;
 
 /* The keys of a table as they were found: where they lie. */

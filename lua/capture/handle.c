@@ -364,10 +364,14 @@ static bool note_births(kc_cap *c, const tracing *t) {
   return c->nbirths > before;
 }
 
-kc_res kc_must_be_handle(kc_cap *c, const kn_value *v) {
+bool kc_make_handle(kc_cap *c, const kn_value *v) {
   tracing t = traced(c, v);
   if (note_births(c, &t)) c->doomed = true;
-  if (c->doomed) return KC_GO; /* the attempt goes on, to find the others, and is then given up */
+  return c->doomed; /* the attempt goes on, to find the others, and is then given up */
+}
+
+kc_res kc_must_be_handle(kc_cap *c, const kn_value *v) {
+  if (kc_make_handle(c, v)) return KC_GO;
   return kc_fail(c,
                  "overwrites a tensor that cannot be followed to where it was made; write to a clone of it");
 }

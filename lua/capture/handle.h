@@ -38,6 +38,8 @@ void kc_note_birth(kc_cap *c, kc_birth b);
 void kc_note_carried(kc_cap *c, const kn_value *param, const kn_value *v);
 /* Notes where v, which is written to, comes from; the attempt is doomed from here on. Or refused. */
 kc_res kc_must_be_handle(kc_cap *c, const kn_value *v);
+/* False when nothing is noted, by this attempt. */
+bool kc_make_handle(kc_cap *c, const kn_value *v);
 /* The same when all it comes from is made inside; false when nothing was noted. */
 bool kc_wants_handle(kc_cap *c, const kn_value *v);
 /* Two tensors made inside became one value. Where one of them turns out to be a handle, the next attempt

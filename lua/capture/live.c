@@ -105,6 +105,7 @@ static void make_check(maker *m, const kc_look *l, const kn_graph *g, kc_check *
     k->in_graph = slot_in_graph(g, l->slot);
     if (k->in_graph && l->written) k->stored = stored_value(g, l->slot);
     k->number = l->slot->type.kind != KN_V_TENSOR;
+    if (l->seen.k != KC_V_HANDLE) k->laid = l->laid;
     k->requires = l->slot->tensor && kn_requires_grad(l->slot->tensor);
     k->text = l->born ? "nil" : "";
     k->want = (kc_expected){.type = LUA_TNIL};
@@ -159,7 +160,8 @@ static int keep_nothing(maker *m) {
 }
 
 static bool is_special(const kc_live *l, const kc_check *k) {
-  bool tensor = k->slot && !k->number && !k->same && !k->written && !l->handles; /* must all be told apart */
+  bool tensor = k->slot && !k->number && !k->same && !k->written && !k->laid &&
+                !l->handles; /* must all be told apart */
   if (k->kind == KC_LOOK_GRAD || k->identity || k->blind || (l->grads && k->slot)) return true;
   return k->kind == KC_LOOK_KEYS || (k->slot && !tensor) ||
          (k->kind == KC_LOOK_FIELD && !k->key.anchor && !(k->key.type == LUA_TNUMBER && k->key.integer));
@@ -401,6 +403,10 @@ static bool same_layout(const kn_tensor *t, bool strided, const int64_t *strides
   return true;
 }
 
+static bool lies_so(kc_laid laid, const kn_tensor *t) {
+  return laid == KC_LAID_ANYHOW || kn_tensor_contiguous(t) == (laid == KC_LAID_IN_ORDER);
+}
+
 static bool slot_fits(lua_State *L, const kc_host *host, kc_live *l, int anchors, const kc_check *k) {
   if (k->number) {
     kn_scalar s;
@@ -416,6 +422,7 @@ static bool slot_fits(lua_State *L, const kc_host *host, kc_live *l, int anchors
   if (l->grads && k->kind != KC_LOOK_GRAD && kn_requires_grad(t) != k->requires) return false;
   if (k->identity && t != k->slot->tensor) return false;
   if (k->handle && !same_layout(t, k->strided, k->strides)) return false;
+  if (!lies_so(k->laid, t)) return false;
   l->tensors[l->ntensors + (uint32_t)(k - l->checks)] = k->same ? NULL : t;
   if (!k->same) return true;
   const kc_check *first = &l->checks[k->same - 1];
@@ -562,8 +569,9 @@ static bool tensor_fits(lua_State *L, const kc_host *host, kc_live *l, const kc_
     fine = kn_dim_known(a->type.dims[i]) ? t->type.dims[i] == a->type.dims[i] : t->type.dims[i] != 1;
   if (fine && l->grads && kn_requires_grad(t))
     return differs(why, size, a->name, "without grad", "a tensor that requires it");
-  if (fine && a->laid && !a->handle && !kn_tensor_contiguous(t))
-    return differs(why, size, a->name, "contiguous", "not");
+  if (fine && !a->handle && !lies_so(a->laid, t))
+    return differs(why, size, a->name, a->laid == KC_LAID_IN_ORDER ? "contiguous" : "not contiguous",
+                   a->laid == KC_LAID_IN_ORDER ? "not" : "contiguous");
   if (fine) return handle_fits(l, a, t, why, size);
   kn_type any = a->type; /* the graph's names of sizes are not known here */
   for (int i = 0; i < any.rank; i++)

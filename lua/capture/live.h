@@ -17,7 +17,7 @@ struct kc_leaf {
   const char *name;
   bool spec;    /* given by kiln.spec: the session checks it */
   kn_type type; /* TENSOR: sizes 1 and burnt-in ones are literal, others symbols */
-  bool laid;    /* TENSOR: viewed somewhere, so that it is contiguous, or a handle */
+  kc_laid laid; /* TENSOR: what is guarded where it is no handle */
   bool handle;  /* TENSOR: overwritten somewhere; its elements lie in order, or so: */
   bool strided;
   int64_t strides[KN_MAX_RANK];

@@ -32,6 +32,7 @@ typedef struct kc_check {
   bool quiet;               /* what overwrites it does so with gradients off */
   kn_slot *was;             /* whose value overwrites the tensor, where its own is for the place */
   bool handle, overwritten; /* the tensor may share memory with no other one; it gets other contents */
+  kc_laid laid;             /* what is guarded of one that is no handle */
   bool strided;
   int64_t strides[KN_MAX_RANK];
   int same; /* the tensor must be that of this check, 0: none */

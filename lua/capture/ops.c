@@ -2,6 +2,7 @@
  * them. Tensors answer through their real metatable, whose functions are the engine's. See interp.h. */
 #include "graph/mutant.h"
 #include "lua/capture/growing.h"
+#include "lua/capture/lie.h"
 #include "lua/capture/protect.h"
 #include "lua/capture/reads.h"
 #include "lua/capture/text.h"
@@ -487,6 +488,7 @@ static kc_res equal_tensors(kc_cap *c, kc_val a, kc_val b, kc_val *out) {
   }
   bool known = (fresh_tensor(a.v) && (fresh_tensor(b.v) || from_outside(b.v))) ||
                (fresh_tensor(b.v) && from_outside(a.v));
+  KC_TRY(kc_lie_pair(c, a.v, b.v));
   if (a.v == b.v || known) {
     *out = kc_bool(a.v == b.v);
     return KC_GO;

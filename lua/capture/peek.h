@@ -15,8 +15,13 @@ typedef struct kc_peek_value {
 
 typedef struct kc_peek_node {
   uint64_t bits;
-  uint8_t tag, key_tag;
-  int32_t next;
+  union {
+    struct {
+      uint8_t tag, key_tag;
+      int32_t next;
+    };
+    uint64_t word;
+  };
   uint64_t key;
 } kc_peek_node;
 
@@ -36,12 +41,20 @@ typedef struct kc_peek_table {
 } kc_peek_table;
 
 enum { KC_PEEK_STRING = LUA_TSTRING | 64 }; /* the tag of a short string, which can be collected */
-enum { KC_PEEK_NODES = 32 };                /* most that the keys of a table are remembered of */
+enum { KC_PEEK_LONG_STRING = KC_PEEK_STRING | 16 };
+enum { KC_PEEK_NODES = 32 }; /* most that the keys of a table are remembered of */
 
 /* Is this Lua as described? Tried out with tables made on the stack, which is left as it was. */
 bool kc_peek_works(lua_State *L);
 
 static inline bool kc_peek_is_nil(uint8_t tag) { return (tag & 15) == 0; }
+/* The word that tag, key_tag and next share. */
+static inline uint64_t kc_peek_word(uint8_t tag, uint8_t key_tag, int32_t next) {
+  kc_peek_node n;
+  n.word = 0;
+  n.tag = tag, n.key_tag = key_tag, n.next = next;
+  return n.word;
+}
 static inline uint32_t kc_peek_count(const kc_peek_table *t) { return 1u << t->log2_nodes; }
 
 /* The node of a short string; where it is not `there`, the node where it should be, or from which it would be

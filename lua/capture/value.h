@@ -7,6 +7,7 @@
  * name. */
 #ifndef KC_VALUE_H
 #define KC_VALUE_H
+#include "graph/lie.h"
 #include "graph/record.h"
 #include "lua/capture/capture.h"
 #include "lua/capture/cfg.h"
@@ -118,6 +119,8 @@ typedef enum kc_look_kind {
   KC_LOOK_KEYS
 } kc_look_kind;
 typedef struct kc_look kc_look;
+/* Of an argument or outside tensor that `view` or `contiguous` is asked of: what is guarded. */
+typedef enum kc_laid { KC_LAID_ANYHOW, KC_LAID_IN_ORDER, KC_LAID_OTHERWISE } kc_laid;
 struct kc_look {
   kc_look_kind kind;
   uint32_t container; /* object */
@@ -134,6 +137,7 @@ struct kc_look {
   bool blind, clears,
       identity; /* of a GRAD that is not read; set to nil at the end; the tensor must be this one */
   kn_slot *was; /* the place gets another tensor, too: this slot has the contents for the one there is */
+  kc_laid laid;
   bool written, again; /* state slot that is stored; the slot's tensor was seen before at another place */
   const char *guard, *name; /* "global", "n" */
   const kn_where *where;
@@ -267,8 +271,27 @@ struct kc_cap {
   const struct kc_live *before; /* of an earlier capture whose guards failed; NULL */
   uint32_t *burnt;              /* leaf * 16 + dim + 1 of inputs that became constants */
   uint32_t nburnt;
-  uint32_t *laid; /* leaves that are viewed: it is guarded that they are contiguous. Kept through restarts */
+  struct kc_laid_leaf {
+    uint32_t leaf;
+    bool in_order;
+  } * laid; /* arguments of which it is guarded how they lie. Kept through restarts */
   uint32_t nlaid;
+  struct kc_lain { /* of values, by number, as the last walk found them (lie.c) */
+    uint32_t walk;
+    kn_lie lie;
+    kn_type type; /* with names for all sizes that are not known */
+    bool typed, there;
+  } * lain;
+  uint32_t nlain, lie_walk;
+  struct kc_assumed { /* `view` gave `made` of it (NULL: `contiguous` gave itself) before a loop was closed */
+    kn_value *of;
+    const kn_value *made;
+  } * assumed;
+  uint32_t nassumed;
+  kc_meeting *pairs; /* what `contiguous` copied, though it may not have had to, and the copy */
+  uint32_t npairs;
+  uint64_t lie_place;             /* of the call that is being made … */
+  kn_value *lie_asked, *lie_lost; /* by the call that is being made: it was copied; it cannot be followed */
   kc_input *input;
   uint32_t ninput;
   kc_birth *births;

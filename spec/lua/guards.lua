@@ -1,5 +1,5 @@
--- Guards: the list is complete and readable, checks are cheap and take no memory, the reason of each recapture is told, and
--- what happens to parameters outside is always seen.
+-- Guards: the list is complete and readable, checks take no memory, the reason of each recapture is told, and what happens to
+-- parameters outside is always seen. What checks cost by the clock is in spec/test_guards.c.
 local check = require "check"
 local test, equal, truth, raises = check.test, check.equal, check.truth, check.raises
 local T, nn = kiln.tensor, kiln.nn
@@ -63,69 +63,6 @@ local function looks_at(n)
   local g = kiln.script(load(table.concat(lines, "\n"))(m))
   return g, m
 end
-
--- Seconds that a call of each takes, the best of many turns; the two take turns, so that what else the machine does hits both.
-local function best_of_both(f, g, calls, turns)
-  local a, b = math.huge, math.huge
-  local function turn(h)
-    local start = kiln.clock()
-    for _ = 1, calls do h() end
-    return (kiln.clock() - start) / calls
-  end
-  for _ = 1, turns do a, b = math.min(a, turn(f)), math.min(b, turn(g)) end
-  return a, b
-end
-
--- Says whether it holds in one of so many tries: a neighbour may spoil some, but never make anything faster.
-local function at_last(tries, try)
-  local best = math.huge
-  for _ = 1, tries do
-    local value, limit = try()
-    if value <= limit then return true end
-    best = math.min(best, value)
-  end
-  return false, best
-end
-
-local sanitized = os.getenv "KILN_SANITIZED" ~= nil -- every access costs more there: only that it works
-
-test("a guard is checked in at most 25 ns", function()
-  local x = T { 1.0 }
-  local few, many = looks_at(10), looks_at(1210)
-  few(x)
-  many(x)
-  local more = #many:guards() - #few:guards()
-  truth(more >= 1200, "guards " .. more)
-  local fine, each = at_last(20, function()
-    local a, b = best_of_both(function() few(x) end, function() many(x) end, 40, 10)
-    return (b - a) / more * 1e9, sanitized and 1000 or 25
-  end)
-  truth(fine, ("%.0f ns a guard"):format(each or 0))
-end)
-
-test("guards of a 50-layer module take at most 5 % of its run time", function()
-  local layers = {}
-  for _ = 1, 50 do
-    layers[#layers + 1] = nn.Linear(64, 64)
-    layers[#layers + 1] = nn.ReLU()
-  end
-  local net, input, path = nn.Sequential(layers), kiln.randn(1, 64), os.tmpname()
-  local g = kiln.script(function(y) return net(y) end)
-  local want = g(input):totable()
-  g:save(path)
-  local bare = kiln.load(path) -- the same graph, nothing to check
-  os.remove(path)
-  equal(bare(input):totable(), want)
-  truth(#g:guards() > 400, #g:guards())
-  kiln.no_grad(function()
-    best_of_both(function() g(input) end, function() bare(input) end, 20, 10)
-    local fine, share = at_last(40, function()
-      local with, without = best_of_both(function() g(input) end, function() bare(input) end, 20, 25)
-      return (with - without) / without, sanitized and 10 or 0.05
-    end)
-    truth(fine, ("%.1f %% of a call"):format((share or 0) * 100))
-  end)
-end)
 
 test("checking takes no memory", function()
   local x = T { 1.0 }
@@ -220,6 +157,48 @@ test("random changes of a table are all seen", function()
       if random(15) == 1 then collectgarbage() end
     end
     equal(g(x):totable(), f(x):totable())
+  end
+end)
+
+-- Where a key is missing the whole way of a look counts: in a table rehashed twice, the same memory may hold the same first key
+-- of that way, and the missing one behind it where another was. Some of the rounds come to that.
+test("a missing name in the place of another", function()
+  local x = T { 1.0 }
+  for round = 1, 4000 do
+    local m, name = {}, "missing" .. round
+    local f = load(("local m = ... return function(x) if m.%s then return x * 2 end return x end"):format(name))(m)
+    local g = kiln.script(f)
+    local a, b, c = "a" .. round, "b" .. round, "c" .. round
+    m[a], m[b], m[c] = true, true, true -- a table of four nodes
+    equal(g(x):item(), 1.0)
+    equal(g(x):item(), 1.0)
+    m.more, m.still_more = true, true -- of eight
+    m.more, m.still_more, m[b], m[name] = nil, nil, nil, true
+    for i = 1, 13 + round % 12 do -- of four
+      local t = "t" .. (round + i * 7) % 50
+      m[t] = true
+      m[t] = nil
+    end
+    equal(g(x):item(), 2.0)
+  end
+end)
+
+test("values that are all in their kind: nil, false, true", function()
+  local x, m = T { 1.0 }, { list = { true, false, true }, was = 1 }
+  local f = function(y)
+    local s = 0
+    for i = 1, 3 do if m.list[i] then s = s + i elseif m.list[i] == nil then s = s + 10 * i end end
+    if m.was then s = s + 100 elseif m.was == nil then s = s + 200 end
+    return y * s
+  end
+  local g = kiln.script(f, { cache_limit = 200 })
+  local values = { [0] = true, false, nil, 1, "a" }
+  m.was = nil -- its key stays in the table
+  for i = 0, 124 do
+    m.list[i % 3 + 1] = values[i % 5]
+    if i % 4 == 0 then m.was = values[i % 5] end
+    if i % 30 == 29 then collectgarbage() end
+    for _ = 1, 2 do equal(g(x):item(), f(x):item()) end
   end
 end)
 
