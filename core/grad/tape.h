@@ -55,6 +55,8 @@ static inline bool kn_tape_is_stale(const kn_tensor *t) { return t->base && t->h
 enum { KN_WRITER_INPLACE = 1 << 16 };
 /* STATE: "input 2 was changed in place by add_ after it was saved for backward; …". */
 kn_status kn_tape_fail_changed(kn_context *ctx, const kn_tensor *t, const char *what, int i);
+/* The same of what `writer` wrote to. */
+kn_status kn_tape_fail_written(kn_context *ctx, int writer, const char *what, int i);
 
 /* ---- hooks and custom functions (hook.c) ----
  * Functions of a front end on the tape: a C function and its data, which is released with the last that needs
