@@ -15,6 +15,9 @@ gather(text, "", {
   "bpe",
 })
 gather(text.models, "models.", {
+  "char_rnn",
+  "gpt2",
+  "bert",
 })
 
 return text
