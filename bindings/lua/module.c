@@ -21,6 +21,7 @@ int luaopen_kiln(lua_State *L) {
   kl_open_system(L);
   kl_open_npy(L);
   kl_open_buffers(L);
+  kl_open_weights(L);
   kl_open_graph(L);
   kl_open_script(L);
   kl_open_tracer(L);
