@@ -9,7 +9,6 @@ for _, part in ipairs {
   "dataset",
   "find",
   "idx",
-  "image_folder",
   "loader",
   "text",
 } do
