@@ -42,6 +42,29 @@ function arguments.probability(class, p, default)
   return p
 end
 
+--- The options in a table, each with its value in `given` or else in `defaults`, which has all there are. A default of nil
+--- is written as arguments.none. What is given and is none of them is refused.
+arguments.none = setmetatable({}, { __name = "none" })
+function arguments.options(class, given, defaults)
+  if given ~= nil and (type(given) ~= "table" or kiln.is_tensor(given)) then
+    fail("%s: options come in a table, got %s", class, type(given))
+  end
+  local out, names = {}, {}
+  for name, value in pairs(defaults) do
+    out[name] = value ~= arguments.none and value or nil
+    if value == false then out[name] = false end
+    names[#names + 1] = name
+  end
+  for name, value in pairs(given or {}) do
+    if defaults[name] == nil then
+      table.sort(names)
+      fail("%s: there is no option '%s'; there are %s", class, tostring(name), table.concat(names, ", "))
+    end
+    out[name] = value
+  end
+  return out
+end
+
 --- Sizes in short: 3, or 3x1.
 function arguments.text(v)
   if type(v) ~= "table" then return tostring(v) end
