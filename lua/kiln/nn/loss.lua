@@ -60,6 +60,7 @@ for name, row in pairs {
       if self.options[weight] ~= nil then self:register_buffer(weight, self.options[weight]) end
       self.options[weight] = nil
     end
+    if next(self.options) == nil then self.options = nil end -- an empty table could be a list of numbers
   end
 
   Loss.forward = calls[how](op)
@@ -67,7 +68,7 @@ for name, row in pairs {
   function Loss:extra()
     local list = {}
     for _, option in ipairs(names) do
-      local value = self.options[option]
+      local value = self.options and self.options[option]
       if value ~= nil then list[#list + 1] = ("%s = %s"):format(option, type(value) == "function" and "function" or tostring(value)) end
     end
     return table.concat(list, ", ")

@@ -189,7 +189,7 @@ end
 
 --- The mask [size, size] that lets a position look at itself and what is before: 0 there, -inf elsewhere.
 function Transformer.generate_square_subsequent_mask(size)
-  return kiln.full(size, size, -math.huge):triu(1)
+  return kiln.full({ size, size }, -math.huge):triu(1)
 end
 
 return part
