@@ -31,15 +31,11 @@ local function extra(self)
     self.track_running_stats and "" or ", no running values")
 end
 
--- x, which has to have `least` or `most` dims and the channels in dim `at`.
-local function checked(self, x, least, most, at)
-  local rank = kiln.is_tensor(x) and x:dim() or 0
+-- x has to have `least` to `most` dims; what the channels do not fit is for the op to say.
+local function check_rank(self, x, least, most)
+  local rank = x:dim()
   if rank < least or rank > most then
-    fail("%s: an input of %s%d dims is needed, got %s", self.name, least < most and least .. " or " or "", most,
-      kiln.is_tensor(x) and tostring(rank) or type(x))
-  end
-  if x:size(at) ~= self.num_features then
-    fail("%s: the input has %d channels (dim %d) and the layer %d", self.name, x:size(at), at, self.num_features)
+    fail("%s: an input of %s%d dims is needed, got %d", self.name, least < most and least .. " or " or "", most, rank)
   end
 end
 
@@ -56,7 +52,7 @@ for dims = 1, 3 do
   end
 
   function Batch:forward(x)
-    checked(self, x, dims == 1 and 2 or dims + 2, dims + 2, 2)
+    check_rank(self, x, dims == 1 and 2 or dims + 2, dims + 2)
     local mean, var = self.running_mean, self.running_var
     local by_batch = self.training or not mean
     if not (self.training and mean) then return F.batch_norm(x, mean, var, self.weight, self.bias, by_batch, 0, self.eps) end
@@ -85,8 +81,8 @@ for dims = 1, 3 do
   end
 
   function Instance:forward(x)
-    local single = kiln.is_tensor(x) and x:dim() == dims + 1
-    checked(self, x, dims + 1, dims + 2, single and 1 or 2)
+    check_rank(self, x, dims + 1, dims + 2)
+    local single = x:dim() == dims + 1
     if single then x = x:unsqueeze(1) end
     local y = F.instance_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
       self.training or not self.track_running_stats, self.momentum or 0, self.eps)
