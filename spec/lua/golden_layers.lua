@@ -12,6 +12,10 @@ local WITHOUT = {
   ParameterList = "spec/lua/nn_module.lua", ParameterDict = "spec/lua/nn_module.lua",
 }
 
+-- Calls, by what their text has, that a graph cannot make, or of whose results it has no gradient, and what it says.
+local REFUSED = { ["nn.CTCLoss({blank"] = "concatenated targets cannot be recorded" }
+local NO_GRADIENT = { max_norm = "the graph overwrites 'self.weight', which requires grad" }
+
 local tensors, metadata = kiln.from_safetensors(golden .. "layers.safetensors")
 local cases = load(metadata.cases, "=cases", "t", {})()
 
@@ -67,6 +71,13 @@ local function cotangent(t, j)
   local w = {}
   for k = 0, t:numel() - 1 do w[k + 1] = ((7 * (k + 3 * j)) % 11 - 5) / 4 + 0.1 end
   return kiln.tensor(w, { dtype = t.dtype }):reshape(t.shape)
+end
+
+--- What `list` has for this case, or nil.
+function Case:listed(list)
+  for text, what in pairs(list) do
+    if self.constructor:find(text, 1, true) then return what end
+  end
 end
 
 -- Runs f: the results, and gradients by the names in the file.
@@ -142,7 +153,7 @@ local function same(what, a, b)
   end
 end
 
-local function captured(case, training)
+local function values(case, training)
   local mode = training and "train" or "eval"
   local eager, other = case:make(), case:make()
   eager:train(training)
@@ -159,6 +170,22 @@ local function captured(case, training)
     local a, b = eager:state_dict(), other:state_dict()
     for name in pairs(a) do same(("%s: %s afterwards"):format(mode, name), a[name]:detach(), b[name]:detach()) end
   end
+end
+
+local function captured(case, training)
+  local refused, none = case:listed(REFUSED), case:listed(NO_GRADIENT)
+  if refused then
+    local m = case:make()
+    check.raises(function() case:run(kiln.script(case:caller(m)), m) end, refused)
+    return
+  end
+  if none then
+    local m = case:make():train(training)
+    check.raises(function() case:run(kiln.script(case:caller(m)), m) end, none)
+    kiln.no_grad(values, case, training)
+    return
+  end
+  values(case, training)
 end
 
 -- ---- all of them -----------------------------------------------------------------------------------------------

@@ -8,13 +8,13 @@ local Linear = require("kiln.nn.linear").Linear
 local module = require "kiln.nn.module"
 local Module, Parameter, fail = module.Module, module.Parameter, kiln.fail
 
---- MultiheadAttention(width, heads [, { dropout = 0, bias = true, add_bias_kv = false, add_zero_attn = false, kdim, vdim,
---- batch_first = false }])
+--- MultiheadAttention(width, heads [, dropout = 0, bias = true, add_bias_kv = false, add_zero_attn = false, kdim, vdim,
+--- batch_first = false])
 local Attention = Module:extend "MultiheadAttention"
 
-function Attention:init(width, heads, options)
-  options = arguments.options("MultiheadAttention", options, { dropout = 0, bias = true, add_bias_kv = false,
-    add_zero_attn = false, kdim = arguments.none, vdim = arguments.none, batch_first = false })
+function Attention:init(width, heads, ...)
+  local options = arguments.read("MultiheadAttention", { "dropout", 0, "bias", true, "add_bias_kv", false,
+    "add_zero_attn", false, "kdim", arguments.optional, "vdim", arguments.optional, "batch_first", false }, ...)
   arguments.count("MultiheadAttention", "the width", width)
   arguments.count("MultiheadAttention", "the number of heads", heads)
   if width % heads ~= 0 then fail("MultiheadAttention: %d heads do not divide a width of %d", heads, width) end

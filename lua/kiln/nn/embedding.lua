@@ -46,16 +46,16 @@ local function from_pretrained(class, weight, options)
   return layer
 end
 
---- Embedding(entries, width [, { padding_idx, max_norm, norm_type = 2, scale_grad_by_freq = false }]): rows of its weight at
+--- Embedding(entries, width [, padding_idx, max_norm, norm_type = 2, scale_grad_by_freq = false]): rows of its weight at
 --- 1-based indices. The row padding_idx (from the end when negative) starts as zeros and is not learnt; rows longer than
 --- max_norm are shortened, in the weight, when they are looked up.
 local Embedding = Module:extend "Embedding"
 part.Embedding = Embedding
 
-local none = arguments.none
-function Embedding:init(entries, width, options)
-  begin(self, entries, width, arguments.options("Embedding", options, { padding_idx = none, max_norm = none, norm_type = 2,
-    scale_grad_by_freq = false, sparse = false, _weight = none }))
+local optional = arguments.optional
+function Embedding:init(entries, width, ...)
+  begin(self, entries, width, arguments.read("Embedding", { "padding_idx", optional, "max_norm", optional, "norm_type", 2,
+    "scale_grad_by_freq", false, "sparse", false, "_weight", optional }, ...))
 end
 
 function Embedding:forward(index)
@@ -66,16 +66,16 @@ Embedding.extra = extra
 --- Embedding.from_pretrained(weight [, { freeze = true, … }])
 function Embedding.from_pretrained(weight, options) return from_pretrained(Embedding, weight, options) end
 
---- EmbeddingBag(entries, width [, { mode = "mean", padding_idx, max_norm, norm_type = 2, scale_grad_by_freq = false,
---- include_last_offset = false }]): the mean, sum or maximum of the rows of each bag. Called with indices [B, N], a bag a row;
+--- EmbeddingBag(entries, width [, max_norm, norm_type = 2, scale_grad_by_freq = false, mode = "mean", sparse, _weight,
+--- include_last_offset = false, padding_idx]): the mean, sum or maximum of the rows of each bag. Called with indices [B, N], a bag a row;
 --- or with a list of indices and the 1-based offsets at which bags begin. In the mode "sum" rows may have weights, a tensor like
 --- the indices, as the third argument.
 local EmbeddingBag = Module:extend "EmbeddingBag"
 part.EmbeddingBag = EmbeddingBag
 
-function EmbeddingBag:init(entries, width, options)
-  options = arguments.options("EmbeddingBag", options, { mode = "mean", padding_idx = none, max_norm = none, norm_type = 2,
-    scale_grad_by_freq = false, include_last_offset = false, sparse = false, _weight = none })
+function EmbeddingBag:init(entries, width, ...)
+  local options = arguments.read("EmbeddingBag", { "max_norm", optional, "norm_type", 2, "scale_grad_by_freq", false,
+    "mode", "mean", "sparse", false, "_weight", optional, "include_last_offset", false, "padding_idx", optional }, ...)
   if options.mode ~= "sum" and options.mode ~= "mean" and options.mode ~= "max" then
     fail("EmbeddingBag: mode must be 'sum', 'mean' or 'max', got %s", tostring(options.mode))
   end

@@ -17,27 +17,26 @@ local calls = {
   weight = function(op) return function(self, a, b) return op(a, b, self.weight, self.options) end end,
   weights = function(op) return function(self, a, b) return op(a, b, self.weight, self.pos_weight, self.options) end end,
 }
-local weights = { weight = { "weight" }, weights = { "weight", "pos_weight" } }
 
--- name = { function, how it is called, its options }; the defaults are the function's.
+-- name = { function, how it is called, its options in PyTorch's order }; the defaults are the function's.
 for name, row in pairs {
   L1Loss = { F.l1_loss, 2, { "reduction" } },
   MSELoss = { F.mse_loss, 2, { "reduction" } },
   SmoothL1Loss = { F.smooth_l1_loss, 2, { "reduction", "beta" } },
   HuberLoss = { F.huber_loss, 2, { "reduction", "delta" } },
-  NLLLoss = { F.nll_loss, "weight", { "ignore_index", "reduction" } },
-  CrossEntropyLoss = { F.cross_entropy, "weight", { "ignore_index", "reduction", "label_smoothing" } },
-  BCELoss = { F.binary_cross_entropy, "weight", { "reduction" } },
-  BCEWithLogitsLoss = { F.binary_cross_entropy_with_logits, "weights", { "reduction" } },
+  NLLLoss = { F.nll_loss, "weight", { "weight", "ignore_index", "reduction" } },
+  CrossEntropyLoss = { F.cross_entropy, "weight", { "weight", "ignore_index", "reduction", "label_smoothing" } },
+  BCELoss = { F.binary_cross_entropy, "weight", { "weight", "reduction" } },
+  BCEWithLogitsLoss = { F.binary_cross_entropy_with_logits, "weights", { "weight", "reduction", "pos_weight" } },
   KLDivLoss = { F.kl_div, 2, { "reduction", "log_target" } },
   PoissonNLLLoss = { F.poisson_nll_loss, 2, { "log_input", "full", "eps", "reduction" } },
   GaussianNLLLoss = { F.gaussian_nll_loss, 3, { "full", "eps", "reduction" } },
   HingeEmbeddingLoss = { F.hinge_embedding_loss, 2, { "margin", "reduction" } },
   SoftMarginLoss = { F.soft_margin_loss, 2, { "reduction" } },
   MarginRankingLoss = { F.margin_ranking_loss, 3, { "margin", "reduction" } },
-  MultiMarginLoss = { F.multi_margin_loss, "weight", { "p", "margin", "reduction" } },
+  MultiMarginLoss = { F.multi_margin_loss, "weight", { "p", "margin", "weight", "reduction" } },
   MultiLabelMarginLoss = { F.multilabel_margin_loss, 2, { "reduction" } },
-  MultiLabelSoftMarginLoss = { F.multilabel_soft_margin_loss, "weight", { "reduction" } },
+  MultiLabelSoftMarginLoss = { F.multilabel_soft_margin_loss, "weight", { "weight", "reduction" } },
   CosineEmbeddingLoss = { F.cosine_embedding_loss, 3, { "margin", "reduction" } },
   TripletMarginLoss = { F.triplet_margin_loss, 3, { "margin", "p", "eps", "swap", "reduction" } },
   TripletMarginWithDistanceLoss = { F.triplet_margin_with_distance_loss, 3,
@@ -50,17 +49,22 @@ for name, row in pairs {
   local Loss = Module:extend(name)
   part[name] = Loss
 
-  --- HuberLoss([{ reduction = "mean", delta = 1 }]) and the like; a weight is an option too, and a buffer.
-  function Loss:init(options)
-    local known = {}
-    for _, option in ipairs(names) do known[option] = arguments.none end
-    for _, weight in ipairs(weights[how] or {}) do known[weight] = arguments.none end
-    self.options = arguments.options(name, options, known)
-    for _, weight in ipairs(weights[how] or {}) do
-      if self.options[weight] ~= nil then self:register_buffer(weight, self.options[weight]) end
-      self.options[weight] = nil
+  local fields, buffers = {}, {}
+  for _, option in ipairs(names) do
+    fields[#fields + 1], fields[#fields + 2] = option, arguments.optional
+    buffers[option] = option:find "weight$" ~= nil
+  end
+
+  --- HuberLoss([reduction = "mean", delta = 1]) and the like; weights are options too, and buffers.
+  function Loss:init(...)
+    for option, value in pairs(arguments.read(name, fields, ...)) do
+      if buffers[option] then
+        self:register_buffer(option, value)
+      else -- without any none: an empty table could be a list of numbers
+        self.options = self.options or {}
+        self.options[option] = value
+      end
     end
-    if next(self.options) == nil then self.options = nil end -- an empty table could be a list of numbers
   end
 
   Loss.forward = calls[how](op)
@@ -77,14 +81,14 @@ end
 
 -- ---- many classes ----------------------------------------------------------------------------------------------
 
---- AdaptiveLogSoftmaxWithLoss(inputs, classes, cutoffs [, { div_value = 4, head_bias = false }]) (Grave et al., 2017): frequent
+--- AdaptiveLogSoftmaxWithLoss(inputs, classes, cutoffs [, div_value = 4, head_bias = false]) (Grave et al., 2017): frequent
 --- classes, those up to cutoffs[1], in the head; the rest in clusters that end at the further cutoffs, each narrower than the
 --- one before by div_value. Called with x [N, inputs] or [inputs] and targets: the log-probability of each target, and the loss.
 local Adaptive = Module:extend "AdaptiveLogSoftmaxWithLoss"
 part.AdaptiveLogSoftmaxWithLoss = Adaptive
 
-function Adaptive:init(inputs, classes, cutoffs, options)
-  options = arguments.options(Adaptive.name, options, { div_value = 4, head_bias = false })
+function Adaptive:init(inputs, classes, cutoffs, ...)
+  local options = arguments.read(Adaptive.name, { "div_value", 4, "head_bias", false }, ...)
   arguments.count(Adaptive.name, "the number of inputs", inputs)
   arguments.count(Adaptive.name, "the number of classes", classes)
   local ends, before = {}, 0

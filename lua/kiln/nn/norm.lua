@@ -40,15 +40,15 @@ local function check_rank(self, x, least, most)
 end
 
 for dims = 1, 3 do
-  --- BatchNorm2d(channels [, { eps = 1e-5, momentum = 0.1, affine = true, track_running_stats = true }]) on [N, C, H, W];
+  --- BatchNorm2d(channels [, eps = 1e-5, momentum = 0.1, affine = true, track_running_stats = true]) on [N, C, H, W];
   --- BatchNorm1d on [N, C] and [N, C, L], BatchNorm3d on [N, C, D, H, W]. While training, by the batch, whose mean and
   --- variance the running values follow: by the momentum, or with momentum = false as the average of all batches.
   local Batch = Module:extend(("BatchNorm%dd"):format(dims))
   part[Batch.name] = Batch
 
-  function Batch:init(features, options)
-    begin(self, features, arguments.options(Batch.name, options,
-      { eps = 1e-5, momentum = 0.1, affine = true, track_running_stats = true }))
+  function Batch:init(features, ...)
+    begin(self, features, arguments.read(Batch.name,
+      { "eps", 1e-5, "momentum", 0.1, "affine", true, "track_running_stats", true }, ...))
   end
 
   function Batch:forward(x)
@@ -70,14 +70,14 @@ for dims = 1, 3 do
   end
   Batch.extra = extra
 
-  --- InstanceNorm2d(channels [, { eps = 1e-5, momentum = 0.1, affine = false, track_running_stats = false }]) on [N, C, H, W]
+  --- InstanceNorm2d(channels [, eps = 1e-5, momentum = 0.1, affine = false, track_running_stats = false]) on [N, C, H, W]
   --- or [C, H, W]: each channel of each sample by itself, or, in eval and with running values, by these.
   local Instance = Module:extend(("InstanceNorm%dd"):format(dims))
   part[Instance.name] = Instance
 
-  function Instance:init(features, options)
-    begin(self, features, arguments.options(Instance.name, options,
-      { eps = 1e-5, momentum = 0.1, affine = false, track_running_stats = false }))
+  function Instance:init(features, ...)
+    begin(self, features, arguments.read(Instance.name,
+      { "eps", 1e-5, "momentum", 0.1, "affine", false, "track_running_stats", false }, ...))
   end
 
   function Instance:forward(x)
@@ -105,11 +105,11 @@ local function last_dims(self)
   return table.concat(self.normalized_shape, "x") .. (self.weight and "" or ", no weight")
 end
 
---- LayerNorm(normalized_shape [, { eps = 1e-5, elementwise_affine = true, bias = true }]): a size or a list of sizes.
+--- LayerNorm(normalized_shape [, eps = 1e-5, elementwise_affine = true, bias = true]): a size or a list of sizes.
 local LayerNorm = Module:extend "LayerNorm"
 part.LayerNorm = LayerNorm
-function LayerNorm:init(shape, options)
-  options = arguments.options("LayerNorm", options, { eps = 1e-5, elementwise_affine = true, bias = true })
+function LayerNorm:init(shape, ...)
+  local options = arguments.read("LayerNorm", { "eps", 1e-5, "elementwise_affine", true, "bias", true }, ...)
   self.normalized_shape, self.eps = shape_of("LayerNorm", shape), options.eps
   if options.elementwise_affine then
     self.weight = Parameter(kiln.ones(self.normalized_shape))
@@ -119,22 +119,22 @@ end
 function LayerNorm:forward(x) return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps) end
 LayerNorm.extra = last_dims
 
---- RMSNorm(normalized_shape [, { eps, elementwise_affine = true }]): without eps that of the dtype.
+--- RMSNorm(normalized_shape [, eps, elementwise_affine = true]): without eps that of the dtype.
 local RMSNorm = Module:extend "RMSNorm"
 part.RMSNorm = RMSNorm
-function RMSNorm:init(shape, options)
-  options = arguments.options("RMSNorm", options, { eps = arguments.none, elementwise_affine = true })
+function RMSNorm:init(shape, ...)
+  local options = arguments.read("RMSNorm", { "eps", arguments.optional, "elementwise_affine", true }, ...)
   self.normalized_shape, self.eps = shape_of("RMSNorm", shape), options.eps
   if options.elementwise_affine then self.weight = Parameter(kiln.ones(self.normalized_shape)) end
 end
 function RMSNorm:forward(x) return F.rms_norm(x, self.normalized_shape, self.weight, self.eps or -1) end
 RMSNorm.extra = last_dims
 
---- GroupNorm(groups, channels [, { eps = 1e-5, affine = true }])
+--- GroupNorm(groups, channels [, eps = 1e-5, affine = true])
 local GroupNorm = Module:extend "GroupNorm"
 part.GroupNorm = GroupNorm
-function GroupNorm:init(groups, channels, options)
-  options = arguments.options("GroupNorm", options, { eps = 1e-5, affine = true })
+function GroupNorm:init(groups, channels, ...)
+  local options = arguments.read("GroupNorm", { "eps", 1e-5, "affine", true }, ...)
   arguments.count("GroupNorm", "the number of groups", groups)
   arguments.count("GroupNorm", "the number of channels", channels)
   if channels % groups ~= 0 then fail("GroupNorm: %d groups do not divide %d channels", groups, channels) end
@@ -144,11 +144,11 @@ end
 function GroupNorm:forward(x) return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps) end
 function GroupNorm:extra() return ("%d of %d%s"):format(self.num_groups, self.num_channels, self.weight and "" or ", no weight") end
 
---- LocalResponseNorm(size [, { alpha = 1e-4, beta = 0.75, k = 1 }]): by the squares in a window of channels.
+--- LocalResponseNorm(size [, alpha = 1e-4, beta = 0.75, k = 1]): by the squares in a window of channels.
 local LocalResponseNorm = Module:extend "LocalResponseNorm"
 part.LocalResponseNorm = LocalResponseNorm
-function LocalResponseNorm:init(size, options)
-  options = arguments.options("LocalResponseNorm", options, { alpha = 1e-4, beta = 0.75, k = 1 })
+function LocalResponseNorm:init(size, ...)
+  local options = arguments.read("LocalResponseNorm", { "alpha", 1e-4, "beta", 0.75, "k", 1 }, ...)
   self.size = arguments.count("LocalResponseNorm", "the size", size)
   self.alpha, self.beta, self.k = options.alpha, options.beta, options.k
 end

@@ -15,8 +15,8 @@ local part = {}
 
 -- ---- what the layers share -------------------------------------------------------------------------------------
 
-local defaults = { dim_feedforward = 2048, dropout = 0.1, activation = "relu", layer_norm_eps = 1e-5, batch_first = false,
-                   norm_first = false, bias = true }
+local fields = { "dim_feedforward", 2048, "dropout", 0.1, "activation", "relu", "layer_norm_eps", 1e-5, "batch_first", false,
+                 "norm_first", false, "bias", true }
 local activations = { relu = F.relu, gelu = F.gelu }
 
 local function activation_of(class, given)
@@ -32,8 +32,8 @@ local function attention(width, heads, o)
 end
 
 -- The two products between which the activation stands, norms and dropout: `parts` of these.
-local function begin(self, width, heads, options, parts)
-  local o = arguments.options(self.name, options, defaults)
+local function begin(self, width, heads, parts, ...)
+  local o = arguments.read(self.name, fields, ...)
   self.activation, self.norm_first = activation_of(self.name, o.activation), o.norm_first
   self.self_attn = attention(width, heads, o)
   self.linear1 = Linear(width, arguments.count(self.name, "dim_feedforward", o.dim_feedforward), { bias = o.bias })
@@ -56,13 +56,13 @@ end
 
 -- ---- layers ----------------------------------------------------------------------------------------------------
 
---- TransformerEncoderLayer(width, heads [, { dim_feedforward = 2048, dropout = 0.1, activation = "relu", layer_norm_eps = 1e-5,
---- batch_first = false, norm_first = false, bias = true }]): attention to itself, then two products; the activation may be
+--- TransformerEncoderLayer(width, heads [, dim_feedforward = 2048, dropout = 0.1, activation = "relu", layer_norm_eps = 1e-5,
+--- batch_first = false, norm_first = false, bias = true]): attention to itself, then two products; the activation may be
 --- "gelu" or a function. The decoder's layer has attention to the memory between them.
 local EncoderLayer = Module:extend "TransformerEncoderLayer"
 part.TransformerEncoderLayer = EncoderLayer
 
-function EncoderLayer:init(width, heads, options) begin(self, width, heads, options, 2) end
+function EncoderLayer:init(width, heads, ...) begin(self, width, heads, 2, ...) end
 
 --- forward(x [, { src_mask, src_key_padding_mask, is_causal }])
 function EncoderLayer:forward(x, options)
@@ -79,8 +79,8 @@ end
 local DecoderLayer = Module:extend "TransformerDecoderLayer"
 part.TransformerDecoderLayer = DecoderLayer
 
-function DecoderLayer:init(width, heads, options)
-  local o = begin(self, width, heads, options, 3)
+function DecoderLayer:init(width, heads, ...)
+  local o = begin(self, width, heads, 3, ...)
   self.multihead_attn = attention(width, heads, o)
 end
 
@@ -104,27 +104,11 @@ end
 
 -- ---- stacks ----------------------------------------------------------------------------------------------------
 
--- A module with tensors of its own, and the parts below it likewise. What is the same twice is the same twice in the copy.
-local function copied(value, seen)
-  if seen[value] then return seen[value] end
-  local copy = value
-  if kiln.is_tensor(value) then
-    copy = value:detach():clone()
-    if value.requires_grad then copy = module.Parameter(copy) end
-  elseif type(value) == "table" then
-    copy = setmetatable({}, getmetatable(value))
-    seen[value] = copy
-    for key, field in pairs(value) do copy[key] = copied(field, seen) end
-  end
-  seen[value] = copy
-  return copy
-end
-
 local function stack(self, layer, count, norm)
   if not module.is_module(layer) then fail("%s: a layer is needed, got %s", self.name, type(layer)) end
   self.num_layers = arguments.count(self.name, "the number of layers", count)
   self.layers = ModuleList {}
-  for _ = 1, count do self.layers:append(copied(layer, {})) end
+  for _ = 1, count do self.layers:append(layer:clone()) end
   self.norm = norm
 end
 
@@ -157,17 +141,16 @@ end
 
 -- ---- both ------------------------------------------------------------------------------------------------------
 
---- Transformer([{ d_model = 512, nhead = 8, num_encoder_layers = 6, num_decoder_layers = 6, custom_encoder, custom_decoder, and
---- the options of the layers }])
+--- Transformer([d_model = 512, nhead = 8, num_encoder_layers = 6, num_decoder_layers = 6, dim_feedforward = 2048, dropout = 0.1,
+--- activation = "relu", custom_encoder, custom_decoder, layer_norm_eps = 1e-5, batch_first = false, norm_first = false, bias = true])
 local Transformer = Module:extend "Transformer"
 part.Transformer = Transformer
 
-function Transformer:init(options)
-  local known = { d_model = 512, nhead = 8, num_encoder_layers = 6, num_decoder_layers = 6, custom_encoder = arguments.none,
-                  custom_decoder = arguments.none }
-  for name, value in pairs(defaults) do known[name] = value end
-  local o, of_layer = arguments.options("Transformer", options, known), {}
-  for name in pairs(defaults) do of_layer[name] = o[name] end
+function Transformer:init(...)
+  local o, of_layer = arguments.read("Transformer", { "d_model", 512, "nhead", 8, "num_encoder_layers", 6, "num_decoder_layers", 6,
+    "dim_feedforward", 2048, "dropout", 0.1, "activation", "relu", "custom_encoder", arguments.optional, "custom_decoder",
+    arguments.optional, "layer_norm_eps", 1e-5, "batch_first", false, "norm_first", false, "bias", true }, ...), {}
+  for i = 1, #fields, 2 do of_layer[fields[i]] = o[fields[i]] end
   local function norm() return LayerNorm(o.d_model, { eps = o.layer_norm_eps, bias = o.bias }) end
   self.d_model, self.nhead, self.batch_first = o.d_model, o.nhead, o.batch_first
   self.encoder = o.custom_encoder or Encoder(EncoderLayer(o.d_model, o.nhead, of_layer), o.num_encoder_layers, norm())
