@@ -9,6 +9,7 @@ for _, part in ipairs {
   "dataset",
   "find",
   "idx",
+  "image_folder",
   "loader",
   "text",
 } do
