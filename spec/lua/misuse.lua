@@ -367,7 +367,7 @@ local rows = {
     "load_state_dict: a table of tensors by name is needed, got number" },
   { function() local _ = nn.Linear(3, 2):load_state_dict({}) end, "load_state_dict: missing bias; missing weight" },
   { function() local _ = nn.Linear(3, 2):load_state_dict({ weight = x, bias = x, foo = x }) end,
-    "load_state_dict: bias is [2, 3] there and [2] here; unexpected foo" },
+    "load_state_dict: unexpected foo; bias is [2, 3] there and [2] here" },
   { function() local _ = nn.Linear(3, 2):register_buffer(3) end, "register_buffer: a tensor is needed for '3', got nil" },
   { function() local _ = nn.Linear(3, 2):to("foo") end, "to: 'foo' is neither a dtype nor a device" },
   { function() local _ = nn.LSTM(3) end, "LSTM: the number of units must be a positive integer, got nil" },
