@@ -146,7 +146,7 @@ function part.rotate(x, angle, options)
   end
   local cx = options.center and options.center[1] - w / 2 or 0
   local cy = options.center and options.center[2] - h / 2 or 0
-  angle = math.rad(angle)
+  angle = angle * (math.pi / 180)
   local out_h, out_w = h, w
   if options.expand then out_h, out_w = turned_size(angle, h, w) end
 

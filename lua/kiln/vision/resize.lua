@@ -40,12 +40,15 @@ local falls = {
   end,
 }
 
+-- 0.5, 1.5 … n - 0.5. A size that is free in a captured function is counted, since arange wants it known.
+local function middles(n)
+  return kiln.ones(n, { dtype = "float64" }):cumsum(1) - 0.5
+end
+
 -- [to, from]: the share of each old pixel in each new one. Rows sum to 1.
 local function weights(from, to, fall, dtype)
   local scale = from / to
-  local options = { dtype = "float64" }
-  local middles = ((kiln.arange(to, options) + 0.5) * scale):unsqueeze(2)
-  local apart = (kiln.arange(from, options) + 0.5 - middles):abs() / math.max(scale, 1.0)
+  local apart = (middles(from) - (middles(to) * scale):unsqueeze(2)):abs() / math.max(scale, 1.0)
   local share = fall(apart)
   return (share / share:sum(2, { keepdim = true })):to(dtype)
 end
