@@ -194,7 +194,7 @@ about["torchvision"] = torchvision.__version__.split("+")[0]
 save_file({k: v.contiguous().clone() for k, v in out.items()}, os.path.join(HERE, "vision.safetensors"), about)
 
 with open(os.path.join(HERE, "vision_states.txt"), "w") as f:
-    for name in ["resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "mobilenet_v2", "vit_b_16", "vit_b_32"]:
+    for name in ["resnet18", "resnet34", "resnet50", "mobilenet_v2", "vit_b_16"]:
         with torch.device("meta"):
             model = getattr(torchvision.models, name)()
         f.write(f"{name} {sum(p.numel() for p in model.parameters())}\n")
