@@ -285,10 +285,16 @@ static kn_tensor *fold_parts(kn_scope *s, kn_tensor *x, int dim, int64_t count, 
   return kx_reduce(s, KN_OP_sum, kx_mul(s, x, w ? kx_reshape(s, w, &shape) : NULL), over, false);
 }
 
+/* Asked before sizes are: what may be given does not depend on whether they divide. */
+static bool is_float(kn_scope *s, kn_tensor *x) {
+  if (kn_dtype_is_float(kn_tensor_dtype(x))) return true;
+  return kx_refuse(s, KN_DTYPE, "a floating dtype is needed", x, NULL), false;
+}
+
 /* Over the last `dims` dims. Where all parts have one size they are windows. */
 static kn_tensor *adaptive(kn_scope *s, kn_tensor *x, int dims, const kn_attrs_output_size *a, bool largest) {
   const kn_ints *options[] = {&a->output_size};
-  if (!options_fit(s, x, dims, options, 1)) return NULL;
+  if (!is_float(s, x) || !options_fit(s, x, dims, options, 1)) return NULL;
   int lead = x->type.rank - dims;
   bool one = true, known = true;
   kn_ints over = {.n = dims};
@@ -322,7 +328,7 @@ static kn_tensor *adaptive2d(kn_scope *s, kn_tensor *x, const kn_attrs_output_si
     even = size > 0 && (count == -1 || (count > 0 && size % count == 0));
     if (even && count > 0) kernel.v[i] = size / count;
   }
-  if (!even) return adaptive(s, x, 2, a, largest);
+  if (!even || !kn_dtype_is_float(kn_tensor_dtype(x))) return adaptive(s, x, 2, a, largest);
   if (one && !largest) return kx_reduce(s, KN_OP_mean, x, (kn_ints){2, {-2, -1}}, true);
   kn_attrs_pool2d most = {
       .kernel_size = kernel, .stride = {1, {0}}, .padding = {1, {0}}, .dilation = {1, {1}}};

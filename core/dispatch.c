@@ -358,7 +358,7 @@ kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tens
   KN_TRY(st);
   st = check_inplace(ctx, name, &result->type, &in[0]->type);
   kn_recorder *rec = kn_recorder_of(ctx);
-  if (rec) rec->handing = true;
+  if (rec) rec->handing = true, rec->writer = (int)op | KN_WRITER_INPLACE;
   if (st == KN_OK) st = kn_apply(ctx, KN_OP_copy_, NULL, (kn_tensor *[]){in[0], result}, 2, out);
   if (rec) rec->handing = false;
   kn_tensor_release(result);

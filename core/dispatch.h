@@ -61,7 +61,10 @@ struct kn_recorder {
   kn_status (*read)(kn_recorder *r, kn_context *ctx, kn_tensor *t);
   /* `t` is another handle on the memory of a tensor, through which no gradient flows. May be NULL. */
   kn_status (*detached)(kn_recorder *r, kn_context *ctx, kn_tensor *t);
-  bool handing; /* what the next copy_ copies was computed for it */
+  /* The gradient rule of a recorded op reads the saved value t, its i-th `what` ("input", "result"). */
+  void (*saved)(kn_recorder *r, const kn_tensor *t, const char *what, int i);
+  bool handing; /* what the next copy_ copies was computed for it, … */
+  int writer;   /* … by this: as storage->writer */
   bool runs;    /* ops run, too, and tensors stay real: trace */
 };
 

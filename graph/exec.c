@@ -170,6 +170,7 @@ void kn_session_free(kn_session *s) {
 kn_graph *kn_session_graph(const kn_session *s) { return s->graph; }
 kn_context *kn_session_context(kn_session *s) { return s->ctx; }
 void kn_session_use_random(kn_session *s, kn_random *r) { s->random = r; }
+const kn_random *kn_session_random(const kn_session *s) { return s->random ? s->random : &s->ctx->random; }
 void kn_session_set_step_limit(kn_session *s, uint64_t steps) { s->limit = steps; }
 void kn_session_set_check(kn_session *s, bool on) { s->check = on; }
 

@@ -46,6 +46,7 @@ const char *kn_mode_needed(const kn_graph *g, bool grad);
 
 /* Use the caller's RNG instead of the session's own (Lua's live stream); NULL: back to its own. Borrowed. */
 void kn_session_use_random(kn_session *s, kn_random *r);
+const kn_random *kn_session_random(const kn_session *s); /* as it is now */
 /* Called before each loop trip and each part with the count so far; a status other than OK stops the run with
  * it. */
 typedef kn_status (*kn_poll_fn)(void *ud, uint64_t steps);

@@ -289,6 +289,7 @@ static kn_status record_copy(kn_record *r, kn_tensor *const *in, kn_tensor **out
     v = n->out[0];
   }
   KN_TRY(write_value(r, in[0], v, b->no_grad));
+  r->writer = r->base.handing ? r->base.writer : KN_OP_copy_;
   *out = kn_tensor_retain(in[0]);
   return KN_OK;
 }
@@ -298,6 +299,12 @@ static kn_status record_writable(kn_recorder *base, kn_context *ctx, const char 
   for (kn_record_shown s; kn_record_view_of(r, t, &s); t = s.parent)
     if (s.view) KN_TRY(kn_view_writable(ctx, name, s.view, &s.parent->type, &t->type));
   return KN_OK;
+}
+
+static void record_saved(kn_recorder *base, const kn_tensor *t, const char *what, int i) {
+  kn_record *r = (kn_record *)base;
+  const kn_value *v = t->value;
+  if (r->reads && r->reader && v->id) r->reads(r->ud, v, r->reader, what, i);
 }
 
 static void record_viewed(kn_recorder *base, const kn_tensor *x, const kn_tensor *out) {
@@ -398,6 +405,7 @@ void kn_record_init(kn_record *r, kn_builder *b) {
                             .within = kn_record_within,
                             .writable = record_writable,
                             .viewed = record_viewed,
+                            .saved = record_saved,
                             .contiguous = record_contiguous,
                             .alias = record_alias},
                    .b = b};

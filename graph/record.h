@@ -32,6 +32,10 @@ struct kn_record {
    * (NULL: nothing); NULL, or whether `contiguous` gives v itself. */
   kn_value *viewed, *viewed_as;
   bool (*in_order)(void *ud, kn_value *v);
+  /* The node whose gradient rule runs; NULL, or told what it reads of the forward computation. */
+  const kn_node *reader;
+  void (*reads)(void *ud, const kn_value *v, const kn_node *reader, const char *what, int i);
+  int writer;  /* of the last write: as storage->writer */
   bool unsure; /* something depended on how a tracked handle's elements lie, and nobody knows */
 };
 

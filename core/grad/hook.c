@@ -143,6 +143,13 @@ static kn_status link_results(kn_context *ctx, const kn_custom *f, kn_node *node
   return ok ? KN_OK : kn_fail_nomem(ctx, sizeof(kn_grad));
 }
 
+kn_status kn_tape_join(kn_context *ctx, kn_tensor *t, const kn_tensor *of) {
+  const kn_grad *g = of->grad;
+  if (!g) return KN_OK;
+  t->grad = g->node ? kn_grad_new(ctx->heap, g->node, g->output) : kn_grad_share(of->grad);
+  return t->grad ? KN_OK : kn_fail_nomem(ctx, sizeof *g);
+}
+
 kn_status kn_tape_custom(kn_context *ctx, const kn_custom *f) {
   kn_status st = KN_OK;
   kn_node *node = NULL;

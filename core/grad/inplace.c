@@ -57,6 +57,10 @@ kn_status kn_tape_check_write(kn_context *ctx, kn_op op, kn_tensor *const *in, i
 
 kn_status kn_tape_fail_changed(kn_context *ctx, const kn_tensor *t, const char *what, int i) {
   int writer = atomic_load_explicit(&t->storage->writer, memory_order_relaxed);
+  return kn_tape_fail_written(ctx, writer, what, i);
+}
+
+kn_status kn_tape_fail_written(kn_context *ctx, int writer, const char *what, int i) {
   kn_op op = (kn_op)(writer & (KN_WRITER_INPLACE - 1));
   bool inplace = writer & KN_WRITER_INPLACE;
   if (inplace)

@@ -55,6 +55,8 @@ static inline bool kn_tape_is_stale(const kn_tensor *t) { return t->base && t->h
 enum { KN_WRITER_INPLACE = 1 << 16 };
 /* STATE: "input 2 was changed in place by add_ after it was saved for backward; …". */
 kn_status kn_tape_fail_changed(kn_context *ctx, const kn_tensor *t, const char *what, int i);
+/* The same of what `writer` wrote to. */
+kn_status kn_tape_fail_written(kn_context *ctx, int writer, const char *what, int i);
 
 /* ---- hooks and custom functions (hook.c) ----
  * Functions of a front end on the tape: a C function and its data, which is released with the last that needs
@@ -79,9 +81,10 @@ void kn_tape_forget(kn_tensor *t);
 kn_status kn_tape_retain_grad(kn_context *ctx, kn_tensor *t);
 
 /* The backward of a custom function: gin[i], owned, for the inputs with need[i], NULL for zero. gout are
- * never NULL unless it asked for holes. kept: inputs, results and extras, NULL where not kept. */
+ * never NULL unless it asked for holes. kept: inputs, results and extras, NULL where not kept. in: the inputs
+ * as the tape knows them, values only where kept; with their histories when gradients are to have one. */
 typedef struct kn_custom_call {
-  kn_tensor *const *gout, *const *kept;
+  kn_tensor *const *gout, *const *kept, *const *in;
   const bool *need;
   kn_tensor **gin;
 } kn_custom_call;
@@ -102,6 +105,8 @@ typedef struct kn_custom {
 /* Gives out[] their history: they were computed from in[] by means the tape did not see, and have none yet.
  * release(ud) is called once, also when this fails or nothing requires grad. */
 kn_status kn_tape_custom(kn_context *ctx, const kn_custom *f);
+/* t, which has no history, gets that of `of`, if it has one. */
+kn_status kn_tape_join(kn_context *ctx, kn_tensor *t, const kn_tensor *of);
 
 /* ---- the walk ---- */
 

@@ -13,6 +13,8 @@ static kn_tensor *value(kn_vjp *v, kn_tensor *t, unsigned saved, int at, const c
                                  what));
   if (v->version && t->storage && atomic_load(&t->storage->version) != v->version[at])
     return kx_fail(v->s, kn_tape_fail_changed(v->s->ctx, t, what, i + 1));
+  kn_recorder *rec = v->s->ctx->recorder;
+  if (rec && rec->saved && kn_tensor_is_symbolic(t)) rec->saved(rec, t, what, i + 1);
   return t;
 }
 

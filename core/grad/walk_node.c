@@ -54,7 +54,7 @@ static kn_status run_custom(kn_walk *w, kn_node *node, kn_tensor *const *t, cons
   kn_extra *e = node->extra;
   kn_status st = check_kept(w, node, t, version, kept);
   if (st == KN_OK && !e->holes) st = complete(w, node, t, sum);
-  if (st == KN_OK) st = e->custom(w->ctx, e->ud, &(kn_custom_call){sum, kept, need, gin});
+  if (st == KN_OK) st = e->custom(w->ctx, e->ud, &(kn_custom_call){sum, kept, t, need, gin});
   for (int i = 0; i < node->n && st == KN_OK; i++)
     if (gin[i] && !need[i]) {
       kn_tensor_release(gin[i]);

@@ -13,6 +13,13 @@ struct kn_taped {
   kn_session *forward, *backward;
   bool *wants;
   uint32_t nwants, nslots;
+  size_t memory;
+  const kn_target *const *targets; /* borrowed: outlive it */
+  int ntargets;
+  const char *once; /* what the graph does besides, so that it cannot be computed again; NULL: nothing */
+  kn_graph *joint;  /* for gradients of gradients, made when they are asked for … */
+  kn_taped *twice;  /* … and for each set of what requires grad then, by `next` */
+  kn_taped *next;
   char *broken; /* why it has no gradient; told when one is asked for */
 };
 
@@ -26,6 +33,11 @@ kn_taped *kn_taped_retain(kn_taped *t) {
 void kn_taped_release(kn_taped *t) {
   if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1) return;
   kn_heap *heap = t->heap;
+  for (kn_taped *x = t->twice, *next; x; x = next) {
+    next = x->next;
+    kn_taped_release(x);
+  }
+  kn_graph_release(t->joint);
   kn_session_free(t->forward);
   kn_session_free(t->backward);
   if (t->pair.heap) kn_grad_pair_free(&t->pair);
@@ -81,6 +93,8 @@ kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, size_t m
   t->heap = kn_heap_retain(ctx->heap);
   t->ctx = ctx;
   t->graph = kn_graph_retain(g);
+  t->memory = memory, t->targets = targets, t->ntargets = ntargets;
+  t->once = kn_grad_effects(g);
   t->nslots = g->nslots;
   t->nwants = g->body->nparams + g->nslots;
   kn_status st = (t->wants = kn_calloc(ctx->heap, t->nwants + 1u, 1)) ? KN_OK : kn_fail_nomem(ctx, t->nwants);
@@ -112,7 +126,9 @@ typedef struct kept {
 
 typedef struct held { /* the node's */
   kn_taped *t;
-  uint32_t n;
+  uint32_t n, nall;
+  kept *all; /* inputs, then slots, to compute it all again */
+  kn_random random;
   kept *saved;    /* in the order of backward's inputs */
   uint32_t *of_y; /* by result of the graph that may get a gradient: 1 + which of the node's it is; 0: this
                      call did not define it */
@@ -125,6 +141,8 @@ static void release_held(void *ud) {
     kn_tensor_release(h->saved[i].v.tensor);
     if (!h->saved[i].v.tensor) kn_list_release(h->saved[i].v.list);
   }
+  for (uint32_t i = 0; i < h->nall; i++) kn_tensor_release(h->all[i].v.tensor);
+  kn_free(heap, h->all, (h->t->nwants + 1u) * sizeof *h->all);
   kn_free(heap, h->saved, (h->t->pair.nsaved + 1u) * sizeof *h->saved);
   kn_free(heap, h->of_y, (h->t->pair.ny + 1u) * sizeof *h->of_y);
   kn_taped_release(h->t);
@@ -132,9 +150,33 @@ static void release_held(void *ud) {
   kn_heap_release(heap);
 }
 
+/* What the call began with, slots as they are: the graph does not change them. */
+static kn_status hold_all(kn_context *ctx, held *h, const kn_rvalue *in) {
+  kn_taped *t = h->t;
+  uint32_t inputs = t->nwants - t->nslots;
+  if (t->once) return KN_OK;
+  if (!(h->all = kn_calloc(ctx->heap, t->nwants + 1u, sizeof *h->all)))
+    return kn_fail_nomem(ctx, t->nwants * sizeof *h->all);
+  for (; h->nall < t->nwants; h->nall++) {
+    kn_rvalue v = {0};
+    kn_tensor *alias = NULL;
+    bool slot = h->nall >= inputs;
+    if (!slot)
+      v = in[h->nall];
+    else if (kn_session_get_slot(t->forward, h->nall - inputs, &v) != KN_OK)
+      v = (kn_rvalue){0}; /* no data */
+    kn_status st = v.tensor ? kn_tensor_alias(ctx, v.tensor, &alias) : KN_OK;
+    if (slot) kn_tensor_release(v.tensor);
+    KN_TRY(st);
+    v.tensor = alias;
+    h->all[h->nall] = (kept){v, alias ? atomic_load(&alias->storage->version) : 0};
+  }
+  return KN_OK;
+}
+
 /* Takes what backward reads from the inputs, the slots and forward's results. */
 static kn_status hold(kn_context *ctx, kn_taped *t, const kn_rvalue *in, const kn_rvalue *results,
-                      held **out) {
+                      const kn_random *random, held **out) {
   const kn_grad_pair *p = &t->pair;
   held *h = kn_calloc(ctx->heap, 1, sizeof *h);
   if (h) h->saved = kn_calloc(ctx->heap, p->nsaved + 1u, sizeof *h->saved);
@@ -145,7 +187,8 @@ static kn_status hold(kn_context *ctx, kn_taped *t, const kn_rvalue *in, const k
     return kn_fail_nomem(ctx, (p->nsaved + 1u) * sizeof *h->saved);
   }
   h->t = kn_taped_retain(t);
-  kn_status st = KN_OK;
+  h->random = *random;
+  kn_status st = hold_all(ctx, h, in);
   for (uint32_t i = 0; st == KN_OK && i < p->nsaved; i++) {
     kn_saved_value from = p->saved[i];
     kn_rvalue v = {0};
@@ -183,16 +226,93 @@ static kn_status fail_in(kn_context *ctx, kn_session *s, kn_status st) {
   return st;
 }
 
+/* ---- backward that has a gradient itself: the graph and its gradient as one graph, called like any ---- */
+
+static kn_status taped_twice(kn_context *ctx, kn_taped *t, const bool *wants, kn_taped **out) {
+  for (kn_taped *x = t->twice; x; x = x->next)
+    if (kn_taped_is_for(x, wants)) return *out = x, KN_OK;
+  if (!t->joint) KN_TRY(kn_grad_joint(ctx, t->graph, t->wants, t->memory, &t->joint));
+  KN_TRY(kn_taped_new(ctx, t->joint, wants, t->memory, t->targets, t->ntargets, out));
+  (*out)->next = t->twice;
+  t->twice = *out;
+  return KN_OK;
+}
+
+/* What the call began with, wanted tensors with their histories. in, slots: owned, of nwants. */
+static kn_status begin_again(kn_context *ctx, held *h, const kn_custom_call *call, kn_rvalue *now) {
+  kn_taped *t = h->t;
+  for (uint32_t i = 0, x = 0; i < t->nwants; i++) {
+    const kept *k = &h->all[i];
+    now[i] = k->v;
+    if (!k->v.tensor) continue;
+    now[i].tensor = NULL;
+    if (atomic_load(&k->v.tensor->storage->version) != k->version)
+      return kn_tape_fail_changed(ctx, k->v.tensor, "input", (int)i + 1);
+    KN_TRY(kn_tensor_alias(ctx, k->v.tensor, &now[i].tensor));
+    if (t->wants[i]) KN_TRY(kn_tape_join(ctx, now[i].tensor, call->in[x++]));
+  }
+  return KN_OK;
+}
+
+static kn_status run_joint(kn_context *ctx, held *h, kn_taped *twice, kn_rvalue *in, const kn_rvalue *now,
+                           kn_tensor **gin) {
+  kn_taped *t = h->t;
+  kn_session *s = kn_taped_session(twice);
+  uint32_t inputs = t->nwants - t->nslots, nin = inputs + t->pair.ny;
+  kn_random random = h->random;
+  kn_status st = KN_OK;
+  for (uint32_t i = 0; i < t->nslots && st == KN_OK; i++) {
+    bool tensor = t->graph->slots[i]->type.kind == KN_V_TENSOR;
+    if (!tensor || now[inputs + i].tensor) st = kn_session_set_slot(s, i, &now[inputs + i]);
+    if (st != KN_OK) kn_fail(ctx, st, "%s", kn_error(kn_session_context(s)));
+  }
+  kn_rvalue *out = kn_calloc(ctx->heap, t->pair.nx + 1u, sizeof *out);
+  if (!out) return kn_fail_nomem(ctx, t->pair.nx * sizeof *out);
+  kn_session_use_random(s, &random);
+  kn_session_context(s)->threads = ctx->threads;
+  if (st == KN_OK) st = kn_taped_run(ctx, twice, in, nin, out, t->pair.nx);
+  kn_session_use_random(s, NULL);
+  for (uint32_t i = 0; st == KN_OK && i < t->pair.nx; i++) gin[i] = out[i].tensor;
+  kn_free(ctx->heap, out, (t->pair.nx + 1u) * sizeof *out);
+  return st;
+}
+
+static kn_status run_twice(kn_context *ctx, held *h, const kn_custom_call *call) {
+  kn_taped *t = h->t, *twice = NULL;
+  uint32_t inputs = t->nwants - t->nslots, ny = t->pair.ny, all = t->nwants + ny + 1u;
+  if (t->once)
+    return kn_fail(
+        ctx, KN_UNSUPPORTED,
+        "gradients of gradients (create_graph) compute a captured graph again, and graph %s %s; call "
+        "the function it was made of",
+        t->graph->name, t->once);
+  kn_rvalue *now = kn_calloc(ctx->heap, 2u * all, sizeof *now), *in = now + all;
+  bool *wants = kn_calloc(ctx->heap, all, 1);
+  kn_status st = now && wants ? begin_again(ctx, h, call, now) : kn_fail_nomem(ctx, 2u * all * sizeof *now);
+  for (uint32_t i = 0; i < inputs && st == KN_OK; i++) in[i] = now[i];
+  if (st == KN_OK) {
+    memcpy(wants, t->wants, inputs);
+    memcpy(wants + inputs + ny, t->wants + inputs, t->nslots);
+  }
+  for (uint32_t i = 0; i < ny && st == KN_OK; i++) {
+    kn_tensor *g = h->of_y[i] ? call->gout[h->of_y[i] - 1] : NULL;
+    in[inputs + i].tensor = g;
+    wants[inputs + i] = g && kn_requires_grad(g);
+  }
+  if (st == KN_OK) st = taped_twice(ctx, t, wants, &twice);
+  if (st == KN_OK) st = run_joint(ctx, h, twice, in, now, call->gin);
+  for (uint32_t i = 0; now && i < t->nwants; i++) kn_tensor_release(now[i].tensor);
+  kn_free(ctx->heap, now, 2u * all * sizeof *now);
+  kn_free(ctx->heap, wants, all);
+  return st;
+}
+
 static kn_status run_backward(kn_context *ctx, void *ud, const kn_custom_call *call) {
   held *h = ud;
   kn_taped *t = h->t;
   const kn_grad_pair *p = &t->pair;
   if (t->broken) return kn_fail(ctx, KN_UNSUPPORTED, "%s", t->broken);
-  if (ctx->grad_enabled)
-    return kn_fail(
-        ctx, KN_UNSUPPORTED,
-        "gradients of gradients (create_graph) through a captured graph are not supported yet; call the "
-        "function it was made of");
+  if (ctx->grad_enabled) return run_twice(ctx, h, call);
   uint32_t n = p->nsaved + p->ny;
   size_t bytes = (n + p->nx + 1u) * sizeof(kn_rvalue);
   kn_rvalue *in = kn_calloc(ctx->heap, n + p->nx + 1u, sizeof *in), *out = in + n;
@@ -234,12 +354,12 @@ static kn_status gather(kn_taped *t, const kn_rvalue *in, kn_tensor **xs, uint32
 }
 
 static kn_status put_on_tape(kn_context *ctx, kn_taped *t, kn_tensor *const *xs, uint32_t nx,
-                             const kn_rvalue *in, const kn_rvalue *results) {
+                             const kn_rvalue *in, const kn_rvalue *results, const kn_random *random) {
   const kn_grad_pair *p = &t->pair;
   held *h = NULL;
   kn_tensor **ys = kn_calloc(ctx->heap, p->ny + 1u, sizeof *ys);
   bool *keep = kn_calloc(ctx->heap, nx + 2u * p->ny + 1u, 1);
-  kn_status st = ys && keep ? hold(ctx, t, in, results, &h) : kn_fail_nomem(ctx, p->ny);
+  kn_status st = ys && keep ? hold(ctx, t, in, results, random, &h) : kn_fail_nomem(ctx, p->ny);
   uint32_t ny = 0;
   for (uint32_t i = 0; st == KN_OK && i < p->ny; i++) {
     kn_tensor *y = results[p->ys[i]].tensor;
@@ -278,11 +398,12 @@ kn_status kn_taped_run(kn_context *ctx, kn_taped *t, const kn_rvalue *in, uint32
   uint32_t n = t->pair.forward->body->nyields, nx = 0;
   kn_rvalue *all = kn_calloc(ctx->heap, n + 1u, sizeof *all);
   kn_tensor **xs = kn_calloc(ctx->heap, t->nwants + 1u, sizeof *xs);
+  kn_random random = *kn_session_random(t->forward);
   kn_status st = all && xs ? KN_OK : kn_fail_nomem(ctx, n * sizeof *all);
   if (st == KN_OK && nout != t->pair.results) st = kn_fail(ctx, KN_INTERNAL, "graph: %u results", nout);
   if (st == KN_OK) st = gather(t, in, xs, &nx);
   if (st == KN_OK && (st = run_forward(ctx, t, in, nin, all)) == KN_OK) {
-    st = put_on_tape(ctx, t, xs, nx, in, all);
+    st = put_on_tape(ctx, t, xs, nx, in, all, &random);
     uint32_t keep = st == KN_OK ? nout : 0;
     memcpy(out, all, keep * sizeof *out);
     for (uint32_t i = keep; i < n; i++) {

@@ -196,7 +196,9 @@ static kn_status run_rule(kg_walk *w, const kn_node *n, call *c) {
               .need = c->need};
   w->ctx->recorder = &w->r->base;
   w->ctx->grad_enabled = false;
+  w->r->reader = n;
   kn_status st = kn_vjp_run(w->ctx, &v, c->gin);
+  w->r->reader = NULL;
   w->ctx->recorder = recorder;
   w->ctx->grad_enabled = grad;
   return st;

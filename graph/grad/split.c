@@ -272,6 +272,61 @@ kn_status kn_grad_split(kn_context *ctx, const kn_graph *g, const bool *wants, s
   return KN_OK;
 }
 
+/* ---- both in one ---- */
+
+static const char *effects_in(const kn_region *r) {
+  KN_EACH_NODE (n, r) {
+    if (n->op == KN_NODE_store_state || n->op == KN_NODE_load_state) return "keeps state";
+    if (n->op == KN_NODE_update) return "overwrites what is given to it";
+    if (n->op == KN_NODE_host_call) return "calls the host";
+    for (int k = 0; k < n->nregions; k++) {
+      const char *what = effects_in(n->regions[k]);
+      if (what) return what;
+    }
+  }
+  return NULL;
+}
+
+const char *kn_grad_effects(const kn_graph *g) { return effects_in(g->body); }
+
+static void drop_texts(kn_region *r) {
+  for (kn_node *n = r->first, *next; n; n = next) {
+    next = n->next;
+    for (int k = 0; k < n->nregions; k++) drop_texts(n->regions[k]);
+    if (n->op == KN_NODE_print || n->op == KN_NODE_write || n->op == KN_NODE_write_error ||
+        n->op == KN_NODE_warn)
+      kn_node_remove(n);
+  }
+}
+
+static kn_status finish_joint(splitter *s) {
+  kn_grad_pair *p = s->p;
+  kn_value **out = kn_build_alloc(&s->f, (p->nx + 1u) * sizeof *out);
+  if (!out) return s->f.status;
+  drop_texts(s->f.graph->body);
+  for (uint32_t i = 0; i < p->nx; i++)
+    out[i] = s->gx[i].v ? s->gx[i].v : kn_add_undef(&s->f, &(kn_vtype){.kind = KN_V_TENSOR});
+  s->f.graph->partial = true;
+  kn_set_results(&s->f, out, p->nx, NULL, 0);
+  KN_TRY(kn_pipeline_run(&s->f));
+  return kn_graph_finish(&s->f);
+}
+
+kn_status kn_grad_joint(kn_context *ctx, const kn_graph *g, const bool *wants, size_t memory,
+                        kn_graph **out) {
+  kn_grad_pair p = {.heap = ctx->heap, .results = g->body->nyields};
+  splitter s = {.ctx = ctx, .g = g, .wants = wants, .memory = memory, .p = &p};
+  ctx->error_status = KN_OK;
+  bool fine = begin(&s) && copy_forward(&s) && choose_results(&s) && emit(&s);
+  kn_status st = fine                         ? finish_joint(&s)
+                 : s.f.status != KN_OK        ? s.f.status
+                 : ctx->error_status != KN_OK ? ctx->error_status
+                                              : KN_NOMEM;
+  if (st == KN_OK) *out = kn_graph_retain(p.forward);
+  kn_grad_pair_free(&p);
+  return st;
+}
+
 void kn_grad_pair_free(kn_grad_pair *p) {
   kn_free(p->heap, p->ys, (p->results + 1u) * sizeof *p->ys);
   kn_free(p->heap, p->saved, p->nsaved * sizeof *p->saved);

@@ -30,6 +30,11 @@ typedef struct kn_grad_pair {
  */
 kn_status kn_grad_split(kn_context *ctx, const kn_graph *g, const bool *wants, size_t memory,
                         kn_grad_pair *out);
+/* May the graph be computed again? NULL, or what it does besides giving results. */
+const char *kn_grad_effects(const kn_graph *g);
+/* The gradient alone, of what the pair's backward gives, as a graph of the graph's own inputs (then gradients
+ * for its ys) and slots: for gradients of it. It computes the graph again; what that prints is left out. */
+kn_status kn_grad_joint(kn_context *ctx, const kn_graph *g, const bool *wants, size_t memory, kn_graph **out);
 void kn_grad_pair_free(kn_grad_pair *p);
 
 #endif

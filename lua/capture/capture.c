@@ -5,6 +5,7 @@
 #include "graph/pipeline.h"
 #include "core/grad/tape.h"
 #include "lua/capture/engine.h"
+#include "lua/capture/grads.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/interp.h"
 #include "lua/capture/live.h"
@@ -421,6 +422,7 @@ static kc_res begin(job *j) {
   c->record.outside = kc_outside_tensor;
   c->record.ud = c;
   c->record.in_order = kc_lie_in_order;
+  c->record.reads = kc_saved_read;
   kn_value *v = kn_add_const(&c->b, (kn_scalar){KN_SCALAR_BOOL, {.b = false}});
   if (!v) return KC_FAIL;
   c->anchor = v->def;

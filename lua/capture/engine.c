@@ -24,6 +24,7 @@ typedef struct crossing {
   kc_state *s;
   const char *name; /* of the function */
   uint64_t place;   /* of the call */
+  uint32_t first;   /* value that it makes */
   int memo;         /* stack index: shadow id → copy, copy → shadow id; tensor → its userdata */
   crossed *all;
   uint32_t n;
@@ -233,12 +234,27 @@ static const kn_where *place_of_write(const crossing *x) {
   return kn_where_intern(&c->b, kc_format(c, "kiln/%s()", name), 0, kc_where(c));
 }
 
+/* Gradients of what was computed before the call must not read it: kc_saved_read. */
+static void note_overwritten(const crossing *x, const crossed *k) {
+  kc_cap *c = x->c;
+  if (!k->before || (k->v.k == KC_V_HANDLE && c->han[k->v.id].parent)) return;
+  int n = k->v.k == KC_V_UNION ? k->v.u->n : 1;
+  for (int i = 0; i < n; i++) {
+    kc_val a = k->v.k == KC_V_UNION ? k->v.u->alt[i].v : k->v;
+    const kn_value *v = k->v.k == KC_V_UNION ? kc_tensor_value(c, x->s, a) : k->before;
+    c->overwritten = kc_more(c, &c->arena, c->overwritten, c->noverwritten, sizeof *c->overwritten);
+    c->overwritten[c->noverwritten++] =
+        (struct kc_overwritten){v, x->first, k->v.k == KC_V_UNION ? NULL : c->b.at, c->record.writer};
+  }
+}
+
 /* What the call wrote to. */
 static kc_res take_writes(crossing *x) {
   kc_cap *c = x->c;
   for (uint32_t i = 0; i < x->n; i++) {
     const crossed *k = &x->all[i];
     if (k->t->value == k->before) continue;
+    note_overwritten(x, k);
     if (k->v.k == KC_V_SYM)
       KC_TRY(kc_must_be_handle(c, k->before));
     else if (k->v.k == KC_V_UNION)
@@ -374,7 +390,7 @@ static kc_res engine_step(kc_cap *c, kc_state **sp, kc_val *args, void *ud, kc_v
   lua_State *L = c->L;
   crossing x = {.c = c, .s = *sp, .name = c->obj[f.id].path ? c->obj[f.id].path : "?", .place = kc_here(*sp)};
   int top = lua_gettop(L);
-  uint32_t first = c->b.graph->nvalues + 1;
+  uint32_t first = x.first = c->b.graph->nvalues + 1;
   bool done;
   c->record.unsure = false;
   KC_TRY(kc_grad_field(c, sp, args, n, out, &done));

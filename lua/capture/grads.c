@@ -256,16 +256,83 @@ kc_res kc_require_grad(kc_cap *c, kc_state **s, const kc_val *a, int n, kc_value
 
 /* ---- gradients ---- */
 
+/* Is the region one of those that lead here? */
+static bool leads_here(const kc_cap *c, const kn_region *r) {
+  const kn_region *at = c->b.at;
+  while (at && at != r) at = at->owner ? at->owner->region : NULL;
+  return at;
+}
+
+/* What v shows, and whether that is sure: a reshape may have copied. */
+static const kn_value *shown_by(const kn_value *v, bool *sure) {
+  *sure = true;
+  while (v->def && ((kn_opcode_is_op(v->def->op) && kn_ops[v->def->op].op_class == KN_CLASS_VIEW) ||
+                    v->def->op == KN_NODE_detach)) {
+    *sure &= v->def->op != KN_OP_reshape && v->def->op != KN_OP_reshape_as;
+    v = v->def->in[0];
+  }
+  return v;
+}
+
+/* May v, which was overwritten, be `of`, handed on by branches and loops? `late`: by a later trip. */
+static bool may_be(const kn_value *v, const kn_value *of, int depth, bool *late) {
+  const kn_node *n = v->def;
+  if (v == of) return true;
+  if (depth == 0) return false;
+  if (!n) {
+    const kn_node *loop = v->region->owner;
+    if (!loop || loop->op != KN_NODE_loop) return false;
+    if (may_be(loop->in[v->index], of, depth - 1, late)) return true;
+    uint32_t at = 1 + v->index;
+    return at < v->region->nyields && v->region->yields[at] &&
+           may_be(v->region->yields[at], of, depth - 1, late) && (*late = true);
+  }
+  if (n->op == KN_NODE_select)
+    return may_be(n->in[1], of, depth - 1, late) || may_be(n->in[2], of, depth - 1, late);
+  if (n->op != KN_NODE_if && n->op != KN_NODE_loop) return false;
+  for (int k = 0; k < n->nregions; k++) {
+    const kn_region *r = n->regions[k];
+    uint32_t at = n->op == KN_NODE_if ? v->index : 1 + r->nparams + v->index;
+    if (at < r->nyields && r->yields[at] && may_be(r->yields[at], of, depth - 1, late)) return true;
+  }
+  return false;
+}
+
+void kc_saved_read(void *capture, const kn_value *v, const kn_node *reader, const char *what, int i) {
+  kc_cap *c = capture;
+  bool sure;
+  const kn_value *of = shown_by(v, &sure);
+  const struct kc_overwritten *by = NULL;
+  for (uint32_t k = 0; k < c->noverwritten; k++) { /* the last write is the one that is named */
+    const struct kc_overwritten *o = &c->overwritten[k];
+    bool late = false;
+    if (may_be(o->v, of, 12, &late) && (late || o->first > reader->out[0]->id)) by = o;
+  }
+  if (!by || c->stale) return;
+  sure &= by->v == of;
+  kn_tape_fail_written(c->ctx, by->writer, what, i);
+  c->stale = kc_format(c, "backward of %s: %s", kn_op_name((kn_op)reader->op), kn_error(c->ctx));
+  c->stale_surely = sure && by->where && leads_here(c, by->where) && leads_here(c, reader->region);
+}
+
+/* Eager raises where a gradient reads what was overwritten. */
+static kc_res read_stale(kc_cap *c) {
+  if (!c->stale) return KC_GO;
+  if (c->stale_surely) return kc_engine_complain(c, c->stale);
+  return kc_fail(c, "%s (it is so on some path, or may be; it depends on tensor data)", c->stale);
+}
+
 static kc_res emit(kc_cap *c, kn_value *const *ys, const kn_gradient *gs, uint32_t ny, const leaves *l,
                    kn_gradient *gx, const kc_grad_options *o) {
   bool before = c->b.no_grad;
   kn_gradient_request q = {&c->record, ys, gs, ny, l->x, l->n, o->memory};
   c->b.where = kc_where(c);
   c->b.no_grad = !o->again;
+  c->stale = NULL;
   bool fine = kn_emit_gradients(&q, gx);
   c->b.no_grad = before;
   kn_record_forget(&c->record);
-  return fine ? KC_GO : failed(c);
+  return fine ? read_stale(c) : failed(c);
 }
 
 /* A gradient that some path leaves undefined is `other` there. */

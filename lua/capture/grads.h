@@ -25,4 +25,8 @@ kc_res kc_ask_grad(kc_cap *c);
 /* What the gradients of outside tensors are at the end. */
 kc_res kc_grad_stores(kc_cap *c, kc_state *s);
 
+/* A gradient that is being made reads v, which `reader` used: not if v was overwritten since. Called from
+ * inside an op: nothing here may raise. */
+void kc_saved_read(void *capture, const kn_value *v, const kn_node *reader, const char *what, int i);
+
 #endif

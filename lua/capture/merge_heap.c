@@ -117,9 +117,22 @@ static bool known_before(kc_merge_job *m, bool table, uint32_t id) {
   return table ? table_in(m->c, before, id) : cell_in(m->c, before, id);
 }
 
+/* The other path has it, too, but sees it no more: what it holds there does not matter. */
+static bool is_forgotten(kc_merge_job *m, bool table, uint32_t id, int side) {
+  const kc_cap *c = m->c;
+  if (m->mode != KC_MERGE_PAIR || !m->s2) return false;
+  if (table ? c->tab[id].object || c->tab[id].argument : c->cell[id].object != 0) return false;
+  const void *a = table ? (void *)kc_table_get(m->s1, id) : kc_map_get(&m->s1->cells, id);
+  const void *b = table ? (void *)kc_table_get(m->s2, id) : kc_map_get(&m->s2->cells, id);
+  if (a == b || !a || !b) return false;
+  const kc_reach *q = side == 1 ? reach_of(m, m->s2, &m->q2) : reach_of(m, m->s1, &m->q1);
+  return table ? !q->tab[id] : !q->cell[id];
+}
+
 bool kc_touch_table(kc_merge_job *m, uint32_t id, int side) {
   if (m->s2 && partner(side == 1 ? &m->t12 : &m->t21, id) != UINT32_MAX) return true;
-  if (m->s2 && table_in(m->c, m->s1, id) && table_in(m->c, m->s2, id)) return kc_pair_tables(m, id, id);
+  if (m->s2 && !is_forgotten(m, true, id, side) && table_in(m->c, m->s1, id) && table_in(m->c, m->s2, id))
+    return kc_pair_tables(m, id, id);
   if (known_before(m, true, id) || kc_map_get(&m->seen_tab, id)) return true;
   kc_map_set(m->c, &m->seen_tab, m->owner, id, m);
   push(m, (kc_merge_work){KC_WORK_TABLE, id, 0, side});
@@ -128,7 +141,8 @@ bool kc_touch_table(kc_merge_job *m, uint32_t id, int side) {
 
 bool kc_touch_cell(kc_merge_job *m, uint32_t id, int side) {
   if (m->s2 && partner(side == 1 ? &m->c12 : &m->c21, id) != UINT32_MAX) return true;
-  if (m->s2 && cell_in(m->c, m->s1, id) && cell_in(m->c, m->s2, id)) return kc_pair_cells(m, id, id);
+  if (m->s2 && !is_forgotten(m, false, id, side) && cell_in(m->c, m->s1, id) && cell_in(m->c, m->s2, id))
+    return kc_pair_cells(m, id, id);
   if (known_before(m, false, id) || kc_map_get(&m->seen_cell, id)) return true;
   kc_map_set(m->c, &m->seen_cell, m->owner, id, m);
   push(m, (kc_merge_work){KC_WORK_CELL, id, 0, side});
@@ -429,7 +443,8 @@ static kc_res differ_tables(void *ud, uint32_t id, void *a, void *b) {
   kc_merge_job *m = ud;
   (void)a, (void)b;
   if (m->s2) {
-    if (table_in(m->c, m->s1, id) && table_in(m->c, m->s2, id)) kc_pair_tables(m, id, id);
+    bool both = table_in(m->c, m->s1, id) && table_in(m->c, m->s2, id);
+    if (both && !kc_map_get(&m->seen_tab, id)) kc_pair_tables(m, id, id);
   } else if (known_before(m, true, id)) {
     if (!kc_map_get(&m->seen_tab, id)) {
       kc_map_set(m->c, &m->seen_tab, m->owner, id, m);
@@ -443,7 +458,8 @@ static kc_res differ_cells(void *ud, uint32_t id, void *a, void *b) {
   kc_merge_job *m = ud;
   (void)a, (void)b;
   if (m->s2) {
-    if (cell_in(m->c, m->s1, id) && cell_in(m->c, m->s2, id)) kc_pair_cells(m, id, id);
+    bool both = cell_in(m->c, m->s1, id) && cell_in(m->c, m->s2, id);
+    if (both && !kc_map_get(&m->seen_cell, id)) kc_pair_cells(m, id, id);
   } else if (known_before(m, false, id)) {
     if (!kc_map_get(&m->seen_cell, id)) {
       kc_map_set(m->c, &m->seen_cell, m->owner, id, m);

@@ -288,6 +288,15 @@ struct kc_cap {
     const kn_value *made;
   } * assumed;
   uint32_t nassumed;
+  struct kc_overwritten { /* what a tensor held when it was written to */
+    const kn_value *v;
+    uint32_t first;         /* values before this one were there */
+    const kn_region *where; /* NULL: it is one of several that may have been written to */
+    int writer;
+  } * overwritten;
+  uint32_t noverwritten;
+  const char *stale; /* what eager says of the first one that a gradient being made reads; … */
+  bool stale_surely; /* … on every path that leads here */
   kc_meeting *pairs; /* what `contiguous` copied, though it may not have had to, and the copy */
   uint32_t npairs;
   uint64_t lie_place;             /* of the call that is being made … */

@@ -340,6 +340,34 @@ agree("a tensor that one path has forgotten, at a loop's back edge", function(x,
   return x, v
 end, { "T", "T", "F" })
 
+agree("a table that one path returns and the others have forgotten", function(x, y)
+  local P = {}
+  P.__index = P
+  function P.__eq(a, b) return a.n == b.n end
+  local function new(t, n) return setmetatable({ t = t, n = n }, P) end
+  local function step(o, a, n)
+    o.n = o.n + n
+    if a:sum() < 0 then o.t = a return o.t, n end
+    return o.t + a, o.n
+  end
+  local u, v, q = nil, x * y, { t = y }
+  local p, r = new(x, 1), new(y, 2)
+  for i = 1, 2 do u = step(p, x * i, 1) end
+  if y:sum() < 1 then
+    q.t = u
+    if x:sum() > 1 then
+      u[1]:add_(1)
+      return q
+    end
+    for i = 1, 3 do
+      v[1]:add_(1)
+      if x:sum() < -1 or step(r, v, 1.5):sum() > 1 then end
+      v = x * i + x
+    end
+  end
+  return x:sum():item(), r == p
+end, { "T", "T" })
+
 check.test("graphs stay small: alternatives do not add up over the trips", function()
   local function lines(trips)
     local g = kiln.script(function(x, y)

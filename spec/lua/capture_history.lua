@@ -1,6 +1,6 @@
 -- Writes that change elements and leave the history: through detach(), or under no_grad. Gradients are eager's.
 local check = require "check"
-local test, equal = check.test, check.equal
+local test, equal, raises = check.test, check.equal, check.raises
 local T = kiln.tensor
 
 local function plain(v) return kiln.is_tensor(v) and v:detach():totable() or v end
@@ -75,3 +75,71 @@ test("an optimiser's writes leave no trace of it in the graph", function()
   for _ = 1, 3 do g(kiln.ones(1, 3)) end
   check.truth(not tostring(g):find("with_history", 1, true), tostring(g))
 end)
+
+-- ---- what is overwritten after a gradient has to read it ----
+
+local held = T { 1.0, 2.0, 3.0 }
+held:requires_grad_(true)
+local function gradient(f)
+  return function(x)
+    f(x):backward()
+    local g = held.grad
+    held.grad = nil
+    return g
+  end
+end
+local function both(f, x)
+  held.grad = nil
+  local want = table.pack(pcall(f, x:clone()))
+  held.grad = nil
+  local got = table.pack(pcall(kiln.script(f), x:clone()))
+  held.grad = nil
+  local function text(r) return r[1] and r[2]:totable() or r[2] end
+  equal(got[1], want[1])
+  equal(text(got), text(want))
+end
+
+for name, f in pairs {
+  ["through detach"] = function(x) local h = (held * 1):exp() local l = (h * x):sum() h:detach():add_(1) return l end,
+  ["with gradients off"] = function(x)
+    local h = (held * 1):exp()
+    local l = (h * x):sum()
+    kiln.no_grad(function() h:mul_(2) end)
+    return l
+  end,
+  ["in place"] = function(x) local h = (held * 1):exp() local l = (h * h):sum() h:add_(x) return l end,
+  ["by an assignment"] = function(x) local h = (held * 1):exp() local l = (h * h):sum() h[1] = 5 return l end,
+  ["through a view"] = function(x) local h = held * 1 local l = (h[2] * h[3]):sum() h:detach()[1] = x[1] return l end,
+  ["an argument"] = function(x) local l = (held * x):sum() x:add_(1) return l end,
+  ["an argument, through a view"] = function(x) local l = (held * x):sum() x[{ { 1, 2 } }]:zero_() return l end,
+  ["not read"] = function(x) local h = held * 2 local l = (h + x):sum() h:detach():add_(1) return l end,
+  ["a copy"] = function(x) local h = (held * 1):exp() local l = (h * h):sum() h:clone():add_(x) return l end,
+  ["itself, in place"] = function(x) local h = held * 1 h:mul_(x):exp_() return h:sum() end,
+  ["before it is read"] = function(x) local h = held * 1 h:add_(x) return (h * h):sum() end,
+  ["in a loop, not read"] = function(x)
+    local h, n = held * 1, 0
+    while n < x:sum() do h:add_(x) n = n + 3 end
+    return h:sum()
+  end,
+} do
+  test("overwritten " .. name, function() both(gradient(f), T { 1.0, 2.0, 3.0 }) end)
+end
+
+for name, f in pairs {
+  ["on some path"] = function(x)
+    local h = (held * 1):exp()
+    local l = (h * h):sum()
+    if x:sum() > 0 then h:detach():add_(1) end
+    return l
+  end,
+  ["by a later trip"] = function(x)
+    local h, n = held * 1, 0
+    while n < x:sum() do h:exp_() n = n + 3 end
+    return h:sum()
+  end,
+} do
+  test("overwritten " .. name .. ": refused", function()
+    raises(function() kiln.script(gradient(f))(T { 1.0, 2.0, 3.0 }) end,
+      "after it was saved for backward; use")
+  end)
+end
