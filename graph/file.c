@@ -8,6 +8,7 @@
 #include "graph/mapping.h"
 #include "graph/safetensors.h"
 #include "graph/syntax.h"
+#include "graph/tensors_file.h"
 #include "graph/text.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -108,29 +109,10 @@ static kn_status check_sum(const loader *l) {
 
 /* ---- slots ---- */
 
-static bool bools_fine(const char *p, size_t n) {
-  unsigned char all = 0;
-  for (size_t i = 0; i < n; i++) all |= (unsigned char)p[i];
-  return all <= 1;
-}
-
-/* A tensor of the file, borrowing the mapping; copied where the bytes are not aligned for its dtype. */
-static kn_status open_tensor(loader *l, const kn_st_tensor *t, kn_tensor **out) {
-  char *data = l->map->bytes + l->file.data_at + t->begin;
-  size_t bytes = (size_t)(t->end - t->begin);
-  if (t->type.dtype == KN_BOOL && !bools_fine(data, bytes))
-    return kn_fail(l->ctx, KN_FORMAT, "tensor %.100s: a bool is neither 0 nor 1", t->name.s);
-  if ((uintptr_t)data % kn_dtype_size((kn_dtype)t->type.dtype) == 0)
-    return kn_tensor_wrap(l->ctx, &t->type, data, kn_mapping_tensor_gone, kn_mapping_retain(l->map), out);
-  KN_TRY(kn_tensor_new(l->ctx, &t->type, out));
-  memcpy(kn_tensor_data(*out), data, bytes);
-  return KN_OK;
-}
-
 /* Tensors that several slots share are opened once. */
 static kn_status shared_tensor(loader *l, const kn_st_tensor *t, kn_tensor **opened, kn_tensor **out) {
   size_t i = (size_t)(t - l->file.tensors);
-  if (!opened[i]) KN_TRY(open_tensor(l, t, &opened[i]));
+  if (!opened[i]) KN_TRY(kn_tensor_in_file(l->ctx, l->map, &l->file, t, &opened[i]));
   *out = kn_tensor_retain(opened[i]);
   return KN_OK;
 }
@@ -227,13 +209,13 @@ void kn_file_free_entries(kn_context *ctx, kn_entry *entries, uint32_t n) {
 /* Releases the loader's hold on the mapping. */
 static kn_status load(kn_context *ctx, kn_mapping *map, kn_entry **entries, uint32_t *n) {
   loader l = {.ctx = ctx, .map = map};
-  kn_status st = kn_safetensors_read(ctx, map->bytes, map->size, &l.file);
+  kn_status st = kn_safetensors_read(ctx, map->bytes, map->size, "kiln graph", &l.file);
   if (st == KN_OK) st = check_version(&l);
   if (st == KN_OK) st = check_ops(&l);
   if (st == KN_OK) st = check_sum(&l);
   if (st == KN_OK) st = kn_safetensors_check(ctx, &l.file);
   if (st == KN_OK) st = read_entries(&l);
-  kn_safetensors_free(ctx, &l.file);
+  kn_safetensors_free(&l.file);
   kn_mapping_release(map);
   if (st != KN_OK) {
     free_entries(ctx, l.entries, l.n, l.cap);

@@ -30,31 +30,10 @@ typedef struct saver {
   void **list; /* saved *, in the order of the file once sorted */
   uint32_t n;
   size_t checksum_at; /* in the header */
+  unsigned char length[8];
 } saver;
 
 /* ---- collecting tensors ---- */
-
-static void copy_strided(const kn_tensor *from, kn_tensor *to) {
-  size_t size = kn_dtype_size(kn_tensor_dtype(from));
-  int64_t n = kn_tensor_numel(from), at[KN_MAX_RANK] = {0};
-  char *out = kn_tensor_data(to);
-  for (int64_t i = 0; i < n; i++, out += size) {
-    int64_t offset = 0;
-    for (int d = 0; d < from->type.rank; d++) offset += at[d] * from->strides[d];
-    memcpy(out, (const char *)kn_tensor_data(from) + offset * (int64_t)size, size);
-    for (int d = from->type.rank - 1; d >= 0 && ++at[d] == from->type.dims[d]; d--) at[d] = 0;
-  }
-}
-
-static kn_status contiguous(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
-  if (kn_tensor_contiguous(t)) {
-    *out = kn_tensor_retain(t);
-    return KN_OK;
-  }
-  KN_TRY(kn_tensor_new(ctx, &t->type, out));
-  copy_strided(t, *out);
-  return KN_OK;
-}
 
 static const char *free_name(saver *s, const char *name) {
   size_t size = strlen(name) + 16;
@@ -86,7 +65,7 @@ static kn_status add_tensor(saver *s, const char *name, kn_tensor *t, const char
   if (!list || !v || !unused) return kn_fail_nomem(ctx, sizeof *v);
   v->name = unused;
   s->list = list;
-  KN_TRY(contiguous(ctx, t, &v->t));
+  KN_TRY(kn_safetensors_dense(ctx, t, &v->t));
   s->list[s->n++] = v;
   if (!kn_map_add(ctx->heap, &s->by_identity, key, v) ||
       !kn_map_add(ctx->heap, &s->by_name, (kn_span){v->name, strlen(v->name)}, v))
@@ -171,10 +150,11 @@ static kn_status put_entry(saver *s, const kn_entry *e) {
   return st;
 }
 
-static bool first(const void *x, const void *y) { /* larger elements first, so that all are aligned */
+static kn_span name_of(const saved *v) { return (kn_span){v->name, strlen(v->name)}; }
+
+static bool first(const void *x, const void *y) {
   const saved *a = x, *b = y;
-  size_t m = kn_dtype_size(kn_tensor_dtype(a->t)), n = kn_dtype_size(kn_tensor_dtype(b->t));
-  return m != n ? m > n : strcmp(a->name, b->name) < 0;
+  return kn_safetensors_before(&a->t->type, name_of(a), &b->t->type, name_of(b));
 }
 
 static void put_tensors(saver *s) {
@@ -182,15 +162,8 @@ static void put_tensors(saver *s) {
   kn_sort(s->list, s->n, first);
   for (uint32_t i = 0; i < s->n; i++) {
     const saved *v = s->list[i];
-    size_t bytes = 0;
-    (void)!kn_type_bytes(&v->t->type, &bytes);
     kn_puts(&s->header, ",\n");
-    kn_put_json(&s->header, v->name, strlen(v->name));
-    kn_putf(&s->header, ":{\"dtype\":\"%s\",\"shape\":[", kn_dtypes[v->t->type.dtype].safetensors);
-    for (int d = 0; d < v->t->type.rank; d++)
-      kn_putf(&s->header, "%s%" PRId64, d ? "," : "", v->t->type.dims[d]);
-    kn_putf(&s->header, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", at, at + bytes);
-    at += bytes;
+    kn_safetensors_put(&s->header, name_of(v), &v->t->type, &at);
   }
 }
 
@@ -205,12 +178,7 @@ static kn_status put_header(saver *s, const kn_entry *entries, uint32_t n) {
   kn_puts(&s->header, "}");
   put_tensors(s);
   kn_puts(&s->header, "}");
-  while ((s->header.n + 8) % 64 && !s->header.failed) kn_puts(&s->header, " ");
-  if (s->header.failed) return kn_fail_nomem(s->ctx, s->header.n);
-  if (s->header.n > KN_HEADER_MAX)
-    return kn_fail(s->ctx, KN_LIMIT, "the header would take %zu bytes, more than %d", s->header.n,
-                   KN_HEADER_MAX);
-  return KN_OK;
+  return kn_safetensors_close_header(s->ctx, &s->header, s->length);
 }
 
 /* ---- writing ---- */
@@ -221,9 +189,7 @@ static kn_status write_pieces(saver *s, const char *path) {
   kn_piece *pieces = kn_arena_alloc(&s->arena, n * sizeof *pieces);
   kn_crc *crc = kn_arena_alloc(&s->arena, sizeof *crc);
   if (!pieces || !crc) return kn_fail_nomem(ctx, sizeof *crc);
-  unsigned char length[8];
-  for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)s->header.n >> 8 * i);
-  pieces[0] = (kn_piece){length, 8};
+  pieces[0] = (kn_piece){s->length, 8};
   pieces[1] = (kn_piece){s->header.p, s->header.n};
   for (uint32_t i = 0; i < s->n; i++) {
     saved *v = s->list[i];

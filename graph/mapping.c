@@ -50,11 +50,11 @@ kn_status kn_mapping_open(kn_context *ctx, const char *path, kn_mapping **out) {
     st = io_fail(ctx, "read", path, errno);
   else if (!S_ISREG(info.st_mode))
     st = kn_fail(ctx, KN_IO, "cannot read %s: it is not a regular file", path);
-  else if (info.st_size < 8)
-    st = kn_fail(ctx, KN_FORMAT, "not a kiln graph file: %lld bytes are too few for a header",
-                 (long long)info.st_size);
-  else if ((bytes = mmap(NULL, (size_t)info.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0)) ==
-           MAP_FAILED)
+  else if (info.st_size == 0) { /* cannot be mapped */
+    close(fd);
+    return kn_mapping_new(ctx, NULL, 0, NULL, NULL, out);
+  } else if ((bytes = mmap(NULL, (size_t)info.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0)) ==
+             MAP_FAILED)
     st = io_fail(ctx, "map", path, errno);
   close(fd);
   return st == KN_OK ? wrap(ctx, bytes, (size_t)info.st_size, unmap, NULL, out) : st;

@@ -98,13 +98,14 @@ static bool read_header(kn_json *j, kn_st_file *f) {
   return kn_json_expect(j, '}') && kn_json_end(j);
 }
 
-kn_status kn_safetensors_read(kn_context *ctx, const void *bytes, size_t size, kn_st_file *out) {
+kn_status kn_safetensors_read(kn_context *ctx, const void *bytes, size_t size, const char *kind,
+                              kn_st_file *out) {
   *out = (kn_st_file){0};
   kn_arena_init(&out->arena, ctx->heap);
   const unsigned char *b = bytes;
   uint64_t n = 0;
   if (size < 8)
-    return kn_fail(ctx, KN_FORMAT, "not a kiln graph file: %zu bytes are too few for a header", size);
+    return kn_fail(ctx, KN_FORMAT, "not a %s file: %zu bytes are too few for a header", kind, size);
   for (int i = 0; i < 8; i++) n |= (uint64_t)b[i] << 8 * i;
   if (n > size - 8)
     return kn_fail(ctx, KN_FORMAT, "the header claims %llu bytes, the file has %zu after its length",
@@ -114,16 +115,16 @@ kn_status kn_safetensors_read(kn_context *ctx, const void *bytes, size_t size, k
                    KN_HEADER_MAX);
   const char *text = (const char *)b + 8;
   if (!n || *text != '{')
-    return kn_fail(ctx, KN_FORMAT, "not a kiln graph file: the header does not start with {");
+    return kn_fail(ctx, KN_FORMAT, "not a %s file: the header does not start with {", kind);
   kn_json j = {.ctx = ctx, .arena = &out->arena, .text = text, .p = text, .end = text + n};
   out->data_at = 8 + (size_t)n;
   out->data_size = size - out->data_at;
   return read_header(&j, out) ? KN_OK : j.status;
 }
 
-void kn_safetensors_free(kn_context *ctx, kn_st_file *f) {
-  kn_map_free(ctx->heap, &f->by_name);
-  kn_map_free(ctx->heap, &f->by_key);
+void kn_safetensors_free(kn_st_file *f) {
+  kn_map_free(f->arena.heap, &f->by_name);
+  kn_map_free(f->arena.heap, &f->by_key);
   kn_arena_free(&f->arena);
 }
 

@@ -553,9 +553,9 @@ static const struct {
 
 static kn_status read_container(kn_context *c, const void *p, size_t n) {
   kn_st_file f;
-  kn_status st = kn_safetensors_read(c, p, n, &f);
+  kn_status st = kn_safetensors_read(c, p, n, "kiln graph", &f);
   if (st == KN_OK) st = kn_safetensors_check(c, &f);
-  kn_safetensors_free(c, &f);
+  kn_safetensors_free(&f);
   return st;
 }
 

@@ -102,10 +102,12 @@ static void see_part(kc_guard_fast *f, const kc_peek_table *t, uint32_t need) {
   if (need > last->need) last->need = need;
 }
 
-/* The key is not there as long as every node on the way that a look takes is as it is. */
+/* The key is not there as long as every node on the way that a look takes is as it is. A node that was never
+ * used has a tag that says so and no key: what lies there was never written. */
 static bool see_way(kc_guard_fast *f, const kc_peek_node *n) {
   for (; f->nlinks < f->room; n += n->next) {
-    f->links[f->nlinks++] = (kc_guard_link){n, n->key, n->word, kc_peek_word(0, 0xff, -1)};
+    uint64_t mask = n->key_tag ? UINT64_MAX : 0;
+    f->links[f->nlinks++] = (kc_guard_link){n, mask ? n->key : 0, mask, n->word, kc_peek_word(0, 0xff, -1)};
     if (!n->next) return true;
   }
   return false;
@@ -124,7 +126,7 @@ static bool see_field(kc_guard_fast *f, lua_State *T, const kc_guard *k, const k
   if (!tag_only)
     f->nodes[f->nnodes++] = (kc_guard_node){n, n->key, n->bits, n->word};
   else if (f->nlinks < f->room)
-    f->links[f->nlinks++] = (kc_guard_link){n, n->key, n->word, kc_peek_word(0xff, 0xff, 0)};
+    f->links[f->nlinks++] = (kc_guard_link){n, n->key, UINT64_MAX, n->word, kc_peek_word(0xff, 0xff, 0)};
   else
     return false;
   return true;
@@ -235,7 +237,7 @@ static bool all_unchanged(const kc_guard_fast *f) {
   for (const kc_guard_node *k = f->nodes, *end = k + f->nnodes; k < end; k++)
     other |= (k->at->key ^ k->key) | (k->at->bits ^ k->bits) | ((k->at->word ^ k->word) & tags);
   for (const kc_guard_link *k = f->links, *end = k + f->nlinks; k < end; k++)
-    other |= (k->at->key ^ k->key) | ((k->at->word ^ k->word) & k->mask);
+    other |= ((k->at->key ^ k->key) & k->key_mask) | ((k->at->word ^ k->word) & k->mask);
   return !other;
 }
 

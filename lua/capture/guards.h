@@ -34,9 +34,9 @@ typedef struct kc_guard_node { /* a key and its value */
   const kc_peek_node *at;
   uint64_t key, bits, word;
 } kc_guard_node;
-typedef struct kc_guard_link { /* a key, and of the word beside it what the mask has */
+typedef struct kc_guard_link { /* a key, and the word beside it, as far as the masks have them */
   const kc_peek_node *at;
-  uint64_t key, word, mask;
+  uint64_t key, key_mask, word, mask;
 } kc_guard_link;
 typedef struct kc_guard_tensor {
   kn_tensor *const *box;
