@@ -43,19 +43,25 @@ end
 -- Two elements of a head turn together: neighbours as llama2.c has them, or one of the first and one of the second half as
 -- Hugging Face has them. Both are the last dim seen as pairs; `pair` is which of the two dims holds the two.
 -- Turned is x times cos plus the pairs exchanged times (-sin, sin).
-local function rotary_tables(c)
+local function rotary_tables(c, scale)
   local half = c.head_dim // 2
   local places = kiln.arange(c.max_position_embeddings, { dtype = "float64" }):reshape(-1, 1)
   local exponents = kiln.arange(half, { dtype = "float64" }) * (2.0 / c.head_dim)
   local angles = places / kiln.pow(c.rope_theta, exponents)
   local dim = c.rope_interleaved and 3 or 2
-  local cos, sin = angles:cos(), angles:sin()
+  local cos, sin = angles:cos() * scale, angles:sin() * scale
   return kiln.stack({ cos, cos }, dim):float(), kiln.stack({ -sin, sin }, dim):float()
+end
+
+-- The part of a table for the places start + 1 … start + t.
+local function places(table, start, t)
+  if t == 1 then return table[start + 1] end
+  return table[{ { start + 1, start + t } }]
 end
 
 -- x is [N, heads, T, head_dim]; cos and sin hold T places.
 local function rotate(self, x, cos, sin)
-  local pairs_of = x:reshape(x:size(1), x:size(2), x:size(3), cos:size(2), cos:size(3))
+  local pairs_of = x:reshape(x:size(1), x:size(2), x:size(3), self.split[1], self.split[2])
   return (pairs_of * cos + pairs_of:flip(self.pair) * sin):reshape(x.shape)
 end
 
@@ -75,7 +81,7 @@ local Attention = nn.Module:extend "LlamaAttention"
 function Attention:init(c)
   self.heads, self.shared, self.width = c.num_attention_heads, c.num_key_value_heads, c.head_dim
   self.pair = c.rope_interleaved and 5 or 4
-  self.scale = 1.0 / math.sqrt(c.head_dim)
+  self.split = c.rope_interleaved and { c.head_dim // 2, 2 } or { 2, c.head_dim // 2 }
   self.q_proj = projection(c.hidden_size, c.num_attention_heads * c.head_dim)
   self.k_proj = projection(c.hidden_size, c.num_key_value_heads * c.head_dim)
   self.v_proj = projection(c.hidden_size, c.num_key_value_heads * c.head_dim)
@@ -84,14 +90,15 @@ end
 
 -- [N, T, heads * width] as [N, heads, T, width]
 local function by_heads(x, n, t, heads, width)
+  if t == 1 then return x:reshape(n, heads, 1, width) end
   return x:reshape(n, t, heads, width):transpose(2, 3)
 end
 
 --- x [N, T, H] at the places start + 1 … start + T, with keys and values of the places before them in the cache, if any.
-function Attention:forward(x, cos, sin, mask, layer, start)
+function Attention:forward(x, turn, mask, layer, start)
   local n, t, heads, shared, width = x:size(1), x:size(2), self.heads, self.shared, self.width
-  local q = rotate(self, by_heads(self.q_proj(x) * self.scale, n, t, heads, width), cos, sin)
-  local k = rotate(self, by_heads(self.k_proj(x), n, t, shared, width), cos, sin)
+  local q = rotate(self, by_heads(self.q_proj(x), n, t, heads, width), turn.q_cos, turn.q_sin)
+  local k = rotate(self, by_heads(self.k_proj(x), n, t, shared, width), turn.cos, turn.sin)
   local v = by_heads(self.v_proj(x), n, t, shared, width)
   if layer then
     if t == 1 then
@@ -109,8 +116,9 @@ function Attention:forward(x, cos, sin, mask, layer, start)
     local seen = scores:size(4)
     scores = scores:reshape(n, heads, t, seen):add(mask):reshape(n, shared, heads // shared * t, seen)
   end
-  local out = scores:softmax(-1):matmul(v):reshape(n, heads, t, width)
-  return self.o_proj(out:transpose(2, 3):reshape(n, t, heads * width))
+  local out = scores:softmax(-1):matmul(v)
+  if t > 1 then out = out:reshape(n, heads, t, width):transpose(2, 3) end
+  return self.o_proj(out:reshape(n, t, heads * width))
 end
 
 local MLP = nn.Module:extend "LlamaMLP"
@@ -127,8 +135,8 @@ function Layer:init(c)
   self.input_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
   self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
 end
-function Layer:forward(x, cos, sin, mask, layer, start)
-  x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, layer, start)
+function Layer:forward(x, turn, mask, layer, start)
+  x = x + self.self_attn(self.input_layernorm(x), turn, mask, layer, start)
   return x + self.mlp(self.post_attention_layernorm(x))
 end
 
@@ -139,7 +147,8 @@ function Model:init(c)
   for i = 1, c.num_hidden_layers do layers[i] = Layer(c) end
   self.layers = nn.ModuleList(layers)
   self.norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
-  self.cos, self.sin = rotary_tables(c)
+  self.cos, self.sin = rotary_tables(c, 1.0)
+  self.q_cos, self.q_sin = rotary_tables(c, 1.0 / math.sqrt(c.head_dim)) -- scores are scaled by way of the queries
   self.longest = c.max_position_embeddings
 end
 
@@ -156,10 +165,11 @@ function Model:forward(tokens, cache)
     error("Llama: the text is longer than max_position_embeddings")
   end
   local x = self.embed_tokens(tokens)
-  local cos, sin, mask = self.cos[{ { start + 1, start + t } }], self.sin[{ { start + 1, start + t } }], nil
+  local turn, mask = {}, nil
+  for _, name in ipairs { "cos", "sin", "q_cos", "q_sin" } do turn[name] = places(self[name], start, t) end
   if t > 1 then mask = later_places(t, start) end
   for i = 1, #self.layers do
-    x = self.layers[i](x, cos, sin, mask, cache and cache[i], start)
+    x = self.layers[i](x, turn, mask, cache and cache[i], start)
   end
   if cache then cache.length = start + t end
   return self.norm(x)
