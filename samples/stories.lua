@@ -8,8 +8,7 @@
 -- without a graph. --time says on standard error how many tokens a second were made, --runs of how many runs it is the best.
 local kiln = kiln or require "kiln"
 local data = kiln.data
-local sentencepiece = require("kiln.text.sentencepiece").sentencepiece
-local llama2c = require("kiln.text.models.llama2c").llama2c
+local sentencepiece, llama2c = kiln.text.sentencepiece, kiln.text.models.llama2c
 
 local options = { steps = 200, prompt = "", runs = 1 }
 do
