@@ -63,11 +63,11 @@ local function llama2c(path)
     num_attention_heads = heads, num_key_value_heads = shared, max_position_embeddings = longest, rms_norm_eps = 1e-5,
     rope_interleaved = true, tie_word_embeddings = tied,
   }
-  local first = model:state_dict()["model.layers.0.input_layernorm.weight"] and 0 or 1
   for i = 1, layers do
-    for _, part in ipairs(of_layers) do state[("model.layers.%d.%s.weight"):format(first + i - 1, part[1])] = part[2][i] end
+    for _, part in ipairs(of_layers) do state[("model.layers.%d.%s.weight"):format(i - 1, part[1])] = part[2][i] end
   end
-  return model:load_state_dict(state)
+  model:load_state_dict(state)
+  return model
 end
 
 return { llama2c = llama2c }
