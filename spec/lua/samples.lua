@@ -1,20 +1,20 @@
-<<<<<<< HEAD
--- Every sample runs to its end, as short as it can; digits.lua has a spec of its own. Those that need data which is not part of
+-- Every sample runs to its end, as short as it can, but those that have a spec of their own. Those that need data which is not part of
 -- the project are skipped, visibly, where it is not there.
-=======
--- Every sample that needs no arguments runs to its end, but those that have a spec of their own.
->>>>>>> main
 local check = require "check"
 
 local source = os.getenv "KILN_SOURCE" or arg[0]:match "^(.*)/spec/lua/[^/]*$" or "."
 
-<<<<<<< HEAD
 -- What a sample needs besides nothing: files, and arguments that keep it short.
 local how = {
   ["cifar.lua"] = { needs = "cifar10/cifar10-jpeg-subset.tar.xz", arguments = "--limit 32 --epochs 1" },
   ["iris.lua"] = { needs = "csv/iris.csv", arguments = "--epochs 1" },
   ["mnist.lua"] = { needs = "mnist/t10k-images-idx3-ubyte.gz", arguments = "--limit 160 --epochs 1" },
   ["mnist_pretrained.lua"] = { needs = "models/mnist_burn/mnist.safetensors", arguments = "--limit 100" },
+}
+
+local own_spec = {
+  ["digits.lua"] = true,
+  ["stories.lua"] = true, -- llama.lua
 }
 
 -- What is written to both outputs, and the exit code.
@@ -25,13 +25,6 @@ local function run(path, arguments)
   return text, code
 end
 
-=======
-local own_spec = {
-  ["digits.lua"] = true,
-  ["stories.lua"] = true, -- llama.lua
-}
-
->>>>>>> main
 local list = assert(io.popen(("ls '%s'/samples/*.lua"):format(source)))
 for path in list:lines() do
   local name = path:match "[^/]*$"
