@@ -107,7 +107,7 @@ kn_status kn_new_file_open(kn_context *ctx, const char *path, kn_new_file *out) 
 kn_status kn_new_file_close(kn_context *ctx, kn_new_file *f, bool good) {
   FILE *file = f->file;
   int error = 0;
-  if (good && (ferror(file) || fflush(file) || fsync(fileno(file)))) error = errno ? errno : EIO;
+  if (good && (ferror(file) || fflush(file))) error = errno ? errno : EIO;
   if (fclose(file) && good && !error) error = errno;
   if (good && !error && rename(f->temp, f->path)) error = errno;
   if (!good || error) unlink(f->temp);

@@ -21,7 +21,8 @@ bool kn_bytes_add(kn_bytes *b, const void *p, size_t n);
 
 /* The whole file, of at most `limit` bytes (0: any). Sentences begin with the path. */
 kn_status kn_read_file(kn_context *ctx, const char *path, uint64_t limit, kn_bytes *out);
-/* A file being written beside `path`, which it takes the place of when it is closed well. */
+/* A file being written beside `path`, which it takes the place of when it is closed well. Not waited for
+ * until it is on the disk: what must survive that is saved as safetensors. */
 typedef struct kn_new_file {
   void *file; /* FILE * */
   char *path, *temp;

@@ -12,6 +12,7 @@ for _, part in ipairs {
   "image_folder",
   "loader",
   "text",
+  "wav",
 } do
   for name, value in pairs(require("kiln.data." .. part)) do data[name] = value end
 end
