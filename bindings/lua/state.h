@@ -57,6 +57,10 @@ const char *kl_check_text(lua_State *L, int idx, const char *name, const char *w
 /* Pushes "file:line: " of the user's line: the innermost Lua frame that is not in kiln's own library files.
  */
 void kl_push_where(lua_State *L);
+/* Pushes a sentence that begins with the place of a graph's node. Where that is in kiln's own library files,
+ * as when the whole of what was captured is, the user's line is put in its stead, or, to `keep` it, in front.
+ */
+void kl_push_placed(lua_State *L, const char *text, bool keep);
 bool kl_is_released(lua_State *L, int idx); /* a tensor after t:release() */
 /* "a string", "a tensor", "nil" …: how messages name the value at idx. A static string. */
 const char *kl_kind(lua_State *L, int idx);
@@ -134,6 +138,7 @@ void kl_open_builder(lua_State *L);   /* builder.c: kiln.builder */
 void kl_open_npy(lua_State *L);       /* npy.c: .npy files */
 void kl_open_buffers(lua_State *L);   /* buffers.c: strings of bytes as tensors */
 void kl_open_weights(lua_State *L);   /* weights.c: safetensors files */
+void kl_open_directory(lua_State *L); /* directory.c: names in a folder */
 void kl_open_files(lua_State *L);     /* files.c: the library written in Lua */
 
 /* Load every part of the library that is otherwise loaded when first used, so that module fields are plain.
