@@ -144,6 +144,42 @@ test("LBFGS goes on to the bit", function()
   equal(q:totable(), p:totable())
 end)
 
+-- Saved in the middle of an epoch: the order of the data goes on with the next batch.
+test("the order of a DataLoader goes on", function()
+  local function run(stop)
+    kiln.manual_seed(7)
+    local data = kiln.data.TensorDataset(kiln.randn(22, 3), kiln.randint(1, 3, { 22 }))
+    local net, opt, loader
+    local function build()
+      net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2))
+      opt = optim.AdamW(net:parameters(), { lr = 0.05 })
+      loader = kiln.data.DataLoader(data, { batch_size = 4, shuffle = true })
+    end
+    build()
+    local losses = {}
+    while #losses < 18 do
+      for _, x, y in loader:iter() do
+        opt:zero_grad()
+        local loss = F.cross_entropy(net(x), y)
+        loss:backward()
+        opt:step()
+        losses[#losses + 1] = loss:item()
+        if #losses == stop then break end
+      end
+      if #losses == stop then
+        training.save_checkpoint(path, { model = net, optimizer = opt, loader = loader })
+        kiln.manual_seed(1)
+        build()
+        training.load_checkpoint(path, { model = net, optimizer = opt, loader = loader })
+      end
+    end
+    return losses
+  end
+  local want = run()
+  equal(run(8), want)
+  equal(run(12), want)
+end)
+
 test("what does not fit is named, and nothing is changed", function()
   local net = nn.Linear(2, 2)
   local opt = optim.Adam(net:parameters(), { lr = 0.5 })
