@@ -134,6 +134,7 @@ void kl_open_builder(lua_State *L);   /* builder.c: kiln.builder */
 void kl_open_npy(lua_State *L);       /* npy.c: .npy files */
 void kl_open_buffers(lua_State *L);   /* buffers.c: strings of bytes as tensors */
 void kl_open_weights(lua_State *L);   /* weights.c: safetensors files */
+void kl_open_directory(lua_State *L); /* directory.c: names in a folder */
 void kl_open_files(lua_State *L);     /* files.c: the library written in Lua */
 
 /* Load every part of the library that is otherwise loaded when first used, so that module fields are plain.

@@ -57,11 +57,20 @@ local optimisers = {
   { "Adam", { weight_decay = 0.01 } },
   { "AdamW", {} },
   { "RMSprop", { momentum = 0.5, weight_decay = 0.1 } },
+  { "RMSprop", { centered = true, maximize = true } },
+  { "Adam", { amsgrad = true, betas = { 0.8, 0.99 } } },
+  { "Adamax", {} },
+  { "NAdam", { decoupled_weight_decay = true, weight_decay = 0.1 } },
+  { "RAdam", { betas = { 0.5, 0.6 } } },
+  { "Adagrad", { lr_decay = 0.1, initial_accumulator_value = 0.5 } },
+  { "Adadelta", {} },
+  { "Rprop", {} },
+  { "ASGD", { t0 = 2, lambd = 0.1 } },
 }
 for _, o in ipairs(optimisers) do
   local name, options = o[1], o[2]
   local text = {}
-  for k, v in pairs(options) do text[#text + 1] = k .. " " .. tostring(v) end
+  for k, v in pairs(options) do text[#text + 1] = k .. " " .. (type(v) == "table" and table.concat(v, "-") or tostring(v)) end
   table.sort(text)
   agree("a step of " .. name .. " " .. table.concat(text, ", "), function(script)
     local net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))

@@ -64,7 +64,7 @@ local function train(script)
     left[#left + 1] = p:totable()
     left[#left + 1] = p.grad:totable()
     local s = opt.state[i]
-    for _, v in ipairs { s.step, s.mean:totable(), s.square:totable() } do left[#left + 1] = v end
+    for _, v in ipairs { s.step, s.exp_avg:totable(), s.exp_avg_sq:totable() } do left[#left + 1] = v end
   end
   left[#left + 1] = opt.lr
   left[#left + 1] = kiln.rand(1):item()

@@ -121,7 +121,7 @@ test("schedules", function()
   end
   check.near(rates("StepLR", 4, 2, 0.1), { 1, 0.1, 0.1, 0.01 })
   check.near(rates("ExponentialLR", 2, 0.5), { 0.5, 0.25 })
-  check.near(rates("CosineAnnealingLR", 3, 2), { 0.5, 0, 0 })
+  check.near(rates("CosineAnnealingLR", 3, 2), { 0.5, 0, 0.5 })
   check.near(rates("LambdaLR", 2, function(epoch) return 1 / epoch end), { 1, 0.5 })
 end)
 

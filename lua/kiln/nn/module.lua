@@ -1,6 +1,8 @@
 -- Module, the class that all layers and models extend, and Parameter. A module is a plain table: its tensors and its
--- parts are ordinary fields, found by looking, in the order of their names. No layers here.
+-- parts are ordinary fields, found by looking, in the order of their names. State, hooks and text are in files of these
+-- names; no layers here.
 local kiln = require "kiln"
+local hooks = require "kiln.nn.hooks"
 local is_tensor, fail = kiln.is_tensor, kiln.fail
 
 -- ---- parameters ------------------------------------------------------------------------------------------------
@@ -9,11 +11,11 @@ local is_tensor, fail = kiln.is_tensor, kiln.fail
 local is_parameter = setmetatable({}, { __mode = "k" })
 
 --- Marks a tensor as a parameter: a module that has it as a field lists it. Returns it.
-local function Parameter(t)
+local function Parameter(t, requires_grad)
   if not is_tensor(t) then fail("Parameter: a tensor is needed, got %s", type(t)) end
   if not t.is_leaf then t = t:detach() end
   is_parameter[t] = true
-  return t:requires_grad_()
+  return t:requires_grad_(requires_grad ~= false)
 end
 
 -- ---- the base class --------------------------------------------------------------------------------------------
@@ -21,7 +23,10 @@ end
 local Module = { name = "Module" }
 Module.__index = Module
 
-local function call(self, ...) return self:forward(...) end
+local function call(self, ...)
+  if rawget(self, "_hooks") then return hooks.call(self, ...) end
+  return self:forward(...)
+end
 
 local function construct(class, ...)
   local self = setmetatable({ training = true }, class)
@@ -54,6 +59,8 @@ local function is_module(value)
   return class ~= nil and type(class) == "table" and class.__call == call
 end
 
+-- ---- names -----------------------------------------------------------------------------------------------------
+
 -- Field names in a fixed order: the numbers of lists first, then names.
 local function sorted_keys(t)
   local keys = {}
@@ -68,6 +75,21 @@ local function sorted_keys(t)
   return keys
 end
 
+-- The only place that knows how fields are called in paths: entries of lists count from 0 there, as in PyTorch's states,
+-- which so go from one to the other. net.layers[1].weight is "layers.0.weight".
+local function full_name(path, key)
+  if math.type(key) == "integer" then key = key - 1 end
+  return path == "" and tostring(key) or path .. "." .. key
+end
+
+-- The field that a part of a path names.
+local function field_of(module, name)
+  local value = rawget(module, name)
+  local number = math.tointeger(tonumber(name))
+  if value == nil and number then value = rawget(module, number + 1) end
+  return value
+end
+
 -- Calls visit(module, path) for this module and all below it, parents first, each once.
 local function walk(module, path, seen, visit)
   if not is_module(module) then fail("a module is needed in front of the colon, as in net:parameters()") end
@@ -76,24 +98,20 @@ local function walk(module, path, seen, visit)
   visit(module, path)
   for _, key in ipairs(sorted_keys(module)) do
     local part = rawget(module, key)
-    if is_module(part) then walk(part, path == "" and tostring(key) or path .. "." .. key, seen, visit) end
+    if is_module(part) then walk(part, full_name(path, key), seen, visit) end
   end
-end
-
-local function full_name(path, key)
-  return path == "" and tostring(key) or path .. "." .. tostring(key)
 end
 
 -- "parameter", "buffer" or nothing: what the field of a module is.
 local function kind_of(module, key, value)
   if not is_tensor(value) then return nil end
   local buffers = rawget(module, "_buffers")
-  if buffers and buffers[key] then return "buffer" end
+  if buffers and buffers[key] ~= nil then return "buffer" end
   if is_parameter[value] or value.requires_grad and value.is_leaf then return "parameter" end
   return nil
 end
 
--- A list of { name =, tensor =, module =, key = } of that kind. A tensor in two places is listed once unless `all`.
+-- A list of { name =, tensor =, module =, key =, kind = } of that kind. A tensor in two places is listed once unless `all`.
 local function collect(module, kind, all)
   local list, seen = {}, {}
   walk(module, "", {}, function(part, path)
@@ -108,6 +126,8 @@ local function collect(module, kind, all)
   end)
   return list
 end
+
+-- ---- looking ---------------------------------------------------------------------------------------------------
 
 local function tensors(list)
   local out = {}
@@ -142,14 +162,74 @@ function Module:named_modules()
   return iterator(list)
 end
 
---- A tensor that belongs to the module's state but is not learnt.
-function Module:register_buffer(name, t)
+local function own_parts(self)
+  local list, seen = {}, {}
+  for _, key in ipairs(sorted_keys(self)) do
+    local part = rawget(self, key)
+    if is_module(part) and not seen[part] then
+      seen[part] = true
+      list[#list + 1] = { name = full_name("", key), tensor = part, key = key }
+    end
+  end
+  return list
+end
+
+--- The parts of this module, not those below them.
+function Module:children() return tensors(own_parts(self)) end
+function Module:named_children() return iterator(own_parts(self)) end
+
+--- How many numbers the parameters hold; with `trainable`, only those that are not frozen.
+function Module:num_parameters(trainable)
+  local n = 0
+  for _, p in ipairs(self:parameters()) do
+    if p.requires_grad or not trainable then n = n + p:numel() end
+  end
+  return n
+end
+
+-- What is at a path from here, which has to be a module, a parameter or a buffer.
+local function find(self, name, path, what)
+  if type(path) ~= "string" then fail("%s: a path such as \"layers.0.weight\" is needed, got %s", name, type(path)) end
+  local at, last, key = self, nil, nil
+  for word in path:gmatch "[^.]+" do
+    local found = is_module(at) and field_of(at, word)
+    if not found then fail("%s: there is no '%s' in '%s'", name, word, path) end
+    at, last, key = found, at, word
+  end
+  if what == "module" and not is_module(at) then fail("%s: '%s' is no module", name, path) end
+  if what ~= "module" and not (last and kind_of(last, key, at) == what) then fail("%s: '%s' is no %s", name, path, what) end
+  return at
+end
+
+--- By the names that named_modules, named_parameters and named_buffers give.
+function Module:get_submodule(path) return find(self, "get_submodule", path, "module") end
+function Module:get_parameter(path) return find(self, "get_parameter", path, "parameter") end
+function Module:get_buffer(path) return find(self, "get_buffer", path, "buffer") end
+
+-- ---- changing --------------------------------------------------------------------------------------------------
+
+--- A tensor that belongs to the module's state but is not learnt. { persistent = false }: not part of state_dict.
+function Module:register_buffer(name, t, options)
   if not is_tensor(t) then fail("register_buffer: a tensor is needed for '%s', got %s", tostring(name), type(t)) end
+  if type(options) == "table" then options = options.persistent end
   local buffers = rawget(self, "_buffers") or {}
-  buffers[name] = true
+  buffers[name] = options ~= false
   self._buffers = buffers
   self[name] = t
   return t
+end
+
+--- A parameter under a name: what an assignment does too.
+function Module:register_parameter(name, t)
+  self[name] = t ~= nil and Parameter(t) or nil
+  return self[name]
+end
+
+--- Calls fn(module) for all parts, those below first, then for this module.
+function Module:apply(fn)
+  local list = self:modules()
+  for i = #list, 1, -1 do fn(list[i]) end
+  return self
 end
 
 function Module:train(on)
@@ -160,101 +240,78 @@ end
 
 function Module:eval() return self:train(false) end
 
+function Module:requires_grad_(on)
+  for _, p in ipairs(self:parameters()) do p.requires_grad = on ~= false end
+  return self
+end
+
 function Module:zero_grad()
   for _, p in ipairs(self:parameters()) do p.grad = nil end
 end
 
---- Moves parameters and buffers to a device or, where they are floating, to a dtype. Do it before making an optimiser:
---- it knows the tensors it was given.
-function Module:to(target)
+-- A new tensor of the same kind in the place of an old one.
+local function replacement(entry, new)
+  local old = entry.tensor
+  if new == old or entry.kind ~= "parameter" then return new end
+  new = Parameter(new, old.requires_grad)
+  if old.grad then new.grad = old.grad:to(new) end
+  return new
+end
+
+--- Moves parameters and buffers to a device and, those that are floating, to a dtype: to("float64"), to("cuda", "float16"),
+--- to{ dtype = }. Do it before making an optimiser: it knows the tensors it was given.
+function Module:to(...)
+  local like = kiln.empty(0):to(...)
+  if not like.dtype:find "float" then fail("to: modules are moved to floating dtypes, not to %s", like.dtype) end
   local moved = {}
   for _, entry in ipairs(collect(self, nil, true)) do
     local old = entry.tensor
     if not moved[old] then
-      local floating = old.dtype:find "float" ~= nil
-      local new = kiln.no_grad(function() return floating and old:to(target) or old end)
-      if new ~= old and entry.kind == "parameter" then
-        new = Parameter(new)
-        new.requires_grad = old.requires_grad
+      local new
+      if old.dtype:find "float" then
+        new = kiln.no_grad(old.to, old, ...)
+      else
+        new = old:to(like.device)
       end
-      moved[old] = new
+      moved[old] = replacement(entry, new)
     end
     entry.module[entry.key] = moved[old]
   end
   return self
 end
 
---- Parameters and buffers by name: the live tensors.
-function Module:state_dict()
-  local out = {}
-  for _, entry in ipairs(collect(self, nil, true)) do out[entry.name] = entry.tensor end
-  return out
-end
+function Module:float() return self:to "float32" end
+function Module:double() return self:to "float64" end
+function Module:half() return self:to "float16" end
+function Module:bfloat16() return self:to "bfloat16" end
 
---- Copies values in. Names must match on both sides unless { strict = false }; sizes always. Nothing is changed when
---- something does not fit.
-function Module:load_state_dict(state, options)
-  if type(state) ~= "table" then fail("load_state_dict: a table of tensors by name is needed, got %s", type(state)) end
-  local strict = not options or options.strict ~= false
-  local own, problems = self:state_dict(), {}
-  for _, name in ipairs(sorted_keys(own)) do
-    local new, old = state[name], own[name]
-    if new == nil then
-      if strict then problems[#problems + 1] = "missing " .. name end
-    elseif not is_tensor(new) then
-      problems[#problems + 1] = name .. " is no tensor"
-    elseif table.concat(new.shape, "x") ~= table.concat(old.shape, "x") then
-      problems[#problems + 1] = ("%s is [%s] there and [%s] here"):format(name, table.concat(new.shape, ", "),
-        table.concat(old.shape, ", "))
-    end
+local function copy_of(value, seen)
+  if seen[value] then return seen[value] end
+  local new = value
+  if is_tensor(value) then
+    new = kiln.no_grad(value.clone, value)
+    if is_parameter[value] then new = Parameter(new, value.requires_grad) elseif value.requires_grad then new:requires_grad_() end
+  elseif type(value) == "table" then
+    new = setmetatable({}, getmetatable(value))
+    seen[value] = new
+    for key, field in next, value do new[key] = copy_of(field, seen) end
   end
-  for _, name in ipairs(sorted_keys(state)) do
-    if strict and own[name] == nil then problems[#problems + 1] = "unexpected " .. tostring(name) end
-  end
-  if #problems > 0 then fail("load_state_dict: %s", table.concat(problems, "; ")) end
-  kiln.no_grad(function()
-    for name, t in pairs(own) do
-      if state[name] ~= nil then t:copy_(state[name]) end
-    end
-  end)
-  return self
+  seen[value] = new
+  return new
 end
 
-local function count(module)
-  local n = 0
-  for _, p in ipairs(module:parameters()) do n = n + p:numel() end
-  return n
-end
+--- A module with its own copy of everything: tensors, parts, tables. What was shared within stays shared.
+function Module:clone() return copy_of(self, {}) end
 
-local function with_commas(n)
-  local text = tostring(n):reverse():gsub("(%d%d%d)", "%1,"):reverse()
-  return (text:gsub("^,", ""))
-end
-
-local function add_lines(lines, module, label, indent, seen)
-  local detail = module.extra and module:extra() or ""
-  local n = count(module)
-  lines[#lines + 1] = ("%s%s%s%s%s"):format(("  "):rep(indent), label, module.name,
-    detail ~= "" and "(" .. detail .. ")" or "",
-    n > 0 and ("  %s parameter%s"):format(with_commas(n), n == 1 and "" or "s") or "")
-  if seen[module] then
-    lines[#lines] = lines[#lines] .. "  (shown above)"
-    return
-  end
-  seen[module] = true
-  for _, key in ipairs(sorted_keys(module)) do
-    local part = rawget(module, key)
-    if is_module(part) then add_lines(lines, part, tostring(key) .. ": ", indent + 1, seen) end
-  end
-end
-
---- The tree of parts with their parameter counts.
-function Module:tostring()
-  local lines = {}
-  add_lines(lines, self, "", 0, {})
-  return table.concat(lines, "\n")
-end
+require "kiln.nn.state" (Module, collect)
+Module.tostring = require("kiln.nn.text")(is_module, sorted_keys)
+for name, method in pairs(hooks.methods) do Module[name] = method end
 Module.__call, Module.__tostring = call, Module.tostring
 setmetatable(Module, { __call = construct })
 
-return { Module = Module, Parameter = Parameter, is_module = is_module }
+return {
+  Module = Module,
+  Parameter = Parameter,
+  is_module = is_module,
+  is_parameter = function(t) return is_parameter[t] or false end,
+}
