@@ -78,7 +78,7 @@ for i = 1, options.steps do
   if place + batch > #training then place, shuffled = 0, kiln.randperm(#training) end
   sum, count = sum + step(training[shuffled[{ { place + 1, place + batch } }]]):item(), count + 1
   place = place + batch
-  opt.lr = slower[i] or opt.lr
+  opt.param_groups[1].lr = slower[i] or opt.param_groups[1].lr
   if i % every == 0 or i == options.steps then
     print(("step %5d   training loss %.3f   validation loss %.3f   %5.1f s"):format(i, sum / count, validate(),
       kiln.clock() - started))

@@ -62,7 +62,7 @@ local function loss_of(ids)
 end
 
 local function step(ids, lr)
-  opt.lr = lr
+  opt.param_groups[1].lr = lr
   opt:zero_grad()
   local loss = loss_of(ids)
   loss:backward()
