@@ -78,7 +78,7 @@ kl_variant *kl_newest_variant(lua_State *L, int idx) {
 
 static int run_failed(lua_State *L, bool placed) {
   if (!placed) return kl_fail(L);
-  lua_pushstring(L, kn_error(kl_context(L))); /* with the place of the node, as eager would give it */
+  kl_push_placed(L, kn_error(kl_context(L)), false);
   return lua_error(L);
 }
 

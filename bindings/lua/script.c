@@ -109,7 +109,7 @@ const kc_host *kl_host(void) { return &host; }
 
 /* The sentence begins with the place in the captured function. */
 static int raise_capture(lua_State *L) {
-  lua_pushstring(L, kn_error(kl_context(L)));
+  kl_push_placed(L, kn_error(kl_context(L)), true);
   return lua_error(L);
 }
 

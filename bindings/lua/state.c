@@ -172,6 +172,16 @@ void kl_push_where(lua_State *L) {
   lua_pushfstring(L, *text ? "%s: " : "%s", text);
 }
 
+void kl_push_placed(lua_State *L, const char *text, bool keep) {
+  const char *rest = strncmp(text, "kiln/", 5) ? NULL : strstr(text, ": ");
+  char user[LUA_IDSIZE + 32] = "";
+  if (rest) kl_write_where(L, user, sizeof user);
+  if (*user)
+    lua_pushfstring(L, "%s: %s", user, keep ? text : rest + 2);
+  else
+    lua_pushstring(L, text);
+}
+
 int kl_fail(lua_State *L) {
   kn_context *ctx = kl_context(L);
   kl_push_where(L);

@@ -57,6 +57,10 @@ const char *kl_check_text(lua_State *L, int idx, const char *name, const char *w
 /* Pushes "file:line: " of the user's line: the innermost Lua frame that is not in kiln's own library files.
  */
 void kl_push_where(lua_State *L);
+/* Pushes a sentence that begins with the place of a graph's node. Where that is in kiln's own library files,
+ * as when the whole of what was captured is, the user's line is put in its stead, or, to `keep` it, in front.
+ */
+void kl_push_placed(lua_State *L, const char *text, bool keep);
 bool kl_is_released(lua_State *L, int idx); /* a tensor after t:release() */
 /* "a string", "a tensor", "nil" …: how messages name the value at idx. A static string. */
 const char *kl_kind(lua_State *L, int idx);

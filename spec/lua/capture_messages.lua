@@ -121,6 +121,18 @@ check.test("a leaf, on some path only", function()
     "input t requires grad, and the graph overwrites it")
 end)
 
+-- A module of the library that is captured by itself has no line of the user's: the line is that of the call.
+check.test("an error inside a scripted layer names the line of its call", function()
+  local layer = kiln.nn.Sequential(kiln.nn.Linear(4, 2))
+  local g, x = kiln.script(layer), kiln.ones(3, 5)
+  local function lines(f)
+    local _, message = pcall(function() return f(x) end)
+    return message
+  end
+  check.equal(lines(g), lines(layer))
+  check.equal(lines(g), lines(layer), "again")
+end)
+
 -- ---- saved and loaded ----
 
 check.test("the names of composites are kept in a file", function()
