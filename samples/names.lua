@@ -70,10 +70,12 @@ end)
 
 local function validate() return kiln.no_grad(loss_of, validation):item() end
 
+-- Steps this small leave a second thread little to do but wait.
+if not os.getenv "KILN_NUM_THREADS" then kiln.set_num_threads(1) end
 local started, batch = kiln.clock(), 128
 local slower = { [options.steps * 6 // 10] = 0.0015, [options.steps * 9 // 10] = 0.0005 }
 local place, shuffled, sum, count = 0, kiln.randperm(#training), 0, 0
-local every = math.max(1, options.steps // 6)
+local every = math.max(1, (options.steps + 5) // 6)
 for i = 1, options.steps do
   if place + batch > #training then place, shuffled = 0, kiln.randperm(#training) end
   sum, count = sum + step(training[shuffled[{ { place + 1, place + batch } }]]):item(), count + 1

@@ -27,9 +27,9 @@ test("names.lua learns and makes up names", function()
   equal(count, 4)
 end)
 
-test("shakespeare.lua learns and writes, captured and eager", function()
+test("shakespeare.lua learns and writes, eager and captured", function()
   need "text/tinyshakespeare.txt"
-  for _, how in ipairs { "", " --eager" } do
+  for _, how in ipairs { "", " --captured" } do
     local text, code = run("shakespeare.lua --steps 20 --validate 12 --characters 90 --prompt 'ROMEO:'" .. how)
     equal(code, 0)
     truth(loss_of(text) < 3.4, text) -- log(65) is 4.17; characters by how often they are, 3.31
