@@ -2,6 +2,7 @@
 local nn = {
   functional = require "kiln.nn.functional",
   init = require "kiln.nn.init",
+  utils = require "kiln.nn.utils",
 }
 
 for _, part in ipairs {

@@ -16,7 +16,9 @@ for name, op in pairs {
 } do
   local Layer = Module:extend(name)
   part[name] = Layer
-  function Layer:init(p) self.p = arguments.probability(name, p, 0.5) end
+  function Layer:init(...)
+    self.p = arguments.probability(name, arguments.read(name, { "p", 0.5 }, ...).p)
+  end
   function Layer:forward(x)
     if self.training then return op(x, self.p, true) end
     return x

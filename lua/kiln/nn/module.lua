@@ -290,7 +290,11 @@ local function copy_of(value, seen)
   local new = value
   if is_tensor(value) then
     new = kiln.no_grad(value.clone, value)
-    if is_parameter[value] then new = Parameter(new, value.requires_grad) elseif value.requires_grad then new:requires_grad_() end
+    if is_parameter[value] then
+      new = Parameter(new, value.requires_grad)
+    elseif value.requires_grad and value.is_leaf then
+      new:requires_grad_()
+    end
   elseif type(value) == "table" then
     new = setmetatable({}, getmetatable(value))
     seen[value] = new

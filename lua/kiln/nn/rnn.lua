@@ -3,6 +3,7 @@
 local kiln = require "kiln"
 local arguments = require "kiln.nn.arguments"
 local init = require "kiln.nn.init"
+local projected = require "kiln.nn.lstm_projected"
 local module = require "kiln.nn.module"
 local Module, Parameter, fail = module.Module, module.Parameter, kiln.fail
 
@@ -12,34 +13,44 @@ local function parameter(bound, ...) return Parameter(init.uniform(kiln.empty(..
 
 -- ---- sequences -------------------------------------------------------------------------------------------------
 
--- A class `name` whose layers have `gates` products for each unit; `pick` gives the op for the options, and `states`
--- is how many tensors a state is made of.
-local function network(name, gates, states, pick)
+-- The op, by the option `nonlinearity` where there is one.
+local function pick(name, ops, given)
+  local chosen = given.nonlinearity
+  if chosen == nil then return ops[1] end
+  if not ops[chosen] then fail("%s: nonlinearity must be 'tanh' or 'relu', got %s", name, tostring(chosen)) end
+  return ops[chosen]
+end
+
+-- A class `name` whose layers have `gates` products for each unit; `states` is how many tensors a state is made of.
+local function network(name, gates, states, ops, fields)
   local Network = Module:extend(name)
   part[name] = Network
 
-  function Network:init(inputs, units, layers, options)
-    if type(layers) == "table" then layers, options = nil, layers end
-    options = options or {}
+  function Network:init(inputs, units, ...)
     arguments.count(name, "the number of inputs", inputs)
     arguments.count(name, "the number of units", units)
-    if options.proj_size and options.proj_size ~= 0 then fail("%s: proj_size is not supported", name) end
-    self.inputs, self.units = inputs, units
-    self.num_layers = arguments.count(name, "num_layers", layers or options.num_layers or 1)
-    self.bias, self.batch_first = options.bias ~= false, options.batch_first or false
-    self.bidirectional, self.dropout = options.bidirectional or false, options.dropout or 0
+    local given = arguments.read(name, fields, ...)
+    self.inputs, self.units, self.bias, self.batch_first = inputs, units, given.bias, given.batch_first
+    self.num_layers = arguments.count(name, "num_layers", given.num_layers)
+    self.bidirectional, self.dropout, self.proj_size = given.bidirectional, given.dropout, given.proj_size or 0
     if type(self.dropout) ~= "number" or self.dropout < 0 or self.dropout > 1 then
       fail("%s: dropout must lie in [0, 1], got %s", name, tostring(self.dropout))
     end
-    self.op = pick(options)
+    if math.type(self.proj_size) ~= "integer" or self.proj_size < 0 or self.proj_size >= units then
+      fail("%s: proj_size must be an integer from 0 to less than the number of units, got %s", name, tostring(self.proj_size))
+    end
+    self.op = pick(name, ops, given)
     self.order = {} -- the parameters' names as the op wants them
     local ways = self.bidirectional and 2 or 1
     for layer = 0, self.num_layers - 1 do
       for way = 1, ways do
-        self:add(layer == 0 and inputs or ways * units, ("_l%d%s"):format(layer, way == 2 and "_reverse" or ""))
+        self:add(layer == 0 and inputs or ways * self:width(), ("_l%d%s"):format(layer, way == 2 and "_reverse" or ""))
       end
     end
   end
+
+  --- How many numbers a step of one direction gives.
+  function Network:width() return self.proj_size > 0 and self.proj_size or self.units end
 
   function Network:add(width, suffix)
     local units, bound = self.units, 1 / math.sqrt(self.units)
@@ -48,11 +59,12 @@ local function network(name, gates, states, pick)
       self[prefix .. suffix] = parameter(bound, ...)
     end
     one("weight_ih", gates * units, width)
-    one("weight_hh", gates * units, units)
+    one("weight_hh", gates * units, self:width())
     if self.bias then
       one("bias_ih", gates * units)
       one("bias_hh", gates * units)
     end
+    if self.proj_size > 0 then one("weight_hr", self.proj_size, units) end
   end
 
   --- forward(x [, state]): the output, and the state at the end, which the next part of a sequence may start with:
@@ -60,6 +72,7 @@ local function network(name, gates, states, pick)
   function Network:forward(x, state)
     local params = {}
     for i = 1, #self.order do params[i] = self[self.order[i]] end
+    if self.proj_size > 0 then return projected(self, x, state, params) end
     local out, h, c = self.op(x, state, params, self.bias, self.num_layers, self.dropout, self.training, self.bidirectional,
       self.batch_first)
     if states == 2 then return out, { h, c } end
@@ -67,39 +80,36 @@ local function network(name, gates, states, pick)
   end
 
   function Network:extra()
-    return ("%d -> %d%s%s"):format(self.inputs, self.units, self.num_layers > 1 and ", " .. self.num_layers .. " layers" or "",
-      self.bidirectional and ", both ways" or "")
+    return ("%d -> %d%s%s%s"):format(self.inputs, self.units, self.proj_size > 0 and " -> " .. self.proj_size or "",
+      self.num_layers > 1 and ", " .. self.num_layers .. " layers" or "", self.bidirectional and ", both ways" or "")
   end
 end
 
-local function nonlinearity(name, options)
-  local chosen = options.nonlinearity or "tanh"
-  if chosen ~= "tanh" and chosen ~= "relu" then
-    fail("%s: nonlinearity must be 'tanh' or 'relu', got %s", name, tostring(chosen))
-  end
-  return chosen
-end
-
---- LSTM(inputs, units [, num_layers] [, { bias, batch_first, dropout, bidirectional }]), GRU and RNN the same; RNN has
---- the option nonlinearity too.
-network("LSTM", 4, 2, function() return kiln.lstm end)
-network("GRU", 3, 1, function() return kiln.gru end)
-network("RNN", 1, 1, function(options) return nonlinearity("RNN", options) == "relu" and kiln.rnn_relu or kiln.rnn_tanh end)
+--- LSTM(inputs, units [, num_layers, bias, batch_first, dropout, bidirectional, proj_size]), GRU the same without the last; RNN
+--- has nonlinearity in front of bias.
+network("LSTM", 4, 2, { kiln.lstm }, {
+  "num_layers", 1, "bias", true, "batch_first", false, "dropout", 0, "bidirectional", false, "proj_size", 0,
+})
+network("GRU", 3, 1, { kiln.gru }, {
+  "num_layers", 1, "bias", true, "batch_first", false, "dropout", 0, "bidirectional", false,
+})
+network("RNN", 1, 1, { tanh = kiln.rnn_tanh, relu = kiln.rnn_relu }, {
+  "num_layers", 1, "nonlinearity", "tanh", "bias", true, "batch_first", false, "dropout", 0, "bidirectional", false,
+})
 
 -- ---- cells -----------------------------------------------------------------------------------------------------
 
-local function cell(name, gates, states, pick)
+local function cell(name, gates, states, ops, fields)
   local Cell = Module:extend(name)
   part[name] = Cell
 
-  function Cell:init(inputs, units, options)
-    options = options or {}
+  function Cell:init(inputs, units, ...)
     arguments.count(name, "the number of inputs", inputs)
     arguments.count(name, "the number of units", units)
-    local bound = 1 / math.sqrt(units)
-    self.units, self.op = units, pick(options)
+    local given, bound = arguments.read(name, fields, ...), 1 / math.sqrt(units)
+    self.units, self.op = units, pick(name, ops, given)
     self.weight_ih, self.weight_hh = parameter(bound, gates * units, inputs), parameter(bound, gates * units, units)
-    if options.bias ~= false then
+    if given.bias then
       self.bias_ih, self.bias_hh = parameter(bound, gates * units), parameter(bound, gates * units)
     end
   end
@@ -117,8 +127,9 @@ local function cell(name, gates, states, pick)
   function Cell:extra() return ("%d -> %d"):format(self.weight_ih:size(2), self.units) end
 end
 
-cell("LSTMCell", 4, 2, function() return kiln.lstm_cell end)
-cell("GRUCell", 3, 1, function() return kiln.gru_cell end)
-cell("RNNCell", 1, 1, function(options) return nonlinearity("RNNCell", options) == "relu" and kiln.rnn_relu_cell or kiln.rnn_tanh_cell end)
+--- LSTMCell(inputs, units [, bias]), GRUCell the same; RNNCell has nonlinearity behind bias.
+cell("LSTMCell", 4, 2, { kiln.lstm_cell }, { "bias", true })
+cell("GRUCell", 3, 1, { kiln.gru_cell }, { "bias", true })
+cell("RNNCell", 1, 1, { tanh = kiln.rnn_tanh_cell, relu = kiln.rnn_relu_cell }, { "bias", true, "nonlinearity", "tanh" })
 
 return part
