@@ -1,0 +1,9 @@
+-- kiln.vision.models: only gathers the families in the folder models. With torchvision's parameter names, so that a
+-- safetensors file of its weights loads as it is: kiln.vision.models.resnet18{ weights = "resnet18.safetensors" }.
+local models = {}
+
+for _, family in ipairs { "lenet" } do
+  for name, value in pairs(require("kiln.vision.models." .. family)) do models[name] = value end
+end
+
+return models
