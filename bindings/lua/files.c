@@ -12,7 +12,11 @@ static int no_field(lua_State *L) {
 }
 
 static void watch_fields(lua_State *L, const kl_file *f) {
-  if (lua_type(L, -1) != LUA_TTABLE || lua_getmetatable(L, -1)) return;
+  if (lua_type(L, -1) != LUA_TTABLE) return;
+  if (lua_getmetatable(L, -1)) {
+    lua_pop(L, 1); /* it watches for itself, and is what the file gives */
+    return;
+  }
   lua_createtable(L, 0, 1);
   lua_pushlightuserdata(L, (void *)(size_t)f);
   lua_pushcclosure(L, no_field, 1);

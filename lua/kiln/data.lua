@@ -11,6 +11,7 @@ for _, part in ipairs {
   "idx",
   "loader",
   "text",
+  "wav",
 } do
   for name, value in pairs(require("kiln.data." .. part)) do data[name] = value end
 end

@@ -13,11 +13,14 @@ gather(text, "", {
   "byte",
   "char",
   "bpe",
+  "sentencepiece",
 })
 gather(text.models, "models.", {
   "char_rnn",
   "gpt2",
   "bert",
+  "llama",
+  "llama2c",
 })
 
 return text
