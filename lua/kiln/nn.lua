@@ -13,6 +13,7 @@ for _, part in ipairs {
   "dropout",
   "padding",
   "pool",
+  "fractional_pool",
   "conv",
   "embedding",
   "rnn",
