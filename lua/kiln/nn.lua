@@ -18,6 +18,9 @@ for _, part in ipairs {
   "embedding",
   "rnn",
   "resample",
+  "norm",
+  "attention",
+  "transformer",
   "loss",
 } do
   for name, value in pairs(require("kiln.nn." .. part)) do nn[name] = value end
