@@ -9,7 +9,6 @@ LEFT_OUT = {
     "ParameterList": "no layer", "ParameterDict": "no layer",
     "NLLLoss2d": "another name of NLLLoss", "CrossMapLRN2d": "another form of LocalResponseNorm",
     "SyncBatchNorm": "for several processes", "LinearCrossEntropyLoss": "two layers in one, new in 2.15",
-    "FractionalMaxPool2d": "not offered: windows drawn at random", "FractionalMaxPool3d": "not offered: windows drawn at random",
     "DataParallel": "for several devices", "RNNBase": "no layer", "RNNCellBase": "no layer",
 }
 LEFT_OUT.update({"Lazy" + name: "sizes are told when a layer is made" for name in (
@@ -106,6 +105,10 @@ def pools(case, randn, rand):
     case("AdaptiveMaxPool2d", (2, 3), x=[randn(2, 6, 4)])
     case("MaxPool2d", (3, 2), stride=(2, 1), padding=(1, 0), x=[randn(2, 6, 4)])
     case("AvgPool2d", (3, 2), stride=(2, 1), padding=(1, 0), x=[randn(2, 6, 4)])
+    samples = torch.tensor([[[0.3, 0.7], [0.6, 0.1]]])
+    case("FractionalMaxPool2d", 2, output_size=(2, 3), _random_samples=samples, x=[randn(1, 2, 5, 6)])
+    case("FractionalMaxPool2d", (3, 2), output_ratio=0.5, return_indices=True, _random_samples=samples, x=[randn(1, 2, 6, 5)], based=(1,))
+    case("FractionalMaxPool3d", 2, output_ratio=0.5, _random_samples=torch.tensor([[[0.3, 0.7, 0.2]]]), x=[randn(1, 1, 4, 4, 5)])
 
 
 def paddings(case, randn, rand):

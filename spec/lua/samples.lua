@@ -14,6 +14,8 @@ local how = {
 
 local own_spec = {
   ["digits.lua"] = true,
+  ["names.lua"] = true, -- text_samples.lua
+  ["shakespeare.lua"] = true, -- text_samples.lua
   ["stories.lua"] = true, -- llama.lua
 }
 
