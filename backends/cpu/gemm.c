@@ -148,7 +148,7 @@ static void run_dots(void *ud, int64_t begin, int64_t end) {
 }
 
 static bool by_dots(const kn_context *ctx, const cp_gemm *g) {
-  if (g->k < CP_LONG_SUM) return false;
+  if (g->k < (g->m <= CP_FEW_ROWS ? 4 : 32)) return false;
   bool along = (g->a_column == 1 || g->k == 1) && (g->b_row == 1 || g->k == 1);
   if (!along || (g->m > CP_MOST_ROWS && g->n > CP_MOST_ROWS / 2)) return false;
   dot_job d = {g->kit, g->m, g->k, g->a, g->b, g->a_row, g->b_column, g->c, g->c_row, 1};
@@ -161,15 +161,10 @@ static bool by_dots(const kn_context *ctx, const cp_gemm *g) {
   return true;
 }
 
-/* Few rows with a small matrix: packing would be most of the work. */
+/* Few rows with a small matrix whose columns lie side by side: packing would be most of the work. */
 static bool by_strips(const cp_gemm *g) {
-  if (g->m > CP_FEW_ROWS || g->m * g->n * g->k > CP_LEAST_WORK) return false;
-  if (g->b_column == 1)
-    g->kit->strips(g->m, g->n, g->k, g->a, g->a_row, g->a_column, g->b, g->b_row, g->c, g->c_row);
-  else if (g->b_row == 1 && g->k < CP_LONG_SUM)
-    g->kit->turned(g->m, g->n, g->k, g->a, g->a_row, g->a_column, g->b, g->b_column, g->c, g->c_row);
-  else
-    return false;
+  if (g->m > CP_FEW_ROWS || g->b_column != 1 || g->m * g->n * g->k > CP_LEAST_WORK) return false;
+  g->kit->strips(g->m, g->n, g->k, g->a, g->a_row, g->a_column, g->b, g->b_row, g->c, g->c_row);
   return true;
 }
 

@@ -148,8 +148,8 @@ enum { TURN = CP_VECTOR < 32 ? 16 : 32 };
   DOTS(T, E, I)                                                                                              \
   STRIPS(T, E)                                                                                               \
   RUNS(T, E)                                                                                                 \
-  static const cp_kit kit_##E = {ROWS,     COLUMNS_##E, sizeof(T),  pack_##E, tile_##E,                      \
-                                 dots_##E, strips_##E,  turned_##E, runs_##E, fill_##E};
+  static const cp_kit kit_##E = {ROWS,     COLUMNS_##E, sizeof(T), pack_##E, tile_##E,                       \
+                                 dots_##E, strips_##E,  runs_##E,  fill_##E};
 
 /* Integers are unsigned here: they wrap around. */
 KIT(float, F32, int32_t)

@@ -111,7 +111,7 @@
     strip##N##_##E s[4][U];                                                                                  \
     UNROLL for (int i = 0; i < mm; i++) UNROLL for (int u = 0; u < (U); u++) s[i][u] = (strip##N##_##E){0};  \
     int64_t p = 0;                                                                                           \
-    for (; k >= CP_LONG_SUM && p + (U) <= k; p += (U)) UNROLL for (int u = 0; u < (U); u++) {                \
+    for (; p + (U) <= k; p += (U)) UNROLL for (int u = 0; u < (U); u++) {                                    \
         const strip##N##_##E v = *(const strip##N##_##E *)(b + (p + u) * b_row);                             \
         UNROLL for (int i = 0; i < mm; i++) s[i][u] +=                                                       \
             (a[i * a_row + (p + u) * a_column] - (strip##N##_##E){0}) * v;                                   \
@@ -138,67 +138,24 @@
       strip##N##_of_##E(1, k, a + i * a_row, a_row, a_column, b, b_row, c + i * c_row, c_row);               \
   }
 
-/* Sums over few k go in order, as those of tiles do, so that how small operands lie does not show. */
 #define STRIPS(T, E)                                                                                         \
   STRIP(T, E, 32, 1)                                                                                         \
-  STRIP(T, E, 16, 1)                                                                                         \
   STRIP(T, E, 8, 4)                                                                                          \
   STRIP(T, E, 4, 4)                                                                                          \
-  ALWAYS T in_order_##E(int64_t k, const T *a, int64_t a_column, const T *b, int64_t b_row) {                \
-    four_##E s = {0}; /* as in strips: compilers round loops of scalars otherwise */                         \
-    for (int64_t p = 0; p < k; p++) {                                                                        \
-      const four_##E v = {b[p * b_row]};                                                                     \
-      s += (a[p * a_column] - (four_##E){0}) * v;                                                            \
-    }                                                                                                        \
-    return s[0];                                                                                             \
-  }                                                                                                          \
   static void strips_##E(int64_t m, int64_t n, int64_t k, const char *as, int64_t a_row, int64_t a_column,   \
                          const char *bs, int64_t b_row, char *cs, int64_t c_row) {                           \
     const T *a = (const T *)as, *b = (const T *)bs;                                                          \
     T *c = (T *)cs;                                                                                          \
     int64_t j = 0;                                                                                           \
     for (; j + 32 <= n; j += 32) strip32_each_##E(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row);     \
-    for (; j + 16 <= n; j += 16) strip16_each_##E(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row);     \
     for (; j + 8 <= n; j += 8) strip8_each_##E(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row);        \
     for (; j + 4 <= n; j += 4) strip4_each_##E(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row);        \
     for (; j < n; j++)                                                                                       \
-      for (int64_t i = 0; i < m; i++)                                                                        \
-        c[i * c_row + j] = in_order_##E(k, a + i * a_row, a_column, b + j, b_row);                           \
-  }                                                                                                          \
-  /* Columns of b that lie along k, turned a square at a time. */                                            \
-  ALWAYS void turned_of_##E(const int mm, int64_t k, const T *a, int64_t a_row, int64_t a_column,            \
-                            const T *b, int64_t b_column, T *c, int64_t c_row) {                             \
-    side_##E s[4], square[SIDE_##E];                                                                         \
-    int64_t p = 0;                                                                                           \
-    UNROLL for (int i = 0; i < mm; i++) s[i] = (side_##E){0};                                                \
-    for (; p + SIDE_##E <= k; p += SIDE_##E) {                                                               \
-      turn_##E(b + p, b_column, (T *)square, SIDE_##E);                                                      \
-      UNROLL for (int q = 0; q < SIDE_##E; q++) UNROLL for (int i = 0; i < mm; i++) s[i] +=                  \
-          (a[i * a_row + (p + q) * a_column] - (side_##E){0}) * square[q];                                   \
-    }                                                                                                        \
-    for (; p < k; p++) {                                                                                     \
-      side_##E v;                                                                                            \
-      for (int e = 0; e < SIDE_##E; e++) v[e] = b[e * b_column + p];                                         \
-      UNROLL for (int i = 0; i < mm; i++) s[i] += (a[i * a_row + p * a_column] - (side_##E){0}) * v;         \
-    }                                                                                                        \
-    UNROLL for (int i = 0; i < mm; i++) * (side_##E *)(c + i * c_row) = s[i];                                \
-  }                                                                                                          \
-  static void turned_##E(int64_t m, int64_t n, int64_t k, const char *as, int64_t a_row, int64_t a_column,   \
-                         const char *bs, int64_t b_column, char *cs, int64_t c_row) {                        \
-    const T *a = (const T *)as, *b = (const T *)bs;                                                          \
-    T *c = (T *)cs;                                                                                          \
-    int64_t j = 0;                                                                                           \
-    for (; j + SIDE_##E <= n; j += SIDE_##E, b += SIDE_##E * b_column) {                                     \
-      int64_t i = 0;                                                                                         \
-      for (; i + 4 <= m; i += 4)                                                                             \
-        turned_of_##E(4, k, a + i * a_row, a_row, a_column, b, b_column, c + i * c_row + j, c_row);          \
-      for (; i + 2 <= m; i += 2)                                                                             \
-        turned_of_##E(2, k, a + i * a_row, a_row, a_column, b, b_column, c + i * c_row + j, c_row);          \
-      for (; i < m; i++)                                                                                     \
-        turned_of_##E(1, k, a + i * a_row, a_row, a_column, b, b_column, c + i * c_row + j, c_row);          \
-    }                                                                                                        \
-    for (; j < n; j++, b += b_column)                                                                        \
-      for (int64_t i = 0; i < m; i++) c[i * c_row + j] = in_order_##E(k, a + i * a_row, a_column, b, 1);     \
+      for (int64_t i = 0; i < m; i++) {                                                                      \
+        T sum = 0;                                                                                           \
+        for (int64_t p = 0; p < k; p++) sum = (T)(sum + a[i * a_row + p * a_column] * b[p * b_row + j]);     \
+        c[i * c_row + j] = sum;                                                                              \
+      }                                                                                                      \
   }
 
 #endif
