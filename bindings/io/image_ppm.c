@@ -31,7 +31,8 @@ static bool take_number(reader *r, uint64_t most, uint64_t *out) {
 }
 
 static uint8_t scaled(uint64_t v, uint64_t maxval) {
-  return maxval == 255 ? (uint8_t)v : (uint8_t)((v * 255 + maxval / 2) / maxval);
+  if (maxval == 255) return (uint8_t)v;
+  return (uint8_t)((v * 255 + maxval / 2) / maxval);
 }
 
 /* A row of samples. False when the file ends or a sample is too large. */
