@@ -8,25 +8,7 @@
 local kiln = kiln or require "kiln"
 local nn, F, optim, data = kiln.nn, kiln.nn.functional, kiln.optim, kiln.data
 
-local options = { epochs = 18, seed = 1, limit = 5000 }
-do
-  local i = 1
-  while arg[i] do
-    local name = arg[i]:match "^%-%-(%a+)$"
-    if name == "eager" then
-      options.eager = true
-    elseif name == "data" then
-      i = i + 1
-      options.data = arg[i] or error("--data needs a folder", 0)
-    elseif name == "epochs" or name == "seed" or name == "limit" then
-      i = i + 1
-      options[name] = math.tointeger(tonumber(arg[i])) or error("--" .. name .. " needs a whole number", 0)
-    else
-      error("there is no option " .. arg[i], 0)
-    end
-    i = i + 1
-  end
-end
+local options = kiln.options({ epochs = 18, seed = 1, limit = 5000, eager = false }, { "data" })
 
 -- ---- the pictures ----------------------------------------------------------------------------------------------
 

@@ -5,17 +5,7 @@
 local kiln = kiln or require "kiln"
 local nn, F, optim, data = kiln.nn, kiln.nn.functional, kiln.optim, kiln.data
 
-local options = { epochs = 30, seed = 1 }
-for i = 1, #arg, 2 do
-  local name = arg[i]:match "^%-%-(%a+)$"
-  if name == "data" then
-    options.data = arg[i + 1] or error("--data needs a folder", 0)
-  elseif name == "epochs" or name == "seed" then
-    options[name] = math.tointeger(tonumber(arg[i + 1])) or error("--" .. name .. " needs a whole number", 0)
-  else
-    error("there is no option " .. arg[i], 0)
-  end
-end
+local options = kiln.options({ epochs = 30, seed = 1 }, { "data" })
 
 -- ---- the data: five parts, each of which is once held out -------------------------------------------------------
 

@@ -5,16 +5,7 @@
 local kiln = kiln or require "kiln"
 local nn, data = kiln.nn, kiln.data
 
-local options = { limit = 10000 }
-for i = 1, #arg, 2 do
-  if arg[i] == "--data" then
-    options.data = arg[i + 1] or error("--data needs a folder", 0)
-  elseif arg[i] == "--limit" then
-    options.limit = math.tointeger(tonumber(arg[i + 1])) or error("--limit needs a whole number", 0)
-  else
-    error("there is no option " .. arg[i], 0)
-  end
-end
+local options = kiln.options({ limit = 10000 }, { "data" })
 
 local Net = nn.Module:extend "Net"
 function Net:init()

@@ -5,26 +5,11 @@
 local kiln = kiln or require "kiln"
 local nn, optim, data, text = kiln.nn, kiln.optim, kiln.data, kiln.text
 
-local options = { steps = 2000, seed = 1, names = 20, validate = 1 << 20 }
-for i = 1, #arg, 2 do
-  local name = arg[i]:match "^%-%-(%a+)$"
-  if name == "data" then
-    options.data = arg[i + 1] or error("--data needs a path", 0)
-  elseif name and options[name] then
-    options[name] = math.tointeger(tonumber(arg[i + 1])) or error("--" .. name .. " needs a whole number", 0)
-  else
-    error("there is no option " .. arg[i], 0)
-  end
-end
+local options = kiln.options({ steps = 2000, seed = 1, names = 20, validate = 1 << 20 }, { "data" })
 
 -- ---- the data: a tenth is held out -----------------------------------------------------------------------------
 
-local found, path = pcall(data.find, "text/names.txt", options.data)
-if not found then
-  print("There is no text/names.txt in --data, $KILN_DATA or samples/data. It is names.txt of github.com/karpathy/makemore:\n"
-    .. "32,033 names, a line each. Put it there as text/names.txt.")
-  os.exit(1, true)
-end
+local path = data.find("text/names.txt", options.data)
 kiln.manual_seed(options.seed)
 local names, longest = {}, 0
 for name in io.lines(path) do

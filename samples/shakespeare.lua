@@ -7,34 +7,12 @@
 local kiln = kiln or require "kiln"
 local optim, data, text = kiln.optim, kiln.data, kiln.text
 
-local options = { steps = 2000, seed = 1, characters = 500, validate = 1 << 20, prompt = "ROMEO:\n" }
-do
-  local i = 1
-  while arg[i] do
-    local name = arg[i]:match "^%-%-(%a+)$"
-    if name == "captured" then
-      options.captured = true
-    elseif name == "data" or name == "prompt" then
-      i = i + 1
-      options[name] = arg[i] or error("--" .. name .. " needs a text", 0)
-    elseif name and math.type(options[name]) == "integer" then
-      i = i + 1
-      options[name] = math.tointeger(tonumber(arg[i])) or error("--" .. name .. " needs a whole number", 0)
-    else
-      error("there is no option " .. arg[i], 0)
-    end
-    i = i + 1
-  end
-end
+local options = kiln.options(
+  { steps = 2000, seed = 1, characters = 500, validate = 1 << 20, prompt = "ROMEO:\n", captured = false }, { "data" })
 
 -- ---- the data: the last tenth is held out ----------------------------------------------------------------------
 
-local found, path = pcall(data.find, "text/tinyshakespeare.txt", options.data)
-if not found then
-  print("There is no text/tinyshakespeare.txt in --data, $KILN_DATA or samples/data. It is data/tinyshakespeare/input.txt of\n"
-    .. "github.com/karpathy/char-rnn, 1,115,394 bytes. Put it there as text/tinyshakespeare.txt.")
-  os.exit(1, true)
-end
+local path = data.find("text/tinyshakespeare.txt", options.data)
 kiln.manual_seed(options.seed)
 local file = assert(io.open(path, "rb"))
 local whole = file:read "a"

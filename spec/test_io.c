@@ -230,7 +230,7 @@ static bool take_wave(kn_context *c, const char *p, size_t n) {
 }
 
 static const char *path_of(char path[32]) {
-  strcpy(path, "/tmp/kiln-io-XXXXXX");
+  strcpy(path, "/tmp/kiln-io-XXXXXX"); /* the X are mkstemp's */
   int fd = mkstemp(path);
   ck_assert_int_ge(fd, 0);
   close(fd);

@@ -41,6 +41,6 @@ test("without their data they say how to get it", function()
   for _, name in ipairs { "names", "shakespeare" } do
     local text, code = run(name .. ".lua --data /nowhere")
     equal(code, 1)
-    truth(text:find("github.com/karpathy/", 1, true) and not text:find "stack traceback", text)
+    truth(text:match("^[^\n]*"):find("the GitHub repository karpathy/", 1, true), text)
   end
 end)
