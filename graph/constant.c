@@ -26,8 +26,8 @@ static bool is_small(const kn_type *t) {
 static bool may_fold(const kn_plan *p, const kn_node *n) {
   if (n->nout != 1 || n->out[0]->type.kind != KN_V_TENSOR) return false;
   uint32_t v = n->out[0]->id;
-  return !p->undefined[v] && !p->maybe[v] && !p->handle[v] && !p->listed[v] && !p->result[v] &&
-         !p->failure[v] && kn_type_known(&p->types[v]) && p->types[v].device == KN_CPU;
+  return !p->undefined[v] && !p->maybe[v] && !p->handle[v] && !p->listed[v] && !p->failure[v] &&
+         kn_type_known(&p->types[v]) && p->types[v].device == KN_CPU;
 }
 
 /* A tensor of a single value, in one element. */

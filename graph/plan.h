@@ -1,8 +1,8 @@
 /* A plan: how one session runs a graph for one tuple of input sizes. Everything that depends on sizes alone
  * is folded, dead branches of such conditions are gone, every tensor has its place, parts are compiled.
- * Internal to the executor. Built by plan.c: sizes.c (types and folded numbers), constant.c (folded tensors), emit.c (steps, with place.c
- * for where values live), memory.c (bytes of the arena); run by run.c. One plan belongs to one session and is
- * used by one run at a time. */
+ * Internal to the executor. Built by plan.c: sizes.c (types and folded numbers), constant.c (folded tensors),
+ * emit.c (steps, with place.c for where values live), memory.c (bytes of the arena); run by run.c. One plan
+ * belongs to one session and is used by one run at a time. */
 #ifndef KN_PLAN_H
 #define KN_PLAN_H
 #include "core/arena.h"
