@@ -216,6 +216,18 @@ MODEL(error) {
   return kc_raise_value(c, ARG(0), kc_lua_where(where));
 }
 
+/* kiln.fail(format, …): how the library reports misuse, at the line of its user. */
+MODEL(fail) {
+  kc_values made = {0};
+  int i = 0;
+  while (i < c->nmodels && c->models[i].fn != kc_m_format) i++;
+  if (i == c->nmodels) return kc_fail(c, "kiln.fail needs string.format, which is not there");
+  f = kc_ref(KC_V_OBJECT, c->models[i].object);
+  KC_TRY(kc_m_format(c, s, f, a, n, &made));
+  out->n = 0;
+  return kc_raise_value(c, made.v[0], kc_lua_where(kc_where(c)));
+}
+
 MODEL(setmetatable) {
   KC_TRY(need_table(c, f, ARG(0)));
   kc_val t = ARG(0), m = ARG(1), old, guard;
@@ -316,6 +328,20 @@ MODEL(require) {
   if (v.k == KC_V_NIL || (v.k == KC_V_BOOL && !v.i))
     return kc_fail(c, "require '%s': the module is not loaded yet; require it outside", c->obj[ARG(0).id].s);
   return give1(c, out, v);
+}
+
+/* kiln.graph_source(graph): a module looks for others in Graphs, too, when its parts are walked. */
+MODEL(graph_source) {
+  kc_val source = KC_NILV;
+  (void)s;
+  if (ARG(0).k == KC_V_OBJECT) {
+    kc_push_object(c, f.id);
+    kc_push(c, a[0]);
+    lua_call(c->L, 1, 1);
+    source = kc_import(c, -1, NULL);
+    lua_pop(c->L, 1);
+  }
+  return give1(c, out, source);
 }
 
 /* As the engine's own messages say it. */
@@ -659,6 +685,8 @@ static const struct {
     {"string", "find", m_plain},
     {"string", "match", m_plain},
     {"string", "gsub", m_plain},
+    {"kiln", "fail", m_fail},
+    {"kiln", "graph_source", m_graph_source},
     {"kiln", "call_host", kc_m_call_host},
     {"kiln", "fork_mark", kc_m_fork_mark},
     {"kiln", "checkpoint", m_checkpoint},

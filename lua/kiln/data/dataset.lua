@@ -32,7 +32,7 @@ end
 --- One that can give many at once, for whole batches, has `rows(indices)` too: it gets a tensor of places or, for examples
 --- that follow each other, `{ first, last }`, and gives as many tensors as `get` gives values. One that reads files has
 --- `request(i)`, a job for kiln.prefetcher or nothing, and `finish(i, decoded)`, which makes of the job's result what
---- `get(i)` gives.
+--- `get(i)` gives; `describe(i)` may name an example for messages.
 local Dataset = base "Dataset"
 function Dataset:len() fail("%s: a Dataset needs a function len", self.name) end
 function Dataset:get() fail("%s: a Dataset needs a function get", self.name) end

@@ -116,7 +116,11 @@ local function read_ahead(self, place, first, last, reader)
     with_job[k] = nil
     if not had then return table.pack(dataset:get(i)) end
     local decoded, why = reader:pop()
-    if decoded == nil then fail("DataLoader: example %d: %s", i, tostring(why)) end
+    if decoded == nil then
+      local name = dataset.describe and dataset:describe(i) or ""
+      if not why:find(name, 1, true) then why = name .. ": " .. why end
+      fail("DataLoader: example %d: %s", i, why)
+    end
     return table.pack(dataset:finish(i, decoded))
   end
 end

@@ -62,7 +62,21 @@ local function is_module(value)
   return class ~= nil and type(class) == "table" and class.__call == call
 end
 
+--- module_of(value): the module that it is, or that kiln.script made a Graph of; nil for other values.
+local function module_of(value)
+  if is_module(value) then return value end
+  if type(value) ~= "userdata" or is_tensor(value) then return nil end
+  local source = kiln.graph_source(value)
+  return is_module(source) and source or nil
+end
+
 -- ---- names -----------------------------------------------------------------------------------------------------
+
+local function before(a, b)
+  local na, nb = type(a) == "number", type(b) == "number"
+  if na ~= nb then return na end
+  return a < b
+end
 
 -- Field names in a fixed order: the numbers of lists first, then names.
 local function sorted_keys(t)
@@ -70,11 +84,14 @@ local function sorted_keys(t)
   for key in next, t do
     if math.type(key) == "integer" or type(key) == "string" then keys[#keys + 1] = key end
   end
-  table.sort(keys, function(a, b)
-    local na, nb = type(a) == "number", type(b) == "number"
-    if na ~= nb then return na end
-    return a < b
-  end)
+  for i = 2, #keys do -- not by table.sort, which is not captured: a captured step may ask for its parameters
+    local key, j = keys[i], i - 1
+    while j > 0 and before(key, keys[j]) do
+      keys[j + 1] = keys[j]
+      j = j - 1
+    end
+    keys[j + 1] = key
+  end
   return keys
 end
 
@@ -100,8 +117,8 @@ local function walk(module, path, seen, visit)
   seen[module] = true
   visit(module, path)
   for _, key in ipairs(sorted_keys(module)) do
-    local part = rawget(module, key)
-    if is_module(part) then walk(part, full_name(path, key), seen, visit) end
+    local part = module_of(rawget(module, key))
+    if part then walk(part, full_name(path, key), seen, visit) end
   end
 end
 
@@ -116,6 +133,9 @@ end
 
 -- A list of { name =, tensor =, module =, key =, kind = } of that kind. A tensor in two places is listed once unless `all`.
 local function collect(module, kind, all)
+  if kiln.is_capturing() then
+    fail("the parameters of a module are asked for inside a captured function: take the list outside, local list = net:parameters()")
+  end
   local list, seen = {}, {}
   walk(module, "", {}, function(part, path)
     for _, key in ipairs(sorted_keys(part)) do
@@ -168,8 +188,8 @@ end
 local function own_parts(self)
   local list, seen = {}, {}
   for _, key in ipairs(sorted_keys(self)) do
-    local part = rawget(self, key)
-    if is_module(part) and not seen[part] then
+    local part = module_of(rawget(self, key))
+    if part and not seen[part] then
       seen[part] = true
       list[#list + 1] = { name = full_name("", key), tensor = part, key = key }
     end
@@ -197,7 +217,7 @@ local function find(self, name, path, what)
   for word in path:gmatch "[^.]+" do
     local found = is_module(at) and field_of(at, word)
     if not found then fail("%s: there is no '%s' in '%s'", name, word, path) end
-    at, last, key = found, at, word
+    at, last, key = module_of(found) or found, at, word
   end
   if what == "module" and not is_module(at) then fail("%s: '%s' is no module", name, path) end
   if what ~= "module" and not (last and kind_of(last, key, at) == what) then fail("%s: '%s' is no %s", name, path, what) end
@@ -248,8 +268,15 @@ function Module:requires_grad_(on)
   return self
 end
 
+-- By fields, without a list of tensors: a captured step may call it.
 function Module:zero_grad()
-  for _, p in ipairs(self:parameters()) do p.grad = nil end
+  walk(self, "", {}, function(part)
+    local buffers = rawget(part, "_buffers")
+    for _, key in ipairs(sorted_keys(part)) do
+      local t = rawget(part, key)
+      if is_tensor(t) and t.requires_grad and not (buffers and buffers[key] ~= nil) then t.grad = nil end
+    end
+  end)
 end
 
 -- A new tensor of the same kind in the place of an old one.
@@ -298,6 +325,8 @@ local function copy_of(value, seen)
     elseif value.requires_grad and value.is_leaf then
       new:requires_grad_()
     end
+  elseif module_of(value) and not is_module(value) then
+    fail("clone: there is a Graph of a %s in it, which goes on computing with that one; clone first, then kiln.script", module_of(value).name)
   elseif type(value) == "table" then
     new = setmetatable({}, getmetatable(value))
     seen[value] = new
@@ -311,7 +340,7 @@ end
 function Module:clone() return copy_of(self, {}) end
 
 require "kiln.nn.state" (Module, collect)
-Module.tostring = require("kiln.nn.text")(is_module, sorted_keys)
+Module.tostring = require("kiln.nn.text")(is_module, module_of, sorted_keys)
 for name, method in pairs(hooks.methods) do Module[name] = method end
 Module.__call, Module.__tostring = call, Module.tostring
 setmetatable(Module, { __call = construct })
@@ -320,6 +349,7 @@ return {
   Module = Module,
   Parameter = Parameter,
   is_module = is_module,
+  module_of = module_of,
   --- is_parameter(t): whether it is a tensor made to be learnt, by nn.Parameter.
   is_parameter = function(t) return is_parameter[t] or false end,
 }
