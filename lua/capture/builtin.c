@@ -4,6 +4,7 @@
 #include "lua/capture/grads.h"
 #include "lua/capture/growing.h"
 #include "lua/capture/handle.h"
+#include "lua/capture/keys.h"
 #include "lua/capture/protect.h"
 #include "lua/capture/race.h"
 #include "lua/capture/text.h"
@@ -123,6 +124,7 @@ MODEL(next) {
   if (ARG(1).k == KC_V_SYM || ARG(1).k == KC_V_UNION || ARG(1).k == KC_V_POISON)
     return kc_fail(c, "next() with a %s as key", kc_kind_name(ARG(1)));
   KC_TRY(kc_next(c, *s, ARG(0).id, kc_normal_key(ARG(1)), &k, &v));
+  KC_TRY(kc_hand_key(c, k));
   return k.k == KC_V_NIL ? give1(c, out, KC_NILV) : give(c, out, 2, k, v, KC_NILV);
 }
 
@@ -244,27 +246,30 @@ MODEL(getmetatable) {
   return give1(c, out, guard.k == KC_V_NIL ? m : guard);
 }
 
-static kc_res plain_key(kc_cap *c, kc_val k) {
-  if (k.k == KC_V_SYM) KC_TRY(kc_burn(c, k));
-  KC_TRY(kc_settle_text(c, k));
-  if (k.k == KC_V_SYM || k.k == KC_V_UNION || k.k == KC_V_POISON)
-    return kc_fail(c, "a table key is a %s", kc_kind_name(k));
+static kc_res plain_key(kc_cap *c, kc_val *k) {
+  if (k->k == KC_V_SYM) KC_TRY(kc_burn(c, *k));
+  KC_TRY(kc_tensor_key(c, k));
+  KC_TRY(kc_settle_text(c, *k));
+  if (k->k == KC_V_SYM || k->k == KC_V_UNION || k->k == KC_V_POISON)
+    return kc_fail(c, "a table key is a %s", kc_kind_name(*k));
+  *k = kc_normal_key(*k);
   return KC_GO;
 }
 
 MODEL(rawget) {
-  kc_val v;
+  kc_val v, key = ARG(1);
   KC_TRY(need_table(c, f, ARG(0)));
-  KC_TRY(plain_key(c, ARG(1)));
-  KC_TRY(kc_raw_get(c, *s, ARG(0).id, kc_normal_key(ARG(1)), &v));
+  KC_TRY(plain_key(c, &key));
+  KC_TRY(kc_raw_get(c, *s, ARG(0).id, key, &v));
   return give1(c, out, v);
 }
 
 MODEL(rawset) {
   KC_TRY(need_table(c, f, ARG(0)));
-  KC_TRY(plain_key(c, ARG(1)));
-  if (ARG(1).k == KC_V_NIL) return kc_raise(c, "table index is nil");
-  KC_TRY(kc_raw_set(c, *s, ARG(0).id, kc_normal_key(ARG(1)), ARG(2)));
+  kc_val key = ARG(1);
+  KC_TRY(plain_key(c, &key));
+  if (key.k == KC_V_NIL) return kc_raise(c, "table index is nil");
+  KC_TRY(kc_raw_set(c, *s, ARG(0).id, key, ARG(2)));
   return give1(c, out, ARG(0));
 }
 
@@ -408,8 +413,7 @@ MODEL(enable_grad) { return with_grad(c, s, f, a, n, true, out); }
 
 /* ---- table.* ---- */
 
-/* These work raw where no metamethod could tell. */
-static kc_res need_list(kc_cap *c, kc_state *s, kc_val f, kc_val t) {
+kc_res kc_need_list(kc_cap *c, kc_state *s, kc_val f, kc_val t) {
   KC_TRY(need_table(c, f, t));
   static const char *const odd[] = {"__index", "__newindex", "__len"};
   for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
@@ -423,7 +427,7 @@ static kc_res need_list(kc_cap *c, kc_state *s, kc_val f, kc_val t) {
 
 MODEL(insert) {
   out->n = 0;
-  KC_TRY(need_list(c, *s, f, ARG(0)));
+  KC_TRY(kc_need_list(c, *s, f, ARG(0)));
   if (n != 2 && n != 3) return kc_complain(c, "wrong number of arguments to 'insert'");
   kc_val t = a[0], v;
   int64_t len, pos;
@@ -443,7 +447,7 @@ MODEL(insert) {
 }
 
 MODEL(remove) {
-  KC_TRY(need_list(c, *s, f, ARG(0)));
+  KC_TRY(kc_need_list(c, *s, f, ARG(0)));
   kc_val t = a[0], taken, v;
   int64_t len, pos;
   KC_TRY(kc_border(c, *s, t.id, &len));
@@ -482,6 +486,26 @@ MODEL(unpack) {
   return give_all(c, *s, out, v, count);
 }
 
+MODEL(move) {
+  kc_val to = n > 4 && a[4].k != KC_V_NIL ? a[4] : ARG(0), v;
+  int64_t from, end, at;
+  KC_TRY(need_table(c, f, ARG(0)));
+  KC_TRY(known_int(c, f, ARG(1), 2, &from));
+  KC_TRY(known_int(c, f, ARG(2), 3, &end));
+  KC_TRY(known_int(c, f, ARG(3), 4, &at));
+  KC_TRY(need_table(c, f, to));
+  if (end < from) return give1(c, out, to);
+  if ((uint64_t)end - (uint64_t)from >= 1000000 || at > INT64_MAX - (end - from))
+    return kc_complain(c, "bad argument #3 to 'move' (too many elements to move)");
+  bool up = at > from && at <= end && kc_same(to, a[0]); /* what is not read yet is not written */
+  for (int64_t k = 0; k <= end - from; k++) {
+    int64_t i = up ? end - from - k : k;
+    KC_TRY(kc_index(c, s, a[0], kc_int(from + i), &v));
+    KC_TRY(kc_set_index(c, s, to, kc_int(at + i), v));
+  }
+  return give1(c, out, kc_resolve(c, *s, to));
+}
+
 MODEL(pack) {
   (void)f;
   uint32_t id = kc_table_new(c, *s);
@@ -492,7 +516,7 @@ MODEL(pack) {
 }
 
 MODEL(concat) {
-  KC_TRY(need_list(c, *s, f, ARG(0)));
+  KC_TRY(kc_need_list(c, *s, f, ARG(0)));
   int64_t i = 1, e;
   KC_TRY(kc_border(c, *s, a[0].id, &e));
   if (ARG(2).k != KC_V_NIL) KC_TRY(known_int(c, f, ARG(2), 3, &i));
@@ -627,8 +651,10 @@ static const struct {
     {NULL, "tonumber", m_plain},
     {NULL, "require", m_require},
     {"table", "insert", m_insert},
+    {"table", "sort", kc_m_sort},
     {"table", "remove", m_remove},
     {"table", "unpack", m_unpack},
+    {"table", "move", m_move},
     {"table", "pack", m_pack},
     {"table", "concat", m_concat},
     {"math", "floor", m_floor},

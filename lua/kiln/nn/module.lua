@@ -63,15 +63,17 @@ end
 
 -- Field names in a fixed order: the numbers of lists first, then names.
 local function sorted_keys(t)
-  local keys = {}
+  local keys, names = {}, {}
   for key in next, t do
-    if math.type(key) == "integer" or type(key) == "string" then keys[#keys + 1] = key end
+    if math.type(key) == "integer" then
+      keys[#keys + 1] = key
+    elseif type(key) == "string" then
+      names[#names + 1] = key
+    end
   end
-  table.sort(keys, function(a, b)
-    local na, nb = type(a) == "number", type(b) == "number"
-    if na ~= nb then return na end
-    return a < b
-  end)
+  table.sort(keys)
+  table.sort(names)
+  for _, name in ipairs(names) do keys[#keys + 1] = name end
   return keys
 end
 
@@ -191,7 +193,11 @@ end
 local function find(self, name, path, what)
   if type(path) ~= "string" then fail("%s: a path such as \"layers.0.weight\" is needed, got %s", name, type(path)) end
   local at, last, key = self, nil, nil
-  for word in path:gmatch "[^.]+" do
+  local from = 1
+  while from <= #path do
+    local dot = path:find(".", from, true) or #path + 1
+    local word = path:sub(from, dot - 1)
+    from = dot + 1
     local found = is_module(at) and field_of(at, word)
     if not found then fail("%s: there is no '%s' in '%s'", name, word, path) end
     at, last, key = found, at, word
