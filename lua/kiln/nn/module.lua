@@ -10,7 +10,7 @@ local is_tensor, fail = kiln.is_tensor, kiln.fail
 -- Tensors made to be learnt, also while they are frozen (requires_grad = false).
 local is_parameter = setmetatable({}, { __mode = "k" })
 
---- Marks a tensor as a parameter: a module that has it as a field lists it. Returns it.
+--- Parameter(t [, requires_grad = true]): marks a tensor as a parameter: a module that has it as a field lists it. Returns it.
 local function Parameter(t, requires_grad)
   if not is_tensor(t) then fail("Parameter: a tensor is needed, got %s", type(t)) end
   if not t.is_leaf then t = t:detach() end
@@ -20,6 +20,8 @@ end
 
 -- ---- the base class --------------------------------------------------------------------------------------------
 
+--- Module: what all layers and models are. `local Net = nn.Module:extend "Net"` makes a class; its `init` makes tensors and parts
+--- as fields, its `forward` is what calling the module runs.
 local Module = { name = "Module" }
 Module.__index = Module
 
@@ -53,6 +55,7 @@ function Module:forward()
   fail("%s: this module has no forward", self.name)
 end
 
+--- is_module(value): whether it is a module.
 local function is_module(value)
   if type(value) ~= "table" then return false end
   local class = getmetatable(value)
@@ -323,5 +326,6 @@ return {
   Module = Module,
   Parameter = Parameter,
   is_module = is_module,
+  --- is_parameter(t): whether it is a tensor made to be learnt, by nn.Parameter.
   is_parameter = function(t) return is_parameter[t] or false end,
 }

@@ -7,11 +7,13 @@ local fail = kiln.fail
 
 local part = {}
 
+--- hflip(image), horizontal_flip(image): left is right.
 function part.hflip(x)
   arguments.image("hflip", x)
   return x:flip(-1)
 end
 
+--- vflip(image), vertical_flip(image): top is bottom.
 function part.vflip(x)
   arguments.image("vflip", x)
   return x:flip(-2)

@@ -34,7 +34,8 @@ end
 
 -- ---- with a probability ----------------------------------------------------------------------------------------
 
---- RandomHorizontalFlip([p = 0.5]), RandomVerticalFlip, RandomInvert the same; RandomGrayscale([p = 0.1]).
+--- RandomHorizontalFlip([p = 0.5]), RandomVerticalFlip([p = 0.5]), RandomInvert([p = 0.5]), RandomGrayscale([p = 0.1]): the
+--- image, or with that probability the other one.
 local function sometimes(name, default, change)
   local Layer = Module:extend(name)
   part[name] = Layer
