@@ -62,7 +62,7 @@ static kc_res need_table(kc_cap *c, kc_val f, kc_val t) {
 
 /* ---- going through tables ---- */
 
-static kc_val iterator_of(kc_cap *c, const char *name) {
+static kc_val model_named(kc_cap *c, const char *name) {
   for (int i = 0; i < c->nmodels; i++)
     if (!strcmp(c->models[i].name, name)) return kc_ref(KC_V_CFUNCTION, c->models[i].object);
   return KC_NILV;
@@ -71,7 +71,7 @@ static kc_val iterator_of(kc_cap *c, const char *name) {
 MODEL(ipairs) {
   (void)s;
   if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (value expected)", name_of(c, f));
-  return give(c, out, 3, iterator_of(c, "ipairs iterator"), ARG(0), kc_int(0));
+  return give(c, out, 3, model_named(c, "ipairs iterator"), ARG(0), kc_int(0));
 }
 
 /* Over a tensor: its rows, as many as there are. */
@@ -115,7 +115,7 @@ MODEL(pairs) {
   KC_TRY(kc_metafield(c, *s, ARG(0), "__pairs", &h));
   if (h.k != KC_V_NIL) return kc_fail(c, "pairs() on a table with __pairs cannot be captured");
   if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (table expected, got no value)", name_of(c, f));
-  return give(c, out, 3, iterator_of(c, "next"), ARG(0), KC_NILV); /* what is no table, next complains of */
+  return give(c, out, 3, model_named(c, "next"), ARG(0), KC_NILV); /* what is no table, next complains of */
 }
 
 MODEL(next) {
@@ -216,6 +216,20 @@ MODEL(error) {
   if (kc_protects_directly(c) || (level == 2 && kc_protects_this(c))) level = 0; /* pcall has no line */
   const kn_where *where = level == 1 ? kc_where(c) : level == 2 ? (*s)->top->at : NULL;
   return kc_raise_value(c, ARG(0), kc_lua_where(where));
+}
+
+static kc_res fail_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values *out) {
+  (void)s, (void)ud;
+  out->n = 0;
+  if (a[0].k == KC_V_STRING) return kc_engine_complain(c, c->obj[a[0].id].s);
+  return kc_raise_value(c, a[0], kc_protects_directly(c) ? NULL : kc_where(c));
+}
+
+/* kiln.fail: the message is made like a format, the line is the user's. */
+MODEL(fail) {
+  (void)f;
+  KC_TRY(kc_m_format(c, s, model_named(c, "format"), a, n, out));
+  return kc_distribute(c, s, out->v, 1, fail_step, NULL, out);
 }
 
 MODEL(setmetatable) {
@@ -685,6 +699,7 @@ static const struct {
     {"string", "find", m_plain},
     {"string", "match", m_plain},
     {"string", "gsub", m_plain},
+    {"kiln", "fail", m_fail},
     {"kiln", "call_host", kc_m_call_host},
     {"kiln", "fork_mark", kc_m_fork_mark},
     {"kiln", "checkpoint", m_checkpoint},
