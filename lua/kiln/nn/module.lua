@@ -72,26 +72,19 @@ end
 
 -- ---- names -----------------------------------------------------------------------------------------------------
 
-local function before(a, b)
-  local na, nb = type(a) == "number", type(b) == "number"
-  if na ~= nb then return na end
-  return a < b
-end
-
 -- Field names in a fixed order: the numbers of lists first, then names.
 local function sorted_keys(t)
-  local keys = {}
+  local keys, names = {}, {}
   for key in next, t do
-    if math.type(key) == "integer" or type(key) == "string" then keys[#keys + 1] = key end
-  end
-  for i = 2, #keys do -- not by table.sort, which is not captured: a captured step may ask for its parameters
-    local key, j = keys[i], i - 1
-    while j > 0 and before(key, keys[j]) do
-      keys[j + 1] = keys[j]
-      j = j - 1
+    if math.type(key) == "integer" then
+      keys[#keys + 1] = key
+    elseif type(key) == "string" then
+      names[#names + 1] = key
     end
-    keys[j + 1] = key
   end
+  table.sort(keys)
+  table.sort(names)
+  for _, name in ipairs(names) do keys[#keys + 1] = name end
   return keys
 end
 
@@ -133,9 +126,6 @@ end
 
 -- A list of { name =, tensor =, module =, key =, kind = } of that kind. A tensor in two places is listed once unless `all`.
 local function collect(module, kind, all)
-  if kiln.is_capturing() then
-    fail("the parameters of a module are asked for inside a captured function: take the list outside, local list = net:parameters()")
-  end
   local list, seen = {}, {}
   walk(module, "", {}, function(part, path)
     for _, key in ipairs(sorted_keys(part)) do
@@ -214,7 +204,11 @@ end
 local function find(self, name, path, what)
   if type(path) ~= "string" then fail("%s: a path such as \"layers.0.weight\" is needed, got %s", name, type(path)) end
   local at, last, key = self, nil, nil
-  for word in path:gmatch "[^.]+" do
+  local from = 1
+  while from <= #path do
+    local dot = path:find(".", from, true) or #path + 1
+    local word = path:sub(from, dot - 1)
+    from = dot + 1
     local found = is_module(at) and field_of(at, word)
     if not found then fail("%s: there is no '%s' in '%s'", name, word, path) end
     at, last, key = module_of(found) or found, at, word
@@ -268,15 +262,8 @@ function Module:requires_grad_(on)
   return self
 end
 
--- By fields, without a list of tensors: a captured step may call it.
 function Module:zero_grad()
-  walk(self, "", {}, function(part)
-    local buffers = rawget(part, "_buffers")
-    for _, key in ipairs(sorted_keys(part)) do
-      local t = rawget(part, key)
-      if is_tensor(t) and t.requires_grad and not (buffers and buffers[key] ~= nil) then t.grad = nil end
-    end
-  end)
+  for _, p in ipairs(self:parameters()) do p.grad = nil end
 end
 
 -- A new tensor of the same kind in the place of an old one.
