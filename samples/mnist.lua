@@ -58,13 +58,11 @@ end
 if not options.eager then step = kiln.script(step) end
 
 local function accuracy()
+  local right = kiln.metrics.Accuracy()
   net:eval()
-  local right = 0
-  for _, x, y in data.DataLoader(test, { batch_size = 500 }):iter() do
-    right = right + kiln.no_grad(function() return net(x):argmax(2):eq(y):sum():item() end)
-  end
+  for _, x, y in data.DataLoader(test, { batch_size = 500 }):iter() do right:update(kiln.no_grad(net, x), y) end
   net:train()
-  return right / #test
+  return right:compute()
 end
 
 local started = kiln.clock()

@@ -125,6 +125,32 @@ test("misuse of layers says the same captured as eager", function()
   truth(why:find "BatchNorm2d: an input of 4 dims is needed", why)
 end)
 
+test("LBFGS: a captured closure does what the eager one does, a captured step is refused", function()
+  for _, given in ipairs { { max_iter = 4 }, { max_iter = 4, line_search_fn = "strong_wolfe" } } do
+    local found = {}
+    for i, capture in ipairs { false, true } do
+      local p = kiln.tensor({ -1.2, 1.0 }, { dtype = "float64", requires_grad = true })
+      local opt = optim.LBFGS({ p }, given)
+      local function closure()
+        opt:zero_grad()
+        local a, b = p[1], p[2]
+        local loss = (1 - a) ^ 2 + 100 * (b - a ^ 2) ^ 2
+        loss:backward()
+        return loss
+      end
+      local used = capture and kiln.script(closure) or closure
+      for _ = 1, 5 do opt:step(used) end
+      found[i] = p:totable()
+      if not eager then
+        raises(function() kiln.script(function() return opt:step(closure) end)() end, "nn_graph.lua:",
+          "a step of it cannot be captured; capture the closure: opt:step(kiln.script(closure))")
+      end
+    end
+    check.near(found[2], found[1], 1e-9)
+    truth(found[1][1] ~= -1.2, "it moved")
+  end
+end)
+
 -- ---- functions that layers are made of ---------------------------------------------------------------------------
 
 test("F.bilinear and F.rrelu", function()

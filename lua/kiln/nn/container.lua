@@ -21,6 +21,9 @@ local function checked(class, what, entry)
   end
   if module_of(entry) or class.holds == "functions too" and (type(entry) == "function" or is_graph(entry)) then return entry end
   if is_graph(entry) then fail("%s: %s must be a module, got a Graph of a function", class.name, what) end
+  if type(entry) == "table" and rawget(entry, "__index") and entry.forward then
+    fail("%s: %s must be a module, got the class %s: call it to make one, %s()", class.name, what, entry.name, entry.name)
+  end
   fail("%s: %s must be a module, got %s", class.name, what, kiln.is_tensor(entry) and "tensor" or type(entry))
 end
 
@@ -92,8 +95,13 @@ end
 --- Sequential(a, b, …) or Sequential{ a, b, … }: one after the other. Entries may be plain functions and Graphs, too.
 local Sequential = list_class("Sequential", "functions too")
 function Sequential:init(first, ...)
-  local list = { first, ... }
-  if select("#", ...) == 0 and type(first) == "table" and not is_module(first) then list = first end
+  local list, count = { first, ... }, select("#", ...) + 1
+  if count == 1 and (first == nil or type(first) == "table" and not is_module(first) and not rawget(first, "__index")) then
+    return self:extend_with(first or {})
+  end
+  for i = 1, count do
+    if list[i] == nil then fail("Sequential: entry %d is nil", i) end
+  end
   self:extend_with(list)
 end
 function Sequential:forward(x)
