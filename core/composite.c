@@ -80,6 +80,16 @@ kn_tensor *kx_size(kn_scope *s, kn_tensor *t, int dim, kn_dtype dtype) {
   return st == KN_OK ? kx_own(s, r) : kx_fail(s, st);
 }
 
+kn_tensor *kx_detach(kn_scope *s, kn_tensor *t) {
+  kn_tensor *fixed;
+  if (!t || s->status != KN_OK) return NULL;
+  kn_status st = kn_detach(s->ctx, t, &fixed);
+  if (st != KN_OK) return kx_fail(s, st);
+  fixed = kx_own(s, fixed);
+  st = fixed ? kn_note_detached(s->ctx, fixed) : KN_OK;
+  return st == KN_OK ? fixed : kx_fail(s, st);
+}
+
 int kx_dim(kn_scope *s, int64_t dim, int rank) {
   int room = rank ? rank : 1;
   if (dim >= -room && dim < room) return (int)(dim < 0 ? dim + room : dim);

@@ -76,6 +76,8 @@ void kx_put_sizes(kn_scope *s, kn_tensor *t, int begin, int end, kn_ints *sizes)
 void kx_put_size(kn_scope *s, int64_t size, kn_ints *sizes);
 /* The size of a dim as a 0-d tensor: a number, or a value of the graph that is being recorded. */
 kn_tensor *kx_size(kn_scope *s, kn_tensor *t, int dim, kn_dtype dtype);
+/* The same values, through which no gradient flows, eager and recorded. */
+kn_tensor *kx_detach(kn_scope *s, kn_tensor *t);
 /* False, and the scope fails, when a size of dims [begin, end) is not known. */
 bool kx_sizes_known(kn_scope *s, kn_tensor *x, int begin, int end);
 /* int64 positions or floats, made here: constants of a graph. */

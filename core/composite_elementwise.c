@@ -108,11 +108,8 @@ EXPRESSION(sinc, sinc(s, kx_floating(s, in[0])))
 
 /* The larger is taken out before squaring, so that nothing overflows; it is a constant to the gradient. */
 static kn_tensor *length_of(kn_scope *s, kn_tensor *a, kn_tensor *b) {
-  kn_tensor *big = kx_maximum(s, kx_abs(s, a), kx_abs(s, b)), *still;
-  if (!big) return NULL;
-  kn_status st = kn_tensor_alias(s->ctx, big, &still);
-  if (st != KN_OK) return kx_fail(s, st);
-  big = kx_own(s, still);
+  kn_tensor *big = kx_maximum(s, kx_abs(s, a), kx_abs(s, b));
+  big = kx_detach(s, big);
   kn_tensor *endless = kx_bitwise_or(s, kx_with(s, KN_OP_isinf, NULL, a), kx_with(s, KN_OP_isinf, NULL, b));
   kn_tensor *plain = kx_bitwise_and(s, kx_isfinite(s, big), kx_ne(s, big, kx_number(s, 0, big)));
   big = kx_where(s, plain, big, kx_number(s, 1, big));

@@ -90,10 +90,7 @@ static kn_status extremes(kn_context *ctx, kn_op better, kn_tensor *x, const kn_
   kn_scope_open(s, ctx);
   scan at;
   kn_tensor *still = NULL, *result[2] = {NULL};
-  if (scan_of(s, x, a, &at)) {
-    kn_status st = kn_tensor_alias(ctx, x, &still);
-    still = st == KN_OK ? kx_own(s, still) : kx_fail(s, st);
-  }
+  if (scan_of(s, x, a, &at)) still = kx_detach(s, x);
   const kn_attrs_axis along = {.dim = at.dim};
   kn_tensor *best = still, *from = still ? kx_cast(s, kx_full_like(s, still, 1), KN_I64) : NULL;
   from = kx_with(s, KN_OP_cumsum, &along, from);

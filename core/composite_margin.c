@@ -42,11 +42,7 @@ static kn_tensor *poisson(kn_scope *s, kn_tensor *x, kn_tensor *t, const kn_attr
 
 /* The variance, not below eps, with the gradient it would have without that. */
 static kn_tensor *kept_above(kn_scope *s, kn_tensor *var, double eps) {
-  kn_tensor *fixed;
-  if (s->status != KN_OK) return NULL;
-  kn_status st = kn_tensor_alias(s->ctx, var, &fixed);
-  if (st != KN_OK) return kx_fail(s, st);
-  fixed = kx_own(s, fixed);
+  kn_tensor *fixed = kx_detach(s, var);
   return kx_add(s, var, kx_sub(s, kx_clamp(s, fixed, eps, INFINITY), fixed));
 }
 

@@ -55,15 +55,13 @@ static kn_tensor *gumbel(kn_scope *s, kn_tensor *x, const kn_attrs_gumbel *a) {
   kn_tensor *u = s->status == KN_OK ? kx_apply(s, KN_OP_rand, &made, NULL, 0) : NULL;
   kn_tensor *e = u ? kx_neg(s, kx_with(s, KN_OP_log1p, NULL, kx_neg(s, u))) : NULL;
   kn_tensor *noisy = e ? kx_sub(s, x, kx_log(s, kx_clamp(s, e, 0x1p-60, INFINITY))) : NULL;
-  kn_tensor *soft = kx_axis(s, KN_OP_softmax, noisy ? kx_scale(s, noisy, 1 / a->tau) : NULL, a->dim), *fixed;
+  kn_tensor *soft = kx_axis(s, KN_OP_softmax, noisy ? kx_scale(s, noisy, 1 / a->tau) : NULL, a->dim);
   if (!a->hard || !soft) return soft;
   kn_attrs_argreduce top = {.dim = a->dim, .keepdim = true};
   kn_tensor *at = kx_with(s, KN_OP_argmax, &top, soft);
   kn_tensor *one = at ? kx_cast(s, kx_full_like(s, at, 1), kn_tensor_dtype(soft)) : NULL;
   kn_tensor *hot = kx_apply(s, KN_OP_scatter, &along, (kn_tensor *[]){kx_full_like(s, soft, 0), at, one}, 3);
-  kn_status st = kn_tensor_alias(s->ctx, soft, &fixed); /* lets no gradient through */
-  if (st != KN_OK) return kx_fail(s, st);
-  return kx_add(s, hot, kx_sub(s, soft, kx_own(s, fixed)));
+  return kx_add(s, hot, kx_sub(s, soft, kx_detach(s, soft)));
 }
 EXPRESSION(gumbel_softmax, gumbel(s, in[0], attrs))
 

@@ -11,11 +11,7 @@ EXPRESSION(count_nonzero, count_nonzero(s, in[0], attrs))
 /* The largest is taken off before and put back after, so that nothing overflows; it passes no gradient, which
  * would cancel. */
 static kn_tensor *logsumexp(kn_scope *s, kn_tensor *x, const kn_attrs_reduce *a) {
-  kn_tensor *still, *zero = kx_number(s, 0, x);
-  if (s->status != KN_OK) return NULL;
-  kn_status st = kn_tensor_alias(s->ctx, x, &still);
-  if (st != KN_OK) return kx_fail(s, st);
-  kn_tensor *top = kx_reduce(s, KN_OP_amax, kx_own(s, still), a->dim, true);
+  kn_tensor *zero = kx_number(s, 0, x), *top = kx_reduce(s, KN_OP_amax, kx_detach(s, x), a->dim, true);
   top = kx_where(s, kx_with(s, KN_OP_isfinite, NULL, top), top, zero);
   kn_tensor *total = kx_log(s, kx_with(s, KN_OP_sum, a, kx_exp(s, kx_sub(s, x, top))));
   return kx_add(s, total, kx_reshape_as(s, top, total));

@@ -13,25 +13,7 @@ local nn, F, optim, data = kiln.nn, kiln.nn.functional, kiln.optim, kiln.data
 
 -- ---- options ---------------------------------------------------------------------------------------------------
 
-local options = { epochs = 25, seed = 1 }
-do
-  local i = 1
-  while arg[i] do
-    local name = arg[i]:match "^%-%-(%a+)$"
-    if name == "quiet" then
-      options.quiet = true
-    elseif name == "epochs" or name == "seed" then
-      i = i + 1
-      options[name] = math.tointeger(tonumber(arg[i])) or error("--" .. name .. " needs a whole number", 0)
-    elseif name == "data" or name == "save" or name == "predictions" or name == "export" then
-      i = i + 1
-      options[name] = arg[i] or error("--" .. name .. " needs a path", 0)
-    else
-      error("there is no option " .. arg[i], 0)
-    end
-    i = i + 1
-  end
-end
+local options = kiln.options({ epochs = 25, seed = 1, quiet = false }, { "data", "save", "predictions", "export" })
 
 local function say(...)
   if not options.quiet then print(...) end

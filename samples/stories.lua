@@ -10,27 +10,7 @@ local kiln = kiln or require "kiln"
 local data = kiln.data
 local sentencepiece, llama2c = kiln.text.sentencepiece, kiln.text.models.llama2c
 
-local options = { steps = 200, prompt = "", runs = 1 }
-do
-  local i = 1
-  while arg[i] do
-    local name = arg[i]:match "^%-%-(%a+)$"
-    if name == "eager" or name == "time" then
-      options[name] = true
-    elseif name == "steps" or name == "runs" then
-      i = i + 1
-      local n = math.tointeger(tonumber(arg[i]))
-      if not n or n < 1 then error("--" .. name .. " needs a positive whole number", 0) end
-      options[name] = n
-    elseif name == "data" or name == "prompt" then
-      i = i + 1
-      options[name] = arg[i] or error("--" .. name .. " needs a value", 0)
-    else
-      error("there is no option " .. arg[i], 0)
-    end
-    i = i + 1
-  end
-end
+local options = kiln.options({ steps = 200, prompt = "", runs = 1, eager = false, time = false }, { "data" })
 
 local model = llama2c((data.find("llama2c/stories260K.bin", options.data)))
 local tokenizer = sentencepiece((data.find("llama2c/tok512.bin", options.data)))

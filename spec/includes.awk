@@ -17,7 +17,7 @@ BEGIN {
   rule("lua/capture", "core/ graph/ lua/capture/" lua)
   rule("lua/kiln", "lua/kiln/")                        # Lua files and the generator that embeds them
   rule("bindings/c", "core/ graph/ bindings/c/ backends/backend.h backends/registry.h")
-  rule("bindings/io", "core/ bindings/io/ <png.h> <jpeglib.h> <zlib.h>")
+  rule("bindings/io", "core/ bindings/io/ <png.h> <jpeglib.h> <jerror.h> <zlib.h> <archive.h> <archive_entry.h>")
   above = "core/ graph/ bindings/ lua/ backends/backend.h backends/registry.h"
   rule("bindings/lua", above lua)
   rule("bindings/bin", above lua)

@@ -22,6 +22,7 @@ int luaopen_kiln(lua_State *L) {
   kl_open_npy(L);
   kl_open_buffers(L);
   kl_open_weights(L);
+  kl_open_readers(L);
   kl_open_directory(L);
   kl_open_graph(L);
   kl_open_script(L);

@@ -25,6 +25,8 @@ void *kl_push_owned(lua_State *L, size_t size, void (*give_back)(void *block)) {
   if (luaL_newmetatable(L, "kiln.owned")) {
     lua_pushcfunction(L, owned_gc);
     lua_setfield(L, -2, "__gc");
+    lua_pushcfunction(L, owned_gc);
+    lua_setfield(L, -2, "__close");
     lua_pushboolean(L, 0);
     lua_setfield(L, -2, "__metatable");
   }

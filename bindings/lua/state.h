@@ -138,6 +138,7 @@ void kl_open_builder(lua_State *L);   /* builder.c: kiln.builder */
 void kl_open_npy(lua_State *L);       /* npy.c: .npy files */
 void kl_open_buffers(lua_State *L);   /* buffers.c: strings of bytes as tensors */
 void kl_open_weights(lua_State *L);   /* weights.c: safetensors files */
+void kl_open_readers(lua_State *L);   /* readers.c: kiln.io, kiln.prefetcher, .npz files */
 void kl_open_directory(lua_State *L); /* directory.c: names in a folder */
 void kl_open_files(lua_State *L);     /* files.c: the library written in Lua */
 

@@ -270,6 +270,8 @@ typedef struct tracing {
 } tracing;
 
 static void found(tracing *t, int how, uint64_t place) {
+  for (uint32_t i = 0; i < t->n; i++)
+    if ((int)t->found[i].how == how && t->found[i].place == place) return;
   t->found = kc_more(t->c, &t->c->arena, t->found, t->n, sizeof *t->found);
   t->found[t->n++] = (kc_birth){how, place};
   t->outside |= how != KC_BORN_HERE;
@@ -353,6 +355,11 @@ void kc_note_carried(kc_cap *c, const kn_value *param, const kn_value *v) {
   if (v->type.kind != KN_V_TENSOR) return;
   tracing t = traced(c, v);
   for (uint32_t i = 0; i < t.n; i++) {
+    uint32_t k = 0;
+    while (k < c->ncarried && (c->carried[k].param != param || c->carried[k].born.how != t.found[i].how ||
+                               c->carried[k].born.place != t.found[i].place))
+      k++;
+    if (k < c->ncarried) continue;
     c->carried = kc_more(c, &c->arena, c->carried, c->ncarried, sizeof *c->carried);
     c->carried[c->ncarried++] = (kc_carried){param, t.found[i]};
   }

@@ -9,8 +9,10 @@ for _, part in ipairs {
   "dataset",
   "find",
   "idx",
+  "image_folder",
   "loader",
   "text",
+  "wav",
 } do
   for name, value in pairs(require("kiln.data." .. part)) do data[name] = value end
 end

@@ -13,10 +13,14 @@ for _, part in ipairs {
   "dropout",
   "padding",
   "pool",
+  "fractional_pool",
   "conv",
   "embedding",
   "rnn",
   "resample",
+  "norm",
+  "attention",
+  "transformer",
   "loss",
 } do
   for name, value in pairs(require("kiln.nn." .. part)) do nn[name] = value end

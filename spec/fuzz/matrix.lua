@@ -194,8 +194,6 @@ local function cell(statement, path, sort, runs)
   end
 end
 
-local function has(option) return arg[1] == option or arg[2] == option end
-
 -- Of a slice, every other pair of outer frames has one inner frame and one sort of conditions.
 local function cells_of(statement, whole)
   for i, outer in ipairs(names) do
@@ -219,7 +217,8 @@ local function read_list(path)
 end
 
 kiln.use_deterministic_algorithms(true)
-local whole, new, share = has "--whole", 0, 0
+local options = kiln.options { whole = false, print = false }
+local whole, new, share = options.whole, 0, 0
 for _, statement in ipairs(sorted(statements)) do cells_of(statement, whole) end
 
 local path, lines = here .. "/matrix_refused.txt", {}
@@ -229,7 +228,7 @@ for _, statement in ipairs(sorted(refused)) do
     share = share + refused[statement][message]
   end
 end
-if has "--print" then
+if options.print then
   local file = assert(io.open(path, "w"))
   file:write(table.concat(lines, "\n"), "\n")
   file:close()

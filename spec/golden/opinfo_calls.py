@@ -216,7 +216,14 @@ def without_places(c, a, k, names):
     return "%s(%s)" % (c.name, ", ".join(c.lua(v) for v in [*a, *k.values()] if v is not False))
 
 
+def embedding(c, a, k, names):
+    """The database has the weight first, the function the indices."""
+    weight, index = c.tensor(a[0]), c.tensor(a[1], "indices")
+    return "%s(%s, %s%s)" % (c.name, index, weight, ", " + c.options(k) if k else "")
+
+
 CALLS = {
+    "nn.functional.embedding": embedding,
     "__getitem__": getitem,
     "__radd__": operator("+"), "__rsub__": operator("-"), "__rmul__": operator("*"), "__rdiv__": operator("/"),
     "__rmod__": operator("%"), "__rpow__": operator("^"), "__rand__": operator("&"), "__ror__": operator("|"),
@@ -277,9 +284,9 @@ def refuse(op, args, kwargs):
         return "a number to search: a tensor of it"
     if op.name == "take_along_dim" and any(isinstance(v, torch.Tensor) and (v < 0).any() for v in args[1:2]):
         return "negative places"
-    for option in ("padding_idx", "max_norm", "scale_grad_by_freq", "sparse"):
+    for option in ("max_norm", "sparse"):
         if op.name == "nn.functional.embedding" and option in kwargs:
-            return option + ": the table of an embedding is a tensor like others"
+            return option + (": it writes the weight" if option == "max_norm" else ": there are no sparse gradients")
     if op.name == "kthvalue" and not args[0].dtype.is_floating_point and args[0].dim():
         return "whole numbers: any of equal ones is the k-th"
     if op.name == "narrow" and isinstance(args[2], torch.Tensor):

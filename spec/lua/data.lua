@@ -346,6 +346,126 @@ test("lines of text", function()
   raises(function() data.read_lines "/no/such.txt" end, "lua/data.lua:", "read_lines: /no/such.txt")
 end)
 
+test("packed files are unpacked", function()
+  with_file(string.pack(">I2BBI4I4", 0, 11, 2, 1, 2) .. "\1\0\xff\xfe", function(path)
+    check.tensor(data.read_idx(path), { { 256, -2 } }, "int64")
+    local packed = path .. ".gz"
+    if not os.execute(("gzip -c '%s' > '%s'"):format(path, packed)) then check.skip "there is no gzip" end
+    local t = data.read_idx(packed, { dtype = "float32" })
+    os.remove(packed)
+    check.tensor(t, { { 256.0, -2.0 } }, "float32")
+  end)
+end)
+
+-- ---- pictures --------------------------------------------------------------------------------------------------
+
+-- A tar archive of { name = bytes } entries, by hand.
+local function tar(entries)
+  local parts = {}
+  for _, entry in ipairs(entries) do
+    local name, bytes = entry[1], entry[2]
+    local head = name .. ("\0"):rep(100 - #name) .. "0000644\0" .. ("0000000\0"):rep(2) .. ("%011o\0"):format(#bytes)
+      .. ("%011o\0"):format(0) .. (" "):rep(8) .. "0" .. ("\0"):rep(100) .. "ustar\00000"
+    head = head .. ("\0"):rep(512 - #head)
+    local sum = 0
+    for i = 1, 512 do sum = sum + head:byte(i) end
+    parts[#parts + 1] = head:sub(1, 148) .. ("%06o\0 "):format(sum) .. head:sub(157) .. bytes .. ("\0"):rep(-#bytes % 512)
+  end
+  return table.concat(parts) .. ("\0"):rep(1024)
+end
+
+local function picture(value) return kiln.full({ 3, 4, 5 }, value, { dtype = "uint8" }) end
+
+-- Nine pictures in two classes, each of one value.
+local function pictures()
+  local list = {}
+  for i = 1, 9 do
+    list[i] = { ("%s/%02d.png"):format(i % 3 == 0 and "cat" or "ant", i), kiln.io.encode_png(picture(10 * i)) }
+  end
+  list[#list + 1] = { "cat/notes.txt", "no picture" }
+  return list
+end
+
+-- body(directory) of a new directory, which is removed afterwards.
+local function with_directory(body)
+  local path = os.tmpname()
+  os.remove(path)
+  assert(os.execute(("mkdir -p '%s'"):format(path)))
+  local ok, why = pcall(body, path)
+  os.execute(("rm -r '%s'"):format(path))
+  if not ok then error(why, 0) end
+end
+
+local function check_folder(folder)
+  equal(folder.classes, { "ant", "cat" })
+  equal(folder.class_to_index, { ant = 1, cat = 2 })
+  equal(#folder, 9)
+  equal(folder.targets, { 1, 1, 1, 1, 1, 1, 2, 2, 2 })
+  local image, class = folder:get(7)
+  truth(image:equal(picture(30)) and class == 2, "the first cat")
+end
+
+test("image folders and archives of them", function()
+  with_directory(function(path)
+    assert(os.execute(("mkdir '%s/ant' '%s/cat' '%s/cat/more'"):format(path, path, path)))
+    for i, entry in ipairs(pictures()) do
+      check.write(path .. "/" .. (i == 9 and "cat/more/09.png" or entry[1]), entry[2])
+    end
+    check_folder(data.ImageFolder(path))
+    local grey = data.ImageFolder(path, { mode = "GRAY", transform = function(x) return x:float() / 10 end })
+    check.tensor(grey:get(7)[{ {}, 1, 1 }], { 3.0 }, "float32")
+    check.write(path .. "/cat/0.png", "no png")
+    for workers = 0, 1 do
+      local loader = data.DataLoader(data.ImageFolder(path), { batch_size = 8, workers = workers })
+      raises(function() for _ in loader:iter() do end end, "this is no PNG")
+    end
+    raises(function() data.ImageFolder(path .. "/cat/more") end, "there are no folders of classes")
+    assert(os.execute(("mkdir '%s/empty'"):format(path)))
+    raises(function() data.ImageFolder(path) end, "lua/data.lua:", "there are no pictures in the folder empty")
+  end)
+  with_file(tar(pictures()), function(path) check_folder(data.ImageFolder(path)) end, ".tar")
+  local below = pictures()
+  for _, entry in ipairs(below) do entry[1] = "./train/" .. entry[1] end
+  with_file(tar(below), function(path)
+    check_folder(data.ImageFolder(path, { under = "train" }))
+    raises(function() data.ImageFolder(path, { under = "test" }) end, "there are no folders of classes in " .. path .. "/test")
+  end, ".tar")
+  raises(function() data.ImageFolder "/no/such/place" end, "/no/such/place")
+  raises(function() kiln.list_directory "/no/such/place" end, "lua/data.lua:", "list_directory: /no/such/place: ")
+  raises(function() kiln.list_directory(3) end, "list_directory: a path is needed, got an integer")
+end)
+
+test("reading ahead changes nothing, whatever the number of workers", function()
+  with_file(tar(pictures()), function(path)
+    local function run(workers, prefetch)
+      kiln.manual_seed(9)
+      local noisy = function(x) return x:float() + kiln.rand(1) end
+      local folder = data.ImageFolder(path, { transform = noisy })
+      local both = data.ConcatDataset { folder, data.Subset(folder, { 1, 9, 4 }) }
+      local loader = data.DataLoader(both, { batch_size = 4, shuffle = true, seed = 2, workers = workers, prefetch = prefetch })
+      local out = {}
+      for _ = 1, 2 do
+        for _, x, y in loader:iter() do out[#out + 1] = { x, y } end
+      end
+      for _, x in loader:iter() do -- left in the middle, then gone on with
+        out[#out + 1] = x
+        break
+      end
+      local state, rng = loader:state_dict(), kiln.get_rng_state()
+      for _, x in loader:iter() do out[#out + 1] = x end
+      kiln.set_rng_state(rng)
+      loader:load_state_dict(state)
+      for _, x in loader:iter() do out[#out + 1] = x end
+      return out
+    end
+    local want = run(0, 2)
+    equal(#want, 6 + 1 + 3 + 2)
+    for _, case in ipairs { { 1, 1 }, { 2, 2 }, { 4, 1 }, { 3, 7 } } do
+      truth(check.identical(run(case[1], case[2]), want), ("%d workers, %d batches ahead"):format(case[1], case[2]))
+    end
+  end, ".tar")
+end)
+
 -- ---- progress --------------------------------------------------------------------------------------------------
 
 -- What a script writes to standard error, which is no terminal here.

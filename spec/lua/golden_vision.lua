@@ -83,7 +83,7 @@ local function parameter(model, name)
   error("there is no " .. name)
 end
 
-for number = 1, 1 do
+for number = 1, 6 do
   local call = about["model " .. number]
   test("what torchvision's gives: " .. call, function()
     local model = assert(load("return " .. call, call, "t", { M = M }))()
@@ -117,3 +117,33 @@ for number = 1, 1 do
     end
   end)
 end
+
+test("states have torchvision's names and sizes", function()
+  local wanted, order, at = {}, {}, nil
+  for line in io.lines(folder .. "vision_states.txt") do
+    local name, shape = line:match "^  (%S+) (.*)$"
+    if name then
+      at.state[name] = shape
+    else
+      local model, count = line:match "^(%S+) (%d+)$"
+      at = { name = model, count = math.tointeger(count), state = {} }
+      order[#order + 1], wanted[model] = at, at
+    end
+  end
+  equal(#order, 5)
+  for _, row in ipairs(order) do
+    local model = M[row.name]()
+    local parameters, seen = 0, 0
+    for _, p in ipairs(model:parameters()) do parameters = parameters + p:numel() end
+    equal(parameters, row.count)
+    for name, t in pairs(model:state_dict()) do
+      if row.state[name] ~= table.concat(t.shape, "x") then
+        error(("%s: %s is %s, there %s"):format(row.name, name, table.concat(t.shape, "x"), tostring(row.state[name])))
+      end
+      seen = seen + 1
+    end
+    local all = 0
+    for _ in pairs(row.state) do all = all + 1 end
+    equal(seen, all)
+  end
+end)

@@ -1,29 +1,56 @@
--- Every sample that needs no arguments runs to its end, but those that have a spec of their own.
+-- Every sample runs to its end, as short as it can, but those that have a spec of their own. Those that need data which is not part of
+-- the project are skipped, visibly, where it is not there.
 local check = require "check"
 
-local program
-do
-  local i = 0
-  while arg[i] do i = i - 1 end
-  program = arg[i + 1]
-end
 local source = os.getenv "KILN_SOURCE" or arg[0]:match "^(.*)/spec/lua/[^/]*$" or "."
+
+-- What a sample needs besides nothing: files, and arguments that keep it short.
+local how = {
+  ["cifar.lua"] = { needs = "cifar10/cifar10-jpeg-subset.tar.xz", arguments = "--limit 32 --epochs 1" },
+  ["iris.lua"] = { needs = "csv/iris.csv", arguments = "--epochs 1" },
+  ["mnist.lua"] = { needs = "mnist/t10k-images-idx3-ubyte.gz", arguments = "--limit 160 --epochs 1" },
+  ["mnist_pretrained.lua"] = { needs = "models/mnist_burn/mnist.safetensors", arguments = "--limit 100" },
+}
 
 local own_spec = {
   ["digits.lua"] = true,
+  ["names.lua"] = true, -- text_samples.lua
+  ["shakespeare.lua"] = true, -- text_samples.lua
   ["stories.lua"] = true, -- llama.lua
 }
+
+-- What is written to both outputs, and the exit code.
+local function run(path, arguments)
+  local pipe = assert(io.popen(("'%s' '%s' %s 2>&1"):format(check.program(), path, arguments or "")))
+  local text = pipe:read "a"
+  local _, _, code = pipe:close()
+  return text, code
+end
 
 local list = assert(io.popen(("ls '%s'/samples/*.lua"):format(source)))
 for path in list:lines() do
   local name = path:match "[^/]*$"
   if not own_spec[name] then
     check.test(name, function()
-      local pipe = assert(io.popen(("'%s' '%s' 2>&1"):format(program, path)))
-      local text = pipe:read "a"
-      local _, _, code = pipe:close()
+      local row = how[name] or {}
+      if row.needs and not pcall(kiln.data.find, row.needs) then check.skip(row.needs .. " is not there") end
+      local text, code = run(path, row.arguments)
       check.truth(code == 0, text)
     end)
   end
 end
 list:close()
+
+check.test("where data is missing they say how to get it", function()
+  for name, row in pairs(how) do
+    local text, code = run(source .. "/samples/" .. name, "--data /no/such/folder")
+    check.truth(code ~= 0, name .. " fails")
+    check.truth(text:find("there is no [%w/_.-]+ in /no/such/folder%. %u%l"), text)
+  end
+end)
+
+check.test("mnist_pretrained.lua answers as the network it was made from", function()
+  if not pcall(kiln.data.find, "models/mnist_burn/mnist.safetensors") then check.skip "models/mnist_burn is not there" end
+  local text = run(source .. "/samples/mnist_pretrained.lua", "--limit 1000")
+  check.truth(text:find "990 of 1000 images are right", text)
+end)

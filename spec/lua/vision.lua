@@ -138,3 +138,53 @@ test("a model's weights from a file", function()
   raises(function() M.LeNet { image_size = 8 } end, "LeNet: image_size must be an integer from 16 on, got 8")
   equal(M.lenet { image_size = 32, in_channels = 3 }(kiln.randn(1, 3, 32, 32)).shape, { 1, 10 })
 end)
+
+test("options and refusals of models", function()
+  local net = M.ResNet(M.BasicBlock, { 1, 1, 1, 1 }, { num_classes = 3, width = 8, in_channels = 1, zero_init_residual = true })
+  equal(net.layer3[1].bn2.weight:sum():item(), 0.0)
+  equal(net:features(kiln.randn(1, 1, 40, 40)).shape, { 1, 64, 2, 2 })
+  equal(net(kiln.randn(2, 1, 40, 40)).shape, { 2, 3 })
+  local names = {}
+  for name in pairs(net:state_dict()) do names[name] = true end
+  check.truth(names["layer2.0.downsample.1.num_batches_tracked"] and names["bn1.running_var"] and names["fc.bias"], "its names")
+  local spread = M.ResNet(M.Bottleneck, { 1, 1, 1, 1 }, { width = 32, num_classes = 2 }).layer4[1].conv2.weight
+  check.near(spread:std():item(), math.sqrt(2 / (256 * 9)), 1e-3)
+  local vit = M.VisionTransformer { image_size = 16, patch_size = 8, num_layers = 1, num_heads = 2, hidden_dim = 8, mlp_dim = 8,
+    num_classes = 2, in_channels = 1 }
+  check.near(vit.conv_proj.weight:std():item(), 1 / 8, 0.02)
+  equal(vit(kiln.randn(3, 1, 16, 16)):abs():sum():item(), 0.0) -- the head starts with zeros
+  raises(function() vit(kiln.randn(3, 1, 16, 24)) end, "the images have another size than the model's image_size")
+  raises(function() M.VisionTransformer { image_size = 10, patch_size = 4, num_layers = 1, num_heads = 1, hidden_dim = 4, mlp_dim = 4 } end,
+    "VisionTransformer: patches of 4 do not divide an image of 10")
+  raises(function() M.VisionTransformer {} end, "VisionTransformer: image_size must be a positive integer, got nil")
+  raises(function() M.ResNet(M.BasicBlock, { 1, 1, 1 }) end, "ResNet: layers must be four numbers of blocks")
+  raises(function() M.ResNet("basic", { 1, 1, 1, 1 }) end, "ResNet: the block must be models.BasicBlock or models.Bottleneck")
+  raises(function() M.resnet18 { groups = 2 } end, "BasicBlock: groups, width_per_group and dilation are for Bottleneck")
+  raises(function() M.mobilenet_v2 { inverted_residual_setting = { { 1 } } } end, "row 1 of inverted_residual_setting must have 4 numbers")
+  check.truth(not pcall(M.resnet18, { weights = net:state_dict() }), "another width does not load")
+end)
+
+test("models train, captured too", function()
+  local optim = kiln.optim
+  for _, make in ipairs {
+    function() return M.ResNet(M.BasicBlock, { 1, 1, 1, 1 }, { num_classes = 2, width = 4 }) end,
+    function() return M.VisionTransformer { image_size = 32, patch_size = 16, num_layers = 1, num_heads = 2, hidden_dim = 8, mlp_dim = 8, num_classes = 2 } end,
+  } do
+    kiln.manual_seed(4)
+    local net = make()
+    local opt = optim.SGD(net:parameters(), { lr = 0.05 })
+    local x = kiln.randn(4, 3, 32, 32)
+    local labels = kiln.tensor { 1, 2, 1, 2 }
+    local function step(images, classes)
+      opt:zero_grad()
+      local loss = kiln.cross_entropy(net(images), classes)
+      loss:backward()
+      opt:step()
+      return loss
+    end
+    local captured = kiln.script(step)
+    local first, last = captured(x, labels):item(), nil
+    for _ = 1, 15 do last = captured(x, labels):item() end
+    check.truth(last < first * 0.9, ("%s: loss %g after %g; it"):format(net.name, last, first))
+  end
+end)

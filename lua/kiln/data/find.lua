@@ -45,7 +45,7 @@ local function find(name, given)
     places[1] = os.getenv "KILN_DATA"
     local script = arg and arg[0] and arg[0]:match "^(.*)/[^/]*$" or "."
     places[#places + 1] = script .. "/data"
-    places[#places + 1] = "samples/data"
+    if script ~= "samples" then places[#places + 1] = "samples/data" end
   end
   for _, place in ipairs(places) do
     if exists(place .. "/" .. name) then return place .. "/" .. name, place end

@@ -104,7 +104,7 @@ local function read_ahead(self, place, first, last, reader)
       asked = asked + 1
       local job = dataset:request(place(asked))
       with_job[asked] = job ~= nil
-      if job ~= nil then reader:push(job) end
+      if job ~= nil and not reader:push(job) then fail("DataLoader: more was asked for ahead than there is room for") end
     end
   end
   return function(k)
@@ -138,7 +138,8 @@ local function by_place(self)
   local list = order and order:totable()
   local function place(k) return list and list[k] or k end
   local last = math.min(n, count * size)
-  local reader = self.workers > 0 and dataset.request and kiln.prefetcher { workers = self.workers }
+  local reader = self.workers > 0 and dataset.request
+    and kiln.prefetcher { workers = self.workers, depth = (self.prefetch + 1) * size }
   local example = reader and read_ahead(self, place, self.position * size + 1, last, reader) or one_by_one(self, place)
   return function(k)
     if k > count then return nil end

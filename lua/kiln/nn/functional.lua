@@ -7,7 +7,7 @@ local F = {}
 for _, name in ipairs {
   "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "softsign", "hardtanh", "hardswish",
   "hardsigmoid", "glu", "prelu", "threshold", "logsigmoid", "tanhshrink", "softshrink", "hardshrink", "tanh", "sigmoid",
-  "softmax", "log_softmax", "linear", "embedding", "dropout", "one_hot", "conv1d", "conv2d", "conv_transpose1d",
+  "softmax", "log_softmax", "linear", "dropout", "one_hot", "conv1d", "conv2d", "conv_transpose1d",
   "conv_transpose2d", "max_pool1d", "avg_pool1d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d",
   "interpolate", "pad", "pixel_shuffle", "pixel_unshuffle", "layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm",
   "scaled_dot_product_attention", "cosine_similarity", "pairwise_distance", "cross_entropy", "nll_loss", "mse_loss", "l1_loss",
@@ -97,6 +97,119 @@ function F.ctc_loss(logp, targets, input_lengths, target_lengths, ...)
   if type(input_lengths) == "table" then input_lengths = kiln.tensor(input_lengths) end
   if type(target_lengths) == "table" then target_lengths = kiln.tensor(target_lengths) end
   return kiln.ctc_loss(logp, targets, input_lengths, target_lengths, ...)
+end
+
+-- ---- embeddings ------------------------------------------------------------------------------------------------
+
+-- Rows that are longer than max_norm made as long, in the weight itself, before they are read.
+local function shorten(weight, index, o)
+  kiln.no_grad(function()
+    local line = index:flatten()
+    weight:index_copy_(1, line, weight:index_select(1, line):renorm(o.norm_type or 2, 1, o.max_norm))
+  end)
+end
+
+-- padding_idx may count from the end.
+local function padding(weight, o)
+  local at = o.padding_idx
+  if at and at < 0 then return weight:size(1) + 1 + at end
+  return at
+end
+
+-- How often each index is there.
+local function frequency(weight, index)
+  local line = index:flatten()
+  local ones = kiln.ones_like(line):to(weight.dtype)
+  local counts = kiln.zeros_like(weight:select(2, 1)):detach():index_add(1, line, ones)
+  return counts:index_select(1, line):reshape_as(index)
+end
+
+--- embedding(index, weight [, { padding_idx, max_norm, norm_type = 2, scale_grad_by_freq }]): rows of the weight at 1-based
+--- indices. The row padding_idx gets no gradient.
+function F.embedding(index, weight, options)
+  local o = options or {}
+  if o.sparse then kiln.fail("embedding: there are no sparse gradients: leave out 'sparse'") end
+  if o.max_norm then shorten(weight, index, o) end
+  local rows = kiln.embedding(weight, index)
+  if o.scale_grad_by_freq then -- the same values, and the gradient over how often
+    local fixed = rows:detach()
+    rows = fixed + (rows - fixed) / frequency(weight, index):unsqueeze(-1)
+  end
+  local pad = padding(weight, o)
+  if pad then rows = kiln.where(index:eq(pad):unsqueeze(-1), rows:detach(), rows) end
+  return rows
+end
+
+-- Rows [n, E] into bags: their sums, means or maxima. `bag` [n] is the 1-based bag of each row, `like` [B, E] zeros, `taken`
+-- [n], where given, is false for rows that do not count.
+local function pool(rows, bag, like, mode, taken)
+  if mode == "max" then
+    if taken then rows = kiln.where(taken:unsqueeze(2), rows, -math.huge) end
+    local most = like:scatter_reduce(1, bag:unsqueeze(2):expand_as(rows), rows, "amax", false)
+    return taken and kiln.where(most:eq(-math.huge), like, most) or most
+  end
+  if taken then rows = kiln.where(taken:unsqueeze(2), rows, 0) end
+  local sums = like:index_add(1, bag, rows)
+  if mode == "sum" then return sums end
+  local one = kiln.ones_like(bag):to(rows.dtype)
+  if taken then one = one * taken end
+  return sums / kiln.zeros_like(like:select(2, 1)):index_add(1, bag, one):clamp(1):unsqueeze(2)
+end
+
+--- embedding_bag(index, weight [, { offsets, mode = "mean", per_sample_weights, max_norm, norm_type = 2, scale_grad_by_freq,
+--- include_last_offset, padding_idx }]): the sum, mean or maximum of the rows of each bag. A bag is a row of index [B, N], or a
+--- part of a list of indices that begins at an offset (1-based). An empty bag gives zeros.
+function F.embedding_bag(index, weight, options)
+  local o = options or {}
+  local mode, offsets, given = o.mode or "mean", o.offsets, o.per_sample_weights
+  if mode ~= "sum" and mode ~= "mean" and mode ~= "max" then
+    kiln.fail("embedding_bag: mode must be 'sum', 'mean' or 'max', got %s", tostring(mode))
+  end
+  if given and mode ~= "sum" then kiln.fail("embedding_bag: per_sample_weights need the mode 'sum', got '%s'", mode) end
+  if index:dim() == 2 then
+    if offsets then kiln.fail("embedding_bag: rows of indices are bags of their own: leave out 'offsets'") end
+  elseif index:dim() ~= 1 or not offsets then
+    kiln.fail("embedding_bag: rows of indices [B, N] are needed, or a list of them and 'offsets'")
+  end
+  if o.scale_grad_by_freq and mode == "max" then
+    kiln.fail("embedding_bag: scale_grad_by_freq does not go with the mode 'max'")
+  end
+  local bag, firsts
+  if offsets then
+    if o.include_last_offset then offsets = offsets:narrow(1, 1, offsets:size(1) - 1) end
+    bag = kiln.searchsorted(offsets, kiln.ones_like(index):cumsum(1), { right = true }) - 1
+    firsts = offsets
+  else
+    firsts = kiln.ones_like(index:select(2, 1)):cumsum(1)
+    bag = firsts:unsqueeze(2):expand_as(index):flatten()
+  end
+  local line = index:flatten()
+  local rows = F.embedding(line, weight, { max_norm = o.max_norm, norm_type = o.norm_type, scale_grad_by_freq = o.scale_grad_by_freq })
+  if given then rows = rows * given:flatten():unsqueeze(2) end
+  local like = kiln.zeros_like(kiln.embedding(weight, kiln.ones_like(firsts)):detach())
+  local pad = padding(weight, o)
+  return pool(rows, bag, like, mode, pad and line:ne(pad))
+end
+
+-- ---- losses that are no op -------------------------------------------------------------------------------------
+
+local reductions = {
+  none = function(t) return t end,
+  mean = function(t) return t:mean() end,
+  sum = function(t) return t:sum() end,
+}
+
+--- triplet_margin_with_distance_loss(anchor, positive, negative [, { distance_function = pairwise_distance, margin = 1,
+--- swap = false, reduction = "mean" }])
+function F.triplet_margin_with_distance_loss(anchor, positive, negative, options)
+  local o = options or {}
+  local distance, reduce = o.distance_function or kiln.pairwise_distance, reductions[o.reduction or "mean"]
+  if not reduce then
+    kiln.fail("triplet_margin_with_distance_loss: reduction must be 'none', 'mean' or 'sum', not '%s'", tostring(o.reduction))
+  end
+  local near, far = distance(anchor, positive), distance(anchor, negative)
+  if o.swap then far = kiln.minimum(far, distance(positive, negative)) end
+  return reduce((near - far + (o.margin or 1)):clamp(0))
 end
 
 -- Recurrent networks and cells.

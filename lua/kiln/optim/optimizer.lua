@@ -63,12 +63,15 @@ local function construct(class, parameters, given)
   if given ~= nil and type(given) ~= "table" then
     fail("%s: options must be a table such as { lr = 0.1 }, got %s", class.name, type(given))
   end
+  if type(parameters) == "function" then -- it can be walked once only
+    local pairs_of = {}
+    for n, p in parameters do pairs_of[#pairs_of + 1] = { n, p } end
+    parameters = pairs_of
+  end
   local groups = is_groups(parameters) and parameters or { { params = parameters == nil and {} or parameters } }
   local self = { param_groups = {}, parameters = {}, state = {}, defaults = {}, name = class.name }
   setmetatable(self, class)
-  for _, group in ipairs(groups) do -- a bad parameter is told before a bad option
-    if type(group) == "table" and group.params ~= nil then listed(class, group.params) end
-  end
+  if groups ~= parameters then listed(class, groups[1].params) end -- a bad parameter is told before a bad option
   self.defaults = options.merge(class, class.options, given or {})
   for _, group in ipairs(groups) do self:add_param_group(group) end
   return self

@@ -13,9 +13,9 @@ local Rprop = define {
   end,
   update = function(group, p, g, state)
     if not state.prev then state.prev, state.step_size = kiln.zeros_like(p), kiln.full_like(p, group.lr) end
-    local turn = g * state.prev
-    local factor = kiln.where(turn:gt(0), group.etaplus, kiln.where(turn:lt(0), group.etaminus, 1.0))
-    state.step_size = (state.step_size * factor):clamp(group.step_size_min, group.step_size_max)
+    local turn, step = g * state.prev, state.step_size
+    step = kiln.where(turn:gt(0), step * group.etaplus, kiln.where(turn:lt(0), step * group.etaminus, step))
+    state.step_size = step:clamp(group.step_size_min, group.step_size_max)
     g = kiln.where(turn:lt(0), 0.0, g) -- after a turn the value stays once
     p:sub_(g:sign() * state.step_size)
     state.prev = g:clone()

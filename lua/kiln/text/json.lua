@@ -15,7 +15,7 @@ end
 
 local function skip_blanks(s, at) return s.text:find("[^ \t\r\n]", at) or #s.text + 1 end
 
--- \uXXXX at `at` (where its backslash is), with its second half where it is one of two: the character and what follows.
+-- An escape by four hexadecimal digits, its backslash at `at`, with its second half where it is one of two: the character and what follows.
 local function unicode_escape(s, at)
   local hex = s.text:match("^\\u(%x%x%x%x)", at)
   if not hex then problem(s, at, "four hexadecimal digits are needed after \\u") end

@@ -2,7 +2,7 @@
 -- safetensors file of its weights loads as it is: kiln.vision.models.resnet18{ weights = "resnet18.safetensors" }.
 local models = {}
 
-for _, family in ipairs { "lenet" } do
+for _, family in ipairs { "lenet", "resnet", "mobilenet", "vit" } do
   for name, value in pairs(require("kiln.vision.models." .. family)) do models[name] = value end
 end
 

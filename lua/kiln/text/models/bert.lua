@@ -37,7 +37,7 @@ function Embeddings:init(o)
   self.LayerNorm, self.dropout = norm(o), nn.Dropout(o.hidden_dropout_prob)
 end
 function Embeddings:forward(ids, types)
-  local x = self.word_embeddings(ids) + self.position_embeddings(kiln.arange(1, ids:size(2) + 1))
+  local x = self.word_embeddings(ids) + self.position_embeddings.weight[{ { 1, ids:size(2) } }]
   if types then x = x + self.token_type_embeddings(types) else x = x + self.token_type_embeddings.weight[1] end
   return self.dropout(self.LayerNorm(x))
 end

@@ -110,7 +110,7 @@ function GPT2Model:forward(ids, past, attention_mask)
   if not kiln.is_capturing() and before + new > self.positions then -- captured, the embedding says it
     fail("GPT2: %d tokens are more than the %d positions of the model", before + new, self.positions)
   end
-  local x = self.wte(ids) + self.wpe(kiln.arange(before + 1, before + new + 1))
+  local x = self.wte(ids) + self.wpe.weight[{ { before + 1, before + new } }]
   x = self.drop(x)
   local mask, present = mask_of(new, before, attention_mask), {}
   for i = 1, #self.h do x, present[i] = self.h[i](x, past and past[i], mask) end

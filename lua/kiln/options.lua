@@ -1,0 +1,43 @@
+-- kiln.options: the command line of a script as a table. For a few options with defaults; no sub-commands, no help texts.
+
+-- How an option is read, by the kind of its default: the value, or nothing where the words do not fit.
+local kinds = {
+  integer = { "a whole number", function(word) return math.tointeger(tonumber(word)) end },
+  float = { "a number", tonumber },
+  string = { "a value", function(word) return word end },
+}
+
+--- options(defaults [, texts] [, words]): { epochs = 18, rate = 0.1, eager = false } with what the command line says:
+--- `--epochs 3`, `--rate 0.2`, and `--eager`, which makes it true. A whole number as default asks for whole numbers. `texts`
+--- lists options that are texts and may be missing; words are those of the global `arg` unless given. An unknown option is an
+--- error that lists the known ones; the message has no line, as it is for who calls the script.
+return function(defaults, texts, words)
+  words = words or arg or {}
+  local out, kind_of, names = {}, {}, {}
+  for name, value in pairs(defaults) do
+    out[name] = value
+    kind_of[name] = math.type(value) or type(value)
+  end
+  for _, name in ipairs(texts or {}) do kind_of[name] = "string" end
+  for name in pairs(kind_of) do names[#names + 1] = "--" .. name end
+  table.sort(names)
+  local i = 1
+  while words[i] do
+    local name = words[i]:match "^%-%-([%w_]+)$"
+    local kind = name and kind_of[name]
+    if not kind then
+      error(("there is no option %s; there are %s"):format(words[i], table.concat(names, ", ")), 0)
+    elseif kind == "boolean" then
+      out[name] = true
+    else
+      local what, read = table.unpack(kinds[kind])
+      i = i + 1
+      local value
+      if words[i] then value = read(words[i]) end
+      if value == nil then error(("--%s needs %s"):format(name, what), 0) end
+      out[name] = value
+    end
+    i = i + 1
+  end
+  return out
+end
