@@ -79,7 +79,7 @@ static bool may_be_over(const kn_plan *p, const kn_node *n) {
   const kn_value *x = n->in[0], *v = n->out[0];
   uint32_t a = x->id, b = v->id;
   bool place = p->place[a] == KN_PLACE_ARENA || kn_plan_is_over(p, x);
-  if (!place || p->maybe[a]) return false;
+  if (!place) return false;
   if (p->handle[a] || p->handle[b] || p->listed[a] || p->listed[b]) return false;
   if (!kn_type_known(&p->types[b]) || !kn_type_equal(&p->types[a], &p->types[b])) return false;
   if (loop_around(x->region) != loop_around(n->region)) return false;
