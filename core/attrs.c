@@ -9,9 +9,9 @@ KN_CHOICES(NAMES)
 
 /* One function per struct, so that T can name it inside the rows. */
 /* clang-format off */
-#define ROW(f, k, num, val, req) \
-  {.name = #f, .kind = KN_FIELD_##k, .offset = offsetof(T, f), .required = req, .number = num, \
-   .integer = val},
+#define ROW(f, k, num, val, req) {ENTRIES(f, k, num, val, req)},
+#define ENTRIES(f, k, num, val, req) \
+  .name = #f, .kind = KN_FIELD_##k, .offset = offsetof(T, f), .required = req, .number = num, .integer = val
 #define ATTRS(n)                                                                                             \
   static const kn_field *fields_of_##n(void) {                                                               \
     typedef kn_attrs_##n T;                                                                                  \
@@ -20,6 +20,8 @@ KN_CHOICES(NAMES)
 #define INDEX(f, d) ROW(f, INDEX, 0, d, (d) == KN_REQUIRED)
 #define AXIS(f, d) ROW(f, AXIS, 0, d, (d) == KN_REQUIRED)
 #define NUMBER(f, d) ROW(f, NUMBER, (double)(d), 0, (double)(d) == (double)KN_REQUIRED)
+#define FREE(f, d) \
+      {ENTRIES(f, NUMBER, (double)(d), 0, (double)(d) == (double)KN_REQUIRED), .free = true},
 #define FLOAT(f, d) ROW(f, FLOAT, (double)(d), 0, (double)(d) == (double)KN_REQUIRED)
 #define BOOL(f, d) ROW(f, BOOL, 0, d, (d) == KN_REQUIRED)
 #define AXES(f) ROW(f, AXES, 0, 0, false)
@@ -178,6 +180,7 @@ bool kn_attrs_may_wait(kn_attrs_kind kind) {
 #define INDEX(f, d) || true
 #define INTS(f, d) || true
 #define SIZES(f) || true
+#define FREE(f, d) || true
 #define AXIS(f, d)
 #define FLOAT(f, d)
 #define NUMBER(f, d)
@@ -199,5 +202,12 @@ void kn_attrs_each_int(kn_attrs_kind kind, void *attrs, void (*fn)(void *ud, int
     if (f->kind == KN_FIELD_INT || f->kind == KN_FIELD_INDEX) fn(ud, at);
     if (f->kind == KN_FIELD_INTS || f->kind == KN_FIELD_SIZES)
       for (int i = 0; i < ((kn_ints *)at)->n; i++) fn(ud, &((kn_ints *)at)->v[i]);
+    if (f->free) fn(ud, &((kn_number *)at)->rest);
   }
+}
+
+bool kn_attrs_any_number(kn_attrs_kind kind, const void *attrs, uint32_t k) {
+  for (const kn_field *f = kn_attrs_describe(kind).fields; f->name; f++)
+    if (f->free && ((const kn_number *)kn_field_get(attrs, f))->rest == KN_DYN(k)) return true;
+  return false;
 }

@@ -31,6 +31,9 @@ int64_t kn_number_int(kn_number x);
 bool kn_number_whole(kn_number x, int64_t *out);
 /* kn_dtype_holds, exactly. */
 bool kn_number_fits(kn_number x, kn_dtype d);
+/* A FREE number that is known only when the graph runs: `rest`, small otherwise, is the placeholder. */
+static inline kn_number kn_number_waiting(int64_t placeholder) { return (kn_number){NAN, placeholder}; }
+static inline bool kn_number_waits(kn_number x) { return kn_is_dyn(x.rest); }
 enum { KN_NUMBER_SAID = 32 };
 char *kn_number_said(kn_number x, char buf[KN_NUMBER_SAID]); /* for messages */
 
@@ -77,6 +80,7 @@ KN_CHOICES(KN_CHOICE_ENUM)
     double f;                                                                                                \
     kn_number f##_number;                                                                                    \
   };
+#define FREE(f, d) NUMBER(f, d)
 #define BOOL(f, d) bool f;
 #define AXES(f) kn_ints f;
 #define INTS(f, d) kn_ints f;
@@ -116,6 +120,7 @@ typedef struct kn_field {
   kn_field_kind kind;
   size_t offset;            /* in the struct */
   bool required;            /* has no default */
+  bool free;                /* NUMBER: declared FREE */
   double number;            /* default of FLOAT and NUMBER */
   int64_t integer;          /* default of the others; of each place for INTS; AXES and SIZES start empty */
   const char *const *names; /* of ENUM: what value 0, 1, … is called, ended by NULL */
@@ -137,8 +142,11 @@ void kn_attrs_default(kn_attrs_kind kind, void *attrs); /* all defaults; require
 bool kn_attrs_equal(kn_attrs_kind kind, const void *a, const void *b);
 /* Whether a struct of that kind has integers that may be placeholders at all. */
 bool kn_attrs_may_wait(kn_attrs_kind kind);
-/* Calls fn for every integer that may be a placeholder: fields INT, INDEX, INTS and SIZES. */
+/* Calls fn for every integer that may be a placeholder: fields INT, INDEX, INTS and SIZES, the rest of FREE.
+ */
 void kn_attrs_each_int(kn_attrs_kind kind, void *attrs, void (*fn)(void *ud, int64_t *v), void *ud);
+/* Whether placeholder k stands for any number, not for an integer. */
+bool kn_attrs_any_number(kn_attrs_kind kind, const void *attrs, uint32_t k);
 static inline void *kn_field_at(void *attrs, const kn_field *f) { return (char *)attrs + f->offset; }
 static inline const void *kn_field_get(const void *attrs, const kn_field *f) {
   return (const char *)attrs + f->offset;

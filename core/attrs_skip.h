@@ -4,6 +4,7 @@
 #define AXIS(f, d)
 #define FLOAT(f, d)
 #define NUMBER(f, d)
+#define FREE(f, d)
 #define BOOL(f, d)
 #define AXES(f)
 #define INTS(f, d)

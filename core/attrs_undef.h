@@ -5,6 +5,7 @@
 #undef AXIS
 #undef FLOAT
 #undef NUMBER
+#undef FREE
 #undef BOOL
 #undef AXES
 #undef INTS

@@ -84,6 +84,10 @@ kn_status kn_infer_arange(const kn_infer *q) {
   int64_t first, end, step;
   KN_TRY(check_dtype(q, a->dtype));
   if (a->dtype == KN_BOOL) return kn_infer_fail(q, KN_DTYPE, "not defined for bool");
+  if (kn_number_waits(a->start_number) || kn_number_waits(a->end_number) || kn_number_waits(a->step_number)) {
+    q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 1, .dims = {KN_DIM_UNKNOWN}};
+    return KN_OK;
+  }
   if (a->dtype == KN_I64 && a->step != 0 && kn_number_whole(a->start_number, &first) &&
       kn_number_whole(a->end_number, &end) && kn_number_whole(a->step_number, &step))
     return whole_range(q, first, end, step);

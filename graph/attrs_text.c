@@ -39,9 +39,11 @@ static bool is_default(const kn_field *f, const void *at, const void *standard) 
 }
 
 /* An integer that is no double is written as the integer that it is. */
-static void put_number(attrs_writer *p, const kn_number *x) {
+static void put_number(attrs_writer *p, const kn_node *n, const kn_number *x) {
   char buf[KN_NUMBER_TEXT];
-  if (x->rest)
+  if (kn_number_waits(*x))
+    put_int(p, n, KN_FIELD_INT, x->rest);
+  else if (x->rest)
     kn_putf(p->s, "%" PRId64, kn_number_int(*x));
   else
     kn_puts(p->s, kn_double_text(x->near, buf));
@@ -55,7 +57,7 @@ static void put_field(attrs_writer *p, const kn_node *n, const kn_field *f, cons
   case KN_FIELD_INDEX:
   case KN_FIELD_AXIS: put_int(p, n, f->kind, *(const int64_t *)at); break;
   case KN_FIELD_FLOAT: kn_puts(p->s, kn_double_text(*(const double *)at, buf)); break;
-  case KN_FIELD_NUMBER: put_number(p, at); break;
+  case KN_FIELD_NUMBER: put_number(p, n, at); break;
   case KN_FIELD_BOOL: kn_puts(p->s, *(const bool *)at ? "true" : "false"); break;
   case KN_FIELD_ENUM: kn_putf(p->s, "\"%s\"", f->names[*(const int32_t *)at]); break;
   case KN_FIELD_DTYPE: kn_putf(p->s, "\"%s\"", kn_dtype_name(*(const kn_dtype *)at)); break;

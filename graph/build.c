@@ -470,13 +470,16 @@ typedef struct places { /* renumbers placeholders in the order they are met, eac
   kn_value *in[KN_MAX_DYN];
 } places;
 
+static void no_integer(kn_builder *b, const char *op) {
+  kn_build_fail(b, kn_fail(b->ctx, KN_INTERNAL, "%s: a size placeholder stands for no integer", op));
+}
+
 static void renumber_place(void *ud, int64_t *v) {
   places *p = ud;
   if (!kn_is_dyn(*v)) return;
   uint32_t k = kn_dyn_index(*v);
-  if (k >= p->ndyn || p->n == KN_MAX_DYN || !p->dyn[k] || p->dyn[k]->type.kind != KN_V_INT) {
-    kn_build_fail(p->b,
-                  kn_fail(p->b->ctx, KN_INTERNAL, "%s: a size placeholder stands for no integer", p->name));
+  if (k >= p->ndyn || p->n == KN_MAX_DYN || !p->dyn[k]) {
+    no_integer(p->b, p->name);
     return;
   }
   p->in[p->n] = p->dyn[k];
@@ -502,6 +505,8 @@ kn_node *kn_add_op(kn_builder *b, kn_op op, const void *attrs, kn_value *const *
   if (attrs) {
     memcpy(&copy, attrs, kn_attrs_describe(row->attrs).size);
     kn_attrs_each_int(row->attrs, &copy, renumber_place, &p);
+    for (uint32_t i = 0; i < p.n; i++)
+      if (!kn_may_stand(&p.in[i]->type, row->attrs, &copy, i)) no_integer(b, row->name);
     if (b->status != KN_OK) return NULL;
   }
   kn_status st = kn_infer_types(b->ctx, op, attrs ? &copy : NULL, types, (int)n, made);

@@ -177,12 +177,23 @@ static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
     *dead = true;
     return push_failure(e, n, undefined ? NULL : p->failure[n->out[0]->id]);
   }
+  if (p->place[n->out[0]->id] == KN_PLACE_CONST) {
+    define(e, n->out[0]);
+    return KN_OK;
+  }
   kn_node *c;
   KN_TRY(copy_node(e, n, &c));
   if (kn_ops[n->op].op_class == KN_CLASS_VIEW && !p->single) {
     bool done;
     KN_TRY(emit_view(e, n, c, &done));
     if (done) return KN_OK;
+  }
+  bool passed;
+  KN_TRY(kn_plan_pass_on(e->ctx, p, c, &passed));
+  if (passed) {
+    use(e, n->in[0]);
+    define(e, n->out[0]);
+    return alias(e, n->out[0], n->in[0]);
   }
   const kn_target *t = choose_target(e, c);
   if (e->n && (t != e->target || p->single)) KN_TRY(flush(e));
@@ -318,8 +329,10 @@ static bool overlaps_params(const kn_plan *p, const kn_node *loop, uint32_t i, r
         reach_add(q, v->region->yields[1 + v->index], apart);
       }
     } else if (kn_opcode_is_op(d->op)) {
-      bool view = kn_ops[d->op].op_class == KN_CLASS_VIEW && p->place[v->id] != KN_PLACE_ARENA;
-      if (kn_plan_is_over(p, v)) reach_add(q, d->in[0], apart);
+      bool over = kn_plan_is_over(p, v);
+      bool view = kn_ops[d->op].op_class == KN_CLASS_VIEW ? p->place[v->id] != KN_PLACE_ARENA
+                                                          : p->place[v->id] == KN_PLACE_VIEW && !over;
+      if (over) reach_add(q, d->in[0], apart);
       if (view || kn_ops[d->op].flags & KN_FLAG_WRITES) reach_add(q, d->in[0], true);
     } else if (d->op == KN_NODE_if) {
       for (int side = 0; side < 2; side++) reach_add(q, d->regions[side]->yields[v->index], apart);
@@ -396,6 +409,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
     p->ready[out->id] = !p->slot_copied[n->slot->index];
     return kn_plan_push(p, &p->bound, &p->nbound, &b, sizeof b) ? KN_OK : kn_fail_nomem(e->ctx, sizeof b);
   }
+  if (out && p->place[out->id] == KN_PLACE_CONST) return KN_OK;
   if (n->op == KN_NODE_undef || n->op == KN_NODE_list_new) { /* no list is the empty one */
     p->place[out->id] = KN_PLACE_LOOSE;
     return KN_OK;

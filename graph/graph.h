@@ -294,7 +294,14 @@ kn_node *kn_add_raise(kn_builder *b, kn_opcode op, kn_value *cond,
 /* raise, assert (its condition is in[0]), print, write, write_error, warn: a text with values
  * (graph/format.h). */
 kn_node *kn_add_text(kn_builder *b, kn_opcode op, const char *text, kn_value *const *in, uint32_t n);
-/* A tensor op, through its infer rule; `dyn` are the integers that KN_DYN(k) in attrs stand for. */
+/* Whether a value of that type can be what placeholder k of the attributes stands for: an integer, or any
+ * number. */
+static inline bool kn_may_stand(const kn_vtype *t, kn_attrs_kind kind, const void *attrs, uint32_t k) {
+  return t->kind == KN_V_INT ||
+         ((t->kind == KN_V_FLOAT || t->kind == KN_V_NUMBER) && kn_attrs_any_number(kind, attrs, k));
+}
+
+/* A tensor op, through its infer rule; `dyn` are the numbers that KN_DYN(k) in attrs stand for. */
 kn_node *kn_add_op(kn_builder *b, kn_op op, const void *attrs, kn_value *const *in, uint32_t n,
                    kn_value *const *dyn, uint32_t ndyn);
 /* An `if` without outputs yet: emit into regions[0] (then) and [1] (else) by moving b->at; outputs are added

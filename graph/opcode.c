@@ -56,11 +56,23 @@ static void fill(void *ud, int64_t *v) {
     f->bad = true;
 }
 
+/* What waits for any number. */
+static void fill_numbers(const filling *f, kn_attrs_kind kind, kn_attrs_any *out) {
+  for (const kn_field *field = kn_attrs_describe(kind).fields; field->name; field++) {
+    kn_number *x = kn_field_at(out, field);
+    if (!field->free || !kn_number_waits(*x) || kn_dyn_index(x->rest) >= f->n) continue;
+    const kn_scalar *s = &f->dyn[kn_dyn_index(x->rest)];
+    if (s->kind == KN_SCALAR_INT) *x = kn_number_of(s->as.i);
+    if (s->kind == KN_SCALAR_FLOAT) *x = (kn_number){s->as.f, 0};
+  }
+}
+
 kn_status kn_node_attrs(kn_context *ctx, const kn_node *n, const kn_scalar *dyn, kn_attrs_any *out) {
   if (!n->attrs || !kn_opcode_is_op(n->op)) return KN_OK;
   kn_attrs_kind kind = kn_ops[n->op].attrs;
   memcpy(out, n->attrs, kn_attrs_describe(kind).size);
   filling f = {dyn, n->nin - n->ntensor, false};
+  if (f.n) fill_numbers(&f, kind, out);
   if (f.n) kn_attrs_each_int(kind, out, fill, &f);
   return f.bad ? kn_fail(ctx, KN_INDEX, "%s: a size is out of range", kn_opcode_describe(n->op).text) : KN_OK;
 }

@@ -46,7 +46,7 @@ static void use(search *o, const kn_node *n) {
                   : n->op == KN_NODE_item || n->op == KN_NODE_size || n->op == KN_NODE_defined;
   if (o->passed || !reads)
     o->refused = true;
-  else if (op && kn_ops[n->op].op_class == KN_CLASS_VIEW)
+  else if (op && (kn_ops[n->op].op_class == KN_CLASS_VIEW || o->p->place[n->out[0]->id] == KN_PLACE_VIEW))
     show(o, n->out[0]);
 }
 

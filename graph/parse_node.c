@@ -40,20 +40,25 @@ typedef struct dynamic { /* values written in attributes */
   uint32_t n;
 } dynamic;
 
+/* A value that gives an integer, or any number, when the graph runs. */
+static bool read_value(kn_parser *p, bool any, dynamic *d, int64_t *out) {
+  const char *at = p->p;
+  kn_value *v = kn_parse_use(p);
+  if (!v) return false;
+  bool fits = v->type.kind == KN_V_INT || (any && kn_is_scalar(v->type.kind) && v->type.kind != KN_V_BOOL);
+  if (d->n == KN_MAX_DYN || !fits)
+    return kn_parse_fail(p, at, any ? "a number is missing here" : "an integer is missing here");
+  d->v[d->n] = v;
+  *out = KN_DYN(d->n++);
+  return true;
+}
+
 /* An integer as its field has it, or a value that gives it when the graph runs. */
 static bool read_position(kn_parser *p, const kn_field *f, dynamic *d, int64_t *out) {
   kn_skip(p);
   const char *at = p->p;
   bool axis = f->kind == KN_FIELD_AXIS || f->kind == KN_FIELD_AXES;
-  if (kn_peek(p) == '%' && !axis) {
-    kn_value *v = kn_parse_use(p);
-    if (!v) return false;
-    if (d->n == KN_MAX_DYN || v->type.kind != KN_V_INT)
-      return kn_parse_fail(p, at, "an integer is missing here");
-    d->v[d->n] = v;
-    *out = KN_DYN(d->n++);
-    return true;
-  }
+  if (kn_peek(p) == '%' && !axis) return read_value(p, false, d, out);
   if (!kn_read_int(p, out)) return false;
   if (kn_is_dyn(*out)) return kn_parse_fail(p, at, "this integer is out of range");
   if (!axis && f->kind != KN_FIELD_INDEX) return true;
@@ -114,6 +119,12 @@ static bool read_field(kn_parser *p, const kn_field *f, dynamic *d, void *at) {
     *(double *)at = s.kind == KN_SCALAR_INT ? (double)s.as.i : s.as.f;
     return s.kind != KN_SCALAR_BOOL || kn_parse_fail(p, start, "a number is missing here");
   case KN_FIELD_NUMBER:
+    if (f->free && kn_peek(p) == '%') {
+      int64_t place;
+      if (!read_value(p, true, d, &place)) return false;
+      *(kn_number *)at = kn_number_waiting(place);
+      return true;
+    }
     if (!kn_read_scalar(p, &s)) return false;
     *(kn_number *)at = s.kind == KN_SCALAR_INT ? kn_number_of(s.as.i) : (kn_number){s.as.f, 0};
     return s.kind != KN_SCALAR_BOOL || kn_parse_fail(p, start, "a number is missing here");

@@ -116,9 +116,7 @@ static bool may_copy(kn_op op) { return op == KN_OP_reshape || op == KN_OP_resha
 
 static kn_status place_view(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_value *v, bool *copies) {
   char why[64];
-  uint8_t from = p->place[n->in[0]->id];
-  bool fixed =
-      (from == KN_PLACE_ARENA || from == KN_PLACE_VIEW) && kn_node_static(n, p->types, why, sizeof why);
+  bool fixed = kn_plan_is_fixed(p, n->in[0]->id) && kn_node_static(n, p->types, why, sizeof why);
   *copies = fixed && may_copy((kn_op)n->op) && !kn_tensor_contiguous(p->header[n->in[0]->id]);
   if (*copies) return KN_OK;
   kn_tensor *t;
@@ -159,5 +157,22 @@ kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_
   if (!kn_type_bytes(&p->types[v->id], &bytes)) return KN_OK; /* too large: told when it is reached */
   KN_TRY(kn_plan_buffer(ctx, p, &p->types[v->id], v->id, pos, block, &p->header[v->id]));
   p->place[v->id] = KN_PLACE_ARENA;
+  return KN_OK;
+}
+
+kn_status kn_plan_pass_on(kn_context *ctx, kn_plan *p, const kn_node *n, bool *passed) {
+  *passed = false;
+  if (n->op != KN_OP_sum_to) return KN_OK;
+  uint32_t x = n->in[0]->id, v = n->out[0]->id;
+  *passed = !p->single && kn_plan_is_fixed(p, x) && !p->maybe[x] && !p->maybe[n->in[1]->id] &&
+            !p->handle[v] && !p->listed[v] && !p->result[v] && kn_type_known(&p->types[v]) &&
+            kn_type_equal(&p->types[x], &p->types[v]);
+  if (!*passed) return KN_OK;
+  const kn_tensor *from = p->header[x];
+  kn_tensor *t;
+  KN_TRY(kn_tensor_symbolic(ctx, &p->types[v], NULL, &t));
+  kn_tensor_set_view(t, from, from->offset, from->strides);
+  p->header[v] = t;
+  p->place[v] = KN_PLACE_VIEW;
   return KN_OK;
 }

@@ -89,12 +89,13 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   KN_TRY(kn_plan_sizes(ctx, p));
   KN_TRY(kn_plan_handles(ctx, p));
   KN_TRY(kn_plan_identities(ctx, p));
+  KN_TRY(kn_plan_constants(ctx, p));
   KN_TRY(kn_plan_emit(ctx, p, targets, ntargets));
   settle_lifetimes(p);
   KN_TRY(list_drops(ctx, p));
   KN_TRY(kn_plan_layout(ctx, p));
   for (uint32_t v = 1; v <= g->nvalues; v++)
-    if (p->place[v] == KN_PLACE_ARENA || p->place[v] == KN_PLACE_VIEW) p->vals[v] = p->header[v];
+    if (kn_plan_is_fixed(p, v)) p->vals[v] = p->header[v];
   return KN_OK;
 }
 
@@ -121,7 +122,11 @@ void kn_plan_free(kn_context *ctx, kn_plan *p) {
   for (uint32_t i = 0; i < p->nparts; i++)
     if (p->parts[i].program) p->parts[i].target->free(p->parts[i].target->self, ctx, p->parts[i].program);
   for (uint32_t v = 1; p->place && v <= p->graph->nvalues; v++)
-    if (p->place[v] == KN_PLACE_VIEW || p->place[v] == KN_PLACE_SHELL) kn_tensor_release(p->header[v]);
+    if (p->place[v] == KN_PLACE_CONST) {
+      kn_tensor_release(p->header[v]); /* twice: see constant.c */
+      kn_tensor_release(p->header[v]);
+    } else if (p->place[v] == KN_PLACE_VIEW || p->place[v] == KN_PLACE_SHELL)
+      kn_tensor_release(p->header[v]);
   for (uint32_t i = 0; i < p->nbuffers; i++) kn_tensor_release(p->buffers[i].header);
   kn_arena_free(&p->arena);
   kn_free(ctx->heap, p, sizeof *p);

@@ -1,8 +1,8 @@
 /* A plan: how one session runs a graph for one tuple of input sizes. Everything that depends on sizes alone
  * is folded, dead branches of such conditions are gone, every tensor has its place, parts are compiled.
- * Internal to the executor. Built by plan.c: sizes.c (types and folded numbers), emit.c (steps, with place.c
- * for where values live), memory.c (bytes of the arena); run by run.c. One plan belongs to one session and is
- * used by one run at a time. */
+ * Internal to the executor. Built by plan.c: sizes.c (types and folded numbers), constant.c (folded tensors),
+ * emit.c (steps, with place.c for where values live), memory.c (bytes of the arena); run by run.c. One plan
+ * belongs to one session and is used by one run at a time. */
 #ifndef KN_PLAN_H
 #define KN_PLAN_H
 #include "core/arena.h"
@@ -18,6 +18,7 @@ typedef enum kn_place {
   KN_PLACE_NONE,  /* a scalar, or a value this plan never computes */
   KN_PLACE_ARENA, /* bytes of its own in the arena; header made with the plan */
   KN_PLACE_VIEW, /* a view of an ARENA or VIEW value; header made with the plan, the node has nothing to do */
+  KN_PLACE_CONST, /* computed with the plan; the node has nothing to do. No header: nobody asks for it */
   KN_PLACE_SHELL, /* a view of something else; header made with the plan, the node gives it storage at each
                      run */
   KN_PLACE_FRESH, /* a result of the graph: a new tensor at each run, written by its node */
@@ -129,7 +130,7 @@ struct kn_plan {
   bool *listed;           /* tensors that a list takes up: not made in the arena, so that it can keep them */
   bool *handle;           /* tensors that must stay the same handle: written to, compared, told at the end */
   uint8_t *place;         /* kn_place */
-  kn_tensor **header;     /* ARENA, VIEW, SHELL; owned by the plan */
+  kn_tensor **header;     /* ARENA, VIEW, CONST, SHELL; owned by the plan */
   kn_tensor **vals;       /* what the run sees */
   kn_list **lists;        /* the same for lists, owned by the run */
   bool *owned;            /* vals holds a reference of this run */
@@ -163,6 +164,11 @@ void kn_plan_free(kn_context *ctx, kn_plan *p);
 /* Point the headers into an arena of p->bytes. */
 void kn_plan_place_at(kn_plan *p, char *base);
 
+/* Is its header there with the plan, over bytes that stay? */
+static inline bool kn_plan_is_fixed(const kn_plan *p, uint32_t v) {
+  return p->place[v] == KN_PLACE_ARENA || p->place[v] == KN_PLACE_VIEW || p->place[v] == KN_PLACE_CONST;
+}
+
 /* Its output is the tensor of its first input: not even another handle. */
 static inline bool kn_node_passes(const kn_node *n) {
   return n->op == KN_NODE_detach || n->op == KN_NODE_with_history;
@@ -172,6 +178,7 @@ static inline bool kn_node_passes(const kn_node *n) {
 kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p);   /* types, undefined, maybe, known, scalars, failure */
 kn_status kn_plan_handles(kn_context *ctx, kn_plan *p); /* handle, slot_copied */
 kn_status kn_plan_identities(kn_context *ctx, kn_plan *p); /* handle (identity.c) */
+kn_status kn_plan_constants(kn_context *ctx, kn_plan *p);  /* place and header of constants */
 kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targets,
                        int ntargets);                  /* the rest */
 kn_status kn_plan_layout(kn_context *ctx, kn_plan *p); /* offsets of buffers, bytes */
@@ -188,6 +195,8 @@ kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_
 /* Lays the result of n over its first input, where that may be (over.c). */
 kn_status kn_plan_over(kn_context *ctx, kn_plan *p, const kn_node *n, bool *over);
 bool kn_plan_is_over(const kn_plan *p, const kn_value *v);
+/* A sum to sizes that its input has already is that input, where it lies in the arena. */
+kn_status kn_plan_pass_on(kn_context *ctx, kn_plan *p, const kn_node *n, bool *passed);
 void kn_plan_log(kn_context *ctx, const kn_plan *p); /* KILN_DEBUG=mem */
 
 #endif

@@ -59,8 +59,8 @@ kn_status kn_record_dynamic(kn_recorder *base, kn_context *ctx, const kn_scalar 
     return KN_OK;
   }
   kn_value *v = s->kind == KN_SCALAR_SYMBOL ? s->as.value : NULL;
-  if (!v || v->type.kind != KN_V_INT)
-    return kn_fail(ctx, KN_ARG, "an integer is needed here, and this number is not known to be one");
+  if (!v || !kn_is_scalar(v->type.kind) || v->type.kind == KN_V_BOOL)
+    return kn_fail(ctx, KN_ARG, "an integer is needed here, and this is no number");
   size_t have = r->ndyn; /* capacity: the next power of two, from 16 */
   if (have >= 16 ? !(have & (have - 1)) : have == 0) {
     size_t cap = have ? have * 2 : 16;

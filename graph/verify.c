@@ -102,7 +102,8 @@ static kn_status check_op(verifier *v, const kn_node *n) {
     in[i] = n->in[i]->type.tensor;
   }
   for (uint32_t i = n->ntensor; i < n->nin; i++)
-    if (!is(n, i, KN_V_INT)) return fail_node(v, n, "a size among its attributes is not an integer");
+    if (!kn_may_stand(&n->in[i]->type, row->attrs, n->attrs, i - n->ntensor))
+      return fail_node(v, n, "a size among its attributes is not an integer");
   placeholders p = {0, false};
   if (n->attrs && row->attrs != KN_ATTRS_none) kn_attrs_each_int(row->attrs, n->attrs, in_order, &p);
   if (p.bad || p.next != n->nin - n->ntensor)

@@ -666,7 +666,8 @@ START_TEST(records_ops) {
   OK(m.c, kn_apply(m.c, KN_OP_sum, &(kn_attrs_reduce){0}, &tz, 1, &sum));
   OK(m.c, kn_item(m.c, sum, &item));
   ck_assert(((kn_value *)item.as.value)->type.kind == KN_V_FLOAT);
-  FAILS(m.c, KN_ARG, "integer", r.base.dynamic(&r.base, m.c, &item, &place));
+  kn_scalar truth = {KN_SCALAR_BOOL, {.b = true}};
+  FAILS(m.c, KN_ARG, "integer", r.base.dynamic(&r.base, m.c, &truth, &place));
   OK(m.c, b->status); /* such errors belong to the op, not to the graph */
   kn_value *outs[] = {tv->value, tk->value, item.as.value};
   kn_set_results(b, outs, 3, NULL, 0);

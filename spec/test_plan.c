@@ -277,6 +277,69 @@ START_TEST(steady_runs_allocate_results_only) {
 }
 END_TEST
 
+/* ---- what is known before a run ---- */
+
+/* %count and what hangs on it are constants; %large is written out for %shifted alone; %same is %y, %less is
+ * not. */
+static const char constant_text[] = "graph g(%x: float32[N,3], %b: float32[M,3]) {\n"
+                                    "  slot state \"s\": float32[1,3]\n"
+                                    "  %k = const 0.5\n"
+                                    "  %half: float32[] = to_tensor %k\n"
+                                    "  %ones: float32[N,3] = full_like %x {value = 1.0}\n"
+                                    "  %count: float32[1,3] = sum %ones {dim = {1}, keepdim = true}\n"
+                                    "  %share: float32[1,3] = div %half, %count\n"
+                                    "  %row: float32[3] = select %share {dim = 1, index = 1}\n"
+                                    "  %y: float32[N,3] = mul %x, %row\n"
+                                    "  %same: float32[N,3] = sum_to %y, %x\n"
+                                    "  %less: float32[?,3] = sum_to %same, %b\n"
+                                    "  %large: float32[N,3] = full_like %x {value = 2.0}\n"
+                                    "  %shifted: float32[N,3] = add %same, %large\n"
+                                    "  store_state \"s\", %share\n"
+                                    "  return %same, %less, %shifted, %count, %row\n"
+                                    "}\n";
+
+static int times(const char *log, const char *word) {
+  int n = 0;
+  for (; (log = strstr(log, word)); log++) n++;
+  return n;
+}
+
+START_TEST(constants_are_computed_with_the_plan) {
+  enum { MANY = 4096 };
+  rig r;
+  rig_open_debug(&r, constant_text, "exec");
+  kn_rvalue out[5], state = {.tensor = make(r.c, KN_F32, DIMS(1, 3), LIST(0, 0, 0))};
+  OK(rig_ctx(&r), kn_session_set_slot(r.s, 0, &state));
+  kn_tensor_release(state.tensor);
+  kn_tensor *x = f32(&r, DIMS(2, 3), LIST(4, 8, 12, 16, 20, 24)), *b = f32(&r, DIMS(1, 3), LIST(0, 0, 0));
+  for (int run = 0; run < 2; run++) {
+    OK(rig_ctx(&r), RUN(&r, out, 5, T(x), T(b)));
+    gives(&out[0], DIMS(2, 3), LIST(1, 2, 3, 4, 5, 6));
+    gives(&out[1], DIMS(1, 3), LIST(5, 7, 9));
+    gives(&out[2], DIMS(2, 3), LIST(3, 4, 5, 6, 7, 8));
+    gives(&out[3], DIMS(1, 3), LIST(2, 2, 2));
+    gives(&out[4], DIMS(3), LIST(0.25, 0.25, 0.25));
+    OK(rig_ctx(&r), kn_session_get_slot(r.s, 0, &state));
+    gives(&state, DIMS(1, 3), LIST(0.25, 0.25, 0.25));
+  }
+  ck_assert_int_eq(times(r.log, "full_like"), 0);
+  ck_assert_int_eq(times(r.log, "to_tensor"), 0);
+  ck_assert_int_eq(times(r.log, " div "), 0);
+  kn_tensor_release(x);
+  const kn_type wide = type_of(KN_F32, DIMS(MANY, 3));
+  OK(r.c, kn_tensor_new(r.c, &wide, &x));
+  fill(x, 1);
+  OK(rig_ctx(&r), RUN(&r, out, 5, T(x), T(x)));
+  ck_assert_int_eq(times(r.log, "full_like"), 1); /* %large; %ones is never written out */
+  ck_assert(element(out[3].tensor, 2) == MANY);
+  ck_assert(element(out[1].tensor, 5) == element(out[0].tensor, 5));
+  ck_assert(element(out[2].tensor, 5) == (float)(2 + element(out[0].tensor, 5)));
+  for (int i = 0; i < 5; i++) kn_tensor_release(out[i].tensor);
+  kn_tensor_release(x), kn_tensor_release(b);
+  rig_close(&r);
+}
+END_TEST
+
 /* ---- memory that runs out ---- */
 
 typedef struct scarce {
@@ -355,6 +418,7 @@ static void sweep(const char *text, uint64_t seed, int64_t n) {
 
 START_TEST(every_allocation_may_fail) {
   sweep(steady_text, 0, 3);
+  sweep(constant_text, 0, 3);
   for (uint64_t seed = 1; seed < 12; seed++) sweep(NULL, seed, 2);
 }
 END_TEST
@@ -419,4 +483,4 @@ END_TEST
 
 SUITE("plan", random_graphs, random_graphs_on_all_backends, puts_lie_over_what_they_are_made_from,
       buffers_share_bytes, deep_nesting_plans_quickly, steady_runs_allocate_results_only,
-      every_allocation_may_fail, two_threads_share_a_graph)
+      constants_are_computed_with_the_plan, every_allocation_may_fail, two_threads_share_a_graph)

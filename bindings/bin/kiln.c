@@ -335,7 +335,7 @@ static void make_arg(lua_State *L, const options *o) {
 
 static void print_version(bool all) {
   puts(LUA_COPYRIGHT);
-  if (all) printf("kiln %s: tensors and graphs; kiln.help(name) explains an op\n", KN_VERSION_TEXT);
+  if (all) printf("kiln %s: tensors and graphs; kiln.help() says what there is\n", KN_VERSION_TEXT);
   fflush(stdout);
 }
 

@@ -19,8 +19,10 @@ static kn_status read_symbol(kn_context *ctx, const kn_scalar *s, const char *na
   kn_scalar at = *s;
   if (!rec)
     return kn_fail(ctx, KN_STATE, "%s: %s is known only in a graph, and none is being recorded", name, what);
-  if (kl_scalar_kind(s, &kind) && kind != KN_SCALAR_INT)
-    return kn_fail(ctx, KN_ARG, "%s: %s must be an integer", name, what);
+  if (!kl_scalar_kind(s, &kind))
+    return kn_fail(ctx, KN_ARG, "%s: %s must be an integer, and this number is not known to be one", name,
+                   what);
+  if (kind != KN_SCALAR_INT) return kn_fail(ctx, KN_ARG, "%s: %s must be an integer", name, what);
   if (rule != KL_PLAIN) {
     if (!rec->position) return kn_fail(ctx, KN_ARG, "%s: %s must be a known integer here", name, what);
     char said[120];
@@ -69,10 +71,20 @@ static kn_status read_number(lua_State *L, kn_context *ctx, int idx, const char 
   return kl_args_wrong(ctx, name, what, "a number", L, idx);
 }
 
-/* The same for a field that keeps integers exactly. */
+/* The same for a field that keeps integers exactly; `free`: it may be known only when the graph runs. */
 static kn_status read_exact(lua_State *L, kn_context *ctx, int idx, const char *name, const char *what,
-                            kn_number *out) {
+                            bool free, kn_number *out) {
   double x;
+  kn_scalar s;
+  kn_scalar_kind kind = KN_SCALAR_INT;
+  kn_recorder *rec = kn_recorder_of(ctx);
+  if (free && rec && kl_test_scalar(L, idx, &s) && s.kind == KN_SCALAR_SYMBOL &&
+      !(kl_scalar_kind(&s, &kind) && kind == KN_SCALAR_BOOL)) {
+    int64_t place;
+    KN_TRY(rec->dynamic(rec, ctx, &s, &place));
+    *out = kn_number_waiting(place);
+    return KN_OK;
+  }
   if (lua_isinteger(L, idx)) {
     *out = kn_number_of(lua_tointeger(L, idx));
     return KN_OK;
@@ -205,7 +217,7 @@ kn_status kl_args_put(kl_args *a, const kn_field *f, int idx) {
   case KN_FIELD_INDEX: return kl_read_int(L, a->ctx, idx, a->name, f->name, KL_POSITION, true, at);
   case KN_FIELD_AXIS: return kl_read_int(L, a->ctx, idx, a->name, f->name, KL_POSITION, false, at);
   case KN_FIELD_FLOAT: return read_number(L, a->ctx, idx, a->name, f->name, at);
-  case KN_FIELD_NUMBER: return read_exact(L, a->ctx, idx, a->name, f->name, at);
+  case KN_FIELD_NUMBER: return read_exact(L, a->ctx, idx, a->name, f->name, f->free, at);
   case KN_FIELD_BOOL:
     if (lua_type(L, idx) != LUA_TBOOLEAN)
       return kl_args_wrong(a->ctx, a->name, f->name, "true or false", L, idx);

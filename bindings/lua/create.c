@@ -303,8 +303,14 @@ static int create_full(lua_State *L) {
   return 1;
 }
 
-static bool is_float(lua_State *L, int idx) {
-  return lua_type(L, idx) == LUA_TNUMBER && !lua_isinteger(L, idx);
+/* Whether the number at idx makes a range one of floats; *open: only the graph knows. */
+static bool is_float(lua_State *L, int idx, bool *open) {
+  kn_scalar s;
+  kn_scalar_kind kind;
+  if (!kl_test_scalar(L, idx, &s)) return false;
+  if (kl_scalar_kind(&s, &kind)) return kind == KN_SCALAR_FLOAT;
+  *open = true;
+  return false;
 }
 
 /* arange(end), arange(start, end), arange(start, end, step): int64 when all of them are Lua integers. */
@@ -313,18 +319,18 @@ static int create_arange(lua_State *L) {
   kl_args a;
   int top = lua_gettop(L), n = 0;
   kn_tensor **slot = kl_reserve_tensor(L);
-  bool floats = false;
+  bool floats = false, open = false;
   kl_args_open(&a, L, kl_context(L), KN_OP_arange, "arange", 1, top);
   while (n < 3 && a.next + n <= a.top && lua_type(L, a.next + n) != LUA_TSTRING) n++;
   kn_status st = KN_OK;
   for (int i = 0; st == KN_OK && i < n; i++) {
-    floats |= is_float(L, a.next);
+    floats |= is_float(L, a.next, &open);
     st = kl_args_field(&a, names[n == 1 ? 1 : i], a.next++);
   }
   for (int i = 0; a.options && i < 3; i++) {
     lua_pushstring(L, names[i]);
     lua_rawget(L, a.options);
-    floats |= is_float(L, -1);
+    floats |= is_float(L, -1, &open);
     lua_pop(L, 1);
   }
   if (st == KN_OK) st = kl_args_options(&a);
@@ -332,6 +338,11 @@ static int create_arange(lua_State *L) {
     st = kl_args_field(&a, "dtype", a.next++);
   if (st == KN_OK && a.next <= a.top) st = kl_args_fields(&a);
   if (st == KN_OK && floats && !field_given(&a, "dtype")) a.attrs.range.dtype = KN_F32;
+  if (st == KN_OK && open && !floats && !field_given(&a, "dtype"))
+    st =
+        kn_fail(a.ctx, KN_ARG,
+                "arange: a number may be an integer or a float when the graph runs, which decides the dtype; "
+                "give the dtype, or say which with math.tointeger or `+ 0.0`");
   return finish(L, &a, slot, st);
 }
 

@@ -1,5 +1,7 @@
-/* kiln.help(name): what the op table says of an op, and a sentence on each function that makes or uses
- * graphs. Some names are both: kiln.trace and kiln.cond tell by their arguments which is meant. */
+/* What kiln.help (lua/kiln/help.lua) is told from here: what the op table says of an op, a sentence on each
+ * function written in C (help.def), and the files written in Lua, whose comments it reads. Some names are
+ * both an op and a function: kiln.trace and kiln.cond tell by their arguments which is meant. */
+#include "bindings/lua/files.h"
 #include "bindings/lua/state.h"
 #include "core/op.h"
 #include <string.h>
@@ -7,33 +9,9 @@
 static const struct {
   const char *name, *form, *text;
 } about[] = {
-    {"script", "script(f [, {inputs =, cache_limit =}])",
-     "a Lua function or module as a Graph, captured from its bytecode when it is first called, or at once "
-     "where "
-     "`inputs` describes its arguments"},
-    {"spec", "spec(dtype, sizes)",
-     "what a tensor argument is: kiln.spec(\"float32\", {\"N\", 10}); a string names a size that is free"},
-    {"trace", "trace(f, inputs [, {check_inputs =, strict =, rtol =, atol =, warn =}])",
-     "runs f once and gives a Graph of the ops it did; warns where data became a Lua value"},
-    {"builder", "builder([name])",
-     "a graph by hand: b:input(name, spec) gives symbols, b:build{ y = y } the Graph, which takes and gives "
-     "tables"},
-    {"cond", "cond(pred, f, g, …)", "f(…) when pred is true, else g(…); in a graph a branch"},
-    {"while_loop", "while_loop(cond, body, …)",
-     "while cond(…) is true, the values become body(…); gives the last ones; in a graph a loop"},
-    {"fork", "fork(f, …)",
-     "runs f(…) as a part of its own, and gives a future; kiln.wait(future) gives its results"},
-    {"wait", "wait(future)", "the results of what kiln.fork ran; an error in it is raised here"},
-    {"ignore", "ignore(f [, {name =, results =}])",
-     "f stays a call back into the host, by name, in graphs; `results` lists what it gives"},
-    {"unused", "unused(f)", "stands for f where it is never to be called: reached, it raises"},
-    {"is_capturing", "is_capturing()", "whether the caller is being captured"},
-    {"lint", "lint(f)", "a list of what capture would refuse or burn in, with lines, without capturing"},
-    {"explain", "explain(f, …)",
-     "what f became when captured and what a run on these arguments does: a table that prints itself"},
-    {"parse", "parse(text)", "the Graph that tostring(g) was the text of"},
-    {"save", "save(path, {name = graph, …})", "Graphs as entry points of one file; g:save(path) saves one"},
-    {"load", "load(path)", "the Graph in a file, or a table of them by name"},
+#define ABOUT(name, form, text) {name, form, text},
+#include "bindings/lua/help.def"
+#undef ABOUT
 };
 
 static bool alias_of(const char *name, kn_op *op) {
@@ -75,20 +53,44 @@ static bool add_op(luaL_Buffer *b, const char *name, bool after) {
   return true;
 }
 
-static int help(lua_State *L) {
+/* "abs_" is abs in place, "linalg.svd" is svd. */
+static bool add_variant(luaL_Buffer *b, const char *name) {
+  static const char prefix[] = "linalg.";
+  size_t n = strlen(name);
+  char plain[64];
+  if (!strncmp(name, prefix, sizeof prefix - 1)) return add_op(b, name + sizeof prefix - 1, false);
+  if (n < 2 || n > sizeof plain || name[n - 1] != '_') return false;
+  memcpy(plain, name, n - 1), plain[n - 1] = '\0';
+  kn_op op;
+  if (!kn_op_parse(plain, &op) && !alias_of(plain, &op)) return false;
+  luaL_addstring(b, "in place, ");
+  return add_op(b, plain, false);
+}
+
+/* help_texts.of(name): what is said of an op or a function written in C; nil for others. */
+static int text_of(lua_State *L) {
   luaL_Buffer b;
-  if (lua_type(L, 1) != LUA_TSTRING)
-    return kl_error(L, KN_ARG, "help: the name of an op is needed, got %s", kl_kind(L, 1));
-  const char *name = lua_tostring(L, 1);
+  const char *name = luaL_checkstring(L, 1);
   luaL_buffinit(L, &b);
   bool function = add_about(&b, name), op = add_op(&b, name, function);
-  if (!function && !op)
-    return kl_error(L, KN_ARG, "help: there is no op '%s', and no such function of graphs", name);
+  bool told = function || op || add_variant(&b, name);
   luaL_pushresult(&b);
+  if (!told) lua_pushnil(L);
+  return 1;
+}
+
+/* help_texts.sources(): the texts of the files written in Lua, by module. */
+static int sources(lua_State *L) {
+  lua_newtable(L);
+  for (const kl_file *f = kl_files; f->module; f++) {
+    lua_pushlstring(L, f->data, f->size);
+    lua_setfield(L, -2, f->module);
+  }
   return 1;
 }
 
 void kl_open_help(lua_State *L) {
-  static const luaL_Reg functions[] = {{"help", help}, {NULL, NULL}};
-  luaL_setfuncs(L, functions, 0);
+  static const luaL_Reg texts[] = {{"of", text_of}, {"sources", sources}, {NULL, NULL}};
+  luaL_newlib(L, texts);
+  lua_setfield(L, -2, "help_texts");
 }

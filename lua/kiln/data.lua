@@ -1,5 +1,5 @@
--- kiln.data: only gathers. Datasets, loaders and readers come from the parts in the folder data, each of which returns a
--- table of what it adds.
+-- kiln.data: datasets, loaders and readers of files. This file only gathers: they come from the parts in the folder data, each
+-- of which returns a table of what it adds.
 local data = {}
 
 for _, part in ipairs {

@@ -49,7 +49,7 @@ function distributions.need(name, condition, sentence)
   if not kiln.is_capturing() and not condition:all():item() then fail("%s: %s", name, sentence) end
 end
 
--- 1e-7 or so keeps logits of probabilities 0 and 1 finite.
+--- eps_of(t): 1e-7 or so keeps logits of probabilities 0 and 1 finite.
 local function eps_of(t) return t.dtype == "float64" and 2.220446049250313e-16 or 1.1920928955078125e-07 end
 distributions.eps_of = eps_of
 
@@ -77,10 +77,13 @@ end
 
 -- ---- classes ---------------------------------------------------------------------------------------------------
 
+--- Distribution: what all of them have: sample and rsample of a shape, log_prob, cdf, icdf, entropy where they have a formula,
+--- and the fields mean, variance, stddev.
 local Distribution = {}
 local properties = {}
 distributions.Distribution = Distribution
 
+--- joined(list, …): one list of all their elements.
 local function joined(...)
   local out = {}
   for i = 1, select("#", ...) do
@@ -145,6 +148,7 @@ end
 
 local divergences = {}
 
+--- The divergence of two kinds of distributions, by their names: f(p, q).
 function distributions.register_kl(p, q, f) divergences[p .. " " .. q] = f end
 
 --- The Kullback-Leibler divergence of p from q, where it has a closed form.

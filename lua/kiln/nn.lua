@@ -1,4 +1,5 @@
--- kiln.nn: only gathers. What there is comes from the parts in the folder nn, each of which returns a table of what it adds.
+-- kiln.nn: layers, losses, and Module, which models extend. This file only gathers: what there is comes from the parts in the
+-- folder nn, each of which returns a table of what it adds.
 local nn = {
   functional = require "kiln.nn.functional",
   init = require "kiln.nn.init",

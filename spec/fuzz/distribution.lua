@@ -54,6 +54,7 @@ D.s = {
   { 3, false, "<v>:<reduce>()" },
   { 1, "several ranks", "<m>:sum():to('float32')" },
   { 1, "several ranks", "<v>[<one two>]" },
+  { 1, false, "kiln.arange(<j> % 4, 5, { dtype = 'float32' }):sum()" },
   { 1, false, "(<s> <op> <s>)" },
   { 1, false, "(<s> <op> <c>)" },
 }

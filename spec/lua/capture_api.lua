@@ -11,7 +11,7 @@ test("each promised name is there, and has a help text", function()
     truth(kiln.help(name):find("^" .. name .. "%("), kiln.help(name))
   end
   truth(kiln.help "trace":find("sum of the diagonal", 1, true) and kiln.help "cond":find("enlarges errors", 1, true))
-  check.raises(function() kiln.help "nothing" end, "capture_api.lua:", "help: there is no op 'nothing', and no such function of graphs")
+  check.raises(function() kiln.help "nothing" end, "capture_api.lua:", "help: there is no op, function, class or part 'nothing'")
 end)
 
 test("methods of Graphs: there, owed, misspelt", function()

@@ -39,6 +39,39 @@ agree("makers", function(x)
   return kiln.zeros_like(x), kiln.ones_like(x, { dtype = "int64" }), kiln.full_like(x, 2), kiln.rand_like(x),
     kiln.randn_like(x), kiln.rand(x:size(1)), kiln.tensor { 1, 2 }, kiln.eye(x:size(1)), kiln.arange(4)
 end)
+agree("ranges with free ends", function(x, i)
+  local n = x:size(1)
+  return kiln.arange(n), kiln.arange(i, i + n), kiln.arange(n, 0, -1), kiln.arange(0, n, 0.5), kiln.arange(n * 0.25),
+    kiln.arange(i + 0.5, n + 9, 2), kiln.arange(1, n + 1, { dtype = "float32" }) * x:sum(2), kiln.arange { ["end"] = n, step = 2 },
+    kiln.arange(x:gt(0):sum():item()), kiln.arange(x:abs():sum():item(), { dtype = "float64" }), kiln.arange(i + 1, i + 1),
+    (kiln.arange(n):unsqueeze(2) + x):mean(1)
+end)
+check.test("a range whose end is not known: its gradient, saved, its mistakes", function()
+  local function f(x, i) return (kiln.arange(i, i + x:size(1)):unsqueeze(2) * x):sum() end
+  local g = kiln.script(f, { inputs = { N, "integer" } })
+  local path = os.tmpname()
+  g:save(path)
+  local loaded = kiln.load(path)
+  os.remove(path)
+  for rows = 1, 4 do
+    local x = kiln.randn(rows, 3, { requires_grad = true })
+    local wanted = kiln.grad({ f(x, 3) }, { x })[1]
+    for _, h in ipairs { g, loaded, kiln.parse(tostring(g)) } do
+      check.equal(h(x, 3):item(), f(x, 3):item())
+      check.truth(kiln.grad({ h(x, 3) }, { x })[1]:equal(wanted))
+    end
+  end
+  local away = kiln.script(function(n, s) return kiln.arange(n, 0, s) end, { inputs = { "integer", "integer" } })
+  check.equal(away(3, -1):totable(), { 3, 2, 1 })
+  check.raises(function() away(3, 1) end, "a step of 1 does not lead from 3 to 0")
+  check.raises(function() away(3, 0) end, "the step must not be 0")
+  local narrow = kiln.script(function(n) return kiln.arange(n, { dtype = "uint8" }) end, { inputs = { "integer" } })
+  check.equal(narrow(256):size(1), 256)
+  check.raises(function() narrow(257) end, "256 does not fit in uint8")
+  check.raises(function()
+    kiln.script(function(x) return kiln.arange(x[1]:gt(0):any():item() and 2 or 2.5) end, { inputs = { N } })
+  end, "give the dtype")
+end)
 agree("a free position", function(x, i) return x[i], x[{ i, 2 }], x[{ {}, i }], x:select(1, i) end)
 agree("free ranges", function(x, i)
   return x[{ { 1, i } }], x[{ { i, -1 } }], x[{ { i, i }, { 1, 2 } }], x:slice(1, i, -1), x:narrow(1, 1, 2)

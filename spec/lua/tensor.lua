@@ -334,5 +334,5 @@ end)
 
 test("help", function()
   check.truth(kiln.help("softmax"):find("exp(x) / sum(exp(x)) along dim", 1, true), "the doc")
-  check.raises(function() kiln.help "nothing" end, "help: there is no op 'nothing'")
+  check.raises(function() kiln.help "nothing" end, "help: there is no op, function, class or part 'nothing'")
 end)

@@ -6,6 +6,9 @@ local collate = require("kiln.data.collate").default_collate
 local read_options = require "kiln.data.options"
 local fail, is_tensor = kiln.fail, kiln.is_tensor
 
+--- DataLoader(dataset [, { batch_size = 1, shuffle = false, drop_last = false, collate = function, sampler =, workers = 0,
+--- prefetch = 2, seed = }]): a dataset in batches: for i, x, y in loader:iter() do … end. A list is a dataset, too. Each round is
+--- an epoch with an order of its own, which depends on seed alone.
 local DataLoader = {}
 DataLoader.__index = DataLoader
 

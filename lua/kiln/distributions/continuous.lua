@@ -28,6 +28,7 @@ local function open_uniform(like)
   return kiln.rand_like(like:detach()):clamp(distributions.eps_of(like) / 4, 1)
 end
 
+--- Normal(loc, scale): the bell curve of that mean and deviation.
 define("Normal", {
   has_rsample = true,
   init = loc_scale,
@@ -42,6 +43,7 @@ define("Normal", {
   get = { mean = function(self) return self.loc end, variance = function(self) return self.scale:square() end },
 })
 
+--- LogNormal(loc, scale): exp of a Normal.
 define("LogNormal", {
   has_rsample = true,
   init = function(self, loc, scale)
@@ -62,6 +64,7 @@ define("LogNormal", {
   },
 })
 
+--- Uniform(low, high): every number from low to high alike.
 define("Uniform", {
   has_rsample = true,
   init = function(self, low, high)
@@ -86,6 +89,7 @@ define("Uniform", {
   },
 })
 
+--- Exponential(rate): the time until something that happens `rate` times in one.
 define("Exponential", {
   has_rsample = true,
   init = function(self, rate)
@@ -107,6 +111,7 @@ define("Exponential", {
   },
 })
 
+--- Gamma(concentration, rate): the sum of `concentration` Exponentials.
 define("Gamma", {
   has_rsample = true,
   init = function(self, concentration, rate)
@@ -131,6 +136,7 @@ define("Gamma", {
   },
 })
 
+--- Beta(concentration1, concentration0): of a part, in (0, 1).
 define("Beta", {
   has_rsample = true,
   init = function(self, a, b)
@@ -162,6 +168,7 @@ define("Beta", {
   },
 })
 
+--- Laplace(loc, scale): an Exponential to both sides.
 define("Laplace", {
   has_rsample = true,
   init = loc_scale,
@@ -182,6 +189,7 @@ define("Laplace", {
   get = { mean = function(self) return self.loc end, variance = function(self) return 2 * self.scale:square() end },
 })
 
+--- Cauchy(loc, scale): tails so heavy that there is no mean.
 define("Cauchy", {
   has_rsample = true,
   init = loc_scale,
@@ -198,6 +206,7 @@ define("Cauchy", {
   },
 })
 
+--- StudentT(df [, loc = 0, scale = 1]): a bell curve with heavier tails, by its degrees of freedom.
 define("StudentT", {
   has_rsample = true,
   init = function(self, df, loc, scale)
@@ -230,6 +239,7 @@ define("StudentT", {
   },
 })
 
+--- Gumbel(loc, scale): of the largest of many.
 define("Gumbel", {
   has_rsample = true,
   init = loc_scale,

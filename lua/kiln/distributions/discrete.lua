@@ -14,6 +14,7 @@ local function softplus(x) return kiln.logaddexp(x, kiln.zeros_like(x)) end
 
 local function binary_entropy(self) return softplus(self.logits) - self.probs * self.logits end
 
+--- Bernoulli(probs or { probs = } or { logits = }): 1 with that probability, else 0.
 define("Bernoulli", {
   init = function(self, probs)
     self.probs, self.logits = read_probs("Bernoulli", probs, true)
@@ -28,6 +29,7 @@ define("Bernoulli", {
   },
 })
 
+--- Categorical(probs or { probs = } or { logits = }): a class, from 1 on; the last dim of probs are the classes.
 define("Categorical", {
   init = function(self, probs)
     self.probs, self.logits = read_probs("Categorical", probs, false)
@@ -52,6 +54,7 @@ define("Categorical", {
 })
 
 -- How many failures come before the first success: 0, 1, …
+--- Geometric(probs or { probs = } or { logits = }): how many failures come before the first success.
 define("Geometric", {
   init = function(self, probs)
     self.probs, self.logits = read_probs("Geometric", probs, true)
@@ -70,6 +73,7 @@ define("Geometric", {
   },
 })
 
+--- Poisson(rate): how often something happens that does `rate` times on average.
 define("Poisson", {
   init = function(self, rate)
     self.rate = broadcast("Poisson", { rate })
@@ -81,6 +85,7 @@ define("Poisson", {
   get = { mean = function(self) return self.rate end, variance = function(self) return self.rate end },
 })
 
+--- Binomial(total_count, probs or { probs = } or { logits = }): how many of so many are 1.
 define("Binomial", {
   init = function(self, total_count, probs)
     local p, logits = read_probs("Binomial", probs, true)

@@ -8,6 +8,7 @@ local function split_shape(shape, n)
   return { table.unpack(shape, 1, #shape - n) }, { table.unpack(shape, #shape - n + 1) }
 end
 
+--- Dirichlet(concentration): parts that add up to 1.
 define("Dirichlet", {
   has_rsample = true,
   init = function(self, concentration)
@@ -75,7 +76,7 @@ local function factor(covariance, precision, scale_tril)
   return kiln.cholesky(kiln.inv(precision))
 end
 
---- MultivariateNormal(loc, covariance), or (loc, { covariance_matrix = | precision_matrix = | scale_tril = }).
+--- MultivariateNormal(loc, covariance), or (loc, { covariance_matrix = | precision_matrix = | scale_tril = }): normal vectors.
 define("MultivariateNormal", {
   has_rsample = true,
   init = function(self, loc, given)

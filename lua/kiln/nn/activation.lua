@@ -8,6 +8,15 @@ local needed = arguments.needed
 
 local part = {}
 
+-- How a row is called, for kiln.help: "nn.ELU([alpha = 1.0])".
+local function form(name, fields)
+  local list = {}
+  for i = 1, #fields, 2 do
+    list[#list + 1] = fields[i + 1] == needed and fields[i] or ("[%s = %s]"):format(fields[i], tostring(fields[i + 1]))
+  end
+  return ("nn.%s(%s)"):format(name, table.concat(list, ", "))
+end
+
 -- name, op, then its arguments in order, each with its default
 for _, row in ipairs {
   { "CELU", kiln.celu, "alpha", 1.0 },
@@ -41,6 +50,7 @@ for _, row in ipairs {
   local first, second = fields[1], fields[3]
   local Layer = Module:extend(name)
   part[name] = Layer
+  Layer.about, Layer.computes = form(name, fields), op
 
   function Layer:init(...)
     local given = arguments.read(name, fields, ...)

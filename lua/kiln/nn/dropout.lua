@@ -5,7 +5,8 @@ local Module = require("kiln.nn.module").Module
 
 local part = {}
 
---- Dropout([p = 0.5]); the others the same, those with a dimension for whole channels.
+--- Dropout([p = 0.5]), Dropout2d([p = 0.5]) of whole channels, AlphaDropout([p = 0.5]), FeatureAlphaDropout([p = 0.5]): while
+--- training, each element is 0 with that probability; the others grow, so that the mean stays.
 for name, op in pairs {
   Dropout = kiln.dropout,
   Dropout1d = kiln.feature_dropout,

@@ -90,6 +90,7 @@ end
 F.conv_transpose1d, F.conv_transpose2d = transposed(kiln.conv_transpose1d, 1), transposed(kiln.conv_transpose2d, 2)
 F.conv_transpose3d = transposed(kiln.conv_transpose3d, 3)
 
+--- softmin(x [, dim = -1]): softmax of -x.
 function F.softmin(x, dim) return kiln.softmax(-x, dim) end
 
 --- Lengths may be tables. The gradient is that of the log-probabilities themselves.

@@ -132,9 +132,10 @@ define("kaiming_uniform_", kaiming_fields, function(t, o)
   local bound = math.sqrt(3) * kaiming("kaiming_uniform_", t, o)
   return uniform(t, -bound, bound)
 end, 2)
+--- kaiming_normal_(t [, a = 0, mode = "fan_in", nonlinearity = "leaky_relu"])
 define("kaiming_normal_", kaiming_fields, function(t, o) return normal(t, 0, kaiming("kaiming_normal_", t, o)) end, 2)
 
---- xavier_uniform_(t [, gain = 1]), xavier_normal_: Glorot, Bengio 2010.
+--- xavier_uniform_(t [, gain = 1]), xavier_normal_(t [, gain = 1]): Glorot, Bengio 2010.
 define("xavier_uniform_", { "gain", 1 }, function(t, o)
   local inputs, outputs = fans(t)
   local bound = o.gain * math.sqrt(6 / (inputs + outputs))

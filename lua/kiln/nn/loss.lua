@@ -48,6 +48,7 @@ for name, row in pairs {
   local op, how, names = row[1], row[2], row[3]
   local Loss = Module:extend(name)
   part[name] = Loss
+  Loss.about, Loss.computes = ("nn.%s([%s])"):format(name, table.concat(names, ", ")), op
 
   local fields, buffers = {}, {}
   for _, option in ipairs(names) do

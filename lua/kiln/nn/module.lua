@@ -10,7 +10,7 @@ local is_tensor, fail = kiln.is_tensor, kiln.fail
 -- Tensors made to be learnt, also while they are frozen (requires_grad = false).
 local is_parameter = setmetatable({}, { __mode = "k" })
 
---- Marks a tensor as a parameter: a module that has it as a field lists it. Returns it.
+--- Parameter(t [, requires_grad = true]): marks a tensor as a parameter: a module that has it as a field lists it. Returns it.
 local function Parameter(t, requires_grad)
   if not is_tensor(t) then fail("Parameter: a tensor is needed, got %s", type(t)) end
   if not t.is_leaf then t = t:detach() end
@@ -20,6 +20,8 @@ end
 
 -- ---- the base class --------------------------------------------------------------------------------------------
 
+--- Module: what all layers and models are. `local Net = nn.Module:extend "Net"` makes a class; its `init` makes tensors and parts
+--- as fields, its `forward` is what calling the module runs.
 local Module = { name = "Module" }
 Module.__index = Module
 
@@ -53,6 +55,7 @@ function Module:forward()
   fail("%s: this module has no forward", self.name)
 end
 
+--- is_module(value): whether it is a module.
 local function is_module(value)
   if type(value) ~= "table" then return false end
   local class = getmetatable(value)
@@ -63,15 +66,17 @@ end
 
 -- Field names in a fixed order: the numbers of lists first, then names.
 local function sorted_keys(t)
-  local keys = {}
+  local keys, names = {}, {}
   for key in next, t do
-    if math.type(key) == "integer" or type(key) == "string" then keys[#keys + 1] = key end
+    if math.type(key) == "integer" then
+      keys[#keys + 1] = key
+    elseif type(key) == "string" then
+      names[#names + 1] = key
+    end
   end
-  table.sort(keys, function(a, b)
-    local na, nb = type(a) == "number", type(b) == "number"
-    if na ~= nb then return na end
-    return a < b
-  end)
+  table.sort(keys)
+  table.sort(names)
+  for _, name in ipairs(names) do keys[#keys + 1] = name end
   return keys
 end
 
@@ -191,7 +196,11 @@ end
 local function find(self, name, path, what)
   if type(path) ~= "string" then fail("%s: a path such as \"layers.0.weight\" is needed, got %s", name, type(path)) end
   local at, last, key = self, nil, nil
-  for word in path:gmatch "[^.]+" do
+  local from = 1
+  while from <= #path do
+    local dot = path:find(".", from, true) or #path + 1
+    local word = path:sub(from, dot - 1)
+    from = dot + 1
     local found = is_module(at) and field_of(at, word)
     if not found then fail("%s: there is no '%s' in '%s'", name, word, path) end
     at, last, key = found, at, word
@@ -317,5 +326,6 @@ return {
   Module = Module,
   Parameter = Parameter,
   is_module = is_module,
+  --- is_parameter(t): whether it is a tensor made to be learnt, by nn.Parameter.
   is_parameter = function(t) return is_parameter[t] or false end,
 }

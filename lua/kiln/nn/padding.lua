@@ -1,11 +1,12 @@
--- Padding as modules: ReflectionPad2d(padding), ReplicationPad2d, CircularPad2d, ZeroPad2d, ConstantPad2d(padding, value), and
--- of 1 and 3 dims. padding is a number for all sides, or before and after the last dim, then the one before it.
+-- Padding as modules, in all modes and of 1 to 3 dims.
 local kiln = require "kiln"
 local fail = kiln.fail
 local Module = require("kiln.nn.module").Module
 
 local part = {}
 
+--- ReflectionPad2d(padding), ReplicationPad2d(padding), CircularPad2d(padding), ZeroPad2d(padding), ConstantPad2d(padding, value):
+--- a margin. padding is a number for all sides, or before and after the last dim, then the one before it.
 for kind, mode in pairs {
   Reflection = "reflect",
   Replication = "replicate",

@@ -27,11 +27,12 @@ end
 
 --- Upsample(size, scale_factor, mode = "nearest", align_corners = false): one of the first two, best by name.
 upsample("Upsample", { "size", optional, "scale_factor", optional, "mode", "nearest", "align_corners", optional }, {})
---- UpsamplingNearest2d(size, scale_factor), UpsamplingBilinear2d, whose corners are aligned.
+--- UpsamplingNearest2d(size, scale_factor), UpsamplingBilinear2d(size, scale_factor), whose corners are aligned.
 upsample("UpsamplingNearest2d", { "size", optional, "scale_factor", optional }, { mode = "nearest" })
 upsample("UpsamplingBilinear2d", { "size", optional, "scale_factor", optional }, { mode = "bilinear", align_corners = true })
 
--- Layers of one number: PixelShuffle(factor), PixelUnshuffle(factor), ChannelShuffle(groups).
+--- PixelShuffle(factor), PixelUnshuffle(factor), ChannelShuffle(groups): channels into the plane, the plane into channels,
+--- channels dealt out anew.
 for name, row in pairs {
   PixelShuffle = { kiln.pixel_shuffle, "the factor" },
   PixelUnshuffle = { kiln.pixel_unshuffle, "the factor" },

@@ -85,8 +85,8 @@ local function network(name, gates, states, ops, fields)
   end
 end
 
---- LSTM(inputs, units [, num_layers, bias, batch_first, dropout, bidirectional, proj_size]), GRU the same without the last; RNN
---- has nonlinearity in front of bias.
+--- LSTM(inputs, units [, num_layers, bias, batch_first, dropout, bidirectional, proj_size]), GRU(…) the same without the last,
+--- RNN(…) with nonlinearity in front of bias: recurrent networks on [L,N,inputs], with batch_first [N,L,inputs].
 network("LSTM", 4, 2, { kiln.lstm }, {
   "num_layers", 1, "bias", true, "batch_first", false, "dropout", 0, "bidirectional", false, "proj_size", 0,
 })
@@ -127,7 +127,7 @@ local function cell(name, gates, states, ops, fields)
   function Cell:extra() return ("%d -> %d"):format(self.weight_ih:size(2), self.units) end
 end
 
---- LSTMCell(inputs, units [, bias]), GRUCell the same; RNNCell has nonlinearity behind bias.
+--- LSTMCell(inputs, units [, bias]), GRUCell(…) the same, RNNCell(…) with nonlinearity behind bias: one step of it.
 cell("LSTMCell", 4, 2, { kiln.lstm_cell }, { "bias", true })
 cell("GRUCell", 3, 1, { kiln.gru_cell }, { "bias", true })
 cell("RNNCell", 1, 1, { tanh = kiln.rnn_tanh_cell, relu = kiln.rnn_relu_cell }, { "bias", true, "nonlinearity", "tanh" })

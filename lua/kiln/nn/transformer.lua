@@ -76,6 +76,7 @@ function EncoderLayer:forward(x, options)
   return self.norm2(x + feed_forward(self, x, self.dropout2))
 end
 
+--- TransformerDecoderLayer(width, heads [, options of TransformerEncoderLayer]): one that looks at the memory of an encoder, too.
 local DecoderLayer = Module:extend "TransformerDecoderLayer"
 part.TransformerDecoderLayer = DecoderLayer
 

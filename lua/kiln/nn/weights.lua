@@ -70,6 +70,7 @@ function weights.weight_norm(self, ...)
   return self
 end
 
+--- remove_weight_norm(module [, name = "weight"]): the parameter is what it was made into.
 function weights.remove_weight_norm(self, name)
   return finish("remove_weight_norm", self, name or "weight", "weight_norm", "_g", "_v")
 end
@@ -117,6 +118,7 @@ function weights.spectral_norm(self, ...)
   return self
 end
 
+--- remove_spectral_norm(module [, name = "weight"]): the parameter is what it was made into.
 function weights.remove_spectral_norm(self, name)
   return finish("remove_spectral_norm", self, name or "weight", "spectral_norm", "_orig", "_u", "_v")
 end

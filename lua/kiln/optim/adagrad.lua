@@ -2,6 +2,8 @@
 local kiln = require "kiln"
 local define = require("kiln.optim.optimizer").define
 
+--- Adagrad(parameters [, { lr = 0.01, lr_decay = 0, weight_decay = 0, initial_accumulator_value = 0, eps = 1e-10 }]): each
+--- gradient divided by the root of the sum of its squares.
 local Adagrad = define {
   name = "Adagrad",
   options = { lr = 0.01, lr_decay = 0.0, weight_decay = 0.0, initial_accumulator_value = 0.0, eps = 1e-10 },
@@ -14,6 +16,8 @@ local Adagrad = define {
   end,
 }
 
+--- Adadelta(parameters [, { lr = 1, rho = 0.9, eps = 1e-6, weight_decay = 0 }]): steps in the unit of the parameters, by
+--- running means of the squares of gradients and of steps.
 local Adadelta = define {
   name = "Adadelta",
   options = { lr = 1.0, rho = 0.9, eps = 1e-6, weight_decay = 0.0 },

@@ -73,17 +73,27 @@ local function radam(group, p, g, state)
 end
 
 return {
+  --- Adam(parameters [, { lr = 0.001, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0, amsgrad = false }]): running means
+  --- of gradients and of their squares.
   Adam = define { name = "Adam", pairs = betas, options = adam_options(0.0, false), update = adam },
+  --- AdamW(parameters [, { lr = 0.001, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0.01, amsgrad = false }]): Adam whose
+  --- weight decay shrinks the parameters themselves, not by way of the gradient.
   AdamW = define { name = "AdamW", pairs = betas, options = adam_options(0.01, true), update = adam },
+  --- Adamax(parameters [, { lr = 0.002, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0 }]): Adam after the largest
+  --- gradient there was.
   Adamax = define {
     name = "Adamax", pairs = betas, update = adamax,
     options = { lr = 0.002, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0 },
   },
+  --- NAdam(parameters [, { lr = 0.002, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0, momentum_decay = 0.004,
+  --- decoupled_weight_decay = false }]): Adam with Nesterov's momentum.
   NAdam = define {
     name = "NAdam", pairs = betas, update = nadam,
     options = { lr = 0.002, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0, momentum_decay = 0.004,
       decoupled_weight_decay = false },
   },
+  --- RAdam(parameters [, { lr = 0.001, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0, decoupled_weight_decay = false }]):
+  --- Adam that trusts the squares once there are enough of them.
   RAdam = define {
     name = "RAdam", pairs = betas, update = radam,
     options = { lr = 0.001, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0, decoupled_weight_decay = false },

@@ -2,6 +2,8 @@
 local kiln = require "kiln"
 local define = require("kiln.optim.optimizer").define
 
+--- ASGD(parameters [, { lr = 0.01, lambd = 1e-4, alpha = 0.75, t0 = 1e6, weight_decay = 0 }]): steps that shrink; the mean of
+--- the parameters from step t0 on is kept as `ax`.
 local ASGD = define {
   name = "ASGD",
   options = { lr = 0.01, lambd = 1e-4, alpha = 0.75, t0 = 1e6, weight_decay = 0.0 },

@@ -119,6 +119,8 @@ local function iterate(self, closure)
   return first
 end
 
+--- LBFGS(parameters [, { lr = 1, max_iter = 20, max_eval =, tolerance_grad = 1e-7, tolerance_change = 1e-9, history_size = 100,
+--- line_search_fn = "strong_wolfe" or nothing }]): quasi-Newton steps for a loss that does not change by chance; step(closure).
 local LBFGS = define {
   name = "LBFGS",
   single = true,

@@ -1,8 +1,9 @@
--- RMSprop: optim.RMSprop(parameters, { lr = 0.01, alpha = 0.99, eps = 1e-8, weight_decay = 0, momentum = 0, centered = false }).
--- Centered, the square of the mean gradient is taken off the mean square: what is left is the variance.
+-- RMSprop. Centered, the square of the mean gradient is taken off the mean square: what is left is the variance.
 local kiln = require "kiln"
 local define = require("kiln.optim.optimizer").define
 
+--- RMSprop(parameters [, { lr = 0.01, alpha = 0.99, eps = 1e-8, weight_decay = 0, momentum = 0, centered = false }]): each
+--- gradient divided by the root of the running mean of its squares.
 local RMSprop = define {
   name = "RMSprop",
   options = { lr = 0.01, alpha = 0.99, eps = 1e-8, weight_decay = 0.0, momentum = 0.0, centered = false },

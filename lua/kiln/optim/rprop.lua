@@ -4,6 +4,8 @@ local kiln = require "kiln"
 local fail = kiln.fail
 local define = require("kiln.optim.optimizer").define
 
+--- Rprop(parameters [, { lr = 0.01, etas = { 0.5, 1.2 }, step_sizes = { 1e-6, 50 } }]): by the signs of gradients of all the
+--- data, with a step size for each value.
 local Rprop = define {
   name = "Rprop",
   options = { lr = 0.01, etaminus = 0.5, etaplus = 1.2, step_size_min = 1e-6, step_size_max = 50.0 },

@@ -1,6 +1,8 @@
--- SGD with momentum: optim.SGD(parameters, { lr = 0.01, momentum = 0, dampening = 0, weight_decay = 0, nesterov = false }).
+-- Stochastic gradient descent, with momentum.
 local define = require("kiln.optim.optimizer").define
 
+--- SGD(parameters [, { lr = 0.01, momentum = 0, dampening = 0, weight_decay = 0, nesterov = false }]): against the gradient, or
+--- against the running sum of gradients that momentum keeps.
 local SGD = define {
   name = "SGD",
   options = { lr = 0.01, momentum = 0.0, dampening = 0.0, weight_decay = 0.0, nesterov = false },

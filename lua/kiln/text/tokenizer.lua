@@ -3,6 +3,7 @@
 local kiln = require "kiln"
 local fail = kiln.fail
 
+--- Tokenizer: what all tokenizers are; encode gives a list of ids from 1 on, decode a text.
 local Tokenizer = { name = "Tokenizer" }
 Tokenizer.__index = Tokenizer
 

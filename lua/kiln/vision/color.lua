@@ -91,7 +91,7 @@ local function luminance(x)
   return channel(x, 1) * 0.2989 + channel(x, 2) * 0.587 + channel(x, 3) * 0.114
 end
 
---- rgb_to_grayscale(image [, num_output_channels = 1]): 1 channel, or 3 equal ones.
+--- rgb_to_grayscale(image [, num_output_channels = 1]), to_grayscale(…): 1 channel, or 3 equal ones.
 function part.rgb_to_grayscale(x, outputs)
   local h, w, channels = arguments.image("rgb_to_grayscale", x)
   outputs = outputs or 1

@@ -1,4 +1,4 @@
--- kiln.vision.models: only gathers the families in the folder models. With torchvision's parameter names, so that a
+-- kiln.vision.models: networks for images; the families are in the folder models. With torchvision's parameter names, so that a
 -- safetensors file of its weights loads as it is: kiln.vision.models.resnet18{ weights = "resnet18.safetensors" }.
 local models = {}
 

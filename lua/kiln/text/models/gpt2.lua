@@ -196,7 +196,7 @@ local sizes = {
 }
 local out = { GPT2Model = GPT2Model, GPT2LMHeadModel = GPT2LMHeadModel }
 for name, size in pairs(sizes) do
-  --- gpt2([options]), gpt2_medium …: a GPT2LMHeadModel of that size.
+  --- gpt2([options]), gpt2_medium(…), gpt2_large(…), gpt2_xl(…): a GPT2LMHeadModel of that size.
   out[name] = function(given)
     local o = {}
     for key, value in pairs(size) do o[key] = value end

@@ -136,7 +136,8 @@ end
 
 -- ---- the sizes that have names ---------------------------------------------------------------------------------
 
--- Each is a function { weights = path, num_classes = … } and takes the options of ResNet.
+--- resnet18([{ weights = path, num_classes =, … options of ResNet }]), resnet34(…), resnet50(…), resnet101(…), resnet152(…),
+--- resnext50_32x4d(…), resnext101_32x8d(…), resnext101_64x4d(…), wide_resnet50_2(…), wide_resnet101_2(…): a ResNet of that size.
 for name, row in pairs {
   resnet18 = { BasicBlock, { 2, 2, 2, 2 } },
   resnet34 = { BasicBlock, { 3, 4, 6, 3 } },

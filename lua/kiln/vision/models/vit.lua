@@ -17,6 +17,8 @@ local function feed_forward(width, hidden, dropout)
   return mlp
 end
 
+--- EncoderBlock{ hidden_dim =, num_heads =, mlp_dim =, dropout =, attention_dropout =, norm = }: attention and two linear layers, each beside its
+--- input.
 local Block = nn.Module:extend "EncoderBlock"
 model.EncoderBlock = Block
 
@@ -126,7 +128,9 @@ end
 
 -- ---- the sizes that have names ---------------------------------------------------------------------------------
 
--- Patch, layers, heads, width, width between. Each is a function { weights = path, num_classes =, image_size = 224, … }.
+--- vit_b_16([{ weights = path, num_classes =, image_size = 224, … }]), vit_b_32(…), vit_l_16(…), vit_l_32(…), vit_h_14(…): a
+--- VisionTransformer of that size.
+-- Patch, layers, heads, width, width between.
 for name, row in pairs {
   vit_b_16 = { 16, 12, 12, 768, 3072 },
   vit_b_32 = { 32, 12, 12, 768, 3072 },
