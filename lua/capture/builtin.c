@@ -8,6 +8,7 @@
 #include "lua/capture/protect.h"
 #include "lua/capture/race.h"
 #include "lua/capture/text.h"
+#include "lua/capture/warn.h"
 #include <lauxlib.h>
 #include <string.h>
 
@@ -167,6 +168,7 @@ MODEL(assert) {
   kc_val t;
   (void)f;
   if (n == 0) return kc_complain(c, "bad argument #1 to 'assert' (value expected)");
+  kc_warn_truth(c, a[0]);
   KC_TRY(kc_truth(c, *s, a[0], &t));
   kc_val message = n > 1 ? a[1] : text(c, "assertion failed!");
   bool fails = t.k == KC_V_BOOL && !t.i;
