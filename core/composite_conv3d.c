@@ -3,13 +3,16 @@
 #include "core/composite.h"
 #include "core/infer.h"
 
-static bool three_each(kn_scope *s, kn_tensor *x, kn_tensor *w, const kn_ints *const *options, int n) {
+/* may_wait: the option whose depth may be known only when a graph runs. */
+static bool three_each(kn_scope *s, kn_tensor *x, kn_tensor *w, const kn_ints *const *options, int n,
+                       const kn_ints *may_wait) {
   if (x->type.rank != 5 || w->type.rank != 5)
     return kx_refuse(s, KN_SHAPE, "a volume [N,C,D,H,W] and a weight of five dims are needed", x, w), false;
   for (int i = 0; i < n; i++) {
     if (options[i]->n != 1 && options[i]->n != 3)
       return kx_refuse(s, KN_ARG, "an option takes one number or three", x, w), false;
     int64_t depth = kn_ints_at(options[i], 0);
+    if (options[i] == may_wait && kn_is_dyn(depth)) continue;
     if (kn_is_dyn(depth) || depth < 0 || depth > INT32_MAX)
       return kx_refuse(s, KN_ARG, "an option is out of range or not known", x, w), false;
   }
@@ -68,7 +71,7 @@ static kn_tensor *conv3d(kn_scope *s, kn_tensor *const *in, int n, const kn_attr
   const kn_ints *options[] = {&a->stride, &a->padding, &a->dilation};
   const kn_attrs_axes back = {.dims = {5, {0, 2, 1, 3, 4}}};
   kn_tensor *x = in[0], *w = in[1];
-  if (!three_each(s, x, w, options, 3)) return NULL;
+  if (!three_each(s, x, w, options, 3, NULL)) return NULL;
   int64_t depth = x->type.dims[2], pad = kn_ints_at(&a->padding, 0);
   int64_t span = kn_ints_at(&a->dilation, 0) * (w->type.dims[2] - 1) + 1;
   if (kn_ints_at(&a->stride, 0) < 1 || kn_ints_at(&a->dilation, 0) < 1)
@@ -86,19 +89,40 @@ static kn_tensor *conv3d(kn_scope *s, kn_tensor *const *in, int n, const kn_attr
 }
 EXPRESSION(conv3d, conv3d(s, in, n, attrs))
 
+/* Zeros [N,all,O,OH,OW] where `all` depths are reached from those of y [N,D,O KD,OH,OW]: (D - 1) stride + 1
+ * and `behind` more, by repeating and cutting where D is not known. */
+static kn_tensor *reached(kn_scope *s, kn_tensor *y, int64_t outputs, int64_t stride, int64_t behind) {
+  int64_t depth = y->type.dims[1];
+  kn_ints shape = {0}, all = {5, {-1, -1, outputs, -1, -1}};
+  if (!kn_dim_known(depth)) {
+    kn_attrs_repeat times = {.repeats = stride, .dim = 1};
+    kn_attrs_constant_pad by = {.pad = {.n = 8}};
+    by.pad.v[7] = 1 - stride + behind;
+    kn_tensor *one = kx_with(s, KN_OP_repeat_interleave, &times, kx_slice(s, y, 2, 0, 1, 1));
+    return kx_expand(s, kx_with(s, KN_OP_constant_pad, &by, one), &all);
+  }
+  kx_put_sizes(s, y, 0, 1, &shape);
+  kx_put_size(s, (depth - 1) * stride + 1 + behind, &shape);
+  kx_put_size(s, outputs, &shape);
+  kx_put_sizes(s, y, 3, 5, &shape);
+  return s->status == KN_OK ? kx_expand(s, kx_number(s, 0, y), &shape) : NULL;
+}
+
 /* Each plane goes through conv_transpose2d to the planes of all depths of the kernel, which are then added up
- * where they belong: the range of depths that one place of the kernel reaches is a slice. */
+ * where they belong: the range of depths that one place of the kernel reaches is a slice. What output_padding
+ * adds is zeros behind the last. */
 static kn_tensor *transposed3d(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_conv_transpose *a) {
   const kn_ints *options[] = {&a->stride, &a->padding, &a->output_padding, &a->dilation};
   const kn_attrs_axes planes = {.dims = {5, {0, 2, 1, 3, 4}}};
   kn_tensor *x = in[0], *w = in[1], *sum = NULL;
-  if (!three_each(s, x, w, options, 4) || !kx_sizes_known(s, x, 2, 3) || !kx_sizes_known(s, w, 1, 3))
-    return NULL;
+  if (!three_each(s, x, w, options, 4, &a->output_padding) || !kx_sizes_known(s, w, 1, 3)) return NULL;
   int64_t stride = kn_ints_at(&a->stride, 0), pad = kn_ints_at(&a->padding, 0),
           apart = kn_ints_at(&a->dilation, 0);
   int64_t more = kn_ints_at(&a->output_padding, 0), count = w->type.dims[2], depth = x->type.dims[2];
-  int64_t reach = (depth - 1) * stride + 1, all = reach + apart * (count - 1) + more, size = all - 2 * pad;
-  if (depth < 1 || size < 1 || stride < 1 || apart < 1 || (more >= stride && more >= apart))
+  int64_t behind = apart * (count - 1), outputs = w->type.dims[1] * a->groups;
+  bool waits = kn_is_dyn(more), open = waits || !kn_dim_known(depth);
+  int64_t size = open ? 1 : (depth - 1) * stride + 1 + behind + more - 2 * pad;
+  if (depth == 0 || size < 1 || stride < 1 || apart < 1 || (!waits && more >= stride && more >= apart))
     return kx_refuse(s, KN_ARG,
                      "the options leave no result, or output_padding is not below stride or dilation", x, w);
   kn_attrs_conv_transpose two = {.stride = plane_of(&a->stride),
@@ -109,24 +133,25 @@ static kn_tensor *transposed3d(kn_scope *s, kn_tensor *const *in, int n, const k
   kn_tensor *turned = permuted(s, x, &planes); /* [N,D,C,H,W] */
   kn_tensor *y = kx_with2(s, KN_OP_conv_transpose2d, &two, joined(s, turned, 0), joined(s, w, 1));
   y = split_first(s, y, turned); /* [N,D,O KD,OH,OW] */
-  if (!y) return NULL;
-  kn_ints parts = {0}, shape = {0};
+  kn_tensor *like = y ? reached(s, y, outputs, stride, behind) : NULL;
+  if (!like) return NULL;
+  kn_ints parts = {0};
   kx_put_sizes(s, y, 0, 2, &parts);
-  kx_put_size(s, w->type.dims[1] * a->groups, &parts);
+  kx_put_size(s, outputs, &parts);
   kx_put_size(s, count, &parts);
   kx_put_sizes(s, y, 3, 5, &parts);
-  kx_put_sizes(s, y, 0, 1, &shape);
-  kx_put_size(s, all, &shape);
-  kx_put_size(s, w->type.dims[1] * a->groups, &shape);
-  kx_put_sizes(s, y, 3, 5, &shape);
   if (s->status != KN_OK) return NULL;
   y = kx_reshape(s, y, &parts); /* [N,D,O,KD,OH,OW] */
-  kn_tensor *like = kx_expand(s, kx_number(s, 0, x), &shape);
   for (int64_t k = 0; k < count; k++) {
-    kn_attrs_slice range = {.dim = 1, .start = k * apart, .stop = k * apart + reach, .step = stride};
+    int64_t rest = behind - k * apart;
+    kn_attrs_slice range = {.dim = 1, .start = k * apart, .stop = rest ? -rest : KN_TO_END, .step = stride};
     kn_tensor *part = kx_with2(s, KN_OP_slice_grad, &range, kx_select(s, y, 3, k), like);
     sum = sum ? kx_add(s, sum, part) : part;
   }
-  return biased(s, permuted(s, kx_slice(s, sum, 1, pad, pad + size, 1), &planes), n > 2 ? in[2] : NULL);
+  kn_attrs_constant_pad last = {.pad = {.n = 8}};
+  last.pad.v[7] = more;
+  if (more) sum = kx_with(s, KN_OP_constant_pad, &last, sum);
+  return biased(s, permuted(s, kx_slice(s, sum, 1, pad, pad ? -pad : KN_TO_END, 1), &planes),
+                n > 2 ? in[2] : NULL);
 }
 EXPRESSION(conv_transpose3d, transposed3d(s, in, n, attrs))

@@ -52,23 +52,29 @@ static kn_tensor *transposed(kn_scope *s, kn_tensor *x, kn_tensor *w, kn_tensor 
   kn_ints sizes = {0};
   kn_tensor *plane =
       NULL; /* while sizes are not known: a plane that gets the right ones by repeating and cutting */
-  if (!kn_dim_known(x->type.dims[2]) || !kn_dim_known(x->type.dims[3])) plane = kx_slice(s, x, 1, 0, 1, 1);
+  bool open = !kn_dim_known(x->type.dims[2]) || !kn_dim_known(x->type.dims[3]);
+  for (int i = 0; i < a->output_padding.n; i++) open |= kn_is_dyn(a->output_padding.v[i]);
+  if (open) plane = kx_slice(s, x, 1, 0, 1, 1);
   kx_put_sizes(s, x, 0, 1, &sizes);
   kx_put_size(s, w->type.dims[1] * a->groups, &sizes);
   for (int i = 0; i < 2; i++) {
     int64_t v[4], more;
     for (int k = 0; k < 4; k++) {
       v[k] = options[k]->v[options[k]->n == 1 ? 0 : i];
+      if (k == 2 && kn_is_dyn(v[k])) continue; /* of a size that is asked for */
       if (v[k] < 0 || v[k] > INT32_MAX) return kx_refuse(s, KN_ARG, "an option is out of range", x, w);
     }
-    more = v[3] * (w->type.dims[2 + i] - 1) + v[2] + 1 - 2 * v[1] - v[0];
+    bool waits = kn_is_dyn(v[2]);
+    more = v[3] * (w->type.dims[2 + i] - 1) + (waits ? 0 : v[2]) + 1 - 2 * v[1] - v[0];
     kn_attrs_repeat times = {.repeats = v[0], .dim = 2 + i};
-    kn_attrs_constant_pad by = {.pad = {.n = 4}}; /* after the dim */
+    kn_attrs_constant_pad by = {.pad = {.n = 4}}, last = by; /* after the dim */
     by.pad.v[3 - 2 * i] = more;
+    last.pad.v[3 - 2 * i] = v[2];
     if (plane)
       plane = kx_with(s, KN_OP_constant_pad, &by, kx_with(s, KN_OP_repeat_interleave, &times, plane));
+    if (waits) plane = kx_with(s, KN_OP_constant_pad, &last, plane);
     int64_t size = plane ? -1 : x->type.dims[2 + i] * v[0] + more;
-    if ((!plane && size < 1) || (v[2] >= v[0] && v[2] >= v[3]))
+    if ((!plane && size < 1) || (!waits && v[2] >= v[0] && v[2] >= v[3]))
       return kx_refuse(
           s, KN_ARG, "the options leave no result, or output_padding is not below stride or dilation", x, w);
     kx_put_size(s, size, &sizes);

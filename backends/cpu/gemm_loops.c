@@ -1,11 +1,12 @@
-/* The inner loops of matrix products, in vectors of the compiler's: a tile of C in registers, packing, dot
- * products. Compiled once for each instruction set, with products and sums in one rounding where the machine
- * can. */
+/* The inner loops of matrix products, in vectors of the compiler's: a tile of C in registers, packing;
+ * products with few rows are in gemm_thin.h. Compiled once for each instruction set, with products and sums
+ * in one rounding where the machine can. */
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/isa.h"
 
 #define ALWAYS static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
+#include "backends/cpu/gemm_thin.h"
 
 /* Rows of a tile: with two vectors a row, as many as registers hold. */
 #if CP_VECTOR == 64
@@ -118,52 +119,6 @@ enum { TURN = CP_VECTOR < 32 ? 16 : 32 };
     }                                                                                                        \
   }
 
-/* ---- dot products ---- */
-
-/* mm rows of x with nn rows of y: as many sums as there are pairs. */
-#define DOTS(T, E)                                                                                           \
-  ALWAYS void dots_of_##E(const int mm, const int nn, int64_t k, const T *x, int64_t x_row, const T *y,      \
-                          int64_t y_row, T *c, int64_t c_row, int64_t c_column) {                            \
-    vec_##E s[4][4];                                                                                         \
-    UNROLL for (int i = 0; i < mm; i++) UNROLL for (int j = 0; j < nn; j++) s[i][j] = (vec_##E){0};          \
-    int64_t p = 0;                                                                                           \
-    for (; p + V_##E <= k; p += V_##E) {                                                                     \
-      vec_##E v[4];                                                                                          \
-      UNROLL for (int j = 0; j < nn; j++) v[j] = *(const vec_##E *)(y + j * y_row + p);                      \
-      UNROLL for (int i = 0; i < mm; i++) {                                                                  \
-        const vec_##E u = *(const vec_##E *)(x + i * x_row + p);                                             \
-        UNROLL for (int j = 0; j < nn; j++) s[i][j] += u * v[j];                                             \
-      }                                                                                                      \
-    }                                                                                                        \
-    for (int i = 0; i < mm; i++)                                                                             \
-      for (int j = 0; j < nn; j++) {                                                                         \
-        T sum = 0;                                                                                           \
-        for (int64_t q = p; q < k; q++) sum = (T)(sum + x[i * x_row + q] * y[j * y_row + q]);                \
-        for (int e = 0; e < V_##E; e++) sum = (T)(sum + s[i][j][e]);                                         \
-        c[i * c_row + j * c_column] = sum;                                                                   \
-      }                                                                                                      \
-  }                                                                                                          \
-  static void dots_##E(int64_t m, int64_t n, int64_t k, const char *xs, int64_t x_row, const char *ys,       \
-                       int64_t y_row, char *cs, int64_t c_row, int64_t c_column) {                           \
-    const T *x = (const T *)xs, *y = (const T *)ys;                                                          \
-    T *c = (T *)cs;                                                                                          \
-    for (int64_t j = 0; j < n;) {                                                                            \
-      int64_t i = 0, w = n - j < 4 ? 1 : 4;                                                                  \
-      const T *at = y + j * y_row;                                                                           \
-      T *to = c + j * c_column;                                                                              \
-      if (w == 4) {                                                                                          \
-        for (; i + 4 <= m; i += 4)                                                                           \
-          dots_of_##E(4, 4, k, x + i * x_row, x_row, at, y_row, to + i * c_row, c_row, c_column);            \
-        for (; i < m; i++)                                                                                   \
-          dots_of_##E(1, 4, k, x + i * x_row, x_row, at, y_row, to + i * c_row, c_row, c_column);            \
-      } else {                                                                                               \
-        for (; i < m; i++)                                                                                   \
-          dots_of_##E(1, 1, k, x + i * x_row, x_row, at, y_row, to + i * c_row, c_row, c_column);            \
-      }                                                                                                      \
-      j += w;                                                                                                \
-    }                                                                                                        \
-  }
-
 /* ---- runs, and a value for each row ---- */
 
 #define RUNS(T, E)                                                                                           \
@@ -190,10 +145,11 @@ enum { TURN = CP_VECTOR < 32 ? 16 : 32 };
 #define KIT(T, E, I)                                                                                         \
   TILE(T, E)                                                                                                 \
   PACK(T, E, I)                                                                                              \
-  DOTS(T, E)                                                                                                 \
+  DOTS(T, E, I)                                                                                              \
+  STRIPS(T, E)                                                                                               \
   RUNS(T, E)                                                                                                 \
-  static const cp_kit kit_##E = {ROWS,     COLUMNS_##E, sizeof(T), pack_##E,                                 \
-                                 tile_##E, dots_##E,    runs_##E,  fill_##E};
+  static const cp_kit kit_##E = {ROWS,     COLUMNS_##E, sizeof(T),  pack_##E, tile_##E,                      \
+                                 dots_##E, strips_##E,  turned_##E, runs_##E, fill_##E};
 
 /* Integers are unsigned here: they wrap around. */
 KIT(float, F32, int32_t)

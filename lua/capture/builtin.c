@@ -4,9 +4,11 @@
 #include "lua/capture/grads.h"
 #include "lua/capture/growing.h"
 #include "lua/capture/handle.h"
+#include "lua/capture/keys.h"
 #include "lua/capture/protect.h"
 #include "lua/capture/race.h"
 #include "lua/capture/text.h"
+#include "lua/capture/warn.h"
 #include <lauxlib.h>
 #include <string.h>
 
@@ -61,7 +63,7 @@ static kc_res need_table(kc_cap *c, kc_val f, kc_val t) {
 
 /* ---- going through tables ---- */
 
-static kc_val iterator_of(kc_cap *c, const char *name) {
+static kc_val model_named(kc_cap *c, const char *name) {
   for (int i = 0; i < c->nmodels; i++)
     if (!strcmp(c->models[i].name, name)) return kc_ref(KC_V_CFUNCTION, c->models[i].object);
   return KC_NILV;
@@ -70,7 +72,7 @@ static kc_val iterator_of(kc_cap *c, const char *name) {
 MODEL(ipairs) {
   (void)s;
   if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (value expected)", name_of(c, f));
-  return give(c, out, 3, iterator_of(c, "ipairs iterator"), ARG(0), kc_int(0));
+  return give(c, out, 3, model_named(c, "ipairs iterator"), ARG(0), kc_int(0));
 }
 
 /* Over a tensor: its rows, as many as there are. */
@@ -114,7 +116,7 @@ MODEL(pairs) {
   KC_TRY(kc_metafield(c, *s, ARG(0), "__pairs", &h));
   if (h.k != KC_V_NIL) return kc_fail(c, "pairs() on a table with __pairs cannot be captured");
   if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (table expected, got no value)", name_of(c, f));
-  return give(c, out, 3, iterator_of(c, "next"), ARG(0), KC_NILV); /* what is no table, next complains of */
+  return give(c, out, 3, model_named(c, "next"), ARG(0), KC_NILV); /* what is no table, next complains of */
 }
 
 MODEL(next) {
@@ -123,6 +125,7 @@ MODEL(next) {
   if (ARG(1).k == KC_V_SYM || ARG(1).k == KC_V_UNION || ARG(1).k == KC_V_POISON)
     return kc_fail(c, "next() with a %s as key", kc_kind_name(ARG(1)));
   KC_TRY(kc_next(c, *s, ARG(0).id, kc_normal_key(ARG(1)), &k, &v));
+  KC_TRY(kc_hand_key(c, k));
   return k.k == KC_V_NIL ? give1(c, out, KC_NILV) : give(c, out, 2, k, v, KC_NILV);
 }
 
@@ -165,6 +168,7 @@ MODEL(assert) {
   kc_val t;
   (void)f;
   if (n == 0) return kc_complain(c, "bad argument #1 to 'assert' (value expected)");
+  kc_warn_truth(c, a[0]);
   KC_TRY(kc_truth(c, *s, a[0], &t));
   kc_val message = n > 1 ? a[1] : text(c, "assertion failed!");
   bool fails = t.k == KC_V_BOOL && !t.i;
@@ -216,6 +220,20 @@ MODEL(error) {
   return kc_raise_value(c, ARG(0), kc_lua_where(where));
 }
 
+static kc_res fail_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values *out) {
+  (void)s, (void)ud;
+  out->n = 0;
+  if (a[0].k == KC_V_STRING) return kc_engine_complain(c, c->obj[a[0].id].s);
+  return kc_raise_value(c, a[0], kc_protects_directly(c) ? NULL : kc_where(c));
+}
+
+/* kiln.fail: the message is made like a format, the line is the user's. */
+MODEL(fail) {
+  (void)f;
+  KC_TRY(kc_m_format(c, s, model_named(c, "format"), a, n, out));
+  return kc_distribute(c, s, out->v, 1, fail_step, NULL, out);
+}
+
 MODEL(setmetatable) {
   KC_TRY(need_table(c, f, ARG(0)));
   kc_val t = ARG(0), m = ARG(1), old, guard;
@@ -244,27 +262,30 @@ MODEL(getmetatable) {
   return give1(c, out, guard.k == KC_V_NIL ? m : guard);
 }
 
-static kc_res plain_key(kc_cap *c, kc_val k) {
-  if (k.k == KC_V_SYM) KC_TRY(kc_burn(c, k));
-  KC_TRY(kc_settle_text(c, k));
-  if (k.k == KC_V_SYM || k.k == KC_V_UNION || k.k == KC_V_POISON)
-    return kc_fail(c, "a table key is a %s", kc_kind_name(k));
+static kc_res plain_key(kc_cap *c, kc_val *k) {
+  if (k->k == KC_V_SYM) KC_TRY(kc_burn(c, *k));
+  KC_TRY(kc_tensor_key(c, k));
+  KC_TRY(kc_settle_text(c, *k));
+  if (k->k == KC_V_SYM || k->k == KC_V_UNION || k->k == KC_V_POISON)
+    return kc_fail(c, "a table key is a %s", kc_kind_name(*k));
+  *k = kc_normal_key(*k);
   return KC_GO;
 }
 
 MODEL(rawget) {
-  kc_val v;
+  kc_val v, key = ARG(1);
   KC_TRY(need_table(c, f, ARG(0)));
-  KC_TRY(plain_key(c, ARG(1)));
-  KC_TRY(kc_raw_get(c, *s, ARG(0).id, kc_normal_key(ARG(1)), &v));
+  KC_TRY(plain_key(c, &key));
+  KC_TRY(kc_raw_get(c, *s, ARG(0).id, key, &v));
   return give1(c, out, v);
 }
 
 MODEL(rawset) {
   KC_TRY(need_table(c, f, ARG(0)));
-  KC_TRY(plain_key(c, ARG(1)));
-  if (ARG(1).k == KC_V_NIL) return kc_raise(c, "table index is nil");
-  KC_TRY(kc_raw_set(c, *s, ARG(0).id, kc_normal_key(ARG(1)), ARG(2)));
+  kc_val key = ARG(1);
+  KC_TRY(plain_key(c, &key));
+  if (key.k == KC_V_NIL) return kc_raise(c, "table index is nil");
+  KC_TRY(kc_raw_set(c, *s, ARG(0).id, key, ARG(2)));
   return give1(c, out, ARG(0));
 }
 
@@ -316,6 +337,20 @@ MODEL(require) {
   if (v.k == KC_V_NIL || (v.k == KC_V_BOOL && !v.i))
     return kc_fail(c, "require '%s': the module is not loaded yet; require it outside", c->obj[ARG(0).id].s);
   return give1(c, out, v);
+}
+
+/* kiln.graph_source(graph): a module looks for others in Graphs, too, when its parts are walked. */
+MODEL(graph_source) {
+  kc_val source = KC_NILV;
+  (void)s;
+  if (ARG(0).k == KC_V_OBJECT) {
+    kc_push_object(c, f.id);
+    kc_push(c, a[0]);
+    lua_call(c->L, 1, 1);
+    source = kc_import(c, -1, NULL);
+    lua_pop(c->L, 1);
+  }
+  return give1(c, out, source);
 }
 
 /* As the engine's own messages say it. */
@@ -408,8 +443,7 @@ MODEL(enable_grad) { return with_grad(c, s, f, a, n, true, out); }
 
 /* ---- table.* ---- */
 
-/* These work raw where no metamethod could tell. */
-static kc_res need_list(kc_cap *c, kc_state *s, kc_val f, kc_val t) {
+kc_res kc_need_list(kc_cap *c, kc_state *s, kc_val f, kc_val t) {
   KC_TRY(need_table(c, f, t));
   static const char *const odd[] = {"__index", "__newindex", "__len"};
   for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
@@ -423,7 +457,7 @@ static kc_res need_list(kc_cap *c, kc_state *s, kc_val f, kc_val t) {
 
 MODEL(insert) {
   out->n = 0;
-  KC_TRY(need_list(c, *s, f, ARG(0)));
+  KC_TRY(kc_need_list(c, *s, f, ARG(0)));
   if (n != 2 && n != 3) return kc_complain(c, "wrong number of arguments to 'insert'");
   kc_val t = a[0], v;
   int64_t len, pos;
@@ -443,7 +477,7 @@ MODEL(insert) {
 }
 
 MODEL(remove) {
-  KC_TRY(need_list(c, *s, f, ARG(0)));
+  KC_TRY(kc_need_list(c, *s, f, ARG(0)));
   kc_val t = a[0], taken, v;
   int64_t len, pos;
   KC_TRY(kc_border(c, *s, t.id, &len));
@@ -482,6 +516,26 @@ MODEL(unpack) {
   return give_all(c, *s, out, v, count);
 }
 
+MODEL(move) {
+  kc_val to = n > 4 && a[4].k != KC_V_NIL ? a[4] : ARG(0), v;
+  int64_t from, end, at;
+  KC_TRY(need_table(c, f, ARG(0)));
+  KC_TRY(known_int(c, f, ARG(1), 2, &from));
+  KC_TRY(known_int(c, f, ARG(2), 3, &end));
+  KC_TRY(known_int(c, f, ARG(3), 4, &at));
+  KC_TRY(need_table(c, f, to));
+  if (end < from) return give1(c, out, to);
+  if ((uint64_t)end - (uint64_t)from >= 1000000 || at > INT64_MAX - (end - from))
+    return kc_complain(c, "bad argument #3 to 'move' (too many elements to move)");
+  bool up = at > from && at <= end && kc_same(to, a[0]); /* what is not read yet is not written */
+  for (int64_t k = 0; k <= end - from; k++) {
+    int64_t i = up ? end - from - k : k;
+    KC_TRY(kc_index(c, s, a[0], kc_int(from + i), &v));
+    KC_TRY(kc_set_index(c, s, to, kc_int(at + i), v));
+  }
+  return give1(c, out, kc_resolve(c, *s, to));
+}
+
 MODEL(pack) {
   (void)f;
   uint32_t id = kc_table_new(c, *s);
@@ -492,7 +546,7 @@ MODEL(pack) {
 }
 
 MODEL(concat) {
-  KC_TRY(need_list(c, *s, f, ARG(0)));
+  KC_TRY(kc_need_list(c, *s, f, ARG(0)));
   int64_t i = 1, e;
   KC_TRY(kc_border(c, *s, a[0].id, &e));
   if (ARG(2).k != KC_V_NIL) KC_TRY(known_int(c, f, ARG(2), 3, &i));
@@ -627,8 +681,10 @@ static const struct {
     {NULL, "tonumber", m_plain},
     {NULL, "require", m_require},
     {"table", "insert", m_insert},
+    {"table", "sort", kc_m_sort},
     {"table", "remove", m_remove},
     {"table", "unpack", m_unpack},
+    {"table", "move", m_move},
     {"table", "pack", m_pack},
     {"table", "concat", m_concat},
     {"math", "floor", m_floor},
@@ -659,6 +715,8 @@ static const struct {
     {"string", "find", m_plain},
     {"string", "match", m_plain},
     {"string", "gsub", m_plain},
+    {"kiln", "fail", m_fail},
+    {"kiln", "graph_source", m_graph_source},
     {"kiln", "call_host", kc_m_call_host},
     {"kiln", "fork_mark", kc_m_fork_mark},
     {"kiln", "checkpoint", m_checkpoint},

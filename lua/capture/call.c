@@ -91,7 +91,6 @@ static const struct {
     {"coroutine.yield", "coroutines cannot be captured; write a loop"},
     {"os.time", "pass the time as an argument"},
     {"os.clock", "measure outside"},
-    {"table.sort", "sort outside, or use tensors"},
     {"load", "compile outside"},
     {"collectgarbage", "collect outside"},
     {"debug.getinfo", "look outside"},

@@ -4,6 +4,7 @@
 #include "lua/capture/alike.h"
 #include "lua/capture/interp.h"
 #include "lua/capture/race.h"
+#include "lua/capture/warn.h"
 #include <lauxlib.h>
 #include <math.h>
 #include <string.h>
@@ -74,14 +75,24 @@ static kc_res test(machine *m, kc_val cond, after *what) {
   return branch(m, cond, k ? jump : skip, k ? skip : jump, what);
 }
 
+static kc_res equal(machine *m, kc_val x, kc_val y, kc_val *out) {
+  kc_warn_equal(m->c, x, y);
+  return kc_equal(m->c, &m->s, x, y, out);
+}
+
+static kc_res truth(machine *m, kc_val x, kc_val *out) {
+  kc_warn_truth(m->c, x);
+  return kc_truth(m->c, m->s, x, out);
+}
+
 static kc_res compare(machine *m, kc_code i, after *what) {
   kc_cap *c = m->c;
   kc_val x = get(m, kc_a(i)), r = KC_NILV;
   kc_val imm = kc_c(i) ? kc_float(kc_sb(i)) : kc_int(kc_sb(i));
   switch (kc_op(i)) {
-  case KC_EQ: KC_TRY(kc_equal(c, &m->s, x, get(m, kc_b(i)), &r)); break;
-  case KC_EQK: KC_TRY(kc_equal(c, &m->s, x, constant(m, kc_b(i)), &r)); break;
-  case KC_EQI: KC_TRY(kc_equal(c, &m->s, x, kc_int(kc_sb(i)), &r)); break;
+  case KC_EQ: KC_TRY(equal(m, x, get(m, kc_b(i)), &r)); break;
+  case KC_EQK: KC_TRY(equal(m, x, constant(m, kc_b(i)), &r)); break;
+  case KC_EQI: KC_TRY(equal(m, x, kc_int(kc_sb(i)), &r)); break;
   case KC_LT: KC_TRY(kc_less(c, &m->s, false, x, get(m, kc_b(i)), &r)); break;
   case KC_LE: KC_TRY(kc_less(c, &m->s, true, x, get(m, kc_b(i)), &r)); break;
   case KC_LTI: KC_TRY(kc_less(c, &m->s, false, x, imm, &r)); break;
@@ -96,7 +107,7 @@ static kc_res test_set(machine *m, kc_code i, after *what) {
   kc_val x = get(m, kc_b(i)), t;
   int jump = kc_jump(m->s->top->p, m->pc + 1), skip = m->pc + 2;
   bool k = kc_k(i);
-  KC_TRY(kc_truth(m->c, m->s, x, &t));
+  KC_TRY(truth(m, x, &t));
   if (t.k == KC_V_BOOL) {
     if ((t.i != 0) == k) set(m, kc_a(i), x);
     m->pc = (t.i != 0) == k ? jump : skip;
@@ -431,7 +442,7 @@ static kc_res index_to(machine *m, int a, kc_val o, kc_val k) {
 
 static kc_res logical_not(machine *m, kc_code i) {
   kc_val t;
-  KC_TRY(kc_truth(m->c, m->s, get(m, kc_b(i)), &t));
+  KC_TRY(truth(m, get(m, kc_b(i)), &t));
   set(m, kc_a(i), t.k == KC_V_BOOL ? kc_bool(!t.i) : kc_not(m->c, t.v));
   return KC_GO;
 }
@@ -535,7 +546,7 @@ static kc_res other_op(machine *m, kc_code i, after *what) {
   case KC_CLOSE: close_from(m, a); return KC_GO;
   case KC_TBC: return to_be_closed(m, get(m, a));
   case KC_JMP: m->pc = kc_jump(m->s->top->p, m->pc), *what = JUMPED; return KC_GO;
-  case KC_TEST: KC_TRY(kc_truth(c, m->s, get(m, a), &r)); return test(m, r, what);
+  case KC_TEST: KC_TRY(truth(m, get(m, a), &r)); return test(m, r, what);
   case KC_TESTSET: return test_set(m, i, what);
   case KC_CALL:
   case KC_TAILCALL: return call(m, i, what);

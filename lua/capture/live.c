@@ -478,7 +478,7 @@ static void explain(lua_State *L, const kc_host *host, const kc_check *k, char *
     snprintf(why, size, "'%s' %s grad at %s, %s now", k->name, k->requires ? "required" : "did not require",
              k->where, k->requires ? "does not" : "does");
   else if (k->identity && t && t != k->slot->tensor)
-    snprintf(why, size, "'%s', whose gradient is kept, was another tensor at %s", k->name, k->where);
+    snprintf(why, size, "'%s', whose identity counts, was another tensor at %s", k->name, k->where);
   else if (k->kind == KC_LOOK_KEYS)
     snprintf(why, size, "the keys of '%s' have changed since %s", k->name, k->where);
   else if (k->slot && k->same && t && !strcmp(before, now))

@@ -2,6 +2,7 @@
  * them. Tensors answer through their real metatable, whose functions are the engine's. See interp.h. */
 #include "graph/mutant.h"
 #include "lua/capture/growing.h"
+#include "lua/capture/keys.h"
 #include "lua/capture/lie.h"
 #include "lua/capture/protect.h"
 #include "lua/capture/reads.h"
@@ -166,12 +167,12 @@ static kc_res no_index(kc_cap *c, kc_val o, int depth) {
 }
 
 /* A table key must be known. */
-static kc_res known_key(kc_cap *c, kc_val k) {
-  if (k.k == KC_V_SYM && k.v->type.kind != KN_V_TENSOR)
-    return kc_fail(c, "a table is indexed by a %s; compare it with each case", kc_kind_name(k));
-  if (kc_is_tensor(k)) return kc_fail(c, "a tensor is used as a table key");
-  KC_TRY(kc_settle_text(c, k));
-  return k.k == KC_V_POISON || k.k == KC_V_NONE ? poisoned(c, k, "a table is indexed by") : KC_GO;
+static kc_res known_key(kc_cap *c, kc_val *k) {
+  if (k->k == KC_V_SYM && k->v->type.kind != KN_V_TENSOR)
+    return kc_fail(c, "a table is indexed by a %s; compare it with each case", kc_kind_name(*k));
+  KC_TRY(kc_tensor_key(c, k));
+  KC_TRY(kc_settle_text(c, *k));
+  return k->k == KC_V_POISON || k->k == KC_V_NONE ? poisoned(c, *k, "a table is indexed by") : KC_GO;
 }
 
 /* It is known now whether the field is there. */
@@ -188,7 +189,7 @@ static kc_res index_table(kc_cap *c, kc_state **s, kc_val o, kc_val k, int depth
   if (by_data)
     KC_TRY(kc_index_by_data(c, s, o.id, k, out));
   else {
-    KC_TRY(known_key(c, k));
+    KC_TRY(known_key(c, &k));
     KC_TRY(kc_raw_get(c, *s, o.id, k, out));
   }
   *out = kc_resolve(c, *s, *out);
@@ -282,14 +283,14 @@ static kc_res set_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v, int
     kc_values none;
     return kc_distribute(c, s, (kc_val[]){o, k}, 2, set_step, &x, &none);
   }
-  kc_val old = KC_NILV, h;
+  kc_val old = KC_NILV, given = k, h;
   if (o.k == KC_V_TABLE && k.k == KC_V_SYM && kc_is_number(k)) {
     KC_TRY(kc_metafield(c, *s, o, "__newindex", &h));
     if (h.k != KC_V_NIL) return kc_fail(c, "a table with __newindex is set at a %s", kc_kind_name(k));
     return kc_set_by_data(c, s, o.id, k, v);
   }
   if (o.k == KC_V_TABLE) {
-    KC_TRY(known_key(c, k));
+    KC_TRY(known_key(c, &k));
     KC_TRY(kc_raw_get(c, *s, o.id, k, &old));
     old = kc_resolve(c, *s, old);
     bool maybe = old.k == KC_V_UNION && kc_alt_find(old.u, KC_CLASS_NIL);
@@ -312,9 +313,9 @@ static kc_res set_any(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v, int
   }
   if (h.k == KC_V_CLOSURE || h.k == KC_V_CFUNCTION) {
     kc_values none = {0};
-    return kc_call(c, s, h, (kc_val[]){o, k, v}, 3, 0, &none);
+    return kc_call(c, s, h, (kc_val[]){o, given, v}, 3, 0, &none);
   }
-  return set_any(c, s, h, k, v, depth + 1);
+  return set_any(c, s, h, given, v, depth + 1);
 }
 
 kc_res kc_set_index(kc_cap *c, kc_state **s, kc_val o, kc_val k, kc_val v) {

@@ -126,7 +126,12 @@ kc_frame *kc_frame_new(kc_cap *c, kc_state *s, kc_proto *p, uint32_t clos) {
   kc_frame *f = kc_new(c, sizeof *f);
   const kc_flow *flow = kc_flow_of(&c->keep, p);
   if (!flow) flow = kc_new(c, SIZE_MAX / 2); /* raises out of memory */
-  *f = (kc_frame){.owner = s->owner, .up = s->top, .p = p, .flow = flow, .clos = clos};
+  *f = (kc_frame){.owner = s->owner,
+                  .up = s->top,
+                  .p = p,
+                  .flow = flow,
+                  .clos = clos,
+                  .first_value = c->b.graph->nvalues};
   f->r = kc_new(c, (size_t)p->maxstack * sizeof *f->r);
   f->cell = kc_new(c, (size_t)p->maxstack * sizeof *f->cell);
   for (int i = 0; i < p->maxstack; i++) f->r[i] = KC_NILV;

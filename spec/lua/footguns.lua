@@ -387,3 +387,38 @@ test("the truth of several elements is an error, also where it is not read", fun
   raises(function() kiln.script(f)(T { 1.0, 2 }) end, "footguns.lua:")
   raises(function() kiln.script(function(x) if x > 0 then return 1 end return 2 end)(T { 1.0, 2 }) end, "footguns.lua:")
 end)
+
+test("what Lua folds, and nobody means, is said once for each line", function()
+  local path, out = os.tmpname(), os.tmpname()
+  check.write(path, [[
+local function inner(x, mask)
+  if mask then return x * mask end -- it may be missing: no warning
+  return x
+end
+local function f(x, n)
+  if x == 0 then return 1 end
+  local m = x:gt(0)
+  if m then x = x + 1 end
+  x = x ~= n and x * 2 or x
+  assert(x:gt(-9):all())
+  if x == nil or x == "none" or x == x then x = x + (not m and 1 or 2) end
+  return inner(x, m)
+end
+local x = kiln.tensor { 1.0, 2 }
+for _ = 1, 2 do
+  local g = kiln.script(f)
+  assert(g(x, 3):equal(f(x, 3)))
+  g(x:reshape(1, 2), 3)
+end
+kiln.script(kiln.nn.MultiheadAttention(4, 2))(kiln.ones(1, 2, 4), kiln.ones(1, 2, 4), kiln.ones(1, 2, 4))
+]])
+  os.execute(("'%s' '%s' >'%s' 2>&1"):format(check.program(), path, out))
+  local said, lines = check.read(out), {}
+  os.remove(path)
+  os.remove(out)
+  for line, what in said:gmatch "capture: [^\n]*:(%d+): (a tensor is %a+)" do lines[#lines + 1] = line .. " " .. what end
+  table.sort(lines)
+  equal(lines, { "10 a tensor is always", "11 a tensor is always", "6 a tensor is never", "8 a tensor is always", "9 a tensor is never" })
+  local _, count = said:gsub("\n", "\n")
+  equal(count, 5)
+end)

@@ -3,6 +3,12 @@ local check = require "check"
 local test, tensor, equal, raises = check.test, check.tensor, check.equal, check.raises
 local nn, F = kiln.nn, kiln.nn.functional
 
+local function gradient(f, x)
+  x = x:detach():requires_grad_()
+  local y = f(x)
+  return y, kiln.grad({ (y * y):sum() }, { x })[1]
+end
+
 -- Each layer with an input: eager beside captured, the batch free, values and the gradient of the input.
 local cases = {
   { "CELU", { 0.7 }, { 3, 4 } },
@@ -80,12 +86,6 @@ local cases = {
   { "ConvTranspose3d", { 2, 3, 2 }, { 3, 2, 3, 3, 3 } },
 }
 
-local function gradient(f, x)
-  x = x:detach():requires_grad_()
-  local y = f(x)
-  return y, kiln.grad({ (y * y):sum() }, { x })[1]
-end
-
 test("every layer is captured, the batch free", function()
   local seen = {}
   for _, case in ipairs(cases) do
@@ -112,6 +112,39 @@ test("every layer is captured, the batch free", function()
   for _, file in ipairs { "activation", "dropout", "padding", "resample", "conv" } do
     for name in pairs(require("kiln.nn." .. file)) do
       check.truth(seen[name] or file == "padding", name .. " in the list")
+    end
+  end
+end)
+
+-- What needs sizes: their places or weights are worked out while capturing.
+local sized = { AdaptiveAvgPool1d = true, AdaptiveAvgPool2d = true, AdaptiveAvgPool3d = true, AdaptiveMaxPool1d = true,
+  AdaptiveMaxPool2d = true, AdaptiveMaxPool3d = true, Upsample = true, UpsamplingNearest2d = true, UpsamplingBilinear2d = true }
+
+test("every layer is captured with all but the channels free, or says that it needs sizes", function()
+  for _, case in ipairs(cases) do
+    local name, arguments, sizes, mode, positive = table.unpack(case, 1, 5)
+    if #sizes > 2 then
+      local layer = nn[name](table.unpack(arguments))
+      if mode == "eval" then layer:eval() end
+      local symbolic = { "N", sizes[2], "A", "B", "C" }
+      local inputs = { inputs = { kiln.spec("float32", { table.unpack(symbolic, 1, #sizes) }) } }
+      if sized[name] then
+        raises(function() kiln.script(layer, inputs) end, "the sizes must be known here")
+      else
+        local g = kiln.script(layer, inputs)
+        for step = 0, 1 do
+          local now = { table.unpack(sizes) }
+          for d = 3, #sizes do now[d] = now[d] + (name == "PixelUnshuffle" and 2 or name == "Fold" and 0 or 1) * step end
+          local x = kiln.randn(now)
+          if positive then x = x:abs() + 0.1 end
+          kiln.manual_seed(5)
+          local want, slope = gradient(layer, x)
+          kiln.manual_seed(5)
+          local got, got_slope = gradient(g, x)
+          check.truth(got:equal(want), name .. ": values")
+          check.truth(got_slope:allclose(slope, { atol = 1e-5 }), name .. ": gradient")
+        end
+      end
     end
   end
 end)
@@ -179,6 +212,24 @@ test("a transposed convolution of a wanted size", function()
       equal(back(conv(x), size).shape, x.shape)
       equal(back(conv(x), x.shape).shape, x.shape)
     end
+  end
+  for dims = 1, 3 do -- captured, all sizes free
+    local back = nn[("ConvTranspose%dd"):format(dims)](3, 2, 3, { stride = 2, padding = 1 })
+    local x, like = { "N", 3, "A", "B", "C" }, { "N", 3, "E", "F", "G" }
+    local function f(x, like) return back(x, { table.unpack(like.shape, 3) }) end
+    local g = kiln.script(f, { inputs = { kiln.spec("float32", { table.unpack(x, 1, dims + 2) }),
+      kiln.spec("float32", { table.unpack(like, 1, dims + 2) }) } })
+    for _, n in ipairs { 7, 8 } do
+      local x = kiln.randn(2, 3, table.unpack({ 4, 4, 4 }, 1, dims))
+      local like = kiln.randn(2, 3, table.unpack({ n, 15 - n, n }, 1, dims))
+      local y, slope = gradient(function(x) return f(x, like) end, x)
+      local z, got_slope = gradient(function(x) return g(x, like) end, x)
+      equal(z:totable(), y:totable())
+      check.truth(got_slope:allclose(slope, { atol = 1e-5 }), "gradient")
+    end
+    local x = kiln.ones(1, 3, table.unpack({ 4, 4, 4 }, 1, dims))
+    raises(function() g(x, kiln.ones(1, 3, table.unpack({ 9, 9, 9 }, 1, dims))) end, "nn_layers.lua:",
+      "output_size 9 is not between 7 and 8 in dimension 3")
   end
   local back = nn.ConvTranspose1d(1, 1, 3, 2, 1)
   equal(back(kiln.ones(1, 4)).shape, { 1, 7 })

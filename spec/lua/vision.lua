@@ -87,6 +87,32 @@ test("transforms captured", function()
   end
 end)
 
+test("transforms that draw, captured: the same images, the same draws", function()
+  local flips = { T.RandomHorizontalFlip(1), T.RandomVerticalFlip(1), T.RandomInvert(1) }
+  local list = {
+    T.RandomHorizontalFlip(), T.RandomVerticalFlip(), T.RandomInvert(), T.RandomGrayscale(0.5), T.RandomApply(flips), T.RandomChoice(flips),
+    T.RandomChoice(flips, { 1, 0, 3 }), T.RandomOrder(flips), T.RandomCrop(8), T.RandomCrop(8, { padding = 2 }),
+    T.RandomCrop(13, { pad_if_needed = true }), T.RandomResizedCrop(6), T.RandomResizedCrop({ 4, 7 }, { interpolation = "bicubic" }),
+    T.RandomErasing(0.7), T.RandomErasing(1, { value = "random" }), T.RandomErasing(1, { value = { 0.5, 0.1, 1 } }),
+    T.ColorJitter { brightness = 0.5, contrast = 0.5, saturation = 0.5, hue = 0.2 }, T.RandomRotation(20),
+    T.RandomRotation(90, { interpolation = "bilinear", fill = 0.5 }), T.RandomRotation(40, { expand = true }),
+  }
+  for i, transform in ipairs(list) do
+    local g = kiln.script(transform)
+    for seed = 1, 4 do
+      kiln.manual_seed(seed)
+      local want, draw = transform(image), kiln.rand(2)
+      kiln.manual_seed(seed)
+      local what = tostring(transform) .. " " .. i
+      local got, same = g(image), kiln.rand(2)
+      equal(got.shape, want.shape)
+      check.truth(got:equal(want), what .. ": the image")
+      check.truth(same:equal(draw), what .. ": the stream")
+    end
+  end
+  raises(function() kiln.script(T.RandomCrop(20))(image) end, "RandomCrop: 20 x 20 is more than the image has")
+end)
+
 test("refusals of transforms", function()
   raises(function() F.resize(3, 4) end, "vision.lua:", "resize: an image is needed, a tensor [..., C, H, W], got number")
   raises(function() F.hflip(kiln.zeros(2, 2)) end, "hflip: an image is needed, a tensor [..., C, H, W], got one of 2 dimensions")
@@ -153,7 +179,7 @@ test("options and refusals of models", function()
     num_classes = 2, in_channels = 1 }
   check.near(vit.conv_proj.weight:std():item(), 1 / 8, 0.02)
   equal(vit(kiln.randn(3, 1, 16, 16)):abs():sum():item(), 0.0) -- the head starts with zeros
-  raises(function() vit(kiln.randn(3, 1, 16, 24)) end, "the images have another size than the model's image_size")
+  raises(function() vit(kiln.randn(3, 1, 16, 24)) end, "the images are 16 x 24, the model's image_size is 16")
   raises(function() M.VisionTransformer { image_size = 10, patch_size = 4, num_layers = 1, num_heads = 1, hidden_dim = 4, mlp_dim = 4 } end,
     "VisionTransformer: patches of 4 do not divide an image of 10")
   raises(function() M.VisionTransformer {} end, "VisionTransformer: image_size must be a positive integer, got nil")

@@ -62,19 +62,29 @@ local function is_module(value)
   return class ~= nil and type(class) == "table" and class.__call == call
 end
 
+--- module_of(value): the module that it is, or that kiln.script made a Graph of; nil for other values.
+local function module_of(value)
+  if is_module(value) then return value end
+  if type(value) ~= "userdata" or is_tensor(value) then return nil end
+  local source = kiln.graph_source(value)
+  return is_module(source) and source or nil
+end
+
 -- ---- names -----------------------------------------------------------------------------------------------------
 
 -- Field names in a fixed order: the numbers of lists first, then names.
 local function sorted_keys(t)
-  local keys = {}
+  local keys, names = {}, {}
   for key in next, t do
-    if math.type(key) == "integer" or type(key) == "string" then keys[#keys + 1] = key end
+    if math.type(key) == "integer" then
+      keys[#keys + 1] = key
+    elseif type(key) == "string" then
+      names[#names + 1] = key
+    end
   end
-  table.sort(keys, function(a, b)
-    local na, nb = type(a) == "number", type(b) == "number"
-    if na ~= nb then return na end
-    return a < b
-  end)
+  table.sort(keys)
+  table.sort(names)
+  for _, name in ipairs(names) do keys[#keys + 1] = name end
   return keys
 end
 
@@ -100,8 +110,8 @@ local function walk(module, path, seen, visit)
   seen[module] = true
   visit(module, path)
   for _, key in ipairs(sorted_keys(module)) do
-    local part = rawget(module, key)
-    if is_module(part) then walk(part, full_name(path, key), seen, visit) end
+    local part = module_of(rawget(module, key))
+    if part then walk(part, full_name(path, key), seen, visit) end
   end
 end
 
@@ -168,8 +178,8 @@ end
 local function own_parts(self)
   local list, seen = {}, {}
   for _, key in ipairs(sorted_keys(self)) do
-    local part = rawget(self, key)
-    if is_module(part) and not seen[part] then
+    local part = module_of(rawget(self, key))
+    if part and not seen[part] then
       seen[part] = true
       list[#list + 1] = { name = full_name("", key), tensor = part, key = key }
     end
@@ -194,10 +204,14 @@ end
 local function find(self, name, path, what)
   if type(path) ~= "string" then fail("%s: a path such as \"layers.0.weight\" is needed, got %s", name, type(path)) end
   local at, last, key = self, nil, nil
-  for word in path:gmatch "[^.]+" do
+  local from = 1
+  while from <= #path do
+    local dot = path:find(".", from, true) or #path + 1
+    local word = path:sub(from, dot - 1)
+    from = dot + 1
     local found = is_module(at) and field_of(at, word)
     if not found then fail("%s: there is no '%s' in '%s'", name, word, path) end
-    at, last, key = found, at, word
+    at, last, key = module_of(found) or found, at, word
   end
   if what == "module" and not is_module(at) then fail("%s: '%s' is no module", name, path) end
   if what ~= "module" and not (last and kind_of(last, key, at) == what) then fail("%s: '%s' is no %s", name, path, what) end
@@ -298,6 +312,8 @@ local function copy_of(value, seen)
     elseif value.requires_grad and value.is_leaf then
       new:requires_grad_()
     end
+  elseif module_of(value) and not is_module(value) then
+    fail("clone: there is a Graph of a %s in it, which goes on computing with that one; clone first, then kiln.script", module_of(value).name)
   elseif type(value) == "table" then
     new = setmetatable({}, getmetatable(value))
     seen[value] = new
@@ -311,7 +327,7 @@ end
 function Module:clone() return copy_of(self, {}) end
 
 require "kiln.nn.state" (Module, collect)
-Module.tostring = require("kiln.nn.text")(is_module, sorted_keys)
+Module.tostring = require("kiln.nn.text")(is_module, module_of, sorted_keys)
 for name, method in pairs(hooks.methods) do Module[name] = method end
 Module.__call, Module.__tostring = call, Module.tostring
 setmetatable(Module, { __call = construct })
@@ -320,6 +336,7 @@ return {
   Module = Module,
   Parameter = Parameter,
   is_module = is_module,
+  module_of = module_of,
   --- is_parameter(t): whether it is a tensor made to be learnt, by nn.Parameter.
   is_parameter = function(t) return is_parameter[t] or false end,
 }

@@ -128,7 +128,7 @@ local function turned_size(angle, h, w)
   local function whole(extent, old)
     local low, high = (old - extent) / 2, (old + extent) / 2
     local function cut(v) return (v < 0 and math.ceil(v * 1e4 - 1e-3) or math.floor(v * 1e4 + 1e-3)) * 1e-4 end
-    return math.ceil(cut(high)) - math.floor(cut(low))
+    return (math.ceil(cut(high)) - math.floor(cut(low))) | 0 -- whole, which a graph does not see
   end
   return whole(h * a + w * b, h), whole(w * a + h * b, w)
 end
@@ -144,7 +144,8 @@ function part.rotate(x, angle, options)
   if not options.center then
     if angle == 0 then return x:clone() end
     if angle == 180 then return x:rot90(2, { -2, -1 }) end
-    if (options.expand or h == w) and angle % 90 == 0 then return x:rot90(angle == 90 and 1 or 3, { -2, -1 }) end
+    if (options.expand or h == w) and angle == 90 then return x:rot90(1, { -2, -1 }) end
+    if (options.expand or h == w) and angle == 270 then return x:rot90(3, { -2, -1 }) end
   end
   local cx = options.center and options.center[1] - w / 2 or 0
   local cy = options.center and options.center[2] - h / 2 or 0

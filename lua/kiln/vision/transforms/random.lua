@@ -15,6 +15,9 @@ local function uniform(low, high) return kiln.rand(1):item() * (high - low) + lo
 -- A whole number from 1 to n.
 local function whole(n) return kiln.randint(1, n + 1, { 1 }):item() end
 
+-- The nearest whole number. `| 0` says so where only a graph knows the number.
+local function rounded(v) return math.floor(v + 0.5) | 0 end
+
 local function probability(name, p, default)
   if p == nil then return default end
   if type(p) ~= "number" or not (p >= 0 and p <= 1) then fail("%s: the probability must be from 0 to 1, got %s", name, tostring(p)) end
@@ -107,8 +110,9 @@ local RandomOrder = Module:extend "RandomOrder"
 part.RandomOrder = RandomOrder
 function RandomOrder:init(list) fill_list(self, "RandomOrder", list) end
 function RandomOrder:forward(x)
-  local order = kiln.randperm(#self)
-  for i = 1, #self do x = self[order[i]:item()](x) end
+  local order, list = kiln.randperm(#self), {}
+  for i = 1, #self do list[i] = self[i] end -- a plain list may be indexed by what a graph draws
+  for i = 1, #list do x = list[order[i]:item()](x) end
   return x
 end
 
@@ -145,14 +149,14 @@ local function draw_part(h, w, scale, ratio)
   local low, high = math.log(ratio[1]), math.log(ratio[2])
   for _ = 1, 10 do
     local area, aspect = h * w * uniform(scale[1], scale[2]), math.exp(uniform(low, high))
-    local width, height = math.floor(math.sqrt(area * aspect) + 0.5), math.floor(math.sqrt(area / aspect) + 0.5)
+    local width, height = rounded(math.sqrt(area * aspect)), rounded(math.sqrt(area / aspect))
     if width > 0 and width <= w and height > 0 and height <= h then
       return whole(h - height + 1), whole(w - width + 1), height, width
     end
   end
   local width, height = w, h
-  if w / h < ratio[1] then height = math.floor(w / ratio[1] + 0.5) end
-  if w / h > ratio[2] then width = math.floor(h * ratio[2] + 0.5) end
+  if w / h < ratio[1] then height = rounded(w / ratio[1]) end
+  if w / h > ratio[2] then width = rounded(h * ratio[2]) end
   width, height = math.max(width, 1), math.max(height, 1)
   return (h - height) // 2 + 1, (w - width) // 2 + 1, height, width
 end
@@ -197,7 +201,7 @@ function RandomErasing:forward(x)
   local low, high = math.log(self.ratio[1]), math.log(self.ratio[2])
   for _ = 1, 10 do
     local area, aspect = h * w * uniform(self.scale[1], self.scale[2]), math.exp(uniform(low, high))
-    local height, width = math.floor(math.sqrt(area * aspect) + 0.5), math.floor(math.sqrt(area / aspect) + 0.5)
+    local height, width = rounded(math.sqrt(area * aspect)), rounded(math.sqrt(area / aspect))
     if height < h and width < w and height > 0 and width > 0 then
       local value = self.value
       if value == "random" then
