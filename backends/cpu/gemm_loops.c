@@ -157,8 +157,8 @@ enum { ROWS = 6 };
   static const cp_kit kit_##E = {ROWS,     COLUMNS_##E, sizeof(T),  pack_##E, tile_##E,                      \
                                  dots_##E, strips_##E,  turned_##E, runs_##E, fill_##E};
 
-/* Integers are unsigned here: they wrap around. The numbers: sides of the squares that are turned, elements of
- * the vectors of dots. */
+/* Integers are unsigned here: they wrap around. The numbers: sides of the squares that are turned, elements
+ * of the vectors of dots. */
 #if CP_VECTOR == 64
 KIT(float, F32, int32_t, 8, 16)
 KIT(double, F64, int64_t, 4, 8)
