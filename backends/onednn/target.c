@@ -22,32 +22,6 @@ static void views_of(const kn_node *n, const kn_type *types, int64_t strides[][K
   }
 }
 
-static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
-  if (!kn_opcode_is_op(n->op) || !dn_offers((kn_op)n->op)) {
-    snprintf(why, size, "not an op of this backend");
-    return false;
-  }
-  if (!kn_node_static(n, types, why, size)) return false;
-  dn_state *s = self;
-  /* Called from any thread, so with a context of its own for a failure's sentence. */
-  kn_context ctx = {.heap = dn_state_heap(s), .threads = dn_state_threads(s)};
-  int64_t strides[DN_MAX_IN][KN_MAX_RANK];
-  dn_view views[DN_MAX_IN];
-  dn_problem p;
-  unsigned copy;
-  dn_primitive *q;
-  views_of(n, types, strides, views);
-  if (!dn_describe((kn_op)n->op, n->attrs, views, (int)n->ntensor, &types[n->out[0]->id], ctx.threads, &p,
-                   &copy, why, size))
-    return false;
-  kn_status st = dn_state_primitive(s, &ctx, &p, &q, why, size);
-  if (st == KN_OK)
-    dn_primitive_release(q);
-  else if (st != KN_DECLINED)
-    snprintf(why, size, "%s", kn_error(&ctx));
-  return st == KN_OK;
-}
-
 /* The strides a value will most likely have: those that a few transpositions leave, else dense ones. A wrong
  * guess only costs time at the first run. */
 static void guess_strides(const kn_value *v, const kn_type *types, int64_t strides[KN_MAX_RANK]) {
@@ -63,6 +37,38 @@ static void guess_strides(const kn_value *v, const kn_type *types, int64_t strid
   }
   kn_strides_contiguous(&types[v->id], dense);
   for (int i = 0; i < KN_MAX_RANK; i++) strides[i] = dense[from[i]];
+}
+
+static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+  if (!kn_opcode_is_op(n->op) || !dn_offers((kn_op)n->op)) {
+    snprintf(why, size, "not an op of this backend");
+    return false;
+  }
+  if (!kn_node_static(n, types, why, size)) return false;
+  int64_t strides[DN_MAX_IN][KN_MAX_RANK];
+  dn_view views[DN_MAX_IN];
+  views_of(n, types, strides, views);
+  for (uint32_t i = 0; i < n->ntensor; i++) guess_strides(n->in[i], types, strides[i]);
+  if (dn_is_slow((kn_op)n->op, n->attrs, views)) {
+    snprintf(why, size, "others do it better");
+    return false;
+  }
+  dn_state *s = self;
+  /* Called from any thread, so with a context of its own for a failure's sentence. */
+  kn_context ctx = {.heap = dn_state_heap(s), .threads = dn_state_threads(s)};
+  dn_problem p;
+  unsigned copy;
+  dn_primitive *q;
+  views_of(n, types, strides, views);
+  if (!dn_describe((kn_op)n->op, n->attrs, views, (int)n->ntensor, &types[n->out[0]->id], ctx.threads, &p,
+                   &copy, why, size))
+    return false;
+  kn_status st = dn_state_primitive(s, &ctx, &p, &q, why, size);
+  if (st == KN_OK)
+    dn_primitive_release(q);
+  else if (st != KN_DECLINED)
+    snprintf(why, size, "%s", kn_error(&ctx));
+  return st == KN_OK;
 }
 
 static kn_status grow(kn_context *ctx, kn_program *p, size_t bytes) {
