@@ -24,7 +24,10 @@ local function listed(class, given)
   elseif type(given) == "table" and type(given.parameters) == "function" then
     fail("%s: a list of parameters is needed, got a module: pass net:parameters()", name)
   end
-  if #params == 0 then fail("%s: a list of parameters is needed", name) end
+  if type(given) ~= "table" and type(given) ~= "function" then fail("%s: a list of parameters is needed, got %s", name, type(given)) end
+  if #params == 0 then
+    fail("%s: the list of parameters is empty (layers in a plain table are not found: nn.ModuleList holds them)", name)
+  end
   if #names ~= 0 and #names ~= #params then fail("%s: either all parameters have names or none", name) end
   for i, p in ipairs(params) do
     if not is_tensor(p) then fail("%s: parameter %d must be a tensor, got %s", name, i, type(p)) end
