@@ -395,7 +395,7 @@ local rows = {
   { function() local _ = nn.Linear(3, 2):to("foo") end, "to: 'foo' is neither a dtype nor a device" },
   { function() local _ = nn.LSTM(3) end, "LSTM: the number of units must be a positive integer, got nil" },
   { function() local _ = nn.ModuleList(3) end, "ModuleList: a list of modules is needed, got number" },
-  { function() local _ = optim.SGD() end, "SGD: a list of parameters is needed" },
+  { function() local _ = optim.SGD() end, "SGD: a list of parameters is needed, got nil" },
   { function() local _ = optim.SGD({}) end, "SGD: the list of parameters is empty" },
   { function() local _ = optim.SGD({ 3 }) end, "SGD: parameter 1 must be a tensor, got number" },
   { function() local _ = optim.SGD({ x }, { lr = -1 }) end, "SGD: lr must not be negative, got -1" },

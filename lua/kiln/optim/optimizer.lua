@@ -63,6 +63,7 @@ local function is_groups(given)
 end
 
 local function construct(class, parameters, given)
+  if parameters == nil then fail("%s: a list of parameters is needed, got nil", class.name) end
   if given ~= nil and type(given) ~= "table" then
     fail("%s: options must be a table such as { lr = 0.1 }, got %s", class.name, type(given))
   end
@@ -71,7 +72,7 @@ local function construct(class, parameters, given)
     for n, p in parameters do pairs_of[#pairs_of + 1] = { n, p } end
     parameters = pairs_of
   end
-  local groups = is_groups(parameters) and parameters or { { params = parameters == nil and {} or parameters } }
+  local groups = is_groups(parameters) and parameters or { { params = parameters } }
   local self = { param_groups = {}, parameters = {}, state = {}, defaults = {}, name = class.name }
   setmetatable(self, class)
   if groups ~= parameters then listed(class, groups[1].params) end -- a bad parameter is told before a bad option
