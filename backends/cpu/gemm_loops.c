@@ -6,7 +6,6 @@
 
 #define ALWAYS static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
-#include "backends/cpu/gemm_thin.h"
 
 /* Rows of a tile: with two vectors a row, as many as registers hold. */
 #if CP_VECTOR == 64
@@ -14,8 +13,18 @@ enum { ROWS = 8 };
 #else
 enum { ROWS = 6 };
 #endif
-/* A square that is turned in registers has sides of this many bytes. */
-enum { TURN = CP_VECTOR < 32 ? 16 : 32 };
+
+/* Places in two vectors of N elements where neighbours, s apart, are exchanged: lists of constants, which
+ * compilers do not make out of loops. */
+#define LOW(e, N, s) ((e) & (s) ? (N) + (e) - (s) : (e))
+#define HIGH(e, N, s) ((e) & (s) ? (N) + (e) : (e) + (s))
+#define PICK_2(at, N, s) at(0, N, s), at(1, N, s)
+#define PICK_4(at, N, s) PICK_2(at, N, s), at(2, N, s), at(3, N, s)
+#define PICK_8(at, N, s) PICK_4(at, N, s), at(4, N, s), at(5, N, s), at(6, N, s), at(7, N, s)
+#define PICK_16(at, N, s)                                                                                    \
+  PICK_8(at, N, s), at(8, N, s), at(9, N, s), at(10, N, s), at(11, N, s), at(12, N, s), at(13, N, s),        \
+      at(14, N, s), at(15, N, s)
+#include "backends/cpu/gemm_thin.h"
 
 /* ---- a tile ---- */
 
@@ -68,25 +77,22 @@ enum { TURN = CP_VECTOR < 32 ? 16 : 32 };
 /* ---- packing ---- */
 
 /* Lines that lie along k are turned, a square at a time, by exchanging ever smaller squares in it. */
-#define PACK(T, E, I)                                                                                        \
-  typedef T side_##E __attribute__((vector_size(TURN), aligned(sizeof(T)), may_alias));                      \
-  typedef I pick_##E __attribute__((vector_size(TURN)));                                                     \
-  enum { SIDE_##E = TURN / sizeof(T) };                                                                      \
+#define EXCHANGE(E, SIDE, s)                                                                                 \
+  UNROLL for (int i = 0; i < (SIDE); i++) if (!(i & (s))) {                                                  \
+    const side_##E x = r[i], y = r[i ^ (s)];                                                                 \
+    r[i] = __builtin_shuffle(x, y, (pick_##E){PICK_##SIDE(LOW, SIDE, s)});                                   \
+    r[i ^ (s)] = __builtin_shuffle(x, y, (pick_##E){PICK_##SIDE(HIGH, SIDE, s)});                            \
+  }
+#define PACK(T, E, I, SIDE)                                                                                  \
+  typedef T side_##E __attribute__((vector_size((SIDE) * sizeof(T)), aligned(sizeof(T)), may_alias));        \
+  typedef I pick_##E __attribute__((vector_size((SIDE) * sizeof(I))));                                       \
+  enum { SIDE_##E = SIDE };                                                                                  \
   ALWAYS void turn_##E(const T *from, int64_t line, T *to, int64_t to_step) {                                \
     side_##E r[SIDE_##E];                                                                                    \
     UNROLL for (int i = 0; i < SIDE_##E; i++) r[i] = *(const side_##E *)(from + i * line);                   \
-    UNROLL for (int s = SIDE_##E / 2; s >= 1; s /= 2) {                                                      \
-      pick_##E low, high;                                                                                    \
-      UNROLL for (int e = 0; e < SIDE_##E; e++) {                                                            \
-        low[e] = (I)(e & s ? SIDE_##E + e - s : e);                                                          \
-        high[e] = (I)(e & s ? SIDE_##E + e : e + s);                                                         \
-      }                                                                                                      \
-      UNROLL for (int i = 0; i < SIDE_##E; i++) if (!(i & s)) {                                              \
-        const side_##E x = r[i], y = r[i + s];                                                               \
-        r[i] = __builtin_shuffle(x, y, low);                                                                 \
-        r[i + s] = __builtin_shuffle(x, y, high);                                                            \
-      }                                                                                                      \
-    }                                                                                                        \
+    if (SIDE > 4) EXCHANGE(E, SIDE, 4)                                                                       \
+    if (SIDE > 2) EXCHANGE(E, SIDE, 2)                                                                       \
+    EXCHANGE(E, SIDE, 1)                                                                                     \
     UNROLL for (int i = 0; i < SIDE_##E; i++) * (side_##E *)(to + i * to_step) = r[i];                       \
   }                                                                                                          \
   static void pack_##E(int64_t width, int64_t full, int64_t k, const char *data, int64_t line, int64_t step, \
@@ -142,20 +148,33 @@ enum { TURN = CP_VECTOR < 32 ? 16 : 32 };
     }                                                                                                        \
   }
 
-#define KIT(T, E, I)                                                                                         \
+#define KIT(T, E, I, SIDE, WIDE)                                                                             \
   TILE(T, E)                                                                                                 \
-  PACK(T, E, I)                                                                                              \
-  DOTS(T, E, I)                                                                                              \
+  PACK(T, E, I, SIDE)                                                                                        \
+  DOTS(T, E, I, WIDE)                                                                                        \
   STRIPS(T, E)                                                                                               \
   RUNS(T, E)                                                                                                 \
   static const cp_kit kit_##E = {ROWS,     COLUMNS_##E, sizeof(T),  pack_##E, tile_##E,                      \
                                  dots_##E, strips_##E,  turned_##E, runs_##E, fill_##E};
 
-/* Integers are unsigned here: they wrap around. */
-KIT(float, F32, int32_t)
-KIT(double, F64, int64_t)
-KIT(uint32_t, I32, int32_t)
-KIT(uint64_t, I64, int64_t)
+/* Integers are unsigned here: they wrap around. The numbers: sides of the squares that are turned, elements
+ * of the vectors of dots. */
+#if CP_VECTOR == 64
+KIT(float, F32, int32_t, 8, 16)
+KIT(double, F64, int64_t, 4, 8)
+KIT(uint32_t, I32, int32_t, 8, 16)
+KIT(uint64_t, I64, int64_t, 4, 8)
+#elif CP_VECTOR == 32
+KIT(float, F32, int32_t, 8, 8)
+KIT(double, F64, int64_t, 4, 4)
+KIT(uint32_t, I32, int32_t, 8, 8)
+KIT(uint64_t, I64, int64_t, 4, 4)
+#else
+KIT(float, F32, int32_t, 4, 4)
+KIT(double, F64, int64_t, 2, 4)
+KIT(uint32_t, I32, int32_t, 4, 4)
+KIT(uint64_t, I64, int64_t, 2, 4)
+#endif
 
 extern const cp_kit *const CP(kits)[KN_DTYPE_COUNT];
 const cp_kit *const CP(kits)[KN_DTYPE_COUNT] = {

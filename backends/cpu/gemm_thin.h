@@ -8,25 +8,20 @@
 
 /* Of four vectors the sums of their elements: neighbours are added ever further apart, and where two were
  * added there is room for another vector's. Vectors of 4 elements or more. */
+#define PAIR(type, N, x, y, s)                                                                               \
+  x = __builtin_shuffle(x, y, (type){PICK_##N(LOW, N, s)}) +                                                 \
+      __builtin_shuffle(x, y, (type){PICK_##N(HIGH, N, s)})
 #define ACROSS(T, E, I, name, N)                                                                             \
   typedef T name##_##E __attribute__((vector_size((N) * sizeof(T)), aligned(sizeof(T)), may_alias));         \
   typedef I name##_pick_##E __attribute__((vector_size((N) * sizeof(T))));                                   \
-  ALWAYS void name##_pair_##E(name##_##E *x, const name##_##E *y, const int s) {                             \
-    name##_pick_##E low, high;                                                                               \
-    UNROLL for (int e = 0; e < (N); e++) {                                                                   \
-      low[e] = (I)(e & s ? (N) + e - s : e);                                                                 \
-      high[e] = (I)(e & s ? (N) + e : e + s);                                                                \
-    }                                                                                                        \
-    *x = __builtin_shuffle(*x, *y, low) + __builtin_shuffle(*x, *y, high);                                   \
-  }                                                                                                          \
   ALWAYS void name##_across_##E(name##_##E *v, four_##E *to) {                                               \
     union {                                                                                                  \
       name##_##E all;                                                                                        \
       four_##E part[(N) / 4];                                                                                \
     } u;                                                                                                     \
-    name##_pair_##E(&v[0], &v[1], 1);                                                                        \
-    name##_pair_##E(&v[2], &v[3], 1);                                                                        \
-    name##_pair_##E(&v[0], &v[2], 2);                                                                        \
+    PAIR(name##_pick_##E, N, v[0], v[1], 1);                                                                 \
+    PAIR(name##_pick_##E, N, v[2], v[3], 1);                                                                 \
+    PAIR(name##_pick_##E, N, v[0], v[2], 2);                                                                 \
     u.all = v[0];                                                                                            \
     UNROLL for (int n = (N) / 8; n >= 1; n /= 2) UNROLL for (int i = 0; i < n; i++) u.part[i] +=             \
         u.part[i + n];                                                                                       \
@@ -51,11 +46,10 @@
   }
 
 /* mm rows of x with four of y. */
-#define DOTS(T, E, I)                                                                                        \
+#define DOTS(T, E, I, WIDE)                                                                                  \
   typedef T four_##E __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));             \
-  enum { WIDE_##E = CP_VECTOR / sizeof(T) < 4 ? 4 : CP_VECTOR / sizeof(T) };                                 \
   ACROSS(T, E, I, quad, 4)                                                                                   \
-  ACROSS(T, E, I, wide, WIDE_##E)                                                                            \
+  ACROSS(T, E, I, wide, WIDE)                                                                                \
   ALWAYS void dots_of_##E(const int mm, int64_t k, const T *x, int64_t x_row, const T *y, int64_t y_row,     \
                           T *c, int64_t c_row, int64_t c_column) {                                           \
     four_##E r[4];                                                                                           \
@@ -180,16 +174,18 @@
                          const char *bs, int64_t b_column, char *cs, int64_t c_row) {                        \
     const T *a = (const T *)as, *b = (const T *)bs;                                                          \
     T *c = (T *)cs;                                                                                          \
-    int64_t j = 0;                                                                                           \
-    for (; j + SIDE_##E <= n; j += SIDE_##E, b += SIDE_##E * b_column) {                                     \
+    for (int64_t j = 0; n < SIDE_##E && j < n; j += 4)                                                       \
+      last_##E(m, n - j < 4 ? n - j : 4, k, a, a_row, a_column, b + j * b_column, 1, b_column, c + j, c_row, \
+               false);                                                                                       \
+    for (int64_t next = 0; n >= SIDE_##E && next < n; next += SIDE_##E) {                                    \
+      const int64_t j = next + SIDE_##E > n ? n - SIDE_##E : next; /* the last one over the one before */    \
+      const T *at = b + j * b_column;                                                                        \
       int64_t i = 0;                                                                                         \
       for (; i + 2 <= m; i += 2)                                                                             \
-        turned_of_##E(2, k, a + i * a_row, a_row, a_column, b, b_column, c + i * c_row + j, c_row);          \
+        turned_of_##E(2, k, a + i * a_row, a_row, a_column, at, b_column, c + i * c_row + j, c_row);         \
       for (; i < m; i++)                                                                                     \
-        turned_of_##E(1, k, a + i * a_row, a_row, a_column, b, b_column, c + i * c_row + j, c_row);          \
+        turned_of_##E(1, k, a + i * a_row, a_row, a_column, at, b_column, c + i * c_row + j, c_row);         \
     }                                                                                                        \
-    for (; j < n; j += 4, b += 4 * b_column)                                                                 \
-      last_##E(m, n - j < 4 ? n - j : 4, k, a, a_row, a_column, b, 1, b_column, c + j, c_row, false);        \
   }
 
 #endif
