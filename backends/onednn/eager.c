@@ -18,7 +18,7 @@ static kn_status compute(dn_state *s, kn_context *ctx, kn_op op, const void *att
 
 /* ---- what other backends do better ---- */
 
-static bool offered_elsewhere(const kn_context *ctx, kn_op op) {
+bool dn_offered_elsewhere(const kn_context *ctx, kn_op op) {
   for (int i = 0; i < KN_MAX_PROVIDERS && ctx->providers[KN_CPU][i]; i++) {
     const kn_provider *p = ctx->providers[KN_CPU][i];
     if (p != &dn_provider && p != &kn_ref_provider && p->kernel[op]) return true;
@@ -59,7 +59,7 @@ bool dn_is_slow(kn_op op, const void *attrs, const dn_view *in) {
 bool dn_better_elsewhere(const kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in) {
   if (op != KN_OP_matmul && op != KN_OP_conv2d) return false;
   const dn_view views[] = {{&in[0]->type, in[0]->strides}, {&in[1]->type, in[1]->strides}};
-  return dn_is_slow(op, attrs, views) && offered_elsewhere(ctx, op);
+  return dn_is_slow(op, attrs, views) && dn_offered_elsewhere(ctx, op);
 }
 
 static kn_status kernel(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,

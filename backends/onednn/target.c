@@ -39,23 +39,17 @@ static void guess_strides(const kn_value *v, const kn_type *types, int64_t strid
   for (int i = 0; i < KN_MAX_RANK; i++) strides[i] = dense[from[i]];
 }
 
-static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+static bool computes(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
   if (!kn_opcode_is_op(n->op) || !dn_offers((kn_op)n->op)) {
     snprintf(why, size, "not an op of this backend");
     return false;
   }
   if (!kn_node_static(n, types, why, size)) return false;
-  int64_t strides[DN_MAX_IN][KN_MAX_RANK];
-  dn_view views[DN_MAX_IN];
-  views_of(n, types, strides, views);
-  for (uint32_t i = 0; i < n->ntensor; i++) guess_strides(n->in[i], types, strides[i]);
-  if (dn_is_slow((kn_op)n->op, n->attrs, views)) {
-    snprintf(why, size, "others do it better");
-    return false;
-  }
   dn_state *s = self;
   /* Called from any thread, so with a context of its own for a failure's sentence. */
   kn_context ctx = {.heap = dn_state_heap(s), .threads = dn_state_threads(s)};
+  int64_t strides[DN_MAX_IN][KN_MAX_RANK];
+  dn_view views[DN_MAX_IN];
   dn_problem p;
   unsigned copy;
   dn_primitive *q;
@@ -69,6 +63,19 @@ static bool supports(void *self, const kn_node *n, const kn_type *types, char *w
   else if (st != KN_DECLINED)
     snprintf(why, size, "%s", kn_error(&ctx));
   return st == KN_OK;
+}
+
+/* The same beside other backends, which get what is slow here. */
+static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+  bool offered = kn_opcode_is_op(n->op) && dn_offers((kn_op)n->op);
+  if (!offered || !kn_node_static(n, types, why, size)) return computes(self, n, types, why, size);
+  int64_t strides[DN_MAX_IN][KN_MAX_RANK];
+  dn_view views[DN_MAX_IN];
+  views_of(n, types, strides, views);
+  for (uint32_t i = 0; i < n->ntensor; i++) guess_strides(n->in[i], types, strides[i]);
+  if (!dn_is_slow((kn_op)n->op, n->attrs, views)) return computes(self, n, types, why, size);
+  snprintf(why, size, "others do it better");
+  return false;
 }
 
 static kn_status grow(kn_context *ctx, kn_program *p, size_t bytes) {
@@ -161,9 +168,9 @@ static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **val
 }
 
 bool dn_target(kn_context *ctx, void *state, kn_target *out) {
-  (void)ctx;
+  bool others = dn_offered_elsewhere(ctx, KN_OP_matmul) && dn_offered_elsewhere(ctx, KN_OP_conv2d);
   *out = (kn_target){.name = "onednn",
-                     .supports = supports,
+                     .supports = others ? supports : computes,
                      .compile = compile,
                      .run = run,
                      .free = free_program,
