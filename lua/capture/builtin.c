@@ -158,6 +158,17 @@ static kc_res type_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values 
   return give1(c, out, text(c, type_name(a[0])));
 }
 
+static kc_res is_tensor_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values *out) {
+  if (a[0].k == KC_V_OBJECT) return kc_call_engine(c, s, *(kc_val *)ud, a, 1, out);
+  return give1(c, out, kc_bool(kc_is_tensor(a[0])));
+}
+
+MODEL(is_tensor) {
+  kc_val x = ARG(0);
+  if (x.k == KC_V_POISON) return kc_fail(c, "kiln.is_tensor of a %s", kc_kind_name(x));
+  return kc_distribute(c, s, &x, 1, is_tensor_step, &f, out);
+}
+
 MODEL(type) {
   (void)f;
   if (n == 0) return kc_complain(c, "bad argument #1 to 'type' (value expected)");
@@ -701,6 +712,7 @@ static const struct {
     {"string", "find", m_plain},
     {"string", "match", m_plain},
     {"string", "gsub", m_plain},
+    {"kiln", "is_tensor", m_is_tensor},
     {"kiln", "fail", m_fail},
     {"kiln", "call_host", kc_m_call_host},
     {"kiln", "fork_mark", kc_m_fork_mark},
