@@ -134,3 +134,41 @@ steps("Llama", function()
     num_key_value_heads = 2, max_position_embeddings = 12 }
   return { net = net, optimizer = adamw, schedule = cosine, scores = first_result, batch = tokens(13, 6) }
 end)
+
+-- ---- gradients to the bit, however things lie in memory ----
+
+test("products and sums of turned, cut and parted tensors: the gradients of one and the other", function()
+  local W, B = nn.Parameter(kiln.randn(24, 8)), nn.Parameter(kiln.randn(24))
+  local z, w = kiln.randn(4, 5, 8), kiln.randn(8)
+  local conv = nn.Conv2d(3, 8, 8, { stride = 8 })
+  local cases = {
+    { { W, B }, function(z) return kiln.linear(z, W, B):reshape(4, 5, 2, 12):transpose(2, 3) end, z },
+    { { W, B }, function(z) return kiln.linear(z:transpose(1, 2), W, B) end, z },
+    { { W, B }, function(z)
+      local h = kiln.linear(z, W, B):chunk(3, 3)
+      for i = 1, 3 do h[i] = h[i]:unflatten(3, { 2, -1 }):permute(2, 3, 1, 4) end
+      return h[1]:matmul(h[2]:transpose(3, 4)):matmul(h[3]):permute(3, 1, 2, 4):flatten(3, 4)
+    end, z },
+    { { conv.weight, conv.bias }, function(x)
+      local y = conv(x)
+      return y:reshape(y:size(1), 8, -1):permute(1, 3, 2) * w
+    end, kiln.randn(4, 3, 16, 16) },
+  }
+  for i, case in ipairs(cases) do
+    local parameters, f, x = table.unpack(case)
+    local function step(x)
+      local y = f(x)
+      local loss = (y * y):sum()
+      loss:backward()
+      return loss
+    end
+    local function run(g)
+      for _, p in ipairs(parameters) do p.grad = nil end
+      local all = { g(x):clone() }
+      for _, p in ipairs(parameters) do all[#all + 1] = p.grad:clone() end
+      return all
+    end
+    local want, got = run(step), run(kiln.script(step))
+    for k = 1, #want do truth(got[k]:equal(want[k]), ("case %d, tensor %d"):format(i, k)) end
+  end
+end)
