@@ -19,6 +19,7 @@
 #define HOLES KN_FLAG_HOLES
 #define LINALG KN_FLAG_LINALG
 #define ONCE KN_FLAG_ONCE
+#define OVER KN_FLAG_OVER
 
 const kn_op_info kn_ops[KN_OP_COUNT] = {
 /* clang-format off */

@@ -142,6 +142,33 @@ static const kn_target *choose_target(emitter *e, const kn_node *n) {
   return e->targets[e->ntargets - 1];
 }
 
+/* Views that no step has to make: those over the arena, whose headers are there with the plan, and in loops
+ * those of slots, which are made once when a run starts. */
+static kn_status emit_view(emitter *e, const kn_node *n, const kn_node *c, bool *done) {
+  kn_plan *p = e->p;
+  char why[64];
+  uint32_t in = n->in[0]->id, v = n->out[0]->id, from = p->place[in];
+  *done = false;
+  if (!kn_node_static(c, p->types, why, sizeof why) || p->maybe[in] || p->handle[v] || p->result[v] ||
+      p->listed[v] || n->ntensor != 1)
+    return KN_OK;
+  bool early = p->ready[in] && e->nloops;
+  if (!early && from != KN_PLACE_ARENA && from != KN_PLACE_VIEW) return KN_OK;
+  if (!early && n->op == KN_OP_reshape && !kn_tensor_contiguous(p->header[in])) return KN_OK; /* copies */
+  KN_TRY(kn_plan_place(e->ctx, p, c, n->out[0], e->pos, e->block, false));
+  use(e, n->in[0]);
+  define(e, n->out[0]);
+  *done = true;
+  if (!early) return alias(e, n->out[0], n->in[0]);
+  p->first[v] = p->last[v] = p->level[v] = p->home[v] = 0;
+  p->ready[v] = true;
+  const kn_value *out = n->out[0];
+  if (kn_plan_push(p, &p->early.nodes, &p->early.n, &c, sizeof c) &&
+      kn_plan_push(p, &p->early.prepare, &p->early.nprepare, &out, sizeof out))
+    return KN_OK;
+  return kn_fail_nomem(e->ctx, sizeof c);
+}
+
 static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
   kn_plan *p = e->p;
   bool undefined = false;
@@ -156,6 +183,11 @@ static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
   }
   kn_node *c;
   KN_TRY(copy_node(e, n, &c));
+  if (kn_ops[n->op].op_class == KN_CLASS_VIEW && !p->single) {
+    bool done;
+    KN_TRY(emit_view(e, n, c, &done));
+    if (done) return KN_OK;
+  }
   bool passed;
   KN_TRY(kn_plan_pass_on(e->ctx, p, c, &passed));
   if (passed) {
@@ -170,8 +202,11 @@ static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
   for (uint32_t i = 0; i < n->ntensor; i++) use(e, n->in[i]);
   bool tied = kn_ops[n->op].op_class == KN_CLASS_VIEW || kn_ops[n->op].flags & KN_FLAG_WRITES;
   for (uint32_t i = 0; i < n->nout; i++) {
+    bool over = false, once = !e->block;
     define(e, n->out[i]);
-    KN_TRY(kn_plan_place(e->ctx, p, c, n->out[i], e->pos, e->block, !e->block));
+    if (!once || !p->result[n->out[i]->id]) KN_TRY(kn_plan_over(e->ctx, p, n, &over));
+    if (!over) KN_TRY(kn_plan_place(e->ctx, p, c, n->out[i], e->pos, e->block, once));
+    tied |= over;
     if (tied && p->place[n->out[i]->id] != KN_PLACE_ARENA) KN_TRY(alias(e, n->out[i], n->in[0]));
   }
   if (!kn_plan_push(p, &e->nodes, &e->n, &c, sizeof c) ||
@@ -294,8 +329,10 @@ static bool overlaps_params(const kn_plan *p, const kn_node *loop, uint32_t i, r
         reach_add(q, v->region->yields[1 + v->index], apart);
       }
     } else if (kn_opcode_is_op(d->op)) {
+      bool over = kn_plan_is_over(p, v);
       bool view = kn_ops[d->op].op_class == KN_CLASS_VIEW ? p->place[v->id] != KN_PLACE_ARENA
-                                                          : p->place[v->id] == KN_PLACE_VIEW;
+                                                          : p->place[v->id] == KN_PLACE_VIEW && !over;
+      if (over) reach_add(q, d->in[0], apart);
       if (view || kn_ops[d->op].flags & KN_FLAG_WRITES) reach_add(q, d->in[0], true);
     } else if (d->op == KN_NODE_if) {
       for (int side = 0; side < 2; side++) reach_add(q, d->regions[side]->yields[v->index], apart);
@@ -369,6 +406,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
   if (n->op == KN_NODE_param || n->op == KN_NODE_tensor) {
     kn_bound b = {out->id, n->slot};
     p->place[out->id] = out->type.kind == KN_V_TENSOR ? KN_PLACE_LOOSE : KN_PLACE_NONE;
+    p->ready[out->id] = !p->slot_copied[n->slot->index];
     return kn_plan_push(p, &p->bound, &p->nbound, &b, sizeof b) ? KN_OK : kn_fail_nomem(e->ctx, sizeof b);
   }
   if (out && p->place[out->id] == KN_PLACE_CONST) return KN_OK;
@@ -420,5 +458,8 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   KN_TRY(flush(&e));
   e.pos++;
   for (uint32_t i = 0; !dead && i < body->nyields; i++) use(&e, body->yields[i]);
-  return KN_OK;
+  if (!p->early.n) return KN_OK;
+  kn_part given = {.graph = p->graph, .nodes = p->early.nodes, .n = p->early.n, .types = p->types};
+  p->early.target = targets[ntargets - 1];
+  return p->early.target->compile(p->early.target->self, ctx, &given, &p->early.program);
 }

@@ -8,6 +8,7 @@
 static const kn_pass *const order[] = {
     &kn_pass_history, /* what is left of it keeps dce from nothing */
     &kn_pass_fold,    /* decides branches, so that dce finds more to remove */
+    &kn_pass_cse,     /* what indexing checks again and again */
     &kn_pass_dce,
 };
 enum { ROUNDS = 8 }; /* until nothing changes; each round feeds the next, few are ever needed */

@@ -9,7 +9,8 @@ typedef struct kn_pass {
   const char *name;
   kn_status (*run)(kn_builder *b, uint32_t *changes);
 } kn_pass;
-extern const kn_pass kn_pass_dce, kn_pass_fold, kn_pass_history; /* graph/passes/NAME.c, one each */
+extern const kn_pass kn_pass_cse, kn_pass_dce, kn_pass_fold,
+    kn_pass_history; /* graph/passes/NAME.c, one each */
 
 /* Fails with the builder's status, which then sticks. */
 kn_status kn_pipeline_run(kn_builder *b);

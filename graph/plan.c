@@ -20,7 +20,7 @@ static bool alloc_arrays(kn_plan *p) {
   bool ok = ARRAY(types) && ARRAY(undefined) && ARRAY(maybe) && ARRAY(known) && ARRAY(scalars) &&
             ARRAY(failure) && ARRAY(result) && ARRAY(listed) && ARRAY(handle) && ARRAY(place) &&
             ARRAY(header) && ARRAY(vals) && ARRAY(lists) && ARRAY(owned) && ARRAY(first) && ARRAY(last) &&
-            ARRAY(crosses) && ARRAY(level) && ARRAY(home);
+            ARRAY(crosses) && ARRAY(level) && ARRAY(home) && ARRAY(ready);
 #undef ARRAY
   p->slot_copied = kn_arena_alloc(&p->arena, (size_t)p->graph->nslots + 1);
   return ok && p->slot_copied;
@@ -118,6 +118,7 @@ kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const
 
 void kn_plan_free(kn_context *ctx, kn_plan *p) {
   if (!p) return;
+  if (p->early.program) p->early.target->free(p->early.target->self, ctx, p->early.program);
   for (uint32_t i = 0; i < p->nparts; i++)
     if (p->parts[i].program) p->parts[i].target->free(p->parts[i].target->self, ctx, p->parts[i].program);
   for (uint32_t v = 1; p->place && v <= p->graph->nvalues; v++)

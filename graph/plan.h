@@ -146,6 +146,8 @@ struct kn_plan {
   kn_planned_failure **fails;
   kn_alias *aliases;
   kn_bound *bound;
+  kn_part_plan early; /* views of slots that loops would make at each trip: made when a run starts */
+  bool *ready;        /* by value id: there from the start of a run on */
   uint32_t *drops;
   uint32_t nblocks, nparts, nloops, nbuffers, nfails, naliases, nbound;
   bool
@@ -190,6 +192,9 @@ kn_status kn_plan_buffer(kn_context *ctx, kn_plan *p, const kn_type *type, uint3
  * exactly once a run, so a result may be written straight into the tensor that is returned. */
 kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_value *v, uint32_t pos,
                         uint32_t block, bool once);
+/* Lays the result of n over its first input, where that may be (over.c). */
+kn_status kn_plan_over(kn_context *ctx, kn_plan *p, const kn_node *n, bool *over);
+bool kn_plan_is_over(const kn_plan *p, const kn_value *v);
 /* A sum to sizes that its input has already is that input, where it lies in the arena. */
 kn_status kn_plan_pass_on(kn_context *ctx, kn_plan *p, const kn_node *n, bool *passed);
 void kn_plan_log(kn_context *ctx, const kn_plan *p); /* KILN_DEBUG=mem */

@@ -25,6 +25,7 @@ kn_status kn_run_tick(kn_session *s);
 kn_status kn_run_no_value(run *r, const kn_node *n);
 void kn_run_watch(run *r, const kn_node *n);
 kn_status kn_run_part(run *r, const kn_part_plan *part);
+kn_status kn_run_early(run *r);
 kn_status kn_run_load(run *r, const kn_node *n);
 kn_status kn_run_store(run *r, const kn_node *n);
 kn_status kn_run_update(run *r, const kn_node *n);

@@ -151,6 +151,14 @@ kn_status kn_run_part(run *r, const kn_part_plan *part) {
   return KN_OK;
 }
 
+/* What loops need of slots, which a run only reads; no step of the program. */
+kn_status kn_run_early(run *r) {
+  const kn_part_plan *early = &r->p->early;
+  if (!early->n) return KN_OK;
+  KN_TRY(prepare(r, early));
+  return early->target->run(early->target->self, r->ctx, early->program, r->p->vals, r->p->scalars);
+}
+
 /* ---- slots ---- */
 
 static bool unshared(const kn_tensor *t) {

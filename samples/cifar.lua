@@ -84,17 +84,14 @@ local function step(x, y)
 end
 if not options.eager then step = kiln.script(step) end
 
+local function scores(x) return net(x) + net(x:flip { 4 }) end -- of a picture and its mirror image
+
 local function accuracy()
+  local test, right = data.TensorDataset(test_images, test_classes), kiln.metrics.Accuracy()
   net:eval()
-  local right = 0
-  local test = data.DataLoader(data.TensorDataset(test_images, test_classes), { batch_size = 250 })
-  for _, x, y in test:iter() do
-    right = right + kiln.no_grad(function()
-      return (net(x) + net(x:flip { 4 })):argmax(2):eq(y):sum():item() -- a picture and its mirror image
-    end)
-  end
+  for _, x, y in data.DataLoader(test, { batch_size = 250 }):iter() do right:update(kiln.no_grad(scores, x), y) end
   net:train()
-  return right / #test_images
+  return right:compute()
 end
 
 local started = kiln.clock()

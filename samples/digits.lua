@@ -24,8 +24,8 @@ end
 kiln.manual_seed(options.seed)
 -- So small images leave a second thread little to do but wait.
 if not os.getenv "KILN_NUM_THREADS" then kiln.set_num_threads(1) end
-local pixels = data.read_idx((data.find("digits-images.idx3-ubyte", options.data)))
-local digits = data.read_idx((data.find("digits-labels.idx1-ubyte", options.data)))
+local pixels = data.read_idx(data.find("digits-images.idx3-ubyte", options.data))
+local digits = data.read_idx(data.find("digits-labels.idx1-ubyte", options.data))
 local count = #pixels
 local images = (pixels:float() / 16.0):reshape(count, 1, 8, 8) -- black is 16
 local labels = digits + 1 -- classes count from 1

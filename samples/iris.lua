@@ -11,7 +11,7 @@ local options = kiln.options({ epochs = 30, seed = 1 }, { "data" })
 
 kiln.manual_seed(options.seed)
 if not os.getenv "KILN_NUM_THREADS" then kiln.set_num_threads(1) end -- so little work is done soonest by one
-local flowers = data.read_csv((data.find("csv/iris.csv", options.data)))
+local flowers = data.read_csv(data.find("csv/iris.csv", options.data))
 print(flowers)
 local classes, species = flowers:classes "species"
 local parts = { data.random_split(data.TensorDataset(flowers:tensor(), classes), { 0.2, 0.2, 0.2, 0.2, 0.2 }) }

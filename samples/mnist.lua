@@ -12,8 +12,8 @@ local options = kiln.options({ epochs = 8, seed = 1, limit = 10000, eager = fals
 -- ---- the data --------------------------------------------------------------------------------------------------
 
 kiln.manual_seed(options.seed)
-local images = data.read_idx((data.find("mnist/t10k-images-idx3-ubyte.gz", options.data)), { dtype = "float32" })
-local labels = data.read_idx((data.find("mnist/t10k-labels-idx1-ubyte.gz", options.data))) + 1 -- classes count from 1
+local images = data.read_idx(data.find("mnist/t10k-images-idx3-ubyte.gz", options.data), { dtype = "float32" })
+local labels = data.read_idx(data.find("mnist/t10k-labels-idx1-ubyte.gz", options.data)) + 1 -- classes count from 1
 images = ((images / 255 - 0.1307) / 0.3081):unsqueeze(2)
 local limit = math.min(options.limit, #images)
 local rest = data.Subset(data.TensorDataset(images, labels), kiln.arange(1, limit + 1))
@@ -58,13 +58,11 @@ end
 if not options.eager then step = kiln.script(step) end
 
 local function accuracy()
+  local right = kiln.metrics.Accuracy()
   net:eval()
-  local right = 0
-  for _, x, y in data.DataLoader(test, { batch_size = 500 }):iter() do
-    right = right + kiln.no_grad(function() return net(x):argmax(2):eq(y):sum():item() end)
-  end
+  for _, x, y in data.DataLoader(test, { batch_size = 500 }):iter() do right:update(kiln.no_grad(net, x), y) end
   net:train()
-  return right / #test
+  return right:compute()
 end
 
 local started = kiln.clock()

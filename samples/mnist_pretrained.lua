@@ -26,12 +26,12 @@ function Net:forward(x)
 end
 
 local net = Net()
-net:load_state_dict((kiln.from_safetensors((data.find("models/mnist_burn/mnist.safetensors", options.data)))))
+net:load_state_dict(kiln.from_safetensors(data.find("models/mnist_burn/mnist.safetensors", options.data)))
 net:eval()
 print(net)
 
-local images = data.read_idx((data.find("mnist/t10k-images-idx3-ubyte.gz", options.data)), { dtype = "float32" })
-local labels = data.read_idx((data.find("mnist/t10k-labels-idx1-ubyte.gz", options.data))) + 1
+local images = data.read_idx(data.find("mnist/t10k-images-idx3-ubyte.gz", options.data), { dtype = "float32" })
+local labels = data.read_idx(data.find("mnist/t10k-labels-idx1-ubyte.gz", options.data)) + 1
 local limit = math.min(options.limit, #images)
 local set = data.Subset(data.TensorDataset(images:unsqueeze(2), labels), kiln.arange(1, limit + 1))
 

@@ -12,8 +12,8 @@ local sentencepiece, llama2c = kiln.text.sentencepiece, kiln.text.models.llama2c
 
 local options = kiln.options({ steps = 200, prompt = "", runs = 1, eager = false, time = false }, { "data" })
 
-local model = llama2c((data.find("llama2c/stories260K.bin", options.data)))
-local tokenizer = sentencepiece((data.find("llama2c/tok512.bin", options.data)))
+local model = llama2c(data.find("llama2c/stories260K.bin", options.data))
+local tokenizer = sentencepiece(data.find("llama2c/tok512.bin", options.data))
 model:eval()
 
 local prompt = tokenizer:encode(options.prompt)

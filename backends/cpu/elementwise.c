@@ -321,6 +321,17 @@ static void lead(const cp_isa *isa, operand *o, kn_dtype own, kn_dtype as, kn_dt
  * element. No walk has to be set up, which for a handful of elements is most of the work. */
 enum { FEW = 64 };
 
+/* Whether it is the last dims of the result, repeated along those before. */
+static bool repeats(const kn_tensor *t, int64_t count, int64_t total, const kn_tensor *out) {
+  if (!count || total > FEW || !kn_tensor_contiguous(t)) return false;
+  int64_t left = count;
+  for (int d = t->type.rank - 1, o = out->type.rank - 1; d >= 0 && left > 1; d--, o--) {
+    if (t->type.dims[d] != out->type.dims[o]) return false;
+    left /= t->type.dims[d];
+  }
+  return true;
+}
+
 static bool run_simple(cp_run run, kn_dtype loop, const void *attrs, kn_tensor *const *in, int n,
                        kn_tensor *out) {
   _Alignas(CP_LINE) char same[CP_OPERANDS][FEW * 8];
@@ -339,6 +350,10 @@ static bool run_simple(cp_run run, kn_dtype loop, const void *attrs, kn_tensor *
       if (!kn_tensor_contiguous(t)) return false;
     } else if (count == 1 && total <= FEW) {
       gather(same[i], p[i + 1], 0, total, (int64_t)kn_dtype_size(kn_tensor_dtype(t)));
+      p[i + 1] = same[i];
+    } else if (repeats(t, count, total, out)) {
+      size_t bytes = (size_t)count * kn_dtype_size(kn_tensor_dtype(t));
+      for (int64_t k = 0; k < total / count; k++) memcpy(same[i] + (size_t)k * bytes, p[i + 1], bytes);
       p[i + 1] = same[i];
     } else {
       return false;

@@ -148,7 +148,7 @@ static void run_dots(void *ud, int64_t begin, int64_t end) {
 }
 
 static bool by_dots(const kn_context *ctx, const cp_gemm *g) {
-  if (g->pack_b || g->group || g->bias || g->k < 32) return false;
+  if (g->k < CP_LONG_SUM) return false;
   bool along = (g->a_column == 1 || g->k == 1) && (g->b_row == 1 || g->k == 1);
   if (!along || (g->m > CP_MOST_ROWS && g->n > CP_MOST_ROWS / 2)) return false;
   dot_job d = {g->kit, g->m, g->k, g->a, g->b, g->a_row, g->b_column, g->c, g->c_row, 1};
@@ -158,6 +158,22 @@ static bool by_dots(const kn_context *ctx, const cp_gemm *g) {
     n = g->m;
   }
   kn_parallel_for(ctx, n, grain(d.m * d.k), run_dots, &d);
+  return true;
+}
+
+/* Few rows with a small matrix: packing would be most of the work. The same sums as those of tiles. */
+static bool by_strips(const cp_gemm *g) {
+  const cp_kit *kit = g->kit;
+  if (g->m > CP_FEW_ROWS || g->m * g->n * g->k > CP_LEAST_WORK) return false;
+  if (g->b_column == 1) {
+    int64_t steps = over(g->k, CP_PANEL_K), each = over(g->k, steps);
+    for (int64_t p = 0; p < g->k; p += each)
+      kit->strips(g->m, g->n, least(each, g->k - p), g->a + p * g->a_column * kit->size, g->a_row,
+                  g->a_column, g->b + p * g->b_row * kit->size, g->b_row, g->c, g->c_row, p > 0);
+    return true;
+  }
+  if (g->b_row != 1 || g->k >= CP_LONG_SUM) return false;
+  kit->turned(g->m, g->n, g->k, g->a, g->a_row, g->a_column, g->b, g->b_column, g->c, g->c_row);
   return true;
 }
 
@@ -191,7 +207,7 @@ size_t cp_gemm_room(const cp_gemm *g) {
 /* What needs no blocks. */
 static bool at_once(const kn_context *ctx, const cp_gemm *g) {
   if (!g->m || !g->n) return true;
-  if (g->k) return by_dots(ctx, g);
+  if (g->k) return !g->pack_b && !g->group && !g->bias && (by_dots(ctx, g) || by_strips(g));
   zero(g);
   return true;
 }

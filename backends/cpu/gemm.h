@@ -21,6 +21,12 @@ typedef struct cp_kit {
   /* c[i * c_row + j * c_column] = sum of x[i, p] y[j, p], p side by side: few rows of x, many of y. */
   void (*dots)(int64_t m, int64_t n, int64_t k, const char *x, int64_t x_row, const char *y, int64_t y_row,
                char *c, int64_t c_row, int64_t c_column);
+  /* c[i, j] = or += sum of a[i, p] b[p, j], j side by side in b and c, in the order of p: few rows of a. */
+  void (*strips)(int64_t m, int64_t n, int64_t k, const char *a, int64_t a_row, int64_t a_column,
+                 const char *b, int64_t b_row, char *c, int64_t c_row, bool add);
+  /* The same, p side by side in b. */
+  void (*turned)(int64_t m, int64_t n, int64_t k, const char *a, int64_t a_row, int64_t a_column,
+                 const char *b, int64_t b_column, char *c, int64_t c_row);
   /* One k of a panel of B from runs: from place start[i] on come the elements at from + offset[i]. May read a
    * tile's columns too far and, unless `last`, write a vector too far. */
   void (*runs)(int64_t count, const int64_t *start, const int64_t *offset, const char *from, char *to,
@@ -29,7 +35,9 @@ typedef struct cp_kit {
                int64_t c_row); /* a value for each row */
 } cp_kit;
 
-enum { CP_MOST_ROWS = 8, CP_MOST_COLUMNS = 32, CP_PANEL_K = 384, CP_BLOCK_BYTES = 2048 };
+/* Sums of fewer products go in the order of k, however the operands lie. */
+enum { CP_LONG_SUM = 32 };
+enum { CP_FEW_ROWS = 4, CP_MOST_ROWS = 8, CP_MOST_COLUMNS = 32, CP_PANEL_K = 384, CP_BLOCK_BYTES = 2048 };
 /* Multiply-adds that a thread should at least have. */
 enum { CP_LEAST_WORK = 1 << 18 };
 

@@ -1,6 +1,6 @@
-/* The inner loops of matrix products, in vectors of the compiler's: a tile of C in registers, packing, dot
- * products. Compiled once for each instruction set, with products and sums in one rounding where the machine
- * can. */
+/* The inner loops of matrix products, in vectors of the compiler's: a tile of C in registers, packing;
+ * products with few rows are in gemm_thin.h. Compiled once for each instruction set, with products and sums
+ * in one rounding where the machine can. */
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/isa.h"
 
@@ -13,8 +13,18 @@ enum { ROWS = 8 };
 #else
 enum { ROWS = 6 };
 #endif
-/* A square that is turned in registers has sides of this many bytes. */
-enum { TURN = CP_VECTOR < 32 ? 16 : 32 };
+
+/* Places in two vectors of N elements where neighbours, s apart, are exchanged: lists of constants, which
+ * compilers do not make out of loops. */
+#define LOW(e, N, s) ((e) & (s) ? (N) + (e) - (s) : (e))
+#define HIGH(e, N, s) ((e) & (s) ? (N) + (e) : (e) + (s))
+#define PICK_2(at, N, s) at(0, N, s), at(1, N, s)
+#define PICK_4(at, N, s) PICK_2(at, N, s), at(2, N, s), at(3, N, s)
+#define PICK_8(at, N, s) PICK_4(at, N, s), at(4, N, s), at(5, N, s), at(6, N, s), at(7, N, s)
+#define PICK_16(at, N, s)                                                                                    \
+  PICK_8(at, N, s), at(8, N, s), at(9, N, s), at(10, N, s), at(11, N, s), at(12, N, s), at(13, N, s),        \
+      at(14, N, s), at(15, N, s)
+#include "backends/cpu/gemm_thin.h"
 
 /* ---- a tile ---- */
 
@@ -67,25 +77,22 @@ enum { TURN = CP_VECTOR < 32 ? 16 : 32 };
 /* ---- packing ---- */
 
 /* Lines that lie along k are turned, a square at a time, by exchanging ever smaller squares in it. */
-#define PACK(T, E, I)                                                                                        \
-  typedef T side_##E __attribute__((vector_size(TURN), aligned(sizeof(T)), may_alias));                      \
-  typedef I pick_##E __attribute__((vector_size(TURN)));                                                     \
-  enum { SIDE_##E = TURN / sizeof(T) };                                                                      \
+#define EXCHANGE(E, SIDE, s)                                                                                 \
+  UNROLL for (int i = 0; i < (SIDE); i++) if (!(i & (s))) {                                                  \
+    const side_##E x = r[i], y = r[i ^ (s)];                                                                 \
+    r[i] = __builtin_shuffle(x, y, (pick_##E){PICK_##SIDE(LOW, SIDE, s)});                                   \
+    r[i ^ (s)] = __builtin_shuffle(x, y, (pick_##E){PICK_##SIDE(HIGH, SIDE, s)});                            \
+  }
+#define PACK(T, E, I, SIDE)                                                                                  \
+  typedef T side_##E __attribute__((vector_size((SIDE) * sizeof(T)), aligned(sizeof(T)), may_alias));        \
+  typedef I pick_##E __attribute__((vector_size((SIDE) * sizeof(I))));                                       \
+  enum { SIDE_##E = SIDE };                                                                                  \
   ALWAYS void turn_##E(const T *from, int64_t line, T *to, int64_t to_step) {                                \
     side_##E r[SIDE_##E];                                                                                    \
     UNROLL for (int i = 0; i < SIDE_##E; i++) r[i] = *(const side_##E *)(from + i * line);                   \
-    UNROLL for (int s = SIDE_##E / 2; s >= 1; s /= 2) {                                                      \
-      pick_##E low, high;                                                                                    \
-      UNROLL for (int e = 0; e < SIDE_##E; e++) {                                                            \
-        low[e] = (I)(e & s ? SIDE_##E + e - s : e);                                                          \
-        high[e] = (I)(e & s ? SIDE_##E + e : e + s);                                                         \
-      }                                                                                                      \
-      UNROLL for (int i = 0; i < SIDE_##E; i++) if (!(i & s)) {                                              \
-        const side_##E x = r[i], y = r[i + s];                                                               \
-        r[i] = __builtin_shuffle(x, y, low);                                                                 \
-        r[i + s] = __builtin_shuffle(x, y, high);                                                            \
-      }                                                                                                      \
-    }                                                                                                        \
+    if (SIDE > 4) EXCHANGE(E, SIDE, 4)                                                                       \
+    if (SIDE > 2) EXCHANGE(E, SIDE, 2)                                                                       \
+    EXCHANGE(E, SIDE, 1)                                                                                     \
     UNROLL for (int i = 0; i < SIDE_##E; i++) * (side_##E *)(to + i * to_step) = r[i];                       \
   }                                                                                                          \
   static void pack_##E(int64_t width, int64_t full, int64_t k, const char *data, int64_t line, int64_t step, \
@@ -118,52 +125,6 @@ enum { TURN = CP_VECTOR < 32 ? 16 : 32 };
     }                                                                                                        \
   }
 
-/* ---- dot products ---- */
-
-/* mm rows of x with nn rows of y: as many sums as there are pairs. */
-#define DOTS(T, E)                                                                                           \
-  ALWAYS void dots_of_##E(const int mm, const int nn, int64_t k, const T *x, int64_t x_row, const T *y,      \
-                          int64_t y_row, T *c, int64_t c_row, int64_t c_column) {                            \
-    vec_##E s[4][4];                                                                                         \
-    UNROLL for (int i = 0; i < mm; i++) UNROLL for (int j = 0; j < nn; j++) s[i][j] = (vec_##E){0};          \
-    int64_t p = 0;                                                                                           \
-    for (; p + V_##E <= k; p += V_##E) {                                                                     \
-      vec_##E v[4];                                                                                          \
-      UNROLL for (int j = 0; j < nn; j++) v[j] = *(const vec_##E *)(y + j * y_row + p);                      \
-      UNROLL for (int i = 0; i < mm; i++) {                                                                  \
-        const vec_##E u = *(const vec_##E *)(x + i * x_row + p);                                             \
-        UNROLL for (int j = 0; j < nn; j++) s[i][j] += u * v[j];                                             \
-      }                                                                                                      \
-    }                                                                                                        \
-    for (int i = 0; i < mm; i++)                                                                             \
-      for (int j = 0; j < nn; j++) {                                                                         \
-        T sum = 0;                                                                                           \
-        for (int64_t q = p; q < k; q++) sum = (T)(sum + x[i * x_row + q] * y[j * y_row + q]);                \
-        for (int e = 0; e < V_##E; e++) sum = (T)(sum + s[i][j][e]);                                         \
-        c[i * c_row + j * c_column] = sum;                                                                   \
-      }                                                                                                      \
-  }                                                                                                          \
-  static void dots_##E(int64_t m, int64_t n, int64_t k, const char *xs, int64_t x_row, const char *ys,       \
-                       int64_t y_row, char *cs, int64_t c_row, int64_t c_column) {                           \
-    const T *x = (const T *)xs, *y = (const T *)ys;                                                          \
-    T *c = (T *)cs;                                                                                          \
-    for (int64_t j = 0; j < n;) {                                                                            \
-      int64_t i = 0, w = n - j < 4 ? 1 : 4;                                                                  \
-      const T *at = y + j * y_row;                                                                           \
-      T *to = c + j * c_column;                                                                              \
-      if (w == 4) {                                                                                          \
-        for (; i + 4 <= m; i += 4)                                                                           \
-          dots_of_##E(4, 4, k, x + i * x_row, x_row, at, y_row, to + i * c_row, c_row, c_column);            \
-        for (; i < m; i++)                                                                                   \
-          dots_of_##E(1, 4, k, x + i * x_row, x_row, at, y_row, to + i * c_row, c_row, c_column);            \
-      } else {                                                                                               \
-        for (; i < m; i++)                                                                                   \
-          dots_of_##E(1, 1, k, x + i * x_row, x_row, at, y_row, to + i * c_row, c_row, c_column);            \
-      }                                                                                                      \
-      j += w;                                                                                                \
-    }                                                                                                        \
-  }
-
 /* ---- runs, and a value for each row ---- */
 
 #define RUNS(T, E)                                                                                           \
@@ -187,19 +148,33 @@ enum { TURN = CP_VECTOR < 32 ? 16 : 32 };
     }                                                                                                        \
   }
 
-#define KIT(T, E, I)                                                                                         \
+#define KIT(T, E, I, SIDE, WIDE)                                                                             \
   TILE(T, E)                                                                                                 \
-  PACK(T, E, I)                                                                                              \
-  DOTS(T, E)                                                                                                 \
+  PACK(T, E, I, SIDE)                                                                                        \
+  DOTS(T, E, I, WIDE)                                                                                        \
+  STRIPS(T, E)                                                                                               \
   RUNS(T, E)                                                                                                 \
-  static const cp_kit kit_##E = {ROWS,     COLUMNS_##E, sizeof(T), pack_##E,                                 \
-                                 tile_##E, dots_##E,    runs_##E,  fill_##E};
+  static const cp_kit kit_##E = {ROWS,     COLUMNS_##E, sizeof(T),  pack_##E, tile_##E,                      \
+                                 dots_##E, strips_##E,  turned_##E, runs_##E, fill_##E};
 
-/* Integers are unsigned here: they wrap around. */
-KIT(float, F32, int32_t)
-KIT(double, F64, int64_t)
-KIT(uint32_t, I32, int32_t)
-KIT(uint64_t, I64, int64_t)
+/* Integers are unsigned here: they wrap around. The numbers: sides of the squares that are turned, elements
+ * of the vectors of dots. */
+#if CP_VECTOR == 64
+KIT(float, F32, int32_t, 8, 16)
+KIT(double, F64, int64_t, 4, 8)
+KIT(uint32_t, I32, int32_t, 8, 16)
+KIT(uint64_t, I64, int64_t, 4, 8)
+#elif CP_VECTOR == 32
+KIT(float, F32, int32_t, 8, 8)
+KIT(double, F64, int64_t, 4, 4)
+KIT(uint32_t, I32, int32_t, 8, 8)
+KIT(uint64_t, I64, int64_t, 4, 4)
+#else
+KIT(float, F32, int32_t, 4, 4)
+KIT(double, F64, int64_t, 2, 4)
+KIT(uint32_t, I32, int32_t, 4, 4)
+KIT(uint64_t, I64, int64_t, 2, 4)
+#endif
 
 extern const cp_kit *const CP(kits)[KN_DTYPE_COUNT];
 const cp_kit *const CP(kits)[KN_DTYPE_COUNT] = {

@@ -3,6 +3,7 @@
  * near: then the error says which. Reached only by misses, from __index. */
 #include "bindings/lua/state.h"
 #include "lua/capture/reads.h"
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,7 +16,9 @@ static int least(int a, int b, int c) {
   return m < c ? m : c;
 }
 
-/* Letters that are missing, too many, wrong, or two that changed places. */
+static bool same(char a, char b) { return tolower((unsigned char)a) == tolower((unsigned char)b); }
+
+/* Letters that are missing, too many, wrong, or two that changed places; small and capital ones are alike. */
 static int distance(const char *a, size_t n, const char *b, size_t m) {
   int row[3][LONGEST + 1];
   for (size_t j = 0; j <= m; j++) row[0][j] = (int)j;
@@ -23,8 +26,8 @@ static int distance(const char *a, size_t n, const char *b, size_t m) {
     int *now = row[i % 3], *last = row[(i + 2) % 3], *older = row[(i + 1) % 3];
     now[0] = (int)i;
     for (size_t j = 1; j <= m; j++) {
-      now[j] = least(last[j] + 1, now[j - 1] + 1, last[j - 1] + (a[i - 1] != b[j - 1]));
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && older[j - 2] + 1 < now[j])
+      now[j] = least(last[j] + 1, now[j - 1] + 1, last[j - 1] + !same(a[i - 1], b[j - 1]));
+      if (i > 1 && j > 1 && same(a[i - 1], b[j - 2]) && same(a[i - 2], b[j - 1]) && older[j - 2] + 1 < now[j])
         now[j] = older[j - 2] + 1;
     }
   }

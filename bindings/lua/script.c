@@ -385,6 +385,19 @@ static void check_options(lua_State *L, int idx) {
   }
 }
 
+/* graph_source(value): the function or module that a Graph was made of; nil for other values. */
+static int graph_source(lua_State *L) {
+  bool known = lua_type(L, 1) == LUA_TUSERDATA && lua_getmetatable(L, 1);
+  if (!known) return lua_pushnil(L), 1;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &eager_key);
+  bool eager = lua_rawequal(L, -1, -2);
+  lua_pop(L, 2);
+  if (!eager && !kl_test_graph(L, 1)) return lua_pushnil(L), 1;
+  lua_getiuservalue(L, 1, 1);
+  if (!eager && lua_type(L, -1) == LUA_TTABLE) lua_getfield(L, -1, "f");
+  return 1;
+}
+
 /* kiln.script(f [, {inputs = {…}, cache_limit = 8, memory = BYTES}]): memory is for the gradients of calls.
  */
 static int script(lua_State *L) {
@@ -486,7 +499,8 @@ static void make_metatable(lua_State *L, const char *key, const char *name, cons
 void kl_open_script(lua_State *L) {
   static const luaL_Reg specs[] = {{"__tostring", spec_text}, {NULL, NULL}};
   static const luaL_Reg eager[] = {{"__call", eager_call}, {"__index", eager_index}, {NULL, NULL}};
-  static const luaL_Reg list[] = {{"script", script}, {"spec", make_spec}, {"lint", lint}, {NULL, NULL}};
+  static const luaL_Reg list[] = {
+      {"script", script}, {"spec", make_spec}, {"lint", lint}, {"graph_source", graph_source}, {NULL, NULL}};
   static const luaL_Reg engine[] = {{"is_capturing", is_capturing}, {NULL, NULL}};
   make_metatable(L, &spec_key, "spec", specs);
   make_metatable(L, &eager_key, "Graph", eager);

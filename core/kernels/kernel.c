@@ -1,5 +1,6 @@
 /* The element loop, strided views, copies and casts, kernels run in wider dtypes: what the kernels share. */
 #include "core/kernels/kernel.h"
+#include <stdlib.h>
 
 /* ---- views ---- */
 
@@ -78,6 +79,19 @@ static void simplify(loop *l) {
   l->rank = rank;
 }
 
+/* Short runs beside a longer dim, both within the first cache: the longer one's runs are fewer. */
+static void lengthen(loop *l) {
+  enum { SHORT = 4, NEAR = 1 << 14 };
+  int last = l->rank - 1;
+  if (last < 1 || l->dims[last] > SHORT || l->dims[last - 1] <= l->dims[last]) return;
+  for (int k = 0; k < l->count; k++)
+    if (llabs(l->strides[k][last - 1]) > NEAR / l->dims[last - 1]) return;
+  loop was = *l;
+  move_dim(l, last, last - 1);
+  l->dims[last - 1] = was.dims[last];
+  for (int k = 0; k < l->count; k++) l->strides[k][last - 1] = was.strides[k][last];
+}
+
 static void run_range(void *ud, int64_t begin, int64_t end) {
   const loop *l = ud;
   int last = l->rank - 1;
@@ -102,7 +116,8 @@ static void run_range(void *ud, int64_t begin, int64_t end) {
   }
 }
 
-void kk_loop(const kn_context *ctx, const kk_view *operands, int count, kk_inner_fn inner, const void *arg) {
+static void run_loop(const kn_context *ctx, const kk_view *operands, int count, kk_inner_fn inner,
+                     const void *arg, bool any_order) {
   loop l; /* not cleared: large for the few numbers that are used */
   l.rank = operands[0].rank, l.count = count;
   l.inner = inner, l.arg = arg;
@@ -117,7 +132,12 @@ void kk_loop(const kn_context *ctx, const kk_view *operands, int count, kk_inner
   int64_t total = kk_count(&operands[0]);
   if (total == 0) return;
   simplify(&l);
+  if (any_order) lengthen(&l);
   kn_parallel_for(ctx, total, KK_GRAIN, run_range, &l);
+}
+
+void kk_loop(const kn_context *ctx, const kk_view *operands, int count, kk_inner_fn inner, const void *arg) {
+  run_loop(ctx, operands, count, inner, arg, false);
 }
 
 static int64_t count_of(const kn_tensor *t) {
@@ -303,7 +323,7 @@ void kk_copy(const kn_context *ctx, const kk_view *dst, const kk_view *src) {
   lead(w, src->dtype, dst->dtype);
   a.inner = w->n ? w->step[--w->n] : kk_cast_run(src->dtype, dst->dtype);
   if (w->n) a.size[1] = w->size[w->n - 1];
-  kk_loop(ctx, both, 2, w->n ? adapted : a.inner, &a);
+  run_loop(ctx, both, 2, w->n ? adapted : a.inner, &a, true);
 }
 
 static void zero_range(void *ud, int64_t begin, int64_t end) {

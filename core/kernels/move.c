@@ -53,12 +53,17 @@ KERNEL(slice_grad) {
   return KN_OK;
 }
 
+/* All of x that a put leaves as it is; nothing where the result lies over it. */
+static void put_base(kn_context *ctx, const kk_view *to, const kn_tensor *x, const kn_tensor *out) {
+  if (kn_tensor_data(x) != kn_tensor_data(out)) put(ctx, to, x);
+}
+
 KERNEL(select_put) {
   const kn_attrs_select *a = attrs;
   (void)n;
   kk_view to = kk_view_of(out[0]);
   int dim = kk_axis(a->dim, to.rank);
-  put(ctx, &to, in[0]);
+  put_base(ctx, &to, in[0], out[0]);
   kk_select(&to, dim, a->index < 0 ? a->index + to.dims[dim] : a->index);
   put(ctx, &to, in[1]);
   return KN_OK;
@@ -71,7 +76,7 @@ KERNEL(slice_put) {
   int64_t start = 0, length = 0;
   kn_infer q = {.ctx = ctx, .op = KN_OP_slice_put, .attrs = attrs, .in = &in[0]->type, .n = n - 1};
   KN_TRY(kn_slice_range(&q, to.dims[dim], a, &start, &length));
-  put(ctx, &to, in[0]);
+  put_base(ctx, &to, in[0], out[0]);
   kk_slice(&to, dim, start, length, a->step);
   put(ctx, &to, in[1]);
   return KN_OK;

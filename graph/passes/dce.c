@@ -54,10 +54,20 @@ static void mark_causes(sweep *s, const kn_value *v) {
     for (int k = 0; k < 2; k++) mark(s, n->regions[k]->yields[v->index]);
 }
 
+/* A view for what is put there next, which raises the same. */
+static bool is_put_next(const kn_node *n) {
+  const kn_node *put = n->next;
+  if (n->op != KN_OP_select || !put || put->op != KN_OP_select_put || put->in[0] != n->in[0]) return false;
+  if (n->nin - n->ntensor != put->nin - put->ntensor) return false;
+  for (uint32_t i = 0; i < n->nin - n->ntensor; i++)
+    if (n->in[n->ntensor + i] != put->in[put->ntensor + i]) return false;
+  return kn_attrs_equal(kn_ops[n->op].attrs, n->attrs, put->attrs);
+}
+
 /* Kept for what it does. An error that is caught is seen, so what may raise it is kept, too. */
 static bool is_effect(const kn_node *n, bool caught) {
   return (kn_opcode_describe(n->op).effect == KN_EFFECT && !KN_MUTANT(effects_are_dropped)) ||
-         kn_data_may_raise(n) || (caught && !n->nregions && kn_node_may_raise(n));
+         (kn_data_may_raise(n) && !is_put_next(n)) || (caught && !n->nregions && kn_node_may_raise(n));
 }
 
 static void mark_effects(sweep *s, const kn_region *r, bool caught) {

@@ -350,6 +350,20 @@ MODEL(require) {
   return give1(c, out, v);
 }
 
+/* kiln.graph_source(graph): a module looks for others in Graphs, too, when its parts are walked. */
+MODEL(graph_source) {
+  kc_val source = KC_NILV;
+  (void)s;
+  if (ARG(0).k == KC_V_OBJECT) {
+    kc_push_object(c, f.id);
+    kc_push(c, a[0]);
+    lua_call(c->L, 1, 1);
+    source = kc_import(c, -1, NULL);
+    lua_pop(c->L, 1);
+  }
+  return give1(c, out, source);
+}
+
 /* As the engine's own messages say it. */
 static const char *kind_said(kc_val a) {
   kn_vkind kind;
@@ -714,6 +728,7 @@ static const struct {
     {"string", "gsub", m_plain},
     {"kiln", "is_tensor", m_is_tensor},
     {"kiln", "fail", m_fail},
+    {"kiln", "graph_source", m_graph_source},
     {"kiln", "call_host", kc_m_call_host},
     {"kiln", "fork_mark", kc_m_fork_mark},
     {"kiln", "checkpoint", m_checkpoint},

@@ -187,10 +187,11 @@ end
 -- Methods of that name, "step", or of that class, "Optimizer.step".
 local function methods(name)
   local class, method = name:match "([%w_]+)[.:]([%w_]+)$"
-  local list = {}
+  local list, files = {}, {}
+  for _, entry in ipairs(class and look().comments[class] or {}) do files[entry.file] = true end
   for _, entry in ipairs(look().comments[method or name] or {}) do
-    if entry.class and (not class or entry.class == class) then
-      list[#list + 1] = ("%s:%s"):format(entry.class, (entry.text:gsub("^%l[%w_]*:", "")))
+    if entry.class and (not class or entry.class == class or files[entry.file]) then
+      list[#list + 1] = ("%s:%s"):format(class or entry.class, (entry.text:gsub("^%l[%w_]*:", "")))
     end
   end
   table.sort(list)
@@ -241,7 +242,7 @@ return function(what)
   if what == nil then return overview() end
   local name = what
   if type(what) ~= "string" then
-    name = look().path_of[what]
+    name = look().path_of[what] or look().path_of[getmetatable(what)]
     if not name then fail("help: the name of an op, a function, a class or a part is needed, got %s", type(what)) end
   end
   name = name:gsub("^kiln%.", "")

@@ -1,4 +1,5 @@
 -- kiln.options: the command line of a script as a table. For a few options with defaults; no sub-commands, no help texts.
+local kiln = require "kiln"
 
 -- How an option is read, by the kind of its default: the value, or nothing where the words do not fit.
 local kinds = {
@@ -10,7 +11,7 @@ local kinds = {
 --- options(defaults [, texts] [, words]): { epochs = 18, rate = 0.1, eager = false } with what the command line says:
 --- `--epochs 3`, `--rate 0.2`, and `--eager`, which makes it true. A whole number as default asks for whole numbers. `texts`
 --- lists options that are texts and may be missing; words are those of the global `arg` unless given. An unknown option is an
---- error that lists the known ones; the message has no line, as it is for who calls the script.
+--- error that lists the known ones, for who calls the script: see kiln.complain.
 return function(defaults, texts, words)
   words = words or arg or {}
   local out, kind_of, names = {}, {}, {}
@@ -26,7 +27,7 @@ return function(defaults, texts, words)
     local name = words[i]:match "^%-%-([%w_]+)$"
     local kind = name and kind_of[name]
     if not kind then
-      error(("there is no option %s; there are %s"):format(words[i], table.concat(names, ", ")), 0)
+      kiln.complain("there is no option %s; there are %s", words[i], table.concat(names, ", "))
     elseif kind == "boolean" then
       out[name] = true
     else
@@ -34,7 +35,7 @@ return function(defaults, texts, words)
       i = i + 1
       local value
       if words[i] then value = read(words[i]) end
-      if value == nil then error(("--%s needs %s"):format(name, what), 0) end
+      if value == nil then kiln.complain("--%s needs %s", name, what) end
       out[name] = value
     end
     i = i + 1

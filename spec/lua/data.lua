@@ -417,7 +417,7 @@ test("image folders and archives of them", function()
     check.write(path .. "/cat/0.png", "no png")
     for workers = 0, 1 do
       local loader = data.DataLoader(data.ImageFolder(path), { batch_size = 8, workers = workers })
-      raises(function() for _ in loader:iter() do end end, "this is no PNG")
+      raises(function() for _ in loader:iter() do end end, "lua/data.lua:", ("example 7: %s/cat/0.png: this is no PNG"):format(path))
     end
     raises(function() data.ImageFolder(path .. "/cat/more") end, "there are no folders of classes")
     assert(os.execute(("mkdir '%s/empty'"):format(path)))
@@ -430,7 +430,15 @@ test("image folders and archives of them", function()
     check_folder(data.ImageFolder(path, { under = "train" }))
     raises(function() data.ImageFolder(path, { under = "test" }) end, "there are no folders of classes in " .. path .. "/test")
   end, ".tar")
-  raises(function() data.ImageFolder "/no/such/place" end, "/no/such/place")
+  local broken = pictures()
+  broken[2][2] = "no png"
+  with_file(tar(broken), function(path)
+    for workers = 0, 1 do
+      local loader = data.DataLoader(data.ImageFolder(path), { batch_size = 8, workers = workers })
+      raises(function() for _ in loader:iter() do end end, "lua/data.lua:", "example 2: ant/02.png: this is no PNG")
+    end
+  end, ".tar")
+  raises(function() data.ImageFolder "/no/such/place" end, "lua/data.lua:", "there is no folder and no archive /no/such/place")
   raises(function() kiln.list_directory "/no/such/place" end, "lua/data.lua:", "list_directory: /no/such/place: ")
   raises(function() kiln.list_directory(3) end, "list_directory: a path is needed, got an integer")
 end)

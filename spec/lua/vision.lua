@@ -179,7 +179,7 @@ test("options and refusals of models", function()
     num_classes = 2, in_channels = 1 }
   check.near(vit.conv_proj.weight:std():item(), 1 / 8, 0.02)
   equal(vit(kiln.randn(3, 1, 16, 16)):abs():sum():item(), 0.0) -- the head starts with zeros
-  raises(function() vit(kiln.randn(3, 1, 16, 24)) end, "the images have another size than the model's image_size")
+  raises(function() vit(kiln.randn(3, 1, 16, 24)) end, "the images are 16 x 24, the model's image_size is 16")
   raises(function() M.VisionTransformer { image_size = 10, patch_size = 4, num_layers = 1, num_heads = 1, hidden_dim = 4, mlp_dim = 4 } end,
     "VisionTransformer: patches of 4 do not divide an image of 10")
   raises(function() M.VisionTransformer {} end, "VisionTransformer: image_size must be a positive integer, got nil")

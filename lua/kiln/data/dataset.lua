@@ -32,7 +32,7 @@ end
 --- One that can give many at once, for whole batches, has `rows(indices)` too: it gets a tensor of places or, for examples
 --- that follow each other, `{ first, last }`, and gives as many tensors as `get` gives values. One that reads files has
 --- `request(i)`, a job for kiln.prefetcher or nothing, and `finish(i, decoded)`, which makes of the job's result what
---- `get(i)` gives.
+--- `get(i)` gives; `describe(i)` may name an example for messages.
 local Dataset = base "Dataset"
 function Dataset:len() fail("%s: a Dataset needs a function len", self.name) end
 function Dataset:get() fail("%s: a Dataset needs a function get", self.name) end
@@ -50,7 +50,7 @@ local function check_place(self, i)
   if i < 1 or i > n then fail("%s: there is no example %d of %d", self.name, i, n) end
 end
 
--- A dataset, or a plain list of examples made into one.
+-- A dataset, or a tensor or a plain list of examples made into one.
 local List = Dataset:extend "List"
 function List:init(list) self.list = list end
 function List:len() return #self.list end
@@ -59,7 +59,10 @@ function List:get(i)
   return self.list[i]
 end
 
+local TensorDataset
+
 local function as_dataset(value, where)
+  if is_tensor(value) then return TensorDataset(value) end
   if type(value) ~= "table" then fail("%s: a dataset is needed, got %s", where, type(value)) end
   if value.get or value.iterable then return value end
   if getmetatable(value) == nil and #value > 0 then return List(value) end
@@ -72,7 +75,7 @@ Dataset.from = as_dataset
 -- ---- tensors ---------------------------------------------------------------------------------------------------
 
 --- TensorDataset(a, b, …): example i is a[i], b[i], …; the tensors have the same size in their first dimension.
-local TensorDataset = Dataset:extend "TensorDataset"
+TensorDataset = Dataset:extend "TensorDataset"
 function TensorDataset:init(...)
   local tensors = { ... }
   if select("#", ...) == 0 then fail("TensorDataset: no tensors given") end

@@ -1,6 +1,7 @@
 -- kiln.data.find: where samples and tests look for data that is not part of the project, and what they say where it is
 -- missing. Nothing is ever fetched here.
-local fail = require("kiln").fail
+local kiln = require "kiln"
+local fail = kiln.fail
 
 -- How to get what samples use: a part of the name, and a sentence.
 local sources = {
@@ -33,9 +34,9 @@ local function exists(path)
   return file ~= nil
 end
 
---- find(name [, directory]): the path of a data file, and the directory it was found in: the directory given (a sample's
---- --data DIR), else $KILN_DATA, then `data` beside the script, then samples/data: the first that has it. Raises, and says
---- how to get it, where none has.
+--- find(name [, directory]): the path of a data file: in the directory given (a sample's --data DIR), else in $KILN_DATA, then in
+--- `data` beside the script, then in samples/data: the first that has it. Where none has, it complains (kiln.complain) and says
+--- how to get it.
 local function find(name, given)
   if type(name) ~= "string" then fail("find: the name of a file is needed, got %s", type(name)) end
   local places = {}
@@ -48,9 +49,9 @@ local function find(name, given)
     if script ~= "samples" then places[#places + 1] = "samples/data" end
   end
   for _, place in ipairs(places) do
-    if exists(place .. "/" .. name) then return place .. "/" .. name, place end
+    if exists(place .. "/" .. name) then return place .. "/" .. name end
   end
-  fail("there is no %s in %s.%s Put it there, or name the folder that holds it: --data DIR or KILN_DATA=DIR", name,
+  kiln.complain("there is no %s in %s.%s Put it there, or name the folder that holds it: --data DIR or KILN_DATA=DIR", name,
     table.concat(places, ", "), how_to_get(name))
 end
 

@@ -65,7 +65,14 @@ function ImageFolder:init(root, options)
   self.transform, self.target_transform, self.mode = options.transform, options.target_transform, options.mode
   local below = options.under and root .. "/" .. options.under or root
   local by_class
-  if pcall(kiln.list_directory, root) then by_class = from_folder(below) else by_class = from_archive(root, options.under) end
+  if pcall(kiln.list_directory, root) then
+    by_class = from_folder(below)
+  else
+    local file = io.open(root, "rb")
+    if not file then fail("ImageFolder: there is no folder and no archive %s", root) end
+    file:close()
+    by_class = from_archive(root, options.under)
+  end
 
   self.classes, self.class_to_index, self.pictures, self.targets = {}, {}, {}, {}
   for class in pairs(by_class) do table.insert(self.classes, class) end
@@ -91,6 +98,8 @@ function ImageFolder:request(i)
   return { path = picture.path, bytes = picture.bytes, decode = "image", mode = self.mode }
 end
 
+function ImageFolder:describe(i) return self.pictures[i].path or self.pictures[i].name end
+
 function ImageFolder:finish(i, decoded)
   local class = self.targets[i]
   if self.transform then decoded = self.transform(decoded) end
@@ -101,7 +110,9 @@ end
 function ImageFolder:get(i)
   local job = self:request(i)
   local bytes = job.bytes or kiln.io.read_file(job.path, { raw = true })
-  return self:finish(i, kiln.io.decode_image(bytes, job.mode))
+  local ok, decoded = pcall(kiln.io.decode_image, bytes, job.mode)
+  if not ok then fail("ImageFolder: example %d: %s: %s", i, self:describe(i), (tostring(decoded):gsub("^.-decode_image: ", ""))) end
+  return self:finish(i, decoded)
 end
 
 return { ImageFolder = ImageFolder }

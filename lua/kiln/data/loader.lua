@@ -7,7 +7,7 @@ local read_options = require "kiln.data.options"
 local fail, is_tensor = kiln.fail, kiln.is_tensor
 
 --- DataLoader(dataset [, { batch_size = 1, shuffle = false, drop_last = false, collate = function, sampler =, workers = 0,
---- prefetch = 2, seed = }]): a dataset in batches: for i, x, y in loader:iter() do … end. A list is a dataset, too. Each round is
+--- prefetch = 2, seed = }]): a dataset in batches: for i, x, y in loader:iter() do … end. A list and a tensor are datasets, too. Each round is
 --- an epoch with an order of its own, which depends on seed alone.
 local DataLoader = {}
 DataLoader.__index = DataLoader
@@ -24,6 +24,7 @@ local known = {
 }
 
 local function make(_, dataset, options)
+  if is_tensor(options) then fail("DataLoader: several tensors are made one dataset by kiln.data.TensorDataset(x, y)") end
   local self = setmetatable(read_options("DataLoader", options, known), DataLoader)
   self.dataset = Dataset.from(dataset, "DataLoader")
   if self.batch_size < 1 then fail("DataLoader: batch_size must be at least 1, got %d", self.batch_size) end
@@ -116,7 +117,11 @@ local function read_ahead(self, place, first, last, reader)
     with_job[k] = nil
     if not had then return table.pack(dataset:get(i)) end
     local decoded, why = reader:pop()
-    if decoded == nil then fail("DataLoader: example %d: %s", i, tostring(why)) end
+    if decoded == nil then
+      local name = dataset.describe and dataset:describe(i) or ""
+      if not why:find(name, 1, true) then why = name .. ": " .. why end
+      fail("DataLoader: example %d: %s", i, why)
+    end
     return table.pack(dataset:finish(i, decoded))
   end
 end
@@ -200,7 +205,12 @@ function DataLoader:iter()
     return give(batch(at))
   end, nil, nil, setmetatable({ stop = stop }, closing)
 end
-DataLoader.__call = DataLoader.iter
+
+-- loader() is loader:iter(); `for … in loader do` would call it once for each round.
+function DataLoader:__call(...)
+  if select("#", ...) > 0 then fail("DataLoader: call iter where a loop begins: for i, x, y in loader:iter() do") end
+  return self:iter()
+end
 
 --- How many batches an epoch has; `#loader` too.
 function DataLoader:len()

@@ -104,11 +104,7 @@ function RReLU:init(...)
     fail("RReLU: two slopes are needed, the lower one first, got %s and %s", tostring(self.lower), tostring(self.upper))
   end
 end
-function RReLU:forward(x)
-  if not self.training then return kiln.leaky_relu(x, (self.lower + self.upper) / 2) end
-  local slope = kiln.rand_like(x) * (self.upper - self.lower) + self.lower
-  return kiln.where(x:lt(0), x * slope, x)
-end
+function RReLU:forward(x) return F.rrelu(x, self.lower, self.upper, self.training) end
 function RReLU:extra() return ("%.4g, %.4g"):format(self.lower, self.upper) end
 
 part.Softmax2d, part.PReLU, part.RReLU = Softmax2d, PReLU, RReLU

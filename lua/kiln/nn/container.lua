@@ -2,7 +2,14 @@
 -- ParameterDict. Entries are plain fields: list[1], dict.name.
 local kiln = require "kiln"
 local module = require "kiln.nn.module"
-local Module, Parameter, is_module, fail = module.Module, module.Parameter, module.is_module, kiln.fail
+local Module, Parameter, is_module, module_of, fail = module.Module, module.Parameter, module.is_module, module.module_of, kiln.fail
+
+-- Also one that was read from a file, whose weights are its own.
+local function is_graph(value)
+  if type(value) ~= "userdata" or kiln.is_tensor(value) then return false end
+  local meta = getmetatable(value)
+  return type(meta) == "table" and meta.__name == "Graph"
+end
 
 -- ---- lists -----------------------------------------------------------------------------------------------------
 
@@ -12,10 +19,12 @@ local function checked(class, what, entry)
     if not kiln.is_tensor(entry) then fail("%s: %s must be a tensor, got %s", class.name, what, type(entry)) end
     return module.is_parameter(entry) and entry or Parameter(entry)
   end
-  if not is_module(entry) and not (class.holds == "functions too" and type(entry) == "function") then
-    fail("%s: %s must be a module, got %s", class.name, what, type(entry))
+  if module_of(entry) or class.holds == "functions too" and (type(entry) == "function" or is_graph(entry)) then return entry end
+  if is_graph(entry) then fail("%s: %s must be a module, got a Graph of a function", class.name, what) end
+  if type(entry) == "table" and rawget(entry, "__index") and entry.forward then
+    fail("%s: %s must be a module, got the class %s: call it to make one, %s()", class.name, what, entry.name, entry.name)
   end
-  return entry
+  fail("%s: %s must be a module, got %s", class.name, what, kiln.is_tensor(entry) and "tensor" or type(entry))
 end
 
 local List = Module:extend "List"
@@ -83,11 +92,16 @@ local function list_class(name, holds)
   return class
 end
 
---- Sequential(a, b, …) or Sequential{ a, b, … }: one after the other. Entries may be plain functions too.
+--- Sequential(a, b, …) or Sequential{ a, b, … }: one after the other. Entries may be plain functions and Graphs, too.
 local Sequential = list_class("Sequential", "functions too")
 function Sequential:init(first, ...)
-  local list = { first, ... }
-  if select("#", ...) == 0 and type(first) == "table" and not is_module(first) then list = first end
+  local list, count = { first, ... }, select("#", ...) + 1
+  if count == 1 and (first == nil or type(first) == "table" and not is_module(first) and not rawget(first, "__index")) then
+    return self:extend_with(first or {})
+  end
+  for i = 1, count do
+    if list[i] == nil then fail("Sequential: entry %d is nil", i) end
+  end
   self:extend_with(list)
 end
 function Sequential:forward(x)
@@ -116,7 +130,7 @@ end
 
 local function is_entry(self, name)
   local value = rawget(self, name)
-  return name ~= "training" and (is_module(value) or self.holds == "parameters" and kiln.is_tensor(value))
+  return name ~= "training" and (module_of(value) ~= nil or self.holds == "parameters" and kiln.is_tensor(value))
 end
 
 function Dict:init(entries) self:update(entries or {}) end

@@ -1,5 +1,6 @@
 -- kiln.nn.functional: what layers and losses compute, as functions. They are ops of the engine, under PyTorch's names.
 local kiln = require "kiln"
+local attend = require "kiln.nn.attend"
 
 local F = {}
 
@@ -211,6 +212,50 @@ function F.triplet_margin_with_distance_loss(anchor, positive, negative, options
   local near, far = distance(anchor, positive), distance(anchor, negative)
   if o.swap then far = kiln.minimum(far, distance(positive, negative)) end
   return reduce((near - far + (o.margin or 1)):clamp(0))
+end
+
+-- ---- what layers with parameters compute -----------------------------------------------------------------------
+
+--- bilinear(x1, x2, weight [, bias]): for each output o, x1 times weight[o] times x2, plus bias.
+function F.bilinear(x1, x2, weight, bias)
+  local y = kiln.einsum("...i,oij,...j->...o", x1, weight, x2)
+  return bias and y + bias or y
+end
+
+--- rrelu(x [, lower = 1/8, upper = 1/3, training = false]): a negative slope, drawn for each element while training, else the
+--- mean of both.
+function F.rrelu(x, lower, upper, training)
+  lower, upper = lower or 1 / 8, upper or 1 / 3
+  if not training then return kiln.leaky_relu(x, (lower + upper) / 2) end
+  local slope = kiln.rand_like(x) * (upper - lower) + lower
+  return kiln.where(x:lt(0), x * slope, x)
+end
+
+-- The arguments behind out_proj_bias by name, where they are given in order.
+local function heads_options(training, key_padding_mask, need_weights, attn_mask, use_separate_proj_weight, q_proj_weight, k_proj_weight,
+                             v_proj_weight, static_k, static_v, average_attn_weights, is_causal)
+  if type(training) == "table" then return training end
+  return { training = training, key_padding_mask = key_padding_mask, need_weights = need_weights, attn_mask = attn_mask,
+    use_separate_proj_weight = use_separate_proj_weight, q_proj_weight = q_proj_weight, k_proj_weight = k_proj_weight,
+    v_proj_weight = v_proj_weight, static_k = static_k, static_v = static_v, average_attn_weights = average_attn_weights,
+    is_causal = is_causal }
+end
+
+--- multi_head_attention_forward(query, key, value, embed_dim, num_heads, in_proj_weight, in_proj_bias, bias_k, bias_v,
+--- add_zero_attn, dropout_p, out_proj_weight, out_proj_bias [, { training = true, key_padding_mask, need_weights = true, attn_mask,
+--- use_separate_proj_weight = false, q_proj_weight, k_proj_weight, v_proj_weight, static_k, static_v, average_attn_weights = true,
+--- is_causal = false }]): what nn.MultiheadAttention computes, on [L, N, E] or [L, E]; the options may come in this order, too.
+function F.multi_head_attention_forward(query, key, value, embed_dim, num_heads, in_proj_weight, in_proj_bias, bias_k, bias_v,
+                                        add_zero_attn, dropout_p, out_proj_weight, out_proj_bias, ...)
+  local o, name = heads_options(...), "multi_head_attention_forward"
+  if query:size(-1) ~= embed_dim then kiln.fail("%s: the query has a width of %d, embed_dim is %d", name, query:size(-1), embed_dim) end
+  if embed_dim % num_heads ~= 0 then kiln.fail("%s: %d heads do not divide a width of %d", name, num_heads, embed_dim) end
+  local own = o.use_separate_proj_weight
+  local p = { embed_dim = embed_dim, num_heads = num_heads, head_dim = embed_dim // num_heads, in_proj_weight = in_proj_weight,
+    in_proj_bias = in_proj_bias, bias_k = bias_k, bias_v = bias_v, add_zero_attn = add_zero_attn, dropout = dropout_p,
+    training = o.training ~= false, q_proj_weight = own and o.q_proj_weight or nil, k_proj_weight = own and o.k_proj_weight or nil,
+    v_proj_weight = own and o.v_proj_weight or nil }
+  return attend(name, p, query, key, value, o, false, function(x) return kiln.linear(x, out_proj_weight, out_proj_bias) end)
 end
 
 -- Recurrent networks and cells.

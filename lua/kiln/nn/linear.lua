@@ -1,5 +1,6 @@
 -- Layers that are one product, or only another shape: Linear, Bilinear, Identity, Flatten, Unflatten.
 local kiln = require "kiln"
+local F = require "kiln.nn.functional"
 local arguments = require "kiln.nn.arguments"
 local init = require "kiln.nn.init"
 local module = require "kiln.nn.module"
@@ -29,10 +30,7 @@ function Bilinear:init(inputs1, inputs2, outputs, ...)
   self.weight = Parameter(init.uniform(kiln.empty(outputs, inputs1, inputs2), -bound, bound))
   if given.bias then self.bias = Parameter(init.uniform(kiln.empty(outputs), -bound, bound)) end
 end
-function Bilinear:forward(x1, x2)
-  local y = kiln.einsum("...i,oij,...j->...o", x1, self.weight, x2)
-  return self.bias and y + self.bias or y
-end
+function Bilinear:forward(x1, x2) return F.bilinear(x1, x2, self.weight, self.bias) end
 function Bilinear:extra()
   local w = self.weight
   return ("%d, %d -> %d%s"):format(w:size(2), w:size(3), w:size(1), self.bias and "" or ", no bias")

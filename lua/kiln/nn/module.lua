@@ -62,6 +62,14 @@ local function is_module(value)
   return class ~= nil and type(class) == "table" and class.__call == call
 end
 
+--- module_of(value): the module that it is, or that kiln.script made a Graph of; nil for other values.
+local function module_of(value)
+  if is_module(value) then return value end
+  if type(value) ~= "userdata" or is_tensor(value) then return nil end
+  local source = kiln.graph_source(value)
+  return is_module(source) and source or nil
+end
+
 -- ---- names -----------------------------------------------------------------------------------------------------
 
 -- Field names in a fixed order: the numbers of lists first, then names.
@@ -102,8 +110,8 @@ local function walk(module, path, seen, visit)
   seen[module] = true
   visit(module, path)
   for _, key in ipairs(sorted_keys(module)) do
-    local part = rawget(module, key)
-    if is_module(part) then walk(part, full_name(path, key), seen, visit) end
+    local part = module_of(rawget(module, key))
+    if part then walk(part, full_name(path, key), seen, visit) end
   end
 end
 
@@ -170,8 +178,8 @@ end
 local function own_parts(self)
   local list, seen = {}, {}
   for _, key in ipairs(sorted_keys(self)) do
-    local part = rawget(self, key)
-    if is_module(part) and not seen[part] then
+    local part = module_of(rawget(self, key))
+    if part and not seen[part] then
       seen[part] = true
       list[#list + 1] = { name = full_name("", key), tensor = part, key = key }
     end
@@ -203,7 +211,7 @@ local function find(self, name, path, what)
     from = dot + 1
     local found = is_module(at) and field_of(at, word)
     if not found then fail("%s: there is no '%s' in '%s'", name, word, path) end
-    at, last, key = found, at, word
+    at, last, key = module_of(found) or found, at, word
   end
   if what == "module" and not is_module(at) then fail("%s: '%s' is no module", name, path) end
   if what ~= "module" and not (last and kind_of(last, key, at) == what) then fail("%s: '%s' is no %s", name, path, what) end
@@ -304,6 +312,8 @@ local function copy_of(value, seen)
     elseif value.requires_grad and value.is_leaf then
       new:requires_grad_()
     end
+  elseif module_of(value) and not is_module(value) then
+    fail("clone: there is a Graph of a %s in it, which goes on computing with that one; clone first, then kiln.script", module_of(value).name)
   elseif type(value) == "table" then
     new = setmetatable({}, getmetatable(value))
     seen[value] = new
@@ -317,7 +327,7 @@ end
 function Module:clone() return copy_of(self, {}) end
 
 require "kiln.nn.state" (Module, collect)
-Module.tostring = require("kiln.nn.text")(is_module, sorted_keys)
+Module.tostring = require("kiln.nn.text")(is_module, module_of, sorted_keys)
 for name, method in pairs(hooks.methods) do Module[name] = method end
 Module.__call, Module.__tostring = call, Module.tostring
 setmetatable(Module, { __call = construct })
@@ -326,6 +336,7 @@ return {
   Module = Module,
   Parameter = Parameter,
   is_module = is_module,
+  module_of = module_of,
   --- is_parameter(t): whether it is a tensor made to be learnt, by nn.Parameter.
   is_parameter = function(t) return is_parameter[t] or false end,
 }

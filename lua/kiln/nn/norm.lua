@@ -31,11 +31,18 @@ local function extra(self)
     self.track_running_stats and "" or ", no running values")
 end
 
--- x has to have `least` to `most` dims; what the channels do not fit is for the op to say.
+-- x has to have `least` to `most` dims.
 local function check_rank(self, x, least, most)
   local rank = x:dim()
   if rank < least or rank > most then
     fail("%s: an input of %s%d dims is needed, got %d", self.name, least < most and least .. " or " or "", most, rank)
+  end
+end
+
+local function check_channels(self, x, dim)
+  local channels = x:size(dim)
+  if channels ~= self.num_features then
+    fail("%s: made for %d channels, the input has %d (dim %d)", self.name, self.num_features, channels, dim)
   end
 end
 
@@ -53,6 +60,7 @@ for dims = 1, 3 do
 
   function Batch:forward(x)
     check_rank(self, x, dims == 1 and 2 or dims + 2, dims + 2)
+    check_channels(self, x, 2)
     local mean, var = self.running_mean, self.running_var
     local by_batch = self.training or not mean
     if not (self.training and mean) then return F.batch_norm(x, mean, var, self.weight, self.bias, by_batch, 0, self.eps) end
@@ -83,6 +91,7 @@ for dims = 1, 3 do
   function Instance:forward(x)
     check_rank(self, x, dims + 1, dims + 2)
     local single = x:dim() == dims + 1
+    check_channels(self, x, -dims - 1)
     if single then x = x:unsqueeze(1) end
     local y = F.instance_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
       self.training or not self.track_running_stats, self.momentum or 0, self.eps)

@@ -70,6 +70,8 @@ local function network(name, gates, states, ops, fields)
   --- forward(x [, state]): the output, and the state at the end, which the next part of a sequence may start with:
   --- a tensor, of an LSTM a table { h, c }.
   function Network:forward(x, state)
+    if states == 2 and kiln.is_tensor(state) then fail("%s: the state must be a table { h, c }, got one tensor", name) end
+    if states == 1 and type(state) == "table" then fail("%s: the state must be a tensor, got a table", name) end
     local params = {}
     for i = 1, #self.order do params[i] = self[self.order[i]] end
     if self.proj_size > 0 then return projected(self, x, state, params) end

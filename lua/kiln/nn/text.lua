@@ -5,7 +5,7 @@ local function with_commas(n)
   return (text:gsub("^,", ""))
 end
 
-return function(is_module, sorted_keys)
+return function(is_module, module_of, sorted_keys)
   local function add_lines(lines, module, label, indent, seen)
     local detail = module.extra and module:extra() or ""
     local n = module:num_parameters()
@@ -18,8 +18,9 @@ return function(is_module, sorted_keys)
     end
     seen[module] = true
     for _, key in ipairs(sorted_keys(module)) do
-      local part = rawget(module, key)
-      if is_module(part) then add_lines(lines, part, tostring(key) .. ": ", indent + 1, seen) end
+      local value = rawget(module, key)
+      local part = module_of(value)
+      if part then add_lines(lines, part, tostring(key) .. (is_module(value) and ": " or ": Graph of "), indent + 1, seen) end
     end
   end
 

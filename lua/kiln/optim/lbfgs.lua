@@ -137,6 +137,10 @@ local LBFGS = define {
     if type(closure) ~= "function" and type(closure) ~= "userdata" then
       fail("LBFGS: step needs a function that computes the loss and its gradient, got %s", type(closure))
     end
+    if kiln.is_capturing() then
+      fail("LBFGS: how far it goes depends on data, so a step of it cannot be captured; capture the closure: "
+        .. "opt:step(kiln.script(closure))")
+    end
     return no_grad(iterate, self, closure)
   end,
 }

@@ -101,6 +101,7 @@ end
 --- One step from the grads. Parameters without a grad stay as they are. A closure is called first, with recording on: it
 --- computes the loss and the grads; its loss is returned.
 function Optimizer:step(closure)
+  if type(self) ~= "table" then fail("step: an optimiser is needed in front of the colon, as in opt:step()") end
   local loss
   if closure ~= nil then loss = kiln.enable_grad(closure) end
   no_grad(step_all, self)
@@ -109,6 +110,7 @@ end
 
 --- Takes the grads away, or with set_to_none = false fills them with zeros.
 function Optimizer:zero_grad(set_to_none)
+  if type(self) ~= "table" then fail("zero_grad: an optimiser is needed in front of the colon, as in opt:zero_grad()") end
   for _, p in ipairs(self.parameters) do
     if set_to_none ~= false then
       p.grad = nil

@@ -1,6 +1,5 @@
 -- Options of models: the names and defaults of the configurations of transformers, checked. What a model's `init` gets.
 local kiln = require "kiln"
-local nn = require "kiln.nn"
 local fail = kiln.fail
 
 --- The options given over the defaults, as a new table. An unknown one is an error, and so is one of another type.
@@ -47,12 +46,4 @@ local function ids_of(name, ids)
   return ids
 end
 
--- Means 0 and variances 1 over the last dim, then a weight and a bias.
-local Norm = nn.Module:extend "LayerNorm"
-function Norm:init(width, o)
-  self.sizes, self.eps = { width }, o.eps
-  self.weight, self.bias = nn.Parameter(kiln.ones(width)), nn.Parameter(kiln.zeros(width))
-end
-function Norm:forward(x) return kiln.layer_norm(x, self.sizes, self.weight, self.bias, self.eps) end
-
-return { LayerNorm = Norm, read = read, activation = activation, ids_of = ids_of }
+return { read = read, activation = activation, ids_of = ids_of }

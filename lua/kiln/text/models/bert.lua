@@ -9,7 +9,7 @@ local Module = nn.Module
 local defaults = {
   vocab_size = 30522, hidden_size = 768, num_hidden_layers = 12, num_attention_heads = 12, intermediate_size = 3072,
   hidden_act = "gelu", hidden_dropout_prob = 0.1, attention_probs_dropout_prob = 0.1, max_position_embeddings = 512,
-  type_vocab_size = 2, layer_norm_eps = 1e-12, initializer_range = 0.02, add_pooling_layer = true,
+  type_vocab_size = 2, pad_token_id = 1, layer_norm_eps = 1e-12, initializer_range = 0.02, add_pooling_layer = true,
 }
 
 local function linear(inputs, outputs, o)
@@ -19,19 +19,20 @@ local function linear(inputs, outputs, o)
   return layer
 end
 
-local function embedding(entries, o)
-  local layer = nn.Embedding(entries, o.hidden_size)
+local function embedding(entries, o, padding)
+  local layer = nn.Embedding(entries, o.hidden_size, { padding_idx = padding })
   nn.init.normal(layer.weight, 0, o.initializer_range)
+  if padding then kiln.no_grad(function() layer.weight[padding] = 0 end) end
   return layer
 end
 
-local function norm(o) return options.LayerNorm(o.hidden_size, { eps = o.layer_norm_eps }) end
+local function norm(o) return nn.LayerNorm(o.hidden_size, { eps = o.layer_norm_eps }) end
 
 -- ---- parts -----------------------------------------------------------------------------------------------------
 
 local Embeddings = Module:extend "BertEmbeddings"
 function Embeddings:init(o)
-  self.word_embeddings = embedding(o.vocab_size, o)
+  self.word_embeddings = embedding(o.vocab_size, o, o.pad_token_id)
   self.position_embeddings = embedding(o.max_position_embeddings, o)
   self.token_type_embeddings = embedding(o.type_vocab_size, o)
   self.LayerNorm, self.dropout = norm(o), nn.Dropout(o.hidden_dropout_prob)
@@ -106,7 +107,7 @@ function Pooler:forward(x) return self.dense(x[{ {}, 1 }]):tanh() end
 
 --- BertModel(options): forward(ids [N, T] [, attention_mask [N, T] [, token_type_ids [N, T]]]): the last hidden states
 --- [N, T, hidden_size], and unless add_pooling_layer = false what the pooler makes of the first [N, hidden_size]. The mask is
---- 1 (or true) for tokens and 0 for padding; types count from 1.
+--- 1 (or true) for tokens and 0 for padding; types count from 1, and so does pad_token_id, whose row is not learnt.
 local BertModel = Module:extend "BertModel"
 function BertModel:init(given)
   local o = options.read("Bert", given, defaults)

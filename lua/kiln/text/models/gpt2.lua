@@ -60,9 +60,9 @@ function MLP:forward(x) return self.dropout(self.c_proj(self.act(self.c_fc(x))))
 
 local Block = Module:extend "GPT2Block"
 function Block:init(o)
-  self.ln_1 = options.LayerNorm(o.n_embd, { eps = o.layer_norm_epsilon })
+  self.ln_1 = nn.LayerNorm(o.n_embd, { eps = o.layer_norm_epsilon })
   self.attn = Attention(o)
-  self.ln_2 = options.LayerNorm(o.n_embd, { eps = o.layer_norm_epsilon })
+  self.ln_2 = nn.LayerNorm(o.n_embd, { eps = o.layer_norm_epsilon })
   self.mlp = MLP(o)
 end
 function Block:forward(x, past, mask)
@@ -93,7 +93,7 @@ function GPT2Model:init(given)
   local blocks = {}
   for i = 1, o.n_layer do blocks[i] = Block(o) end
   self.h = nn.ModuleList(blocks)
-  self.ln_f = options.LayerNorm(o.n_embd, { eps = o.layer_norm_epsilon })
+  self.ln_f = nn.LayerNorm(o.n_embd, { eps = o.layer_norm_epsilon })
 end
 
 -- Which of all tokens each of the new ones may look at, or nil where that is just those up to itself.

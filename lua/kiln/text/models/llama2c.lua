@@ -4,39 +4,32 @@ local kiln = require "kiln"
 local Llama = require("kiln.text.models.llama").Llama
 local fail = kiln.fail
 
--- The floats of a file from byte `at` on, one tensor after the other.
-local function reader(path, bytes, at)
-  local CHUNK = 1024
+-- The float32 numbers of a file from an offset in bytes on, one tensor after the other.
+local function reader(path, bytes, offset)
   return function(...)
     local count = 1
     for _, size in ipairs { ... } do count = count * size end
-    if count > (#bytes - at + 1) // 4 then fail("llama2c: %s is cut short: it should hold more weights", path) end
-    local values = {}
-    for first = 1, count, CHUNK do
-      local n = math.min(CHUNK, count - first + 1)
-      table.move({ string.unpack("<" .. ("f"):rep(n), bytes, at) }, 1, n, first, values)
-      at = at + 4 * n
-    end
-    return kiln.tensor(values, { dtype = "float32" }):reshape(...)
+    if count > (#bytes - offset) // 4 then fail("llama2c: %s is cut short: it should hold more weights", path) end
+    local t = kiln.frombuffer(bytes, { shape = { ... }, offset = offset })
+    offset = offset + 4 * count
+    return t
   end
 end
 
 --- llama2c(path): the model in that file.
 local function llama2c(path)
   if type(path) ~= "string" then fail("llama2c: a path is needed, got %s", type(path)) end
-  local file, why = io.open(path, "rb")
-  if not file then fail("llama2c: %s", why) end
-  local bytes = file:read "a"
-  file:close()
+  local bytes = kiln.io.read_file(path, { raw = true })
   if #bytes < 28 then fail("llama2c: %s is too short to be a model", path) end
-  local dim, hidden, layers, heads, shared, vocab, longest, at = string.unpack("<i4i4i4i4i4i4i4", bytes)
+  local head = kiln.frombuffer(bytes, { dtype = "int32", count = 7 }):totable()
+  local dim, hidden, layers, heads, shared, vocab, longest = table.unpack(head)
   local tied = vocab > 0 -- it is said by the sign
   vocab = math.abs(vocab)
   if math.min(dim, hidden, layers, heads, shared, vocab, longest) < 1 or dim % heads ~= 0 or heads % shared ~= 0 then
     fail("llama2c: %s does not begin with the sizes of a model", path)
   end
   local width = dim // heads
-  local take = reader(path, bytes, at)
+  local take = reader(path, bytes, 28)
   local function each_layer(...)
     local list, all = {}, take(layers, ...)
     for i = 1, layers do list[i] = all[i] end

@@ -118,8 +118,10 @@ function VisionTransformer:init(options)
 end
 
 function VisionTransformer:forward(x)
-  if x:size(3) ~= self.image_size or x:size(4) ~= self.image_size then
-    error("VisionTransformer: the images have another size than the model's image_size", 2)
+  local size = self.image_size
+  if x:dim() ~= 4 then fail("VisionTransformer: images [N, C, %d, %d] are needed, got %d dims", size, size, x:dim()) end
+  if x:size(3) ~= size or x:size(4) ~= size then
+    fail("VisionTransformer: the images are %d x %d, the model's image_size is %d", x:size(3), x:size(4), size)
   end
   x = self.conv_proj(x):flatten(3):transpose(2, 3)
   x = kiln.cat({ self.class_token:expand(x:size(1), -1, -1), x }, 2)
