@@ -75,7 +75,7 @@ static kn_status flush(emitter *e) {
   if (!e->n) return KN_OK;
   kn_plan *p = e->p;
   kn_part_plan part = {.target = e->target, .nodes = e->nodes, .sources = e->sources, .n = e->n};
-  kn_part given = {.graph = p->graph, .nodes = part.nodes, .n = part.n, .types = p->types};
+  kn_part given = {.graph = p->graph, .nodes = part.nodes, .n = part.n, .reads = p->reads, .types = p->types};
   const kn_target *last = e->targets[e->ntargets - 1];
   e->nodes = e->sources = NULL;
   e->n = e->nsources = 0;
@@ -111,12 +111,29 @@ static kn_status push_failure(emitter *e, const kn_node *n, kn_planned_failure *
 
 /* ---- op nodes ---- */
 
+/* Views and sums to other sizes read the elements of their first input only. */
+static void count_reads(kn_plan *p, const kn_region *r) {
+  KN_EACH_NODE (n, r) {
+    bool first = kn_opcode_is_op(n->op) && (kn_ops[n->op].op_class == KN_CLASS_VIEW || n->op == KN_OP_sum_to);
+    bool none = n->nout && p->place[n->out[0]->id] == KN_PLACE_CONST;
+    for (uint32_t i = 0; i < n->nin && !none; i++)
+      if (!first || !i) p->reads[n->in[i]->id]++;
+    for (int i = 0; i < n->nregions; i++) count_reads(p, n->regions[i]);
+  }
+  for (uint32_t i = 0; i < r->nyields; i++) p->reads[r->yields[i]->id]++;
+}
+
 /* The node as targets see it: attributes with the numbers the plan knows. */
 static kn_status copy_node(emitter *e, const kn_node *n, kn_node **out) {
   kn_plan *p = e->p;
   kn_node *c = kn_arena_dup(&p->arena, n, sizeof *n);
   if (!c) return kn_fail_nomem(e->ctx, sizeof *n);
-  bool folded = n->nin > n->ntensor;
+  bool folded = n->nin > n->ntensor, same = false;
+  for (uint32_t i = 0; i < n->ntensor; i++) same |= p->same[n->in[i]->id] != NULL;
+  if (same && !(c->in = kn_arena_dup(&p->arena, n->in, n->nin * sizeof *n->in)))
+    return kn_fail_nomem(e->ctx, n->nin * sizeof *n->in);
+  for (uint32_t i = 0; i < n->ntensor && same; i++)
+    if (p->same[n->in[i]->id]) c->in[i] = (kn_value *)(uintptr_t)p->same[n->in[i]->id];
   for (uint32_t i = n->ntensor; i < n->nin; i++) folded &= p->known[n->in[i]->id];
   if (folded) {
     kn_attrs_any room;
@@ -147,14 +164,15 @@ static const kn_target *choose_target(emitter *e, const kn_node *n) {
 static kn_status emit_view(emitter *e, const kn_node *n, const kn_node *c, bool *done) {
   kn_plan *p = e->p;
   char why[64];
-  uint32_t in = n->in[0]->id, v = n->out[0]->id, from = p->place[in];
+  uint32_t in = n->in[0]->id, v = n->out[0]->id;
+  bool reshapes = n->op == KN_OP_reshape || n->op == KN_OP_reshape_as, maybe = false;
   *done = false;
-  if (!kn_node_static(c, p->types, why, sizeof why) || p->maybe[in] || p->handle[v] || p->result[v] ||
-      p->listed[v] || n->ntensor != 1)
+  for (uint32_t i = 0; i < n->ntensor; i++) maybe |= p->maybe[n->in[i]->id];
+  if (!kn_node_static(c, p->types, why, sizeof why) || maybe || p->handle[v] || p->result[v] || p->listed[v])
     return KN_OK;
-  bool early = p->ready[in] && e->nloops;
-  if (!early && from != KN_PLACE_ARENA && from != KN_PLACE_VIEW) return KN_OK;
-  if (!early && n->op == KN_OP_reshape && !kn_tensor_contiguous(p->header[in])) return KN_OK; /* copies */
+  bool early = p->ready[in] && e->nloops && n->ntensor == 1;
+  if (!early && !kn_plan_is_fixed(p, in)) return KN_OK;
+  if (!early && reshapes && !kn_tensor_contiguous(p->header[in])) return KN_OK; /* copies */
   KN_TRY(kn_plan_place(e->ctx, p, c, n->out[0], e->pos, e->block, false));
   use(e, n->in[0]);
   define(e, n->out[0]);
@@ -449,6 +467,7 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   kn_block b = {.parent = KN_NOWHERE};
   if (!kn_plan_push(p, &p->blocks, &p->nblocks, &b, sizeof b)) return kn_fail_nomem(ctx, sizeof b);
   emitter e = {.ctx = ctx, .p = p, .targets = targets, .ntargets = ntargets};
+  count_reads(p, body);
   for (uint32_t i = 0; i < body->nparams; i++) {
     if (!kn_is_scalar(body->params[i]->type.kind)) p->place[body->params[i]->id] = KN_PLACE_LOOSE;
     define(&e, body->params[i]);
@@ -459,7 +478,8 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   e.pos++;
   for (uint32_t i = 0; !dead && i < body->nyields; i++) use(&e, body->yields[i]);
   if (!p->early.n) return KN_OK;
-  kn_part given = {.graph = p->graph, .nodes = p->early.nodes, .n = p->early.n, .types = p->types};
+  kn_part given = {
+      .graph = p->graph, .nodes = p->early.nodes, .n = p->early.n, .reads = p->reads, .types = p->types};
   p->early.target = targets[ntargets - 1];
   return p->early.target->compile(p->early.target->self, ctx, &given, &p->early.program);
 }

@@ -177,5 +177,8 @@ kn_status kn_plan_pass_on(kn_context *ctx, kn_plan *p, const kn_node *n, bool *p
   kn_tensor_set_view(t, from, from->offset, from->strides);
   p->header[v] = t;
   p->place[v] = KN_PLACE_VIEW;
+  p->same[v] = n->in[0];
+  p->reads[x] += p->reads[v];
+  p->reads[x]--;
   return KN_OK;
 }

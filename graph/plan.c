@@ -19,8 +19,8 @@ static bool alloc_arrays(kn_plan *p) {
 #define ARRAY(field) (p->field = kn_arena_alloc(&p->arena, n * sizeof *p->field))
   bool ok = ARRAY(types) && ARRAY(undefined) && ARRAY(maybe) && ARRAY(known) && ARRAY(scalars) &&
             ARRAY(failure) && ARRAY(result) && ARRAY(listed) && ARRAY(handle) && ARRAY(place) &&
-            ARRAY(header) && ARRAY(vals) && ARRAY(lists) && ARRAY(owned) && ARRAY(first) && ARRAY(last) &&
-            ARRAY(crosses) && ARRAY(level) && ARRAY(home) && ARRAY(ready);
+            ARRAY(header) && ARRAY(same) && ARRAY(reads) && ARRAY(vals) && ARRAY(lists) && ARRAY(owned) &&
+            ARRAY(first) && ARRAY(last) && ARRAY(crosses) && ARRAY(level) && ARRAY(home) && ARRAY(ready);
 #undef ARRAY
   p->slot_copied = kn_arena_alloc(&p->arena, (size_t)p->graph->nslots + 1);
   return ok && p->slot_copied;

@@ -129,6 +129,8 @@ struct kn_plan {
   bool *result;                 /* the graph returns it */
   bool *listed;           /* tensors that a list takes up: not made in the arena, so that it can keep them */
   bool *handle;           /* tensors that must stay the same handle: written to, compared, told at the end */
+  const kn_value **same;  /* the value that it is, element by element, to nodes that read it; NULL: itself */
+  uint32_t *reads;        /* how often its elements are read, as it is or as a value that is the same */
   uint8_t *place;         /* kn_place */
   kn_tensor **header;     /* ARENA, VIEW, CONST, SHELL; owned by the plan */
   kn_tensor **vals;       /* what the run sees */

@@ -7,14 +7,15 @@
 typedef struct kn_target kn_target;
 typedef struct kn_program kn_program; /* a compiled part, defined by each target */
 
-/* A run of consecutive op nodes of one region, for one plan. The nodes are the plan's own copies: inputs,
- * outputs and where are the graph's, but placeholders in the attributes are replaced wherever the plan knows
- * the number. */
+/* A run of consecutive op nodes of one region, for one plan. The nodes are the plan's own copies: outputs and
+ * where are the graph's, inputs too but for those that are another value to the plan, and placeholders in the
+ * attributes are replaced wherever the plan knows the number. */
 typedef struct kn_part {
   const kn_graph *graph;
   const kn_node *const *nodes; /* live as long as the program */
   uint32_t n;
-  const kn_type *types; /* by value id; a size is KN_DIM_UNKNOWN where only known when running */
+  const uint32_t *reads; /* by value id: how often its elements are read, here and elsewhere in the graph */
+  const kn_type *types;  /* by value id; a size is KN_DIM_UNKNOWN where only known when running */
 } kn_part;
 
 /* Memory is planned node by node: a value's bytes may be taken again by any node after its last use, the next

@@ -3,12 +3,20 @@
 #include <stdio.h>
 
 /* Those that were compiled (CP_SETS, from meson.build), the plainest first. */
-#define X(isa) extern const kn_provider cp_##isa##_provider;
+#define X(isa)                                                                                               \
+  extern const kn_provider cp_##isa##_provider;                                                              \
+  extern const cp_loops cp_##isa##_loops[KN_OP_COUNT];
 CP_SETS(X)
 #undef X
 
 static const kn_provider *const providers[] = {
 #define X(isa) &cp_##isa##_provider,
+    CP_SETS(X)
+#undef X
+};
+
+static const cp_loops *const loops[] = {
+#define X(isa) cp_##isa##_loops,
     CP_SETS(X)
 #undef X
 };
@@ -34,6 +42,8 @@ int cp_provider_count(void) {
 }
 
 const kn_provider *cp_provider_at(int i) { return providers[i]; }
+
+const cp_loops *cp_loops_at(int i) { return loops[i]; }
 
 static const kn_provider *best(void) { return providers[cp_provider_count() - 1]; }
 

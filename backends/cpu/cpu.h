@@ -3,12 +3,14 @@
 #ifndef KN_CPU_H
 #define KN_CPU_H
 #include "backends/backend.h"
+#include "backends/cpu/run.h"
 
 extern const kn_backend kn_cpu_backend;
 
 /* From the plainest to the best of this machine: 0 <= i < cp_provider_count(). */
 int cp_provider_count(void);
 const kn_provider *cp_provider_at(int i);
+const cp_loops *cp_loops_at(int i);
 bool cp_target(kn_context *ctx, void *state, kn_target *out);
 
 #endif

@@ -13,6 +13,12 @@ extern const cp_norms CP(norms);
 extern const kn_provider CP(provider);
 extern const cp_kit *const CP(kits)[KN_DTYPE_COUNT];
 
+extern const cp_loops CP(loops)[KN_OP_COUNT];
+
+#define X(op, grain) [KN_OP_##op] = {CP(op##_runs), grain},
+const cp_loops CP(loops)[KN_OP_COUNT] = {CP_ELEMENTWISE(X)};
+#undef X
+
 #define X(op, grain)                                                                                         \
   static kn_status op##_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,              \
                                kn_tensor *const *out) {                                                      \

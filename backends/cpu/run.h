@@ -49,6 +49,12 @@ typedef struct cp_isa {
 #define CP_SOFTMAXES(X) X(softmax, false) X(log_softmax, true)
 /* clang-format on */
 
+/* By op: its row of loops, and what one thread should at least have. Of those above that are primitive. */
+typedef struct cp_loops {
+  const cp_run *runs; /* by dtype; NULL: none */
+  int64_t grain;
+} cp_loops;
+
 /* An elementwise op by its row of loops. KN_DECLINED where the row has none for these dtypes. */
 kn_status cp_elementwise(kn_context *ctx, const cp_isa *isa, const cp_run *runs, int64_t grain,
                          const void *attrs, kn_tensor *const *in, int n, kn_tensor *out);

@@ -1,10 +1,12 @@
 /* Graphs: the nodes of a part, one after the other, by the same kernels as eager ops, so a graph gives the
- * same bits. */
+ * same bits; elementwise ones that follow each other as chains of the same loops. */
+#include "backends/cpu/chain.h"
 #include "backends/cpu/cpu.h"
 #include <stdio.h>
 
 struct kn_program {
   const kn_node *const *nodes; /* of the part */
+  cp_chain **chains;           /* by node: the chain that begins there */
   uint32_t n;
 };
 
@@ -21,18 +23,29 @@ static bool supports(void *self, const kn_node *n, const kn_type *types, char *w
   return kn_node_static(n, types, why, size);
 }
 
-static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_program **out) {
-  (void)self;
-  kn_program *p = kn_alloc(ctx->heap, sizeof *p);
-  if (!p) return kn_fail_nomem(ctx, sizeof *p);
-  *p = (kn_program){part->nodes, part->n};
-  *out = p;
-  return KN_OK;
-}
-
 static void free_program(void *self, kn_context *ctx, kn_program *p) {
   (void)self;
+  for (uint32_t i = 0; p->chains && i < p->n; i++) cp_chain_free(ctx, p->chains[i]);
+  kn_free(ctx->heap, p->chains, p->n * sizeof *p->chains);
   kn_free(ctx->heap, p, sizeof *p);
+}
+
+static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_program **out) {
+  (void)self;
+  kn_program *p = kn_calloc(ctx->heap, 1, sizeof *p);
+  if (!p) return kn_fail_nomem(ctx, sizeof *p);
+  p->nodes = part->nodes;
+  p->n = part->n;
+  p->chains = kn_calloc(ctx->heap, p->n, sizeof *p->chains);
+  kn_status st = p->chains ? KN_OK : kn_fail_nomem(ctx, p->n * sizeof *p->chains);
+  const cp_loops *loops = cp_loops_at(cp_provider_count() - 1);
+  for (uint32_t i = 0; i < p->n && st == KN_OK; i += p->chains[i] ? cp_chain_length(p->chains[i]) : 1)
+    st = cp_chain_new(ctx, loops, part, i, &p->chains[i]);
+  if (st == KN_OK)
+    *out = p;
+  else
+    free_program(self, ctx, p);
+  return st;
 }
 
 static kn_status run_node(const kn_provider *cpu, kn_context *ctx, const kn_node *n, kn_tensor **vals) {
@@ -47,9 +60,22 @@ static kn_status run_node(const kn_provider *cpu, kn_context *ctx, const kn_node
   return st;
 }
 
+/* False where its nodes have to run one by one. */
+static bool run_chain(const kn_provider *cpu, kn_context *ctx, const kn_program *p, uint32_t first,
+                      kn_tensor **vals) {
+  if (cp_chain_run(ctx, p->chains[first], vals) != KN_OK) return false;
+  for (uint32_t i = 0; kn_debugging(ctx, KN_DEBUG_EXEC) && i < cp_chain_length(p->chains[first]); i++)
+    kn_log_node(ctx, "cpu", p->nodes[first + i], cpu->name, vals);
+  return true;
+}
+
 static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **vals, const kn_scalar *scalars) {
   (void)scalars;
   for (uint32_t i = 0; i < p->n; i++) {
+    if (p->chains[i] && run_chain(self, ctx, p, i, vals)) {
+      i += cp_chain_length(p->chains[i]) - 1;
+      continue;
+    }
     kn_status st = run_node(self, ctx, p->nodes[i], vals);
     if (st != KN_OK) return kn_node_failed(ctx, p->nodes[i], st);
   }

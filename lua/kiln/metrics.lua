@@ -25,7 +25,7 @@ local function are_scores(scores, target)
   return true
 end
 
-local function same_sizes(a, b)
+local function same_shape(a, b)
   local s, t = a.shape, b.shape
   if #s ~= #t then return false end
   for i = 1, #s do
@@ -38,7 +38,7 @@ end
 local function labels(name, scores, target)
   check_pair(name, scores, target)
   if are_scores(scores, target) then return scores:argmax(2) end
-  if not same_sizes(scores, target) then
+  if not same_shape(scores, target) then
     fail("%s: scores must be [N, classes, ...] and predictions as the targets; got %s and targets %s", name, shape_text(scores),
       shape_text(target))
   end
