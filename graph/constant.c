@@ -1,11 +1,14 @@
 /* What a plan computes once: tensors that follow from sizes and constants alone, as the number of elements
- * that a mean divides by where capture did not know it. Small ones are kept; a large one of a single value is
- * never written out, but what is computed of it may be small again. Nodes of such values leave no step. */
+ * that a mean divides by where capture did not know it. Small ones are kept; a large one of a single whole
+ * number is never written out, but its sum may be small again. Nodes of such values leave no step. */
 #include "core/dispatch.h"
 #include "graph/plan.h"
 #include "graph/scalar.h"
+#include <math.h>
 
-enum { KEPT = 4096 }; /* elements; what is larger is made by each run */
+enum { KEPT = 4096 };     /* elements; what is larger is made by each run */
+enum { EXACT = 1 << 24 }; /* whole numbers up to here add up the same in any order */
+enum { READ = 1, WRITTEN_OUT = 2 };
 
 typedef struct folder {
   kn_context *ctx;
@@ -30,7 +33,13 @@ static bool may_fold(const kn_plan *p, const kn_node *n) {
          kn_type_known(&p->types[v]) && p->types[v].device == KN_CPU;
 }
 
-/* A tensor of a single value, in one element. */
+/* Small, or such that its sum does not tell that it was never written out. */
+static bool may_fill(const kn_type *type, double value) {
+  bool whole = !signbit(value) && value <= EXACT && value == floor(value);
+  return is_small(type) || (whole && value * (double)kn_type_numel(type) <= EXACT);
+}
+
+/* A tensor of a single value; a large one in one element. */
 static kn_status repeat(folder *f, const kn_node *n, const void *attrs, kn_tensor **out) {
   const kn_type *type = &f->p->types[n->out[0]->id];
   const int64_t strides[KN_MAX_RANK] = {0};
@@ -45,9 +54,10 @@ static kn_status repeat(folder *f, const kn_node *n, const void *attrs, kn_tenso
   if (st == KN_OK) {
     kn_tensor_set_view(all, one, 0, strides);
     kn_tensor_release(one);
-    *out = all;
-  } else
-    kn_tensor_release(all);
+    if (!is_small(type)) return *out = all, KN_OK;
+    st = kn_apply(f->ctx, KN_OP_clone, NULL, &all, 1, out);
+  }
+  kn_tensor_release(all);
   return st;
 }
 
@@ -64,14 +74,18 @@ static kn_status fold_op(folder *f, const kn_node *n, kn_tensor **out) {
   kn_tensor *in[KN_MAX_INPUTS];
   for (uint32_t i = 0; i < n->ntensor; i++) {
     in[i] = f->at[n->in[i]->id];
-    if (p->maybe[n->in[i]->id] || (!in[i] && !filled)) return KN_OK;
+    bool large = in[i] && !is_small(&p->types[n->in[i]->id]);
+    if (p->maybe[n->in[i]->id] || (!filled && (!in[i] || (large && n->op != KN_OP_sum)))) return KN_OK;
   }
   for (uint32_t i = n->ntensor; i < n->nin; i++) folded &= p->known[n->in[i]->id];
   if (!folded) return KN_OK;
   kn_attrs_any room;
   const void *attrs;
   KN_TRY(kn_node_attrs_now(f->ctx, n, p->scalars, &room, &attrs));
-  if (filled) return repeat(f, n, attrs, out);
+  if (filled)
+    return may_fill(&p->types[n->out[0]->id], ((const kn_attrs_value *)attrs)->value)
+               ? repeat(f, n, attrs, out)
+               : KN_OK;
   return kn_apply(f->ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, out);
 }
 
@@ -100,17 +114,21 @@ static kn_status fold_region(folder *f, const kn_region *r) {
   return KN_OK;
 }
 
-static bool is_folded(const folder *f, const kn_node *n) {
-  return n->nout == 1 && f->at[n->out[0]->id] && is_small(&f->p->types[n->out[0]->id]);
+/* Views stay nodes that need no step: how they lie tells how products add up. */
+static bool is_kept(const folder *f, const kn_node *n) {
+  bool view = kn_opcode_is_op(n->op) && kn_ops[n->op].op_class == KN_CLASS_VIEW;
+  return n->nout == 1 && f->at[n->out[0]->id] && is_small(&f->p->types[n->out[0]->id]) && !view;
 }
 
-/* A large one is left out when only what was folded reads it. */
-static void note_reads(const folder *f, const kn_region *r, bool *read) {
+/* A large one is left out when only what is kept reads it. */
+static void note_uses(const folder *f, const kn_region *r, uint8_t *use) {
   KN_EACH_NODE (n, r) {
-    for (int i = 0; i < n->nregions; i++) note_reads(f, n->regions[i], read);
-    for (uint32_t i = 0; i < n->nin && !is_folded(f, n); i++) read[n->in[i]->id] = true;
+    for (int i = 0; i < n->nregions; i++) note_uses(f, n->regions[i], use);
+    bool kept = is_kept(f, n);
+    if (kept) use[n->out[0]->id] |= WRITTEN_OUT;
+    for (uint32_t i = 0; i < n->nin && !kept; i++) use[n->in[i]->id] |= READ;
   }
-  for (uint32_t i = 0; i < r->nyields; i++) read[r->yields[i]->id] = true;
+  for (uint32_t i = 0; i < r->nyields; i++) use[r->yields[i]->id] |= READ;
 }
 
 /* A kept one lies in order, as what a run computes does, and has a second owner, so that nobody takes it. */
@@ -126,21 +144,22 @@ kn_status kn_plan_constants(kn_context *ctx, kn_plan *p) {
   if (p->single) return KN_OK; /* observers want to see every node */
   uint32_t all = p->graph->nvalues + 1;
   folder f = {ctx, p, kn_calloc(ctx->heap, all, sizeof *f.at)};
-  bool *read = kn_calloc(ctx->heap, all, sizeof *read), grad = ctx->grad_enabled;
-  kn_status st = f.at && read ? KN_OK : kn_fail_nomem(ctx, all * sizeof *f.at);
+  uint8_t *use = kn_calloc(ctx->heap, all, sizeof *use);
+  bool grad = ctx->grad_enabled;
+  kn_status st = f.at && use ? KN_OK : kn_fail_nomem(ctx, all * sizeof *f.at);
   ctx->grad_enabled = false;
   if (st == KN_OK) st = fold_region(&f, p->graph->body);
-  if (st == KN_OK) note_reads(&f, p->graph->body, read);
+  if (st == KN_OK) note_uses(&f, p->graph->body, use);
   for (uint32_t v = 1; v < all && st == KN_OK; v++) {
     if (!f.at[v]) continue;
-    if (is_small(&p->types[v]))
+    if (use[v] & WRITTEN_OUT)
       st = keep(ctx, p, v, f.at[v]);
-    else if (!read[v])
+    else if (!(use[v] & READ))
       p->place[v] = KN_PLACE_CONST; /* and nobody asks for it */
   }
   ctx->grad_enabled = grad;
   for (uint32_t v = 1; f.at && v < all; v++) kn_tensor_release(f.at[v]);
   kn_free(ctx->heap, f.at, all * sizeof *f.at);
-  kn_free(ctx->heap, read, all * sizeof *read);
+  kn_free(ctx->heap, use, all * sizeof *use);
   return st;
 }

@@ -227,3 +227,29 @@ test("chains of views", function()
     same(f, kiln.randn(2, 4, 6), kiln.randn(4, 2, 2), kiln.randn(2, 4, 3):transpose(1, 3), kiln.randn(2, 2, 2))
   end
 end)
+
+-- Free sizes, which a plan knows, make constants of these: how they lie, and that they are one number all over, must
+-- not show in the last bits of sums and products.
+test("products and sums of what a plan knows", function()
+  local function turned_table(x)
+    local c = (kiln.arange(x:size(1)):to("float32"):unsqueeze(2) * 0.37 + kiln.arange(64):to("float32") * 0.11):sin()
+    local u = c:t()
+    return x:matmul(u), x[1]:matmul(u), u:matmul(x), u:sum(1), u:sum(2), u:reshape(-1)
+  end
+  local function one_number(x)
+    local c = kiln.full_like(x, 0.1)
+    return c:sum(), c:sum(1), c:mean(2), c:t():matmul(x), c[{ { 1, 2 } }]:sum(2), kiln.full_like(x, -0.0):sum(),
+      kiln.ones_like(x):sum(2), kiln.full_like(x, 1.1):prod(2)
+  end
+  for _, f in ipairs { turned_table, one_number } do
+    for _, dtype in ipairs { "float32", "float64" } do
+      local g = kiln.script(f)
+      for _, rows in ipairs { 3, 5, 20, 64, 100 } do
+        local x = kiln.randn(rows, 64, { dtype = dtype })
+        if f == turned_table then x = x:to "float32" end
+        local want, got = { f(x) }, { g(x) }
+        for i = 1, #want do check.truth(check.identical(want[i], got[i], {}), ("result %d of %d rows"):format(i, rows)) end
+      end
+    end
+  end
+end)
