@@ -314,6 +314,20 @@ static void record_viewed(kn_recorder *base, const kn_tensor *x, const kn_tensor
   r->viewed_as = out->value;
 }
 
+static bool turns(const kn_value *v) {
+  if (!v->def || v->def->op != KN_OP_transpose) return false;
+  const kn_attrs_swap *a = v->def->attrs;
+  const int rank = v->type.tensor.rank;
+  const int64_t d0 = a->dim0 < 0 ? a->dim0 + rank : a->dim0, d1 = a->dim1 < 0 ? a->dim1 + rank : a->dim1;
+  return d0 != d1 && d0 >= rank - 2 && d1 >= rank - 2;
+}
+
+static bool record_turned(kn_recorder *base, kn_tensor *t) {
+  const kn_value *v = t->value;
+  (void)base;
+  return v && turns(v) && !turns(v->def->in[0]);
+}
+
 static kn_status record_contiguous(kn_recorder *base, kn_context *ctx, kn_tensor *t, bool *out) {
   kn_record *r = (kn_record *)base;
   (void)ctx;
@@ -407,6 +421,7 @@ void kn_record_init(kn_record *r, kn_builder *b) {
                             .viewed = record_viewed,
                             .saved = record_saved,
                             .contiguous = record_contiguous,
+                            .turned = record_turned,
                             .alias = record_alias},
                    .b = b};
 }

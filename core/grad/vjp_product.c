@@ -12,21 +12,23 @@ static kn_tensor *as_rows(kn_scope *s, kn_tensor *t, int64_t columns) {
 static int64_t last_size(const kn_tensor *t) { return t->type.dims[t->type.rank - 1]; }
 
 /* Does a matrix lie turned, as the weight of a linear layer does? */
-static bool lies_turned(const kn_tensor *t) {
+static bool lies_turned(kn_scope *s, kn_tensor *t) {
   int last = t->type.rank - 1;
-  return !kn_tensor_is_symbolic(t) && last > 0 && t->strides[last - 1] == 1 && t->strides[last] != 1;
+  kn_recorder *r = kn_tensor_is_symbolic(t) ? kn_recorder_of(s->ctx) : NULL;
+  if (kn_tensor_is_symbolic(t)) return r && r->turned && r->turned(r, t);
+  return last > 0 && t->strides[last - 1] == 1 && t->strides[last] != 1;
 }
 
 /* Of x [M, K] times w [K, N]: w's gradient. It lies as w does, so that what w was turned from gets it in one
  * piece. */
-static kn_tensor *right(kn_scope *s, kn_tensor *a, kn_tensor *g, const kn_tensor *b) {
-  if (lies_turned(b)) return turned(s, kx_matmul(s, turned(s, g), a));
+static kn_tensor *right(kn_scope *s, kn_tensor *a, kn_tensor *g, kn_tensor *b) {
+  if (lies_turned(s, b)) return turned(s, kx_matmul(s, turned(s, g), a));
   return kx_matmul(s, turned(s, a), g);
 }
 
 /* The same of x [..., M, K], as in a linear layer: batch dims become rows, so that w's gradient is one
  * product and not a sum of many. */
-static kn_tensor *shared_right(kn_scope *s, kn_tensor *a, kn_tensor *g, const kn_tensor *b) {
+static kn_tensor *shared_right(kn_scope *s, kn_tensor *a, kn_tensor *g, kn_tensor *b) {
   a = as_rows(s, a, last_size(a));
   g = as_rows(s, g, last_size(g));
   return a && g ? right(s, a, g, b) : NULL;
