@@ -53,8 +53,9 @@ struct kn_recorder {
   void (*viewed)(kn_recorder *r, const kn_tensor *x, const kn_tensor *out);
   /* Do t's elements lie in order, so that t:contiguous() is t? */
   kn_status (*contiguous)(kn_recorder *r, kn_context *ctx, kn_tensor *t, bool *out);
-  /* Was t made by turning the last two dims of a tensor round? May be NULL. */
-  bool (*turned)(kn_recorder *r, kn_tensor *t);
+  /* Do the last two dims of the symbolic t lie turned in memory, as those of a transposed matrix do, as far
+   * as that is known? May be NULL. */
+  bool (*turned)(kn_recorder *r, const kn_tensor *t);
   /* Another handle on the same elements. */
   kn_status (*alias)(kn_recorder *r, kn_context *ctx, kn_tensor *t, kn_tensor **out);
   /* A concrete number has become a 0-d tensor. May be NULL. */

@@ -142,6 +142,18 @@ void kn_region_truncate(kn_region *r, kn_node *mark) {
   while (r->last && r->last != mark) kn_node_remove(r->last);
 }
 
+void kn_region_append(kn_region *to, kn_region *from) {
+  KN_EACH_NODE (n, from) {
+    n->region = to;
+    for (uint32_t i = 0; i < n->nout; i++) n->out[i]->region = to;
+  }
+  if (!from->first) return;
+  from->first->prev = to->last;
+  *(to->last ? &to->last->next : &to->first) = from->first;
+  to->last = from->last;
+  from->first = from->last = NULL;
+}
+
 void kn_node_move_before(kn_node *n, kn_node *at) {
   if (n == at) return;
   kn_node_remove(n);

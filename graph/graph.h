@@ -328,6 +328,7 @@ void kn_value_name(kn_builder *b, kn_value *v, const char *name); /* sets it whe
 void kn_region_truncate(kn_region *r, kn_node *mark);
 void kn_node_remove(kn_node *n);
 void kn_node_move_before(kn_node *n, kn_node *at);
+void kn_region_append(kn_region *to, kn_region *from); /* all nodes of `from`, to the end of `to` */
 
 /* Dense ids in the order of the text, counts of values and nodes. Part of kn_graph_finish; passes use it too.
  */

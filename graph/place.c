@@ -1,5 +1,6 @@
 /* Where tensors of a plan live: see kn_place. Also which tensors must stay the handles that the program made,
  * because something writes into them or compares them: those are never copied behind the program's back. */
+#include "core/kernels/kernel.h"
 #include "graph/plan.h"
 
 /* ---- values that may be the same tensor ---- */
@@ -117,7 +118,9 @@ static bool may_copy(kn_op op) { return op == KN_OP_reshape || op == KN_OP_resha
 static kn_status place_view(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_value *v, bool *copies) {
   char why[64];
   bool fixed = kn_plan_is_fixed(p, n->in[0]->id) && kn_node_static(n, p->types, why, sizeof why);
-  *copies = fixed && may_copy((kn_op)n->op) && !kn_tensor_contiguous(p->header[n->in[0]->id]);
+  int64_t strides[KN_MAX_RANK];
+  *copies = fixed && may_copy((kn_op)n->op) &&
+            !kn_reshape_strides(p->header[n->in[0]->id], &p->types[v->id], strides);
   if (*copies) return KN_OK;
   kn_tensor *t;
   KN_TRY(kn_tensor_symbolic(ctx, &p->types[v->id], NULL, &t));

@@ -314,20 +314,6 @@ static void record_viewed(kn_recorder *base, const kn_tensor *x, const kn_tensor
   r->viewed_as = out->value;
 }
 
-static bool turns(const kn_value *v) {
-  if (!v->def || v->def->op != KN_OP_transpose) return false;
-  const kn_attrs_swap *a = v->def->attrs;
-  const int rank = v->type.tensor.rank;
-  const int64_t d0 = a->dim0 < 0 ? a->dim0 + rank : a->dim0, d1 = a->dim1 < 0 ? a->dim1 + rank : a->dim1;
-  return d0 != d1 && d0 >= rank - 2 && d1 >= rank - 2;
-}
-
-static bool record_turned(kn_recorder *base, kn_tensor *t) {
-  const kn_value *v = t->value;
-  (void)base;
-  return v && turns(v) && !turns(v->def->in[0]);
-}
-
 static kn_status record_contiguous(kn_recorder *base, kn_context *ctx, kn_tensor *t, bool *out) {
   kn_record *r = (kn_record *)base;
   (void)ctx;
@@ -394,6 +380,28 @@ static kn_status apply_here(kn_record *r, kn_context *ctx, kn_op op, const void 
     return st;
   }
   return KN_OK;
+}
+
+/* Of a value that is an exchange of its last two dims, made of one that is none. */
+static bool exchanges(const kn_node *n, int rank) {
+  if (!n || rank < 2) return false;
+  if (n->op == KN_OP_transpose) {
+    const kn_attrs_swap *a = n->attrs;
+    int64_t d0 = a->dim0 < 0 ? a->dim0 + rank : a->dim0, d1 = a->dim1 < 0 ? a->dim1 + rank : a->dim1;
+    return d0 != d1 && d0 >= rank - 2 && d1 >= rank - 2;
+  }
+  if (n->op != KN_OP_permute) return false;
+  const kn_ints *dims = &((const kn_attrs_axes *)n->attrs)->dims;
+  int64_t last = dims->v[rank - 1];
+  return (last < 0 ? last + rank : last) == rank - 2;
+}
+
+static bool record_turned(kn_recorder *r, const kn_tensor *t) {
+  const kn_value *v = t->value;
+  (void)r;
+  if (!v || v->type.kind != KN_V_TENSOR || !exchanges(v->def, t->type.rank)) return false;
+  const kn_value *from = v->def->in[0];
+  return !exchanges(from->def, t->type.rank);
 }
 
 static kn_status record_apply(kn_recorder *base, kn_context *ctx, kn_op op, const void *attrs,

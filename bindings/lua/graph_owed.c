@@ -1,5 +1,5 @@
-/* Methods of Graphs that are promised and not there yet: each says so, and what there is instead; and names
- * that are misspelt. A row goes when its method comes. */
+/* Methods of Graphs that are promised and not there yet: each says so, and what there is instead (a row goes
+ * when its method comes); methods of modules, which the module has; and names that are misspelt. */
 #include "bindings/lua/graph_parts.h"
 #include "bindings/lua/state.h"
 
@@ -22,6 +22,19 @@ static int not_there(lua_State *L) {
                   owed[row].name, owed[row].instead);
 }
 
+static const char *const of_modules[] = {
+    "children",        "eval",           "load_state_dict", "modules", "named_parameters",
+    "register_buffer", "requires_grad_", "state_dict",      "to",      "train",
+    "zero_grad"};
+
+static int ask_the_module(lua_State *L) {
+  return kl_error(
+      L, KN_ARG,
+      "%s: this is a method of modules, not of Graphs: call it on the module that kiln.script was given "
+      "(nn.module_of(graph))",
+      lua_tostring(L, lua_upvalueindex(1)));
+}
+
 static int no_method(lua_State *L) { /* __index of the table of methods */
   kl_check_misspelt(L, 2, 1, "Graph", "method");
   return 0;
@@ -32,6 +45,11 @@ void kl_set_owed_methods(lua_State *L) {
     lua_pushinteger(L, (lua_Integer)i);
     lua_pushcclosure(L, not_there, 1);
     lua_setfield(L, -2, owed[i].name);
+  }
+  for (size_t i = 0; i < sizeof of_modules / sizeof *of_modules; i++) {
+    lua_pushstring(L, of_modules[i]);
+    lua_pushcclosure(L, ask_the_module, 1);
+    lua_setfield(L, -2, of_modules[i]);
   }
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, no_method);

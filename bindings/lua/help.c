@@ -31,6 +31,28 @@ static bool add_about(luaL_Buffer *b, const char *name) {
   return false;
 }
 
+/* " = 1" as Lua writes it; nothing where the default is not one value. */
+static void add_default(luaL_Buffer *b, const kn_field *f) {
+  lua_State *L = b->L;
+  switch (f->kind) {
+  case KN_FIELD_FLOAT:
+  case KN_FIELD_NUMBER: lua_pushfstring(L, " = %f", f->number); break;
+  case KN_FIELD_BOOL: lua_pushstring(L, f->integer ? " = true" : " = false"); break;
+  case KN_FIELD_ENUM: lua_pushfstring(L, " = \"%s\"", f->names[f->integer]); break;
+  case KN_FIELD_INT:
+  case KN_FIELD_INTS:
+  case KN_FIELD_AXIS:
+  case KN_FIELD_INDEX: {
+    bool place = f->kind == KN_FIELD_AXIS || f->kind == KN_FIELD_INDEX;
+    if (f->integer == KN_NONE) return;
+    lua_pushfstring(L, " = %I", (LUAI_UACINT)(f->integer + (place && f->integer >= 0)));
+    break;
+  }
+  default: return;
+  }
+  luaL_addvalue(b);
+}
+
 static bool add_op(luaL_Buffer *b, const char *name, bool after) {
   kn_op op;
   bool alias = !kn_op_parse(name, &op);
@@ -48,7 +70,11 @@ static bool add_op(luaL_Buffer *b, const char *name, bool after) {
   for (; f->name; f++) {
     luaL_addchar(b, ' ');
     luaL_addstring(b, f->name);
-    if (f->required) luaL_addstring(b, " (required)");
+    if (f->required)
+      luaL_addstring(b, " (required)");
+    else
+      add_default(b, f);
+    if (f[1].name) luaL_addchar(b, ',');
   }
   return true;
 }

@@ -5,32 +5,39 @@
 static kn_tensor *turned(kn_scope *s, kn_tensor *t) { return kx_transpose(s, t, -2, -1); }
 
 static kn_tensor *as_rows(kn_scope *s, kn_tensor *t, int64_t columns) {
+  kn_attrs_flatten rows = {.start_dim = 0, .end_dim = -2};
+  if (!kn_dim_known(columns)) return kx_apply(s, KN_OP_flatten, &rows, &t, 1);
   kn_attrs_sizes at = {.sizes = {.n = 2, .v = {-1, columns}}};
   return kx_apply(s, KN_OP_reshape, &at, &t, 1);
 }
 
 static int64_t last_size(const kn_tensor *t) { return t->type.dims[t->type.rank - 1]; }
 
+/* The last size of t, which is also that of b's dim. */
+static int64_t size_of(const kn_tensor *t, const kn_tensor *b, int dim) {
+  return kn_dim_known(last_size(t)) ? last_size(t) : b->type.dims[dim];
+}
+
 /* Does a matrix lie turned, as the weight of a linear layer does? */
-static bool lies_turned(kn_scope *s, kn_tensor *t) {
+static bool lies_turned(kn_context *ctx, const kn_tensor *t) {
   int last = t->type.rank - 1;
-  kn_recorder *r = kn_tensor_is_symbolic(t) ? kn_recorder_of(s->ctx) : NULL;
+  kn_recorder *r = kn_recorder_of(ctx);
   if (kn_tensor_is_symbolic(t)) return r && r->turned && r->turned(r, t);
   return last > 0 && t->strides[last - 1] == 1 && t->strides[last] != 1;
 }
 
 /* Of x [M, K] times w [K, N]: w's gradient. It lies as w does, so that what w was turned from gets it in one
  * piece. */
-static kn_tensor *right(kn_scope *s, kn_tensor *a, kn_tensor *g, kn_tensor *b) {
-  if (lies_turned(s, b)) return turned(s, kx_matmul(s, turned(s, g), a));
+static kn_tensor *right(kn_scope *s, kn_tensor *a, kn_tensor *g, const kn_tensor *b) {
+  if (lies_turned(s->ctx, b)) return turned(s, kx_matmul(s, turned(s, g), a));
   return kx_matmul(s, turned(s, a), g);
 }
 
 /* The same of x [..., M, K], as in a linear layer: batch dims become rows, so that w's gradient is one
  * product and not a sum of many. */
-static kn_tensor *shared_right(kn_scope *s, kn_tensor *a, kn_tensor *g, kn_tensor *b) {
-  a = as_rows(s, a, last_size(a));
-  g = as_rows(s, g, last_size(g));
+static kn_tensor *shared_right(kn_scope *s, kn_tensor *a, kn_tensor *g, const kn_tensor *b) {
+  a = as_rows(s, a, size_of(a, b, 0));
+  g = as_rows(s, g, size_of(g, b, 1));
   return a && g ? right(s, a, g, b) : NULL;
 }
 
@@ -50,7 +57,7 @@ void kn_vjp_matmul(kn_vjp *v) {
   }
   if (v->need[0]) v->gin[0] = kv_fit(v, kx_matmul(s, g, turned(s, b)), 0);
   if (!v->need[1] || !a || !g) return;
-  bool fold = a->type.rank > 2 && v->in[1]->type.rank == 2 && last_size(a) > 0 && last_size(g) > 0;
+  bool fold = a->type.rank > 2 && v->in[1]->type.rank == 2 && size_of(a, b, 0) != 0 && size_of(g, b, 1) != 0;
   kn_tensor *gb = fold ? shared_right(s, a, g, b) : right(s, a, g, b);
   if (column) {
     kn_attrs_optional_axis last = {.dim = -1};

@@ -5,6 +5,7 @@
 #include "lua/capture/growing.h"
 #include "lua/capture/handle.h"
 #include "lua/capture/keys.h"
+#include "lua/capture/models.h"
 #include "lua/capture/protect.h"
 #include "lua/capture/race.h"
 #include "lua/capture/text.h"
@@ -12,11 +13,7 @@
 #include <lauxlib.h>
 #include <string.h>
 
-#define ARG(i) ((i) < n ? a[i] : KC_NILV)
-#define MODEL(name)                                                                                          \
-  static kc_res m_##name(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out)
-
-static kc_res give(kc_cap *c, kc_values *out, int n, kc_val x, kc_val y, kc_val z) {
+kc_res kc_give(kc_cap *c, kc_values *out, int n, kc_val x, kc_val y, kc_val z) {
   out->v = kc_vals(c, 3);
   out->v[0] = x;
   out->v[1] = y;
@@ -24,9 +21,9 @@ static kc_res give(kc_cap *c, kc_values *out, int n, kc_val x, kc_val y, kc_val 
   out->n = n;
   return KC_GO;
 }
-static kc_res give1(kc_cap *c, kc_values *out, kc_val x) { return give(c, out, 1, x, KC_NILV, KC_NILV); }
+kc_res kc_give1(kc_cap *c, kc_values *out, kc_val x) { return kc_give(c, out, 1, x, KC_NILV, KC_NILV); }
 
-static kc_res give_all(kc_cap *c, kc_state *s, kc_values *out, const kc_val *a, int n) {
+kc_res kc_give_all(kc_cap *c, kc_state *s, kc_values *out, const kc_val *a, int n) {
   out->v = kc_vals(c, n);
   for (int i = 0; i < n; i++) out->v[i] = kc_resolve(c, s, a[i]);
   out->n = n;
@@ -36,29 +33,30 @@ static kc_res give_all(kc_cap *c, kc_state *s, kc_values *out, const kc_val *a, 
 static kc_val text(kc_cap *c, const char *s) { return kc_string(c, s, strlen(s)); }
 
 /* As messages say it. */
-static const char *name_of(kc_cap *c, kc_val f) {
+const char *kc_name_of(kc_cap *c, kc_val f) {
   const char *called = kc_called_name(c), *path = c->obj[f.id].path;
   return called ? called : path ? path : "?";
 }
 
 /* An integer that must be known; a free number is burnt in. */
-static kc_res known_int(kc_cap *c, kc_val f, kc_val a, int which, int64_t *out) {
+kc_res kc_known_int(kc_cap *c, kc_val f, kc_val a, int which, int64_t *out) {
   if (a.k == KC_V_SYM) KC_TRY(kc_burn(c, a));
   KC_TRY(kc_settle_text(c, a));
   a = kc_normal_key(a);
   if (a.k == KC_V_INT) return *out = a.i, KC_GO;
   if (a.k == KC_V_SYM || a.k == KC_V_UNION || a.k == KC_V_POISON)
-    return kc_fail(c, "argument %d of '%s' is a %s; it must be known while capturing", which, name_of(c, f),
-                   kc_kind_name(a));
-  return kc_complain(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
+    return kc_fail(c, "argument %d of '%s' is a %s; it must be known while capturing", which,
+                   kc_name_of(c, f), kc_kind_name(a));
+  return kc_complain(c, "bad argument #%d to '%s' (number expected, got %s)", which, kc_name_of(c, f),
                      kc_type_name(a));
 }
 
-static kc_res need_table(kc_cap *c, kc_val f, kc_val t) {
+kc_res kc_need_table(kc_cap *c, kc_val f, kc_val t) {
   if (t.k == KC_V_TABLE) return KC_GO;
   if (t.k == KC_V_UNION || t.k == KC_V_POISON)
-    return kc_fail(c, "'%s' is called with a %s", name_of(c, f), kc_kind_name(t));
-  return kc_complain(c, "bad argument #1 to '%s' (table expected, got %s)", name_of(c, f), kc_type_name(t));
+    return kc_fail(c, "'%s' is called with a %s", kc_name_of(c, f), kc_kind_name(t));
+  return kc_complain(c, "bad argument #1 to '%s' (table expected, got %s)", kc_name_of(c, f),
+                     kc_type_name(t));
 }
 
 /* ---- going through tables ---- */
@@ -71,8 +69,8 @@ static kc_val model_named(kc_cap *c, const char *name) {
 
 MODEL(ipairs) {
   (void)s;
-  if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (value expected)", name_of(c, f));
-  return give(c, out, 3, model_named(c, "ipairs iterator"), ARG(0), kc_int(0));
+  if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (value expected)", kc_name_of(c, f));
+  return kc_give(c, out, 3, model_named(c, "ipairs iterator"), ARG(0), kc_int(0));
 }
 
 /* Over a tensor: its rows, as many as there are. */
@@ -97,50 +95,52 @@ MODEL(ipairs_step) {
   if (ARG(0).k == KC_V_TABLE && kc_list_of(*s, a[0].id) && kc_is_number(ARG(1)))
     KC_TRY(kc_arith(c, s, LUA_OPADD, a[1], kc_int(1), &next));
   else {
-    KC_TRY(known_int(c, f, ARG(1), 2, &i));
+    KC_TRY(kc_known_int(c, f, ARG(1), 2, &i));
     KC_TRY(ended(c, s, ARG(0), i, &end));
-    if (end) return give1(c, out, KC_NILV);
+    if (end) return kc_give1(c, out, KC_NILV);
     next = kc_int(i + 1);
   }
   KC_TRY(kc_index(c, s, ARG(0), next, &v));
   KC_TRY(kc_is_nil(c, *s, v, &nil));
-  if (nil.k == KC_V_BOOL) return nil.i ? give1(c, out, KC_NILV) : give(c, out, 2, next, v, KC_NILV);
+  if (nil.k == KC_V_BOOL) return nil.i ? kc_give1(c, out, KC_NILV) : kc_give(c, out, 2, next, v, KC_NILV);
   kn_value *tag = kc_emit(c, KN_NODE_select, 3, nil, kc_int(KC_CLASS_NIL), kc_int(KC_CLASS_NUMBER));
   *kc_note_of(c, tag, true) = (kc_note){.choice = nil.v, .a = KC_CLASS_NIL, .b = KC_CLASS_NUMBER};
   kc_union u = {.tag = kc_sym(tag), .n = 2, .alt = {{KC_CLASS_NIL, KC_NILV}, {KC_CLASS_NUMBER, next}}};
-  return give(c, out, 2, kc_make_union(c, &u), v, KC_NILV);
+  return kc_give(c, out, 2, kc_make_union(c, &u), v, KC_NILV);
 }
 
 MODEL(pairs) {
   kc_val h;
   KC_TRY(kc_metafield(c, *s, ARG(0), "__pairs", &h));
   if (h.k != KC_V_NIL) return kc_fail(c, "pairs() on a table with __pairs cannot be captured");
-  if (n == 0) return kc_complain(c, "bad argument #1 to '%s' (table expected, got no value)", name_of(c, f));
-  return give(c, out, 3, model_named(c, "next"), ARG(0), KC_NILV); /* what is no table, next complains of */
+  if (n == 0)
+    return kc_complain(c, "bad argument #1 to '%s' (table expected, got no value)", kc_name_of(c, f));
+  return kc_give(c, out, 3, model_named(c, "next"), ARG(0),
+                 KC_NILV); /* what is no table, next complains of */
 }
 
 MODEL(next) {
   kc_val k, v;
-  KC_TRY(need_table(c, f, ARG(0)));
+  KC_TRY(kc_need_table(c, f, ARG(0)));
   if (ARG(1).k == KC_V_SYM || ARG(1).k == KC_V_UNION || ARG(1).k == KC_V_POISON)
     return kc_fail(c, "next() with a %s as key", kc_kind_name(ARG(1)));
   KC_TRY(kc_next(c, *s, ARG(0).id, kc_normal_key(ARG(1)), &k, &v));
   KC_TRY(kc_hand_key(c, k));
-  return k.k == KC_V_NIL ? give1(c, out, KC_NILV) : give(c, out, 2, k, v, KC_NILV);
+  return k.k == KC_V_NIL ? kc_give1(c, out, KC_NILV) : kc_give(c, out, 2, k, v, KC_NILV);
 }
 
 /* ---- basics ---- */
 
 MODEL(select) {
-  if (kc_is_str(c, ARG(0), "#")) return give1(c, out, kc_int(n - 1));
+  if (kc_is_str(c, ARG(0), "#")) return kc_give1(c, out, kc_int(n - 1));
   int64_t i;
-  KC_TRY(known_int(c, f, ARG(0), 1, &i));
+  KC_TRY(kc_known_int(c, f, ARG(0), 1, &i));
   if (i < 0)
     i = n + i;
   else if (i > n)
     i = n;
   if (i < 1) return kc_complain(c, "bad argument #1 to 'select' (index out of range)");
-  return give_all(c, *s, out, a + i, n - (int)i);
+  return kc_give_all(c, *s, out, a + i, n - (int)i);
 }
 
 static const char *type_name(kc_val a) {
@@ -154,8 +154,19 @@ static const char *type_name(kc_val a) {
 static kc_res type_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values *out) {
   (void)s, (void)ud;
   if (a[0].k == KC_V_POISON) return kc_fail(c, "type() of a %s", kc_kind_name(a[0]));
-  if (a[0].k == KC_V_OBJECT) return give1(c, out, text(c, lua_typename(c->L, c->obj[a[0].id].type)));
-  return give1(c, out, text(c, type_name(a[0])));
+  if (a[0].k == KC_V_OBJECT) return kc_give1(c, out, text(c, lua_typename(c->L, c->obj[a[0].id].type)));
+  return kc_give1(c, out, text(c, type_name(a[0])));
+}
+
+static kc_res is_tensor_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values *out) {
+  if (a[0].k == KC_V_OBJECT) return kc_call_engine(c, s, *(kc_val *)ud, a, 1, out);
+  return kc_give1(c, out, kc_bool(kc_is_tensor(a[0])));
+}
+
+MODEL(is_tensor) {
+  kc_val x = ARG(0);
+  if (x.k == KC_V_POISON) return kc_fail(c, "kiln.is_tensor of a %s", kc_kind_name(x));
+  return kc_distribute(c, s, &x, 1, is_tensor_step, &f, out);
 }
 
 MODEL(type) {
@@ -185,7 +196,7 @@ MODEL(assert) {
     kc_add_message(c, KN_NODE_assert, t.v, *pos ? kc_format(c, "%s: ", pos) : "", message);
     kc_add_fact(c, *s, t.v, true);
   }
-  return give_all(c, *s, out, a, n);
+  return kc_give_all(c, *s, out, a, n);
 }
 
 static kc_res m_error(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out);
@@ -207,7 +218,7 @@ MODEL(error) {
     error_ud x = {f, n};
     return kc_distribute(c, s, a, n, error_step, &x, out);
   }
-  if (n > 1) KC_TRY(known_int(c, f, ARG(1), 2, &level));
+  if (n > 1) KC_TRY(kc_known_int(c, f, ARG(1), 2, &level));
   if (ARG(0).k != KC_V_STRING && ARG(0).k != KC_V_TEXT) {
     bool certain = false;
     if (c->protect) KC_TRY(kc_protected_raise(c, ARG(0), &certain));
@@ -235,7 +246,7 @@ MODEL(fail) {
 }
 
 MODEL(setmetatable) {
-  KC_TRY(need_table(c, f, ARG(0)));
+  KC_TRY(kc_need_table(c, f, ARG(0)));
   kc_val t = ARG(0), m = ARG(1), old, guard;
   if (c->tab[t.id].object || c->tab[t.id].argument)
     return kc_fail(c, "setmetatable() on a table that exists outside the captured function");
@@ -251,7 +262,7 @@ MODEL(setmetatable) {
     if (h.k != KC_V_NIL) return kc_fail(c, "a metatable with %s cannot be captured", odd[i]);
   }
   kc_table_write(c, *s, t.id)->meta = m;
-  return give1(c, out, t);
+  return kc_give1(c, out, t);
 }
 
 MODEL(getmetatable) {
@@ -259,7 +270,7 @@ MODEL(getmetatable) {
   (void)f;
   KC_TRY(kc_metatable(c, *s, ARG(0), &m));
   if (m.k == KC_V_TABLE) KC_TRY(kc_raw_get(c, *s, m.id, text(c, "__metatable"), &guard));
-  return give1(c, out, guard.k == KC_V_NIL ? m : guard);
+  return kc_give1(c, out, guard.k == KC_V_NIL ? m : guard);
 }
 
 static kc_res plain_key(kc_cap *c, kc_val *k) {
@@ -274,39 +285,39 @@ static kc_res plain_key(kc_cap *c, kc_val *k) {
 
 MODEL(rawget) {
   kc_val v, key = ARG(1);
-  KC_TRY(need_table(c, f, ARG(0)));
+  KC_TRY(kc_need_table(c, f, ARG(0)));
   KC_TRY(plain_key(c, &key));
   KC_TRY(kc_raw_get(c, *s, ARG(0).id, key, &v));
-  return give1(c, out, v);
+  return kc_give1(c, out, v);
 }
 
 MODEL(rawset) {
-  KC_TRY(need_table(c, f, ARG(0)));
+  KC_TRY(kc_need_table(c, f, ARG(0)));
   kc_val key = ARG(1);
   KC_TRY(plain_key(c, &key));
   if (key.k == KC_V_NIL) return kc_raise(c, "table index is nil");
   KC_TRY(kc_raw_set(c, *s, ARG(0).id, key, ARG(2)));
-  return give1(c, out, ARG(0));
+  return kc_give1(c, out, ARG(0));
 }
 
 MODEL(rawequal) {
   (void)f;
   kc_val x = ARG(0), y = ARG(1), v;
   if ((x.k == KC_V_TABLE && y.k == KC_V_TABLE) || (x.k == KC_V_OBJECT && y.k == KC_V_OBJECT))
-    return give1(c, out, kc_bool(kc_same(x, y)));
+    return kc_give1(c, out, kc_bool(kc_same(x, y)));
   if (x.k == KC_V_UNION || y.k == KC_V_UNION)
     return kc_fail(c, "rawequal() of a %s", kc_kind_name(x.k == KC_V_UNION ? x : y));
   KC_TRY(kc_equal(c, s, x, y, &v));
-  return give1(c, out, v);
+  return kc_give1(c, out, v);
 }
 
 MODEL(rawlen) {
-  if (ARG(0).k == KC_V_STRING) return give1(c, out, kc_int((int64_t)c->obj[ARG(0).id].n));
+  if (ARG(0).k == KC_V_STRING) return kc_give1(c, out, kc_int((int64_t)c->obj[ARG(0).id].n));
   int64_t len;
-  KC_TRY(need_table(c, f, ARG(0)));
-  if (kc_list_of(*s, a[0].id)) return give1(c, out, kc_list_length(c, *s, a[0].id));
+  KC_TRY(kc_need_table(c, f, ARG(0)));
+  if (kc_list_of(*s, a[0].id)) return kc_give1(c, out, kc_list_length(c, *s, a[0].id));
   KC_TRY(kc_border(c, *s, ARG(0).id, &len));
-  return give1(c, out, kc_int(len));
+  return kc_give1(c, out, kc_int(len));
 }
 
 typedef struct plain_ud {
@@ -336,7 +347,7 @@ MODEL(require) {
   KC_TRY(kc_raw_get(c, *s, loaded.id, ARG(0), &v));
   if (v.k == KC_V_NIL || (v.k == KC_V_BOOL && !v.i))
     return kc_fail(c, "require '%s': the module is not loaded yet; require it outside", c->obj[ARG(0).id].s);
-  return give1(c, out, v);
+  return kc_give1(c, out, v);
 }
 
 /* kiln.graph_source(graph): a module looks for others in Graphs, too, when its parts are walked. */
@@ -350,7 +361,7 @@ MODEL(graph_source) {
     source = kc_import(c, -1, NULL);
     lua_pop(c->L, 1);
   }
-  return give1(c, out, source);
+  return kc_give1(c, out, source);
 }
 
 /* As the engine's own messages say it. */
@@ -425,7 +436,7 @@ MODEL(no_grad) { return with_grad(c, s, f, a, n, false, out); }
 MODEL(is_grad_enabled) {
   (void)s, (void)f, (void)a, (void)n;
   KC_TRY(kc_ask_grad(c));
-  return give1(c, out, kc_bool(!c->b.no_grad));
+  return kc_give1(c, out, kc_bool(!c->b.no_grad));
 }
 MODEL(grad) {
   (void)f;
@@ -441,136 +452,13 @@ MODEL(requires_grad_) {
 }
 MODEL(enable_grad) { return with_grad(c, s, f, a, n, true, out); }
 
-/* ---- table.* ---- */
-
-kc_res kc_need_list(kc_cap *c, kc_state *s, kc_val f, kc_val t) {
-  KC_TRY(need_table(c, f, t));
-  static const char *const odd[] = {"__index", "__newindex", "__len"};
-  for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
-    kc_val h;
-    KC_TRY(kc_metafield(c, s, t, odd[i], &h));
-    if (h.k != KC_V_NIL)
-      return kc_fail(c, "'%s' on a table with %s cannot be captured", name_of(c, f), odd[i]);
-  }
-  return KC_GO;
-}
-
-MODEL(insert) {
-  out->n = 0;
-  KC_TRY(kc_need_list(c, *s, f, ARG(0)));
-  if (n != 2 && n != 3) return kc_complain(c, "wrong number of arguments to 'insert'");
-  kc_val t = a[0], v;
-  int64_t len, pos;
-  if (n == 2 && kc_list_of(*s, t.id)) return kc_list_append(c, *s, t.id, a[1]);
-  KC_TRY(kc_border(c, *s, t.id, &len));
-  pos = len + 1;
-  if (n == 3) {
-    KC_TRY(known_int(c, f, a[1], 2, &pos));
-    if (pos < 1 || pos > len + 1)
-      return kc_complain(c, "bad argument #2 to 'insert' (position out of bounds)");
-  }
-  for (int64_t i = len + 1; i > pos; i--) {
-    KC_TRY(kc_raw_get(c, *s, t.id, kc_int(i - 1), &v));
-    KC_TRY(kc_raw_set(c, *s, t.id, kc_int(i), v));
-  }
-  return kc_raw_set(c, *s, t.id, kc_int(pos), a[n - 1]);
-}
-
-MODEL(remove) {
-  KC_TRY(kc_need_list(c, *s, f, ARG(0)));
-  kc_val t = a[0], taken, v;
-  int64_t len, pos;
-  KC_TRY(kc_border(c, *s, t.id, &len));
-  pos = len;
-  if (n > 1) {
-    KC_TRY(known_int(c, f, a[1], 2, &pos));
-    if ((uint64_t)pos - 1 > (uint64_t)len && !(len == 0 && pos == 0))
-      return kc_complain(c, "bad argument #2 to 'remove' (position out of bounds)");
-  }
-  KC_TRY(kc_raw_get(c, *s, t.id, kc_int(pos), &taken));
-  for (; pos < len; pos++) {
-    KC_TRY(kc_raw_get(c, *s, t.id, kc_int(pos + 1), &v));
-    KC_TRY(kc_raw_set(c, *s, t.id, kc_int(pos), v));
-  }
-  kc_val last;
-  KC_TRY(kc_raw_get(c, *s, t.id, kc_int(pos), &last));
-  if (last.k != KC_V_NIL) KC_TRY(kc_raw_set(c, *s, t.id, kc_int(pos), KC_NILV));
-  return give1(c, out, taken);
-}
-
-MODEL(unpack) {
-  int64_t i = 1, e;
-  kc_val len;
-  if (ARG(1).k != KC_V_NIL) KC_TRY(known_int(c, f, ARG(1), 2, &i));
-  if (ARG(2).k != KC_V_NIL)
-    KC_TRY(known_int(c, f, ARG(2), 3, &e));
-  else {
-    KC_TRY(kc_length(c, s, ARG(0), &len));
-    KC_TRY(known_int(c, f, len, 3, &e));
-  }
-  if (i > e) return give(c, out, 0, KC_NILV, KC_NILV, KC_NILV);
-  if ((uint64_t)e - (uint64_t)i >= 240) return kc_complain(c, "too many results to unpack");
-  int count = (int)(e - i + 1);
-  kc_val *v = kc_vals(c, count);
-  for (int k = 0; k < count; k++) KC_TRY(kc_index(c, s, ARG(0), kc_int(i + k), &v[k]));
-  return give_all(c, *s, out, v, count);
-}
-
-MODEL(move) {
-  kc_val to = n > 4 && a[4].k != KC_V_NIL ? a[4] : ARG(0), v;
-  int64_t from, end, at;
-  KC_TRY(need_table(c, f, ARG(0)));
-  KC_TRY(known_int(c, f, ARG(1), 2, &from));
-  KC_TRY(known_int(c, f, ARG(2), 3, &end));
-  KC_TRY(known_int(c, f, ARG(3), 4, &at));
-  KC_TRY(need_table(c, f, to));
-  if (end < from) return give1(c, out, to);
-  if ((uint64_t)end - (uint64_t)from >= 1000000 || at > INT64_MAX - (end - from))
-    return kc_complain(c, "bad argument #3 to 'move' (too many elements to move)");
-  bool up = at > from && at <= end && kc_same(to, a[0]); /* what is not read yet is not written */
-  for (int64_t k = 0; k <= end - from; k++) {
-    int64_t i = up ? end - from - k : k;
-    KC_TRY(kc_index(c, s, a[0], kc_int(from + i), &v));
-    KC_TRY(kc_set_index(c, s, to, kc_int(at + i), v));
-  }
-  return give1(c, out, kc_resolve(c, *s, to));
-}
-
-MODEL(pack) {
-  (void)f;
-  uint32_t id = kc_table_new(c, *s);
-  kc_table *t = kc_table_write(c, *s, id);
-  for (int i = 0; i < n; i++) kc_table_put(c, t, kc_int(i + 1), a[i]);
-  kc_table_put(c, t, text(c, "n"), kc_int(n));
-  return give1(c, out, kc_ref(KC_V_TABLE, id));
-}
-
-MODEL(concat) {
-  KC_TRY(kc_need_list(c, *s, f, ARG(0)));
-  int64_t i = 1, e;
-  KC_TRY(kc_border(c, *s, a[0].id, &e));
-  if (ARG(2).k != KC_V_NIL) KC_TRY(known_int(c, f, ARG(2), 3, &i));
-  if (ARG(3).k != KC_V_NIL) KC_TRY(known_int(c, f, ARG(3), 4, &e));
-  kc_val all = text(c, ""), v, pair[3];
-  for (int64_t k = i; k <= e; k++) {
-    KC_TRY(kc_raw_get(c, *s, a[0].id, kc_int(k), &v));
-    if (!kc_is_text(v) && v.k != KC_V_UNION)
-      return v.k == KC_V_POISON ? kc_fail(c, "table.concat of a %s", kc_kind_name(v))
-                                : kc_complain(c, "invalid value (%s) at index %lld in table for 'concat'",
-                                              kc_type_name(v), (long long)k);
-    pair[0] = all, pair[1] = k > i && ARG(1).k != KC_V_NIL ? ARG(1) : text(c, ""), pair[2] = v;
-    KC_TRY(kc_concat(c, s, pair, 3, &all));
-  }
-  return give1(c, out, all);
-}
-
 /* ---- math.* ---- */
 
 static kc_res number_arg(kc_cap *c, kc_val f, kc_val a, int which) {
   if (kc_is_number(a)) return KC_GO;
   if (a.k == KC_V_UNION || a.k == KC_V_POISON)
-    return kc_fail(c, "'%s' is called with a %s", name_of(c, f), kc_kind_name(a));
-  return kc_complain(c, "bad argument #%d to '%s' (number expected, got %s)", which, name_of(c, f),
+    return kc_fail(c, "'%s' is called with a %s", kc_name_of(c, f), kc_kind_name(a));
+  return kc_complain(c, "bad argument #%d to '%s' (number expected, got %s)", which, kc_name_of(c, f),
                      kc_type_name(a));
 }
 
@@ -584,13 +472,13 @@ static kc_res math_step(kc_cap *c, kc_state **s, kc_val *a, void *ud, kc_values 
   (void)s;
   if (a[0].k != KC_V_SYM) return kc_call_concrete(c, x->f, a, 1, out);
   KC_TRY(number_arg(c, x->f, a[0], 1));
-  return give1(c, out, kc_sym(kc_emit(c, x->op, 1, a[0], KC_NILV, KC_NILV)));
+  return kc_give1(c, out, kc_sym(kc_emit(c, x->op, 1, a[0], KC_NILV, KC_NILV)));
 }
 
 #define MATH(name)                                                                                           \
   MODEL(name) {                                                                                              \
     if (n == 0)                                                                                              \
-      return kc_complain(c, "bad argument #1 to '%s' (number expected, got no value)", name_of(c, f));       \
+      return kc_complain(c, "bad argument #1 to '%s' (number expected, got no value)", kc_name_of(c, f));    \
     math_ud x = {f, KN_NODE_lua_##name};                                                                     \
     return kc_distribute(c, s, a, 1, math_step, &x, out);                                                    \
   }
@@ -625,13 +513,13 @@ static kc_res extreme(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, bool 
     else if (!kc_same(a[i], best))
       best = kc_sym(kc_emit(c, KN_NODE_select, 3, less, a[i], best));
   }
-  return give1(c, out, best);
+  return kc_give1(c, out, best);
 }
 MODEL(max) { return extreme(c, s, f, a, n, true, out); }
 MODEL(min) { return extreme(c, s, f, a, n, false, out); }
 
 MODEL(tointeger) {
-  if (ARG(0).k == KC_V_SYM && ARG(0).v->type.kind == KN_V_INT) return give1(c, out, a[0]);
+  if (ARG(0).k == KC_V_SYM && ARG(0).v->type.kind == KN_V_INT) return kc_give1(c, out, a[0]);
   if (ARG(0).k == KC_V_SYM) {
     KC_TRY(kc_burn(c, a[0]));
     return kc_fail(c, "math.tointeger of a number that depends on tensor data may be nil; use math.floor");
@@ -645,11 +533,11 @@ MODEL(math_type) {
   kn_vkind kind;
   if (ARG(0).k == KC_V_SYM && kc_scalar_kind(a[0], &kind) && kind != KN_V_TENSOR) {
     if (kind == KN_V_INT || kind == KN_V_FLOAT)
-      return give1(c, out, text(c, kind == KN_V_INT ? "integer" : "float"));
-    if (kind == KN_V_BOOL) return give1(c, out, KC_NILV);
+      return kc_give1(c, out, text(c, kind == KN_V_INT ? "integer" : "float"));
+    if (kind == KN_V_BOOL) return kc_give1(c, out, KC_NILV);
     return kc_fail(c, "math.type of a number that is an integer on some path and a float on another");
   }
-  if (n && kc_is_tensor(a[0])) return give1(c, out, KC_NILV);
+  if (n && kc_is_tensor(a[0])) return kc_give1(c, out, KC_NILV);
   return kc_call_concrete(c, f, a, n, out);
 }
 
@@ -680,13 +568,13 @@ static const struct {
     {"io", "write", kc_m_write},
     {NULL, "tonumber", m_plain},
     {NULL, "require", m_require},
-    {"table", "insert", m_insert},
+    {"table", "insert", kc_m_insert},
     {"table", "sort", kc_m_sort},
-    {"table", "remove", m_remove},
-    {"table", "unpack", m_unpack},
-    {"table", "move", m_move},
-    {"table", "pack", m_pack},
-    {"table", "concat", m_concat},
+    {"table", "remove", kc_m_remove},
+    {"table", "unpack", kc_m_unpack},
+    {"table", "move", kc_m_move},
+    {"table", "pack", kc_m_pack},
+    {"table", "concat", kc_m_concat},
     {"math", "floor", m_floor},
     {"math", "ceil", m_ceil},
     {"math", "abs", m_abs},
@@ -715,6 +603,7 @@ static const struct {
     {"string", "find", m_plain},
     {"string", "match", m_plain},
     {"string", "gsub", m_plain},
+    {"kiln", "is_tensor", m_is_tensor},
     {"kiln", "fail", m_fail},
     {"kiln", "graph_source", m_graph_source},
     {"kiln", "call_host", kc_m_call_host},

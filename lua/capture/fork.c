@@ -1,5 +1,6 @@
 /* Forks, joins, and going on after them. See interp.h. */
 #include "lua/capture/interp.h"
+#include "graph/attempt.h"
 #include "graph/mutant.h"
 
 /* ---- stops ---- */
@@ -75,9 +76,20 @@ static int pc_of(const kc_cap *c, int kind) {
   return s ? s->pc : -1;
 }
 
+/* One side never ends (it raises): what the other one does comes after the branch, which has no results. */
+static kc_res one_side(kc_cap *c, kc_if *f, int side, const kc_outs *live, kc_outs *out) {
+  kn_region *r = f->n->regions[side];
+  for (uint32_t i = 0; i < c->noverwritten; i++)
+    if (c->overwritten[i].where == r) c->overwritten[i].where = f->parent;
+  kn_region_append(f->parent, r);
+  *out = *live;
+  return KC_GO;
+}
+
 kc_res kc_end_if(kc_cap *c, kc_if *f, const kc_outs *a, const kc_outs *b, kc_outs *out) {
   kc_outs *o = kc_new(c, sizeof *o);
   c->b.at = f->parent;
+  if (!a->n != !b->n && !f->n->nout && !kn_is_attempt(f->n)) return one_side(c, f, !a->n, a->n ? a : b, out);
   for (int i = 0; i < a->n; i++) {
     int kind = a->o[i].kind, j = kc_find_outcome(b, kind);
     kc_outcome *to = &o->o[o->n++];

@@ -194,9 +194,6 @@ void kc_find_models(kc_cap *c);
 const kc_model *kc_model_of(const kc_cap *c, uint32_t object);
 bool kc_has_model(lua_State *L, int idx); /* without a capture */
 kc_res kc_m_call_host(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out); /* host.c */
-/* The first argument of f is a table that works raw, where no metamethod could tell. */
-kc_res kc_need_list(kc_cap *c, kc_state *s, kc_val f, kc_val t);
-kc_res kc_m_sort(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, kc_values *out); /* sort.c */
 /* What to do instead of calling a C function that capture does not know. */
 const char *kc_call_hint(const char *path);
 

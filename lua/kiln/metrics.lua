@@ -25,11 +25,20 @@ local function are_scores(scores, target)
   return true
 end
 
+local function same_shape(a, b)
+  local s, t = a.shape, b.shape
+  if #s ~= #t then return false end
+  for i = 1, #s do
+    if s[i] ~= t[i] then return false end
+  end
+  return true
+end
+
 -- Predicted labels, from scores or as they are.
 local function labels(name, scores, target)
   check_pair(name, scores, target)
   if are_scores(scores, target) then return scores:argmax(2) end
-  if shape_text(scores) ~= shape_text(target) then
+  if not same_shape(scores, target) then
     fail("%s: scores must be [N, classes, ...] and predictions as the targets; got %s and targets %s", name, shape_text(scores),
       shape_text(target))
   end

@@ -474,6 +474,25 @@ test("reading ahead changes nothing, whatever the number of workers", function()
   end, ".tar")
 end)
 
+test("loops that are left, by break, by an error or for good, leave no reader behind", function()
+  with_file(tar(pictures()), function(path)
+    local folder = data.ImageFolder(path)
+    local loader = data.DataLoader(folder, { batch_size = 2, workers = 3 })
+    for round = 1, 4 do
+      local step = loader:iter()
+      step()
+      raises(function() for _ in loader:iter() do error "out" end end, "out")
+      for i in loader:iter() do
+        if i == round then break end
+      end
+    end
+    collectgarbage()
+    local count = 0
+    for _, x in loader:iter() do count = count + #x end
+    equal(count, 9)
+  end, ".tar")
+end)
+
 -- ---- progress --------------------------------------------------------------------------------------------------
 
 -- What a script writes to standard error, which is no terminal here.

@@ -92,3 +92,24 @@ test("a name that is not there: those like it", function()
   check.raises(function() kiln.help "nn.Attention" end, "help.lua:", "names like it: nn.MultiheadAttention")
   check.raises(function() kiln.help {} end, "help.lua:", "is needed, got table")
 end)
+
+-- ---- the first script of lua/kiln/README.md --------------------------------------------------------------------------
+
+test("the first script of the library's README runs as it stands", function()
+  local file = assert(io.open((arg[0]:match "^(.*)/spec/" or ".") .. "/lua/kiln/README.md"))
+  local text = file:read "a"
+  file:close()
+  local lines = {}
+  for line in text:match("## A first script\n(.-)\n`kiln"):gmatch "[^\n]*" do lines[#lines + 1] = line:match "^    (.*)" or "" end
+  local checkpoint, graph, printed = os.tmpname(), os.tmpname(), {}
+  local code = table.concat(lines, "\n"):gsub('"run.safetensors"', ("%q"):format(checkpoint)):gsub('"net.kiln"', ("%q"):format(graph))
+  local env = setmetatable({ print = function(...) printed[#printed + 1] = { ... } end }, { __index = _G })
+  assert(load(code, "=README.md", "t", env))()
+  equal(#printed, 41)
+  equal(printed[41][1], "held out")
+  truth(printed[1][2] > 0.1 and printed[40][2] < 0.05 and printed[41][2] < 0.1, "it learns")
+  equal(kiln.training.load_checkpoint(checkpoint, {}).epoch, 40)
+  equal(kiln.load(graph)(kiln.zeros(2, 3)).shape, { 2, 1 })
+  os.remove(checkpoint)
+  os.remove(graph)
+end)

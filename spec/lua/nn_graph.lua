@@ -125,6 +125,57 @@ test("misuse of layers says the same captured as eager", function()
   truth(why:find "BatchNorm2d: an input of 4 dims is needed", why)
 end)
 
+test("schedules may be stepped inside a captured step", function()
+  local S = optim.lr_scheduler
+  for name, make in pairs {
+    StepLR = function(o) return S.StepLR(o, 2) end,
+    MultiStepLR = function(o) return S.MultiStepLR(o, { 2, 4 }) end,
+    ExponentialLR = function(o) return S.ExponentialLR(o, 0.9) end,
+    CosineAnnealingLR = function(o) return S.CosineAnnealingLR(o, 5) end,
+    CosineAnnealingWarmRestarts = function(o) return S.CosineAnnealingWarmRestarts(o, 3) end,
+    OneCycleLR = function(o) return S.OneCycleLR(o, 0.5, 10, { cycle_momentum = false }) end,
+    CyclicLR = function(o) return S.CyclicLR(o, 0.01, 0.5, { step_size_up = 3, cycle_momentum = false }) end,
+    LinearLR = function(o) return S.LinearLR(o) end,
+    ConstantLR = function(o) return S.ConstantLR(o) end,
+    PolynomialLR = function(o) return S.PolynomialLR(o, 6, 2) end,
+    LambdaLR = function(o) return S.LambdaLR(o, function(epoch) return 1 / (1 + epoch) end) end,
+    MultiplicativeLR = function(o) return S.MultiplicativeLR(o, function() return 0.9 end) end,
+    ChainedScheduler = function(o) return S.ChainedScheduler { S.LinearLR(o), S.ExponentialLR(o, 0.9) } end,
+    SequentialLR = function(o) return S.SequentialLR(o, { S.LinearLR(o), S.ExponentialLR(o, 0.9) }, { 3 }) end,
+  } do
+    local seen = {}
+    for i, capture in ipairs { false, true } do
+      local p = kiln.ones(1, { requires_grad = true })
+      local opt = optim.SGD({ p }, { lr = 0.1 })
+      local schedule, list = make(opt), {}
+      local function step()
+        opt:zero_grad()
+        local loss = (p * p):sum()
+        loss:backward()
+        opt:step()
+        schedule:step()
+        return loss
+      end
+      if capture then step = kiln.script(step) end
+      for k = 1, 8 do
+        list[2 * k - 1] = step():item()
+        list[2 * k] = schedule:get_last_lr()[1]
+        equal(list[2 * k], opt.param_groups[1].lr)
+      end
+      seen[i] = list
+    end
+    check.near(seen[2], seen[1], 1e-6)
+    truth(seen[1][2] ~= seen[1][16], name .. " changes the rate")
+  end
+end)
+
+test("metrics in captured functions", function()
+  local scores, target = kiln.tensor { { 0.1, 0.9 }, { 0.8, 0.2 }, { 0.3, 0.7 } }, kiln.tensor { 2, 1, 1 }
+  local function f(s, t) return kiln.metrics.accuracy(s, t), kiln.metrics.topk_accuracy(s, t, 2) end
+  check.near({ kiln.script(f)(scores, target) }, { f(scores, target) })
+  raises(function() kiln.script(f)(scores, target[{ { 1, 2 } }]) end, "nn_graph.lua:", "accuracy: scores must be [N, classes, ...]")
+end)
+
 test("LBFGS: a captured closure does what the eager one does, a captured step is refused", function()
   for _, given in ipairs { { max_iter = 4 }, { max_iter = 4, line_search_fn = "strong_wolfe" } } do
     local found = {}

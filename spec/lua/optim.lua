@@ -143,7 +143,7 @@ end)
 
 test("misuse is named", function()
   local p = kiln.ones(1):requires_grad_()
-  raises(function() optim.SGD({}, { lr = 1 }) end, "SGD: a list of parameters is needed")
+  raises(function() optim.SGD({}, { lr = 1 }) end, "SGD: the list of parameters is empty")
   raises(function() optim.SGD({ 1 }) end, "SGD: parameter 1 must be a tensor, got number")
   raises(function() optim.SGD({ p * 2 }) end, "computed from others")
   raises(function() optim.SGD({ p }, { rate = 1 }) end, "optim.lua:", "there is no option 'rate'; there are dampening, lr,")

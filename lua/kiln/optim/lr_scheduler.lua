@@ -72,7 +72,7 @@ function Scheduler:by_group(what, value)
 end
 
 local function note(self)
-  self.last_lr = {}
+  if not self.last_lr then self.last_lr = {} end -- and the same table from then on: a captured step may write numbers to it
   for i, group in ipairs(self.optimizer.param_groups) do self.last_lr[i] = group.lr end
 end
 

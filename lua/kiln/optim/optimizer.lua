@@ -24,7 +24,10 @@ local function listed(class, given)
   elseif type(given) == "table" and type(given.parameters) == "function" then
     fail("%s: a list of parameters is needed, got a module: pass net:parameters()", name)
   end
-  if #params == 0 then fail("%s: a list of parameters is needed", name) end
+  if type(given) ~= "table" and type(given) ~= "function" then fail("%s: a list of parameters is needed, got %s", name, type(given)) end
+  if #params == 0 then
+    fail("%s: the list of parameters is empty (layers in a plain table are not found: nn.ModuleList holds them)", name)
+  end
   if #names ~= 0 and #names ~= #params then fail("%s: either all parameters have names or none", name) end
   for i, p in ipairs(params) do
     if not is_tensor(p) then fail("%s: parameter %d must be a tensor, got %s", name, i, type(p)) end
@@ -60,6 +63,7 @@ local function is_groups(given)
 end
 
 local function construct(class, parameters, given)
+  if parameters == nil then fail("%s: a list of parameters is needed, got nil", class.name) end
   if given ~= nil and type(given) ~= "table" then
     fail("%s: options must be a table such as { lr = 0.1 }, got %s", class.name, type(given))
   end
@@ -68,7 +72,7 @@ local function construct(class, parameters, given)
     for n, p in parameters do pairs_of[#pairs_of + 1] = { n, p } end
     parameters = pairs_of
   end
-  local groups = is_groups(parameters) and parameters or { { params = parameters == nil and {} or parameters } }
+  local groups = is_groups(parameters) and parameters or { { params = parameters } }
   local self = { param_groups = {}, parameters = {}, state = {}, defaults = {}, name = class.name }
   setmetatable(self, class)
   if groups ~= parameters then listed(class, groups[1].params) end -- a bad parameter is told before a bad option

@@ -10,6 +10,7 @@ local checkpoint = {}
 local function check(op, path, parts)
   if type(path) ~= "string" then fail("%s: a path is needed, got %s", op, type(path)) end
   if type(parts) ~= "table" then fail("%s: a table such as { model = net, epoch = 3 } is needed, got %s", op, type(parts)) end
+  if kiln.nn.is_module(parts) then fail("%s: a table such as { model = net, epoch = 3 } is needed, got a module", op) end
   for name in pairs(parts) do
     if type(name) ~= "string" then fail("%s: names must be strings, got %s", op, type(name)) end
   end
