@@ -701,31 +701,6 @@ START_TEST(convolutions) {
   close_context(c);
 }
 
-/* Windows with ties, with nan in each place, with gradients of -0; rows and columns that no window reaches.
- */
-START_TEST(pooled_gradients) {
-  static const kn_ints sizes[] = {
-      {4, {2, 3, 8, 10}}, {4, {1, 2, 7, 5}}, {3, {40, 6, 9}}, {4, {3, 16, 28, 28}}};
-  const double odd[] = {NAN, 1, -0.0, 0, INFINITY, -INFINITY, 1, NAN, 2};
-  set s;
-  kn_context *c = open_context(&s);
-  for (int d = KN_F32; d <= KN_F64; d++)
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-      const kn_attrs_pool2d two = {
-          .kernel_size = {1, {2}}, .stride = {1, {i % 2 ? 2 : 0}}, .padding = {1, {0}}, .dilation = {1, {1}}};
-      kn_ints windows = sizes[i];
-      for (int k = windows.n - 2; k < windows.n; k++) windows.v[k] /= 2;
-      kn_tensor *in[2] = {whole_numbers(c, (kn_dtype)d, windows, i),
-                          whole_numbers(c, (kn_dtype)d, sizes[i], i + 9)};
-      for (int64_t k = 0; k < kn_tensor_numel(in[1]); k++)
-        if (k % 5 < 2) set_element(in[1], k, odd[k % 7 + k % 3]);
-      set_element(in[0], 1, -0.0);
-      ck_assert(compare(c, &s, KN_OP_max_pool2d_grad, &two, in, 2, "two by two"));
-      release(in, 2);
-    }
-  close_context(c);
-}
-
 /* ---- elementary functions, to the last place ---- */
 
 /* float32: 2^15 bit patterns all over, and all of the ends of each power of two. float64: as many. The exact
@@ -809,4 +784,4 @@ START_TEST(every_kernel_ran) {
 }
 
 SUITE("backends", small_ones, elementwise_layouts, composites_as_a_whole, norms_as_a_whole, copies, folds,
-      folds_by_threads, matrix_products, convolutions, pooled_gradients, last_places, every_kernel_ran)
+      folds_by_threads, matrix_products, convolutions, last_places, every_kernel_ran)
