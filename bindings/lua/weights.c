@@ -85,6 +85,10 @@ static int to_safetensors(lua_State *L) {
   if (lua_type(L, 2) != LUA_TTABLE)
     return kl_error(L, KN_ARG, "to_safetensors: a table of tensors by name is needed after the path, got %s",
                     kl_kind(L, 2));
+  if (luaL_getmetafield(L, 2, "__call") != LUA_TNIL)
+    return kl_error(L, KN_ARG,
+                    "to_safetensors: a table of tensors by name is needed; a module gives one: "
+                    "net:state_dict()");
   bool meta = !lua_isnil(L, 3);
   if (meta && lua_type(L, 3) != LUA_TTABLE)
     return kl_error(L, KN_ARG, "to_safetensors: metadata must be a table of strings, got %s", kl_kind(L, 3));

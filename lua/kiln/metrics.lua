@@ -15,6 +15,10 @@ local function check_pair(name, scores, target)
   if target.dtype:find "float" then fail("%s: targets are class labels, of an integer dtype, got %s", name, target.dtype) end
 end
 
+local function check_classes(name, target)
+  if target:eq(0):any():item() then fail("%s: a target is 0, and classes count from 1", name) end
+end
+
 -- Do the sizes say [N, classes, …] beside [N, …]?
 local function are_scores(scores, target)
   local s, t = scores.shape, target.shape
@@ -49,11 +53,14 @@ end
 local function count_true(t) return t:sum():item() end
 
 local function hits(name, scores, target)
-  return count_true(labels(name, scores, target):eq(target)), target:numel()
+  local found = labels(name, scores, target)
+  check_classes(name, target)
+  return count_true(found:eq(target)), target:numel()
 end
 
 local function top_hits(name, scores, target, k)
   check_pair(name, scores, target)
+  check_classes(name, target)
   if not are_scores(scores, target) then
     fail("%s: scores must be [N, classes, ...] beside targets [N, ...]; got %s and %s", name, shape_text(scores), shape_text(target))
   end

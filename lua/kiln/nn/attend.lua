@@ -49,6 +49,9 @@ end
 -- last layer. Gives the output and the weights, averaged over the heads or [N, heads, L, S].
 return function(name, p, query, key, value, o, batch_first, project_out)
   local attn_mask, key_padding_mask = o.attn_mask, o.key_padding_mask
+  if not key or not value then
+    fail("%s: a query, a key and a value are needed; attention of a sequence to itself is that of x, x, x", name)
+  end
   local single = query:dim() == 2
   if query:dim() ~= 2 and query:dim() ~= 3 or key:dim() ~= query:dim() or value:dim() ~= query:dim() then
     fail("%s: query, key and value must all have 3 dims, or all 2 without a batch, got %d, %d and %d", name, query:dim(), key:dim(),

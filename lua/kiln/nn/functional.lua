@@ -146,15 +146,15 @@ end
 -- [n], where given, is false for rows that do not count.
 local function pool(rows, bag, like, mode, taken)
   if mode == "max" then
-    if taken then rows = kiln.where(taken:unsqueeze(2), rows, -math.huge) end
+    if taken ~= nil then rows = kiln.where(taken:unsqueeze(2), rows, -math.huge) end
     local most = like:scatter_reduce(1, bag:unsqueeze(2):expand_as(rows), rows, "amax", false)
-    return taken and kiln.where(most:eq(-math.huge), like, most) or most
+    return taken ~= nil and kiln.where(most:eq(-math.huge), like, most) or most
   end
-  if taken then rows = kiln.where(taken:unsqueeze(2), rows, 0) end
+  if taken ~= nil then rows = kiln.where(taken:unsqueeze(2), rows, 0) end
   local sums = like:index_add(1, bag, rows)
   if mode == "sum" then return sums end
   local one = kiln.ones_like(bag):to(rows.dtype)
-  if taken then one = one * taken end
+  if taken ~= nil then one = one * taken end
   return sums / kiln.zeros_like(like:select(2, 1)):index_add(1, bag, one):clamp(1):unsqueeze(2)
 end
 
