@@ -25,12 +25,27 @@ typedef struct memory {
   int writer, last; /* nodes: who writes it (NOBODY), who reads it last */
 } memory;
 
+typedef struct operand {
+  char *data;
+  int64_t size, strides[KN_MAX_RANK + 1]; /* bytes */
+} operand;
+
+typedef struct walk {
+  const cp_chain *c;
+  int rank;
+  int64_t dims[KN_MAX_RANK + 1];
+  operand operands[MOST_MEMORY];
+} walk;
+
 struct cp_chain {
   uint32_t n, nmemory;
   kn_type shape;
   int64_t total, grain;
   link links[MOST_NODES];
   memory memory[MOST_MEMORY];
+  walk walk; /* of the last run, good as long as all operands are where they were */
+  bool bound;
+  int64_t strides[MOST_MEMORY][KN_MAX_RANK];
 };
 
 /* ---- which nodes ---- */
@@ -168,18 +183,6 @@ uint32_t cp_chain_length(const cp_chain *c) { return c->n; }
 
 /* ---- the walk ---- */
 
-typedef struct operand {
-  char *data;
-  int64_t size, strides[KN_MAX_RANK + 1]; /* bytes */
-} operand;
-
-typedef struct walk {
-  const cp_chain *c;
-  int rank;
-  int64_t dims[KN_MAX_RANK + 1];
-  operand operands[MOST_MEMORY];
-} walk;
-
 typedef struct blocks {
   _Alignas(CP_LINE) char slots[MOST_SLOTS][CP_BLOCK * 8];
   _Alignas(CP_LINE) char repeated[MOST_MEMORY][CP_BLOCK * 8]; /* one element of operand k, over and over */
@@ -231,7 +234,7 @@ static void range(void *ud, int64_t begin, int64_t end) {
   int64_t at[KN_MAX_RANK + 1];
   char *p[MOST_MEMORY];
   blocks b;
-  memset(b.of, 0, sizeof b.of);
+  for (uint32_t k = 0; k < w->c->nmemory; k++) b.of[k] = NULL;
   for (int64_t d = last, rest = begin; d >= 0; d--) {
     at[d] = rest % w->dims[d];
     rest /= w->dims[d];
@@ -331,10 +334,28 @@ static bool may_run(const walk *w) {
   return true;
 }
 
-kn_status cp_chain_run(kn_context *ctx, const cp_chain *c, kn_tensor *const *vals) {
-  walk w = {.c = c};
+/* Are all operands where they were in the last run, as they were? */
+static bool still_bound(const cp_chain *c, kn_tensor *const *vals) {
+  bool same = c->bound;
+  for (uint32_t k = 0; same && k < c->nmemory; k++) {
+    const kn_tensor *t = vals[c->memory[k].value];
+    same = c->walk.operands[k].data == kn_tensor_data(t) &&
+           !memcmp(c->strides[k], t->strides, t->type.rank * sizeof *t->strides);
+  }
+  return same;
+}
+
+static bool bind_again(cp_chain *c, kn_tensor *const *vals) {
+  c->walk.c = c;
+  c->bound = bind(&c->walk, vals) && may_run(&c->walk);
+  for (uint32_t k = 0; k < c->nmemory; k++)
+    memcpy(c->strides[k], vals[c->memory[k].value]->strides, sizeof c->strides[k]);
+  return c->bound;
+}
+
+kn_status cp_chain_run(kn_context *ctx, cp_chain *c, kn_tensor *const *vals) {
   if (c->total == 0) return KN_OK;
-  if (!bind(&w, vals) || !may_run(&w)) return KN_DECLINED;
-  kn_parallel_for(ctx, c->total, c->grain, range, &w);
+  if (!still_bound(c, vals) && !bind_again(c, vals)) return KN_DECLINED;
+  kn_parallel_for(ctx, c->total, c->grain, range, &c->walk);
   return KN_OK;
 }

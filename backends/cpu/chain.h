@@ -14,6 +14,6 @@ kn_status cp_chain_new(kn_context *ctx, const cp_loops *loops, const kn_part *pa
 void cp_chain_free(kn_context *ctx, cp_chain *c); /* NULL is fine */
 uint32_t cp_chain_length(const cp_chain *c);      /* nodes */
 /* KN_DECLINED, with nothing done, where operands lie so that the nodes must run one after the other. */
-kn_status cp_chain_run(kn_context *ctx, const cp_chain *c, kn_tensor *const *vals);
+kn_status cp_chain_run(kn_context *ctx, cp_chain *c, kn_tensor *const *vals);
 
 #endif

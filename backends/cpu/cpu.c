@@ -5,7 +5,8 @@
 /* Those that were compiled (CP_SETS, from meson.build), the plainest first. */
 #define X(isa)                                                                                               \
   extern const kn_provider cp_##isa##_provider;                                                              \
-  extern const cp_loops cp_##isa##_loops[KN_OP_COUNT];
+  extern const cp_loops cp_##isa##_loops[KN_OP_COUNT];                                                       \
+  extern const cp_kit *const cp_##isa##_kits[KN_DTYPE_COUNT];
 CP_SETS(X)
 #undef X
 
@@ -17,6 +18,12 @@ static const kn_provider *const providers[] = {
 
 static const cp_loops *const loops[] = {
 #define X(isa) cp_##isa##_loops,
+    CP_SETS(X)
+#undef X
+};
+
+static const cp_kit *const *const kits[] = {
+#define X(isa) cp_##isa##_kits,
     CP_SETS(X)
 #undef X
 };
@@ -44,6 +51,8 @@ int cp_provider_count(void) {
 const kn_provider *cp_provider_at(int i) { return providers[i]; }
 
 const cp_loops *cp_loops_at(int i) { return loops[i]; }
+
+const cp_kit *const *cp_kits_at(int i) { return kits[i]; }
 
 static const kn_provider *best(void) { return providers[cp_provider_count() - 1]; }
 

@@ -3,6 +3,7 @@
 #ifndef KN_CPU_H
 #define KN_CPU_H
 #include "backends/backend.h"
+#include "backends/cpu/gemm.h"
 #include "backends/cpu/run.h"
 
 extern const kn_backend kn_cpu_backend;
@@ -11,6 +12,7 @@ extern const kn_backend kn_cpu_backend;
 int cp_provider_count(void);
 const kn_provider *cp_provider_at(int i);
 const cp_loops *cp_loops_at(int i);
+const cp_kit *const *cp_kits_at(int i); /* by dtype */
 bool cp_target(kn_context *ctx, void *state, kn_target *out);
 
 #endif

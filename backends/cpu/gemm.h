@@ -67,6 +67,14 @@ void cp_gemm_in(const kn_context *ctx, const cp_gemm *g, char *room);
 /* Casts of a whole tensor and products of all ranks; DECLINED where there is no kit for the dtype. */
 kn_status cp_matmul(kn_context *ctx, const cp_kit *const kits[KN_DTYPE_COUNT], kn_tensor *const *in,
                     kn_tensor *out);
+/* A matmul that a graph runs again and again: set up once for the strides that its operands have. Sizes and
+ * dtypes stay; `out` is contiguous. */
+typedef struct cp_product cp_product;
+kn_status cp_product_new(kn_context *ctx, const cp_kit *const kits[KN_DTYPE_COUNT], kn_tensor *const *in,
+                         const kn_tensor *out, cp_product **made); /* DECLINED where operands need casts */
+void cp_product_free(kn_context *ctx, cp_product *p);              /* NULL is fine */
+bool cp_product_fits(const cp_product *p, kn_tensor *const *in);
+kn_status cp_product_run(kn_context *ctx, cp_product *p, kn_tensor *const *in, const kn_tensor *out);
 kn_status cp_conv2d(kn_context *ctx, const cp_kit *const kits[KN_DTYPE_COUNT], const void *attrs,
                     kn_tensor *const *in, int n, kn_tensor *out);
 

@@ -2,6 +2,7 @@
  * and the small integers in int32, of which the result is a rounding or the lower bits. Compiled once. */
 #include "backends/cpu/gemm.h"
 #include "core/kernels/kernel.h"
+#include <string.h>
 
 typedef struct products {
   const kn_context *ctx;
@@ -61,6 +62,8 @@ static void set(products *p, const cp_kit *kit, const kn_tensor *a, const kn_ten
     p->g.m *= p->dims[d];
     p->rank--;
   }
+  p->batches = 1;
+  for (int d = 0; d < p->rank; d++) p->batches *= p->dims[d];
 }
 
 static cp_gemm of_batch(const products *p, int64_t i) {
@@ -85,30 +88,35 @@ static void run_parts(void *ud, int64_t begin, int64_t end) {
 }
 
 /* Many matrices: each is one thread's work; a few are done one after the other. */
-static kn_status run(kn_context *ctx, const cp_kit *kit, const kn_tensor *a, const kn_tensor *b,
-                     const kn_tensor *out) {
-  products p = {.ctx = ctx, .batches = 1, .parts = 1};
-  set(&p, kit, a, b, out);
-  for (int d = 0; d < p.rank; d++) p.batches *= p.dims[d];
-  if (!p.batches || !p.g.m || !p.g.n) return KN_OK;
-  if (p.batches < 2 * ctx->threads || p.batches < 2) {
+static kn_status run_all(kn_context *ctx, products *p) {
+  if (!p->batches || !p->g.m || !p->g.n) return KN_OK;
+  if (p->batches < 2 * ctx->threads || p->batches < 2) {
     kn_status st = KN_OK;
-    for (int64_t i = 0; i < p.batches && st == KN_OK; i++) {
-      cp_gemm g = of_batch(&p, i);
+    for (int64_t i = 0; i < p->batches && st == KN_OK; i++) {
+      cp_gemm g = of_batch(p, i);
       st = cp_gemm_run(ctx, &g);
     }
     return st;
   }
-  if ((double)p.batches * (double)p.g.m * (double)p.g.n * (double)p.g.k > 2 * CP_LEAST_WORK)
-    p.parts = ctx->threads;
-  p.bytes = (cp_gemm_room(&p.g) + 63) / 64 * 64;
+  p->parts = 1;
+  if ((double)p->batches * (double)p->g.m * (double)p->g.n * (double)p->g.k > 2 * CP_LEAST_WORK)
+    p->parts = ctx->threads;
+  p->bytes = (cp_gemm_room(&p->g) + 63) / 64 * 64;
   _Alignas(64) char few[8192];
-  size_t bytes = p.bytes * (size_t)p.parts;
-  p.room = bytes <= sizeof few ? few : kn_claim_aligned(ctx, bytes);
-  if (!p.room) return kn_fail_nomem(ctx, bytes);
-  kn_parallel_for(ctx, p.parts, 1, run_parts, &p);
-  if (p.room != few) kn_free_aligned(ctx->heap, p.room, bytes);
+  size_t bytes = p->bytes * (size_t)p->parts;
+  p->room = bytes <= sizeof few ? few : kn_claim_aligned(ctx, bytes);
+  if (!p->room) return kn_fail_nomem(ctx, bytes);
+  kn_parallel_for(ctx, p->parts, 1, run_parts, p);
+  if (p->room != few) kn_free_aligned(ctx->heap, p->room, bytes);
   return KN_OK;
+}
+
+static kn_status run(kn_context *ctx, const cp_kit *kit, const kn_tensor *a, const kn_tensor *b,
+                     const kn_tensor *out) {
+  products p;
+  set(&p, kit, a, b, out);
+  p.ctx = ctx;
+  return run_all(ctx, &p);
 }
 
 kn_status cp_matmul(kn_context *ctx, const cp_kit *const kits[KN_DTYPE_COUNT], kn_tensor *const *in,
@@ -134,4 +142,40 @@ kn_status cp_matmul(kn_context *ctx, const cp_kit *const kits[KN_DTYPE_COUNT], k
   kn_tensor_release(b);
   kn_tensor_release(to);
   return st;
+}
+
+/* ---- in graphs ---- */
+
+struct cp_product {
+  products p;
+  int64_t strides[2][KN_MAX_RANK];
+};
+
+kn_status cp_product_new(kn_context *ctx, const cp_kit *const kits[KN_DTYPE_COUNT], kn_tensor *const *in,
+                         const kn_tensor *out, cp_product **made) {
+  kn_dtype dtype = kn_tensor_dtype(out);
+  bool alike = kn_tensor_dtype(in[0]) == dtype && kn_tensor_dtype(in[1]) == dtype;
+  if (!alike || computed_in(dtype) != dtype || !kits[dtype]) return KN_DECLINED;
+  cp_product *c = kn_alloc(ctx->heap, sizeof *c);
+  if (!c) return kn_fail_nomem(ctx, sizeof *c);
+  set(&c->p, kits[dtype], in[0], in[1], out);
+  for (int i = 0; i < 2; i++) memcpy(c->strides[i], in[i]->strides, sizeof c->strides[i]);
+  *made = c;
+  return KN_OK;
+}
+
+void cp_product_free(kn_context *ctx, cp_product *p) { kn_free(ctx->heap, p, sizeof *p); }
+
+bool cp_product_fits(const cp_product *p, kn_tensor *const *in) {
+  for (int i = 0; i < 2; i++)
+    if (memcmp(p->strides[i], in[i]->strides, in[i]->type.rank * sizeof *in[i]->strides)) return false;
+  return true;
+}
+
+kn_status cp_product_run(kn_context *ctx, cp_product *p, kn_tensor *const *in, const kn_tensor *out) {
+  p->p.ctx = ctx;
+  p->p.g.a = kn_tensor_data(in[0]);
+  p->p.g.b = kn_tensor_data(in[1]);
+  p->p.g.c = kn_tensor_data(out);
+  return run_all(ctx, &p->p);
 }

@@ -3,10 +3,12 @@
 #include "backends/cpu/chain.h"
 #include "backends/cpu/cpu.h"
 #include <stdio.h>
+#include <string.h>
 
 struct kn_program {
   const kn_node *const *nodes; /* of the part */
   cp_chain **chains;           /* by node: the chain that begins there */
+  cp_product **products;       /* by node: of a matmul that has run */
   uint32_t n;
 };
 
@@ -26,7 +28,9 @@ static bool supports(void *self, const kn_node *n, const kn_type *types, char *w
 static void free_program(void *self, kn_context *ctx, kn_program *p) {
   (void)self;
   for (uint32_t i = 0; p->chains && i < p->n; i++) cp_chain_free(ctx, p->chains[i]);
+  for (uint32_t i = 0; p->products && i < p->n; i++) cp_product_free(ctx, p->products[i]);
   kn_free(ctx->heap, p->chains, p->n * sizeof *p->chains);
+  kn_free(ctx->heap, p->products, p->n * sizeof *p->products);
   kn_free(ctx->heap, p, sizeof *p);
 }
 
@@ -37,7 +41,8 @@ static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_pr
   p->nodes = part->nodes;
   p->n = part->n;
   p->chains = kn_calloc(ctx->heap, p->n, sizeof *p->chains);
-  kn_status st = p->chains ? KN_OK : kn_fail_nomem(ctx, p->n * sizeof *p->chains);
+  p->products = kn_calloc(ctx->heap, p->n, sizeof *p->products);
+  kn_status st = p->chains && p->products ? KN_OK : kn_fail_nomem(ctx, p->n * sizeof *p->chains);
   const cp_loops *loops = cp_loops_at(cp_provider_count() - 1);
   for (uint32_t i = 0; i < p->n && st == KN_OK; i += p->chains[i] ? cp_chain_length(p->chains[i]) : 1)
     st = cp_chain_new(ctx, loops, part, i, &p->chains[i]);
@@ -46,6 +51,23 @@ static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_pr
   else
     free_program(self, ctx, p);
   return st;
+}
+
+/* By whom eager code would have it computed, which depends on sizes and strides; if by us, that is kept. */
+static kn_status run_matmul(const kn_provider *cpu, kn_context *ctx, kn_program *p, uint32_t i,
+                            kn_tensor **vals) {
+  const kn_node *n = p->nodes[i];
+  kn_tensor *in[2] = {vals[n->in[0]->id], vals[n->in[1]->id]}, *out = vals[n->out[0]->id];
+  const char *by = "ref";
+  if (p->products[i] && cp_product_fits(p->products[i], in) && !ctx->debug)
+    return cp_product_run(ctx, p->products[i], in, out);
+  KN_TRY(kn_device_run(ctx, KN_OP_matmul, n->attrs, in, 2, &out, &by));
+  if (kn_debugging(ctx, KN_DEBUG_EXEC)) kn_log_node(ctx, "cpu", n, by, vals);
+  cp_product_free(ctx, p->products[i]);
+  p->products[i] = NULL;
+  if (strcmp(by, cpu->name)) return KN_OK;
+  kn_status st = cp_product_new(ctx, cp_kits_at(cp_provider_count() - 1), in, out, &p->products[i]);
+  return st == KN_DECLINED ? KN_OK : st;
 }
 
 static kn_status run_node(const kn_provider *cpu, kn_context *ctx, const kn_node *n, kn_tensor **vals) {
@@ -76,7 +98,8 @@ static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **val
       i += cp_chain_length(p->chains[i]) - 1;
       continue;
     }
-    kn_status st = run_node(self, ctx, p->nodes[i], vals);
+    bool product = p->nodes[i]->op == KN_OP_matmul;
+    kn_status st = product ? run_matmul(self, ctx, p, i, vals) : run_node(self, ctx, p->nodes[i], vals);
     if (st != KN_OK) return kn_node_failed(ctx, p->nodes[i], st);
   }
   return KN_OK;

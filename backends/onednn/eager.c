@@ -18,7 +18,7 @@ static kn_status compute(dn_state *s, kn_context *ctx, kn_op op, const void *att
 
 /* ---- what other backends do better ---- */
 
-static bool offered_elsewhere(const kn_context *ctx, kn_op op) {
+bool dn_offered_elsewhere(const kn_context *ctx, kn_op op) {
   for (int i = 0; i < KN_MAX_PROVIDERS && ctx->providers[KN_CPU][i]; i++) {
     const kn_provider *p = ctx->providers[KN_CPU][i];
     if (p != &dn_provider && p != &kn_ref_provider && p->kernel[op]) return true;
@@ -30,12 +30,12 @@ enum { SMALL_PRODUCT = 1 << 13, FEW_ROWS = 8, FEW_COLUMNS = 4, FEW_PLACES = 64, 
 
 /* A call of oneDNN costs more than a small product, and products with few rows or columns wait for memory: it
  * reads matrices that lie along the sum, as weights do, at half the speed of plain dot products. */
-static bool small_or_thin(const kn_tensor *a, const kn_tensor *b) {
-  int ar = a->type.rank, br = b->type.rank;
+static bool small_or_thin(const dn_view *a, const dn_view *b) {
+  int ar = a->type->rank, br = b->type->rank;
   if (!ar || !br) return false;
-  int64_t k = a->type.dims[ar - 1], m = ar > 1 ? a->type.dims[ar - 2] : 1,
-          n = br > 1 ? b->type.dims[br - 1] : 1;
-  if (br < 3 && k) m = kn_tensor_numel(a) / k;
+  int64_t k = a->type->dims[ar - 1], m = ar > 1 ? a->type->dims[ar - 2] : 1,
+          n = br > 1 ? b->type->dims[br - 1] : 1;
+  if (br < 3 && k) m = kn_type_numel(a->type) / k;
   if (m * n * k <= SMALL_PRODUCT) return true;
   bool b_along = br < 2 || b->strides[br - 2] == 1, b_across = br < 2 || b->strides[br - 1] == 1;
   if (m <= FEW_ROWS) return b_across || (b_along && a->strides[ar - 1] == 1);
@@ -43,19 +43,23 @@ static bool small_or_thin(const kn_tensor *a, const kn_tensor *b) {
 }
 
 /* Taps of one element at the few places of each of several images: places of all of them make one product. */
-static bool deep_layer(const kn_attrs_conv2d *a, const kn_tensor *x, const kn_tensor *w) {
-  const int64_t *d = x->type.dims;
+static bool deep_layer(const kn_attrs_conv2d *a, const kn_type *x, const kn_type *w) {
   for (int i = 0; i < 2; i++)
-    if (w->type.dims[2 + i] != 1 || kn_ints_at(&a->padding, i)) return false;
-  return a->groups == 1 && d[0] >= SOME_IMAGES &&
-         d[2] * d[3] < FEW_PLACES * kn_ints_at(&a->stride, 0) * kn_ints_at(&a->stride, 1);
+    if (w->dims[2 + i] != 1 || kn_ints_at(&a->padding, i)) return false;
+  return a->groups == 1 && x->dims[0] >= SOME_IMAGES &&
+         x->dims[2] * x->dims[3] < FEW_PLACES * kn_ints_at(&a->stride, 0) * kn_ints_at(&a->stride, 1);
+}
+
+bool dn_is_slow(kn_op op, const void *attrs, const dn_view *in) {
+  return op == KN_OP_matmul   ? small_or_thin(&in[0], &in[1])
+         : op == KN_OP_conv2d ? deep_layer(attrs, in[0].type, in[1].type)
+                              : false;
 }
 
 bool dn_better_elsewhere(const kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in) {
-  bool so = op == KN_OP_matmul   ? small_or_thin(in[0], in[1])
-            : op == KN_OP_conv2d ? deep_layer(attrs, in[0], in[1])
-                                 : false;
-  return so && offered_elsewhere(ctx, op);
+  if (op != KN_OP_matmul && op != KN_OP_conv2d) return false;
+  const dn_view views[] = {{&in[0]->type, in[0]->strides}, {&in[1]->type, in[1]->strides}};
+  return dn_is_slow(op, attrs, views) && dn_offered_elsewhere(ctx, op);
 }
 
 static kn_status kernel(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,

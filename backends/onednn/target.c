@@ -22,7 +22,24 @@ static void views_of(const kn_node *n, const kn_type *types, int64_t strides[][K
   }
 }
 
-static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+/* The strides a value will most likely have: those that a few transpositions leave, else dense ones. A wrong
+ * guess only costs time at the first run. */
+static void guess_strides(const kn_value *v, const kn_type *types, int64_t strides[KN_MAX_RANK]) {
+  enum { LOOK_BACK = 8 };
+  int rank = types[v->id].rank, from[KN_MAX_RANK]; /* our dim i is dim from[i] of v */
+  int64_t dense[KN_MAX_RANK];
+  for (int i = 0; i < KN_MAX_RANK; i++) from[i] = i;
+  for (int k = 0; k < LOOK_BACK && v->def && v->def->op == KN_OP_transpose; k++, v = v->def->in[0]) {
+    const kn_attrs_swap *a = v->def->attrs;
+    int d0 = (int)(a->dim0 < 0 ? a->dim0 + rank : a->dim0),
+        d1 = (int)(a->dim1 < 0 ? a->dim1 + rank : a->dim1);
+    for (int i = 0; i < rank; i++) from[i] = from[i] == d0 ? d1 : from[i] == d1 ? d0 : from[i];
+  }
+  kn_strides_contiguous(&types[v->id], dense);
+  for (int i = 0; i < KN_MAX_RANK; i++) strides[i] = dense[from[i]];
+}
+
+static bool computes(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
   if (!kn_opcode_is_op(n->op) || !dn_offers((kn_op)n->op)) {
     snprintf(why, size, "not an op of this backend");
     return false;
@@ -48,21 +65,17 @@ static bool supports(void *self, const kn_node *n, const kn_type *types, char *w
   return st == KN_OK;
 }
 
-/* The strides a value will most likely have: those that a few transpositions leave, else dense ones. A wrong
- * guess only costs time at the first run. */
-static void guess_strides(const kn_value *v, const kn_type *types, int64_t strides[KN_MAX_RANK]) {
-  enum { LOOK_BACK = 8 };
-  int rank = types[v->id].rank, from[KN_MAX_RANK]; /* our dim i is dim from[i] of v */
-  int64_t dense[KN_MAX_RANK];
-  for (int i = 0; i < KN_MAX_RANK; i++) from[i] = i;
-  for (int k = 0; k < LOOK_BACK && v->def && v->def->op == KN_OP_transpose; k++, v = v->def->in[0]) {
-    const kn_attrs_swap *a = v->def->attrs;
-    int d0 = (int)(a->dim0 < 0 ? a->dim0 + rank : a->dim0),
-        d1 = (int)(a->dim1 < 0 ? a->dim1 + rank : a->dim1);
-    for (int i = 0; i < rank; i++) from[i] = from[i] == d0 ? d1 : from[i] == d1 ? d0 : from[i];
-  }
-  kn_strides_contiguous(&types[v->id], dense);
-  for (int i = 0; i < KN_MAX_RANK; i++) strides[i] = dense[from[i]];
+/* The same beside other backends, which get what is slow here. */
+static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+  bool offered = kn_opcode_is_op(n->op) && dn_offers((kn_op)n->op);
+  if (!offered || !kn_node_static(n, types, why, size)) return computes(self, n, types, why, size);
+  int64_t strides[DN_MAX_IN][KN_MAX_RANK];
+  dn_view views[DN_MAX_IN];
+  views_of(n, types, strides, views);
+  for (uint32_t i = 0; i < n->ntensor; i++) guess_strides(n->in[i], types, strides[i]);
+  if (!dn_is_slow((kn_op)n->op, n->attrs, views)) return computes(self, n, types, why, size);
+  snprintf(why, size, "others do it better");
+  return false;
 }
 
 static kn_status grow(kn_context *ctx, kn_program *p, size_t bytes) {
@@ -155,9 +168,9 @@ static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **val
 }
 
 bool dn_target(kn_context *ctx, void *state, kn_target *out) {
-  (void)ctx;
+  bool others = dn_offered_elsewhere(ctx, KN_OP_matmul) && dn_offered_elsewhere(ctx, KN_OP_conv2d);
   *out = (kn_target){.name = "onednn",
-                     .supports = supports,
+                     .supports = others ? supports : computes,
                      .compile = compile,
                      .run = run,
                      .free = free_program,
