@@ -57,6 +57,108 @@ static kn_tensor *resample(kn_scope *s, kn_tensor *x, int dim, sampling p) {
   return sum;
 }
 
+/* ---- the same while the size is not known: places and weights are worked out by the graph, in float64 ----
+ */
+
+typedef struct open_sampling {
+  kn_tensor *from, *last; /* 0-d: the size, the last place from 0 */
+  kn_tensor *index;       /* 0, 1 … of the result */
+  kn_tensor *step;        /* 0-d */
+  double half;            /* the first place is half * step - half, or half * step where `centred` is false */
+  bool centred;
+  way way;
+} open_sampling;
+
+/* As many as 0-d `count` says; none, or less, is refused when the graph runs. */
+static kn_tensor *counted(kn_scope *s, kn_tensor *count) {
+  kn_attrs_range range = {.start = 0, .step = 1, .dtype = KN_F64};
+  kn_scalar size;
+  if (!count) return NULL;
+  kn_tensor *some = kx_where(s, kx_ge(s, count, kx_number(s, 1, count)), count, kx_number(s, -1, count));
+  some = kx_cast(s, some, KN_I64);
+  kn_status st = some ? kn_item(s->ctx, some, &size) : s->status;
+  if (st == KN_OK && size.kind == KN_SCALAR_SYMBOL) {
+    int64_t place;
+    st = kn_recorder_of(s->ctx)->dynamic(kn_recorder_of(s->ctx), s->ctx, &size, &place);
+    if (st == KN_OK) range.end_number = kn_number_waiting(place);
+  } else if (st == KN_OK)
+    range.end_number = kn_number_of(size.as.i);
+  return st == KN_OK ? kx_apply(s, KN_OP_arange, &range, NULL, 0) : kx_fail(s, st);
+}
+
+/* to: the size of the result, 0 when it is from * scale_factor. */
+static open_sampling open_sampling_of(kn_scope *s, kn_tensor *x, int dim, const kn_attrs_interpolate *a,
+                                      int64_t to) {
+  open_sampling p = {.from = kx_size(s, x, dim, KN_F64)};
+  kn_attrs_range range = {.start = 0, .end = (double)to, .step = 1, .dtype = KN_F64};
+  if (!p.from) return p;
+  p.last = kx_plus(s, p.from, -1);
+  kn_tensor *size = to ? kx_number(s, (double)to, p.from) : kx_floor(s, kx_scale(s, p.from, a->scale_factor));
+  p.index = to ? kx_apply(s, KN_OP_arange, &range, NULL, 0) : counted(s, size);
+  p.step = to ? kx_div(s, p.from, size) : kx_number(s, 1 / a->scale_factor, p.from);
+  if (a->mode == KN_CHOICE_interpolate_mode_nearest) return p;
+  p.half = 0.5;
+  if (a->mode == KN_CHOICE_interpolate_mode_nearest_exact) return p;
+  p.way = a->mode == KN_CHOICE_interpolate_mode_bicubic ? CUBIC : LINEAR;
+  p.centred = true;
+  if (!a->align_corners || !size) return p;
+  kn_tensor *gaps = kx_plus(s, size, -1), *zero = kx_number(s, 0, p.from);
+  p.step = kx_where(s, kx_gt(s, gaps, zero), kx_div(s, p.last, gaps), zero);
+  p.half = 0;
+  return p;
+}
+
+/* `cubic` of a tensor. */
+static kn_tensor *cubic_of(kn_scope *s, kn_tensor *d) {
+  const double a = -0.75;
+  d = kx_abs(s, d);
+  if (!d) return NULL;
+  kn_tensor *near = kx_mul(s, kx_mul(s, kx_plus(s, kx_scale(s, d, a + 2), -(a + 3)), d), d);
+  kn_tensor *far = kx_plus(s, kx_mul(s, kx_plus(s, kx_scale(s, d, a), -5 * a), d), 8 * a);
+  far = kx_plus(s, kx_mul(s, far, d), -4 * a);
+  kn_tensor *one = kx_number(s, 1, d), *two = kx_number(s, 2, d), *zero = kx_number(s, 0, d);
+  far = kx_where(s, kx_lt(s, d, two), far, zero);
+  return kx_where(s, kx_le(s, d, one), kx_plus(s, near, 1), far);
+}
+
+static kn_tensor *resample_open(kn_scope *s, kn_tensor *x, int dim, const kn_attrs_interpolate *a,
+                                int64_t to) {
+  static const int taps[] = {[NEAREST] = 1, [LINEAR] = 2, [CUBIC] = 4};
+  open_sampling p = open_sampling_of(s, x, dim, a, to);
+  kn_ints shape = {.n = x->type.rank - dim, .v = {-1}};
+  for (int d = 1; d < shape.n; d++) shape.v[d] = 1;
+  if (!p.index || !p.step) return NULL;
+  kn_tensor *start = kx_plus(s, kx_scale(s, p.step, p.half), p.centred ? -p.half : 0);
+  kn_tensor *at = kx_add(s, kx_mul(s, p.index, p.step), start), *sum = NULL;
+  if (p.way != CUBIC) at = kx_clamp(s, at, 0, INFINITY);
+  kn_tensor *low = kx_floor(s, at);
+  if (p.way != CUBIC) low = kx_minimum(s, low, p.last);
+  kn_tensor *rest = kx_sub(s, at, low);
+  for (int tap = 0; tap < taps[p.way] && rest; tap++) {
+    kn_tensor *place =
+        kx_minimum(s, kx_clamp(s, kx_plus(s, low, tap - (p.way == CUBIC)), 0, INFINITY), p.last);
+    kn_tensor *part = kx_pick(s, x, dim, kx_cast(s, kx_plus(s, place, 1), KN_I64));
+    if (p.way == NEAREST) return part;
+    kn_tensor *w = p.way == CUBIC ? cubic_of(s, kx_plus(s, rest, -(tap - 1)))
+                   : tap          ? rest
+                                  : kx_plus(s, kx_neg(s, rest), 1);
+    part = kx_mul(s, part, w ? kx_reshape(s, kx_cast(s, w, kn_tensor_dtype(x)), &shape) : NULL);
+    sum = sum ? kx_add(s, sum, part) : part;
+  }
+  return sum;
+}
+
+/* In a scope of its own: there may be three. */
+static kn_tensor *resample_alone(kn_scope *outer, kn_tensor *x, int dim, const kn_attrs_interpolate *a,
+                                 int64_t to) {
+  kn_scope s;
+  kn_tensor *made;
+  kn_scope_open(&s, outer->ctx);
+  kn_tensor *r = resample_open(&s, x, dim, a, to);
+  kn_status st = kn_scope_close(&s, r, &made);
+  return st == KN_OK ? kx_own(outer, made) : kx_fail(outer, st);
+}
+
 /* Each element so many times: no size is needed. */
 static kn_tensor *repeated(kn_scope *s, kn_tensor *x, double times) {
   for (int d = 2, rank = x->type.rank; d < rank && x; d++) {
@@ -112,23 +214,27 @@ static kn_tensor *interpolate(kn_scope *s, kn_tensor *x, const kn_attrs_interpol
   if (a->mode == KN_CHOICE_interpolate_mode_nearest && !sized && a->scale_factor >= 1 &&
       a->scale_factor <= 64 && floor(a->scale_factor) == a->scale_factor)
     return repeated(s, x, a->scale_factor);
-  if (!kx_sizes_known(s, x, 2, x->type.rank)) return NULL;
+  if (a->mode == KN_CHOICE_interpolate_mode_area && !kx_sizes_known(s, x, 2, x->type.rank)) return NULL;
   if (sized == (a->scale_factor > 0))
     return kx_refuse(s, KN_ARG, "either size or scale_factor is needed", x, NULL);
   if (sized && a->size.n != 1 && a->size.n != dims)
     return kx_refuse(s, KN_ARG, "size takes one number, or one for each dim", x, NULL);
   kn_ints to = {.n = dims};
   for (int i = 0; i < dims; i++) {
+    bool open = !kn_dim_known(x->type.dims[2 + i]);
+    if (open && !sized) continue; /* 0: as many as the graph finds */
     double exact =
         sized ? (double)kn_ints_at(&a->size, i) : floor((double)x->type.dims[2 + i] * a->scale_factor);
-    if (x->type.dims[2 + i] < 1 || !(exact >= 1) || exact > INT32_MAX)
+    if ((!open && x->type.dims[2 + i] < 1) || !(exact >= 1) || exact > INT32_MAX)
       return kx_refuse(s, KN_ARG, "the result would have no elements, or too many, or its size is not known",
                        x, NULL);
     to.v[i] = (int64_t)exact;
   }
   if (a->mode == KN_CHOICE_interpolate_mode_area) return area(s, x, &to);
   for (int i = 0; i < dims && x; i++)
-    x = resample(s, x, 2 + i, sampling_of(a, sized, x->type.dims[2 + i], to.v[i]));
+    x = kn_dim_known(x->type.dims[2 + i])
+            ? resample(s, x, 2 + i, sampling_of(a, sized, x->type.dims[2 + i], to.v[i]))
+            : resample_alone(s, x, 2 + i, a, to.v[i]);
   return x;
 }
 EXPRESSION(interpolate, interpolate(s, in[0], attrs))

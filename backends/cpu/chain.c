@@ -334,28 +334,38 @@ static bool may_run(const walk *w) {
   return true;
 }
 
-/* Are all operands where they were in the last run, as they were? */
-static bool still_bound(const cp_chain *c, kn_tensor *const *vals) {
+/* Do all operands lie as in the last run? */
+static bool lies_as_before(const cp_chain *c, kn_tensor *const *vals) {
   bool same = c->bound;
   for (uint32_t k = 0; same && k < c->nmemory; k++) {
     const kn_tensor *t = vals[c->memory[k].value];
-    same = c->walk.operands[k].data == kn_tensor_data(t) &&
-           !memcmp(c->strides[k], t->strides, t->type.rank * sizeof *t->strides);
+    for (int d = 0; d < t->type.rank; d++) same &= c->strides[k][d] == t->strides[d];
   }
   return same;
 }
 
 static bool bind_again(cp_chain *c, kn_tensor *const *vals) {
-  c->walk.c = c;
-  c->bound = bind(&c->walk, vals) && may_run(&c->walk);
-  for (uint32_t k = 0; k < c->nmemory; k++)
-    memcpy(c->strides[k], vals[c->memory[k].value]->strides, sizeof c->strides[k]);
+  walk *w = &c->walk;
+  bool moved = false;
+  if (!lies_as_before(c, vals)) {
+    w->c = c;
+    c->bound = bind(w, vals) && may_run(w);
+    for (uint32_t k = 0; k < c->nmemory; k++)
+      memcpy(c->strides[k], vals[c->memory[k].value]->strides, sizeof c->strides[k]);
+    return c->bound;
+  }
+  for (uint32_t k = 0; k < c->nmemory; k++) {
+    char *data = kn_tensor_data(vals[c->memory[k].value]);
+    moved |= w->operands[k].data != data;
+    w->operands[k].data = data;
+  }
+  if (moved) c->bound = may_run(w);
   return c->bound;
 }
 
 kn_status cp_chain_run(kn_context *ctx, cp_chain *c, kn_tensor *const *vals) {
   if (c->total == 0) return KN_OK;
-  if (!still_bound(c, vals) && !bind_again(c, vals)) return KN_DECLINED;
+  if (!bind_again(c, vals)) return KN_DECLINED;
   kn_parallel_for(ctx, c->total, c->grain, range, &c->walk);
   return KN_OK;
 }

@@ -167,9 +167,10 @@ kn_status cp_product_new(kn_context *ctx, const cp_kit *const kits[KN_DTYPE_COUN
 void cp_product_free(kn_context *ctx, cp_product *p) { kn_free(ctx->heap, p, sizeof *p); }
 
 bool cp_product_fits(const cp_product *p, kn_tensor *const *in) {
+  bool same = true;
   for (int i = 0; i < 2; i++)
-    if (memcmp(p->strides[i], in[i]->strides, in[i]->type.rank * sizeof *in[i]->strides)) return false;
-  return true;
+    for (int d = 0; d < in[i]->type.rank; d++) same &= p->strides[i][d] == in[i]->strides[d];
+  return same;
 }
 
 kn_status cp_product_run(kn_context *ctx, cp_product *p, kn_tensor *const *in, const kn_tensor *out) {

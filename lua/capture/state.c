@@ -131,7 +131,7 @@ kc_frame *kc_frame_new(kc_cap *c, kc_state *s, kc_proto *p, uint32_t clos) {
                   .p = p,
                   .flow = flow,
                   .clos = clos,
-                  .first_value = c->b.graph->nvalues};
+                  .values_before = c->b.graph->nvalues};
   f->r = kc_new(c, (size_t)p->maxstack * sizeof *f->r);
   f->cell = kc_new(c, (size_t)p->maxstack * sizeof *f->cell);
   for (int i = 0; i < p->maxstack; i++) f->r[i] = KC_NILV;

@@ -56,8 +56,8 @@ struct kc_frame {
   kc_val *open; /* open results beyond the last register */
   int nva, top, pc, want;
   const kc_active *active;
-  const kn_where *at;   /* of the call */
-  uint32_t first_value; /* values from this one on were made in it, or in calls of it */
+  const kn_where *at;     /* of the call */
+  uint32_t values_before; /* made before it was called: later ones were made in it, or in calls of it */
 };
 
 typedef struct kc_tag_fact { /* what is known of an integer tag */

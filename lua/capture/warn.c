@@ -3,7 +3,6 @@
  * state, on the context's output. Silent in the library's own files, and where a function may only want to
  * know whether it was given a tensor. */
 #include "lua/capture/warn.h"
-#include "graph/text.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -29,7 +28,7 @@ static bool first_time(lua_State *L, const char *text) {
 
 static void warn(kc_cap *c, const char *sentence) {
   const kn_where *w = kc_where(c);
-  if (!w || w->line <= 0 || kn_where_user(w) != w) return;
+  if (!w || w->line <= 0 || !strncmp(w->chunk, "kiln/", 5)) return; /* a file of the library */
   const char *text = kc_format(c, "%s:%d: %s", w->chunk, w->line, sentence);
   if (first_time(c->L, text)) kn_log(c->ctx, "capture: %s", text);
 }
@@ -45,7 +44,7 @@ void kc_warn_equal(kc_cap *c, kc_val a, kc_val b) {
 
 void kc_warn_truth(kc_cap *c, kc_val a) {
   if (!kc_is_plain_tensor(a) || a.v->type.tensor.dtype != KN_BOOL) return;
-  bool made_here = a.v->def && kn_opcode_is_op(a.v->def->op) && a.v->id >= c->S->top->first_value;
+  bool made_here = a.v->def && kn_opcode_is_op(a.v->def->op) && a.v->id > c->S->top->values_before;
   if (made_here) /* one that was given may be there or not, which is what is asked */
     warn(c, "a tensor is always true as a condition, whatever its elements are; write x:item(), or "
             "x:any():item() or x:all():item() of several");

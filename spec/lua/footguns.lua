@@ -410,6 +410,7 @@ for _ = 1, 2 do
   assert(g(x, 3):equal(f(x, 3)))
   g(x:reshape(1, 2), 3)
 end
+kiln.script(function(x) return (inner(x, x:gt(1))) end)(x)
 kiln.script(kiln.nn.MultiheadAttention(4, 2))(kiln.ones(1, 2, 4), kiln.ones(1, 2, 4), kiln.ones(1, 2, 4))
 ]])
   os.execute(("'%s' '%s' >'%s' 2>&1"):format(check.program(), path, out))

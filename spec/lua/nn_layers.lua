@@ -118,7 +118,7 @@ end)
 
 -- What needs sizes: their places or weights are worked out while capturing.
 local sized = { AdaptiveAvgPool1d = true, AdaptiveAvgPool2d = true, AdaptiveAvgPool3d = true, AdaptiveMaxPool1d = true,
-  AdaptiveMaxPool2d = true, AdaptiveMaxPool3d = true, Upsample = true, UpsamplingNearest2d = true, UpsamplingBilinear2d = true }
+  AdaptiveMaxPool2d = true, AdaptiveMaxPool3d = true }
 
 test("every layer is captured with all but the channels free, or says that it needs sizes", function()
   for _, case in ipairs(cases) do
@@ -145,6 +145,27 @@ test("every layer is captured with all but the channels free, or says that it ne
           check.truth(got_slope:allclose(slope, { atol = 1e-5 }), name .. ": gradient")
         end
       end
+    end
+  end
+end)
+
+test("interpolate with free sizes has the bits of interpolate with known ones", function()
+  local modes = { { "nearest" }, { "nearest-exact" }, { "linear", 1 }, { "bilinear", 2 }, { "bicubic", 2 }, { "trilinear", 3 } }
+  for _, m in ipairs(modes) do
+    for _, o in ipairs { { scale_factor = 2.0 }, { scale_factor = 0.7 }, { scale_factor = 1.6, align_corners = true }, { size = 5 },
+                         { size = 3, align_corners = true }, { size = 1, align_corners = true } } do
+      local dims, plain = m[2] or 2, m[1]:find "nearest"
+      local options = { mode = m[1], scale_factor = o.scale_factor, size = o.size, align_corners = not plain and o.align_corners or nil }
+      local function f(x) return kiln.interpolate(x, options) end
+      local g = kiln.script(f, { inputs = { kiln.spec("float32", { table.unpack({ "N", "C", "A", "B", "D" }, 1, dims + 2) }) } })
+      for _, n in ipairs { 4, 7 } do
+        local x = kiln.randn(2, 1, table.unpack({ n, 11 - n, 3 }, 1, dims))
+        local want, slope = gradient(f, x)
+        local got, got_slope = gradient(g, x)
+        check.truth(got:equal(want), m[1] .. ": values")
+        check.truth(got_slope:allclose(slope, { atol = 1e-5 }), m[1] .. ": gradient")
+      end
+      if o.scale_factor == 0.7 then raises(function() g(kiln.ones(1, 1, table.unpack({ 1, 1, 1 }, 1, dims))) end, "nn_layers.lua:") end
     end
   end
 end)

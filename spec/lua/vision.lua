@@ -93,6 +93,7 @@ test("transforms that draw, captured: the same images, the same draws", function
     T.RandomHorizontalFlip(), T.RandomVerticalFlip(), T.RandomInvert(), T.RandomGrayscale(0.5), T.RandomApply(flips), T.RandomChoice(flips),
     T.RandomChoice(flips, { 1, 0, 3 }), T.RandomOrder(flips), T.RandomCrop(8), T.RandomCrop(8, { padding = 2 }),
     T.RandomCrop(13, { pad_if_needed = true }), T.RandomResizedCrop(6), T.RandomResizedCrop({ 4, 7 }, { interpolation = "bicubic" }),
+    T.RandomResizedCrop(6, { antialias = false }), T.RandomResizedCrop(7, { interpolation = "nearest" }),
     T.RandomErasing(0.7), T.RandomErasing(1, { value = "random" }), T.RandomErasing(1, { value = { 0.5, 0.1, 1 } }),
     T.ColorJitter { brightness = 0.5, contrast = 0.5, saturation = 0.5, hue = 0.2 }, T.RandomRotation(20),
     T.RandomRotation(90, { interpolation = "bilinear", fill = 0.5 }), T.RandomRotation(40, { expand = true }),
