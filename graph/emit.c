@@ -416,6 +416,27 @@ static kn_status emit_loop(emitter *e, const kn_node *n, bool *dead) {
 
 /* ---- the rest ---- */
 
+/* Numbers made of numbers wait for no tensor: they are computed before the part that is being gathered, so
+ * that it stays whole. */
+static bool is_number_only(const kn_plan *p, const kn_node *n) {
+  bool numbers = n->nin > 0 && n->nout == 1 && kn_opcode_describe(n->op).effect == KN_PURE && !p->single;
+  for (uint32_t i = 0; i < n->nin; i++) numbers &= kn_is_scalar(n->in[i]->type.kind);
+  const kn_value *out = n->nout ? n->out[0] : NULL;
+  if (!numbers || kn_is_scalar(out->type.kind)) return numbers;
+  return n->op == KN_NODE_to_tensor && kn_dtypes[p->types[out->id].dtype].category == KN_CAT_FLOAT &&
+         !p->handle[out->id] && !p->listed[out->id] && !p->result[out->id];
+}
+
+static kn_status emit_number(emitter *e, const kn_node *n) {
+  uint32_t pos = e->pos;
+  e->pos -= e->n; /* the time of what stands before the part */
+  define(e, n->out[0]);
+  kn_status st = kn_plan_place(e->ctx, e->p, n, n->out[0], e->pos, e->block, false);
+  if (st == KN_OK) st = push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
+  e->pos = pos;
+  return st;
+}
+
 static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
   kn_plan *p = e->p;
   kn_value *out = n->nout ? n->out[0] : NULL;
@@ -432,6 +453,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
     p->place[out->id] = KN_PLACE_LOOSE;
     return KN_OK;
   }
+  if (e->n && is_number_only(p, n)) return emit_number(e, n);
   KN_TRY(flush(e));
   e->pos++;
   bool first = n->op == KN_NODE_with_history; /* nothing is read of the other */

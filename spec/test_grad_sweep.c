@@ -247,6 +247,12 @@ static kn_status fake_size(kn_recorder *r, kn_context *ctx, kn_tensor *t, int di
   return KN_OK;
 }
 
+static kn_status fake_item(kn_recorder *r, kn_context *ctx, kn_tensor *t, kn_scalar *out) {
+  (void)r, (void)ctx, (void)t;
+  *out = (kn_scalar){.kind = KN_SCALAR_SYMBOL};
+  return KN_OK;
+}
+
 static kn_status fake_to_tensor(kn_recorder *r, kn_context *ctx, const kn_scalar *s, kn_dtype dtype,
                                 kn_tensor **out) {
   kn_type type = {.dtype = (uint8_t)dtype};
@@ -310,9 +316,11 @@ START_TEST(symbolic) {
     for (int named = 0; named < 2; named++) {
       if (is_flat(&gen_cases[i])) continue;
       kn_context *ctx = suite_context();
-      fake f = {
-          .recorder = {
-              .apply = fake_apply, .size = fake_size, .to_tensor = fake_to_tensor, .dynamic = fake_dynamic}};
+      fake f = {.recorder = {.apply = fake_apply,
+                             .item = fake_item,
+                             .size = fake_size,
+                             .to_tensor = fake_to_tensor,
+                             .dynamic = fake_dynamic}};
       ctx->recorder = &f.recorder;
       kn_status st = symbolic_case(ctx, &f, &gen_cases[i], named);
       through += f.values > 1;

@@ -3,6 +3,7 @@
 #include "backends/cpu/fold.h"
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/norm.h"
+#include "backends/cpu/pool.h"
 #include "backends/cpu/runs.h"
 #include "backends/cpu/softmax.h"
 
@@ -64,6 +65,12 @@ static kn_status matmul_kernel(kn_context *ctx, const void *attrs, kn_tensor *co
 static kn_status conv2d_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
                                kn_tensor *const *out) {
   return cp_conv2d(ctx, CP(kits), attrs, in, n, out[0]);
+}
+
+static kn_status max_pool2d_grad_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
+                                        kn_tensor *const *out) {
+  (void)n;
+  return cp_max_pool2d_grad(ctx, attrs, in[0], in[1], out[0]);
 }
 
 static int axis_of(int64_t dim, const kn_tensor *x) {
@@ -142,6 +149,7 @@ const kn_provider CP(provider) = {
             [KN_OP_batch_norm] = batch_norm_kernel,
             [KN_OP_matmul] = matmul_kernel,
             [KN_OP_conv2d] = conv2d_kernel,
+            [KN_OP_max_pool2d_grad] = max_pool2d_grad_kernel,
             [KN_OP_clone] = clone_kernel,
             [KN_OP_cast] = cast_kernel,
             [KN_OP_copy_] = copy__kernel,
