@@ -91,7 +91,7 @@ test("folding a normalisation into the layer before it", function()
   local bn = normalisation(6):eval()
   for _, options in ipairs { { bias = true }, { bias = false, groups = 2 } } do
     local conv = nn.Conv2d(4, 6, 3, options):eval()
-    local fused = utils.fuse_conv_bn_eval(conv, bn)
+    local fused = utils.fuse_conv_bn(conv, bn)
     check.truth(fused(x):allclose(normalised(bn, conv(x)), { atol = 1e-4 }), "convolution")
     local back = nn.ConvTranspose2d(4, 6, 3, options):eval()
     check.truth(utils.fuse_conv_bn_eval(back, bn, true)(x):allclose(normalised(bn, back(x)), { atol = 1e-4 }), "transposed")

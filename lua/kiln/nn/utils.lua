@@ -140,6 +140,9 @@ function utils.fuse_conv_bn_eval(conv, bn, transpose)
   return folded("fuse_conv_bn_eval", conv, bn, transpose and 2 or 1)
 end
 
+--- fuse_conv_bn(conv, bn [, transpose = false]): fuse_conv_bn_eval by a shorter name.
+utils.fuse_conv_bn = utils.fuse_conv_bn_eval
+
 --- fuse_linear_bn_eval(linear, bn): the same of a linear layer.
 function utils.fuse_linear_bn_eval(linear, bn)
   if linear.weight:size(1) ~= bn.running_mean:numel() then
