@@ -117,7 +117,7 @@ static kn_status eval_node(run *r, const kn_node *n) {
 
 /* ---- host slots ---- */
 
-static kn_status kept(run *r, kn_tensor *t, kn_tensor **out);
+static kn_status kept(run *r, uint32_t v, kn_tensor **out);
 
 /* The host may keep what it is given: it gets tensors of their own, not the arena's. */
 static kn_status host_call(run *r, const kn_node *n) {
@@ -128,7 +128,7 @@ static kn_status host_call(run *r, const kn_node *n) {
   for (; have < n->nin && st == KN_OK; have += st == KN_OK) {
     uint32_t v = n->in[have]->id;
     in[have] = (kn_rvalue){.scalar = p->scalars[v]};
-    if (n->in[have]->type.kind == KN_V_TENSOR) st = kept(r, p->vals[v], &in[have].tensor);
+    if (n->in[have]->type.kind == KN_V_TENSOR) st = kept(r, v, &in[have].tensor);
   }
   if (st == KN_OK) st = kn_host_run(r->s, n, in, out);
   for (uint32_t i = 0; i < have; i++) kn_tensor_release(in[i].tensor);
@@ -143,9 +143,12 @@ static kn_status host_call(run *r, const kn_node *n) {
 
 /* ---- lists ---- */
 
-/* A tensor for good: as it is when nobody else has it, else a copy. */
-static kn_status kept(run *r, kn_tensor *t, kn_tensor **out) {
-  bool ours = !kn_run_in_arena(r->p, t) && atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1;
+/* A tensor for good: as it is when nobody else has it, else a copy. The plan's own headers are for the next
+ * run, too. */
+static kn_status kept(run *r, uint32_t v, kn_tensor **out) {
+  kn_tensor *t = r->p->vals[v];
+  bool ours = t != r->p->header[v] && !kn_run_in_arena(r->p, t) && atomic_load(&t->refs) == 1 &&
+              atomic_load(&t->storage->refs) == 1;
   if (!ours) return kn_run_clone(r, t, out);
   *out = kn_tensor_retain(t);
   return KN_OK;
@@ -156,7 +159,7 @@ static kn_status append(run *r, const kn_node *n) {
   const kn_value *v = n->in[1];
   kn_element e = {.scalar = p->scalars[v->id]};
   kn_list *made;
-  if (v->type.kind == KN_V_TENSOR && p->vals[v->id]) KN_TRY(kept(r, p->vals[v->id], &e.tensor));
+  if (v->type.kind == KN_V_TENSOR && p->vals[v->id]) KN_TRY(kept(r, v->id, &e.tensor));
   if (kn_is_list(v->type.kind)) e.list = kn_run_shared_list(p->lists[v->id]);
   KN_TRY(kn_list_append(r->ctx, p->lists[n->in[0]->id], n->out[0]->type.kind, e, &made));
   kn_run_own_list(p, n->out[0]->id, made);
@@ -202,7 +205,7 @@ static kn_status add_lists(run *r, const kn_node *n) {
     KN_TRY(kn_list_sum(r->ctx, l, p->lists[n->in[1]->id], kind, &made));
   else {
     kn_tensor *v;
-    KN_TRY(kept(r, p->vals[n->in[3]->id], &v));
+    KN_TRY(kept(r, n->in[3]->id, &v));
     kn_status st =
         kn_list_with(r->ctx, l, kind, p->scalars[n->in[1]->id].as.i, p->scalars[n->in[2]->id].as.i, v, &made);
     kn_tensor_release(v);

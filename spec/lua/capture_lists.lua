@@ -287,3 +287,23 @@ test("what lists that grow cannot do is said", function()
   end)
   raises(function() g(T { 8.0 }) end, "capture_lists.lua:", "set elsewhere than behind its end")
 end)
+
+-- A reshape that copies is made where the plan made its header: what keeps the tensor keeps another one.
+test("lists of copies of views", function()
+  local function f(x, y)
+    local out, i = {}, 1
+    while y[i] > 0 do
+      out[#out + 1] = x[i]:t():reshape(6)
+      i = i + 1
+    end
+    return kiln.stack(out), #out
+  end
+  local g = kiln.script(f)
+  for n = 1, 3 do
+    local x, y = kiln.randn(4, 2, 3), kiln.tensor { 1.0, n - 1.5, n - 2.5, -1 }
+    local want, count = f(x, y)
+    local got, counted = g(x, y)
+    equal(counted, count)
+    check.truth(check.identical(want, got, {}), "alike")
+  end
+end)
