@@ -303,11 +303,13 @@ static kl_variant *chosen(lua_State *L, kl_variant *v) {
 }
 
 static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
-  char why[400] = "";
+  char why[400];
   int nargs = lua_gettop(L) - first + 1, n = 0;
   kn_context *ctx = kl_context(L);
+  *why = 0;
   for (kl_variant *v = g->variants; v; v = v->next, n++) {
-    char other[400] = "";
+    char other[400];
+    *other = 0;
     if (kc_live_check(L, &host, v->live, first, nargs, n ? other : why, sizeof why)) return chosen(L, v);
   }
   if (n) {

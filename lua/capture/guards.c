@@ -16,14 +16,18 @@ void kc_guards_open(kc_cap *c, kc_guards *g, kn_arena *a, uint32_t room, uint32_
   size_t most = (size_t)room + 1;
   f->room = 2 * room;
   g->list = kn_arena_alloc(a, most * sizeof *g->list);
+  f->ups = kn_arena_alloc(a, most * sizeof *f->ups);
   f->heads = kn_arena_alloc(a, most * sizeof *f->heads);
   f->parts = kn_arena_alloc(a, most * sizeof *f->parts);
   f->slots = kn_arena_alloc(a, most * sizeof *f->slots);
   f->nodes = kn_arena_alloc(a, most * sizeof *f->nodes);
-  f->links = kn_arena_alloc(a, 2 * most * sizeof *f->links);
+  f->kinds = kn_arena_alloc(a, most * sizeof *f->kinds);
+  f->ways = kn_arena_alloc(a, 2 * most * sizeof *f->ways);
+  f->unused = kn_arena_alloc(a, 2 * most * sizeof *f->unused);
   f->tensors = kn_arena_alloc(a, most * sizeof *f->tensors);
   f->rest = kn_arena_alloc(a, most * sizeof *f->rest);
-  if (!g->list || !f->heads || !f->parts || !f->slots || !f->nodes || !f->links || !f->tensors || !f->rest)
+  if (!g->list || !f->ups || !f->heads || !f->parts || !f->slots || !f->nodes || !f->kinds || !f->ways ||
+      !f->unused || !f->tensors || !f->rest)
     luaL_error(L, "not enough memory");
   g->T = lua_newthread(L);
   g->ref = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -93,6 +97,7 @@ static inline bool is_wanted(lua_State *T, const kc_guard *k) {
 static void see_table(kc_guard_fast *f, const kc_peek_table *t) {
   if (f->nheads && f->heads[f->nheads - 1].table == t) return; /* guards come table by table */
   f->heads[f->nheads++] = (kc_guard_head){t, t->meta, t->nodes, t->log2_nodes};
+  f->first_way = f->nways, f->first_unused = f->nunused;
 }
 
 static void see_part(kc_guard_fast *f, const kc_peek_table *t, uint32_t need) {
@@ -102,14 +107,28 @@ static void see_part(kc_guard_fast *f, const kc_peek_table *t, uint32_t need) {
   if (need > last->need) last->need = need;
 }
 
+/* One node of a way; keys that are not there share much of theirs. */
+static bool see_step(kc_guard_fast *f, const kc_peek_node *n) {
+  bool used = n->key_tag != 0;
+  if (used) {
+    for (uint32_t i = f->first_way; i < f->nways; i++)
+      if (f->ways[i].at == n) return true;
+    if (f->nways == f->room) return false;
+    f->ways[f->nways++] = (kc_guard_key){n, n->key, n->word};
+    return true;
+  }
+  for (uint32_t i = f->first_unused; i < f->nunused; i++)
+    if (f->unused[i].at == n) return true;
+  if (f->nunused == f->room) return false;
+  f->unused[f->nunused++] = (kc_guard_unused){n, n->word};
+  return true;
+}
+
 /* The key is not there as long as every node on the way that a look takes is as it is. A node that was never
  * used has a tag that says so and no key: what lies there was never written. */
 static bool see_way(kc_guard_fast *f, const kc_peek_node *n) {
-  for (; f->nlinks < f->room; n += n->next) {
-    uint64_t mask = n->key_tag ? UINT64_MAX : 0;
-    f->links[f->nlinks++] = (kc_guard_link){n, mask ? n->key : 0, mask, n->word, kc_peek_word(0, 0xff, -1)};
+  for (; see_step(f, n); n += n->next)
     if (!n->next) return true;
-  }
   return false;
 }
 
@@ -125,10 +144,18 @@ static bool see_field(kc_guard_fast *f, lua_State *T, const kc_guard *k, const k
   if (string && n->bits != string) return false;
   if (!tag_only)
     f->nodes[f->nnodes++] = (kc_guard_node){n, n->key, n->bits, n->word};
-  else if (f->nlinks < f->room)
-    f->links[f->nlinks++] = (kc_guard_link){n, n->key, UINT64_MAX, n->word, kc_peek_word(0xff, 0xff, 0)};
   else
-    return false;
+    f->kinds[f->nkinds++] = (kc_guard_key){n, n->key, n->word};
+  return true;
+}
+
+/* Only of objects, by whose address it shows that it has been found. */
+static bool see_upvalue(kc_guard_fast *f, lua_State *T, const kc_guard *k) {
+  if (k->tensor || (k->type != LUA_TTABLE && k->type != LUA_TFUNCTION)) return false;
+  const kc_peek_upvalue *up = kc_peek_upvalue_of(T, k->container, (int)k->i, k->want.ptr);
+  if (!up) return false;
+  const kc_peek_closure *of = lua_topointer(T, k->container);
+  f->ups[f->nups++] = (kc_guard_up){&of->up[k->i - 1], up, up->at, up->at->bits, up->at->tag};
   return true;
 }
 
@@ -137,6 +164,7 @@ static bool see_field(kc_guard_fast *f, lua_State *T, const kc_guard *k, const k
 static bool see(kc_guards *g, const kc_guard *k) {
   lua_State *T = g->T;
   kc_guard_fast *f = &g->fast;
+  if (g->peeks && k->how == KC_GUARD_UPVALUE) return see_upvalue(f, T, k);
   if (!g->peeks || lua_type(T, k->container) != LUA_TTABLE) return false;
   const kc_peek_table *t = lua_topointer(T, k->container);
   bool tag_only = !k->tensor && (k->type == LUA_TNIL || k->type == LUA_TBOOLEAN);
@@ -207,7 +235,8 @@ static bool holds(kc_guards *g, const kc_host *host, kc_guard *k) {
 /* All have just been found to hold. */
 static void make_fast(kc_guards *g) {
   kc_guard_fast *f = &g->fast;
-  f->nheads = f->nparts = f->nslots = f->nnodes = f->nlinks = f->ntensors = f->nrest = 0;
+  f->nups = f->nheads = f->nparts = f->nslots = f->nnodes = f->nkinds = 0;
+  f->nways = f->nunused = f->ntensors = f->nrest = 0;
   for (uint32_t i = 0; i < g->n; i++) {
     kc_guard *k = &g->list[i];
     if (k->tensor) {
@@ -224,8 +253,12 @@ static void make_fast(kc_guards *g) {
 /* Certainly as they were; false says nothing. What tables point to is read only when all of them are found to
  * point to it still, with as much room: it is theirs then, whatever has been freed and used again between. */
 static bool all_unchanged(const kc_guard_fast *f) {
-  const uint64_t tags = kc_peek_word(0xff, 0xff, 0);
+  const uint64_t tags = kc_peek_word(0xff, 0xff, 0), way = kc_peek_word(0, 0xff, -1);
   uint64_t other = 0;
+  for (const kc_guard_up *u = f->ups, *end = u + f->nups; u < end; u++) {
+    if (*u->of != u->up || u->up->at != u->at) return false;
+    other |= (u->at->bits ^ u->bits) | (uint64_t)(u->at->tag ^ u->tag);
+  }
   for (const kc_guard_head *h = f->heads, *end = h + f->nheads; h < end; h++)
     other |= ((uintptr_t)h->table->nodes ^ (uintptr_t)h->nodes) |
              ((uintptr_t)h->table->meta ^ (uintptr_t)h->meta) | (h->table->log2_nodes ^ h->log2_nodes);
@@ -236,8 +269,12 @@ static bool all_unchanged(const kc_guard_fast *f) {
     other |= ((s->at->bits ^ s->bits) & s->mask) | (uint64_t)(s->at->tag ^ s->tag);
   for (const kc_guard_node *k = f->nodes, *end = k + f->nnodes; k < end; k++)
     other |= (k->at->key ^ k->key) | (k->at->bits ^ k->bits) | ((k->at->word ^ k->word) & tags);
-  for (const kc_guard_link *k = f->links, *end = k + f->nlinks; k < end; k++)
-    other |= ((k->at->key ^ k->key) & k->key_mask) | ((k->at->word ^ k->word) & k->mask);
+  for (const kc_guard_key *k = f->kinds, *end = k + f->nkinds; k < end; k++)
+    other |= (k->at->key ^ k->key) | ((k->at->word ^ k->word) & tags);
+  for (const kc_guard_key *k = f->ways, *end = k + f->nways; k < end; k++)
+    other |= (k->at->key ^ k->key) | ((k->at->word ^ k->word) & way);
+  for (const kc_guard_unused *k = f->unused, *end = k + f->nunused; k < end; k++)
+    other |= (k->at->word ^ k->word) & way;
   return !other;
 }
 

@@ -15,6 +15,13 @@ typedef enum kc_guard_how {
 /* What is gone through at every call as long as it lies where it was found: lists of one kind each, as little
  * as will do. First the tables' own few words, which say that what they point to is still theirs; then what
  * lies there, by its address. */
+typedef struct kc_guard_up { /* an upvalue that holds an object: whose it is, where it lies */
+  const kc_peek_upvalue *const *of;
+  const kc_peek_upvalue *up;
+  const kc_peek_value *at;
+  uint64_t bits;
+  uint8_t tag;
+} kc_guard_up;
 typedef struct kc_guard_head { /* every table that is read */
   const kc_peek_table *table, *meta;
   const kc_peek_node *nodes;
@@ -34,25 +41,33 @@ typedef struct kc_guard_node { /* a key and its value */
   const kc_peek_node *at;
   uint64_t key, bits, word;
 } kc_guard_node;
-typedef struct kc_guard_link { /* a key, and the word beside it, as far as the masks have them */
+typedef struct kc_guard_key { /* a key, and of the word beside it what its list says */
   const kc_peek_node *at;
-  uint64_t key, key_mask, word, mask;
-} kc_guard_link;
+  uint64_t key, word;
+} kc_guard_key;
+typedef struct kc_guard_unused { /* a node that was never used: no key */
+  const kc_peek_node *at;
+  uint64_t word;
+} kc_guard_unused;
 typedef struct kc_guard_tensor {
   kn_tensor *const *box;
   const kn_tensor *given; /* what the session was given last, and keeps alive */
   uint32_t guard;
 } kc_guard_tensor;
 typedef struct kc_guard_fast {
+  kc_guard_up *ups;
   kc_guard_head *heads;
   kc_guard_part *parts;
   kc_guard_slot *slots;
   kc_guard_node *nodes;
-  kc_guard_link *links;
+  kc_guard_key *kinds; /* keys that are there, and the types of their values */
+  kc_guard_key *ways;  /* keys on the way to those that are not there, and how the way goes on */
+  kc_guard_unused *unused;
   kc_guard_tensor *tensors;
   uint32_t *rest; /* guards that must be asked for */
-  uint32_t nheads, nparts, nslots, nnodes, nlinks, ntensors, nrest;
-  uint32_t room; /* of links */
+  uint32_t nups, nheads, nparts, nslots, nnodes, nkinds, nways, nunused, ntensors, nrest;
+  uint32_t first_way, first_unused; /* of the table that was seen last */
+  uint32_t room;                    /* of ways */
   bool made;
   bool given; /* all tensors, while the host had emptied so many objects: */
   uint64_t emptied;

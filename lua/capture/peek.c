@@ -53,3 +53,12 @@ bool kc_peek_works(lua_State *L) {
   lua_settop(L, top);
   return works;
 }
+
+const kc_peek_upvalue *kc_peek_upvalue_of(lua_State *L, int idx, int n, const void *ptr) {
+  if (lua_type(L, idx) != LUA_TFUNCTION || lua_iscfunction(L, idx)) return NULL;
+  const kc_peek_closure *f = lua_topointer(L, idx);
+  const kc_peek_upvalue *up = lua_upvalueid(L, idx, n);
+  if (f->tt != KC_PEEK_CLOSURE || !up || n > f->count || f->up[n - 1] != up || up->tt != KC_PEEK_UPVALUE)
+    return NULL;
+  return up->at && up->at->bits == (uint64_t)(uintptr_t)ptr ? up : NULL;
+}

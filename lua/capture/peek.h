@@ -40,12 +40,30 @@ typedef struct kc_peek_table {
   const struct kc_peek_table *meta;
 } kc_peek_table;
 
+typedef struct kc_peek_upvalue { /* shared by the closures that see it */
+  const void *link;
+  uint8_t tt, marked;
+  const kc_peek_value *at; /* on a stack as long as it is open */
+} kc_peek_upvalue;
+
+typedef struct kc_peek_closure { /* of a Lua function */
+  const void *link;
+  uint8_t tt, marked, count;
+  const void *gray, *proto;
+  const kc_peek_upvalue *up[];
+} kc_peek_closure;
+
+enum { KC_PEEK_CLOSURE = LUA_TFUNCTION, KC_PEEK_UPVALUE = 9 }; /* their tt */
 enum { KC_PEEK_STRING = LUA_TSTRING | 64 }; /* the tag of a short string, which can be collected */
 enum { KC_PEEK_LONG_STRING = KC_PEEK_STRING | 16 };
 enum { KC_PEEK_NODES = 32 }; /* most that the keys of a table are remembered of */
 
 /* Is this Lua as described? Tried out with tables made on the stack, which is left as it was. */
 bool kc_peek_works(lua_State *L);
+
+/* The n-th upvalue of a Lua function at a place of the stack, if it lies as described and holds the object
+ * `ptr`; else NULL. */
+const kc_peek_upvalue *kc_peek_upvalue_of(lua_State *L, int idx, int n, const void *ptr);
 
 static inline bool kc_peek_is_nil(uint8_t tag) { return (tag & 15) == 0; }
 /* The word that tag, key_tag and next share. */

@@ -3,7 +3,8 @@
 local kiln = require "kiln"
 local fail = kiln.fail
 
-local hooks = { methods = {} }
+-- any: whether a module has ever got one. Calls look at this first, so that captured functions need not watch each module.
+local hooks = { methods = {}, any = false }
 
 local Handle = {}
 Handle.__index = Handle
@@ -24,7 +25,7 @@ local function add(name, kind)
   hooks.methods[name] = function(self, f)
     if type(f) ~= "function" then fail("%s: a function is needed, got %s", name, type(f)) end
     local all = rawget(self, "_hooks") or { before = {}, after = {}, back = {} }
-    self._hooks = all
+    self._hooks, hooks.any = all, true
     local list, entry = { table.unpack(all[kind]) }, { f = f } -- a list that is being gone through stays as it is
     list[#list + 1] = entry
     all[kind] = list

@@ -26,7 +26,7 @@ local Module = { name = "Module" }
 Module.__index = Module
 
 local function call(self, ...)
-  if rawget(self, "_hooks") then return hooks.call(self, ...) end
+  if hooks.any and rawget(self, "_hooks") then return hooks.call(self, ...) end
   return self:forward(...)
 end
 
