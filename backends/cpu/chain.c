@@ -253,6 +253,14 @@ static void range(void *ud, int64_t begin, int64_t end) {
   }
 }
 
+/* Few elements that lie one after the other: no range has to be found. */
+static void run_tiny(const walk *w) {
+  char *p[MOST_MEMORY];
+  blocks b;
+  for (uint32_t k = 0; k < w->c->nmemory; k++) p[k] = w->operands[k].data, b.of[k] = NULL;
+  row(w, p, w->c->total, &b);
+}
+
 /* ---- a run ---- */
 
 static bool continues(const walk *w, const int64_t (*strides)[KN_MAX_RANK], int a, int b, int64_t size_b) {
@@ -366,6 +374,9 @@ static bool bind_again(cp_chain *c, kn_tensor *const *vals) {
 kn_status cp_chain_run(kn_context *ctx, cp_chain *c, kn_tensor *const *vals) {
   if (c->total == 0) return KN_OK;
   if (!bind_again(c, vals)) return KN_DECLINED;
-  kn_parallel_for(ctx, c->total, c->grain, range, &c->walk);
+  if (c->total <= CP_BLOCK && c->walk.rank == 1)
+    run_tiny(&c->walk);
+  else
+    kn_parallel_for(ctx, c->total, c->grain, range, &c->walk);
   return KN_OK;
 }

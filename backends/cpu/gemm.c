@@ -147,10 +147,12 @@ static void run_dots(void *ud, int64_t begin, int64_t end) {
                d->c + begin * d->c_column * d->kit->size, d->c_row, d->c_column);
 }
 
-static bool by_dots(const kn_context *ctx, const cp_gemm *g) {
-  if (g->k < CP_LONG_SUM) return false;
+static bool is_dots(const cp_gemm *g) {
   bool along = (g->a_column == 1 || g->k == 1) && (g->b_row == 1 || g->k == 1);
-  if (!along || (g->m > CP_MOST_ROWS && g->n > CP_MOST_ROWS / 2)) return false;
+  return g->k >= CP_LONG_SUM && along && (g->m <= CP_MOST_ROWS || g->n <= CP_MOST_ROWS / 2);
+}
+
+static void by_dots(const kn_context *ctx, const cp_gemm *g) {
   dot_job d = {g->kit, g->m, g->k, g->a, g->b, g->a_row, g->b_column, g->c, g->c_row, 1};
   int64_t n = g->n;
   if (g->m > CP_MOST_ROWS) { /* the rows of A are the many */
@@ -158,23 +160,28 @@ static bool by_dots(const kn_context *ctx, const cp_gemm *g) {
     n = g->m;
   }
   kn_parallel_for(ctx, n, grain(d.m * d.k), run_dots, &d);
-  return true;
 }
 
 /* Few rows with a small matrix: packing would be most of the work. The same sums as those of tiles. */
-static bool by_strips(const cp_gemm *g) {
-  const cp_kit *kit = g->kit;
+static bool is_strips(const cp_gemm *g) {
   if (g->m > CP_FEW_ROWS || g->m * g->n * g->k > CP_LEAST_WORK) return false;
-  if (g->b_column == 1) {
-    int64_t steps = over(g->k, CP_PANEL_K), each = over(g->k, steps);
-    for (int64_t p = 0; p < g->k; p += each)
-      kit->strips(g->m, g->n, least(each, g->k - p), g->a + p * g->a_column * kit->size, g->a_row,
-                  g->a_column, g->b + p * g->b_row * kit->size, g->b_row, g->c, g->c_row, p > 0);
-    return true;
+  return g->b_column == 1 || (g->b_row == 1 && g->k < CP_LONG_SUM);
+}
+
+static void by_strips(const cp_gemm *g) {
+  const cp_kit *kit = g->kit;
+  if (g->b_column != 1) {
+    kit->turned(g->m, g->n, g->k, g->a, g->a_row, g->a_column, g->b, g->b_column, g->c, g->c_row);
+    return;
   }
-  if (g->b_row != 1 || g->k >= CP_LONG_SUM) return false;
-  kit->turned(g->m, g->n, g->k, g->a, g->a_row, g->a_column, g->b, g->b_column, g->c, g->c_row);
-  return true;
+  int64_t steps = over(g->k, CP_PANEL_K), each = over(g->k, steps);
+  for (int64_t p = 0; p < g->k; p += each)
+    kit->strips(g->m, g->n, least(each, g->k - p), g->a + p * g->a_column * kit->size, g->a_row, g->a_column,
+                g->b + p * g->b_row * kit->size, g->b_row, g->c, g->c_row, p > 0);
+}
+
+static bool is_thin(const cp_gemm *g) {
+  return !g->pack_b && !g->group && !g->bias && (is_dots(g) || is_strips(g));
 }
 
 /* An empty sum. */
@@ -200,6 +207,7 @@ static job plan(const kn_context *ctx, const cp_gemm *g) {
 }
 
 size_t cp_gemm_room(const cp_gemm *g) {
+  if (is_thin(g)) return 0;
   job w = plan(NULL, g);
   return w.panels + w.copy;
 }
@@ -207,8 +215,13 @@ size_t cp_gemm_room(const cp_gemm *g) {
 /* What needs no blocks. */
 static bool at_once(const kn_context *ctx, const cp_gemm *g) {
   if (!g->m || !g->n) return true;
-  if (g->k) return !g->pack_b && !g->group && !g->bias && (by_dots(ctx, g) || by_strips(g));
-  zero(g);
+  if (g->k && !is_thin(g)) return false;
+  if (!g->k)
+    zero(g);
+  else if (is_dots(g))
+    by_dots(ctx, g);
+  else
+    by_strips(g);
   return true;
 }
 
