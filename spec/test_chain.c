@@ -2,6 +2,7 @@
  * against the reference, to the bit, on every instruction set's loops that the target uses; and that walks
  * are used. */
 #include "backends/cpu/chain.h"
+#include "backends/cpu/rms.h"
 #include "backends/cpu/cpu.h"
 #include "spec/exec.h"
 
@@ -151,13 +152,17 @@ static void lengths(const char *text, char *out) {
     for (uint32_t k = 0; k < x->nin; k++) reads[x->in[k]->id]++;
     nodes[n++] = x;
   }
+  for (uint32_t i = 0; i < g->body->nyields; i++) reads[g->body->yields[i]->id]++;
   const kn_part part = {.graph = g, .nodes = nodes, .n = n, .reads = reads, .types = types};
   for (uint32_t i = 0, length; i < n; i += length) {
     cp_chain *chain;
-    OK(c, cp_chain_new(c, cp_loops_at(cp_provider_count() - 1), &part, i, &chain));
-    length = chain ? cp_chain_length(chain) : 1;
-    out += sprintf(out, i ? " %d" : "%d", (int)length);
+    cp_rms *rms;
+    OK(c, cp_chain_new(c, cp_best_set()->loops, &part, i, &chain));
+    OK(c, cp_rms_new(c, cp_best_set(), &part, i, &rms));
+    length = rms ? cp_rms_length(rms) : chain ? cp_chain_length(chain) : 1;
+    out += sprintf(out, "%s%s%d", i ? " " : "", rms ? "rms " : "", (int)length);
     if (chain) cp_chain_free(c, chain);
+    if (rms) cp_rms_free(c, rms);
   }
   kn_graph_release(g);
   suite_done(c);
@@ -183,4 +188,34 @@ START_TEST(same_sizes_go_together) {
 }
 END_TEST
 
-SUITE("chain", random_chains, same_sizes_go_together)
+/* The parts of rms_norm, where nobody else reads what is between them; values are compared in
+ * spec/lua/nn_blocks.lua. */
+START_TEST(parts_of_rms_norm) {
+  static const struct {
+    const char *dims, *factor, *result, *lengths;
+  } cases[] = {
+      {"{-1}", "%w", "%z", "rms 6"},       {"{2}", "%w", "%z", "rms 6"},
+      {"{1}", "%w", "%z", "1 1 2 2"},    {"{1, 2}", "%w", "%z", "rms 5 1"},
+      {"{-1}", "%x", "%z", "rms 5 1"},     {"{-1}", "%w", "%z, %y", "rms 5 1"},
+      {"{-1}", "%w", "%z, %m", "1 1 2 2"}, {"{-1}", "%w", "%z, %s", "1 1 2 2"},
+      {"{-1}", "%e", "%z", "rms 5 1"},
+  };
+  for (size_t i = 0; i < COUNT(cases); i++) {
+    char text[600], got[64];
+    snprintf(text, sizeof text,
+             "graph g(%%x: float32[4,64], %%w: float32[64], %%e: float32[]) {\n"
+             "  %%s = mul %%x, %%x\n"
+             "  %%m = mean %%s {dim = %s, keepdim = true}\n"
+             "  %%p = add %%m, %%e\n"
+             "  %%r = rsqrt %%p\n"
+             "  %%y = mul %%r, %%x\n"
+             "  %%z = mul %%y, %s\n"
+             "  return %s\n}\n",
+             cases[i].dims, cases[i].factor, cases[i].result);
+    lengths(text, got);
+    ck_assert_msg(!strcmp(got, cases[i].lengths), "%s instead of %s:\n%s", got, cases[i].lengths, text);
+  }
+}
+END_TEST
+
+SUITE("chain", random_chains, same_sizes_go_together, parts_of_rms_norm)

@@ -6,24 +6,15 @@
 #define X(isa)                                                                                               \
   extern const kn_provider cp_##isa##_provider;                                                              \
   extern const cp_loops cp_##isa##_loops[KN_OP_COUNT];                                                       \
-  extern const cp_kit *const cp_##isa##_kits[KN_DTYPE_COUNT];
+  extern const cp_kit *const cp_##isa##_kits[KN_DTYPE_COUNT];                                                \
+  extern const cp_norms cp_##isa##_norms;                                                                    \
+  extern const cp_folds cp_##isa##_folds;
 CP_SETS(X)
 #undef X
 
-static const kn_provider *const providers[] = {
-#define X(isa) &cp_##isa##_provider,
-    CP_SETS(X)
-#undef X
-};
-
-static const cp_loops *const loops[] = {
-#define X(isa) cp_##isa##_loops,
-    CP_SETS(X)
-#undef X
-};
-
-static const cp_kit *const *const kits[] = {
-#define X(isa) cp_##isa##_kits,
+static const cp_set sets[] = {
+#define X(isa)                                                                                               \
+  {&cp_##isa##_provider, cp_##isa##_loops, cp_##isa##_kits, &cp_##isa##_norms, &cp_##isa##_folds},
     CP_SETS(X)
 #undef X
 };
@@ -44,17 +35,15 @@ static bool runs_here(int i) {
 
 int cp_provider_count(void) {
   int n = 1;
-  while (n < (int)(sizeof providers / sizeof *providers) && runs_here(n)) n++;
+  while (n < (int)(sizeof sets / sizeof *sets) && runs_here(n)) n++;
   return n;
 }
 
-const kn_provider *cp_provider_at(int i) { return providers[i]; }
+const kn_provider *cp_provider_at(int i) { return sets[i].provider; }
 
-const cp_loops *cp_loops_at(int i) { return loops[i]; }
+const cp_set *cp_best_set(void) { return &sets[cp_provider_count() - 1]; }
 
-const cp_kit *const *cp_kits_at(int i) { return kits[i]; }
-
-static const kn_provider *best(void) { return providers[cp_provider_count() - 1]; }
+static const kn_provider *best(void) { return cp_best_set()->provider; }
 
 static bool probe(kn_context *ctx, void **state, char *version, char *why, size_t size) {
   (void)ctx, (void)state, (void)why, (void)size;

@@ -4,6 +4,7 @@
 #define KN_CPU_H
 #include "backends/backend.h"
 #include "backends/cpu/gemm.h"
+#include "backends/cpu/norm.h"
 #include "backends/cpu/run.h"
 
 extern const kn_backend kn_cpu_backend;
@@ -11,8 +12,15 @@ extern const kn_backend kn_cpu_backend;
 /* From the plainest to the best of this machine: 0 <= i < cp_provider_count(). */
 int cp_provider_count(void);
 const kn_provider *cp_provider_at(int i);
-const cp_loops *cp_loops_at(int i);
-const cp_kit *const *cp_kits_at(int i); /* by dtype */
+/* What graphs take of the best one beside its kernels. */
+typedef struct cp_set {
+  const kn_provider *provider;
+  const cp_loops *loops;     /* by op */
+  const cp_kit *const *kits; /* by dtype */
+  const cp_norms *norms;
+  const cp_folds *folds;
+} cp_set;
+const cp_set *cp_best_set(void);
 bool cp_target(kn_context *ctx, void *state, kn_target *out);
 
 #endif

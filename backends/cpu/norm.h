@@ -14,10 +14,11 @@ typedef struct cp_norm {
   cp_short_fn sum; /* of rows of this dtype: the one that reductions take */
 } cp_norm;
 
-/* Rows [begin, end), each by its own mean and variance; planes [begin, end) by those that are given for
- * channels. */
+/* Rows [begin, end), each by its own mean and variance, or by the mean of its squares (rms); planes [begin,
+ * end) by those that are given for channels. */
 typedef struct cp_norms {
   void (*rows[KN_DTYPE_COUNT])(const cp_norm *, int64_t begin, int64_t end);
+  void (*rms[KN_DTYPE_COUNT])(const cp_norm *, int64_t begin, int64_t end);
   void (*planes[KN_DTYPE_COUNT])(const cp_norm *, int64_t begin, int64_t end);
 } cp_norms;
 

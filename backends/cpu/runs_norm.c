@@ -40,6 +40,25 @@ extern const cp_norms CP(norms);
       affine_##E(y, (const T *)j->w, (const T *)j->b, j->n, by);                                             \
     }                                                                                                        \
   }                                                                                                          \
+  static void rms_##E(const cp_norm *j, int64_t begin, int64_t end) {                                        \
+    const T *restrict w = (const T *)j->w;                                                                   \
+    T square[CP_LONGEST];                                                                                    \
+    for (int64_t r = begin; r < end; r++) {                                                                  \
+      const T *restrict x = (const T *)j->x + r * j->n;                                                      \
+      T *restrict y = (T *)j->to + r * j->n;                                                                 \
+      double acc = 0;                                                                                        \
+      for (int64_t i = 0; i < j->n; i += CP_LONGEST) {                                                       \
+        const int64_t m = j->n - i < CP_LONGEST ? j->n - i : CP_LONGEST;                                     \
+        for (int64_t k = 0; k < m; k++) square[k] = x[i + k] * x[i + k];                                     \
+        j->sum(&acc, (const char *)square, 1, m);                                                            \
+      }                                                                                                      \
+      const T by = 1 / ROOT((T)(acc / (double)j->n) + (T)j->eps);                                            \
+      if (w)                                                                                                 \
+        for (int64_t i = 0; i < j->n; i++) y[i] = x[i] * by * w[i];                                          \
+      else                                                                                                   \
+        for (int64_t i = 0; i < j->n; i++) y[i] = x[i] * by;                                                 \
+    }                                                                                                        \
+  }                                                                                                          \
   static void planes_##E(const cp_norm *j, int64_t begin, int64_t end) {                                     \
     const T *mean = (const T *)j->mean, *var = (const T *)j->var, *w = (const T *)j->w,                      \
             *b = (const T *)j->b;                                                                            \
@@ -57,5 +76,6 @@ NORMS(double, f64, sqrt)
 
 const cp_norms CP(norms) = {
     .rows = {[KN_F32] = rows_f32, [KN_F64] = rows_f64},
+    .rms = {[KN_F32] = rms_f32, [KN_F64] = rms_f64},
     .planes = {[KN_F32] = planes_f32, [KN_F64] = planes_f64},
 };

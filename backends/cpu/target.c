@@ -2,12 +2,14 @@
  * same bits; elementwise ones that follow each other as chains of the same loops. */
 #include "backends/cpu/chain.h"
 #include "backends/cpu/cpu.h"
+#include "backends/cpu/rms.h"
 #include <stdio.h>
 #include <string.h>
 
 struct kn_program {
   const kn_node *const *nodes; /* of the part */
   cp_chain **chains;           /* by node: the chain that begins there */
+  cp_rms **norms;              /* by node: the rms_norm whose parts begin there */
   cp_product **products;       /* by node: of a matmul that has run */
   uint32_t n;
 };
@@ -28,10 +30,17 @@ static bool supports(void *self, const kn_node *n, const kn_type *types, char *w
 static void free_program(void *self, kn_context *ctx, kn_program *p) {
   (void)self;
   for (uint32_t i = 0; p->chains && i < p->n; i++) cp_chain_free(ctx, p->chains[i]);
+  for (uint32_t i = 0; p->norms && i < p->n; i++) cp_rms_free(ctx, p->norms[i]);
   for (uint32_t i = 0; p->products && i < p->n; i++) cp_product_free(ctx, p->products[i]);
   kn_free(ctx->heap, p->chains, p->n * sizeof *p->chains);
+  kn_free(ctx->heap, p->norms, p->n * sizeof *p->norms);
   kn_free(ctx->heap, p->products, p->n * sizeof *p->products);
   kn_free(ctx->heap, p, sizeof *p);
+}
+
+/* Nodes that run together from node i on. */
+static uint32_t length_at(const kn_program *p, uint32_t i) {
+  return p->norms[i] ? cp_rms_length(p->norms[i]) : p->chains[i] ? cp_chain_length(p->chains[i]) : 1;
 }
 
 static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_program **out) {
@@ -41,11 +50,18 @@ static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_pr
   p->nodes = part->nodes;
   p->n = part->n;
   p->chains = kn_calloc(ctx->heap, p->n, sizeof *p->chains);
+  p->norms = kn_calloc(ctx->heap, p->n, sizeof *p->norms);
   p->products = kn_calloc(ctx->heap, p->n, sizeof *p->products);
-  kn_status st = p->chains && p->products ? KN_OK : kn_fail_nomem(ctx, p->n * sizeof *p->chains);
-  const cp_loops *loops = cp_loops_at(cp_provider_count() - 1);
-  for (uint32_t i = 0; i < p->n && st == KN_OK; i += p->chains[i] ? cp_chain_length(p->chains[i]) : 1)
-    st = cp_chain_new(ctx, loops, part, i, &p->chains[i]);
+  kn_status st = p->chains && p->norms && p->products ? KN_OK : kn_fail_nomem(ctx, p->n * sizeof *p->chains);
+  const cp_set *set = cp_best_set();
+  for (uint32_t i = 0; i < p->n && st == KN_OK; i += length_at(p, i))
+    st = cp_rms_new(ctx, set, part, i, &p->norms[i]);
+  kn_part before = *part; /* chains end where a norm begins */
+  before.n = 0;
+  for (uint32_t i = 0; i < p->n && st == KN_OK; i += length_at(p, i)) {
+    while (before.n < p->n && (before.n <= i || !p->norms[before.n])) before.n++;
+    if (!p->norms[i]) st = cp_chain_new(ctx, set->loops, &before, i, &p->chains[i]);
+  }
   if (st == KN_OK)
     *out = p;
   else
@@ -66,7 +82,7 @@ static kn_status run_matmul(const kn_provider *cpu, kn_context *ctx, kn_program 
   cp_product_free(ctx, p->products[i]);
   p->products[i] = NULL;
   if (strcmp(by, cpu->name)) return KN_OK;
-  kn_status st = cp_product_new(ctx, cp_kits_at(cp_provider_count() - 1), in, out, &p->products[i]);
+  kn_status st = cp_product_new(ctx, cp_best_set()->kits, in, out, &p->products[i]);
   return st == KN_DECLINED ? KN_OK : st;
 }
 
@@ -82,20 +98,22 @@ static kn_status run_node(const kn_provider *cpu, kn_context *ctx, const kn_node
   return st;
 }
 
-/* False where its nodes have to run one by one. */
-static bool run_chain(const kn_provider *cpu, kn_context *ctx, const kn_program *p, uint32_t first,
-                      kn_tensor **vals) {
-  if (cp_chain_run(ctx, p->chains[first], vals) != KN_OK) return false;
-  for (uint32_t i = 0; kn_debugging(ctx, KN_DEBUG_EXEC) && i < cp_chain_length(p->chains[first]); i++)
+/* Several nodes as one; false where they have to run one by one. */
+static bool run_together(const kn_provider *cpu, kn_context *ctx, const kn_program *p, uint32_t first,
+                         kn_tensor **vals) {
+  kn_status st = p->norms[first]    ? cp_rms_run(ctx, p->norms[first], vals)
+                 : p->chains[first] ? cp_chain_run(ctx, p->chains[first], vals)
+                                    : KN_DECLINED;
+  for (uint32_t i = 0; st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC) && i < length_at(p, first); i++)
     kn_log_node(ctx, "cpu", p->nodes[first + i], cpu->name, vals);
-  return true;
+  return st == KN_OK;
 }
 
 static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **vals, const kn_scalar *scalars) {
   (void)scalars;
   for (uint32_t i = 0; i < p->n; i++) {
-    if (p->chains[i] && run_chain(self, ctx, p, i, vals)) {
-      i += cp_chain_length(p->chains[i]) - 1;
+    if (run_together(self, ctx, p, i, vals)) {
+      i += length_at(p, i) - 1;
       continue;
     }
     bool product = p->nodes[i]->op == KN_OP_matmul;

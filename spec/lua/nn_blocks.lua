@@ -96,3 +96,21 @@ test("what composites detach is detached in a graph", function()
   check.truth(want:abs():max():item() > 0 and want:allclose(slope(kiln.script(hard))), "gumbel_softmax")
   check.truth(want:allclose(slope(kiln.trace(hard, { y:detach() }, { warn = function() end }))), "traced")
 end)
+
+test("rms_norm in graphs, where its parts are found again, gives eager's bits", function()
+  for _, dtype in ipairs { "float32", "float64", "float16" } do
+    for _, shape in ipairs { { 64 }, { 3, 1 }, { 5, 7 }, { 2, 3, 172 }, { 1, 1, 64 }, { 2, 3000 }, { 0, 8 }, { 40, 512 } } do
+      local x, w = kiln.randn(shape):to(dtype), kiln.randn(shape[#shape]):to(dtype)
+      local function both(x, w)
+        local y = kiln.rms_norm(x * 2, { x:size(-1) }, w, 1e-5)
+        return kiln.rms_norm(y, { x:size(-1) }) + x, kiln.rms_norm(x, x.shape, nil, 1e-6) * w
+      end
+      local a, b = both(x, w)
+      local c, d = kiln.script(both)(x, w)
+      check.truth(kiln.equal(a, c) and kiln.equal(b, d), dtype .. " " .. table.concat(shape, " x "))
+    end
+    local turned = kiln.randn(64, 8):to(dtype):t()
+    local f = function(x) return kiln.rms_norm(x, { 64 }) end
+    check.truth(kiln.equal(f(turned), kiln.script(f)(turned)), dtype .. " turned")
+  end
+end)
