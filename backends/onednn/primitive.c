@@ -218,8 +218,10 @@ static void lay_out(dn_primitive *q) {
   q->workspace = at + most;
 }
 
-/* Its own reference code is slower than ours. */
-static bool is_reference(const char *impl) { return !strncmp(impl, "ref", 3) || strstr(impl, ":ref"); }
+/* Its own reference code is slower than ours, also where another primitive calls it: "jit_…:conv+ref:any". */
+static bool is_reference(const char *impl) {
+  return !strncmp(impl, "ref", 3) || strstr(impl, ":ref") || strstr(impl, "+ref");
+}
 
 static kn_status make(kn_context *ctx, dn_primitive *q, maker *m, char *why, size_t size) {
   dnnl_primitive_desc_t pd = NULL;
