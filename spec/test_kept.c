@@ -3,6 +3,7 @@
  * that stop in the middle, memory that runs out. */
 #include "backends/cpu/cpu.h"
 #include "spec/exec.h"
+#include "spec/scarce.h"
 
 /* Views of a slot that loops make (one of them a copy), a put over a carried tensor, a product, a chain, a
  * constant of sizes that only the plan knows. */
@@ -113,20 +114,8 @@ END_TEST
 
 /* ---- memory that runs out ---- */
 
-typedef struct scarce {
-  uint64_t calls, fail_at; /* the allocation that fails; 0: none */
-} scarce;
-
-static void *scarce_alloc(void *ud, void *p, size_t osize, size_t nsize) {
-  scarce *s = ud;
-  (void)osize;
-  if (!nsize) return free(p), NULL;
-  if (++s->calls == s->fail_at) return NULL;
-  return realloc(p, nsize);
-}
-
 START_TEST(every_allocation_may_fail) {
-  scarce mem = {0};
+  scarce mem = {.left = -1};
   kn_heap *heap = kn_heap_new(scarce_alloc, &mem, 0);
   kn_context *c = kn_context_new(heap, NULL);
   kn_heap_release(heap);
@@ -140,10 +129,9 @@ START_TEST(every_allocation_may_fail) {
     kn_rvalue out[RESULTS];
     kn_session *s = session(c, g, &t);
     give(s, w);
-    mem = (scarce){.fail_at = at};
+    scarce_begin(&mem, (long)at - 1, true);
     st = kn_session_run(s, in, 2, out, RESULTS);
-    bool failed = mem.calls >= at;
-    mem.fail_at = 0;
+    bool failed = scarce_end(&mem);
     ck_assert_msg((st != KN_OK) == failed, "allocation %d: %s", (int)at, kn_status_text(st));
     if (st != KN_OK)
       OK(kn_session_context(s), kn_session_run(s, in, 2, out, RESULTS)); /* it is still of use */

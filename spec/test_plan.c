@@ -2,6 +2,7 @@
  */
 #include "backends/registry.h"
 #include "spec/exec.h"
+#include "spec/scarce.h"
 #include "spec/random_graph.h"
 #include <math.h>
 #include <pthread.h>
@@ -342,24 +343,11 @@ END_TEST
 
 /* ---- memory that runs out ---- */
 
-typedef struct scarce {
-  uint64_t calls, fail_at; /* the allocation that fails; 0: none */
-} scarce;
-
-static void *scarce_alloc(void *ud, void *p, size_t osize, size_t nsize) {
-  scarce *s = ud;
-  (void)osize;
-  if (!nsize) return free(p), NULL;
-  if (++s->calls == s->fail_at) return NULL;
-  return realloc(p, nsize);
-}
-
 static kn_status run_scarce(kn_context *c, kn_graph *g, const kn_target *ref, scarce *mem, uint64_t fail_at,
                             const kn_rvalue *in, uint32_t nin, uint32_t nout, const kn_rvalue *slots) {
   kn_session *s;
   kn_rvalue out[8];
-  mem->calls = 0;
-  mem->fail_at = fail_at;
+  scarce_begin(mem, (long)fail_at - 1, true);
   kn_status st = kn_session_new(c, g, &ref, 1, &s);
   if (st != KN_OK) return st;
   for (uint32_t i = 0; i < g->nslots; i++) OK(kn_session_context(s), kn_session_set_slot(s, i, &slots[i]));
@@ -367,7 +355,7 @@ static kn_status run_scarce(kn_context *c, kn_graph *g, const kn_target *ref, sc
   if (st != KN_OK) {
     ck_assert_msg(strstr(kn_error(kn_session_context(s)), "out of memory"), "%s",
                   kn_error(kn_session_context(s)));
-    mem->fail_at = 0;
+    scarce_end(mem);
     OK(kn_session_context(s), kn_session_run(s, in, nin, out, nout)); /* it is still of use */
     for (uint32_t i = 0; i < nout; i++) kn_tensor_release(out[i].tensor);
     kn_session_free(s);
@@ -379,7 +367,7 @@ static kn_status run_scarce(kn_context *c, kn_graph *g, const kn_target *ref, sc
 }
 
 static void sweep(const char *text, uint64_t seed, int64_t n) {
-  scarce mem = {0};
+  scarce mem = {.left = -1};
   kn_heap *heap = kn_heap_new(scarce_alloc, &mem, 0);
   kn_context *c = kn_context_new(heap, NULL);
   kn_heap_release(heap);
@@ -409,7 +397,7 @@ static void sweep(const char *text, uint64_t seed, int64_t n) {
     ck_assert_msg(kn_heap_read_stats(c->heap).blocks == blocks, "allocation %d: a leak", (int)at);
     ck_assert_int_lt(at, 5000);
   }
-  mem.fail_at = 0;
+  scarce_end(&mem);
   for (int i = 0; i < 4; i++) kn_tensor_release(in[i].tensor);
   for (int i = 0; i < 2; i++) kn_tensor_release(slots[i].tensor);
   kn_graph_release(g);
