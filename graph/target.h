@@ -65,6 +65,9 @@ kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, 
  * asks kn_debugging first. vals may hold NULL for outputs. */
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,
                  kn_tensor *const *vals);
+/* The same of nodes that were one computation, "conv2d+relu", of which n gives the result. */
+void kn_log_nodes(kn_context *ctx, const char *backend, const char *op, const kn_node *n, const char *impl,
+                  kn_tensor *const *vals);
 /* Puts the node's Lua position before the sentence of a failure; returns `st`. */
 kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st);
 
