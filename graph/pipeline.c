@@ -10,12 +10,13 @@
 static const kn_pass *const capture[] = {
     &kn_pass_history, /* what is left of it keeps dce from nothing */
     &kn_pass_fold,    /* decides branches, so that dce finds more to remove */
-    &kn_pass_cse,     /* what indexing checks again and again */
+    &kn_pass_cse,     /* what indexing checks again and again, rules of gradients compute again */
     &kn_pass_dce,     NULL,
 };
 /* Run after the one above, until neither changes anything. */
 static const kn_pass *const freeze[] = {
     &kn_pass_constants,
+    &kn_pass_cse_all,
     NULL,
 };
 /* Run after both. Rounding changes. */
