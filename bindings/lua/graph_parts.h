@@ -35,7 +35,8 @@ int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalu
  * number. */
 int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_rvalue *out);
 
-/* graph_files.c. Raises, in `name`'s name, when the variant only holds together with the Lua objects of now. */
+/* graph_files.c. Raises, in `name`'s name, when the variant only holds together with the Lua objects of now.
+ */
 void kl_check_storable(lua_State *L, const kl_variant *v, const char *name);
 
 /* host.c: the session calls the functions that kiln.ignore has named in this state. */
@@ -64,7 +65,7 @@ void kl_set_nodes_methods(lua_State *L);
 void kl_set_grad_methods(lua_State *L); /* graph_grad.c */
 void kl_set_verify_methods(lua_State *L);
 void kl_set_optimize_methods(lua_State *L); /* graph_optimize.c */
-void kl_set_owed_methods(lua_State *L); /* the last one: misspelt names, too */
+void kl_set_owed_methods(lua_State *L);     /* the last one: misspelt names, too */
 void kl_set_file_methods(lua_State *L);
 void kl_set_file_functions(lua_State *L); /* kiln.load, kiln.save, kiln.parse */
 
