@@ -389,7 +389,7 @@ static void count_uses(dn_builder *b, const dn_group *g, int by) {
 /* Less of it next time. */
 static void refuse(dn_builder *b, const dn_group *g, uint8_t *fold) {
   uint8_t *f = &fold[g->first];
-  bool leads = g->kind == DN_GROUP_CONV || g->kind == DN_GROUP_MATMUL;
+  bool leads = g->kind == DN_GROUP_CONV || g->kind == DN_GROUP_MATMUL || g->kind == DN_GROUP_SUM;
   *f = !leads || g->first == g->last ? 0 : g->nposts ? (uint8_t)(1 + g->nposts) : 1;
   if (!kn_debugging(b->ctx, KN_DEBUG_DISPATCH)) return;
   kn_log(b->ctx, "dispatch: onednn has nothing for %s with %u things folded in",

@@ -106,7 +106,7 @@ static dnnl_status_t build_sum(dn_builder *b, const dn_group *g, dnnl_primitive_
 dnnl_status_t dn_build_simple(dn_builder *b, const dn_group *g) {
   dnnl_primitive_attr_t attr = NULL;
   dn_use_threads(b, (double)kn_type_numel(&b->part->types[g->out->id]) * 32);
-  dnnl_status_t s = user_scratch(b, &attr);
+  dnnl_status_t s = g->kind == DN_GROUP_SUM ? dn_posts_attr(b, g, 4, 1, &attr) : user_scratch(b, &attr);
   if (!s) s = g->kind == DN_GROUP_SUM ? build_sum(b, g, attr) : build_function(b, g, attr);
   if (attr) b->lib->primitive_attr_destroy(attr);
   return s;

@@ -9,23 +9,26 @@
 enum { LOOK_AHEAD = 48, LOOK_BACK = 12 };
 
 const kn_slot *dn_constant(const kn_value *v, int64_t strides[KN_MAX_RANK]) {
-  const kn_node *d = v->def;
-  if (!d) return NULL;
-  if (d->op == KN_NODE_tensor && d->slot->kind == KN_SLOT_CONST && d->slot->tensor &&
-      d->slot->tensor->storage) {
-    memcpy(strides, d->slot->tensor->strides, sizeof d->slot->tensor->strides);
-    return d->slot;
+  enum { MOST_TURNS = 4 };
+  const kn_node *turns[MOST_TURNS], *d = v->def;
+  int n = 0;
+  while (d && d->op == KN_OP_transpose && d->nin == d->ntensor && n < MOST_TURNS) {
+    turns[n++] = d;
+    d = d->in[0]->def;
   }
-  if (d->op != KN_OP_transpose || d->nin > d->ntensor) return NULL;
-  const kn_slot *s = dn_constant(d->in[0], strides);
-  if (!s) return NULL;
-  const kn_attrs_swap *a = d->attrs;
-  int rank = v->type.tensor.rank;
-  int64_t d0 = a->dim0 < 0 ? a->dim0 + rank : a->dim0, d1 = a->dim1 < 0 ? a->dim1 + rank : a->dim1;
-  int64_t was = strides[d0];
-  strides[d0] = strides[d1];
-  strides[d1] = was;
-  return s;
+  if (!d || d->op != KN_NODE_tensor || d->slot->kind != KN_SLOT_CONST) return NULL;
+  const kn_tensor *t = d->slot->tensor;
+  if (!t || !t->storage) return NULL;
+  memcpy(strides, t->strides, sizeof t->strides);
+  while (n-- > 0) {
+    const kn_attrs_swap *a = turns[n]->attrs;
+    int rank = t->type.rank;
+    int64_t d0 = a->dim0 < 0 ? a->dim0 + rank : a->dim0, d1 = a->dim1 < 0 ? a->dim1 + rank : a->dim1;
+    int64_t was = strides[d0];
+    strides[d0] = strides[d1];
+    strides[d1] = was;
+  }
+  return d->slot;
 }
 
 bool dn_cut_leads(const kn_node *n) {
@@ -128,7 +131,7 @@ static bool extend(cutter *k, dn_group *g) {
     take(k, g, &f);
     return true;
   }
-  if (k->part->reads[g->out->id] != 1 || !find_operand(k->part, next, n, g, &f)) return false;
+  if (g->kind == DN_GROUP_SUM || k->part->reads[g->out->id] != 1 || !find_operand(k->part, next, n, g, &f)) return false;
   if (f.post.kind == DN_POST_SUM && g->nposts) return false; /* oneDNN's fast code wants it first */
   if (f.post.kind == DN_POST_CHANNEL && f.post.alg == dnnl_binary_add && !g->nposts && !g->bias)
     g->bias = f.post.value;
@@ -180,7 +183,7 @@ static void cut_at(cutter *k, uint32_t i) {
   k->taken[i] = true;
   g->kind = kind_of(k, i, g);
   k->c->hidden[n->out[0]->id] = g->kind != DN_GROUP_APART;
-  if (g->kind != DN_GROUP_CONV && g->kind != DN_GROUP_MATMUL) return;
+  if (g->kind != DN_GROUP_CONV && g->kind != DN_GROUP_MATMUL && g->kind != DN_GROUP_SUM) return;
   if (n->op == KN_OP_conv2d && n->ntensor > 2) g->bias = n->in[2];
   uint32_t most = k->fold[i] > 2 ? k->fold[i] - 2u : 0;
   while (k->fold[i] > 1 && g->nposts < most && extend(k, g)) continue;
