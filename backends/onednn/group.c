@@ -118,6 +118,8 @@ static void take(cutter *k, dn_group *g, const dn_found *f) {
  * to look at weights that change would cost as much as a thin product. */
 static bool may_apply(const dn_group *g, const dn_post *f) {
   int64_t strides[KN_MAX_RANK];
+  for (uint32_t i = 0; i < g->nposts; i++) /* oneDNN 2.6 gives both the numbers of one of them */
+    if (g->posts[i].kind == DN_POST_FUNCTION && g->posts[i].alg == f->alg) return false;
   return f->alg == dnnl_eltwise_linear || g->kind != DN_GROUP_MATMUL || dn_constant(g->main->in[1], strides);
 }
 
@@ -131,7 +133,8 @@ static bool extend(cutter *k, dn_group *g) {
     take(k, g, &f);
     return true;
   }
-  if (g->kind == DN_GROUP_SUM || k->part->reads[g->out->id] != 1 || !find_operand(k->part, next, n, g, &f)) return false;
+  if (g->kind == DN_GROUP_SUM || k->part->reads[g->out->id] != 1 || !find_operand(k->part, next, n, g, &f))
+    return false;
   if (f.post.kind == DN_POST_SUM && g->nposts) return false; /* oneDNN's fast code wants it first */
   if (f.post.kind == DN_POST_CHANNEL && f.post.alg == dnnl_binary_add && !g->nposts && !g->bias)
     g->bias = f.post.value;
