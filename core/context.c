@@ -69,6 +69,7 @@ kn_context *kn_context_child(kn_context *parent) {
   ctx->inference = ctx->anomaly = false;
   ctx->walks = 0;
   ctx->checkpoint = NULL;
+  ctx->profile = NULL;
   ctx->reclaimers = NULL;
   ctx->reclaims = ctx->reclaiming = false;
   ctx->error[0] = 0;

@@ -46,6 +46,12 @@ typedef struct kn_within {
   const struct kn_within *up;
 } kn_within;
 
+/* What this machine reaches at its best, as measured (graph/peaks.c). */
+typedef struct kn_peaks {
+  double flops, bytes; /* a second */
+  int threads;         /* that many took part; 0: not measured */
+} kn_peaks;
+
 enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8 };
 
 struct kn_context {
@@ -73,6 +79,8 @@ struct kn_context {
   unsigned debug;          /* bit per kn_debug */
   int threads;             /* most threads a parallel loop may use; >= 1 */
   struct kn_pool *pool;    /* core/parallel.c's, shared with children; NULL in builds that need none */
+  struct kn_profile *profile; /* of a session: told of each node that has run (graph/profile.h); borrowed */
+  kn_peaks peaks;
   kn_output_fn output;
   void *output_ud;
   kn_print_options print;

@@ -367,7 +367,7 @@ static void forget_plans(kn_session *s) {
 /* The plan for these inputs, first in the cache afterwards. */
 static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_plan **out) {
   KN_TRY(check_inputs(s, in, nin));
-  bool single = s->observe || s->check;
+  bool single = s->observe || s->check || s->single;
   kn_plan **at = &s->plans, *p;
   while (*at && !plan_fits(s, *at, single)) at = &(*at)->next;
   p = *at;

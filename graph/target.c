@@ -1,6 +1,7 @@
 /* What targets share: attributes and outputs of a node as they are in this run, log lines, error positions.
  */
 #include "graph/mutant.h"
+#include "graph/profile.h"
 #include "graph/target.h"
 #include "graph/text.h"
 #include <inttypes.h>
@@ -104,6 +105,10 @@ static void output_text(const kn_node *n, kn_tensor *const *vals, char *buf, siz
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,
                  kn_tensor *const *vals) {
   char out[KN_TYPE_TEXT + 64], where[256];
+  if (ctx->profile) {
+    kn_profile_node(ctx->profile, backend, n, impl, vals);
+    return;
+  }
   output_text(n, vals, out, sizeof out);
   kn_where_brief(n->where, where, sizeof where);
   const char *op = kn_opcode_describe(n->op).text;

@@ -51,7 +51,8 @@ kn_status kn_node_attrs_now(kn_context *ctx, const kn_node *n, const kn_scalar *
  * the op's own rule (the plan could not), and make the missing outputs. Fails with the op's sentence. */
 kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals);
 /* One line of KILN_DEBUG=exec: backend, op, implementation, output with its type, where in Lua. The caller
- * asks kn_debugging first. vals may hold NULL for outputs. */
+ * asks kn_debugging first. vals may hold NULL for outputs. A session that is profiled (graph/profile.h) turns
+ * the topic on: then nothing is printed, and the time since the call before is the node's. */
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,
                  kn_tensor *const *vals);
 /* Puts the node's Lua position before the sentence of a failure; returns `st`. */
