@@ -127,6 +127,7 @@ kn_status kn_part_flush(emitter *e) {
     st = last->compile(last->self, e->ctx, &given, &made->program);
   }
   KN_TRY(st);
+  made->together = given.together;
   settle_part(e, &given, e->pos + 1 - part.n);
   forget_room(e, &given);
   return kn_push_step(e, (kn_step){.kind = KN_STEP_PART, .node = made->sources[0], .a = p->nparts - 1});

@@ -57,6 +57,7 @@ typedef struct kn_part_plan {
   const kn_node **nodes;   /* copies, as in kn_part */
   const kn_node **sources; /* the graph's own */
   uint32_t n;
+  const uint32_t *together; /* by node, as in kn_part */
   const kn_value **prepare; /* outputs that need something before each run: SHELL, FRESH, LOOSE */
   uint32_t nprepare;
   const kn_node **wary; /* nodes with inputs that may be undefined */

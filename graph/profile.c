@@ -108,11 +108,20 @@ static kn_status add_row(opening *o, const kn_node *const *nodes, uint32_t n, ui
   return KN_OK;
 }
 
+/* How many nodes go together from the i-th on: as the target has planned, or done. */
+static uint32_t group_at(const opening *o, const kn_part_plan *part, uint32_t i) {
+  const uint32_t *leader = o->p->leader;
+  uint32_t first = part->sources[i]->out[0]->id, n = part->together[i];
+  if (n > part->n - i) n = part->n - i;
+  if (!n) n = 1;
+  while (i + n < part->n && leader[first] == first && leader[part->sources[i + n]->out[0]->id] == first) n++;
+  return n;
+}
+
 static kn_status add_part(opening *o, const kn_part_plan *part, uint32_t depth) {
   for (uint32_t i = 0, n; i < part->n; i += n) {
-    n = 1;
-    for (uint32_t k = i; k < i + n; k++)
-      if (part->sources[k]->nout) o->p->row_of[part->sources[k]->out[0]->id] = o->p->nrows + 1;
+    n = group_at(o, part, i);
+    for (uint32_t k = i; k < i + n; k++) o->p->row_of[part->sources[k]->out[0]->id] = o->p->nrows + 1;
     KN_TRY(add_row(o, part->sources + i, n, depth));
   }
   return KN_OK;
@@ -141,18 +150,25 @@ static kn_status add_block(opening *o, uint32_t index, uint32_t depth) {
   return KN_OK;
 }
 
-kn_status kn_profile_open(kn_context *ctx, kn_profile *p, const kn_plan *plan) {
-  opening o = {.ctx = ctx, .p = p, .plan = plan};
+static bool make_arrays(kn_profile *p, const kn_plan *plan) {
   uint32_t values = p->graph->nvalues + 1u, runs = p->options.runs;
+  if (p->leader) return true;
+  p->leader = kn_arena_alloc(&p->arena, values * sizeof *p->leader);
   p->row_of = kn_arena_alloc(&p->arena, values * sizeof *p->row_of);
   p->step_row = kn_arena_alloc(&p->arena, plan->nblocks * sizeof *p->step_row);
   p->plain = kn_arena_alloc(&p->arena, runs * sizeof *p->plain);
   p->timed = kn_arena_alloc(&p->arena, runs * sizeof *p->timed);
   p->events = kn_arena_alloc(&p->arena, KN_PROFILE_EVENTS * sizeof *p->events);
+  return p->leader && p->row_of && p->step_row && p->plain && p->timed && p->events;
+}
+
+kn_status kn_profile_open(kn_context *ctx, kn_profile *p, const kn_plan *plan) {
+  opening o = {.ctx = ctx, .p = p, .plan = plan};
+  uint32_t values = p->graph->nvalues + 1u, runs = p->options.runs;
   o.uses = kn_calloc(ctx->heap, values, sizeof *o.uses);
-  kn_status st = p->row_of && p->step_row && p->plain && p->timed && p->events && o.uses
-                     ? KN_OK
-                     : kn_fail_nomem(ctx, values * sizeof *o.uses);
+  kn_status st = o.uses && make_arrays(p, plan) ? KN_OK : kn_fail_nomem(ctx, values * sizeof *o.uses);
+  p->rows = NULL;
+  p->nrows = p->done = p->nevents = p->lost = 0;
   if (st == KN_OK) {
     count_uses(p->graph->body, o.uses);
     st = add_block(&o, 0, 0);
@@ -239,6 +255,10 @@ static void note_impl(kn_profile *p, kn_profile_row *r, const char *backend, con
   r->impl = kn_arena_strdup(&p->arena, impl);
 }
 
+void kn_profile_group(kn_profile *p, const kn_node *const *nodes, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++) p->leader[nodes[i]->out[0]->id] = nodes[0]->out[0]->id;
+}
+
 void kn_profile_node(kn_profile *p, const char *backend, const kn_node *n, const char *impl,
                      kn_tensor *const *vals) {
   double now = kn_profile_clock();
@@ -282,7 +302,6 @@ void kn_profile_stop(kn_profile *p) {
   double now = kn_profile_clock();
   event_end(p, p->run, now);
   p->timed[p->done] = now - p->timed[p->done];
-  p->total += p->timed[p->done];
   for (uint32_t i = 0; i < p->nrows; i++) {
     p->samples[(size_t)i * p->options.runs + p->done] = p->now[i];
     p->rows[i].own += p->now[i];

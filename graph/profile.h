@@ -17,18 +17,17 @@ typedef struct kn_profile_options {
 } kn_profile_options;
 enum { KN_PROFILE_RUNS = 10, KN_PROFILE_MOST_RUNS = 1000000 };
 
-/* A node, or several that one call of a backend computed together. Seconds; of all timed runs together where
- * nothing else is said. */
+/* A node, or several that one call of a backend computed together. Seconds. */
 typedef struct kn_profile_row {
   const kn_node **nodes; /* the graph's; n of them */
   uint32_t n;
   uint32_t depth;      /* regions around it */
   uint64_t calls;      /* how often it ran */
   uint64_t trips;      /* of a loop */
-  double total;        /* regions included */
-  double own;          /* regions excluded */
-  double median;       /* of `own` in a run */
-  kn_cost cost;        /* of all calls; values that never leave the group count no bytes */
+  double total;        /* of all runs, regions included */
+  double own;          /* of all runs, regions excluded */
+  double median;       /* of `own` in a run; the mean, where most runs did not get there */
+  kn_cost cost;        /* of all calls of all runs; values that never leave the group count no bytes */
   const char *backend; /* NULL: it never ran, or the executor itself does it */
   const char *impl;
   bool fixed;     /* `each` is known */
@@ -83,13 +82,14 @@ struct kn_profile {
   double *now;           /* by row: its own time in the run under way */
   double *samples;       /* by row, then run */
   double plain_median, timed_median;
-  double total; /* of all timed runs */
+  double whole; /* what shares are of: the median of a timed run, or of its rows where that is more */
   kn_profile_event *events;
   uint32_t nevents, lost; /* lost: began when there was no more room */
   double began;           /* the clock's, of the trace */
   /* while a run is under way */
   uint32_t **step_row; /* by block and step: its first row */
   uint32_t *row_of;    /* by id of an op node's first output: 1 + its row */
+  uint32_t *leader;    /* by the same: that of the first node that it was computed with; 0: none */
   kn_profile_frame *top;
   uint32_t run, last; /* events: of the run, of the last row that began */
   double mark;        /* what comes next began here */
@@ -102,6 +102,11 @@ kn_status kn_session_profile(kn_session *s, const kn_rvalue *in, uint32_t nin, c
                              kn_profile **out);
 void kn_profile_free(kn_profile *p);
 
+/* What was reached in a median time, per second and of the peaks. */
+typedef struct kn_rates {
+  double share, flops, bytes, flops_of_peak, bytes_of_peak;
+} kn_rates;
+kn_rates kn_profile_rates(const kn_profile *p, double took, const kn_cost *cost);
 /* Tables for people: lines, then nodes, each with the slowest first. */
 void kn_profile_text(const kn_profile *p, kn_writer *w);
 /* The ops of a row: "conv2d + add + relu"; with `size` bytes of room. */
@@ -122,7 +127,10 @@ void kn_profile_trip(kn_profile *p); /* the loop around begins one more */
 /* A node of the part under way has run (kn_log_node). */
 void kn_profile_node(kn_profile *p, const char *backend, const kn_node *n, const char *impl,
                      kn_tensor *const *vals);
-/* Rows for the plan's steps; a run that is to be timed, begun and ended; at the end medians and lines. */
+/* These are about to be told of, and were computed as one. */
+void kn_profile_group(kn_profile *p, const kn_node *const *nodes, uint32_t n);
+/* Rows for the plan's steps, again after a run has told which nodes go together; a run that is to be timed,
+ * begun and ended; at the end medians and lines. */
 kn_status kn_profile_open(kn_context *ctx, kn_profile *p, const struct kn_plan *plan);
 void kn_profile_start(kn_profile *p);
 void kn_profile_stop(kn_profile *p);

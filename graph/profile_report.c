@@ -16,11 +16,14 @@ static int by_number(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Sorts them. */
+/* Sorts them. The mean of those of which most are nothing. */
 static double median(double *v, uint32_t n) {
+  double sum = 0;
   if (!n) return 0;
+  for (uint32_t i = 0; i < n; i++) sum += v[i];
   qsort(v, n, sizeof *v, by_number);
-  return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+  double m = n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+  return m > 0 ? m : sum / n;
 }
 
 /* ---- lines ---- */
@@ -60,12 +63,13 @@ static void add_row(kn_profile *p, const kn_profile_row *r, const double *sample
 }
 
 static int by_time(const void *a, const void *b) {
-  double x = ((const kn_profile_line *)a)->own, y = ((const kn_profile_line *)b)->own;
+  double x = ((const kn_profile_line *)a)->median, y = ((const kn_profile_line *)b)->median;
   return (x < y) - (x > y);
 }
 
 kn_status kn_profile_close(kn_context *ctx, kn_profile *p) {
   uint32_t nodes = 1;
+  double sum = 0;
   for (uint32_t i = 0; i < p->nrows; i++) nodes += p->rows[i].n;
   size_t room = (size_t)nodes * p->options.runs * sizeof(double);
   double *of_lines = kn_calloc(ctx->heap, (size_t)nodes * p->options.runs, sizeof *of_lines);
@@ -80,6 +84,7 @@ kn_status kn_profile_close(kn_context *ctx, kn_profile *p) {
     if (kn_opcode_is_op(r->nodes[0]->op)) r->total = r->own;
     add_row(p, r, samples, of_lines);
     r->median = median(samples, p->done);
+    sum += r->median;
   }
   for (uint32_t i = 0; i < p->nlines; i++)
     p->lines[i].median = median(of_lines + (size_t)i * p->options.runs, p->done);
@@ -87,10 +92,21 @@ kn_status kn_profile_close(kn_context *ctx, kn_profile *p) {
   qsort(p->lines, p->nlines, sizeof *p->lines, by_time);
   p->plain_median = median(p->plain, p->done);
   p->timed_median = median(p->timed, p->done);
+  p->whole = p->timed_median > sum ? p->timed_median : sum;
   return KN_OK;
 }
 
 /* ---- tables ---- */
+
+kn_rates kn_profile_rates(const kn_profile *p, double took, const kn_cost *cost) {
+  kn_rates r = {.share = p->whole > 0 ? took / p->whole : 0};
+  if (!(took > 0)) return r;
+  r.flops = cost->flops / p->done / took;
+  r.bytes = cost->bytes / p->done / took;
+  r.flops_of_peak = r.flops / p->peaks.flops;
+  r.bytes_of_peak = r.bytes / p->peaks.bytes;
+  return r;
+}
 
 char *kn_profile_name(const kn_profile_row *r, char *buf, size_t size) {
   enum { NAMED = 6 };
@@ -105,16 +121,15 @@ char *kn_profile_name(const kn_profile_row *r, char *buf, size_t size) {
 }
 
 /* The common columns. */
-static void put_numbers(const kn_profile *p, kn_writer *w, double own, double at_median, uint64_t calls,
-                        const kn_cost *cost) {
-  double share = p->total > 0 ? own / p->total : 0;
-  kn_putf(w, "%6.1f%% %10.4f %8.6g", 100 * share, 1e3 * at_median, (double)calls / p->done);
-  if (cost->flops > 0 && own > 0)
-    kn_putf(w, " %8.2f %4.0f%%", cost->flops / own * 1e-9, 100 * cost->flops / own / p->peaks.flops);
+static void put_numbers(const kn_profile *p, kn_writer *w, double took, uint64_t calls, const kn_cost *cost) {
+  kn_rates r = kn_profile_rates(p, took, cost);
+  kn_putf(w, "%6.1f%% %10.4f %8.6g", 100 * r.share, 1e3 * took, (double)calls / p->done);
+  if (r.flops > 0)
+    kn_putf(w, " %8.2f %4.0f%%", r.flops * 1e-9, 100 * r.flops_of_peak);
   else
     kn_putf(w, " %8s %5s", "", "");
-  if (cost->bytes > 0 && own > 0)
-    kn_putf(w, " %8.2f %4.0f%%  ", cost->bytes / own * 1e-9, 100 * cost->bytes / own / p->peaks.bytes);
+  if (r.bytes > 0)
+    kn_putf(w, " %8.2f %4.0f%%  ", r.bytes * 1e-9, 100 * r.bytes_of_peak);
   else
     kn_putf(w, " %8s %5s  ", "", "");
 }
@@ -124,8 +139,9 @@ static void put_header(kn_writer *w, const char *last) {
           "peak", last);
 }
 
-static void put_rest(const kn_profile *p, kn_writer *w, uint32_t n, const char *what, double own) {
-  if (n) kn_putf(w, "%6.1f%% in %" PRIu32 " more %s\n", p->total > 0 ? 100 * own / p->total : 0, n, what);
+static void put_rest(const kn_profile *p, kn_writer *w, uint32_t n, const char *what, double took) {
+  kn_rates r = kn_profile_rates(p, took, &(kn_cost){0, 0});
+  if (n) kn_putf(w, "%6.1f%% in %" PRIu32 " more %s\n", 100 * r.share, n, what);
 }
 
 static void put_lines(const kn_profile *p, kn_writer *w) {
@@ -133,9 +149,9 @@ static void put_lines(const kn_profile *p, kn_writer *w) {
   put_header(w, "line");
   for (uint32_t i = 0; i < p->nlines; i++) {
     const kn_profile_line *l = &p->lines[i];
-    rest += i < SHOWN ? 0 : l->own;
+    rest += i < SHOWN ? 0 : l->median;
     if (i >= SHOWN) continue;
-    put_numbers(p, w, l->own, l->median, l->calls, &l->cost);
+    put_numbers(p, w, l->median, l->calls, &l->cost);
     if (!l->where)
       kn_puts(w, "(no place)\n");
     else if (l->where->line > 0)
@@ -149,7 +165,7 @@ static void put_lines(const kn_profile *p, kn_writer *w) {
 static void put_row(const kn_profile *p, kn_writer *w, const kn_profile_row *r) {
   char name[256], where[512];
   const kn_node *last = r->nodes[r->n - 1];
-  put_numbers(p, w, r->own, r->median, r->calls, &r->cost);
+  put_numbers(p, w, r->median, r->calls, &r->cost);
   kn_profile_name(r, name, sizeof name);
   kn_puts(w, name);
   if (last->nout && last->out[0]->name) kn_putf(w, " %%%s", last->out[0]->name);
@@ -162,8 +178,8 @@ static void put_row(const kn_profile *p, kn_writer *w, const kn_profile_row *r) 
   kn_puts(w, "\n");
 }
 
-static int by_own(const void *a, const void *b) {
-  double x = (*(const kn_profile_row *const *)a)->own, y = (*(const kn_profile_row *const *)b)->own;
+static int by_median(const void *a, const void *b) {
+  double x = (*(const kn_profile_row *const *)a)->median, y = (*(const kn_profile_row *const *)b)->median;
   return (x < y) - (x > y);
 }
 
@@ -173,17 +189,17 @@ static void put_rows(const kn_profile *p, kn_writer *w) {
   w->failed |= !order;
   if (!order) return;
   for (uint32_t i = 0; i < p->nrows; i++) order[i] = &p->rows[i];
-  qsort(order, p->nrows, sizeof *order, by_own);
+  qsort(order, p->nrows, sizeof *order, by_median);
   put_header(w, "nodes");
   for (uint32_t i = 0; i < p->nrows; i++) {
-    sum += order[i]->own;
+    sum += order[i]->median;
     if (i < SHOWN)
       put_row(p, w, order[i]);
     else
-      rest += order[i]->own;
+      rest += order[i]->median;
   }
   put_rest(p, w, p->nrows > SHOWN ? p->nrows - SHOWN : 0, "nodes", rest);
-  kn_putf(w, "%6.1f%% around them\n", p->total > 0 ? 100 * (p->total - sum) / p->total : 0);
+  kn_putf(w, "%6.1f%% around them\n", p->whole > 0 ? 100 * (p->whole - sum) / p->whole : 0);
   kn_free(p->heap, order, (p->nrows + 1u) * sizeof *order);
 }
 

@@ -118,6 +118,12 @@ void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const c
     kn_log(ctx, "exec %-8s %-14s %-24s %s", backend, op, impl, out);
 }
 
+void kn_log_group(kn_context *ctx, const char *backend, const kn_node *const *nodes, uint32_t n,
+                  const char *impl, kn_tensor *const *vals) {
+  if (ctx->profile) kn_profile_group(ctx->profile, nodes, n);
+  for (uint32_t i = 0; i < n; i++) kn_log_node(ctx, backend, nodes[i], impl, vals);
+}
+
 /* A stripped function's errors have no place, as in Lua, which begins those of its own operators with "?:-1".
  * Those of the engine get the place of whoever called, from the binding; a raise without any place is
  * complete. */

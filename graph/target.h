@@ -66,6 +66,9 @@ kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, 
  * the topic on: then nothing is printed, and the time since the call before is the node's. */
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,
                  kn_tensor *const *vals);
+/* The same for nodes that were computed as one: a line each; to a profile they are one. */
+void kn_log_group(kn_context *ctx, const char *backend, const kn_node *const *nodes, uint32_t n,
+                  const char *impl, kn_tensor *const *vals);
 /* Puts the node's Lua position before the sentence of a failure; returns `st`. */
 kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st);
 

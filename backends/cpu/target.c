@@ -107,8 +107,8 @@ static bool run_together(const kn_provider *cpu, kn_context *ctx, const kn_progr
   kn_status st = p->norms[first]    ? cp_rms_run(ctx, p->norms[first], vals)
                  : p->chains[first] ? cp_chain_run(ctx, p->chains[first], vals)
                                     : KN_DECLINED;
-  for (uint32_t i = 0; st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC) && i < length_at(p, first); i++)
-    kn_log_node(ctx, "cpu", p->nodes[first + i], cpu->name, vals);
+  if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC))
+    kn_log_group(ctx, "cpu", p->nodes + first, length_at(p, first), cpu->name, vals);
   return st == KN_OK;
 }
 
