@@ -9,11 +9,12 @@
 static const kn_pass *const capture[] = {
     &kn_pass_history, /* what is left of it keeps dce from nothing */
     &kn_pass_fold,    /* decides branches, so that dce finds more to remove */
-    &kn_pass_cse,     /* what indexing checks again and again */
+    &kn_pass_cse,     /* what indexing checks again and again, rules of gradients compute again */
     &kn_pass_dce,     NULL,
 };
 /* Run after the one above, until neither changes anything. Rounding may change. */
 static const kn_pass *const inference[] = {
+    &kn_pass_cse_all,
     NULL,
 };
 static const kn_pass *const *const orders[KN_PIPELINE_COUNT] = {capture, inference};
