@@ -75,10 +75,10 @@ struct kn_context {
   void *where_ud;
   kn_recorder *recorder; /* not NULL while ops are being recorded into a graph; borrowed */
   kn_recorder *symbols;  /* records ops on symbolic tensors when none is on: graphs built by hand; borrowed */
-  const kn_within *within; /* NULL: none; for recorders, whose nodes fail in the composite's name, too */
-  unsigned debug;          /* bit per kn_debug */
-  int threads;             /* most threads a parallel loop may use; >= 1 */
-  struct kn_pool *pool;    /* core/parallel.c's, shared with children; NULL in builds that need none */
+  const kn_within *within;    /* NULL: none; for recorders, whose nodes fail in the composite's name, too */
+  unsigned debug;             /* bit per kn_debug */
+  int threads;                /* most threads a parallel loop may use; >= 1 */
+  struct kn_pool *pool;       /* core/parallel.c's, shared with children; NULL in builds that need none */
   struct kn_profile *profile; /* of a session: told of each node that has run (graph/profile.h); borrowed */
   kn_peaks peaks;
   kn_output_fn output;

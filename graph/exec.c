@@ -507,7 +507,7 @@ kn_status kn_session_set_slot(kn_session *s, uint32_t slot, const kn_rvalue *v) 
                    kn_vtype_text(s->graph, &def->type, want, sizeof want), given_text(v, got, sizeof got));
   if (v->tensor && v->tensor == x->value.tensor) return KN_OK; /* what most calls find: no counting */
   if (v->tensor) kn_tensor_retain(v->tensor);
-  kn_tensor_release(x->value.tensor);
+  keep_spare(x, x->value.tensor); /* what was stored last, when its elements have been copied elsewhere */
   x->value = *v;
   return KN_OK;
 }

@@ -58,7 +58,7 @@ void kl_set_captures(lua_State *L, int self); /* script.c: "cache_limit", "reaso
 /* Functions of each file, for the table of methods on top of the stack. */
 void kl_set_look_methods(lua_State *L);
 void kl_set_nodes_methods(lua_State *L);
-void kl_set_grad_methods(lua_State *L); /* graph_grad.c */
+void kl_set_grad_methods(lua_State *L);    /* graph_grad.c */
 void kl_set_profile_methods(lua_State *L); /* graph_profile.c */
 void kl_set_verify_methods(lua_State *L);
 void kl_set_owed_methods(lua_State *L); /* the last one: misspelt names, too */
