@@ -52,7 +52,7 @@ typedef struct kn_peaks {
   int threads;         /* that many took part; 0: not measured */
 } kn_peaks;
 
-enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8 };
+enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8, KN_MOST_SCRATCH = 3 };
 
 struct kn_context {
   kn_heap *heap;
@@ -75,10 +75,16 @@ struct kn_context {
   void *where_ud;
   kn_recorder *recorder; /* not NULL while ops are being recorded into a graph; borrowed */
   kn_recorder *symbols;  /* records ops on symbolic tensors when none is on: graphs built by hand; borrowed */
-  const kn_within *within;    /* NULL: none; for recorders, whose nodes fail in the composite's name, too */
-  unsigned debug;             /* bit per kn_debug */
-  int threads;                /* most threads a parallel loop may use; >= 1 */
-  struct kn_pool *pool;       /* core/parallel.c's, shared with children; NULL in builds that need none */
+  const kn_within *within; /* NULL: none; for recorders, whose nodes fail in the composite's name, too */
+  unsigned debug;          /* bit per kn_debug */
+  int threads;             /* most threads a parallel loop may use; >= 1 */
+  struct kn_pool *pool;    /* core/parallel.c's, shared with children; NULL in builds that need none */
+  bool keeps_scratch;      /* a session's: what kernels work in stays for the next ones */
+  struct kn_scratch {
+    void *p;
+    size_t bytes;
+    bool taken;
+  } scratch[KN_MOST_SCRATCH];
   struct kn_profile *profile; /* of a session: told of each node that has run (graph/profile.h); borrowed */
   kn_peaks peaks;
   kn_output_fn output;
@@ -101,6 +107,10 @@ void kn_context_free(kn_context *ctx); /* NULL is fine */
  * tried once more. For what tensors, tapes and runs are made of, so that garbage is never why they fail. */
 void *kn_claim(kn_context *ctx, size_t size);
 void *kn_claim_aligned(kn_context *ctx, size_t size);
+/* Memory for a kernel to work in, 64-byte aligned, given back before it ends; NULL when there is none.
+ * Sessions keep it from call to call. Not inside parallel loops. */
+void *kn_scratch_take(kn_context *ctx, size_t bytes);
+void kn_scratch_give(kn_context *ctx, void *p, size_t bytes);
 void kn_context_add_reclaimer(kn_context *ctx, kn_reclaimer *r);
 void kn_context_remove_reclaimer(kn_context *ctx, kn_reclaimer *r);
 

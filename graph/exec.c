@@ -121,6 +121,7 @@ kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *t
     kn_free(ctx->heap, s, sizeof *s);
     return kn_fail_nomem(ctx, sizeof *ctx);
   }
+  s->ctx->keeps_scratch = true;
   s->graph = kn_graph_retain(g);
   if (!alloc_session(s) || !alloc_updates(s)) {
     kn_session_free(s);
