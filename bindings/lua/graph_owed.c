@@ -10,8 +10,6 @@ static const struct {
     {"html", "g:code() and tostring(g) show a graph as text"},
     {"debug",
      "kiln.explain(g, …) tells which branches were taken, KILN_DEBUG=exec lists each node as it runs"},
-    {"freeze", "parameters stay parameters, guards stay guards"},
-    {"optimize_for_inference", "a graph runs as it was captured"},
     {"quantize_dynamic", "a graph runs in the dtypes it was captured with"},
 };
 
