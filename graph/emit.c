@@ -1,23 +1,10 @@
 /* The plan's third step: regions become flat arrays of steps. Numbers the plan knows and branches that sizes
  * rule out leave no step; consecutive op nodes of one target become a part and are compiled. Gives every node
  * a time (pos) and so every value its lifetime, which memory.c turns into offsets. */
-#include "graph/plan.h"
+#include "graph/emit.h"
 #include "graph/text.h"
 #include <stdio.h>
 #include <string.h>
-
-typedef struct emitter {
-  kn_context *ctx;
-  kn_plan *p;
-  const kn_target *const *targets;
-  int ntargets;
-  uint32_t pos;
-  uint32_t block;                        /* steps go here */
-  uint32_t loops[KN_PLAN_DEPTH], nloops; /* around this place */
-  const kn_target *target;               /* of the part being gathered: nodes[0 … n) */
-  const kn_node **nodes, **sources;
-  uint32_t n, nsources;
-} emitter;
 
 static kn_status emit_nodes(emitter *e, const kn_region *r, bool *dead);
 
@@ -47,54 +34,14 @@ static kn_status alias(emitter *e, const kn_value *dst, const kn_value *src) {
 
 /* ---- steps ---- */
 
-static kn_status push_step(emitter *e, kn_step s) {
+kn_status kn_push_step(emitter *e, kn_step s) {
   kn_block *b = &e->p->blocks[e->block];
   s.pos = e->pos;
   return kn_plan_push(e->p, &b->steps, &b->n, &s, sizeof s) ? KN_OK : kn_fail_nomem(e->ctx, sizeof s);
 }
 
-/* What the run must do for a part's outputs, and look at in its inputs. */
-static bool prepare_part(kn_plan *p, kn_part_plan *part) {
-  for (uint32_t i = 0; i < part->n; i++) {
-    const kn_node *n = part->nodes[i];
-    bool wary = false;
-    for (uint32_t k = 0; k < n->ntensor; k++) wary |= p->maybe[n->in[k]->id];
-    if (wary && !kn_plan_push(p, &part->wary, &part->nwary, &n, sizeof(const kn_node *))) return false;
-    for (uint32_t k = 0; k < n->nout; k++) {
-      uint8_t at = p->place[n->out[k]->id];
-      if (at != KN_PLACE_SHELL && at != KN_PLACE_FRESH && at != KN_PLACE_LOOSE) continue;
-      const kn_value *v = n->out[k];
-      if (!kn_plan_push(p, &part->prepare, &part->nprepare, &v, sizeof v)) return false;
-    }
-  }
-  return true;
-}
-
-/* Compile what was gathered. A target that cannot after all leaves its nodes to the last one. */
-static kn_status flush(emitter *e) {
-  if (!e->n) return KN_OK;
-  kn_plan *p = e->p;
-  kn_part_plan part = {.target = e->target, .nodes = e->nodes, .sources = e->sources, .n = e->n};
-  kn_part given = {.graph = p->graph, .nodes = part.nodes, .n = part.n, .reads = p->reads, .types = p->types};
-  const kn_target *last = e->targets[e->ntargets - 1];
-  e->nodes = e->sources = NULL;
-  e->n = e->nsources = 0;
-  if (!prepare_part(p, &part) || !kn_plan_push(p, &p->parts, &p->nparts, &part, sizeof part))
-    return kn_fail_nomem(e->ctx, sizeof part);
-  kn_part_plan *made = &p->parts[p->nparts - 1];
-  kn_status st = made->target->compile(made->target->self, e->ctx, &given, &made->program);
-  if (st == KN_UNSUPPORTED && made->target != last) {
-    if (kn_debugging(e->ctx, KN_DEBUG_DISPATCH))
-      kn_log(e->ctx, "dispatch: %s gave up a part: %s", made->target->name, kn_error(e->ctx));
-    made->target = last;
-    st = last->compile(last->self, e->ctx, &given, &made->program);
-  }
-  KN_TRY(st);
-  return push_step(e, (kn_step){.kind = KN_STEP_PART, .node = made->sources[0], .a = p->nparts - 1});
-}
-
 static kn_status push_failure(emitter *e, const kn_node *n, kn_planned_failure *f) {
-  KN_TRY(flush(e));
+  KN_TRY(kn_part_flush(e));
   kn_plan *p = e->p;
   if (!f) {
     char text[256];
@@ -106,57 +53,21 @@ static kn_status push_failure(emitter *e, const kn_node *n, kn_planned_failure *
   }
   if (!kn_plan_push(p, &p->fails, &p->nfails, &f, sizeof f)) return kn_fail_nomem(e->ctx, sizeof f);
   e->pos++;
-  return push_step(e, (kn_step){.kind = KN_STEP_FAIL, .node = n, .a = p->nfails - 1});
+  return kn_push_step(e, (kn_step){.kind = KN_STEP_FAIL, .node = n, .a = p->nfails - 1});
 }
 
 /* ---- op nodes ---- */
 
-/* Views and sums to other sizes read the elements of their first input only. */
+/* Views and sums to other sizes read the elements of their first input only, sizes are none. */
 static void count_reads(kn_plan *p, const kn_region *r) {
   KN_EACH_NODE (n, r) {
     bool first = kn_opcode_is_op(n->op) && (kn_ops[n->op].op_class == KN_CLASS_VIEW || n->op == KN_OP_sum_to);
-    bool none = n->nout && p->place[n->out[0]->id] == KN_PLACE_CONST;
+    bool none = n->op == KN_NODE_size || (n->nout && p->place[n->out[0]->id] == KN_PLACE_CONST);
     for (uint32_t i = 0; i < n->nin && !none; i++)
       if (!first || !i) p->reads[n->in[i]->id]++;
     for (int i = 0; i < n->nregions; i++) count_reads(p, n->regions[i]);
   }
   for (uint32_t i = 0; i < r->nyields; i++) p->reads[r->yields[i]->id]++;
-}
-
-/* The node as targets see it: attributes with the numbers the plan knows. */
-static kn_status copy_node(emitter *e, const kn_node *n, kn_node **out) {
-  kn_plan *p = e->p;
-  kn_node *c = kn_arena_dup(&p->arena, n, sizeof *n);
-  if (!c) return kn_fail_nomem(e->ctx, sizeof *n);
-  bool folded = n->nin > n->ntensor, same = false;
-  for (uint32_t i = 0; i < n->ntensor; i++) same |= p->same[n->in[i]->id] != NULL;
-  if (same && !(c->in = kn_arena_dup(&p->arena, n->in, n->nin * sizeof *n->in)))
-    return kn_fail_nomem(e->ctx, n->nin * sizeof *n->in);
-  for (uint32_t i = 0; i < n->ntensor && same; i++)
-    if (p->same[n->in[i]->id]) c->in[i] = (kn_value *)(uintptr_t)p->same[n->in[i]->id];
-  for (uint32_t i = n->ntensor; i < n->nin; i++) folded &= p->known[n->in[i]->id];
-  if (folded) {
-    kn_attrs_any room;
-    const void *attrs;
-    KN_TRY(kn_node_attrs_now(e->ctx, n, p->scalars, &room, &attrs));
-    c->attrs = kn_arena_dup(&p->arena, attrs, kn_attrs_describe(kn_ops[n->op].attrs).size);
-    if (!c->attrs) return kn_fail_nomem(e->ctx, sizeof room);
-    c->nin = n->ntensor;
-  }
-  *out = c;
-  return KN_OK;
-}
-
-static const kn_target *choose_target(emitter *e, const kn_node *n) {
-  for (int i = 0; i < e->ntargets - 1; i++) {
-    const kn_target *t = e->targets[i];
-    char why[256] = "", where[256];
-    if (t->supports(t->self, n, e->p->types, why, sizeof why)) return t;
-    if (kn_debugging(e->ctx, KN_DEBUG_DISPATCH))
-      kn_log(e->ctx, "dispatch: %s refuses %s (%s) %s", t->name, kn_op_name((kn_op)n->op), why,
-             kn_where_brief(n->where, where, sizeof where));
-  }
-  return e->targets[e->ntargets - 1];
 }
 
 /* Views that no step has to make: those over the arena, whose headers are there with the plan, and in loops
@@ -176,6 +87,7 @@ static kn_status emit_view(emitter *e, const kn_node *n, const kn_node *c, bool 
   KN_TRY(kn_plan_place(e->ctx, p, c, n->out[0], e->pos, e->block, false));
   use(e, n->in[0]);
   define(e, n->out[0]);
+  p->root[v] = p->root[in];
   *done = true;
   if (!early) return alias(e, n->out[0], n->in[0]);
   p->first[v] = p->last[v] = p->level[v] = p->home[v] = 0;
@@ -200,7 +112,7 @@ static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
     return KN_OK;
   }
   kn_node *c;
-  KN_TRY(copy_node(e, n, &c));
+  KN_TRY(kn_part_copy(e, n, &c));
   if (kn_ops[n->op].op_class == KN_CLASS_VIEW && !p->single) {
     bool done;
     KN_TRY(emit_view(e, n, c, &done));
@@ -211,11 +123,13 @@ static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
   if (passed) {
     use(e, n->in[0]);
     define(e, n->out[0]);
+    p->root[n->out[0]->id] = p->root[n->in[0]->id];
     return alias(e, n->out[0], n->in[0]);
   }
-  const kn_target *t = choose_target(e, c);
-  if (e->n && (t != e->target || p->single)) KN_TRY(flush(e));
+  const kn_target *t = kn_part_target(e, c);
+  if (e->n && (t != e->target || p->single)) KN_TRY(kn_part_flush(e));
   e->pos++;
+  if (!e->n) e->buffers = p->nbuffers;
   e->target = t;
   for (uint32_t i = 0; i < n->ntensor; i++) use(e, n->in[i]);
   bool tied = kn_ops[n->op].op_class == KN_CLASS_VIEW || kn_ops[n->op].flags & KN_FLAG_WRITES;
@@ -225,6 +139,7 @@ static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
     if (!once || !p->result[n->out[i]->id]) KN_TRY(kn_plan_over(e->ctx, p, n, &over));
     if (!over) KN_TRY(kn_plan_place(e->ctx, p, c, n->out[i], e->pos, e->block, once));
     tied |= over;
+    if (over) p->root[n->out[i]->id] = p->root[n->in[0]->id];
     if (tied && p->place[n->out[i]->id] != KN_PLACE_ARENA) KN_TRY(alias(e, n->out[i], n->in[0]));
   }
   if (!kn_plan_push(p, &e->nodes, &e->n, &c, sizeof c) ||
@@ -243,7 +158,7 @@ static kn_status emit_branch(emitter *e, const kn_node *n, int side, uint32_t *b
   const kn_region *r = n->regions[side];
   e->block = *block = p->nblocks - 1;
   KN_TRY(emit_nodes(e, r, dead));
-  KN_TRY(flush(e));
+  KN_TRY(kn_part_flush(e));
   e->block = outer;
   e->pos++;
   for (uint32_t i = 0; !*dead && i < r->nyields; i++) use(e, r->yields[i]);
@@ -270,12 +185,12 @@ static kn_status emit_if(emitter *e, const kn_node *n, bool *dead) {
   if (p->known[c]) {
     int side = p->scalars[c].as.b ? 0 : 1;
     KN_TRY(emit_nodes(e, n->regions[side], &gone[side]));
-    KN_TRY(flush(e));
+    KN_TRY(kn_part_flush(e));
     step = (kn_step){.kind = KN_STEP_BIND, .node = n, .a = (uint32_t)side};
     e->pos++;
     for (uint32_t i = 0; !gone[side] && i < n->nout; i++) use(e, n->regions[side]->yields[i]);
   } else {
-    KN_TRY(flush(e));
+    KN_TRY(kn_part_flush(e));
     e->pos++;
     KN_TRY(emit_branch(e, n, 0, &step.a, &gone[0]));
     KN_TRY(emit_branch(e, n, 1, &step.b, &gone[1]));
@@ -283,7 +198,7 @@ static kn_status emit_if(emitter *e, const kn_node *n, bool *dead) {
   }
   *dead = gone[0] && gone[1];
   KN_TRY(define_outputs(e, n, gone));
-  return push_step(e, step);
+  return kn_push_step(e, step);
 }
 
 /* ---- loop ---- */
@@ -387,7 +302,7 @@ static kn_status stage_overlaps(emitter *e, const kn_node *n, kn_carry *carry) {
 static kn_status emit_loop(emitter *e, const kn_node *n, bool *dead) {
   kn_plan *p = e->p;
   const kn_region *r = n->regions[0];
-  KN_TRY(flush(e));
+  KN_TRY(kn_part_flush(e));
   e->pos++;
   for (uint32_t i = 0; i < n->nin; i++) use(e, n->in[i]);
   kn_loop_plan loop = {
@@ -411,7 +326,7 @@ static kn_status emit_loop(emitter *e, const kn_node *n, bool *dead) {
     p->place[n->out[i]->id] = KN_PLACE_LOOSE;
     if (!*dead) KN_TRY(alias(e, n->out[i], r->yields[1 + r->nparams + i]));
   }
-  return push_step(e, (kn_step){.kind = KN_STEP_LOOP, .node = n, .a = index});
+  return kn_push_step(e, (kn_step){.kind = KN_STEP_LOOP, .node = n, .a = index});
 }
 
 /* ---- the rest ---- */
@@ -432,7 +347,7 @@ static kn_status emit_number(emitter *e, const kn_node *n) {
   e->pos -= e->n; /* the time of what stands before the part */
   define(e, n->out[0]);
   kn_status st = kn_plan_place(e->ctx, e->p, n, n->out[0], e->pos, e->block, false);
-  if (st == KN_OK) st = push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
+  if (st == KN_OK) st = kn_push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
   e->pos = pos;
   return st;
 }
@@ -454,7 +369,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
     return KN_OK;
   }
   if (e->n && is_number_only(p, n)) return emit_number(e, n);
-  KN_TRY(flush(e));
+  KN_TRY(kn_part_flush(e));
   e->pos++;
   bool first = n->op == KN_NODE_with_history; /* nothing is read of the other */
   for (uint32_t i = 0; i < (first ? 1 : n->nin); i++) use(e, n->in[i]);
@@ -466,7 +381,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
     for (int i = 1; i < 3; i++) KN_TRY(alias(e, out, n->in[i]));
   if (kn_node_passes(n)) KN_TRY(alias(e, out, n->in[0]));
   *dead = n->op == KN_NODE_raise;
-  return push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
+  return kn_push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
 }
 
 static kn_status emit_nodes(emitter *e, const kn_region *r, bool *dead) {
@@ -489,6 +404,8 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   kn_block b = {.parent = KN_NOWHERE};
   if (!kn_plan_push(p, &p->blocks, &p->nblocks, &b, sizeof b)) return kn_fail_nomem(ctx, sizeof b);
   emitter e = {.ctx = ctx, .p = p, .targets = targets, .ntargets = ntargets};
+  e.room = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *e.room);
+  if (!e.room) return kn_fail_nomem(ctx, (p->graph->nvalues + 1u) * sizeof *e.room);
   count_reads(p, body);
   for (uint32_t i = 0; i < body->nparams; i++) {
     if (!kn_is_scalar(body->params[i]->type.kind)) p->place[body->params[i]->id] = KN_PLACE_LOOSE;
@@ -496,12 +413,13 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   }
   bool dead;
   KN_TRY(emit_nodes(&e, body, &dead));
-  KN_TRY(flush(&e));
+  KN_TRY(kn_part_flush(&e));
   e.pos++;
   for (uint32_t i = 0; !dead && i < body->nyields; i++) use(&e, body->yields[i]);
   if (!p->early.n) return KN_OK;
-  kn_part given = {
-      .graph = p->graph, .nodes = p->early.nodes, .n = p->early.n, .reads = p->reads, .types = p->types};
+  kn_part given = kn_part_of(&e, p->early.nodes, p->early.n);
+  given.together = kn_arena_alloc(&p->arena, given.n * sizeof *given.together);
+  if (!given.together) return kn_fail_nomem(ctx, given.n * sizeof *given.together);
   p->early.target = targets[ntargets - 1];
   return p->early.target->compile(p->early.target->self, ctx, &given, &p->early.program);
 }

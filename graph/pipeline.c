@@ -5,12 +5,18 @@
 #include <stdio.h>
 #include <string.h>
 
-static const kn_pass *const order[] = {
+/* Each ends with NULL. Results stay the same to the bit. */
+static const kn_pass *const capture[] = {
     &kn_pass_history, /* what is left of it keeps dce from nothing */
     &kn_pass_fold,    /* decides branches, so that dce finds more to remove */
     &kn_pass_cse,     /* what indexing checks again and again */
-    &kn_pass_dce,
+    &kn_pass_dce,     NULL,
 };
+/* Run after the one above, until neither changes anything. Rounding may change. */
+static const kn_pass *const inference[] = {
+    NULL,
+};
+static const kn_pass *const *const orders[KN_PIPELINE_COUNT] = {capture, inference};
 enum { ROUNDS = 8 }; /* until nothing changes; each round feeds the next, few are ever needed */
 
 static void dump(kn_builder *b, const char *name, uint32_t changes) {
@@ -44,14 +50,15 @@ kn_status kn_pass_run(kn_builder *b, const kn_pass *pass, uint32_t *changes) {
   return st;
 }
 
-kn_status kn_pipeline_run(kn_builder *b) {
+kn_status kn_pipeline_run(kn_builder *b, kn_pipeline which) {
   for (int round = 0; round < ROUNDS; round++) {
     uint32_t all = 0;
-    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
-      uint32_t changes;
-      KN_TRY(kn_pass_run(b, order[i], &changes));
-      all += changes;
-    }
+    for (int level = 0; level <= (int)which; level++)
+      for (const kn_pass *const *pass = orders[level]; *pass; pass++) {
+        uint32_t changes;
+        KN_TRY(kn_pass_run(b, *pass, &changes));
+        all += changes;
+      }
     if (!all) break;
   }
   return KN_OK;

@@ -1,6 +1,6 @@
-/* The order of the passes: one readable table in pipeline.c. A pass works on a graph that is still being
- * built (before kn_graph_finish); after each: dump if asked (KILN_DEBUG=passes), verify in debug builds, and
- * the guilty pass is named. */
+/* The order of the passes: readable tables in pipeline.c. A pass works on a graph that is still being built
+ * (before kn_graph_finish); after each: dump if asked (KILN_DEBUG=passes), verify in debug builds, and the
+ * guilty pass is named. */
 #ifndef KN_PIPELINE_H
 #define KN_PIPELINE_H
 #include "graph/graph.h"
@@ -12,8 +12,12 @@ typedef struct kn_pass {
 extern const kn_pass kn_pass_cse, kn_pass_dce, kn_pass_fold,
     kn_pass_history; /* graph/passes/NAME.c, one each */
 
+/* CAPTURE: what every graph gets; results stay what they were to the bit. INFERENCE: that, and what may
+ * change rounding; only when asked for, on a copy of a graph (graph/optimize.h). */
+typedef enum kn_pipeline { KN_PIPELINE_CAPTURE, KN_PIPELINE_INFERENCE, KN_PIPELINE_COUNT } kn_pipeline;
+
 /* Fails with the builder's status, which then sticks. */
-kn_status kn_pipeline_run(kn_builder *b);
+kn_status kn_pipeline_run(kn_builder *b, kn_pipeline which);
 /* One pass, with the dump and the check. */
 kn_status kn_pass_run(kn_builder *b, const kn_pass *pass, uint32_t *changes);
 

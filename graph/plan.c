@@ -19,10 +19,12 @@ static bool alloc_arrays(kn_plan *p) {
 #define ARRAY(field) (p->field = kn_arena_alloc(&p->arena, n * sizeof *p->field))
   bool ok = ARRAY(types) && ARRAY(undefined) && ARRAY(maybe) && ARRAY(known) && ARRAY(scalars) &&
             ARRAY(failure) && ARRAY(result) && ARRAY(listed) && ARRAY(handle) && ARRAY(place) &&
-            ARRAY(header) && ARRAY(same) && ARRAY(reads) && ARRAY(vals) && ARRAY(lists) && ARRAY(owned) &&
-            ARRAY(first) && ARRAY(last) && ARRAY(crosses) && ARRAY(level) && ARRAY(home) && ARRAY(ready);
+            ARRAY(header) && ARRAY(same) && ARRAY(root) && ARRAY(reads) && ARRAY(vals) && ARRAY(lists) &&
+            ARRAY(owned) && ARRAY(first) && ARRAY(last) && ARRAY(crosses) && ARRAY(level) && ARRAY(home) &&
+            ARRAY(ready);
 #undef ARRAY
   p->slot_copied = kn_arena_alloc(&p->arena, (size_t)p->graph->nslots + 1);
+  for (uint32_t v = 0; ok && v < n; v++) p->root[v] = v;
   return ok && p->slot_copied;
 }
 
@@ -37,8 +39,12 @@ static void settle_lifetimes(kn_plan *p) {
     kn_alias a = p->aliases[i];
     if (p->last[a.src] < p->last[a.dst]) p->last[a.src] = p->last[a.dst];
   }
-  for (uint32_t i = 0; i < p->nbuffers; i++)
-    if (p->buffers[i].value) p->buffers[i].last = p->last[p->buffers[i].value];
+  for (uint32_t i = 0; i < p->nbuffers; i++) {
+    kn_buffer *b = &p->buffers[i];
+    if (!b->value) continue;
+    b->last = p->last[b->value];
+    if (b->first > p->first[b->value]) b->first = p->first[b->value];
+  }
 }
 
 static void own_pos(kn_plan *p, kn_step **owner, uint32_t size, kn_step *s) {

@@ -94,6 +94,7 @@ typedef struct kn_buffer { /* bytes of the arena */
   uint32_t first, last; /* live in [first, last] */
   uint32_t block;       /* where it is written */
   size_t bytes, offset;
+  bool none; /* never touched */
 } kn_buffer;
 
 typedef struct kn_planned_failure {
@@ -130,6 +131,7 @@ struct kn_plan {
   bool *listed;           /* tensors that a list takes up: not made in the arena, so that it can keep them */
   bool *handle;           /* tensors that must stay the same handle: written to, compared, told at the end */
   const kn_value **same;  /* the value that it is, element by element, to nodes that read it; NULL: itself */
+  uint32_t *root;         /* the value in whose bytes it lies: of a view without a step; else itself */
   uint32_t *reads;        /* how often its elements are read, as it is or as a value that is the same */
   uint8_t *place;         /* kn_place */
   kn_tensor **header;     /* ARENA, VIEW, CONST, SHELL; owned by the plan */

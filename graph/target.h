@@ -16,16 +16,27 @@ typedef struct kn_part {
   uint32_t n;
   const uint32_t *reads; /* by value id: how often its elements are read, here and elsewhere in the graph */
   const kn_type *types;  /* by value id; a size is KN_DIM_UNKNOWN where only known when running */
+  const uint32_t *root;  /* by value id: the value in whose bytes it lies, where it is a view without a node;
+                            else itself */
+  /* What compile finds for the plan, zero before. */
+  uint32_t *together; /* by node: this many from it on run together; 0: it alone */
+  size_t *room;       /* by id of an output: bytes in place of its tensor's own, when not 0 */
 } kn_part;
+#define KN_ROOM_NONE SIZE_MAX /* it never goes to memory: nobody may read it but its group */
 
 /* Memory is planned node by node: a value's bytes may be taken again by any node after its last use, the next
- * one in the part included. So a target computes the nodes in order and each output at its node's time, or
- * makes sure itself that what it delays or fuses does not overlap. Never keep a tensor or data pointer from
- * one run to the next, except of CONST slots. */
+ * one in the part included. So a target computes the nodes in order and each output at its node's time. Of
+ * nodes that it says run together, all outputs lie apart from each other and from all that any of them reads,
+ * so they may run in any way; one whose result lies over its input (`root`) stays alone. More room than its
+ * tensor's is for a value that the part alone reads, in a layout of the target's own. Never keep a tensor or
+ * data pointer from one run to the next, except of CONST slots. */
 struct kn_target {
   const char *name;
   /* False with a short reason: "float64 is not supported". Node and types as in kn_part. */
   bool (*supports)(void *self, const kn_node *n, const kn_type *types, char *why, size_t size);
+  /* May the node that follows the part so far be one of it, whatever `supports` says of it alone? NULL:
+   * no. Views without a node may stand between. */
+  bool (*joins)(void *self, const kn_part *so_far, const kn_node *n);
   kn_status (*compile)(void *self, kn_context *ctx, const kn_part *part, kn_program **out);
   /* vals: tensors by value id. Inputs are real, with any strides and offset. An output is one of
    *  - real and contiguous: fill it in place;

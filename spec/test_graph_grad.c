@@ -99,7 +99,7 @@ static bool differentiate(kn_context *c, kn_graph *g, bool passes) {
   kn_record_free(&r);
   kn_set_results(&b, outs, 6, NULL, 0);
   OK(c, b.status);
-  if (passes) OK(c, kn_pipeline_run(&b));
+  if (passes) OK(c, kn_pipeline_run(&b, KN_PIPELINE_CAPTURE));
   OK(c, kn_graph_finish(&b));
   return true;
 }

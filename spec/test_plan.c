@@ -2,6 +2,7 @@
  */
 #include "backends/registry.h"
 #include "spec/exec.h"
+#include "spec/greedy.h"
 #include "spec/scarce.h"
 #include "spec/random_graph.h"
 #include <math.h>
@@ -14,15 +15,17 @@ static void fill(kn_tensor *t, uint64_t seed) {
     set_element(t, k, (double)kn_random_word(seed, 7, (uint64_t)k) / 0x1p31 - 1);
 }
 
-/* One graph, several sizes and inputs, a session and the evaluator side by side. */
-static void compare_random(uint64_t seed, int steps, bool check) {
+/* One graph, several sizes and inputs, a session and the evaluator side by side. `before`: a target that
+ * comes before the reference, or NULL. */
+static void compare_random(uint64_t seed, int steps, bool check, const kn_target *before) {
   kn_context *c = suite_context();
   c->threads = 1;
   kn_graph *g = random_graph(c, seed, steps);
   kn_target ref;
   kn_session *s;
   ck_assert(kn_ref_backend.target(c, NULL, &ref));
-  OK(c, kn_session_new(c, g, (const kn_target *[]){&ref}, 1, &s));
+  const kn_target *both[] = {before, &ref};
+  OK(c, kn_session_new(c, g, before ? both : both + 1, before ? 2 : 1, &s));
   kn_session_set_check(s, check);
   kn_rvalue slots[2], in[4], a[6], b[6];
   slots[0].tensor = make(c, KN_F32, DIMS(3, 3), LIST(1, 0.5, -0.25, 0, 1, 0.75, 0.125, -1, 1));
@@ -57,7 +60,23 @@ static void compare_random(uint64_t seed, int steps, bool check) {
 START_TEST(random_graphs) {
   const char *n = getenv("KILN_RANDOM_GRAPHS"); /* more of them, by hand */
   int count = n ? atoi(n) : 300;
-  for (int seed = 1; seed <= count; seed++) compare_random((uint64_t)seed, 6 + seed % 50, seed % 10 == 0);
+  for (int seed = 1; seed <= count; seed++)
+    compare_random((uint64_t)seed, 6 + seed % 50, seed % 10 == 0, NULL);
+}
+END_TEST
+
+/* What is promised to nodes that run together holds: see greedy.h. */
+START_TEST(random_graphs_in_groups) {
+  const char *n = getenv("KILN_RANDOM_GRAPHS");
+  int count = n ? atoi(n) : 300, joined = 0, grouped = 0, hidden = 0, roomy = 0;
+  for (int seed = 1; seed <= count; seed++) {
+    greedy g;
+    greedy_init(&g, (uint64_t)seed);
+    compare_random((uint64_t)seed, 6 + seed % 50, false, &g.target);
+    joined += g.joined, grouped += g.grouped, hidden += g.hidden, roomy += g.roomy;
+  }
+  ck_assert_msg(joined > count && grouped > count && hidden > count && roomy > count,
+                "too few: %d joined, %d groups, %d hidden, %d roomy", joined, grouped, hidden, roomy);
 }
 END_TEST
 
@@ -469,6 +488,7 @@ START_TEST(two_threads_share_a_graph) {
 }
 END_TEST
 
-SUITE("plan", random_graphs, random_graphs_on_all_backends, puts_lie_over_what_they_are_made_from,
-      buffers_share_bytes, deep_nesting_plans_quickly, steady_runs_allocate_results_only,
-      constants_are_computed_with_the_plan, every_allocation_may_fail, two_threads_share_a_graph)
+SUITE("plan", random_graphs, random_graphs_in_groups, random_graphs_on_all_backends,
+      puts_lie_over_what_they_are_made_from, buffers_share_bytes, deep_nesting_plans_quickly,
+      steady_runs_allocate_results_only, constants_are_computed_with_the_plan, every_allocation_may_fail,
+      two_threads_share_a_graph)

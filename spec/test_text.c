@@ -367,7 +367,7 @@ START_TEST(random_graphs_round_trip) {
     kn_builder b;
     g->finished = false;
     kn_builder_init(&b, c, g);
-    OK(c, kn_pipeline_run(&b));
+    OK(c, kn_pipeline_run(&b, KN_PIPELINE_CAPTURE));
     OK(c, kn_graph_finish(&b));
     OK(c, kn_graph_verify(c, g, true));
     round_trip(c, g);
@@ -598,7 +598,7 @@ static kn_status parse_and_print(kn_context *c, const char *text, size_t n) {
   kn_builder b;
   g->finished = false;
   kn_builder_init(&b, c, g);
-  kn_status st = kn_pipeline_run(&b);
+  kn_status st = kn_pipeline_run(&b, KN_PIPELINE_CAPTURE);
   if (st == KN_OK) st = kn_graph_finish(&b);
   char *out;
   size_t len;

@@ -363,7 +363,7 @@ static int build(lua_State *L) {
   h->state = BUILT; /* the passes change it: there is no way back */
   h->b.where = NULL;
   kl_check(L, h->b.status);
-  kl_check(L, kn_pipeline_run(&h->b));
+  kl_check(L, kn_pipeline_run(&h->b, KN_PIPELINE_CAPTURE));
   kl_check(L, kn_graph_finish(&h->b));
   kl_add_variant(L, g, kn_graph_retain(h->graph), NULL);
   return 1;

@@ -371,7 +371,7 @@ static int trace_finish(lua_State *L) {
   tracing *x = lua_touserdata(L, 1);
   lua_settop(L, 3);
   kl_check(L, kn_trace_stores(&x->t));
-  kl_check(L, kn_pipeline_run(&x->b));
+  kl_check(L, kn_pipeline_run(&x->b, KN_PIPELINE_CAPTURE));
   kl_check(L, kn_graph_finish(&x->b));
   kl_graph *g = kl_push_graph(L);
   lua_createtable(L, 0, 1);

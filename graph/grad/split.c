@@ -224,7 +224,7 @@ static kn_status finish(splitter *s) {
   f->partial = s->b.graph->partial = true;
   kn_set_results(&s->f, yields, n, NULL, 0);
   KN_TRY(kn_graph_finish(&s->f));
-  KN_TRY(kn_pipeline_run(&s->b));
+  KN_TRY(kn_pipeline_run(&s->b, KN_PIPELINE_CAPTURE));
   return kn_graph_finish(&s->b);
 }
 
@@ -308,7 +308,7 @@ static kn_status finish_joint(splitter *s) {
     out[i] = s->gx[i].v ? s->gx[i].v : kn_add_undef(&s->f, &(kn_vtype){.kind = KN_V_TENSOR});
   s->f.graph->partial = true;
   kn_set_results(&s->f, out, p->nx, NULL, 0);
-  KN_TRY(kn_pipeline_run(&s->f));
+  KN_TRY(kn_pipeline_run(&s->f, KN_PIPELINE_CAPTURE));
   return kn_graph_finish(&s->f);
 }
 

@@ -473,7 +473,7 @@ static kc_res finish(job *j, kc_state *s, const kc_values *v) {
   record_guards(c);
   need_grads(j);
   if (c->b.status != KN_OK) return kc_fail(c, "graph");
-  if (kn_pipeline_run(&c->b) != KN_OK || kn_graph_finish(&c->b) != KN_OK) return KC_FAIL;
+  if (kn_pipeline_run(&c->b, KN_PIPELINE_CAPTURE) != KN_OK || kn_graph_finish(&c->b) != KN_OK) return KC_FAIL;
   if (c->b.graph->nnodes > KN_NODE_BUDGET) return too_large(c);
   return KC_GO;
 }

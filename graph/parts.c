@@ -1,0 +1,133 @@
+/* Parts of a plan: which target computes an op node, what it is shown, and what it says when the part is
+ * compiled: nodes that run together, and the room that values need. */
+#include "graph/emit.h"
+#include "graph/text.h"
+#include <stdio.h>
+#include <string.h>
+
+/* ---- op nodes ---- */
+
+kn_status kn_part_copy(emitter *e, const kn_node *n, kn_node **out) {
+  kn_plan *p = e->p;
+  kn_node *c = kn_arena_dup(&p->arena, n, sizeof *n);
+  if (!c) return kn_fail_nomem(e->ctx, sizeof *n);
+  bool folded = n->nin > n->ntensor, same = false;
+  for (uint32_t i = 0; i < n->ntensor; i++) same |= p->same[n->in[i]->id] != NULL;
+  if (same && !(c->in = kn_arena_dup(&p->arena, n->in, n->nin * sizeof *n->in)))
+    return kn_fail_nomem(e->ctx, n->nin * sizeof *n->in);
+  for (uint32_t i = 0; i < n->ntensor && same; i++)
+    if (p->same[n->in[i]->id]) c->in[i] = (kn_value *)(uintptr_t)p->same[n->in[i]->id];
+  for (uint32_t i = n->ntensor; i < n->nin; i++) folded &= p->known[n->in[i]->id];
+  if (folded) {
+    kn_attrs_any room;
+    const void *attrs;
+    KN_TRY(kn_node_attrs_now(e->ctx, n, p->scalars, &room, &attrs));
+    c->attrs = kn_arena_dup(&p->arena, attrs, kn_attrs_describe(kn_ops[n->op].attrs).size);
+    if (!c->attrs) return kn_fail_nomem(e->ctx, sizeof room);
+    c->nin = n->ntensor;
+  }
+  *out = c;
+  return KN_OK;
+}
+
+const kn_target *kn_part_target(emitter *e, const kn_node *n) {
+  if (e->n && e->target->joins && !e->p->single) {
+    kn_part so_far = kn_part_of(e, e->nodes, e->n);
+    if (e->target->joins(e->target->self, &so_far, n)) return e->target;
+  }
+  for (int i = 0; i < e->ntargets - 1; i++) {
+    const kn_target *t = e->targets[i];
+    char why[256] = "", where[256];
+    if (t->supports(t->self, n, e->p->types, why, sizeof why)) return t;
+    if (kn_debugging(e->ctx, KN_DEBUG_DISPATCH))
+      kn_log(e->ctx, "dispatch: %s refuses %s (%s) %s", t->name, kn_op_name((kn_op)n->op), why,
+             kn_where_brief(n->where, where, sizeof where));
+  }
+  return e->targets[e->ntargets - 1];
+}
+
+/* ---- parts ---- */
+
+/* What the run must do for a part's outputs, and look at in its inputs. */
+static bool prepare_part(kn_plan *p, kn_part_plan *part) {
+  for (uint32_t i = 0; i < part->n; i++) {
+    const kn_node *n = part->nodes[i];
+    bool wary = false;
+    for (uint32_t k = 0; k < n->ntensor; k++) wary |= p->maybe[n->in[k]->id];
+    if (wary && !kn_plan_push(p, &part->wary, &part->nwary, &n, sizeof(const kn_node *))) return false;
+    for (uint32_t k = 0; k < n->nout; k++) {
+      uint8_t at = p->place[n->out[k]->id];
+      if (at != KN_PLACE_SHELL && at != KN_PLACE_FRESH && at != KN_PLACE_LOOSE) continue;
+      const kn_value *v = n->out[k];
+      if (!kn_plan_push(p, &part->prepare, &part->nprepare, &v, sizeof v)) return false;
+    }
+  }
+  return true;
+}
+
+kn_part kn_part_of(const emitter *e, const kn_node *const *nodes, uint32_t n) {
+  const kn_plan *p = e->p;
+  return (kn_part){.graph = p->graph,
+                   .nodes = nodes,
+                   .n = n,
+                   .reads = p->reads,
+                   .types = p->types,
+                   .root = p->root,
+                   .room = e->room};
+}
+
+/* The nodes from i to the last run together: all that they write is there from the first on, and so apart
+ * from each other and from all that any of them reads. */
+static void hold_together(kn_plan *p, const kn_part *part, uint32_t i, uint32_t last, uint32_t start) {
+  for (uint32_t k = i; k <= last; k++)
+    for (uint32_t j = 0; j < part->nodes[k]->nout; j++) p->first[part->nodes[k]->out[j]->id] = start + i;
+}
+
+/* What the target has found; `start`: the time of the part's first node. */
+static void settle_part(emitter *e, const kn_part *part, uint32_t start) {
+  kn_plan *p = e->p;
+  for (uint32_t i = 0; i < part->n; i++) {
+    uint32_t k = part->together[i];
+    if (k > 1) hold_together(p, part, i, i + k - 1 < part->n ? i + k - 1 : part->n - 1, start);
+  }
+  for (uint32_t b = e->buffers; b < p->nbuffers; b++) {
+    kn_buffer *at = &p->buffers[b];
+    size_t room = e->room[at->value];
+    if (!room) continue;
+    at->none = room == KN_ROOM_NONE;
+    if (!at->none && room > at->bytes) at->bytes = room;
+  }
+}
+
+static void forget_room(emitter *e, const kn_part *part) {
+  for (uint32_t i = 0; i < part->n; i++)
+    for (uint32_t k = 0; k < part->nodes[i]->nout; k++) e->room[part->nodes[i]->out[k]->id] = 0;
+  memset(part->together, 0, part->n * sizeof *part->together);
+}
+
+kn_status kn_part_flush(emitter *e) {
+  if (!e->n) return KN_OK;
+  kn_plan *p = e->p;
+  kn_part_plan part = {.target = e->target, .nodes = e->nodes, .sources = e->sources, .n = e->n};
+  kn_part given = kn_part_of(e, part.nodes, part.n);
+  const kn_target *last = e->targets[e->ntargets - 1];
+  given.together = kn_arena_alloc(&p->arena, part.n * sizeof *given.together);
+  if (!given.together) return kn_fail_nomem(e->ctx, part.n * sizeof *given.together);
+  e->nodes = e->sources = NULL;
+  e->n = e->nsources = 0;
+  if (!prepare_part(p, &part) || !kn_plan_push(p, &p->parts, &p->nparts, &part, sizeof part))
+    return kn_fail_nomem(e->ctx, sizeof part);
+  kn_part_plan *made = &p->parts[p->nparts - 1];
+  kn_status st = made->target->compile(made->target->self, e->ctx, &given, &made->program);
+  if (st == KN_UNSUPPORTED && made->target != last) {
+    if (kn_debugging(e->ctx, KN_DEBUG_DISPATCH))
+      kn_log(e->ctx, "dispatch: %s gave up a part: %s", made->target->name, kn_error(e->ctx));
+    made->target = last;
+    forget_room(e, &given);
+    st = last->compile(last->self, e->ctx, &given, &made->program);
+  }
+  KN_TRY(st);
+  settle_part(e, &given, e->pos + 1 - part.n);
+  forget_room(e, &given);
+  return kn_push_step(e, (kn_step){.kind = KN_STEP_PART, .node = made->sources[0], .a = p->nparts - 1});
+}
