@@ -1,5 +1,5 @@
-/* Which nodes of a part make a chain, and where their operands are: nodes become steps of walk.h, which walk.c
- * runs. Compiled once. */
+/* Which nodes of a part make a chain, and where their operands are: nodes become steps of walk.h, which
+ * walk.c runs. Compiled once. */
 #include "backends/cpu/walk.h"
 #include <string.h>
 
@@ -119,7 +119,8 @@ static bool admit_loop(group *g, const kn_node *n, role *r) {
     if (!is_full(&g->roles[by]) && !is_numbers(&g->roles[by])) return false;
     if (is_full(&g->roles[by]) && !full) return false;
     if (is_numbers(&g->roles[by]) &&
-        !(full ? numbers_kept(&types[v], &g->shape, g->inner) : same_dims(&types[v], t)))
+        !(full ? numbers_kept(&types[v], &g->shape, g->inner) || g->inner == g->shape.rank
+               : same_dims(&types[v], t)))
       return false;
   }
   g->inner = inner;
@@ -190,7 +191,7 @@ static bool admit_columns(group *g, int inner, role *r) {
   const int lead = g->shape.rank - inner;
   const int64_t rows = size_of(&g->shape, 0, lead), n = size_of(&g->shape, lead, g->shape.rank);
   if (!inner || !may_be_rows(g, inner) || rows < 2) return false;
-  if (8 * cp_cut_columns(rows, n).lined * n > CP_LONGEST_ROW) return false;
+  if (8 * cp_cut_columns(rows, n).lined * n > CP_AT_ONCE) return false;
   r->kind = CP_STEP_COLUMNS;
   g->inner = inner;
   return true;
@@ -231,11 +232,11 @@ static bool admit(group *g, const kn_node *n) {
 typedef struct layout {
   const group *g;
   cp_chain *c;
-  cp_spot made[CP_MOST_NODES];   /* by node: its result */
-  int spread[CP_MOST_NODES];     /* by node: the block that repeats its numbers; NOBODY */
-  int freed[CP_MOST_BLOCKS];     /* node behind whose time it is free */
-  int let_go[CP_MOST_NUMBERS];   /* the same of numbers */
-  bool full;                     /* there was no place */
+  cp_spot made[CP_MOST_NODES]; /* by node: its result */
+  int spread[CP_MOST_NODES];   /* by node: the block that repeats its numbers; NOBODY */
+  int freed[CP_MOST_BLOCKS];   /* node behind whose time it is free */
+  int let_go[CP_MOST_NUMBERS]; /* the same of numbers */
+  bool full;                   /* there was no place */
 } layout;
 
 /* How often nodes of the chain read v, and the last of them; `wide`: of those that want all elements. */
@@ -261,16 +262,15 @@ static int take_slot(int *freed, uint32_t most, uint32_t *used, int k, int last)
 static cp_spot in_memory(layout *l, uint32_t v, bool numbers, bool written, int rank) {
   cp_chain *c = l->c;
   uint32_t at = 0;
-  while (at < c->nmemory && (c->memory[at].value != v || c->memory[at].numbers != numbers ||
-                             c->memory[at].rank != rank))
+  while (at < c->nmemory &&
+         (c->memory[at].value != v || c->memory[at].numbers != numbers || c->memory[at].rank != rank))
     at++;
   if (at == CP_MOST_MEMORY) {
     l->full = true;
     return (cp_spot){CP_IN_MEMORY, 0};
   }
   if (at == c->nmemory)
-    c->memory[c->nmemory++] =
-        (cp_memory){v, (kn_dtype)l->g->part->types[v].dtype, numbers, written, rank};
+    c->memory[c->nmemory++] = (cp_memory){v, (kn_dtype)l->g->part->types[v].dtype, numbers, written, rank};
   return (cp_spot){CP_IN_MEMORY, (uint8_t)at};
 }
 
@@ -362,6 +362,7 @@ static void lay_node(layout *l, uint32_t k) {
   if (fold) add_fold(l, k, &s);
   if (r->kind <= CP_STEP_FOLD) s.to = l->made[k] = place_result(l, (int)k);
   if (!l->full) *new_step(l, r->kind) = s;
+  l->c->whole |= r->kind != CP_STEP_EACH && r->kind < CP_STEP_COLUMNS;
   if (is_full(r)) {
     const int64_t width = bytes_of(l, n->out[0]->id);
     if (l->c->width < width) l->c->width = width;
@@ -384,6 +385,8 @@ static bool lay_out(const group *g, cp_chain *c) {
     const int64_t width = (int64_t)kn_dtype_size(c->memory[k].dtype);
     if (c->width < width) c->width = width;
   }
+  if (c->columns && c->totals) c->whole = true; /* these take elements in their order */
+  if (!c->whole && !c->columns) c->inner = 0;
   return !l.full && cp_chain_fits(c);
 }
 

@@ -16,7 +16,7 @@ CP_SETS(X)
 
 static const cp_set sets[] = {
 #define X(isa)                                                                                               \
-  {&cp_##isa##_provider, cp_##isa##_loops,  cp_##isa##_kits,        &cp_##isa##_norms,                      \
+  {&cp_##isa##_provider, cp_##isa##_loops,      cp_##isa##_kits, &cp_##isa##_norms,                          \
    &cp_##isa##_folds,    &cp_##isa##_softmaxes, &cp_##isa##_isa},
     CP_SETS(X)
 #undef X
@@ -43,6 +43,8 @@ int cp_provider_count(void) {
 }
 
 const kn_provider *cp_provider_at(int i) { return sets[i].provider; }
+
+const cp_set *cp_set_at(int i) { return &sets[i]; }
 
 const cp_set *cp_best_set(void) { return &sets[cp_provider_count() - 1]; }
 

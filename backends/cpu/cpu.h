@@ -23,6 +23,8 @@ typedef struct cp_set {
   const cp_isa *isa;
 } cp_set;
 const cp_set *cp_best_set(void);
+const cp_set *cp_set_at(int i);
 bool cp_target(kn_context *ctx, void *state, kn_target *out);
+kn_target cp_target_of(const cp_set *set);
 
 #endif

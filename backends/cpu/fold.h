@@ -52,15 +52,17 @@ bool cp_fold_find(const cp_isa *isa, const cp_folds *folds, const cp_reduction *
 void cp_fold_start(const cp_fold_of *f, void *acc, int64_t n);
 void cp_fold_finish(const cp_fold_of *f, void *acc, int64_t n, char *to);
 
-/* How rows of n elements, one after the other, are cut into pieces for the folds of their columns. A piece has
- * n x lined accumulators, which take `lined` rows as one, eight of these at a time, and are joined at its end.
+/* How rows of n elements, one after the other, are cut into pieces for the folds of their columns. A piece
+ * has n x lined accumulators, which take `lined` rows as one, eight of these at a time, and are joined at its
+ * end.
  */
 typedef struct cp_cut {
   int64_t lined, rows, pieces; /* rows of a piece */
 } cp_cut;
 enum { CP_PIECE = 32768 }; /* elements of a piece of one row, if it has twice as many; and about of columns */
 cp_cut cp_cut_columns(int64_t rows, int64_t n);
-void cp_fold_columns(const cp_fold_of *f, const cp_cut *cut, void *acc, const char *x, int64_t size,
+/* Rows that are `apart` bytes from each other; where several are taken as one, they follow each other. */
+void cp_fold_columns(const cp_fold_of *f, const cp_cut *cut, void *acc, const char *x, int64_t apart,
                      int64_t rows, int64_t n);
 void cp_fold_narrow(const cp_fold_of *f, char *acc, int64_t n, int64_t left); /* n accumulators into `left` */
 

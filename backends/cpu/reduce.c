@@ -404,11 +404,11 @@ cp_cut cp_cut_columns(int64_t rows, int64_t n) {
   return (cp_cut){j.lined, j.each_piece, j.pieces};
 }
 
-void cp_fold_columns(const cp_fold_of *f, const cp_cut *cut, void *acc, const char *x, int64_t size,
+void cp_fold_columns(const cp_fold_of *f, const cp_cut *cut, void *acc, const char *x, int64_t apart,
                      int64_t rows, int64_t n) {
   const int64_t lined = rows / cut->lined, rest = rows % cut->lined;
-  f->rows(acc, x, n * cut->lined * size, lined, n * cut->lined);
-  if (rest) f->rows(acc, x + lined * cut->lined * n * size, n * size, rest, n);
+  f->rows(acc, x, apart * cut->lined, lined, n * cut->lined);
+  if (rest) f->rows(acc, x + lined * cut->lined * apart, apart, rest, n);
 }
 
 void cp_fold_narrow(const cp_fold_of *f, char *acc, int64_t n, int64_t left) {

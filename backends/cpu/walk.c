@@ -3,7 +3,7 @@
 #include "backends/cpu/walk.h"
 #include <string.h>
 
-enum { NUMBER = 8, STAGE = CP_LONGEST * 8 }; /* bytes of a number at most; of what waits for a total */
+enum { NUMBER = 8 }; /* bytes of a number at most */
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -14,29 +14,32 @@ static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static size_t lines(int64_t bytes) { return ((size_t)bytes + CP_LINE - 1) & ~(size_t)(CP_LINE - 1); }
 
 typedef struct room {
-  size_t block, numbers; /* bytes of each */
+  size_t block, numbers, stage;           /* bytes of each */
   size_t copies, rows, accs, stages, end; /* where they begin */
 } room;
 
-static room room_of(const cp_chain *c, int64_t high, int64_t wide, uint32_t ncopies) {
+/* What waits to be folded: rows whose columns are folded at once, or elements of a total. */
+static size_t stage_of(const cp_step *s, int64_t wide, int64_t rows) {
+  if (s->kind == CP_STEP_TOTAL) return lines(CP_LONGEST * s->size);
+  return s->kind == CP_STEP_COLUMNS ? lines(8 * cp_cut_columns(rows, wide).lined * wide * s->size) : 0;
+}
+
+static room room_of(const cp_chain *c, int64_t high, int64_t wide, int64_t rows, uint32_t ncopies) {
   room r = {.block = lines(most(high * wide * c->width, high * NUMBER)), .numbers = lines(high * NUMBER)};
+  for (uint32_t i = 0; i < c->nsteps; i++) {
+    const size_t stage = stage_of(&c->steps[i], wide, rows);
+    if (stage > r.stage) r.stage = stage;
+  }
   r.copies = c->nblocks * r.block;
   r.rows = r.copies + ncopies * r.block;
   r.accs = r.rows + c->nnumbers * r.numbers;
   r.stages = r.accs + r.numbers;
-  r.end = r.stages + (c->totals ? c->nfolds * (size_t)STAGE : 0);
+  r.end = r.stages + c->nfolds * r.stage;
   return r;
 }
 
-/* Rows of a tile of rows that stay whole; where columns are folded, as many as they are folded at once. */
-static int64_t height(const cp_chain *c, int64_t n, int64_t rows) {
-  int64_t high = most(CP_TILE / n, 1);
-  if (c->columns) {
-    const int64_t at_once = 8 * cp_cut_columns(rows, n).lined;
-    high = most(high / at_once, 1) * at_once;
-  }
-  return least(high, rows);
-}
+/* Rows of a tile of rows that stay whole. */
+static int64_t height(int64_t n, int64_t rows) { return least(most(CP_TILE / n, 1), rows); }
 
 static int64_t count(const cp_chain *c, int from, int to) {
   int64_t n = 1;
@@ -45,10 +48,10 @@ static int64_t count(const cp_chain *c, int from, int to) {
 }
 
 bool cp_chain_fits(const cp_chain *c) {
-  if (!c->inner) return true; /* tiles as large as there is room */
+  if (!c->whole) return true; /* tiles as large as there is room */
   const int lead = c->shape.rank - c->inner;
   const int64_t n = count(c, lead, c->shape.rank), rows = count(c, 0, lead);
-  return room_of(c, height(c, n, rows), n, c->nmemory).end <= CP_WALK_ROOM;
+  return room_of(c, height(n, rows), n, rows, c->nmemory).end <= CP_WALK_ROOM;
 }
 
 kn_status cp_chain_reserve(kn_context *ctx, cp_chain *c) {
@@ -78,7 +81,8 @@ void cp_chain_free(kn_context *ctx, cp_chain *c) {
 /* ---- where operands lie ---- */
 
 /* Of operand k along the chain's dims, in bytes; 0 where it is repeated. */
-static void set_strides(const cp_chain *c, const cp_memory *m, const kn_tensor *t, int64_t size, int64_t *to) {
+static void set_strides(const cp_chain *c, const cp_memory *m, const kn_tensor *t, int64_t size,
+                        int64_t *to) {
   const int lead = m->rank - t->type.rank; /* dims that it does not have */
   for (int d = 0; d < c->shape.rank; d++) {
     const bool repeats = d < lead || d >= m->rank || (t->type.dims[d - lead] == 1 && c->shape.dims[d] != 1);
@@ -120,7 +124,8 @@ static void set_dims(cp_chain *c, int64_t (*strides)[KN_MAX_RANK]) {
     int64_t *size = in_row ? &c->within[c->ninner++] : &c->lead[c->nlead++];
     *size = dims[d];
     for (uint32_t k = 0; k < c->nmemory; k++)
-      *(in_row ? &c->operands[k].inner[c->ninner - 1] : &c->operands[k].lead[c->nlead - 1]) = strides[k][as[d]];
+      *(in_row ? &c->operands[k].inner[c->ninner - 1] : &c->operands[k].lead[c->nlead - 1]) =
+          strides[k][as[d]];
   }
   n = c->inner ? join_dims(c, strides, lead, c->shape.rank, dims, as) : 0;
   for (int d = 0; d < n; d++) {
@@ -146,16 +151,14 @@ static cp_way way_of(const cp_chain *c, const cp_memory *m, const cp_operand *o,
 
 static void set_tile(cp_chain *c) {
   int64_t tile = CP_TILE;
-  if (c->inner) {
-    c->wide = c->row;
-    c->high = height(c, c->row, c->rows);
-    return;
-  }
+  c->wide = c->row;
+  c->high = height(c->row, c->rows);
+  if (c->whole) return;
   do {
     c->wide = least(c->row, tile);
-    c->high = least(most(tile / c->wide, 1), c->rows);
+    c->high = height(c->wide, c->rows);
     tile /= 2;
-  } while (room_of(c, c->high, c->wide, c->nmemory).end > CP_WALK_ROOM);
+  } while (room_of(c, c->high, c->wide, c->rows, c->nmemory).end > CP_WALK_ROOM);
 }
 
 static int64_t common_part(int64_t a, int64_t b) { return b ? common_part(b, a % b) : a; }
@@ -263,20 +266,27 @@ static char *row_at(const cp_chain *c, const cp_operand *o, int64_t r) {
   return p;
 }
 
-/* n elements of a row that begins at p, from its element `first` on. Rows of several dims are whole. */
+/* n elements of a row that begins at p, from its element `first` on. */
 static void copy_line(const cp_chain *c, const cp_operand *o, char *to, const char *p, int64_t first,
                       int64_t n) {
   const int last = c->ninner - 1;
-  const int64_t step = last < 0 ? 0 : o->inner[last], each = last < 1 ? n : c->within[last];
+  const int64_t step = last < 0 ? 0 : o->inner[last];
   int64_t at[KN_MAX_RANK] = {0};
-  p += first * step;
-  for (int64_t done = 0; done < n; done += each) {
+  for (int d = last; d >= 0; d--) {
+    at[d] = first % c->within[d];
+    first /= c->within[d];
+    p += at[d] * o->inner[d];
+  }
+  for (int64_t done = 0, m; done < n; done += m) {
+    m = last < 1 ? n : least(c->within[last] - at[last], n - done);
     if (step == o->size)
-      memcpy(to + done * o->size, p, (size_t)(each * o->size));
+      memcpy(to + done * o->size, p, (size_t)(m * o->size));
     else if (step)
-      copy_apart(to + done * o->size, p, step, each, o->size);
+      copy_apart(to + done * o->size, p, step, m, o->size);
     else
-      repeat(to + done * o->size, p, each, o->size);
+      repeat(to + done * o->size, p, m, o->size);
+    p -= last < 0 ? 0 : at[last] * step;
+    if (last > 0) at[last] = 0;
     for (int d = last - 1; d >= 0; d--) {
       p += o->inner[d];
       if (++at[d] < c->within[d]) break;
@@ -339,7 +349,8 @@ static void run_loop(const state *s, const tile *t, const cp_step *e, int64_t n)
 static void spread(const state *s, const tile *t, const cp_step *e) {
   char *to = spot(s, t, e->to);
   const char *from = spot(s, t, e->from[0]);
-  for (int64_t i = 0; i < t->high; i++) repeat(to + i * t->wide * e->size, from + i * e->size, t->wide, e->size);
+  for (int64_t i = 0; i < t->high; i++)
+    repeat(to + i * t->wide * e->size, from + i * e->size, t->wide, e->size);
 }
 
 static void fold(const state *s, const tile *t, const cp_step *e) {
@@ -355,14 +366,28 @@ static void fold(const state *s, const tile *t, const cp_step *e) {
   cp_fold_finish(&f->of, acc, t->high, to);
 }
 
-/* Pieces begin and end with tiles, see high_at. */
-static void fold_columns(const state *s, const tile *t, const cp_step *e) {
-  const cp_folding *f = &s->c->folds[e->fold];
-  char *acc = f->partial + t->row / f->cut.rows * f->width * NUMBER;
-  if (f->apart) return;
-  if (t->row % f->cut.rows == 0) cp_fold_start(&f->of, acc, f->width);
-  cp_fold_columns(&f->of, &f->cut, acc, spot(s, t, e->from[0]), e->size, t->high, t->wide);
-  if ((t->row + t->high) % f->cut.rows == 0 || t->row + t->high == s->c->rows)
+/* Rows go through a stage, so that as many as the eager kernel folds at a time are folded; those that lie in
+ * memory wait there. Pieces end with tiles, see high_at. */
+static void fold_columns(state *s, const tile *t, const cp_step *e) {
+  const cp_chain *c = s->c;
+  const cp_folding *f = &c->folds[e->fold];
+  const bool part = t->wide < c->row, lies = e->from[0].place == CP_IN_MEMORY;
+  const int64_t line = t->wide * e->size, piece = f->cut.rows, at_once = 8 * f->cut.lined;
+  const int64_t apart = lies ? c->row * e->size : line;
+  char *acc = f->partial + (t->row / piece * f->width + t->first) * NUMBER;
+  char *stage = s->base + s->room.stages + e->fold * s->room.stage;
+  const char *x = spot(s, t, e->from[0]);
+  int64_t left = t->high, row = t->row, *wait = &s->at[e->fold];
+  if (row % piece == 0 && !f->apart) cp_fold_start(&f->of, acc, part ? t->wide : f->width);
+  while (left && !f->apart) {
+    const int64_t m = least(at_once - *wait, left);
+    if (!lies) memcpy(stage + *wait * line, x, (size_t)(m * line));
+    *wait += m, row += m, left -= m, x += m * apart;
+    if (*wait < at_once && row % piece != 0 && row != c->rows) continue;
+    cp_fold_columns(&f->of, &f->cut, acc, lies ? x - *wait * apart : stage, apart, *wait, t->wide);
+    *wait = 0;
+  }
+  if ((row % piece == 0 || row == c->rows) && !part && !f->apart)
     cp_fold_narrow(&f->of, acc, f->width, t->wide);
 }
 
@@ -372,7 +397,7 @@ static void fold_total(state *s, const tile *t, const cp_step *e) {
   const cp_folding *f = &c->folds[e->fold];
   const int64_t total = c->rows * c->row, piece = f->pieces == 1 ? total : CP_PIECE;
   const char *x = spot(s, t, e->from[0]);
-  char *stage = s->base + s->room.stages + (size_t)e->fold * STAGE;
+  char *stage = s->base + s->room.stages + e->fold * s->room.stage;
   int64_t left = t->high * t->wide, pos = t->row * c->row + t->first, *wait = &s->at[e->fold];
   while (left && !f->apart) {
     char *acc = f->partial + pos / piece * NUMBER;
@@ -400,7 +425,9 @@ static void run_tile(state *s, tile *t) {
     case CP_STEP_EACH: run_loop(s, t, e, n); break;
     case CP_STEP_ROWS: run_loop(s, t, e, t->high); break;
     case CP_STEP_SPREAD: spread(s, t, e); break;
-    case CP_STEP_SOFTMAX: e->softmax(spot(s, t, e->to), spot(s, t, e->from[0]), t->high, t->wide, e->log); break;
+    case CP_STEP_SOFTMAX:
+      e->softmax(spot(s, t, e->to), spot(s, t, e->from[0]), t->high, t->wide, e->log);
+      break;
     case CP_STEP_FOLD: fold(s, t, e); break;
     case CP_STEP_COLUMNS: fold_columns(s, t, e); break;
     case CP_STEP_TOTAL: fold_total(s, t, e); break;
@@ -421,27 +448,37 @@ static int64_t high_at(const cp_chain *c, int64_t row, int64_t end) {
   return high;
 }
 
+/* Elements [first, first + wide) of rows [begin, end). */
+static void run_rows(state *s, tile *t, int64_t begin, int64_t end) {
+  for (t->row = begin; t->row < end; t->row += t->high) {
+    t->high = high_at(s->c, t->row, end);
+    run_tile(s, t);
+  }
+}
+
 static void range(void *ud, int64_t begin, int64_t end) {
   const cp_chain *c = ud;
   _Alignas(CP_LINE) char base[CP_WALK_ROOM];
   state s = {.c = c, .base = base};
   tile t = {.high = 1};
-  s.room = room_of(c, c->high, c->wide, c->ncopies);
-  if (c->rows == 1) {
-    const int64_t to = least(end * c->unit, c->row);
-    for (t.first = begin * c->unit; t.first < to; t.first += t.wide) {
-      t.wide = least(c->wide, to - t.first);
-      run_tile(&s, &t);
-    }
+  s.room = room_of(c, c->high, c->wide, c->rows, c->ncopies);
+  begin *= c->unit, end *= c->unit;
+  const int64_t from = c->rows == 1 ? begin : 0, to = c->rows == 1 ? least(end, c->row) : c->row;
+  const bool across = c->columns && c->rows > 1; /* parts of rows one under the other */
+  if (c->rows > 1 && !across) {
+    for (int64_t row = begin; row < least(end, c->rows); row += c->high)
+      for (t.first = 0; t.first < to; t.first += t.wide) {
+        t.wide = least(c->wide, to - t.first);
+        run_rows(&s, &t, row, least(row + c->high, least(end, c->rows)));
+      }
     return;
   }
-  const int64_t to = least(end * c->unit, c->rows);
-  for (t.row = begin * c->unit; t.row < to; t.row += t.high) {
-    t.high = high_at(c, t.row, to);
-    for (t.first = 0; t.first < c->row; t.first += t.wide) {
-      t.wide = least(c->wide, c->row - t.first);
+  for (t.first = from; t.first < to; t.first += t.wide) {
+    t.wide = least(c->wide, to - t.first);
+    if (across)
+      run_rows(&s, &t, begin, least(end, c->rows));
+    else
       run_tile(&s, &t);
-    }
   }
 }
 

@@ -16,12 +16,14 @@ enum {
   CP_MOST_BLOCKS = 16,
   CP_MOST_NUMBERS = 24,
   CP_MOST_FOLDS = 12,
-  CP_TILE = 1024,       /* elements of a tile, about */
-  CP_LONGEST_ROW = 8192 /* elements of a row that stays whole, or of rows that are folded at once */
+  CP_TILE = 512,         /* elements of a tile, about */
+  CP_LONGEST_ROW = 8192, /* elements of a row that stays whole */
+  CP_AT_ONCE = 32768     /* elements of rows whose columns are folded at once */
 };
-#define CP_WALK_ROOM ((size_t)512 << 10) /* on the stack of each thread, of which what is needed is touched */
+#define CP_WALK_ROOM ((size_t)256 << 10) /* on the stack of each thread, of which what is needed is touched  \
+                                          */
 
-typedef enum cp_place { CP_IN_MEMORY, CP_IN_BLOCK, CP_IN_NUMBERS } cp_place;
+typedef enum cp_residence { CP_IN_MEMORY, CP_IN_BLOCK, CP_IN_NUMBERS } cp_residence;
 typedef struct cp_spot { /* where an operand of a step is: memory[at], or block or numbers `at` of the tile */
   uint8_t place, at;
 } cp_spot;
@@ -77,7 +79,7 @@ typedef struct cp_operand {
   char *data;
   int64_t size;
   cp_way way;
-  uint8_t room; /* where it is copied to */
+  uint8_t room;                                  /* where it is copied to */
   int64_t lead[KN_MAX_RANK], inner[KN_MAX_RANK]; /* strides in bytes */
 } cp_operand;
 
@@ -86,9 +88,9 @@ struct cp_chain {
   uint32_t n, nsteps, nmemory, nblocks, nnumbers, nfolds;
   kn_type shape;
   int inner;
-  int64_t grain; /* elements that a thread should at least have */
-  int64_t width; /* bytes of the widest element of a block */
-  bool totals, columns;
+  int64_t grain;               /* elements that a thread should at least have */
+  int64_t width;               /* bytes of the widest element of a block */
+  bool totals, columns, whole; /* some node needs rows whole */
   cp_step steps[CP_MOST_STEPS];
   cp_memory memory[CP_MOST_MEMORY];
   cp_folding folds[CP_MOST_FOLDS];
@@ -104,7 +106,7 @@ struct cp_chain {
   cp_operand operands[CP_MOST_MEMORY];
 };
 
-bool cp_chain_fits(const cp_chain *c);                       /* is there room for its tiles? */
-kn_status cp_chain_reserve(kn_context *ctx, cp_chain *c);    /* room for pieces of its folds */
+bool cp_chain_fits(const cp_chain *c);                    /* is there room for its tiles? */
+kn_status cp_chain_reserve(kn_context *ctx, cp_chain *c); /* room for pieces of its folds */
 
 #endif
