@@ -1,4 +1,4 @@
--- What `./dev bench` times: the one list of rows, each said once for all who run it. Not how it is timed (bench.lua) nor by
+-- What `./dev bench eager` times: the one list of rows, each said once for all who run it. Not how it is timed (eager.lua) nor by
 -- whom (worker.lua, peer.py, direct.c). What the file returns is list(tiny): the rows; tiny ones are the same with
 -- small sizes, for the suite.
 --

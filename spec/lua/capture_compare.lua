@@ -3,7 +3,7 @@
 -- the arguments and of outside state, random numbers drawn, errors with their lines, gradients. A helper of the capture
 -- specs: it returns a module and has no tests of its own.
 local check = require "check"
-local M = { functions = 0, inputs = 0, differentiable = 0, gradients = 0 }
+local M = { functions = 0, nodes = 0, inputs = 0, differentiable = 0, gradients = 0 }
 
 function M.show(v, seen)
   if kiln.is_tensor(v) then return (tostring(v):gsub("\n", " ")) end
@@ -280,6 +280,15 @@ local function seed_of(name)
   return h
 end
 
+--- What is written in place is a new value in a graph.
+local function writes_nothing(g)
+  local there, nodes = pcall(function() return (type(g) == "table" and g[1] or g):nodes() end)
+  for _, n in ipairs(there and nodes or {}) do
+    M.nodes = M.nodes + 1
+    check.truth(n.op:sub(-1) ~= "_", n.op)
+  end
+end
+
 --- A case: one function on options.runs (40) inputs, and once more without names and lines. options.make: f makes the
 --- function and what compare() wants beside it, so that eager and captured have a state of their own. A number for the
 --- options is how many runs. options.stripped: a look at the stripped function, both ways.
@@ -289,7 +298,9 @@ function M.case(name, f, letters, options)
   local function make() if options.make then return { f() } end return f end
   M.functions = M.functions + 1
   check.test(name, function()
-    local _, differentiable = M.compare(make(), captured(make()), letters, options.runs or 40, seed_of(name), options)
+    local g = captured(make())
+    local _, differentiable = M.compare(make(), g, letters, options.runs or 40, seed_of(name), options)
+    writes_nothing(g)
     if differentiable > 0 then M.differentiable = M.differentiable + 1 end
   end)
   check.test(name .. ", stripped", function()
@@ -307,6 +318,7 @@ if ... then -- required, not run as one of the files
     check.test("enough of them", function()
       check.truth(not whole or M.functions >= 54 + 150 and M.inputs >= 30 * M.functions, "204 functions, 30 inputs each")
       check.truth(not whole or M.differentiable >= 150, "150 with gradients")
+      check.truth(not whole or M.nodes >= 2000, M.nodes .. " nodes, of which none writes in place")
     end)
   end)
 end
