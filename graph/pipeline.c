@@ -21,6 +21,7 @@ static const kn_pass *const freeze[] = {
 };
 /* Run after both. Rounding changes. */
 static const kn_folding *const inference[] = {
+    &kn_folding_affine,
     NULL,
 };
 enum { ROUNDS = 8 }; /* until nothing changes; each round feeds the next, few are ever needed */
