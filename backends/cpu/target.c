@@ -75,7 +75,8 @@ static kn_status run_matmul(const cp_set *set, kn_context *ctx, kn_program *p, u
   const char *by = "ref";
   if (p->products[i] && cp_product_fits(p->products[i], in) && !kn_debugging(ctx, KN_DEBUG_DISPATCH)) {
     kn_status st = cp_product_run(ctx, p->products[i], in, out);
-    if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC)) kn_log_node(ctx, "cpu", n, cpu->name, vals);
+    if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC))
+      kn_log_node(ctx, "cpu", n, set->provider->name, vals);
     return st;
   }
   KN_TRY(kn_device_run(ctx, KN_OP_matmul, n->attrs, in, 2, &out, &by));
