@@ -7,13 +7,15 @@
 
 /* Each ends with NULL. Results stay the same to the bit. */
 static const kn_pass *const capture[] = {
-    &kn_pass_history, /* what is left of it keeps dce from nothing */
-    &kn_pass_fold,    /* decides branches, so that dce finds more to remove */
-    &kn_pass_cse,     /* what indexing checks again and again, rules of gradients compute again */
-    &kn_pass_dce,     NULL,
+    &kn_pass_history,  /* what is left of it keeps dce from nothing */
+    &kn_pass_fold,     /* decides branches, so that dce finds more to remove */
+    &kn_pass_simplify, /* what is left of expressions */
+    &kn_pass_cse,      /* what indexing checks again and again, rules of gradients compute again */
+    &kn_pass_dce,      NULL,
 };
 /* Run after the one above, until neither changes anything. Rounding may change. */
 static const kn_pass *const inference[] = {
+    &kn_pass_simplify_close,
     &kn_pass_cse_all,
     NULL,
 };

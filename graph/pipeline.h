@@ -9,8 +9,8 @@ typedef struct kn_pass {
   const char *name;
   kn_status (*run)(kn_builder *b, uint32_t *changes);
 } kn_pass;
-extern const kn_pass kn_pass_cse, kn_pass_cse_all, kn_pass_dce, kn_pass_fold,
-    kn_pass_history; /* graph/passes/NAME.c, one each */
+extern const kn_pass kn_pass_cse, kn_pass_cse_all, kn_pass_dce, kn_pass_fold, kn_pass_history,
+    kn_pass_simplify, kn_pass_simplify_close; /* graph/passes/NAME.c, one each */
 
 /* CAPTURE: what every graph gets; results stay what they were to the bit. INFERENCE: that, and what may
  * change rounding; only when asked for, on a copy of a graph (graph/optimize.h). */
