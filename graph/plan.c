@@ -64,7 +64,8 @@ static kn_status list_drops(kn_context *ctx, kn_plan *p) {
   if (!owner) return kn_fail_nomem(ctx, size * sizeof *owner);
   for (uint32_t b = 0; b < p->nblocks; b++)
     for (uint32_t i = 0; i < p->blocks[b].n; i++) own_pos(p, owner, size, &p->blocks[b].steps[i]);
-#define DROPS(v) ((p->place[v] == KN_PLACE_LOOSE || p->place[v] == KN_PLACE_SHELL) && owner[p->last[v]])
+#define DROPS(v)                                                                                             \
+  ((p->place[v] == KN_PLACE_LOOSE || p->place[v] == KN_PLACE_SHELL) && owner[p->last[v]] && !p->ready[v])
   for (uint32_t v = 1; v <= p->graph->nvalues; v++)
     if (DROPS(v)) owner[p->last[v]]->ndrop++, total++;
   p->drops = kn_arena_alloc(&p->arena, (total + 1) * sizeof *p->drops);
@@ -84,6 +85,20 @@ static kn_status list_drops(kn_context *ctx, kn_plan *p) {
   return p->drops ? KN_OK : kn_fail_nomem(ctx, (total + 1) * sizeof *p->drops);
 }
 
+/* What a run may hold when it ends, however it ends: not inputs, slots and views of slots. */
+static kn_status list_held(kn_context *ctx, kn_plan *p) {
+  bool *again = kn_arena_alloc(&p->arena, (size_t)p->graph->nvalues + 1);
+  if (!again) return kn_fail_nomem(ctx, p->graph->nvalues);
+  for (uint32_t i = 0; i < p->nearly; i++) again[p->early[i].node->out[0]->id] = !p->early[i].stays;
+  for (uint32_t v = 1; v <= p->graph->nvalues; v++) {
+    bool held =
+        p->place[v] == KN_PLACE_LOOSE || p->place[v] == KN_PLACE_FRESH || p->place[v] == KN_PLACE_SHELL;
+    if (held && (!p->ready[v] || again[v]) && !kn_plan_push(p, &p->held, &p->nheld, &v, sizeof v))
+      return kn_fail_nomem(ctx, sizeof v);
+  }
+  return KN_OK;
+}
+
 /* ---- life ---- */
 
 static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targets, int ntargets,
@@ -99,6 +114,7 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   KN_TRY(kn_plan_emit(ctx, p, targets, ntargets));
   settle_lifetimes(p);
   KN_TRY(list_drops(ctx, p));
+  KN_TRY(list_held(ctx, p));
   KN_TRY(kn_plan_layout(ctx, p));
   for (uint32_t v = 1; v <= g->nvalues; v++)
     if (kn_plan_is_fixed(p, v)) p->vals[v] = p->header[v];
@@ -124,7 +140,6 @@ kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const
 
 void kn_plan_free(kn_context *ctx, kn_plan *p) {
   if (!p) return;
-  if (p->early.program) p->early.target->free(p->early.target->self, ctx, p->early.program);
   for (uint32_t i = 0; i < p->nparts; i++)
     if (p->parts[i].program) p->parts[i].target->free(p->parts[i].target->self, ctx, p->parts[i].program);
   for (uint32_t v = 1; p->place && v <= p->graph->nvalues; v++)

@@ -108,6 +108,13 @@ typedef struct kn_bound { /* a slot that runs only read: bound when a run starts
   const kn_slot *slot;
 } kn_bound;
 
+typedef struct kn_early { /* a view of an input or a slot, made when a run starts */
+  const kn_node *node;
+  bool stays; /* of a slot: good for the next run, unless the slot's tensor lies otherwise then */
+  const kn_storage *storage; /* of the node's input when it was made; NULL: make it anew */
+  int64_t offset, strides[KN_MAX_RANK];
+} kn_early;
+
 typedef struct kn_alias { /* dst may be (a view of) src: src lives as long as dst */
   uint32_t dst, src;
 } kn_alias;
@@ -150,10 +157,11 @@ struct kn_plan {
   kn_planned_failure **fails;
   kn_alias *aliases;
   kn_bound *bound;
-  kn_part_plan early; /* views of slots that loops would make at each trip: made when a run starts */
-  bool *ready;        /* by value id: there from the start of a run on */
+  kn_early *early;
+  uint32_t *held; /* values that a run may still hold when it ends */
+  bool *ready;    /* by value id: there from the start of a run on */
   uint32_t *drops;
-  uint32_t nblocks, nparts, nloops, nbuffers, nfails, naliases, nbound;
+  uint32_t nblocks, nparts, nloops, nbuffers, nfails, naliases, nbound, nearly, nheld;
   bool
       *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */
   size_t bytes;     /* of the arena */

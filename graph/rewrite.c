@@ -2,7 +2,8 @@
 #include "graph/attempt.h"
 #include "graph/internal.h"
 #include "graph/rule.h"
-#include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 enum { TRIES = 8 }; /* rules applied to one node, one after another */
 
@@ -107,59 +108,70 @@ static bool put_value(rewriter *r, const kn_match *m, const kn_compiled *c, kn_v
   return true;
 }
 
-static kn_value *build(rewriter *r, kn_match *m, const kn_compiled *c, uint32_t at);
+static kn_value *build(kn_builder *b, kn_match *m, const kn_compiled *c, uint32_t at);
 
-static kn_value *make_number(rewriter *r, const kn_match *m, double number) {
+static kn_value *make_number(kn_builder *b, const kn_match *m, double number) {
   kn_dtype dtype = (kn_dtype)m->node->out[0]->type.tensor.dtype;
   kn_scalar s = {KN_SCALAR_FLOAT, {.f = number}};
   if (!kn_dtype_is_float(dtype)) s = (kn_scalar){KN_SCALAR_INT, {.i = (int64_t)number}};
-  kn_value *k = kn_add_const(r->b, s), *t = k ? kn_add_to_tensor(r->b, k, dtype) : NULL;
+  kn_value *k = kn_add_const(b, s), *t = k ? kn_add_to_tensor(b, k, dtype) : NULL;
   if (!t) return NULL;
   kn_node_move_before(k->def, (kn_node *)m->node);
   kn_node_move_before(t->def, (kn_node *)m->node);
   return t;
 }
 
-static kn_node *build_node(rewriter *r, kn_match *m, const kn_compiled *c, const kn_term *t) {
+static kn_node *build_node(kn_builder *b, kn_match *m, const kn_compiled *c, const kn_term *t) {
   kn_value *in[KN_TERM_ARGS];
   for (uint32_t i = 0; i < t->n; i++)
-    if (!(in[i] = build(r, m, c, t->args[i]))) return NULL;
+    if (!(in[i] = build(b, m, c, t->args[i]))) return NULL;
   const kn_node *of = t->attrs && t->attrs != 'Z' ? m->attrs[KN_LETTER(t->attrs)] : NULL;
   const void *attrs = of ? of->attrs : t->attrs ? &m->made : NULL;
-  return kn_add_op(r->b, (kn_op)t->op, attrs, in, t->n, of ? of->in + of->ntensor : NULL,
+  return kn_add_op(b, (kn_op)t->op, attrs, in, t->n, of ? of->in + of->ntensor : NULL,
                    of ? of->nin - of->ntensor : 0);
 }
 
-static kn_value *build(rewriter *r, kn_match *m, const kn_compiled *c, uint32_t at) {
+static kn_value *build(kn_builder *b, kn_match *m, const kn_compiled *c, uint32_t at) {
   const kn_term *t = &c->terms[at];
   if (t->kind == KN_TERM_VALUE || t->kind == KN_TERM_CONSTANT) return m->value[KN_LETTER(t->letter)];
-  if (t->kind != KN_TERM_OP) return make_number(r, m, kn_term_number(m, t));
-  kn_node *n = build_node(r, m, c, t);
+  if (t->kind != KN_TERM_OP) return make_number(b, m, kn_term_number(m, t));
+  kn_node *n = build_node(b, m, c, t);
   if (n) kn_node_move_before(n, (kn_node *)m->node);
   return n ? n->out[0] : NULL;
 }
 
+/* The replacement's node, at the end of the region; what it reads stands before the node. */
+static kn_node *build_like(kn_builder *b, kn_match *m, const kn_compiled *c) {
+  kn_builder was = *b;
+  b->at = m->node->region, b->where = m->node->where;
+  b->no_grad = m->node->no_grad, b->again = m->node->again;
+  const kn_term *t = &c->terms[c->to];
+  kn_value *x = t->kind == KN_TERM_OP ? NULL : m->value[KN_LETTER(t->letter)];
+  kn_node *made = x ? kn_add_op(b, KN_OP_clone, NULL, &x, 1, NULL, 0) : build_node(b, m, c, t);
+  b->at = was.at, b->where = was.where, b->no_grad = was.no_grad, b->again = was.again;
+  return made;
+}
+
+/* The same, where it may take the node's place. */
+static kn_node *try_op(rewriter *r, kn_match *m, const kn_compiled *c) {
+  kn_node *n = (kn_node *)m->node, *last = n->prev;
+  const kn_term *t = &c->terms[c->to];
+  if (t->kind == KN_TERM_OP ? t->op != n->op && kn_node_may_raise(n)
+                            : m->value[KN_LETTER(t->letter)]->type.kind != KN_V_TENSOR)
+    return NULL;
+  if (!kn_rule_exact_numbers(m, c)) return NULL;
+  kn_node *made = build_like(r->b, m, c);
+  if (made && surely_same(m, c, &made->out[0]->type)) return made;
+  if (made) kn_node_remove(made);
+  while (n->prev != last) kn_node_remove(n->prev);
+  return NULL;
+}
+
 /* The node becomes another, and its result stays the value that it is. */
 static bool put_op(rewriter *r, kn_match *m, const kn_compiled *c) {
-  kn_builder *b = r->b;
-  const kn_term *t = &c->terms[c->to];
-  kn_node *n = (kn_node *)m->node;
-  if (t->op != n->op && kn_node_may_raise(n)) return false;
-  if (!kn_rule_exact_numbers(m, c)) return false;
-  kn_region *at = b->at;
-  const kn_where *where = b->where;
-  bool no_grad = b->no_grad;
-  uint32_t again = b->again;
-  kn_node *last = n->prev;
-  b->at = n->region, b->where = n->where, b->no_grad = n->no_grad, b->again = n->again;
-  kn_node *made = build_node(r, m, c, t);
-  b->at = at, b->where = where, b->no_grad = no_grad, b->again = again;
-  bool fine = made && surely_same(m, c, &made->out[0]->type);
-  if (made) kn_node_remove(made);
-  if (!fine) {
-    while (n->prev != last) kn_node_remove(n->prev);
-    return false;
-  }
+  kn_node *made = try_op(r, m, c), *n = (kn_node *)m->node;
+  if (!made) return false;
+  kn_node_remove(made);
   n->op = made->op;
   n->attrs = made->attrs;
   n->in = made->in;
@@ -170,10 +182,14 @@ static bool put_op(rewriter *r, kn_match *m, const kn_compiled *c) {
   return true;
 }
 
+static bool may_apply(const rewriter *r, kn_match *m, const kn_compiled *c) {
+  return kn_rule_matches(m, c) && gradients_stay(r, m) && nothing_lost(r, m) &&
+         (!c->rule->where || c->rule->where(m));
+}
+
 static bool apply(rewriter *r, kn_node *n, const kn_compiled *c) {
   kn_match m = {.node = n};
-  if (!kn_rule_matches(&m, c) || !gradients_stay(r, &m) || !nothing_lost(r, &m)) return false;
-  if (c->rule->where && !c->rule->where(&m)) return false;
+  if (!may_apply(r, &m, c)) return false;
   const kn_term *to = &c->terms[c->to];
   bool done = to->kind == KN_TERM_OP ? put_op(r, &m, c) : put_value(r, &m, c, m.value[KN_LETTER(to->letter)]);
   r->changes += done;
@@ -210,15 +226,28 @@ static void walk(rewriter *r, kn_region *at) {
   put_instead(r, at->yields, at->nyields);
 }
 
-kn_status kn_rewrite(kn_builder *b, const kn_rule *const *tables, bool freely, uint32_t *changes) {
+/* ---- life ---- */
+
+static kn_status begin(rewriter *r, kn_builder *b, const kn_rule *rules, bool freely) {
+  *r = (rewriter){.b = b, .ids = b->graph->nvalues + 1};
+  KN_TRY(kn_care_begin(&r->care, b, freely));
+  kn_status st = kn_rules_read(&r->rules, b, rules);
+  r->instead = kn_calloc(b->ctx->heap, r->ids, sizeof(kn_value *));
+  r->laid = kn_calloc(b->ctx->heap, r->ids, sizeof *r->laid);
+  return st != KN_OK || (r->instead && r->laid) ? st : kn_fail_nomem(b->ctx, r->ids * sizeof(kn_value *));
+}
+
+static void end(rewriter *r) {
+  kn_free(r->b->ctx->heap, r->instead, r->ids * sizeof(kn_value *));
+  kn_free(r->b->ctx->heap, r->laid, r->ids * sizeof *r->laid);
+  kn_rules_free(&r->rules);
+  if (r->care.parent) kn_care_end(&r->care);
+}
+
+kn_status kn_rewrite(kn_builder *b, const kn_rule *rules, bool freely, uint32_t *changes) {
   kn_graph *g = b->graph;
-  kn_heap *h = b->ctx->heap;
-  rewriter r = {.b = b, .ids = g->nvalues + 1};
-  KN_TRY(kn_care_begin(&r.care, b, freely));
-  kn_status st = kn_rules_read(&r.rules, b, tables);
-  r.instead = kn_calloc(h, r.ids, sizeof(kn_value *));
-  r.laid = kn_calloc(h, r.ids, sizeof *r.laid);
-  if (st == KN_OK && (!r.instead || !r.laid)) st = kn_fail_nomem(b->ctx, r.ids * sizeof(kn_value *));
+  rewriter r;
+  kn_status st = begin(&r, b, rules, freely);
   if (st == KN_OK) {
     note_lies(&r, g->body);
     walk(&r, g->body);
@@ -226,9 +255,60 @@ kn_status kn_rewrite(kn_builder *b, const kn_rule *const *tables, bool freely, u
     *changes = r.changes;
     st = b->status;
   }
-  kn_free(h, r.instead, r.ids * sizeof(kn_value *));
-  kn_free(h, r.laid, r.ids * sizeof *r.laid);
-  kn_rules_free(&r.rules);
-  kn_care_end(&r.care);
+  end(&r);
   return st;
+}
+
+/* ---- as folds ---- */
+
+typedef struct plan {
+  kn_compiled rule;
+  kn_match match;
+} plan;
+
+static bool note_fold(rewriter *r, kn_match *m, const kn_compiled *c, kn_fold **list, uint32_t *n) {
+  plan *p = kn_build_alloc(r->b, sizeof *p);
+  size_t size = strlen(c->rule->from) + strlen(c->rule->to) + 5;
+  char *what = kn_build_alloc(r->b, size);
+  if (!p || !what) return false;
+  *p = (plan){*c, *m};
+  snprintf(what, size, "%s -> %s", c->rule->from, c->rule->to);
+  kn_node *node = (kn_node *)m->node;
+  kn_fold f = {.node = node, .what = what, .from = node->out, .n = 1, .last = node, .plan = p};
+  return kn_build_push(r->b, list, n, &f, sizeof f);
+}
+
+static bool find_region(rewriter *r, kn_region *at, kn_fold **list, uint32_t *n) {
+  KN_EACH_NODE (node, at) {
+    for (int k = 0; k < node->nregions; k++)
+      if (!find_region(r, node->regions[k], list, n)) return false;
+    const kn_compiled *c = node->nout == 1 ? r->rules.first[node->op] : NULL;
+    for (bool found = false; c && !found; c = c->next) {
+      kn_match m = {.node = node};
+      kn_node *last = node->prev, *made = may_apply(r, &m, c) ? try_op(r, &m, c) : NULL;
+      found = made != NULL;
+      if (!found) continue;
+      kn_node_remove(made);
+      while (node->prev != last) kn_node_remove(node->prev);
+      if (!note_fold(r, &m, c, list, n)) return false;
+    }
+  }
+  return true;
+}
+
+kn_status kn_rewrite_find(kn_builder *b, const kn_rule *rules, kn_fold **list, uint32_t *n) {
+  rewriter r;
+  kn_status st = begin(&r, b, rules, true);
+  if (st == KN_OK && !find_region(&r, b->graph->body, list, n)) st = b->status;
+  end(&r);
+  return st;
+}
+
+bool kn_rewrite_make(kn_builder *b, const kn_fold *f, kn_value **to) {
+  plan *p = f->plan;
+  kn_node *n = build_like(b, &p->match, &p->rule);
+  if (!n) return false;
+  *to = kn_fold_place(n, f->last)->out[0];
+  (*to)->name = f->node->out[0]->name;
+  return true;
 }

@@ -4,6 +4,7 @@
  * could raise, no handle that somebody sees, no gradient. */
 #ifndef KN_REWRITE_H
 #define KN_REWRITE_H
+#include "graph/folding.h"
 #include "graph/passes/care.h"
 
 /* In `from` and `to`:  op(x, y, A)  the op (or node kind) on these, with attributes A;
@@ -31,8 +32,11 @@ struct kn_match {
 };
 #define KN_LETTER(c) ((c) - ((c) >= 'a' ? 'a' : 'A'))
 
-/* Tables of rules, each ended by a NULL `from`; the tables by NULL. */
-kn_status kn_rewrite(kn_builder *b, const kn_rule *const *tables, bool freely, uint32_t *changes);
+/* Rules end with a NULL `from`. `freely`: what gradients add up to may be rounded otherwise. */
+kn_status kn_rewrite(kn_builder *b, const kn_rule *rules, bool freely, uint32_t *changes);
+/* The same as folds, one for a node: find and make of a kn_folding. */
+kn_status kn_rewrite_find(kn_builder *b, const kn_rule *rules, kn_fold **list, uint32_t *n);
+bool kn_rewrite_make(kn_builder *b, const kn_fold *f, kn_value **to);
 /* Does the tensor surely lie in order? */
 bool kn_rewrite_in_order(const kn_value *v);
 

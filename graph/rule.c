@@ -111,25 +111,26 @@ static bool read_rule(kn_compiled *c, const kn_rule *rule) {
   return true;
 }
 
-kn_status kn_rules_read(kn_rules *r, kn_builder *b, const kn_rule *const *tables) {
+kn_status kn_rules_read(kn_rules *r, kn_builder *b, const kn_rule *rules) {
   *r = (kn_rules){.heap = b->ctx->heap};
-  for (const kn_rule *const *t = tables; *t; t++)
-    for (const kn_rule *rule = *t; rule->from; rule++) r->n++;
+  while (rules[r->n].from) r->n++;
   r->all = kn_calloc(r->heap, r->n, sizeof *r->all);
   if (!r->all) return kn_fail_nomem(b->ctx, r->n * sizeof *r->all);
-  kn_compiled *c = r->all;
-  for (const kn_rule *const *t = tables; *t; t++)
-    for (const kn_rule *rule = *t; rule->from; rule++, c++) {
-      if (!read_rule(c, rule))
-        return kn_fail(b->ctx, KN_INTERNAL, "the rule \"%s\" -> \"%s\" cannot be read", rule->from, rule->to);
-      kn_compiled **end = &r->first[c->terms[0].op];
-      while (*end) end = &(*end)->next;
-      *end = c;
-    }
+  for (uint32_t i = 0; i < r->n; i++) {
+    kn_compiled *c = &r->all[i];
+    if (!read_rule(c, &rules[i]))
+      return kn_fail(b->ctx, KN_INTERNAL, "the rule \"%s\" -> \"%s\" cannot be read", rules[i].from,
+                     rules[i].to);
+    kn_compiled **end = &r->first[c->terms[0].op];
+    while (*end) end = &(*end)->next;
+    *end = c;
+  }
   return KN_OK;
 }
 
-void kn_rules_free(kn_rules *r) { kn_free(r->heap, r->all, r->n * sizeof *r->all); }
+void kn_rules_free(kn_rules *r) {
+  if (r->all) kn_free(r->heap, r->all, r->n * sizeof *r->all);
+}
 
 /* ---- comparing ---- */
 

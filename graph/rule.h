@@ -37,7 +37,7 @@ typedef struct kn_rules {
   kn_heap *heap;
 } kn_rules;
 
-kn_status kn_rules_read(kn_rules *r, kn_builder *b, const kn_rule *const *tables);
+kn_status kn_rules_read(kn_rules *r, kn_builder *b, const kn_rule *rules);
 void kn_rules_free(kn_rules *r);
 /* m->node is set; fills the rest but what `where` does. */
 bool kn_rule_matches(kn_match *m, const kn_compiled *c);

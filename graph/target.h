@@ -61,6 +61,9 @@ kn_status kn_node_attrs_now(kn_context *ctx, const kn_node *n, const kn_scalar *
 /* For nodes that are not static, and outputs that are NULL: check the inputs and attributes of this moment by
  * the op's own rule (the plan could not), and make the missing outputs. Fails with the op's sentence. */
 kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals);
+/* A node of class VIEW whose output is real (see `run` above): makes it the view, or fills it. */
+kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals,
+                       const char **impl);
 /* One line of KILN_DEBUG=exec: backend, op, implementation, output with its type, where in Lua. The caller
  * asks kn_debugging first. vals may hold NULL for outputs. */
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,

@@ -4,7 +4,6 @@
  * keeps: sizes, dtypes, effects, what raises; handles that somebody sees; gradients, which simplify_close
  * leaves to rounding. What is not read any more is dce's. */
 #include "graph/internal.h"
-#include "graph/pipeline.h"
 #include "graph/rewrite.h"
 #include <math.h>
 
@@ -217,12 +216,19 @@ static const kn_rule close[] = {
     {0},
 };
 
-static kn_status run(kn_builder *b, uint32_t *changes) {
-  static const kn_rule *const tables[] = {exact, NULL};
-  return kn_rewrite(b, tables, false, changes);
+static kn_status run(kn_builder *b, uint32_t *changes) { return kn_rewrite(b, exact, false, changes); }
+static kn_status run_all(kn_builder *b, uint32_t *changes) { return kn_rewrite(b, exact, true, changes); }
+const kn_pass kn_pass_simplify = {"simplify", run}, kn_pass_simplify_all = {"simplify_all", run_all};
+
+static kn_status find(kn_builder *b, kn_known *k, kn_fold **list, uint32_t *n) {
+  (void)k;
+  return kn_rewrite_find(b, close, list, n);
+}
+static bool make(kn_builder *b, kn_known *k, const kn_fold *f, kn_value **to) {
+  (void)k;
+  return kn_rewrite_make(b, f, to);
 }
 static kn_status run_close(kn_builder *b, uint32_t *changes) {
-  static const kn_rule *const tables[] = {exact, close, NULL};
-  return kn_rewrite(b, tables, true, changes);
+  return kn_folding_run(b, &kn_folding_simplify, NULL, changes);
 }
-const kn_pass kn_pass_simplify = {"simplify", run}, kn_pass_simplify_close = {"simplify_close", run_close};
+const kn_folding kn_folding_simplify = {{"simplify_close", run_close}, find, make};
