@@ -47,6 +47,27 @@ static void settle_lifetimes(kn_plan *p) {
   }
 }
 
+/* Results that lie where an input of theirs lay, which is read no more: one buffer for both. Buffers of the
+ * same trip of the same loops only; positions tell no more than that. */
+static kn_status settle_overs(kn_context *ctx, kn_plan *p) {
+  uint32_t *buffer = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *buffer);
+  if (!buffer) return kn_fail_nomem(ctx, (p->graph->nvalues + 1u) * sizeof *buffer);
+  for (uint32_t i = 0; i < p->nbuffers; i++) buffer[p->buffers[i].value] = i + 1;
+  for (uint32_t i = 0; i < p->novers; i++) {
+    const kn_over *o = &p->overs[i];
+    if (!buffer[o->value] || !buffer[o->under]) continue;
+    kn_buffer *v = &p->buffers[buffer[o->value] - 1], *u = &p->buffers[buffer[o->under] - 1];
+    bool done = u->last <= o->last && u->first < v->first; /* it is read no more, and not of the group */
+    if (!done || v->under || v->none || u->none || v->bytes != u->bytes || v->block != u->block) continue;
+    v->under = buffer[o->under];
+    for (kn_buffer *b = u;; b = &p->buffers[b->under - 1]) {
+      b->last = v->last;
+      if (!b->under) break;
+    }
+  }
+  return KN_OK;
+}
+
 static void own_pos(kn_plan *p, kn_step **owner, uint32_t size, kn_step *s) {
   uint32_t from = s->pos;
   if (s->kind == KN_STEP_PART) from = s->pos - p->parts[s->a].n + 1;
@@ -113,6 +134,7 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   KN_TRY(kn_plan_constants(ctx, p));
   KN_TRY(kn_plan_emit(ctx, p, targets, ntargets));
   settle_lifetimes(p);
+  KN_TRY(settle_overs(ctx, p));
   KN_TRY(list_drops(ctx, p));
   KN_TRY(list_held(ctx, p));
   KN_TRY(kn_plan_layout(ctx, p));

@@ -21,6 +21,8 @@ typedef struct kn_part {
   /* What compile finds for the plan, zero before. */
   uint32_t *together; /* by node: this many from it on run together; 0: it alone */
   size_t *room;       /* by id of an output: bytes in place of its tensor's own, when not 0 */
+  uint32_t *over;     /* by id of an output: an input of the nodes it runs together with, in the very bytes of
+                         which it may lie if nobody reads that input later; 0: none */
 } kn_part;
 #define KN_ROOM_NONE SIZE_MAX /* it never goes to memory: nobody may read it but its group */
 
