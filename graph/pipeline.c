@@ -23,6 +23,7 @@ static const kn_pass *const freeze[] = {
 };
 /* Run after both. Rounding changes. */
 static const kn_folding *const inference[] = {
+    &kn_folding_affine,
     &kn_folding_simplify,
     NULL,
 };
