@@ -405,7 +405,8 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   if (!kn_plan_push(p, &p->blocks, &p->nblocks, &b, sizeof b)) return kn_fail_nomem(ctx, sizeof b);
   emitter e = {.ctx = ctx, .p = p, .targets = targets, .ntargets = ntargets};
   e.room = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *e.room);
-  if (!e.room) return kn_fail_nomem(ctx, (p->graph->nvalues + 1u) * sizeof *e.room);
+  e.over = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *e.over);
+  if (!e.room || !e.over) return kn_fail_nomem(ctx, (p->graph->nvalues + 1u) * sizeof *e.room);
   count_reads(p, body);
   for (uint32_t i = 0; i < body->nparams; i++) {
     if (!kn_is_scalar(body->params[i]->type.kind)) p->place[body->params[i]->id] = KN_PLACE_LOOSE;

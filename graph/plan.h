@@ -57,6 +57,7 @@ typedef struct kn_part_plan {
   const kn_node **nodes;   /* copies, as in kn_part */
   const kn_node **sources; /* the graph's own */
   uint32_t n;
+  const uint32_t *together; /* by node, as in kn_part */
   const kn_value **prepare; /* outputs that need something before each run: SHELL, FRESH, LOOSE */
   uint32_t nprepare;
   const kn_node **wary; /* nodes with inputs that may be undefined */
@@ -94,8 +95,13 @@ typedef struct kn_buffer { /* bytes of the arena */
   uint32_t first, last; /* live in [first, last] */
   uint32_t block;       /* where it is written */
   size_t bytes, offset;
-  bool none; /* never touched */
+  bool none;      /* never touched */
+  uint32_t under; /* 1 + index of the buffer in whose place it lies; 0: it has its own */
 } kn_buffer;
+
+typedef struct kn_over { /* value may lie over another that nobody reads after `last` */
+  uint32_t value, under, last;
+} kn_over;
 
 typedef struct kn_planned_failure {
   const kn_node *node;
@@ -118,6 +124,15 @@ typedef struct kn_early { /* a view of an input or a slot, made when a run start
 typedef struct kn_alias { /* dst may be (a view of) src: src lives as long as dst */
   uint32_t dst, src;
 } kn_alias;
+
+/* Tensors that runs have made for values without a place, and that nobody looks at any more: for the next
+ * values of that type. */
+enum { KN_LOOSE_TYPES = 8, KN_LOOSE_SPARES = 4 };
+typedef struct kn_loose {
+  kn_type type;
+  kn_tensor *spare[KN_LOOSE_SPARES];
+  uint32_t n;
+} kn_loose;
 
 typedef struct kn_plan kn_plan;
 struct kn_plan {
@@ -156,12 +171,15 @@ struct kn_plan {
   kn_buffer *buffers;
   kn_planned_failure **fails;
   kn_alias *aliases;
+  kn_over *overs;
   kn_bound *bound;
   kn_early *early;
   uint32_t *held; /* values that a run may still hold when it ends */
   bool *ready;    /* by value id: there from the start of a run on */
   uint32_t *drops;
-  uint32_t nblocks, nparts, nloops, nbuffers, nfails, naliases, nbound, nearly, nheld;
+  kn_loose loose[KN_LOOSE_TYPES];
+  uint32_t nloose;
+  uint32_t nblocks, nparts, nloops, nbuffers, nfails, naliases, nbound, nearly, nheld, novers;
   bool
       *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */
   size_t bytes;     /* of the arena */

@@ -21,6 +21,8 @@ typedef struct kn_part {
   /* What compile finds for the plan, zero before. */
   uint32_t *together; /* by node: this many from it on run together; 0: it alone */
   size_t *room;       /* by id of an output: bytes in place of its tensor's own, when not 0 */
+  uint32_t *over;     /* by id of an output: an input of the nodes it runs together with, in the very bytes of
+                         which it may lie if nobody reads that input later; 0: none */
 } kn_part;
 #define KN_ROOM_NONE SIZE_MAX /* it never goes to memory: nobody may read it but its group */
 
@@ -65,12 +67,17 @@ kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, 
 kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals,
                        const char **impl);
 /* One line of KILN_DEBUG=exec: backend, op, implementation, output with its type, where in Lua. The caller
- * asks kn_debugging first. vals may hold NULL for outputs. */
+ * asks kn_debugging first. vals may hold NULL for outputs. A session that is profiled (graph/profile.h) turns
+ * the topic on: then nothing is printed, and the time since the call before is the node's. */
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,
                  kn_tensor *const *vals);
-/* The same of nodes that were one computation, "conv2d+relu", of which n gives the result. */
+/* The same with another name for the op: "conv2d+relu" of nodes that were one computation, n giving the
+ * result. */
 void kn_log_nodes(kn_context *ctx, const char *backend, const char *op, const kn_node *n, const char *impl,
                   kn_tensor *const *vals);
+/* The same for nodes that were computed as one: a line each; to a profile they are one. */
+void kn_log_group(kn_context *ctx, const char *backend, const kn_node *const *nodes, uint32_t n,
+                  const char *impl, kn_tensor *const *vals);
 /* Puts the node's Lua position before the sentence of a failure; returns `st`. */
 kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st);
 

@@ -107,6 +107,7 @@ static bool find_operand(const kn_part *part, const kn_node *const *next, uint32
 
 static void take(cutter *k, dn_group *g, const dn_found *f) {
   for (uint32_t i = 0; i < f->n; i++) {
+    if (f->nodes[i] != g->main) g->nodes[g->nnodes++] = f->nodes[i];
     uint32_t at = index_of(k->part, g->first, f->nodes[i]);
     k->taken[at] = k->c->hidden[f->nodes[i]->out[0]->id] = true;
     if (at > g->last) g->last = at;
@@ -182,7 +183,7 @@ static dn_group_kind kind_of(cutter *k, uint32_t i, dn_group *g) {
 static void cut_at(cutter *k, uint32_t i) {
   const kn_node *n = k->part->nodes[i];
   dn_group *g = &k->c->groups[k->c->n++];
-  *g = (dn_group){.main = n, .first = i, .last = i, .out = n->out[0]};
+  *g = (dn_group){.main = n, .first = i, .last = i, .out = n->out[0], .nodes = {n}, .nnodes = 1};
   k->taken[i] = true;
   g->kind = kind_of(k, i, g);
   k->c->hidden[n->out[0]->id] = g->kind != DN_GROUP_APART;

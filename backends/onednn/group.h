@@ -5,7 +5,7 @@
 #define KN_ONEDNN_GROUP_H
 #include "graph/target.h"
 
-enum { DN_MAX_POSTS = 6, DN_PATTERN_NODES = 12 };
+enum { DN_MAX_POSTS = 6, DN_PATTERN_NODES = 12, DN_GROUP_NODES = 2 + DN_MAX_POSTS * DN_PATTERN_NODES };
 
 /* What is done to the result, element by element, in order. */
 typedef enum dn_post_kind {
@@ -33,11 +33,13 @@ typedef enum dn_group_kind {
 
 typedef struct dn_group {
   dn_group_kind kind;
-  const kn_node *main;  /* FUNCTION: the first node */
-  uint32_t first, last; /* nodes of the part; others may lie between */
-  const kn_value *in;   /* FUNCTION: value that it is of */
-  const kn_value *out;  /* that the last node gives */
-  const kn_value *bias; /* conv, matmul; NULL: none */
+  const kn_node *main;                  /* FUNCTION: the first node */
+  uint32_t first, last;                 /* nodes of the part; others may lie between */
+  const kn_value *in;                   /* FUNCTION: value that it is of */
+  const kn_value *out;                  /* that the last node gives */
+  const kn_value *bias;                 /* conv, matmul; NULL: none */
+  const kn_node *nodes[DN_GROUP_NODES]; /* all, in the order of the computation */
+  uint32_t nnodes;
   uint32_t nposts;
   dn_post posts[DN_MAX_POSTS];
 } dn_group;

@@ -248,7 +248,10 @@ static void log_group(kn_context *ctx, const dn_group *g, const dn_step *t, kn_t
   if (g->bias && g->first != g->last) at += (size_t)snprintf(op + at, sizeof op - at, "+bias");
   for (uint32_t i = 0; i < g->nposts && at < sizeof op; i++)
     at += (size_t)snprintf(op + at, sizeof op - at, "%s%s", at ? "+" : "", g->posts[i].name);
-  kn_log_nodes(ctx, "onednn", op, g->out->def, t->impl, vals);
+  if (ctx->profile)
+    kn_log_group(ctx, "onednn", g->nodes, g->nnodes, t->impl, vals);
+  else
+    kn_log_nodes(ctx, "onednn", op, g->out->def, t->impl, vals);
 }
 
 static kn_status run_group(void *self, kn_context *ctx, kn_program *p, const dn_step *t, kn_tensor **vals) {
