@@ -127,9 +127,10 @@ static kn_status compute(const checked *c, const kn_node *n, kn_tensor **out) {
 static void name_of(const checked *c, uint32_t i, uint32_t first, uint32_t count, char *buf, size_t size) {
   size_t at = (size_t)snprintf(buf, size, "%s by %s", kn_op_name((kn_op)c->part->nodes[i]->op),
                                c->part->target->name);
-  for (uint32_t k = first, named = 0; k < first + count && at < size; k++) {
+  const uint32_t last = first + count - (i == first + count - 1 ? 2 : 1); /* of the others */
+  for (uint32_t k = first, named = 0; count > 1 && k <= last && at < size; k++) {
     if (k == i) continue;
-    const char *before = !named++ ? " (with " : k + 1 < first + count ? ", " : " and ";
+    const char *before = !named++ ? " (with " : k < last ? ", " : " and ";
     at += (size_t)snprintf(buf + at, size - at, "%s%s", before, kn_op_name((kn_op)c->part->nodes[k]->op));
   }
   if (count > 1 && at < size) snprintf(buf + at, size - at, ")");
