@@ -771,6 +771,44 @@ START_TEST(last_places) {
   close_context(c);
 }
 
+/* ---- recurrent layers ---- */
+
+static kn_tensor *eighths(kn_context *c, kn_ints dims, uint64_t seed) {
+  kn_type t = type_of(KN_F32, dims);
+  kn_tensor *x;
+  OK(c, kn_tensor_new(c, &t, &x));
+  for (int64_t k = 0; k < kn_tensor_numel(x); k++)
+    set_element(x, k, (double)(kn_random_word(seed, 7, (uint64_t)k) % 17) / 8 - 1);
+  return x;
+}
+
+/* Units that end within vectors, one row and many, both directions; what is optional left out and given. */
+START_TEST(recurrent) {
+  static const int64_t sizes[][3] = {{3, 1, 5}, {2, 3, 37}, {4, 7, 64}, {2, 40, 67}};
+  set s;
+  kn_context *c = open_context(&s);
+  for (size_t i = 0; i < 2 * sizeof sizes / sizeof *sizes; i++) {
+    const int64_t t = sizes[i / 2][0], n = sizes[i / 2][1], h = sizes[i / 2][2];
+    const kn_attrs_direction way = {.reverse = i % 2};
+    const kn_ints state = DIMS(n, h), all = DIMS(t, n, h), four = DIMS(t, n, 4 * h);
+    kn_tensor *in[] = {eighths(c, four, 1),
+                       eighths(c, DIMS(4 * h, h), 2),
+                       eighths(c, state, 3),
+                       eighths(c, state, 4),
+                       eighths(c, all, 5),
+                       eighths(c, DIMS(t, n, 3 * h), 6),
+                       eighths(c, DIMS(3 * h, h), 7),
+                       eighths(c, DIMS(3 * h), 8)};
+    kn_tensor *lstm[] = {in[0], in[1], in[2], in[3]}, *gru[] = {in[5], in[6], in[2], in[7]};
+    kn_tensor *back[] = {in[0], in[4], in[1], in[3], in[4], in[4], in[0]};
+    ck_assert(compare(c, &s, KN_OP_lstm_layer, &way, lstm, 4, "lstm"));
+    for (int k = 6; k <= 7; k++) ck_assert(compare(c, &s, KN_OP_lstm_layer_grad, &way, back, k, "lstm back"));
+    for (int k = 3; k <= 4; k++) ck_assert(compare(c, &s, KN_OP_gru_layer, &way, gru, k, "gru"));
+    release(in, 8);
+  }
+  close_context(c);
+}
+
 /* ---- and none was left out ---- */
 
 START_TEST(every_kernel_ran) {
@@ -784,4 +822,4 @@ START_TEST(every_kernel_ran) {
 }
 
 SUITE("backends", small_ones, elementwise_layouts, composites_as_a_whole, norms_as_a_whole, copies, folds,
-      folds_by_threads, matrix_products, convolutions, last_places, every_kernel_ran)
+      folds_by_threads, matrix_products, convolutions, last_places, recurrent, every_kernel_ran)
