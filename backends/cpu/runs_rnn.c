@@ -11,7 +11,13 @@ extern const cp_rnns CP(rnns);
 #define WRITE(p, width, k) ((T *)(p) + (row * (width) + (k)) * s->h)
 #define PART(k) ((const T *)s->part + row * s->part_row + (k)*s->h)
 #define ROWS for (int64_t row = 0; row < s->rows; row++)
-#define UNITS for (int64_t i = s->first; i < s->last; i++)
+#define UNITS APART for (int64_t i = s->first; i < s->last; i++)
+/* No pass reads what it writes elsewhere: more pointers than GCC would compare before a loop. */
+#ifdef __clang__
+#define APART _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define APART _Pragma("GCC ivdep")
+#endif
 
 /* What flows to the gates themselves, g, is added to what arrives at them. */
 #define MORE(p, g, width)                                                                                    \
