@@ -342,12 +342,17 @@ static bool is_number_only(const kn_plan *p, const kn_node *n) {
          !p->handle[out->id] && !p->listed[out->id] && !p->result[out->id];
 }
 
+static kn_status push_node(emitter *e, const kn_node *n) {
+  bool number = is_number_only(e->p, n) && kn_is_scalar(n->out[0]->type.kind);
+  return kn_push_step(e, (kn_step){.kind = number ? KN_STEP_NUMBER : KN_STEP_NODE, .node = n});
+}
+
 static kn_status emit_number(emitter *e, const kn_node *n) {
   uint32_t pos = e->pos;
   e->pos -= e->n; /* the time of what stands before the part */
   define(e, n->out[0]);
   kn_status st = kn_plan_place(e->ctx, e->p, n, n->out[0], e->pos, e->block, false);
-  if (st == KN_OK) st = kn_push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
+  if (st == KN_OK) st = push_node(e, n);
   e->pos = pos;
   return st;
 }
@@ -381,7 +386,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
     for (int i = 1; i < 3; i++) KN_TRY(alias(e, out, n->in[i]));
   if (kn_node_passes(n)) KN_TRY(alias(e, out, n->in[0]));
   *dead = n->op == KN_NODE_raise;
-  return kn_push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
+  return push_node(e, n);
 }
 
 static kn_status emit_nodes(emitter *e, const kn_region *r, bool *dead) {

@@ -26,10 +26,11 @@ typedef enum kn_place {
 } kn_place;
 
 typedef enum kn_step_kind {
-  KN_STEP_PART, /* parts[a] */
-  KN_STEP_NODE, /* a node that is no op: scalars, slots, item, assert … */
-  KN_STEP_IF,   /* blocks[a] or blocks[b], then its outputs */
-  KN_STEP_LOOP, /* loops[a] */
+  KN_STEP_PART,   /* parts[a] */
+  KN_STEP_NODE,   /* a node that is no op: scalars, slots, item, assert … */
+  KN_STEP_NUMBER, /* one that makes a number of numbers */
+  KN_STEP_IF,     /* blocks[a] or blocks[b], then its outputs */
+  KN_STEP_LOOP,   /* loops[a] */
   KN_STEP_BIND, /* the outputs of an `if` whose branch `a` the sizes chose; the branch's steps stand before it
                  */
   KN_STEP_FAIL  /* fails[a]: what the sizes make impossible, told when it is reached */
