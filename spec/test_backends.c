@@ -771,7 +771,7 @@ START_TEST(last_places) {
   close_context(c);
 }
 
-/* ---- and none was left out: recurrent layers are in spec/test_recurrent.c ---- */
+/* ---- and none was left out; recurrent layers are test_recurrent.c's ---- */
 
 START_TEST(every_kernel_ran) {
   set s;

@@ -169,17 +169,17 @@ static void walk_few(layer *l) {
 
 /* ---- memory ---- */
 
-void cp_room_free(kn_context *ctx, cp_room *room) {
+void cp_scratch_free(kn_context *ctx, cp_scratch *room) {
   if (room->at) kn_free_aligned(ctx->heap, room->at, room->bytes);
-  *room = (cp_room){NULL, 0};
+  *room = (cp_scratch){NULL, 0};
 }
 
-static kn_status room_for(kn_context *ctx, cp_room *room, size_t bytes) {
+static kn_status room_for(kn_context *ctx, cp_scratch *room, size_t bytes) {
   if (room->bytes >= bytes) return KN_OK;
-  cp_room_free(ctx, room);
+  cp_scratch_free(ctx, room);
   void *at = kn_claim_aligned(ctx, bytes);
   if (!at) return kn_fail_nomem(ctx, bytes);
-  *room = (cp_room){at, bytes};
+  *room = (cp_scratch){at, bytes};
   return KN_OK;
 }
 
@@ -188,7 +188,7 @@ static size_t aligned(int64_t elements, const layer *l) {
 }
 
 /* Cuts the work, and gives every part its place. */
-static kn_status arrange(kn_context *ctx, layer *l, cp_room *room) {
+static kn_status arrange(kn_context *ctx, layer *l, cp_scratch *room) {
   const cp_kit *kit = l->kit;
   bool few = l->n <= FEW;
   l->k = l->op->back ? l->op->gates * l->h : l->h;
@@ -207,7 +207,7 @@ static kn_status arrange(kn_context *ctx, layer *l, cp_room *room) {
   return KN_OK;
 }
 
-static kn_status run(kn_context *ctx, layer *l, cp_room *room) {
+static kn_status run(kn_context *ctx, layer *l, cp_scratch *room) {
   KN_TRY(arrange(ctx, l, room));
   memset(l->zeros, 0, (size_t)(3 * l->h * l->kit->size));
   if (!l->op->back && l->op->gates == 3 && !l->in[3].data) l->in[3].data = l->zeros;
@@ -235,12 +235,12 @@ static lay lay_of(const kn_tensor *t) {
 }
 
 kn_status cp_rnn(kn_context *ctx, const cp_rnns *rnns, const cp_kit *const kits[KN_DTYPE_COUNT], kn_op op,
-                 const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out, cp_room *room) {
+                 const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out, cp_scratch *room) {
   kn_dtype dtype = kn_tensor_dtype(in[0]);
   const kn_attrs_rnn_direction *way = attrs;
   bool plain = kn_ops[op].attrs == KN_ATTRS_rnn_direction;
   kn_tensor *as[CP_RNN_INS];
-  cp_room own = {NULL, 0};
+  cp_scratch own = {NULL, 0};
   layer l = {.ctx = ctx, .kit = kits[dtype], .op = &rows_of[op], .units = rnns->units[op][dtype]};
   if (!l.units || !l.kit || !kn_tensor_numel(in[0])) return KN_DECLINED;
   l.reverse = plain ? way->reverse : ((const kn_attrs_direction *)attrs)->reverse;
@@ -250,7 +250,7 @@ kn_status cp_rnn(kn_context *ctx, const cp_rnns *rnns, const cp_kit *const kits[
   for (int i = 0; i < n; i++) l.in[i] = lay_of(as[i]);
   for (int i = 0; i < kn_ops[op].outs; i++) l.out[i] = lay_of(out[i]);
   kn_status st = run(ctx, &l, room ? room : &own);
-  cp_room_free(ctx, &own);
+  cp_scratch_free(ctx, &own);
   kk_release_all(as, n);
   return st;
 }

@@ -40,14 +40,14 @@ typedef struct cp_rnns {
 } cp_rnns;
 
 /* Memory that is kept from run to run. */
-typedef struct cp_room {
+typedef struct cp_scratch {
   void *at;
   size_t bytes;
-} cp_room;
-void cp_room_free(kn_context *ctx, cp_room *room);
+} cp_scratch;
+void cp_scratch_free(kn_context *ctx, cp_scratch *room);
 
 /* `room` may be NULL: then what is needed is taken and given back. */
 kn_status cp_rnn(kn_context *ctx, const cp_rnns *rnns, const cp_kit *const kits[KN_DTYPE_COUNT], kn_op op,
-                 const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out, cp_room *room);
+                 const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out, cp_scratch *room);
 
 #endif

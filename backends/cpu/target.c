@@ -11,7 +11,7 @@ struct kn_program {
   cp_chain **chains;           /* by node: the chain that begins there */
   cp_rms **norms;              /* by node: the rms_norm whose parts begin there */
   cp_product **products;       /* by node: of a matmul that has run */
-  cp_room room;                /* of recurrent layers */
+  cp_scratch room;             /* of recurrent layers */
   uint32_t n;
 };
 
@@ -36,7 +36,7 @@ static void free_program(void *self, kn_context *ctx, kn_program *p) {
   kn_free(ctx->heap, p->chains, p->n * sizeof *p->chains);
   kn_free(ctx->heap, p->norms, p->n * sizeof *p->norms);
   kn_free(ctx->heap, p->products, p->n * sizeof *p->products);
-  cp_room_free(ctx, &p->room);
+  cp_scratch_free(ctx, &p->room);
   kn_free(ctx->heap, p, sizeof *p);
 }
 
