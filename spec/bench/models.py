@@ -144,7 +144,8 @@ def onnxruntime(make, name):
 
 
 def reason(problem):
-    lines = [line.strip() for line in str(problem).split("\n") if line.strip()]
+    text = str(problem).split("## Exception summary")[-1]  # of the exporter; before it stands advice
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     return (lines[0] if lines else type(problem).__name__)[:200]
 
 
