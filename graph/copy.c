@@ -99,3 +99,63 @@ bool kn_copy_nodes(kn_copy *c, const kn_node *first) {
     if (!(n->nout && c->map[n->out[0]->id]) && !kn_copy_node(c, n)) return false;
   return c->b->status == KN_OK;
 }
+
+/* ---- whole graphs ---- */
+
+/* A tree whose leaves are the values of the copy; its constants are still those of the graph. */
+static bool map_tree(kn_copy *c, kn_tree *to, const kn_tree *from) {
+  *to = *from;
+  if (from->kind == KN_TREE_VALUE) return (to->value = mapped(c, from->value)) != NULL;
+  if (!kn_tree_has_items(from->kind)) return true;
+  to->items = kn_build_alloc(c->b, (from->n + (size_t)!from->n) * sizeof *to->items);
+  for (uint32_t i = 0; to->items && i < from->n; i++)
+    if (!map_tree(c, &to->items[i], &from->items[i])) return false;
+  return to->items != NULL;
+}
+
+static kn_tree *map_trees(kn_copy *c, const kn_tree *from, uint32_t n) {
+  kn_tree *to = kn_build_alloc(c->b, (n + (size_t)!n) * sizeof *to);
+  for (uint32_t i = 0; to && i < n; i++)
+    if (!map_tree(c, &to[i], &from[i])) return NULL;
+  return to;
+}
+
+static bool copy_trees(kn_copy *c) {
+  const kn_graph *g = c->from;
+  kn_tree *args = map_trees(c, g->args, g->nargs), *results = map_trees(c, g->results, g->nresults);
+  kn_value **flat = mapped_all(c, g->body->yields, g->body->nyields);
+  return args && results && flat && (!g->nargs || kn_set_args(c->b, args, g->nargs)) &&
+         kn_set_results(c->b, flat, g->body->nyields, results, g->nresults);
+}
+
+/* What is assumed and needed, and where slots were met. */
+static bool copy_rest(kn_copy *c) {
+  const kn_graph *g = c->from;
+  kn_builder *b = c->b;
+  for (uint32_t i = 0; i < g->nslots; i++) b->graph->slots[i]->where = place(c, g->slots[i]->where);
+  for (uint32_t i = 0; i < g->nguards; i++)
+    kn_add_guard(b, g->guards[i].kind, g->guards[i].name, g->guards[i].value, place(c, g->guards[i].where));
+  for (uint32_t i = 0; i < g->nneeds; i++) {
+    kn_need need = g->needs[i];
+    if (need.input) need.input = c->map[need.input->id];
+    kn_add_need(b, need);
+  }
+  return b->status == KN_OK;
+}
+
+kn_status kn_graph_copy(kn_context *ctx, const kn_graph *g, kn_builder *b, kn_graph **out) {
+  kn_graph *made;
+  kn_copy c = {0};
+  KN_TRY(kn_graph_new(ctx, g->name, &made));
+  kn_builder_init(b, ctx, made);
+  made->partial = g->partial;
+  bool fine = kn_copy_begin(&c, b, g) && kn_copy_inputs(&c) &&
+              (!g->body->first || kn_copy_nodes(&c, g->body->first)) && copy_trees(&c) && copy_rest(&c);
+  if (c.map) kn_copy_end(&c);
+  if (!fine) {
+    kn_graph_release(made);
+    return b->status;
+  }
+  *out = made;
+  return KN_OK;
+}

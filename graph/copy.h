@@ -23,4 +23,8 @@ bool kn_copy_nodes(kn_copy *c, const kn_node *first);
  * `from` the graph that is being built. */
 bool kn_copy_node(kn_copy *c, const kn_node *n);
 
+/* All of g as a graph of its own that is still being built, by b: its slots hold the same tensors. The caller
+ * owns it. */
+kn_status kn_graph_copy(kn_context *ctx, const kn_graph *g, kn_builder *b, kn_graph **out);
+
 #endif

@@ -70,8 +70,8 @@ static void count_reads(kn_plan *p, const kn_region *r) {
   for (uint32_t i = 0; i < r->nyields; i++) p->reads[r->yields[i]->id]++;
 }
 
-/* Views that no step has to make: those over the arena, whose headers are there with the plan, and in loops
- * those of slots, which are made once when a run starts. */
+/* Views that no step has to make: those over the arena, whose headers are there with the plan, and those of
+ * inputs and slots, which are made when a run starts. */
 static kn_status emit_view(emitter *e, const kn_node *n, const kn_node *c, bool *done) {
   kn_plan *p = e->p;
   char why[64];
@@ -81,7 +81,7 @@ static kn_status emit_view(emitter *e, const kn_node *n, const kn_node *c, bool 
   for (uint32_t i = 0; i < n->ntensor; i++) maybe |= p->maybe[n->in[i]->id];
   if (!kn_node_static(c, p->types, why, sizeof why) || maybe || p->handle[v] || p->result[v] || p->listed[v])
     return KN_OK;
-  bool early = p->ready[in] && e->nloops && n->ntensor == 1;
+  bool early = p->ready[in] && n->ntensor == 1;
   if (!early && !kn_plan_is_fixed(p, in)) return KN_OK;
   if (!early && reshapes && !kn_tensor_contiguous(p->header[in])) return KN_OK; /* copies */
   KN_TRY(kn_plan_place(e->ctx, p, c, n->out[0], e->pos, e->block, false));
@@ -92,11 +92,11 @@ static kn_status emit_view(emitter *e, const kn_node *n, const kn_node *c, bool 
   if (!early) return alias(e, n->out[0], n->in[0]);
   p->first[v] = p->last[v] = p->level[v] = p->home[v] = 0;
   p->ready[v] = true;
-  const kn_value *out = n->out[0];
-  if (kn_plan_push(p, &p->early.nodes, &p->early.n, &c, sizeof c) &&
-      kn_plan_push(p, &p->early.prepare, &p->early.nprepare, &out, sizeof out))
-    return KN_OK;
-  return kn_fail_nomem(e->ctx, sizeof c);
+  const kn_value *of = n->in[0];
+  while (of->def && kn_opcode_is_op(of->def->op)) of = of->def->in[0];
+  kn_early made = {.node = c, .stays = of->def != NULL};
+  return kn_plan_push(p, &p->early, &p->nearly, &made, sizeof made) ? KN_OK
+                                                                    : kn_fail_nomem(e->ctx, sizeof made);
 }
 
 static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
@@ -405,10 +405,12 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   if (!kn_plan_push(p, &p->blocks, &p->nblocks, &b, sizeof b)) return kn_fail_nomem(ctx, sizeof b);
   emitter e = {.ctx = ctx, .p = p, .targets = targets, .ntargets = ntargets};
   e.room = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *e.room);
-  if (!e.room) return kn_fail_nomem(ctx, (p->graph->nvalues + 1u) * sizeof *e.room);
+  e.over = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *e.over);
+  if (!e.room || !e.over) return kn_fail_nomem(ctx, (p->graph->nvalues + 1u) * sizeof *e.room);
   count_reads(p, body);
   for (uint32_t i = 0; i < body->nparams; i++) {
     if (!kn_is_scalar(body->params[i]->type.kind)) p->place[body->params[i]->id] = KN_PLACE_LOOSE;
+    p->ready[body->params[i]->id] = body->params[i]->type.kind == KN_V_TENSOR;
     define(&e, body->params[i]);
   }
   bool dead;
@@ -416,10 +418,5 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   KN_TRY(kn_part_flush(&e));
   e.pos++;
   for (uint32_t i = 0; !dead && i < body->nyields; i++) use(&e, body->yields[i]);
-  if (!p->early.n) return KN_OK;
-  kn_part given = kn_part_of(&e, p->early.nodes, p->early.n);
-  given.together = kn_arena_alloc(&p->arena, given.n * sizeof *given.together);
-  if (!given.together) return kn_fail_nomem(ctx, given.n * sizeof *given.together);
-  p->early.target = targets[ntargets - 1];
-  return p->early.target->compile(p->early.target->self, ctx, &given, &p->early.program);
+  return KN_OK;
 }

@@ -17,6 +17,7 @@ typedef struct emitter {
   uint32_t n, nsources;
   uint32_t buffers; /* there were so many when gathering began */
   size_t *room;     /* by value id, for targets: see kn_part */
+  uint32_t *over;   /* likewise */
 } emitter;
 
 kn_status kn_push_step(emitter *e, kn_step s); /* at the present place and time */

@@ -75,7 +75,7 @@ kn_status kn_plan_layout(kn_context *ctx, kn_plan *p) {
   for (uint32_t i = 0; i < n; i++) {
     kn_buffer *b = order[i];
     size_t room = room_of(b);
-    if (b->none) continue;
+    if (b->none || b->under) continue;
     if (timed) live = forget_dead(placed, live, b->first);
     if (b->bytes > SIZE_MAX / 2 || p->bytes_apart > SIZE_MAX / 2 - room ||
         !first_fit(p, b, placed, live, room))
@@ -86,6 +86,11 @@ kn_status kn_plan_layout(kn_context *ctx, kn_plan *p) {
     placed[at] = b;
     p->bytes_apart += room;
     if (p->bytes < b->offset + room) p->bytes = b->offset + room;
+  }
+  for (uint32_t i = 0; i < n; i++) {
+    const kn_buffer *b = &p->buffers[i];
+    while (b->under) b = &p->buffers[b->under - 1];
+    p->buffers[i].offset = b->offset;
   }
   return KN_OK;
 }

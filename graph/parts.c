@@ -73,7 +73,8 @@ kn_part kn_part_of(const emitter *e, const kn_node *const *nodes, uint32_t n) {
                    .reads = p->reads,
                    .types = p->types,
                    .root = p->root,
-                   .room = e->room};
+                   .room = e->room,
+                   .over = e->over};
 }
 
 /* The nodes from i to the last run together: all that they write is there from the first on, and so apart
@@ -84,11 +85,19 @@ static void hold_together(kn_plan *p, const kn_part *part, uint32_t i, uint32_t 
 }
 
 /* What the target has found; `start`: the time of the part's first node. */
-static void settle_part(emitter *e, const kn_part *part, uint32_t start) {
+static kn_status settle_part(emitter *e, const kn_part *part, uint32_t start) {
   kn_plan *p = e->p;
-  for (uint32_t i = 0; i < part->n; i++) {
-    uint32_t k = part->together[i];
-    if (k > 1) hold_together(p, part, i, i + k - 1 < part->n ? i + k - 1 : part->n - 1, start);
+  for (uint32_t i = 0, k; i < part->n; i += k) {
+    k = part->together[i] ? part->together[i] : 1;
+    if (k > part->n - i) k = part->n - i;
+    hold_together(p, part, i, i + k - 1, start);
+    for (uint32_t j = i; j < i + k; j++)
+      for (uint32_t o = 0; o < part->nodes[j]->nout; o++) {
+        uint32_t v = part->nodes[j]->out[o]->id;
+        kn_over over = {v, e->over[v], start + i + k - 1};
+        if (over.under && !p->single && !kn_plan_push(p, &p->overs, &p->novers, &over, sizeof over))
+          return kn_fail_nomem(e->ctx, sizeof over);
+      }
   }
   for (uint32_t b = e->buffers; b < p->nbuffers; b++) {
     kn_buffer *at = &p->buffers[b];
@@ -97,11 +106,13 @@ static void settle_part(emitter *e, const kn_part *part, uint32_t start) {
     at->none = room == KN_ROOM_NONE;
     if (!at->none && room > at->bytes) at->bytes = room;
   }
+  return KN_OK;
 }
 
-static void forget_room(emitter *e, const kn_part *part) {
+static void forget_finds(emitter *e, const kn_part *part) {
   for (uint32_t i = 0; i < part->n; i++)
-    for (uint32_t k = 0; k < part->nodes[i]->nout; k++) e->room[part->nodes[i]->out[k]->id] = 0;
+    for (uint32_t k = 0; k < part->nodes[i]->nout; k++)
+      e->room[part->nodes[i]->out[k]->id] = 0, e->over[part->nodes[i]->out[k]->id] = 0;
   memset(part->together, 0, part->n * sizeof *part->together);
 }
 
@@ -123,11 +134,11 @@ kn_status kn_part_flush(emitter *e) {
     if (kn_debugging(e->ctx, KN_DEBUG_DISPATCH))
       kn_log(e->ctx, "dispatch: %s gave up a part: %s", made->target->name, kn_error(e->ctx));
     made->target = last;
-    forget_room(e, &given);
+    forget_finds(e, &given);
     st = last->compile(last->self, e->ctx, &given, &made->program);
   }
   KN_TRY(st);
-  settle_part(e, &given, e->pos + 1 - part.n);
-  forget_room(e, &given);
+  KN_TRY(settle_part(e, &given, e->pos + 1 - part.n));
+  forget_finds(e, &given);
   return kn_push_step(e, (kn_step){.kind = KN_STEP_PART, .node = made->sources[0], .a = p->nparts - 1});
 }

@@ -1,5 +1,6 @@
 /* Which passes run, in which order. */
 #include "graph/pipeline.h"
+#include "graph/folding.h"
 #include "graph/text.h"
 #include "graph/verify.h"
 #include <stdio.h>
@@ -12,12 +13,16 @@ static const kn_pass *const capture[] = {
     &kn_pass_cse,     /* what indexing checks again and again, rules of gradients compute again */
     &kn_pass_dce,     NULL,
 };
-/* Run after the one above, until neither changes anything. Rounding may change. */
-static const kn_pass *const inference[] = {
+/* Run after the one above, until neither changes anything. */
+static const kn_pass *const freeze[] = {
+    &kn_pass_constants,
     &kn_pass_cse_all,
     NULL,
 };
-static const kn_pass *const *const orders[KN_PIPELINE_COUNT] = {capture, inference};
+/* Run after both. Rounding changes. */
+static const kn_folding *const inference[] = {
+    NULL,
+};
 enum { ROUNDS = 8 }; /* until nothing changes; each round feeds the next, few are ever needed */
 
 static void dump(kn_builder *b, const char *name, uint32_t changes) {
@@ -51,15 +56,26 @@ kn_status kn_pass_run(kn_builder *b, const kn_pass *pass, uint32_t *changes) {
   return st;
 }
 
+const kn_folding *kn_pipeline_folding(uint32_t i) {
+  return i < sizeof inference / sizeof *inference ? inference[i] : NULL;
+}
+
+static kn_status run_list(kn_builder *b, const kn_pass *const *list, uint32_t *all) {
+  for (; *list; list++) {
+    uint32_t changes;
+    KN_TRY(kn_pass_run(b, *list, &changes));
+    *all += changes;
+  }
+  return KN_OK;
+}
+
 kn_status kn_pipeline_run(kn_builder *b, kn_pipeline which) {
   for (int round = 0; round < ROUNDS; round++) {
     uint32_t all = 0;
-    for (int level = 0; level <= (int)which; level++)
-      for (const kn_pass *const *pass = orders[level]; *pass; pass++) {
-        uint32_t changes;
-        KN_TRY(kn_pass_run(b, *pass, &changes));
-        all += changes;
-      }
+    KN_TRY(run_list(b, capture, &all));
+    if (which >= KN_PIPELINE_FREEZE) KN_TRY(run_list(b, freeze, &all));
+    for (const kn_folding *const *f = inference; *f && which >= KN_PIPELINE_INFERENCE; f++)
+      KN_TRY(run_list(b, (const kn_pass *const[]){&(*f)->pass, NULL}, &all));
     if (!all) break;
   }
   return KN_OK;

@@ -12,12 +12,23 @@ typedef struct kn_pass {
 extern const kn_pass kn_pass_cse, kn_pass_cse_all, kn_pass_dce, kn_pass_fold,
     kn_pass_history; /* graph/passes/NAME.c, one each */
 
-/* CAPTURE: what every graph gets; results stay what they were to the bit. INFERENCE: that, and what may
- * change rounding; only when asked for, on a copy of a graph (graph/optimize.h). */
-typedef enum kn_pipeline { KN_PIPELINE_CAPTURE, KN_PIPELINE_INFERENCE, KN_PIPELINE_COUNT } kn_pipeline;
+extern const kn_pass kn_pass_constants;
+
+/* CAPTURE: what every graph gets; results stay what they were to the bit. FREEZE: that, and what constants
+ * make possible; elements of constants may be rounded as another backend would. INFERENCE: that, and what
+ * changes how results are rounded. The last two only when asked for, on a copy of a graph (graph/optimize.h).
+ */
+typedef enum kn_pipeline {
+  KN_PIPELINE_CAPTURE,
+  KN_PIPELINE_FREEZE,
+  KN_PIPELINE_INFERENCE,
+  KN_PIPELINE_COUNT
+} kn_pipeline;
 
 /* Fails with the builder's status, which then sticks. */
 kn_status kn_pipeline_run(kn_builder *b, kn_pipeline which);
+/* The rows of the last level, which are made and measured one fold at a time. NULL past the last. */
+const struct kn_folding *kn_pipeline_folding(uint32_t i);
 /* One pass, with the dump and the check. */
 kn_status kn_pass_run(kn_builder *b, const kn_pass *pass, uint32_t *changes);
 

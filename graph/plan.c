@@ -47,6 +47,27 @@ static void settle_lifetimes(kn_plan *p) {
   }
 }
 
+/* Results that lie where an input of theirs lay, which is read no more: one buffer for both. Buffers of the
+ * same trip of the same loops only; positions tell no more than that. */
+static kn_status settle_overs(kn_context *ctx, kn_plan *p) {
+  uint32_t *buffer = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *buffer);
+  if (!buffer) return kn_fail_nomem(ctx, (p->graph->nvalues + 1u) * sizeof *buffer);
+  for (uint32_t i = 0; i < p->nbuffers; i++) buffer[p->buffers[i].value] = i + 1;
+  for (uint32_t i = 0; i < p->novers; i++) {
+    const kn_over *o = &p->overs[i];
+    if (!buffer[o->value] || !buffer[o->under]) continue;
+    kn_buffer *v = &p->buffers[buffer[o->value] - 1], *u = &p->buffers[buffer[o->under] - 1];
+    bool done = u->last <= o->last && u->first < v->first; /* it is read no more, and not of the group */
+    if (!done || v->under || v->none || u->none || v->bytes != u->bytes || v->block != u->block) continue;
+    v->under = buffer[o->under];
+    for (kn_buffer *b = u;; b = &p->buffers[b->under - 1]) {
+      b->last = v->last;
+      if (!b->under) break;
+    }
+  }
+  return KN_OK;
+}
+
 static void own_pos(kn_plan *p, kn_step **owner, uint32_t size, kn_step *s) {
   uint32_t from = s->pos;
   if (s->kind == KN_STEP_PART) from = s->pos - p->parts[s->a].n + 1;
@@ -64,7 +85,8 @@ static kn_status list_drops(kn_context *ctx, kn_plan *p) {
   if (!owner) return kn_fail_nomem(ctx, size * sizeof *owner);
   for (uint32_t b = 0; b < p->nblocks; b++)
     for (uint32_t i = 0; i < p->blocks[b].n; i++) own_pos(p, owner, size, &p->blocks[b].steps[i]);
-#define DROPS(v) ((p->place[v] == KN_PLACE_LOOSE || p->place[v] == KN_PLACE_SHELL) && owner[p->last[v]])
+#define DROPS(v)                                                                                             \
+  ((p->place[v] == KN_PLACE_LOOSE || p->place[v] == KN_PLACE_SHELL) && owner[p->last[v]] && !p->ready[v])
   for (uint32_t v = 1; v <= p->graph->nvalues; v++)
     if (DROPS(v)) owner[p->last[v]]->ndrop++, total++;
   p->drops = kn_arena_alloc(&p->arena, (total + 1) * sizeof *p->drops);
@@ -84,6 +106,20 @@ static kn_status list_drops(kn_context *ctx, kn_plan *p) {
   return p->drops ? KN_OK : kn_fail_nomem(ctx, (total + 1) * sizeof *p->drops);
 }
 
+/* What a run may hold when it ends, however it ends: not inputs, slots and views of slots. */
+static kn_status list_held(kn_context *ctx, kn_plan *p) {
+  bool *again = kn_arena_alloc(&p->arena, (size_t)p->graph->nvalues + 1);
+  if (!again) return kn_fail_nomem(ctx, p->graph->nvalues);
+  for (uint32_t i = 0; i < p->nearly; i++) again[p->early[i].node->out[0]->id] = !p->early[i].stays;
+  for (uint32_t v = 1; v <= p->graph->nvalues; v++) {
+    bool held =
+        p->place[v] == KN_PLACE_LOOSE || p->place[v] == KN_PLACE_FRESH || p->place[v] == KN_PLACE_SHELL;
+    if (held && (!p->ready[v] || again[v]) && !kn_plan_push(p, &p->held, &p->nheld, &v, sizeof v))
+      return kn_fail_nomem(ctx, sizeof v);
+  }
+  return KN_OK;
+}
+
 /* ---- life ---- */
 
 static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targets, int ntargets,
@@ -98,7 +134,9 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   KN_TRY(kn_plan_constants(ctx, p));
   KN_TRY(kn_plan_emit(ctx, p, targets, ntargets));
   settle_lifetimes(p);
+  KN_TRY(settle_overs(ctx, p));
   KN_TRY(list_drops(ctx, p));
+  KN_TRY(list_held(ctx, p));
   KN_TRY(kn_plan_layout(ctx, p));
   for (uint32_t v = 1; v <= g->nvalues; v++)
     if (kn_plan_is_fixed(p, v)) p->vals[v] = p->header[v];
@@ -124,7 +162,6 @@ kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const
 
 void kn_plan_free(kn_context *ctx, kn_plan *p) {
   if (!p) return;
-  if (p->early.program) p->early.target->free(p->early.target->self, ctx, p->early.program);
   for (uint32_t i = 0; i < p->nparts; i++)
     if (p->parts[i].program) p->parts[i].target->free(p->parts[i].target->self, ctx, p->parts[i].program);
   for (uint32_t v = 1; p->place && v <= p->graph->nvalues; v++)

@@ -94,8 +94,13 @@ typedef struct kn_buffer { /* bytes of the arena */
   uint32_t first, last; /* live in [first, last] */
   uint32_t block;       /* where it is written */
   size_t bytes, offset;
-  bool none; /* never touched */
+  bool none;      /* never touched */
+  uint32_t under; /* 1 + index of the buffer in whose place it lies; 0: it has its own */
 } kn_buffer;
+
+typedef struct kn_over { /* value may lie over another that nobody reads after `last` */
+  uint32_t value, under, last;
+} kn_over;
 
 typedef struct kn_planned_failure {
   const kn_node *node;
@@ -107,6 +112,13 @@ typedef struct kn_bound { /* a slot that runs only read: bound when a run starts
   uint32_t value;
   const kn_slot *slot;
 } kn_bound;
+
+typedef struct kn_early { /* a view of an input or a slot, made when a run starts */
+  const kn_node *node;
+  bool stays; /* of a slot: good for the next run, unless the slot's tensor lies otherwise then */
+  const kn_storage *storage; /* of the node's input when it was made; NULL: make it anew */
+  int64_t offset, strides[KN_MAX_RANK];
+} kn_early;
 
 typedef struct kn_alias { /* dst may be (a view of) src: src lives as long as dst */
   uint32_t dst, src;
@@ -149,11 +161,13 @@ struct kn_plan {
   kn_buffer *buffers;
   kn_planned_failure **fails;
   kn_alias *aliases;
+  kn_over *overs;
   kn_bound *bound;
-  kn_part_plan early; /* views of slots that loops would make at each trip: made when a run starts */
-  bool *ready;        /* by value id: there from the start of a run on */
+  kn_early *early;
+  uint32_t *held; /* values that a run may still hold when it ends */
+  bool *ready;    /* by value id: there from the start of a run on */
   uint32_t *drops;
-  uint32_t nblocks, nparts, nloops, nbuffers, nfails, naliases, nbound;
+  uint32_t nblocks, nparts, nloops, nbuffers, nfails, naliases, nbound, nearly, nheld, novers;
   bool
       *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */
   size_t bytes;     /* of the arena */

@@ -9,6 +9,7 @@
 #include "graph/run.h"
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 /* ---- holding values ---- */
 
@@ -50,9 +51,10 @@ void kn_run_bind_value(kn_plan *p, const kn_value *to, const kn_value *from) {
 }
 
 void kn_run_clean_up(kn_plan *p) {
-  for (uint32_t v = 1; v <= p->graph->nvalues; v++) {
+  for (uint32_t i = 0; i < p->nheld; i++) {
+    uint32_t v = p->held[i];
     kn_run_let_go(p, v);
-    if (p->place[v] == KN_PLACE_LOOSE || p->place[v] == KN_PLACE_FRESH) p->vals[v] = NULL;
+    if (p->place[v] != KN_PLACE_SHELL) p->vals[v] = NULL;
   }
 }
 
@@ -151,12 +153,37 @@ kn_status kn_run_part(run *r, const kn_part_plan *part) {
   return KN_OK;
 }
 
-/* What loops need of slots, which a run only reads; no step of the program. */
+static bool lies_as_before(const kn_early *e, const kn_tensor *in) {
+  bool same = e->storage && e->storage == in->storage && e->offset == in->offset;
+  for (int d = 0; same && d < in->type.rank; d++) same = e->strides[d] == in->strides[d];
+  return same;
+}
+
+/* Views of inputs and of slots that a run only reads; no step of the program. A reshape that had to copy is
+ * no view. */
 kn_status kn_run_early(run *r) {
-  const kn_part_plan *early = &r->p->early;
-  if (!early->n) return KN_OK;
-  KN_TRY(prepare(r, early));
-  return early->target->run(early->target->self, r->ctx, early->program, r->p->vals, r->p->scalars);
+  kn_plan *p = r->p;
+  const char *impl;
+  for (uint32_t i = 0; i < p->nearly; i++) {
+    kn_early *e = &p->early[i];
+    const kn_tensor *in = p->vals[e->node->in[0]->id];
+    uint32_t v = e->node->out[0]->id;
+    kn_tensor *view = p->header[v];
+    if (lies_as_before(e, in)) continue;
+    kn_storage_release(view->storage);
+    view->storage = NULL;
+    view->offset = 0;
+    e->storage = NULL;
+    p->vals[v] = view;
+    kn_status st = kn_node_view(r->ctx, e->node, e->node->attrs, p->vals, &impl);
+    if (st != KN_OK) return kn_node_failed(r->ctx, e->node, st);
+    if (kn_debugging(r->ctx, KN_DEBUG_EXEC)) kn_log_node(r->ctx, "graph", e->node, impl, p->vals);
+    if (!e->stays || view->storage != in->storage) continue;
+    e->storage = in->storage;
+    e->offset = in->offset;
+    memcpy(e->strides, in->strides, sizeof e->strides);
+  }
+  return KN_OK;
 }
 
 /* ---- slots ---- */

@@ -101,6 +101,21 @@ static void output_text(const kn_node *n, kn_tensor *const *vals, char *buf, siz
     snprintf(buf, size, "%%%" PRIu32 " %s", v->id, type);
 }
 
+/* Over its input's storage a view is there already, over its own it is a copy in the order of the elements.
+ */
+kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals,
+                       const char **impl) {
+  kn_tensor *in[KN_MAX_INPUTS], *out = vals[n->out[0]->id];
+  for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
+  *impl = "view";
+  if (!out->storage) return kn_ops[n->op].kernel(ctx, attrs, in, (int)n->ntensor, &out);
+  if (out->storage == in[0]->storage) return KN_OK;
+  *impl = "copy";
+  kn_tensor shaped = {.type = in[0]->type, .offset = out->offset, .storage = out->storage, .heap = out->heap};
+  kn_strides_contiguous(&shaped.type, shaped.strides);
+  return kn_ops[KN_OP_clone].kernel(ctx, NULL, in, 1, (kn_tensor *[]){&shaped});
+}
+
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,
                  kn_tensor *const *vals) {
   char out[KN_TYPE_TEXT + 64], where[256];

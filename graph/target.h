@@ -21,6 +21,8 @@ typedef struct kn_part {
   /* What compile finds for the plan, zero before. */
   uint32_t *together; /* by node: this many from it on run together; 0: it alone */
   size_t *room;       /* by id of an output: bytes in place of its tensor's own, when not 0 */
+  uint32_t *over;     /* by id of an output: an input of the nodes it runs together with, in the very bytes of
+                         which it may lie if nobody reads that input later; 0: none */
 } kn_part;
 #define KN_ROOM_NONE SIZE_MAX /* it never goes to memory: nobody may read it but its group */
 
@@ -61,6 +63,9 @@ kn_status kn_node_attrs_now(kn_context *ctx, const kn_node *n, const kn_scalar *
 /* For nodes that are not static, and outputs that are NULL: check the inputs and attributes of this moment by
  * the op's own rule (the plan could not), and make the missing outputs. Fails with the op's sentence. */
 kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals);
+/* A node of class VIEW whose output is real (see `run` above): makes it the view, or fills it. */
+kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals,
+                       const char **impl);
 /* One line of KILN_DEBUG=exec: backend, op, implementation, output with its type, where in Lua. The caller
  * asks kn_debugging first. vals may hold NULL for outputs. */
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,

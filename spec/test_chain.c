@@ -9,10 +9,12 @@
 /* ---- graphs ---- */
 
 typedef struct maker {
-  char text[20000], *at;
+  char text[30000], *at;
   uint64_t seed, drawn;
-  int full, truth,
-      column; /* values %f1 … of all sizes, %b1 … of booleans, %c1 … of the size 1 in the last dim */
+  bool floats, rich;    /* softmaxes and means; reductions that are not exact */
+  int full, truth;      /* values %f1 … of all sizes, %b1 … of booleans */
+  int column, list;     /* %c1 … of the size 1 in the last dim, %d1 … without it */
+  int side, all, plane; /* %k1 … of the last dim, %t1 … of no dim, %e1 … of the size 1 in the last two */
 } maker;
 
 static int draw(maker *m, int n) { return (int)(kn_random_word(m->seed, 3, m->drawn++) % (uint64_t)n); }
@@ -29,22 +31,103 @@ static void operand(maker *m) {
   int which = draw(m, 14);
   if (which < 4 || (which == 4 && !draw(m, 6)))
     PUT("%%%s", repeated[which]);
+  else if (which == 4 && m->plane)
+    PUT("%%e%d", m->plane);
   else if (which < 6 && m->column)
     PUT("%%c%d", m->column - draw(m, m->column));
   else
     PUT("%%f%d", value(m));
 }
 
+/* What a reduction reads: now and then what does not lie as rows. */
+static void source(maker *m) {
+  if (draw(m, 8))
+    PUT("%%f%d", value(m));
+  else
+    PUT("%%%s", draw(m, 2) ? "turned" : "x");
+}
+
+static const char *reduction(maker *m) {
+  static const char *const names[] = {"amax", "amin", "sum", "prod", "mean"};
+  return names[draw(m, m->floats ? 5 : 4)];
+}
+
+static void rich_node(maker *m) {
+  static const char *const two[] = {"add", "sub", "mul", "maximum"};
+  switch (draw(m, 13)) {
+  case 12:
+    PUT("  %%e%d = %s ", ++m->plane, reduction(m));
+    source(m);
+    PUT(" {dim = {2, 3}, keepdim = true}");
+    break;
+  case 0:
+  case 1:
+  case 2:
+    PUT("  %%c%d = %s ", ++m->column, reduction(m));
+    source(m);
+    PUT(" {dim = {-1}, keepdim = true}");
+    break;
+  case 3:
+    PUT("  %%c%d = sum_to ", ++m->column);
+    source(m);
+    PUT(", %%last");
+    break;
+  case 4:
+    PUT("  %%d%d = %s ", ++m->list, reduction(m));
+    source(m);
+    PUT(" {dim = {3}}");
+    break;
+  case 5:
+    if (m->list)
+      PUT("  %%d%d = %s %%d%d, %%d%d", m->list + 1, two[draw(m, 4)], m->list, 1 + draw(m, m->list));
+    else
+      PUT("  %%d%d = add %%list, %%one", m->list + 1);
+    m->list++;
+    break;
+  case 6:
+    PUT("  %%k%d = sum_to ", ++m->side);
+    source(m);
+    PUT(", %%row");
+    break;
+  case 7:
+    PUT("  %%k%d = %s ", ++m->side, reduction(m));
+    source(m);
+    PUT(" {dim = {1, 2}}");
+    break;
+  case 8:
+    PUT("  %%t%d = %s ", ++m->all, reduction(m));
+    source(m);
+    break;
+  case 9:
+  case 10:
+    if (m->floats)
+      PUT("  %%f%d = %s %%f%d {dim = -1}", m->full + 1, draw(m, 3) ? "softmax" : "log_softmax", value(m));
+    else
+      PUT("  %%f%d = abs %%f%d", m->full + 1, value(m));
+    m->full++;
+    break;
+  default:
+    if (m->column)
+      PUT("  %%c%d = %s %%c%d, %s", m->column + 1, two[draw(m, 4)], 1 + draw(m, m->column),
+          draw(m, 2) ? "%one" : "%last");
+    else
+      PUT("  %%c%d = neg %%last", m->column + 1);
+    m->column++;
+  }
+}
+
 static void node(maker *m) {
   static const char *const two[] = {"add", "sub", "mul", "maximum", "minimum"};
   static const char *const one[] = {"neg", "relu", "abs", "floor", "sign"};
   int kind = draw(m, 14), x = value(m);
-  if (kind == 0 || !m->truth) {
+  if (m->rich && !draw(m, 3)) {
+    rich_node(m);
+  } else if (kind == 0 || !m->truth) {
     PUT("  %%b%d = %s %%f%d, ", ++m->truth, draw(m, 2) ? "lt" : "ge", x);
     operand(m);
-  } else if (kind == 1) /* these two are in no walk */
+  } else if (kind == 1)
     PUT("  %%c%d = amax %%f%d {dim = {-1}, keepdim = true}", ++m->column, x);
-  else if (kind == 2) {
+  else if (kind == 2) { /* it is in no walk */
     PUT("  %%f%d = sum_to %%f%d, %%x", m->full + 1, x);
     m->full++;
   } else if (kind == 3) {
@@ -62,37 +145,55 @@ static void node(maker *m) {
   PUT("\n");
 }
 
-static const char *random_text(maker *m, uint64_t seed, const char *dtype, int nodes) {
-  *m = (maker){.seed = seed};
+static void result(maker *m, char kind, int n) {
+  if (n)
+    PUT(", %%%c%d", kind, n);
+  else
+    PUT(", %%one");
+}
+
+enum { INPUTS = 8, RESULTS = 10 };
+
+static const char *random_text(maker *m, uint64_t seed, kn_dtype d, bool rich, int nodes) {
+  const char *dtype = kn_dtypes[d].name;
+  *m = (maker){.seed = seed, .floats = kn_dtype_is_float(d), .rich = rich};
   m->at = m->text;
   PUT("graph g(%%x: %s[A,B,C], %%y: %s[A,B,C], %%t: %s[C,B,A], %%row: %s[C], %%mid: %s[B,1], %%one: %s[], "
-      "%%last: %s[A,B,1]) {\n",
-      dtype, dtype, dtype, dtype, dtype, dtype, dtype);
+      "%%last: %s[A,B,1], %%list: %s[A,B]) {\n",
+      dtype, dtype, dtype, dtype, dtype, dtype, dtype, dtype);
   PUT("  %%turned = transpose %%t {dim0 = 1, dim1 = 3}\n  %%f1 = add %%x, %%y\n");
   m->full = 1;
   for (int i = 0; i < nodes; i++) node(m);
-  PUT("  return %%f%d, %%f%d, %%f%d, %%b1\n}\n", m->full, value(m), 1 + draw(m, m->full));
+  PUT("  return %%f%d, %%f%d, %%f%d, %%b1", m->full, value(m), 1 + draw(m, m->full));
+  result(m, 'c', m->column), result(m, 'd', m->list), result(m, 'k', m->side), result(m, 't', m->all);
+  result(m, 'k', m->side > 1), result(m, 'e', m->plane);
+  PUT("\n}\n");
   return m->text;
 }
 
-/* ---- against the reference ---- */
-
-enum { INPUTS = 7, RESULTS = 4 };
+/* ---- node by node, and together ---- */
 
 static void fill(kn_tensor *t, uint64_t seed) {
   for (int64_t k = 0; k < kn_tensor_numel(t); k++)
     set_element(t, k, (double)(kn_random_word(seed, 7, (uint64_t)k) % 64) / 16 - 2);
 }
 
-static void run_both(kn_context *c, const char *text, kn_dtype dtype, int64_t a, int64_t b, int64_t d) {
+static void watch(void *ud, const kn_node *n, kn_tensor *const *vals, const kn_scalar *scalars) {
+  (void)ud, (void)n, (void)vals, (void)scalars;
+}
+
+/* By `cpu` together; one by one by the reference, or rich ones by the same kernels. */
+static void run_both(kn_context *c, const maker *m, const kn_target *cpu, kn_dtype dtype, int64_t a,
+                     int64_t b, int64_t d) {
   const kn_ints dims[INPUTS] = {DIMS(a, b, d), DIMS(a, b, d), DIMS(d, b, a), DIMS(d),
-                                DIMS(b, 1),    SCALAR,        DIMS(a, b, 1)};
-  kn_graph *g = parse(c, text);
-  kn_target ref, cpu;
-  ck_assert(kn_ref_backend.target(c, NULL, &ref) && kn_cpu_backend.target(c, NULL, &cpu));
+                                DIMS(b, 1),    SCALAR,        DIMS(a, b, 1), DIMS(a, b)};
+  kn_graph *g = parse(c, m->text);
+  kn_target ref;
+  ck_assert(kn_ref_backend.target(c, NULL, &ref));
   kn_session *s[2];
-  OK(c, kn_session_new(c, g, (const kn_target *[]){&ref}, 1, &s[0]));
-  OK(c, kn_session_new(c, g, (const kn_target *[]){&cpu, &ref}, 2, &s[1]));
+  OK(c, kn_session_new(c, g, (const kn_target *[]){m->rich ? cpu : &ref, &ref}, 2, &s[0]));
+  OK(c, kn_session_new(c, g, (const kn_target *[]){cpu, &ref}, 2, &s[1]));
+  if (m->rich) kn_session_observe(s[0], watch, NULL); /* a node a part */
   kn_rvalue in[INPUTS] = {{0}}, out[2][RESULTS];
   for (int i = 0; i < INPUTS; i++) {
     kn_type t = type_of(dtype, dims[i]);
@@ -105,8 +206,8 @@ static void run_both(kn_context *c, const char *text, kn_dtype dtype, int64_t a,
     ck_assert(kn_type_equal(&want->type, &got->type));
     for (int64_t k = 0; k < kn_tensor_numel(want); k++) {
       double x = element(want, k), y = element(got, k);
-      ck_assert_msg(x == y || (isnan(x) && isnan(y)), "result %d, element %d is %g instead of %g:\n%s", i + 1,
-                    (int)k + 1, y, x, text);
+      ck_assert_msg(x == y || (isnan(x) && isnan(y)), "result %d, element %d is %.17g instead of %.17g:\n%s",
+                    i + 1, (int)k + 1, y, x, m->text);
     }
     kn_tensor_release(out[0][i].tensor), kn_tensor_release(out[1][i].tensor);
   }
@@ -115,23 +216,52 @@ static void run_both(kn_context *c, const char *text, kn_dtype dtype, int64_t a,
   kn_graph_release(g);
 }
 
+static const kn_dtype drawn_dtypes[] = {KN_F64, KN_F16, KN_I32};
+
+/* Float32 mostly. */
+static kn_dtype dtype_for(uint64_t seed) { return seed % 3 ? KN_F32 : drawn_dtypes[seed / 3 % 3]; }
+
 START_TEST(random_chains) {
   static const int64_t sizes[][3] = {{2, 3, 5}, {1, 1, 1}, {3, 1, 700}, {1, 40, 33}, {0, 2, 3}};
-  static const struct {
-    kn_dtype dtype;
-    const char *name;
-  } dtypes[] = {{KN_F32, "float32"}, {KN_F64, "float64"}, {KN_F16, "float16"}, {KN_I32, "int32"}};
   kn_context *c = suite_context();
   c->threads = 2;
   maker m;
+  const kn_target cpu = cp_target_of(cp_best_set());
   for (uint64_t seed = 1; seed <= 120; seed++) {
-    size_t d = seed % 3 ? 0 : 1 + seed / 3 % 3; /* float32 mostly */
     const int64_t *n = sizes[seed % COUNT(sizes)];
-    run_both(c, random_text(&m, seed, dtypes[d].name, 10 + (int)(seed % 60)), dtypes[d].dtype, n[0], n[1],
-             n[2]);
+    random_text(&m, seed, dtype_for(seed), false, 10 + (int)(seed % 60));
+    run_both(c, &m, &cpu, dtype_for(seed), n[0], n[1], n[2]);
   }
-  for (uint64_t seed = 1; seed <= 4; seed++) /* for two threads, in each of which memory is taken again */
-    run_both(c, random_text(&m, seed, "float32", 80), KN_F32, 20, 30, 60);
+  for (uint64_t seed = 1; seed <= 4; seed++) { /* for two threads, in each of which memory is taken again */
+    random_text(&m, seed, KN_F32, false, 80);
+    run_both(c, &m, &cpu, KN_F32, 20, 30, 60);
+  }
+  suite_done(c);
+}
+END_TEST
+
+/* With reductions and softmaxes, on every instruction set; sizes at which folds have one piece and several,
+ * with and without rows that are taken as one. */
+START_TEST(random_rows) {
+  static const int64_t sizes[][3] = {{2, 3, 5},   {1, 1, 1},    {3, 1, 700},  {1, 40, 33}, {2, 1, 3},
+                                     {7, 11, 64}, {2, 2, 2500}, {20, 30, 16}, {1, 1, 40},  {9, 40, 21}};
+  static const int64_t large[][3] = {{33, 40, 65}, {9, 64, 128}, {3, 70, 520}, {40, 50, 41}};
+  kn_context *c = suite_context();
+  c->threads = 2;
+  maker m;
+  for (int isa = 0; isa < cp_provider_count(); isa++) {
+    const kn_target cpu = cp_target_of(cp_set_at(isa));
+    for (uint64_t seed = 1; seed <= 36; seed++) {
+      const int64_t *n = sizes[seed % COUNT(sizes)];
+      random_text(&m, seed, dtype_for(seed), true, 10 + (int)(seed % 40));
+      run_both(c, &m, &cpu, dtype_for(seed), n[0], n[1], n[2]);
+    }
+    for (uint64_t seed = 1; seed <= COUNT(large); seed++) {
+      const int64_t *n = large[seed % COUNT(large)];
+      random_text(&m, seed, KN_F32, true, 25);
+      run_both(c, &m, &cpu, KN_F32, n[0], n[1], n[2]);
+    }
+  }
   suite_done(c);
 }
 END_TEST
@@ -144,7 +274,8 @@ static void lengths(const char *text, char *out) {
   kn_graph *g = parse(c, text);
   const kn_node *nodes[64];
   kn_type types[64];
-  uint32_t reads[64] = {0}, n = 0;
+  uint32_t reads[64] = {0}, root[64], together[64] = {0}, n = 0;
+  size_t room[64] = {0};
   for (uint32_t i = 0; i < g->body->nparams; i++)
     types[g->body->params[i]->id] = g->body->params[i]->type.tensor;
   KN_EACH_NODE (x, g->body) {
@@ -153,11 +284,19 @@ static void lengths(const char *text, char *out) {
     nodes[n++] = x;
   }
   for (uint32_t i = 0; i < g->body->nyields; i++) reads[g->body->yields[i]->id]++;
-  const kn_part part = {.graph = g, .nodes = nodes, .n = n, .reads = reads, .types = types};
+  for (uint32_t v = 0; v < 64; v++) root[v] = v;
+  const kn_part part = {.graph = g,
+                        .nodes = nodes,
+                        .n = n,
+                        .reads = reads,
+                        .types = types,
+                        .root = root,
+                        .together = together,
+                        .room = room};
   for (uint32_t i = 0, length; i < n; i += length) {
     cp_chain *chain;
     cp_rms *rms;
-    OK(c, cp_chain_new(c, cp_best_set()->loops, &part, i, &chain));
+    OK(c, cp_chain_new(c, cp_best_set(), &part, i, &chain));
     OK(c, cp_rms_new(c, cp_best_set(), &part, i, &rms));
     length = rms ? cp_rms_length(rms) : chain ? cp_chain_length(chain) : 1;
     out += sprintf(out, "%s%s%d", i ? " " : "", rms ? "rms " : "", (int)length);
@@ -177,14 +316,14 @@ START_TEST(same_sizes_go_together) {
           "  %d = neg %r\n" /* other sizes */
           "  %e = add %c, %d\n"
           "  %f = exp %e\n"
-          "  %g = sum %f\n" /* not elementwise */
+          "  %g = sum %f\n" /* a row of all */
           "  %h = div %f, %g\n"
           "  %j = add %h, %i\n" /* a cast */
           "  %k = sub %j, %h\n"
           "  %l = relu %k\n"
           "  return %l\n}\n",
           got);
-  ck_assert_str_eq(got, "3 1 2 1 1 1 2");
+  ck_assert_str_eq(got, "3 1 4 1 2");
 }
 END_TEST
 
@@ -194,11 +333,9 @@ START_TEST(parts_of_rms_norm) {
   static const struct {
     const char *dims, *factor, *result, *lengths;
   } cases[] = {
-      {"{-1}", "%w", "%z", "rms 6"},       {"{2}", "%w", "%z", "rms 6"},
-      {"{1}", "%w", "%z", "1 1 2 2"},      {"{1, 2}", "%w", "%z", "rms 5 1"},
-      {"{-1}", "%x", "%z", "rms 5 1"},     {"{-1}", "%w", "%z, %y", "rms 5 1"},
-      {"{-1}", "%w", "%z, %m", "1 1 2 2"}, {"{-1}", "%w", "%z, %s", "1 1 2 2"},
-      {"{-1}", "%e", "%z", "rms 5 1"},
+      {"{-1}", "%w", "%z", "rms 6"},     {"{2}", "%w", "%z", "rms 6"},    {"{1}", "%w", "%z", "2 2 2"},
+      {"{1, 2}", "%w", "%z", "rms 5 1"}, {"{-1}", "%x", "%z", "rms 5 1"}, {"{-1}", "%w", "%z, %y", "rms 5 1"},
+      {"{-1}", "%w", "%z, %m", "6"},     {"{-1}", "%w", "%z, %s", "6"},   {"{-1}", "%e", "%z", "rms 5 1"},
   };
   for (size_t i = 0; i < COUNT(cases); i++) {
     char text[600], got[64];
@@ -218,4 +355,4 @@ START_TEST(parts_of_rms_norm) {
 }
 END_TEST
 
-SUITE("chain", random_chains, same_sizes_go_together, parts_of_rms_norm)
+SUITE("chain", random_chains, random_rows, same_sizes_go_together, parts_of_rms_norm)

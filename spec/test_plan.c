@@ -68,15 +68,16 @@ END_TEST
 /* What is promised to nodes that run together holds: see greedy.h. */
 START_TEST(random_graphs_in_groups) {
   const char *n = getenv("KILN_RANDOM_GRAPHS");
-  int count = n ? atoi(n) : 300, joined = 0, grouped = 0, hidden = 0, roomy = 0;
+  int count = n ? atoi(n) : 300, joined = 0, grouped = 0, hidden = 0, roomy = 0, over = 0;
   for (int seed = 1; seed <= count; seed++) {
     greedy g;
     greedy_init(&g, (uint64_t)seed);
     compare_random((uint64_t)seed, 6 + seed % 50, false, &g.target);
-    joined += g.joined, grouped += g.grouped, hidden += g.hidden, roomy += g.roomy;
+    joined += g.joined, grouped += g.grouped, hidden += g.hidden, roomy += g.roomy, over += g.over;
   }
-  ck_assert_msg(joined > count && grouped > count && hidden > count && roomy > count,
-                "too few: %d joined, %d groups, %d hidden, %d roomy", joined, grouped, hidden, roomy);
+  ck_assert_msg(joined > count && grouped > count && hidden > count && roomy > count && over > count,
+                "too few: %d joined, %d groups, %d hidden, %d roomy, %d over", joined, grouped, hidden, roomy,
+                over);
 }
 END_TEST
 

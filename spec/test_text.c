@@ -66,8 +66,8 @@ static const char *after_comments(const char *text) {
 }
 
 static void run_passes(kn_context *c, kn_graph *g, const char *names) {
-  static const kn_pass *const all[] = {&kn_pass_cse, &kn_pass_cse_all, &kn_pass_dce, &kn_pass_fold,
-                                       &kn_pass_history};
+  static const kn_pass *const all[] = {&kn_pass_constants, &kn_pass_cse,  &kn_pass_cse_all,
+                                       &kn_pass_dce,       &kn_pass_fold, &kn_pass_history};
   kn_builder b;
   g->finished = false;
   kn_builder_init(&b, c, g);

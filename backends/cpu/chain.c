@@ -1,54 +1,27 @@
-/* Chains of elementwise nodes: which nodes are one, where their operands are, and the walk. Memory was
- * planned for nodes that run one after the other, so before each run it is looked whether a result lies over
- * what an earlier node still reads, in other than the same places. Compiled once. */
-#include "backends/cpu/chain.h"
+/* Which nodes of a part make a chain, and where their operands are: nodes become steps of walk.h, which
+ * walk.c runs. Compiled once. */
+#include "backends/cpu/walk.h"
 #include <string.h>
 
-enum { MOST_NODES = 32, MOST_MEMORY = 28, MOST_SLOTS = 12, NOBODY = -1 };
-
-/* An operand of a node: a tensor in memory, or a block that only the chain sees. */
-typedef struct spot {
-  bool inner;
-  uint8_t at;
-} spot;
-
-typedef struct link {
+/* What a node is to the chain: as the step that it becomes, and FULL or not what its result is. */
+typedef struct role {
+  cp_step_kind kind;
   cp_run run;
-  const void *arg;
-  int n; /* inputs */
-  spot to, from[3];
-} link;
+  cp_softmax_rows softmax;
+  cp_fold_of fold;
+} role;
 
-typedef struct memory {
-  uint32_t value;
-  kn_dtype dtype;
-  int writer, last; /* nodes: who writes it (NOBODY), who reads it last */
-} memory;
-
-typedef struct operand {
-  char *data;
-  int64_t size, strides[KN_MAX_RANK + 1]; /* bytes */
-} operand;
-
-typedef struct walk {
-  const cp_chain *c;
-  int rank;
-  int64_t dims[KN_MAX_RANK + 1];
-  operand operands[MOST_MEMORY];
-} walk;
-
-struct cp_chain {
-  uint32_t n, nmemory;
+typedef struct group {
+  const cp_set *set;
+  const kn_part *part;
+  const kn_node *const *nodes; /* from the chain's first on */
+  uint32_t n;
   kn_type shape;
-  int64_t total, grain;
-  link links[MOST_NODES];
-  memory memory[MOST_MEMORY];
-  walk walk; /* of the last run, good as long as all operands are where they were */
-  bool bound;
-  int64_t strides[MOST_MEMORY][KN_MAX_RANK];
-};
+  int inner; /* dims of a row; 0: rows need not stay whole */
+  role roles[CP_MOST_NODES];
+} group;
 
-/* ---- which nodes ---- */
+enum { NOBODY = -1 };
 
 static bool same_dims(const kn_type *a, const kn_type *b) {
   bool same = a->rank == b->rank;
@@ -56,327 +29,413 @@ static bool same_dims(const kn_type *a, const kn_type *b) {
   return same;
 }
 
+static uint32_t operands_of(const kn_node *n) { return n->op == KN_OP_sum_to ? 1 : n->ntensor; }
+
+/* The node of the chain that made v; NOBODY. */
+static int maker(const group *g, uint32_t v) {
+  for (uint32_t k = 0; k < g->n; k++)
+    if (g->nodes[k]->out[0]->id == v) return (int)k;
+  return NOBODY;
+}
+
+static bool is_full(const role *r) { return r->kind == CP_STEP_EACH || r->kind == CP_STEP_SOFTMAX; }
+static bool is_numbers(const role *r) { return r->kind == CP_STEP_ROWS || r->kind == CP_STEP_FOLD; }
+
+/* ---- sizes ---- */
+
+static int64_t size_of(const kn_type *t, int from, int to) {
+  int64_t n = 1;
+  for (int d = from; d < to; d++) n *= t->dims[d];
+  return n;
+}
+
+/* One number for each row whose dims are the last `inner`: these are 1, or are left out. */
+static bool numbers_kept(const kn_type *t, const kn_type *shape, int inner) {
+  const int lead = shape->rank - inner;
+  bool fits = t->rank == shape->rank;
+  for (int d = 0; fits && d < t->rank; d++) fits = t->dims[d] == (d < lead ? shape->dims[d] : 1);
+  return fits;
+}
+static bool numbers_left_out(const kn_type *t, const kn_type *shape, int inner) {
+  const int lead = shape->rank - inner;
+  bool fits = t->rank == lead;
+  for (int d = 0; fits && d < lead; d++) fits = t->dims[d] == shape->dims[d];
+  return fits;
+}
+
+/* May rows be the last `inner` dims? */
+static bool may_be_rows(const group *g, int inner) {
+  const int64_t n = size_of(&g->shape, g->shape.rank - inner, g->shape.rank);
+  return g->inner ? inner == g->inner
+                  : n >= 2 && n <= CP_LONGEST_ROW && size_of(&g->shape, 0, g->shape.rank) > 0;
+}
+
+/* How many dims a row has that t holds one number for; 0: it does not. */
+static int inner_of(const group *g, const kn_type *t) {
+  if (g->inner)
+    return numbers_kept(t, &g->shape, g->inner) || numbers_left_out(t, &g->shape, g->inner) ? g->inner : 0;
+  int inner = 0;
+  while (inner < t->rank && t->dims[t->rank - 1 - inner] == 1) inner++;
+  while (inner && g->shape.rank == t->rank && g->shape.dims[t->rank - inner] == 1) inner--;
+  return inner && numbers_kept(t, &g->shape, inner) && may_be_rows(g, inner) ? inner : 0;
+}
+
+/* ---- may a node be the next? ---- */
+
+/* A value that is none of the chain's nodes' and does not lie in the bytes of one. */
+static bool is_outside(const group *g, uint32_t v) {
+  return maker(g, v) == NOBODY && maker(g, g->part->root[v]) == NOBODY;
+}
+
 /* The loop of a node whose operands need no cast; NULL where there is none. */
-static cp_run loop_of(const cp_loops *loops, const kn_node *n, const kn_type *types) {
-  if (!kn_opcode_is_op(n->op) || !loops[n->op].runs || n->nout != 1 || n->ntensor < 1 || n->ntensor > 3)
-    return NULL;
+static cp_run loop_of(const cp_set *set, const kn_node *n, const kn_type *types) {
+  if (n->nout != 1 || n->ntensor < 1 || n->ntensor > 3) return NULL;
   const uint32_t first = n->ntensor == 3; /* behind a condition */
   const kn_dtype dtype = (kn_dtype)types[n->in[first]->id].dtype, to = (kn_dtype)types[n->out[0]->id].dtype;
+  if (n->op == KN_OP_cast || n->op == KN_OP_clone) return set->isa->cast[dtype][to];
+  if (!set->loops[n->op].runs) return NULL;
   if (first && types[n->in[0]->id].dtype != KN_BOOL) return NULL;
   for (uint32_t i = first; i < n->ntensor; i++)
     if (types[n->in[i]->id].dtype != dtype) return NULL;
   if (to != dtype && (first || to != KN_BOOL)) return NULL;
   if (kn_ops[n->op].flags & KN_FLAG_RAISES && kn_dtypes[dtype].category != KN_CAT_FLOAT) return NULL;
-  return loops[n->op].runs[dtype];
+  return set->loops[n->op].runs[dtype];
 }
 
-static uint32_t known_before(const uint32_t *seen, uint32_t n, uint32_t v) {
-  uint32_t i = 0;
-  while (i < n && seen[i] != v) i++;
-  return i;
-}
-
-/* How many nodes from `first` on go together: the same sizes, and not too many tensors even if all of them
- * were in memory. */
-static uint32_t extent(const cp_loops *loops, const kn_part *part, uint32_t first) {
-  uint32_t seen[MOST_MEMORY + 4], nseen = 0, n = 0;
-  const kn_type *shape = &part->types[part->nodes[first]->out[0]->id];
-  for (; n < MOST_NODES && first + n < part->n; n++) {
-    const kn_node *c = part->nodes[first + n];
-    uint32_t now = nseen;
-    if (!loop_of(loops, c, part->types) || !same_dims(&part->types[c->out[0]->id], shape)) break;
-    for (uint32_t i = 0; i < c->ntensor; i++)
-      if (known_before(seen, now, c->in[i]->id) == now) seen[now++] = c->in[i]->id;
-    seen[now++] = c->out[0]->id;
-    if (now > MOST_MEMORY) break;
-    nseen = now;
+static bool admit_loop(group *g, const kn_node *n, role *r) {
+  const kn_type *types = g->part->types, *t = &types[n->out[0]->id];
+  r->run = loop_of(g->set, n, types);
+  if (!r->run) return false;
+  if (!g->n) g->shape = *t;
+  const bool full = same_dims(t, &g->shape);
+  const int inner = full ? g->inner : inner_of(g, t);
+  if (!full && !inner) return false;
+  r->kind = full ? CP_STEP_EACH : CP_STEP_ROWS;
+  for (uint32_t i = 0; i < n->ntensor; i++) {
+    const uint32_t v = n->in[i]->id;
+    const int by = maker(g, v);
+    if (by == NOBODY && !is_outside(g, v)) return false;
+    if (by == NOBODY) continue;
+    if (!is_full(&g->roles[by]) && !is_numbers(&g->roles[by])) return false;
+    if (is_full(&g->roles[by]) && !full) return false;
+    if (is_numbers(&g->roles[by]) &&
+        !(full ? numbers_kept(&types[v], &g->shape, g->inner) || g->inner == g->shape.rank
+               : same_dims(&types[v], t)))
+      return false;
   }
-  return n;
+  g->inner = inner;
+  return true;
+}
+
+/* A reduction or softmax: what it reads is of all elements. */
+static bool reads_full(group *g, const kn_node *n) {
+  const uint32_t v = n->in[0]->id;
+  const int by = maker(g, v);
+  if (!g->n) g->shape = g->part->types[v];
+  if (!same_dims(&g->part->types[v], &g->shape)) return false;
+  return by == NOBODY ? is_outside(g, v) : is_full(&g->roles[by]);
+}
+
+static bool admit_softmax(group *g, const kn_node *n, role *r) {
+  const kn_type *t = &g->part->types[n->in[0]->id];
+  const int64_t dim = ((const kn_attrs_axis *)n->attrs)->dim;
+  if (!reads_full(g, n) || !t->rank || (dim != -1 && dim != t->rank - 1) || !may_be_rows(g, 1)) return false;
+  *r = (role){.kind = CP_STEP_SOFTMAX, .softmax = g->set->softmaxes->rows[t->dtype]};
+  g->inner = r->softmax ? 1 : g->inner;
+  return r->softmax;
+}
+
+static const cp_reduction *reduction_of(kn_opcode op) {
+#define X(op, ...) static const cp_reduction op = __VA_ARGS__;
+  CP_REDUCTIONS(X)
+#undef X
+  switch ((int)op) {
+#define X(op, ...)                                                                                           \
+  case KN_OP_##op: return &op;
+    CP_REDUCTIONS(X)
+#undef X
+  case KN_OP_sum_to: return &sum;
+  default: return NULL;
+  }
+}
+
+/* The dims that it goes over; how many. */
+static int dims_of(const kn_node *n, const kn_type *types, bool *over) {
+  const kn_type *x = &types[n->in[0]->id];
+  int count = 0;
+  if (n->op == KN_OP_sum_to) {
+    const kn_type *b = &types[n->in[1]->id];
+    const int lead = x->rank - b->rank;
+    for (int d = 0; d < x->rank; d++) over[d] = d < lead || (b->dims[d - lead] == 1 && x->dims[d] != 1);
+  } else {
+    const kn_attrs_reduce *a = n->attrs;
+    for (int d = 0; d < x->rank; d++) over[d] = a->dim.n == 0;
+    for (int i = 0; i < a->dim.n; i++) over[a->dim.v[i] < 0 ? a->dim.v[i] + x->rank : a->dim.v[i]] = true;
+  }
+  for (int d = 0; d < x->rank; d++) count += over[d];
+  return count;
+}
+
+static bool admit_rows(group *g, const kn_type *to, int inner, role *r) {
+  const int was = g->inner;
+  if (!inner || !may_be_rows(g, inner)) return false;
+  g->inner = inner;
+  r->kind = CP_STEP_FOLD;
+  if (inner_of(g, to) == inner) return true;
+  g->inner = was;
+  return false;
+}
+
+/* All rows into one: eight at a time, which have to fit. */
+static bool admit_columns(group *g, int inner, role *r) {
+  const int lead = g->shape.rank - inner;
+  const int64_t rows = size_of(&g->shape, 0, lead), n = size_of(&g->shape, lead, g->shape.rank);
+  if (!inner || !may_be_rows(g, inner) || rows < 2) return false;
+  if (8 * cp_cut_columns(rows, n).lined * n > CP_AT_ONCE) return false;
+  r->kind = CP_STEP_COLUMNS;
+  g->inner = inner;
+  return true;
+}
+
+static bool admit_reduction(group *g, const kn_node *n, const cp_reduction *how, role *r) {
+  const kn_type *types = g->part->types, *x = &types[n->in[0]->id], *to = &types[n->out[0]->id];
+  bool over[KN_MAX_RANK] = {false};
+  const int64_t left = kn_type_numel(to), all = kn_type_numel(x);
+  if (!reads_full(g, n) || !left || all / left < 2) return false;
+  if (!cp_fold_find(g->set->isa, g->set->folds, how, (kn_dtype)x->dtype, (kn_dtype)to->dtype, all / left,
+                    &r->fold))
+    return false;
+  const int count = dims_of(n, types, over);
+  int last = 0, first = 0; /* dims that it goes over: the last so many, the first so many */
+  while (last < x->rank && over[x->rank - 1 - last]) last++;
+  while (first < x->rank && over[first]) first++;
+  if (last == count && admit_rows(g, to, last, r)) return true;
+  if (count == x->rank) {
+    r->kind = CP_STEP_TOTAL;
+    return how->kind != CP_PROD;
+  }
+  return first == count && admit_columns(g, x->rank - first, r);
+}
+
+static bool admit(group *g, const kn_node *n) {
+  role *r = &g->roles[g->n];
+  *r = (role){0};
+  if (!kn_opcode_is_op(n->op) || n->nout != 1) return false;
+  const cp_reduction *how = reduction_of(n->op);
+  if (how) return admit_reduction(g, n, how, r);
+  if (n->op == KN_OP_softmax || n->op == KN_OP_log_softmax) return admit_softmax(g, n, r);
+  return admit_loop(g, n, r);
 }
 
 /* ---- where operands are ---- */
 
 typedef struct layout {
+  const group *g;
   cp_chain *c;
-  const kn_part *part;
-  const kn_node *const *nodes; /* of the chain */
-  uint32_t made[MOST_NODES];   /* value of each node */
-  int freed[MOST_SLOTS];       /* node behind whose time the slot is free */
+  cp_spot made[CP_MOST_NODES]; /* by node: its result */
+  int spread[CP_MOST_NODES];   /* by node: the block that repeats its numbers; NOBODY */
+  int freed[CP_MOST_BLOCKS];   /* node behind whose time it is free */
+  int let_go[CP_MOST_NUMBERS]; /* the same of numbers */
+  bool full;                   /* there was no place */
 } layout;
 
-static int reads_within(const layout *l, uint32_t v, int *last) {
-  int reads = 0;
+/* How often nodes of the chain read v, and the last of them; `wide`: of those that want all elements. */
+static uint32_t reads_within(const group *g, uint32_t v, bool wide, int *last) {
+  uint32_t reads = 0;
   *last = NOBODY;
-  for (uint32_t k = 0; k < l->c->n; k++)
-    for (uint32_t i = 0; i < l->nodes[k]->ntensor; i++)
-      if (l->nodes[k]->in[i]->id == v) reads++, *last = (int)k;
+  for (uint32_t k = 0; k < g->n; k++)
+    for (uint32_t i = 0; i < operands_of(g->nodes[k]); i++)
+      if (g->nodes[k]->in[i]->id == v && (!wide || is_full(&g->roles[k]))) reads++, *last = (int)k;
   return reads;
 }
 
-static spot in_memory(layout *l, uint32_t v, int writer) {
+static int take_slot(int *freed, uint32_t most, uint32_t *used, int k, int last) {
+  for (uint32_t s = 0; s < most; s++) {
+    if (freed[s] >= k) continue;
+    freed[s] = last > k ? last : k;
+    if (*used <= s) *used = s + 1;
+    return (int)s;
+  }
+  return NOBODY;
+}
+
+static cp_spot in_memory(layout *l, uint32_t v, bool numbers, bool written, int rank) {
   cp_chain *c = l->c;
   uint32_t at = 0;
-  while (at < c->nmemory && c->memory[at].value != v) at++;
-  if (at == c->nmemory) {
-    memory *m = &c->memory[c->nmemory++];
-    *m = (memory){.value = v, .dtype = (kn_dtype)l->part->types[v].dtype, .writer = writer};
-    reads_within(l, v, &m->last);
+  while (at < c->nmemory &&
+         (c->memory[at].value != v || c->memory[at].numbers != numbers || c->memory[at].rank != rank))
+    at++;
+  if (at == CP_MOST_MEMORY) {
+    l->full = true;
+    return (cp_spot){CP_IN_MEMORY, 0};
   }
-  return (spot){false, (uint8_t)at};
+  if (at == c->nmemory)
+    c->memory[c->nmemory++] = (cp_memory){v, (kn_dtype)l->g->part->types[v].dtype, numbers, written, rank};
+  return (cp_spot){CP_IN_MEMORY, (uint8_t)at};
 }
 
-/* A block of its own where nobody outside reads it and there is one. */
-static spot place_result(layout *l, int k) {
-  uint32_t v = l->nodes[k]->out[0]->id;
-  int last, reads = reads_within(l, v, &last);
-  if ((uint32_t)reads != l->part->reads[v]) return in_memory(l, v, k);
-  for (int s = 0; s < MOST_SLOTS; s++) {
-    if (l->freed[s] >= k) continue;
-    l->freed[s] = last > k ? last : k;
-    return (spot){true, (uint8_t)s};
-  }
-  return in_memory(l, v, k);
-}
-
-static void lay_out(layout *l) {
+static cp_step *new_step(layout *l, cp_step_kind kind) {
   cp_chain *c = l->c;
-  for (int s = 0; s < MOST_SLOTS; s++) l->freed[s] = NOBODY;
-  for (uint32_t k = 0; k < c->n; k++) {
-    const kn_node *n = l->nodes[k];
-    link *to = &c->links[k];
-    to->arg = n->attrs;
-    to->n = (int)n->ntensor;
-    for (uint32_t i = 0; i < n->ntensor; i++) {
-      uint32_t by = known_before(l->made, k, n->in[i]->id);
-      to->from[i] = by < k ? c->links[by].to : in_memory(l, n->in[i]->id, NOBODY);
+  if (c->nsteps == CP_MOST_STEPS) {
+    l->full = true;
+    return &c->steps[0];
+  }
+  c->steps[c->nsteps] = (cp_step){.kind = (uint8_t)kind};
+  return &c->steps[c->nsteps++];
+}
+
+static int64_t bytes_of(const layout *l, uint32_t v) {
+  return (int64_t)kn_dtype_size((kn_dtype)l->g->part->types[v].dtype);
+}
+
+/* The block that repeats the numbers of node `by`, for node k. */
+static cp_spot spread(layout *l, int by, uint32_t k) {
+  const uint32_t v = l->g->nodes[by]->out[0]->id;
+  if (l->spread[by] == NOBODY) {
+    int last;
+    reads_within(l->g, v, true, &last);
+    l->spread[by] = take_slot(l->freed, CP_MOST_BLOCKS, &l->c->nblocks, (int)k, last);
+    if (l->spread[by] == NOBODY) {
+      l->full = true;
+      return (cp_spot){0};
     }
-    to->to = place_result(l, (int)k);
-    l->made[k] = n->out[0]->id;
+    cp_step *s = new_step(l, CP_STEP_SPREAD);
+    s->to = (cp_spot){CP_IN_BLOCK, (uint8_t)l->spread[by]};
+    s->from[0] = l->made[by];
+    s->n = 1;
+    s->size = bytes_of(l, v);
+  }
+  return (cp_spot){CP_IN_BLOCK, (uint8_t)l->spread[by]};
+}
+
+static cp_spot place_input(layout *l, uint32_t k, uint32_t i) {
+  const group *g = l->g;
+  const kn_node *n = g->nodes[k];
+  const uint32_t v = n->in[i]->id;
+  const int by = maker(g, v);
+  const bool numbers = g->roles[k].kind == CP_STEP_ROWS;
+  if (by == NOBODY)
+    return in_memory(l, v, numbers, false, numbers ? g->part->types[n->out[0]->id].rank : g->shape.rank);
+  return is_numbers(&g->roles[by]) && !numbers ? spread(l, by, k) : l->made[by];
+}
+
+/* In the tile where nobody outside reads it and there is a place. */
+static cp_spot place_result(layout *l, int k) {
+  const group *g = l->g;
+  const uint32_t v = g->nodes[k]->out[0]->id;
+  const bool numbers = is_numbers(&g->roles[k]);
+  int last;
+  if (reads_within(g, v, false, &last) == g->part->reads[v]) {
+    const int s = numbers ? take_slot(l->let_go, CP_MOST_NUMBERS, &l->c->nnumbers, k, last)
+                          : take_slot(l->freed, CP_MOST_BLOCKS, &l->c->nblocks, k, last);
+    if (s != NOBODY) return (cp_spot){numbers ? CP_IN_NUMBERS : CP_IN_BLOCK, (uint8_t)s};
+  }
+  return in_memory(l, v, numbers, true, numbers ? g->part->types[v].rank : g->shape.rank);
+}
+
+static void add_fold(layout *l, uint32_t k, cp_step *s) {
+  cp_chain *c = l->c;
+  const group *g = l->g;
+  const uint32_t v = g->nodes[k]->in[0]->id;
+  if (c->nfolds == CP_MOST_FOLDS) {
+    l->full = true;
+    return;
+  }
+  s->fold = (uint8_t)c->nfolds;
+  s->size = bytes_of(l, v);
+  c->folds[c->nfolds++] =
+      (cp_folding){.node = g->nodes[k], .of = g->roles[k].fold, .outside = maker(g, v) == NOBODY};
+  c->columns |= s->kind == CP_STEP_COLUMNS;
+  c->totals |= s->kind == CP_STEP_TOTAL;
+}
+
+static void lay_node(layout *l, uint32_t k) {
+  const group *g = l->g;
+  const kn_node *n = g->nodes[k];
+  const role *r = &g->roles[k];
+  const bool fold = r->kind >= CP_STEP_FOLD;
+  cp_step s = {.kind = (uint8_t)r->kind, .n = (uint8_t)operands_of(n), .arg = n->attrs};
+  s.run = r->run;
+  s.softmax = r->softmax;
+  s.log = n->op == KN_OP_log_softmax;
+  for (uint32_t i = 0; i < s.n; i++) s.from[i] = place_input(l, k, i);
+  if (fold) add_fold(l, k, &s);
+  if (r->kind <= CP_STEP_FOLD) s.to = l->made[k] = place_result(l, (int)k);
+  if (!l->full) *new_step(l, r->kind) = s;
+  l->c->whole |= r->kind != CP_STEP_EACH && r->kind < CP_STEP_COLUMNS;
+  if (is_full(r)) {
+    const int64_t width = bytes_of(l, n->out[0]->id);
+    if (l->c->width < width) l->c->width = width;
   }
 }
 
-kn_status cp_chain_new(kn_context *ctx, const cp_loops *loops, const kn_part *part, uint32_t first,
-                       cp_chain **out) {
-  uint32_t n = extent(loops, part, first);
-  *out = NULL;
-  if (n < 2) return KN_OK;
-  cp_chain *c = kn_calloc(ctx->heap, 1, sizeof *c);
-  if (!c) return kn_fail_nomem(ctx, sizeof *c);
-  layout l = {.c = c, .part = part, .nodes = part->nodes + first};
-  int64_t work = 0;
-  c->n = n;
-  c->shape = part->types[part->nodes[first]->out[0]->id];
-  c->total = kn_type_numel(&c->shape);
-  for (uint32_t k = 0; k < n; k++) {
-    c->links[k].run = loop_of(loops, l.nodes[k], part->types);
-    work += CP_CHEAP / loops[l.nodes[k]->op].grain;
+/* False where it does not fit. */
+static bool lay_out(const group *g, cp_chain *c) {
+  layout l = {.g = g, .c = c};
+  for (int s = 0; s < CP_MOST_BLOCKS; s++) l.freed[s] = NOBODY;
+  for (int s = 0; s < CP_MOST_NUMBERS; s++) l.let_go[s] = NOBODY;
+  for (uint32_t k = 0; k < g->n; k++) l.spread[k] = NOBODY;
+  memset(c, 0, sizeof *c);
+  c->set = g->set;
+  c->n = g->n;
+  c->shape = g->shape;
+  c->inner = g->inner;
+  for (uint32_t k = 0; k < g->n && !l.full; k++) lay_node(&l, k);
+  for (uint32_t k = 0; k < c->nmemory; k++) {
+    const int64_t width = (int64_t)kn_dtype_size(c->memory[k].dtype);
+    if (c->width < width) c->width = width;
   }
+  if (c->columns && c->totals) c->whole = true; /* these take elements in their order */
+  if (!c->whole && !c->columns) c->inner = 0;
+  return !l.full && cp_chain_fits(c);
+}
+
+/* ---- a chain ---- */
+
+/* How much a node of the chain costs an element, in ops that wait for memory. */
+static int64_t cost_of(const group *g, uint32_t k) {
+  const int64_t grain = g->set->loops[g->nodes[k]->op].grain;
+  return g->roles[k].kind == CP_STEP_SOFTMAX ? 2 * CP_CHEAP / CP_DEAR : grain ? CP_CHEAP / grain : 1;
+}
+
+static kn_status make(kn_context *ctx, const group *g, const cp_chain *laid, cp_chain **out) {
+  cp_chain *c = kn_alloc(ctx->heap, sizeof *c);
+  if (!c) return kn_fail_nomem(ctx, sizeof *c);
+  int64_t work = 0;
+  *c = *laid;
+  for (uint32_t k = 0; k < g->n; k++) work += cost_of(g, k);
   c->grain = CP_CHEAP / work + 1;
-  lay_out(&l);
+  kn_status st = cp_chain_reserve(ctx, c);
+  if (st != KN_OK) {
+    cp_chain_free(ctx, c);
+    return st;
+  }
   *out = c;
   return KN_OK;
 }
 
-void cp_chain_free(kn_context *ctx, cp_chain *c) { kn_free(ctx->heap, c, sizeof *c); }
-
-uint32_t cp_chain_length(const cp_chain *c) { return c->n; }
-
-/* ---- the walk ---- */
-
-typedef struct blocks {
-  _Alignas(CP_LINE) char slots[MOST_SLOTS][CP_BLOCK * 8];
-  _Alignas(CP_LINE) char repeated[MOST_MEMORY][CP_BLOCK * 8]; /* one element of operand k, over and over */
-  const char *of[MOST_MEMORY];
-  int64_t filled[MOST_MEMORY];
-} blocks;
-
-#define REPEAT(T)                                                                                            \
-  for (int64_t i = 0; i < n; i++) ((T *)to)[i] = *(const T *)from
-static void repeat(char *to, const char *from, int64_t n, int64_t size) {
-  switch (size) {
-  case 1: memset(to, *(const unsigned char *)from, (size_t)n); break;
-  case 2: REPEAT(uint16_t); break;
-  case 4: REPEAT(uint32_t); break;
-  default: REPEAT(uint64_t);
+static void tell_plan(const group *g, const cp_chain *c, uint32_t first) {
+  const kn_part *part = g->part;
+  part->together[first] = g->n;
+  for (uint32_t k = 0; k < g->n; k++) {
+    const uint32_t v = g->nodes[k]->out[0]->id;
+    bool memory = g->roles[k].kind > CP_STEP_FOLD;
+    for (uint32_t m = 0; m < c->nmemory; m++) memory |= c->memory[m].value == v;
+    if (!memory) part->room[v] = KN_ROOM_NONE;
   }
 }
 
-static void row(const walk *w, char *const *p, int64_t n, blocks *b) {
-  const cp_chain *c = w->c;
-  for (int64_t at = 0; at < n; at += CP_BLOCK) {
-    const int64_t m = n - at < CP_BLOCK ? n - at : CP_BLOCK;
-    char *now[MOST_MEMORY], *q[CP_OPERANDS];
-    for (uint32_t k = 0; k < c->nmemory; k++) {
-      const operand *o = &w->operands[k];
-      if (o->strides[w->rank - 1]) {
-        now[k] = p[k] + at * o->size;
-        continue;
-      }
-      now[k] = b->repeated[k];
-      if (b->of[k] == p[k] && b->filled[k] >= m) continue;
-      repeat(now[k], p[k], m, o->size);
-      b->of[k] = p[k];
-      b->filled[k] = m;
-    }
-    for (uint32_t k = 0; k < c->n; k++) {
-      const link *l = &c->links[k];
-      q[0] = l->to.inner ? b->slots[l->to.at] : now[l->to.at];
-      for (int i = 0; i < l->n; i++)
-        q[i + 1] = l->from[i].inner ? b->slots[l->from[i].at] : now[l->from[i].at];
-      l->run(q, m, l->arg);
-    }
-  }
-}
-
-static void range(void *ud, int64_t begin, int64_t end) {
-  const walk *w = ud;
-  const int last = w->rank - 1;
-  int64_t at[KN_MAX_RANK + 1];
-  char *p[MOST_MEMORY];
-  blocks b;
-  for (uint32_t k = 0; k < w->c->nmemory; k++) b.of[k] = NULL;
-  for (int64_t d = last, rest = begin; d >= 0; d--) {
-    at[d] = rest % w->dims[d];
-    rest /= w->dims[d];
-  }
-  while (begin < end) {
-    for (uint32_t k = 0; k < w->c->nmemory; k++) {
-      p[k] = w->operands[k].data;
-      for (int d = 0; d <= last; d++) p[k] += at[d] * w->operands[k].strides[d];
-    }
-    int64_t n = w->dims[last] - at[last];
-    if (n > end - begin) n = end - begin;
-    row(w, p, n, &b);
-    begin += n;
-    at[last] = 0; /* a row that stops early is the range's last */
-    for (int d = last - 1; d >= 0 && ++at[d] == w->dims[d]; d--) at[d] = 0;
-  }
-}
-
-/* Few elements that lie one after the other: no range has to be found. */
-static void run_tiny(const walk *w) {
-  char *p[MOST_MEMORY];
-  blocks b;
-  for (uint32_t k = 0; k < w->c->nmemory; k++) p[k] = w->operands[k].data, b.of[k] = NULL;
-  row(w, p, w->c->total, &b);
-}
-
-/* ---- a run ---- */
-
-static bool continues(const walk *w, const int64_t (*strides)[KN_MAX_RANK], int a, int b, int64_t size_b) {
-  for (uint32_t k = 0; k < w->c->nmemory; k++)
-    if (strides[k][a] != strides[k][b] * size_b) return false;
-  return true;
-}
-
-/* Dims of size 1 go, neighbours that lie one after the other in all operands are joined. `strides` in bytes.
- */
-static void join_dims(walk *w, int64_t (*strides)[KN_MAX_RANK]) {
-  const kn_type *shape = &w->c->shape;
-  int from = 0; /* the dim of the shape that the last one joined stands for */
-  w->rank = 0;
-  for (int d = 0; d < shape->rank; d++) {
-    if (shape->dims[d] == 1) continue;
-    if (w->rank && continues(w, strides, from, d, shape->dims[d]))
-      w->dims[w->rank - 1] *= shape->dims[d];
-    else
-      w->dims[w->rank++] = shape->dims[d];
-    for (uint32_t k = 0; k < w->c->nmemory; k++) w->operands[k].strides[w->rank - 1] = strides[k][d];
-    from = d;
-  }
-  if (w->rank) return;
-  w->rank = 1, w->dims[0] = 1;
-  for (uint32_t k = 0; k < w->c->nmemory; k++) w->operands[k].strides[0] = w->operands[k].size;
-}
-
-/* Sets the operands; false where one does not lie along the last dim. */
-static bool bind(walk *w, kn_tensor *const *vals) {
-  const cp_chain *c = w->c;
-  int64_t strides[MOST_MEMORY][KN_MAX_RANK];
-  for (uint32_t k = 0; k < c->nmemory; k++) {
-    const kn_tensor *t = vals[c->memory[k].value];
-    operand *o = &w->operands[k];
-    const int lead = c->shape.rank - t->type.rank; /* dims it does not have: it is repeated there */
-    o->data = kn_tensor_data(t);
-    o->size = (int64_t)kn_dtype_size(c->memory[k].dtype);
-    for (int d = 0; d < c->shape.rank; d++) {
-      const bool repeats = d < lead || (t->type.dims[d - lead] == 1 && c->shape.dims[d] != 1);
-      strides[k][d] = repeats ? 0 : t->strides[d - lead] * o->size;
-    }
-  }
-  join_dims(w, strides);
-  for (uint32_t k = 0; k < c->nmemory; k++) {
-    const int64_t step = w->operands[k].strides[w->rank - 1];
-    if (step != 0 && step != w->operands[k].size) return false;
-  }
-  return true;
-}
-
-/* Bytes of an operand, from its data on; strides are never negative. */
-static int64_t reach(const walk *w, uint32_t k) {
-  int64_t bytes = w->operands[k].size;
-  for (int d = 0; d < w->rank; d++) bytes += (w->dims[d] - 1) * w->operands[k].strides[d];
-  return bytes;
-}
-
-static bool lies_alike(const walk *w, uint32_t a, uint32_t b) {
-  const operand *x = &w->operands[a], *y = &w->operands[b];
-  bool alike = x->data == y->data && x->size == y->size;
-  for (int d = 0; alike && d < w->rank; d++) alike = x->strides[d] == y->strides[d];
-  return alike;
-}
-
-/* Is nothing overwritten that an earlier node has yet to read elsewhere, or has written? */
-static bool may_run(const walk *w) {
-  const cp_chain *c = w->c;
-  for (uint32_t a = 0; a < c->nmemory; a++) {
-    const int writer = c->memory[a].writer;
-    const char *from = w->operands[a].data, *to = from + reach(w, a);
-    for (uint32_t b = 0; writer != NOBODY && b < c->nmemory; b++) {
-      const char *other = w->operands[b].data;
-      if (a == b || other >= to || other + reach(w, b) <= from) continue;
-      if (c->memory[b].writer > writer) continue; /* looked at from there */
-      if (!lies_alike(w, a, b) || c->memory[b].last >= writer) return false;
-    }
-  }
-  return true;
-}
-
-/* Do all operands lie as in the last run? */
-static bool lies_as_before(const cp_chain *c, kn_tensor *const *vals) {
-  bool same = c->bound;
-  for (uint32_t k = 0; same && k < c->nmemory; k++) {
-    const kn_tensor *t = vals[c->memory[k].value];
-    for (int d = 0; d < t->type.rank; d++) same &= c->strides[k][d] == t->strides[d];
-  }
-  return same;
-}
-
-static bool bind_again(cp_chain *c, kn_tensor *const *vals) {
-  walk *w = &c->walk;
-  bool moved = false;
-  if (!lies_as_before(c, vals)) {
-    w->c = c;
-    c->bound = bind(w, vals) && may_run(w);
-    for (uint32_t k = 0; k < c->nmemory; k++)
-      memcpy(c->strides[k], vals[c->memory[k].value]->strides, sizeof c->strides[k]);
-    return c->bound;
-  }
-  for (uint32_t k = 0; k < c->nmemory; k++) {
-    char *data = kn_tensor_data(vals[c->memory[k].value]);
-    moved |= w->operands[k].data != data;
-    w->operands[k].data = data;
-  }
-  if (moved) c->bound = may_run(w);
-  return c->bound;
-}
-
-kn_status cp_chain_run(kn_context *ctx, cp_chain *c, kn_tensor *const *vals) {
-  if (c->total == 0) return KN_OK;
-  if (!bind_again(c, vals)) return KN_DECLINED;
-  if (c->total <= CP_BLOCK && c->walk.rank == 1)
-    run_tiny(&c->walk);
-  else
-    kn_parallel_for(ctx, c->total, c->grain, range, &c->walk);
+kn_status cp_chain_new(kn_context *ctx, const cp_set *set, const kn_part *part, uint32_t first,
+                       cp_chain **out) {
+  group g = {.set = set, .part = part, .nodes = part->nodes + first};
+  cp_chain c;
+  *out = NULL;
+  while (g.n < CP_MOST_NODES && first + g.n < part->n && admit(&g, g.nodes[g.n])) g.n++;
+  while (g.n >= 2 && !lay_out(&g, &c)) g.n--;
+  if (g.n < 2) return KN_OK;
+  KN_TRY(make(ctx, &g, &c, out));
+  tell_plan(&g, &c, first);
   return KN_OK;
 }
+
+uint32_t cp_chain_length(const cp_chain *c) { return c->n; }

@@ -8,13 +8,16 @@
   extern const cp_loops cp_##isa##_loops[KN_OP_COUNT];                                                       \
   extern const cp_kit *const cp_##isa##_kits[KN_DTYPE_COUNT];                                                \
   extern const cp_norms cp_##isa##_norms;                                                                    \
-  extern const cp_folds cp_##isa##_folds;
+  extern const cp_folds cp_##isa##_folds;                                                                    \
+  extern const cp_softmaxes cp_##isa##_softmaxes;                                                            \
+  extern const cp_isa cp_##isa##_isa;
 CP_SETS(X)
 #undef X
 
 static const cp_set sets[] = {
 #define X(isa)                                                                                               \
-  {&cp_##isa##_provider, cp_##isa##_loops, cp_##isa##_kits, &cp_##isa##_norms, &cp_##isa##_folds},
+  {&cp_##isa##_provider, cp_##isa##_loops,      cp_##isa##_kits, &cp_##isa##_norms,                          \
+   &cp_##isa##_folds,    &cp_##isa##_softmaxes, &cp_##isa##_isa},
     CP_SETS(X)
 #undef X
 };
@@ -40,6 +43,8 @@ int cp_provider_count(void) {
 }
 
 const kn_provider *cp_provider_at(int i) { return sets[i].provider; }
+
+const cp_set *cp_set_at(int i) { return &sets[i]; }
 
 const cp_set *cp_best_set(void) { return &sets[cp_provider_count() - 1]; }
 

@@ -5,7 +5,7 @@
 #include "backends/backend.h"
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/norm.h"
-#include "backends/cpu/run.h"
+#include "backends/cpu/softmax.h"
 
 extern const kn_backend kn_cpu_backend;
 
@@ -19,8 +19,12 @@ typedef struct cp_set {
   const cp_kit *const *kits; /* by dtype */
   const cp_norms *norms;
   const cp_folds *folds;
+  const cp_softmaxes *softmaxes;
+  const cp_isa *isa;
 } cp_set;
 const cp_set *cp_best_set(void);
+const cp_set *cp_set_at(int i);
 bool cp_target(kn_context *ctx, void *state, kn_target *out);
+kn_target cp_target_of(const cp_set *set);
 
 #endif

@@ -36,6 +36,36 @@ typedef struct cp_reduction {
   bool truth; /* of elements as bool */
 } cp_reduction;
 
+/* How all elements of a dtype are folded, and what the result is made into. */
+typedef struct cp_fold_of {
+  cp_fold_fn rows, accs; /* of elements, of accumulators */
+  cp_short_fn each;
+  cp_run finish; /* accumulators to results */
+  cp_fold_kind kind;
+  bool floats; /* accumulators are double, else int64 */
+  bool mean;
+  int64_t count; /* elements folded into one */
+} cp_fold_of;
+/* False where elements have to be cast on their way in. */
+bool cp_fold_find(const cp_isa *isa, const cp_folds *folds, const cp_reduction *r, kn_dtype own, kn_dtype to,
+                  int64_t count, cp_fold_of *out);
+void cp_fold_start(const cp_fold_of *f, void *acc, int64_t n);
+void cp_fold_finish(const cp_fold_of *f, void *acc, int64_t n, char *to);
+
+/* How rows of n elements, one after the other, are cut into pieces for the folds of their columns. A piece
+ * has n x lined accumulators, which take `lined` rows as one, eight of these at a time, and are joined at its
+ * end.
+ */
+typedef struct cp_cut {
+  int64_t lined, rows, pieces; /* rows of a piece */
+} cp_cut;
+enum { CP_PIECE = 32768 }; /* elements of a piece of one row, if it has twice as many; and about of columns */
+cp_cut cp_cut_columns(int64_t rows, int64_t n);
+/* Rows that are `apart` bytes from each other; where several are taken as one, they follow each other. */
+void cp_fold_columns(const cp_fold_of *f, const cp_cut *cut, void *acc, const char *x, int64_t apart,
+                     int64_t rows, int64_t n);
+void cp_fold_narrow(const cp_fold_of *f, char *acc, int64_t n, int64_t left); /* n accumulators into `left` */
+
 kn_status cp_reduce(kn_context *ctx, const cp_isa *isa, const cp_folds *folds, const cp_reduction *r,
                     const kn_tensor *x, const bool over[KN_MAX_RANK], kn_tensor *out);
 /* which 0: the largest, 1: the smallest; dim < 0: of all elements. */

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { LANES = 256, ROWS = 8, PIECE = 32768, MOST_UNITS = 64 };
+enum { LANES = 256, ROWS = 8, PIECE = CP_PIECE, MOST_UNITS = 64 };
 
 typedef struct axis {
   int64_t dim, x, to; /* size; strides in bytes of the input and of the result (0: folded) */
@@ -96,13 +96,14 @@ static void take_run(const job *j, void *acc, int64_t side, const char *x, int64
 }
 
 /* Accumulators [0, n) into the first `left`; n is a multiple of it. */
-static void narrow(const job *j, char *acc, int64_t n, int64_t left) {
+static void narrow_by(cp_fold_fn accs, char *acc, int64_t n, int64_t left) {
   while (n > left) {
     int64_t half = n / left / 2 * left;
-    j->accs(acc, acc + (n - half) * 8, 0, 1, half);
+    accs(acc, acc + (n - half) * 8, 0, 1, half);
     n -= half;
   }
 }
+static void narrow(const job *j, char *acc, int64_t n, int64_t left) { narrow_by(j->accs, acc, n, left); }
 
 /* ---- a piece of a unit ---- */
 
@@ -324,11 +325,13 @@ static kn_status run(kn_context *ctx, job *j) {
   return KN_OK;
 }
 
+static const double start_floats[CP_FOLD_KINDS] = {0, 1, -INFINITY, INFINITY};
+static const int64_t start_wholes[CP_FOLD_KINDS] = {0, 1, INT64_MIN, INT64_MAX};
+
 static void set_start(job *j, cp_fold_kind kind, kn_dtype as) {
-  static const double floats[CP_FOLD_KINDS] = {0, 1, -INFINITY, INFINITY};
   j->floats = kn_dtype_is_float(as);
-  j->start_f = floats[kind];
-  j->start_i = kind == CP_SUM ? 0 : kind == CP_PROD ? 1 : kind == CP_MAX ? INT64_MIN : INT64_MAX;
+  j->start_f = start_floats[kind];
+  j->start_i = start_wholes[kind];
 }
 
 kn_status cp_reduce(kn_context *ctx, const cp_isa *isa, const cp_folds *folds, const cp_reduction *r,
@@ -362,4 +365,52 @@ kn_status cp_reduce(kn_context *ctx, const cp_isa *isa, const cp_folds *folds, c
       j.over[j.nover++] = a[d];
   cut(&j);
   return run(ctx, &j);
+}
+
+/* ---- for those who fold as they go (walk.c) ---- */
+
+bool cp_fold_find(const cp_isa *isa, const cp_folds *folds, const cp_reduction *r, kn_dtype own, kn_dtype to,
+                  int64_t count, cp_fold_of *out) {
+  const cp_fold *table = folds->of[r->kind];
+  const kn_dtype acc = kn_dtype_is_float(own) ? KN_F64 : KN_I64;
+  if (!table[own].rows || (r->truth && own != KN_BOOL)) return false;
+  *out = (cp_fold_of){.rows = table[own].rows,
+                      .accs = table[acc].rows,
+                      .each = table[own].each,
+                      .finish = isa->cast[acc][to],
+                      .kind = r->kind,
+                      .floats = acc == KN_F64,
+                      .mean = r->mean,
+                      .count = count};
+  return true;
+}
+
+void cp_fold_start(const cp_fold_of *f, void *acc, int64_t n) {
+  for (int64_t i = 0; i < n; i++)
+    if (f->floats)
+      ((double *)acc)[i] = start_floats[f->kind];
+    else
+      ((int64_t *)acc)[i] = start_wholes[f->kind];
+}
+
+void cp_fold_finish(const cp_fold_of *f, void *acc, int64_t n, char *to) {
+  for (int64_t i = 0; f->mean && i < n; i++) ((double *)acc)[i] /= (double)f->count;
+  f->finish((char *[]){to, acc}, n, NULL);
+}
+
+cp_cut cp_cut_columns(int64_t rows, int64_t n) {
+  job j = {.size = 1, .columns = true, .nover = 1, .inner = {n, 1, 1}, .over = {{rows, n, 0}}};
+  cut(&j);
+  return (cp_cut){j.lined, j.each_piece, j.pieces};
+}
+
+void cp_fold_columns(const cp_fold_of *f, const cp_cut *cut, void *acc, const char *x, int64_t apart,
+                     int64_t rows, int64_t n) {
+  const int64_t lined = rows / cut->lined, rest = rows % cut->lined;
+  f->rows(acc, x, apart * cut->lined, lined, n * cut->lined);
+  if (rest) f->rows(acc, x + lined * cut->lined * apart, apart, rest, n);
+}
+
+void cp_fold_narrow(const cp_fold_of *f, char *acc, int64_t n, int64_t left) {
+  narrow_by(f->accs, acc, n, left);
 }

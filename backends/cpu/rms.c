@@ -83,6 +83,7 @@ kn_status cp_rms_new(kn_context *ctx, const cp_set *set, const kn_part *part, ui
   cp_rms *r = kn_alloc(ctx->heap, sizeof *r);
   if (!r) return kn_fail_nomem(ctx, sizeof *r);
   *r = found;
+  part->together[first] = r->length;
   *out = r;
   return KN_OK;
 }
@@ -103,18 +104,9 @@ static void range(void *ud, int64_t begin, int64_t end) {
   j->r->run(&j->norm, begin, end);
 }
 
-/* Memory was planned for nodes that run one after the other: the result may lie over what is read. */
-static bool overlap(const kn_tensor *a, const kn_tensor *b) {
-  const char *x = kn_tensor_data(a), *y = kn_tensor_data(b);
-  size_t n = (size_t)kn_tensor_numel(a) * kn_dtype_size(kn_tensor_dtype(a)),
-         m = (size_t)kn_tensor_numel(b) * kn_dtype_size(kn_tensor_dtype(b));
-  return x < y + m && y < x + n;
-}
-
 kn_status cp_rms_run(kn_context *ctx, const cp_rms *r, kn_tensor *const *vals) {
   const kn_tensor *x = vals[r->x], *out = vals[r->out], *w = r->w ? vals[r->w] : NULL, *eps = vals[r->eps];
-  if (!kn_tensor_contiguous(x) || overlap(x, out) || overlap(eps, out)) return KN_DECLINED;
-  if (w && (!kn_tensor_contiguous(w) || overlap(w, out))) return KN_DECLINED;
+  if (!kn_tensor_contiguous(x) || (w && !kn_tensor_contiguous(w))) return KN_DECLINED;
   job j = {.r = r, .norm = r->norm};
   j.norm.x = kn_tensor_data(x);
   j.norm.w = w ? kn_tensor_data(w) : NULL;

@@ -15,7 +15,7 @@ struct kn_program {
 };
 
 static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
-  const kn_provider *p = self;
+  const kn_provider *p = ((const cp_set *)self)->provider;
   if (!kn_opcode_is_op(n->op) || !p->kernel[n->op]) {
     snprintf(why, size, "not an op of this backend");
     return false;
@@ -44,7 +44,7 @@ static uint32_t length_at(const kn_program *p, uint32_t i) {
 }
 
 static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_program **out) {
-  (void)self;
+  const cp_set *set = self;
   kn_program *p = kn_calloc(ctx->heap, 1, sizeof *p);
   if (!p) return kn_fail_nomem(ctx, sizeof *p);
   p->nodes = part->nodes;
@@ -53,14 +53,13 @@ static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_pr
   p->norms = kn_calloc(ctx->heap, p->n, sizeof *p->norms);
   p->products = kn_calloc(ctx->heap, p->n, sizeof *p->products);
   kn_status st = p->chains && p->norms && p->products ? KN_OK : kn_fail_nomem(ctx, p->n * sizeof *p->chains);
-  const cp_set *set = cp_best_set();
   for (uint32_t i = 0; i < p->n && st == KN_OK; i += length_at(p, i))
     st = cp_rms_new(ctx, set, part, i, &p->norms[i]);
   kn_part before = *part; /* chains end where a norm begins */
   before.n = 0;
   for (uint32_t i = 0; i < p->n && st == KN_OK; i += length_at(p, i)) {
     while (before.n < p->n && (before.n <= i || !p->norms[before.n])) before.n++;
-    if (!p->norms[i]) st = cp_chain_new(ctx, set->loops, &before, i, &p->chains[i]);
+    if (!p->norms[i]) st = cp_chain_new(ctx, set, &before, i, &p->chains[i]);
   }
   if (st == KN_OK)
     *out = p;
@@ -70,8 +69,7 @@ static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_pr
 }
 
 /* By whom eager code would have it computed, which depends on sizes and strides; if by us, that is kept. */
-static kn_status run_matmul(const kn_provider *cpu, kn_context *ctx, kn_program *p, uint32_t i,
-                            kn_tensor **vals) {
+static kn_status run_matmul(const cp_set *set, kn_context *ctx, kn_program *p, uint32_t i, kn_tensor **vals) {
   const kn_node *n = p->nodes[i];
   kn_tensor *in[2] = {vals[n->in[0]->id], vals[n->in[1]->id]}, *out = vals[n->out[0]->id];
   const char *by = "ref";
@@ -81,8 +79,8 @@ static kn_status run_matmul(const kn_provider *cpu, kn_context *ctx, kn_program 
   if (kn_debugging(ctx, KN_DEBUG_EXEC)) kn_log_node(ctx, "cpu", n, by, vals);
   cp_product_free(ctx, p->products[i]);
   p->products[i] = NULL;
-  if (strcmp(by, cpu->name)) return KN_OK;
-  kn_status st = cp_product_new(ctx, cp_best_set()->kits, in, out, &p->products[i]);
+  if (strcmp(by, set->provider->name)) return KN_OK;
+  kn_status st = cp_product_new(ctx, set->kits, in, out, &p->products[i]);
   return st == KN_DECLINED ? KN_OK : st;
 }
 
@@ -98,38 +96,43 @@ static kn_status run_node(const kn_provider *cpu, kn_context *ctx, const kn_node
   return st;
 }
 
-/* Several nodes as one; false where they have to run one by one. */
-static bool run_together(const kn_provider *cpu, kn_context *ctx, const kn_program *p, uint32_t first,
-                         kn_tensor **vals) {
+/* Several nodes as one; DECLINED where they have to run one by one. */
+static kn_status run_together(const kn_provider *cpu, kn_context *ctx, const kn_program *p, uint32_t first,
+                              kn_tensor **vals) {
   kn_status st = p->norms[first]    ? cp_rms_run(ctx, p->norms[first], vals)
                  : p->chains[first] ? cp_chain_run(ctx, p->chains[first], vals)
                                     : KN_DECLINED;
   for (uint32_t i = 0; st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC) && i < length_at(p, first); i++)
     kn_log_node(ctx, "cpu", p->nodes[first + i], cpu->name, vals);
-  return st == KN_OK;
+  return st;
 }
 
 static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **vals, const kn_scalar *scalars) {
+  const cp_set *set = self;
   (void)scalars;
   for (uint32_t i = 0; i < p->n; i++) {
-    if (run_together(self, ctx, p, i, vals)) {
-      i += length_at(p, i) - 1;
-      continue;
-    }
+    kn_status st = run_together(set->provider, ctx, p, i, vals);
+    if (st == KN_OK) i += length_at(p, i) - 1;
+    if (st == KN_OK) continue;
     bool product = p->nodes[i]->op == KN_OP_matmul;
-    kn_status st = product ? run_matmul(self, ctx, p, i, vals) : run_node(self, ctx, p->nodes[i], vals);
+    if (st == KN_DECLINED)
+      st = product ? run_matmul(set, ctx, p, i, vals) : run_node(set->provider, ctx, p->nodes[i], vals);
     if (st != KN_OK) return kn_node_failed(ctx, p->nodes[i], st);
   }
   return KN_OK;
 }
 
-bool cp_target(kn_context *ctx, void *state, kn_target *out) {
-  (void)ctx, (void)state;
-  *out = (kn_target){.name = "cpu",
+kn_target cp_target_of(const cp_set *set) {
+  return (kn_target){.name = "cpu",
                      .supports = supports,
                      .compile = compile,
                      .run = run,
                      .free = free_program,
-                     .self = (void *)(uintptr_t)kn_cpu_backend.provider()};
+                     .self = (void *)(uintptr_t)set};
+}
+
+bool cp_target(kn_context *ctx, void *state, kn_target *out) {
+  (void)ctx, (void)state;
+  *out = cp_target_of(cp_best_set());
   return true;
 }

@@ -40,17 +40,6 @@ static void free_program(void *self, kn_context *ctx, kn_program *p) {
   kn_free(ctx->heap, p, program_size(p->n));
 }
 
-/* A view whose place the plan gave: over its input's storage it is there already, over its own it is a copy
- * in the order of the input's elements. */
-static kn_status planned_view(kn_context *ctx, kn_tensor *in, kn_tensor *out, const char **impl) {
-  *impl = "ref:view";
-  if (out->storage == in->storage) return KN_OK;
-  *impl = "ref:copy";
-  kn_tensor shaped = {.type = in->type, .offset = out->offset, .storage = out->storage, .heap = out->heap};
-  kn_strides_contiguous(&shaped.type, shaped.strides);
-  return kn_ops[KN_OP_clone].kernel(ctx, NULL, &in, 1, (kn_tensor *[]){&shaped});
-}
-
 static bool missing(const kn_node *n, kn_tensor *const *vals) {
   for (uint32_t i = 0; i < n->nout; i++)
     if (!vals[n->out[i]->id]) return true;
@@ -69,7 +58,7 @@ static kn_status run_node(kn_context *ctx, const ref_node *r, kn_tensor **vals, 
   for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
   for (uint32_t i = 0; i < n->nout; i++) out[i] = vals[n->out[i]->id];
   *impl = "ref:plain";
-  if (row->op_class == KN_CLASS_VIEW && out[0]->storage) return planned_view(ctx, in[0], out[0], impl);
+  if (row->op_class == KN_CLASS_VIEW && !r->open) return kn_node_view(ctx, n, attrs, vals, impl);
   if (row->op_class == KN_CLASS_VIEW) *impl = "ref:view";
   if (r->open) /* other targets could not plan it, but may compute it now, and give eager's bits */
     KN_TRY(kn_device_run(ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, out, impl));

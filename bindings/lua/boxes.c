@@ -30,6 +30,12 @@ static void *watch(void *ud, void *p, size_t osize, size_t nsize) {
   return NULL;
 }
 
+/* Much quicker than the registry. */
+kl_state *kl_state_of_boxes(lua_State *L) {
+  void *ud;
+  return lua_getallocf(L, &ud) == watch ? ((kl_boxes *)ud)->state : NULL;
+}
+
 /* Finds out where in its block a box lies. */
 static void *probe(void *ud, void *p, size_t osize, size_t nsize) {
   kl_boxes *b = ud;
@@ -129,6 +135,7 @@ void kl_open_boxes(lua_State *L, kl_state *s) {
   b->offset = (char *)lua_touserdata(L, -1) - (char *)b->probed;
   lua_pop(L, 1);
   s->boxes = b;
+  b->state = s;
   lua_setallocf(L, watch, b);
   lua_createtable(L, 0, 1);
   lua_pushlightuserdata(L, s);
@@ -145,6 +152,7 @@ void kl_open_boxes(lua_State *L, kl_state *s) {
 void kl_close_boxes(kl_state *s) {
   kl_boxes *b = s->boxes;
   if (!b) return;
+  b->state = NULL;
   for (uint32_t i = 0; i < b->room; i++)
     if (b->box[i]) kl_empty_box(b, b->box[i]);
   kl_bury(s);

@@ -11,7 +11,7 @@ static const char graph_key; /* registry key of the metatable */
 /* ---- life ---- */
 
 kl_graph *kl_push_graph(lua_State *L) {
-  kl_graph *g = lua_newuserdatauv(L, sizeof *g, 2);
+  kl_graph *g = lua_newuserdatauv(L, sizeof *g, 3);
   *g = (kl_graph){.heap = NULL};
   lua_rawgetp(L, LUA_REGISTRYINDEX, &graph_key);
   lua_setmetatable(L, -2);
@@ -216,6 +216,7 @@ void kl_open_graph(lua_State *L) {
   lua_newtable(L);
   kl_set_look_methods(L);
   kl_set_verify_methods(L);
+  kl_set_optimize_methods(L);
   kl_set_file_methods(L);
   kl_set_owed_methods(L);
   lua_setfield(L, -2, "__index");

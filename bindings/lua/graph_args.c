@@ -6,18 +6,44 @@
 
 /* ---- arguments ---- */
 
+typedef struct step { /* into a table */
+  const struct step *up;
+  const kn_tree *key;
+} step;
+
 typedef struct flattener {
   lua_State *L;
   const kl_variant *v;
   kn_rvalue *in;
-  int ins;        /* stack index of the first input's Lua value */
-  int tables;     /* of a table: tables met by number, and as keys; 0: the guards have seen to it */
-  uint32_t met;   /* inputs that have their value */
-  char path[200]; /* "argument 1 (x).scale" */
+  int ins;          /* stack index of the first input's Lua value */
+  int tables;       /* of a table: tables met by number, and as keys; 0: the guards have seen to it */
+  uint32_t met;     /* inputs that have their value */
+  uint32_t arg;     /* where it is: the argument … */
+  const step *path; /* … and the keys that led on, innermost first */
+  char text[200];
 } flattener;
 
+static void add_keys(flattener *f, const step *s) {
+  if (!s) return;
+  add_keys(f, s->up);
+  size_t n = strlen(f->text);
+  if (s->key->kind == KN_TREE_INT)
+    snprintf(f->text + n, sizeof f->text - n, "[%lld]", (long long)s->key->i);
+  else
+    snprintf(f->text + n, sizeof f->text - n, ".%s", s->key->text);
+}
+
+/* "argument 1 (x).scale" */
+static const char *path_text(flattener *f) {
+  const kn_tree *t = &f->v->graph->args[f->arg];
+  const char *name = t->kind == KN_TREE_VALUE ? t->value->name : NULL;
+  snprintf(f->text, sizeof f->text, name ? "argument %u (%s)" : "argument %u", f->arg + 1, name ? name : "");
+  add_keys(f, f->path);
+  return f->text;
+}
+
 static int bad(flattener *f, const char *want, int idx) {
-  return kl_error(f->L, KN_ARG, "graph %s: %s: %s is needed, got %s", f->v->graph->name, f->path, want,
+  return kl_error(f->L, KN_ARG, "graph %s: %s: %s is needed, got %s", f->v->graph->name, path_text(f), want,
                   kl_kind(f->L, idx));
 }
 
@@ -41,7 +67,8 @@ static void read_scalar(flattener *f, const kn_value *v, int idx, kn_rvalue *out
   else {
     *s = (kn_scalar){KN_SCALAR_INT, {.i = lua_tointegerx(L, idx, &whole)}};
     if (!whole)
-      kl_error(L, KN_ARG, "graph %s: %s: number has no integer representation", f->v->graph->name, f->path);
+      kl_error(L, KN_ARG, "graph %s: %s: number has no integer representation", f->v->graph->name,
+               path_text(f));
   }
 }
 
@@ -56,7 +83,7 @@ static void read_value(flattener *f, const kn_tree *t, int idx) {
   if ((uint32_t)t->i < f->met) { /* captured as one value in two places */
     if (!same_value(L, idx, at))
       kl_error(L, KN_ARG, "graph %s: %s must be the same as an argument before it", f->v->graph->name,
-               f->path);
+               path_text(f));
     return;
   }
   f->met++;
@@ -88,22 +115,13 @@ static void check_const(flattener *f, const kn_tree *t, int idx) {
   bool same = nan || (lua_rawequal(L, idx, -1) && lua_isinteger(L, idx) == lua_isinteger(L, -1));
   if (!same) {
     const char *want = luaL_tolstring(L, -1, NULL), *got = luaL_tolstring(L, idx, NULL);
-    kl_error(L, KN_ARG, "graph %s: %s: the graph was made for %s here, got %s", f->v->graph->name, f->path,
-             want, got);
+    kl_error(L, KN_ARG, "graph %s: %s: the graph was made for %s here, got %s", f->v->graph->name,
+             path_text(f), want, got);
   }
   lua_pop(L, 1);
 }
 
 static void read_tree(flattener *f, const kn_tree *t, int idx);
-
-static size_t add_key(flattener *f, const kn_tree *k) {
-  size_t n = strlen(f->path);
-  if (k->kind == KN_TREE_INT)
-    snprintf(f->path + n, sizeof f->path - n, "[%lld]", (long long)k->i);
-  else
-    snprintf(f->path + n, sizeof f->path - n, ".%s", k->text);
-  return n;
-}
 
 /* A field that the graph knows nothing of would be ignored without a word. */
 static void check_fields(flattener *f, const kn_tree *t, int idx) {
@@ -120,7 +138,7 @@ static void check_fields(flattener *f, const kn_tree *t, int idx) {
       lua_pop(L, 1);
     }
     if (!known)
-      kl_error(L, KN_ARG, "graph %s: %s: the graph has no use for field %s", f->v->graph->name, f->path,
+      kl_error(L, KN_ARG, "graph %s: %s: the graph has no use for field %s", f->v->graph->name, path_text(f),
                luaL_tolstring(L, -1, NULL));
   }
 }
@@ -136,7 +154,7 @@ static void check_identity(flattener *f, const kn_tree *t, int idx) {
   bool fits = lua_isnil(L, -2) ? lua_isnil(L, -1) : lua_rawequal(L, -2, idx);
   lua_pop(L, 2);
   if (!fits)
-    kl_error(L, KN_ARG, "graph %s: %s must %s table before it", f->v->graph->name, f->path,
+    kl_error(L, KN_ARG, "graph %s: %s must %s table before it", f->v->graph->name, path_text(f),
              lua_rawgeti(L, f->tables, t->same_as) == LUA_TNIL ? "be another one than a"
                                                                : "be the same as a");
   lua_pushvalue(L, idx);
@@ -157,9 +175,10 @@ static void read_table(flattener *f, const kn_tree *t, int idx) {
   for (uint32_t i = 0; i < t->n; i++) {
     kl_push_constant(L, &t->keys[i]);
     lua_rawget(L, idx);
-    size_t n = add_key(f, &t->keys[i]);
+    const step here = {f->path, &t->keys[i]};
+    f->path = &here;
     read_tree(f, &t->items[i], lua_gettop(L));
-    f->path[n] = 0;
+    f->path = here.up;
     lua_pop(L, 1);
   }
 }
@@ -190,8 +209,7 @@ int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalu
   for (uint32_t i = 0; i < g->body->nparams; i++) lua_pushnil(L);
   for (uint32_t i = 0; i < g->nargs; i++) {
     const kn_tree *t = &g->args[i];
-    const char *name = t->kind == KN_TREE_VALUE ? t->value->name : NULL;
-    snprintf(f.path, sizeof f.path, name ? "argument %u (%s)" : "argument %u", i + 1, name ? name : "");
+    f.arg = i;
     int idx = first + (int)i;
     if ((int)i < given)
       read_tree(&f, t, idx);

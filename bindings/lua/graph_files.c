@@ -69,20 +69,24 @@ static kn_status with_values(kn_context *ctx, const kn_graph *g, kn_session *s, 
   return st;
 }
 
-static void add_entry(lua_State *L, entries *e, const char *name, kl_variant *v) {
+void kl_check_storable(lua_State *L, const kl_variant *v, const char *name) {
   const char *object = v->live ? kc_live_object(v->live) : NULL;
   if (object)
     kl_error(
         L, KN_UNSUPPORTED,
-        "save: the argument '%s' of graph %s is a function or object that the graph knows by its identity, "
+        "%s: the argument '%s' of graph %s is a function or object that the graph knows by its identity, "
         "which a file cannot hold; reach it as an upvalue instead",
-        object, v->graph->name);
+        name, object, v->graph->name);
   const char *place = v->live ? kc_live_unsteady(v->live) : NULL;
   if (place)
     kl_error(L, KN_UNSUPPORTED,
-             "save: '%s' is nil either when graph %s begins or when it has run, so that it holds for one run "
-             "only; call it once more before it is saved",
-             place, v->graph->name);
+             "%s: '%s' is nil either when graph %s begins or when it has run, so that it holds for one run "
+             "only; call it once more first",
+             name, place, v->graph->name);
+}
+
+static void add_entry(lua_State *L, entries *e, const char *name, kl_variant *v) {
+  kl_check_storable(L, v, "save");
   kn_session *s = kl_variant_session(L, v);
   kl_load_live(L, v);
   kn_entry *entry = &e->list[e->n];

@@ -11,8 +11,6 @@ static const struct {
     {"profile", "kiln.explain(g, …) counts what runs, KILN_DEBUG=exec lists each node as it runs"},
     {"debug",
      "kiln.explain(g, …) tells which branches were taken, KILN_DEBUG=exec lists each node as it runs"},
-    {"freeze", "parameters stay parameters, guards stay guards"},
-    {"optimize_for_inference", "a graph runs as it was captured"},
     {"quantize_dynamic", "a graph runs in the dtypes it was captured with"},
 };
 

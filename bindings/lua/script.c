@@ -305,7 +305,6 @@ static kl_variant *chosen(lua_State *L, kl_variant *v) {
 static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
   char why[400];
   int nargs = lua_gettop(L) - first + 1, n = 0;
-  kn_context *ctx = kl_context(L);
   *why = 0;
   for (kl_variant *v = g->variants; v; v = v->next, n++) {
     char other[400];
@@ -318,6 +317,7 @@ static kl_variant *choose(lua_State *L, kl_graph *g, int self, int first) {
     lua_Integer limit = lua_tointeger(L, -1);
     lua_pop(L, 1);
     if (n >= limit) refuse_more(L, self, n, why);
+    kn_context *ctx = kl_context(L);
     if (kn_debugging(ctx, KN_DEBUG_CAPTURE)) kn_log(ctx, "capture: again, because %s", why);
   }
   push_source(L, self, "inputs");

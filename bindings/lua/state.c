@@ -16,8 +16,10 @@ static const char state_key, engine_key; /* their addresses are keys of the regi
 /* ---- the record ---- */
 
 kl_state *kl_find_state(lua_State *L) {
+  kl_state *s = kl_state_of_boxes(L);
+  if (s) return s;
   lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
-  kl_state *s = lua_touserdata(L, -1);
+  s = lua_touserdata(L, -1);
   lua_pop(L, 1);
   return s;
 }

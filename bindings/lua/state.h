@@ -24,6 +24,7 @@ typedef struct kl_boxes {
   kn_tensor **dead; /* of boxes that Lua has freed; to be released */
   uint32_t *empty;  /* slots */
   kn_heap *heap;
+  struct kl_state *state; /* NULL before it is open and when it closes */
   const void *end, *probed;
 } kl_boxes;
 
@@ -77,7 +78,9 @@ void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* both *
 /* ---- boxes.c ---- */
 
 void kl_open_boxes(lua_State *L, kl_state *s); /* raises */
-void kl_close_boxes(kl_state *s);              /* releases all tensors */
+kl_state *
+kl_state_of_boxes(lua_State *L);  /* the record, where the state's allocator is still ours; else NULL */
+void kl_close_boxes(kl_state *s); /* releases all tensors */
 kl_box *kl_new_box(lua_State *L, kl_state *s); /* pushes an empty one, without its metatable. Raises */
 void kl_empty_box(kl_boxes *b, kl_box *box);   /* releases what is in it */
 void kl_bury(kl_state *s);                     /* releases the tensors whose boxes have died */

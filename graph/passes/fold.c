@@ -123,7 +123,8 @@ static void fold_plain(folder *f, kn_node *n) {
     break;
   case KN_NODE_defined: {
     const kn_node *d = n->in[0]->def;
-    bool made = d && (kn_opcode_is_op(d->op) || d->op == KN_NODE_to_tensor || d->op == KN_NODE_param);
+    bool made = d && (kn_opcode_is_op(d->op) || d->op == KN_NODE_to_tensor || d->op == KN_NODE_param ||
+                      d->op == KN_NODE_tensor);
     if (made || (d && d->op == KN_NODE_undef)) make_const(f, n, (kn_scalar){KN_SCALAR_BOOL, {.b = made}});
     break;
   }
