@@ -49,25 +49,30 @@ local function attempt(side, order)
   return numbers(answer)
 end
 
+local function start_kiln(threads, mode)
+  return common.start(mode, ("%s %s/model_worker.lua %s %s"):format(quoted(common.kiln), quoted(here), mode,
+    options.small and "small" or "whole"), common.environment(threads, options))
+end
+
+-- What a row must compute and move, by a process that ends before others are made ready.
+local function count(threads, ready)
+  local side, facts, why = start_kiln(threads, "facts"), nil, nil
+  if attempt(side, "row " .. ready.row.name) then facts, why = attempt(side, "facts") end
+  side:close()
+  ready.facts, ready.refused["kiln's count of flops"] = facts, why
+end
+
 -- A row made ready: a process for each side that can do it, what they said of themselves, and why others cannot.
 local function prepare(server, threads, row)
   local ready = { row = row, sides = {}, said = {}, refused = {} }
+  count(threads, ready)
   for _, k in ipairs(kinds) do
     local side
-    if k.peer then side = server and common.fork(server, k.name)
-    else
-      local command = ("%s %s/model_worker.lua %s %s"):format(quoted(common.kiln), quoted(here),
-        k.name == "graph" and "graph" or "eager", options.small and "small" or "whole")
-      side = common.start(k.name, command, common.environment(threads, options))
-    end
+    if k.peer then side = server and common.fork(server, k.name) else side = start_kiln(threads, k.name) end
     if side then
       local said, why = attempt(side, "row " .. (k.peer and (row.net .. " " .. row.sizes):gsub(" $", "") or row.name))
       if said then
         ready.sides[#ready.sides + 1], ready.said[k.name] = side, said
-        if k.name == "lua" then
-          ready.facts, why = attempt(side, "facts")
-          if not ready.facts then ready.refused["kiln's count of flops"] = why end
-        end
       else
         ready.refused[k.head] = why
         side:close()
