@@ -16,7 +16,7 @@ static bool surely_broadcast(const kn_type *a, const kn_type *b) {
 
 static bool op_may_raise(const kn_node *n) {
   const kn_op_info *row = &kn_ops[n->op];
-  if (row->flags & KN_FLAG_RAISES) return true;
+  if (kn_data_may_raise(n)) return true;
   bool known = n->nin == n->ntensor;
   for (uint32_t i = 0; i < n->ntensor; i++) known &= kn_type_known(&n->in[i]->type.tensor);
   if (known) return false; /* the rules have seen all there is to see */
@@ -28,6 +28,7 @@ static bool op_may_raise(const kn_node *n) {
     return n->nin != n->ntensor;
   case KN_CLASS_REDUCE:
   case KN_CLASS_SOFTMAX: return n->nin != n->ntensor;
+  case KN_CLASS_VIEW: return n->op != KN_OP_transpose && n->op != KN_OP_permute && n->op != KN_OP_unsqueeze;
   default: return true;
   }
 }

@@ -8,6 +8,7 @@
 typedef struct kn_fold {
   const kn_node *node;   /* which one it is told as */
   const char *what;      /* "conv2d + batch_norm" */
+  const char *of;        /* the parameter it concerns; NULL */
   const char *never;     /* why it is not made at all; NULL: it may be */
   kn_value *const *from; /* the values that others take the place of, all of one region … */
   uint32_t n;
@@ -22,6 +23,8 @@ typedef struct kn_folding {
   /* Makes the new values, behind the fold's last node; what there was stays. False: the builder's status. */
   bool (*make)(kn_builder *b, kn_known *k, const kn_fold *f, kn_value **to);
 } kn_folding;
+
+extern const kn_folding kn_folding_affine; /* graph/passes/NAME.c, one each */
 
 /* From here on everybody reads `to` instead. */
 void kn_fold_replace(kn_graph *g, kn_value *from, kn_value *to);

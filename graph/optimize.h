@@ -29,6 +29,7 @@ typedef struct kn_optimize {
 
 typedef struct kn_fold_note {
   const char *fold, *what, *where; /* "affine", "conv2d + batch_norm", "net.lua:3" or NULL */
+  const char *of;                  /* the parameter it concerns: "net.conv.weight"; NULL */
   const char *why;                 /* it was left out, or not measured; NULL */
   double error;                    /* of the values it replaces; negative: not measured */
   bool kept;

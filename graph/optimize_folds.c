@@ -69,6 +69,7 @@ static kn_status note(chooser *c, const kn_fold *list, uint32_t n) {
     c->notes[i] = (kn_fold_note){.fold = c->folding->pass.name,
                                  .what = kn_report_text(r, list[i].what),
                                  .where = w ? kn_report_text(r, kn_where_brief(w, buf, sizeof buf)) : NULL,
+                                 .of = kn_report_text(r, list[i].of),
                                  .why = list[i].never ? kn_report_text(r, list[i].never) : NULL,
                                  .error = -1};
     c->share[i] = -1;

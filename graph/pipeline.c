@@ -8,19 +8,23 @@
 
 /* Each ends with NULL. Results stay the same to the bit. */
 static const kn_pass *const capture[] = {
-    &kn_pass_history, /* what is left of it keeps dce from nothing */
-    &kn_pass_fold,    /* decides branches, so that dce finds more to remove */
-    &kn_pass_cse,     /* what indexing checks again and again, rules of gradients compute again */
-    &kn_pass_dce,     NULL,
+    &kn_pass_history,  /* what is left of it keeps dce from nothing */
+    &kn_pass_fold,     /* decides branches, so that dce finds more to remove */
+    &kn_pass_simplify, /* what is left of expressions */
+    &kn_pass_cse,      /* what indexing checks again and again, rules of gradients compute again */
+    &kn_pass_dce,      NULL,
 };
 /* Run after the one above, until neither changes anything. */
 static const kn_pass *const freeze[] = {
     &kn_pass_constants,
+    &kn_pass_simplify_all,
     &kn_pass_cse_all,
     NULL,
 };
 /* Run after both. Rounding changes. */
 static const kn_folding *const inference[] = {
+    &kn_folding_affine,
+    &kn_folding_simplify,
     NULL,
 };
 enum { ROUNDS = 8 }; /* until nothing changes; each round feeds the next, few are ever needed */

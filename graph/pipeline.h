@@ -9,10 +9,11 @@ typedef struct kn_pass {
   const char *name;
   kn_status (*run)(kn_builder *b, uint32_t *changes);
 } kn_pass;
-extern const kn_pass kn_pass_cse, kn_pass_cse_all, kn_pass_dce, kn_pass_fold,
-    kn_pass_history; /* graph/passes/NAME.c, one each */
+extern const kn_pass kn_pass_cse, kn_pass_cse_all, kn_pass_dce, kn_pass_fold, kn_pass_history,
+    kn_pass_simplify, kn_pass_simplify_all; /* graph/passes/NAME.c, one each */
 
 extern const kn_pass kn_pass_constants;
+extern const struct kn_folding kn_folding_simplify;
 
 /* CAPTURE: what every graph gets; results stay what they were to the bit. FREEZE: that, and what constants
  * make possible; elements of constants may be rounded as another backend would. INFERENCE: that, and what

@@ -48,6 +48,34 @@ static inline kn_value *rg_int(rg *g, int64_t i) {
   return kn_add_const(g->b, (kn_scalar){KN_SCALAR_INT, {.i = i}});
 }
 
+static inline kn_value *rg_number(rg *g, double f) {
+  kn_value *k = kn_add_const(g->b, (kn_scalar){KN_SCALAR_FLOAT, {.f = f}});
+  return kn_add_to_tensor(g->b, k, KN_F32);
+}
+
+/* What rules of simplify are about, on a float32[N,3]. */
+static inline kn_value *rg_idle(rg *g, kn_value *x, kn_value *y) {
+  static const double numbers[] = {1, 0, -0.0, 2, 0.5, -1, 3};
+  static const kn_op ops[] = {KN_OP_mul, KN_OP_div, KN_OP_sub, KN_OP_add, KN_OP_pow};
+  static const kn_op twice[] = {KN_OP_neg, KN_OP_abs, KN_OP_relu, KN_OP_floor, KN_OP_round};
+  kn_attrs_cast same = {.dtype = KN_F32}, wide = {.dtype = KN_F64};
+  kn_value *t = rg_number(g, numbers[rg_draw(g, 7)]);
+  kn_op op = ops[rg_draw(g, 5)], unary = twice[rg_draw(g, 5)];
+  switch (rg_draw(g, 9)) {
+  case 0: return rg_op(g, op, NULL, 2, x, t);
+  case 1: return op == KN_OP_pow || op == KN_OP_div ? x : rg_op(g, op, NULL, 2, t, x);
+  case 2: return rg_op(g, unary, NULL, 1, rg_op(g, unary, NULL, 1, x, NULL), NULL);
+  case 3: return rg_op(g, KN_OP_abs, NULL, 1, rg_op(g, KN_OP_neg, NULL, 1, x, NULL), NULL);
+  case 4: return rg_binary(g, x, rg_op(g, KN_OP_neg, NULL, 1, y, NULL));
+  case 5:
+    return rg_op(g, KN_OP_maximum, NULL, 2,
+                 rg_op(g, KN_OP_neg, NULL, 1, rg_op(g, KN_OP_mul, NULL, 2, x, t), NULL), y);
+  case 6: return rg_transpose(g, rg_transpose(g, x));
+  case 7: return rg_op(g, KN_OP_cast, &same, 1, rg_op(g, KN_OP_cast, &wide, 1, x, NULL), NULL);
+  default: return rg_op(g, KN_OP_expand_as, NULL, 2, rg_op(g, KN_OP_sum_to, NULL, 2, x, x), x);
+  }
+}
+
 static inline void rg_put(kn_value **list, int *n, kn_value *v) {
   if (v && *n < RG_POOL) list[(*n)++] = v;
 }
@@ -57,7 +85,7 @@ static inline kn_value *rg_tensor(rg *g, rg_pool *p) {
   kn_value *x = rg_t(g, p), *y = rg_t(g, p), *t, *d[2];
   kn_attrs_sizes flat = {.sizes = {1, {-1}}}, like = {.sizes = {2, {KN_DYN(0), 3}}};
   kn_node *n;
-  switch (rg_draw(g, 15)) {
+  switch (rg_draw(g, 18)) {
   case 0:
   case 1: return rg_unary(g, x);
   case 2:
@@ -96,6 +124,11 @@ static inline kn_value *rg_tensor(rg *g, rg_pool *p) {
     if (to.dtype != KN_BOOL) t = rg_op(g, KN_OP_add, NULL, 2, t, t);
     return rg_op(g, KN_OP_cast, &back, 1, t, NULL);
   }
+  case 14:
+  case 15: return rg_idle(g, x, y);
+  case 16: /* the same twice */
+    t = rg_op(g, KN_OP_tanh, NULL, 1, x, NULL);
+    return rg_binary(g, t, rg_draw(g, 2) ? rg_op(g, KN_OP_tanh, NULL, 1, x, NULL) : rg_binary(g, x, y));
   default:
     if (!p->nb) return rg_unary(g, x);
     return kn_add_select(g->b, p->b[rg_draw(g, p->nb)], x, y);

@@ -4,6 +4,7 @@
 #include "spec/text_graph.h"
 #include "backends/ref/ref.h"
 #include "graph/exec.h"
+#include "graph/folding.h"
 #include "graph/pipeline.h"
 #include "graph/text.h"
 #include "graph/verify.h"
@@ -66,8 +67,10 @@ static const char *after_comments(const char *text) {
 }
 
 static void run_passes(kn_context *c, kn_graph *g, const char *names) {
-  static const kn_pass *const all[] = {&kn_pass_constants, &kn_pass_cse,  &kn_pass_cse_all,
-                                       &kn_pass_dce,       &kn_pass_fold, &kn_pass_history};
+  static const kn_pass *const all[] = {&kn_folding_affine.pass,  &kn_pass_constants, &kn_pass_cse,
+                                       &kn_pass_cse_all,         &kn_pass_dce,       &kn_pass_fold,
+                                       &kn_pass_history,         &kn_pass_simplify,  &kn_pass_simplify_all,
+                                       &kn_folding_simplify.pass};
   kn_builder b;
   g->finished = false;
   kn_builder_init(&b, c, g);

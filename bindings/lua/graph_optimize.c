@@ -178,8 +178,9 @@ static const char *unit(const kn_optimize_report *r) { return r->budget.ulps ? "
 static void add_fold(luaL_Buffer *b, const kn_optimize_report *r, const kn_fold_note *f) {
   char error[64] = "not measured";
   if (f->error >= 0) snprintf(error, sizeof error, "error %.2g%s", f->error, unit(r));
-  add_line(b, "  %-7s %s%s%s, %s%s%s", f->kept ? "kept" : "left", f->what, f->where ? " at " : "",
-           f->where ? f->where : "", error, f->why ? ": " : "", f->why ? f->why : "");
+  add_line(b, "  %-7s %s%s%s%s%s, %s%s%s", f->kept ? "kept" : "left", f->what, f->of ? " of " : "",
+           f->of ? f->of : "", f->where ? " at " : "", f->where ? f->where : "", error, f->why ? ": " : "",
+           f->why ? f->why : "");
 }
 
 static void add_measured(luaL_Buffer *b, const kn_optimize_report *r) {
@@ -230,10 +231,11 @@ static void set_folds(lua_State *L, const kn_optimize_report *r) {
   lua_createtable(L, (int)r->nfolds, 0);
   for (uint32_t i = 0; i < r->nfolds; i++) {
     const kn_fold_note *f = &r->folds[i];
-    lua_createtable(L, 0, 6);
+    lua_createtable(L, 0, 7);
     kl_set_text(L, "kind", f->fold);
     kl_set_text(L, "node", f->what);
     kl_set_text(L, "where", f->where);
+    kl_set_text(L, "parameter", f->of);
     kl_set_text(L, "why", f->why);
     set_number(L, "error", f->error);
     lua_pushboolean(L, f->kept);

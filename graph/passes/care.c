@@ -2,6 +2,9 @@
 #include "graph/passes/care.h"
 #include "graph/internal.h"
 
+/* Made after the look at the graph. */
+static bool is_new(const kn_care *c, const kn_value *v) { return v->id >= c->ids; }
+
 /* ---- handles ---- */
 
 static uint32_t root(const kn_care *c, uint32_t v) {
@@ -215,21 +218,26 @@ void kn_care_end(kn_care *c) {
 
 /* ---- questions ---- */
 
-bool kn_care_seen(const kn_care *c, const kn_value *v) { return c->mark[root(c, v->id)] & KN_CARE_SEEN; }
+bool kn_care_seen(const kn_care *c, const kn_value *v) {
+  return !is_new(c, v) && c->mark[root(c, v->id)] & KN_CARE_SEEN;
+}
+
 bool kn_care_written(const kn_care *c, const kn_value *v) {
-  return c->mark[root(c, v->id)] & KN_CARE_WRITTEN;
+  return !is_new(c, v) && c->mark[root(c, v->id)] & KN_CARE_WRITTEN;
 }
 
 bool kn_care_may_change(const kn_care *c, const kn_value *v) {
-  return c->freely || !c->wants[v->id] || !c->leads[v->id];
+  return c->freely || is_new(c, v) || !c->wants[v->id] || !c->leads[v->id];
 }
 
 bool kn_care_may_be(const kn_care *c, const kn_value *v, const kn_value *with) {
-  if (!c->wants[v->id]) return true;
+  if (is_new(c, v) || !c->wants[v->id]) return true;
+  if (is_new(c, with)) return false;
   return c->freely ? c->leads[v->id] == c->leads[with->id] : !c->leads[v->id] && !c->leads[with->id];
 }
 
 void kn_care_note(kn_care *c, const kn_value *v, const kn_value *with) {
+  if (is_new(c, v) || is_new(c, with)) return;
   unite(c, v, with);
   c->wants[with->id] |= c->wants[v->id];
 }
