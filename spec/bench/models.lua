@@ -62,13 +62,17 @@ local function count(threads, ready)
   ready.facts, ready.refused["kiln's count of flops"] = facts, why
 end
 
--- A row made ready: a process for each side that can do it, what they said of themselves, and why others cannot.
-local function prepare(server, threads, row)
-  local ready = { row = row, sides = {}, said = {}, refused = {} }
-  count(threads, ready)
+-- A row of which nothing is ready yet. ready.said: what sides said of themselves; ready.refused: why others cannot do it.
+local function new_row(row) return { row = row, sides = {}, said = {}, refused = {} } end
+
+-- Makes sides of a row ready, a process for each that can do it: those of the peers, or kiln's.
+local function prepare(ready, server, threads, those_of_peers)
+  local row = ready.row
+  if not those_of_peers then count(threads, ready) end
   for _, k in ipairs(kinds) do
     local side
-    if k.peer then side = server and common.fork(server, k.name) else side = start_kiln(threads, k.name) end
+    if those_of_peers and k.peer then side = server and common.fork(server, k.name)
+    elseif not those_of_peers and not k.peer then side = start_kiln(threads, k.name) end
     if side then
       local said, why = attempt(side, "row " .. (k.peer and (row.net .. " " .. row.sizes):gsub(" $", "") or row.name))
       if said then
@@ -79,7 +83,6 @@ local function prepare(server, threads, row)
       end
     end
   end
-  return ready
 end
 
 -- ---- timing ----------------------------------------------------------------------------------------------------
@@ -231,13 +234,14 @@ for _, row in ipairs(list(options.small)) do
   if options.wanted(row) then rows[#rows + 1] = row end
 end
 
--- What a pass with so many threads needs; rows are made ready here, or one by one.
+-- What a pass with so many threads needs. All is made ready here when it is to wait: the peers first, which take longest.
 local function ready_pass(threads)
   local pass = { threads = threads, server = start_server(threads) }
-  if options.wait then
-    for i, row in ipairs(rows) do
-      pass[i] = prepare(pass.server, threads, row)
-      io.stderr:write(("ready with %d: %s\n"):format(threads, row.name))
+  for i, row in ipairs(rows) do pass[i] = new_row(row) end
+  for _, those_of_peers in ipairs(options.wait and { true, false } or {}) do
+    for _, ready in ipairs(pass) do
+      prepare(ready, pass.server, threads, those_of_peers)
+      io.stderr:write(("%s ready with %d: %s\n"):format(those_of_peers and "peers" or "kiln", threads, ready.row.name))
     end
   end
   return pass
@@ -249,8 +253,11 @@ local function run_pass(pass)
   say(("\n## %d thread%s\n"):format(threads, threads == 1 and "" or "s"))
   say(("Peaks: %s\n"):format(peaks.text))
   local line = times_table(done, peaks)
-  for i, row in ipairs(rows) do
-    local ready = pass[i] or prepare(pass.server, threads, row)
+  for _, ready in ipairs(pass) do
+    if not options.wait then
+      prepare(ready, pass.server, threads, true)
+      prepare(ready, pass.server, threads, false)
+    end
     sum = line(ready, measure(ready, threads))
   end
   if pass.server then pass.server:close() end
