@@ -69,6 +69,9 @@ kn_context *kn_context_child(kn_context *parent) {
   ctx->inference = ctx->anomaly = false;
   ctx->walks = 0;
   ctx->checkpoint = NULL;
+  ctx->profile = NULL;
+  ctx->keeps_scratch = false;
+  memset(ctx->scratch, 0, sizeof ctx->scratch);
   ctx->reclaimers = NULL;
   ctx->reclaims = ctx->reclaiming = false;
   ctx->error[0] = 0;
@@ -80,6 +83,7 @@ void kn_context_free(kn_context *ctx) {
   if (!ctx) return;
   kn_heap *heap = ctx->heap;
   if (!ctx->parent) kn_parallel_close(ctx);
+  for (int i = 0; i < KN_MOST_SCRATCH; i++) kn_free_aligned(heap, ctx->scratch[i].p, ctx->scratch[i].bytes);
   kn_free(heap, ctx, sizeof *ctx);
   kn_heap_release(heap);
 }
@@ -116,6 +120,33 @@ void *kn_claim(kn_context *ctx, size_t size) {
 void *kn_claim_aligned(kn_context *ctx, size_t size) {
   void *p = kn_alloc_aligned(ctx->heap, size);
   return p || !reclaim(ctx) ? p : kn_alloc_aligned(ctx->heap, size);
+}
+
+/* ---- scratch ---- */
+
+void *kn_scratch_take(kn_context *ctx, size_t bytes) {
+  int i = 0;
+  while (i < KN_MOST_SCRATCH && ctx->scratch[i].taken) i++;
+  if (!ctx->keeps_scratch || i == KN_MOST_SCRATCH) return kn_claim_aligned(ctx, bytes);
+  struct kn_scratch *s = &ctx->scratch[i];
+  if (bytes > s->bytes || !s->p) {
+    kn_free_aligned(ctx->heap, s->p, s->bytes);
+    s->bytes = 0;
+    s->p = kn_claim_aligned(ctx, bytes);
+    if (!s->p) return NULL;
+    s->bytes = bytes;
+  }
+  s->taken = true;
+  return s->p;
+}
+
+void kn_scratch_give(kn_context *ctx, void *p, size_t bytes) {
+  for (int i = 0; p && i < KN_MOST_SCRATCH; i++)
+    if (p == ctx->scratch[i].p) {
+      ctx->scratch[i].taken = false;
+      return;
+    }
+  kn_free_aligned(ctx->heap, p, bytes);
 }
 
 /* ---- sentences ---- */

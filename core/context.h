@@ -46,7 +46,13 @@ typedef struct kn_within {
   const struct kn_within *up;
 } kn_within;
 
-enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8 };
+/* What this machine reaches at its best, as measured (graph/peaks.c). */
+typedef struct kn_peaks {
+  double flops, bytes; /* a second */
+  int threads;         /* that many took part; 0: not measured */
+} kn_peaks;
+
+enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8, KN_MOST_SCRATCH = 3 };
 
 struct kn_context {
   kn_heap *heap;
@@ -73,6 +79,14 @@ struct kn_context {
   unsigned debug;          /* bit per kn_debug */
   int threads;             /* most threads a parallel loop may use; >= 1 */
   struct kn_pool *pool;    /* core/parallel.c's, shared with children; NULL in builds that need none */
+  bool keeps_scratch;      /* a session's: what kernels work in stays for the next ones */
+  struct kn_scratch {
+    void *p;
+    size_t bytes;
+    bool taken;
+  } scratch[KN_MOST_SCRATCH];
+  struct kn_profile *profile; /* of a session: told of each node that has run (graph/profile.h); borrowed */
+  kn_peaks peaks;
   kn_output_fn output;
   void *output_ud;
   kn_print_options print;
@@ -93,6 +107,10 @@ void kn_context_free(kn_context *ctx); /* NULL is fine */
  * tried once more. For what tensors, tapes and runs are made of, so that garbage is never why they fail. */
 void *kn_claim(kn_context *ctx, size_t size);
 void *kn_claim_aligned(kn_context *ctx, size_t size);
+/* Memory for a kernel to work in, 64-byte aligned, given back before it ends; NULL when there is none.
+ * Sessions keep it from call to call. Not inside parallel loops. */
+void *kn_scratch_take(kn_context *ctx, size_t bytes);
+void kn_scratch_give(kn_context *ctx, void *p, size_t bytes);
 void kn_context_add_reclaimer(kn_context *ctx, kn_reclaimer *r);
 void kn_context_remove_reclaimer(kn_context *ctx, kn_reclaimer *r);
 

@@ -121,6 +121,7 @@ kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *t
     kn_free(ctx->heap, s, sizeof *s);
     return kn_fail_nomem(ctx, sizeof *ctx);
   }
+  s->ctx->keeps_scratch = true;
   s->graph = kn_graph_retain(g);
   if (!alloc_session(s) || !alloc_updates(s)) {
     kn_session_free(s);
@@ -367,7 +368,7 @@ static void forget_plans(kn_session *s) {
 /* The plan for these inputs, first in the cache afterwards. */
 static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_plan **out) {
   KN_TRY(check_inputs(s, in, nin));
-  bool single = s->observe || s->check;
+  bool single = s->observe || s->check || s->single;
   kn_plan **at = &s->plans, *p;
   while (*at && !plan_fits(s, *at, single)) at = &(*at)->next;
   p = *at;
@@ -507,7 +508,7 @@ kn_status kn_session_set_slot(kn_session *s, uint32_t slot, const kn_rvalue *v) 
                    kn_vtype_text(s->graph, &def->type, want, sizeof want), given_text(v, got, sizeof got));
   if (v->tensor && v->tensor == x->value.tensor) return KN_OK; /* what most calls find: no counting */
   if (v->tensor) kn_tensor_retain(v->tensor);
-  kn_tensor_release(x->value.tensor);
+  keep_spare(x, x->value.tensor); /* what was stored last, when its elements have been copied elsewhere */
   x->value = *v;
   return KN_OK;
 }

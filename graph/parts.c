@@ -138,6 +138,7 @@ kn_status kn_part_flush(emitter *e) {
     st = last->compile(last->self, e->ctx, &given, &made->program);
   }
   KN_TRY(st);
+  made->together = given.together;
   KN_TRY(settle_part(e, &given, e->pos + 1 - part.n));
   forget_finds(e, &given);
   return kn_push_step(e, (kn_step){.kind = KN_STEP_PART, .node = made->sources[0], .a = p->nparts - 1});

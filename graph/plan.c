@@ -106,6 +106,23 @@ static kn_status list_drops(kn_context *ctx, kn_plan *p) {
   return p->drops ? KN_OK : kn_fail_nomem(ctx, (total + 1) * sizeof *p->drops);
 }
 
+/* ---- values that have no place ---- */
+
+/* The types of which runs make tensors. Those of tensors that are handed over count as well: what comes back
+ * is theirs. */
+static void list_loose(kn_plan *p) {
+  for (uint32_t i = 0; i < p->nparts; i++)
+    for (uint32_t k = 0; k < p->parts[i].nprepare; k++) {
+      const kn_value *v = p->parts[i].prepare[k];
+      const kn_op_info *row = &kn_ops[v->def->op];
+      bool tied = row->op_class == KN_CLASS_VIEW || row->flags & (KN_FLAG_WRITES | KN_FLAG_DYNAMIC);
+      if (p->place[v->id] != KN_PLACE_LOOSE || tied || !kn_type_known(&p->types[v->id])) continue;
+      uint32_t at = 0;
+      while (at < p->nloose && !kn_type_equal(&p->loose[at].type, &p->types[v->id])) at++;
+      if (at == p->nloose && at < KN_LOOSE_TYPES) p->loose[p->nloose++].type = p->types[v->id];
+    }
+}
+
 /* What a run may hold when it ends, however it ends: not inputs, slots and views of slots. */
 static kn_status list_held(kn_context *ctx, kn_plan *p) {
   bool *again = kn_arena_alloc(&p->arena, (size_t)p->graph->nvalues + 1);
@@ -134,6 +151,7 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   KN_TRY(kn_plan_constants(ctx, p));
   KN_TRY(kn_plan_emit(ctx, p, targets, ntargets));
   settle_lifetimes(p);
+  list_loose(p);
   KN_TRY(settle_overs(ctx, p));
   KN_TRY(list_drops(ctx, p));
   KN_TRY(list_held(ctx, p));
@@ -171,6 +189,8 @@ void kn_plan_free(kn_context *ctx, kn_plan *p) {
     } else if (p->place[v] == KN_PLACE_VIEW || p->place[v] == KN_PLACE_SHELL)
       kn_tensor_release(p->header[v]);
   for (uint32_t i = 0; i < p->nbuffers; i++) kn_tensor_release(p->buffers[i].header);
+  for (uint32_t i = 0; i < p->nloose; i++)
+    while (p->loose[i].n) kn_tensor_release(p->loose[i].spare[--p->loose[i].n]);
   kn_arena_free(&p->arena);
   kn_free(ctx->heap, p, sizeof *p);
 }

@@ -57,6 +57,7 @@ typedef struct kn_part_plan {
   const kn_node **nodes;   /* copies, as in kn_part */
   const kn_node **sources; /* the graph's own */
   uint32_t n;
+  const uint32_t *together; /* by node, as in kn_part */
   const kn_value **prepare; /* outputs that need something before each run: SHELL, FRESH, LOOSE */
   uint32_t nprepare;
   const kn_node **wary; /* nodes with inputs that may be undefined */
@@ -124,6 +125,15 @@ typedef struct kn_alias { /* dst may be (a view of) src: src lives as long as ds
   uint32_t dst, src;
 } kn_alias;
 
+/* Tensors that runs have made for values without a place, and that nobody looks at any more: for the next
+ * values of that type. */
+enum { KN_LOOSE_TYPES = 8, KN_LOOSE_SPARES = 4 };
+typedef struct kn_loose {
+  kn_type type;
+  kn_tensor *spare[KN_LOOSE_SPARES];
+  uint32_t n;
+} kn_loose;
+
 typedef struct kn_plan kn_plan;
 struct kn_plan {
   kn_plan *next; /* in the session's cache, most recently used first */
@@ -167,6 +177,8 @@ struct kn_plan {
   uint32_t *held; /* values that a run may still hold when it ends */
   bool *ready;    /* by value id: there from the start of a run on */
   uint32_t *drops;
+  kn_loose loose[KN_LOOSE_TYPES];
+  uint32_t nloose;
   uint32_t nblocks, nparts, nloops, nbuffers, nfails, naliases, nbound, nearly, nheld, novers;
   bool
       *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */

@@ -7,6 +7,7 @@
 #include "graph/host.h"
 #include "graph/scalar.h"
 #include "graph/internal.h"
+#include "graph/profile.h"
 #include "graph/run.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -26,8 +27,7 @@ static void forget_lists(kn_plan *p, const kn_region *r, uint32_t first) {
 static void bind_outputs(run *r, const kn_node *n, int side) {
   for (uint32_t i = 0; i < n->nout; i++) kn_run_bind_value(r->p, n->out[i], n->regions[side]->yields[i]);
   forget_lists(r->p, n->regions[side], 0);
-  if (kn_debugging(r->ctx, KN_DEBUG_EXEC))
-    kn_log_node(r->ctx, "graph", n, side ? "else" : "then", r->p->vals);
+  if (kn_run_logs(r)) kn_log_node(r->ctx, "graph", n, side ? "else" : "then", r->p->vals);
   kn_run_watch(r, n);
 }
 
@@ -130,6 +130,7 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
   uint64_t trips = 0;
   for (;;) {
     KN_TRY(kn_run_tick(r->s));
+    if (r->s->profile) kn_profile_trip(r->s->profile);
     KN_TRY(run_block(r, l->block));
     trips++;
     if (!r->p->scalars[body->yields[0]->id].as.b) break;
@@ -139,7 +140,7 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
     kn_run_bind_value(r->p, n->out[i], body->yields[1 + body->nparams + i]);
   forget_lists(r->p, body, 1);
   for (uint32_t i = 0; i < body->nparams; i++) kn_run_own_list(r->p, body->params[i]->id, NULL);
-  if (kn_debugging(r->ctx, KN_DEBUG_EXEC)) {
+  if (kn_run_logs(r)) {
     char impl[40];
     snprintf(impl, sizeof impl, "%" PRIu64 " trip%s", trips, trips == 1 ? "" : "s");
     kn_log_node(r->ctx, "graph", n, impl, r->p->vals);
@@ -165,11 +166,19 @@ static kn_status run_step(run *r, const kn_step *s) {
   return kn_node_failed(r->ctx, f->node, kn_fail(r->ctx, f->status, "%s", f->text));
 }
 
+static kn_status run_timed(run *r, uint32_t block, uint32_t i) {
+  kn_profile_frame f;
+  kn_profile_begin(r->s->profile, block, i, &f);
+  kn_status st = run_step(r, &r->p->blocks[block].steps[i]);
+  kn_profile_end(r->s->profile, &f);
+  return st;
+}
+
 static kn_status run_block(run *r, uint32_t block) {
   const kn_block *b = &r->p->blocks[block];
   for (uint32_t i = 0; i < b->n; i++) {
     const kn_step *s = &b->steps[i];
-    KN_TRY(run_step(r, s));
+    KN_TRY(r->s->profile ? run_timed(r, block, i) : run_step(r, s));
     for (uint32_t k = 0; k < s->ndrop; k++) kn_run_let_go(r->p, r->p->drops[s->drop + k]);
   }
   return KN_OK;

@@ -10,6 +10,9 @@ typedef struct run {
   kn_context *ctx;
 } run;
 
+/* Profiles know the executor's own nodes by their steps. */
+static inline bool kn_run_logs(const run *r) { return kn_debugging(r->ctx, KN_DEBUG_EXEC) && !r->s->profile; }
+
 /* run_values.c */
 void kn_run_own_list(kn_plan *p, uint32_t v, kn_list *l);
 kn_list *kn_run_shared_list(kn_list *l);

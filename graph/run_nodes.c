@@ -250,7 +250,7 @@ kn_status kn_run_node(run *r, const kn_node *n) {
   kn_status st = eval_node(r, n);
   if (st != KN_OK && n->op == KN_NODE_host_call && r->ctx->error_placed) return st; /* the host's own words */
   if (st != KN_OK) return kn_node_failed(r->ctx, n, st);
-  if (kn_debugging(r->ctx, KN_DEBUG_EXEC)) log_number(r, n);
+  if (kn_run_logs(r)) log_number(r, n);
   kn_run_watch(r, n);
   return KN_OK;
 }

@@ -20,10 +20,39 @@ void kn_run_own_list(kn_plan *p, uint32_t v, kn_list *l) {
 
 kn_list *kn_run_shared_list(kn_list *l) { return l ? kn_list_retain(l) : NULL; }
 
+/* Is t all that there is of its memory, and nobody else's? */
+static bool forgotten(const kn_tensor *t) {
+  const kn_storage *s = t->storage;
+  return t->whole && s && s->inside && !s->inference && !t->grad && !t->base && !t->offset &&
+         atomic_load(&t->refs) == 1 && atomic_load(&s->refs) == 1 && kn_tensor_contiguous(t);
+}
+
+/* Gives it up; keeps it for the next of its type where the plan makes such. */
+static void put_away(kn_plan *p, kn_tensor *t) {
+  for (uint32_t i = 0; t && i < p->nloose; i++) {
+    kn_loose *l = &p->loose[i];
+    if (!kn_type_equal(&l->type, &t->type)) continue;
+    if (l->n == KN_LOOSE_SPARES || !forgotten(t)) break;
+    l->spare[l->n++] = t;
+    return;
+  }
+  kn_tensor_release(t);
+}
+
+static kn_status take_out(run *r, const kn_type *type, kn_tensor **out) {
+  for (uint32_t i = 0; i < r->p->nloose; i++) {
+    kn_loose *l = &r->p->loose[i];
+    if (!l->n || !kn_type_equal(&l->type, type)) continue;
+    *out = l->spare[--l->n];
+    return KN_OK;
+  }
+  return kn_tensor_new(r->ctx, type, out);
+}
+
 void kn_run_let_go(kn_plan *p, uint32_t v) {
   kn_run_own_list(p, v, NULL);
   if (p->owned[v]) {
-    kn_tensor_release(p->vals[v]);
+    put_away(p, p->vals[v]);
     p->vals[v] = NULL;
     p->owned[v] = false;
   } else if (p->place[v] == KN_PLACE_SHELL) {
@@ -128,7 +157,8 @@ static kn_status prepare(run *r, const kn_part_plan *part) {
     bool tied = row->op_class == KN_CLASS_VIEW || row->flags & (KN_FLAG_WRITES | KN_FLAG_DYNAMIC);
     kn_tensor *t = NULL;
     if (p->place[v] == KN_PLACE_FRESH || (kn_type_known(&p->types[v]) && !tied)) {
-      kn_status st = kn_tensor_new(r->ctx, &p->types[v], &t);
+      bool loose = p->place[v] == KN_PLACE_LOOSE;
+      kn_status st = loose ? take_out(r, &p->types[v], &t) : kn_tensor_new(r->ctx, &p->types[v], &t);
       if (st != KN_OK) return kn_node_failed(r->ctx, out->def, st);
     }
     kn_run_own(p, v, t);

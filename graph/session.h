@@ -52,6 +52,8 @@ struct kn_session {
   kn_host_fn host;
   void *host_ud;
   bool check;
+  bool single;                /* every node alone, for a profile of nodes */
+  struct kn_profile *profile; /* told of each step of the run under way; NULL */
   bool running;
   uint64_t limit, steps;
   kn_caught caught; /* since the last run began */

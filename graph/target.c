@@ -1,6 +1,7 @@
 /* What targets share: attributes and outputs of a node as they are in this run, log lines, error positions.
  */
 #include "graph/mutant.h"
+#include "graph/profile.h"
 #include "graph/target.h"
 #include "graph/text.h"
 #include <inttypes.h>
@@ -119,6 +120,10 @@ kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,
                  kn_tensor *const *vals) {
   char out[KN_TYPE_TEXT + 64], where[256];
+  if (ctx->profile) {
+    kn_profile_node(ctx->profile, backend, n, impl, vals);
+    return;
+  }
   output_text(n, vals, out, sizeof out);
   kn_where_brief(n->where, where, sizeof where);
   const char *op = kn_opcode_describe(n->op).text;
@@ -126,6 +131,12 @@ void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const c
     kn_log(ctx, "exec %-8s %-14s %-24s %-32s %s", backend, op, impl, out, where);
   else
     kn_log(ctx, "exec %-8s %-14s %-24s %s", backend, op, impl, out);
+}
+
+void kn_log_group(kn_context *ctx, const char *backend, const kn_node *const *nodes, uint32_t n,
+                  const char *impl, kn_tensor *const *vals) {
+  if (ctx->profile) kn_profile_group(ctx->profile, nodes, n);
+  for (uint32_t i = 0; i < n; i++) kn_log_node(ctx, backend, nodes[i], impl, vals);
 }
 
 /* A stripped function's errors have no place, as in Lua, which begins those of its own operators with "?:-1".

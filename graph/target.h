@@ -67,9 +67,13 @@ kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, 
 kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals,
                        const char **impl);
 /* One line of KILN_DEBUG=exec: backend, op, implementation, output with its type, where in Lua. The caller
- * asks kn_debugging first. vals may hold NULL for outputs. */
+ * asks kn_debugging first. vals may hold NULL for outputs. A session that is profiled (graph/profile.h) turns
+ * the topic on: then nothing is printed, and the time since the call before is the node's. */
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,
                  kn_tensor *const *vals);
+/* The same for nodes that were computed as one: a line each; to a profile they are one. */
+void kn_log_group(kn_context *ctx, const char *backend, const kn_node *const *nodes, uint32_t n,
+                  const char *impl, kn_tensor *const *vals);
 /* Puts the node's Lua position before the sentence of a failure; returns `st`. */
 kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st);
 

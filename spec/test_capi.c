@@ -479,6 +479,30 @@ START_TEST(steps_are_limited) {
 }
 END_TEST
 
+START_TEST(a_profile_is_a_text) {
+  host h;
+  const char *text = NULL, *again = NULL;
+  int64_t n = 0;
+  open_host(&h, "predict");
+  BAD(KILN_STATE, "was not set", kiln_session_profile(h.s, NULL, &text), kiln_session_error(h.s));
+  set_all(&h, 2, 1);
+  kiln_profile_options o = {.size = sizeof o, .runs = -1};
+  BAD(KILN_ARG, "-1", kiln_session_profile(h.s, &o, &text), kiln_session_error(h.s));
+  o.size = 1;
+  BAD(KILN_ARG, "their size", kiln_session_profile(h.s, &o, &text), kiln_session_error(h.s));
+  ck_assert_ptr_null(text);
+  GOOD(kiln_session_profile(h.s, NULL, &text), kiln_session_error(h.s));
+  ck_assert(strstr(text, "profile of predict: 10 runs") && strstr(text, "matmul %y"));
+  o = (kiln_profile_options){.size = sizeof o, .runs = 1, .nodes = 1};
+  GOOD(kiln_session_profile(h.s, &o, &again), kiln_session_error(h.s));
+  ck_assert(strstr(again, "profile of predict: 1 run, median") != NULL);
+  GOOD(kiln_session_run(h.s), kiln_session_error(h.s));
+  GOOD(kiln_session_get_integer(h.s, "count", &n), kiln_session_error(h.s));
+  ck_assert_int_eq(n, 1); /* the first run that counts */
+  close_host(&h);
+}
+END_TEST
+
 static void *cancel_soon(void *ud) {
   nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
   kiln_session_cancel(ud);
@@ -772,5 +796,5 @@ END_TEST
 
 SUITE("capi", host_slots_are_bound, from_file_to_numbers, inputs_outputs_and_slots_tell_about_themselves,
       slots_are_read_and_set, seeds, tensors, tensors_outlive_their_context, what_is_wrong_is_said,
-      a_file_in_memory, steps_are_limited, a_run_is_cancelled, memory_is_limited,
+      a_file_in_memory, steps_are_limited, a_profile_is_a_text, a_run_is_cancelled, memory_is_limited,
       memory_that_runs_out_anywhere, sessions_in_threads, versions_backends_and_logs)

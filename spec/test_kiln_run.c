@@ -158,6 +158,30 @@ START_TEST(writes) {
 }
 END_TEST
 
+START_TEST(profiles) {
+  place p;
+  start(&p);
+  RUN(&p, 0, "one.kiln --input x=x.npy --input k=3.5 --profile");
+  SAYS(&p, "profile of predict: 10 runs, median ");
+  SAYS(&p, "matmul %y  [");
+  SAYS(&p, "GFLOP/s");
+  SAYS(&p, "around them");
+  ck_assert_ptr_null(strstr(p.out, "float32[1,2]")); /* no outputs */
+  RUN(&p, 0, "one.kiln --input x=kept.npy --each x --input k=3.5 --time 3 --trace t.json --print");
+  SAYS(&p, "1 (y) = float32[4,1,2]");
+  SAYS(&p, "time: median");
+  SAYS(&p, "profile of predict: 3 runs");
+  char path[64], text[64] = "";
+  snprintf(path, sizeof path, "%s/t.json", p.dir);
+  FILE *f = fopen(path, "r");
+  ck_assert(f && fgets(text, sizeof text, f) && !strncmp(text, "{\"displayTimeUnit\"", 18));
+  fclose(f);
+  RUN(&p, 1, "one.kiln --input x=x.npy --input k=3.5 --trace /nowhere/t.json");
+  SAYS(&p, "/nowhere/t.json");
+  stop(&p);
+}
+END_TEST
+
 /* Slices with and without their dimension, outputs stacked, numbers of both kinds made floats. */
 START_TEST(each_slice) {
   place p;
@@ -246,7 +270,8 @@ START_TEST(the_environment_is_heard) {
 END_TEST
 
 int main(void) {
-  const TTest *const tests[] = {prints, writes, each_slice, says_what_is_wrong, the_environment_is_heard};
+  const TTest *const tests[] = {
+      prints, writes, each_slice, profiles, says_what_is_wrong, the_environment_is_heard};
   if (!built()) {
     puts("kiln-run was not built, or KILN_BUILD does not say where\n0 passed, 1 failed");
     return 1;

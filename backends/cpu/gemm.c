@@ -238,9 +238,9 @@ kn_status cp_gemm_run(kn_context *ctx, const cp_gemm *g) {
   if (w.blocks >= 4 * ctx->threads) w.parts = ctx->threads;
   _Alignas(64) char few[8192];
   size_t bytes = (w.panels + w.copy) * (size_t)w.parts;
-  w.room = bytes <= sizeof few ? few : kn_claim_aligned(ctx, bytes);
+  w.room = bytes <= sizeof few ? few : kn_scratch_take(ctx, bytes);
   if (!w.room) return kn_fail_nomem(ctx, bytes);
   kn_parallel_for(ctx, w.parts, 1, run_part, &w);
-  if (w.room != few) kn_free_aligned(ctx->heap, w.room, bytes);
+  if (w.room != few) kn_scratch_give(ctx, w.room, bytes);
   return KN_OK;
 }

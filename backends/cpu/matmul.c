@@ -104,10 +104,10 @@ static kn_status run_all(kn_context *ctx, products *p) {
   p->bytes = (cp_gemm_room(&p->g) + 63) / 64 * 64;
   _Alignas(64) char few[8192];
   size_t bytes = p->bytes * (size_t)p->parts;
-  p->room = bytes <= sizeof few ? few : kn_claim_aligned(ctx, bytes);
+  p->room = bytes <= sizeof few ? few : kn_scratch_take(ctx, bytes);
   if (!p->room) return kn_fail_nomem(ctx, bytes);
   kn_parallel_for(ctx, p->parts, 1, run_parts, p);
-  if (p->room != few) kn_free_aligned(ctx->heap, p->room, bytes);
+  if (p->room != few) kn_scratch_give(ctx, p->room, bytes);
   return KN_OK;
 }
 

@@ -73,8 +73,12 @@ static kn_status run_matmul(const cp_set *set, kn_context *ctx, kn_program *p, u
   const kn_node *n = p->nodes[i];
   kn_tensor *in[2] = {vals[n->in[0]->id], vals[n->in[1]->id]}, *out = vals[n->out[0]->id];
   const char *by = "ref";
-  if (p->products[i] && cp_product_fits(p->products[i], in) && !ctx->debug)
-    return cp_product_run(ctx, p->products[i], in, out);
+  if (p->products[i] && cp_product_fits(p->products[i], in) && !kn_debugging(ctx, KN_DEBUG_DISPATCH)) {
+    kn_status st = cp_product_run(ctx, p->products[i], in, out);
+    if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC))
+      kn_log_node(ctx, "cpu", n, set->provider->name, vals);
+    return st;
+  }
   KN_TRY(kn_device_run(ctx, KN_OP_matmul, n->attrs, in, 2, &out, &by));
   if (kn_debugging(ctx, KN_DEBUG_EXEC)) kn_log_node(ctx, "cpu", n, by, vals);
   cp_product_free(ctx, p->products[i]);
@@ -102,8 +106,8 @@ static kn_status run_together(const kn_provider *cpu, kn_context *ctx, const kn_
   kn_status st = p->norms[first]    ? cp_rms_run(ctx, p->norms[first], vals)
                  : p->chains[first] ? cp_chain_run(ctx, p->chains[first], vals)
                                     : KN_DECLINED;
-  for (uint32_t i = 0; st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC) && i < length_at(p, first); i++)
-    kn_log_node(ctx, "cpu", p->nodes[first + i], cpu->name, vals);
+  if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC))
+    kn_log_group(ctx, "cpu", p->nodes + first, length_at(p, first), cpu->name, vals);
   return st;
 }
 

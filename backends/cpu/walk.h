@@ -20,8 +20,9 @@ enum {
   CP_LONGEST_ROW = 8192, /* elements of a row that stays whole */
   CP_AT_ONCE = 32768     /* elements of rows whose columns are folded at once */
 };
-#define CP_WALK_ROOM ((size_t)256 << 10) /* on the stack of each thread, of which what is needed is touched  \
-                                          */
+#define CP_WALK_ROOM                                                                                         \
+  ((size_t)256 << 10) /* on the stack of each thread, of which what is needed is touched                     \
+                       */
 
 typedef enum cp_residence { CP_IN_MEMORY, CP_IN_BLOCK, CP_IN_NUMBERS } cp_residence;
 typedef struct cp_spot { /* where an operand of a step is: memory[at], or block or numbers `at` of the tile */

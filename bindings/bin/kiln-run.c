@@ -21,8 +21,12 @@ static const char usage_text[] =
     "  --output NAME=FILE  write an output as .npy; with --each those of all runs, stacked along a new "
     "first\n"
     "                      dimension (numbers and booleans as an array of one dimension)\n"
-    "  --print             print outputs, also with --output or --time\n"
+    "  --print             print outputs, also with --output, --time or --profile\n"
     "  --time N            run N times more (with --each: all slices) and print how long one run takes\n"
+    "  --profile           show what each line and node takes, in as many more runs as --time says, or 10 "
+    "(with\n"
+    "                      --each: of the first slice)\n"
+    "  --trace FILE        the same, and write each step as JSON for chrome://tracing or Perfetto\n"
     "  --verify            compare with the test vectors stored in the file\n"
     "  --info              describe inputs, outputs and slots; do not run\n"
     "  --backend NAME      use this backend, and the reference for what it declines\n"
@@ -71,11 +75,11 @@ typedef struct pair { /* NAME=TEXT */
 } pair;
 
 typedef struct arguments {
-  const char *model, *entry, *backend, *each;
+  const char *model, *entry, *backend, *each, *trace;
   pair *in, *out;
   int nin, nout;
   long time;
-  bool print, verify, info;
+  bool print, verify, info, profile;
 } arguments;
 
 static void usage_error(const char *what, const char *which) {
@@ -114,12 +118,14 @@ static arguments read_arguments(int argc, char **argv, pair *in, pair *out) {
     if (!strcmp(o, "--version")) printf("kiln-run %s\n", kiln_version_text()), exit(0);
     if (!strcmp(o, "--print")) a.print = true, takes = false;
     if (!strcmp(o, "--verify")) a.verify = true, takes = false;
+    if (!strcmp(o, "--profile")) a.profile = true, takes = false;
     if (!strcmp(o, "--info")) a.info = true, takes = false;
     if (!takes) continue;
-    static const char *const known[] = {"--entry", "--input", "--output", "--each", "--time", "--backend"};
-    int k = 0;
-    while (k < 6 && strcmp(o, known[k])) k++;
-    if (k == 6) usage_error("there is no option", o);
+    static const char *const known[] = {"--entry", "--input",   "--output", "--each",
+                                        "--time",  "--backend", "--trace"};
+    int k = 0, n = sizeof known / sizeof *known;
+    while (k < n && strcmp(o, known[k])) k++;
+    if (k == n) usage_error("there is no option", o);
     if (++i == argc) usage_error("a value is missing after", o);
     switch (k) {
     case 0: a.entry = argv[i]; break;
@@ -127,10 +133,12 @@ static arguments read_arguments(int argc, char **argv, pair *in, pair *out) {
     case 2: a.out[a.nout++] = read_pair(argv[i], o); break;
     case 3: a.each = argv[i]; break;
     case 4: a.time = read_count(argv[i], o); break;
-    default: a.backend = argv[i];
+    case 5: a.backend = argv[i]; break;
+    default: a.trace = argv[i];
     }
   }
   if (!a.model) usage_error("which model?", NULL);
+  a.profile |= a.trace != NULL;
   return a;
 }
 
@@ -385,6 +393,16 @@ static void time_runs(program *p, long rounds) {
   free(us);
 }
 
+static void profile(program *p, const arguments *a) {
+  const char *text;
+  kiln_profile_options o = {.size = sizeof o, .runs = (int)a->time, .trace = a->trace};
+  for (int i = 0; p->each && i < p->nin; i++)
+    if (p->in[i].each) set_tensor(p, i, 0);
+  if (kiln_session_profile(p->session, &o, &text) != KILN_OK)
+    die(FAILED, "%s", kiln_session_error(p->session));
+  fputs(text, stdout);
+}
+
 /* ---- outputs ---- */
 
 /* With --each one dimension more, in front. */
@@ -500,8 +518,9 @@ static void run_all(program *p, const arguments *a) {
     keep_outputs(p, k);
   }
   for (int i = 0; i < a->nout; i++) write_output(p, a->model, &a->out[i]);
-  if (a->print || (!a->nout && !a->time)) print_outputs(p);
+  if (a->print || (!a->nout && !a->time && !a->profile)) print_outputs(p);
   if (a->time) time_runs(p, a->time);
+  if (a->profile) profile(p, a);
 }
 
 static void close_program(program *p) {

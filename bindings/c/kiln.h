@@ -340,6 +340,18 @@ KILN_API kiln_status kiln_session_set_slot(kiln_session *s, int index, const kil
 /* Plans for the inputs set, without running; gives the bytes that all intermediate tensors of a run take
  * together. A run with inputs of these sizes then allocates only its results. */
 KILN_API kiln_status kiln_session_memory(kiln_session *s, size_t *bytes);
+/* What each node of the graph takes on the inputs set, as text: tables of lines of the program and of nodes,
+ * the slowest first, with times, work done and shares of what the machine reaches. What the runs store, draw
+ * and overwrite is forgotten; functions of the host are called, and output is made. */
+typedef struct kiln_profile_options {
+  size_t size;       /* sizeof(kiln_profile_options) */
+  int runs;          /* that are timed; 0: 10 */
+  int nodes;         /* not 0: each node alone; else those computed together are one */
+  const char *trace; /* also write each step, as JSON that chrome://tracing and Perfetto read; NULL: do not */
+} kiln_profile_options;
+/* options NULL: defaults. *text is the session's, until its next profile. */
+KILN_API kiln_status kiln_session_profile(kiln_session *s, const kiln_profile_options *options,
+                                          const char **text);
 /* Starts the session's random numbers anew. */
 KILN_API void kiln_session_seed(kiln_session *s, uint64_t seed);
 /* on not 0: each node is also computed by the reference, and a difference beyond rounding ends the run,

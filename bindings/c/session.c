@@ -53,6 +53,7 @@ void kiln_session_free(kiln_session *s) {
   kiln_free_bound(s);
   kn_session_free(s->core);
   kn_heap *heap = s->heap;
+  kn_free(heap, s->profile, s->profile_bytes);
   kn_free(heap, s->in, (s->graph->nin + 1u) * sizeof *s->in);
   kn_free(heap, s->given, (s->graph->nin + 1u) * sizeof *s->given);
   kn_free(heap, s->out, (s->graph->graph->body->nyields + 1u) * sizeof *s->out);
@@ -169,7 +170,7 @@ kiln_status kiln_session_set_boolean(kiln_session *s, const char *name, int b) {
 
 /* ---- running ---- */
 
-static kn_status all_given(kiln_session *s) {
+kn_status kiln_all_given(kiln_session *s) {
   for (uint32_t i = 0; i < s->graph->nin; i++)
     if (!s->given[i]) return kn_fail(context_of(s), KN_STATE, "input %s was not set", s->graph->in[i].name);
   return KN_OK;
@@ -179,14 +180,14 @@ kiln_status kiln_session_run(kiln_session *s) {
   drop_outputs(s);
   if (poll_cancel(s, 0) != KN_OK)
     return outside(kn_fail(context_of(s), KN_CANCELLED, "the run was cancelled before it began"));
-  kn_status st = all_given(s);
+  kn_status st = kiln_all_given(s);
   if (st == KN_OK) st = kn_session_run(s->core, s->in, s->graph->nin, s->out, s->graph->graph->body->nyields);
   s->ran = st == KN_OK;
   return outside(st);
 }
 
 kiln_status kiln_session_memory(kiln_session *s, size_t *bytes) {
-  kn_status st = all_given(s);
+  kn_status st = kiln_all_given(s);
   if (st == KN_OK) st = kn_session_prepare(s->core, s->in, s->graph->nin, bytes);
   return outside(st);
 }

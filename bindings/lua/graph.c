@@ -215,6 +215,7 @@ void kl_open_graph(lua_State *L) {
   luaL_setfuncs(L, meta, 0);
   lua_newtable(L);
   kl_set_look_methods(L);
+  kl_set_profile_methods(L);
   kl_set_verify_methods(L);
   kl_set_optimize_methods(L);
   kl_set_file_methods(L);

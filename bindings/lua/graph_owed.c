@@ -8,7 +8,6 @@ static const struct {
 } owed[] = {
     {"dot", "g:code() and tostring(g) show a graph as text"},
     {"html", "g:code() and tostring(g) show a graph as text"},
-    {"profile", "kiln.explain(g, …) counts what runs, KILN_DEBUG=exec lists each node as it runs"},
     {"debug",
      "kiln.explain(g, …) tells which branches were taken, KILN_DEBUG=exec lists each node as it runs"},
     {"quantize_dynamic", "a graph runs in the dtypes it was captured with"},

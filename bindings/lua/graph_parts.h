@@ -1,6 +1,6 @@
 /* What the files of Graph objects share: graph.c (life, calls), graph_args.c (Lua values to inputs and back),
  * graph_look.c (methods that show), graph_nodes.c (nodes, and what a run did at each), graph_verify.c,
- * graph_files.c (load, save, parse), graph_optimize.c (freeze). */
+ * graph_profile.c, graph_files.c (load, save, parse), graph_optimize.c (freeze). */
 #ifndef KL_GRAPH_PARTS_H
 #define KL_GRAPH_PARTS_H
 #include "bindings/lua/state.h"
@@ -62,7 +62,8 @@ void kl_set_captures(lua_State *L, int self); /* script.c: "cache_limit", "reaso
 /* Functions of each file, for the table of methods on top of the stack. */
 void kl_set_look_methods(lua_State *L);
 void kl_set_nodes_methods(lua_State *L);
-void kl_set_grad_methods(lua_State *L); /* graph_grad.c */
+void kl_set_grad_methods(lua_State *L);    /* graph_grad.c */
+void kl_set_profile_methods(lua_State *L); /* graph_profile.c */
 void kl_set_verify_methods(lua_State *L);
 void kl_set_optimize_methods(lua_State *L); /* graph_optimize.c */
 void kl_set_owed_methods(lua_State *L);     /* the last one: misspelt names, too */
