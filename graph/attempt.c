@@ -26,7 +26,7 @@ static bool op_may_raise(const kn_node *n) {
       for (uint32_t k = 0; k < i; k++)
         if (!surely_broadcast(&n->in[i]->type.tensor, &n->in[k]->type.tensor)) return true;
     return n->nin != n->ntensor;
-  case KN_CLASS_REDUCE:
+  case KN_CLASS_REDUCE: return n->op == KN_OP_sum_to || n->nin != n->ntensor;
   case KN_CLASS_SOFTMAX: return n->nin != n->ntensor;
   case KN_CLASS_VIEW: return n->op != KN_OP_transpose && n->op != KN_OP_permute && n->op != KN_OP_unsqueeze;
   default: return true;

@@ -395,6 +395,7 @@ static inline kn_status ev_node(ev *e, const kn_node *n) {
   switch ((int)n->op) {
   case KN_NODE_const: e->s[n->out[0]->id] = n->scalar; return KN_OK;
   case KN_NODE_param:
+  case KN_NODE_tensor:
   case KN_NODE_load_state:
     ev_set(e, n->out[0], kn_tensor_retain(e->slots[n->slot->index].tensor));
     return KN_OK;
