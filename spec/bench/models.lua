@@ -13,6 +13,7 @@ usage: ./dev bench models [options]
   --min           judge by the fastest turn, not the median
   --cpu           processor time, not time on the wall: with one thread, on a machine that does other work too
   --alone         kiln only
+  --without PEER  leaves out eager, torchscript, compile or onnxruntime (may be given again)
   --small         the sizes of the suite, to try the bench itself
   --wait          make all rows ready first, then wait for a line on standard input: for a machine that can be made quiet
   --write         keep the tables as spec/bench/results/DATE-models.md]],
@@ -71,7 +72,8 @@ local function prepare(ready, server, threads, those_of_peers)
   if not those_of_peers then count(threads, ready) end
   for _, k in ipairs(kinds) do
     local side
-    if those_of_peers and k.peer then side = server and common.fork(server, k.name)
+    if options.without[k.name] then ready.refused[k.head] = "left out, as asked"
+    elseif those_of_peers and k.peer then side = server and common.fork(server, k.name)
     elseif not those_of_peers and not k.peer then side = start_kiln(threads, k.name) end
     if side then
       local said, why = attempt(side, "row " .. (k.peer and (row.net .. " " .. row.sizes):gsub(" $", "") or row.name))
