@@ -4,7 +4,6 @@
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/norm.h"
 #include "backends/cpu/pool.h"
-#include "backends/cpu/rnn.h"
 #include "backends/cpu/runs.h"
 #include "backends/cpu/softmax.h"
 
@@ -12,7 +11,6 @@ extern const cp_isa CP(isa);
 extern const cp_folds CP(folds);
 extern const cp_softmaxes CP(softmaxes);
 extern const cp_norms CP(norms);
-extern const cp_cells CP(cells);
 extern const kn_provider CP(provider);
 extern const cp_kit *const CP(kits)[KN_DTYPE_COUNT];
 
@@ -74,14 +72,6 @@ static kn_status max_pool2d_grad_kernel(kn_context *ctx, const void *attrs, kn_t
   (void)n;
   return cp_max_pool2d_grad(ctx, attrs, in[0], in[1], out[0]);
 }
-
-#define X(op)                                                                                                \
-  static kn_status op##_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,              \
-                               kn_tensor *const *out) {                                                      \
-    return cp_recurrent(ctx, &CP(cells), CP(kits), KN_OP_##op, attrs, in, n, out);                           \
-  }
-CP_RECURRENT(X)
-#undef X
 
 static int axis_of(int64_t dim, const kn_tensor *x) {
   return (int)(dim < 0 ? dim + (x->type.rank ? x->type.rank : 1) : dim);
@@ -152,7 +142,7 @@ const kn_provider CP(provider) = {
     .kernel =
         {
 #define X(op, ...) [KN_OP_##op] = op##_kernel,
-            CP_ELEMENTWISE(X) CP_FUSED(X) CP_REDUCTIONS(X) CP_PLACES(X) CP_SOFTMAXES(X) CP_RECURRENT(X)
+            CP_ELEMENTWISE(X) CP_FUSED(X) CP_REDUCTIONS(X) CP_PLACES(X) CP_SOFTMAXES(X)
 #undef X
                 [KN_OP_sum_to] = sum_to_kernel,
             [KN_OP_layer_norm] = layer_norm_kernel,
