@@ -99,6 +99,12 @@ static kn_status emit_view(emitter *e, const kn_node *n, const kn_node *c, bool 
                                                                     : kn_fail_nomem(e->ctx, sizeof made);
 }
 
+/* What is checked when a part has run is still what it was: what overwrites a tensor is a part of its own. */
+static bool stands_apart(const emitter *e, const kn_node *n) {
+  unsigned flags = kn_ops[n->op].flags | kn_ops[e->nodes[e->n - 1]->op].flags;
+  return e->p->form == KN_PLAN_APART && flags & KN_FLAG_WRITES;
+}
+
 static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
   kn_plan *p = e->p;
   bool undefined = false;
@@ -127,7 +133,7 @@ static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
     return alias(e, n->out[0], n->in[0]);
   }
   const kn_target *t = kn_part_target(e, c);
-  if (e->n && (t != e->target || p->single)) KN_TRY(kn_part_flush(e));
+  if (e->n && (t != e->target || p->single || stands_apart(e, n))) KN_TRY(kn_part_flush(e));
   e->pos++;
   if (!e->n) e->buffers = p->nbuffers;
   e->target = t;
@@ -342,12 +348,17 @@ static bool is_number_only(const kn_plan *p, const kn_node *n) {
          !p->handle[out->id] && !p->listed[out->id] && !p->result[out->id];
 }
 
+static kn_status push_node(emitter *e, const kn_node *n) {
+  bool number = is_number_only(e->p, n) && kn_is_scalar(n->out[0]->type.kind);
+  return kn_push_step(e, (kn_step){.kind = number ? KN_STEP_NUMBER : KN_STEP_NODE, .node = n});
+}
+
 static kn_status emit_number(emitter *e, const kn_node *n) {
   uint32_t pos = e->pos;
   e->pos -= e->n; /* the time of what stands before the part */
   define(e, n->out[0]);
   kn_status st = kn_plan_place(e->ctx, e->p, n, n->out[0], e->pos, e->block, false);
-  if (st == KN_OK) st = kn_push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
+  if (st == KN_OK) st = push_node(e, n);
   e->pos = pos;
   return st;
 }
@@ -381,7 +392,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
     for (int i = 1; i < 3; i++) KN_TRY(alias(e, out, n->in[i]));
   if (kn_node_passes(n)) KN_TRY(alias(e, out, n->in[0]));
   *dead = n->op == KN_NODE_raise;
-  return kn_push_step(e, (kn_step){.kind = KN_STEP_NODE, .node = n});
+  return push_node(e, n);
 }
 
 static kn_status emit_nodes(emitter *e, const kn_region *r, bool *dead) {

@@ -344,8 +344,8 @@ static kn_status settle_updates(kn_session *s, const kn_rvalue *in, bool commit)
 
 /* ---- plans ---- */
 
-static bool plan_fits(const kn_session *s, const kn_plan *p, bool single) {
-  if (p->single != single) return false;
+static bool plan_fits(const kn_session *s, const kn_plan *p, kn_plan_form form) {
+  if (p->form != form) return false;
   for (uint32_t i = 0; i < s->graph->body->nparams; i++)
     if (s->graph->body->params[i]->type.kind == KN_V_TENSOR && !kn_type_equal(&p->inputs[i], &s->in_types[i]))
       return false;
@@ -368,14 +368,14 @@ static void forget_plans(kn_session *s) {
 /* The plan for these inputs, first in the cache afterwards. */
 static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_plan **out) {
   KN_TRY(check_inputs(s, in, nin));
-  bool single = s->observe || s->check || s->single;
+  kn_plan_form form = s->observe || s->single ? KN_PLAN_SINGLE : s->check ? KN_PLAN_APART : KN_PLAN_USUAL;
   kn_plan **at = &s->plans, *p;
-  while (*at && !plan_fits(s, *at, single)) at = &(*at)->next;
+  while (*at && !plan_fits(s, *at, form)) at = &(*at)->next;
   p = *at;
   if (p)
     *at = p->next;
   else
-    KN_TRY(kn_plan_new(s->ctx, s->graph, s->targets, s->ntargets, single, s->in_types, &p));
+    KN_TRY(kn_plan_new(s->ctx, s->graph, s->targets, s->ntargets, form, s->in_types, &p));
   p->next = s->plans;
   s->plans = p;
   forget_plans(s);

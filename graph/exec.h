@@ -85,8 +85,9 @@ typedef void (*kn_observe_fn)(void *ud, const kn_node *n, kn_tensor *const *vals
 void kn_session_observe(kn_session *s, kn_observe_fn fn, void *ud);
 /* In an observer that is told of a loop: how often its body ran. */
 uint64_t kn_session_trips(const kn_session *s);
-/* KILN_CHECK: after each op node compute it again by the reference kernels; INTERNAL naming the first node
- * whose result differs by more than rounding. */
+/* KILN_CHECK: after each part compute its op nodes again by the reference kernels; INTERNAL naming the first
+ * node whose result differs by more than rounding. Plans are of a form of their own, in which no values share
+ * bytes, but what runs as one still does. */
 void kn_session_set_check(kn_session *s, bool on);
 
 #endif

@@ -28,6 +28,7 @@ static bool exclusive(const kn_plan *p, uint32_t a, uint32_t b) {
 }
 
 static bool conflict(const kn_plan *p, const kn_buffer *a, const kn_buffer *b) {
+  if (p->form == KN_PLAN_APART) return true;
   return a->first <= b->last && b->first <= a->last && !exclusive(p, a->block, b->block);
 }
 

@@ -95,7 +95,9 @@ static kn_status settle_part(emitter *e, const kn_part *part, uint32_t start) {
       for (uint32_t o = 0; o < part->nodes[j]->nout; o++) {
         uint32_t v = part->nodes[j]->out[o]->id;
         kn_over over = {v, e->over[v], start + i + k - 1};
-        if (over.under && !p->single && !kn_plan_push(p, &p->overs, &p->novers, &over, sizeof over))
+        p->hidden[v] = e->room[v] != 0;
+        if (over.under && p->form == KN_PLAN_USUAL &&
+            !kn_plan_push(p, &p->overs, &p->novers, &over, sizeof over))
           return kn_fail_nomem(e->ctx, sizeof over);
       }
   }
@@ -138,7 +140,9 @@ kn_status kn_part_flush(emitter *e) {
     st = last->compile(last->self, e->ctx, &given, &made->program);
   }
   KN_TRY(st);
-  made->together = given.together;
+  uint32_t *together = kn_arena_dup(&p->arena, given.together, part.n * sizeof *together);
+  if (!together) return kn_fail_nomem(e->ctx, part.n * sizeof *together);
+  made->together = together;
   KN_TRY(settle_part(e, &given, e->pos + 1 - part.n));
   forget_finds(e, &given);
   return kn_push_step(e, (kn_step){.kind = KN_STEP_PART, .node = made->sources[0], .a = p->nparts - 1});

@@ -10,16 +10,15 @@
 static const kn_pass *const capture[] = {
     &kn_pass_history,  /* what is left of it keeps dce from nothing */
     &kn_pass_fold,     /* decides branches, so that dce finds more to remove */
+    &kn_pass_unroll,   /* what is left of loops whose ends fold has found */
     &kn_pass_simplify, /* what is left of expressions */
+    &kn_pass_hoist,    /* before cse, which finds what two loops then compute */
     &kn_pass_cse,      /* what indexing checks again and again, rules of gradients compute again */
     &kn_pass_dce,      NULL,
 };
 /* Run after the one above, until neither changes anything. */
 static const kn_pass *const freeze[] = {
-    &kn_pass_constants,
-    &kn_pass_simplify_all,
-    &kn_pass_cse_all,
-    NULL,
+    &kn_pass_constants, &kn_pass_simplify_all, &kn_pass_hoist_all, &kn_pass_cse_all, NULL,
 };
 /* Run after both. Rounding changes. */
 static const kn_folding *const inference[] = {
@@ -51,7 +50,7 @@ kn_status kn_pass_run(kn_builder *b, const kn_pass *pass, uint32_t *changes) {
   kn_status st = pass->run(b, changes);
   if (st == KN_OK && kn_debugging(b->ctx, KN_DEBUG_PASSES)) dump(b, pass->name, *changes);
 #ifndef NDEBUG
-  if (st == KN_OK) st = kn_graph_verify(b->ctx, b->graph, false);
+  if (st == KN_OK && *changes) st = kn_graph_verify(b->ctx, b->graph, false);
 #endif
   if (st != KN_OK) {
     kn_error_prefix(b->ctx, "pass %s", pass->name);
@@ -64,23 +63,24 @@ const kn_folding *kn_pipeline_folding(uint32_t i) {
   return i < sizeof inference / sizeof *inference ? inference[i] : NULL;
 }
 
-static kn_status run_list(kn_builder *b, const kn_pass *const *list, uint32_t *all) {
-  for (; *list; list++) {
-    uint32_t changes;
-    KN_TRY(kn_pass_run(b, *list, &changes));
-    *all += changes;
-  }
-  return KN_OK;
+/* All passes of a level and those below, in order; how many there are. */
+static uint32_t list_passes(kn_pipeline which, const kn_pass **list) {
+  uint32_t n = 0;
+  for (const kn_pass *const *p = capture; *p; p++) list[n++] = *p;
+  for (const kn_pass *const *p = freeze; *p && which >= KN_PIPELINE_FREEZE; p++) list[n++] = *p;
+  for (const kn_folding *const *f = inference; *f && which >= KN_PIPELINE_INFERENCE; f++)
+    list[n++] = &(*f)->pass;
+  return n;
 }
 
 kn_status kn_pipeline_run(kn_builder *b, kn_pipeline which) {
-  for (int round = 0; round < ROUNDS; round++) {
-    uint32_t all = 0;
-    KN_TRY(run_list(b, capture, &all));
-    if (which >= KN_PIPELINE_FREEZE) KN_TRY(run_list(b, freeze, &all));
-    for (const kn_folding *const *f = inference; *f && which >= KN_PIPELINE_INFERENCE; f++)
-      KN_TRY(run_list(b, (const kn_pass *const[]){&(*f)->pass, NULL}, &all));
-    if (!all) break;
+  const kn_pass *list[sizeof capture / sizeof *capture + sizeof freeze / sizeof *freeze +
+                      sizeof inference / sizeof *inference];
+  uint32_t n = list_passes(which, list), quiet = 0; /* passes in a row that changed nothing */
+  for (uint32_t i = 0; i < ROUNDS * n && quiet < n; i++) {
+    uint32_t changes;
+    KN_TRY(kn_pass_run(b, list[i % n], &changes));
+    quiet = changes ? 0 : quiet + 1;
   }
   return KN_OK;
 }

@@ -17,11 +17,11 @@ bool kn_plan_push(kn_plan *p, void *array, uint32_t *count, const void *elem, si
 static bool alloc_arrays(kn_plan *p) {
   size_t n = (size_t)p->graph->nvalues + 1;
 #define ARRAY(field) (p->field = kn_arena_alloc(&p->arena, n * sizeof *p->field))
-  bool ok = ARRAY(types) && ARRAY(undefined) && ARRAY(maybe) && ARRAY(known) && ARRAY(scalars) &&
-            ARRAY(failure) && ARRAY(result) && ARRAY(listed) && ARRAY(handle) && ARRAY(place) &&
-            ARRAY(header) && ARRAY(same) && ARRAY(root) && ARRAY(reads) && ARRAY(vals) && ARRAY(lists) &&
-            ARRAY(owned) && ARRAY(first) && ARRAY(last) && ARRAY(crosses) && ARRAY(level) && ARRAY(home) &&
-            ARRAY(ready);
+  bool ok = ARRAY(types) && ARRAY(hidden) && ARRAY(undefined) && ARRAY(maybe) && ARRAY(known) &&
+            ARRAY(scalars) && ARRAY(failure) && ARRAY(result) && ARRAY(listed) && ARRAY(handle) &&
+            ARRAY(place) && ARRAY(header) && ARRAY(same) && ARRAY(root) && ARRAY(reads) && ARRAY(vals) &&
+            ARRAY(lists) && ARRAY(owned) && ARRAY(first) && ARRAY(last) && ARRAY(crosses) && ARRAY(level) &&
+            ARRAY(home) && ARRAY(ready);
 #undef ARRAY
   p->slot_copied = kn_arena_alloc(&p->arena, (size_t)p->graph->nslots + 1);
   for (uint32_t v = 0; ok && v < n; v++) p->root[v] = v;
@@ -162,11 +162,12 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
 }
 
 kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int ntargets,
-                      bool single, const kn_type *inputs, kn_plan **out) {
+                      kn_plan_form form, const kn_type *inputs, kn_plan **out) {
   kn_plan *p = kn_calloc(ctx->heap, 1, sizeof *p);
   if (!p) return kn_fail_nomem(ctx, sizeof *p);
   p->graph = g;
-  p->single = single;
+  p->form = form;
+  p->single = form == KN_PLAN_SINGLE;
   kn_arena_init(&p->arena, ctx->heap);
   kn_status st = build(ctx, p, targets, ntargets, inputs);
   if (st != KN_OK) {

@@ -26,10 +26,11 @@ typedef enum kn_place {
 } kn_place;
 
 typedef enum kn_step_kind {
-  KN_STEP_PART, /* parts[a] */
-  KN_STEP_NODE, /* a node that is no op: scalars, slots, item, assert … */
-  KN_STEP_IF,   /* blocks[a] or blocks[b], then its outputs */
-  KN_STEP_LOOP, /* loops[a] */
+  KN_STEP_PART,   /* parts[a] */
+  KN_STEP_NODE,   /* a node that is no op: scalars, slots, item, assert … */
+  KN_STEP_NUMBER, /* one that makes a number of numbers */
+  KN_STEP_IF,     /* blocks[a] or blocks[b], then its outputs */
+  KN_STEP_LOOP,   /* loops[a] */
   KN_STEP_BIND, /* the outputs of an `if` whose branch `a` the sizes chose; the branch's steps stand before it
                  */
   KN_STEP_FAIL  /* fails[a]: what the sizes make impossible, told when it is reached */
@@ -134,20 +135,29 @@ typedef struct kn_loose {
   uint32_t n;
 } kn_loose;
 
+/* What a plan is for. */
+typedef enum kn_plan_form {
+  KN_PLAN_USUAL,
+  KN_PLAN_SINGLE, /* for observers: one node a part, so that what it gave is still there */
+  KN_PLAN_APART   /* for KILN_CHECK: what runs as one still does, but no two values share bytes */
+} kn_plan_form;
+
 typedef struct kn_plan kn_plan;
 struct kn_plan {
   kn_plan *next; /* in the session's cache, most recently used first */
   const kn_graph *graph;
-  bool single;     /* one node a part, for observers */
+  kn_plan_form form;
+  bool single;     /* of the form SINGLE */
   kn_arena arena;  /* holds all arrays below */
   kn_type *inputs; /* the key: types of the graph's inputs (scalars: zero) */
 
   /* by value id */
-  kn_type *types;               /* tensors: sizes unknown where only a run knows */
-  bool *undefined;              /* tensors: no path defines it (type is meaningless) */
-  bool *maybe;                  /* tensors: some path leaves it undefined */
-  bool *known;                  /* scalars: the plan knows the number */
-  kn_scalar *scalars;           /* known ones set for good, others by the run */
+  kn_type *types;     /* tensors: sizes unknown where only a run knows */
+  bool *hidden;       /* tensors: not in memory as they are, but in a target's own way or not at all */
+  bool *undefined;    /* tensors: no path defines it (type is meaningless) */
+  bool *maybe;        /* tensors: some path leaves it undefined */
+  bool *known;        /* scalars: the plan knows the number */
+  kn_scalar *scalars; /* known ones set for good, others by the run */
   kn_planned_failure **failure; /* of the node whose first output it is */
   bool *result;                 /* the graph returns it */
   bool *listed;           /* tensors that a list takes up: not made in the arena, so that it can keep them */
@@ -189,7 +199,7 @@ struct kn_plan {
 
 /* Fails only for lack of memory or too deep nesting; what the sizes make impossible is a step of its own. */
 kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int ntargets,
-                      bool single, const kn_type *inputs, kn_plan **out);
+                      kn_plan_form form, const kn_type *inputs, kn_plan **out);
 void kn_plan_free(kn_context *ctx, kn_plan *p);
 /* Point the headers into an arena of p->bytes. */
 void kn_plan_place_at(kn_plan *p, char *base);

@@ -152,10 +152,18 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
 
 /* ---- steps ---- */
 
+/* What most loops count and compare, in place. */
+static kn_status run_number(run *r, const kn_node *n) {
+  kn_scalar *x = r->p->scalars, *a = &x[n->in[0]->id], *b = &x[n->in[n->nin - 1]->id];
+  if (!r->s->observe && !r->ctx->debug && kn_scalar_quick(n->op, a, b, &x[n->out[0]->id])) return KN_OK;
+  return kn_run_node(r, n);
+}
+
 static kn_status run_step(run *r, const kn_step *s) {
   kn_plan *p = r->p;
   switch (s->kind) {
   case KN_STEP_PART: return kn_run_part(r, &p->parts[s->a]);
+  case KN_STEP_NUMBER: return run_number(r, s->node);
   case KN_STEP_NODE: return kn_run_node(r, s->node);
   case KN_STEP_IF: return run_if(r, s);
   case KN_STEP_LOOP: return run_loop(r, &p->loops[s->a]);

@@ -176,9 +176,7 @@ kn_status kn_run_part(run *r, const kn_part_plan *part) {
     if (p->place[v] == KN_PLACE_LOOSE && p->vals[v]) p->owned[v] = true;
   }
   KN_TRY(st);
-  if (r->s->check)
-    for (uint32_t i = 0; i < part->n; i++)
-      KN_TRY(kn_check_node(r->ctx, part->target->name, part->nodes[i], p->vals, p->scalars));
+  if (r->s->check) KN_TRY(kn_check_part(r->ctx, p, part));
   for (uint32_t i = 0; r->s->observe && i < part->n; i++) kn_run_watch(r, part->sources[i]);
   return KN_OK;
 }

@@ -64,8 +64,8 @@ struct kn_session {
 /* Runs the plan on checked inputs. Results go to s->out, owned; stores stay staged. Cleans the plan up. */
 kn_status kn_run_plan(kn_session *s, kn_plan *p, const kn_rvalue *in);
 
-/* Computes an op node that has just run again by the reference kernel; INTERNAL when the results differ. */
-kn_status kn_check_node(kn_context *ctx, const char *backend, const kn_node *n, kn_tensor *const *vals,
-                        const kn_scalar *scalars);
+/* Computes the op nodes of a part that has just run again by the reference kernels; INTERNAL when a result
+ * differs, with the node and its place. The plan is of the form APART or SINGLE. */
+kn_status kn_check_part(kn_context *ctx, const kn_plan *p, const kn_part_plan *part);
 
 #endif

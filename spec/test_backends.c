@@ -771,15 +771,15 @@ START_TEST(last_places) {
   close_context(c);
 }
 
-/* ---- and none was left out ---- */
+/* ---- and none was left out; recurrent layers are test_recurrent.c's ---- */
 
 START_TEST(every_kernel_ran) {
   set s;
   kn_context *c = open_context(&s);
   for (int k = 0; k < s.n; k++)
     for (int op = 0; op < KN_OP_COUNT; op++)
-      ck_assert_msg(!s.at[k]->kernel[op] || ran[k][op], "%s: no case runs %s", s.at[k]->name,
-                    kn_op_name((kn_op)op));
+      ck_assert_msg(!s.at[k]->kernel[op] || ran[k][op] || kn_ops[op].op_class == KN_CLASS_RECURRENT,
+                    "%s: no case runs %s", s.at[k]->name, kn_op_name((kn_op)op));
   close_context(c);
 }
 

@@ -130,6 +130,8 @@ static void compare_case(kn_context *c, lua_State *L, kn_opcode op, const kn_sca
     if (st == KN_OK) show(&out, r);
     ck_assert_msg(st == KN_OK && same_scalar(L, -1, &out), "%s(%s, %s) is %s, Lua gives %s", name,
                   show(&in[0], a), n > 1 ? show(&in[1], b) : "", r, luaL_tolstring(L, -1, NULL));
+    bool same = !kn_scalar_quick(op, &in[0], &in[n - 1], &out) || same_scalar(L, 2, &out);
+    ck_assert_msg(same, "%s(%s), done quickly, is %s", name, show(&in[0], a), show(&out, r));
   }
   lua_settop(L, 1);
 }

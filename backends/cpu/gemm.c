@@ -162,9 +162,12 @@ static void by_dots(const kn_context *ctx, const cp_gemm *g) {
   kn_parallel_for(ctx, n, grain(d.m * d.k), run_dots, &d);
 }
 
-/* Few rows with a small matrix: packing would be most of the work. The same sums as those of tiles. */
+/* Few rows with a small matrix, or hardly any work: packing would be most of it. The same sums as those of
+ * tiles. */
 static bool is_strips(const cp_gemm *g) {
-  if (g->m > CP_FEW_ROWS || g->m * g->n * g->k > CP_LEAST_WORK) return false;
+  const int64_t work = g->m * g->n * g->k;
+  const bool few = g->m <= CP_FEW_ROWS, tiny = work <= CP_TINY_WORK && g->n < g->kit->columns;
+  if (!(few && work <= CP_LEAST_WORK) && !tiny) return false;
   return g->b_column == 1 || (g->b_row == 1 && g->k < CP_LONG_SUM);
 }
 

@@ -38,8 +38,9 @@ typedef struct cp_kit {
 /* Sums of fewer products go in the order of k, however the operands lie. */
 enum { CP_LONG_SUM = 32 };
 enum { CP_FEW_ROWS = 4, CP_MOST_ROWS = 8, CP_MOST_COLUMNS = 32, CP_PANEL_K = 384, CP_BLOCK_BYTES = 2048 };
-/* Multiply-adds that a thread should at least have. */
-enum { CP_LEAST_WORK = 1 << 18 };
+/* Multiply-adds that a thread should at least have; so few, where a tile is too wide, that packing
+ * costs more than they do. */
+enum { CP_LEAST_WORK = 1 << 18, CP_TINY_WORK = 1 << 12 };
 
 typedef struct cp_gemm cp_gemm;
 struct cp_gemm {

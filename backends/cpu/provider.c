@@ -6,6 +6,7 @@
 #include "backends/cpu/pool.h"
 #include "backends/cpu/runs.h"
 #include "backends/cpu/softmax.h"
+#include "core/kernels/rnn.h"
 
 extern const cp_isa CP(isa);
 extern const cp_folds CP(folds);
@@ -127,6 +128,16 @@ CP_PLACES(X)
 CP_SOFTMAXES(X)
 #undef X
 
+extern const kn_rnn_passes CP(rnn_passes);
+#define X(op)                                                                                                \
+  static kn_status op##_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,              \
+                               kn_tensor *const *out) {                                                      \
+    if (kn_tensor_dtype(in[0]) != KN_F32) return KN_DECLINED;                                                \
+    return kn_rnn_run(ctx, KN_OP_##op, &CP(rnn_passes), attrs, in, n, out);                                  \
+  }
+CP_RECURRENT(X)
+#undef X
+
 static kn_status layer_norm_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
                                    kn_tensor *const *out) {
   return cp_layer_norm(ctx, &CP(norms), &CP(folds), attrs, in, n, out[0]);
@@ -144,7 +155,10 @@ const kn_provider CP(provider) = {
 #define X(op, ...) [KN_OP_##op] = op##_kernel,
             CP_ELEMENTWISE(X) CP_FUSED(X) CP_REDUCTIONS(X) CP_PLACES(X) CP_SOFTMAXES(X)
 #undef X
-                [KN_OP_sum_to] = sum_to_kernel,
+#define X(op) [KN_OP_##op] = op##_kernel,
+                CP_RECURRENT(X)
+#undef X
+                    [KN_OP_sum_to] = sum_to_kernel,
             [KN_OP_layer_norm] = layer_norm_kernel,
             [KN_OP_batch_norm] = batch_norm_kernel,
             [KN_OP_matmul] = matmul_kernel,

@@ -107,7 +107,19 @@ struct cp_chain {
   cp_operand operands[CP_MOST_MEMORY];
 };
 
+enum { CP_NUMBER = 8 }; /* bytes of a row's number, or of an accumulator, at most */
+
+/* Room of a tile: blocks, copies of operands, numbers of rows, accumulators, stages of folds. */
+typedef struct cp_room {
+  size_t block, numbers, stage;           /* bytes of each */
+  size_t copies, rows, accs, stages, end; /* where they begin */
+} cp_room;
+cp_room cp_room_of(const cp_chain *c, int64_t high, int64_t wide, int64_t rows, uint32_t ncopies);
+
 bool cp_chain_fits(const cp_chain *c);                    /* is there room for its tiles? */
 kn_status cp_chain_reserve(kn_context *ctx, cp_chain *c); /* room for pieces of its folds */
+bool cp_chain_lies_as_before(const cp_chain *c,
+                             kn_tensor *const *vals); /* do operands, as in the last run? */
+void cp_chain_bind(cp_chain *c, kn_tensor *const *vals);
 
 #endif

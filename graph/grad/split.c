@@ -213,6 +213,14 @@ static bool make_backward(splitter *s) {
 
 /* ---- the whole ---- */
 
+/* Nobody differentiates it (second gradients are kn_grad_joint's), which passes may know. */
+static void no_gradients(const kn_region *r) {
+  KN_EACH_NODE (n, r) {
+    n->no_grad = kn_opcode_is_op(n->op);
+    for (int k = 0; k < n->nregions; k++) no_gradients(n->regions[k]);
+  }
+}
+
 static kn_status finish(splitter *s) {
   kn_graph *f = s->f.graph;
   kn_region_truncate(f->body, s->mark);
@@ -224,6 +232,7 @@ static kn_status finish(splitter *s) {
   f->partial = s->b.graph->partial = true;
   kn_set_results(&s->f, yields, n, NULL, 0);
   KN_TRY(kn_graph_finish(&s->f));
+  no_gradients(s->b.graph->body);
   KN_TRY(kn_pipeline_run(&s->b, KN_PIPELINE_CAPTURE));
   return kn_graph_finish(&s->b);
 }

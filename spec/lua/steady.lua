@@ -1,0 +1,97 @@
+-- The steady state: a graph that has run with these sizes takes no memory but that of the results it hands out. Every request
+-- to the heap is counted, of whole calls from Lua, over the models of `./dev bench models`, in small.
+local check = require "check"
+local test, equal, truth = check.test, check.equal, check.truth
+
+local here = arg[0]:match "^(.*)/[^/]*$" or "."
+local rows = dofile(here .. "/../bench/model_rows.lua")(true)
+
+local function requests() return kiln.memory_stats().allocations end
+
+-- What it takes to make the tensors in there, each once.
+local function cost(value, seen)
+  if seen[value] then return 0 end
+  if kiln.is_tensor(value) then
+    seen[value] = true
+    local before = requests()
+    local _ = kiln.empty(value.shape, { dtype = value.dtype })
+    return requests() - before
+  end
+  local sum = 0
+  if type(value) == "table" then
+    seen[value] = true
+    for _, x in pairs(value) do sum = sum + cost(x, seen) end
+  end
+  return sum
+end
+
+-- Requests of a call beyond its results: the least of several, for the binding's own lists grow now and then.
+local function extra(g, inputs)
+  local results, least
+  for _ = 1, 2 do results = table.pack(g(table.unpack(inputs))) end
+  local handed_out = cost(results, {})
+  for _ = 1, 3 do
+    local before = requests()
+    results = table.pack(g(table.unpack(inputs)))
+    local beyond = requests() - before - handed_out
+    if not least or beyond < least then least = beyond end
+  end
+  return least
+end
+
+local function saved(g)
+  local path = os.tmpname()
+  g:save(path)
+  local loaded = kiln.load(path)
+  os.remove(path)
+  return loaded
+end
+
+-- What is known to work in memory of its own at each call.
+local known = {
+  { "ResNet", 9, "images that oneDNN wants in one piece: three for each convolution of every second place" },
+  { "LSTM", 14, "what the kernels of recurrent layers work in" },
+  { "GRU", 8, "likewise" },
+}
+
+local function allowed(name)
+  for _, row in ipairs(known) do
+    if name:find(row[1], 1, true) then return row[2] end
+  end
+  return 0
+end
+
+-- Large ones, of which others here have all that is in them, are done where time is no matter.
+local whole = os.getenv "KILN_SWEEP" == "whole"
+local large = { ["ResNet-50, batch 1"] = true, ["MobileNetV2, batch 1"] = true }
+
+for _, row in ipairs(rows) do
+  if whole or not large[row.name] then test(row.name, function()
+    local case = row.case()
+    local function forward()
+      local g = kiln.script(case.f)
+      local n = extra(g, case.inputs)
+      truth(n <= allowed(row.name), ("%d requests beyond the results"):format(n))
+      equal(extra(saved(g), case.inputs), n)
+    end
+    if not case.train then return kiln.no_grad(forward) end
+    local g = kiln.script(case.f) -- from Lua the gradients are new tensors of the program's, and the loss has a history
+    for _ = 1, 2 do g(table.unpack(case.inputs)) end
+    equal(extra(saved(g), case.inputs), 0)
+  end) end
+end
+
+test("loops and branches that go different ways", function()
+  local function f(x, n)
+    local i, best = 0, x
+    while i < n do
+      x = (x * 0.5 + 1):tanh()
+      if x:sum() > 2 then best = best + x else best = x - best end
+      i = i + 1
+    end
+    return best, i
+  end
+  local g = kiln.script(f)
+  for _, n in ipairs { 1, 3, 100 } do equal(extra(g, { kiln.rand(3, 4), n }), 0) end
+  equal(extra(saved(g), { kiln.rand(3, 4), 7 }), 0)
+end)
