@@ -15,7 +15,7 @@ usage: ./dev bench models [options]
   --alone         kiln only
   --without PEER  leaves out eager, torchscript, compile or onnxruntime (may be given again)
   --small         the sizes of the suite, to try the bench itself
-  --wait          make all rows ready first, then wait for a line on standard input: for a machine that can be made quiet
+  --wait          make the peers ready for all rows first, then wait for a line on standard input: for a machine to be made quiet
   --write         keep the tables as spec/bench/results/DATE-models.md]],
   { "min", "cpu", "alone", "small", "wait", "write" }, 15)
 local kind = options.min and "min" or "median"
@@ -236,14 +236,14 @@ for _, row in ipairs(list(options.small)) do
   if options.wanted(row) then rows[#rows + 1] = row end
 end
 
--- What a pass with so many threads needs. All is made ready here when it is to wait: the peers first, which take longest.
+-- What a pass with so many threads needs. The peers, which take longest, are made ready here when it is to wait.
 local function ready_pass(threads)
   local pass = { threads = threads, server = start_server(threads) }
-  for i, row in ipairs(rows) do pass[i] = new_row(row) end
-  for _, those_of_peers in ipairs(options.wait and { true, false } or {}) do
-    for _, ready in ipairs(pass) do
-      prepare(ready, pass.server, threads, those_of_peers)
-      io.stderr:write(("%s ready with %d: %s\n"):format(those_of_peers and "peers" or "kiln", threads, ready.row.name))
+  for i, row in ipairs(rows) do
+    pass[i] = new_row(row)
+    if options.wait then
+      prepare(pass[i], pass.server, threads, true)
+      io.stderr:write(("peers ready with %d: %s\n"):format(threads, row.name))
     end
   end
   return pass
@@ -256,10 +256,8 @@ local function run_pass(pass)
   say(("Peaks: %s\n"):format(peaks.text))
   local line = times_table(done, peaks)
   for _, ready in ipairs(pass) do
-    if not options.wait then
-      prepare(ready, pass.server, threads, true)
-      prepare(ready, pass.server, threads, false)
-    end
+    if not options.wait then prepare(ready, pass.server, threads, true) end
+    prepare(ready, pass.server, threads, false)
     sum = line(ready, measure(ready, threads))
   end
   if pass.server then pass.server:close() end
