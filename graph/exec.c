@@ -395,11 +395,64 @@ static kn_status give_arena(kn_session *s, kn_plan *p) {
   return KN_OK;
 }
 
-kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, size_t *bytes) {
+static size_t bytes_of(const kn_type *t) {
+  size_t n;
+  return kn_type_bytes(t, &n) ? n : 0;
+}
+
+/* Each value that is returned once, however often it is. */
+static size_t result_bytes(const kn_plan *p) {
+  const kn_region *body = p->graph->body;
+  size_t sum = 0;
+  for (uint32_t i = 0; i < body->nyields; i++) {
+    const kn_value *v = body->yields[i];
+    bool again = v->type.kind != KN_V_TENSOR || p->undefined[v->id];
+    for (uint32_t k = 0; k < i; k++) again |= body->yields[k] == v;
+    if (!again) sum += bytes_of(&p->types[v->id]);
+  }
+  return sum;
+}
+
+static void mark_stores(const kn_region *r, bool *stored) {
+  KN_EACH_NODE (n, r) {
+    if (n->op == KN_NODE_store_state) stored[n->slot->index] = true;
+    for (int i = 0; i < n->nregions; i++) mark_stores(n->regions[i], stored);
+  }
+}
+
+static kn_status state_bytes(kn_session *s, const kn_plan *p, size_t *bytes) {
+  uint32_t n = s->graph->nslots;
+  bool *stored = kn_calloc(s->ctx->heap, n + 1u, sizeof *stored);
+  if (!stored) return kn_fail_nomem(s->ctx, n + 1u);
+  mark_stores(s->graph->body, stored);
+  *bytes = 0;
+  for (uint32_t i = 0; i < n; i++)
+    if ((stored[i] || p->slot_copied[i]) && s->graph->slots[i]->type.kind == KN_V_TENSOR)
+      *bytes += bytes_of(&s->graph->slots[i]->type.tensor);
+  for (uint32_t i = 0; i < s->nupdates; i++) *bytes += bytes_of(&p->inputs[s->updates[i].input]);
+  kn_free(s->ctx->heap, stored, n + 1u);
+  return KN_OK;
+}
+
+/* The system hands pages out when they are first written to, which takes longer than most nodes. */
+static void touch(char *p, size_t bytes) {
+  enum { PAGE = 4096 };
+  for (size_t i = 0; i < bytes; i += PAGE) ((volatile char *)p)[i] = 0;
+}
+
+kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_run_memory *memory) {
   kn_plan *p;
+  kn_run_memory m = {0};
   if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
   KN_TRY(choose_plan(s, in, nin, &p));
-  *bytes = p->bytes;
+  const char *before = s->arena;
+  KN_TRY(give_arena(s, p));
+  if (s->arena != before) touch(s->arena, s->arena_bytes);
+  m.arena = p->bytes;
+  m.plan = p->kept;
+  m.results = result_bytes(p);
+  KN_TRY(state_bytes(s, p, &m.state));
+  *memory = m;
   return KN_OK;
 }
 

@@ -76,8 +76,15 @@ typedef kn_status (*kn_host_fn)(void *ud, kn_context *ctx, const char *name, con
                                 uint32_t nin, kn_rvalue *out, uint32_t nout);
 void kn_session_set_host(kn_session *s, kn_host_fn fn, void *ud);
 
-/* Plan for these inputs without running; bytes of arena needed. */
-kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, size_t *bytes);
+/* What a run with certain inputs needs; sizes that only a run knows are left out. */
+typedef struct kn_run_memory {
+  size_t arena;   /* values that come and go */
+  size_t plan;    /* the plan itself, with what targets keep for it: packed weights, programs */
+  size_t results; /* made anew by each run, and handed over */
+  size_t state;   /* what is stored and updated, until a run has succeeded */
+} kn_run_memory;
+/* Plans for these inputs without running, and takes the arena, so that a run then only makes its results. */
+kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_run_memory *memory);
 
 /* Called after each node that ran, with its outputs (verify, debugging). NULL: off. While on, every op node
  * is a part of its own, so that what it gave is still there; numbers the plan folded do not run. */

@@ -37,14 +37,18 @@ static kn_status unknown_name(kn_context *ctx, const kn_graph *g, const char *na
                  *known ? "are " : "is none", known);
 }
 
-static kn_status choose_kept(kn_context *ctx, const kn_optimize *o, const kn_graph *g, bool *keep) {
+static bool is_preserved(const kn_optimize *o, const kn_slot *s) {
+  bool named = false;
+  for (uint32_t k = 0; k < o->npreserve && s->kind != KN_SLOT_CONST; k++)
+    named |= is_named(s->name, o->preserve[k]);
+  return named;
+}
+
+static kn_status check_names(kn_context *ctx, const kn_optimize *o, const kn_graph *g) {
   for (uint32_t k = 0; k < o->npreserve; k++) {
     bool met = false;
-    for (uint32_t i = 0; i < g->nslots; i++) {
-      bool named = g->slots[i]->kind != KN_SLOT_CONST && is_named(g->slots[i]->name, o->preserve[k]);
-      keep[i] |= named;
-      met |= named;
-    }
+    for (uint32_t i = 0; i < g->nslots; i++)
+      met |= g->slots[i]->kind != KN_SLOT_CONST && is_named(g->slots[i]->name, o->preserve[k]);
     if (!met) return unknown_name(ctx, g, o->preserve[k]);
   }
   return KN_OK;
@@ -90,10 +94,7 @@ static kn_status own_values(kn_builder *b, const kn_optimize *o) {
   b->ctx->grad_enabled = false;
   for (uint32_t i = 0; i < b->graph->nslots && st == KN_OK; i++) {
     kn_slot *s = b->graph->slots[i];
-    bool named = false;
-    for (uint32_t k = 0; k < o->npreserve && s->kind != KN_SLOT_CONST; k++)
-      named |= is_named(s->name, o->preserve[k]);
-    if (!s->tensor || named || !is_live(o, s->tensor)) continue;
+    if (!s->tensor || is_preserved(o, s) || !is_live(o, s->tensor)) continue;
     kn_tensor *own;
     st = kn_apply(b->ctx, KN_OP_clone, NULL, &s->tensor, 1, &own);
     if (st != KN_OK) break;
@@ -151,8 +152,14 @@ static kn_status note_guards(kn_context *ctx, const kn_graph *g, uint32_t n, kn_
   return KN_OK;
 }
 
-/* Which of the slots became constants, and which are still there at the end. */
-static kn_status note_slots(kn_context *ctx, const kn_graph *g, const bool *keep, kn_optimize_report *r) {
+static bool is_still_there(const kn_graph *g, const char *name) {
+  for (uint32_t i = 0; i < g->nslots; i++)
+    if (g->slots[i]->kind != KN_SLOT_CONST && !strcmp(g->slots[i]->name, name)) return true;
+  return false;
+}
+
+/* Which of the slots became constants, and which are still there. */
+static kn_status note_slots(kn_context *ctx, const kn_graph *g, const kn_graph *now, kn_optimize_report *r) {
   r->frozen = kn_arena_alloc(&r->arena, (g->nslots + 1u) * sizeof *r->frozen);
   r->stay = kn_arena_alloc(&r->arena, (g->nslots + 1u) * sizeof *r->stay);
   if (!r->frozen || !r->stay) return kn_fail_nomem(ctx, g->nslots * sizeof *r->frozen);
@@ -160,7 +167,7 @@ static kn_status note_slots(kn_context *ctx, const kn_graph *g, const bool *keep
     if (g->slots[i]->kind == KN_SLOT_CONST) continue;
     const char *name = kn_report_text(r, g->slots[i]->name);
     if (!name) return kn_fail_nomem(ctx, 0);
-    *(keep[i] ? &r->stay[r->nstay++] : &r->frozen[r->nfrozen++]) = name;
+    *(is_still_there(now, name) ? &r->stay[r->nstay++] : &r->frozen[r->nfrozen++]) = name;
   }
   return KN_OK;
 }
@@ -255,15 +262,26 @@ kn_status kn_samples_measure(kn_context *ctx, const kn_optimize *o, const kn_sam
 
 /* ---- all of it ---- */
 
-static kn_status freeze(kn_context *ctx, const kn_optimize *o, kn_builder *b, bool *keep,
-                        kn_optimize_report *r) {
+/* Until no more slots become constants: what wrote to one may go as others are known. */
+static kn_status freeze_all(const kn_optimize *o, kn_builder *b) {
+  for (uint32_t frozen = 1; frozen;) {
+    kn_graph *g = b->graph;
+    bool *keep = kn_build_alloc(b, g->nslots + 1u);
+    if (!keep) return b->status;
+    for (uint32_t i = 0; i < g->nslots; i++) keep[i] = is_preserved(o, g->slots[i]);
+    KN_TRY(kn_freeze_slots(b, keep, &frozen));
+    KN_TRY(kn_pipeline_run(b, KN_PIPELINE_FREEZE));
+  }
+  return KN_OK;
+}
+
+static kn_status freeze(kn_context *ctx, const kn_optimize *o, kn_builder *b, kn_optimize_report *r) {
   const kn_graph *g = kn_session_graph(o->session);
   uint32_t dropped;
   KN_TRY(take_values(b, o->session));
-  KN_TRY(choose_kept(ctx, o, g, keep));
-  KN_TRY(kn_freeze_slots(b, keep));
-  KN_TRY(note_slots(ctx, g, keep, r));
-  KN_TRY(kn_pipeline_run(b, KN_PIPELINE_FREEZE));
+  KN_TRY(check_names(ctx, o, g));
+  KN_TRY(freeze_all(o, b));
+  KN_TRY(note_slots(ctx, g, b->graph, r));
   kn_freeze_guards(b->graph, &dropped);
   KN_TRY(note_guards(ctx, b->graph, dropped, r));
   KN_TRY(own_values(b, o));
@@ -279,12 +297,12 @@ static kn_status optimize(kn_context *ctx, const kn_optimize *o, kn_samples *s, 
   count(g, 0, r);
   r->hint = hint_of(g->body);
   KN_TRY(samples_make(ctx, o, s, r));
-  bool *keep = kn_calloc(ctx->heap, g->nslots + 1u, sizeof *keep);
-  if (!keep) return kn_fail_nomem(ctx, g->nslots);
-  kn_status st = kn_graph_copy(ctx, g, &b, &made);
-  if (st == KN_OK && (st = freeze(ctx, o, &b, keep, r)) != KN_OK) kn_graph_release(made);
-  kn_free(ctx->heap, keep, (g->nslots + 1u) * sizeof *keep);
-  KN_TRY(st);
+  KN_TRY(kn_graph_copy(ctx, g, &b, &made));
+  kn_status st = freeze(ctx, o, &b, r);
+  if (st != KN_OK) {
+    kn_graph_release(made);
+    return st;
+  }
   if (o->level >= KN_PIPELINE_INFERENCE) st = kn_optimize_folds(ctx, o, s, r, &made);
   if (st == KN_OK && s->n) st = kn_samples_measure(ctx, o, s, made, &share, &r->error);
   count(made, 1, r);

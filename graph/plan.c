@@ -163,6 +163,7 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
 
 kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int ntargets,
                       kn_plan_form form, const kn_type *inputs, kn_plan **out) {
+  const size_t before = kn_heap_bytes(ctx->heap);
   kn_plan *p = kn_calloc(ctx->heap, 1, sizeof *p);
   if (!p) return kn_fail_nomem(ctx, sizeof *p);
   p->graph = g;
@@ -174,6 +175,8 @@ kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const
     kn_plan_free(ctx, p);
     return st;
   }
+  const size_t after = kn_heap_bytes(ctx->heap); /* other threads may have given memory back meanwhile */
+  p->kept = after > before ? after - before : 0;
   if (kn_debugging(ctx, KN_DEBUG_MEM)) kn_plan_log(ctx, p);
   *out = p;
   return KN_OK;

@@ -193,6 +193,7 @@ struct kn_plan {
   bool
       *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */
   size_t bytes;     /* of the arena */
+  size_t kept;      /* of the heap, by the plan and its programs when it was made */
   size_t bytes_apart; /* what it would be if nothing shared bytes */
   char *base;         /* the arena that the headers point into now */
 };

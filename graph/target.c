@@ -119,6 +119,11 @@ kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_
 
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,
                  kn_tensor *const *vals) {
+  kn_log_nodes(ctx, backend, kn_opcode_describe(n->op).text, n, impl, vals);
+}
+
+void kn_log_nodes(kn_context *ctx, const char *backend, const char *op, const kn_node *n, const char *impl,
+                  kn_tensor *const *vals) {
   char out[KN_TYPE_TEXT + 64], where[256];
   if (ctx->profile) {
     kn_profile_node(ctx->profile, backend, n, impl, vals);
@@ -126,7 +131,6 @@ void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const c
   }
   output_text(n, vals, out, sizeof out);
   kn_where_brief(n->where, where, sizeof where);
-  const char *op = kn_opcode_describe(n->op).text;
   if (where[0])
     kn_log(ctx, "exec %-8s %-14s %-24s %-32s %s", backend, op, impl, out, where);
   else

@@ -71,6 +71,10 @@ kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_
  * the topic on: then nothing is printed, and the time since the call before is the node's. */
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,
                  kn_tensor *const *vals);
+/* The same with another name for the op: "conv2d+relu" of nodes that were one computation, n giving the
+ * result. */
+void kn_log_nodes(kn_context *ctx, const char *backend, const char *op, const kn_node *n, const char *impl,
+                  kn_tensor *const *vals);
 /* The same for nodes that were computed as one: a line each; to a profile they are one. */
 void kn_log_group(kn_context *ctx, const char *backend, const kn_node *const *nodes, uint32_t n,
                   const char *impl, kn_tensor *const *vals);

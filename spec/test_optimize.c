@@ -120,7 +120,10 @@ static bool compare_seed(kn_context *c, uint64_t seed, int run) {
   size_t na, nz;
   OK(c, kn_graph_print(c, h, KN_TEXT_FULL, &a, &na));
   OK(c, kn_graph_print(c, again, KN_TEXT_FULL, &z, &nz));
-  ck_assert_msg(!strcmp(a, z), "seed %d: frozen twice it is\n%s\ninstead of\n%s", (int)seed, z, a);
+  if (strcmp(a, z)) { /* too long for Check's messages */
+    fprintf(stderr, "instead of\n%s----\n%s", a, z);
+    ck_abort_msg("seed %d: frozen twice it is something else", (int)seed);
+  }
   kn_free(c->heap, a, na + 1);
   kn_free(c->heap, z, nz + 1);
   close_bench(&of_h);

@@ -147,9 +147,9 @@ START_TEST(puts_lie_over_what_they_are_made_from) {
     for (int i = 0; i < 1024; i++) numbers[i] = i / 1024.0;
     kn_tensor *x = f32(&r, DIMS(8, 128), numbers);
     kn_rvalue in[2] = {T(x), INT(5)}, out[1];
-    size_t bytes = 0;
-    OK(rig_ctx(&r), kn_session_prepare(r.s, in, 2, &bytes));
-    ck_assert_int_eq(bytes, (k ? 3 : 2) * 4096);
+    kn_run_memory m = {0};
+    OK(rig_ctx(&r), kn_session_prepare(r.s, in, 2, &m));
+    ck_assert_int_eq(m.arena, (k ? 3 : 2) * 4096);
     OK(rig_ctx(&r), kn_session_run(r.s, in, 2, out, 1));
     double put = exp(numbers[0]), last = k ? exp(numbers[4 * 128]) : exp(put);
     ck_assert_double_eq_tol(element(out[0].tensor, 4 * 128), put + last, 1e-5);
@@ -186,10 +186,10 @@ START_TEST(buffers_share_bytes) {
   double ones[1024];
   for (int i = 0; i < 1024; i++) ones[i] = 1;
   kn_tensor *x = f32(&r, DIMS(1024), ones);
-  size_t bytes = 0;
+  kn_run_memory m = {0};
   kn_rvalue in[2] = {T(x), BOOL(true)};
-  OK(rig_ctx(&r), kn_session_prepare(r.s, in, 2, &bytes));
-  ck_assert_int_eq(bytes, 3 * 4096);
+  OK(rig_ctx(&r), kn_session_prepare(r.s, in, 2, &m));
+  ck_assert_int_eq(m.arena, 3 * 4096);
   ck_assert_ptr_nonnull(strstr(
       r.log, "mem: plan of g(float32[1024], boolean): 8 values in 12288 bytes, 32768 without sharing"));
   ck_assert_ptr_nonnull(strstr(r.log, "mem:   %a"));

@@ -5,6 +5,7 @@
 #include "backends/backend.h"
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/norm.h"
+#include "backends/cpu/rnn.h"
 #include "backends/cpu/softmax.h"
 
 extern const kn_backend kn_cpu_backend;
@@ -20,6 +21,7 @@ typedef struct cp_set {
   const cp_norms *norms;
   const cp_folds *folds;
   const cp_softmaxes *softmaxes;
+  const cp_rnns *rnns;
   const cp_isa *isa;
 } cp_set;
 const cp_set *cp_best_set(void);

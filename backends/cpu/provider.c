@@ -4,14 +4,15 @@
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/norm.h"
 #include "backends/cpu/pool.h"
+#include "backends/cpu/rnn.h"
 #include "backends/cpu/runs.h"
 #include "backends/cpu/softmax.h"
-#include "core/kernels/rnn.h"
 
 extern const cp_isa CP(isa);
 extern const cp_folds CP(folds);
 extern const cp_softmaxes CP(softmaxes);
 extern const cp_norms CP(norms);
+extern const cp_rnns CP(rnns);
 extern const kn_provider CP(provider);
 extern const cp_kit *const CP(kits)[KN_DTYPE_COUNT];
 
@@ -128,12 +129,10 @@ CP_PLACES(X)
 CP_SOFTMAXES(X)
 #undef X
 
-extern const kn_rnn_passes CP(rnn_passes);
-#define X(op)                                                                                                \
+#define X(op, ...)                                                                                           \
   static kn_status op##_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,              \
                                kn_tensor *const *out) {                                                      \
-    if (kn_tensor_dtype(in[0]) != KN_F32) return KN_DECLINED;                                                \
-    return kn_rnn_run(ctx, KN_OP_##op, &CP(rnn_passes), attrs, in, n, out);                                  \
+    return cp_rnn(ctx, &CP(rnns), CP(kits), KN_OP_##op, attrs, in, n, out, NULL);                            \
   }
 CP_RECURRENT(X)
 #undef X
@@ -153,12 +152,9 @@ const kn_provider CP(provider) = {
     .kernel =
         {
 #define X(op, ...) [KN_OP_##op] = op##_kernel,
-            CP_ELEMENTWISE(X) CP_FUSED(X) CP_REDUCTIONS(X) CP_PLACES(X) CP_SOFTMAXES(X)
+            CP_ELEMENTWISE(X) CP_FUSED(X) CP_REDUCTIONS(X) CP_PLACES(X) CP_SOFTMAXES(X) CP_RECURRENT(X)
 #undef X
-#define X(op) [KN_OP_##op] = op##_kernel,
-                CP_RECURRENT(X)
-#undef X
-                    [KN_OP_sum_to] = sum_to_kernel,
+                [KN_OP_sum_to] = sum_to_kernel,
             [KN_OP_layer_norm] = layer_norm_kernel,
             [KN_OP_batch_norm] = batch_norm_kernel,
             [KN_OP_matmul] = matmul_kernel,

@@ -47,8 +47,6 @@ typedef struct cp_isa {
   X(any, {.kind = CP_MAX, .truth = true}) X(all, {.kind = CP_MIN, .truth = true})
 #define CP_PLACES(X) X(argmax, 0) X(argmin, 1)
 #define CP_SOFTMAXES(X) X(softmax, false) X(log_softmax, true)
-/* Layers of recurrent networks, float32: the passes over units of runs_rnn.c, steps as the reference has them. */
-#define CP_RECURRENT(X) X(lstm_layer) X(lstm_layer_grad) X(gru_layer)
 /* clang-format on */
 
 /* By op: its row of loops, and what one thread should at least have. Of those above that are primitive. */

@@ -11,6 +11,7 @@ struct kn_program {
   cp_chain **chains;           /* by node: the chain that begins there */
   cp_rms **norms;              /* by node: the rms_norm whose parts begin there */
   cp_product **products;       /* by node: of a matmul that has run */
+  cp_scratch room;             /* of recurrent layers */
   uint32_t n;
 };
 
@@ -35,6 +36,7 @@ static void free_program(void *self, kn_context *ctx, kn_program *p) {
   kn_free(ctx->heap, p->chains, p->n * sizeof *p->chains);
   kn_free(ctx->heap, p->norms, p->n * sizeof *p->norms);
   kn_free(ctx->heap, p->products, p->n * sizeof *p->products);
+  cp_scratch_free(ctx, &p->room);
   kn_free(ctx->heap, p, sizeof *p);
 }
 
@@ -88,11 +90,15 @@ static kn_status run_matmul(const cp_set *set, kn_context *ctx, kn_program *p, u
   return st == KN_DECLINED ? KN_OK : st;
 }
 
-static kn_status run_node(const kn_provider *cpu, kn_context *ctx, const kn_node *n, kn_tensor **vals) {
+static kn_status run_node(const cp_set *set, kn_context *ctx, kn_program *p, const kn_node *n,
+                          kn_tensor **vals) {
+  const kn_provider *cpu = set->provider;
   kn_tensor *in[KN_MAX_INPUTS], *out[KN_MAX_OUTPUTS];
   for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
   for (uint32_t i = 0; i < n->nout; i++) out[i] = vals[n->out[i]->id];
-  kn_status st = cpu->kernel[n->op](ctx, n->attrs, in, (int)n->ntensor, out);
+  kn_status st = kn_ops[n->op].op_class == KN_CLASS_RECURRENT
+                     ? cp_rnn(ctx, set->rnns, set->kits, n->op, n->attrs, in, (int)n->ntensor, out, &p->room)
+                     : cpu->kernel[n->op](ctx, n->attrs, in, (int)n->ntensor, out);
   bool declined = st == KN_DECLINED;
   if (declined) st = kn_ops[n->op].kernel(ctx, n->attrs, in, (int)n->ntensor, out);
   if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC))
@@ -120,7 +126,7 @@ static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **val
     if (st == KN_OK) continue;
     bool product = p->nodes[i]->op == KN_OP_matmul;
     if (st == KN_DECLINED)
-      st = product ? run_matmul(set, ctx, p, i, vals) : run_node(set->provider, ctx, p->nodes[i], vals);
+      st = product ? run_matmul(set, ctx, p, i, vals) : run_node(set, ctx, p, p->nodes[i], vals);
     if (st != KN_OK) return kn_node_failed(ctx, p->nodes[i], st);
   }
   return KN_OK;

@@ -29,6 +29,12 @@
   F(primitive_attr_create)                                                                                   \
   F(primitive_attr_destroy)                                                                                  \
   F(primitive_attr_set_scratchpad_mode)                                                                      \
+  F(primitive_attr_set_post_ops)                                                                             \
+  F(post_ops_create)                                                                                         \
+  F(post_ops_destroy)                                                                                        \
+  F(post_ops_append_eltwise)                                                                                 \
+  F(post_ops_append_sum)                                                                                     \
+  F(post_ops_append_binary)                                                                                  \
   F(primitive_desc_query)                                                                                    \
   F(primitive_desc_query_md)                                                                                 \
   F(primitive_desc_destroy)                                                                                  \
@@ -43,7 +49,11 @@
   F(memory_desc_create_with_strides)                                                                         \
   F(memory_desc_create_with_tag)                                                                             \
   F(memory_desc_destroy)                                                                                     \
+  F(memory_desc_clone)                                                                                       \
   F(matmul_primitive_desc_create)                                                                            \
+  F(inner_product_forward_primitive_desc_create)                                                             \
+  F(eltwise_forward_primitive_desc_create)                                                                   \
+  F(binary_primitive_desc_create)                                                                            \
   F(convolution_forward_primitive_desc_create)                                                               \
   F(convolution_backward_data_primitive_desc_create)                                                         \
   F(convolution_backward_weights_primitive_desc_create)                                                      \
@@ -57,6 +67,9 @@
   F(memory_desc_init_by_tag)                                                                                 \
   F(primitive_desc_create)                                                                                   \
   F(matmul_desc_init)                                                                                        \
+  F(inner_product_forward_desc_init)                                                                         \
+  F(eltwise_forward_desc_init)                                                                               \
+  F(binary_desc_init)                                                                                        \
   F(dilated_convolution_forward_desc_init)                                                                   \
   F(dilated_convolution_backward_data_desc_init)                                                             \
   F(dilated_convolution_backward_weights_desc_init)                                                          \
@@ -77,8 +90,8 @@ typedef struct dn_library {
   void (*omp_set_num_threads)(int);
 } dn_library;
 
-/* A memory descriptor that is ours: made by dn_md_strides or dn_md_any, freed by dn_md_free (a zero one too).
- */
+/* A memory descriptor that is ours: made by dn_md_strides, dn_md_any or dn_md_copy, freed by dn_md_free (a
+ * zero one too). */
 typedef struct dn_md {
   dnnl_memory_desc_t desc;
 } dn_md;
@@ -95,10 +108,19 @@ static inline dnnl_status_t dn_md_strides(const dn_library *l, dn_md *m, int ran
 static inline dnnl_status_t dn_md_any(const dn_library *l, dn_md *m, int rank, const dnnl_dims_t dims) {
   return l->memory_desc_create_with_tag(&m->desc, rank, dims, dnnl_f32, dnnl_format_tag_any);
 }
+static inline dnnl_status_t dn_md_copy(const dn_library *l, dn_md *m, dn_md_ref from) {
+  return l->memory_desc_clone(&m->desc, from);
+}
 static inline void dn_md_free(const dn_library *l, dn_md *m) {
   if (m->desc) l->memory_desc_destroy(m->desc);
   m->desc = NULL;
 }
+
+#define dn_post_function(l, po, alg, alpha, beta) (l)->post_ops_append_eltwise(po, alg, alpha, beta)
+#define dn_post_sum(l, po) (l)->post_ops_append_sum(po, 1, 0, dnnl_data_type_undef)
+#define dn_inner_product_create(l, ...) (l)->inner_product_forward_primitive_desc_create(__VA_ARGS__)
+#define dn_eltwise_create(l, ...) (l)->eltwise_forward_primitive_desc_create(__VA_ARGS__)
+#define dn_binary_create(l, ...) (l)->binary_primitive_desc_create(__VA_ARGS__)
 
 #define dn_matmul_create(l, ...) (l)->matmul_primitive_desc_create(__VA_ARGS__)
 #define dn_convolution_forward_create(l, ...) (l)->convolution_forward_primitive_desc_create(__VA_ARGS__)
@@ -121,9 +143,48 @@ static inline dnnl_status_t dn_md_strides(const dn_library *l, dn_md *m, int ran
 static inline dnnl_status_t dn_md_any(const dn_library *l, dn_md *m, int rank, const dnnl_dims_t dims) {
   return l->memory_desc_init_by_tag(&m->desc, rank, dims, dnnl_f32, dnnl_format_tag_any);
 }
+static inline dnnl_status_t dn_md_copy(const dn_library *l, dn_md *m, dn_md_ref from) {
+  (void)l;
+  m->desc = *from;
+  return dnnl_success;
+}
 static inline void dn_md_free(const dn_library *l, dn_md *m) { (void)l, (void)m; }
 
+/* 2.6 knows hardswish with 3.x's usual factors only, and without naming them. */
+#define dn_post_function(l, po, alg, alpha, beta)                                                            \
+  (l)->post_ops_append_eltwise(po, 1, alg, (alg) == dnnl_eltwise_hardswish ? 0 : (alpha),                    \
+                               (alg) == dnnl_eltwise_hardswish ? 0 : (beta))
+#define dn_post_sum(l, po) (l)->post_ops_append_sum(po, 1)
+
 /* Each takes what the 3.x function of that name takes. */
+static inline dnnl_status_t dn_inner_product_create(const dn_library *l, dnnl_primitive_desc_t *pd,
+                                                    dnnl_engine_t engine, dnnl_prop_kind_t prop,
+                                                    dn_md_ref src, dn_md_ref weights, dn_md_ref bias,
+                                                    dn_md_ref dst, const_dnnl_primitive_attr_t attr) {
+  dnnl_inner_product_desc_t d;
+  dnnl_status_t s = l->inner_product_forward_desc_init(&d, prop, src, weights, bias, dst);
+  return s ? s : l->primitive_desc_create(pd, &d, attr, engine, NULL);
+}
+
+static inline dnnl_status_t dn_eltwise_create(const dn_library *l, dnnl_primitive_desc_t *pd,
+                                              dnnl_engine_t engine, dnnl_prop_kind_t prop,
+                                              dnnl_alg_kind_t alg, dn_md_ref src, dn_md_ref dst, float alpha,
+                                              float beta, const_dnnl_primitive_attr_t attr) {
+  dnnl_eltwise_desc_t d;
+  (void)dst;
+  if (alg == dnnl_eltwise_hardswish) alpha = beta = 0;
+  dnnl_status_t s = l->eltwise_forward_desc_init(&d, prop, alg, src, alpha, beta);
+  return s ? s : l->primitive_desc_create(pd, &d, attr, engine, NULL);
+}
+
+static inline dnnl_status_t dn_binary_create(const dn_library *l, dnnl_primitive_desc_t *pd,
+                                             dnnl_engine_t engine, dnnl_alg_kind_t alg, dn_md_ref a,
+                                             dn_md_ref b, dn_md_ref dst, const_dnnl_primitive_attr_t attr) {
+  dnnl_binary_desc_t d;
+  dnnl_status_t s = l->binary_desc_init(&d, alg, a, b, dst);
+  return s ? s : l->primitive_desc_create(pd, &d, attr, engine, NULL);
+}
+
 static inline dnnl_status_t dn_matmul_create(const dn_library *l, dnnl_primitive_desc_t *pd,
                                              dnnl_engine_t engine, dn_md_ref src, dn_md_ref weights,
                                              dn_md_ref bias, dn_md_ref dst,

@@ -22,6 +22,7 @@ struct dn_state {
   dn_library lib;
   dnnl_engine_t engine;
   int threads;
+  dn_shelf shelf;
   pthread_mutex_t lock; /* guards all below */
   entry *buckets[BUCKETS];
   entry *newest, *oldest;
@@ -45,6 +46,14 @@ dn_state *dn_state_open(kn_context *ctx, char version[DN_VERSION_TEXT], char *wh
   }
   if (st) {
     snprintf(why, size, "oneDNN %s could not make a CPU engine: %s", version, dn_status_text(st));
+    dn_library_close(&s->lib);
+    kn_free(ctx->heap, s, sizeof *s);
+    return NULL;
+  }
+  if (!dn_shelf_open(&s->shelf, &s->lib, ctx->heap)) {
+    snprintf(why, size, "no lock could be made");
+    pthread_mutex_destroy(&s->lock);
+    s->lib.engine_destroy(s->engine);
     dn_library_close(&s->lib);
     kn_free(ctx->heap, s, sizeof *s);
     return NULL;
@@ -79,6 +88,7 @@ static void drop(dn_state *s, entry *e) {
 void dn_state_close(dn_state *s) {
   if (!s) return;
   while (s->oldest) drop(s, s->oldest);
+  dn_shelf_close(&s->shelf);
   pthread_mutex_destroy(&s->lock);
   s->lib.engine_destroy(s->engine);
   dn_library_close(&s->lib);
@@ -154,5 +164,8 @@ dn_cache_stats dn_state_stats(dn_state *s) {
   return stats;
 }
 
+const dn_library *dn_state_library(const dn_state *s) { return &s->lib; }
+dnnl_engine_t dn_state_engine(const dn_state *s) { return s->engine; }
+dn_shelf *dn_state_shelf(dn_state *s) { return &s->shelf; }
 kn_heap *dn_state_heap(const dn_state *s) { return s->heap; }
 int dn_state_threads(const dn_state *s) { return s->threads; }

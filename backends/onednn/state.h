@@ -2,6 +2,7 @@
  * eager calls do not make them again. Shared by all children of a context, from any thread. */
 #ifndef KN_ONEDNN_STATE_H
 #define KN_ONEDNN_STATE_H
+#include "backends/onednn/packed.h"
 #include "backends/onednn/primitive.h"
 
 typedef struct dn_state dn_state;
@@ -23,6 +24,9 @@ typedef struct dn_cache_stats {
 } dn_cache_stats;
 dn_cache_stats dn_state_stats(dn_state *s);
 
+const dn_library *dn_state_library(const dn_state *s);
+dnnl_engine_t dn_state_engine(const dn_state *s);
+dn_shelf *dn_state_shelf(dn_state *s); /* constants in layouts of oneDNN's */
 kn_heap *dn_state_heap(const dn_state *s);
 int dn_state_threads(const dn_state *s); /* of the context it was opened for */
 

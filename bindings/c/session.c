@@ -188,7 +188,9 @@ kiln_status kiln_session_run(kiln_session *s) {
 
 kiln_status kiln_session_memory(kiln_session *s, size_t *bytes) {
   kn_status st = kiln_all_given(s);
-  if (st == KN_OK) st = kn_session_prepare(s->core, s->in, s->graph->nin, bytes);
+  kn_run_memory memory;
+  if (st == KN_OK) st = kn_session_prepare(s->core, s->in, s->graph->nin, &memory);
+  if (st == KN_OK) *bytes = memory.arena;
   return outside(st);
 }
 

@@ -205,11 +205,11 @@ static void make_inputs(lua_State *L, const kn_graph *g, int sizes, kn_rvalue *i
   }
 }
 
-static size_t plan(lua_State *L) {
+static kn_run_memory plan(lua_State *L) {
   kl_variant *v = kl_newest_variant(L, 1);
   const kn_graph *g = v->graph;
   int given = lua_gettop(L) - 1;
-  size_t bytes = 0;
+  kn_run_memory memory;
   kn_rvalue *in = lua_newuserdatauv(L, ((size_t)g->body->nparams + 1) * sizeof *in, 0);
   if (given == 0 || (given == 1 && names_sizes(L, g, 2)))
     make_inputs(L, g, given ? 2 : 0, in);
@@ -218,9 +218,9 @@ static size_t plan(lua_State *L) {
     kl_flatten(L, v, 2, given, in);
   }
   kn_session *s = kl_variant_session(L, v);
-  kn_status st = kn_session_prepare(s, in, g->body->nparams, &bytes);
+  kn_status st = kn_session_prepare(s, in, g->body->nparams, &memory);
   if (st != KN_OK) kl_session_fail(L, s, st);
-  return bytes;
+  return memory;
 }
 
 /* g:prepare{N = 8}, or with inputs: plans now, so that the first call with these sizes does not have to. */
@@ -230,10 +230,22 @@ static int graph_prepare(lua_State *L) {
   return 1;
 }
 
-/* g:memory{N = 8}, or with inputs: bytes that intermediate results of a call take. */
+/* g:memory{N = 8}, or with inputs: bytes that intermediate results of a call take; and a table of these and
+ * of what else a call needs: {arena =, plan =, results =, state =}. */
 static int graph_memory(lua_State *L) {
-  lua_pushinteger(L, (lua_Integer)plan(L));
-  return 1;
+  const kn_run_memory m = plan(L);
+  const struct {
+    const char *name;
+    size_t bytes;
+  } rows[] = {{"arena", m.arena}, {"plan", m.plan}, {"results", m.results}, {"state", m.state}};
+  luaL_checkstack(L, 4, "memory");
+  lua_pushinteger(L, (lua_Integer)m.arena);
+  lua_createtable(L, 0, 4);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    lua_pushinteger(L, (lua_Integer)rows[i].bytes);
+    lua_setfield(L, -2, rows[i].name);
+  }
+  return 2;
 }
 
 void kl_set_look_methods(lua_State *L) {

@@ -184,7 +184,7 @@ static void push_function(lua_State *L) {
     lua_remove(L, -2);
   }
   if (lua_isnoneornil(L, -1))
-    kl_error(L, KN_STATE, "verify: this Graph was loaded, there is no function to compare it with");
+    kl_error(L, KN_STATE, "verify: this Graph was loaded or frozen, there is no function to compare it with");
 }
 
 static int graph_verify(lua_State *L) {

@@ -1,11 +1,21 @@
 /* Recurrent layers in one direction, and their gradients: step by step, a product with the recurrent weight,
  * by whatever kernel of matmul the device has, and then a pass over the units, which are independent. */
-#include "core/kernels/rnn.h"
 #include "core/device.h"
 #include "core/kernels/kernel.h"
 #include <math.h>
 
-typedef kn_rnn_layer layer;
+/* What all cells share. Pointers that move are to the elements of one step. */
+typedef struct layer {
+  int64_t steps, n, h, gates; /* gates: how many products with w_hh a unit has */
+  bool reverse, relu;
+  kn_tensor *weight;      /* as the product wants it: [H, gates H] forward, [gates H, H] backward */
+  kn_tensor *from, *part; /* operand and result of the product */
+  void *sum, *sum2;       /* backward: gradients of h and c that come from the step that follows */
+  const void *in[7], *bias;
+  void *out[3];
+  const void *before_h, *before_c; /* the states before this step */
+  int64_t at;                      /* the step */
+} layer;
 
 static int64_t step_at(const layer *l, int64_t i) { return l->reverse ? l->steps - 1 - i : i; }
 
@@ -23,9 +33,7 @@ static kn_status step_of(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
 }
 
 static kn_status product(kn_context *ctx, layer *l) {
-  KN_TRY(kn_device_run(ctx, KN_OP_matmul, NULL, (kn_tensor *[]){l->from, l->weight}, 2, &l->part, NULL));
-  l->product = kn_tensor_data(l->part);
-  return KN_OK;
+  return kn_device_run(ctx, KN_OP_matmul, NULL, (kn_tensor *[]){l->from, l->weight}, 2, &l->part, NULL);
 }
 
 static kn_status scratch(kn_context *ctx, kn_dtype dtype, int64_t rows, int64_t columns, kn_tensor **out) {
@@ -33,19 +41,13 @@ static kn_status scratch(kn_context *ctx, kn_dtype dtype, int64_t rows, int64_t 
   return kn_tensor_new(ctx, &type, out);
 }
 
-enum { FEW_ROWS = 4 }; /* whose products go along the rows of w as it is */
-
-/* w turned round and, where it pays, laid out anew, once for all steps. */
-static kn_status turned(kn_context *ctx, kn_tensor *w, bool few, kn_tensor **out) {
+/* w turned round and laid out anew, once for all steps. */
+static kn_status turned(kn_context *ctx, kn_tensor *w, kn_tensor **out) {
   kn_tensor *t;
   KN_TRY(kn_tensor_alias(ctx, w, &t));
   t->type.dims[0] = w->type.dims[1], t->type.dims[1] = w->type.dims[0];
   t->strides[0] = w->strides[1], t->strides[1] = w->strides[0];
-  *out = t;
-  if (few) return KN_OK;
-  kn_status st = kn_tensor_new(ctx, &t->type, out);
-  if (st == KN_OK) st = kn_device_run(ctx, KN_OP_clone, NULL, &t, 1, out, NULL);
-  if (st != KN_OK && *out != t) kn_tensor_release(*out), *out = NULL;
+  kn_status st = kk_contiguous(ctx, t, out);
   kn_tensor_release(t);
   return st;
 }
@@ -74,7 +76,7 @@ static kn_status turned(kn_context *ctx, kn_tensor *w, bool few, kn_tensor **out
 /* i, f, o are sigmoids and g a tanh; c = f c' + i g, h = o tanh(c). */
 #define LSTM(T, E)                                                                                           \
   PASS(lstm_##E)                                                                                             \
-  const T *gx = l->in[0], *part = l->product, *c0 = l->before_c;                                             \
+  const T *gx = l->in[0], *part = kn_tensor_data(l->part), *c0 = l->before_c;                                \
   T *hs = l->out[0], *cs = l->out[1], *gates = l->out[2];                                                    \
   const T in = SIGMOID_##E(gx[GATE(4, 0)] + part[HERE(4, 0)]);                                               \
   const T keep = SIGMOID_##E(gx[GATE(4, 1)] + part[HERE(4, 1)]);                                             \
@@ -102,7 +104,7 @@ KK_FLOATS(LSTM)
 /* r and z are sigmoids, n = tanh(x + r v) with v the state's part; h = (1 - z) n + z h'. */
 #define GRU(T, E)                                                                                            \
   PASS(gru_##E)                                                                                              \
-  const T *gx = l->in[0], *part = l->product, *b = l->bias, *h0 = l->before_h;                               \
+  const T *gx = l->in[0], *part = kn_tensor_data(l->part), *b = l->bias, *h0 = l->before_h;                  \
   T *hs = l->out[0], *gates = l->out[1];                                                                     \
   const T b0 = b ? b[j] : 0, b1 = b ? b[h + j] : 0, b2 = b ? b[2 * h + j] : 0;                               \
   const T r = SIGMOID_##E(gx[GATE(3, 0)] + part[HERE(3, 0)] + b0);                                           \
@@ -130,7 +132,7 @@ KK_FLOATS(GRU)
 
 #define RNN(T, E)                                                                                            \
   PASS(rnn_##E)                                                                                              \
-  const T *gx = l->in[0], *part = l->product;                                                                \
+  const T *gx = l->in[0], *part = kn_tensor_data(l->part);                                                   \
   const T x = gx[at] + part[i];                                                                              \
   ((T *)l->out[0])[at] = l->relu ? (x > 0 || x != x ? x : 0) : TANH_##E(x);                                  \
   (void)row, (void)j;                                                                                        \
@@ -213,23 +215,6 @@ static kn_status walk_back(kn_context *ctx, layer *l, const pass_fn pass, kn_ten
 
 /* ---- the kernels ---- */
 
-/* A backend's pass in the place of the one for float32. */
-typedef struct pass_row {
-  kn_range_fn of[KN_DTYPE_COUNT];
-} pass_row;
-static pass_row with_pass(const pass_fn own, kn_range_fn better) {
-  pass_row row;
-  memcpy(row.of, own, sizeof row.of);
-  if (better) row.of[KN_F32] = better;
-  return row;
-}
-#define KERNEL_OF(name)                                                                                      \
-  static kn_status name##_by(kn_context *ctx, const kn_rnn_passes *by, const void *attrs,                    \
-                             kn_tensor *const *in, int n, kn_tensor *const *out);                            \
-  WIDE_KERNEL(name) { return name##_by(ctx, &(const kn_rnn_passes){NULL}, attrs, in, n, out); }              \
-  static kn_status name##_by(kn_context *ctx, const kn_rnn_passes *by, const void *attrs,                    \
-                             kn_tensor *const *in, int n, kn_tensor *const *out)
-
 /* Sizes and layouts: `x` is [T,N,gates H], as[] the inputs contiguous, weight number w turned if so wanted.
  */
 static kn_status open_layer(kn_context *ctx, layer *l, const kn_type *x, int64_t gates, kn_tensor *const *in,
@@ -242,7 +227,7 @@ static kn_status open_layer(kn_context *ctx, layer *l, const kn_type *x, int64_t
     return st;
   }
   for (int i = 0; i < n; i++) l->in[i] = kn_tensor_data(as[i]);
-  st = turn ? turned(ctx, as[w], l->n <= FEW_ROWS, &l->weight) : KN_OK;
+  st = turn ? turned(ctx, as[w], &l->weight) : KN_OK;
   if (st == KN_OK && !turn) l->weight = kn_tensor_retain(as[w]);
   if (st == KN_OK) st = scratch(ctx, (kn_dtype)x->dtype, l->n, turn ? gates * l->h : l->h, &l->part);
   return st;
@@ -254,40 +239,37 @@ static void close_layer(layer *l, kn_tensor **as, int n) {
   kk_release_all(as, n);
 }
 
-KERNEL_OF(lstm_layer) {
-  static const pass_fn own = ROW(lstm);
-  const pass_row pass = with_pass(own, by->lstm);
+WIDE_KERNEL(lstm_layer) {
+  static const pass_fn pass = ROW(lstm);
   layer l = {.reverse = ((const kn_attrs_direction *)attrs)->reverse};
   kn_tensor *as[4] = {NULL};
   kn_status st = open_layer(ctx, &l, &in[0]->type, 4, in, n, 1, true, as);
   for (int i = 0; i < 3; i++) l.out[i] = kn_tensor_data(out[i]);
-  if (st == KN_OK) st = walk(ctx, &l, pass.of, out[0], as[2], out[1], as[3]);
+  if (st == KN_OK) st = walk(ctx, &l, pass, out[0], as[2], out[1], as[3]);
   close_layer(&l, as, n);
   return st;
 }
 
-KERNEL_OF(lstm_layer_grad) { /* gates, c, w_hh, c0, g_h, g_c, g_gates */
-  static const pass_fn own = ROW(lstm_grad);
-  const pass_row pass = with_pass(own, by->lstm_grad);
+WIDE_KERNEL(lstm_layer_grad) { /* gates, c, w_hh, c0, g_h, g_c, g_gates */
+  static const pass_fn pass = ROW(lstm_grad);
   layer l = {.reverse = ((const kn_attrs_direction *)attrs)->reverse};
   kn_tensor *as[7] = {NULL};
   kn_status st = open_layer(ctx, &l, &in[0]->type, 4, in, n, 2, false, as);
   kk_zero(ctx, out[1]), kk_zero(ctx, out[2]);
   l.out[0] = kn_tensor_data(out[0]), l.sum = kn_tensor_data(out[1]), l.sum2 = kn_tensor_data(out[2]);
-  if (st == KN_OK) st = walk_back(ctx, &l, pass.of, out[0], NULL, NULL, as[1], as[3]);
+  if (st == KN_OK) st = walk_back(ctx, &l, pass, out[0], NULL, NULL, as[1], as[3]);
   close_layer(&l, as, n);
   return st;
 }
 
-KERNEL_OF(gru_layer) {
-  static const pass_fn own = ROW(gru);
-  const pass_row pass = with_pass(own, by->gru && n > 3 ? by->gru : NULL);
+WIDE_KERNEL(gru_layer) {
+  static const pass_fn pass = ROW(gru);
   layer l = {.reverse = ((const kn_attrs_direction *)attrs)->reverse};
   kn_tensor *as[4] = {NULL};
   kn_status st = open_layer(ctx, &l, &in[0]->type, 3, in, n, 1, true, as);
   l.bias = l.in[3];
   for (int i = 0; i < 2; i++) l.out[i] = kn_tensor_data(out[i]);
-  if (st == KN_OK) st = walk(ctx, &l, pass.of, out[0], as[2], NULL, NULL);
+  if (st == KN_OK) st = walk(ctx, &l, pass, out[0], as[2], NULL, NULL);
   close_layer(&l, as, n);
   return st;
 }
@@ -329,13 +311,4 @@ WIDE_KERNEL(rnn_layer_grad) { /* h, w_hh, g_h */
   if (st == KN_OK) st = walk_back(ctx, &l, pass, out[0], NULL, NULL, NULL, NULL);
   close_layer(&l, as, n);
   return st;
-}
-
-kn_status kn_rnn_run(kn_context *ctx, kn_op op, const kn_rnn_passes *passes, const void *attrs,
-                     kn_tensor *const *in, int n, kn_tensor *const *out) {
-  switch ((int)op) {
-  case KN_OP_lstm_layer: return lstm_layer_by(ctx, passes, attrs, in, n, out);
-  case KN_OP_lstm_layer_grad: return lstm_layer_grad_by(ctx, passes, attrs, in, n, out);
-  default: return gru_layer_by(ctx, passes, attrs, in, n, out);
-  }
 }

@@ -37,17 +37,20 @@ static bool same_tensor(const kn_tensor *a, const kn_tensor *b) {
                     !memcmp(a->strides, b->strides, a->type.rank * sizeof *a->strides));
 }
 
-kn_status kn_freeze_slots(kn_builder *b, bool *keep) {
+kn_status kn_freeze_slots(kn_builder *b, bool *keep, uint32_t *frozen) {
   kn_graph *g = b->graph;
   freezer f = {b, keep, false};
   kn_slot **as = kn_build_alloc(b, (g->nslots + 1u) * sizeof *as);
+  *frozen = 0;
   if (!as) return b->status;
   note_writes(&f, g->body);
   for (uint32_t i = 0; i < g->nslots; i++) {
     kn_slot *s = g->slots[i];
     keep[i] |= f.writes && s->kind == KN_SLOT_STATE;
     as[i] = s;
-    if (keep[i] || s->type.kind != KN_V_TENSOR || s->kind == KN_SLOT_CONST) continue;
+    if (keep[i] || s->kind == KN_SLOT_CONST) continue;
+    ++*frozen;
+    if (s->type.kind != KN_V_TENSOR) continue;
     if (!s->tensor)
       return b->status =
                  kn_fail(b->ctx, KN_STATE, "slot %s has no data, so it cannot become a constant", s->name);

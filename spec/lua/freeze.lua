@@ -117,7 +117,8 @@ test("state that is written stays state, and is the frozen graph's own", functio
   equal(f:parameters()["self[2].num_batches_tracked"]:item(), 1)
   kiln.manual_seed(1)
   truth(kiln.allclose(ours, g(x), { rtol = 1e-5, atol = 1e-6 }), "results")
-  equal(f:parameters()["self[2].running_mean"]:totable(), net[2].running_mean:totable())
+  local was, now = net[2].running_mean, f:parameters()["self[2].running_mean"]
+  truth(kiln.allclose(now, was, { rtol = 1e-5, atol = 1e-6 }), "constant filters have layouts of their own")
   net[2].running_mean:fill_(7)
   truth(f:parameters()["self[2].running_mean"]:totable()[1] ~= 7, "apart from the module")
 end)
@@ -196,6 +197,47 @@ graph g(%x: float32[2]) {
 }
 ]]
   refused(function() parsed:freeze() end, "freeze: slot w has no data, so it cannot become a constant")
+end)
+
+scale_of_frozen = 2
+test("numbers from outside become constants, counters go on from where they are", function()
+  local g = kiln.script(function(x) return x * scale_of_frozen end)
+  local x = kiln.ones(2)
+  for n = 2, 4 do
+    scale_of_frozen = n
+    g(x)
+  end
+  equal(kinds(g).scale_of_frozen, "param")
+  local f = g:freeze()
+  scale_of_frozen = 9
+  equal(f(x):totable(), { 4.0, 4.0 })
+  local count = 0
+  local counted = kiln.script(function(y)
+    count = count + 1
+    return y * count
+  end)
+  counted(x)
+  counted(x)
+  local h = counted:freeze()
+  equal(h(x):totable(), { 3.0, 3.0 })
+  equal(h(x):totable(), { 4.0, 4.0 })
+  equal(count, 2)
+  equal(h:freeze()(x):totable(), { 5.0, 5.0 })
+  refused(function() h:verify(x) end, "verify: this Graph was loaded or frozen, there is no function to compare it with")
+end)
+
+test("objects that a graph knows by identity are refused; samples that raise are told", function()
+  local layer, x = nn.Linear(2, 2), kiln.ones(2)
+  local g = kiln.script(function(net, y) return net(y) end)
+  g(layer, x)
+  refused(function() g:freeze() end, "freeze: the argument 'net' of graph freeze_")
+  local picky = kiln.script(function(a)
+    assert(a:sum():item() > 0, "not so")
+    return a
+  end, { inputs = { kiln.spec("float32", { 2 }) } })
+  raises(function() picky:freeze { samples = { -x } } end, "freeze: ", "not so")
+  local _, report = picky:freeze { samples = {} }
+  equal(report.unmeasured, "there are no samples")
 end)
 
 test("mistakes are named", function()

@@ -140,7 +140,7 @@ test("save and load", with_file(function()
   truth(y:equal((g(x, options, 1))))
   equal(r.count, 2)
   equal(l:guards(), g:guards())
-  raises(function() l:verify(x, options, 1) end, here(), "was loaded, there is no function")
+  raises(function() l:verify(x, options, 1) end, here(), "was loaded or frozen, there is no function")
 end))
 
 test("several in one file, sharing what they share", with_file(function()

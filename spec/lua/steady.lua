@@ -95,3 +95,54 @@ test("loops and branches that go different ways", function()
   for _, n in ipairs { 1, 3, 100 } do equal(extra(g, { kiln.rand(3, 4), n }), 0) end
   equal(extra(saved(g), { kiln.rand(3, 4), 7 }), 0)
 end)
+
+local function settle()
+  collectgarbage()
+  collectgarbage()
+  kiln.reset_peak_memory_stats()
+  return kiln.memory_stats().allocated
+end
+
+test("what g:memory says is what is taken", function()
+  local function f(x, w)
+    local h = (x:matmul(w) + 1):tanh()
+    if h:sum() > 0 then h = h * 2 else h = h:exp() end
+    return h + x, h:sum(2)
+  end
+  local g = kiln.script(f, { inputs = { kiln.spec("float32", { "N", 64 }), kiln.spec("float32", { 64, 64 }) } })
+  local small, first = g:memory { N = 4 }
+  equal(small, first.arena)
+  equal(first.results, 4 * (4 * 64 + 4))
+  equal(first.state, 0)
+  truth(first.plan > 0, "the plan takes something itself")
+  local before = settle()
+  local large, second = g:memory { N = 400 }
+  equal(settle() - before, large - small + second.plan) -- one arena, and a plan for each
+  local x, w = kiln.rand(400, 64), kiln.rand(64, 64)
+  before = settle()
+  local y, z = g(x, w)
+  local taken, headers = kiln.memory_stats().peak - before, 2048
+  truth(taken >= second.results and taken <= second.results + 2 * headers, ("%d of %d"):format(taken, second.results))
+  equal(y:size(1) + z:size(1), 800)
+end)
+
+test("g:prepare takes the memory, a step's copies are said", function()
+  local net = kiln.nn.Linear(64, 64)
+  local opt = kiln.optim.SGD(net:parameters(), { lr = 0.1 })
+  local function step(x)
+    local loss = net(x):square():mean()
+    opt:zero_grad()
+    loss:backward()
+    opt:step()
+    return loss
+  end
+  local g, x = kiln.script(step), kiln.rand(8, 64)
+  for _ = 1, 2 do g(x) end
+  local _, m = saved(g):memory(x)
+  truth(m.state >= 4 * (64 * 64 + 64) and m.results == 4, ("%d, %d"):format(m.state, m.results))
+  local loaded = saved(g)
+  equal(loaded:prepare(x), loaded)
+  local before = settle()
+  loaded(x)
+  truth(kiln.memory_stats().peak - before <= m.state + m.results + 16384, "what a first run takes beside it")
+end)

@@ -1,0 +1,89 @@
+/* Running sequences, and what they are made of. */
+#include "backends/onednn/sequence.h"
+#include <string.h>
+
+void dn_sequence_free(dn_sequence *q) {
+  if (!q) return;
+  const dn_library *l = dn_state_library(q->state);
+  for (uint32_t i = 0; i < q->nsteps; i++) {
+    if (q->steps[i].primitive) l->primitive_destroy(q->steps[i].primitive);
+    if (q->steps[i].pd) l->primitive_desc_destroy(q->steps[i].pd);
+  }
+  for (uint32_t i = 0; i < q->nbuffers; i++) {
+    if (q->buffers[i].memory) l->memory_destroy(q->buffers[i].memory);
+    dn_md_free(l, &q->buffers[i].md);
+    dn_packed_release(dn_state_shelf(q->state), q->buffers[i].packed);
+  }
+  if (q->stream) l->stream_destroy(q->stream);
+  kn_heap *heap = q->heap;
+  kn_free_aligned(heap, q->work, q->bytes);
+  kn_free(heap, q->buffers, q->buffer_room * sizeof *q->buffers);
+  kn_free(heap, q->steps, q->step_room * sizeof *q->steps);
+  kn_free(heap, q, sizeof *q);
+}
+
+bool dn_sequence_fits(const dn_sequence *q, kn_tensor *const *vals) {
+  for (uint32_t i = 0; i < q->nbuffers; i++) {
+    const dn_buffer *b = &q->buffers[i];
+    if (b->packed) {
+      const kn_tensor *t = b->value ? vals[b->value->id] : NULL;
+      if (t && (kn_tensor_data(t) != kn_tensor_data(b->packed->source) ||
+                atomic_load_explicit(&t->storage->version, memory_order_relaxed) != b->packed->version))
+        return false;
+    }
+    if (!b->given) continue;
+    const kn_tensor *t = vals[b->value->id];
+    if (memcmp(b->strides, t->strides, t->type.rank * sizeof *t->strides)) return false;
+  }
+  return true;
+}
+
+bool dn_sequence_ordinary(const dn_sequence *q, kn_tensor *const *vals) {
+  if (q->odd_constant) return false;
+  for (uint32_t i = 0; i < q->nbuffers; i++) {
+    const dn_buffer *b = &q->buffers[i];
+    if (!b->given || b->constant) continue;
+    const kn_tensor *t = vals[b->value->id];
+    int64_t reach = 1; /* what lies between is looked at, too */
+    for (int d = 0; d < t->type.rank; d++) reach += (t->type.dims[d] - 1) * t->strides[d];
+    if (!dn_finite(kn_tensor_data(t), reach)) return false;
+  }
+  return true;
+}
+
+dnnl_status_t dn_sequence_bind(dn_sequence *q, kn_tensor *const *vals) {
+  const dn_library *l = dn_state_library(q->state);
+  dnnl_status_t s = dnnl_success;
+  for (uint32_t i = 0; i < q->nbuffers && !s; i++) {
+    dn_buffer *b = &q->buffers[i];
+    if (b->at != DN_AT_VALUE) continue;
+    void *data = kn_tensor_data(vals[b->value->id]);
+    if (b->data == data) continue;
+    b->data = data;
+    s = l->memory_set_data_handle(b->memory, data);
+  }
+  return s;
+}
+
+dnnl_status_t dn_sequence_step(dn_sequence *q, const dn_step *t) {
+  const dn_library *l = dn_state_library(q->state);
+  int before = dn_threads_set(l, t->threads);
+  dnnl_status_t s = l->primitive_execute(t->primitive, q->stream, (int)t->nargs, t->args);
+  dn_threads_restore(l, before);
+  return s;
+}
+
+void dn_guess_strides(const kn_value *v, const kn_type *types, int64_t strides[KN_MAX_RANK]) {
+  enum { LOOK_BACK = 8 };
+  int rank = types[v->id].rank, from[KN_MAX_RANK]; /* our dim i is dim from[i] of v */
+  int64_t dense[KN_MAX_RANK];
+  for (int i = 0; i < KN_MAX_RANK; i++) from[i] = i;
+  for (int k = 0; k < LOOK_BACK && v->def && v->def->op == KN_OP_transpose; k++, v = v->def->in[0]) {
+    const kn_attrs_swap *a = v->def->attrs;
+    int d0 = (int)(a->dim0 < 0 ? a->dim0 + rank : a->dim0),
+        d1 = (int)(a->dim1 < 0 ? a->dim1 + rank : a->dim1);
+    for (int i = 0; i < rank; i++) from[i] = from[i] == d0 ? d1 : from[i] == d1 ? d0 : from[i];
+  }
+  kn_strides_contiguous(&types[v->id], dense);
+  for (int i = 0; i < KN_MAX_RANK; i++) strides[i] = dense[from[i]];
+}

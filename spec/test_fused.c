@@ -1,0 +1,322 @@
+/* Parts of graphs that oneDNN computes as groups: random chains of convolutions and products with constant
+ * weights and what may follow them, against the reference; what the log says of them; values that are no
+ * numbers; constants that are replaced; memory. Where oneDNN is absent nothing is tested. */
+#include "spec/suite.h"
+#include "backends/registry.h"
+#include "core/dispatch.h"
+#include "graph/exec.h"
+#include <math.h>
+
+typedef struct lines { /* what was logged */
+  char text[1 << 16];
+  size_t n;
+} lines;
+
+static void keep(void *ud, kn_out kind, const char *text, size_t len) {
+  lines *l = ud;
+  (void)kind;
+  if (l->n + len + 2 > sizeof l->text) return;
+  memcpy(l->text + l->n, text, len);
+  l->n += len;
+  l->text[l->n++] = '\n';
+  l->text[l->n] = 0;
+}
+
+static void shown(void *ud, kn_out kind, const char *text, size_t len) {
+  (void)ud, (void)kind;
+  fprintf(stderr, "%.*s\n", (int)len, text);
+}
+
+/* All backends, or "onednn" alone beside the reference; NULL where there is no oneDNN. */
+static kn_context *context(const char *only, const char *debug, lines *log) {
+  kn_backend_report r = {.name = ""};
+  kn_context *c = kn_context_new(NULL, debug);
+  ck_assert_ptr_nonnull(c);
+  c->threads = 2;
+  if (debug && !log) c->output = shown;
+  if (log) {
+    *log = (lines){.n = 0};
+    c->output = keep;
+    c->output_ud = log;
+  }
+  OK(c, kn_registry_open(c, NULL));
+  for (int i = 0; strcmp(r.name, "onednn") && i < kn_registry_count(); i++) kn_registry_report(c, i, &r);
+  kn_registry_close(c);
+  if (r.available) {
+    OK(c, kn_registry_open(c, only));
+    return c;
+  }
+  printf("skipped, as there is no oneDNN: %s\n", r.reason);
+  kn_context_free(c);
+  return NULL;
+}
+
+static void done(kn_context *c) {
+  kn_registry_close(c);
+  suite_done(c);
+}
+
+static uint32_t noise(uint32_t *s) { return (*s = *s * 1664525u + 1013904223u) >> 8; }
+static int64_t below(uint32_t *s, int64_t n) { return (int64_t)(noise(s) % (uint32_t)n); }
+
+static kn_tensor *filled(kn_context *c, uint32_t seed, double size, int rank, const int64_t *dims) {
+  kn_type t = {.dtype = KN_F32, .rank = (uint8_t)rank};
+  if (rank) memcpy(t.dims, dims, (size_t)rank * sizeof *dims);
+  kn_tensor *x;
+  OK(c, kn_tensor_new(c, &t, &x));
+  float *p = kn_tensor_data(x);
+  for (int64_t i = 0; i < kn_tensor_numel(x); i++) p[i] = (float)(size * (noise(&seed) / 8388608.0 - 1));
+  return x;
+}
+#define DIMS(...) ((int64_t[]){__VA_ARGS__})
+
+/* ---- graphs ---- */
+
+typedef struct made { /* a graph that is being written */
+  kn_builder b;
+  kn_graph *g;
+  uint32_t seed;
+} made;
+
+static kn_value *constant(made *m, double size, int rank, const int64_t *dims) {
+  kn_tensor *t = filled(m->b.ctx, noise(&m->seed), size, rank, dims);
+  kn_vtype type = {.kind = KN_V_TENSOR, .tensor = t->type};
+  kn_value *v = kn_add_slot_node(&m->b, KN_NODE_tensor, kn_add_slot(&m->b, KN_SLOT_CONST, "w", &type, t));
+  kn_tensor_release(t);
+  return v;
+}
+
+static kn_value *op(made *m, kn_op o, const void *attrs, kn_value *a, kn_value *b, kn_value *c) {
+  kn_value *in[3] = {a, b, c};
+  kn_node *n = kn_add_op(&m->b, o, attrs, in, c ? 3 : b ? 2 : 1, NULL, 0);
+  ck_assert_msg(n != NULL, "%s: %s", kn_op_name(o), kn_error(m->b.ctx));
+  return n->out[0];
+}
+
+static kn_value *number(made *m, double x) {
+  kn_value *v = kn_add_const(&m->b, (kn_scalar){KN_SCALAR_FLOAT, {.f = x}});
+  return kn_add_to_tensor(&m->b, v, KN_F32);
+}
+
+static const kn_type *type_of(const kn_value *v) { return &v->type.tensor; }
+
+static kn_value *conv(made *m, kn_value *x) {
+  const kn_type *t = type_of(x);
+  int64_t in = t->dims[1], k = 1 + 2 * below(&m->seed, 3), out = 1 + below(&m->seed, 40), groups = 1;
+  if (t->dims[2] < k || t->dims[3] < k) k = 1;
+  if (below(&m->seed, 4) == 0) out = in, groups = in;
+  kn_attrs_conv2d a = {.stride = {1, {1 + below(&m->seed, 2)}},
+                       .padding = {1, {below(&m->seed, k)}},
+                       .dilation = {1, {1}},
+                       .groups = groups};
+  kn_value *w = constant(m, 1.5 / sqrt((double)(in / groups * k * k)), 4, DIMS(out, in / groups, k, k));
+  kn_value *bias = below(&m->seed, 2) ? constant(m, 1, 1, DIMS(out)) : NULL;
+  return op(m, KN_OP_conv2d, &a, x, w, bias);
+}
+
+/* As a graph has linear(): times a constant that is turned, plus a constant. */
+static kn_value *linear(made *m, kn_value *x) {
+  int64_t in = type_of(x)->dims[type_of(x)->rank - 1], out = 1 + below(&m->seed, 70);
+  kn_value *w;
+  if (below(&m->seed, 2))
+    w = constant(m, 1.5 / sqrt((double)in), 2, DIMS(in, out));
+  else
+    w = op(m, KN_OP_transpose, &(kn_attrs_swap){.dim0 = 0, .dim1 = 1},
+           constant(m, 1.5 / sqrt((double)in), 2, DIMS(out, in)), NULL, NULL);
+  kn_value *y = op(m, KN_OP_matmul, NULL, x, w, NULL);
+  return below(&m->seed, 3) ? op(m, KN_OP_add, NULL, y, constant(m, 1, 1, DIMS(out)), NULL) : y;
+}
+
+static kn_value *limited(made *m, kn_value *x, double low, double high) { /* as relu6 is in graphs */
+  kn_value *a = number(m, high), *b = number(m, low);
+  kn_value *y = op(m, KN_OP_where, NULL, op(m, KN_OP_ge, NULL, x, a, NULL), a, x);
+  return op(m, KN_OP_where, NULL, op(m, KN_OP_le, NULL, x, b, NULL), b, y);
+}
+
+static kn_value *gelu(made *m, kn_value *x) {
+  kn_value *e =
+      op(m, KN_OP_erf, NULL, op(m, KN_OP_mul, NULL, x, number(m, 0.7071067690849304), NULL), NULL, NULL);
+  e = op(m, KN_OP_mul, NULL, op(m, KN_OP_add, NULL, e, number(m, 1), NULL), number(m, 0.5), NULL);
+  return op(m, KN_OP_mul, NULL, x, e, NULL);
+}
+
+static kn_value *leaky(made *m, kn_value *x) {
+  kn_value *y = op(m, KN_OP_mul, NULL, x, number(m, 0.125), NULL);
+  return op(m, KN_OP_where, NULL, op(m, KN_OP_gt, NULL, x, number(m, 0), NULL), x, y);
+}
+
+static kn_value *hardswish(made *m, kn_value *x) {
+  kn_attrs_clamp six = {.min = 0, .max = 6};
+  kn_value *y = op(m, KN_OP_clamp, &six, op(m, KN_OP_add, NULL, x, number(m, 3), NULL), NULL, NULL);
+  return op(m, KN_OP_mul, NULL, x, op(m, KN_OP_mul, NULL, y, number(m, 0.1666666716337204), NULL), NULL);
+}
+
+static kn_value *function(made *m, kn_value *x) {
+  switch (below(&m->seed, 11)) {
+  case 0: return op(m, KN_OP_clamp, &(kn_attrs_clamp){.min = -0.5, .max = 1.25}, x, NULL, NULL);
+  case 1: return limited(m, x, 0, 6);
+  case 2: return op(m, KN_OP_mul, NULL, x, op(m, KN_OP_sigmoid, NULL, x, NULL, NULL), NULL);
+  case 3: return gelu(m, x);
+  case 4: return leaky(m, x);
+  case 5: return hardswish(m, x);
+  case 6: return op(m, KN_OP_sigmoid, NULL, x, NULL, NULL);
+  case 7: return op(m, KN_OP_tanh, NULL, x, NULL, NULL);
+  case 8: return op(m, KN_OP_mul, NULL, x, number(m, 0.75), NULL);
+  default: return op(m, KN_OP_relu, NULL, x, NULL, NULL);
+  }
+}
+
+static kn_value *per_channel(made *m, kn_value *x) {
+  const kn_type *t = type_of(x);
+  kn_value *w = t->rank == 4 ? constant(m, 1, 3, DIMS(t->dims[1], 1, 1))
+                             : constant(m, 1, 1, DIMS(t->dims[t->rank - 1]));
+  return op(m, below(&m->seed, 2) ? KN_OP_mul : KN_OP_add, NULL, x, w, NULL);
+}
+
+static kn_value *pool(made *m, kn_value *x) {
+  const kn_type *t = type_of(x);
+  int64_t k = 2 + below(&m->seed, 2), pad = below(&m->seed, 2);
+  if (t->dims[2] < k || t->dims[3] < k) return x;
+  if (below(&m->seed, 2)) {
+    kn_attrs_pool2d a = {
+        .kernel_size = {1, {k}}, .stride = {1, {2}}, .padding = {1, {pad}}, .dilation = {1, {1}}};
+    return op(m, KN_OP_max_pool2d, &a, x, NULL, NULL);
+  }
+  kn_attrs_avg_pool2d a = {
+      .kernel_size = {1, {k}}, .stride = {1, {2}}, .padding = {1, {pad}}, .count_include_pad = true};
+  return op(m, KN_OP_avg_pool2d, &a, x, NULL, NULL);
+}
+
+enum { MOST = 40 };
+
+/* Some value before that has these sizes, or this one. */
+static kn_value *alike(made *m, kn_value *const *all, int n, kn_value *x) {
+  for (int i = 0; i < 2 * n; i++) {
+    kn_value *v = all[below(&m->seed, n)];
+    if (v != x && kn_type_equal(type_of(v), type_of(x))) return v;
+  }
+  return x;
+}
+
+static void chain(made *m, kn_context *c, uint32_t seed, int64_t batch, kn_type *input) {
+  m->seed = seed;
+  OK(c, kn_graph_new(c, "chain", &m->g));
+  kn_builder_init(&m->b, c, m->g);
+  bool image = below(&m->seed, 4) != 0;
+  int64_t channels = 1 + below(&m->seed, 24), side = 5 + below(&m->seed, 12);
+  *input = image ? (kn_type){.dtype = KN_F32, .rank = 4, .dims = {batch, channels, side, side + 1}}
+                 : (kn_type){.dtype = KN_F32, .rank = 3, .dims = {batch, side, channels}};
+  kn_value *all[MOST], *x = kn_add_input(&m->b, "x", &(kn_vtype){.kind = KN_V_TENSOR, .tensor = *input});
+  kn_tree args[1] = {{.kind = KN_TREE_VALUE, .value = x}};
+  int n = 0;
+  all[n++] = x;
+  for (int i = 0, steps = 4 + (int)below(&m->seed, 14); i < steps; i++) {
+    x = below(&m->seed, 6) ? all[n - 1] : all[below(&m->seed, n)];
+    image = type_of(x)->rank == 4;
+    int64_t what = below(&m->seed, 10);
+    if (what < 4)
+      x = image ? conv(m, x) : linear(m, x);
+    else if (what < 6)
+      x = function(m, x);
+    else if (what == 6)
+      x = op(m, KN_OP_add, NULL, x, alike(m, all, n, x), NULL);
+    else if (what == 7)
+      x = per_channel(m, x);
+    else if (image && what == 8)
+      x = pool(m, x);
+    else if (image && i > 8)
+      x = op(m, KN_OP_mean, &(kn_attrs_reduce){.dim = {2, {2, 3}}, .keepdim = below(&m->seed, 2)}, x, NULL,
+             NULL);
+    else
+      x = function(m, x);
+    all[n++] = x;
+  }
+  kn_value *flat[2] = {all[n - 1], all[below(&m->seed, n)]};
+  kn_tree results[2] = {{.kind = KN_TREE_VALUE, .value = flat[0]},
+                        {.kind = KN_TREE_VALUE, .value = flat[1], .i = 1}};
+  ck_assert(kn_set_args(&m->b, args, 1) && kn_set_results(&m->b, flat, 2, results, 2));
+  OK(c, kn_graph_finish(&m->b));
+}
+
+/* ---- both ways ---- */
+
+static kn_session *session(kn_context *c, kn_graph *g, bool ref) {
+  const kn_target *const *targets;
+  int n;
+  kn_session *s;
+  OK(c, kn_registry_targets(c, &targets, &n));
+  OK(c, kn_session_new(c, g, ref ? targets + n - 1 : targets, ref ? 1 : n, &s));
+  return s;
+}
+
+static void same(const kn_tensor *a, const kn_tensor *b, uint32_t seed, const char *what) {
+  ck_assert(kn_type_equal(&a->type, &b->type));
+  const float *p = kn_tensor_data(a), *q = kn_tensor_data(b);
+  double most = 0;
+  for (int64_t i = 0; i < kn_tensor_numel(b); i++)
+    if (isfinite(q[i]) && fabs((double)q[i]) > most) most = fabs((double)q[i]);
+  for (int64_t i = 0; i < kn_tensor_numel(a); i++) {
+    bool fits = isnan(q[i])   ? isnan(p[i])
+                : isinf(q[i]) ? p[i] == q[i]
+                              : fabs((double)p[i] - (double)q[i]) <= 2e-5 * (most + 1);
+    if (!fits)
+      ck_abort_msg("chain %u, %s: element %lld is %.9g, not %.9g", seed, what, (long long)i, (double)p[i],
+                   (double)q[i]);
+  }
+}
+
+static void run_both(kn_session *mine, kn_session *ref, kn_tensor *x, uint32_t seed, const char *what) {
+  kn_rvalue in = {.tensor = x}, a[2], b[2];
+  OK(kn_session_context(mine), kn_session_run(mine, &in, 1, a, 2));
+  OK(kn_session_context(ref), kn_session_run(ref, &in, 1, b, 2));
+  for (int i = 0; i < 2; i++) {
+    same(a[i].tensor, b[i].tensor, seed, what);
+    kn_tensor_release(a[i].tensor);
+    kn_tensor_release(b[i].tensor);
+  }
+}
+
+static void compare(kn_context *c, uint32_t seed) {
+  made m;
+  kn_type type;
+  chain(&m, c, seed, 1 + seed % 3, &type);
+  kn_session *mine = session(c, m.g, false), *ref = session(c, m.g, true);
+  kn_tensor *x = filled(c, seed, 2, type.rank, type.dims), *y = filled(c, seed + 1, 2, type.rank, type.dims);
+  run_both(mine, ref, x, seed, "first run");
+  run_both(mine, ref, y, seed, "second run");
+  int64_t turned = y->type.dims[type.rank - 1] == y->type.dims[type.rank - 2];
+  if (turned) { /* lies in another way */
+    int64_t s = y->strides[type.rank - 1];
+    y->strides[type.rank - 1] = y->strides[type.rank - 2];
+    y->strides[type.rank - 2] = s;
+  } else
+    y->strides[0] = 0;
+  run_both(mine, ref, y, seed, "other strides");
+  ((float *)kn_tensor_data(x))[seed % (uint32_t)kn_tensor_numel(x)] = seed % 2 ? NAN : INFINITY;
+  run_both(mine, ref, x, seed, "not a number");
+  kn_tensor_release(x);
+  kn_tensor_release(y);
+  kn_session_free(mine);
+  kn_session_free(ref);
+  kn_graph_release(m.g);
+}
+
+START_TEST(chains_beside_the_reference_alone) {
+  kn_context *c = context("onednn", getenv("KILN_DEBUG"), NULL);
+  if (!c) return;
+  const char *only = getenv("SEED");
+  for (uint32_t seed = only ? (uint32_t)atoi(only) : 1; seed <= (only ? (uint32_t)atoi(only) : 120); seed++)
+    compare(c, seed);
+  done(c);
+}
+END_TEST
+
+START_TEST(chains_beside_all_backends) {
+  kn_context *c = context(NULL, NULL, NULL);
+  if (!c) return;
+  for (uint32_t seed = 1001; seed <= 1080; seed++) compare(c, seed);
+  done(c);
+}
+END_TEST
+
+SUITE("fused", chains_beside_the_reference_alone, chains_beside_all_backends)
