@@ -15,14 +15,13 @@ static double convolution(const kn_node *n, const kn_type *in, const kn_type *ou
   return filters > 0 ? 2 * places * elements(w) / filters : 0;
 }
 
-/* Each step multiplies the state by a matrix with as many columns as a state has elements. */
+/* Each step multiplies the state by a matrix: a row of it for each element of what came from the input, or of
+ * the gates, which is the first tensor. */
 static double recurrence(const kn_node *n, const kn_type *in) {
-  double largest = 0, width = 1;
-  for (uint32_t i = 0; i < n->ntensor; i++) {
-    if (elements(&in[i]) > largest) largest = elements(&in[i]);
+  double width = 1;
+  for (uint32_t i = 0; i < n->ntensor; i++)
     if (in[i].rank == 2) width = last(&in[i]);
-  }
-  return 2 * largest * width;
+  return 2 * elements(&in[0]) * width;
 }
 
 static double decomposition(const kn_type *in) {

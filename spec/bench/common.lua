@@ -27,10 +27,10 @@ common.python = os.getenv "KILN_PEER_PYTHON" or "python3"
 
 -- ---- options ---------------------------------------------------------------------------------------------------
 
---- Options of the command line; `flags` are those without a value. `rows` is a list, `rounds` a number, `threads` a list of
+--- Options of the command line; `flags` are those without a value. `rows` is a list, `without` a set, `rounds` a number, `threads` a list of
 --- numbers: 1 and all cores unless told.
 function common.options(usage, flags, rounds)
-  local options, is_flag, i = { rows = {}, rounds = rounds, threads = {} }, {}, 1
+  local options, is_flag, i = { rows = {}, without = {}, rounds = rounds, threads = {} }, {}, 1
   for _, name in ipairs(flags) do is_flag["--" .. name] = name end
   local function value()
     i = i + 1
@@ -42,6 +42,7 @@ function common.options(usage, flags, rounds)
       print(usage)
       os.exit(true)
     elseif name == "--rows" then table.insert(options.rows, value())
+    elseif name == "--without" then options.without[value()] = true
     elseif name == "--rounds" then options.rounds = math.tointeger(tonumber(value())) or common.die(usage)
     elseif name == "--threads" then
       for n in value():gmatch "%d+" do table.insert(options.threads, math.tointeger(tonumber(n))) end

@@ -1,5 +1,5 @@
 -- kiln's sides of `./dev bench models`, each row in a process of its own. Also used by the suite as a function. The first
--- argument is `graph` or `eager`, the second `small` for the sizes of the suite. Orders on standard input, each answered with
+-- argument is `graph`, `lua` (eager) or `facts`, the second `small` for the sizes of the suite. Orders on standard input, each answered with
 -- a line, `no REASON` when it fails: `row NAME` makes what the row needs, `facts` counts what it must compute and move (and
 -- leaves behind on disk what a first run leaves there), `build` captures, plans and runs; `run N` gives seconds.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
@@ -147,7 +147,7 @@ function orders.row(name)
   for _, row in ipairs(dofile(here .. "/model_rows.lua")(small)) do
     if row.name == name then case = row.case() end
   end
-  if mode == "eager" then run = loop(case.f, case.inputs) end
+  if mode == "lua" then run = loop(case.f, case.inputs) end
   return answer {}
 end
 

@@ -13,8 +13,9 @@ usage: ./dev bench models [options]
   --min           judge by the fastest turn, not the median
   --cpu           processor time, not time on the wall: with one thread, on a machine that does other work too
   --alone         kiln only
+  --without PEER  leaves out eager, torchscript, compile or onnxruntime (may be given again)
   --small         the sizes of the suite, to try the bench itself
-  --wait          make all rows ready first, then wait for a line on standard input: for a machine that can be made quiet
+  --wait          make the peers ready for all rows first, then wait for a line on standard input: for a machine to be made quiet
   --write         keep the tables as spec/bench/results/DATE-models.md]],
   { "min", "cpu", "alone", "small", "wait", "write" }, 15)
 local kind = options.min and "min" or "median"
@@ -49,32 +50,41 @@ local function attempt(side, order)
   return numbers(answer)
 end
 
--- A row made ready: a process for each side that can do it, what they said of themselves, and why others cannot.
-local function prepare(server, threads, row)
-  local ready = { row = row, sides = {}, said = {}, refused = {} }
+local function start_kiln(threads, mode)
+  return common.start(mode, ("%s %s/model_worker.lua %s %s"):format(quoted(common.kiln), quoted(here), mode,
+    options.small and "small" or "whole"), common.environment(threads, options))
+end
+
+-- What a row must compute and move, by a process that ends before others are made ready.
+local function count(threads, ready)
+  local side, facts, why = start_kiln(threads, "facts"), nil, nil
+  if attempt(side, "row " .. ready.row.name) then facts, why = attempt(side, "facts") end
+  side:close()
+  ready.facts, ready.refused["kiln's count of flops"] = facts, why
+end
+
+-- A row of which nothing is ready yet. ready.said: what sides said of themselves; ready.refused: why others cannot do it.
+local function new_row(row) return { row = row, sides = {}, said = {}, refused = {} } end
+
+-- Makes sides of a row ready, a process for each that can do it: those of the peers, or kiln's.
+local function prepare(ready, server, threads, those_of_peers)
+  local row = ready.row
+  if not those_of_peers then count(threads, ready) end
   for _, k in ipairs(kinds) do
     local side
-    if k.peer then side = server and common.fork(server, k.name)
-    else
-      local command = ("%s %s/model_worker.lua %s %s"):format(quoted(common.kiln), quoted(here),
-        k.name == "graph" and "graph" or "eager", options.small and "small" or "whole")
-      side = common.start(k.name, command, common.environment(threads, options))
-    end
+    if options.without[k.name] then ready.refused[k.head] = "left out, as asked"
+    elseif those_of_peers and k.peer then side = server and common.fork(server, k.name)
+    elseif not those_of_peers and not k.peer then side = start_kiln(threads, k.name) end
     if side then
       local said, why = attempt(side, "row " .. (k.peer and (row.net .. " " .. row.sizes):gsub(" $", "") or row.name))
       if said then
         ready.sides[#ready.sides + 1], ready.said[k.name] = side, said
-        if k.name == "lua" then
-          ready.facts, why = attempt(side, "facts")
-          if not ready.facts then ready.refused["kiln's count of flops"] = why end
-        end
       else
         ready.refused[k.head] = why
         side:close()
       end
     end
   end
-  return ready
 end
 
 -- ---- timing ----------------------------------------------------------------------------------------------------
@@ -226,13 +236,14 @@ for _, row in ipairs(list(options.small)) do
   if options.wanted(row) then rows[#rows + 1] = row end
 end
 
--- What a pass with so many threads needs; rows are made ready here, or one by one.
+-- What a pass with so many threads needs. The peers, which take longest, are made ready here when it is to wait.
 local function ready_pass(threads)
   local pass = { threads = threads, server = start_server(threads) }
-  if options.wait then
-    for i, row in ipairs(rows) do
-      pass[i] = prepare(pass.server, threads, row)
-      io.stderr:write(("ready with %d: %s\n"):format(threads, row.name))
+  for i, row in ipairs(rows) do
+    pass[i] = new_row(row)
+    if options.wait then
+      prepare(pass[i], pass.server, threads, true)
+      io.stderr:write(("peers ready with %d: %s\n"):format(threads, row.name))
     end
   end
   return pass
@@ -244,8 +255,9 @@ local function run_pass(pass)
   say(("\n## %d thread%s\n"):format(threads, threads == 1 and "" or "s"))
   say(("Peaks: %s\n"):format(peaks.text))
   local line = times_table(done, peaks)
-  for i, row in ipairs(rows) do
-    local ready = pass[i] or prepare(pass.server, threads, row)
+  for _, ready in ipairs(pass) do
+    if not options.wait then prepare(ready, pass.server, threads, true) end
+    prepare(ready, pass.server, threads, false)
     sum = line(ready, measure(ready, threads))
   end
   if pass.server then pass.server:close() end

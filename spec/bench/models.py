@@ -144,7 +144,8 @@ def onnxruntime(make, name):
 
 
 def reason(problem):
-    lines = [line.strip() for line in str(problem).split("\n") if line.strip()]
+    text = str(problem).split("## Exception summary")[-1]  # of the exporter; before it stands advice
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     return (lines[0] if lines else type(problem).__name__)[:200]
 
 
@@ -170,6 +171,7 @@ class Row:
         self.call, self.inputs = call, inputs
         self.run(3)  # TorchScript's second run still optimises
         self.facts = {"grew": max(0, status("VmHWM") - before), "built": time.perf_counter() - start}
+        forget_peak()  # many rows may wait at once
 
     @staticmethod
     def made(nets, name, sizes):
@@ -215,6 +217,8 @@ def main():
     import torch._inductor.compile_fx  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    gc.collect()
+    gc.freeze()  # what is imported stays shared by the forks: their collectors do not touch it
     for line in iter(lambda: os.read(0, 4096).decode(), ""):
         _, side, to, back = line.split()
         if os.fork() == 0:

@@ -141,7 +141,7 @@ class WholeDigits(Digits):
 
         def more(features):
             def unsure(h, chances, steps):
-                return (chances.amax() < 0.9) & (steps < 3)
+                return (chances.max() < 0.9) & (steps < 3)
 
             def again(h, chances, steps):
                 h = h + torch.relu(self.refine(h))
@@ -154,9 +154,9 @@ class WholeDigits(Digits):
         def enough(features):
             return self.cheap(features).softmax(1)
 
-        sure = cheap.amax() >= 0.9
+        sure = cheap.max() >= 0.9
         chances = torch.cond(sure, enough, more, (features,))
-        return chances.argmax(), chances.amax(), sure
+        return chances.argmax(), chances.max(), sure
 
 
 @row
