@@ -27,10 +27,13 @@ static void *grow(dn_builder *b, void *array, uint32_t n, uint32_t *room, size_t
 
 static uint32_t add_buffer(dn_builder *b, dn_buffer buffer, dn_md_ref md) {
   dn_sequence *q = b->q;
+  if (dn_md_copy(b->lib, &buffer.md, md)) return DN_NO_BUFFER; /* before the array moves: md may lie in it */
   dn_buffer *all = grow(b, q->buffers, q->nbuffers, &q->buffer_room, sizeof *all);
-  if (!all) return DN_NO_BUFFER;
+  if (!all) {
+    dn_md_free(b->lib, &buffer.md);
+    return DN_NO_BUFFER;
+  }
   q->buffers = all;
-  if (dn_md_copy(b->lib, &buffer.md, md)) return DN_NO_BUFFER;
   buffer.bytes = b->lib->memory_desc_get_size(dn_ref(&buffer.md));
   if (buffer.at != DN_AT_WORK || buffer.same == DN_NO_BUFFER) buffer.same = q->nbuffers;
   buffer.first = DN_NO_BUFFER;

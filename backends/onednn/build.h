@@ -66,6 +66,6 @@ const kn_value *dn_summed(const dn_group *g); /* the operand of a SUM, or NULL *
 bool dn_is_poor(dn_builder *b, dnnl_primitive_desc_t pd, bool gemm_too);
 const char *dn_impl_of(dn_builder *b, dnnl_primitive_desc_t pd);
 void dn_strides_of(dn_builder *b, const kn_value *v, int64_t strides[KN_MAX_RANK]);
-dn_md_ref dn_md_of(dn_builder *b, uint32_t buffer);
+dn_md_ref dn_md_of(dn_builder *b, uint32_t buffer); /* until the next buffer is made */
 
 #endif
