@@ -154,7 +154,7 @@ static void result(maker *m, char kind, int n) {
 
 enum { INPUTS = 8, RESULTS = 10 };
 
-static const char *random_text(maker *m, uint64_t seed, kn_dtype d, bool rich, int nodes) {
+static void begin_text(maker *m, uint64_t seed, kn_dtype d, bool rich) {
   const char *dtype = kn_dtypes[d].name;
   *m = (maker){.seed = seed, .floats = kn_dtype_is_float(d), .rich = rich};
   m->at = m->text;
@@ -163,6 +163,10 @@ static const char *random_text(maker *m, uint64_t seed, kn_dtype d, bool rich, i
       dtype, dtype, dtype, dtype, dtype, dtype, dtype, dtype);
   PUT("  %%turned = transpose %%t {dim0 = 1, dim1 = 3}\n  %%f1 = add %%x, %%y\n");
   m->full = 1;
+}
+
+static const char *random_text(maker *m, uint64_t seed, kn_dtype d, bool rich, int nodes) {
+  begin_text(m, seed, d, rich);
   for (int i = 0; i < nodes; i++) node(m);
   PUT("  return %%f%d, %%f%d, %%f%d, %%b1", m->full, value(m), 1 + draw(m, m->full));
   result(m, 'c', m->column), result(m, 'd', m->list), result(m, 'k', m->side), result(m, 't', m->all);
@@ -266,6 +270,40 @@ START_TEST(random_rows) {
 }
 END_TEST
 
+/* Sums of everything take elements in their order, also where so much waits for them that tiles are small. */
+START_TEST(many_totals) {
+  static const char *const by[] = {"%turned", "%row", "%mid", "%one", "%last", "%y"};
+  enum { TOTALS = 12 };
+  kn_context *c = suite_context();
+  maker made, *m = &made;
+  const kn_target cpu = cp_target_of(cp_best_set());
+  begin_text(m, 1, KN_F64, true);
+  for (int i = 1; i <= TOTALS; i++) PUT("  %%f%d = mul %%f%d, %s\n", i + 1, i, by[i % 6]);
+  for (int i = 1; i <= TOTALS; i++) PUT("  %%t%d = sum %%f%d\n", i, i + 1);
+  PUT("  %%z = add %%t10, %%t11\n  %%w = add %%z, %%t12\n  return %%w");
+  for (int i = 1; i < RESULTS; i++) PUT(", %%t%d", i);
+  PUT("\n}\n");
+  run_both(c, m, &cpu, KN_F64, 4, 9, 700);
+  run_both(c, m, &cpu, KN_F64, 3, 40, 600);
+  suite_done(c);
+}
+END_TEST
+
+/* Pieces of columns may end with tiles of one row, at which a number that is repeated along it is another. */
+START_TEST(rows_of_one_at_ends_of_pieces) {
+  kn_context *c = suite_context();
+  maker made, *m = &made;
+  const kn_target cpu = cp_target_of(cp_best_set());
+  c->threads = 2;
+  begin_text(m, 1, KN_F32, true);
+  PUT("  %%f2 = mul %%f1, %%mid\n  %%k1 = sum %%f2 {dim = {1, 2}}\n  return %%k1");
+  for (int i = 1; i < RESULTS; i++) PUT(", %%one");
+  PUT("\n}\n");
+  run_both(c, m, &cpu, KN_F32, 4, 131, 251);
+  suite_done(c);
+}
+END_TEST
+
 /* ---- which nodes ---- */
 
 /* The lengths of the walks that the body's nodes make. */
@@ -355,4 +393,5 @@ START_TEST(parts_of_rms_norm) {
 }
 END_TEST
 
-SUITE("chain", random_chains, random_rows, same_sizes_go_together, parts_of_rms_norm)
+SUITE("chain", random_chains, random_rows, many_totals, rows_of_one_at_ends_of_pieces, same_sizes_go_together,
+      parts_of_rms_norm)

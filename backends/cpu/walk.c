@@ -106,10 +106,14 @@ static void copy_tile(state *s, uint32_t k, const tile *t, char *to) {
     copy_line(c, o, to + i * line, row_at(c, o, t->row + i), t->first, t->wide);
 }
 
-/* A number that is repeated along a row of many tiles is brought once. */
+/* A number that is repeated along a row of many tiles is brought once. Rows of a higher tile take its place.
+ */
 static bool has_it(state *s, uint32_t k, const tile *t) {
   const cp_operand *o = &s->c->operands[k];
-  if (t->high != 1 || s->c->ninner != 1 || o->inner[0]) return false;
+  if (t->high != 1 || s->c->ninner != 1 || o->inner[0]) {
+    s->of[k] = NULL;
+    return false;
+  }
   const char *of = row_at(s->c, o, t->row);
   if (s->of[k] == of && s->n[k] >= t->wide) return true;
   s->of[k] = of;

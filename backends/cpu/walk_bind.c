@@ -32,8 +32,9 @@ cp_room cp_room_of(const cp_chain *c, int64_t high, int64_t wide, int64_t rows, 
   return r;
 }
 
-/* Rows of a tile of rows that stay whole. */
-static int64_t height(int64_t n, int64_t rows) { return least(most(CP_TILE / n, 1), rows); }
+/* Rows of n elements of a tile of about so many: one where they do not stay whole, as totals take elements in
+ * their order. */
+static int64_t height(int64_t tile, int64_t n, int64_t rows) { return least(most(tile / n, 1), rows); }
 
 static int64_t count(const cp_chain *c, int from, int to) {
   int64_t n = 1;
@@ -45,7 +46,7 @@ bool cp_chain_fits(const cp_chain *c) {
   if (!c->whole) return true; /* tiles as large as there is room */
   const int lead = c->shape.rank - c->inner;
   const int64_t n = count(c, lead, c->shape.rank), rows = count(c, 0, lead);
-  return cp_room_of(c, height(n, rows), n, rows, c->nmemory).end <= CP_WALK_ROOM;
+  return cp_room_of(c, height(CP_TILE, n, rows), n, rows, c->nmemory).end <= CP_WALK_ROOM;
 }
 
 kn_status cp_chain_reserve(kn_context *ctx, cp_chain *c) {
@@ -146,11 +147,11 @@ static cp_way way_of(const cp_chain *c, const cp_memory *m, const cp_operand *o,
 static void set_tile(cp_chain *c) {
   int64_t tile = CP_TILE;
   c->wide = c->row;
-  c->high = height(c->row, c->rows);
+  c->high = height(tile, c->row, c->rows);
   if (c->whole) return;
   do {
     c->wide = least(c->row, tile);
-    c->high = height(c->wide, c->rows);
+    c->high = height(tile, c->wide, c->rows);
     tile /= 2;
   } while (cp_room_of(c, c->high, c->wide, c->rows, c->nmemory).end > CP_WALK_ROOM);
 }
