@@ -71,13 +71,13 @@ kn_status kn_plan_layout(kn_context *ctx, kn_plan *p) {
   kn_buffer **placed = kn_arena_alloc(&p->arena, (n + 1) * sizeof *placed);
   if (!order || !placed) return kn_fail_nomem(ctx, (n + 1) * sizeof *order);
   for (uint32_t i = 0; i < n; i++) order[i] = &p->buffers[i];
-  bool timed = n > SORT_LIMIT;
+  bool timed = n > SORT_LIMIT, apart = p->form == KN_PLAN_APART;
   if (n) qsort(order, n, sizeof *order, timed ? by_time : by_size);
   for (uint32_t i = 0; i < n; i++) {
     kn_buffer *b = order[i];
     size_t room = room_of(b);
     if (b->none || b->under) continue;
-    if (timed) live = forget_dead(placed, live, b->first);
+    if (timed && !apart) live = forget_dead(placed, live, b->first);
     if (b->bytes > SIZE_MAX / 2 || p->bytes_apart > SIZE_MAX / 2 - room ||
         !first_fit(p, b, placed, live, room))
       return kn_fail(ctx, KN_NOMEM, "out of memory: the values of graph %s do not fit any address space",

@@ -93,7 +93,8 @@ static bool gradients_stay(const rewriter *r, const kn_match *m) {
 
 static bool put_value(rewriter *r, const kn_match *m, const kn_compiled *c, kn_value *x) {
   kn_value *v = m->node->out[0];
-  bool raises = !all_pointwise(m, c) && is_elementwise(m->node) && kn_node_may_raise(m->node);
+  bool open = kn_opcode_is_op(m->node->op) && m->node->nin > m->node->ntensor; /* by a number: a position */
+  bool raises = (open || (!all_pointwise(m, c) && is_elementwise(m->node))) && kn_node_may_raise(m->node);
   if (raises || !surely_same(m, c, &x->type) || !kn_care_may_be(&r->care, v, x)) return false;
   if (v->type.kind == KN_V_TENSOR) {
     if (kn_care_seen(&r->care, v)) return false;
@@ -152,9 +153,17 @@ static kn_node *build_like(kn_builder *b, kn_match *m, const kn_compiled *c) {
   return made;
 }
 
+/* What was tried counts as made no more: a graph of many nodes has room for few others. */
+static void forget(const rewriter *r, kn_node *made, const kn_node *last, const kn_node *n, uint32_t before) {
+  if (made) kn_node_remove(made);
+  while (n->prev != last) kn_node_remove(n->prev);
+  if (r->b->status == KN_OK) r->b->graph->nnodes = before;
+}
+
 /* The same, where it may take the node's place. */
 static kn_node *try_op(rewriter *r, kn_match *m, const kn_compiled *c) {
   kn_node *n = (kn_node *)m->node, *last = n->prev;
+  uint32_t before = r->b->graph->nnodes;
   const kn_term *t = &c->terms[c->to];
   if (t->kind == KN_TERM_OP ? t->op != n->op && kn_node_may_raise(n)
                             : m->value[KN_LETTER(t->letter)]->type.kind != KN_V_TENSOR)
@@ -162,8 +171,7 @@ static kn_node *try_op(rewriter *r, kn_match *m, const kn_compiled *c) {
   if (!kn_rule_exact_numbers(m, c)) return NULL;
   kn_node *made = build_like(r->b, m, c);
   if (made && surely_same(m, c, &made->out[0]->type)) return made;
-  if (made) kn_node_remove(made);
-  while (n->prev != last) kn_node_remove(n->prev);
+  forget(r, made, last, n, before);
   return NULL;
 }
 
@@ -172,6 +180,7 @@ static bool put_op(rewriter *r, kn_match *m, const kn_compiled *c) {
   kn_node *made = try_op(r, m, c), *n = (kn_node *)m->node;
   if (!made) return false;
   kn_node_remove(made);
+  r->b->graph->nnodes--;
   n->op = made->op;
   n->attrs = made->attrs;
   n->in = made->in;
@@ -285,11 +294,11 @@ static bool find_region(rewriter *r, kn_region *at, kn_fold **list, uint32_t *n)
     const kn_compiled *c = node->nout == 1 ? r->rules.first[node->op] : NULL;
     for (bool found = false; c && !found; c = c->next) {
       kn_match m = {.node = node};
+      uint32_t before = r->b->graph->nnodes;
       kn_node *last = node->prev, *made = may_apply(r, &m, c) ? try_op(r, &m, c) : NULL;
       found = made != NULL;
       if (!found) continue;
-      kn_node_remove(made);
-      while (node->prev != last) kn_node_remove(node->prev);
+      forget(r, made, last, node, before);
       if (!note_fold(r, &m, c, list, n)) return false;
     }
   }
