@@ -15,12 +15,14 @@ static void define(emitter *e, const kn_value *v) {
   p->first[v->id] = p->last[v->id] = e->pos;
   p->level[v->id] = e->nloops;
   p->home[v->id] = e->block;
+  p->has_lists |= kn_is_list(v->type.kind);
 }
 
 /* A use inside loops that do not hold the definition lasts until the outermost of them ends. */
 static void use(emitter *e, const kn_value *v) {
   kn_plan *p = e->p;
   if (kn_is_scalar(v->type.kind)) return;
+  p->has_lists |= kn_is_list(v->type.kind);
   if (p->last[v->id] < e->pos) p->last[v->id] = e->pos;
   if (p->level[v->id] < e->nloops) p->crosses[v->id] = 1 + e->loops[p->level[v->id]];
 }

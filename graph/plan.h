@@ -169,6 +169,7 @@ struct kn_plan {
   kn_tensor **header;     /* ARENA, VIEW, CONST, SHELL; owned by the plan */
   kn_tensor **vals;       /* what the run sees */
   kn_list **lists;        /* the same for lists, owned by the run */
+  bool has_lists;         /* some value that the steps make or read is a list */
   bool *owned;            /* vals holds a reference of this run */
   uint32_t *first, *last; /* lifetime */
   uint32_t *crosses;      /* 1 + index of the last loop that uses it from outside */

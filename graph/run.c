@@ -19,6 +19,7 @@ static kn_status run_block(run *r, uint32_t block);
 /* Lists that a region has yielded, from the first one on: nobody reads them there any more, and what is
  * theirs alone can be appended to. */
 static void forget_lists(kn_plan *p, const kn_region *r, uint32_t first) {
+  if (!p->has_lists) return;
   for (uint32_t i = first; i < r->nyields; i++)
     if (kn_is_list(r->yields[i]->type.kind) && r->yields[i]->def && r->yields[i]->region == r)
       kn_run_own_list(p, r->yields[i]->id, NULL);
@@ -139,7 +140,8 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
   for (uint32_t i = 0; i < n->nout; i++)
     kn_run_bind_value(r->p, n->out[i], body->yields[1 + body->nparams + i]);
   forget_lists(r->p, body, 1);
-  for (uint32_t i = 0; i < body->nparams; i++) kn_run_own_list(r->p, body->params[i]->id, NULL);
+  for (uint32_t i = 0; r->p->has_lists && i < body->nparams; i++)
+    kn_run_own_list(r->p, body->params[i]->id, NULL);
   if (kn_run_logs(r)) {
     char impl[40];
     snprintf(impl, sizeof impl, "%" PRIu64 " trip%s", trips, trips == 1 ? "" : "s");

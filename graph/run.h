@@ -26,7 +26,9 @@ kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t);
 kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out);
 kn_status kn_run_tick(kn_session *s);
 kn_status kn_run_no_value(run *r, const kn_node *n);
-void kn_run_watch(run *r, const kn_node *n);
+static inline void kn_run_watch(run *r, const kn_node *n) {
+  if (r->s->observe) r->s->observe(r->s->observe_ud, n, r->p->vals, r->p->scalars);
+}
 kn_status kn_run_part(run *r, const kn_part_plan *part);
 kn_status kn_run_early(run *r);
 kn_status kn_run_load(run *r, const kn_node *n);

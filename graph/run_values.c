@@ -50,7 +50,7 @@ static kn_status take_out(run *r, const kn_type *type, kn_tensor **out) {
 }
 
 void kn_run_let_go(kn_plan *p, uint32_t v) {
-  kn_run_own_list(p, v, NULL);
+  if (p->lists[v]) kn_run_own_list(p, v, NULL);
   if (p->owned[v]) {
     put_away(p, p->vals[v]);
     p->vals[v] = NULL;
@@ -131,10 +131,6 @@ kn_status kn_run_no_value(run *r, const kn_node *n) {
                                 kn_opcode_describe(n->op).text));
 }
 
-void kn_run_watch(run *r, const kn_node *n) {
-  if (r->s->observe) r->s->observe(r->s->observe_ud, n, r->p->vals, r->p->scalars);
-}
-
 /* ---- parts ---- */
 
 static kn_status prepare(run *r, const kn_part_plan *part) {
@@ -161,7 +157,8 @@ static kn_status prepare(run *r, const kn_part_plan *part) {
       kn_status st = loose ? take_out(r, &p->types[v], &t) : kn_tensor_new(r->ctx, &p->types[v], &t);
       if (st != KN_OK) return kn_node_failed(r->ctx, out->def, st);
     }
-    kn_run_own(p, v, t);
+    p->vals[v] = t;
+    p->owned[v] = t != NULL;
   }
   return KN_OK;
 }

@@ -95,8 +95,15 @@ static void copy_tile(state *s, uint32_t k, const tile *t, char *to) {
     for (int64_t i = 0; i < t->high; i++) memcpy(to + i * o->size, row_at(c, o, t->row + i), (size_t)o->size);
     return;
   }
+  const int64_t line = t->wide * o->size;
+  if (o->way == CP_WAY_ONCE) { /* its rows are all the same one, of which ever more are there to be copied */
+    copy_line(c, o, to, o->data, t->first, t->wide);
+    for (int64_t done = line, all = t->high * line; done < all; done *= 2)
+      memcpy(to + done, to, (size_t)least(done, all - done));
+    return;
+  }
   for (int64_t i = 0; i < t->high; i++)
-    copy_line(c, o, to + i * t->wide * o->size, row_at(c, o, t->row + i), t->first, t->wide);
+    copy_line(c, o, to + i * line, row_at(c, o, t->row + i), t->first, t->wide);
 }
 
 /* A number that is repeated along a row of many tiles is brought once. */
