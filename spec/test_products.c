@@ -56,4 +56,34 @@ START_TEST(short_sums) {
   suite_done(c);
 }
 
-SUITE("products", short_sums)
+/* Few rows with a matrix that is read in the order in which it lies: as of many rows, which tiles compute. */
+START_TEST(streams) {
+  static const int64_t ks[] = {33, 391, 800}, ns[] = {128, 300, 4200};
+  kn_context *c = suite_context();
+  for (int i = 0; i < cp_provider_count() * 2; i++) {
+    const kn_provider *p = cp_provider_at(i / 2);
+    kn_dtype d = i % 2 ? KN_F64 : KN_F32;
+    for (int s = 0; s < 3; s++) {
+      kn_tensor *b = rounding(c, d, ks[s], ns[s], 2, false), *many = rounding(c, d, 9, ks[s], 1, false),
+                *want;
+      kn_type type = type_of(d, DIMS(9, ns[s]));
+      OK(c, kn_tensor_new(c, &type, &want));
+      OK(c, p->kernel[KN_OP_matmul](c, NULL, (kn_tensor *[]){many, b}, 2, &want));
+      for (int64_t m = 1; m <= 5; m++) {
+        kn_tensor *a = rounding(c, d, m, ks[s], 1, false), *out;
+        type = type_of(d, DIMS(m, ns[s]));
+        OK(c, kn_tensor_new(c, &type, &out));
+        OK(c, p->kernel[KN_OP_matmul](c, NULL, (kn_tensor *[]){a, b}, 2, &out));
+        for (int64_t e = 0; e < m * ns[s]; e++)
+          if (element(out, e) != element(want, e))
+            ck_abort_msg("%s: element %d of [%d,%d] x [,%d]: %.9g, of more rows %.9g", p->name, (int)e,
+                         (int)m, (int)ks[s], (int)ns[s], element(out, e), element(want, e));
+        kn_tensor_release(a), kn_tensor_release(out);
+      }
+      kn_tensor_release(b), kn_tensor_release(many), kn_tensor_release(want);
+    }
+  }
+  suite_done(c);
+}
+
+SUITE("products", short_sums, streams)

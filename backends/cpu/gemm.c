@@ -183,8 +183,29 @@ static void by_strips(const cp_gemm *g) {
                 g->b + p * g->b_row * kit->size, g->b_row, g->c, g->c_row, p > 0);
 }
 
+/* Few rows with a large matrix, which is waited for: it is read in the order in which it lies. */
+static bool is_streams(const cp_gemm *g) {
+  return g->m <= CP_FEW_ROWS && g->b_column == 1 && g->n >= CP_STREAM_COLUMNS;
+}
+
+static void run_streams(void *ud, int64_t begin, int64_t end) {
+  const cp_gemm *g = ud;
+  const cp_kit *kit = g->kit;
+  int64_t steps = over(g->k, CP_PANEL_K), each = over(g->k, steps), j = begin * CP_STREAM_COLUMNS,
+          n = least(end * CP_STREAM_COLUMNS, g->n) - j;
+  for (int64_t p = 0; p < g->k; p += each)
+    kit->streams(g->m, n, least(each, g->k - p), g->a + p * g->a_column * kit->size, g->a_row, g->a_column,
+                 g->b + (p * g->b_row + j) * kit->size, g->b_row, g->c + j * kit->size, g->c_row, p > 0);
+}
+
+static void by_streams(const kn_context *ctx, const cp_gemm *g) {
+  cp_gemm copy = *g;
+  kn_parallel_for(ctx, over(g->n, CP_STREAM_COLUMNS), grain(CP_STREAM_COLUMNS * g->m * g->k), run_streams,
+                  &copy);
+}
+
 static bool is_thin(const cp_gemm *g) {
-  return !g->pack_b && !g->group && !g->bias && (is_dots(g) || is_strips(g));
+  return !g->pack_b && !g->group && !g->bias && (is_dots(g) || is_strips(g) || is_streams(g));
 }
 
 /* An empty sum. */
@@ -223,8 +244,10 @@ static bool at_once(const kn_context *ctx, const cp_gemm *g) {
     zero(g);
   else if (is_dots(g))
     by_dots(ctx, g);
-  else
+  else if (is_strips(g))
     by_strips(g);
+  else
+    by_streams(ctx, g);
   return true;
 }
 

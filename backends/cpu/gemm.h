@@ -24,7 +24,10 @@ typedef struct cp_kit {
   /* c[i, j] = or += sum of a[i, p] b[p, j], j side by side in b and c, in the order of p: few rows of a. */
   void (*strips)(int64_t m, int64_t n, int64_t k, const char *a, int64_t a_row, int64_t a_column,
                  const char *b, int64_t b_row, char *c, int64_t c_row, bool add);
-  /* The same, p side by side in b. */
+  /* The same for a b that comes from memory. */
+  void (*streams)(int64_t m, int64_t n, int64_t k, const char *a, int64_t a_row, int64_t a_column,
+                  const char *b, int64_t b_row, char *c, int64_t c_row, bool add);
+  /* As strips, p side by side in b. */
   void (*turned)(int64_t m, int64_t n, int64_t k, const char *a, int64_t a_row, int64_t a_column,
                  const char *b, int64_t b_column, char *c, int64_t c_row);
   /* One k of a panel of B from runs: from place start[i] on come the elements at from + offset[i]. May read a
@@ -38,6 +41,8 @@ typedef struct cp_kit {
 /* Sums of fewer products go in the order of k, however the operands lie. */
 enum { CP_LONG_SUM = 32 };
 enum { CP_FEW_ROWS = 4, CP_MOST_ROWS = 8, CP_MOST_COLUMNS = 32, CP_PANEL_K = 384, CP_BLOCK_BYTES = 2048 };
+/* Of a matrix that few rows are multiplied with: a thread has whole numbers of so many. */
+enum { CP_STREAM_COLUMNS = 128 };
 /* Multiply-adds that a thread should at least have; so few, where a tile is too wide, that packing
  * costs more than they do. */
 enum { CP_LEAST_WORK = 1 << 18, CP_TINY_WORK = 1 << 12 };

@@ -154,8 +154,8 @@ enum { ROWS = 6 };
   DOTS(T, E, I, WIDE)                                                                                        \
   STRIPS(T, E)                                                                                               \
   RUNS(T, E)                                                                                                 \
-  static const cp_kit kit_##E = {ROWS,     COLUMNS_##E, sizeof(T),  pack_##E, tile_##E,                      \
-                                 dots_##E, strips_##E,  turned_##E, runs_##E, fill_##E};
+  static const cp_kit kit_##E = {ROWS,       COLUMNS_##E, sizeof(T),  pack_##E, tile_##E, dots_##E,          \
+                                 strips_##E, streams_##E, turned_##E, runs_##E, fill_##E};
 
 /* Integers are unsigned here: they wrap around. The numbers: sides of the squares that are turned, elements
  * of the vectors of dots. */

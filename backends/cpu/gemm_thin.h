@@ -133,6 +133,9 @@
     }                                                                                                        \
   }
 
+/* Rows that are read at once; sums that are held meanwhile. */
+enum { STREAMS = 8, STREAM_BYTES = 16384 };
+
 #define STRIPS(T, E)                                                                                         \
   STRIP(T, E, 32)                                                                                            \
   STRIP(T, E, 16)                                                                                            \
@@ -151,6 +154,47 @@
     for (; j + 8 <= n; j += 8) strip8_each_##E(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, add);   \
     for (; j + 4 <= n; j += 4) strip4_each_##E(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, add);   \
     if (j < n) last_##E(m, n - j, k, a, a_row, a_column, b + j, b_row, 1, c + j, c_row, add);                \
+  }                                                                                                          \
+  /* Rows of a large b, read from end to end eight at a time, as machines fetch ahead best; sums wait in the \
+   * first cache. */                                                                                         \
+  ALWAYS void stream_of_##E(const int kk, int64_t n, const T *a, int64_t a_column, const T *b,               \
+                            int64_t b_row, T *s) {                                                           \
+    vec_##E x[STREAMS];                                                                                      \
+    UNROLL for (int q = 0; q < kk; q++) x[q] = a[q * a_column] - (vec_##E){0};                               \
+    for (int64_t j = 0; j < n; j += V_##E) {                                                                 \
+      vec_##E r = *(const vec_##E *)(s + j);                                                                 \
+      UNROLL for (int q = 0; q < kk; q++) r += x[q] * *(const vec_##E *)(b + q * b_row + j);                 \
+      *(vec_##E *)(s + j) = r;                                                                               \
+    }                                                                                                        \
+  }                                                                                                          \
+  static void streams_##E(int64_t m, int64_t n, int64_t k, const char *as, int64_t a_row, int64_t a_column,  \
+                          const char *bs, int64_t b_row, char *cs, int64_t c_row, bool add) {                \
+    const T *a = (const T *)as, *b = (const T *)bs;                                                          \
+    T *c = (T *)cs;                                                                                          \
+    _Alignas(64) T s[STREAM_BYTES / sizeof(T)];                                                              \
+    const int64_t whole = n / V_##E * V_##E, most = STREAM_BYTES / (int64_t)sizeof(T) / m / V_##E * V_##E;   \
+    for (int64_t j = 0; j < whole; j += most) {                                                              \
+      const int64_t w = j + most > whole ? whole - j : most;                                                 \
+      const T *at = b + j;                                                                                   \
+      int64_t p = 0;                                                                                         \
+      memset(s, 0, sizeof(T) * (size_t)(m * w));                                                             \
+      for (; p + STREAMS <= k; p += STREAMS)                                                                 \
+        for (int64_t i = 0; i < m; i++)                                                                      \
+          stream_of_##E(STREAMS, w, a + i * a_row + p * a_column, a_column, at + p * b_row, b_row,           \
+                        s + i * w);                                                                          \
+      for (; p < k; p++)                                                                                     \
+        for (int64_t i = 0; i < m; i++)                                                                      \
+          stream_of_##E(1, w, a + i * a_row + p * a_column, a_column, at + p * b_row, b_row, s + i * w);     \
+      for (int64_t i = 0; i < m; i++)                                                                        \
+        for (int64_t e = 0; e < w; e += V_##E) {                                                             \
+          vec_##E r = *(const vec_##E *)(s + i * w + e), *to = (vec_##E *)(c + i * c_row + j + e);           \
+          if (add) r += *to;                                                                                 \
+          *to = r;                                                                                           \
+        }                                                                                                    \
+    }                                                                                                        \
+    if (whole < n)                                                                                           \
+      strips_##E(m, n - whole, k, as, a_row, a_column, (const char *)(b + whole), b_row,                     \
+                 (char *)(c + whole), c_row, add);                                                           \
   }                                                                                                          \
   /* Columns of b that lie along k, turned a square at a time. */                                            \
   ALWAYS void turned_of_##E(const int mm, int64_t k, const T *a, int64_t a_row, int64_t a_column,            \
