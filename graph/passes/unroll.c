@@ -164,7 +164,8 @@ static void walk(unroller *u, kn_region *r) {
     for (int k = 0; k < n->nregions; k++) walk(u, n->regions[k]);
     if (n->op != KN_NODE_loop || !is_old(u, n->regions[0])) continue;
     uint32_t trips = count_trips(u, n), room = u->b->budget ? u->b->budget : KN_NODE_BUDGET;
-    bool fits = u->b->graph->nnodes + MOST_NODES <= room; /* else it stays a loop, and the graph can be made */
+    bool fits =
+        u->b->graph->nnodes + MOST_NODES <= room; /* else it stays a loop, and the graph can be made */
     if (trips && fits) unroll(u, n, trips);
   }
   rewrite(u, r->yields, r->nyields);
