@@ -58,6 +58,7 @@ struct kn_session {
   uint64_t limit, steps;
   kn_caught caught; /* since the last run began */
   kn_writer text;   /* kn_session_text's */
+  uint64_t beside;  /* sections whose strands ran on several threads */
   uint64_t trips;   /* of the loop that an observer is told of */
 };
 
