@@ -46,6 +46,13 @@ typedef struct kn_within {
   const struct kn_within *up;
 } kn_within;
 
+/* When the strands of a graph, which depend on nothing in one another, run side by side. */
+typedef enum kn_beside {
+  KN_BESIDE_PAYS,
+  KN_BESIDE_ALWAYS, /* however little they do: for tests */
+  KN_BESIDE_NEVER
+} kn_beside;
+
 /* What this machine reaches at its best, as measured (graph/peaks.c). */
 typedef struct kn_peaks {
   double flops, bytes; /* a second */
@@ -78,6 +85,7 @@ struct kn_context {
   const kn_within *within; /* NULL: none; for recorders, whose nodes fail in the composite's name, too */
   unsigned debug;          /* bit per kn_debug */
   int threads;             /* most threads a parallel loop may use; >= 1 */
+  uint8_t beside;          /* kn_beside: strands of graphs */
   struct kn_pool *pool;    /* core/parallel.c's, shared with children; NULL in builds that need none */
   bool keeps_scratch;      /* a session's: what kernels work in stays for the next ones */
   struct kn_scratch {

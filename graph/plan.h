@@ -112,6 +112,7 @@ typedef struct kn_section {
   uint32_t *order;    /* those that take longest first */
   uint32_t n;
   uint32_t start, end; /* positions */
+  double took[2];      /* nanoseconds, lately: on one thread, on several */
   uint32_t runs, rest; /* how many there were; how many more are to be in order */
 } kn_section;
 

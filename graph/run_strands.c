@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <time.h>
 
-enum { LEAST_GAIN_NS = 8000, REST = 15 };
+enum { REST = 15, AGAIN = 256 };
 
 struct kn_gang {
   run *r;
@@ -72,14 +72,20 @@ static void sort(kn_section *x) {
   }
 }
 
-static bool pays(const kn_section *x, int threads) {
-  double sum = 0, most = 0;
-  for (uint32_t i = 0; i < x->n; i++) {
-    sum += x->strands[i].ns;
-    if (x->strands[i].ns > most) most = x->strands[i].ns;
-  }
-  double beside = sum / threads > most ? sum / threads : most;
-  return threads > 1 && x->n > 1 && (!x->runs || sum - beside > LEAST_GAIN_NS);
+/* Whatever was faster lately; now and then the other, since that may change with what else the machine does.
+ * The first run makes things that the later ones find. */
+static bool pays(const kn_context *ctx, const kn_section *x, int64_t threads) {
+  if (threads < 2 || !kn_heap_is_own(ctx->heap)) return false;
+  if (ctx->beside == KN_BESIDE_ALWAYS) return true;
+  if (x->runs < 3) return x->runs != 1;
+  bool beside = x->took[1] < x->took[0];
+  return x->runs % AGAIN ? beside : !beside;
+}
+
+static void note(kn_section *x, bool beside, double ns) {
+  double *took = &x->took[beside];
+  if (x->runs) *took = *took > 0 ? (3 * *took + ns) / 4 : ns;
+  x->runs = x->runs == UINT32_MAX ? AGAIN + 1 : x->runs + 1;
 }
 
 static kn_status run_in_order(run *r, const kn_section *x) {
@@ -107,7 +113,6 @@ static kn_status end(gang *g, kn_random random) {
     x->rest = REST;
     return run_in_order(r, x);
   }
-  x->runs += x->runs < UINT32_MAX;
   for (uint32_t i = 0; i < x->n; i++) s->steps += x->strands[i].steps;
   if (s->limit && s->steps > s->limit)
     return kn_fail(s->ctx, KN_LIMIT, "the limit of %" PRIu64 " steps was reached", s->limit);
@@ -119,17 +124,21 @@ static kn_status end(gang *g, kn_random random) {
 kn_status kn_run_section(run *r, kn_section *x) {
   kn_session *s = r->s;
   x->rest -= x->rest > 0;
-  if (s->profile || s->observe || r->ctx->debug || x->rest) return run_in_order(r, x);
+  if (s->profile || s->observe || r->ctx->debug || x->rest || r->ctx->beside == KN_BESIDE_NEVER)
+    return run_in_order(r, x);
   gang g = {.r = r, .x = x, .before = s->steps, .asks = ATOMIC_FLAG_INIT};
   kn_random random = give_streams(x, r->ctx->random);
   int64_t threads = r->ctx->threads < (int)x->n ? r->ctx->threads : (int)x->n;
   sort(x);
-  if (pays(x, (int)threads)) {
+  const bool beside = pays(r->ctx, x, threads);
+  const double start = now();
+  if (beside) {
     r->p->beside = true;
     kn_parallel_for(r->ctx, threads, 1, work, &g);
     r->p->beside = false;
     s->beside++;
   } else
     work(&g, 0, 1);
+  if (!atomic_load(&g.stop)) note(x, beside, now() - start);
   return end(&g, random);
 }

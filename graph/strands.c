@@ -81,6 +81,11 @@ static span region_span(const emitter *e, const kn_region *r, int depth) {
   return sum;
 }
 
+/* Too little to start a strand. */
+static bool takes_little(const emitter *e, span s) {
+  return s.one < STARTS_NS && (e->ctx->beside != KN_BESIDE_ALWAYS || s.one <= 0);
+}
+
 /* ---- what a node does ---- */
 
 typedef struct traits {
@@ -228,7 +233,7 @@ static bool take(search *s, const kn_node *n) {
   if (strand == SEVERAL) return false;
   took = node_span(e, n, 0);
   if (t.draws && !follow_stream(s, n, &strand)) return false;
-  bool forks = n == s->fork, cheap = took.one < STARTS_NS && !t.raises && !t.over && !t.draws;
+  bool forks = n == s->fork, cheap = takes_little(e, took) && !t.raises && !t.over && !t.draws;
   if (!strand && !cheap) strand = s->depth && s->stream ? s->stream : s->f.n + 1;
   if (t.raises || forks) {
     if (strand < s->last) return false;
@@ -247,6 +252,7 @@ static bool pays(const search *s) {
     if (s->f.ns[i] > most) most = s->f.ns[i];
   }
   double beside = WAKE_NS + (sum / threads > most ? sum / threads : most);
+  if (s->e->ctx->beside == KN_BESIDE_ALWAYS) return s->f.n > 1;
   return s->f.n > 1 && s->all - beside > LEAST_GAIN_NS && beside < 0.85 * s->all;
 }
 
@@ -268,7 +274,8 @@ static void gather(search *s, emitter *e, const kn_node *from, const kn_node *en
 
 kn_status kn_find_section(emitter *e, const kn_node *from, kn_found **found) {
   *found = NULL;
-  if (e->p->form != KN_PLAN_USUAL || e->strand || e->ctx->threads < 2) return KN_OK;
+  if (e->p->form != KN_PLAN_USUAL || e->strand || e->ctx->threads < 2 || e->ctx->beside == KN_BESIDE_NEVER)
+    return KN_OK;
   uint32_t looks = 0;
   double ns[MOST_STRANDS + 1];
   uint32_t streams[MOST_STRANDS + 1];
@@ -278,7 +285,7 @@ kn_status kn_find_section(emitter *e, const kn_node *from, kn_found **found) {
     looks++;
     if (is_free(e, n)) continue;
     look(e, n, false, &t);
-    bool starts = n->op == KN_OP_fork_random || node_span(e, n, 0).one >= STARTS_NS;
+    bool starts = n->op == KN_OP_fork_random || !takes_little(e, node_span(e, n, 0));
     if (t.alone || !starts) continue;
     gather(&s, e, n, NULL);
     looks += s.count;
