@@ -48,7 +48,7 @@ const char *kn_mode_needed(const kn_graph *g, bool grad);
 void kn_session_use_random(kn_session *s, kn_random *r);
 const kn_random *kn_session_random(const kn_session *s); /* as it is now */
 /* Called before each loop trip and each part with the count so far; a status other than OK stops the run with
- * it. */
+ * it. Where strands of the graph run side by side any of their threads may call it, one at a time. */
 typedef kn_status (*kn_poll_fn)(void *ud, uint64_t steps);
 void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud);
 void kn_session_set_step_limit(kn_session *s, uint64_t steps); /* a run; 0: none; LIMIT when passed */

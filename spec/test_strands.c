@@ -183,10 +183,14 @@ START_TEST(streams_errors_and_state) {
 END_TEST
 
 /* Whatever the limit, it is reached in both or in none, and before or after an error as the program has it.
- */
+ * Parts count as steps, so both have the same. */
 START_TEST(step_limits) {
   by_hand h;
   open_hand(&h, loops_text);
+  kn_context *first = kn_session_context(h.t.s[0]);
+  first->beside = KN_BESIDE_ALWAYS;
+  ck_assert_int_eq(loops(&h, 1, 1, 0), KN_OK);
+  first->beside = KN_BESIDE_NEVER;
   int reached = 0, raised = 0, passed = 0;
   for (uint64_t limit = 1; limit < 70; limit++)
     for (int k = -1; k < 2; k++) {
