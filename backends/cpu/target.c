@@ -11,11 +11,14 @@ struct kn_program {
   cp_chain **chains;           /* by node: the chain that begins there */
   cp_rms **norms;              /* by node: the rms_norm whose parts begin there */
   cp_product **products;       /* by node: of a matmul that has run */
+  bool *own;                   /* by node: a matmul that is ours whatever eager code would do */
   cp_scratch room;             /* of recurrent layers */
   uint32_t n;
 };
 
-static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+static bool supports(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                     size_t size) {
+  (void)ctx;
   const kn_provider *p = ((const cp_set *)self)->provider;
   if (!kn_opcode_is_op(n->op) || !p->kernel[n->op]) {
     snprintf(why, size, "not an op of this backend");
@@ -36,6 +39,7 @@ static void free_program(void *self, kn_context *ctx, kn_program *p) {
   kn_free(ctx->heap, p->chains, p->n * sizeof *p->chains);
   kn_free(ctx->heap, p->norms, p->n * sizeof *p->norms);
   kn_free(ctx->heap, p->products, p->n * sizeof *p->products);
+  kn_free(ctx->heap, p->own, p->n);
   cp_scratch_free(ctx, &p->room);
   kn_free(ctx->heap, p, sizeof *p);
 }
@@ -43,6 +47,14 @@ static void free_program(void *self, kn_context *ctx, kn_program *p) {
 /* Nodes that run together from node i on. */
 static uint32_t length_at(const kn_program *p, uint32_t i) {
   return p->norms[i] ? cp_rms_length(p->norms[i]) : p->chains[i] ? cp_chain_length(p->chains[i]) : 1;
+}
+
+/* A product whose sizes others have seen and left to us, for whatever reason: a rule, or what was measured.
+ * Where neither may count, eager code is asked again at each run. */
+static bool is_own(const kn_context *ctx, const kn_node *n, const kn_type *types) {
+  char why[64];
+  return n->op == KN_OP_matmul && kn_context_tuning(ctx) != KN_TUNING_FIXED &&
+         kn_node_static(n, types, why, sizeof why);
 }
 
 static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_program **out) {
@@ -54,7 +66,9 @@ static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_pr
   p->chains = kn_calloc(ctx->heap, p->n, sizeof *p->chains);
   p->norms = kn_calloc(ctx->heap, p->n, sizeof *p->norms);
   p->products = kn_calloc(ctx->heap, p->n, sizeof *p->products);
-  kn_status st = p->chains && p->norms && p->products ? KN_OK : kn_fail_nomem(ctx, p->n * sizeof *p->chains);
+  p->own = kn_calloc(ctx->heap, p->n, 1);
+  kn_status st =
+      p->chains && p->norms && p->products && p->own ? KN_OK : kn_fail_nomem(ctx, p->n * sizeof *p->chains);
   for (uint32_t i = 0; i < p->n && st == KN_OK; i += length_at(p, i))
     st = cp_rms_new(ctx, set, part, i, &p->norms[i]);
   kn_part before = *part; /* chains end where a norm begins */
@@ -63,6 +77,7 @@ static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_pr
     while (before.n < p->n && (before.n <= i || !p->norms[before.n])) before.n++;
     if (!p->norms[i]) st = cp_chain_new(ctx, set, &before, i, &p->chains[i]);
   }
+  for (uint32_t i = 0; i < p->n && st == KN_OK; i++) p->own[i] = is_own(ctx, part->nodes[i], part->types);
   if (st == KN_OK)
     *out = p;
   else
@@ -81,12 +96,15 @@ static kn_status run_matmul(const cp_set *set, kn_context *ctx, kn_program *p, u
       kn_log_node(ctx, "cpu", n, set->provider->name, vals);
     return st;
   }
-  KN_TRY(kn_device_run(ctx, KN_OP_matmul, n->attrs, in, 2, &out, &by));
+  kn_status st = p->own[i] ? set->provider->kernel[n->op](ctx, n->attrs, in, 2, &out) : KN_DECLINED;
+  if (st == KN_OK) by = set->provider->name;
+  if (st == KN_DECLINED) st = kn_device_run(ctx, KN_OP_matmul, n->attrs, in, 2, &out, &by);
+  if (st != KN_OK) return st;
   if (kn_debugging(ctx, KN_DEBUG_EXEC)) kn_log_node(ctx, "cpu", n, by, vals);
   cp_product_free(ctx, p->products[i]);
   p->products[i] = NULL;
   if (strcmp(by, set->provider->name)) return KN_OK;
-  kn_status st = cp_product_new(ctx, set->kits, in, out, &p->products[i]);
+  st = cp_product_new(ctx, set->kits, in, out, &p->products[i]);
   return st == KN_DECLINED ? KN_OK : st;
 }
 
