@@ -111,7 +111,7 @@ typedef void (*kiln_output_fn)(void *ud, kiln_output kind, const char *text, siz
 /* Where several implementations compute the same, which one is taken may be measured: the results of
  * different ones differ in their last bits. */
 typedef enum kiln_tune {
-  KILN_TUNE_PREPARED = 0, /* with a `cache`: by what is known; kiln_session_prepare measures what is not */
+  KILN_TUNE_PREPARED = 0, /* with a `cache`: by what is known; kiln_session_memory measures what is not */
   KILN_TUNE_NEVER = 1,    /* by a fixed rule, as without a `cache` */
   KILN_TUNE_ALWAYS = 2    /* the first run measures, too: up to 0.2 s for the sizes of its inputs */
 } kiln_tune;
