@@ -10,6 +10,10 @@ enum { MOST_ROUNDS = 7, LEAST_ROUNDS = 2 };
 #define KEY_SECONDS 0.02
 #define CLEARLY 0.95
 #define NEARLY 1.02
+/* A machine that is busy with something else gives no times: the two best ones of a way are further apart
+ * than this, or ways than that. */
+#define STEADY 1.1
+#define LIKELY 8.0
 
 bool kn_tune_pays(double flops) { return flops >= LEAST_FLOPS; }
 
@@ -29,12 +33,22 @@ static int fastest(const kn_question *q, const double *best) {
   return way >= 0 && light >= 0 && best[light] <= best[way] * NEARLY ? light : way;
 }
 
+static bool is_quiet(const kn_question *q, const double *best, const double *next) {
+  double least = 1e30;
+  bool quiet = true;
+  for (int i = 0; i < q->n; i++)
+    if (best[i] >= 0 && best[i] < least) least = best[i];
+  for (int i = 0; i < q->n; i++)
+    if (best[i] >= 0) quiet &= next[i] <= best[i] * STEADY && best[i] <= least * LIKELY;
+  return quiet;
+}
+
 /* The ways take turns, so that whatever else the machine does hits all of them. A first round is not counted:
- * it makes what later ones find made. -1: none of them worked. */
+ * it makes what later ones find made. -1: none of them worked, or nothing can be told from it. */
 static int measure(kn_context *ctx, const kn_question *q, double best[KN_TUNE_WAYS]) {
   bool out[KN_TUNE_WAYS] = {false};
-  double spent = 0;
-  for (int i = 0; i < q->n; i++) best[i] = 1e30;
+  double spent = 0, next[KN_TUNE_WAYS];
+  for (int i = 0; i < q->n; i++) best[i] = next[i] = 1e30;
   for (int round = 0; round <= MOST_ROUNDS; round++) {
     if (round > LEAST_ROUNDS && (spent > KEY_SECONDS || ctx->tuning_left <= 0)) break;
     for (int i = 0; i < q->n; i++) {
@@ -43,12 +57,14 @@ static int measure(kn_context *ctx, const kn_question *q, double best[KN_TUNE_WA
       out[i] = !q->trial(q->ud, i, &seconds);
       spent += seconds;
       ctx->tuning_left -= seconds;
-      if (round && !out[i] && seconds < best[i]) best[i] = seconds;
+      if (!round || out[i]) continue;
+      if (seconds < next[i]) next[i] = seconds;
+      if (seconds < best[i]) next[i] = best[i], best[i] = seconds;
     }
   }
   for (int i = 0; i < q->n; i++)
     if (out[i]) best[i] = -1;
-  return fastest(q, best);
+  return is_quiet(q, best, next) ? fastest(q, best) : -1;
 }
 
 static void say_times(const kn_question *q, const double *best, char *text, size_t size) {
