@@ -174,6 +174,7 @@ void kn_session_use_random(kn_session *s, kn_random *r) { s->random = r; }
 const kn_random *kn_session_random(const kn_session *s) { return s->random ? s->random : &s->ctx->random; }
 void kn_session_set_step_limit(kn_session *s, uint64_t steps) { s->limit = steps; }
 void kn_session_set_check(kn_session *s, bool on) { s->check = on; }
+void kn_session_set_any_sizes(kn_session *s, bool on) { s->any_sizes = on; }
 
 void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud) {
   s->poll = fn;
@@ -249,7 +250,7 @@ static kn_status check_tensor(kn_session *s, uint32_t i, const kn_rvalue *v) {
   if (got->rank != want->rank) return refuse(s, i, v, KN_SHAPE);
   for (int d = 0; d < want->rank; d++) {
     int64_t size = want->dims[d];
-    if (kn_dim_known(size) && size != got->dims[d]) return refuse(s, i, v, KN_SHAPE);
+    if (kn_dim_known(size) && size != got->dims[d] && !s->any_sizes) return refuse(s, i, v, KN_SHAPE);
     uint64_t k = kn_dim_symbol_of(size);
     if (size < KN_DIM_UNKNOWN && k < s->graph->nsymbols) KN_TRY(bind_symbol(s, i, d, k, got->dims[d]));
   }

@@ -96,5 +96,9 @@ uint64_t kn_session_trips(const kn_session *s);
  * node whose result differs by more than rounding. Plans are of a form of their own, in which no values share
  * bytes, but what runs as one still does. */
 void kn_session_set_check(kn_session *s, bool on);
+/* Inputs may have other sizes than their types in the graph: plans look at what is given, and an op that does
+ * not fit it fails by its own rule. Only for graphs whose values all have sizes that follow from the inputs'.
+ */
+void kn_session_set_any_sizes(kn_session *s, bool on);
 
 #endif

@@ -45,7 +45,9 @@ typedef struct kn_optimize_report { /* all texts are its own */
   uint32_t nfolds, nguards, nfrozen, nstay;
   uint64_t nodes[2], bytes[2]; /* before and after; of slots */
   uint32_t samples;            /* runs that were compared */
-  bool invented;               /* their inputs are random */
+  bool invented;               /* their inputs are random … */
+  bool smaller;                /* … and of smaller sizes than the graph says */
+  bool doubt;                  /* the samples did not come to some fold, or spoke against it */
   const char *unmeasured;      /* why there were none; NULL */
   double error;                /* of the results, against the graph as it was; negative: not measured */
   kn_budget budget;

@@ -191,7 +191,10 @@ static void add_measured(luaL_Buffer *b, const kn_optimize_report *r) {
     add_line(b, "not measured: %s", r->unmeasured);
   else if (r->error >= 0)
     add_line(b, "results differ by %.2g%s at most, on %u sample%s%s", r->error, unit(r), r->samples,
-             r->samples == 1 ? "" : "s", r->invented ? " of random numbers" : "");
+             r->samples == 1 ? "" : "s",
+             r->smaller    ? " of random numbers, smaller than the inputs"
+             : r->invented ? " of random numbers"
+                           : "");
 }
 
 static void push_text(lua_State *L, const kn_optimize_report *r) {
