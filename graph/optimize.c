@@ -299,7 +299,7 @@ static kn_status optimize(kn_context *ctx, const kn_optimize *o, kn_samples *s, 
   const kn_graph *g = kn_session_graph(o->session);
   kn_builder b;
   kn_graph *made;
-  double share;
+  double share = 0;
   count(g, 0, r);
   r->hint = hint_of(g->body);
   KN_TRY(samples_make(ctx, o, s, r));
@@ -311,6 +311,7 @@ static kn_status optimize(kn_context *ctx, const kn_optimize *o, kn_samples *s, 
   }
   if (o->level >= KN_PIPELINE_INFERENCE) st = kn_optimize_folds(ctx, o, s, r, &made);
   if (st == KN_OK && s->n && r->error < 0) st = kn_samples_measure(ctx, o, s, made, &share, &r->error);
+  r->over = share > 1;
   if (st == KN_OK) st = own_values(ctx, made, o); /* last: most of what was folded is gone */
   count(made, 1, r);
   if (st == KN_OK)

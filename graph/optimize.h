@@ -50,6 +50,7 @@ typedef struct kn_optimize_report { /* all texts are its own */
   bool doubt;                  /* the samples did not come to some fold, or spoke against it */
   const char *unmeasured;      /* why there were none; NULL */
   double error;                /* of the results, against the graph as it was; negative: not measured */
+  bool over; /* more than the budget allows, though no fold is to blame: constants lie otherwise */
   kn_budget budget;
   const char *hint; /* what in the graph looks as if it was not meant; NULL */
 } kn_optimize_report;
