@@ -441,6 +441,16 @@ static void touch(char *p, size_t bytes) {
   for (size_t i = 0; i < bytes; i += PAGE) ((volatile char *)p)[i] = 0;
 }
 
+static void parts_memory(const kn_plan *p, kn_run_memory *m) {
+  kn_part_memory sum = {0};
+  for (uint32_t i = 0; i < p->nparts; i++) {
+    const kn_target *t = p->parts[i].target;
+    if (t->memory) t->memory(t->self, p->parts[i].program, &sum);
+  }
+  m->workspace = sum.workspace;
+  m->packed = sum.packed;
+}
+
 kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_run_memory *memory) {
   kn_plan *p;
   kn_run_memory m = {0};
@@ -451,6 +461,7 @@ kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, k
   if (s->arena != before) touch(s->arena, s->arena_bytes);
   m.arena = p->bytes;
   m.plan = p->kept;
+  parts_memory(p, &m);
   m.results = result_bytes(p);
   KN_TRY(state_bytes(s, p, &m.state));
   *memory = m;
