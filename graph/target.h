@@ -45,6 +45,10 @@ struct kn_target {
   /* May the node that follows the part so far be one of it, whatever `supports` says of it alone? NULL:
    * no. Views without a node may stand between. */
   bool (*joins)(void *self, const kn_part *so_far, const kn_node *n);
+  /* Does this node begin some that it runs as one, so that it should have it before those that stand before
+   * it in the list? `so_far` is what is gathered, whoever's it is; the nodes that follow are the graph's.
+   * NULL: no. */
+  bool (*wants)(void *self, const kn_part *so_far, const kn_node *n);
   kn_status (*compile)(void *self, kn_context *ctx, const kn_part *part, kn_program **out);
   /* vals: tensors by value id. Inputs are real, with any strides and offset. An output is one of
    *  - real and contiguous: fill it in place;

@@ -276,3 +276,10 @@ test("measuring prints nothing, writes to no argument, draws no numbers of the p
   equal(x:sum():item(), 144.0)
   equal(kiln.rand(1):item(), want)
 end)
+
+test("what is no number stays none", function()
+  local g = script(function(x) return x * 0, x - x, x:log():exp(), x:exp():log() end, kiln.spec("float32", { 4 }))
+  local x = kiln.tensor { 0 / 0, math.huge, -1, 200 }
+  local want, got = table.pack(g(x)), table.pack(g:optimize_for_inference()(x))
+  for i = 1, 4 do equal(tostring(got[i]), tostring(want[i])) end
+end)
