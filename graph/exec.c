@@ -346,7 +346,7 @@ static kn_status settle_updates(kn_session *s, const kn_rvalue *in, bool commit)
 /* ---- plans ---- */
 
 static bool plan_fits(const kn_session *s, const kn_plan *p, kn_plan_form form) {
-  if (p->form != form) return false;
+  if (p->form != form || (!p->fixed && kn_context_tuning(s->ctx) == KN_TUNING_FIXED)) return false;
   for (uint32_t i = 0; i < s->graph->body->nparams; i++)
     if (s->graph->body->params[i]->type.kind == KN_V_TENSOR && !kn_type_equal(&p->inputs[i], &s->in_types[i]))
       return false;
@@ -455,7 +455,11 @@ kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, k
   kn_plan *p;
   kn_run_memory m = {0};
   if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
-  KN_TRY(choose_plan(s, in, nin, &p));
+  kn_tuning tuning = s->ctx->tuning;
+  if (tuning == KN_TUNING_KNOWN) s->ctx->tuning = KN_TUNING_MEASURE;
+  kn_status st = choose_plan(s, in, nin, &p);
+  s->ctx->tuning = tuning;
+  KN_TRY(st);
   const char *before = s->arena;
   KN_TRY(give_arena(s, p));
   if (s->arena != before) touch(s->arena, s->arena_bytes);

@@ -41,7 +41,8 @@ typedef struct kn_part_memory {
 struct kn_target {
   const char *name;
   /* False with a short reason: "float64 is not supported". Node and types as in kn_part. */
-  bool (*supports)(void *self, const kn_node *n, const kn_type *types, char *why, size_t size);
+  bool (*supports)(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                   size_t size);
   /* May the node that follows the part so far be one of it, whatever `supports` says of it alone? NULL:
    * no. Views without a node may stand between. */
   bool (*joins)(void *self, const kn_part *so_far, const kn_node *n);

@@ -11,9 +11,10 @@ typedef struct looker {
   uint32_t longest, hidden;
 } looker;
 
-static bool look_supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+static bool look_supports(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                          size_t size) {
   const kn_target *t = &((looker *)self)->of;
-  return t->supports(t->self, n, types, why, size);
+  return t->supports(t->self, ctx, n, types, why, size);
 }
 static bool look_wants(void *self, const kn_part *part, const kn_node *n) {
   const kn_target *t = &((looker *)self)->of;

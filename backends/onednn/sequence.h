@@ -53,7 +53,7 @@ typedef struct dn_sequence {
   dnnl_stream_t stream;
   void *work;
   size_t bytes;
-  bool odd_constant; /* a packed constant holds nan or infinity */
+  bool odd_constant; /* a constant holds nan or infinity */
 } dn_sequence;
 
 /* UNSUPPORTED where oneDNN has nothing for some groups: `fold` is then lowered for each of them, and the part
