@@ -316,6 +316,15 @@ static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **val
   return KN_OK;
 }
 
+static void memory(void *self, const kn_program *p, kn_part_memory *m) {
+  (void)self;
+  m->workspace += p->bytes;
+  if (p->q) {
+    m->workspace += p->q->bytes;
+    m->packed += dn_sequence_packed(p->q);
+  }
+}
+
 bool dn_target(kn_context *ctx, void *state, kn_target *out) {
   bool others = dn_offered_elsewhere(ctx, KN_OP_matmul) && dn_offered_elsewhere(ctx, KN_OP_conv2d);
   *out = (kn_target){.name = "onednn",
@@ -324,6 +333,7 @@ bool dn_target(kn_context *ctx, void *state, kn_target *out) {
                      .compile = compile,
                      .run = run,
                      .free = free_program,
+                     .memory = memory,
                      .self = state};
   return true;
 }
