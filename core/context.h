@@ -59,6 +59,13 @@ typedef struct kn_peaks {
   int threads;         /* that many took part; 0: not measured */
 } kn_peaks;
 
+/* May plans choose between implementations by what was measured (backends/tune.h)? */
+typedef enum kn_tuning {
+  KN_TUNING_FIXED,  /* no: by a fixed rule */
+  KN_TUNING_KNOWN,  /* by what is known; what is not, when a plan is prepared */
+  KN_TUNING_MEASURE /* every plan measures what is not known */
+} kn_tuning;
+
 enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8, KN_MOST_SCRATCH = 3 };
 
 struct kn_context {
@@ -95,6 +102,9 @@ struct kn_context {
   } scratch[KN_MOST_SCRATCH];
   struct kn_profile *profile; /* of a session: told of each node that has run (graph/profile.h); borrowed */
   kn_peaks peaks;
+  kn_tuning tuning;
+  bool deterministic; /* plans of this context and of its children do as if tuning were fixed */
+  double tuning_left; /* seconds that the plan which is being made may still measure */
   kn_output_fn output;
   void *output_ud;
   kn_print_options print;
@@ -110,6 +120,8 @@ kn_context *kn_context_new(kn_heap *heap, const char *debug);
  * it may be used by another thread. */
 kn_context *kn_context_child(kn_context *parent);
 void kn_context_free(kn_context *ctx); /* NULL is fine */
+/* What holds for plans that are made now. */
+kn_tuning kn_context_tuning(const kn_context *ctx);
 
 /* kn_alloc and kn_alloc_aligned from the context's heap; when that fails the reclaimers are called and it is
  * tried once more. For what tensors, tapes and runs are made of, so that garbage is never why they fail. */

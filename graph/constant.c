@@ -6,7 +6,7 @@
 #include "graph/scalar.h"
 #include <math.h>
 
-enum { KEPT = 4096 };     /* elements; what is larger is made by each run */
+enum { KEPT = 65536 };    /* elements; what is larger is made by each run */
 enum { EXACT = 1 << 24 }; /* whole numbers up to here add up the same in any order */
 enum { READ = 1, WRITTEN_OUT = 2 };
 

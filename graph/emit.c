@@ -60,16 +60,20 @@ static kn_status push_failure(emitter *e, const kn_node *n, kn_planned_failure *
 
 /* ---- op nodes ---- */
 
-/* Views and sums to other sizes read the elements of their first input only, sizes are none. */
+/* Views and sums to other sizes read the elements of their first input only, sizes are none; nor does a view
+ * that nobody reads, which is why it goes from the last node to the first. */
 static void count_reads(kn_plan *p, const kn_region *r) {
-  KN_EACH_NODE (n, r) {
+  for (uint32_t i = 0; i < r->nyields; i++) p->reads[r->yields[i]->id]++;
+  for (const kn_node *n = r->last; n; n = n->prev) {
     bool first = kn_opcode_is_op(n->op) && (kn_ops[n->op].op_class == KN_CLASS_VIEW || n->op == KN_OP_sum_to);
-    bool none = n->op == KN_NODE_size || (n->nout && p->place[n->out[0]->id] == KN_PLACE_CONST);
+    bool view = kn_opcode_is_op(n->op) && kn_ops[n->op].op_class == KN_CLASS_VIEW && n->nout == 1 &&
+                n->op != KN_OP_reshape && n->op != KN_OP_reshape_as; /* which may copy */
+    bool none = n->op == KN_NODE_size || (n->nout && p->place[n->out[0]->id] == KN_PLACE_CONST) ||
+                (view && !p->reads[n->out[0]->id]);
+    for (int i = n->nregions; i-- > 0;) count_reads(p, n->regions[i]);
     for (uint32_t i = 0; i < n->nin && !none; i++)
       if (!first || !i) p->reads[n->in[i]->id]++;
-    for (int i = 0; i < n->nregions; i++) count_reads(p, n->regions[i]);
   }
-  for (uint32_t i = 0; i < r->nyields; i++) p->reads[r->yields[i]->id]++;
 }
 
 /* Views that no step has to make: those over the arena, whose headers are there with the plan, and those of

@@ -35,10 +35,15 @@ const kn_target *kn_part_target(emitter *e, const kn_node *n) {
     kn_part so_far = kn_part_of(e, e->nodes, e->n);
     if (e->target->joins(e->target->self, &so_far, n)) return e->target;
   }
+  for (int i = 0; i < e->ntargets && !e->p->single; i++) {
+    const kn_target *t = e->targets[i];
+    const kn_part so_far = kn_part_of(e, e->nodes, e->n);
+    if (t->wants && t->wants(t->self, &so_far, n)) return t;
+  }
   for (int i = 0; i < e->ntargets - 1; i++) {
     const kn_target *t = e->targets[i];
     char why[256] = "", where[256];
-    if (t->supports(t->self, n, e->p->types, why, sizeof why)) return t;
+    if (t->supports(t->self, e->ctx, n, e->p->types, why, sizeof why)) return t;
     if (kn_debugging(e->ctx, KN_DEBUG_DISPATCH))
       kn_log(e->ctx, "dispatch: %s refuses %s (%s) %s", t->name, kn_op_name((kn_op)n->op), why,
              kn_where_brief(n->where, where, sizeof where));

@@ -3,6 +3,8 @@
 #include "graph/plan.h"
 #include <string.h>
 
+#define MOST_TUNING 0.2 /* seconds that one plan measures at most */
+
 bool kn_plan_push(kn_plan *p, void *array, uint32_t *count, const void *elem, size_t size) {
   char *at;
   memcpy(&at, array, sizeof at); /* array is some T ** */
@@ -180,6 +182,8 @@ kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const
   p->form = form;
   p->single = form == KN_PLAN_SINGLE;
   atomic_flag_clear(&p->loose_taken);
+  p->fixed = kn_context_tuning(ctx) == KN_TUNING_FIXED;
+  ctx->tuning_left = MOST_TUNING;
   kn_arena_init(&p->arena, ctx->heap);
   kn_status st = build(ctx, p, targets, ntargets, inputs);
   if (st != KN_OK) {

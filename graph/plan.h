@@ -174,6 +174,7 @@ struct kn_plan {
   const kn_graph *graph;
   kn_plan_form form;
   bool single;     /* of the form SINGLE */
+  bool fixed;      /* made by the fixed rule alone, whatever was measured */
   kn_arena arena;  /* holds all arrays below */
   kn_type *inputs; /* the key: types of the graph's inputs (scalars: zero) */
 

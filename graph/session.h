@@ -52,6 +52,7 @@ struct kn_session {
   kn_host_fn host;
   void *host_ud;
   bool check;
+  bool any_sizes;             /* inputs may have others than the graph says */
   bool single;                /* every node alone, for a profile of nodes */
   struct kn_profile *profile; /* told of each step of the run under way; NULL */
   bool running;

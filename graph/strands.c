@@ -319,6 +319,7 @@ static kn_status emit_strand(emitter *e, const kn_found *f, uint32_t k, uint32_t
   made.ctx = kn_context_child(e->ctx);
   if (!made.ctx) return kn_fail_nomem(e->ctx, sizeof *made.ctx);
   made.ctx->keeps_scratch = true;
+  made.ctx->tuning_left = 0; /* nothing is measured beside others */
   kn_section *x = &p->sections[section];
   if (kn_plan_push(p, &x->strands, &x->n, &made, sizeof made)) return KN_OK;
   kn_context_free(made.ctx);

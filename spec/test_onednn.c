@@ -254,8 +254,8 @@ static void sweep_conv(lay lx, lay lw) {
     kn_tensor *mine[] = {x, w, b, y, g};
     for (int k = 0; k < 5; k++) kn_tensor_release(mine[k]);
   }
-  /* oneDNN may have nothing but its reference for some: 3.7 has for most that go forward in these layouts. */
-  ck_assert_msg(on_onednn >= all / 2, "only %d of %d convolutions ran on oneDNN", on_onednn, all);
+  /* Machines may have nothing but oneDNN's reference code for some. */
+  ck_assert_msg(on_onednn >= all * 9 / 10, "only %d of %d convolutions ran on oneDNN", on_onednn, all);
   done(c);
 }
 

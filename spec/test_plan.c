@@ -326,7 +326,7 @@ static int times(const char *log, const char *word) {
 }
 
 START_TEST(constants_are_computed_with_the_plan) {
-  enum { MANY = 4096 };
+  enum { MANY = 32768 };
   rig r;
   rig_open_debug(&r, constant_text, "exec");
   kn_rvalue out[5], state = {.tensor = make(r.c, KN_F32, DIMS(1, 3), LIST(0, 0, 0))};

@@ -3,6 +3,7 @@
 #ifndef KN_CPU_H
 #define KN_CPU_H
 #include "backends/backend.h"
+#include "backends/cpu/attention.h"
 #include "backends/cpu/gemm.h"
 #include "backends/cpu/norm.h"
 #include "backends/cpu/rnn.h"
@@ -21,6 +22,7 @@ typedef struct cp_set {
   const cp_norms *norms;
   const cp_folds *folds;
   const cp_softmaxes *softmaxes;
+  const cp_attends *attends;
   const cp_rnns *rnns;
   const cp_isa *isa;
 } cp_set;

@@ -50,6 +50,7 @@
   F(memory_desc_create_with_tag)                                                                             \
   F(memory_desc_destroy)                                                                                     \
   F(memory_desc_clone)                                                                                       \
+  F(primitive_desc_next_impl)                                                                                \
   F(matmul_primitive_desc_create)                                                                            \
   F(inner_product_forward_primitive_desc_create)                                                             \
   F(eltwise_forward_primitive_desc_create)                                                                   \
@@ -118,6 +119,8 @@ static inline void dn_md_free(const dn_library *l, dn_md *m) {
 
 #define dn_post_function(l, po, alg, alpha, beta) (l)->post_ops_append_eltwise(po, alg, alpha, beta)
 #define dn_post_sum(l, po) (l)->post_ops_append_sum(po, 1, 0, dnnl_data_type_undef)
+/* The implementation behind the one chosen; 2.6 has the better ones first, and is not asked. */
+#define dn_next_impl(l, pd) (l)->primitive_desc_next_impl(pd)
 #define dn_inner_product_create(l, ...) (l)->inner_product_forward_primitive_desc_create(__VA_ARGS__)
 #define dn_eltwise_create(l, ...) (l)->eltwise_forward_primitive_desc_create(__VA_ARGS__)
 #define dn_binary_create(l, ...) (l)->binary_primitive_desc_create(__VA_ARGS__)
@@ -155,6 +158,7 @@ static inline void dn_md_free(const dn_library *l, dn_md *m) { (void)l, (void)m;
   (l)->post_ops_append_eltwise(po, 1, alg, (alg) == dnnl_eltwise_hardswish ? 0 : (alpha),                    \
                                (alg) == dnnl_eltwise_hardswish ? 0 : (beta))
 #define dn_post_sum(l, po) (l)->post_ops_append_sum(po, 1)
+#define dn_next_impl(l, pd) dnnl_unimplemented
 
 /* Each takes what the 3.x function of that name takes. */
 static inline dnnl_status_t dn_inner_product_create(const dn_library *l, dnnl_primitive_desc_t *pd,

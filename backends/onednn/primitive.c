@@ -68,10 +68,30 @@ static void widen(dnnl_dims_t to, const int64_t *from, int n) {
   for (int i = 0; i < DNNL_MAX_NDIMS; i++) to[i] = i < n ? from[i] : 0;
 }
 
+/* Its own reference code is slower than ours, also where another primitive calls it: "jit_…:conv+ref:any". */
+static bool is_reference(const char *impl) {
+  return !strncmp(impl, "ref", 3) || strstr(impl, ":ref") || strstr(impl, "+ref");
+}
+
+static const char *impl_of(const dn_library *l, dnnl_primitive_desc_t pd) {
+  const char *impl = NULL;
+  return l->primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &impl) || !impl ? "?" : impl;
+}
+
+/* oneDNN 3.7 has convolutions that bring images into another order, for which it then has its reference code
+ * only, before one that takes them as they are. Before the hint goes: it is looked at again. */
+static void skip_reference(const maker *m, dnnl_primitive_desc_t pd) {
+  while (is_reference(impl_of(m->lib, pd)) && !dn_next_impl(m->lib, pd)) {
+  }
+}
+
 static dnnl_status_t conv_forward(const maker *m, dnnl_prop_kind_t prop, dn_md_ref x, dn_md_ref w,
                                   dn_md_ref b, dn_md_ref y, dnnl_primitive_desc_t *pd) {
-  return dn_convolution_forward_create(m->lib, pd, m->engine, prop, dnnl_convolution_direct, x, w, b, y,
-                                       m->stride, m->dilation, m->padding, m->padding, m->attr);
+  dnnl_status_t s =
+      dn_convolution_forward_create(m->lib, pd, m->engine, prop, dnnl_convolution_direct, x, w, b, y,
+                                    m->stride, m->dilation, m->padding, m->padding, m->attr);
+  if (!s) skip_reference(m, *pd);
+  return s;
 }
 
 static dnnl_status_t pool_forward(const maker *m, dnnl_prop_kind_t prop, dnnl_alg_kind_t alg, dn_md_ref x,
@@ -93,6 +113,7 @@ static dnnl_status_t conv_backward(const maker *m, dnnl_primitive_desc_t *pd) {
   else
     s = dn_convolution_backward_weights_create(m->lib, pd, m->engine, dnnl_convolution_direct, x, w, NULL, y,
                                                m->stride, m->dilation, m->padding, m->padding, hint, m->attr);
+  if (!s) skip_reference(m, *pd);
   m->lib->primitive_desc_destroy(hint);
   return s;
 }
@@ -218,11 +239,6 @@ static void lay_out(dn_primitive *q) {
   q->workspace = at + most;
 }
 
-/* Its own reference code is slower than ours, also where another primitive calls it: "jit_…:conv+ref:any". */
-static bool is_reference(const char *impl) {
-  return !strncmp(impl, "ref", 3) || strstr(impl, ":ref") || strstr(impl, "+ref");
-}
-
 static kn_status make(kn_context *ctx, dn_primitive *q, maker *m, char *why, size_t size) {
   dnnl_primitive_desc_t pd = NULL;
   dnnl_status_t s = make_main(q, m, &pd);
@@ -231,7 +247,7 @@ static kn_status make(kn_context *ctx, dn_primitive *q, maker *m, char *why, siz
     snprintf(why, size, "oneDNN has no implementation for these shapes");
     return KN_DECLINED;
   }
-  if (q->lib->primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &q->impl) || !q->impl) q->impl = "?";
+  q->impl = impl_of(q->lib, pd);
   if (is_reference(q->impl)) {
     snprintf(why, size, "oneDNN has only its reference code for these shapes");
     q->lib->primitive_desc_destroy(pd);

@@ -29,12 +29,11 @@ typedef struct kl_boxes {
 } kl_boxes;
 
 typedef struct kl_state {
-  kn_context *ctx;    /* NULL once the Lua state is closing */
-  bool owned;         /* ctx is ours to free */
-  bool deterministic; /* as asked by kiln.use_deterministic_algorithms */
-  size_t seen;        /* heap bytes when the collector was last told */
-  size_t live;        /* heap bytes after its last round, as far as known */
-  size_t full;        /* heap bytes after the last complete collection */
+  kn_context *ctx; /* NULL once the Lua state is closing */
+  bool owned;      /* ctx is ours to free */
+  size_t seen;     /* heap bytes when the collector was last told */
+  size_t live;     /* heap bytes after its last round, as far as known */
+  size_t full;     /* heap bytes after the last complete collection */
   kl_boxes *boxes;
   lua_State *main; /* the main coroutine */
   kn_reclaimer reclaimer;

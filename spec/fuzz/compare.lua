@@ -50,7 +50,7 @@ local function arguments(pick, i, size)
     for m = 1, more do list[6 + m] = kiln.tensor(m == 1 and y or z, { dtype = "float32" }) end
     return list
   end
-  return make(), make()
+  return make(), make(), make
 end
 
 -- ---- a run ----
@@ -98,8 +98,58 @@ local function compare_errors(a, b, eager, captured, args, before)
   return "raised"
 end
 
+-- ---- other levels ----
+
+local TOLERANCE = 1e-4 -- relative to the largest element; a level that rounds is measured against 1e-5
+
+--- As near as rounding leaves it: sizes, dtypes, kinds, and which elements are no numbers, to the bit.
+local function near(x, y, seen)
+  if kiln.is_tensor(x) and kiln.is_tensor(y) and x.dtype == y.dtype and x.dtype:find "^float" then
+    if not same(kiln.zeros_like(x:detach()), kiln.zeros_like(y:detach())) then return false end
+    return kiln.allclose(x:detach(), y:detach(), { rtol = TOLERANCE, atol = TOLERANCE, equal_nan = true })
+  elseif math.type(x) == "float" and math.type(y) == "float" then
+    return x == y or (x ~= x and y ~= y) or math.abs(x - y) <= TOLERANCE * math.max(1, math.abs(x), math.abs(y))
+  elseif type(x) == "string" and type(y) == "string" then
+    return (x:gsub("%-0%.0", "0.0")) == (y:gsub("%-0%.0", "0.0")) -- the sign of zero is rounding
+  elseif type(x) == "table" and type(y) == "table" and not seen[x] then
+    seen[x] = true
+    for k, v in pairs(x) do if not near(v, y[k], seen) then return false end end
+    for k in pairs(y) do if x[k] == nil then return false end end
+    return true
+  end
+  return seen[x] or same(x, y)
+end
+
+--- The frozen graph, and the one for inference, from the state that the captured call found.
+local function compare_levels(b, i, make, state, captured)
+  local now = copies(table.pack(b.peek()))
+  local function put_back()
+    local list = copies(state) -- what is written to
+    b.put(table.unpack(list, 1, list.n))
+  end
+  for _, level in ipairs { "freeze", "optimize_for_inference" } do
+    local fresh = kiln.script(b.f) -- of these arguments alone
+    put_back()
+    local ran = run({ call = fresh }, make(), i)
+    if not ran[1] then return "differs", "captured afresh it raises " .. tostring(ran[2]) end
+    put_back()
+    local made, g = pcall(fresh[level], fresh)
+    if not made then return "differs", level .. " raises " .. tostring(g) end
+    local args = make()
+    local results = run({ call = g }, args, i)
+    if not results[1] then return "differs", level .. " makes a graph that raises " .. tostring(results[2]) end
+    for k = 2, captured.n do
+      if not near(captured[k], results[k], {}) then
+        return "differs", ("result %d is %s captured, %s after %s"):format(k - 1, show(captured[k]), show(results[k]), level)
+      end
+    end
+  end
+  b.put(table.unpack(now, 1, now.n))
+  return "same"
+end
+
 local function compare_run(a, b, i, pick, state)
-  local args1, args2 = arguments(pick, i, state.size)
+  local args1, args2, make = arguments(pick, i, state.size)
   a.poke(i)
   b.poke(i)
   local before = { copies(table.pack(a.peek())), copies(table.pack(b.peek())) }
@@ -127,6 +177,7 @@ local function compare_run(a, b, i, pick, state)
     end
   end
   if draw ~= other then return "differs", "the random numbers drawn differ" end
+  if M.levels then return compare_levels(b, i, make, before[2], captured) end
   return "same"
 end
 

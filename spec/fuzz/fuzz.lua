@@ -9,6 +9,7 @@
 --   --progress      say on standard error how far it is
 --   --report FILE   write what was found as lines ("-": nothing else is printed); --sum FILE … adds such reports
 --                   up and prints them
+--   --levels        the frozen graph, and that for inference, beside the captured one, too
 --   --part K/N      of the functions every N-th, from the K-th on
 -- Ends in `N passed, N failed` and fails when a function differs, when too many are refused, or when a feature is too
 -- rare (distribution.lua says what that is).
@@ -44,6 +45,7 @@ do
       i = #arg
     elseif name == "--list" then options.list = true
     elseif name == "--reduce" then options.reduce = true
+    elseif name == "--levels" then compare.levels = true
     elseif name == "--first" then options.stop = true
     elseif name == "--progress" then options.progress = true
     else error(("unknown option %s; see the head of spec/fuzz/fuzz.lua"):format(name), 0) end
@@ -108,7 +110,8 @@ local function run_jobs(found)
   for k = 1, options.jobs do
     pipes[k] = assert(io.popen(("'%s' '%s' --seeds %d:%d --part %d/%d --report -%s%s"):format(arg[-1] or "kiln", arg[0],
       options.first, options.last, k, options.jobs,
-      options.minutes < math.huge and " --minutes " .. options.minutes or "", options.progress and " --progress" or "")))
+      (options.minutes < math.huge and " --minutes " .. options.minutes or "") .. (compare.levels and " --levels" or ""),
+      options.progress and " --progress" or "")))
   end
   for k, pipe in ipairs(pipes) do
     local whole = found:read(pipe)
