@@ -283,8 +283,8 @@ typedef struct meeting { /* the reference, whose first two parts on two threads 
   bool met;
 } meeting;
 
-static bool any(void *ud, const kn_node *n, const kn_type *types, char *why, size_t size) {
-  (void)ud, (void)n, (void)types, (void)why, (void)size;
+static bool any(void *ud, kn_context *ctx, const kn_node *n, const kn_type *types, char *why, size_t size) {
+  (void)ud, (void)ctx, (void)n, (void)types, (void)why, (void)size;
   return true;
 }
 
@@ -315,7 +315,8 @@ START_TEST(at_the_same_time) {
   c->threads = 2;
   meeting m = {.caller = pthread_self()};
   ck_assert(kn_ref_backend.target(c, NULL, &m.ref));
-  kn_target target = {"meeting", any, NULL, compile, meet, forget, &m};
+  kn_target target = {
+      .name = "meeting", .supports = any, .compile = compile, .run = meet, .free = forget, .self = &m};
   kn_graph *g = parse(c, loops_text);
   kn_session *s;
   OK(c, kn_session_new(c, g, (const kn_target *[]){&target}, 1,
