@@ -29,6 +29,9 @@ typedef struct registry {
   row_state rows[ROWS];
   const kn_target *targets[ROWS];
   int ntargets; /* 0: not made yet */
+  char *dir;    /* of the tuner's file */
+  size_t dir_bytes;
+  kn_tuner *_Atomic tuner; /* NULL: not asked for yet */
 } registry;
 
 static registry *find_registry(const kn_context *ctx) {
@@ -113,6 +116,8 @@ void kn_registry_close(kn_context *ctx) {
   for (int i = 0; i < ROWS; i++) /* or the next one to be opened would have them beside its own */
     if (rows[i]->provider && rows[i]->provider() != &kn_ref_provider)
       kn_device_remove(ctx, rows[i]->device, rows[i]->provider());
+  kn_tuner_free(atomic_load(&r->tuner));
+  kn_free(ctx->heap, r->dir, r->dir_bytes);
   pthread_mutex_destroy(&r->lock);
   kn_free(ctx->heap, r, sizeof *r);
 }
@@ -160,4 +165,51 @@ kn_status kn_registry_targets(kn_context *ctx, const kn_target *const **targets,
   *targets = r->targets;
   *n = r->ntargets;
   return KN_OK;
+}
+
+/* ---- what was measured ---- */
+
+kn_status kn_registry_remember(kn_context *ctx, const char *dir) {
+  registry *r = find_registry(ctx);
+  if (!r || atomic_load(&r->tuner))
+    return kn_fail(ctx, KN_STATE, "it is too late to name a folder for caches");
+  kn_free(ctx->heap, r->dir, r->dir_bytes);
+  r->dir = NULL;
+  r->dir_bytes = dir ? strlen(dir) + 1 : 0;
+  if (!dir) return KN_OK;
+  r->dir = kn_alloc(ctx->heap, r->dir_bytes);
+  if (!r->dir) return kn_fail_nomem(ctx, r->dir_bytes);
+  memcpy(r->dir, dir, r->dir_bytes);
+  return KN_OK;
+}
+
+/* Numbers of one are none of another: the processor, and who computes. "" where the processor is not known.
+ */
+static void name_machine(const registry *r, char *text, size_t size) {
+  char processor[256];
+  kn_tune_processor(processor, sizeof processor);
+  int at = snprintf(text, size, "kiln %s; %s", KN_VERSION_TEXT, processor);
+  for (int i = 0; i < ROWS && at < (int)size; i++) {
+    if (atomic_load(&r->rows[i].phase) != ROW_WORKS || !rows[i]->provider) continue;
+    at += snprintf(text + at, size - (size_t)at, "; %s %s", rows[i]->provider()->name, r->rows[i].version);
+  }
+  if (!processor[0]) text[0] = 0;
+}
+
+kn_tuner *kn_registry_tuner(kn_context *ctx) {
+  registry *r = find_registry(ctx);
+  kn_tuner *t = r ? atomic_load(&r->tuner) : NULL;
+  if (t || !r) return t;
+  for (int i = 0; i < ROWS; i++)
+    if (r->rows[i].allowed) (void)works(ctx, r, i);
+  char machine[512];
+  pthread_mutex_lock(&r->lock);
+  t = atomic_load(&r->tuner);
+  if (!t) {
+    name_machine(r, machine, sizeof machine);
+    /* On the heap of who asked first: children share it. */
+    atomic_store(&r->tuner, t = kn_tuner_new(ctx->heap, r->dir, machine));
+  }
+  pthread_mutex_unlock(&r->lock);
+  return t;
 }

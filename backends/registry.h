@@ -2,6 +2,7 @@
 #ifndef KN_REGISTRY_H
 #define KN_REGISTRY_H
 #include "backends/backend.h"
+#include "backends/tune.h"
 
 typedef struct kn_backend_report {
   const char *name;
@@ -19,6 +20,10 @@ void kn_registry_close(kn_context *ctx); /* before kn_context_free of a root con
 int kn_registry_count(void);
 const kn_provider *kn_registry_provider(int i); /* eager kernels of row i; NULL: none */
 void kn_registry_report(kn_context *ctx, int i, kn_backend_report *out);
+/* Folder of the file that remembers what was measured (tune.h); before the first plan. NULL: no file. */
+kn_status kn_registry_remember(kn_context *ctx, const char *dir);
+/* What was measured in this context or its parents; NULL where there is nothing to choose from. */
+kn_tuner *kn_registry_tuner(kn_context *ctx);
 /* Targets for sessions, preferred first, reference last. Borrowed from the context. */
 kn_status kn_registry_targets(kn_context *ctx, const kn_target *const **targets, int *n);
 /* The state of a backend in this context or its parents, probed if it was not yet; NULL where it cannot work

@@ -71,6 +71,7 @@ kn_context *kn_context_child(kn_context *parent) {
   ctx->checkpoint = NULL;
   ctx->profile = NULL;
   ctx->keeps_scratch = false;
+  ctx->deterministic = false; /* the parent is asked */
   memset(ctx->scratch, 0, sizeof ctx->scratch);
   ctx->reclaimers = NULL;
   ctx->reclaims = ctx->reclaiming = false;
@@ -86,6 +87,12 @@ void kn_context_free(kn_context *ctx) {
   for (int i = 0; i < KN_MOST_SCRATCH; i++) kn_free_aligned(heap, ctx->scratch[i].p, ctx->scratch[i].bytes);
   kn_free(heap, ctx, sizeof *ctx);
   kn_heap_release(heap);
+}
+
+kn_tuning kn_context_tuning(const kn_context *ctx) {
+  for (const kn_context *c = ctx; c; c = c->parent)
+    if (c->deterministic) return KN_TUNING_FIXED;
+  return ctx->tuning;
 }
 
 /* ---- memory with a second try ---- */

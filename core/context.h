@@ -46,11 +46,25 @@ typedef struct kn_within {
   const struct kn_within *up;
 } kn_within;
 
+/* When the strands of a graph, which depend on nothing in one another, run side by side. */
+typedef enum kn_beside {
+  KN_BESIDE_PAYS,
+  KN_BESIDE_ALWAYS, /* however little they do: for tests */
+  KN_BESIDE_NEVER
+} kn_beside;
+
 /* What this machine reaches at its best, as measured (graph/peaks.c). */
 typedef struct kn_peaks {
   double flops, bytes; /* a second */
   int threads;         /* that many took part; 0: not measured */
 } kn_peaks;
+
+/* May plans choose between implementations by what was measured (backends/tune.h)? */
+typedef enum kn_tuning {
+  KN_TUNING_FIXED,  /* no: by a fixed rule */
+  KN_TUNING_KNOWN,  /* by what is known; what is not, when a plan is prepared */
+  KN_TUNING_MEASURE /* every plan measures what is not known */
+} kn_tuning;
 
 enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8, KN_MOST_SCRATCH = 3 };
 
@@ -78,6 +92,7 @@ struct kn_context {
   const kn_within *within; /* NULL: none; for recorders, whose nodes fail in the composite's name, too */
   unsigned debug;          /* bit per kn_debug */
   int threads;             /* most threads a parallel loop may use; >= 1 */
+  uint8_t beside;          /* kn_beside: strands of graphs */
   struct kn_pool *pool;    /* core/parallel.c's, shared with children; NULL in builds that need none */
   bool keeps_scratch;      /* a session's: what kernels work in stays for the next ones */
   struct kn_scratch {
@@ -87,6 +102,9 @@ struct kn_context {
   } scratch[KN_MOST_SCRATCH];
   struct kn_profile *profile; /* of a session: told of each node that has run (graph/profile.h); borrowed */
   kn_peaks peaks;
+  kn_tuning tuning;
+  bool deterministic; /* plans of this context and of its children do as if tuning were fixed */
+  double tuning_left; /* seconds that the plan which is being made may still measure */
   kn_output_fn output;
   void *output_ud;
   kn_print_options print;
@@ -102,6 +120,8 @@ kn_context *kn_context_new(kn_heap *heap, const char *debug);
  * it may be used by another thread. */
 kn_context *kn_context_child(kn_context *parent);
 void kn_context_free(kn_context *ctx); /* NULL is fine */
+/* What holds for plans that are made now. */
+kn_tuning kn_context_tuning(const kn_context *ctx);
 
 /* kn_alloc and kn_alloc_aligned from the context's heap; when that fails the reclaimers are called and it is
  * tried once more. For what tensors, tapes and runs are made of, so that garbage is never why they fail. */

@@ -169,6 +169,8 @@ static void spare_leaves(void *ud, void *raw, size_t size) {
   h->fn(h->ud, raw, size, 0);
 }
 
+bool kn_heap_is_own(const kn_heap *h) { return h->fn == libc_alloc; }
+
 static bool keeps_spares(const kn_heap *h) { return KEEPS_SPARES && h->fn == libc_alloc; }
 
 static void give_all_back(kn_heap *h) {

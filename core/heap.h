@@ -7,6 +7,7 @@
  * most and never past the limit; they do not count as in use. Hostile and sanitized builds keep none. */
 #ifndef KN_HEAP_H
 #define KN_HEAP_H
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,6 +33,7 @@ void kn_heap_set_limit(kn_heap *h, size_t limit); /* what is in use already may 
 void kn_heap_reset_peak(kn_heap *h);
 void kn_heap_empty_cache(kn_heap *h); /* what is kept goes back to the allocator */
 kn_heap_stats kn_heap_read_stats(const kn_heap *h);
+bool kn_heap_is_own(const kn_heap *h);  /* without a function of the host: any thread may use it */
 size_t kn_heap_bytes(const kn_heap *h); /* now in use; cheap */
 
 /* NULL on failure or overflow. Zero sizes give a valid unique block. kn_free accepts NULL. */

@@ -144,6 +144,11 @@ static bool copy_rest(kn_copy *c) {
 }
 
 kn_status kn_graph_copy(kn_context *ctx, const kn_graph *g, kn_builder *b, kn_graph **out) {
+  return kn_graph_copy_tell(ctx, g, b, NULL, 0, out);
+}
+
+kn_status kn_graph_copy_tell(kn_context *ctx, const kn_graph *g, kn_builder *b, kn_value **list, uint32_t n,
+                             kn_graph **out) {
   kn_graph *made;
   kn_copy c = {0};
   KN_TRY(kn_graph_new(ctx, g->name, &made));
@@ -151,6 +156,7 @@ kn_status kn_graph_copy(kn_context *ctx, const kn_graph *g, kn_builder *b, kn_gr
   made->partial = g->partial;
   bool fine = kn_copy_begin(&c, b, g) && kn_copy_inputs(&c) &&
               (!g->body->first || kn_copy_nodes(&c, g->body->first)) && copy_trees(&c) && copy_rest(&c);
+  for (uint32_t i = 0; fine && i < n; i++) list[i] = c.map[list[i]->id];
   if (c.map) kn_copy_end(&c);
   if (!fine) {
     kn_graph_release(made);

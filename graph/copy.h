@@ -26,5 +26,8 @@ bool kn_copy_node(kn_copy *c, const kn_node *n);
 /* All of g as a graph of its own that is still being built, by b: its slots hold the same tensors. The caller
  * owns it. */
 kn_status kn_graph_copy(kn_context *ctx, const kn_graph *g, kn_builder *b, kn_graph **out);
+/* The same; list[i], a value of g, becomes what it is in the copy. */
+kn_status kn_graph_copy_tell(kn_context *ctx, const kn_graph *g, kn_builder *b, kn_value **list, uint32_t n,
+                             kn_graph **out);
 
 #endif

@@ -111,6 +111,20 @@ static bool stands_apart(const emitter *e, const kn_node *n) {
   return e->p->form == KN_PLAN_APART && flags & KN_FLAG_WRITES;
 }
 
+/* Not in a branch or loop. */
+static bool runs_once(const emitter *e) {
+  return !e->block || (e->p->blocks[e->block].section && !e->p->blocks[e->block].parent);
+}
+
+/* The order of the program is not that of strands: what others may read is not for one of them. */
+static bool may_overwrite(const emitter *e, const kn_node *n) {
+  if (!(kn_ops[n->op].flags & KN_FLAG_OVER)) return false;
+  if (!e->strand) return !e->early;
+  uint32_t b = e->p->home[n->in[0]->id];
+  while (b != KN_NOWHERE && b != e->strand - 1) b = e->p->blocks[b].parent;
+  return b != KN_NOWHERE;
+}
+
 static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
   kn_plan *p = e->p;
   bool undefined = false;
@@ -146,9 +160,10 @@ static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
   for (uint32_t i = 0; i < n->ntensor; i++) use(e, n->in[i]);
   bool tied = kn_ops[n->op].op_class == KN_CLASS_VIEW || kn_ops[n->op].flags & KN_FLAG_WRITES;
   for (uint32_t i = 0; i < n->nout; i++) {
-    bool over = false, once = !e->block;
+    bool over = false, once = runs_once(e);
     define(e, n->out[i]);
-    if (!once || !p->result[n->out[i]->id]) KN_TRY(kn_plan_over(e->ctx, p, n, &over));
+    if ((!once || !p->result[n->out[i]->id]) && may_overwrite(e, n))
+      KN_TRY(kn_plan_over(e->ctx, p, n, &over));
     if (!over) KN_TRY(kn_plan_place(e->ctx, p, c, n->out[i], e->pos, e->block, once));
     tied |= over;
     if (over) p->root[n->out[i]->id] = p->root[n->in[0]->id];
@@ -392,7 +407,7 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
   for (uint32_t i = 0; i < (first ? 1 : n->nin); i++) use(e, n->in[i]);
   for (uint32_t i = 0; i < n->nout; i++) {
     define(e, n->out[i]);
-    KN_TRY(kn_plan_place(e->ctx, p, n, n->out[i], e->pos, e->block, !e->block));
+    KN_TRY(kn_plan_place(e->ctx, p, n, n->out[i], e->pos, e->block, runs_once(e)));
   }
   if (n->op == KN_NODE_select)
     for (int i = 1; i < 3; i++) KN_TRY(alias(e, out, n->in[i]));
@@ -401,17 +416,26 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
   return push_node(e, n);
 }
 
+kn_status kn_emit_node(emitter *e, const kn_node *n, bool *dead) {
+  if (kn_opcode_is_op(n->op)) return emit_op(e, n, dead);
+  if (n->op == KN_NODE_if) return emit_if(e, n, dead);
+  if (n->op == KN_NODE_loop) return emit_loop(e, n, dead);
+  return emit_other(e, n, dead);
+}
+
 static kn_status emit_nodes(emitter *e, const kn_region *r, bool *dead) {
+  kn_found *section;
   *dead = false;
-  for (const kn_node *n = r->first; n && !*dead; n = n->next) {
-    if (kn_opcode_is_op(n->op))
-      KN_TRY(emit_op(e, n, dead));
-    else if (n->op == KN_NODE_if)
-      KN_TRY(emit_if(e, n, dead));
-    else if (n->op == KN_NODE_loop)
-      KN_TRY(emit_loop(e, n, dead));
-    else
-      KN_TRY(emit_other(e, n, dead));
+  KN_TRY(kn_find_section(e, r->first, &section));
+  for (const kn_node *n = r->first; n && !*dead;) {
+    if (!section || n != section->first) {
+      KN_TRY(kn_emit_node(e, n, dead));
+      n = n->next;
+      continue;
+    }
+    KN_TRY(kn_emit_section(e, section, dead));
+    n = section->end;
+    if (!*dead) KN_TRY(kn_find_section(e, n, &section));
   }
   return KN_OK;
 }
@@ -423,7 +447,8 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   emitter e = {.ctx = ctx, .p = p, .targets = targets, .ntargets = ntargets};
   e.room = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *e.room);
   e.over = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *e.over);
-  if (!e.room || !e.over) return kn_fail_nomem(ctx, (p->graph->nvalues + 1u) * sizeof *e.room);
+  e.labels = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *e.labels);
+  if (!e.room || !e.over || !e.labels) return kn_fail_nomem(ctx, (p->graph->nvalues + 1u) * sizeof *e.room);
   count_reads(p, body);
   for (uint32_t i = 0; i < body->nparams; i++) {
     if (!kn_is_scalar(body->params[i]->type.kind)) p->place[body->params[i]->id] = KN_PLACE_LOOSE;

@@ -4,6 +4,10 @@
 #define KN_GRAPH_EMIT_H
 #include "graph/plan.h"
 
+typedef struct kn_label { /* of a value: the strand it is computed in, in the search with that stamp */
+  uint32_t stamp, strand;
+} kn_label;
+
 typedef struct emitter {
   kn_context *ctx;
   kn_plan *p;
@@ -18,9 +22,28 @@ typedef struct emitter {
   uint32_t buffers; /* there were so many when gathering began */
   size_t *room;     /* by value id, for targets: see kn_part */
   uint32_t *over;   /* likewise */
+  kn_label *labels; /* by value id: strands.c's */
+  uint32_t stamp;
+  uint32_t strand; /* 1 + the block of the strand that is emitted; 0: none */
+  bool early;      /* what is emitted stands before others that come first in the program */
 } emitter;
 
 kn_status kn_push_step(emitter *e, kn_step s); /* at the present place and time */
+/* One node. *dead: nothing after it runs. */
+kn_status kn_emit_node(emitter *e, const kn_node *n, bool *dead);
+
+/* strands.c */
+typedef struct kn_found { /* nodes from first to before end (NULL: to the region's last) that make a section
+                           */
+  const kn_node *first, *end;
+  uint32_t n;       /* of strands */
+  uint32_t *strand; /* of each of the nodes: from 1; 0: it is emitted before them all */
+  double *ns;       /* of strands 1 to n: what they take, as far as that can be told */
+  uint32_t *streams;
+} kn_found;
+/* The next section of a region from `from` on; *found: NULL for none. */
+kn_status kn_find_section(emitter *e, const kn_node *from, kn_found **found);
+kn_status kn_emit_section(emitter *e, const kn_found *f, bool *dead);
 
 /* parts.c */
 kn_part kn_part_of(const emitter *e, const kn_node *const *nodes, uint32_t n); /* as targets see it */

@@ -174,6 +174,7 @@ void kn_session_use_random(kn_session *s, kn_random *r) { s->random = r; }
 const kn_random *kn_session_random(const kn_session *s) { return s->random ? s->random : &s->ctx->random; }
 void kn_session_set_step_limit(kn_session *s, uint64_t steps) { s->limit = steps; }
 void kn_session_set_check(kn_session *s, bool on) { s->check = on; }
+void kn_session_set_any_sizes(kn_session *s, bool on) { s->any_sizes = on; }
 
 void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud) {
   s->poll = fn;
@@ -249,7 +250,7 @@ static kn_status check_tensor(kn_session *s, uint32_t i, const kn_rvalue *v) {
   if (got->rank != want->rank) return refuse(s, i, v, KN_SHAPE);
   for (int d = 0; d < want->rank; d++) {
     int64_t size = want->dims[d];
-    if (kn_dim_known(size) && size != got->dims[d]) return refuse(s, i, v, KN_SHAPE);
+    if (kn_dim_known(size) && size != got->dims[d] && !s->any_sizes) return refuse(s, i, v, KN_SHAPE);
     uint64_t k = kn_dim_symbol_of(size);
     if (size < KN_DIM_UNKNOWN && k < s->graph->nsymbols) KN_TRY(bind_symbol(s, i, d, k, got->dims[d]));
   }
@@ -345,7 +346,7 @@ static kn_status settle_updates(kn_session *s, const kn_rvalue *in, bool commit)
 /* ---- plans ---- */
 
 static bool plan_fits(const kn_session *s, const kn_plan *p, kn_plan_form form) {
-  if (p->form != form) return false;
+  if (p->form != form || (!p->fixed && kn_context_tuning(s->ctx) == KN_TUNING_FIXED)) return false;
   for (uint32_t i = 0; i < s->graph->body->nparams; i++)
     if (s->graph->body->params[i]->type.kind == KN_V_TENSOR && !kn_type_equal(&p->inputs[i], &s->in_types[i]))
       return false;
@@ -440,16 +441,31 @@ static void touch(char *p, size_t bytes) {
   for (size_t i = 0; i < bytes; i += PAGE) ((volatile char *)p)[i] = 0;
 }
 
+static void parts_memory(const kn_plan *p, kn_run_memory *m) {
+  kn_part_memory sum = {0};
+  for (uint32_t i = 0; i < p->nparts; i++) {
+    const kn_target *t = p->parts[i].target;
+    if (t->memory) t->memory(t->self, p->parts[i].program, &sum);
+  }
+  m->workspace = sum.workspace;
+  m->packed = sum.packed;
+}
+
 kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_run_memory *memory) {
   kn_plan *p;
   kn_run_memory m = {0};
   if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
-  KN_TRY(choose_plan(s, in, nin, &p));
+  kn_tuning tuning = s->ctx->tuning;
+  if (tuning == KN_TUNING_KNOWN) s->ctx->tuning = KN_TUNING_MEASURE;
+  kn_status st = choose_plan(s, in, nin, &p);
+  s->ctx->tuning = tuning;
+  KN_TRY(st);
   const char *before = s->arena;
   KN_TRY(give_arena(s, p));
   if (s->arena != before) touch(s->arena, s->arena_bytes);
   m.arena = p->bytes;
   m.plan = p->kept;
+  parts_memory(p, &m);
   m.results = result_bytes(p);
   KN_TRY(state_bytes(s, p, &m.state));
   *memory = m;

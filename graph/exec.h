@@ -48,7 +48,7 @@ const char *kn_mode_needed(const kn_graph *g, bool grad);
 void kn_session_use_random(kn_session *s, kn_random *r);
 const kn_random *kn_session_random(const kn_session *s); /* as it is now */
 /* Called before each loop trip and each part with the count so far; a status other than OK stops the run with
- * it. */
+ * it. Where strands of the graph run side by side any of their threads may call it, one at a time. */
 typedef kn_status (*kn_poll_fn)(void *ud, uint64_t steps);
 void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud);
 void kn_session_set_step_limit(kn_session *s, uint64_t steps); /* a run; 0: none; LIMIT when passed */
@@ -78,10 +78,13 @@ void kn_session_set_host(kn_session *s, kn_host_fn fn, void *ud);
 
 /* What a run with certain inputs needs; sizes that only a run knows are left out. */
 typedef struct kn_run_memory {
-  size_t arena;   /* values that come and go */
-  size_t plan;    /* the plan itself, with what targets keep for it: packed weights, programs */
-  size_t results; /* made anew by each run, and handed over */
-  size_t state;   /* what is stored and updated, until a run has succeeded */
+  size_t arena;     /* values that come and go */
+  size_t workspace; /* those in layouts of a target's own, and scratchpads */
+  size_t packed;    /* constants in such layouts; plans that want the same ones share them */
+  size_t plan;      /* the plan itself with what targets made for it: programs, the two above where they were
+                       not there before */
+  size_t results;   /* made anew by each run, and handed over */
+  size_t state;     /* what is stored and updated, until a run has succeeded */
 } kn_run_memory;
 /* Plans for these inputs without running, and takes the arena, so that a run then only makes its results. */
 kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_run_memory *memory);
@@ -96,5 +99,9 @@ uint64_t kn_session_trips(const kn_session *s);
  * node whose result differs by more than rounding. Plans are of a form of their own, in which no values share
  * bytes, but what runs as one still does. */
 void kn_session_set_check(kn_session *s, bool on);
+/* Inputs may have other sizes than their types in the graph: plans look at what is given, and an op that does
+ * not fit it fails by its own rule. Only for graphs whose values all have sizes that follow from the inputs'.
+ */
+void kn_session_set_any_sizes(kn_session *s, bool on);
 
 #endif

@@ -55,7 +55,7 @@ static kn_status run(kn_context *ctx, kn_session *s, const kn_rvalue *in, kn_rva
 }
 
 kn_status kn_measure_run(kn_context *ctx, const kn_optimize *o, kn_graph *g, kn_session *values,
-                         const kn_rvalue *in, kn_observe_fn fn, void *ud, kn_rvalue *out) {
+                         const kn_rvalue *in, bool any_sizes, kn_observe_fn fn, void *ud, kn_rvalue *out) {
   kn_session *s;
   KN_TRY(kn_session_new(ctx, g, o->targets, o->ntargets, &s));
   kn_context *run_ctx = kn_session_context(s);
@@ -63,6 +63,7 @@ kn_status kn_measure_run(kn_context *ctx, const kn_optimize *o, kn_graph *g, kn_
   run_ctx->threads = ctx->threads;
   kn_random_seed(&run_ctx->random, 1);
   kn_session_observe(s, fn, ud);
+  kn_session_set_any_sizes(s, any_sizes);
   kn_status st = values ? take_values(s, values) : KN_OK;
   if (st == KN_OK) st = run(ctx, s, in, out);
   if (st != KN_OK && *kn_error(run_ctx)) kn_fail(ctx, st, "%s", kn_error(run_ctx));
@@ -93,24 +94,51 @@ static double element(const kn_tensor *t, int64_t i) {
   return kn_element_float(d, (const char *)kn_tensor_data(t) + i * (int64_t)kn_dtype_size(d));
 }
 
+typedef struct spread { /* of elements that are numbers */
+  double apart, most;   /* the largest difference; the largest of those that were wanted */
+} spread;
+
+static spread spread_f32(const float *a, const float *b, int64_t n) {
+  float apart = 0, most = 0;
+  bool odd = false; /* something infinite, or no number */
+  for (int64_t i = 0; i < n; i++) {
+    float d = fabsf(a[i] - b[i]), m = fabsf(b[i]);
+    odd |= !(d <= FLT_MAX);
+    apart = d > apart ? d : apart;
+    most = m > most ? m : most;
+  }
+  return odd ? (spread){-1, -1} : (spread){(double)apart, (double)most};
+}
+
+static spread spread_any(const kn_tensor *got, const kn_tensor *want, int64_t n) {
+  spread s = {0, 0};
+  for (int64_t i = 0; i < n; i++) {
+    double a = element(got, i), b = element(want, i);
+    if (isfinite(b)) s.most = fmax(s.most, fabs(b));
+    if (a == b || (isnan(a) && isnan(b))) continue;
+    if (!isfinite(a) || !isfinite(b)) return (spread){INFINITY, 1};
+    s.apart = fmax(s.apart, fabs(a - b));
+  }
+  return s;
+}
+
 /* Both contiguous, of one type. */
 static double distance(bool ulps, const kn_tensor *got, const kn_tensor *want) {
   kn_dtype d = kn_tensor_dtype(want);
   int64_t n = kn_tensor_numel(want);
-  double most = 0, apart = 0;
-  if (!memcmp(kn_tensor_data(got), kn_tensor_data(want), (size_t)n * kn_dtype_size(d))) return 0;
-  if (!kn_dtype_is_float(d)) return INFINITY;
-  for (int64_t i = 0; i < n; i++) {
-    double a = element(got, i), b = element(want, i);
-    if (a == b || (isnan(a) && isnan(b))) continue;
-    if (!isfinite(a) || !isfinite(b)) return INFINITY;
-    apart = fmax(apart, fabs(a - b));
-  }
-  for (int64_t i = 0; i < n; i++) {
-    double b = fabs(element(want, i));
-    if (isfinite(b) && b > most) most = b;
-  }
-  return counted(ulps, d, apart, most);
+  if (!kn_dtype_is_float(d))
+    return memcmp(kn_tensor_data(got), kn_tensor_data(want), (size_t)n * kn_dtype_size(d)) ? INFINITY : 0;
+  spread s = {-1, -1};
+  if (d == KN_F32) s = spread_f32(kn_tensor_data(got), kn_tensor_data(want), n);
+  if (s.apart < 0) s = spread_any(got, want, n);
+  return isfinite(s.apart) ? counted(ulps, d, s.apart, s.most) : INFINITY;
+}
+
+/* The tensor itself where its elements lie in order. */
+static kn_status in_order(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  if (!kn_tensor_contiguous(t)) return kn_apply(ctx, KN_OP_clone, NULL, &t, 1, out);
+  *out = kn_tensor_retain(t);
+  return KN_OK;
 }
 
 kn_status kn_measure_tensors(kn_context *ctx, bool ulps, kn_tensor *got, kn_tensor *want, double *error) {
@@ -119,8 +147,8 @@ kn_status kn_measure_tensors(kn_context *ctx, bool ulps, kn_tensor *got, kn_tens
   if (!got || !want || got == want || !kn_type_equal(&got->type, &want->type)) return KN_OK;
   bool grad = ctx->grad_enabled;
   ctx->grad_enabled = false;
-  kn_status st = kn_apply(ctx, KN_OP_clone, NULL, &got, 1, &a);
-  if (st == KN_OK) st = kn_apply(ctx, KN_OP_clone, NULL, &want, 1, &b);
+  kn_status st = in_order(ctx, got, &a);
+  if (st == KN_OK) st = in_order(ctx, want, &b);
   if (st == KN_OK) *error = distance(ulps, a, b);
   ctx->grad_enabled = grad;
   kn_tensor_release(a);
@@ -157,15 +185,49 @@ kn_status kn_measure_outputs(kn_context *ctx, const kn_budget *b, const kn_rvalu
 
 /* Sizes to try where they have a name: of first dims, which are often a count, and of others. */
 static const int64_t tries[][2] = {{2, 32}, {2, 2}, {8, 8}, {1, 64}, {1, 224}, {1, 1}};
-enum { TRIES = sizeof tries / sizeof *tries, MOST_ELEMENTS = 1 << 24 };
+enum { TRIES = sizeof tries / sizeof *tries, MOST_ELEMENTS = 1 << 24, IMAGE = 56 };
+
+/* What stands for a size that is fixed. A fold is as good for two rows as for a hundred, and for small images
+ * as for large ones; where a graph does not take them after all, the next attempt has more of what it says.
+ */
+static int64_t smaller(const kn_type *t, int d, int attempt) {
+  int64_t n = t->dims[d];
+  if (attempt < KN_MEASURE_SMALLER && d == 0 && t->rank > 1 && n > 2) return 2;
+  bool image = attempt == 0 && t->rank == 4 && d > 1 && kn_dtype_is_float((kn_dtype)t->dtype);
+  return image && n >= 2 * IMAGE && n % 4 == 0 ? n / 4 : n;
+}
+
+static bool region_follows(const kn_region *r) {
+  KN_EACH_NODE (n, r) {
+    for (uint32_t i = 0; i < n->nout; i++)
+      for (int d = 0; n->out[i]->type.kind == KN_V_TENSOR && d < n->out[i]->type.tensor.rank; d++)
+        if (n->out[i]->type.tensor.dims[d] == KN_DIM_UNKNOWN) return false;
+    for (int i = 0; i < n->nregions; i++)
+      if (!region_follows(n->regions[i])) return false;
+  }
+  return true;
+}
+
+/* Has attempt something that the next one has not? */
+static bool is_other(const kn_graph *g, int attempt) {
+  for (uint32_t i = 0; i < g->body->nparams; i++) {
+    const kn_type *t = &g->body->params[i]->type.tensor;
+    if (g->body->params[i]->type.kind != KN_V_TENSOR) continue;
+    for (int d = 0; d < t->rank; d++)
+      if (kn_dim_known(t->dims[d]) && smaller(t, d, attempt) != smaller(t, d, attempt + 1)) return true;
+  }
+  return false;
+}
 
 static bool sizes_of(const kn_type *t, int64_t *named, uint32_t nnamed, int attempt, kn_type *out) {
+  int number = attempt < KN_MEASURE_SMALLER ? 0 : attempt - KN_MEASURE_SMALLER;
   *out = *t;
   for (int d = 0; d < t->rank; d++) {
     uint64_t k = kn_dim_symbol_of(t->dims[d]);
+    if (kn_dim_known(t->dims[d])) out->dims[d] = smaller(t, d, attempt);
     if (kn_dim_known(t->dims[d])) continue;
     if (t->dims[d] == KN_DIM_UNKNOWN || k >= nnamed) return false;
-    if (named[k] < 0) named[k] = tries[attempt][d > 0];
+    if (named[k] < 0) named[k] = tries[number][d > 0];
     out->dims[d] = named[k];
   }
   return kn_type_numel(out) <= MOST_ELEMENTS;
@@ -192,11 +254,14 @@ static kn_status random_tensor(kn_context *ctx, const kn_type *type, kn_tensor *
   return st;
 }
 
-bool kn_measure_invent(kn_context *ctx, const kn_graph *g, int attempt, kn_rvalue *in, const char **why,
+bool kn_measure_invent(kn_context *ctx, const kn_graph *g, int *which, kn_rvalue *in, const char **why,
                        kn_status *st) {
+  bool follows = *which >= KN_MEASURE_SMALLER || region_follows(g->body);
+  while (*which < KN_MEASURE_SMALLER && (!follows || !is_other(g, *which))) ++*which;
+  int attempt = *which, last = KN_MEASURE_SMALLER + (g->nsymbols ? TRIES - 1 : 0);
   int64_t *named = kn_calloc(ctx->heap, g->nsymbols + 1u, sizeof *named);
   kn_context *own = kn_context_child(ctx);
-  bool fine = attempt < TRIES && (attempt == 0 || g->nsymbols);
+  bool fine = attempt <= last;
   *why = NULL;
   *st = named && own ? KN_OK : kn_fail_nomem(ctx, g->nsymbols * sizeof *named);
   if (own) kn_random_seed(&own->random, 20), own->grad_enabled = false;

@@ -5,9 +5,10 @@
 #include "graph/optimize.h"
 
 /* The graph's outputs (owned) on one sample. values: a session of a graph with the same slots, whose present
- * values are used; NULL: the graph's own. fn, ud: an observer of every node, or NULL. */
+ * values are used; NULL: the graph's own. any_sizes: the sample is of an attempt with other sizes than the
+ * graph says. fn, ud: an observer of every node, or NULL. */
 kn_status kn_measure_run(kn_context *ctx, const kn_optimize *o, kn_graph *g, kn_session *values,
-                         const kn_rvalue *in, kn_observe_fn fn, void *ud, kn_rvalue *out);
+                         const kn_rvalue *in, bool any_sizes, kn_observe_fn fn, void *ud, kn_rvalue *out);
 void kn_measure_release(kn_rvalue *list, uint32_t n);
 /* How far `got` is from `want`, as a budget counts it; infinite where they are no numbers that can be near.
  */
@@ -17,9 +18,10 @@ kn_status kn_measure_outputs(kn_context *ctx, const kn_budget *b, const kn_rvalu
                              uint32_t n, double *share, double *error);
 /* What the budget allows a tensor of this dtype. */
 double kn_measure_limit(const kn_budget *b, kn_dtype dtype);
-/* Random inputs (owned) of the graph's types; `attempt` 0, 1 … chooses sizes for those that have a name.
- * False, with why: there is no such attempt, or the types do not tell enough. */
-bool kn_measure_invent(kn_context *ctx, const kn_graph *g, int attempt, kn_rvalue *in, const char **why,
+enum { KN_MEASURE_SMALLER = 2 }; /* attempts below have smaller sizes than the graph says */
+/* Random inputs (owned) of the graph's types; attempts 0, 1 … choose sizes, and those that would be as the
+ * next one is are left out. False, with why: there is no such attempt, or the types do not tell enough. */
+bool kn_measure_invent(kn_context *ctx, const kn_graph *g, int *attempt, kn_rvalue *in, const char **why,
                        kn_status *st);
 
 #endif

@@ -1,5 +1,6 @@
 /* The arena of a plan: offsets of buffers, so that no two that are live at the same time overlap. Lifetimes
- * are intervals of positions; buffers written in different branches of one `if` are never live together. */
+ * are intervals of positions; buffers written in different branches of one `if` are never live together,
+ * those of different strands of a section may always be. */
 #include "graph/plan.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,18 +19,26 @@ static uint32_t depth_of(const kn_plan *p, uint32_t block) {
   return d;
 }
 
-static bool exclusive(const kn_plan *p, uint32_t a, uint32_t b) {
+typedef enum meeting { IN_ORDER, NEVER, SIDE_BY_SIDE } meeting;
+
+/* Of what stands in two blocks: in the two sides of one if, or in two strands of a section. */
+static meeting meeting_of(const kn_plan *p, uint32_t a, uint32_t b) {
   uint32_t da = depth_of(p, a), db = depth_of(p, b);
   for (; da > db; da--) a = p->blocks[a].parent;
   for (; db > da; db--) b = p->blocks[b].parent;
-  if (a == b) return false;
+  if (a == b) return IN_ORDER;
   while (p->blocks[a].parent != p->blocks[b].parent) a = p->blocks[a].parent, b = p->blocks[b].parent;
-  return p->blocks[a].owner == p->blocks[b].owner; /* two sides of one if */
+  const kn_block *x = &p->blocks[a], *y = &p->blocks[b];
+  if (x->section && x->section == y->section) return SIDE_BY_SIDE;
+  return x->owner && x->owner == y->owner ? NEVER : IN_ORDER;
 }
 
 static bool conflict(const kn_plan *p, const kn_buffer *a, const kn_buffer *b) {
   if (p->form == KN_PLAN_APART) return true;
-  return a->first <= b->last && b->first <= a->last && !exclusive(p, a->block, b->block);
+  bool meet = a->first <= b->last && b->first <= a->last;
+  if (!meet && !p->nsections) return false;
+  meeting m = meeting_of(p, a->block, b->block);
+  return m == SIDE_BY_SIDE || (meet && m == IN_ORDER);
 }
 
 static int by_size(const void *x, const void *y) {
@@ -65,6 +74,18 @@ static uint32_t forget_dead(kn_buffer **placed, uint32_t n, uint32_t now) {
   return kept;
 }
 
+/* Placing in order of time forgets what is dead: what stands in a strand then lives as long as the section.
+ */
+static void extend_strands(kn_plan *p) {
+  for (uint32_t i = 0; i < p->nbuffers && p->nsections; i++)
+    for (uint32_t b = p->buffers[i].block; b != KN_NOWHERE; b = p->blocks[b].parent) {
+      const kn_section *x = p->blocks[b].section ? &p->sections[p->blocks[b].section - 1] : NULL;
+      if (!x) continue;
+      if (p->buffers[i].first > x->start) p->buffers[i].first = x->start;
+      if (p->buffers[i].last < x->end) p->buffers[i].last = x->end;
+    }
+}
+
 kn_status kn_plan_layout(kn_context *ctx, kn_plan *p) {
   uint32_t n = p->nbuffers, live = 0;
   kn_buffer **order = kn_arena_alloc(&p->arena, (n + 1) * sizeof *order);
@@ -72,6 +93,7 @@ kn_status kn_plan_layout(kn_context *ctx, kn_plan *p) {
   if (!order || !placed) return kn_fail_nomem(ctx, (n + 1) * sizeof *order);
   for (uint32_t i = 0; i < n; i++) order[i] = &p->buffers[i];
   bool timed = n > SORT_LIMIT, apart = p->form == KN_PLAN_APART;
+  if (timed) extend_strands(p);
   if (n) qsort(order, n, sizeof *order, timed ? by_time : by_size);
   for (uint32_t i = 0; i < n; i++) {
     kn_buffer *b = order[i];

@@ -88,20 +88,20 @@ static bool is_live(const kn_optimize *o, const kn_tensor *t) {
 }
 
 /* Constants and state get memory of their own; what is preserved stays the very tensor. */
-static kn_status own_values(kn_builder *b, const kn_optimize *o) {
-  bool grad = b->ctx->grad_enabled;
+static kn_status own_values(kn_context *ctx, kn_graph *g, const kn_optimize *o) {
+  bool grad = ctx->grad_enabled;
   kn_status st = KN_OK;
-  b->ctx->grad_enabled = false;
-  for (uint32_t i = 0; i < b->graph->nslots && st == KN_OK; i++) {
-    kn_slot *s = b->graph->slots[i];
+  ctx->grad_enabled = false;
+  for (uint32_t i = 0; i < g->nslots && st == KN_OK; i++) {
+    kn_slot *s = g->slots[i];
     if (!s->tensor || is_preserved(o, s) || !is_live(o, s->tensor)) continue;
     kn_tensor *own;
-    st = kn_apply(b->ctx, KN_OP_clone, NULL, &s->tensor, 1, &own);
+    st = kn_apply(ctx, KN_OP_clone, NULL, &s->tensor, 1, &own);
     if (st != KN_OK) break;
     kn_tensor_release(s->tensor);
     s->tensor = own;
   }
-  b->ctx->grad_enabled = grad;
+  ctx->grad_enabled = grad;
   return st;
 }
 
@@ -192,7 +192,7 @@ static kn_status run_samples(kn_context *ctx, const kn_optimize *o, kn_samples *
   for (uint32_t i = 0; i < s->n; i++) {
     kn_rvalue *want = kn_calloc(ctx->heap, s->nout + 1u, sizeof *want);
     if (!want) return kn_fail_nomem(ctx, s->nout * sizeof *want);
-    kn_status st = kn_measure_run(ctx, o, g, o->session, s->in[i], NULL, NULL, want);
+    kn_status st = kn_measure_run(ctx, o, g, o->session, s->in[i], s->smaller, NULL, NULL, want);
     if (st != KN_OK) {
       kn_free(ctx->heap, want, (s->nout + 1u) * sizeof *want);
       return st;
@@ -207,12 +207,16 @@ static kn_status invent(kn_context *ctx, const kn_optimize *o, kn_samples *s, kn
   const char *why;
   s->own = kn_calloc(ctx->heap, s->nin + 1u, sizeof *s->own);
   if (!s->own) return kn_fail_nomem(ctx, s->nin * sizeof *s->own);
-  for (int attempt = 0; kn_measure_invent(ctx, kn_session_graph(o->session), attempt, s->own, &why, &st);
-       attempt++) {
+  for (int attempt = s->smaller ? 0 : KN_MEASURE_SMALLER;
+       kn_measure_invent(ctx, kn_session_graph(o->session), &attempt, s->own, &why, &st); attempt++) {
+    s->smaller = attempt < KN_MEASURE_SMALLER;
     s->in[0] = s->own;
     s->n = 1;
     st = run_samples(ctx, o, s);
-    if (st == KN_OK) return KN_OK;
+    if (st == KN_OK) {
+      r->unmeasured = NULL;
+      return KN_OK;
+    }
     kn_measure_release(s->own, s->nin);
     s->n = 0;
     if (st == KN_NOMEM) return st;
@@ -226,7 +230,9 @@ static kn_status invent(kn_context *ctx, const kn_optimize *o, kn_samples *s, kn
 
 static kn_status samples_make(kn_context *ctx, const kn_optimize *o, kn_samples *s, kn_optimize_report *r) {
   const kn_graph *g = kn_session_graph(o->session);
-  *s = (kn_samples){.nin = g->body->nparams, .nout = g->body->nyields, .room = o->nsamples + 1};
+  bool smaller = s->smaller && !o->nsamples;
+  *s = (kn_samples){
+      .nin = g->body->nparams, .nout = g->body->nyields, .room = o->nsamples + 1, .smaller = smaller};
   if (!o->nsamples && !o->invent) {
     r->unmeasured = "there are no samples";
     return KN_OK;
@@ -243,6 +249,7 @@ static kn_status samples_make(kn_context *ctx, const kn_optimize *o, kn_samples 
   kn_status st = s->n ? run_samples(ctx, o, s) : invent(ctx, o, s, r);
   r->samples = s->n;
   r->invented = !o->nsamples && s->n;
+  r->smaller = r->invented && s->smaller;
   return st;
 }
 
@@ -252,7 +259,7 @@ kn_status kn_samples_measure(kn_context *ctx, const kn_optimize *o, const kn_sam
   kn_rvalue *got = kn_calloc(ctx->heap, s->nout + 1u, sizeof *got);
   kn_status st = got ? KN_OK : kn_fail_nomem(ctx, s->nout * sizeof *got);
   for (uint32_t i = 0; i < s->n && st == KN_OK; i++) {
-    st = kn_measure_run(ctx, o, g, NULL, s->in[i], NULL, NULL, got);
+    st = kn_measure_run(ctx, o, g, NULL, s->in[i], s->smaller, NULL, NULL, got);
     if (st == KN_OK) st = kn_measure_outputs(ctx, &o->budget, got, s->want[i], s->nout, share, error);
     kn_measure_release(got, s->nout);
   }
@@ -284,7 +291,6 @@ static kn_status freeze(kn_context *ctx, const kn_optimize *o, kn_builder *b, kn
   KN_TRY(note_slots(ctx, g, b->graph, r));
   kn_freeze_guards(b->graph, &dropped);
   KN_TRY(note_guards(ctx, b->graph, dropped, r));
-  KN_TRY(own_values(b, o));
   return kn_graph_finish(b);
 }
 
@@ -293,7 +299,7 @@ static kn_status optimize(kn_context *ctx, const kn_optimize *o, kn_samples *s, 
   const kn_graph *g = kn_session_graph(o->session);
   kn_builder b;
   kn_graph *made;
-  double share;
+  double share = 0;
   count(g, 0, r);
   r->hint = hint_of(g->body);
   KN_TRY(samples_make(ctx, o, s, r));
@@ -304,7 +310,9 @@ static kn_status optimize(kn_context *ctx, const kn_optimize *o, kn_samples *s, 
     return st;
   }
   if (o->level >= KN_PIPELINE_INFERENCE) st = kn_optimize_folds(ctx, o, s, r, &made);
-  if (st == KN_OK && s->n) st = kn_samples_measure(ctx, o, s, made, &share, &r->error);
+  if (st == KN_OK && s->n && r->error < 0) st = kn_samples_measure(ctx, o, s, made, &share, &r->error);
+  r->over = share > 1;
+  if (st == KN_OK) st = own_values(ctx, made, o); /* last: most of what was folded is gone */
   count(made, 1, r);
   if (st == KN_OK)
     *out = made;
@@ -313,13 +321,32 @@ static kn_status optimize(kn_context *ctx, const kn_optimize *o, kn_samples *s, 
   return st;
 }
 
-kn_status kn_optimize_graph(kn_context *ctx, const kn_optimize *o, kn_optimize_report *r, kn_graph **out) {
-  kn_samples s = {.n = 0};
+/* What a sample of smaller sizes has not met, or has spoken against, is to be seen on one of the right sizes.
+ */
+static bool is_open(const kn_optimize_report *r) {
+  return r->smaller && (r->doubt || !(r->error >= 0 && isfinite(r->error)));
+}
+
+static kn_status attempt(kn_context *ctx, const kn_optimize *o, bool smaller, kn_optimize_report *r,
+                         kn_graph **out) {
+  kn_samples s = {.smaller = smaller};
   *r = (kn_optimize_report){.error = -1, .budget = o->budget};
   kn_arena_init(&r->arena, ctx->heap);
   r->graph = kn_report_text(r, kn_session_graph(o->session)->name);
   kn_status st = r->graph ? optimize(ctx, o, &s, r, out) : kn_fail_nomem(ctx, 0);
   samples_free(ctx, &s);
   if (st != KN_OK) kn_optimize_report_free(r);
+  return st;
+}
+
+kn_status kn_optimize_graph(kn_context *ctx, const kn_optimize *o, kn_optimize_report *r, kn_graph **out) {
+  kn_graph *made;
+  kn_status st = attempt(ctx, o, true, r, &made);
+  if (st == KN_OK && is_open(r)) {
+    kn_graph_release(made);
+    kn_optimize_report_free(r);
+    st = attempt(ctx, o, false, r, &made);
+  }
+  if (st == KN_OK) *out = made;
   return st;
 }

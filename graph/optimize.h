@@ -45,9 +45,12 @@ typedef struct kn_optimize_report { /* all texts are its own */
   uint32_t nfolds, nguards, nfrozen, nstay;
   uint64_t nodes[2], bytes[2]; /* before and after; of slots */
   uint32_t samples;            /* runs that were compared */
-  bool invented;               /* their inputs are random */
+  bool invented;               /* their inputs are random … */
+  bool smaller;                /* … and of smaller sizes than the graph says */
+  bool doubt;                  /* the samples did not come to some fold, or spoke against it */
   const char *unmeasured;      /* why there were none; NULL */
   double error;                /* of the results, against the graph as it was; negative: not measured */
+  bool over; /* more than the budget allows, though no fold is to blame: constants lie otherwise */
   kn_budget budget;
   const char *hint; /* what in the graph looks as if it was not meant; NULL */
 } kn_optimize_report;

@@ -11,7 +11,7 @@
 #include <string.h>
 
 typedef struct pair { /* made beside each other */
-  const kn_value *from, *to;
+  kn_value *from, *to;
   uint32_t fold;
 } pair;
 
@@ -25,7 +25,8 @@ typedef struct chooser {
   uint32_t n;
   double *share; /* of the budget, by fold; negative: not measured */
   bool *keep;
-  pair *pairs; /* while measuring; in the copy's arena */
+  kn_graph *beside; /* that was measured; NULL */
+  pair *pairs;      /* of it, in its arena */
   uint32_t npairs;
   const pair **of; /* by id of `to` */
   uint32_t ids;
@@ -100,7 +101,7 @@ static kn_status run_beside(chooser *c, kn_graph *g) {
   kn_status st = out && c->of ? KN_OK : kn_fail_nomem(c->ctx, c->ids * sizeof *c->of);
   for (uint32_t i = 0; st == KN_OK && i < c->npairs; i++) c->of[c->pairs[i].to->id] = &c->pairs[i];
   for (uint32_t i = 0; st == KN_OK && i < c->s->n; i++) {
-    st = kn_measure_run(c->ctx, c->o, g, NULL, c->s->in[i], look, c, out);
+    st = kn_measure_run(c->ctx, c->o, g, NULL, c->s->in[i], c->s->smaller, look, c, out);
     kn_measure_release(out, c->s->nout);
     if (st == KN_OK) st = c->failed;
   }
@@ -127,20 +128,48 @@ static kn_status measure_each(chooser *c, const kn_graph *g) {
   kn_known_end(&k);
   if (runs && st == KN_OK) st = kn_graph_finish(&b);
   if (runs && st == KN_OK) st = run_beside(c, beside);
-  kn_graph_release(beside);
+  if (runs && st == KN_OK)
+    c->beside = beside;
+  else
+    kn_graph_release(beside);
   return st;
 }
 
 /* ---- all together ---- */
 
+/* All that were measured: they have been made already. */
+static kn_status copy_beside(chooser *c, kn_builder *b, kn_graph **made) {
+  const size_t bytes = 2 * (c->npairs + 1u) * sizeof(kn_value *);
+  kn_value **list = kn_alloc(c->ctx->heap, bytes);
+  if (!list) return kn_fail_nomem(c->ctx, bytes);
+  for (uint32_t i = 0; i < c->npairs; i++) list[2 * i] = c->pairs[i].from, list[2 * i + 1] = c->pairs[i].to;
+  kn_status st = kn_graph_copy_tell(c->ctx, c->beside, b, list, 2 * c->npairs, made);
+  for (uint32_t i = 0; i < c->npairs && st == KN_OK; i++)
+    kn_fold_replace(*made, list[2 * i], list[2 * i + 1]);
+  kn_free(c->ctx->heap, list, bytes);
+  return st;
+}
+
+static kn_status copy_and_fold(chooser *c, const kn_graph *g, kn_builder *b, kn_graph **made) {
+  uint32_t changes = 0;
+  KN_TRY(kn_graph_copy(c->ctx, g, b, made));
+  kn_status st = kn_folding_run(b, c->folding, c->keep, &changes);
+  if (st != KN_OK) kn_graph_release(*made);
+  return st;
+}
+
+static bool keeps_all(const chooser *c) {
+  bool all = true;
+  for (uint32_t i = 0; i < c->npairs; i++) all &= c->keep[c->pairs[i].fold];
+  return all;
+}
+
 /* The graph with the folds that are kept. */
 static kn_status make_kept(chooser *c, const kn_graph *g, kn_graph **out) {
   kn_builder b;
   kn_graph *made;
-  uint32_t changes = 0;
-  KN_TRY(kn_graph_copy(c->ctx, g, &b, &made));
-  kn_status st = kn_folding_run(&b, c->folding, c->keep, &changes);
-  if (st == KN_OK) st = kn_pipeline_run(&b, KN_PIPELINE_FREEZE);
+  KN_TRY(c->beside && keeps_all(c) ? copy_beside(c, &b, &made) : copy_and_fold(c, g, &b, &made));
+  kn_status st = kn_pipeline_run(&b, KN_PIPELINE_FREEZE);
   if (st == KN_OK) st = kn_graph_finish(&b);
   if (st == KN_OK)
     *out = made;
@@ -167,17 +196,19 @@ static uint32_t sort_by_share(const chooser *c, uint32_t *order) {
 
 static void leave_out(chooser *c, uint32_t i, const char *why) {
   c->keep[i] = false;
+  c->r->doubt = true;
   c->notes[i].why = why;
 }
 
 static kn_status try_number(chooser *c, const kn_graph *g, const uint32_t *order, uint32_t may,
-                            uint32_t number, bool *fits, kn_graph **made) {
-  double share = 0, error;
+                            uint32_t number, bool *fits, double *off, kn_graph **made) {
+  double share = 0, error = -1;
   keep_cheapest(c, order, may, number);
   KN_TRY(make_kept(c, g, made));
   kn_status st = c->s->n ? kn_samples_measure(c->ctx, c->o, c->s, *made, &share, &error) : KN_OK;
   if (st != KN_OK) kn_graph_release(*made);
   *fits = share <= 1;
+  *off = error;
   return st;
 }
 
@@ -190,14 +221,15 @@ static kn_status keep_most(chooser *c, const kn_graph *g, kn_graph **out) {
   while (number) {
     kn_graph *made;
     bool fits;
-    kn_status st = try_number(c, g, order, may, number, &fits, &made);
+    double off;
+    kn_status st = try_number(c, g, order, may, number, &fits, &off, &made);
     if (st != KN_OK) {
       kn_graph_release(best);
       return st;
     }
     kn_graph_release(fits ? best : made);
     if (fits)
-      best = made, fine = number;
+      best = made, fine = number, c->r->error = off;
     else
       high = number - 1;
     if (fine >= high) break;
@@ -210,12 +242,11 @@ static kn_status keep_most(chooser *c, const kn_graph *g, kn_graph **out) {
   return KN_OK;
 }
 
-static kn_status fold_all(chooser *c, kn_graph **g) {
+static kn_status choose(chooser *c, kn_graph **g) {
   kn_graph *made = NULL;
-  KN_TRY(measure_each(c, *g));
-  if (!c->n) return KN_OK;
   for (uint32_t i = 0; i < c->n; i++) {
     if (c->share[i] > 1) leave_out(c, i, "over the tolerance");
+    if (c->notes[i].why == NULL && c->share[i] < 0) c->r->doubt = true;
     if (c->keep[i] && c->s->n && c->share[i] < 0) c->notes[i].why = "the samples do not come there";
   }
   KN_TRY(keep_most(c, *g, &made));
@@ -224,6 +255,13 @@ static kn_status fold_all(chooser *c, kn_graph **g) {
   kn_graph_release(*g);
   *g = made;
   return KN_OK;
+}
+
+static kn_status fold_all(chooser *c, kn_graph **g) {
+  KN_TRY(measure_each(c, *g));
+  kn_status st = c->n ? choose(c, g) : KN_OK;
+  kn_graph_release(c->beside);
+  return st;
 }
 
 kn_status kn_optimize_folds(kn_context *ctx, const kn_optimize *o, const kn_samples *s, kn_optimize_report *r,

@@ -10,6 +10,7 @@ typedef struct kn_samples { /* what the graph as it was gives on them */
   kn_rvalue *own;   /* the one that was made here; NULL */
   uint32_t n, nin, nout;
   uint32_t room; /* of in and want */
+  bool smaller;  /* `own` may have, and then has, other sizes than the graph says */
 } kn_samples;
 
 /* The largest error of g over the samples, and its share of the budget. */

@@ -43,7 +43,7 @@ const kn_target *kn_part_target(emitter *e, const kn_node *n) {
   for (int i = 0; i < e->ntargets - 1; i++) {
     const kn_target *t = e->targets[i];
     char why[256] = "", where[256];
-    if (t->supports(t->self, n, e->p->types, why, sizeof why)) return t;
+    if (t->supports(t->self, e->ctx, n, e->p->types, why, sizeof why)) return t;
     if (kn_debugging(e->ctx, KN_DEBUG_DISPATCH))
       kn_log(e->ctx, "dispatch: %s refuses %s (%s) %s", t->name, kn_op_name((kn_op)n->op), why,
              kn_where_brief(n->where, where, sizeof where));

@@ -3,6 +3,8 @@
 #include "graph/plan.h"
 #include <string.h>
 
+#define MOST_TUNING 0.2 /* seconds that one plan measures at most */
+
 bool kn_plan_push(kn_plan *p, void *array, uint32_t *count, const void *elem, size_t size) {
   char *at;
   memcpy(&at, array, sizeof at); /* array is some T ** */
@@ -30,14 +32,24 @@ static bool alloc_arrays(kn_plan *p) {
 
 /* ---- lifetimes, once all steps are there ---- */
 
+/* Strands run in any order: what was there before lives until the last of them has ended. */
+static void outlive_strands(kn_plan *p, uint32_t v) {
+  for (uint32_t i = 0; i < p->nsections; i++) {
+    const kn_section *x = &p->sections[i];
+    if (p->first[v] <= x->start && p->last[v] > x->start && p->last[v] < x->end) p->last[v] = x->end;
+  }
+}
+
 static void settle_lifetimes(kn_plan *p) {
   for (uint32_t v = 1; v <= p->graph->nvalues; v++) {
     uint32_t end = p->crosses[v] ? p->loops[p->crosses[v] - 1].end : 0;
     if (p->last[v] < end) p->last[v] = end;
   }
+  for (uint32_t v = 1; v <= p->graph->nvalues; v++) outlive_strands(p, v);
   for (uint32_t i = p->naliases; i--;) { /* later ones first: they may hang on earlier ones */
     kn_alias a = p->aliases[i];
     if (p->last[a.src] < p->last[a.dst]) p->last[a.src] = p->last[a.dst];
+    outlive_strands(p, a.src);
   }
   for (uint32_t i = 0; i < p->nbuffers; i++) {
     kn_buffer *b = &p->buffers[i];
@@ -169,6 +181,9 @@ kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const
   p->graph = g;
   p->form = form;
   p->single = form == KN_PLAN_SINGLE;
+  atomic_flag_clear(&p->loose_taken);
+  p->fixed = kn_context_tuning(ctx) == KN_TUNING_FIXED;
+  ctx->tuning_left = MOST_TUNING;
   kn_arena_init(&p->arena, ctx->heap);
   kn_status st = build(ctx, p, targets, ntargets, inputs);
   if (st != KN_OK) {
@@ -193,6 +208,8 @@ void kn_plan_free(kn_context *ctx, kn_plan *p) {
     } else if (p->place[v] == KN_PLACE_VIEW || p->place[v] == KN_PLACE_SHELL)
       kn_tensor_release(p->header[v]);
   for (uint32_t i = 0; i < p->nbuffers; i++) kn_tensor_release(p->buffers[i].header);
+  for (uint32_t i = 0; i < p->nsections; i++)
+    for (uint32_t k = 0; k < p->sections[i].n; k++) kn_context_free(p->sections[i].strands[k].ctx);
   for (uint32_t i = 0; i < p->nloose; i++)
     while (p->loose[i].n) kn_tensor_release(p->loose[i].spare[--p->loose[i].n]);
   kn_arena_free(&p->arena);

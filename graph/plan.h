@@ -1,13 +1,15 @@
 /* A plan: how one session runs a graph for one tuple of input sizes. Everything that depends on sizes alone
  * is folded, dead branches of such conditions are gone, every tensor has its place, parts are compiled.
  * Internal to the executor. Built by plan.c: sizes.c (types and folded numbers), constant.c (folded tensors),
- * emit.c (steps, with place.c for where values live), memory.c (bytes of the arena); run by run.c. One plan
- * belongs to one session and is used by one run at a time. */
+ * emit.c (steps, with place.c for where values live; strands.c finds what may run side by side), memory.c
+ * (bytes of the arena); run by run.c. One plan belongs to one session and is used by one run at a time. */
 #ifndef KN_PLAN_H
 #define KN_PLAN_H
 #include "core/arena.h"
+#include "core/context.h"
 #include "graph/list.h"
 #include "graph/target.h"
+#include <stdatomic.h>
 
 enum { KN_PLAN_DEPTH = 200 }; /* most nested regions */
 #define KN_NOWHERE UINT32_MAX
@@ -33,7 +35,8 @@ typedef enum kn_step_kind {
   KN_STEP_LOOP,   /* loops[a] */
   KN_STEP_BIND, /* the outputs of an `if` whose branch `a` the sizes chose; the branch's steps stand before it
                  */
-  KN_STEP_FAIL  /* fails[a]: what the sizes make impossible, told when it is reached */
+  KN_STEP_STRANDS, /* sections[a]: strands, side by side where that pays */
+  KN_STEP_FAIL     /* fails[a]: what the sizes make impossible, told when it is reached */
 } kn_step_kind;
 
 typedef struct kn_step {
@@ -50,6 +53,7 @@ typedef struct kn_block { /* the steps of a region */
   uint32_t parent;      /* block that holds the step that owns it; KN_NOWHERE for the body */
   const kn_node *owner; /* if or loop */
   int side;             /* if: which branch */
+  uint32_t section;     /* of a strand: 1 + the index of its section */
 } kn_block;
 
 typedef struct kn_part_plan {
@@ -89,6 +93,28 @@ typedef struct kn_loop_plan {
   kn_carry *carry;     /* one a parameter */
   uint32_t start, end; /* positions */
 } kn_loop_plan;
+
+/* Steps that depend on nothing in the other strands of their section and have no effects, so that any order
+ * gives the same. */
+typedef struct kn_strand {
+  uint32_t block;
+  uint32_t streams; /* of random numbers, that it forks and joins */
+  double ns;        /* estimated, then as the last run took */
+  kn_context *ctx;  /* of one thread; with what its kernels work in */
+  /* During a run. */
+  kn_random random; /* the state that it begins with */
+  uint64_t steps;
+  kn_status status;
+} kn_strand;
+
+typedef struct kn_section {
+  kn_strand *strands; /* in the order of the program */
+  uint32_t *order;    /* those that take longest first */
+  uint32_t n;
+  uint32_t start, end; /* positions */
+  double took[2];      /* nanoseconds, lately: on one thread, on several */
+  uint32_t runs, rest; /* how many there were; how many more are to be in order */
+} kn_section;
 
 typedef struct kn_buffer { /* bytes of the arena */
   kn_tensor *header;
@@ -148,6 +174,7 @@ struct kn_plan {
   const kn_graph *graph;
   kn_plan_form form;
   bool single;     /* of the form SINGLE */
+  bool fixed;      /* made by the fixed rule alone, whatever was measured */
   kn_arena arena;  /* holds all arrays below */
   kn_type *inputs; /* the key: types of the graph's inputs (scalars: zero) */
 
@@ -179,6 +206,7 @@ struct kn_plan {
   kn_block *blocks;
   kn_part_plan *parts;
   kn_loop_plan *loops;
+  kn_section *sections;
   kn_buffer *buffers;
   kn_planned_failure **fails;
   kn_alias *aliases;
@@ -189,8 +217,10 @@ struct kn_plan {
   bool *ready;    /* by value id: there from the start of a run on */
   uint32_t *drops;
   kn_loose loose[KN_LOOSE_TYPES];
+  atomic_flag loose_taken; /* while `beside` */
+  bool beside;             /* strands run on several threads just now */
   uint32_t nloose;
-  uint32_t nblocks, nparts, nloops, nbuffers, nfails, naliases, nbound, nearly, nheld, novers;
+  uint32_t nblocks, nparts, nloops, nsections, nbuffers, nfails, naliases, nbound, nearly, nheld, novers;
   bool
       *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */
   size_t bytes;     /* of the arena */

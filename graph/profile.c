@@ -139,6 +139,11 @@ static kn_status add_block(opening *o, uint32_t index, uint32_t depth) {
       KN_TRY(add_part(o, &o->plan->parts[s->a], depth));
       continue;
     }
+    if (s->kind == KN_STEP_STRANDS) {
+      const kn_section *x = &o->plan->sections[s->a];
+      for (uint32_t k = 0; k < x->n; k++) KN_TRY(add_block(o, x->strands[k].block, depth));
+      continue;
+    }
     KN_TRY(add_row(o, &s->node, 1, depth));
     if (s->kind == KN_STEP_LOOP) KN_TRY(add_block(o, o->plan->loops[s->a].block, depth + 1));
     if (s->kind == KN_STEP_IF) {

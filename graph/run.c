@@ -12,8 +12,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-static kn_status run_block(run *r, uint32_t block);
-
 /* ---- if and loop ---- */
 
 /* Lists that a region has yielded, from the first one on: nobody reads them there any more, and what is
@@ -35,12 +33,12 @@ static void bind_outputs(run *r, const kn_node *n, int side) {
 /* The first branch, and the second where that raises. */
 static kn_status run_attempt(run *r, const kn_step *s) {
   kn_scalar *none_raised = &r->p->scalars[s->node->in[0]->id];
-  kn_status st = run_block(r, s->a);
-  if (st != KN_OK && !kn_can_be_caught(st)) return st;
+  kn_status st = kn_run_block(r, s->a);
+  if (st != KN_OK && (!kn_can_be_caught(st) || r->gang)) return st; /* the order of errors is the program's */
   if (st != KN_OK) {
     KN_TRY(kn_catch(r->ctx, &r->s->caught));
     none_raised->as.b = false;
-    KN_TRY(run_block(r, s->b));
+    KN_TRY(kn_run_block(r, s->b));
   }
   bind_outputs(r, s->node, st == KN_OK ? 0 : 1);
   return KN_OK;
@@ -49,7 +47,7 @@ static kn_status run_attempt(run *r, const kn_step *s) {
 static kn_status run_if(run *r, const kn_step *s) {
   if (kn_is_attempt(s->node)) return run_attempt(r, s);
   bool yes = r->p->scalars[s->node->in[0]->id].as.b;
-  KN_TRY(run_block(r, yes ? s->a : s->b));
+  KN_TRY(kn_run_block(r, yes ? s->a : s->b));
   bind_outputs(r, s->node, yes ? 0 : 1);
   return KN_OK;
 }
@@ -130,9 +128,9 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
   KN_TRY(enter_loop(r, l));
   uint64_t trips = 0;
   for (;;) {
-    KN_TRY(kn_run_tick(r->s));
+    KN_TRY(kn_run_tick(r));
     if (r->s->profile) kn_profile_trip(r->s->profile);
-    KN_TRY(run_block(r, l->block));
+    KN_TRY(kn_run_block(r, l->block));
     trips++;
     if (!r->p->scalars[body->yields[0]->id].as.b) break;
     KN_TRY(back_edge(r, l));
@@ -147,6 +145,7 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
     snprintf(impl, sizeof impl, "%" PRIu64 " trip%s", trips, trips == 1 ? "" : "s");
     kn_log_node(r->ctx, "graph", n, impl, r->p->vals);
   }
+  if (!r->s->observe) return KN_OK;
   r->s->trips = trips;
   kn_run_watch(r, n);
   return KN_OK;
@@ -170,6 +169,7 @@ static kn_status run_step(run *r, const kn_step *s) {
   case KN_STEP_IF: return run_if(r, s);
   case KN_STEP_LOOP: return run_loop(r, &p->loops[s->a]);
   case KN_STEP_BIND: bind_outputs(r, s->node, (int)s->a); return KN_OK;
+  case KN_STEP_STRANDS: return kn_run_section(r, &p->sections[s->a]);
   case KN_STEP_FAIL: break;
   }
   const kn_planned_failure *f = p->fails[s->a];
@@ -184,11 +184,11 @@ static kn_status run_timed(run *r, uint32_t block, uint32_t i) {
   return st;
 }
 
-static kn_status run_block(run *r, uint32_t block) {
+kn_status kn_run_block(run *r, uint32_t block) {
   const kn_block *b = &r->p->blocks[block];
   for (uint32_t i = 0; i < b->n; i++) {
     const kn_step *s = &b->steps[i];
-    KN_TRY(r->s->profile ? run_timed(r, block, i) : run_step(r, s));
+    KN_TRY(r->s->profile && s->kind != KN_STEP_STRANDS ? run_timed(r, block, i) : run_step(r, s));
     for (uint32_t k = 0; k < s->ndrop; k++) kn_run_let_go(r->p, r->p->drops[s->drop + k]);
   }
   return KN_OK;
@@ -343,7 +343,7 @@ kn_status kn_run_plan(kn_session *s, kn_plan *p, const kn_rvalue *in) {
   kn_caught_clear(s->ctx->heap, &s->caught);
   kn_status st = bind_inputs(&r, in);
   if (st == KN_OK) st = kn_run_early(&r);
-  if (st == KN_OK) st = run_block(&r, 0);
+  if (st == KN_OK) st = kn_run_block(&r, 0);
   if (st == KN_OK) find_stored(&r, in);
   let_stored_go(s);
   if (st == KN_OK) st = give_results(&r, in);

@@ -1,5 +1,5 @@
 /* What the files that run a plan share: run.c (steps, `if`, `loop`, whole runs), run_values.c (values that
- * are held, slots), run_nodes.c (nodes that are no ops). Private to these. */
+ * are held, slots), run_strands.c (sections), run_nodes.c (nodes that are no ops). Private to these. */
 #ifndef KN_GRAPH_RUN_H
 #define KN_GRAPH_RUN_H
 #include "graph/session.h"
@@ -8,6 +8,8 @@ typedef struct run {
   kn_session *s;
   kn_plan *p;
   kn_context *ctx;
+  struct kn_gang *gang; /* the strands of a section that run now, of which this is one; NULL */
+  uint64_t steps;       /* of this strand */
 } run;
 
 /* Profiles know the executor's own nodes by their steps. */
@@ -24,7 +26,7 @@ void kn_run_clean_up(kn_plan *p);
 bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t);
 kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t);
 kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out);
-kn_status kn_run_tick(kn_session *s);
+kn_status kn_run_tick(run *r);
 kn_status kn_run_no_value(run *r, const kn_node *n);
 static inline void kn_run_watch(run *r, const kn_node *n) {
   if (r->s->observe) r->s->observe(r->s->observe_ud, n, r->p->vals, r->p->scalars);
@@ -34,6 +36,13 @@ kn_status kn_run_early(run *r);
 kn_status kn_run_load(run *r, const kn_node *n);
 kn_status kn_run_store(run *r, const kn_node *n);
 kn_status kn_run_update(run *r, const kn_node *n);
+
+/* run_strands.c */
+kn_status kn_run_section(run *r, kn_section *x);
+kn_status kn_gang_tick(run *r);
+
+/* run.c */
+kn_status kn_run_block(run *r, uint32_t block);
 
 /* run_nodes.c */
 kn_status kn_run_node(run *r, const kn_node *n);

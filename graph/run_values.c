@@ -27,14 +27,27 @@ static bool forgotten(const kn_tensor *t) {
          atomic_load(&t->refs) == 1 && atomic_load(&s->refs) == 1 && kn_tensor_contiguous(t);
 }
 
+/* The spares are everybody's. */
+static void take_spares(kn_plan *p) {
+  while (p->beside && atomic_flag_test_and_set_explicit(&p->loose_taken, memory_order_acquire)) continue;
+}
+
+static void leave_spares(kn_plan *p) {
+  if (p->beside) atomic_flag_clear_explicit(&p->loose_taken, memory_order_release);
+}
+
 /* Gives it up; keeps it for the next of its type where the plan makes such. */
 static void put_away(kn_plan *p, kn_tensor *t) {
   for (uint32_t i = 0; t && i < p->nloose; i++) {
     kn_loose *l = &p->loose[i];
     if (!kn_type_equal(&l->type, &t->type)) continue;
-    if (l->n == KN_LOOSE_SPARES || !forgotten(t)) break;
-    l->spare[l->n++] = t;
-    return;
+    if (!forgotten(t)) break;
+    take_spares(p);
+    bool kept = l->n < KN_LOOSE_SPARES;
+    if (kept) l->spare[l->n++] = t;
+    leave_spares(p);
+    if (kept) return;
+    break;
   }
   kn_tensor_release(t);
 }
@@ -42,9 +55,11 @@ static void put_away(kn_plan *p, kn_tensor *t) {
 static kn_status take_out(run *r, const kn_type *type, kn_tensor **out) {
   for (uint32_t i = 0; i < r->p->nloose; i++) {
     kn_loose *l = &r->p->loose[i];
-    if (!l->n || !kn_type_equal(&l->type, type)) continue;
-    *out = l->spare[--l->n];
-    return KN_OK;
+    if (!kn_type_equal(&l->type, type)) continue;
+    take_spares(r->p);
+    kn_tensor *t = l->n ? l->spare[--l->n] : NULL;
+    leave_spares(r->p);
+    if (t) return *out = t, KN_OK;
   }
   return kn_tensor_new(r->ctx, type, out);
 }
@@ -116,7 +131,9 @@ kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out) {
 /* ---- what stands outside the steps ---- */
 
 /* Before each part and each trip. */
-kn_status kn_run_tick(kn_session *s) {
+kn_status kn_run_tick(run *r) {
+  if (r->gang) return kn_gang_tick(r);
+  kn_session *s = r->s;
   if (s->limit && s->steps >= s->limit)
     return kn_fail(s->ctx, KN_LIMIT, "the limit of %" PRIu64 " steps was reached", s->limit);
   kn_status st = s->poll ? s->poll(s->poll_ud, s->steps) : KN_OK;
@@ -165,7 +182,7 @@ static kn_status prepare(run *r, const kn_part_plan *part) {
 
 kn_status kn_run_part(run *r, const kn_part_plan *part) {
   kn_plan *p = r->p;
-  KN_TRY(kn_run_tick(r->s));
+  KN_TRY(kn_run_tick(r));
   KN_TRY(prepare(r, part));
   kn_status st = part->target->run(part->target->self, r->ctx, part->program, p->vals, p->scalars);
   for (uint32_t i = 0; i < part->nprepare; i++) {

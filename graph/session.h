@@ -52,12 +52,14 @@ struct kn_session {
   kn_host_fn host;
   void *host_ud;
   bool check;
+  bool any_sizes;             /* inputs may have others than the graph says */
   bool single;                /* every node alone, for a profile of nodes */
   struct kn_profile *profile; /* told of each step of the run under way; NULL */
   bool running;
   uint64_t limit, steps;
   kn_caught caught; /* since the last run began */
   kn_writer text;   /* kn_session_text's */
+  uint64_t beside;  /* sections whose strands ran on several threads */
   uint64_t trips;   /* of the loop that an observer is told of */
 };
 

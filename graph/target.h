@@ -24,6 +24,12 @@ typedef struct kn_part {
   uint32_t *over;     /* by id of an output: an input of the nodes it runs together with, in the very bytes of
                          which it may lie if nobody reads that input later; 0: none */
 } kn_part;
+/* What a program keeps beside itself, in bytes. */
+typedef struct kn_part_memory {
+  size_t packed;    /* constants in layouts of its own, those it shares with other programs included */
+  size_t workspace; /* what runs write to that is not in the plan's arena: values in layouts of its own,
+                       scratchpads */
+} kn_part_memory;
 #define KN_ROOM_NONE SIZE_MAX /* it never goes to memory: nobody may read it but its group */
 
 /* Memory is planned node by node: a value's bytes may be taken again by any node after its last use, the next
@@ -35,7 +41,8 @@ typedef struct kn_part {
 struct kn_target {
   const char *name;
   /* False with a short reason: "float64 is not supported". Node and types as in kn_part. */
-  bool (*supports)(void *self, const kn_node *n, const kn_type *types, char *why, size_t size);
+  bool (*supports)(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                   size_t size);
   /* May the node that follows the part so far be one of it, whatever `supports` says of it alone? NULL:
    * no. Views without a node may stand between. */
   bool (*joins)(void *self, const kn_part *so_far, const kn_node *n);
@@ -55,6 +62,8 @@ struct kn_target {
    * (kn_node_failed), and outputs made are left in vals or NULL. */
   kn_status (*run)(void *self, kn_context *ctx, kn_program *p, kn_tensor **vals, const kn_scalar *scalars);
   void (*free)(void *self, kn_context *ctx, kn_program *p);
+  /* Adds what the program holds to *m. NULL: nothing. */
+  void (*memory)(void *self, const kn_program *p, kn_part_memory *m);
   void *self;
 };
 

@@ -33,7 +33,9 @@ static bool greedy_takes(const kn_node *n, const kn_type *types, char *why, size
   return kn_node_static(n, types, why, size);
 }
 
-static bool greedy_supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+static bool greedy_supports(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                            size_t size) {
+  (void)ctx;
   return !greedy_draw(self, 3) && greedy_takes(n, types, why, size);
 }
 

@@ -11,9 +11,10 @@ typedef struct looker {
   uint32_t longest, hidden;
 } looker;
 
-static bool look_supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+static bool look_supports(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                          size_t size) {
   const kn_target *t = &((looker *)self)->of;
-  return t->supports(t->self, n, types, why, size);
+  return t->supports(t->self, ctx, n, types, why, size);
 }
 static bool look_wants(void *self, const kn_part *part, const kn_node *n) {
   const kn_target *t = &((looker *)self)->of;
@@ -43,7 +44,8 @@ static void look_free(void *self, kn_context *ctx, kn_program *p) {
 }
 static kn_target target_of(looker *l, const cp_set *set) {
   *l = (looker){.of = cp_target_of(set)};
-  return (kn_target){"cpu", look_supports, look_joins, look_wants, look_compile, look_run, look_free, l};
+  return (kn_target){"cpu",    look_supports, look_joins, look_wants, look_compile,
+                     look_run, look_free,     NULL,       l};
 }
 
 /* ---- graphs ---- */

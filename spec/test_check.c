@@ -24,7 +24,9 @@ struct kn_program {
   bool *inside; /* by node: nobody else reads its first result */
 };
 
-static bool liar_supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+static bool liar_supports(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                          size_t size) {
+  (void)ctx;
   (void)self;
   const kn_op_info *row = &kn_ops[n->op];
   if (row->op_class == KN_CLASS_VIEW || row->flags & (KN_FLAG_WRITES | KN_FLAG_DYNAMIC) || n->nout > 1)

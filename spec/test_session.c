@@ -333,7 +333,9 @@ typedef struct picky {
   int parts, nodes; /* compiled */
 } picky;
 
-static bool picky_supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+static bool picky_supports(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                           size_t size) {
+  (void)ctx;
   picky *p = self;
   if (n->op != p->op) return snprintf(why, size, "not to its taste"), false;
   return kn_node_static(n, types, why, size);

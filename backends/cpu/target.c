@@ -13,11 +13,14 @@ struct kn_program {
   cp_rms **norms;              /* by node: the rms_norm whose parts begin there */
   cp_attention **attentions;   /* likewise */
   cp_product **products;       /* by node: of a matmul that has run */
+  bool *own;                   /* by node: a matmul that is ours whatever eager code would do */
   cp_scratch room;             /* of recurrent layers */
   uint32_t n;
 };
 
-static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+static bool supports(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                     size_t size) {
+  (void)ctx;
   const kn_provider *p = ((const cp_set *)self)->provider;
   if (!kn_opcode_is_op(n->op) || !p->kernel[n->op]) {
     snprintf(why, size, "not an op of this backend");
@@ -40,6 +43,7 @@ static void free_program(void *self, kn_context *ctx, kn_program *p) {
   kn_free(ctx->heap, p->norms, p->n * sizeof *p->norms);
   kn_free(ctx->heap, p->attentions, p->n * sizeof *p->attentions);
   kn_free(ctx->heap, p->products, p->n * sizeof *p->products);
+  kn_free(ctx->heap, p->own, p->n);
   cp_scratch_free(ctx, &p->room);
   kn_free(ctx->heap, p, sizeof *p);
 }
@@ -48,6 +52,14 @@ static void free_program(void *self, kn_context *ctx, kn_program *p) {
 static uint32_t length_at(const kn_program *p, uint32_t i) {
   if (p->attentions[i]) return cp_attention_length(p->attentions[i]);
   return p->norms[i] ? cp_rms_length(p->norms[i]) : p->chains[i] ? cp_chain_length(p->chains[i]) : 1;
+}
+
+/* A product whose sizes others have seen and left to us, for whatever reason: a rule, or what was measured.
+ * Where neither may count, eager code is asked again at each run. */
+static bool is_own(const kn_context *ctx, const kn_node *n, const kn_type *types) {
+  char why[64];
+  return n->op == KN_OP_matmul && kn_context_tuning(ctx) != KN_TUNING_FIXED &&
+         kn_node_static(n, types, why, sizeof why);
 }
 
 /* A group that is no chain. */
@@ -63,7 +75,8 @@ static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_pr
   p->norms = kn_calloc(ctx->heap, p->n, sizeof *p->norms);
   p->attentions = kn_calloc(ctx->heap, p->n, sizeof *p->attentions);
   p->products = kn_calloc(ctx->heap, p->n, sizeof *p->products);
-  const bool room = p->chains && p->norms && p->attentions && p->products;
+  p->own = kn_calloc(ctx->heap, p->n, 1);
+  const bool room = p->chains && p->norms && p->attentions && p->products && p->own;
   kn_status st = room ? KN_OK : kn_fail_nomem(ctx, p->n * sizeof *p->chains);
   for (uint32_t i = 0; i < p->n && st == KN_OK; i += length_at(p, i)) {
     st = cp_attention_new(ctx, set, part, i, &p->attentions[i]);
@@ -75,6 +88,7 @@ static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_pr
     while (before.n < p->n && (before.n <= i || !begins(p, before.n))) before.n++;
     if (!begins(p, i)) st = cp_chain_new(ctx, set, &before, i, &p->chains[i]);
   }
+  for (uint32_t i = 0; i < p->n && st == KN_OK; i++) p->own[i] = is_own(ctx, part->nodes[i], part->types);
   if (st == KN_OK)
     *out = p;
   else
@@ -93,12 +107,15 @@ static kn_status run_matmul(const cp_set *set, kn_context *ctx, kn_program *p, u
       kn_log_node(ctx, "cpu", n, set->provider->name, vals);
     return st;
   }
-  KN_TRY(kn_device_run(ctx, KN_OP_matmul, n->attrs, in, 2, &out, &by));
+  kn_status st = p->own[i] ? set->provider->kernel[n->op](ctx, n->attrs, in, 2, &out) : KN_DECLINED;
+  if (st == KN_OK) by = set->provider->name;
+  if (st == KN_DECLINED) st = kn_device_run(ctx, KN_OP_matmul, n->attrs, in, 2, &out, &by);
+  if (st != KN_OK) return st;
   if (kn_debugging(ctx, KN_DEBUG_EXEC)) kn_log_node(ctx, "cpu", n, by, vals);
   cp_product_free(ctx, p->products[i]);
   p->products[i] = NULL;
   if (strcmp(by, set->provider->name)) return KN_OK;
-  kn_status st = cp_product_new(ctx, set->kits, in, out, &p->products[i]);
+  st = cp_product_new(ctx, set->kits, in, out, &p->products[i]);
   return st == KN_DECLINED ? KN_OK : st;
 }
 

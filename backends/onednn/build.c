@@ -89,6 +89,12 @@ static uint32_t find_value(dn_builder *b, const kn_value *v) {
   return DN_NO_BUFFER;
 }
 
+static bool is_finite(const kn_tensor *t) {
+  int64_t reach = 1; /* what lies between is looked at, too */
+  for (int d = 0; d < t->type.rank; d++) reach += (t->type.dims[d] - 1) * t->strides[d];
+  return t->type.dtype != KN_F32 || kn_type_numel(&t->type) < 1 || dn_finite(kn_tensor_data(t), reach);
+}
+
 /* A value that others compute. Repeated elements are none of oneDNN's. */
 static uint32_t given(dn_builder *b, const kn_value *v) {
   const kn_type *t = &b->part->types[v->id];
@@ -100,7 +106,9 @@ static uint32_t given(dn_builder *b, const kn_value *v) {
     if (t->dims[i] == 1 && strides[i] < 1) strides[i] = 1;
     if (strides[i] < 1) return DN_NO_BUFFER;
   }
-  buffer.constant = dn_constant(v, unused) != NULL || b->made[b->part->root[v->id]];
+  const kn_slot *slot = dn_constant(v, unused);
+  buffer.constant = slot || b->made[b->part->root[v->id]];
+  if (slot) b->q->odd_constant |= !is_finite(slot->tensor);
   buffer.plain = dense(t, strides);
   if (buffer.plain) kn_strides_contiguous(t, strides);
   dn_md md = {0};
@@ -246,7 +254,7 @@ dnnl_status_t dn_add_step(dn_builder *b, dnnl_primitive_desc_t pd, uint32_t narg
   uint32_t step = b->q->nsteps - 1;
   t->pd = pd;
   t->threads = b->threads;
-  snprintf(t->impl, sizeof t->impl, "%s", dn_impl_of(b, pd));
+  snprintf(t->impl, sizeof t->impl, "%s%s", dn_impl_of(b, pd), b->measured ? " (measured)" : "");
   for (uint32_t i = 0; i < nargs; i++) {
     if (buffer[i] == DN_NO_BUFFER) return dnnl_unimplemented;
     t->arg[i] = arg[i], t->buffer[i] = buffer[i];

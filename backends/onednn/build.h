@@ -16,6 +16,7 @@ typedef struct dn_builder {
   bool *made;       /* by value id: some group before makes it */
   uint32_t group;   /* that steps are made for */
   int threads;      /* that primitives are made for now */
+  bool measured;    /* the next step is as it is because that was the fastest */
   kn_status status; /* of what is no refusal of oneDNN's */
 } dn_builder;
 

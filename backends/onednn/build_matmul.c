@@ -1,5 +1,6 @@
 /* The steps of a product: rows, columns and batches as problem.c sees them; constant matrices are packed. */
 #include "backends/onednn/build.h"
+#include "backends/onednn/choice.h"
 #include <string.h>
 
 typedef struct product {
@@ -7,7 +8,8 @@ typedef struct product {
   dn_md a, b, b_any, c, bias;
   dnnl_primitive_attr_t attr;
   dnnl_primitive_desc_t pd;
-  const kn_slot *slot; /* of the second operand where that is a constant matrix */
+  const kn_slot *slot; /* of the second operand where that is a constant matrix to be packed */
+  bool measured;
 } product;
 
 static dnnl_status_t layout(dn_builder *b, dn_md *md, const dn_layout *l) {
@@ -28,17 +30,24 @@ static dnnl_status_t describe(dn_builder *b, const dn_group *g, product *m) {
     dn_strides_of(b, n->in[i], strides[i]);
     views[i] = (dn_view){&types[n->in[i]->id], strides[i]};
   }
-  int64_t own[KN_MAX_RANK];
+  int64_t own[KN_MAX_RANK], seen[KN_MAX_RANK];
+  memcpy(seen, strides[1], sizeof seen);
   m->slot = dn_constant(n->in[1], own);
   if (m->slot) views[1].strides = memcpy(strides[1], own, sizeof own);
   if (!dn_describe(KN_OP_matmul, n->attrs, views, 2, &types[n->out[0]->id], b->ctx->threads, &m->p, &copy,
                    why, sizeof why) ||
       copy)
     return dnnl_unimplemented;
-  b->threads = (int)m->p.threads;
-  dn_threads_set(b->lib, b->threads);
   const dn_layout *w = &m->p.arg[1], *c = &m->p.arg[DN_OUT];
   if (w->rank != 2) m->slot = NULL;
+  dn_choice way = dn_choose_product(b->state, b->ctx,
+                                    &(dn_product){n, views, &types[n->out[0]->id], &m->p, m->slot != NULL});
+  m->measured = way.measured && !way.elsewhere;
+  b->threads = m->measured ? way.threads : (int)m->p.threads;
+  dn_threads_set(b->lib, b->threads);
+  bool as_given = m->measured && !way.packed;
+  if (as_given && m->slot && !memcmp(seen, own, (size_t)types[n->in[1]->id].rank * sizeof *own))
+    m->slot = NULL;
   dnnl_status_t s = layout(b, &m->a, &m->p.arg[0]);
   if (!s) s = layout(b, &m->b, w);
   if (!s) s = layout(b, &m->c, c);
@@ -79,7 +88,9 @@ static dnnl_status_t arrange(dn_builder *b, const dn_group *g, product *m) {
   buffer[2] = dn_buffer_result(b, g, dn_ref(&m->c), true, sum);
   dnnl_status_t s = dn_posts_args(b, g, last + 1, last, &n, arg, buffer);
   if (s) return s;
+  b->measured = m->measured;
   s = dn_add_step(b, m->pd, n, arg, buffer);
+  b->measured = false;
   m->pd = NULL;
   return s ? s : dn_finish_result(b, g, buffer[2]);
 }

@@ -22,6 +22,16 @@ void dn_sequence_free(dn_sequence *q) {
   kn_free(heap, q, sizeof *q);
 }
 
+size_t dn_sequence_packed(const dn_sequence *q) {
+  size_t sum = 0;
+  for (uint32_t i = 0; i < q->nbuffers; i++) {
+    bool again = !q->buffers[i].packed;
+    for (uint32_t k = 0; k < i && !again; k++) again = q->buffers[k].packed == q->buffers[i].packed;
+    if (!again) sum += q->buffers[i].packed->bytes;
+  }
+  return sum;
+}
+
 bool dn_sequence_fits(const dn_sequence *q, kn_tensor *const *vals) {
   for (uint32_t i = 0; i < q->nbuffers; i++) {
     const dn_buffer *b = &q->buffers[i];

@@ -53,14 +53,15 @@ typedef struct dn_sequence {
   dnnl_stream_t stream;
   void *work;
   size_t bytes;
-  bool odd_constant; /* a packed constant holds nan or infinity */
+  bool odd_constant; /* a constant holds nan or infinity */
 } dn_sequence;
 
 /* UNSUPPORTED where oneDNN has nothing for some groups: `fold` is then lowered for each of them, and the part
  * is to be cut again. vals: real tensors as they lie in this run, or NULL when the plan is made. */
 kn_status dn_build(kn_context *ctx, dn_state *s, const kn_part *part, const dn_cut *cut,
                    kn_tensor *const *vals, uint8_t *fold, dn_sequence **out);
-void dn_sequence_free(dn_sequence *q); /* NULL is fine */
+void dn_sequence_free(dn_sequence *q);           /* NULL is fine */
+size_t dn_sequence_packed(const dn_sequence *q); /* bytes of its constants */
 
 /* Do the operands lie as it was made for, and are the constants those that were packed? */
 bool dn_sequence_fits(const dn_sequence *q, kn_tensor *const *vals);

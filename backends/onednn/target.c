@@ -1,6 +1,7 @@
 /* Graphs: a part is cut into groups, which run as a sequence of primitives; nodes that oneDNN has nothing for
  * keep what an eager op would make, from run to run. */
 #include "backends/onednn/call.h"
+#include "backends/onednn/choice.h"
 #include "backends/onednn/onednn.h"
 #include "backends/onednn/sequence.h"
 #include "core/device.h"
@@ -37,7 +38,9 @@ static bool is_packed_conv(const kn_node *n, const kn_type *types, char *why, si
          types[n->in[1]->id].dtype == KN_F32 && kn_type_numel(x) > 0 && kn_type_numel(y) > 0;
 }
 
-static bool computes(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+static bool computes(void *self, kn_context *of, const kn_node *n, const kn_type *types, char *why,
+                     size_t size) {
+  (void)of;
   if (!kn_opcode_is_op(n->op) || !dn_offers((kn_op)n->op)) {
     snprintf(why, size, "not an op of this backend");
     return false;
@@ -63,17 +66,37 @@ static bool computes(void *self, const kn_node *n, const kn_type *types, char *w
   return st == KN_OK;
 }
 
+/* What was measured for a product; operands lie as they most likely will. */
+static dn_choice choose(dn_state *s, kn_context *ctx, const kn_node *n, const kn_type *types,
+                        const dn_view *views) {
+  dn_view in[2] = {views[0], views[1]};
+  const kn_type *out = &types[n->out[0]->id];
+  int64_t own[KN_MAX_RANK];
+  dn_problem p;
+  unsigned copy;
+  char why[96];
+  bool constant = dn_constant(n->in[1], own);
+  if (constant) in[1].strides = own;
+  if (!dn_describe(KN_OP_matmul, n->attrs, in, 2, out, ctx->threads, &p, &copy, why, sizeof why) || copy)
+    return (dn_choice){0};
+  return dn_choose_product(s, ctx, &(dn_product){n, in, out, &p, constant && p.arg[1].rank == 2});
+}
+
 /* The same beside other backends, which get what is slow here. */
-static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
+static bool supports(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                     size_t size) {
   if (n->op == KN_OP_conv2d && is_packed_conv(n, types, why, size)) return true;
   bool offered = kn_opcode_is_op(n->op) && dn_offers((kn_op)n->op);
-  if (!offered || !kn_node_static(n, types, why, size)) return computes(self, n, types, why, size);
+  if (!offered || !kn_node_static(n, types, why, size)) return computes(self, ctx, n, types, why, size);
   int64_t strides[DN_MAX_IN][KN_MAX_RANK];
   dn_view views[DN_MAX_IN];
   views_of(n, types, strides, views);
   for (uint32_t i = 0; i < n->ntensor; i++) dn_guess_strides(n->in[i], types, strides[i]);
-  if (!dn_is_slow((kn_op)n->op, n->attrs, views)) return computes(self, n, types, why, size);
-  snprintf(why, size, "others do it better");
+  dn_choice c = {0};
+  if (n->op == KN_OP_matmul) c = choose(self, ctx, n, types, views);
+  if (c.measured ? !c.elsewhere : !dn_is_slow((kn_op)n->op, n->attrs, views))
+    return computes(self, ctx, n, types, why, size);
+  snprintf(why, size, c.measured ? "measured: others do it faster" : "others do it better");
   return false;
 }
 
@@ -293,6 +316,15 @@ static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **val
   return KN_OK;
 }
 
+static void memory(void *self, const kn_program *p, kn_part_memory *m) {
+  (void)self;
+  m->workspace += p->bytes;
+  if (p->q) {
+    m->workspace += p->q->bytes;
+    m->packed += dn_sequence_packed(p->q);
+  }
+}
+
 bool dn_target(kn_context *ctx, void *state, kn_target *out) {
   bool others = dn_offered_elsewhere(ctx, KN_OP_matmul) && dn_offered_elsewhere(ctx, KN_OP_conv2d);
   *out = (kn_target){.name = "onednn",
@@ -301,6 +333,7 @@ bool dn_target(kn_context *ctx, void *state, kn_target *out) {
                      .compile = compile,
                      .run = run,
                      .free = free_program,
+                     .memory = memory,
                      .self = state};
   return true;
 }

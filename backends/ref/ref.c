@@ -18,8 +18,9 @@ struct kn_program {
 
 static size_t program_size(uint32_t n) { return sizeof(kn_program) + n * sizeof(ref_node); }
 
-static bool supports(void *self, const kn_node *n, const kn_type *types, char *why, size_t size) {
-  (void)self, (void)n, (void)types, (void)why, (void)size;
+static bool supports(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                     size_t size) {
+  (void)self, (void)ctx, (void)n, (void)types, (void)why, (void)size;
   return true;
 }
 

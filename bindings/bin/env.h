@@ -3,6 +3,7 @@
 #define KILN_BIN_ENV_H
 #include "bindings/c/kiln.h"
 #include "core/debug.h"
+#include "core/tuning_env.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,12 +27,23 @@ static inline void env_warn_of_topics(const char *program, const char *text) {
   }
 }
 
-/* KILN_BACKEND, KILN_DEBUG and KILN_NUM_THREADS into the options; what is not understood is said on standard
- * error. */
-static inline void env_options(const char *program, kiln_context_options *o) {
+static inline void env_tuning(const char *program, kiln_context_options *o, char room[KN_CACHE_DIR]) {
+  kn_tuning tuning;
+  o->cache = kn_env_cache(room);
+  if (!kn_env_tuning(o->cache, &tuning))
+    fprintf(stderr, "%s: KILN_TUNE: '%s' is neither 0 nor 1\n", program, getenv("KILN_TUNE"));
+  o->tune = tuning == KN_TUNING_FIXED     ? KILN_TUNE_NEVER
+            : tuning == KN_TUNING_MEASURE ? KILN_TUNE_ALWAYS
+                                          : KILN_TUNE_PREPARED;
+}
+
+/* KILN_BACKEND, KILN_DEBUG, KILN_NUM_THREADS, KILN_TUNE and KILN_CACHE into the options; what is not
+ * understood is said on standard error. `room` lives as long as the options. */
+static inline void env_options(const char *program, kiln_context_options *o, char room[KN_CACHE_DIR]) {
   const char *debug = getenv("KILN_DEBUG"), *threads = getenv("KILN_NUM_THREADS");
   o->backend = getenv("KILN_BACKEND");
   o->debug = debug;
+  env_tuning(program, o, room);
   if (debug) env_warn_of_topics(program, debug);
   if (!threads || !*threads) return;
   char *end;

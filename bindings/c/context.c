@@ -70,6 +70,10 @@ kiln_status kiln_context_new(const kiln_context_options *options, kiln_context *
   if (o.threads) ctx->threads = o.threads;
   kn_random_seed(&ctx->random, o.seed);
   kn_status st = kn_registry_open(ctx, o.backend);
+  if (st == KN_OK && o.cache && *o.cache) st = kn_registry_remember(ctx, o.cache);
+  ctx->tuning = o.tune == KILN_TUNE_ALWAYS                            ? KN_TUNING_MEASURE
+                : o.tune == KILN_TUNE_PREPARED && o.cache && *o.cache ? KN_TUNING_KNOWN
+                                                                      : KN_TUNING_FIXED;
   if (st == KN_OK)
     *out = (kiln_context *)ctx;
   else {

@@ -108,6 +108,14 @@ typedef enum kiln_output {
 /* text is not terminated. Called by the thread that runs. */
 typedef void (*kiln_output_fn)(void *ud, kiln_output kind, const char *text, size_t length);
 
+/* Where several implementations compute the same, which one is taken may be measured: the results of
+ * different ones differ in their last bits. */
+typedef enum kiln_tune {
+  KILN_TUNE_PREPARED = 0, /* with a `cache`: by what is known; kiln_session_memory measures what is not */
+  KILN_TUNE_NEVER = 1,    /* by a fixed rule, as without a `cache` */
+  KILN_TUNE_ALWAYS = 2    /* the first run measures, too: up to 0.2 s for the sizes of its inputs */
+} kiln_tune;
+
 /* Zero all of it, set `size`, then what is wanted: zero means the default. Strings are not kept. */
 typedef struct kiln_context_options {
   size_t size;         /* sizeof(kiln_context_options) */
@@ -120,6 +128,9 @@ typedef struct kiln_context_options {
   uint64_t seed;         /* where the random numbers of its sessions start */
   kiln_output_fn output; /* default: output is dropped */
   void *output_ud;
+  const char
+      *cache;     /* folder in which it is remembered what was measured on this machine; NULL or "": none */
+  kiln_tune tune; /* default: KILN_TUNE_PREPARED */
 } kiln_context_options;
 
 /* options NULL: defaults. On failure there is no context to ask, so the sentence goes to error (terminated,
@@ -338,7 +349,8 @@ KILN_API kiln_status kiln_session_get_slot(kiln_session *s, int index, kiln_valu
 KILN_API kiln_status kiln_session_set_slot(kiln_session *s, int index, const kiln_value *v);
 
 /* Plans for the inputs set, without running; gives the bytes that all intermediate tensors of a run take
- * together. A run with inputs of these sizes then allocates only its results. */
+ * together, in whatever layout, with scratchpads and the constants that were packed for it. A run with inputs
+ * of these sizes then allocates only its results. */
 KILN_API kiln_status kiln_session_memory(kiln_session *s, size_t *bytes);
 /* What each node of the graph takes on the inputs set, as text: tables of lines of the program and of nodes,
  * the slowest first, with times, work done and shares of what the machine reaches. What the runs store, draw

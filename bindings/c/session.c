@@ -190,7 +190,7 @@ kiln_status kiln_session_memory(kiln_session *s, size_t *bytes) {
   kn_status st = kiln_all_given(s);
   kn_run_memory memory;
   if (st == KN_OK) st = kn_session_prepare(s->core, s->in, s->graph->nin, &memory);
-  if (st == KN_OK) *bytes = memory.arena;
+  if (st == KN_OK) *bytes = memory.arena + memory.workspace + memory.packed;
   return outside(st);
 }
 

@@ -230,16 +230,18 @@ static int graph_prepare(lua_State *L) {
   return 1;
 }
 
-/* g:memory{N = 8}, or with inputs: bytes that intermediate results of a call take; and a table of these and
- * of what else a call needs: {arena =, plan =, results =, state =}. */
+/* g:memory{N = 8}, or with inputs: bytes that calls take beside results and weights, with the weights that
+ * are packed; and a table of what that is and what else there is: {arena =, workspace =, packed =, plan =,
+ * results =, state =}. */
 static int graph_memory(lua_State *L) {
   const kn_run_memory m = plan(L);
   const struct {
     const char *name;
     size_t bytes;
-  } rows[] = {{"arena", m.arena}, {"plan", m.plan}, {"results", m.results}, {"state", m.state}};
+  } rows[] = {{"arena", m.arena}, {"workspace", m.workspace}, {"packed", m.packed},
+              {"plan", m.plan},   {"results", m.results},     {"state", m.state}};
   luaL_checkstack(L, 4, "memory");
-  lua_pushinteger(L, (lua_Integer)m.arena);
+  lua_pushinteger(L, (lua_Integer)(m.arena + m.workspace + m.packed));
   lua_createtable(L, 0, 4);
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     lua_pushinteger(L, (lua_Integer)rows[i].bytes);

@@ -186,12 +186,17 @@ static void add_fold(luaL_Buffer *b, const kn_optimize_report *r, const kn_fold_
 static void add_measured(luaL_Buffer *b, const kn_optimize_report *r) {
   char most[80] = "1e-05, or what the dtype can tell";
   if (r->budget.most >= 0) snprintf(most, sizeof most, "%.3g%s", r->budget.most, unit(r));
-  if (r->nfolds) add_line(b, "tolerance: %s", most);
+  if (r->nfolds || r->over) add_line(b, "tolerance: %s", most);
   if (r->unmeasured)
     add_line(b, "not measured: %s", r->unmeasured);
   else if (r->error >= 0)
-    add_line(b, "results differ by %.2g%s at most, on %u sample%s%s", r->error, unit(r), r->samples,
-             r->samples == 1 ? "" : "s", r->invented ? " of random numbers" : "");
+    add_line(b, "results differ by %.2g%s at most, on %u sample%s%s%s", r->error, unit(r), r->samples,
+             r->samples == 1 ? "" : "s", r->invented ? " of random numbers" : "",
+             r->smaller ? ", smaller than the inputs" : "");
+  if (r->over)
+    add_line(b,
+             "that is over the tolerance with no fold made: where weights are constants, backends lay them "
+             "out in ways of their own and add up in another order");
 }
 
 static void push_text(lua_State *L, const kn_optimize_report *r) {
@@ -276,6 +281,8 @@ static void push_report(lua_State *L, const kn_optimize_report *r) {
   lua_setfield(L, -2, "samples");
   lua_pushinteger(L, (lua_Integer)r->bytes[1]);
   lua_setfield(L, -2, "bytes");
+  lua_pushboolean(L, r->over);
+  lua_setfield(L, -2, "over");
   kl_set_text(L, "unmeasured", r->unmeasured);
   kl_set_text(L, "note", r->hint);
   lua_createtable(L, 0, 2);

@@ -2,6 +2,7 @@
  * tensor bytes reach Lua's collector. Nothing about tensors or ops. */
 #include "bindings/lua/state.h"
 #include "backends/registry.h"
+#include "core/tuning_env.h"
 #include "bindings/lua/kiln_lua.h"
 #include "core/parallel.h"
 #include <errno.h>
@@ -119,6 +120,14 @@ static void set_threads(kn_context *ctx) {
     ctx->threads = (int)n;
 }
 
+static void set_tuning(lua_State *L, kn_context *ctx) {
+  char room[KN_CACHE_DIR];
+  const char *cache = kn_env_cache(room);
+  if (!kn_env_tuning(cache, &ctx->tuning))
+    kn_log(ctx, "KILN_TUNE: '%s' is neither 0 nor 1", getenv("KILN_TUNE"));
+  if (kn_registry_remember(ctx, cache) != KN_OK) luaL_error(L, "%s", kn_error(ctx));
+}
+
 kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
   kl_state *s = kl_find_state(L);
   if (s) return s;
@@ -137,6 +146,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
     warn_of_topics(ctx, debug);
     set_threads(ctx);
     if (kn_registry_open(ctx, getenv("KILN_BACKEND")) != KN_OK) luaL_error(L, "%s", kn_error(ctx));
+    set_tuning(L, ctx);
   }
   s->seen = s->live = s->full = kn_heap_read_stats(ctx->heap).bytes;
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);

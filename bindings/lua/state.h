@@ -29,14 +29,14 @@ typedef struct kl_boxes {
 } kl_boxes;
 
 typedef struct kl_state {
-  kn_context *ctx;    /* NULL once the Lua state is closing */
-  bool owned;         /* ctx is ours to free */
-  bool deterministic; /* as asked by kiln.use_deterministic_algorithms */
-  size_t seen;        /* heap bytes when the collector was last told */
-  size_t live;        /* heap bytes after its last round, as far as known */
-  size_t full;        /* heap bytes after the last complete collection */
+  kn_context *ctx; /* NULL once the Lua state is closing */
+  bool owned;      /* ctx is ours to free */
+  size_t seen;     /* heap bytes when the collector was last told */
+  size_t live;     /* heap bytes after its last round, as far as known */
+  size_t full;     /* heap bytes after the last complete collection */
   kl_boxes *boxes;
   lua_State *main; /* the main coroutine */
+  lua_Hook hook;   /* of it, when the graph that runs now began */
   kn_reclaimer reclaimer;
   struct kl_anchor *anchor; /* hooks.c: how C code on the tape finds back to this state */
   bool reclaiming; /* finalizers run in the middle of an op that found no memory: they must not use kiln */

@@ -94,17 +94,17 @@ static int fork_mark(lua_State *L) {
 }
 
 /* Eager kernels give the same bits in every run whatever the number of threads, and graphs run them unless a
- * pass is allowed to change rounding. This forbids such passes (none is on by default). */
+ * pass or a measured choice is allowed to change rounding. This forbids both. */
 static int use_deterministic_algorithms(lua_State *L) {
   if (lua_type(L, 1) != LUA_TBOOLEAN)
     return kl_error(L, KN_ARG, "use_deterministic_algorithms: true or false is needed, got %s",
                     kl_kind(L, 1));
-  kl_state_of(L)->deterministic = lua_toboolean(L, 1);
+  kl_state_of(L)->ctx->deterministic = lua_toboolean(L, 1);
   return 0;
 }
 
 static int are_deterministic_algorithms_enabled(lua_State *L) {
-  lua_pushboolean(L, kl_state_of(L)->deterministic);
+  lua_pushboolean(L, kl_state_of(L)->ctx->deterministic);
   return 1;
 }
 

@@ -16,6 +16,21 @@ static kn_status channel_tensor(kn_context *ctx, const double *of, int64_t n, in
   return KN_OK;
 }
 
+/* The usual one: float32, in order. Without a wide copy of it. */
+static kn_status scaled_floats(kn_context *ctx, const kn_affine *a, const kn_tensor *w, int dim,
+                               kn_tensor **out) {
+  int64_t inner = 1, n = kn_tensor_numel(w);
+  KN_TRY(kn_tensor_new(ctx, &w->type, out));
+  for (int d = dim + 1; d < w->type.rank; d++) inner *= w->type.dims[d];
+  const float *from = kn_tensor_data(w);
+  float *to = kn_tensor_data(*out);
+  for (int64_t i = 0, c = 0; i < n; i += inner, c = c + 1 < a->channels ? c + 1 : 0) {
+    const double scale = a->scale[c];
+    for (int64_t k = i; k < i + inner; k++) to[k] = (float)((double)from[k] * scale);
+  }
+  return KN_OK;
+}
+
 /* The weight times the scale, rounded once; as the weight lies in memory, so with dims exchanged if `flip`.
  */
 static kn_status scaled_weight(kn_context *ctx, const kn_affine *a, kn_tensor *w, bool flip,
@@ -23,6 +38,8 @@ static kn_status scaled_weight(kn_context *ctx, const kn_affine *a, kn_tensor *w
   int dim = flip ? 1 - a->row->weight : a->row->weight;
   kn_tensor *scale;
   kn_scope s;
+  if (kn_tensor_dtype(w) == KN_F32 && !flip && kn_tensor_contiguous(w) && w->type.dims[dim] == a->channels)
+    return scaled_floats(ctx, a, w, dim, out);
   KN_TRY(channel_tensor(ctx, a->scale, a->channels, w->type.rank, dim, &scale));
   kn_scope_open(&s, ctx);
   kx_own(&s, scale);

@@ -1,6 +1,7 @@
--- kiln.fork(f, …): f(…) as a part of its own, whose results kiln.wait(future) gives. The parts run one after the other, each at
--- its fork; they draw from random streams of their own, so their order is not seen, and capture refuses parts that write what
--- others use. An error in f is raised by wait.
+-- kiln.fork(f, …): f(…) as a part of its own, whose results kiln.wait(future) gives. Eager the parts run one after the other, each at
+-- its fork; in a graph they run on several threads where that is faster, with the same results to the bit. They draw from random
+-- streams of their own, so their order is not seen, and capture refuses parts that write what others use. An error in f is raised by
+-- wait.
 local kiln = require "kiln"
 local fail, mark, pack = kiln.fail, kiln.fork_mark, table.pack
 

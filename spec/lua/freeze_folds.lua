@@ -94,6 +94,8 @@ test("fifty folds stay within the budget, of ulps too; a smaller one keeps fewer
     equal(#report.folds, 50)
     local most = math.max(tolerance, 1e-6) -- backends add up in another order where weights are constants
     truth(report.error <= most, ("%g is over %g"):format(report.error, tolerance))
+    equal(report.over, report.error > tolerance)
+    equal(tostring(report):find "over the tolerance with no fold made" ~= nil, report.over)
     local y, z
     kiln.no_grad(function() y, z = g(x), f(x) end)
     near(z, y, most * 1.01)
@@ -228,6 +230,33 @@ test("samples are made where types tell how, else it is said", function()
   local seen = kiln.ignore(function(x) return x end, { name = "freeze_seen", results = { kiln.spec("float32", { 1, 4, 6, 6 }) } })
   _, report = script(function(x) return net(seen(x)) end, kiln.spec("float32", { 1, 4, 6, 6 })):optimize_for_inference()
   equal(report.unmeasured, "it calls functions of the host")
+end)
+
+test("measured on smaller inputs where the graph takes them, else on what it says", function()
+  local net = stir(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+  local smaller = "of random numbers, smaller than the inputs"
+  local function made(f, ...)
+    local g = script(f, kiln.spec("float32", { ... }))
+    local o, report = g:optimize_for_inference()
+    equal(kept(report), #report.folds)
+    truth(#report.folds > 0 and report.error >= 0 and report.folds[1].error >= 0, tostring(report))
+    local x, y, z = kiln.randn(...), nil, nil
+    kiln.no_grad(function() y, z = g(x), o(x) end)
+    near(z, y, 1e-5)
+    return tostring(report)
+  end
+  truth(made(net, 8, 3, 112, 112):find(smaller, 1, true), "images and rows")
+  truth(made(net, 2, 3, 16, 16):find "of random numbers\n", "they are small already")
+  local flat = function(x) return net(x):reshape(8, 4 * 110 * 110) end
+  truth(made(flat, 8, 3, 112, 112):find "of random numbers\n", "it wants 8 rows")
+  flat = function(x) return net(x):matmul(kiln.ones(110, 2)) end
+  truth(made(flat, 8, 3, 112, 112):find(smaller, 1, true), "fewer rows only")
+  local many = function(x) -- smaller, nothing comes to the fold
+    local y = x:sum() * 0
+    if (x * 0 + 1):sum():item() > 8 * 3 * 8 * 8 then y = net(x) end
+    return y
+  end
+  truth(made(many, 8, 3, 8, 8 + 1):find "of random numbers\n", "the fold is met")
 end)
 
 test("measuring prints nothing, writes to no argument, draws no numbers of the program's", function()

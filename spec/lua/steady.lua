@@ -111,19 +111,37 @@ test("what g:memory says is what is taken", function()
   end
   local g = kiln.script(f, { inputs = { kiln.spec("float32", { "N", 64 }), kiln.spec("float32", { 64, 64 }) } })
   local small, first = g:memory { N = 4 }
-  equal(small, first.arena)
+  equal(small, first.arena + first.workspace + first.packed)
   equal(first.results, 4 * (4 * 64 + 4))
   equal(first.state, 0)
   truth(first.plan > 0, "the plan takes something itself")
   local before = settle()
   local large, second = g:memory { N = 400 }
-  equal(settle() - before, large - small + second.plan) -- one arena, and a plan for each
+  equal(settle() - before, second.arena - first.arena + second.plan) -- one arena, and a plan for each
   local x, w = kiln.rand(400, 64), kiln.rand(64, 64)
   before = settle()
   local y, z = g(x, w)
   local taken, headers = kiln.memory_stats().peak - before, 2048
   truth(taken >= second.results and taken <= second.results + 2 * headers, ("%d of %d"):format(taken, second.results))
   equal(y:size(1) + z:size(1), 800)
+end)
+
+test("weights that are packed, and what a backend keeps in layouts of its own, are told", function()
+  local onednn = false
+  for _, b in ipairs(kiln.backends()) do onednn = onednn or b.name == "onednn" and b.available end
+  if not onednn then check.skip "onednn is not available" end
+  local net = kiln.nn.Sequential(kiln.nn.Conv2d(8, 16, 3), kiln.nn.ReLU(), kiln.nn.Conv2d(16, 16, 3)):eval()
+  local f = kiln.script(net, { inputs = { kiln.spec("float32", { 1, 8, 20, 20 }) } }):optimize_for_inference()
+  local x, before = kiln.rand(1, 8, 20, 20), settle()
+  local all, m = f:memory(x)
+  equal(all, m.arena + m.workspace + m.packed)
+  truth(m.packed >= 4 * (16 * 8 * 9 + 16 * 16 * 9) and m.workspace > 0, ("%d, %d"):format(m.packed, m.workspace))
+  truth(m.plan >= m.packed + m.workspace, "they are the plan's")
+  truth(settle() - before >= all, "and are taken")
+  local again = saved(f)
+  local _, other = again:memory(x)
+  equal(other.packed, m.packed)
+  equal(select(2, f:memory(x)).packed, m.packed)
 end)
 
 test("g:prepare takes the memory, a step's copies are said", function()
