@@ -1,6 +1,7 @@
 /* Sessions: their life, inputs checked, plans chosen, state committed or rolled back. What a run does is in
  * run.c, how it was planned in plan.c. */
 #include "core/device.h"
+#include "graph/cost.h"
 #include "graph/exec.h"
 #include "graph/format.h"
 #include "graph/session.h"
@@ -8,6 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What a run that warms a session may take: multiplications and the like, some tenth of a second; steps. */
+#define MOST_WARM_WORK 5e9
+enum { MOST_WARM_STEPS = 4096 };
 enum { MAX_PLANS = 16 }; /* sizes a session remembers; the least recently used plan goes first */
 
 /* ---- life ---- */
@@ -497,12 +501,8 @@ static void settle_slots(kn_session *s, bool commit) {
   }
 }
 
-kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out, uint32_t nout) {
-  uint32_t results = s->graph->body->nyields;
-  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
-  if (nout != results)
-    return kn_fail(s->ctx, KN_ARG, "graph %s gives %u result%s, room is for %u", s->graph->name, results,
-                   results == 1 ? "" : "s", nout);
+/* Without `keep` nothing of it stays: no results, no state, no number that was drawn. */
+static kn_status run_once(kn_session *s, const kn_rvalue *in, uint32_t nin, bool keep) {
   kn_plan *p;
   KN_TRY(choose_plan(s, in, nin, &p));
   KN_TRY(kn_check_needs(s->ctx, s->graph, in));
@@ -515,15 +515,66 @@ kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rv
   kn_status st = kn_run_plan(s, p, in);
   s->running = false;
   bool ran = st == KN_OK;
-  kn_status settled = settle_updates(s, in, ran);
+  kn_status settled = settle_updates(s, in, ran && keep);
   if (ran) st = settled;
-  settle_slots(s, st == KN_OK);
-  if (st == KN_OK) {
-    if (s->random) *s->random = s->ctx->random;
-    if (nout) memcpy(out, s->out, nout * sizeof *out);
-  }
-  if (st != KN_OK || s->random) s->ctx->random = own;
+  settle_slots(s, st == KN_OK && keep);
+  if (st == KN_OK && keep && s->random) *s->random = s->ctx->random;
+  if (st != KN_OK || !keep || s->random) s->ctx->random = own;
   return st;
+}
+
+kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out, uint32_t nout) {
+  uint32_t results = s->graph->body->nyields;
+  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
+  if (nout != results)
+    return kn_fail(s->ctx, KN_ARG, "graph %s gives %u result%s, room is for %u", s->graph->name, results,
+                   results == 1 ? "" : "s", nout);
+  KN_TRY(run_once(s, in, nin, true));
+  if (nout) memcpy(out, s->out, nout * sizeof *out);
+  return KN_OK;
+}
+
+/* Does somebody else see that it runs? */
+static bool is_seen(const kn_region *r) {
+  KN_EACH_NODE (n, r) {
+    if (n->op == KN_NODE_host_call || n->op == KN_NODE_print || n->op == KN_NODE_write ||
+        n->op == KN_NODE_write_error || n->op == KN_NODE_warn)
+      return true;
+    for (int k = 0; k < n->nregions; k++)
+      if (is_seen(n->regions[k])) return true;
+  }
+  return false;
+}
+
+/* Multiplications and the like of all parts, loops by one trip. */
+static double work_of(const kn_plan *p) {
+  double flops = 0;
+  for (uint32_t i = 0; i < p->nparts; i++)
+    for (uint32_t k = 0; k < p->parts[i].n; k++) {
+      const kn_node *n = p->parts[i].nodes[k];
+      kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
+      for (uint32_t j = 0; j < n->ntensor && j < KN_MAX_INPUTS; j++) in[j] = p->types[n->in[j]->id];
+      for (uint32_t j = 0; j < n->nout && j < KN_MAX_OUTPUTS; j++) out[j] = p->types[n->out[j]->id];
+      flops += kn_node_cost(n, in, out).flops;
+    }
+  return flops;
+}
+
+kn_status kn_session_warm(kn_session *s, const kn_rvalue *in, uint32_t nin) {
+  if (s->running || s->observe || s->check || s->profile || s->ctx->debug || is_seen(s->graph->body))
+    return KN_OK;
+  kn_plan *p;
+  KN_TRY(choose_plan(s, in, nin, &p));
+  if (work_of(p) > MOST_WARM_WORK) return KN_OK;
+  const uint64_t limit = s->limit;
+  if (!limit || limit > MOST_WARM_STEPS) s->limit = MOST_WARM_STEPS;
+  kn_status st = run_once(s, in, nin, false);
+  s->limit = limit;
+  for (uint32_t i = 0; st == KN_OK && i < s->graph->body->nyields; i++) {
+    kn_tensor_release(s->out[i].tensor);
+    kn_list_release(s->out[i].list);
+  }
+  return st == KN_CANCELLED || st == KN_NOMEM ? st : KN_OK; /* what else fails, fails when it is called */
 }
 
 typedef struct leaf_values {

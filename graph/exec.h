@@ -88,6 +88,10 @@ typedef struct kn_run_memory {
 } kn_run_memory;
 /* Plans for these inputs without running, and takes the arena, so that a run then only makes its results. */
 kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_run_memory *memory);
+/* Runs it once with these inputs, so that all is made and its memory touched when it is called, and keeps
+ * nothing of that: no state, no results, no draws, no errors but CANCELLED and NOMEM. Not where somebody else
+ * would see it (it prints, calls the host, is observed), nor what takes long. */
+kn_status kn_session_warm(kn_session *s, const kn_rvalue *in, uint32_t nin);
 
 /* Called after each node that ran, with its outputs (verify, debugging). NULL: off. While on, every op node
  * is a part of its own, so that what it gave is still there; numbers the plan folded do not run. */

@@ -153,6 +153,17 @@ static kn_status copy_slots(kn_context *ctx, kn_session *from, kn_session *to, b
   return KN_OK;
 }
 
+kn_session *kl_taped_session(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const kn_rvalue *in) {
+  kn_context *ctx = kl_context(L);
+  if (!ctx->grad_enabled) return NULL;
+  bool *wants = lua_newuserdatauv(L, v->graph->body->nparams + v->graph->nslots + 1u, 0);
+  kn_taped *t = list_wants(s, in, wants) ? derive(L, g, v, wants) : NULL;
+  lua_pop(L, 1);
+  if (!t) return NULL;
+  kl_check(L, copy_slots(ctx, s, kn_taped_session(t), true));
+  return kn_taped_session(t);
+}
+
 bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const kn_rvalue *in,
                   kn_rvalue *out, kn_status *st) {
   kn_context *ctx = kl_context(L);

@@ -205,7 +205,7 @@ static void make_inputs(lua_State *L, const kn_graph *g, int sizes, kn_rvalue *i
   }
 }
 
-static kn_run_memory plan(lua_State *L) {
+static kn_run_memory plan(lua_State *L, bool warm) {
   kl_variant *v = kl_newest_variant(L, 1);
   const kn_graph *g = v->graph;
   int given = lua_gettop(L) - 1;
@@ -219,13 +219,22 @@ static kn_run_memory plan(lua_State *L) {
   }
   kn_session *s = kl_variant_session(L, v);
   kn_status st = kn_session_prepare(s, in, g->body->nparams, &memory);
+  if (st == KN_OK && warm) {
+    kl_load_live(L, v);
+    kn_session *taped = kl_taped_session(L, kl_check_graph(L, 1), v, s, in);
+    if (taped) s = taped;
+    kn_session_context(s)->threads = kl_context(L)->threads;
+    if (taped) st = kn_session_prepare(s, in, g->body->nparams, &memory);
+    if (st == KN_OK) st = kn_session_warm(s, in, g->body->nparams);
+  }
   if (st != KN_OK) kl_session_fail(L, s, st);
   return memory;
 }
 
-/* g:prepare{N = 8}, or with inputs: plans now, so that the first call with these sizes does not have to. */
+/* g:prepare{N = 8}, or with inputs: plans now, and runs it once with nothing of that kept, so that the first
+ * call with these sizes has nothing to make. */
 static int graph_prepare(lua_State *L) {
-  plan(L);
+  plan(L, true);
   lua_pushvalue(L, 1);
   return 1;
 }
@@ -234,7 +243,7 @@ static int graph_prepare(lua_State *L) {
  * are packed; and a table of what that is and what else there is: {arena =, workspace =, packed =, plan =,
  * results =, state =}. */
 static int graph_memory(lua_State *L) {
-  const kn_run_memory m = plan(L);
+  const kn_run_memory m = plan(L, false);
   const struct {
     const char *name;
     size_t bytes;

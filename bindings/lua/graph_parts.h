@@ -23,7 +23,9 @@ int kl_session_fail(lua_State *L, kn_session *s, kn_status st);
 /* Present values of the slots into the session. Raises. */
 void kl_load_live(lua_State *L, kl_variant *v);
 
-/* graph_grad.c. Runs the variant on the tape when gradients are on and something requires grad: false when
+/* graph_grad.c. The session that kl_run_taped would run, with its slots loaded; NULL where it would not. */
+kn_session *kl_taped_session(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const kn_rvalue *in);
+/* Runs the variant on the tape when gradients are on and something requires grad: false when
  * not, else *st says how it went (the sentence in the context) and out, owned, has the results. s: the
  * variant's session, with its slots loaded. Raises when no gradient can be derived. */
 bool kl_run_taped(lua_State *L, kl_graph *g, kl_variant *v, kn_session *s, const kn_rvalue *in,

@@ -164,3 +164,33 @@ test("g:prepare takes the memory, a step's copies are said", function()
   loaded(x)
   truth(kiln.memory_stats().peak - before <= m.state + m.results + 16384, "what a first run takes beside it")
 end)
+
+test("g:prepare runs it once, and keeps nothing of that", function()
+  local count = kiln.zeros(1)
+  local x = kiln.ones(3)
+  local function captured(f, ...) return kiln.script(f, { inputs = { ... } }) end
+  local g = captured(function(y, n)
+    count:add_(1)
+    y:add_(1)
+    local z = y * 2 + kiln.rand(3)
+    while n > 0 do z, n = z + 1, n - 1 end
+    return z:narrow(1, 1 + n * n, 1)
+  end, kiln.spec("float32", { 3 }), "integer")
+  kiln.manual_seed(5)
+  local want = kiln.rand(1):item()
+  kiln.manual_seed(5)
+  equal(g:prepare(x, 2), g)
+  equal(g:prepare(x, 1 << 40), g) -- a call would take hours
+  equal(g:prepare(x, -5), g) -- or raise
+  equal(count:item(), 0.0)
+  equal(x:sum():item(), 3.0)
+  equal(kiln.rand(1):item(), want)
+  check.raises(function() g(x, -5) end, "narrow")
+  equal(count:item(), 0.0)
+  local said = captured(function(y)
+    print(y:sum():item())
+    return y
+  end, kiln.spec("float32", { 3 }))
+  said:prepare(x) -- prints nothing: the suite would see it
+  equal(g:memory(x, 2) > 0, true)
+end)
