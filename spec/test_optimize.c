@@ -1,6 +1,7 @@
 /* Frozen graphs mean what the graph before meant: random graphs to the bit, random chains behind convolutions
  * and products within rounding; memory that runs out at every place. What is folded, and what is told of it,
  * is in spec/text/ and spec/lua/freeze*.lua. */
+#include "spec/exec.h"
 #include "spec/random_graph.h"
 #include "backends/ref/ref.h"
 #include "graph/measure.h"
@@ -304,6 +305,42 @@ START_TEST(chains) {
 }
 END_TEST
 
+/* ---- samples of smaller sizes ---- */
+
+/* What freezing decides by the sizes that the graph says may not fit smaller ones. */
+START_TEST(sizes_that_are_decided) {
+  kn_context *c = suite_context();
+  bench b;
+  kn_optimize_report r;
+  kn_graph *h;
+  c->threads = 1;
+  open_bench(&b, c,
+             parse(c, "graph g(%x: float32[32,2]) {\n"
+                      "  slot const \"w\": float32[2,2] = {1.0, 2.0, 3.0, 4.0}\n"
+                      "  slot const \"s\": float32[2] = {2.0, 0.5}\n"
+                      "  %w = tensor \"w\"\n  %s = tensor \"s\"\n"
+                      "  %h = matmul %x, %w\n  %p = mul %h, %s\n"
+                      "  %n = size %x {dim = 1}\n"
+                      "  %k = const 32\n  %c: boolean = lua.eq %n, %k\n"
+                      "  %y: float32[32,2] = if %c {\n"
+                      "    %q: float32[32,2] = reshape %p {sizes = {32, 2}}\n    yield %q\n"
+                      "  } else {\n    %m: float32[32,2] = neg %p\n    yield %m\n  }\n  return %y\n}\n"));
+  kn_optimize o = {.session = b.s,
+                   .level = KN_PIPELINE_INFERENCE,
+                   .targets = b.targets,
+                   .ntargets = 1,
+                   .invent = true,
+                   .budget = {1e-3, false}};
+  OK(c, kn_optimize_graph(c, &o, &r, &h));
+  ck_assert(!r.smaller && r.samples == 1 && r.error >= 0 && r.error < 1e-3);
+  ck_assert_uint_eq(r.nfolds, 1);
+  kn_optimize_report_free(&r);
+  kn_graph_release(h);
+  close_bench(&b);
+  suite_done(c);
+}
+END_TEST
+
 /* ---- memory that runs out ---- */
 
 START_TEST(scarce_memory) {
@@ -352,4 +389,4 @@ START_TEST(scarce_memory) {
 }
 END_TEST
 
-SUITE("optimize", random_graphs, chains, scarce_memory)
+SUITE("optimize", random_graphs, chains, sizes_that_are_decided, scarce_memory)
