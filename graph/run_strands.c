@@ -64,10 +64,14 @@ static void work(void *ud, int64_t begin, int64_t end) {
   }
 }
 
+static bool goes_first(const kn_strand *a, const kn_strand *b) {
+  return a->group == b->group && a->ns > b->ns;
+}
+
 static void sort(kn_section *x) {
   for (uint32_t i = 1; i < x->n; i++) {
     uint32_t o = x->order[i], k = i;
-    for (; k && x->strands[x->order[k - 1]].ns < x->strands[o].ns; k--) x->order[k] = x->order[k - 1];
+    for (; k && goes_first(&x->strands[o], &x->strands[x->order[k - 1]]); k--) x->order[k] = x->order[k - 1];
     x->order[k] = o;
   }
 }
