@@ -341,6 +341,28 @@ START_TEST(sizes_that_are_decided) {
 }
 END_TEST
 
+/* What a rule cannot tell is not what the graph says where inputs have other sizes. */
+START_TEST(sizes_of_other_inputs) {
+  rig r;
+  rig_open(&r, "graph g(%x: float32[32,2], %n: integer) {\n"
+               "  %none: list[float32[32,2]] = list\n  %s: float32[32,2] = abs %x\n"
+               "  %l: list[float32[32,2]] = append %none, %s\n"
+               "  %m: list[float32[32,2]] = sum_of_lists %l, %l\n"
+               "  %t: float32[32,2] = element %m, %n\n  %y: float32[32,2] = neg %t\n"
+               "  return %y\n}\n");
+  kn_rvalue in[2] = {{.tensor = make(r.c, KN_F32, DIMS(1, 2), LIST(1, -2))},
+                     {.scalar = {KN_SCALAR_INT, {.i = 1}}}};
+  kn_rvalue out;
+  kn_session_set_any_sizes(r.s, true);
+  OK(kn_session_context(r.s), kn_session_run(r.s, in, 2, &out, 1));
+  ck_assert_int_eq(out.tensor->type.dims[0], 1);
+  ck_assert_double_eq(kn_element_float(KN_F32, kn_tensor_data(out.tensor)), -2);
+  kn_tensor_release(out.tensor);
+  kn_tensor_release(in[0].tensor);
+  rig_close(&r);
+}
+END_TEST
+
 /* ---- memory that runs out ---- */
 
 START_TEST(scarce_memory) {
@@ -389,4 +411,4 @@ START_TEST(scarce_memory) {
 }
 END_TEST
 
-SUITE("optimize", random_graphs, chains, sizes_that_are_decided, scarce_memory)
+SUITE("optimize", random_graphs, chains, sizes_that_are_decided, sizes_of_other_inputs, scarce_memory)
