@@ -177,7 +177,7 @@ static void by_strips(const cp_gemm *g) {
     kit->turned(g->m, g->n, g->k, g->a, g->a_row, g->a_column, g->b, g->b_column, g->c, g->c_row);
     return;
   }
-  int64_t steps = over(g->k, CP_PANEL_K), each = over(g->k, steps);
+  const int64_t each = g->k <= CP_PANEL_K ? g->k : over(g->k, over(g->k, CP_PANEL_K));
   for (int64_t p = 0; p < g->k; p += each)
     kit->strips(g->m, g->n, least(each, g->k - p), g->a + p * g->a_column * kit->size, g->a_row, g->a_column,
                 g->b + p * g->b_row * kit->size, g->b_row, g->c, g->c_row, p > 0);
@@ -204,8 +204,13 @@ static void by_streams(const kn_context *ctx, const cp_gemm *g) {
                   &copy);
 }
 
-static bool is_thin(const cp_gemm *g) {
-  return !g->pack_b && !g->group && !g->bias && (is_dots(g) || is_strips(g) || is_streams(g));
+cp_gemm_way cp_gemm_way_of(const cp_gemm *g) {
+  if (g->way != CP_GEMM_ASK) return g->way;
+  if (g->pack_b || g->group || g->bias) return CP_GEMM_BLOCKS;
+  return is_dots(g)      ? CP_GEMM_DOTS
+         : is_strips(g)  ? CP_GEMM_STRIPS
+         : is_streams(g) ? CP_GEMM_STREAMS
+                         : CP_GEMM_BLOCKS;
 }
 
 /* An empty sum. */
@@ -231,7 +236,7 @@ static job plan(const kn_context *ctx, const cp_gemm *g) {
 }
 
 size_t cp_gemm_room(const cp_gemm *g) {
-  if (is_thin(g)) return 0;
+  if (cp_gemm_way_of(g) != CP_GEMM_BLOCKS) return 0;
   job w = plan(NULL, g);
   return w.panels + w.copy;
 }
@@ -239,16 +244,16 @@ size_t cp_gemm_room(const cp_gemm *g) {
 /* What needs no blocks. */
 static bool at_once(const kn_context *ctx, const cp_gemm *g) {
   if (!g->m || !g->n) return true;
-  if (g->k && !is_thin(g)) return false;
-  if (!g->k)
+  if (!g->k) {
     zero(g);
-  else if (is_dots(g))
-    by_dots(ctx, g);
-  else if (is_strips(g))
-    by_strips(g);
-  else
-    by_streams(ctx, g);
-  return true;
+    return true;
+  }
+  switch (cp_gemm_way_of(g)) {
+  case CP_GEMM_DOTS: by_dots(ctx, g); return true;
+  case CP_GEMM_STRIPS: by_strips(g); return true;
+  case CP_GEMM_STREAMS: by_streams(ctx, g); return true;
+  default: return false;
+  }
 }
 
 void cp_gemm_in(const kn_context *ctx, const cp_gemm *g, char *room) {

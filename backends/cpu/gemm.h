@@ -47,6 +47,14 @@ enum { CP_STREAM_COLUMNS = 128 };
  * costs more than they do. */
 enum { CP_LEAST_WORK = 1 << 18, CP_TINY_WORK = 1 << 12 };
 
+/* How a product is made, which its sizes and strides tell. */
+typedef enum cp_gemm_way {
+  CP_GEMM_ASK,
+  CP_GEMM_DOTS,
+  CP_GEMM_STRIPS,
+  CP_GEMM_STREAMS,
+  CP_GEMM_BLOCKS
+} cp_gemm_way;
 typedef struct cp_gemm cp_gemm;
 struct cp_gemm {
   const cp_kit *kit;
@@ -61,8 +69,10 @@ struct cp_gemm {
   void (*pack_b)(const cp_gemm *g, int64_t p, int64_t k, int64_t j, int64_t width, char *to);
   const void *source; /* for pack_b */
   const char *bias;   /* added to each row of C, an element each; or NULL */
+  cp_gemm_way way;    /* ASK: not known yet */
 };
 
+cp_gemm_way cp_gemm_way_of(const cp_gemm *g);
 /* The result does not depend on the number of threads. Fails only for memory. */
 kn_status cp_gemm_run(kn_context *ctx, const cp_gemm *g);
 /* The same for many products of one shape, for use inside a parallel loop: no memory is taken but `room`, of

@@ -90,6 +90,7 @@ static void run_parts(void *ud, int64_t begin, int64_t end) {
 /* Many matrices: each is one thread's work; a few are done one after the other. */
 static kn_status run_all(kn_context *ctx, products *p) {
   if (!p->batches || !p->g.m || !p->g.n) return KN_OK;
+  if (p->batches == 1) return cp_gemm_run(ctx, &p->g);
   if (p->batches < 2 * ctx->threads || p->batches < 2) {
     kn_status st = KN_OK;
     for (int64_t i = 0; i < p->batches && st == KN_OK; i++) {
@@ -159,6 +160,7 @@ kn_status cp_product_new(kn_context *ctx, const cp_kit *const kits[KN_DTYPE_COUN
   cp_product *c = kn_alloc(ctx->heap, sizeof *c);
   if (!c) return kn_fail_nomem(ctx, sizeof *c);
   set(&c->p, kits[dtype], in[0], in[1], out);
+  c->p.g.way = cp_gemm_way_of(&c->p.g);
   for (int i = 0; i < 2; i++) memcpy(c->strides[i], in[i]->strides, sizeof c->strides[i]);
   *made = c;
   return KN_OK;

@@ -259,12 +259,34 @@ static void run_rows(state *s, tile *t, int64_t begin, int64_t end) {
   }
 }
 
+/* Only what is looked at is set: of small chains that would be most of the work. */
+static void begin_walk(state *s, const cp_chain *c, char *base) {
+  s->c = c;
+  s->base = base;
+  s->room = c->room;
+  for (uint32_t k = 0; k < c->nmemory; k++) s->filled[k] = false, s->of[k] = NULL;
+  for (uint32_t k = 0; k < c->nfolds; k++) s->at[k] = 0;
+}
+
+static void run_single(const cp_chain *c) {
+  _Alignas(CP_LINE) char base[CP_WALK_ROOM];
+  state s;
+  tile t;
+  begin_walk(&s, c, base);
+  t.row = t.first = 0;
+  t.high = c->rows;
+  t.wide = c->row;
+  run_tile(&s, &t);
+}
+
 static void range(void *ud, int64_t begin, int64_t end) {
   const cp_chain *c = ud;
   _Alignas(CP_LINE) char base[CP_WALK_ROOM];
-  state s = {.c = c, .base = base};
-  tile t = {.high = 1};
-  s.room = cp_room_of(c, c->high, c->wide, c->rows, c->ncopies);
+  state s;
+  tile t;
+  begin_walk(&s, c, base);
+  t.high = 1;
+  t.row = t.first = 0;
   begin *= c->unit, end *= c->unit;
   const int64_t from = c->rows == 1 ? begin : 0, to = c->rows == 1 ? least(end, c->row) : c->row;
   const bool across = c->columns && c->rows > 1; /* parts of rows one under the other */
@@ -319,9 +341,15 @@ static kn_status fold_strange(kn_context *ctx, cp_chain *c, kn_tensor *const *va
 }
 
 kn_status cp_chain_run(kn_context *ctx, cp_chain *c, kn_tensor *const *vals) {
-  if (kn_type_numel(&c->shape) == 0) return KN_OK;
-  if (!cp_chain_lies_as_before(c, vals)) cp_chain_bind(c, vals);
+  if (!cp_chain_lies_as_before(c, vals)) {
+    if (kn_type_numel(&c->shape) == 0) return KN_OK;
+    cp_chain_bind(c, vals);
+  }
   for (uint32_t k = 0; k < c->nmemory; k++) c->operands[k].data = kn_tensor_data(vals[c->memory[k].value]);
+  if (c->single && !c->nfolds) {
+    run_single(c);
+    return KN_OK;
+  }
   kn_status st = c->nfolds ? fold_strange(ctx, c, vals) : KN_OK;
   if (st == KN_OK) {
     const int64_t elements = c->unit * (c->rows == 1 ? 1 : c->row);

@@ -84,6 +84,11 @@ typedef struct cp_operand {
   int64_t lead[KN_MAX_RANK], inner[KN_MAX_RANK]; /* strides in bytes */
 } cp_operand;
 
+/* Room of a tile: blocks, copies of operands, numbers of rows, accumulators, stages of folds. */
+typedef struct cp_room {
+  size_t block, numbers, stage;           /* bytes of each */
+  size_t copies, rows, accs, stages, end; /* where they begin */
+} cp_room;
 struct cp_chain {
   const cp_set *set;
   uint32_t n, nsteps, nmemory, nblocks, nnumbers, nfolds;
@@ -102,6 +107,8 @@ struct cp_chain {
   int64_t rows, row;                              /* how many rows, of how many elements */
   int64_t high, wide;                             /* rows and elements of a row in a tile */
   int64_t unit, units; /* rows, or where there is one row elements, of a unit of work; how many */
+  bool single;         /* all of it is one tile, and nothing is folded over several */
+  cp_room room;
   uint32_t ncopies;
   int64_t strides[CP_MOST_MEMORY][KN_MAX_RANK];
   cp_operand operands[CP_MOST_MEMORY];
@@ -109,11 +116,6 @@ struct cp_chain {
 
 enum { CP_NUMBER = 8 }; /* bytes of a row's number, or of an accumulator, at most */
 
-/* Room of a tile: blocks, copies of operands, numbers of rows, accumulators, stages of folds. */
-typedef struct cp_room {
-  size_t block, numbers, stage;           /* bytes of each */
-  size_t copies, rows, accs, stages, end; /* where they begin */
-} cp_room;
 cp_room cp_room_of(const cp_chain *c, int64_t high, int64_t wide, int64_t rows, uint32_t ncopies);
 
 bool cp_chain_fits(const cp_chain *c);                    /* is there room for its tiles? */

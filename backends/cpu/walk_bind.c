@@ -195,6 +195,8 @@ void cp_chain_bind(cp_chain *c, kn_tensor *const *vals) {
     if (o->way >= CP_WAY_ONCE) o->room = (uint8_t)c->ncopies++;
   }
   set_units(c);
+  c->room = cp_room_of(c, c->high, c->wide, c->rows, c->ncopies);
+  c->single = c->rows <= c->high && c->row <= c->wide && !c->columns && !c->totals;
   c->bound = true;
 }
 

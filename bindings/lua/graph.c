@@ -89,6 +89,13 @@ int kl_session_fail(lua_State *L, kn_session *s, kn_status st) {
   return run_failed(L, placed);
 }
 
+kn_status kl_poll_hook(void *ud, uint64_t steps) {
+  kl_state *s = ud;
+  lua_Hook now = lua_gethook(s->main);
+  if (!steps) s->hook = now;
+  return now && now != s->hook ? KN_CANCELLED : KN_OK;
+}
+
 kn_session *kl_variant_session(lua_State *L, kl_variant *v) {
   kn_context *ctx = kl_context(L);
   if (v->session) return v->session;
@@ -98,6 +105,7 @@ kn_session *kl_variant_session(lua_State *L, kl_variant *v) {
   kl_check(L, kn_registry_targets(ctx, &targets, &n));
   kl_check(L, kn_session_new(ctx, v->graph, targets, n, &v->session));
   kn_session_context(v->session)->reclaims = true;
+  kn_session_set_poll(v->session, kl_poll_hook, kl_state_of(L));
   kn_session_set_check(v->session, check && !strcmp(check, "1"));
   return v->session;
 }

@@ -133,6 +133,7 @@ static kn_taped *derive(lua_State *L, kl_graph *g, kl_variant *v, const bool *wa
     kn_error_prefix(ctx, "the gradient of graph %s", v->graph->name);
     kl_check(L, st);
   }
+  kn_taped_set_poll(d->taped, kl_poll_hook, kl_state_of(L));
   d->next = v->derived;
   return (v->derived = d)->taped;
 }

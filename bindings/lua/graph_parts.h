@@ -10,6 +10,9 @@
 kl_variant *kl_newest_variant(lua_State *L, int idx);
 /* Its session, made when first asked for. Raises. */
 kn_session *kl_variant_session(lua_State *L, kl_variant *v);
+/* Who wants a program to stop sets a hook, as `kiln` does at Ctrl-C: a graph that runs ends, and the hook
+ * raises as soon as Lua goes on. `ud` is a kl_state. */
+kn_status kl_poll_hook(void *ud, uint64_t steps);
 /* The variant for the arguments at [first, top]. Raises. */
 kl_variant *kl_choose_variant(lua_State *L, kl_graph *g, int self, int first);
 /* kl_run_variant; what the graph stores is written back only when `store`. */

@@ -36,6 +36,7 @@ typedef struct kl_state {
   size_t full;     /* heap bytes after the last complete collection */
   kl_boxes *boxes;
   lua_State *main; /* the main coroutine */
+  lua_Hook hook;   /* of it, when the graph that runs now began */
   kn_reclaimer reclaimer;
   struct kl_anchor *anchor; /* hooks.c: how C code on the tape finds back to this state */
   bool reclaiming; /* finalizers run in the middle of an op that found no memory: they must not use kiln */

@@ -16,6 +16,8 @@ struct kn_taped {
   size_t memory;
   const kn_target *const *targets; /* borrowed: outlive it */
   int ntargets;
+  kn_poll_fn poll; /* of its sessions */
+  void *poll_ud;
   const char *once; /* what the graph does besides, so that it cannot be computed again; NULL: nothing */
   kn_graph *joint;  /* for gradients of gradients, made when they are asked for … */
   kn_taped *twice;  /* … and for each set of what requires grad then, by `next` */
@@ -112,6 +114,12 @@ kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, size_t m
   if (t->backward) kn_session_context(t->backward)->reclaims = true;
   *out = t;
   return KN_OK;
+}
+
+void kn_taped_set_poll(kn_taped *t, kn_poll_fn fn, void *ud) {
+  t->poll = fn, t->poll_ud = ud;
+  kn_session_set_poll(t->forward, fn, ud);
+  if (t->backward) kn_session_set_poll(t->backward, fn, ud);
 }
 
 bool kn_taped_is_for(const kn_taped *t, const bool *wants) { return !memcmp(t->wants, wants, t->nwants); }
@@ -233,6 +241,7 @@ static kn_status taped_twice(kn_context *ctx, kn_taped *t, const bool *wants, kn
     if (kn_taped_is_for(x, wants)) return *out = x, KN_OK;
   if (!t->joint) KN_TRY(kn_grad_joint(ctx, t->graph, t->wants, t->memory, &t->joint));
   KN_TRY(kn_taped_new(ctx, t->joint, wants, t->memory, t->targets, t->ntargets, out));
+  kn_taped_set_poll(*out, t->poll, t->poll_ud);
   (*out)->next = t->twice;
   t->twice = *out;
   return KN_OK;

@@ -134,6 +134,29 @@ test("an interrupt is an error that can be caught", function()
   end)
 end)
 
+test("an interrupt ends graphs that run, and their gradients, too", function()
+  if not io.open "/proc/self/stat" then check.skip "there is no /proc here" end
+  for _, body in ipairs {
+    "g(kiln.ones(3))", "local y = h(kiln.ones(3):requires_grad_(true)) y:sum():backward()"
+  } do
+    script([[
+      local function endless(x)
+        while x:sum():item() >= 0 do x = x * 1 end
+        return x
+      end
+      local g, h = kiln.script(endless), kiln.script(endless)
+      local pid = io.open("/proc/self/stat"):read("n")
+      os.execute("(sleep 0.3; kill -INT " .. pid .. ") >/dev/null 2>&1 &")
+      local function call() ]] .. body .. [[ end
+      local ok, why = pcall(function() call() end)
+      print(ok, why:match "interrupted!" or why:match "stopped by the host")
+    ]], function(path)
+      local said, complained = run { path }
+      truth(said == "false\tstopped by the host\n" or complained:find "interrupted!", said .. complained)
+    end)
+  end
+end)
+
 test("the environment of kiln", function()
   local _, err = run { "-e", "", env = "KILN_DEBUG=exec,nonsense" }
   truth(err:find("KILN_DEBUG: there is no topic nonsense", 1, true), err)
