@@ -230,6 +230,49 @@ START_TEST(cancelled_inside) {
 }
 END_TEST
 
+static kn_status stop_late(void *ud, uint64_t steps) {
+  (void)steps;
+  return atomic_fetch_add((atomic_int *)ud, 1) > 200000 ? KN_CANCELLED : KN_OK;
+}
+
+/* Loops that stand behind an error are not waited for, though they took longest when there was none. */
+START_TEST(loops_behind_an_error) {
+  by_hand h;
+  atomic_int polls;
+  open_hand(&h, "graph g(%x: float32[N], %n: integer, %m: integer, %k: integer) {\n"
+                "  %one = const 1\n"
+                "  %a: float32[N] = loop (%h: float32[N] = %x, %i: integer = %one) {\n"
+                "    %t: float32[N] = tanh %h\n"
+                "    %more: boolean = lua.lt %i, %m\n    %j: integer = lua.add %i, %one\n"
+                "    continue_if %more next(%t, %j) exit(%t)\n  }\n"
+                "  %good: boolean = lua.lt %n, %k\n  assert %good \"too many\"\n"
+                "  %c: integer = loop (%i4: integer = %one) {\n"
+                "    %more4: boolean = lua.lt %i4, %n\n    %j4: integer = lua.add %i4, %one\n"
+                "    continue_if %more4 next(%j4) exit(%j4)\n  }\n"
+                "  %b: float32[N] = loop (%h2: float32[N] = %x, %i2: integer = %one) {\n"
+                "    %t2: float32[N] = sin %h2\n    %u2: float32[N] = cos %t2\n"
+                "    %more2: boolean = lua.lt %i2, %n\n    %j2: integer = lua.add %i2, %one\n"
+                "    continue_if %more2 next(%u2, %j2) exit(%u2)\n  }\n"
+                "  %d: float32[N] = loop (%h3: float32[N] = %x, %i3: integer = %one) {\n"
+                "    %t3: float32[N] = cos %h3\n    %u3: float32[N] = sin %t3\n"
+                "    %more3: boolean = lua.lt %i3, %n\n    %j3: integer = lua.add %i3, %one\n"
+                "    continue_if %more3 next(%u3, %j3) exit(%u3)\n  }\n"
+                "  %y: float32[N] = add %a, %b\n  %z: float32[N] = add %y, %d\n"
+                "  return %z, %c, %d\n}\n");
+  for (int i = 0; i < 2; i++) kn_session_set_poll(h.t.s[i], stop_late, &polls);
+  for (int beside = 0; beside < 2; beside++) { /* on two threads, then on one that takes the strands */
+    kn_session_context(h.t.s[1])->threads = beside ? 1 : 2;
+    for (int run = 0; run < 4; run++) {
+      atomic_init(&polls, 0);
+      for (int fine = 0; fine < 16; fine++) ck_assert_int_eq(loops(&h, 90, 3, 100), KN_OK);
+      ck_assert_int_eq(loops(&h, INT64_MAX, 3, 100), KN_RAISED);
+    }
+  }
+  ck_assert(h.t.s[1]->beside > 0);
+  close_hand(&h);
+}
+END_TEST
+
 /* What an error is caught by is inside a strand. */
 START_TEST(caught_inside) {
   by_hand h;
@@ -334,5 +377,5 @@ START_TEST(at_the_same_time) {
 }
 END_TEST
 
-SUITE("strands", random_graphs, streams_errors_and_state, step_limits, cancelled_inside, caught_inside,
-      steady_runs_allocate_results_only, at_the_same_time)
+SUITE("strands", random_graphs, streams_errors_and_state, step_limits, cancelled_inside,
+      loops_behind_an_error, caught_inside, steady_runs_allocate_results_only, at_the_same_time)
