@@ -10,6 +10,7 @@
 
 enum {
   MOST_STRANDS = 64,
+  MOST_FORKS = 8,      /* of random streams, in one another */
   MOST_LOOKS = 100000, /* at nodes, a region: beyond, the rest of it is not searched */
   VISITS = 500000,     /* with those of nodes inside, a plan, and … */
   MORE_VISITS = 10,    /* … for each value: beyond, nothing is searched */
@@ -143,12 +144,12 @@ static void look(emitter *e, const kn_node *n, bool inside, traits *t) {
 typedef struct search {
   emitter *e;
   kn_found f;
-  const kn_node *fork; /* the random stream that is open was forked here … */
-  uint32_t depth;      /* … and others within it */
-  uint32_t stream;     /* the strand that draws from it */
-  uint32_t last;       /* of what may raise or forks a stream, the order of strands is that of the program */
-  uint32_t count;      /* of nodes */
-  double all;          /* what they take without strands */
+  const kn_node *fork[MOST_FORKS]; /* the random streams that are open were forked here, in one another */
+  uint32_t depth;                  /* how many */
+  uint32_t stream;                 /* the strand that draws from it */
+  uint32_t last;  /* of what may raise or forks a stream, the order of strands is that of the program */
+  uint32_t count; /* of nodes */
+  double all;     /* what they take without strands */
 } search;
 
 enum { SEVERAL = UINT32_MAX };
@@ -198,20 +199,17 @@ static bool is_free(const emitter *e, const kn_node *n) {
 }
 
 /* The streams of random numbers: what draws between a fork and its join belongs to their strand. False: it
- * draws from the stream outside. */
+ * draws from the stream outside, or goes on from somewhere else than where the open one was forked. */
 static bool follow_stream(search *s, const kn_node *n, uint32_t *strand) {
-  if (n->op == KN_OP_fork_random) {
-    if (!s->depth++) {
-      s->fork = n;
-      s->stream = 0;
-      return true;
-    }
-  } else if (!s->depth)
-    return false;
-  if (!*strand) *strand = s->stream;
-  bool ours = *strand == s->stream;
-  if (n->op == KN_OP_join_random && ours) s->depth--;
-  return ours;
+  bool forks = n->op == KN_OP_fork_random, joins = n->op == KN_OP_join_random;
+  if (!s->depth && !forks) return false;
+  if (s->depth && !*strand) *strand = s->stream;
+  if (s->depth && *strand != s->stream) return false;
+  if (joins && n->in[0]->def != s->fork[s->depth - 1]) return false;
+  if (forks && s->depth == MOST_FORKS) return false;
+  if (forks && !s->depth) s->stream = 0;
+  if (forks) s->fork[s->depth++] = n; /* what joins is counted when it has been put */
+  return true;
 }
 
 static bool put(search *s, const kn_node *n, uint32_t strand, span took) {
@@ -241,7 +239,8 @@ static bool take(search *s, const kn_node *n) {
   if (strand == SEVERAL) return false;
   took = node_span(e, n, 0);
   if (t.draws && !follow_stream(s, n, &strand)) return false;
-  bool forks = n == s->fork, cheap = takes_little(e, took) && !t.raises && !t.over && !t.draws && !t.loops;
+  bool forks = n->op == KN_OP_fork_random && s->depth == 1;
+  bool cheap = takes_little(e, took) && !t.raises && !t.over && !t.draws && !t.loops;
   if (!strand && !cheap) strand = s->depth && s->stream ? s->stream : s->f.n + 1;
   if (t.raises || forks) {
     if (strand < s->last) return false;
@@ -249,6 +248,7 @@ static bool take(search *s, const kn_node *n) {
   }
   if (!put(s, n, strand, took)) return false;
   if (forks) s->stream = strand, s->f.streams[strand]++;
+  if (n->op == KN_OP_join_random) s->depth--;
   if (strand) s->f.marks[strand] |= (uint8_t)((t.raises ? RAISES : 0) | (t.loops ? LOOPS : 0));
   return true;
 }
@@ -273,7 +273,7 @@ static void gather(search *s, emitter *e, const kn_node *from, const kn_node *en
   const kn_node *n = from;
   while (n != end && take(s, n)) n = n->next;
   if (s->depth) { /* what draws from a stream may not be cut in two */
-    if (s->fork != from) gather(s, e, from, s->fork);
+    if (s->fork[0] != from) gather(s, e, from, s->fork[0]);
     return;
   }
   if (!pays(s)) return;

@@ -182,6 +182,24 @@ START_TEST(streams_errors_and_state) {
 }
 END_TEST
 
+/* A stream may go on from anywhere: only the end of the one that was begun leaves the stream outside as it
+ * was. */
+START_TEST(streams_that_go_elsewhere) {
+  by_hand h;
+  open_hand(&h, "graph g(%x: float32[N], %n: integer, %m: integer, %k: integer) {\n"
+                "  %f1: int64[] = to_tensor %k\n"
+                "  %f2: int64[1] = reshape %f1 {sizes = {1}}\n  %at: int64[2] = expand %f2 {sizes = {2}}\n"
+                "  %s1: int64[2] = fork_random\n  %p1: float32[N] = sigmoid %x\n"
+                "  %a: float32[N] = bernoulli %p1\n  %e1: int64[2] = join_random %at\n"
+                "  %s2: int64[2] = fork_random\n  %p2: float32[N] = tanh %x\n  %q2: float32[N] = abs %p2\n"
+                "  %b: float32[N] = bernoulli %q2\n  %e2: int64[2] = join_random %s2\n"
+                "  %c: float32[N] = bernoulli %p1\n  %y: float32[N] = add %a, %b\n"
+                "  return %y, %c, %e2\n}\n");
+  for (int run = 0; run < 5; run++) ck_assert_int_eq(loops(&h, 1, 1, 7 + run), KN_OK);
+  close_hand(&h);
+}
+END_TEST
+
 /* Whatever the limit, it is reached in both or in none, and before or after an error as the program has it.
  * Parts count as steps, so both have the same. */
 START_TEST(step_limits) {
@@ -377,5 +395,6 @@ START_TEST(at_the_same_time) {
 }
 END_TEST
 
-SUITE("strands", random_graphs, streams_errors_and_state, step_limits, cancelled_inside,
-      loops_behind_an_error, caught_inside, steady_runs_allocate_results_only, at_the_same_time)
+SUITE("strands", random_graphs, streams_errors_and_state, streams_that_go_elsewhere, step_limits,
+      cancelled_inside, loops_behind_an_error, caught_inside, steady_runs_allocate_results_only,
+      at_the_same_time)
