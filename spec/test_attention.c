@@ -285,7 +285,7 @@ static void same_by_all(const char *text, const kn_type *type) {
   for (uint32_t i = 0; i < 3; i++) {
     OK(c, kn_tensor_new(c, type, &in[i].tensor));
     for (int64_t k = 0; k < kn_tensor_numel(in[i].tensor); k++)
-      set_element(in[i].tensor, k, (double)((k * 7 + i) % 13) / 8);
+      set_element(in[i].tensor, k, (double)((k * 7 + i) % 13) / 4);
   }
   for (int i = 0; i < 3; i++) {
     kn_session *s;
@@ -329,6 +329,18 @@ START_TEST(two_that_take_turns) {
 }
 END_TEST
 
+/* A product with a number makes floats of whole numbers: these are no queries. */
+START_TEST(whole_numbers_are_scaled) {
+  const kn_type type = type_of(KN_F32, DIMS(2, 3, 9, 8));
+  same_by_all(HEADS
+              "  %a = transpose %k {dim0 = 3, dim1 = 4}\n  %half = const 0.375\n"
+              "  %scale: float32[] = to_tensor %half\n  %n: int32[2,3,9,8] = cast %q {dtype = \"int32\"}\n"
+              "  %m = mul %n, %scale\n  %p1 = matmul %m, %a\n  %w1 = softmax %p1 {dim = -1}\n"
+              "  %y1 = matmul %w1, %v\n  return %y1\n}\n",
+              &type);
+}
+END_TEST
+
 /* Nobody makes room beforehand for a reshape that a list takes up. */
 START_TEST(a_list_takes_it_up) {
   const kn_type type = type_of(KN_F32, DIMS(2, 3, 9, 8));
@@ -342,4 +354,4 @@ START_TEST(a_list_takes_it_up) {
 END_TEST
 
 SUITE("attention", random_attention, scores_that_others_read_are_stored, others_run_before,
-      two_that_take_turns, a_list_takes_it_up)
+      two_that_take_turns, whole_numbers_are_scaled, a_list_takes_it_up)
