@@ -5,6 +5,7 @@
 #include "graph/session.h"
 #include "spec/exec.h"
 #include "spec/random_graph.h"
+#include "spec/scarce.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -335,6 +336,43 @@ START_TEST(steady_runs_allocate_results_only) {
 }
 END_TEST
 
+/* ---- memory that runs out ---- */
+
+START_TEST(every_allocation_may_fail) {
+  scarce memory = {.left = -1};
+  kn_heap *heap = kn_heap_new(scarce_alloc, &memory, 0);
+  kn_context *c = kn_context_new(heap, NULL);
+  c->threads = 2;
+  c->beside = KN_BESIDE_ALWAYS;
+  kn_target ref;
+  ck_assert(kn_ref_backend.target(c, NULL, &ref));
+  kn_graph *g = parse(c, loops_text);
+  kn_rvalue in[4] = {T(make(c, KN_F32, DIMS(2), LIST(1, 2))), INT(3), INT(4), INT(0)}, out[3];
+  long refused = 0;
+  for (int once = 0; once < 2; once++)
+    for (long n = 0;; n++) {
+      uint64_t blocks = kn_heap_read_stats(heap).blocks;
+      kn_session *s = NULL;
+      scarce_begin(&memory, n, once);
+      kn_status st = kn_session_new(c, g, (const kn_target *[]){&ref}, 1, &s);
+      if (st == KN_OK) st = kn_session_run(s, in, 4, out, 3);
+      bool any = scarce_end(&memory);
+      ck_assert(st == KN_OK || st == KN_NOMEM);
+      if (st == KN_OK) ck_assert_uint_eq(s->plans->nsections, 1);
+      for (int k = 0; k < 3 && st == KN_OK; k++) kn_tensor_release(out[k].tensor);
+      kn_session_free(s);
+      ck_assert_uint_eq(kn_heap_read_stats(heap).blocks, blocks);
+      if (!any) break;
+      refused++;
+    }
+  ck_assert_int_gt(refused, 50);
+  kn_tensor_release(in[0].tensor);
+  kn_graph_release(g);
+  suite_done(c);
+  kn_heap_release(heap);
+}
+END_TEST
+
 /* ---- at the same time ---- */
 
 typedef struct meeting { /* the reference, whose first two parts on two threads wait for each other */
@@ -397,4 +435,4 @@ END_TEST
 
 SUITE("strands", random_graphs, streams_errors_and_state, streams_that_go_elsewhere, step_limits,
       cancelled_inside, loops_behind_an_error, caught_inside, steady_runs_allocate_results_only,
-      at_the_same_time)
+      every_allocation_may_fail, at_the_same_time)
