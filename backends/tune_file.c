@@ -18,6 +18,7 @@ enum {
   MOST_LINE = KN_TUNE_KEY + KN_TUNE_NAME + KN_TUNE_TIMES + 32,
   MOST_FILE = 4 << 20
 };
+enum { AT_ONCE = O_CLOEXEC | O_NONBLOCK | O_NOCTTY };
 static const char title[] = "kiln: what was measured, format 1";
 
 typedef struct entry {
@@ -192,7 +193,10 @@ static void take_file(kn_context *ctx, kn_tuner *t, char *text) {
 
 static void read_file(kn_context *ctx, kn_tuner *t) {
   t->read = true;
-  FILE *f = fopen(t->path, "rbe");
+  int fd = open(t->path, O_RDONLY | AT_ONCE); /* whatever has that name: a pipe would wait for a writer */
+  if (fd < 0) return;
+  FILE *f = fdopen(fd, "rb");
+  if (!f) close(fd);
   if (!f) return;
   struct stat about;
   size_t size = !fstat(fileno(f), &about) && S_ISREG(about.st_mode) && about.st_size <= MOST_FILE
@@ -281,10 +285,10 @@ static bool write_whole(kn_tuner *t, bool replace) {
 static bool append(kn_tuner *t, const char *text) {
   char line[MOST_LINE];
   int n = line_of(text, line);
-  int fd = open(t->path, O_WRONLY | O_APPEND | O_CLOEXEC);
+  int fd = open(t->path, O_WRONLY | O_APPEND | AT_ONCE);
   if (fd < 0 && errno == ENOENT) {
     if (!make_folders(t) || !write_whole(t, false)) return false;
-    fd = open(t->path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    fd = open(t->path, O_WRONLY | O_APPEND | AT_ONCE);
   }
   if (fd < 0 || n <= 0) return false;
   bool fine = write(fd, line, (size_t)n) == n; /* at once, or another process could write between */

@@ -106,6 +106,18 @@ static void hide(checked *c, uint32_t first, uint32_t count) {
     }
 }
 
+/* A view of a hidden value shows what the reference has for that. */
+static kn_status show(checked *c, uint32_t v) {
+  const uint32_t root = c->p->root[v];
+  if (c->hidden[v] || root == v || !c->hidden[root]) return KN_OK;
+  c->hidden[v] = true;
+  if (!c->own[root]) return KN_OK;
+  const kn_tensor *view = c->p->vals[v];
+  KN_TRY(kn_tensor_symbolic(c->ctx, &view->type, NULL, &c->own[v]));
+  kn_tensor_set_view(c->own[v], c->own[root], view->offset, view->strides);
+  return KN_OK;
+}
+
 /* By the reference; `out` owned. */
 static kn_status compute(const checked *c, const kn_node *n, kn_tensor **out) {
   const kn_op_info *row = &kn_ops[n->op];
@@ -140,8 +152,10 @@ static kn_status check(checked *c, uint32_t i, uint32_t first, uint32_t count) {
   const kn_node *n = c->part->nodes[i];
   kn_tensor *out[KN_MAX_OUTPUTS] = {NULL};
   char name[200];
-  for (uint32_t k = 0; k < n->ntensor; k++)
+  for (uint32_t k = 0; k < n->ntensor; k++) {
+    KN_TRY(show(c, n->in[k]->id));
     if (!value_of(c, n->in[k]->id)) return KN_OK;
+  }
   kn_status st = compute(c, n, out);
   name_of(c, i, first, count, name, sizeof name);
   for (uint32_t k = 0; k < n->nout; k++) {

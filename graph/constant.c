@@ -6,14 +6,17 @@
 #include "graph/scalar.h"
 #include <math.h>
 
-enum { KEPT = 65536 };    /* elements; what is larger is made by each run */
-enum { EXACT = 1 << 24 }; /* whole numbers up to here add up the same in any order */
+enum { KEPT = 65536 };          /* elements; what is larger is made by each run */
+enum { EXACT = 1 << 24 };       /* whole numbers up to here add up the same in any order */
+enum { SMALL_CHANGE = 4096 };   /* bytes that are not counted */
+enum { MOST_BYTES = 32 << 20 }; /* of a plan; what runs make lies in each other's place */
 enum { READ = 1, WRITTEN_OUT = 2 };
 
 typedef struct folder {
   kn_context *ctx;
   kn_plan *p;
   kn_tensor **at; /* by value: the constant, owned; those of a single value may be repeated views */
+  size_t bytes;   /* of them */
 } folder;
 
 static bool is_small(const kn_type *t) {
@@ -100,6 +103,12 @@ static kn_status fold_number(folder *f, const kn_node *n, kn_tensor **out) {
   return KN_OK;
 }
 
+/* What it takes: large ones are of one element. */
+static size_t bytes_of(const kn_type *t) {
+  size_t bytes = is_small(t) ? (size_t)kn_type_numel(t) * kn_dtype_size((kn_dtype)t->dtype) : 0;
+  return bytes > SMALL_CHANGE ? bytes : 0;
+}
+
 /* What fails is left to the run, which fails in its turn. */
 static kn_status fold_region(folder *f, const kn_region *r) {
   KN_EACH_NODE (n, r) {
@@ -107,9 +116,12 @@ static kn_status fold_region(folder *f, const kn_region *r) {
     bool op = kn_opcode_is_op(n->op);
     if ((!op && n->op != KN_NODE_to_tensor) || !may_fold(f->p, n)) continue;
     kn_tensor *made = NULL;
+    size_t bytes = bytes_of(&f->p->types[n->out[0]->id]);
+    if (bytes > MOST_BYTES - f->bytes) continue;
     kn_status st = op ? fold_op(f, n, &made) : fold_number(f, n, &made);
     if (st == KN_NOMEM) return st;
     f->at[n->out[0]->id] = st == KN_OK ? made : NULL;
+    if (f->at[n->out[0]->id]) f->bytes += bytes;
   }
   return KN_OK;
 }
@@ -143,7 +155,7 @@ static kn_status keep(kn_context *ctx, kn_plan *p, uint32_t v, kn_tensor *t) {
 kn_status kn_plan_constants(kn_context *ctx, kn_plan *p) {
   if (p->single) return KN_OK; /* observers want to see every node */
   uint32_t all = p->graph->nvalues + 1;
-  folder f = {ctx, p, kn_calloc(ctx->heap, all, sizeof *f.at)};
+  folder f = {ctx, p, kn_calloc(ctx->heap, all, sizeof *f.at), 0};
   uint8_t *use = kn_calloc(ctx->heap, all, sizeof *use);
   bool grad = ctx->grad_enabled;
   kn_status st = f.at && use ? KN_OK : kn_fail_nomem(ctx, all * sizeof *f.at);

@@ -24,6 +24,7 @@ typedef struct emitter {
   uint32_t *over;   /* likewise */
   kn_label *labels; /* by value id: strands.c's */
   uint32_t stamp;
+  uint64_t visits; /* of nodes, in search of strands */
   uint32_t strand; /* 1 + the block of the strand that is emitted; 0: none */
   bool early;      /* what is emitted stands before others that come first in the program */
 } emitter;
@@ -40,6 +41,7 @@ typedef struct kn_found { /* nodes from first to before end (NULL: to the region
   uint32_t *strand; /* of each of the nodes: from 1; 0: it is emitted before them all */
   double *ns;       /* of strands 1 to n: what they take, as far as that can be told */
   uint32_t *streams;
+  uint8_t *marks;
 } kn_found;
 /* The next section of a region from `from` on; *found: NULL for none. */
 kn_status kn_find_section(emitter *e, const kn_node *from, kn_found **found);

@@ -321,8 +321,8 @@ static kn_status optimize(kn_context *ctx, const kn_optimize *o, kn_samples *s, 
   return st;
 }
 
-/* What a sample of smaller sizes has not met, or has spoken against, is to be seen on one of the right sizes.
- */
+/* What a sample of smaller sizes has not met, or has spoken against, is to be seen on one of the right sizes;
+ * so is a graph that does not take it any more, since freezing decides by the sizes that the graph says. */
 static bool is_open(const kn_optimize_report *r) {
   return r->smaller && (r->doubt || !(r->error >= 0 && isfinite(r->error)));
 }
@@ -342,11 +342,12 @@ static kn_status attempt(kn_context *ctx, const kn_optimize *o, bool smaller, kn
 kn_status kn_optimize_graph(kn_context *ctx, const kn_optimize *o, kn_optimize_report *r, kn_graph **out) {
   kn_graph *made;
   kn_status st = attempt(ctx, o, true, r, &made);
-  if (st == KN_OK && is_open(r)) {
+  bool again = st == KN_OK ? is_open(r) : st != KN_NOMEM && o->invent && !o->nsamples;
+  if (again && st == KN_OK) {
     kn_graph_release(made);
     kn_optimize_report_free(r);
-    st = attempt(ctx, o, false, r, &made);
   }
+  if (again) st = attempt(ctx, o, false, r, &made);
   if (st == KN_OK) *out = made;
   return st;
 }

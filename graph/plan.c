@@ -34,10 +34,16 @@ static bool alloc_arrays(kn_plan *p) {
 
 /* Strands run in any order: what was there before lives until the last of them has ended. */
 static void outlive_strands(kn_plan *p, uint32_t v) {
-  for (uint32_t i = 0; i < p->nsections; i++) {
-    const kn_section *x = &p->sections[i];
-    if (p->first[v] <= x->start && p->last[v] > x->start && p->last[v] < x->end) p->last[v] = x->end;
+  uint32_t low = 0, high = p->nsections; /* which follow one another, none in another */
+  while (low < high) {
+    uint32_t i = low + (high - low) / 2;
+    if (p->sections[i].start < p->last[v])
+      low = i + 1;
+    else
+      high = i;
   }
+  const kn_section *x = low ? &p->sections[low - 1] : NULL; /* the last that starts before */
+  if (x && p->first[v] <= x->start && p->last[v] < x->end) p->last[v] = x->end;
 }
 
 static void settle_lifetimes(kn_plan *p) {

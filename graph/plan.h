@@ -99,6 +99,7 @@ typedef struct kn_loop_plan {
 typedef struct kn_strand {
   uint32_t block;
   uint32_t streams; /* of random numbers, that it forks and joins */
+  uint32_t group;   /* strands of a group begin before those of the next one */
   double ns;        /* estimated, then as the last run took */
   kn_context *ctx;  /* of one thread; with what its kernels work in */
   /* During a run. */
@@ -109,7 +110,7 @@ typedef struct kn_strand {
 
 typedef struct kn_section {
   kn_strand *strands; /* in the order of the program */
-  uint32_t *order;    /* those that take longest first */
+  uint32_t *order;    /* in each group those that take longest first */
   uint32_t n;
   uint32_t start, end; /* positions */
   double took[2];      /* nanoseconds, lately: on one thread, on several */

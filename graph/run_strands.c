@@ -13,6 +13,7 @@ struct kn_gang {
   run *r;
   kn_section *x;
   uint64_t before;   /* steps of the run so far */
+  uint64_t asked;    /* how often the host was, which is what it is told: it never goes back */
   atomic_uint next;  /* in the section's order */
   atomic_bool stop;  /* one has failed */
   atomic_flag asks;  /* one asks the host … */
@@ -28,7 +29,7 @@ kn_status kn_gang_tick(run *r) {
   if (atomic_load_explicit(&g->stop, memory_order_relaxed)) return KN_CANCELLED;
   if (s->limit && g->before + r->steps >= s->limit) return KN_LIMIT;
   if (s->poll && !atomic_flag_test_and_set_explicit(&g->asks, memory_order_acquire)) {
-    if (g->stopped == KN_OK) g->stopped = s->poll(s->poll_ud, g->before + r->steps);
+    if (g->stopped == KN_OK) g->stopped = s->poll(s->poll_ud, g->before + g->asked++);
     kn_status st = g->stopped;
     atomic_flag_clear_explicit(&g->asks, memory_order_release);
     if (st != KN_OK) return st;
@@ -64,10 +65,14 @@ static void work(void *ud, int64_t begin, int64_t end) {
   }
 }
 
+static bool goes_first(const kn_strand *a, const kn_strand *b) {
+  return a->group == b->group && a->ns > b->ns;
+}
+
 static void sort(kn_section *x) {
   for (uint32_t i = 1; i < x->n; i++) {
     uint32_t o = x->order[i], k = i;
-    for (; k && x->strands[x->order[k - 1]].ns < x->strands[o].ns; k--) x->order[k] = x->order[k - 1];
+    for (; k && goes_first(&x->strands[o], &x->strands[x->order[k - 1]]); k--) x->order[k] = x->order[k - 1];
     x->order[k] = o;
   }
 }

@@ -10,6 +10,7 @@ typedef struct walk {
   kn_context *ctx;
   kn_plan *p;
   bool *entered; /* by parameter of a loop: facts are there from an earlier walk */
+  bool other;    /* inputs have other sizes than the graph says, and so may any value */
   int depth;
 } walk;
 
@@ -107,11 +108,23 @@ static kn_status plan_failure(walk *w, const kn_node *n, kn_status st, bool *dea
 }
 
 /* What the graph says of a value, for nodes whose rule needs sizes that the plan does not know. */
-static void declared_type(kn_plan *p, const kn_value *v) {
+static void declared_type(walk *w, const kn_value *v) {
   kn_type t = v->type.tensor;
   for (int i = 0; i < t.rank; i++)
-    if (!kn_dim_known(t.dims[i])) t.dims[i] = KN_DIM_UNKNOWN;
-  set_type(p, v, &t);
+    if (w->other || !kn_dim_known(t.dims[i])) t.dims[i] = KN_DIM_UNKNOWN;
+  set_type(w->p, v, &t);
+}
+
+static bool has_other_sizes(const kn_plan *p) {
+  const kn_region *body = p->graph->body;
+  bool other = false;
+  for (uint32_t i = 0; i < body->nparams; i++) {
+    const kn_type *t = &body->params[i]->type.tensor;
+    bool given = body->params[i]->type.kind == KN_V_TENSOR && p->inputs[i].dtype < KN_DTYPE_COUNT;
+    for (int d = 0; given && d < t->rank; d++)
+      other |= kn_dim_known(t->dims[d]) && t->dims[d] != p->inputs[i].dims[d];
+  }
+  return other;
 }
 
 static kn_status walk_op(walk *w, const kn_node *n, bool *dead) {
@@ -136,7 +149,7 @@ static kn_status walk_op(walk *w, const kn_node *n, bool *dead) {
   kn_status st = folded ? kn_node_attrs_now(w->ctx, n, p->scalars, &room, &attrs) : KN_OK;
   if (st == KN_OK) st = kn_infer_types(w->ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, out);
   if (st != KN_OK && st != KN_NOMEM && !(exact && folded)) {
-    for (uint32_t i = 0; i < n->nout; i++) declared_type(p, n->out[i]);
+    for (uint32_t i = 0; i < n->nout; i++) declared_type(w, n->out[i]);
     return KN_OK;
   }
   if (st != KN_OK) return plan_failure(w, n, st, dead);
@@ -197,7 +210,7 @@ static void walk_list(walk *w, const kn_node *n) {
   case KN_NODE_list_thin: copy_fact(p, n->out[0], n->in[0]); break;
   case KN_NODE_list_sum:
   case KN_NODE_list_with:
-    declared_type(p, n->out[0]);
+    declared_type(w, n->out[0]);
     p->maybe[out] = true;
     break;
   case KN_NODE_list_get: {
@@ -209,7 +222,7 @@ static void walk_list(walk *w, const kn_node *n) {
   }
   default: /* list_stack */
     if (p->undefined[in]) {
-      declared_type(p, n->out[0]);
+      declared_type(w, n->out[0]);
       break;
     }
     kn_vtype of = {.kind = KN_V_LIST, .tensor = p->types[in]}, stacked = kn_stacked(&of);
@@ -325,7 +338,7 @@ static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
   case KN_NODE_host_call:
     for (uint32_t i = 0; i < n->nout; i++) {
       if (n->out[i]->type.kind == KN_V_TENSOR)
-        declared_type(p, n->out[i]);
+        declared_type(w, n->out[i]);
       else
         p->known[n->out[i]->id] = false;
     }
@@ -358,16 +371,17 @@ static kn_status walk_region(walk *w, const kn_region *r, bool *dead) {
 
 kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p) {
   const kn_region *body = p->graph->body;
+  walk w = {.ctx = ctx, .p = p, .entered = kn_arena_alloc(&p->arena, (size_t)p->graph->nvalues + 1)};
+  w.other = has_other_sizes(p);
   for (uint32_t i = 0; i < body->nparams; i++)
     if (body->params[i]->type.kind == KN_V_TENSOR && p->inputs[i].dtype >= KN_DTYPE_COUNT)
       set_undefined(p, body->params[i]);
     else if (body->params[i]->type.kind == KN_V_TENSOR)
       set_type(p, body->params[i], &p->inputs[i]);
     else if (kn_innermost(body->params[i]->type.kind) == KN_V_TENSOR) { /* a list, of what only a run knows */
-      declared_type(p, body->params[i]);
+      declared_type(&w, body->params[i]);
       p->maybe[body->params[i]->id] = true;
     }
-  walk w = {.ctx = ctx, .p = p, .entered = kn_arena_alloc(&p->arena, (size_t)p->graph->nvalues + 1)};
   bool dead;
   return w.entered ? walk_region(&w, body, &dead) : kn_fail_nomem(ctx, p->graph->nvalues);
 }

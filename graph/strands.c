@@ -10,7 +10,10 @@
 
 enum {
   MOST_STRANDS = 64,
+  MOST_FORKS = 8,      /* of random streams, in one another */
   MOST_LOOKS = 100000, /* at nodes, a region: beyond, the rest of it is not searched */
+  VISITS = 500000,     /* with those of nodes inside, a plan, and … */
+  MORE_VISITS = 10,    /* … for each value: beyond, nothing is searched */
   TRIPS = 64,          /* what a loop is taken to make */
   STARTS_NS = 5000,    /* a node that takes less starts no strand */
   SPLITS_NS = 20000,   /* a node that takes more is shared by the threads itself */
@@ -58,9 +61,10 @@ static span op_span(const emitter *e, const kn_node *n) {
   return (span){ns, ns * share};
 }
 
-static span region_span(const emitter *e, const kn_region *r, int depth);
+static span region_span(emitter *e, const kn_region *r, int depth);
 
-static span node_span(const emitter *e, const kn_node *n, int depth) {
+static span node_span(emitter *e, const kn_node *n, int depth) {
+  e->visits++;
   if (kn_opcode_is_op(n->op)) return op_span(e, n);
   span s = {50, 50};
   if (!n->nregions) return s;
@@ -72,7 +76,7 @@ static span node_span(const emitter *e, const kn_node *n, int depth) {
   return (span){s.one * trips, s.all * trips};
 }
 
-static span region_span(const emitter *e, const kn_region *r, int depth) {
+static span region_span(emitter *e, const kn_region *r, int depth) {
   span sum = {0, 0};
   KN_EACH_NODE (n, r) {
     span s = node_span(e, n, depth);
@@ -93,7 +97,10 @@ typedef struct traits {
   bool raises; /* may */
   bool draws;  /* of the stream of random numbers */
   bool over;   /* may write its result over its input */
+  bool loops;
 } traits;
+
+enum { RAISES = 1, LOOPS = 2 }; /* what some node of a strand does */
 
 static bool op_raises(const emitter *e, const kn_node *n) {
   bool known = true;
@@ -102,8 +109,9 @@ static bool op_raises(const emitter *e, const kn_node *n) {
   return known ? kn_data_may_raise(n) : kn_node_may_raise(n);
 }
 
-static void look(const emitter *e, const kn_node *n, bool inside, traits *t) {
+static void look(emitter *e, const kn_node *n, bool inside, traits *t) {
   const kn_plan *p = e->p;
+  e->visits++;
   for (uint32_t i = 0; i < n->nin; i++) {
     t->alone |= p->undefined[n->in[i]->id] && !inside;
     t->raises |= p->maybe[n->in[i]->id];
@@ -122,6 +130,7 @@ static void look(const emitter *e, const kn_node *n, bool inside, traits *t) {
   case KN_NODE_caught: t->alone |= !inside; break;
   case KN_NODE_same: t->alone = true; break;
   case KN_NODE_load_state: t->alone |= p->slot_copied[n->slot->index]; break;
+  case KN_NODE_loop: t->loops = true; break;
   default:
     t->alone |= kn_opcode_describe(n->op).effect == KN_EFFECT;
     if (!n->nregions) t->raises |= kn_node_may_raise(n);
@@ -135,12 +144,12 @@ static void look(const emitter *e, const kn_node *n, bool inside, traits *t) {
 typedef struct search {
   emitter *e;
   kn_found f;
-  const kn_node *fork; /* the random stream that is open was forked here … */
-  uint32_t depth;      /* … and others within it */
-  uint32_t stream;     /* the strand that draws from it */
-  uint32_t last;       /* of what may raise or forks a stream, the order of strands is that of the program */
-  uint32_t count;      /* of nodes */
-  double all;          /* what they take without strands */
+  const kn_node *fork[MOST_FORKS]; /* the random streams that are open were forked here, in one another */
+  uint32_t depth;                  /* how many */
+  uint32_t stream;                 /* the strand that draws from it */
+  uint32_t last;  /* of what may raise or forks a stream, the order of strands is that of the program */
+  uint32_t count; /* of nodes */
+  double all;     /* what they take without strands */
 } search;
 
 enum { SEVERAL = UINT32_MAX };
@@ -190,20 +199,17 @@ static bool is_free(const emitter *e, const kn_node *n) {
 }
 
 /* The streams of random numbers: what draws between a fork and its join belongs to their strand. False: it
- * draws from the stream outside. */
+ * draws from the stream outside, or goes on from somewhere else than where the open one was forked. */
 static bool follow_stream(search *s, const kn_node *n, uint32_t *strand) {
-  if (n->op == KN_OP_fork_random) {
-    if (!s->depth++) {
-      s->fork = n;
-      s->stream = 0;
-      return true;
-    }
-  } else if (!s->depth)
-    return false;
-  if (!*strand) *strand = s->stream;
-  bool ours = *strand == s->stream;
-  if (n->op == KN_OP_join_random && ours) s->depth--;
-  return ours;
+  bool forks = n->op == KN_OP_fork_random, joins = n->op == KN_OP_join_random;
+  if (!s->depth && !forks) return false;
+  if (s->depth && !*strand) *strand = s->stream;
+  if (s->depth && *strand != s->stream) return false;
+  if (joins && n->in[0]->def != s->fork[s->depth - 1]) return false;
+  if (forks && s->depth == MOST_FORKS) return false;
+  if (forks && !s->depth) s->stream = 0;
+  if (forks) s->fork[s->depth++] = n; /* what joins is counted when it has been put */
+  return true;
 }
 
 static bool put(search *s, const kn_node *n, uint32_t strand, span took) {
@@ -211,7 +217,7 @@ static bool put(search *s, const kn_node *n, uint32_t strand, span took) {
   kn_found *f = &s->f;
   if (strand > f->n) {
     if (strand > MOST_STRANDS) return false;
-    f->ns[strand] = 0, f->streams[strand] = 0;
+    f->ns[strand] = 0, f->streams[strand] = 0, f->marks[strand] = 0;
     f->n = strand;
   }
   if (!kn_plan_push(e->p, &f->strand, &s->count, &strand, sizeof strand)) return false;
@@ -233,7 +239,8 @@ static bool take(search *s, const kn_node *n) {
   if (strand == SEVERAL) return false;
   took = node_span(e, n, 0);
   if (t.draws && !follow_stream(s, n, &strand)) return false;
-  bool forks = n == s->fork, cheap = takes_little(e, took) && !t.raises && !t.over && !t.draws;
+  bool forks = n->op == KN_OP_fork_random && s->depth == 1;
+  bool cheap = takes_little(e, took) && !t.raises && !t.over && !t.draws && !t.loops;
   if (!strand && !cheap) strand = s->depth && s->stream ? s->stream : s->f.n + 1;
   if (t.raises || forks) {
     if (strand < s->last) return false;
@@ -241,6 +248,8 @@ static bool take(search *s, const kn_node *n) {
   }
   if (!put(s, n, strand, took)) return false;
   if (forks) s->stream = strand, s->f.streams[strand]++;
+  if (n->op == KN_OP_join_random) s->depth--;
+  if (strand) s->f.marks[strand] |= (uint8_t)((t.raises ? RAISES : 0) | (t.loops ? LOOPS : 0));
   return true;
 }
 
@@ -258,13 +267,13 @@ static bool pays(const search *s) {
 
 /* The section that starts at `from`, and ends before `end` at the latest; s->f.first: NULL for none. */
 static void gather(search *s, emitter *e, const kn_node *from, const kn_node *end) {
-  kn_found room = {.ns = s->f.ns, .streams = s->f.streams};
+  kn_found room = {.ns = s->f.ns, .streams = s->f.streams, .marks = s->f.marks};
   *s = (search){.e = e, .f = room};
   e->stamp++;
   const kn_node *n = from;
   while (n != end && take(s, n)) n = n->next;
   if (s->depth) { /* what draws from a stream may not be cut in two */
-    if (s->fork != from) gather(s, e, from, s->fork);
+    if (s->fork[0] != from) gather(s, e, from, s->fork[0]);
     return;
   }
   if (!pays(s)) return;
@@ -276,11 +285,13 @@ kn_status kn_find_section(emitter *e, const kn_node *from, kn_found **found) {
   *found = NULL;
   if (e->p->form != KN_PLAN_USUAL || e->strand || e->ctx->threads < 2 || e->ctx->beside == KN_BESIDE_NEVER)
     return KN_OK;
+  const uint64_t most = VISITS + MORE_VISITS * (uint64_t)e->p->graph->nvalues;
   uint32_t looks = 0;
   double ns[MOST_STRANDS + 1];
   uint32_t streams[MOST_STRANDS + 1];
-  for (const kn_node *n = from; n && looks < MOST_LOOKS; n = n->next) {
-    search s = {.f = {.ns = ns, .streams = streams}};
+  uint8_t marks[MOST_STRANDS + 1];
+  for (const kn_node *n = from; n && looks < MOST_LOOKS && e->visits < most; n = n->next) {
+    search s = {.f = {.ns = ns, .streams = streams, .marks = marks}};
     traits t = {0};
     looks++;
     if (is_free(e, n)) continue;
@@ -293,8 +304,9 @@ kn_status kn_find_section(emitter *e, const kn_node *from, kn_found **found) {
     kn_arena *a = &e->p->arena;
     s.f.ns = kn_arena_dup(a, ns, sizeof ns);
     s.f.streams = kn_arena_dup(a, streams, sizeof streams);
+    s.f.marks = kn_arena_dup(a, marks, sizeof marks);
     *found = kn_arena_dup(a, &s.f, sizeof s.f);
-    return s.f.ns && s.f.streams && *found ? KN_OK : kn_fail_nomem(e->ctx, sizeof ns);
+    return s.f.ns && s.f.streams && s.f.marks && *found ? KN_OK : kn_fail_nomem(e->ctx, sizeof ns);
   }
   return KN_OK;
 }
@@ -324,6 +336,17 @@ static kn_status emit_strand(emitter *e, const kn_found *f, uint32_t k, uint32_t
   if (kn_plan_push(p, &x->strands, &x->n, &made, sizeof made)) return KN_OK;
   kn_context_free(made.ctx);
   return kn_fail_nomem(e->ctx, sizeof made);
+}
+
+/* In the program no loop is entered that stands behind an error; it may be one that takes for ever. */
+static void group_strands(kn_section *x, const kn_found *f) {
+  uint32_t group = 0;
+  bool raises = false;
+  for (uint32_t i = 0; i < x->n; i++) {
+    if (raises && f->marks[i + 1] & LOOPS) group++, raises = false;
+    raises |= (f->marks[i + 1] & RAISES) != 0;
+    x->strands[i].group = group;
+  }
 }
 
 static void log_section(emitter *e, const kn_found *f) {
@@ -357,6 +380,7 @@ kn_status kn_emit_section(emitter *e, const kn_found *f, bool *dead) {
   e->ctx->threads = threads;
   KN_TRY(st);
   kn_section *x = &p->sections[section];
+  group_strands(x, f);
   x->end = ++e->pos;
   x->order = kn_arena_alloc(&p->arena, x->n * sizeof *x->order);
   if (!x->order) return kn_fail_nomem(e->ctx, x->n * sizeof *x->order);

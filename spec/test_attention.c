@@ -105,9 +105,12 @@ static void make_text(maker *m, uint64_t seed, kn_dtype dtype) {
   m->e = widths[draw(m, COUNT(widths))], m->w = draw(m, 2) ? m->e : widths[draw(m, COUNT(widths))];
   m->odd = !draw(m, 5);
   const bool apart = draw(m, 2), keys = draw(m, 2), turned = draw(m, 2);
+  const int64_t kb = draw(m, 3) ? m->b : 1, kh = draw(m, 3) ? m->h : 1; /* keys and values of several heads */
+  const bool fewer = !apart && !draw(m, 6) && m->b == kb;               /* dims in front */
   m->dims[0] = apart ? DIMS(m->b, m->l, m->h, m->e) : DIMS(m->b, m->h, m->l, m->e);
-  m->dims[1] = keys ? DIMS(m->b, m->h, m->s, m->e) : DIMS(m->b, m->h, m->e, m->s);
-  m->dims[2] = apart ? DIMS(m->b, m->s, m->h, m->w) : DIMS(m->b, m->h, m->s, m->w);
+  if (fewer) m->dims[0] = DIMS(m->h, m->l, m->e);
+  m->dims[1] = keys ? DIMS(kb, kh, m->s, m->e) : DIMS(kb, kh, m->e, m->s);
+  m->dims[2] = apart ? DIMS(kb, m->s, kh, m->w) : DIMS(kb, kh, m->s, m->w);
   m->dims[3] = mask_dims(m), m->dims[4] = mask_dims(m), m->dims[5] = DIMS(m->l, 1);
   static const char *const names[] = {"q", "k", "v", "m", "a", "r"};
   PUT("graph g(");
@@ -119,8 +122,14 @@ static void make_text(maker *m, uint64_t seed, kn_dtype dtype) {
   PUT("  %%lowest = const %s\n  %%low: %s[] = to_tensor %%lowest\n", draw(m, 3) ? "-inf" : "-3.5", d);
   PUT("  %%none = const 0.0\n  %%zero: %s[] = to_tensor %%none\n", d);
   PUT("  %%q1 = %s\n", apart ? "transpose %q {dim0 = 2, dim1 = 3}" : "neg %q");
-  PUT("  %%v1 = %s\n", apart ? "transpose %v {dim0 = 2, dim1 = 3}" : "neg %v");
-  PUT("  %%k1 = %s\n", keys ? "transpose %k {dim0 = 3, dim1 = 4}" : "neg %k");
+  PUT("  %%v0 = %s\n", apart ? "transpose %v {dim0 = 2, dim1 = 3}" : "neg %v");
+  PUT("  %%k0 = %s\n", keys ? "transpose %k {dim0 = 3, dim1 = 4}" : "neg %k");
+  const int spread = draw(m, 3);
+  if (spread == 1)
+    PUT("  %%v1 = expand %%v0 {sizes = {%d, %d, -1, -1}}\n  %%k1 = expand %%k0 {sizes = {%d, %d, -1, -1}}\n",
+        (int)m->b, (int)m->h, (int)m->b, (int)m->h);
+  else
+    PUT("  %%v1 = transpose %%v0 {dim0 = 1, dim1 = 1}\n  %%k1 = transpose %%k0 {dim0 = 1, dim1 = 1}\n");
   m->nodes = 3;
   const int scaled = draw(m, 3);
   if (scaled) PUT("  %%q2 = %s %%q1, %%scale\n", scaled == 1 ? "mul" : "div");
@@ -164,18 +173,21 @@ static void run_both(kn_context *c, const maker *m, const cp_set *set) {
   kn_graph *g = parse(c, m->text);
   kn_target ref;
   ck_assert(kn_ref_backend.target(c, NULL, &ref));
-  kn_session *s[2];
+  kn_session *s[3];
   OK(c, kn_session_new(c, g, (const kn_target *[]){&ref}, 1, &s[0]));
   OK(c, kn_session_new(c, g, (const kn_target *[]){&cpu, &ref}, 2, &s[1]));
+  OK(c, kn_session_new(c, g, (const kn_target *[]){&cpu, &ref}, 2, &s[2]));
   kn_session_observe(s[0], watch, NULL);
-  kn_rvalue in[INPUTS] = {{0}}, out[2];
+  kn_session_set_check(s[2], true);
+  kn_rvalue in[INPUTS] = {{0}}, out[3] = {{0}};
   for (int i = 0; i < INPUTS; i++) {
     const kn_type t = type_of(i == 3 || i == 5 ? KN_BOOL : m->dtype, m->dims[i]);
     OK(c, kn_tensor_new(c, &t, &in[i].tensor));
     for (int64_t k = 0; k < kn_tensor_numel(in[i].tensor); k++)
       set_element(in[i].tensor, k, drawn_element(m, i, k));
   }
-  for (int i = 0; i < 2; i++) OK(kn_session_context(s[i]), kn_session_run(s[i], in, INPUTS, &out[i], 1));
+  for (int i = 0; i < (m->odd ? 2 : 3); i++)
+    OK(kn_session_context(s[i]), kn_session_run(s[i], in, INPUTS, &out[i], 1));
   ck_assert_msg(look.longest >= m->nodes && look.hidden >= m->nodes - 1,
                 "%d of %d nodes as one, %d hidden:\n%s", (int)look.longest, (int)m->nodes, (int)look.hidden,
                 m->text);
@@ -187,7 +199,7 @@ static void run_both(kn_context *c, const maker *m, const cp_set *set) {
                   "%s, seed %d, element %d is %.9g instead of %.9g:\n%s", set->provider->name, (int)m->seed,
                   (int)k + 1, y, x, m->text);
   }
-  for (int i = 0; i < 2; i++) kn_tensor_release(out[i].tensor), kn_session_free(s[i]);
+  for (int i = 0; i < 3; i++) kn_tensor_release(out[i].tensor), kn_session_free(s[i]);
   for (int i = 0; i < INPUTS; i++) kn_tensor_release(in[i].tensor);
   kn_graph_release(g);
 }
@@ -260,4 +272,86 @@ START_TEST(others_run_before) {
 }
 END_TEST
 
-SUITE("attention", random_attention, scores_that_others_read_are_stored, others_run_before)
+/* ---- what is none of one walk runs all the same ---- */
+
+/* As it is, with KILN_CHECK, and node by node. */
+static void same_by_all(const char *text, const kn_type *type) {
+  kn_context *c = suite_context();
+  const kn_target cpu = cp_target_of(cp_best_set());
+  kn_target ref;
+  ck_assert(kn_ref_backend.target(c, NULL, &ref));
+  kn_graph *g = parse(c, text);
+  kn_rvalue in[3] = {{0}}, out[3][2] = {{{0}}};
+  for (uint32_t i = 0; i < 3; i++) {
+    OK(c, kn_tensor_new(c, type, &in[i].tensor));
+    for (int64_t k = 0; k < kn_tensor_numel(in[i].tensor); k++)
+      set_element(in[i].tensor, k, (double)((k * 7 + i) % 13) / 4);
+  }
+  for (int i = 0; i < 3; i++) {
+    kn_session *s;
+    OK(c, kn_session_new(c, g, (const kn_target *[]){&cpu, &ref}, 2, &s));
+    if (i == 1) kn_session_set_check(s, true);
+    if (i == 2) kn_session_observe(s, watch, NULL);
+    OK(kn_session_context(s), kn_session_run(s, in, 3, out[i], g->body->nyields));
+    kn_session_free(s);
+  }
+  for (uint32_t o = 0; o < g->body->nyields; o++)
+    for (int i = 0; i < 3; i++) {
+      for (int64_t k = 0; k < kn_tensor_numel(out[0][o].tensor); k++)
+        ck_assert(near(element(out[i][o].tensor, k), element(out[2][o].tensor, k), 3e-5));
+      if (i) kn_tensor_release(out[i][o].tensor);
+    }
+  for (uint32_t o = 0; o < g->body->nyields; o++) kn_tensor_release(out[0][o].tensor);
+  for (int i = 0; i < 3; i++) kn_tensor_release(in[i].tensor);
+  kn_graph_release(g);
+  suite_done(c);
+}
+
+#define HEADS "graph g(%q: float32[2,3,9,8], %k: float32[2,3,9,8], %v: float32[2,3,9,8]) {\n"
+#define TURNED(y, t, z)                                                                                      \
+  "  %" t " = transpose %" y " {dim0 = 2, dim1 = 3}\n  %" z " = reshape %" t " {sizes = {2, 9, 24}}\n"
+
+/* Two that take turns: each stands among the nodes of the other, copies behind them too. */
+START_TEST(two_that_take_turns) {
+  const kn_type type = type_of(KN_F32, DIMS(2, 3, 9, 8));
+  same_by_all(HEADS "  %a = transpose %k {dim0 = 3, dim1 = 4}\n  %b = neg %a\n"
+                    "  %p1 = matmul %q, %a\n  %p2 = matmul %q, %b\n  %w1 = softmax %p1 {dim = -1}\n"
+                    "  %w2 = softmax %p2 {dim = -1}\n  %y1 = matmul %w1, %v\n" TURNED(
+                        "y1", "t1", "z1") "  %y2 = matmul %w2, %v\n" TURNED("y2", "t2",
+                                                                            "z2") "  return %z1, %z2\n}\n",
+              &type);
+  same_by_all(HEADS "  %a = transpose %k {dim0 = 3, dim1 = 4}\n  %b = neg %a\n"
+                    "  %p1 = matmul %q, %a\n  %p2 = matmul %q, %b\n  %w1 = softmax %p1 {dim = -1}\n"
+                    "  %w2 = softmax %p2 {dim = -1}\n  %y2 = matmul %w2, %v\n" TURNED(
+                        "y2", "t2", "z2") "  %y1 = matmul %w1, %v\n" TURNED("y1", "t1",
+                                                                            "z1") "  return %z1, %z2\n}\n",
+              &type);
+}
+END_TEST
+
+/* A product with a number makes floats of whole numbers: these are no queries. */
+START_TEST(whole_numbers_are_scaled) {
+  const kn_type type = type_of(KN_F32, DIMS(2, 3, 9, 8));
+  same_by_all(HEADS
+              "  %a = transpose %k {dim0 = 3, dim1 = 4}\n  %half = const 0.375\n"
+              "  %scale: float32[] = to_tensor %half\n  %n: int32[2,3,9,8] = cast %q {dtype = \"int32\"}\n"
+              "  %m = mul %n, %scale\n  %p1 = matmul %m, %a\n  %w1 = softmax %p1 {dim = -1}\n"
+              "  %y1 = matmul %w1, %v\n  return %y1\n}\n",
+              &type);
+}
+END_TEST
+
+/* Nobody makes room beforehand for a reshape that a list takes up. */
+START_TEST(a_list_takes_it_up) {
+  const kn_type type = type_of(KN_F32, DIMS(2, 3, 9, 8));
+  same_by_all(HEADS
+              "  %a = transpose %k {dim0 = 3, dim1 = 4}\n  %none: list[float32[2,9,24]] = list\n"
+              "  %p1 = matmul %q, %a\n  %w1 = softmax %p1 {dim = -1}\n"
+              "  %y1 = matmul %w1, %v\n" TURNED("y1", "t1", "z1") "  %one = append %none, %z1\n"
+                                                                  "  %s = list_stack %one\n  return %s\n}\n",
+              &type);
+}
+END_TEST
+
+SUITE("attention", random_attention, scores_that_others_read_are_stored, others_run_before,
+      two_that_take_turns, whole_numbers_are_scaled, a_list_takes_it_up)

@@ -1,6 +1,7 @@
 /* Frozen graphs mean what the graph before meant: random graphs to the bit, random chains behind convolutions
  * and products within rounding; memory that runs out at every place. What is folded, and what is told of it,
  * is in spec/text/ and spec/lua/freeze*.lua. */
+#include "spec/exec.h"
 #include "spec/random_graph.h"
 #include "backends/ref/ref.h"
 #include "graph/measure.h"
@@ -304,6 +305,64 @@ START_TEST(chains) {
 }
 END_TEST
 
+/* ---- samples of smaller sizes ---- */
+
+/* What freezing decides by the sizes that the graph says may not fit smaller ones. */
+START_TEST(sizes_that_are_decided) {
+  kn_context *c = suite_context();
+  bench b;
+  kn_optimize_report r;
+  kn_graph *h;
+  c->threads = 1;
+  open_bench(&b, c,
+             parse(c, "graph g(%x: float32[32,2]) {\n"
+                      "  slot const \"w\": float32[2,2] = {1.0, 2.0, 3.0, 4.0}\n"
+                      "  slot const \"s\": float32[2] = {2.0, 0.5}\n"
+                      "  %w = tensor \"w\"\n  %s = tensor \"s\"\n"
+                      "  %h = matmul %x, %w\n  %p = mul %h, %s\n"
+                      "  %n = size %x {dim = 1}\n"
+                      "  %k = const 32\n  %c: boolean = lua.eq %n, %k\n"
+                      "  %y: float32[32,2] = if %c {\n"
+                      "    %q: float32[32,2] = reshape %p {sizes = {32, 2}}\n    yield %q\n"
+                      "  } else {\n    %m: float32[32,2] = neg %p\n    yield %m\n  }\n  return %y\n}\n"));
+  kn_optimize o = {.session = b.s,
+                   .level = KN_PIPELINE_INFERENCE,
+                   .targets = b.targets,
+                   .ntargets = 1,
+                   .invent = true,
+                   .budget = {1e-3, false}};
+  OK(c, kn_optimize_graph(c, &o, &r, &h));
+  ck_assert(!r.smaller && r.samples == 1 && r.error >= 0 && r.error < 1e-3);
+  ck_assert_uint_eq(r.nfolds, 1);
+  kn_optimize_report_free(&r);
+  kn_graph_release(h);
+  close_bench(&b);
+  suite_done(c);
+}
+END_TEST
+
+/* What a rule cannot tell is not what the graph says where inputs have other sizes. */
+START_TEST(sizes_of_other_inputs) {
+  rig r;
+  rig_open(&r, "graph g(%x: float32[32,2], %n: integer) {\n"
+               "  %none: list[float32[32,2]] = list\n  %s: float32[32,2] = abs %x\n"
+               "  %l: list[float32[32,2]] = append %none, %s\n"
+               "  %m: list[float32[32,2]] = sum_of_lists %l, %l\n"
+               "  %t: float32[32,2] = element %m, %n\n  %y: float32[32,2] = neg %t\n"
+               "  return %y\n}\n");
+  kn_rvalue in[2] = {{.tensor = make(r.c, KN_F32, DIMS(1, 2), LIST(1, -2))},
+                     {.scalar = {KN_SCALAR_INT, {.i = 1}}}};
+  kn_rvalue out;
+  kn_session_set_any_sizes(r.s, true);
+  OK(kn_session_context(r.s), kn_session_run(r.s, in, 2, &out, 1));
+  ck_assert_int_eq(out.tensor->type.dims[0], 1);
+  ck_assert_double_eq(kn_element_float(KN_F32, kn_tensor_data(out.tensor)), -2);
+  kn_tensor_release(out.tensor);
+  kn_tensor_release(in[0].tensor);
+  rig_close(&r);
+}
+END_TEST
+
 /* ---- memory that runs out ---- */
 
 START_TEST(scarce_memory) {
@@ -352,4 +411,4 @@ START_TEST(scarce_memory) {
 }
 END_TEST
 
-SUITE("optimize", random_graphs, chains, scarce_memory)
+SUITE("optimize", random_graphs, chains, sizes_that_are_decided, sizes_of_other_inputs, scarce_memory)

@@ -424,6 +424,30 @@ static void sweep(const char *text, uint64_t seed, int64_t n) {
   suite_done(c);
 }
 
+/* Not more of them than a bit of memory takes: what runs compute lies in each other's place. */
+START_TEST(constants_have_an_end) {
+  static char text[40000];
+  int at =
+      snprintf(text, sizeof text,
+               "graph g(%%x: float32[256,256]) {\n  %%c0: float32[256,256] = full_like %%x {value = 0.5}\n");
+  for (int i = 0; i < 400; i++)
+    at += snprintf(text + at, sizeof text - (size_t)at, "  %%c%d: float32[256,256] = sin %%c%d\n", i + 1, i);
+  snprintf(text + at, sizeof text - (size_t)at,
+           "  %%y: float32[256,256] = add %%x, %%c400\n  return %%y\n}\n");
+  rig r;
+  rig_open(&r, text);
+  kn_rvalue in = {0};
+  kn_run_memory m;
+  kn_type t = type_of(KN_F32, DIMS(256, 256));
+  OK(r.c, kn_tensor_new(r.c, &t, &in.tensor));
+  kn_heap_reset_peak(r.c->heap);
+  OK(kn_session_context(r.s), kn_session_prepare(r.s, &in, 1, &m));
+  ck_assert_uint_lt(m.plan, 48 << 20);
+  ck_assert_uint_lt(kn_heap_read_stats(r.c->heap).peak, 96 << 20);
+  kn_tensor_release(in.tensor);
+  rig_close(&r);
+}
+END_TEST
 START_TEST(every_allocation_may_fail) {
   sweep(steady_text, 0, 3);
   sweep(constant_text, 0, 3);
@@ -491,5 +515,5 @@ END_TEST
 
 SUITE("plan", random_graphs, random_graphs_in_groups, random_graphs_on_all_backends,
       puts_lie_over_what_they_are_made_from, buffers_share_bytes, deep_nesting_plans_quickly,
-      steady_runs_allocate_results_only, constants_are_computed_with_the_plan, every_allocation_may_fail,
-      two_threads_share_a_graph)
+      steady_runs_allocate_results_only, constants_are_computed_with_the_plan, constants_have_an_end,
+      every_allocation_may_fail, two_threads_share_a_graph)

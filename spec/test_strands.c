@@ -5,6 +5,7 @@
 #include "graph/session.h"
 #include "spec/exec.h"
 #include "spec/random_graph.h"
+#include "spec/scarce.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -182,6 +183,24 @@ START_TEST(streams_errors_and_state) {
 }
 END_TEST
 
+/* A stream may go on from anywhere: only the end of the one that was begun leaves the stream outside as it
+ * was. */
+START_TEST(streams_that_go_elsewhere) {
+  by_hand h;
+  open_hand(&h, "graph g(%x: float32[N], %n: integer, %m: integer, %k: integer) {\n"
+                "  %f1: int64[] = to_tensor %k\n"
+                "  %f2: int64[1] = reshape %f1 {sizes = {1}}\n  %at: int64[2] = expand %f2 {sizes = {2}}\n"
+                "  %s1: int64[2] = fork_random\n  %p1: float32[N] = sigmoid %x\n"
+                "  %a: float32[N] = bernoulli %p1\n  %e1: int64[2] = join_random %at\n"
+                "  %s2: int64[2] = fork_random\n  %p2: float32[N] = tanh %x\n  %q2: float32[N] = abs %p2\n"
+                "  %b: float32[N] = bernoulli %q2\n  %e2: int64[2] = join_random %s2\n"
+                "  %c: float32[N] = bernoulli %p1\n  %y: float32[N] = add %a, %b\n"
+                "  return %y, %c, %e2\n}\n");
+  for (int run = 0; run < 5; run++) ck_assert_int_eq(loops(&h, 1, 1, 7 + run), KN_OK);
+  close_hand(&h);
+}
+END_TEST
+
 /* Whatever the limit, it is reached in both or in none, and before or after an error as the program has it.
  * Parts count as steps, so both have the same. */
 START_TEST(step_limits) {
@@ -230,6 +249,49 @@ START_TEST(cancelled_inside) {
 }
 END_TEST
 
+static kn_status stop_late(void *ud, uint64_t steps) {
+  (void)steps;
+  return atomic_fetch_add((atomic_int *)ud, 1) > 200000 ? KN_CANCELLED : KN_OK;
+}
+
+/* Loops that stand behind an error are not waited for, though they took longest when there was none. */
+START_TEST(loops_behind_an_error) {
+  by_hand h;
+  atomic_int polls;
+  open_hand(&h, "graph g(%x: float32[N], %n: integer, %m: integer, %k: integer) {\n"
+                "  %one = const 1\n"
+                "  %a: float32[N] = loop (%h: float32[N] = %x, %i: integer = %one) {\n"
+                "    %t: float32[N] = tanh %h\n"
+                "    %more: boolean = lua.lt %i, %m\n    %j: integer = lua.add %i, %one\n"
+                "    continue_if %more next(%t, %j) exit(%t)\n  }\n"
+                "  %good: boolean = lua.lt %n, %k\n  assert %good \"too many\"\n"
+                "  %c: integer = loop (%i4: integer = %one) {\n"
+                "    %more4: boolean = lua.lt %i4, %n\n    %j4: integer = lua.add %i4, %one\n"
+                "    continue_if %more4 next(%j4) exit(%j4)\n  }\n"
+                "  %b: float32[N] = loop (%h2: float32[N] = %x, %i2: integer = %one) {\n"
+                "    %t2: float32[N] = sin %h2\n    %u2: float32[N] = cos %t2\n"
+                "    %more2: boolean = lua.lt %i2, %n\n    %j2: integer = lua.add %i2, %one\n"
+                "    continue_if %more2 next(%u2, %j2) exit(%u2)\n  }\n"
+                "  %d: float32[N] = loop (%h3: float32[N] = %x, %i3: integer = %one) {\n"
+                "    %t3: float32[N] = cos %h3\n    %u3: float32[N] = sin %t3\n"
+                "    %more3: boolean = lua.lt %i3, %n\n    %j3: integer = lua.add %i3, %one\n"
+                "    continue_if %more3 next(%u3, %j3) exit(%u3)\n  }\n"
+                "  %y: float32[N] = add %a, %b\n  %z: float32[N] = add %y, %d\n"
+                "  return %z, %c, %d\n}\n");
+  for (int i = 0; i < 2; i++) kn_session_set_poll(h.t.s[i], stop_late, &polls);
+  for (int beside = 0; beside < 2; beside++) { /* on two threads, then on one that takes the strands */
+    kn_session_context(h.t.s[1])->threads = beside ? 1 : 2;
+    for (int run = 0; run < 4; run++) {
+      atomic_init(&polls, 0);
+      for (int fine = 0; fine < 16; fine++) ck_assert_int_eq(loops(&h, 90, 3, 100), KN_OK);
+      ck_assert_int_eq(loops(&h, INT64_MAX, 3, 100), KN_RAISED);
+    }
+  }
+  ck_assert(h.t.s[1]->beside > 0);
+  close_hand(&h);
+}
+END_TEST
+
 /* What an error is caught by is inside a strand. */
 START_TEST(caught_inside) {
   by_hand h;
@@ -271,6 +333,43 @@ START_TEST(steady_runs_allocate_results_only) {
       for (int k = 0; k < 3; k++) kn_tensor_release(out[k].tensor);
     }
   close_hand(&h);
+}
+END_TEST
+
+/* ---- memory that runs out ---- */
+
+START_TEST(every_allocation_may_fail) {
+  scarce memory = {.left = -1};
+  kn_heap *heap = kn_heap_new(scarce_alloc, &memory, 0);
+  kn_context *c = kn_context_new(heap, NULL);
+  c->threads = 2;
+  c->beside = KN_BESIDE_ALWAYS;
+  kn_target ref;
+  ck_assert(kn_ref_backend.target(c, NULL, &ref));
+  kn_graph *g = parse(c, loops_text);
+  kn_rvalue in[4] = {T(make(c, KN_F32, DIMS(2), LIST(1, 2))), INT(3), INT(4), INT(0)}, out[3];
+  long refused = 0;
+  for (int once = 0; once < 2; once++)
+    for (long n = 0;; n++) {
+      uint64_t blocks = kn_heap_read_stats(heap).blocks;
+      kn_session *s = NULL;
+      scarce_begin(&memory, n, once);
+      kn_status st = kn_session_new(c, g, (const kn_target *[]){&ref}, 1, &s);
+      if (st == KN_OK) st = kn_session_run(s, in, 4, out, 3);
+      bool any = scarce_end(&memory);
+      ck_assert(st == KN_OK || st == KN_NOMEM);
+      if (st == KN_OK) ck_assert_uint_eq(s->plans->nsections, 1);
+      for (int k = 0; k < 3 && st == KN_OK; k++) kn_tensor_release(out[k].tensor);
+      kn_session_free(s);
+      ck_assert_uint_eq(kn_heap_read_stats(heap).blocks, blocks);
+      if (!any) break;
+      refused++;
+    }
+  ck_assert_int_gt(refused, 50);
+  kn_tensor_release(in[0].tensor);
+  kn_graph_release(g);
+  suite_done(c);
+  kn_heap_release(heap);
 }
 END_TEST
 
@@ -334,5 +433,6 @@ START_TEST(at_the_same_time) {
 }
 END_TEST
 
-SUITE("strands", random_graphs, streams_errors_and_state, step_limits, cancelled_inside, caught_inside,
-      steady_runs_allocate_results_only, at_the_same_time)
+SUITE("strands", random_graphs, streams_errors_and_state, streams_that_go_elsewhere, step_limits,
+      cancelled_inside, loops_behind_an_error, caught_inside, steady_runs_allocate_results_only,
+      every_allocation_may_fail, at_the_same_time)

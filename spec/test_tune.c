@@ -196,6 +196,43 @@ START_TEST(nowhere_to_write) {
 }
 END_TEST
 
+/* Nobody writes to the pipe: who waited for that would never end. A file that goes nowhere stays so. */
+START_TEST(no_file_by_that_name) {
+  place p;
+  struct stat about;
+  char path[1200], end[1200];
+  open_place(&p);
+  snprintf(p.dir, sizeof p.dir, "%s", p.top);
+  snprintf(end, sizeof end, "%s/elsewhere", p.top);
+  kn_tuner *t = tuner(&p, "A");
+  snprintf(path, sizeof path, "%s", kn_tuner_path(t));
+  ck_assert_int_eq(mkfifo(path, 0600), 0);
+  ck_assert(says(&p, t, "one", NULL));
+  kn_tuner_note(p.c, t, "one", "given", "");
+  kn_tuner_free(t);
+  ck_assert(!lstat(path, &about) && S_ISREG(about.st_mode));
+  t = tuner(&p, "A");
+  ck_assert(says(&p, t, "one", "given"));
+  kn_tuner_free(t);
+  ck_assert_int_eq(unlink(path), 0);
+  ck_assert_int_eq(symlink(end, path), 0);
+  t = tuner(&p, "A");
+  kn_tuner_note(p.c, t, "two", "given", "");
+  ck_assert(says(&p, t, "two", "given"));
+  ck_assert_int_ne(stat(end, &about), 0); /* nothing is made there */
+  kn_tuner_free(t);
+  add_text(end, "somebody's\n"); /* a file of another is not written to: the name gets one of its own */
+  t = tuner(&p, "A");
+  kn_tuner_note(p.c, t, "three", "given", "");
+  kn_tuner_free(t);
+  ck_assert(!stat(end, &about) && about.st_size == 11);
+  t = tuner(&p, "A");
+  ck_assert(says(&p, t, "three", "given"));
+  kn_tuner_free(t);
+  close_place(&p);
+}
+END_TEST
+
 START_TEST(several_writers) {
   enum { WRITERS = 4, LINES = 150 };
   place p;
@@ -536,5 +573,5 @@ START_TEST(every_plan_measures_when_asked_to) {
 END_TEST
 
 SUITE("tune", remembered, damaged, damaged_anywhere, carried_from_another_machine, nowhere_to_write,
-      several_writers, never_too_many, chosen, products_go_the_way_that_is_known, fixed_means_the_same_bits,
-      every_plan_measures_when_asked_to)
+      no_file_by_that_name, several_writers, never_too_many, chosen, products_go_the_way_that_is_known,
+      fixed_means_the_same_bits, every_plan_measures_when_asked_to)

@@ -9,6 +9,7 @@ struct cp_attention {
   const cp_set *set;
   cp_attention_nodes f;
   kn_type scores, out; /* of the two products */
+  kn_type given;       /* as the last node gives it */
   int64_t width;
 };
 
@@ -24,6 +25,7 @@ kn_status cp_attention_new(kn_context *ctx, const cp_set *set, const kn_part *pa
   cp_attention *a = kn_alloc(ctx->heap, sizeof *a);
   if (!a) return kn_fail_nomem(ctx, sizeof *a);
   *a = (cp_attention){.set = set, .f = f, .scores = *scores, .out = *scores, .width = q->dims[q->rank - 1]};
+  a->given = part->types[f.out];
   const kn_type *v = &part->types[f.v];
   a->out.dims[a->out.rank - 1] = v->dims[v->rank - 1];
   part->together[first] = f.length;
@@ -289,8 +291,10 @@ static void run_parts(void *ud, int64_t begin, int64_t end) {
     }
 }
 
-kn_status cp_attention_run(kn_context *ctx, cp_attention *a, kn_tensor *const *vals) {
+kn_status cp_attention_run(kn_context *ctx, cp_attention *a, kn_tensor **vals) {
   const kn_dtype dtype = (kn_dtype)a->scores.dtype;
+  /* Of a reshape that somebody keeps the plan makes no tensor: it could have been a view. */
+  if (!vals[a->f.out]) KN_TRY(kn_tensor_new(ctx, &a->given, &vals[a->f.out]));
   job j = {.a = a, .ctx = ctx, .parts = 1};
   set(&j, vals);
   const bool is_few = j.queries <= CP_FEW_ROWS;

@@ -90,7 +90,7 @@ kn_status cp_attention_new(kn_context *ctx, const struct cp_set *set, const kn_p
 void cp_attention_free(kn_context *ctx, cp_attention *a);                    /* NULL is fine */
 uint32_t cp_attention_length(const cp_attention *a);                         /* nodes */
 uint32_t cp_attention_others(const cp_attention *a, const uint32_t **which); /* to be run before */
-kn_status cp_attention_run(kn_context *ctx, cp_attention *a, kn_tensor *const *vals);
+kn_status cp_attention_run(kn_context *ctx, cp_attention *a, kn_tensor **vals);
 
 /* Does n begin such nodes, that this backend should have whatever others do with n alone? */
 bool cp_attention_wants(const struct cp_set *set, const kn_part *so_far, const kn_node *n);

@@ -74,7 +74,7 @@ static bool find_product(search *s) {
   if (n->op == KN_OP_mul || n->op == KN_OP_div) {
     const kn_value *q = n->in[n->ntensor == 2 && type_of(s, n->in[0])->rank == 0];
     f->scale = number_of(s, n, q);
-    if (!f->scale || !same_dims(type_of(s, q), t)) return false;
+    if (!f->scale || !same_dims(type_of(s, q), t) || type_of(s, q)->dtype != t->dtype) return false;
     f->q = q->id;
     f->divided = n->op == KN_OP_div;
     n = next(s);
