@@ -53,6 +53,14 @@ const kn_target *kn_part_target(emitter *e, const kn_node *n) {
 
 /* ---- parts ---- */
 
+static kn_prepare_how prepare_how(const kn_plan *p, const kn_value *v) {
+  const kn_op_info *row = &kn_ops[v->def->op];
+  bool tied = row->op_class == KN_CLASS_VIEW || row->flags & (KN_FLAG_WRITES | KN_FLAG_DYNAMIC);
+  if (p->place[v->id] == KN_PLACE_SHELL) return KN_PREPARE_SHELL;
+  if (p->place[v->id] == KN_PLACE_FRESH) return KN_PREPARE_MAKE;
+  return tied || !kn_type_known(&p->types[v->id]) ? KN_PREPARE_NONE : KN_PREPARE_TAKE;
+}
+
 /* What the run must do for a part's outputs, and look at in its inputs. */
 static bool prepare_part(kn_plan *p, kn_part_plan *part) {
   for (uint32_t i = 0; i < part->n; i++) {
@@ -63,8 +71,8 @@ static bool prepare_part(kn_plan *p, kn_part_plan *part) {
     for (uint32_t k = 0; k < n->nout; k++) {
       uint8_t at = p->place[n->out[k]->id];
       if (at != KN_PLACE_SHELL && at != KN_PLACE_FRESH && at != KN_PLACE_LOOSE) continue;
-      const kn_value *v = n->out[k];
-      if (!kn_plan_push(p, &part->prepare, &part->nprepare, &v, sizeof v)) return false;
+      const kn_prepare out = {n->out[k], prepare_how(p, n->out[k])};
+      if (!kn_plan_push(p, &part->prepare, &part->nprepare, &out, sizeof out)) return false;
     }
   }
   return true;

@@ -182,3 +182,53 @@ kn_status kn_plan_pass_on(kn_context *ctx, kn_plan *p, const kn_node *n, bool *p
   p->reads[x]--;
   return KN_OK;
 }
+
+/* ---- values that are bound ---- */
+
+/* Is its tensor there for the whole run, whoever is bound to it? */
+static bool stays(const kn_plan *p, const kn_value *v) {
+  bool none = v->def && v->def->op == KN_NODE_undef;
+  return p->ready[v->id] || kn_plan_is_fixed(p, v->id) || p->place[v->id] == KN_PLACE_LENT || none;
+}
+
+static void lend(kn_plan *p, const kn_value *v, const kn_value *a, const kn_value *b) {
+  bool loose = v->type.kind == KN_V_TENSOR && p->place[v->id] == KN_PLACE_LOOSE;
+  if (loose && stays(p, a) && stays(p, b)) p->place[v->id] = KN_PLACE_LENT;
+}
+
+/* What a region made is nobody's but its yield's when that is bound, unless [from, to) yield it twice. */
+static void yield_once(kn_plan *p, const kn_region *r, uint32_t from, uint32_t to, uint32_t *count) {
+  for (uint32_t i = from; i < to; i++) count[r->yields[i]->id]++;
+  for (uint32_t i = from; i < to; i++) p->passed[r->yields[i]->id] &= count[r->yields[i]->id] == 1;
+  for (uint32_t i = from; i < to; i++) count[r->yields[i]->id] = 0;
+}
+
+static void pass(kn_plan *p, const kn_region *r, uint32_t *count) {
+  const uint32_t next =
+      r->owner->op == KN_NODE_loop ? 1 + r->nparams : 0; /* of a trip that is not the last */
+  for (uint32_t i = 0; i < r->nyields; i++) p->passed[r->yields[i]->id] = r->yields[i]->region == r;
+  yield_once(p, r, 0, next, count);
+  yield_once(p, r, next, r->nyields, count);
+}
+
+static void bind_in(kn_plan *p, const kn_region *r, uint32_t *count) {
+  KN_EACH_NODE (n, r) {
+    const kn_region *a = n->regions[0], *b = n->regions[1];
+    for (int i = 0; i < n->nregions; i++) pass(p, n->regions[i], count);
+    for (uint32_t i = 0; n->op == KN_NODE_loop && i < a->nparams; i++)
+      if (a->yields[1 + i] == a->params[i]) lend(p, a->params[i], n->in[i], n->in[i]);
+    for (int i = 0; i < n->nregions; i++) bind_in(p, n->regions[i], count);
+    for (uint32_t i = 0; n->op == KN_NODE_if && i < n->nout; i++)
+      lend(p, n->out[i], a->yields[i], b->yields[i]);
+    for (uint32_t i = 0; n->op == KN_NODE_loop && i < n->nout; i++)
+      lend(p, n->out[i], a->yields[1 + a->nparams + i], a->yields[1 + a->nparams + i]);
+    if (n->op == KN_NODE_select) lend(p, n->out[0], n->in[1], n->in[2]);
+  }
+}
+
+kn_status kn_plan_bindings(kn_context *ctx, kn_plan *p) {
+  uint32_t *count = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *count);
+  if (!count) return kn_fail_nomem(ctx, p->graph->nvalues * sizeof *count);
+  bind_in(p, p->graph->body, count);
+  return KN_OK;
+}

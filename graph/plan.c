@@ -23,7 +23,7 @@ static bool alloc_arrays(kn_plan *p) {
             ARRAY(scalars) && ARRAY(failure) && ARRAY(result) && ARRAY(listed) && ARRAY(handle) &&
             ARRAY(place) && ARRAY(header) && ARRAY(same) && ARRAY(root) && ARRAY(reads) && ARRAY(vals) &&
             ARRAY(lists) && ARRAY(owned) && ARRAY(first) && ARRAY(last) && ARRAY(crosses) && ARRAY(level) &&
-            ARRAY(home) && ARRAY(ready);
+            ARRAY(home) && ARRAY(ready) && ARRAY(passed);
 #undef ARRAY
   p->slot_copied = kn_arena_alloc(&p->arena, (size_t)p->graph->nslots + 1);
   for (uint32_t v = 0; ok && v < n; v++) p->root[v] = v;
@@ -131,10 +131,8 @@ static kn_status list_drops(kn_context *ctx, kn_plan *p) {
 static void list_loose(kn_plan *p) {
   for (uint32_t i = 0; i < p->nparts; i++)
     for (uint32_t k = 0; k < p->parts[i].nprepare; k++) {
-      const kn_value *v = p->parts[i].prepare[k];
-      const kn_op_info *row = &kn_ops[v->def->op];
-      bool tied = row->op_class == KN_CLASS_VIEW || row->flags & (KN_FLAG_WRITES | KN_FLAG_DYNAMIC);
-      if (p->place[v->id] != KN_PLACE_LOOSE || tied || !kn_type_known(&p->types[v->id])) continue;
+      const kn_value *v = p->parts[i].prepare[k].value;
+      if (p->parts[i].prepare[k].how != KN_PREPARE_TAKE) continue;
       uint32_t at = 0;
       while (at < p->nloose && !kn_type_equal(&p->loose[at].type, &p->types[v->id])) at++;
       if (at == p->nloose && at < KN_LOOSE_TYPES) p->loose[p->nloose++].type = p->types[v->id];
@@ -147,8 +145,7 @@ static kn_status list_held(kn_context *ctx, kn_plan *p) {
   if (!again) return kn_fail_nomem(ctx, p->graph->nvalues);
   for (uint32_t i = 0; i < p->nearly; i++) again[p->early[i].node->out[0]->id] = !p->early[i].stays;
   for (uint32_t v = 1; v <= p->graph->nvalues; v++) {
-    bool held =
-        p->place[v] == KN_PLACE_LOOSE || p->place[v] == KN_PLACE_FRESH || p->place[v] == KN_PLACE_SHELL;
+    bool held = p->place[v] >= KN_PLACE_SHELL;
     if (held && (!p->ready[v] || again[v]) && !kn_plan_push(p, &p->held, &p->nheld, &v, sizeof v))
       return kn_fail_nomem(ctx, sizeof v);
   }
@@ -168,6 +165,7 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   KN_TRY(kn_plan_identities(ctx, p));
   KN_TRY(kn_plan_constants(ctx, p));
   KN_TRY(kn_plan_emit(ctx, p, targets, ntargets));
+  KN_TRY(kn_plan_bindings(ctx, p));
   settle_lifetimes(p);
   list_loose(p);
   KN_TRY(settle_overs(ctx, p));

@@ -24,7 +24,8 @@ typedef enum kn_place {
   KN_PLACE_SHELL, /* a view of something else; header made with the plan, the node gives it storage at each
                      run */
   KN_PLACE_FRESH, /* a result of the graph: a new tensor at each run, written by its node */
-  KN_PLACE_LOOSE  /* bound or made when it runs, counted: inputs, results of if and loop, unknown sizes */
+  KN_PLACE_LOOSE, /* bound or made when it runs, counted: inputs, results of if and loop, unknown sizes */
+  KN_PLACE_LENT   /* bound when it runs, not counted: all that it may be stays for the whole run */
 } kn_place;
 
 typedef enum kn_step_kind {
@@ -56,6 +57,18 @@ typedef struct kn_block { /* the steps of a region */
   uint32_t section;     /* of a strand: 1 + the index of its section */
 } kn_block;
 
+/* What an output needs before each run of its part. */
+typedef enum kn_prepare_how {
+  KN_PREPARE_SHELL, /* its header, without storage */
+  KN_PREPARE_TAKE,  /* a tensor, one that is there to be used again if there is any */
+  KN_PREPARE_MAKE,  /* a new tensor */
+  KN_PREPARE_NONE   /* nothing: the target makes it */
+} kn_prepare_how;
+typedef struct kn_prepare {
+  const kn_value *value;
+  kn_prepare_how how;
+} kn_prepare;
+
 typedef struct kn_part_plan {
   const kn_target *target;
   kn_program *program;
@@ -63,7 +76,7 @@ typedef struct kn_part_plan {
   const kn_node **sources; /* the graph's own */
   uint32_t n;
   const uint32_t *together; /* by node, as in kn_part */
-  const kn_value **prepare; /* outputs that need something before each run: SHELL, FRESH, LOOSE */
+  kn_prepare *prepare;      /* outputs without a place of their own: SHELL, FRESH, LOOSE */
   uint32_t nprepare;
   const kn_node **wary; /* nodes with inputs that may be undefined */
   uint32_t nwary;
@@ -199,6 +212,7 @@ struct kn_plan {
   kn_list **lists;        /* the same for lists, owned by the run */
   bool has_lists;         /* some value that the steps make or read is a list */
   bool *owned;            /* vals holds a reference of this run */
+  bool *passed;           /* a yield of its own region that passes that reference on */
   uint32_t *first, *last; /* lifetime */
   uint32_t *crosses;      /* 1 + index of the last loop that uses it from outside */
   uint32_t *level;        /* number of loops around its definition */
@@ -265,6 +279,8 @@ kn_status kn_plan_buffer(kn_context *ctx, kn_plan *p, const kn_type *type, uint3
  * exactly once a run, so a result may be written straight into the tensor that is returned. */
 kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_value *v, uint32_t pos,
                         uint32_t block, bool once);
+/* Finds what need not be counted among values that `if`, loop and select bind: LENT, and `passed`. */
+kn_status kn_plan_bindings(kn_context *ctx, kn_plan *p);
 /* Lays the result of n over its first input, where that may be (over.c). */
 kn_status kn_plan_over(kn_context *ctx, kn_plan *p, const kn_node *n, bool *over);
 bool kn_plan_is_over(const kn_plan *p, const kn_value *v);

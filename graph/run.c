@@ -24,7 +24,7 @@ static void forget_lists(kn_plan *p, const kn_region *r, uint32_t first) {
 }
 
 static void bind_outputs(run *r, const kn_node *n, int side) {
-  for (uint32_t i = 0; i < n->nout; i++) kn_run_bind_value(r->p, n->out[i], n->regions[side]->yields[i]);
+  for (uint32_t i = 0; i < n->nout; i++) kn_run_bind_yield(r->p, n->out[i], n->regions[side]->yields[i]);
   forget_lists(r->p, n->regions[side], 0);
   if (kn_run_logs(r)) kn_log_node(r->ctx, "graph", n, side ? "else" : "then", r->p->vals);
   kn_run_watch(r, n);
@@ -83,7 +83,7 @@ static kn_status gather_next(run *r, kn_carry *c, const kn_value *next) {
     KN_TRY(kn_run_copy_into(r, c->stage, t));
     c->next = c->stage;
     break;
-  case KN_CARRY_HANDLE: c->next = kn_tensor_retain(t); break;
+  case KN_CARRY_HANDLE: c->next = kn_run_take(r->p, next); break;
   case KN_CARRY_OWN:
     return kn_run_in_arena(r->p, t) ? kn_run_clone(r, t, &c->next) : kn_tensor_alias(r->ctx, t, &c->next);
   }
@@ -136,7 +136,7 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
     KN_TRY(back_edge(r, l));
   }
   for (uint32_t i = 0; i < n->nout; i++)
-    kn_run_bind_value(r->p, n->out[i], body->yields[1 + body->nparams + i]);
+    kn_run_bind_yield(r->p, n->out[i], body->yields[1 + body->nparams + i]);
   forget_lists(r->p, body, 1);
   for (uint32_t i = 0; r->p->has_lists && i < body->nparams; i++)
     kn_run_own_list(r->p, body->params[i]->id, NULL);
@@ -185,11 +185,13 @@ static kn_status run_timed(run *r, uint32_t block, uint32_t i) {
 }
 
 kn_status kn_run_block(run *r, uint32_t block) {
-  const kn_block *b = &r->p->blocks[block];
-  for (uint32_t i = 0; i < b->n; i++) {
-    const kn_step *s = &b->steps[i];
-    KN_TRY(r->s->profile && s->kind != KN_STEP_STRANDS ? run_timed(r, block, i) : run_step(r, s));
-    for (uint32_t k = 0; k < s->ndrop; k++) kn_run_let_go(r->p, r->p->drops[s->drop + k]);
+  kn_plan *p = r->p;
+  const kn_block *b = &p->blocks[block];
+  const bool timed = r->s->profile != NULL;
+  for (const kn_step *s = b->steps; s < b->steps + b->n; s++) {
+    KN_TRY(timed && s->kind != KN_STEP_STRANDS ? run_timed(r, block, (uint32_t)(s - b->steps))
+                                               : run_step(r, s));
+    for (const uint32_t *v = p->drops + s->drop; v < p->drops + s->drop + s->ndrop; v++) kn_run_let_go(p, *v);
   }
   return KN_OK;
 }

@@ -18,15 +18,20 @@ static inline bool kn_run_logs(const run *r) { return kn_debugging(r->ctx, KN_DE
 /* run_values.c */
 void kn_run_own_list(kn_plan *p, uint32_t v, kn_list *l);
 kn_list *kn_run_shared_list(kn_list *l);
-void kn_run_let_go(kn_plan *p, uint32_t v);
+void kn_run_drop(kn_plan *p, uint32_t v);
+static inline void kn_run_let_go(kn_plan *p, uint32_t v) {
+  if (p->owned[v] || p->lists[v] || p->place[v] == KN_PLACE_SHELL) kn_run_drop(p, v);
+}
 void kn_run_own(kn_plan *p, uint32_t v, kn_tensor *t);
 void kn_run_bind(kn_plan *p, uint32_t v, kn_tensor *t);
 void kn_run_bind_value(kn_plan *p, const kn_value *to, const kn_value *from);
+kn_tensor *kn_run_take(kn_plan *p, const kn_value *yield);
+void kn_run_bind_yield(kn_plan *p, const kn_value *to, const kn_value *yield);
 void kn_run_clean_up(kn_plan *p);
 bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t);
 kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t);
 kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out);
-kn_status kn_run_tick(run *r);
+kn_status kn_run_stop(run *r, kn_status st); /* OK: the limit of steps */
 kn_status kn_run_no_value(run *r, const kn_node *n);
 static inline void kn_run_watch(run *r, const kn_node *n) {
   if (r->s->observe) r->s->observe(r->s->observe_ud, n, r->p->vals, r->p->scalars);
@@ -40,6 +45,17 @@ kn_status kn_run_update(run *r, const kn_node *n);
 /* run_strands.c */
 kn_status kn_run_section(run *r, kn_section *x);
 kn_status kn_gang_tick(run *r);
+
+/* Before each part and each trip: limits, and what the host says. */
+static inline kn_status kn_run_tick(run *r) {
+  kn_session *s = r->s;
+  if (r->gang) return kn_gang_tick(r);
+  if (s->limit && s->steps >= s->limit) return kn_run_stop(r, KN_OK);
+  kn_status st = s->poll ? s->poll(s->poll_ud, s->steps) : KN_OK;
+  if (st != KN_OK) return kn_run_stop(r, st);
+  s->steps++;
+  return KN_OK;
+}
 
 /* run.c */
 kn_status kn_run_block(run *r, uint32_t block);

@@ -64,7 +64,7 @@ static kn_status take_out(run *r, const kn_type *type, kn_tensor **out) {
   return kn_tensor_new(r->ctx, type, out);
 }
 
-void kn_run_let_go(kn_plan *p, uint32_t v) {
+void kn_run_drop(kn_plan *p, uint32_t v) {
   if (p->lists[v]) kn_run_own_list(p, v, NULL);
   if (p->owned[v]) {
     put_away(p, p->vals[v]);
@@ -85,13 +85,30 @@ void kn_run_own(kn_plan *p, uint32_t v, kn_tensor *t) {
 /* Another value for the same tensor; NULL where no path defined it. */
 void kn_run_bind(kn_plan *p, uint32_t v, kn_tensor *t) { kn_run_own(p, v, t ? kn_tensor_retain(t) : NULL); }
 
+/* Takes the reference of a yield that passes it on, else one more. */
+kn_tensor *kn_run_take(kn_plan *p, const kn_value *yield) {
+  kn_tensor *t = p->vals[yield->id];
+  if (!p->owned[yield->id] || !p->passed[yield->id]) return t ? kn_tensor_retain(t) : NULL;
+  p->owned[yield->id] = false;
+  return t;
+}
+
 void kn_run_bind_value(kn_plan *p, const kn_value *to, const kn_value *from) {
-  if (to->type.kind == KN_V_TENSOR)
+  if (p->place[to->id] == KN_PLACE_LENT)
+    p->vals[to->id] = p->vals[from->id];
+  else if (to->type.kind == KN_V_TENSOR)
     kn_run_bind(p, to->id, p->vals[from->id]);
   else if (kn_is_list(to->type.kind))
     kn_run_own_list(p, to->id, kn_run_shared_list(p->lists[from->id]));
   else if (!p->known[to->id])
     p->scalars[to->id] = p->scalars[from->id];
+}
+
+void kn_run_bind_yield(kn_plan *p, const kn_value *to, const kn_value *yield) {
+  if (to->type.kind == KN_V_TENSOR && p->place[to->id] != KN_PLACE_LENT)
+    kn_run_own(p, to->id, kn_run_take(p, yield));
+  else
+    kn_run_bind_value(p, to, yield);
 }
 
 void kn_run_clean_up(kn_plan *p) {
@@ -130,16 +147,10 @@ kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out) {
 
 /* ---- what stands outside the steps ---- */
 
-/* Before each part and each trip. */
-kn_status kn_run_tick(run *r) {
-  if (r->gang) return kn_gang_tick(r);
+kn_status kn_run_stop(run *r, kn_status st) {
   kn_session *s = r->s;
-  if (s->limit && s->steps >= s->limit)
-    return kn_fail(s->ctx, KN_LIMIT, "the limit of %" PRIu64 " steps was reached", s->limit);
-  kn_status st = s->poll ? s->poll(s->poll_ud, s->steps) : KN_OK;
-  if (st != KN_OK) return kn_fail(s->ctx, st, "stopped by the host (%s)", kn_status_text(st));
-  s->steps++;
-  return KN_OK;
+  if (st == KN_OK) return kn_fail(s->ctx, KN_LIMIT, "the limit of %" PRIu64 " steps was reached", s->limit);
+  return kn_fail(s->ctx, st, "stopped by the host (%s)", kn_status_text(st));
 }
 
 kn_status kn_run_no_value(run *r, const kn_node *n) {
@@ -158,22 +169,20 @@ static kn_status prepare(run *r, const kn_part_plan *part) {
       if (p->maybe[v] && !p->vals[v]) return kn_run_no_value(r, part->wary[i]);
     }
   for (uint32_t i = 0; i < part->nprepare; i++) {
-    const kn_value *out = part->prepare[i];
+    const kn_value *out = part->prepare[i].value;
+    const kn_prepare_how how = part->prepare[i].how;
     uint32_t v = out->id;
+    kn_tensor *t = NULL;
     kn_run_let_go(p, v);
-    if (p->place[v] == KN_PLACE_SHELL) {
+    if (how == KN_PREPARE_SHELL) {
       p->header[v]->offset = 0;
       p->vals[v] = p->header[v];
       continue;
     }
-    const kn_op_info *row = &kn_ops[out->def->op];
-    bool tied = row->op_class == KN_CLASS_VIEW || row->flags & (KN_FLAG_WRITES | KN_FLAG_DYNAMIC);
-    kn_tensor *t = NULL;
-    if (p->place[v] == KN_PLACE_FRESH || (kn_type_known(&p->types[v]) && !tied)) {
-      bool loose = p->place[v] == KN_PLACE_LOOSE;
-      kn_status st = loose ? take_out(r, &p->types[v], &t) : kn_tensor_new(r->ctx, &p->types[v], &t);
-      if (st != KN_OK) return kn_node_failed(r->ctx, out->def, st);
-    }
+    kn_status st = how == KN_PREPARE_TAKE   ? take_out(r, &p->types[v], &t)
+                   : how == KN_PREPARE_MAKE ? kn_tensor_new(r->ctx, &p->types[v], &t)
+                                            : KN_OK;
+    if (st != KN_OK) return kn_node_failed(r->ctx, out->def, st);
     p->vals[v] = t;
     p->owned[v] = t != NULL;
   }
@@ -186,8 +195,8 @@ kn_status kn_run_part(run *r, const kn_part_plan *part) {
   KN_TRY(prepare(r, part));
   kn_status st = part->target->run(part->target->self, r->ctx, part->program, p->vals, p->scalars);
   for (uint32_t i = 0; i < part->nprepare; i++) {
-    uint32_t v = part->prepare[i]->id;
-    if (p->place[v] == KN_PLACE_LOOSE && p->vals[v]) p->owned[v] = true;
+    uint32_t v = part->prepare[i].value->id;
+    if (part->prepare[i].how == KN_PREPARE_NONE && p->vals[v]) p->owned[v] = true;
   }
   KN_TRY(st);
   if (r->s->check) KN_TRY(kn_check_part(r->ctx, p, part));

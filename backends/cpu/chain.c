@@ -145,20 +145,6 @@ static bool admit_softmax(group *g, const kn_node *n, role *r) {
   return r->softmax;
 }
 
-static const cp_reduction *reduction_of(kn_opcode op) {
-#define X(op, ...) static const cp_reduction op = __VA_ARGS__;
-  CP_REDUCTIONS(X)
-#undef X
-  switch ((int)op) {
-#define X(op, ...)                                                                                           \
-  case KN_OP_##op: return &op;
-    CP_REDUCTIONS(X)
-#undef X
-  case KN_OP_sum_to: return &sum;
-  default: return NULL;
-  }
-}
-
 /* The dims that it goes over; how many. */
 static int dims_of(const kn_node *n, const kn_type *types, bool *over) {
   const kn_type *x = &types[n->in[0]->id];
@@ -221,7 +207,7 @@ static bool admit(group *g, const kn_node *n) {
   role *r = &g->roles[g->n];
   *r = (role){0};
   if (!kn_opcode_is_op(n->op) || n->nout != 1) return false;
-  const cp_reduction *how = reduction_of(n->op);
+  const cp_reduction *how = cp_reduction_of((int)n->op);
   if (how) return admit_reduction(g, n, how, r);
   if (n->op == KN_OP_softmax || n->op == KN_OP_log_softmax) return admit_softmax(g, n, r);
   return admit_loop(g, n, r);

@@ -46,6 +46,9 @@ typedef struct cp_fold_of {
   bool mean;
   int64_t count; /* elements folded into one */
 } cp_fold_of;
+const cp_reduction *cp_reduction_of(int op); /* NULL: it is none */
+/* Are n elements that lie in their order one row for `each`, when all are folded? */
+bool cp_reduces_at_once(kn_dtype d, int64_t n);
 /* False where elements have to be cast on their way in. */
 bool cp_fold_find(const cp_isa *isa, const cp_folds *folds, const cp_reduction *r, kn_dtype own, kn_dtype to,
                   int64_t count, cp_fold_of *out);

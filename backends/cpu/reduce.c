@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { LANES = 256, ROWS = 8, PIECE = CP_PIECE, MOST_UNITS = 64 };
+enum { LANES = 256, ROWS = 8, PIECE = CP_PIECE, MOST_UNITS = 64, SHORT = 32 };
 
 typedef struct axis {
   int64_t dim, x, to; /* size; strides in bytes of the input and of the result (0: folded) */
@@ -318,7 +318,7 @@ static void cut(job *j) {
 static kn_status run(kn_context *ctx, job *j) {
   int64_t work = j->units * j->pieces, each = j->count * j->units * j->side / (work ? work : 1) + 1;
   int64_t grain = CP_CHEAP / each + 1;
-  bool brief = !j->columns && !j->nover && (j->inner.dim < 32 || (j->floats && j->pieces == 1)) &&
+  bool brief = !j->columns && !j->nover && (j->inner.dim < SHORT || (j->floats && j->pieces == 1)) &&
                j->inner.x == j->size && !j->cast && j->nkept <= 1;
   if (brief && (!j->nkept || (j->kept[0].x == j->inner.dim * j->size && j->kept[0].to == j->to_size))) {
     kn_parallel_for(ctx, j->units, grain, short_range, j);
@@ -378,7 +378,25 @@ kn_status cp_reduce(kn_context *ctx, const cp_isa *isa, const cp_folds *folds, c
   return run(ctx, &j);
 }
 
-/* ---- for those who fold as they go (walk.c) ---- */
+/* ---- for those who fold as they go (walk.c, total.c) ---- */
+
+const cp_reduction *cp_reduction_of(int op) {
+#define X(op, ...) static const cp_reduction op = __VA_ARGS__;
+  CP_REDUCTIONS(X)
+#undef X
+  switch (op) {
+#define X(op, ...)                                                                                           \
+  case KN_OP_##op: return &op;
+    CP_REDUCTIONS(X)
+#undef X
+  case KN_OP_sum_to: return &sum;
+  default: return NULL;
+  }
+}
+
+bool cp_reduces_at_once(kn_dtype d, int64_t n) {
+  return n > 0 && (kn_dtype_is_float(d) ? cp_folds_whole(n) : n < SHORT);
+}
 
 bool cp_fold_find(const cp_isa *isa, const cp_folds *folds, const cp_reduction *r, kn_dtype own, kn_dtype to,
                   int64_t count, cp_fold_of *out) {

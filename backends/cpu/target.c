@@ -4,18 +4,37 @@
 #include "backends/cpu/chain.h"
 #include "backends/cpu/cpu.h"
 #include "backends/cpu/rms.h"
+#include "backends/cpu/total.h"
 #include <stdio.h>
 #include <string.h>
 
+typedef enum item_kind {
+  ITEM_ATTENTION,
+  ITEM_NORM,
+  ITEM_CHAIN,
+  ITEM_PRODUCT,
+  ITEM_TOTAL,
+  ITEM_NODE
+} item_kind;
+
+typedef struct item { /* what runs as one: n nodes from `first` on */
+  item_kind kind;
+  uint32_t first, n;
+  union {
+    cp_attention *attention;
+    cp_rms *norm;
+    cp_chain *chain;
+    cp_total *total;
+  } of;
+} item;
+
 struct kn_program {
   const kn_node *const *nodes; /* of the part */
-  cp_chain **chains;           /* by node: the chain that begins there */
-  cp_rms **norms;              /* by node: the rms_norm whose parts begin there */
-  cp_attention **attentions;   /* likewise */
-  cp_product **products;       /* by node: of a matmul that has run */
-  bool *own;                   /* by node: a matmul that is ours whatever eager code would do */
-  cp_scratch room;             /* of recurrent layers */
-  uint32_t n;
+  uint32_t n, nitems, ngroups;
+  item *items, *groups;  /* all; the attentions and norms among them, whose they are */
+  cp_product **products; /* by node: of a matmul that has run */
+  bool *own;             /* by node: a matmul that is ours whatever eager code would do */
+  cp_scratch room;       /* of recurrent layers */
 };
 
 static bool supports(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
@@ -33,25 +52,31 @@ static bool supports(void *self, kn_context *ctx, const kn_node *n, const kn_typ
   return kn_node_static(n, types, why, size);
 }
 
+static bool is_group(const item *x) { return x->kind == ITEM_ATTENTION || x->kind == ITEM_NORM; }
+
+static void free_item(kn_context *ctx, item *x) {
+  switch (x->kind) {
+  case ITEM_ATTENTION: cp_attention_free(ctx, x->of.attention); break;
+  case ITEM_NORM: cp_rms_free(ctx, x->of.norm); break;
+  case ITEM_CHAIN: cp_chain_free(ctx, x->of.chain); break;
+  case ITEM_TOTAL: cp_total_free(ctx, x->of.total); break;
+  case ITEM_PRODUCT:
+  case ITEM_NODE: break;
+  }
+}
+
 static void free_program(void *self, kn_context *ctx, kn_program *p) {
   (void)self;
-  for (uint32_t i = 0; p->chains && i < p->n; i++) cp_chain_free(ctx, p->chains[i]);
-  for (uint32_t i = 0; p->norms && i < p->n; i++) cp_rms_free(ctx, p->norms[i]);
-  for (uint32_t i = 0; p->attentions && i < p->n; i++) cp_attention_free(ctx, p->attentions[i]);
+  for (uint32_t i = 0; i < p->ngroups; i++) free_item(ctx, &p->groups[i]);
+  for (uint32_t i = 0; i < p->nitems; i++)
+    if (!is_group(&p->items[i])) free_item(ctx, &p->items[i]);
   for (uint32_t i = 0; p->products && i < p->n; i++) cp_product_free(ctx, p->products[i]);
-  kn_free(ctx->heap, p->chains, p->n * sizeof *p->chains);
-  kn_free(ctx->heap, p->norms, p->n * sizeof *p->norms);
-  kn_free(ctx->heap, p->attentions, p->n * sizeof *p->attentions);
+  kn_free(ctx->heap, p->items, p->n * sizeof *p->items);
+  kn_free(ctx->heap, p->groups, p->n * sizeof *p->groups);
   kn_free(ctx->heap, p->products, p->n * sizeof *p->products);
   kn_free(ctx->heap, p->own, p->n);
   cp_scratch_free(ctx, &p->room);
   kn_free(ctx->heap, p, sizeof *p);
-}
-
-/* Nodes that run together from node i on. */
-static uint32_t length_at(const kn_program *p, uint32_t i) {
-  if (p->attentions[i]) return cp_attention_length(p->attentions[i]);
-  return p->norms[i] ? cp_rms_length(p->norms[i]) : p->chains[i] ? cp_chain_length(p->chains[i]) : 1;
 }
 
 /* A product whose sizes others have seen and left to us, for whatever reason: a rule, or what was measured.
@@ -62,8 +87,44 @@ static bool is_own(const kn_context *ctx, const kn_node *n, const kn_type *types
          kn_node_static(n, types, why, sizeof why);
 }
 
-/* A group that is no chain. */
-static bool begins(const kn_program *p, uint32_t i) { return p->norms[i] || p->attentions[i]; }
+/* Attention and norms are found first: chains end where one begins. */
+static kn_status find_group(kn_context *ctx, const cp_set *set, const kn_part *part, uint32_t i, item *x) {
+  *x = (item){.kind = ITEM_ATTENTION, .first = i, .n = 1};
+  KN_TRY(cp_attention_new(ctx, set, part, i, &x->of.attention));
+  if (x->of.attention) return x->n = cp_attention_length(x->of.attention), KN_OK;
+  x->kind = ITEM_NORM;
+  KN_TRY(cp_rms_new(ctx, set, part, i, &x->of.norm));
+  if (x->of.norm) return x->n = cp_rms_length(x->of.norm), KN_OK;
+  x->kind = ITEM_NODE;
+  return KN_OK;
+}
+
+static kn_status find_chain(kn_context *ctx, const cp_set *set, const kn_part *before, uint32_t i, item *x) {
+  const kn_node *n = before->nodes[i];
+  *x = (item){.kind = ITEM_CHAIN, .first = i, .n = 1};
+  KN_TRY(cp_chain_new(ctx, set, before, i, &x->of.chain));
+  if (x->of.chain) return x->n = cp_chain_length(x->of.chain), KN_OK;
+  x->kind = n->op == KN_OP_matmul ? ITEM_PRODUCT : ITEM_TOTAL;
+  if (x->kind == ITEM_TOTAL) KN_TRY(cp_total_new(ctx, set, n, before->types, &x->of.total));
+  if (x->kind == ITEM_TOTAL && !x->of.total) x->kind = ITEM_NODE;
+  return KN_OK;
+}
+
+static kn_status find_items(kn_context *ctx, const cp_set *set, const kn_part *part, kn_program *p) {
+  for (uint32_t i = 0; i < part->n;
+       i += p->groups[p->ngroups].n, p->ngroups += is_group(&p->groups[p->ngroups]))
+    KN_TRY(find_group(ctx, set, part, i, &p->groups[p->ngroups]));
+  kn_part before = *part;
+  for (uint32_t i = 0, g = 0; i < part->n; i += p->items[p->nitems++].n) {
+    item *x = &p->items[p->nitems];
+    before.n = g < p->ngroups ? p->groups[g].first : part->n;
+    if (i == before.n)
+      *x = p->groups[g++];
+    else
+      KN_TRY(find_chain(ctx, set, &before, i, x));
+  }
+  return KN_OK;
+}
 
 static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_program **out) {
   const cp_set *set = self;
@@ -71,23 +132,12 @@ static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_pr
   if (!p) return kn_fail_nomem(ctx, sizeof *p);
   p->nodes = part->nodes;
   p->n = part->n;
-  p->chains = kn_calloc(ctx->heap, p->n, sizeof *p->chains);
-  p->norms = kn_calloc(ctx->heap, p->n, sizeof *p->norms);
-  p->attentions = kn_calloc(ctx->heap, p->n, sizeof *p->attentions);
+  p->items = kn_calloc(ctx->heap, p->n, sizeof *p->items);
+  p->groups = kn_calloc(ctx->heap, p->n, sizeof *p->groups);
   p->products = kn_calloc(ctx->heap, p->n, sizeof *p->products);
   p->own = kn_calloc(ctx->heap, p->n, 1);
-  const bool room = p->chains && p->norms && p->attentions && p->products && p->own;
-  kn_status st = room ? KN_OK : kn_fail_nomem(ctx, p->n * sizeof *p->chains);
-  for (uint32_t i = 0; i < p->n && st == KN_OK; i += length_at(p, i)) {
-    st = cp_attention_new(ctx, set, part, i, &p->attentions[i]);
-    if (st == KN_OK && !p->attentions[i]) st = cp_rms_new(ctx, set, part, i, &p->norms[i]);
-  }
-  kn_part before = *part; /* chains end where something else begins */
-  before.n = 0;
-  for (uint32_t i = 0; i < p->n && st == KN_OK; i += length_at(p, i)) {
-    while (before.n < p->n && (before.n <= i || !begins(p, before.n))) before.n++;
-    if (!begins(p, i)) st = cp_chain_new(ctx, set, &before, i, &p->chains[i]);
-  }
+  const bool room = p->items && p->groups && p->products && p->own;
+  kn_status st = room ? find_items(ctx, set, part, p) : kn_fail_nomem(ctx, p->n * sizeof *p->items);
   for (uint32_t i = 0; i < p->n && st == KN_OK; i++) p->own[i] = is_own(ctx, part->nodes[i], part->types);
   if (st == KN_OK)
     *out = p;
@@ -145,39 +195,43 @@ static kn_status run_node(const cp_set *set, kn_context *ctx, kn_program *p, con
   return st;
 }
 
-static kn_status run_attention(const cp_set *set, kn_context *ctx, kn_program *p, uint32_t first,
-                               kn_tensor **vals) {
-  const uint32_t *others, n = cp_attention_others(p->attentions[first], &others);
-  for (uint32_t i = 0; i < n; i++) {
-    const uint32_t at = first + others[i];
-    KN_TRY(p->nodes[at]->op == KN_OP_matmul ? run_matmul(set, ctx, p, at, vals)
-                                            : run_node(set, ctx, p, p->nodes[at], vals));
-  }
-  return cp_attention_run(ctx, p->attentions[first], vals);
+static kn_status run_singly(const cp_set *set, kn_context *ctx, kn_program *p, uint32_t i, kn_tensor **vals) {
+  return p->nodes[i]->op == KN_OP_matmul ? run_matmul(set, ctx, p, i, vals)
+                                         : run_node(set, ctx, p, p->nodes[i], vals);
 }
 
-/* Several nodes as one; DECLINED where they have to run one by one. */
-static kn_status run_together(const cp_set *set, kn_context *ctx, kn_program *p, uint32_t first,
-                              kn_tensor **vals) {
-  kn_status st = p->attentions[first] ? run_attention(set, ctx, p, first, vals)
-                 : p->norms[first]    ? cp_rms_run(ctx, p->norms[first], vals)
-                 : p->chains[first]   ? cp_chain_run(ctx, p->chains[first], vals)
-                                      : KN_DECLINED;
+static kn_status run_attention(const cp_set *set, kn_context *ctx, kn_program *p, const item *x,
+                               kn_tensor **vals) {
+  const uint32_t *others, n = cp_attention_others(x->of.attention, &others);
+  for (uint32_t i = 0; i < n; i++) KN_TRY(run_singly(set, ctx, p, x->first + others[i], vals));
+  return cp_attention_run(ctx, x->of.attention, vals);
+}
+
+/* DECLINED where its nodes have to run one by one. */
+static kn_status run_item(const cp_set *set, kn_context *ctx, kn_program *p, const item *x,
+                          kn_tensor **vals) {
+  kn_status st = KN_DECLINED;
+  switch (x->kind) {
+  case ITEM_PRODUCT: return run_matmul(set, ctx, p, x->first, vals);
+  case ITEM_NODE: return run_node(set, ctx, p, p->nodes[x->first], vals);
+  case ITEM_ATTENTION: st = run_attention(set, ctx, p, x, vals); break;
+  case ITEM_NORM: st = cp_rms_run(ctx, x->of.norm, vals); break;
+  case ITEM_CHAIN: st = cp_chain_run(ctx, x->of.chain, vals); break;
+  case ITEM_TOTAL: st = cp_total_run(x->of.total, vals); break;
+  }
   if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC))
-    kn_log_group(ctx, "cpu", p->nodes + first, length_at(p, first), set->provider->name, vals);
+    kn_log_group(ctx, "cpu", p->nodes + x->first, x->n, set->provider->name, vals);
   return st;
 }
 
 static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **vals, const kn_scalar *scalars) {
   const cp_set *set = self;
   (void)scalars;
-  for (uint32_t i = 0; i < p->n; i++) {
-    kn_status st = run_together(set, ctx, p, i, vals);
-    if (st == KN_OK) i += length_at(p, i) - 1;
-    if (st == KN_OK) continue;
-    bool product = p->nodes[i]->op == KN_OP_matmul;
+  for (const item *x = p->items; x < p->items + p->nitems; x++) {
+    kn_status st = run_item(set, ctx, p, x, vals);
+    uint32_t i = x->first; /* whom an error names */
     if (st == KN_DECLINED)
-      st = product ? run_matmul(set, ctx, p, i, vals) : run_node(set, ctx, p, p->nodes[i], vals);
+      while ((st = run_singly(set, ctx, p, i, vals)) == KN_OK && ++i < x->first + x->n) continue;
     if (st != KN_OK) return kn_node_failed(ctx, p->nodes[i], st);
   }
   return KN_OK;
