@@ -168,3 +168,26 @@ kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st) {
   ctx->error_placed = !stripped || !engine; /* when not, the binding says who called */
   return st;
 }
+
+const kn_slot *kn_constant_of(const kn_value *v, int64_t strides[KN_MAX_RANK]) {
+  enum { MOST_TURNS = 4 };
+  const kn_node *turns[MOST_TURNS], *d = v->def;
+  int n = 0;
+  while (d && d->op == KN_OP_transpose && d->nin == d->ntensor && n < MOST_TURNS) {
+    turns[n++] = d;
+    d = d->in[0]->def;
+  }
+  if (!d || d->op != KN_NODE_tensor || d->slot->kind != KN_SLOT_CONST) return NULL;
+  const kn_tensor *t = d->slot->tensor;
+  if (!t || !t->storage) return NULL;
+  memcpy(strides, t->strides, sizeof t->strides);
+  while (n-- > 0) {
+    const kn_attrs_swap *a = turns[n]->attrs;
+    int rank = t->type.rank;
+    int64_t d0 = a->dim0 < 0 ? a->dim0 + rank : a->dim0, d1 = a->dim1 < 0 ? a->dim1 + rank : a->dim1;
+    int64_t was = strides[d0];
+    strides[d0] = strides[d1];
+    strides[d1] = was;
+  }
+  return d->slot;
+}

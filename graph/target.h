@@ -79,6 +79,9 @@ kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, 
 /* A node of class VIEW whose output is real (see `run` above): makes it the view, or fills it. */
 kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals,
                        const char **impl);
+/* A tensor whose data never changes, a constant of the graph or that transposed: its slot, and `strides` as v
+ * lies. NULL: it is none. */
+const kn_slot *kn_constant_of(const kn_value *v, int64_t strides[KN_MAX_RANK]);
 /* One line of KILN_DEBUG=exec: backend, op, implementation, output with its type, where in Lua. The caller
  * asks kn_debugging first. vals may hold NULL for outputs. A session that is profiled (graph/profile.h) turns
  * the topic on: then nothing is printed, and the time since the call before is the node's. */

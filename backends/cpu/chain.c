@@ -38,7 +38,10 @@ static int maker(const group *g, uint32_t v) {
   return NOBODY;
 }
 
-static bool is_full(const role *r) { return r->kind == CP_STEP_EACH || r->kind == CP_STEP_SOFTMAX; }
+static bool is_full(const role *r) {
+  return r->kind == CP_STEP_EACH || r->kind == CP_STEP_SOFTMAX || r->kind == CP_STEP_PRODUCT;
+}
+static bool has_head(const group *g) { return g->n && g->roles[0].kind == CP_STEP_PRODUCT; }
 static bool is_numbers(const role *r) { return r->kind == CP_STEP_ROWS || r->kind == CP_STEP_FOLD; }
 
 /* ---- sizes ---- */
@@ -145,6 +148,19 @@ static bool admit_softmax(group *g, const kn_node *n, role *r) {
   return r->softmax;
 }
 
+/* A product so small that eager code has it computed here however its operands lie, all of it in one tile. */
+static bool admit_product(group *g, const kn_node *n, role *r) {
+  const kn_type *types = g->part->types, *a = &types[n->in[0]->id], *b = &types[n->in[1]->id],
+                *t = &types[n->out[0]->id];
+  if (g->n || a->rank != 2 || b->rank != 2 || (t->dtype != KN_F32 && t->dtype != KN_F64)) return false;
+  if (a->dtype != t->dtype || b->dtype != t->dtype || !g->set->kits[t->dtype]) return false;
+  const int64_t all = kn_type_numel(t), k = a->dims[1];
+  if (all <= 0 || all > CP_TILE || k <= 0 || k > CP_HEAD_SUM || all * k > CP_HEAD_WORK) return false;
+  g->shape = *t;
+  r->kind = CP_STEP_PRODUCT;
+  return true;
+}
+
 /* The dims that it goes over; how many. */
 static int dims_of(const kn_node *n, const kn_type *types, bool *over) {
   const kn_type *x = &types[n->in[0]->id];
@@ -198,9 +214,9 @@ static bool admit_reduction(group *g, const kn_node *n, const cp_reduction *how,
   if (last == count && admit_rows(g, to, last, r)) return true;
   if (count == x->rank) {
     r->kind = CP_STEP_TOTAL;
-    return how->kind != CP_PROD;
+    return how->kind != CP_PROD && !has_head(g);
   }
-  return first == count && admit_columns(g, x->rank - first, r);
+  return first == count && !has_head(g) && admit_columns(g, x->rank - first, r);
 }
 
 static bool admit(group *g, const kn_node *n) {
@@ -209,6 +225,7 @@ static bool admit(group *g, const kn_node *n) {
   if (!kn_opcode_is_op(n->op) || n->nout != 1) return false;
   const cp_reduction *how = cp_reduction_of((int)n->op);
   if (how) return admit_reduction(g, n, how, r);
+  if (n->op == KN_OP_matmul) return admit_product(g, n, r);
   if (n->op == KN_OP_softmax || n->op == KN_OP_log_softmax) return admit_softmax(g, n, r);
   return admit_loop(g, n, r);
 }
@@ -245,18 +262,20 @@ static int take_slot(int *freed, uint32_t most, uint32_t *used, int k, int last)
   return NOBODY;
 }
 
-static cp_spot in_memory(layout *l, uint32_t v, bool numbers, bool written, int rank) {
+static cp_spot in_memory(layout *l, cp_memory m) {
   cp_chain *c = l->c;
   uint32_t at = 0;
-  while (at < c->nmemory &&
-         (c->memory[at].value != v || c->memory[at].numbers != numbers || c->memory[at].rank != rank))
+  while (at < c->nmemory && (c->memory[at].value != m.value || c->memory[at].numbers != m.numbers ||
+                             c->memory[at].rank != m.rank || c->memory[at].factor != m.factor))
     at++;
   if (at == CP_MOST_MEMORY) {
     l->full = true;
     return (cp_spot){CP_IN_MEMORY, 0};
   }
-  if (at == c->nmemory)
-    c->memory[c->nmemory++] = (cp_memory){v, (kn_dtype)l->g->part->types[v].dtype, numbers, written, rank};
+  if (at == c->nmemory) {
+    m.dtype = (kn_dtype)l->g->part->types[m.value].dtype;
+    c->memory[c->nmemory++] = m;
+  }
   return (cp_spot){CP_IN_MEMORY, (uint8_t)at};
 }
 
@@ -301,7 +320,10 @@ static cp_spot place_input(layout *l, uint32_t k, uint32_t i) {
   const int by = maker(g, v);
   const bool numbers = g->roles[k].kind == CP_STEP_ROWS;
   if (by == NOBODY)
-    return in_memory(l, v, numbers, false, numbers ? g->part->types[n->out[0]->id].rank : g->shape.rank);
+    return in_memory(l, (cp_memory){.value = v,
+                                    .numbers = numbers,
+                                    .factor = g->roles[k].kind == CP_STEP_PRODUCT,
+                                    .rank = numbers ? g->part->types[n->out[0]->id].rank : g->shape.rank});
   return is_numbers(&g->roles[by]) && !numbers ? spread(l, by, k) : l->made[by];
 }
 
@@ -316,7 +338,10 @@ static cp_spot place_result(layout *l, int k) {
                           : take_slot(l->freed, CP_MOST_BLOCKS, &l->c->nblocks, k, last);
     if (s != NOBODY) return (cp_spot){numbers ? CP_IN_NUMBERS : CP_IN_BLOCK, (uint8_t)s};
   }
-  return in_memory(l, v, numbers, true, numbers ? g->part->types[v].rank : g->shape.rank);
+  return in_memory(l, (cp_memory){.value = v,
+                                  .numbers = numbers,
+                                  .written = true,
+                                  .rank = numbers ? g->part->types[v].rank : g->shape.rank});
 }
 
 static void add_fold(layout *l, uint32_t k, cp_step *s) {
@@ -348,7 +373,7 @@ static void lay_node(layout *l, uint32_t k) {
   if (fold) add_fold(l, k, &s);
   if (r->kind <= CP_STEP_FOLD) s.to = l->made[k] = place_result(l, (int)k);
   if (!l->full) *new_step(l, r->kind) = s;
-  l->c->whole |= r->kind != CP_STEP_EACH && r->kind < CP_STEP_COLUMNS;
+  l->c->whole |= !(r->kind <= CP_STEP_PRODUCT) && r->kind < CP_STEP_COLUMNS;
   if (is_full(r)) {
     const int64_t width = bytes_of(l, n->out[0]->id);
     if (l->c->width < width) l->c->width = width;
@@ -384,6 +409,25 @@ static int64_t cost_of(const group *g, uint32_t k) {
   return g->roles[k].kind == CP_STEP_SOFTMAX ? 2 * CP_CHEAP / CP_DEAR : grain ? CP_CHEAP / grain : 1;
 }
 
+/* Sums so short have the same bits however the operands lie. */
+static kn_status turn_constant(kn_context *ctx, const group *g, cp_chain *c) {
+  int64_t strides[KN_MAX_RANK];
+  const kn_value *b = g->nodes[0]->in[1];
+  const kn_slot *slot = kn_constant_of(b, strides);
+  const kn_type *t = &g->part->types[b->id];
+  if (!slot || strides[1] == 1 || t->dims[0] >= CP_LONG_SUM) return KN_OK;
+  const size_t size = kn_dtype_size((kn_dtype)t->dtype);
+  c->turned_bytes = (size_t)(t->dims[0] * t->dims[1]) * size;
+  c->turned = kn_alloc(ctx->heap, c->turned_bytes);
+  if (!c->turned) return kn_fail_nomem(ctx, c->turned_bytes);
+  const char *from = kn_tensor_data(slot->tensor);
+  for (int64_t i = 0; i < t->dims[0]; i++)
+    for (int64_t j = 0; j < t->dims[1]; j++)
+      memcpy(c->turned + (size_t)(i * t->dims[1] + j) * size,
+             from + (i * strides[0] + j * strides[1]) * (int64_t)size, size);
+  return KN_OK;
+}
+
 static kn_status make(kn_context *ctx, const group *g, const cp_chain *laid, cp_chain **out) {
   cp_chain *c = kn_alloc(ctx->heap, sizeof *c);
   if (!c) return kn_fail_nomem(ctx, sizeof *c);
@@ -391,7 +435,9 @@ static kn_status make(kn_context *ctx, const group *g, const cp_chain *laid, cp_
   *c = *laid;
   for (uint32_t k = 0; k < g->n; k++) work += cost_of(g, k);
   c->grain = CP_CHEAP / work + 1;
+  if (has_head(g)) c->head.kit = g->set->kits[g->shape.dtype];
   kn_status st = cp_chain_reserve(ctx, c);
+  if (st == KN_OK && has_head(g)) st = turn_constant(ctx, g, c);
   if (st != KN_OK) {
     cp_chain_free(ctx, c);
     return st;
@@ -425,3 +471,5 @@ kn_status cp_chain_new(kn_context *ctx, const cp_set *set, const kn_part *part, 
 }
 
 uint32_t cp_chain_length(const cp_chain *c) { return c->n; }
+
+size_t cp_chain_packed(const cp_chain *c) { return c->turned_bytes; }

@@ -15,6 +15,7 @@ kn_status cp_chain_new(kn_context *ctx, const cp_set *set, const kn_part *part, 
                        cp_chain **out);
 void cp_chain_free(kn_context *ctx, cp_chain *c); /* NULL is fine */
 uint32_t cp_chain_length(const cp_chain *c);
+size_t cp_chain_packed(const cp_chain *c); /* bytes of constants in a layout of its own */
 kn_status cp_chain_run(kn_context *ctx, cp_chain *c, kn_tensor *const *vals);
 
 #endif

@@ -241,8 +241,7 @@ size_t cp_gemm_room(const cp_gemm *g) {
   return w.panels + w.copy;
 }
 
-/* What needs no blocks. */
-static bool at_once(const kn_context *ctx, const cp_gemm *g) {
+bool cp_gemm_at_once(const kn_context *ctx, const cp_gemm *g) {
   if (!g->m || !g->n) return true;
   if (!g->k) {
     zero(g);
@@ -257,14 +256,14 @@ static bool at_once(const kn_context *ctx, const cp_gemm *g) {
 }
 
 void cp_gemm_in(const kn_context *ctx, const cp_gemm *g, char *room) {
-  if (at_once(ctx, g)) return;
+  if (cp_gemm_at_once(ctx, g)) return;
   job w = plan(ctx, g);
   w.room = room;
   run_part(&w, 0, 1);
 }
 
 kn_status cp_gemm_run(kn_context *ctx, const cp_gemm *g) {
-  if (at_once(ctx, g)) return KN_OK;
+  if (cp_gemm_at_once(ctx, g)) return KN_OK;
   job w = plan(ctx, g);
   if (w.blocks >= 4 * ctx->threads) w.parts = ctx->threads;
   _Alignas(64) char few[8192];

@@ -77,6 +77,8 @@ cp_gemm_way cp_gemm_way_of(const cp_gemm *g);
 kn_status cp_gemm_run(kn_context *ctx, const cp_gemm *g);
 /* The same for many products of one shape, for use inside a parallel loop: no memory is taken but `room`, of
  * as many bytes as the first function says. */
+bool cp_gemm_at_once(const kn_context *ctx,
+                     const cp_gemm *g); /* what needs no room; false, nothing is done */
 size_t cp_gemm_room(const cp_gemm *g);
 void cp_gemm_in(const kn_context *ctx, const cp_gemm *g, char *room);
 

@@ -91,24 +91,37 @@
 
 /* N columns of mm rows. */
 #define STRIP(T, E, N)                                                                                       \
-  typedef T strip##N##_##E __attribute__((vector_size((N) * sizeof(T)), aligned(sizeof(T)), may_alias));     \
+  enum { STRIP##N##_##E = (N) < V_##E ? (N) : V_##E, PARTS##N##_##E = (N) / STRIP##N##_##E };                \
+  typedef T strip##N##_##E                                                                                   \
+      __attribute__((vector_size(STRIP##N##_##E * sizeof(T)), aligned(sizeof(T)), may_alias));               \
   ALWAYS void strip##N##_of_##E(const int mm, int64_t k, const T *a, int64_t a_row, int64_t a_column,        \
                                 const T *b, int64_t b_row, T *c, int64_t c_row, bool add) {                  \
-    strip##N##_##E s[4];                                                                                     \
-    UNROLL for (int i = 0; i < mm; i++) s[i] = (strip##N##_##E){0};                                          \
-    for (int64_t p = 0; p < k; p++) {                                                                        \
-      const strip##N##_##E v = *(const strip##N##_##E *)(b + p * b_row);                                     \
-      UNROLL for (int i = 0; i < mm; i++) s[i] += (a[i * a_row + p * a_column] - (strip##N##_##E){0}) * v;   \
+    enum { W = STRIP##N##_##E, PARTS = PARTS##N##_##E };                                                     \
+    strip##N##_##E s[PARTS == 1 ? 8 : 4][PARTS];                                                             \
+    const T *row[8];                                                                                         \
+    UNROLL for (int i = 0; i < mm; i++) row[i] = a + i * a_row;                                              \
+    UNROLL for (int i = 0; i < mm; i++) UNROLL for (int q = 0; q < PARTS; q++) s[i][q] =                     \
+        (strip##N##_##E){0};                                                                                 \
+    for (int64_t p = 0; p < k; p++, b += b_row) {                                                            \
+      strip##N##_##E v[PARTS];                                                                               \
+      UNROLL for (int q = 0; q < PARTS; q++) v[q] = *(const strip##N##_##E *)(b + q * W);                    \
+      UNROLL for (int i = 0; i < mm; i++) {                                                                  \
+        const strip##N##_##E x = row[i][p * a_column] - (strip##N##_##E){0};                                 \
+        UNROLL for (int q = 0; q < PARTS; q++) s[i][q] += x * v[q];                                          \
+      }                                                                                                      \
     }                                                                                                        \
-    UNROLL for (int i = 0; i < mm; i++) {                                                                    \
-      strip##N##_##E *to = (strip##N##_##E *)(c + i * c_row);                                                \
-      if (add) s[i] += *to;                                                                                  \
-      *to = s[i];                                                                                            \
+    UNROLL for (int i = 0; i < mm; i++) UNROLL for (int q = 0; q < PARTS; q++) {                             \
+      strip##N##_##E *to = (strip##N##_##E *)(c + i * c_row + q * W);                                        \
+      if (add) s[i][q] += *to;                                                                               \
+      *to = s[i][q];                                                                                         \
     }                                                                                                        \
   }                                                                                                          \
-  ALWAYS void strip##N##_each_##E(int64_t m, int64_t k, const T *a, int64_t a_row, int64_t a_column,         \
-                                  const T *b, int64_t b_row, T *c, int64_t c_row, bool add) {                \
+  static __attribute__((noinline)) void strip##N##_each_##E(int64_t m, int64_t k, const T *a, int64_t a_row, \
+                                                            int64_t a_column, const T *b, int64_t b_row,     \
+                                                            T *c, int64_t c_row, bool add) {                 \
     int64_t i = 0;                                                                                           \
+    for (; PARTS##N##_##E == 1 && i + 8 <= m; i += 8)                                                        \
+      strip##N##_of_##E(8, k, a + i * a_row, a_row, a_column, b, b_row, c + i * c_row, c_row, add);          \
     for (; i + 4 <= m; i += 4)                                                                               \
       strip##N##_of_##E(4, k, a + i * a_row, a_row, a_column, b, b_row, c + i * c_row, c_row, add);          \
     for (; i + 2 <= m; i += 2)                                                                               \

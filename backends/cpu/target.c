@@ -245,6 +245,12 @@ static bool joins(void *self, const kn_part *so_far, const kn_node *n) {
   return cp_attention_joins(self, so_far, n);
 }
 
+static void memory(void *self, const kn_program *p, kn_part_memory *m) {
+  (void)self;
+  for (uint32_t i = 0; i < p->nitems; i++)
+    if (p->items[i].kind == ITEM_CHAIN) m->packed += cp_chain_packed(p->items[i].of.chain);
+}
+
 kn_target cp_target_of(const cp_set *set) {
   return (kn_target){.name = "cpu",
                      .supports = supports,
@@ -253,6 +259,7 @@ kn_target cp_target_of(const cp_set *set) {
                      .compile = compile,
                      .run = run,
                      .free = free_program,
+                     .memory = memory,
                      .self = (void *)(uintptr_t)set};
 }
 

@@ -17,9 +17,13 @@ typedef struct state {
   int64_t at[CP_MOST_FOLDS]; /* elements that wait in the stages of totals */
 } state;
 
+typedef struct span { /* rows [row, row + high), elements [first, first + wide) of each */
+  int64_t row, high, first, wide;
+} span;
+
 typedef struct tile {
-  int64_t row, high, first, wide; /* rows [row, row + high), elements [first, first + wide) of each */
-  char *now[CP_MOST_MEMORY];      /* where operands are */
+  span at;
+  char *now[CP_MOST_MEMORY]; /* where operands are */
 } tile;
 
 #define COPY(T)                                                                                              \
@@ -88,7 +92,7 @@ static void copy_line(const cp_chain *c, const cp_operand *o, char *to, const ch
   }
 }
 
-static void copy_tile(state *s, uint32_t k, const tile *t, char *to) {
+static void copy_tile(state *s, uint32_t k, const span *t, char *to) {
   const cp_chain *c = s->c;
   const cp_operand *o = &c->operands[k];
   if (c->memory[k].numbers) {
@@ -97,7 +101,10 @@ static void copy_tile(state *s, uint32_t k, const tile *t, char *to) {
   }
   const int64_t line = t->wide * o->size;
   if (o->way == CP_WAY_ONCE) { /* its rows are all the same one, of which ever more are there to be copied */
-    copy_line(c, o, to, o->data, t->first, t->wide);
+    if (c->ninner == 1 && o->inner[0] == o->size)
+      memcpy(to, o->data + t->first * o->size, (size_t)line);
+    else
+      copy_line(c, o, to, o->data, t->first, t->wide);
     for (int64_t done = line, all = t->high * line; done < all; done *= 2)
       memcpy(to + done, to, (size_t)least(done, all - done));
     return;
@@ -108,7 +115,7 @@ static void copy_tile(state *s, uint32_t k, const tile *t, char *to) {
 
 /* A number that is repeated along a row of many tiles is brought once. Rows of a higher tile take its place.
  */
-static bool has_it(state *s, uint32_t k, const tile *t) {
+static bool has_it(state *s, uint32_t k, const span *t) {
   const cp_operand *o = &s->c->operands[k];
   if (t->high != 1 || s->c->ninner != 1 || o->inner[0]) {
     s->of[k] = NULL;
@@ -121,7 +128,7 @@ static bool has_it(state *s, uint32_t k, const tile *t) {
   return false;
 }
 
-static char *bring(state *s, uint32_t k, const tile *t) {
+static char *bring(state *s, uint32_t k, const span *t) {
   const cp_chain *c = s->c;
   const cp_operand *o = &c->operands[k];
   if (o->way == CP_WAY_AS_IS)
@@ -129,8 +136,8 @@ static char *bring(state *s, uint32_t k, const tile *t) {
   if (o->way == CP_WAY_LINE) return row_at(c, o, t->row) + t->first * o->size;
   char *to = s->base + s->room.copies + o->room * s->room.block;
   if (o->way == CP_WAY_ONCE && s->filled[k]) return to;
-  tile whole = *t; /* the first may be a short one */
-  if (o->way == CP_WAY_ONCE) whole.row = 0, whole.high = c->high, whole.first = 0, whole.wide = c->wide;
+  span whole = *t; /* the first may be a short one */
+  if (o->way == CP_WAY_ONCE) whole = (span){.high = c->high, .wide = c->wide};
   if (o->way == CP_WAY_ONCE || !has_it(s, k, t)) copy_tile(s, k, &whole, to);
   s->filled[k] = true;
   return to;
@@ -152,8 +159,8 @@ static void run_loop(const state *s, const tile *t, const cp_step *e, int64_t n)
 static void spread(const state *s, const tile *t, const cp_step *e) {
   char *to = spot(s, t, e->to);
   const char *from = spot(s, t, e->from[0]);
-  for (int64_t i = 0; i < t->high; i++)
-    repeat(to + i * t->wide * e->size, from + i * e->size, t->wide, e->size);
+  for (int64_t i = 0; i < t->at.high; i++)
+    repeat(to + i * t->at.wide * e->size, from + i * e->size, t->at.wide, e->size);
 }
 
 static void fold(const state *s, const tile *t, const cp_step *e) {
@@ -161,12 +168,12 @@ static void fold(const state *s, const tile *t, const cp_step *e) {
   char *to = spot(s, t, e->to), *acc = s->base + s->room.accs;
   if (f->apart) {
     const size_t size = kn_dtype_size(kn_tensor_dtype(f->made));
-    memcpy(to, (char *)kn_tensor_data(f->made) + (size_t)t->row * size, (size_t)t->high * size);
+    memcpy(to, (char *)kn_tensor_data(f->made) + (size_t)t->at.row * size, (size_t)t->at.high * size);
     return;
   }
-  cp_fold_start(&f->of, acc, t->high);
-  f->of.each(acc, spot(s, t, e->from[0]), t->high, t->wide);
-  cp_fold_finish(&f->of, acc, t->high, to);
+  cp_fold_start(&f->of, acc, t->at.high);
+  f->of.each(acc, spot(s, t, e->from[0]), t->at.high, t->at.wide);
+  cp_fold_finish(&f->of, acc, t->at.high, to);
 }
 
 /* Rows go through a stage, so that as many as the eager kernel folds at a time are folded; those that lie in
@@ -174,24 +181,24 @@ static void fold(const state *s, const tile *t, const cp_step *e) {
 static void fold_columns(state *s, const tile *t, const cp_step *e) {
   const cp_chain *c = s->c;
   const cp_folding *f = &c->folds[e->fold];
-  const bool part = t->wide < c->row, lies = e->from[0].place == CP_IN_MEMORY;
-  const int64_t line = t->wide * e->size, piece = f->cut.rows, at_once = 8 * f->cut.lined;
+  const bool part = t->at.wide < c->row, lies = e->from[0].place == CP_IN_MEMORY;
+  const int64_t line = t->at.wide * e->size, piece = f->cut.rows, at_once = 8 * f->cut.lined;
   const int64_t apart = lies ? c->row * e->size : line;
-  char *acc = f->partial + (t->row / piece * f->width + t->first) * CP_NUMBER;
+  char *acc = f->partial + (t->at.row / piece * f->width + t->at.first) * CP_NUMBER;
   char *stage = s->base + s->room.stages + e->fold * s->room.stage;
   const char *x = spot(s, t, e->from[0]);
-  int64_t left = t->high, row = t->row, *wait = &s->at[e->fold];
-  if (row % piece == 0 && !f->apart) cp_fold_start(&f->of, acc, part ? t->wide : f->width);
+  int64_t left = t->at.high, row = t->at.row, *wait = &s->at[e->fold];
+  if (row % piece == 0 && !f->apart) cp_fold_start(&f->of, acc, part ? t->at.wide : f->width);
   while (left && !f->apart) {
     const int64_t m = least(at_once - *wait, left);
     if (!lies) memcpy(stage + *wait * line, x, (size_t)(m * line));
     *wait += m, row += m, left -= m, x += m * apart;
     if (*wait < at_once && row % piece != 0 && row != c->rows) continue;
-    cp_fold_columns(&f->of, &f->cut, acc, lies ? x - *wait * apart : stage, apart, *wait, t->wide);
+    cp_fold_columns(&f->of, &f->cut, acc, lies ? x - *wait * apart : stage, apart, *wait, t->at.wide);
     *wait = 0;
   }
   if ((row % piece == 0 || row == c->rows) && !part && !f->apart)
-    cp_fold_narrow(&f->of, acc, f->width, t->wide);
+    cp_fold_narrow(&f->of, acc, f->width, t->at.wide);
 }
 
 /* Elements go through a stage, so that as many as the eager kernel folds at a time are folded. */
@@ -201,7 +208,7 @@ static void fold_total(state *s, const tile *t, const cp_step *e) {
   const int64_t total = c->rows * c->row, piece = f->pieces == 1 ? total : CP_PIECE;
   const char *x = spot(s, t, e->from[0]);
   char *stage = s->base + s->room.stages + e->fold * s->room.stage;
-  int64_t left = t->high * t->wide, pos = t->row * c->row + t->first, *wait = &s->at[e->fold];
+  int64_t left = t->at.high * t->at.wide, pos = t->at.row * c->row + t->at.first, *wait = &s->at[e->fold];
   while (left && !f->apart) {
     char *acc = f->partial + pos / piece * CP_NUMBER;
     const int64_t end = least(pos / piece * piece + piece, total);
@@ -218,18 +225,32 @@ static void fold_total(state *s, const tile *t, const cp_step *e) {
   }
 }
 
+/* All of it, as the tile is. */
+static void product(const state *s, const tile *t, const cp_step *e) {
+  const cp_chain *c = s->c;
+  cp_gemm g = c->head;
+  g.a = t->now[e->from[0].at];
+  g.b = c->turned ? c->turned : t->now[e->from[1].at];
+  g.c = spot(s, t, e->to);
+  if (cp_gemm_at_once(c->ctx, &g)) return;
+  _Alignas(CP_LINE) char room[CP_HEAD_ROOM];
+  cp_gemm_in(c->ctx, &g, room);
+}
+
 static void run_tile(state *s, tile *t) {
   const cp_chain *c = s->c;
-  const int64_t n = t->high * t->wide;
-  for (uint32_t k = 0; k < c->nmemory; k++) t->now[k] = bring(s, k, t);
+  const int64_t n = t->at.high * t->at.wide;
+  for (uint32_t k = 0; k < c->nmemory; k++)
+    t->now[k] = c->single && c->operands[k].way == CP_WAY_AS_IS ? c->operands[k].data : bring(s, k, &t->at);
   for (uint32_t i = 0; i < c->nsteps; i++) {
     const cp_step *e = &c->steps[i];
     switch ((cp_step_kind)e->kind) {
     case CP_STEP_EACH: run_loop(s, t, e, n); break;
-    case CP_STEP_ROWS: run_loop(s, t, e, t->high); break;
+    case CP_STEP_PRODUCT: product(s, t, e); break;
+    case CP_STEP_ROWS: run_loop(s, t, e, t->at.high); break;
     case CP_STEP_SPREAD: spread(s, t, e); break;
     case CP_STEP_SOFTMAX:
-      e->softmax(spot(s, t, e->to), spot(s, t, e->from[0]), t->high, t->wide, e->log);
+      e->softmax(spot(s, t, e->to), spot(s, t, e->from[0]), t->at.high, t->at.wide, e->log);
       break;
     case CP_STEP_FOLD: fold(s, t, e); break;
     case CP_STEP_COLUMNS: fold_columns(s, t, e); break;
@@ -253,8 +274,8 @@ static int64_t high_at(const cp_chain *c, int64_t row, int64_t end) {
 
 /* Elements [first, first + wide) of rows [begin, end). */
 static void run_rows(state *s, tile *t, int64_t begin, int64_t end) {
-  for (t->row = begin; t->row < end; t->row += t->high) {
-    t->high = high_at(s->c, t->row, end);
+  for (t->at.row = begin; t->at.row < end; t->at.row += t->at.high) {
+    t->at.high = high_at(s->c, t->at.row, end);
     run_tile(s, t);
   }
 }
@@ -273,9 +294,9 @@ static void run_single(const cp_chain *c) {
   state s;
   tile t;
   begin_walk(&s, c, base);
-  t.row = t.first = 0;
-  t.high = c->rows;
-  t.wide = c->row;
+  t.at.row = t.at.first = 0;
+  t.at.high = c->rows;
+  t.at.wide = c->row;
   run_tile(&s, &t);
 }
 
@@ -285,21 +306,21 @@ static void range(void *ud, int64_t begin, int64_t end) {
   state s;
   tile t;
   begin_walk(&s, c, base);
-  t.high = 1;
-  t.row = t.first = 0;
+  t.at.high = 1;
+  t.at.row = t.at.first = 0;
   begin *= c->unit, end *= c->unit;
   const int64_t from = c->rows == 1 ? begin : 0, to = c->rows == 1 ? least(end, c->row) : c->row;
   const bool across = c->columns && c->rows > 1; /* parts of rows one under the other */
   if (c->rows > 1 && !across) {
     for (int64_t row = begin; row < least(end, c->rows); row += c->high)
-      for (t.first = 0; t.first < to; t.first += t.wide) {
-        t.wide = least(c->wide, to - t.first);
+      for (t.at.first = 0; t.at.first < to; t.at.first += t.at.wide) {
+        t.at.wide = least(c->wide, to - t.at.first);
         run_rows(&s, &t, row, least(row + c->high, least(end, c->rows)));
       }
     return;
   }
-  for (t.first = from; t.first < to; t.first += t.wide) {
-    t.wide = least(c->wide, to - t.first);
+  for (t.at.first = from; t.at.first < to; t.at.first += t.at.wide) {
+    t.at.wide = least(c->wide, to - t.at.first);
     if (across)
       run_rows(&s, &t, begin, least(end, c->rows));
     else
@@ -346,6 +367,7 @@ kn_status cp_chain_run(kn_context *ctx, cp_chain *c, kn_tensor *const *vals) {
     cp_chain_bind(c, vals);
   }
   for (uint32_t k = 0; k < c->nmemory; k++) c->operands[k].data = kn_tensor_data(vals[c->memory[k].value]);
+  c->ctx = ctx;
   if (c->single && !c->nfolds) {
     run_single(c);
     return KN_OK;

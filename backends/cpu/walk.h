@@ -7,6 +7,7 @@
 #ifndef KN_CPU_WALK_H
 #define KN_CPU_WALK_H
 #include "backends/cpu/chain.h"
+#include "backends/cpu/gemm.h"
 #include "backends/cpu/softmax.h"
 
 enum {
@@ -18,7 +19,10 @@ enum {
   CP_MOST_FOLDS = 12,
   CP_TILE = 512,         /* elements of a tile, about */
   CP_LONGEST_ROW = 8192, /* elements of a row that stays whole */
-  CP_AT_ONCE = 32768     /* elements of rows whose columns are folded at once */
+  CP_AT_ONCE = 32768,    /* elements of rows whose columns are folded at once */
+  CP_HEAD_WORK = 8192,   /* multiply-adds of a product that heads a chain */
+  CP_HEAD_SUM = 256,     /* and how many of them make an element */
+  CP_HEAD_ROOM = 98304   /* bytes of panels that such a product may want */
 };
 #define CP_WALK_ROOM                                                                                         \
   ((size_t)256 << 10) /* on the stack of each thread, of which what is needed is touched                     \
@@ -31,6 +35,7 @@ typedef struct cp_spot { /* where an operand of a step is: memory[at], or block 
 
 typedef enum cp_step_kind {
   CP_STEP_EACH,    /* a loop over the elements of the tile */
+  CP_STEP_PRODUCT, /* a small matrix product that the only tile is, first of all */
   CP_STEP_ROWS,    /* the same over one number a row */
   CP_STEP_SPREAD,  /* a number for each row, to all its elements */
   CP_STEP_SOFTMAX, /* of each row */
@@ -65,6 +70,7 @@ typedef struct cp_memory { /* a tensor that the chain reads or writes */
   uint32_t value;
   kn_dtype dtype;
   bool numbers, written; /* one number a row */
+  bool factor;           /* of a product, wherever its elements lie */
   int rank;              /* of the sizes that it is broadcast to */
 } cp_memory;
 
@@ -97,10 +103,14 @@ struct cp_chain {
   int64_t grain;               /* elements that a thread should at least have */
   int64_t width;               /* bytes of the widest element of a block */
   bool totals, columns, whole; /* some node needs rows whole */
+  cp_gemm head;                /* PRODUCT; without kit: there is none */
+  char *turned; /* its second operand with rows that lie in their order, where it is a constant */
+  size_t turned_bytes;
   cp_step steps[CP_MOST_STEPS];
   cp_memory memory[CP_MOST_MEMORY];
   cp_folding folds[CP_MOST_FOLDS];
   /* of the last run, good as long as all operands lie as they did */
+  const kn_context *ctx;
   bool bound;
   int nlead, ninner;
   int64_t lead[KN_MAX_RANK], within[KN_MAX_RANK]; /* sizes of the dims, joined */

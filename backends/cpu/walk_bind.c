@@ -70,6 +70,7 @@ void cp_chain_free(kn_context *ctx, cp_chain *c) {
   if (!c) return;
   for (uint32_t i = 0; i < c->nfolds; i++)
     kn_free(ctx->heap, c->folds[i].partial, (size_t)(c->folds[i].pieces * c->folds[i].width) * CP_NUMBER);
+  kn_free(ctx->heap, c->turned, c->turned_bytes);
   kn_free(ctx->heap, c, sizeof *c);
 }
 
@@ -80,7 +81,8 @@ static void set_strides(const cp_chain *c, const cp_memory *m, const kn_tensor *
                         int64_t *to) {
   const int lead = m->rank - t->type.rank; /* dims that it does not have */
   for (int d = 0; d < c->shape.rank; d++) {
-    const bool repeats = d < lead || d >= m->rank || (t->type.dims[d - lead] == 1 && c->shape.dims[d] != 1);
+    const bool repeats =
+        m->factor || d < lead || d >= m->rank || (t->type.dims[d - lead] == 1 && c->shape.dims[d] != 1);
     to[d] = repeats ? 0 : t->strides[d - lead] * size;
   }
 }
@@ -137,7 +139,7 @@ static bool lies_as_rows(const cp_chain *c, const cp_memory *m, const kn_tensor 
 
 static cp_way way_of(const cp_chain *c, const cp_memory *m, const cp_operand *o, const kn_tensor *t) {
   bool same = true, repeated = true, line = c->ninner == 1 && o->inner[0] == o->size;
-  if (lies_as_rows(c, m, t)) return CP_WAY_AS_IS;
+  if (m->factor || lies_as_rows(c, m, t)) return CP_WAY_AS_IS;
   for (int d = 0; d < c->nlead; d++) same &= !o->lead[d];
   for (int d = 0; d < c->ninner; d++) repeated &= !o->inner[d];
   if (!m->numbers && line && c->high == 1) return CP_WAY_LINE;
@@ -178,6 +180,22 @@ static void set_units(cp_chain *c) {
   c->units = divide_up(all, c->unit);
 }
 
+/* The product is the chain's first step, its operands the first in memory (one, where they are one). */
+static void set_head(cp_chain *c, kn_tensor *const *vals) {
+  const cp_step *s = &c->steps[0];
+  const kn_tensor *a = vals[c->memory[s->from[0].at].value], *b = vals[c->memory[s->from[1].at].value];
+  c->head = (cp_gemm){.kit = c->head.kit,
+                      .m = a->type.dims[0],
+                      .n = b->type.dims[1],
+                      .k = a->type.dims[1],
+                      .a_row = a->strides[0],
+                      .a_column = a->strides[1],
+                      .b_row = c->turned ? b->type.dims[1] : b->strides[0],
+                      .b_column = c->turned ? 1 : b->strides[1],
+                      .c_row = b->type.dims[1]};
+  c->head.way = cp_gemm_way_of(&c->head);
+}
+
 void cp_chain_bind(cp_chain *c, kn_tensor *const *vals) {
   int64_t strides[CP_MOST_MEMORY][KN_MAX_RANK];
   for (uint32_t k = 0; k < c->nmemory; k++) {
@@ -194,6 +212,7 @@ void cp_chain_bind(cp_chain *c, kn_tensor *const *vals) {
     o->way = way_of(c, &c->memory[k], o, vals[c->memory[k].value]);
     if (o->way >= CP_WAY_ONCE) o->room = (uint8_t)c->ncopies++;
   }
+  if (c->head.kit) set_head(c, vals);
   set_units(c);
   c->room = cp_room_of(c, c->high, c->wide, c->rows, c->ncopies);
   c->single = c->rows <= c->high && c->row <= c->wide && !c->columns && !c->totals;

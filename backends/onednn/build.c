@@ -106,7 +106,7 @@ static uint32_t given(dn_builder *b, const kn_value *v) {
     if (t->dims[i] == 1 && strides[i] < 1) strides[i] = 1;
     if (strides[i] < 1) return DN_NO_BUFFER;
   }
-  const kn_slot *slot = dn_constant(v, unused);
+  const kn_slot *slot = kn_constant_of(v, unused);
   buffer.constant = slot || b->made[b->part->root[v->id]];
   if (slot) b->q->odd_constant |= !is_finite(slot->tensor);
   buffer.plain = dense(t, strides);

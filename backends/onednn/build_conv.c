@@ -105,7 +105,7 @@ static dnnl_status_t arrange(dn_builder *b, const dn_group *g, conv *c, const kn
 dnnl_status_t dn_build_conv(dn_builder *b, const dn_group *g) {
   conv c = {0};
   int64_t strides[KN_MAX_RANK];
-  const kn_slot *slot = dn_constant(g->main->in[1], strides);
+  const kn_slot *slot = kn_constant_of(g->main->in[1], strides);
   uint32_t image = slot ? dn_buffer_of(b, g->main->in[0]) : DN_NO_BUFFER;
   dnnl_status_t s = image == DN_NO_BUFFER ? dnnl_unimplemented : describe(b, g, &c, strides);
   if (!s) s = choose(b, g, &c, image);

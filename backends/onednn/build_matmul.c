@@ -32,7 +32,7 @@ static dnnl_status_t describe(dn_builder *b, const dn_group *g, product *m) {
   }
   int64_t own[KN_MAX_RANK], seen[KN_MAX_RANK];
   memcpy(seen, strides[1], sizeof seen);
-  m->slot = dn_constant(n->in[1], own);
+  m->slot = kn_constant_of(n->in[1], own);
   if (m->slot) views[1].strides = memcpy(strides[1], own, sizeof own);
   if (!dn_describe(KN_OP_matmul, n->attrs, views, 2, &types[n->out[0]->id], b->ctx->threads, &m->p, &copy,
                    why, sizeof why) ||

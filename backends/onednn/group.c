@@ -8,33 +8,10 @@
 
 enum { LOOK_AHEAD = 48, LOOK_BACK = 12 };
 
-const kn_slot *dn_constant(const kn_value *v, int64_t strides[KN_MAX_RANK]) {
-  enum { MOST_TURNS = 4 };
-  const kn_node *turns[MOST_TURNS], *d = v->def;
-  int n = 0;
-  while (d && d->op == KN_OP_transpose && d->nin == d->ntensor && n < MOST_TURNS) {
-    turns[n++] = d;
-    d = d->in[0]->def;
-  }
-  if (!d || d->op != KN_NODE_tensor || d->slot->kind != KN_SLOT_CONST) return NULL;
-  const kn_tensor *t = d->slot->tensor;
-  if (!t || !t->storage) return NULL;
-  memcpy(strides, t->strides, sizeof t->strides);
-  while (n-- > 0) {
-    const kn_attrs_swap *a = turns[n]->attrs;
-    int rank = t->type.rank;
-    int64_t d0 = a->dim0 < 0 ? a->dim0 + rank : a->dim0, d1 = a->dim1 < 0 ? a->dim1 + rank : a->dim1;
-    int64_t was = strides[d0];
-    strides[d0] = strides[d1];
-    strides[d1] = was;
-  }
-  return d->slot;
-}
-
 bool dn_cut_leads(const kn_node *n) {
   int64_t strides[KN_MAX_RANK];
   if (n->op == KN_OP_matmul) return true;
-  return n->op == KN_OP_conv2d && dn_constant(n->in[1], strides);
+  return n->op == KN_OP_conv2d && kn_constant_of(n->in[1], strides);
 }
 
 static bool is_pool(const kn_node *n) { return n->op == KN_OP_max_pool2d || n->op == KN_OP_avg_pool2d; }
@@ -121,7 +98,8 @@ static bool may_apply(const dn_group *g, const dn_post *f) {
   int64_t strides[KN_MAX_RANK];
   for (uint32_t i = 0; i < g->nposts; i++) /* oneDNN 2.6 gives both the numbers of one of them */
     if (g->posts[i].kind == DN_POST_FUNCTION && g->posts[i].alg == f->alg) return false;
-  return f->alg == dnnl_eltwise_linear || g->kind != DN_GROUP_MATMUL || dn_constant(g->main->in[1], strides);
+  return f->alg == dnnl_eltwise_linear || g->kind != DN_GROUP_MATMUL ||
+         kn_constant_of(g->main->in[1], strides);
 }
 
 /* Folds one thing more into g. */

@@ -64,9 +64,6 @@ bool dn_cut_leads(const kn_node *n);
  * ours? */
 bool dn_cut_joins(const kn_part *so_far, const kn_node *n);
 
-/* A tensor whose data never changes: a constant of the graph, or that transposed. `strides` as it lies. */
-const kn_slot *dn_constant(const kn_value *v, int64_t strides[KN_MAX_RANK]);
-
 /* ---- pattern.c ---- */
 
 typedef struct dn_found {

@@ -75,7 +75,7 @@ static dn_choice choose(dn_state *s, kn_context *ctx, const kn_node *n, const kn
   dn_problem p;
   unsigned copy;
   char why[96];
-  bool constant = dn_constant(n->in[1], own);
+  bool constant = kn_constant_of(n->in[1], own);
   if (constant) in[1].strides = own;
   if (!dn_describe(KN_OP_matmul, n->attrs, in, 2, out, ctx->threads, &p, &copy, why, sizeof why) || copy)
     return (dn_choice){0};
