@@ -23,15 +23,19 @@ void kn_strides_contiguous(const kn_type *type, int64_t strides[KN_MAX_RANK]) {
   }
 }
 
+static bool is_empty(const kn_type *t) {
+  for (int i = 0; i < t->rank; i++)
+    if (t->dims[i] == 0) return true;
+  return false;
+}
+
 bool kn_tensor_contiguous(const kn_tensor *t) {
-  int64_t step = 1;
-  for (int i = 0; i < t->type.rank; i++)
-    if (t->type.dims[i] == 0) return true;
+  uint64_t step = 1;
   for (int i = t->type.rank - 1; i >= 0; i--) {
-    if (t->type.dims[i] > 1) {
-      if (t->strides[i] != step) return false;
-      step = (int64_t)((uint64_t)step * (uint64_t)t->type.dims[i]);
-    }
+    const int64_t n = t->type.dims[i];
+    if (n == 1 || !kn_dim_known(n)) continue;
+    if (!n || t->strides[i] != (int64_t)step) return is_empty(&t->type);
+    step *= (uint64_t)n;
   }
   return true;
 }

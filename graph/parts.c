@@ -61,13 +61,18 @@ static kn_prepare_how prepare_how(const kn_plan *p, const kn_value *v) {
   return tied || !kn_type_known(&p->types[v->id]) ? KN_PREPARE_NONE : KN_PREPARE_TAKE;
 }
 
+static bool watch(kn_plan *p, kn_part_plan *part, const kn_node *n, uint32_t v) {
+  const kn_wary w = {n, v};
+  bool before = part->nwary && part->wary[part->nwary - 1].value == v; /* as nodes in a row often do */
+  return !p->maybe[v] || before || kn_plan_push(p, &part->wary, &part->nwary, &w, sizeof w);
+}
+
 /* What the run must do for a part's outputs, and look at in its inputs. */
 static bool prepare_part(kn_plan *p, kn_part_plan *part) {
   for (uint32_t i = 0; i < part->n; i++) {
     const kn_node *n = part->nodes[i];
-    bool wary = false;
-    for (uint32_t k = 0; k < n->ntensor; k++) wary |= p->maybe[n->in[k]->id];
-    if (wary && !kn_plan_push(p, &part->wary, &part->nwary, &n, sizeof(const kn_node *))) return false;
+    for (uint32_t k = 0; k < n->ntensor; k++)
+      if (!watch(p, part, n, n->in[k]->id)) return false;
     for (uint32_t k = 0; k < n->nout; k++) {
       uint8_t at = p->place[n->out[k]->id];
       if (at != KN_PLACE_SHELL && at != KN_PLACE_FRESH && at != KN_PLACE_LOOSE) continue;

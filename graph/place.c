@@ -226,9 +226,35 @@ static void bind_in(kn_plan *p, const kn_region *r, uint32_t *count) {
   }
 }
 
+static kn_status push_bind(kn_context *ctx, kn_plan *p, const kn_value *to, const kn_value *from) {
+  if (kn_is_scalar(to->type.kind) && p->known[to->id]) return KN_OK;
+  const kn_bind b = {to->id, from->id,
+                     kn_is_scalar(to->type.kind)         ? KN_BIND_NUMBER
+                     : kn_is_list(to->type.kind)         ? KN_BIND_LIST
+                     : p->place[to->id] == KN_PLACE_LENT ? KN_BIND_LENT
+                                                         : KN_BIND_OWN};
+  return kn_plan_push(p, &p->binds, &p->nbinds, &b, sizeof b) ? KN_OK : kn_fail_nomem(ctx, sizeof b);
+}
+
+/* What a step binds when a region of its node has run. */
+static kn_status list_binds(kn_context *ctx, kn_plan *p, kn_step *s) {
+  const bool loop = s->kind == KN_STEP_LOOP;
+  if (!loop && s->kind != KN_STEP_IF && s->kind != KN_STEP_BIND) return KN_OK;
+  for (int side = 0; side < s->node->nregions; side++) {
+    const kn_region *r = s->node->regions[side];
+    s->bind[side] = p->nbinds;
+    for (uint32_t i = 0; i < s->node->nout; i++)
+      KN_TRY(push_bind(ctx, p, s->node->out[i], r->yields[loop ? 1 + r->nparams + i : i]));
+    s->nbind[side] = p->nbinds - s->bind[side];
+  }
+  return KN_OK;
+}
+
 kn_status kn_plan_bindings(kn_context *ctx, kn_plan *p) {
   uint32_t *count = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *count);
   if (!count) return kn_fail_nomem(ctx, p->graph->nvalues * sizeof *count);
   bind_in(p, p->graph->body, count);
+  for (uint32_t b = 0; b < p->nblocks; b++)
+    for (uint32_t i = 0; i < p->blocks[b].n; i++) KN_TRY(list_binds(ctx, p, &p->blocks[b].steps[i]));
   return KN_OK;
 }

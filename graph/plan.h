@@ -40,12 +40,25 @@ typedef enum kn_step_kind {
   KN_STEP_FAIL     /* fails[a]: what the sizes make impossible, told when it is reached */
 } kn_step_kind;
 
+/* A value that takes what a region has yielded. */
+typedef enum kn_bind_how {
+  KN_BIND_NUMBER,
+  KN_BIND_LENT, /* the tensor, not counted */
+  KN_BIND_OWN,  /* the tensor, counted */
+  KN_BIND_LIST
+} kn_bind_how;
+typedef struct kn_bind {
+  uint32_t to, from;
+  kn_bind_how how;
+} kn_bind;
+
 typedef struct kn_step {
   kn_step_kind kind;
   const kn_node *node; /* of the graph; PART: the first one */
   uint32_t a, b;
-  uint32_t pos;         /* time of its last node: lifetimes are intervals of these */
-  uint32_t drop, ndrop; /* drops[drop …]: values that no later step reads */
+  uint32_t pos;               /* time of its last node: lifetimes are intervals of these */
+  uint32_t drop, ndrop;       /* drops[drop …]: values that no later step reads */
+  uint32_t bind[2], nbind[2]; /* binds[bind[side] …]: outputs of IF and BIND, and of LOOP (side 0) */
 } kn_step;
 
 typedef struct kn_block { /* the steps of a region */
@@ -69,6 +82,11 @@ typedef struct kn_prepare {
   kn_prepare_how how;
 } kn_prepare;
 
+typedef struct kn_wary { /* an input that may be undefined, and the first node of the part that reads it */
+  const kn_node *node;
+  uint32_t value;
+} kn_wary;
+
 typedef struct kn_part_plan {
   const kn_target *target;
   kn_program *program;
@@ -78,7 +96,7 @@ typedef struct kn_part_plan {
   const uint32_t *together; /* by node, as in kn_part */
   kn_prepare *prepare;      /* outputs without a place of their own: SHELL, FRESH, LOOSE */
   uint32_t nprepare;
-  const kn_node **wary; /* nodes with inputs that may be undefined */
+  kn_wary *wary;
   uint32_t nwary;
 } kn_part_plan;
 
@@ -226,6 +244,7 @@ struct kn_plan {
   kn_planned_failure **fails;
   kn_alias *aliases;
   kn_over *overs;
+  kn_bind *binds;
   kn_bound *bound;
   kn_early *early;
   uint32_t *held; /* values that a run may still hold when it ends */
@@ -235,7 +254,8 @@ struct kn_plan {
   atomic_flag loose_taken; /* while `beside` */
   bool beside;             /* strands run on several threads just now */
   uint32_t nloose;
-  uint32_t nblocks, nparts, nloops, nsections, nbuffers, nfails, naliases, nbound, nearly, nheld, novers;
+  uint32_t nblocks, nparts, nloops, nsections, nbuffers, nfails, naliases, nbinds, nbound, nearly, nheld,
+      novers;
   bool
       *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */
   size_t bytes;     /* of the arena */
@@ -279,7 +299,7 @@ kn_status kn_plan_buffer(kn_context *ctx, kn_plan *p, const kn_type *type, uint3
  * exactly once a run, so a result may be written straight into the tensor that is returned. */
 kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_value *v, uint32_t pos,
                         uint32_t block, bool once);
-/* Finds what need not be counted among values that `if`, loop and select bind: LENT, and `passed`. */
+/* What `if` and loop bind, and what of it, and of select, need not be counted: LENT, `passed`. */
 kn_status kn_plan_bindings(kn_context *ctx, kn_plan *p);
 /* Lays the result of n over its first input, where that may be (over.c). */
 kn_status kn_plan_over(kn_context *ctx, kn_plan *p, const kn_node *n, bool *over);

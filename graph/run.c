@@ -23,11 +23,12 @@ static void forget_lists(kn_plan *p, const kn_region *r, uint32_t first) {
       kn_run_own_list(p, r->yields[i]->id, NULL);
 }
 
-static void bind_outputs(run *r, const kn_node *n, int side) {
-  for (uint32_t i = 0; i < n->nout; i++) kn_run_bind_yield(r->p, n->out[i], n->regions[side]->yields[i]);
-  forget_lists(r->p, n->regions[side], 0);
-  if (kn_run_logs(r)) kn_log_node(r->ctx, "graph", n, side ? "else" : "then", r->p->vals);
-  kn_run_watch(r, n);
+static void bind_outputs(run *r, const kn_step *s, int side) {
+  kn_run_bind_yields(r->p, s, side);
+  forget_lists(r->p, s->node->regions[side], 0);
+  if (r->quiet) return;
+  if (kn_run_logs(r)) kn_log_node(r->ctx, "graph", s->node, side ? "else" : "then", r->p->vals);
+  kn_run_watch(r, s->node);
 }
 
 /* The first branch, and the second where that raises. */
@@ -40,7 +41,7 @@ static kn_status run_attempt(run *r, const kn_step *s) {
     none_raised->as.b = false;
     KN_TRY(kn_run_block(r, s->b));
   }
-  bind_outputs(r, s->node, st == KN_OK ? 0 : 1);
+  bind_outputs(r, s, st == KN_OK ? 0 : 1);
   return KN_OK;
 }
 
@@ -48,7 +49,7 @@ static kn_status run_if(run *r, const kn_step *s) {
   if (kn_is_attempt(s->node)) return run_attempt(r, s);
   bool yes = r->p->scalars[s->node->in[0]->id].as.b;
   KN_TRY(kn_run_block(r, yes ? s->a : s->b));
-  bind_outputs(r, s->node, yes ? 0 : 1);
+  bind_outputs(r, s, yes ? 0 : 1);
   return KN_OK;
 }
 
@@ -83,7 +84,7 @@ static kn_status gather_next(run *r, kn_carry *c, const kn_value *next) {
     KN_TRY(kn_run_copy_into(r, c->stage, t));
     c->next = c->stage;
     break;
-  case KN_CARRY_HANDLE: c->next = kn_run_take(r->p, next); break;
+  case KN_CARRY_HANDLE: c->next = kn_run_take(r->p, next->id); break;
   case KN_CARRY_OWN:
     return kn_run_in_arena(r->p, t) ? kn_run_clone(r, t, &c->next) : kn_tensor_alias(r->ctx, t, &c->next);
   }
@@ -122,7 +123,8 @@ static kn_status back_edge(run *r, const kn_loop_plan *l) {
   return st;
 }
 
-static kn_status run_loop(run *r, const kn_loop_plan *l) {
+static kn_status run_loop(run *r, const kn_step *s) {
+  const kn_loop_plan *l = &r->p->loops[s->a];
   const kn_node *n = l->node;
   const kn_region *body = n->regions[0];
   KN_TRY(enter_loop(r, l));
@@ -135,8 +137,7 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
     if (!r->p->scalars[body->yields[0]->id].as.b) break;
     KN_TRY(back_edge(r, l));
   }
-  for (uint32_t i = 0; i < n->nout; i++)
-    kn_run_bind_yield(r->p, n->out[i], body->yields[1 + body->nparams + i]);
+  kn_run_bind_yields(r->p, s, 0);
   forget_lists(r->p, body, 1);
   for (uint32_t i = 0; r->p->has_lists && i < body->nparams; i++)
     kn_run_own_list(r->p, body->params[i]->id, NULL);
@@ -154,21 +155,22 @@ static kn_status run_loop(run *r, const kn_loop_plan *l) {
 /* ---- steps ---- */
 
 /* What most loops count and compare, in place. */
-static kn_status run_number(run *r, const kn_node *n) {
-  kn_scalar *x = r->p->scalars, *a = &x[n->in[0]->id], *b = &x[n->in[n->nin - 1]->id];
-  if (!r->s->observe && !r->ctx->debug && kn_scalar_quick(n->op, a, b, &x[n->out[0]->id])) return KN_OK;
+static inline kn_status run_number(run *r, const kn_node *n) {
+  kn_scalar *x = r->p->scalars;
+  if (r->quiet && kn_scalar_quick(n->op, &x[n->in[0]->id], &x[n->in[n->nin - 1]->id], &x[n->out[0]->id]))
+    return KN_OK;
   return kn_run_node(r, n);
 }
 
-static kn_status run_step(run *r, const kn_step *s) {
+static inline kn_status run_step(run *r, const kn_step *s) {
   kn_plan *p = r->p;
   switch (s->kind) {
   case KN_STEP_PART: return kn_run_part(r, &p->parts[s->a]);
   case KN_STEP_NUMBER: return run_number(r, s->node);
   case KN_STEP_NODE: return kn_run_node(r, s->node);
   case KN_STEP_IF: return run_if(r, s);
-  case KN_STEP_LOOP: return run_loop(r, &p->loops[s->a]);
-  case KN_STEP_BIND: bind_outputs(r, s->node, (int)s->a); return KN_OK;
+  case KN_STEP_LOOP: return run_loop(r, s);
+  case KN_STEP_BIND: bind_outputs(r, s, (int)s->a); return KN_OK;
   case KN_STEP_STRANDS: return kn_run_section(r, &p->sections[s->a]);
   case KN_STEP_FAIL: break;
   }
@@ -341,7 +343,7 @@ static void let_stored_go(kn_session *s) {
 }
 
 kn_status kn_run_plan(kn_session *s, kn_plan *p, const kn_rvalue *in) {
-  run r = {.s = s, .p = p, .ctx = s->ctx};
+  run r = {.s = s, .p = p, .ctx = s->ctx, .quiet = !s->observe && !s->ctx->debug && !s->ctx->recorder};
   kn_caught_clear(s->ctx->heap, &s->caught);
   kn_status st = bind_inputs(&r, in);
   if (st == KN_OK) st = kn_run_early(&r);

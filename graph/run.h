@@ -10,6 +10,7 @@ typedef struct run {
   kn_context *ctx;
   struct kn_gang *gang; /* the strands of a section that run now, of which this is one; NULL */
   uint64_t steps;       /* of this strand */
+  bool quiet;           /* nobody looks on: no observer, no topic of KILN_DEBUG */
 } run;
 
 /* Profiles know the executor's own nodes by their steps. */
@@ -25,8 +26,8 @@ static inline void kn_run_let_go(kn_plan *p, uint32_t v) {
 void kn_run_own(kn_plan *p, uint32_t v, kn_tensor *t);
 void kn_run_bind(kn_plan *p, uint32_t v, kn_tensor *t);
 void kn_run_bind_value(kn_plan *p, const kn_value *to, const kn_value *from);
-kn_tensor *kn_run_take(kn_plan *p, const kn_value *yield);
-void kn_run_bind_yield(kn_plan *p, const kn_value *to, const kn_value *yield);
+kn_tensor *kn_run_take(kn_plan *p, uint32_t yield);
+void kn_run_bind_yields(kn_plan *p, const kn_step *s, int side);
 void kn_run_clean_up(kn_plan *p);
 bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t);
 kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t);

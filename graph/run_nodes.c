@@ -243,6 +243,11 @@ static bool takes_undefined(const kn_node *n) {
 }
 
 kn_status kn_run_node(run *r, const kn_node *n) {
+  if (n->op == KN_NODE_item && r->quiet) { /* as loops ask at each trip */
+    const kn_tensor *t = r->p->vals[n->in[0]->id];
+    if (t && kn_plan_is_fixed(r->p, n->in[0]->id) && !t->type.rank)
+      return r->p->scalars[n->out[0]->id] = kn_scalar_read(t), KN_OK;
+  }
   if (n->op == KN_NODE_assert && r->p->scalars[n->in[0]->id].as.b) return KN_OK;
   for (uint32_t i = 0; !takes_undefined(n) && i < n->nin; i++)
     if (n->in[i]->type.kind == KN_V_TENSOR && !r->p->vals[n->in[i]->id]) return kn_run_no_value(r, n);

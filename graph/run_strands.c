@@ -45,7 +45,7 @@ static double now(void) {
 }
 
 static void run_strand(gang *g, kn_strand *x) {
-  run inside = {.s = g->r->s, .p = g->r->p, .ctx = x->ctx, .gang = g};
+  run inside = {.s = g->r->s, .p = g->r->p, .ctx = x->ctx, .gang = g, .quiet = g->r->quiet};
   x->ctx->random = x->random;
   double start = now();
   x->status = kn_run_block(&inside, x->block);

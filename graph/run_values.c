@@ -86,11 +86,20 @@ void kn_run_own(kn_plan *p, uint32_t v, kn_tensor *t) {
 void kn_run_bind(kn_plan *p, uint32_t v, kn_tensor *t) { kn_run_own(p, v, t ? kn_tensor_retain(t) : NULL); }
 
 /* Takes the reference of a yield that passes it on, else one more. */
-kn_tensor *kn_run_take(kn_plan *p, const kn_value *yield) {
-  kn_tensor *t = p->vals[yield->id];
-  if (!p->owned[yield->id] || !p->passed[yield->id]) return t ? kn_tensor_retain(t) : NULL;
-  p->owned[yield->id] = false;
+kn_tensor *kn_run_take(kn_plan *p, uint32_t yield) {
+  kn_tensor *t = p->vals[yield];
+  if (!p->owned[yield] || !p->passed[yield]) return t ? kn_tensor_retain(t) : NULL;
+  p->owned[yield] = false;
   return t;
+}
+
+void kn_run_bind_yields(kn_plan *p, const kn_step *s, int side) {
+  for (const kn_bind *b = p->binds + s->bind[side], *end = b + s->nbind[side]; b < end; b++) switch (b->how) {
+    case KN_BIND_NUMBER: p->scalars[b->to] = p->scalars[b->from]; break;
+    case KN_BIND_LENT: p->vals[b->to] = p->vals[b->from]; break;
+    case KN_BIND_OWN: kn_run_own(p, b->to, kn_run_take(p, b->from)); break;
+    case KN_BIND_LIST: kn_run_own_list(p, b->to, kn_run_shared_list(p->lists[b->from])); break;
+    }
 }
 
 void kn_run_bind_value(kn_plan *p, const kn_value *to, const kn_value *from) {
@@ -102,13 +111,6 @@ void kn_run_bind_value(kn_plan *p, const kn_value *to, const kn_value *from) {
     kn_run_own_list(p, to->id, kn_run_shared_list(p->lists[from->id]));
   else if (!p->known[to->id])
     p->scalars[to->id] = p->scalars[from->id];
-}
-
-void kn_run_bind_yield(kn_plan *p, const kn_value *to, const kn_value *yield) {
-  if (to->type.kind == KN_V_TENSOR && p->place[to->id] != KN_PLACE_LENT)
-    kn_run_own(p, to->id, kn_run_take(p, yield));
-  else
-    kn_run_bind_value(p, to, yield);
 }
 
 void kn_run_clean_up(kn_plan *p) {
@@ -164,10 +166,7 @@ kn_status kn_run_no_value(run *r, const kn_node *n) {
 static kn_status prepare(run *r, const kn_part_plan *part) {
   kn_plan *p = r->p;
   for (uint32_t i = 0; i < part->nwary; i++)
-    for (uint32_t k = 0; k < part->wary[i]->ntensor; k++) {
-      uint32_t v = part->wary[i]->in[k]->id;
-      if (p->maybe[v] && !p->vals[v]) return kn_run_no_value(r, part->wary[i]);
-    }
+    if (!p->vals[part->wary[i].value]) return kn_run_no_value(r, part->wary[i].node);
   for (uint32_t i = 0; i < part->nprepare; i++) {
     const kn_value *out = part->prepare[i].value;
     const kn_prepare_how how = part->prepare[i].how;

@@ -270,13 +270,13 @@ static cp_spot in_memory(layout *l, cp_memory m) {
     at++;
   if (at == CP_MOST_MEMORY) {
     l->full = true;
-    return (cp_spot){CP_IN_MEMORY, 0};
+    return CP_IN_MEMORY;
   }
   if (at == c->nmemory) {
     m.dtype = (kn_dtype)l->g->part->types[m.value].dtype;
     c->memory[c->nmemory++] = m;
   }
-  return (cp_spot){CP_IN_MEMORY, (uint8_t)at};
+  return (cp_spot)(CP_IN_MEMORY + at);
 }
 
 static cp_step *new_step(layout *l, cp_step_kind kind) {
@@ -302,15 +302,15 @@ static cp_spot spread(layout *l, int by, uint32_t k) {
     l->spread[by] = take_slot(l->freed, CP_MOST_BLOCKS, &l->c->nblocks, (int)k, last);
     if (l->spread[by] == NOBODY) {
       l->full = true;
-      return (cp_spot){0};
+      return CP_IN_MEMORY;
     }
     cp_step *s = new_step(l, CP_STEP_SPREAD);
-    s->to = (cp_spot){CP_IN_BLOCK, (uint8_t)l->spread[by]};
+    s->to = (cp_spot)(CP_IN_BLOCK + l->spread[by]);
     s->from[0] = l->made[by];
     s->n = 1;
     s->size = bytes_of(l, v);
   }
-  return (cp_spot){CP_IN_BLOCK, (uint8_t)l->spread[by]};
+  return (cp_spot)(CP_IN_BLOCK + l->spread[by]);
 }
 
 static cp_spot place_input(layout *l, uint32_t k, uint32_t i) {
@@ -336,7 +336,7 @@ static cp_spot place_result(layout *l, int k) {
   if (reads_within(g, v, false, &last) == g->part->reads[v]) {
     const int s = numbers ? take_slot(l->let_go, CP_MOST_NUMBERS, &l->c->nnumbers, k, last)
                           : take_slot(l->freed, CP_MOST_BLOCKS, &l->c->nblocks, k, last);
-    if (s != NOBODY) return (cp_spot){numbers ? CP_IN_NUMBERS : CP_IN_BLOCK, (uint8_t)s};
+    if (s != NOBODY) return (cp_spot)((numbers ? CP_IN_NUMBERS : CP_IN_BLOCK) + s);
   }
   return in_memory(l, (cp_memory){.value = v,
                                   .numbers = numbers,

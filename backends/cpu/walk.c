@@ -23,7 +23,7 @@ typedef struct span { /* rows [row, row + high), elements [first, first + wide) 
 
 typedef struct tile {
   span at;
-  char *now[CP_MOST_MEMORY]; /* where operands are */
+  char *spots[CP_SPOTS]; /* where operands of steps are */
 } tile;
 
 #define COPY(T)                                                                                              \
@@ -143,36 +143,30 @@ static char *bring(state *s, uint32_t k, const span *t) {
   return to;
 }
 
-static char *spot(const state *s, const tile *t, cp_spot p) {
-  return p.place == CP_IN_MEMORY  ? t->now[p.at]
-         : p.place == CP_IN_BLOCK ? s->base + p.at * s->room.block
-                                  : s->base + s->room.rows + p.at * s->room.numbers;
-}
-
-static void run_loop(const state *s, const tile *t, const cp_step *e, int64_t n) {
+static void run_loop(const tile *t, const cp_step *e, int64_t n) {
   char *p[CP_OPERANDS];
-  p[0] = spot(s, t, e->to);
-  for (int i = 0; i < e->n; i++) p[i + 1] = spot(s, t, e->from[i]);
+  p[0] = t->spots[e->to];
+  for (int i = 0; i < e->n; i++) p[i + 1] = t->spots[e->from[i]];
   e->run(p, n, e->arg);
 }
 
-static void spread(const state *s, const tile *t, const cp_step *e) {
-  char *to = spot(s, t, e->to);
-  const char *from = spot(s, t, e->from[0]);
+static void spread(const tile *t, const cp_step *e) {
+  char *to = t->spots[e->to];
+  const char *from = t->spots[e->from[0]];
   for (int64_t i = 0; i < t->at.high; i++)
     repeat(to + i * t->at.wide * e->size, from + i * e->size, t->at.wide, e->size);
 }
 
 static void fold(const state *s, const tile *t, const cp_step *e) {
   const cp_folding *f = &s->c->folds[e->fold];
-  char *to = spot(s, t, e->to), *acc = s->base + s->room.accs;
+  char *to = t->spots[e->to], *acc = s->base + s->room.accs;
   if (f->apart) {
     const size_t size = kn_dtype_size(kn_tensor_dtype(f->made));
     memcpy(to, (char *)kn_tensor_data(f->made) + (size_t)t->at.row * size, (size_t)t->at.high * size);
     return;
   }
   cp_fold_start(&f->of, acc, t->at.high);
-  f->of.each(acc, spot(s, t, e->from[0]), t->at.high, t->at.wide);
+  f->of.each(acc, t->spots[e->from[0]], t->at.high, t->at.wide);
   cp_fold_finish(&f->of, acc, t->at.high, to);
 }
 
@@ -181,12 +175,12 @@ static void fold(const state *s, const tile *t, const cp_step *e) {
 static void fold_columns(state *s, const tile *t, const cp_step *e) {
   const cp_chain *c = s->c;
   const cp_folding *f = &c->folds[e->fold];
-  const bool part = t->at.wide < c->row, lies = e->from[0].place == CP_IN_MEMORY;
+  const bool part = t->at.wide < c->row, lies = e->from[0] < CP_IN_BLOCK;
   const int64_t line = t->at.wide * e->size, piece = f->cut.rows, at_once = 8 * f->cut.lined;
   const int64_t apart = lies ? c->row * e->size : line;
   char *acc = f->partial + (t->at.row / piece * f->width + t->at.first) * CP_NUMBER;
   char *stage = s->base + s->room.stages + e->fold * s->room.stage;
-  const char *x = spot(s, t, e->from[0]);
+  const char *x = t->spots[e->from[0]];
   int64_t left = t->at.high, row = t->at.row, *wait = &s->at[e->fold];
   if (row % piece == 0 && !f->apart) cp_fold_start(&f->of, acc, part ? t->at.wide : f->width);
   while (left && !f->apart) {
@@ -206,7 +200,7 @@ static void fold_total(state *s, const tile *t, const cp_step *e) {
   const cp_chain *c = s->c;
   const cp_folding *f = &c->folds[e->fold];
   const int64_t total = c->rows * c->row, piece = f->pieces == 1 ? total : CP_PIECE;
-  const char *x = spot(s, t, e->from[0]);
+  const char *x = t->spots[e->from[0]];
   char *stage = s->base + s->room.stages + e->fold * s->room.stage;
   int64_t left = t->at.high * t->at.wide, pos = t->at.row * c->row + t->at.first, *wait = &s->at[e->fold];
   while (left && !f->apart) {
@@ -228,10 +222,16 @@ static void fold_total(state *s, const tile *t, const cp_step *e) {
 /* All of it, as the tile is. */
 static void product(const state *s, const tile *t, const cp_step *e) {
   const cp_chain *c = s->c;
-  cp_gemm g = c->head;
-  g.a = t->now[e->from[0].at];
-  g.b = c->turned ? c->turned : t->now[e->from[1].at];
-  g.c = spot(s, t, e->to);
+  const char *a = t->spots[e->from[0]], *b = c->turned ? c->turned : t->spots[e->from[1]];
+  const cp_gemm *h = &c->head;
+  if (h->way == CP_GEMM_STRIPS && h->b_column == 1) { /* of sums so short in one go */
+    h->kit->strips(h->m, h->n, h->k, a, h->a_row, h->a_column, b, h->b_row, t->spots[e->to], h->c_row, false);
+    return;
+  }
+  cp_gemm g = *h;
+  g.a = a;
+  g.b = b;
+  g.c = t->spots[e->to];
   if (cp_gemm_at_once(c->ctx, &g)) return;
   _Alignas(CP_LINE) char room[CP_HEAD_ROOM];
   cp_gemm_in(c->ctx, &g, room);
@@ -241,16 +241,16 @@ static void run_tile(state *s, tile *t) {
   const cp_chain *c = s->c;
   const int64_t n = t->at.high * t->at.wide;
   for (uint32_t k = 0; k < c->nmemory; k++)
-    t->now[k] = c->single && c->operands[k].way == CP_WAY_AS_IS ? c->operands[k].data : bring(s, k, &t->at);
+    t->spots[k] = c->single && c->operands[k].way == CP_WAY_AS_IS ? c->operands[k].data : bring(s, k, &t->at);
   for (uint32_t i = 0; i < c->nsteps; i++) {
     const cp_step *e = &c->steps[i];
     switch ((cp_step_kind)e->kind) {
-    case CP_STEP_EACH: run_loop(s, t, e, n); break;
+    case CP_STEP_EACH: run_loop(t, e, n); break;
     case CP_STEP_PRODUCT: product(s, t, e); break;
-    case CP_STEP_ROWS: run_loop(s, t, e, t->at.high); break;
-    case CP_STEP_SPREAD: spread(s, t, e); break;
+    case CP_STEP_ROWS: run_loop(t, e, t->at.high); break;
+    case CP_STEP_SPREAD: spread(t, e); break;
     case CP_STEP_SOFTMAX:
-      e->softmax(spot(s, t, e->to), spot(s, t, e->from[0]), t->at.high, t->at.wide, e->log);
+      e->softmax(t->spots[e->to], t->spots[e->from[0]], t->at.high, t->at.wide, e->log);
       break;
     case CP_STEP_FOLD: fold(s, t, e); break;
     case CP_STEP_COLUMNS: fold_columns(s, t, e); break;
@@ -281,19 +281,22 @@ static void run_rows(state *s, tile *t, int64_t begin, int64_t end) {
 }
 
 /* Only what is looked at is set: of small chains that would be most of the work. */
-static void begin_walk(state *s, const cp_chain *c, char *base) {
+static void begin_walk(state *s, tile *t, const cp_chain *c, char *base) {
   s->c = c;
   s->base = base;
   s->room = c->room;
   for (uint32_t k = 0; k < c->nmemory; k++) s->filled[k] = false, s->of[k] = NULL;
   for (uint32_t k = 0; k < c->nfolds; k++) s->at[k] = 0;
+  for (uint32_t k = 0; k < c->nblocks; k++) t->spots[CP_IN_BLOCK + k] = base + k * c->room.block;
+  for (uint32_t k = 0; k < c->nnumbers; k++)
+    t->spots[CP_IN_NUMBERS + k] = base + c->room.rows + k * c->room.numbers;
 }
 
 static void run_single(const cp_chain *c) {
   _Alignas(CP_LINE) char base[CP_WALK_ROOM];
   state s;
   tile t;
-  begin_walk(&s, c, base);
+  begin_walk(&s, &t, c, base);
   t.at.row = t.at.first = 0;
   t.at.high = c->rows;
   t.at.wide = c->row;
@@ -305,7 +308,7 @@ static void range(void *ud, int64_t begin, int64_t end) {
   _Alignas(CP_LINE) char base[CP_WALK_ROOM];
   state s;
   tile t;
-  begin_walk(&s, c, base);
+  begin_walk(&s, &t, c, base);
   t.at.high = 1;
   t.at.row = t.at.first = 0;
   begin *= c->unit, end *= c->unit;

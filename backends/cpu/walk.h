@@ -28,10 +28,14 @@ enum {
   ((size_t)256 << 10) /* on the stack of each thread, of which what is needed is touched                     \
                        */
 
-typedef enum cp_residence { CP_IN_MEMORY, CP_IN_BLOCK, CP_IN_NUMBERS } cp_residence;
-typedef struct cp_spot { /* where an operand of a step is: memory[at], or block or numbers `at` of the tile */
-  uint8_t place, at;
-} cp_spot;
+/* Where an operand of a step is: memory[spot], or block or numbers of the tile. */
+typedef uint8_t cp_spot;
+enum {
+  CP_IN_MEMORY = 0,
+  CP_IN_BLOCK = CP_IN_MEMORY + CP_MOST_MEMORY,
+  CP_IN_NUMBERS = CP_IN_BLOCK + CP_MOST_BLOCKS,
+  CP_SPOTS = CP_IN_NUMBERS + CP_MOST_NUMBERS
+};
 
 typedef enum cp_step_kind {
   CP_STEP_EACH,    /* a loop over the elements of the tile */

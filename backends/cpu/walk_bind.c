@@ -183,7 +183,7 @@ static void set_units(cp_chain *c) {
 /* The product is the chain's first step, its operands the first in memory (one, where they are one). */
 static void set_head(cp_chain *c, kn_tensor *const *vals) {
   const cp_step *s = &c->steps[0];
-  const kn_tensor *a = vals[c->memory[s->from[0].at].value], *b = vals[c->memory[s->from[1].at].value];
+  const kn_tensor *a = vals[c->memory[s->from[0]].value], *b = vals[c->memory[s->from[1]].value];
   c->head = (cp_gemm){.kit = c->head.kit,
                       .m = a->type.dims[0],
                       .n = b->type.dims[1],
