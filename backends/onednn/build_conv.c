@@ -28,8 +28,8 @@ static int filter_dims(const conv *c, const kn_type *w, const int64_t *from, dnn
 }
 
 static dnnl_status_t describe(dn_builder *b, const dn_group *g, conv *c, const int64_t *filter_strides) {
-  const kn_type *types = b->part->types;
-  const kn_type *x = &types[g->main->in[0]->id], *w = &types[g->main->in[1]->id], *y = &types[g->out->id];
+  const kn_type images = dn_type_of(b, g->main->in[0]), result = dn_type_of(b, g->out);
+  const kn_type *x = &images, *w = &b->part->types[g->main->in[1]->id], *y = &result;
   const kn_attrs_conv2d *a = g->main->attrs;
   if (x->rank != 4 || x->dtype != KN_F32 || w->dtype != KN_F32) return dnnl_unimplemented;
   if (kn_type_numel(x) < 1 || kn_type_numel(w) < 1 || kn_type_numel(y) < 1) return dnnl_unimplemented;
