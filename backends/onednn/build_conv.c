@@ -69,10 +69,12 @@ static dn_md_ref wants(dn_builder *b, const conv *c, int arg) {
   return b->lib->primitive_desc_query_md(c->pd, dnnl_query_exec_arg_md, arg);
 }
 
-/* An image as a primitive before has left it is taken as it is where there is fast code for that; one from
- * outside is brought into the layout that oneDNN likes best. */
+/* An image as a primitive before has left it is taken as it is where there is fast code for that, and so is
+ * one of a single channel, for which what oneDNN likes best takes twice as long; any other from outside is
+ * brought into the layout that it likes best. */
 static dnnl_status_t choose(dn_builder *b, const dn_group *g, conv *c, uint32_t image) {
-  if (!b->q->buffers[image].given) {
+  const dn_buffer *at = &b->q->buffers[image];
+  if (!at->given || (at->plain && c->image_dims[1] == 1)) {
     dnnl_status_t s = try(b, g, c, dn_md_of(b, image));
     if (!s && !dn_is_poor(b, c->pd, true)) return s;
   }
