@@ -319,6 +319,16 @@ START_TEST(chains_beside_all_backends) {
 }
 END_TEST
 
+/* Whatever way is the fastest now, with all that is folded in. */
+START_TEST(chains_that_are_measured) {
+  kn_context *c = context("onednn", NULL, NULL);
+  if (!c) return;
+  c->tuning = KN_TUNING_MEASURE;
+  for (uint32_t seed = 3001; seed <= 3030; seed++) compare(c, seed, 4);
+  done(c);
+}
+END_TEST
+
 /* ---- slices of a batch ---- */
 
 static int count(const char *text, const char *what) {
@@ -411,5 +421,5 @@ START_TEST(a_few_images_at_a_time) {
 }
 END_TEST
 
-SUITE("fused", chains_beside_the_reference_alone, chains_beside_all_backends, chains_in_slices,
-      a_few_images_at_a_time)
+SUITE("fused", chains_beside_the_reference_alone, chains_beside_all_backends, chains_that_are_measured,
+      chains_in_slices, a_few_images_at_a_time)

@@ -1,5 +1,5 @@
 /* Choices by measurement: the file that remembers them, in good and in bad condition; which way is taken
- * when; and that products of graphs go that way. */
+ * when; and that products and convolutions of graphs go that way. */
 #define _GNU_SOURCE /* mkdtemp */
 #include "backends/tune.h"
 #include "backends/registry.h"
@@ -466,12 +466,12 @@ static void close_world(world *w) {
 }
 
 static bool same_bits(const kn_tensor *a, const kn_tensor *b) {
-  return !memcmp(kn_tensor_data(a), kn_tensor_data(b), ROWS * COLUMNS * sizeof(float));
+  return !memcmp(kn_tensor_data(a), kn_tensor_data(b), (size_t)kn_tensor_numel(a) * sizeof(float));
 }
 
 static void alike(const kn_tensor *a, const kn_tensor *b) {
   const float *x = kn_tensor_data(a), *y = kn_tensor_data(b);
-  for (int i = 0; i < ROWS * COLUMNS; i++) ck_assert_msg(fabsf(x[i] - y[i]) < 1e-4f, "at %d", i);
+  for (int64_t i = 0; i < kn_tensor_numel(b); i++) ck_assert_msg(fabsf(x[i] - y[i]) < 1e-4f, "at %d", (int)i);
 }
 
 /* The key that the file holds. */
@@ -572,6 +572,93 @@ START_TEST(every_plan_measures_when_asked_to) {
 }
 END_TEST
 
+/* ---- convolutions of graphs ---- */
+
+#define IMAGES "conv2d t2 nchw 2x8x20x20 32x8x3x3 s1,1 p1,1 d1,1 g1 bias relu"
+
+static kn_tensor *noise4(kn_context *c, int64_t a, int64_t b, int64_t height, int64_t width) {
+  kn_tensor *x = noise(c, a * b, height * width);
+  x->type = (kn_type){.dtype = KN_F32, .rank = 4, .dims = {a, b, height, width}};
+  kn_strides_contiguous(&x->type, x->strides);
+  return x;
+}
+
+static kn_value *constant(kn_builder *b, kn_tensor *t) {
+  kn_vtype type = {.kind = KN_V_TENSOR, .tensor = t->type};
+  kn_value *v = kn_add_slot_node(b, KN_NODE_tensor, kn_add_slot(b, KN_SLOT_CONST, "w", &type, t));
+  kn_tensor_release(t);
+  return v;
+}
+
+/* relu(conv2d(x, w, bias)) in place of the product. */
+static void take_images(world *w) {
+  kn_context *c = w->p.c;
+  kn_builder b;
+  kn_graph_release(w->g);
+  kn_tensor_release(w->x);
+  w->x = noise4(c, 2, 8, 20, 20);
+  kn_vtype input = {.kind = KN_V_TENSOR, .tensor = w->x->type};
+  kn_attrs_conv2d a = {.stride = {1, {1}}, .padding = {1, {1}}, .dilation = {1, {1}}, .groups = 1};
+  OK(c, kn_graph_new(c, "g", &w->g));
+  kn_builder_init(&b, c, w->g);
+  kn_value *x = kn_add_input(&b, "x", &input);
+  kn_tensor *bias = noise(c, 1, 32);
+  bias->type = (kn_type){.dtype = KN_F32, .rank = 1, .dims = {32}};
+  bias->strides[0] = 1;
+  kn_value *in[3] = {x, constant(&b, noise4(c, 32, 8, 3, 3)), constant(&b, bias)};
+  kn_value *y = kn_add_op(&b, KN_OP_conv2d, &a, in, 3, NULL, 0)->out[0];
+  y = kn_add_op(&b, KN_OP_relu, NULL, &y, 1, NULL, 0)->out[0];
+  kn_tree args[1] = {{.kind = KN_TREE_VALUE, .value = x}}, result = {.kind = KN_TREE_VALUE, .value = y};
+  ck_assert(kn_set_args(&b, args, 1) && kn_set_results(&b, &y, 1, &result, 1));
+  OK(c, kn_graph_finish(&b));
+}
+
+START_TEST(convolutions_go_the_way_that_is_known) {
+  world w;
+  kn_run_memory memory;
+  char key[KN_TUNE_KEY];
+  if (!open_world(&w, KN_TUNING_KNOWN)) return;
+  take_images(&w);
+  kn_context *c = w.p.c;
+  kn_tuner *t = kn_registry_tuner(c);
+  new_session(&w);
+  kn_tensor *rule = run(&w);
+  ck_assert_int_eq(kn_tuner_count(t), 0);
+  ck_assert_ptr_null(strstr(w.p.log, "measured"));
+  kn_rvalue in = {.tensor = w.x};
+  for (int i = 0; i < 200 && !kn_tuner_count(t); i++) { /* until the machine is quiet */
+    new_session(&w);
+    w.p.log[0] = 0;
+    OK(kn_session_context(w.s), kn_session_prepare(w.s, &in, 1, &memory));
+  }
+  if (!kn_tuner_count(t)) kn_tuner_note(c, t, IMAGES, "free", "");
+  key_of(&w, key);
+  ck_assert_str_eq(key, IMAGES);
+  int ways = 0;
+  static const char *const all[] = {"free", "free/1", "free 2", "given", "given 2"};
+  for (int i = 0; i < 5; i++) {
+    kn_tuner_note(c, t, key, all[i], "");
+    new_session(&w);
+    kn_tensor *y = run(&w);
+    bool taken = strstr(w.p.log, "(measured)") != NULL; /* else there is no such way on this machine */
+    ck_assert(taken || i > 1);
+    ways += taken;
+    alike(y, rule);
+    if (!taken) ck_assert(same_bits(y, rule));
+    kn_tensor_release(y);
+  }
+  ck_assert_int_ge(ways, 2);
+  kn_tuner_note(c, t, key, "free", "");
+  c->deterministic = true;
+  kn_tensor *y = run(&w);
+  ck_assert_ptr_null(strstr(w.p.log, "measured"));
+  ck_assert(same_bits(y, rule));
+  kn_tensor_release(y);
+  kn_tensor_release(rule);
+  close_world(&w);
+}
+END_TEST
+
 SUITE("tune", remembered, damaged, damaged_anywhere, carried_from_another_machine, nowhere_to_write,
       no_file_by_that_name, several_writers, never_too_many, chosen, products_go_the_way_that_is_known,
-      fixed_means_the_same_bits, every_plan_measures_when_asked_to)
+      convolutions_go_the_way_that_is_known, fixed_means_the_same_bits, every_plan_measures_when_asked_to)

@@ -1,12 +1,20 @@
 /* The steps of a convolution: oneDNN chooses layouts, filters are packed. */
-#include "backends/onednn/build.h"
+#include "backends/onednn/choice.h"
+#include "backends/onednn/slices.h"
+#include "backends/tune.h"
 #include "core/infer.h"
+#include <stdio.h>
 #include <string.h>
 
 typedef struct conv {
+  dn_builder *b;
+  const dn_group *g;
+  uint32_t from; /* the image, as it lies */
   int64_t groups;
-  dnnl_dims_t stride, dilation, padding, image_dims, result_dims;
+  dnnl_dims_t stride, dilation, padding, image_dims, filter_dims, result_dims;
   dn_md image, filter, filter_from, bias, result; /* ours */
+  double flops;
+  bool measured; /* its implementation is the fastest of those that were tried */
   dnnl_primitive_attr_t attr;
   dnnl_primitive_desc_t pd;
 } conv;
@@ -34,15 +42,17 @@ static dnnl_status_t describe(dn_builder *b, const dn_group *g, conv *c, const i
   if (x->rank != 4 || x->dtype != KN_F32 || w->dtype != KN_F32) return dnnl_unimplemented;
   if (kn_type_numel(x) < 1 || kn_type_numel(w) < 1 || kn_type_numel(y) < 1) return dnnl_unimplemented;
   c->groups = a->groups;
+  c->flops = 2 * (double)kn_type_numel(y) * (double)(w->dims[1] * w->dims[2] * w->dims[3]);
   for (int i = 0; i < 2; i++) {
     c->stride[i] = kn_ints_at(&a->stride, i);
     c->padding[i] = kn_ints_at(&a->padding, i);
     c->dilation[i] = kn_ints_at(&a->dilation, i) - 1;
   }
-  dn_use_threads(b, (double)kn_type_numel(y) * (double)(w->dims[1] * w->dims[2] * w->dims[3]));
+  dn_use_threads(b, c->flops / 2);
   dnnl_dims_t dims, strides, one = {1};
   widen(c->image_dims, x->dims, 4);
   widen(c->result_dims, y->dims, 4);
+  widen(c->filter_dims, w->dims, 4);
   dnnl_status_t s = dn_md_any(b->lib, &c->image, 4, c->image_dims);
   if (!s) s = dn_md_any(b->lib, &c->result, 4, c->result_dims);
   int rank = filter_dims(c, w, filter_strides, dims, strides);
@@ -54,32 +64,79 @@ static dnnl_status_t describe(dn_builder *b, const dn_group *g, conv *c, const i
   return s ? s : dn_posts_attr(b, g, 4, 1, &c->attr);
 }
 
-static dnnl_status_t try(dn_builder *b, const dn_group *g, conv *c, dn_md_ref image) {
-  if (c->pd) b->lib->primitive_desc_destroy(c->pd);
-  c->pd = NULL;
-  dnnl_status_t s = dn_convolution_forward_create(b->lib, &c->pd, b->engine, dnnl_forward_inference,
-                                                  dnnl_convolution_direct, image, dn_ref(&c->filter),
-                                                  g->bias ? dn_ref(&c->bias) : NULL, dn_ref(&c->result),
-                                                  c->stride, c->dilation, c->padding, c->padding, c->attr);
-  if (s) c->pd = NULL;
-  return s;
+/* Not oneDNN's reference code, nor products on rearranged images. */
+static dnnl_status_t make(void *ud, const dn_conv_way *way, dnnl_primitive_desc_t *pd) {
+  conv *c = ud;
+  const dn_library *l = c->b->lib;
+  dn_md_ref image = way->free ? dn_ref(&c->image) : dn_md_of(c->b, c->from);
+  dnnl_status_t s = dn_convolution_forward_nth(l, way->nth, pd, c->b->engine, dnnl_forward_inference,
+                                               dnnl_convolution_direct, image, dn_ref(&c->filter),
+                                               c->g->bias ? dn_ref(&c->bias) : NULL, dn_ref(&c->result),
+                                               c->stride, c->dilation, c->padding, c->padding, c->attr);
+  if (s || !dn_is_poor(c->b, *pd, true)) return s;
+  l->primitive_desc_destroy(*pd);
+  return dnnl_unimplemented;
 }
 
 static dn_md_ref wants(dn_builder *b, const conv *c, int arg) {
   return b->lib->primitive_desc_query_md(c->pd, dnnl_query_exec_arg_md, arg);
 }
 
+static void write_key(const conv *c, const char *lies, char key[KN_TUNE_KEY]) {
+  const int64_t *x = c->image_dims, *w = c->filter_dims;
+  int at = snprintf(key, KN_TUNE_KEY, "conv2d t%d %s %lldx%lldx%lldx%lld %lldx%lldx%lldx%lld",
+                    c->b->ctx->threads, lies, (long long)x[0], (long long)x[1], (long long)x[2],
+                    (long long)x[3], (long long)w[0], (long long)w[1], (long long)w[2], (long long)w[3]);
+  const kn_attrs_conv2d *a = c->g->main->attrs;
+  const kn_ints *pairs[] = {&a->stride, &a->padding, &a->dilation};
+  for (int i = 0; i < 3 && at < KN_TUNE_KEY; i++)
+    at += snprintf(key + at, KN_TUNE_KEY - (size_t)at, " %c%lld,%lld", "spd"[i],
+                   (long long)kn_ints_at(pairs[i], 0), (long long)kn_ints_at(pairs[i], 1));
+  if (at < KN_TUNE_KEY)
+    at += snprintf(key + at, KN_TUNE_KEY - (size_t)at, " g%lld%s", (long long)c->groups,
+                   c->g->bias ? " bias" : "");
+  static const char *const kinds[] = {
+      [DN_POST_FUNCTION] = "", [DN_POST_CHANNEL] = "channel ", [DN_POST_SUM] = "image "};
+  for (uint32_t i = 0; i < c->g->nposts && at < KN_TUNE_KEY; i++)
+    at += snprintf(key + at, KN_TUNE_KEY - (size_t)at, " %s%s", kinds[c->g->posts[i].kind],
+                   c->g->posts[i].name);
+}
+
+/* What was measured, in place of the fixed rule's way. */
+static void measure(conv *c, dn_conv_way way) {
+  dn_builder *b = c->b;
+  char key[KN_TUNE_KEY];
+  const char *lies = dn_layout_name(b, dn_md_of(b, c->from), c->image_dims);
+  if (!lies) return;
+  write_key(c, lies, key);
+  dn_conv question = {
+      .key = key, .flops = c->flops, .image = dn_md_of(b, c->from), .ud = c, .describe = make};
+  for (uint32_t i = 0; i < c->g->nposts; i++) question.reads[i] = c->g->posts[i].kind == DN_POST_CHANNEL;
+  dnnl_primitive_desc_t pd;
+  if (!dn_choose_conv(b->state, b->ctx, &question, &way)) return;
+  int threads = b->threads;
+  dn_threads_set(b->lib, b->threads = way.threads);
+  if (make(c, &way, &pd)) {
+    dn_threads_set(b->lib, b->threads = threads);
+    return;
+  }
+  b->lib->primitive_desc_destroy(c->pd);
+  c->pd = pd;
+  c->measured = true;
+}
+
 /* An image as a primitive before has left it is taken as it is where there is fast code for that, and so is
  * one of a single channel, for which what oneDNN likes best takes twice as long; any other from outside is
  * brought into the layout that it likes best. */
-static dnnl_status_t choose(dn_builder *b, const dn_group *g, conv *c, uint32_t image) {
-  const dn_buffer *at = &b->q->buffers[image];
-  if (!at->given || (at->plain && c->image_dims[1] == 1)) {
-    dnnl_status_t s = try(b, g, c, dn_md_of(b, image));
-    if (!s && !dn_is_poor(b, c->pd, true)) return s;
-  }
-  dnnl_status_t s = try(b, g, c, dn_ref(&c->image));
-  if (!s && dn_is_poor(b, c->pd, true)) return dnnl_unimplemented;
+static dnnl_status_t choose(conv *c) {
+  const dn_buffer *at = &c->b->q->buffers[c->from];
+  dn_conv_way way = {.free = at->given && !(at->plain && c->image_dims[1] == 1), .threads = c->b->threads};
+  dnnl_status_t s = make(c, &way, &c->pd);
+  if (s && !way.free) way.free = true, s = make(c, &way, &c->pd);
+  if (s)
+    c->pd = NULL;
+  else
+    measure(c, way);
   return s;
 }
 
@@ -99,18 +156,20 @@ static dnnl_status_t arrange(dn_builder *b, const dn_group *g, conv *c, const kn
   buffer[2] = dn_buffer_result(b, g, to, is_as_plain(c, b->lib->memory_desc_get_size(to)), dn_summed(g));
   dnnl_status_t s = dn_posts_args(b, g, 4, 1, &n, arg, buffer);
   if (s) return s;
+  b->measured = c->measured;
   s = dn_add_step(b, c->pd, n, arg, buffer);
+  b->measured = false;
   c->pd = NULL;
   return s ? s : dn_finish_result(b, g, buffer[2]);
 }
 
 dnnl_status_t dn_build_conv(dn_builder *b, const dn_group *g) {
-  conv c = {0};
+  conv c = {.b = b, .g = g};
   int64_t strides[KN_MAX_RANK];
   const kn_slot *slot = dn_constant(g->main->in[1], strides);
-  uint32_t image = slot ? dn_buffer_of(b, g->main->in[0]) : DN_NO_BUFFER;
-  dnnl_status_t s = image == DN_NO_BUFFER ? dnnl_unimplemented : describe(b, g, &c, strides);
-  if (!s) s = choose(b, g, &c, image);
+  c.from = slot ? dn_buffer_of(b, g->main->in[0]) : DN_NO_BUFFER;
+  dnnl_status_t s = c.from == DN_NO_BUFFER ? dnnl_unimplemented : describe(b, g, &c, strides);
+  if (!s) s = choose(&c);
   if (!s) s = arrange(b, g, &c, slot);
   if (c.pd) b->lib->primitive_desc_destroy(c.pd);
   if (c.attr) b->lib->primitive_attr_destroy(c.attr);

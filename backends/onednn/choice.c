@@ -1,6 +1,7 @@
 /* The ways of a product, their key, and trials of them on operands of random numbers. */
 #include "backends/onednn/choice.h"
 #include "backends/onednn/onednn.h"
+#include "backends/onednn/trial.h"
 #include "backends/registry.h"
 #include "core/device.h"
 #include "core/tensor.h"
@@ -10,7 +11,7 @@
 
 /* One thread is tried for products that are done in a millisecond or two; operands are held twice at most. */
 #define MOST_FLOPS_OF_ONE 3e8
-enum { MOST_BYTES = 256 << 20, OPERANDS = 3, ARGS = 4 };
+enum { MOST_BYTES = 256 << 20, OPERANDS = 3 };
 
 typedef struct way {
   const char *name;
@@ -19,10 +20,7 @@ typedef struct way {
 } way;
 
 typedef struct made { /* a way that oneDNN computes */
-  dnnl_primitive_t primitive;
-  dnnl_memory_t memory[ARGS];
-  dnnl_exec_arg_t args[ARGS];
-  int nargs;
+  dn_trial run;
   kn_tensor *room[2]; /* a packed matrix, scratch */
 } made;
 
@@ -85,25 +83,6 @@ static void write_key(char key[KN_TUNE_KEY], const trials *t) {
 
 /* ---- operands ---- */
 
-static kn_status floats(kn_context *ctx, int64_t n, kn_tensor **out) {
-  kn_type type = {.dtype = KN_F32, .rank = 1, .dims = {n}};
-  return kn_tensor_new(ctx, &type, out);
-}
-
-/* Numbers between -1 and 1 and none so small that it is slow; what repeats does so at odd places. */
-static void fill(kn_tensor *t) {
-  enum { PERIOD = 4099 };
-  float *x = kn_tensor_data(t);
-  int64_t n = kn_type_numel(&t->type);
-  uint32_t state = 12345;
-  for (int64_t i = 0; i < n && i < PERIOD; i++) {
-    state = state * 1664525u + 1013904223u;
-    x[i] = (float)(state >> 8 | 1u) / (float)(1 << 23) - 1;
-  }
-  for (int64_t done = PERIOD; done < n; done *= 2)
-    memcpy(x + done, x, (size_t)(done < n - done ? done : n - done) * sizeof *x);
-}
-
 static int64_t reach_of(const dn_view *v) {
   int64_t reach = 1;
   for (int d = 0; d < v->type->rank; d++) reach += (v->type->dims[d] - 1) * v->strides[d];
@@ -119,8 +98,7 @@ static bool begin(void *ud) {
   if (bytes > MOST_BYTES || t->l->stream_create(&t->stream, dn_state_engine(t->s), dnnl_stream_default_flags))
     return false;
   for (int i = 0; i < OPERANDS; i++) {
-    if (floats(t->ctx, reach_of(&views[i]), &t->base[i]) != KN_OK) return false;
-    fill(t->base[i]);
+    if (dn_trial_floats(t->ctx, reach_of(&views[i]), &t->base[i]) != KN_OK) return false;
     if (kn_tensor_symbolic(t->ctx, views[i].type, NULL, &t->view[i]) != KN_OK) return false;
     kn_tensor_set_view(t->view[i], t->base[i], 0, views[i].strides);
   }
@@ -131,9 +109,7 @@ static void end(void *ud) {
   trials *t = ud;
   for (int i = 0; i < t->n; i++) {
     made *w = &t->made[i];
-    if (w->primitive) t->l->primitive_destroy(w->primitive);
-    for (int k = 0; k < ARGS; k++)
-      if (w->memory[k]) t->l->memory_destroy(w->memory[k]);
+    dn_trial_free(t->l, &w->run);
     for (int k = 0; k < 2; k++) kn_tensor_release(w->room[k]);
   }
   for (int i = 0; i < OPERANDS; i++) {
@@ -171,20 +147,13 @@ static dnnl_status_t describe(const trials *t, const way *w, dnnl_primitive_desc
 }
 
 static dnnl_status_t bind(const trials *t, made *w, dnnl_primitive_desc_t pd, int arg, void *data, int room) {
-  dn_md_ref md = t->l->primitive_desc_query_md(pd, dnnl_query_exec_arg_md, arg);
-  size_t bytes = md ? t->l->memory_desc_get_size(md) : 0;
-  if (!bytes && arg == DNNL_ARG_SCRATCHPAD) return dnnl_success;
-  if (!data) {
-    if (floats(t->ctx, (int64_t)(bytes / sizeof(float)) + 1, &w->room[room]) != KN_OK)
+  size_t bytes = dn_trial_bytes(t->l, pd, arg);
+  if (!data && bytes) {
+    if (dn_trial_floats(t->ctx, (int64_t)(bytes / sizeof(float)) + 1, &w->room[room]) != KN_OK)
       return dnnl_out_of_memory;
-    fill(w->room[room]);
     data = kn_tensor_data(w->room[room]);
   }
-  dnnl_status_t s = t->l->memory_create(&w->memory[w->nargs], md, dn_state_engine(t->s), data);
-  if (s) return s;
-  w->args[w->nargs] = (dnnl_exec_arg_t){arg, w->memory[w->nargs]};
-  w->nargs++;
-  return s;
+  return dn_trial_bind(t->s, &w->run, pd, arg, data);
 }
 
 static bool make(trials *t, int i) {
@@ -193,7 +162,7 @@ static bool make(trials *t, int i) {
   dnnl_primitive_desc_t pd;
   dnnl_status_t s = describe(t, w, &pd);
   if (s) return false;
-  s = t->l->primitive_create(&to->primitive, pd);
+  s = t->l->primitive_create(&to->run.primitive, pd);
   if (!s) s = bind(t, to, pd, DNNL_ARG_SRC, kn_tensor_data(t->view[0]), 0);
   if (!s) s = bind(t, to, pd, DNNL_ARG_WEIGHTS, w->packed ? NULL : kn_tensor_data(t->view[1]), 0);
   if (!s) s = bind(t, to, pd, DNNL_ARG_DST, kn_tensor_data(t->view[2]), 0);
@@ -220,7 +189,7 @@ static bool try_way(void *ud, int i, double *seconds) {
   trials *t = ud;
   if (t->ways[i].elsewhere) return try_elsewhere(t, seconds);
   int before = dn_threads_set(t->l, t->ways[i].threads);
-  made *w = &t->made[i];
+  dn_trial *w = &t->made[i].run;
   double at = kn_profile_clock();
   bool fine = w->primitive || make(t, i);
   if (w->nargs && fine) {

@@ -69,6 +69,10 @@
   F(memory_desc_init_by_tag)                                                                                 \
   F(memory_desc_init_submemory)                                                                              \
   F(primitive_desc_create)                                                                                   \
+  F(primitive_desc_iterator_create)                                                                          \
+  F(primitive_desc_iterator_next)                                                                            \
+  F(primitive_desc_iterator_fetch)                                                                           \
+  F(primitive_desc_iterator_destroy)                                                                         \
   F(matmul_desc_init)                                                                                        \
   F(inner_product_forward_desc_init)                                                                         \
   F(eltwise_forward_desc_init)                                                                               \
@@ -134,6 +138,19 @@ static inline void dn_md_free(const dn_library *l, dn_md *m) {
 
 #define dn_matmul_create(l, ...) (l)->matmul_primitive_desc_create(__VA_ARGS__)
 #define dn_convolution_forward_create(l, ...) (l)->convolution_forward_primitive_desc_create(__VA_ARGS__)
+/* The implementation behind the first `nth` that there are. */
+static inline dnnl_status_t
+dn_convolution_forward_nth(const dn_library *l, int nth, dnnl_primitive_desc_t *pd, dnnl_engine_t engine,
+                           dnnl_prop_kind_t prop, dnnl_alg_kind_t alg, dn_md_ref src, dn_md_ref weights,
+                           dn_md_ref bias, dn_md_ref dst, const dnnl_dims_t strides,
+                           const dnnl_dims_t dilates, const dnnl_dims_t padding_l,
+                           const dnnl_dims_t padding_r, const_dnnl_primitive_attr_t attr) {
+  dnnl_status_t s = dn_convolution_forward_create(l, pd, engine, prop, alg, src, weights, bias, dst, strides,
+                                                  dilates, padding_l, padding_r, attr);
+  while (!s && nth-- > 0)
+    if ((s = l->primitive_desc_next_impl(*pd))) l->primitive_desc_destroy(*pd);
+  return s;
+}
 #define dn_convolution_backward_data_create(l, ...)                                                          \
   (l)->convolution_backward_data_primitive_desc_create(__VA_ARGS__)
 #define dn_convolution_backward_weights_create(l, ...)                                                       \
@@ -220,6 +237,25 @@ dn_convolution_forward_create(const dn_library *l, dnnl_primitive_desc_t *pd, dn
   dnnl_status_t s = l->dilated_convolution_forward_desc_init(&d, prop, alg, src, weights, bias, dst, strides,
                                                              dilates, padding_l, padding_r);
   return s ? s : l->primitive_desc_create(pd, &d, attr, engine, NULL);
+}
+
+/* The implementation behind the first `nth` that there are. */
+static inline dnnl_status_t
+dn_convolution_forward_nth(const dn_library *l, int nth, dnnl_primitive_desc_t *pd, dnnl_engine_t engine,
+                           dnnl_prop_kind_t prop, dnnl_alg_kind_t alg, dn_md_ref src, dn_md_ref weights,
+                           dn_md_ref bias, dn_md_ref dst, const dnnl_dims_t strides,
+                           const dnnl_dims_t dilates, const dnnl_dims_t padding_l,
+                           const dnnl_dims_t padding_r, const_dnnl_primitive_attr_t attr) {
+  dnnl_convolution_desc_t d;
+  dnnl_primitive_desc_iterator_t at;
+  dnnl_status_t s = l->dilated_convolution_forward_desc_init(&d, prop, alg, src, weights, bias, dst, strides,
+                                                             dilates, padding_l, padding_r);
+  if (!s) s = l->primitive_desc_iterator_create(&at, &d, attr, engine, NULL);
+  if (s) return s;
+  while (!s && nth-- > 0) s = l->primitive_desc_iterator_next(at);
+  if (!s && !(*pd = l->primitive_desc_iterator_fetch(at))) s = dnnl_out_of_memory;
+  l->primitive_desc_iterator_destroy(at);
+  return s;
 }
 
 static inline dnnl_status_t

@@ -70,17 +70,37 @@ static void dims_of(const kn_type *t, dnnl_dims_t dims) {
 }
 
 /* oneDNN tells nobody what a layout is, so it is found among those that convolutions like. */
+static const struct {
+  dnnl_format_tag_t tag;
+  const char *name;
+} layouts[] = {{dnnl_abcd, "nchw"},
+               {dnnl_acdb, "nhwc"},
+               {dnnl_aBcd16b, "nChw16c"},
+               {dnnl_aBcd8b, "nChw8c"},
+               {dnnl_aBcd4b, "nChw4c"}};
+enum { LAYOUTS = sizeof layouts / sizeof *layouts };
+
+const char *dn_layout_name(dn_builder *b, dn_md_ref md, const dnnl_dims_t dims) {
+  for (int i = 0; i < LAYOUTS; i++) {
+    dn_md m = {0};
+    bool same =
+        !dn_md_tag(b->lib, &m, IMAGE_RANK, dims, layouts[i].tag) && b->lib->memory_desc_equal(dn_ref(&m), md);
+    dn_md_free(b->lib, &m);
+    if (same) return layouts[i].name;
+  }
+  return NULL;
+}
+
 uint32_t dn_first_slice(dn_builder *b, dn_buffer whole, dn_md_ref md) {
-  static const dnnl_format_tag_t tags[] = {dnnl_abcd, dnnl_acdb, dnnl_aBcd16b, dnnl_aBcd8b, dnnl_aBcd4b};
   dnnl_dims_t all, some;
   kn_type cut = dn_type_of(b, whole.value);
   dims_of(&b->part->types[whole.value->id], all);
   dims_of(&cut, some);
   int64_t images = b->images;
   uint32_t at = DN_NO_BUFFER;
-  for (size_t i = 0; i < sizeof tags / sizeof *tags && at == DN_NO_BUFFER; i++) {
+  for (int i = 0; i < LAYOUTS && at == DN_NO_BUFFER; i++) {
     dn_md of = {0}, part = {0};
-    bool same = !dn_md_tag(b->lib, &of, IMAGE_RANK, all, tags[i]) &&
+    bool same = !dn_md_tag(b->lib, &of, IMAGE_RANK, all, layouts[i].tag) &&
                 !dn_md_part(b->lib, &part, dn_ref(&of), some, beginning) &&
                 b->lib->memory_desc_equal(dn_ref(&part), md);
     b->images = 0;

@@ -13,4 +13,7 @@ uint32_t dn_first_slice(dn_builder *b, dn_buffer whole, dn_md_ref md);
 /* The first slice of a value that was made for all images before; DN_NO_BUFFER: it was not. */
 uint32_t dn_slice_of_made(dn_builder *b, const kn_value *v);
 
+/* The name of a layout that convolutions like, of images of these sizes; NULL: another one. */
+const char *dn_layout_name(dn_builder *b, dn_md_ref md, const dnnl_dims_t dims);
+
 #endif
