@@ -11,6 +11,7 @@
 extern const cp_isa CP(isa);
 extern const cp_folds CP(folds);
 extern const cp_softmaxes CP(softmaxes);
+extern const cp_pools CP(pools);
 extern const cp_norms CP(norms);
 extern const cp_rnns CP(rnns);
 extern const kn_provider CP(provider);
@@ -72,7 +73,7 @@ static kn_status conv2d_kernel(kn_context *ctx, const void *attrs, kn_tensor *co
 static kn_status max_pool2d_grad_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
                                         kn_tensor *const *out) {
   (void)n;
-  return cp_max_pool2d_grad(ctx, attrs, in[0], in[1], out[0]);
+  return cp_max_pool2d_grad(ctx, &CP(pools), attrs, in[0], in[1], out[0]);
 }
 
 static int axis_of(int64_t dim, const kn_tensor *x) {
