@@ -267,7 +267,7 @@ static int line_of(const char *text, char line[MOST_LINE]) {
  * where there is none. */
 static bool write_whole(kn_tuner *t, bool replace) {
   char name[PATH + 32], head[MACHINE + sizeof title + 8], line[MOST_LINE];
-  snprintf(name, sizeof name, "%s.XXXXXX", t->path);
+  snprintf(name, sizeof name, "%s.XXXXXX", t->path); /* the X are mkstemp's */
   int fd = mkstemp(name);
   if (fd < 0) return false;
   int n = snprintf(head, sizeof head, "%s\n%s\n", title, t->machine);

@@ -537,9 +537,7 @@ kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rv
 /* Does somebody else see that it runs? */
 static bool is_seen(const kn_region *r) {
   KN_EACH_NODE (n, r) {
-    if (n->op == KN_NODE_host_call || n->op == KN_NODE_print || n->op == KN_NODE_write ||
-        n->op == KN_NODE_write_error || n->op == KN_NODE_warn)
-      return true;
+    if (n->op == KN_NODE_host_call || kn_opcode_says(n->op)) return true;
     for (int k = 0; k < n->nregions; k++)
       if (is_seen(n->regions[k])) return true;
   }
@@ -551,11 +549,9 @@ static double work_of(const kn_plan *p) {
   double flops = 0;
   for (uint32_t i = 0; i < p->nparts; i++)
     for (uint32_t k = 0; k < p->parts[i].n; k++) {
-      const kn_node *n = p->parts[i].nodes[k];
-      kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
-      for (uint32_t j = 0; j < n->ntensor && j < KN_MAX_INPUTS; j++) in[j] = p->types[n->in[j]->id];
-      for (uint32_t j = 0; j < n->nout && j < KN_MAX_OUTPUTS; j++) out[j] = p->types[n->out[j]->id];
-      flops += kn_node_cost(n, in, out).flops;
+      kn_cost c;
+      kn_cost_by_types(p->parts[i].nodes[k], p->types, &c);
+      flops += c.flops;
     }
   return flops;
 }

@@ -46,6 +46,8 @@ kn_opcode_info kn_opcode_describe(kn_opcode op);
 unsigned kn_opcode_version(kn_opcode op); /* of its meaning, as files name it */
 bool kn_opcode_parse(const char *text, size_t len, kn_opcode *out);
 static inline bool kn_opcode_is_op(kn_opcode op) { return op < KN_OP_COUNT; }
+/* To the program's output, its error stream, or as a warning. */
+static inline bool kn_opcode_says(kn_opcode op) { return op >= KN_NODE_print && op <= KN_NODE_warn; }
 
 /* Values are tensors, Lua scalars, or lists. NUMBER is an integer or a float, known when it runs. A list of
  * what kind k is has the kind KN_V_LIST + k, so a list of lists of tensors has 2 * KN_V_LIST. */

@@ -49,15 +49,13 @@ static double recurrent_share(const kn_type *in, double ns, double even) {
 static span op_span(const emitter *e, const kn_node *n) {
   const kn_type *types = e->p->types;
   const kn_op_info *row = &kn_ops[n->op];
-  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
+  kn_cost c;
   if (row->op_class == KN_CLASS_VIEW) return (span){0, 0};
-  for (uint32_t i = 0; i < n->ntensor; i++) in[i] = types[n->in[i]->id];
-  for (uint32_t i = 0; i < n->nout; i++) out[i] = types[n->out[i]->id];
-  kn_cost c = kn_node_cost(n, in, out);
+  kn_cost_by_types(n, types, &c);
   double ns = c.flops / rate_of(row), moved = c.bytes / 20, even = 1.0 / e->ctx->threads;
   ns = 300 + (ns > moved ? ns : moved);
   double share = ns > SPLITS_NS && row->op_class != KN_CLASS_LINALG ? even : 1;
-  if (row->op_class == KN_CLASS_RECURRENT) share = recurrent_share(&in[0], ns, even);
+  if (row->op_class == KN_CLASS_RECURRENT) share = recurrent_share(&types[n->in[0]->id], ns, even);
   return (span){ns, ns * share};
 }
 

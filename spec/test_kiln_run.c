@@ -65,7 +65,7 @@ static void start(place *p) {
   static const float w[6] = {1, 0, 0, 1, 1, 1}, xs[12] = {1, 2, 3, 0, 0, 0, 10, 20, 30, -1, -2, -3};
   kn_entry both[2] = {{"predict", NULL}, {"other", NULL}};
   p->c = suite_context();
-  strcpy(p->dir, "/tmp/kiln-run-XXXXXX");
+  strcpy(p->dir, "/tmp/kiln-run-XXXXXX"); /* the X are mkdtemp's */
   ck_assert_ptr_nonnull(mkdtemp(p->dir));
   OK(p->c, kn_graph_parse(p->c, predict_text, sizeof predict_text - 1, &both[0].graph));
   OK(p->c, kn_graph_parse(p->c, other_text, sizeof other_text - 1, &both[1].graph));

@@ -26,7 +26,7 @@ static void keep(void *ud, kn_out kind, const char *text, size_t len) {
 }
 
 static void open_place(place *p) {
-  strcpy(p->top, "/tmp/kiln-tune-XXXXXX");
+  strcpy(p->top, "/tmp/kiln-tune-XXXXXX"); /* the X are mkdtemp's */
   ck_assert_ptr_nonnull(mkdtemp(p->top));
   snprintf(p->dir, sizeof p->dir, "%s/not/yet", p->top);
   p->c = suite_context();

@@ -46,6 +46,13 @@ static inline float cp_exp_f32(float x) { /* 1 ulp */
   return p * cp_power_of_two_f32(half) * cp_power_of_two_f32(n - half);
 }
 
+/* Of x <= 0, or nan: fewer steps than what takes all x. */
+static inline float cp_exp_below_f32(float x) {
+  int32_t n;
+  float p = 1 + cp_exp_parts_f32(x < -104 ? -104 : x, &n);
+  return p * cp_power_of_two_f32(n + 64) * 0x1p-64f;
+}
+
 static inline float cp_expm1_f32(float x) { /* 1 ulp */
   int32_t n;
   float a = x < -50 ? -50 : x;

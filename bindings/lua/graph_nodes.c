@@ -49,28 +49,16 @@ static seen *find(const observed *o, const kn_node *n) {
 
 /* ---- a run, watched ---- */
 
-static void add_cost(seen *x, const kn_node *n, kn_tensor *const *vals) {
-  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
-  if (n->ntensor > KN_MAX_INPUTS || n->nout > KN_MAX_OUTPUTS) return;
-  for (uint32_t i = 0; i < n->ntensor; i++) {
-    if (!vals[n->in[i]->id]) return;
-    in[i] = vals[n->in[i]->id]->type;
-  }
-  for (uint32_t i = 0; i < n->nout; i++) {
-    if (!vals[n->out[i]->id]) return;
-    out[i] = vals[n->out[i]->id]->type;
-  }
-  kn_cost c = kn_node_cost(n, in, out);
-  x->cost.flops += c.flops;
-  x->cost.bytes += c.bytes;
-}
-
 static void watch(void *ud, const kn_node *n, kn_tensor *const *vals, const kn_scalar *scalars) {
   observed *o = ud;
   seen *x = find(o, n);
   if (!x) return;
   x->runs++;
-  if (kn_opcode_is_op(n->op)) add_cost(x, n, vals);
+  kn_cost c;
+  if (kn_cost_by_tensors(n, vals, &c)) {
+    x->cost.flops += c.flops;
+    x->cost.bytes += c.bytes;
+  }
   if (n->op == KN_NODE_if) x->yes += scalars[n->in[0]->id].as.b;
   if (n->op == KN_NODE_loop) x->trips += kn_session_trips(o->s);
 }
