@@ -29,12 +29,7 @@ static bool alloc_session(kn_session *s) {
 }
 
 static bool has_detach(const kn_region *r) {
-  KN_EACH_NODE (n, r) {
-    if (n->op == KN_NODE_detach || n->op == KN_NODE_with_history) return true;
-    for (int i = 0; i < n->nregions; i++)
-      if (has_detach(n->regions[i])) return true;
-  }
-  return false;
+  return kn_region_has(r, KN_NODE_detach) || kn_region_has(r, KN_NODE_with_history);
 }
 
 /* May it be a tensor that is another value, too? */

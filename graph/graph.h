@@ -344,6 +344,8 @@ kn_vkind kn_item_kind(kn_dtype d); /* what item() gives */
 /* True when v is defined in r or in a region inside it. */
 bool kn_value_inside(const kn_value *v, const kn_region *r);
 
+bool kn_region_has(const kn_region *r, kn_opcode op); /* such a node, in it or in a region inside it */
+
 #define KN_EACH_NODE(n, region) for (kn_node *n = (region)->first; n; n = n->next)
 
 #endif

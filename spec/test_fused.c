@@ -7,37 +7,20 @@
 #include "graph/exec.h"
 #include <math.h>
 
-typedef struct lines { /* what was logged */
-  char text[1 << 16];
-  size_t n;
-} lines;
-
-static void keep(void *ud, kn_out kind, const char *text, size_t len) {
-  lines *l = ud;
-  (void)kind;
-  if (l->n + len + 2 > sizeof l->text) return;
-  memcpy(l->text + l->n, text, len);
-  l->n += len;
-  l->text[l->n++] = '\n';
-  l->text[l->n] = 0;
-}
-
 static void shown(void *ud, kn_out kind, const char *text, size_t len) {
   (void)ud, (void)kind;
   fprintf(stderr, "%.*s\n", (int)len, text);
 }
 
 /* All backends, or "onednn" alone beside the reference; NULL where there is no oneDNN. */
-static kn_context *context(const char *only, const char *debug, lines *log) {
+static kn_context *context(const char *only, const char *debug, suite_lines *log) {
   kn_backend_report r = {.name = ""};
   kn_context *c = kn_context_new(NULL, debug);
   ck_assert_ptr_nonnull(c);
   c->threads = 2;
   if (debug && !log) c->output = shown;
   if (log) {
-    *log = (lines){.n = 0};
-    c->output = keep;
-    c->output_ud = log;
+    suite_keep_lines(c, log);
   }
   OK(c, kn_registry_open(c, NULL));
   for (int i = 0; strcmp(r.name, "onednn") && i < kn_registry_count(); i++) kn_registry_report(c, i, &r);

@@ -62,6 +62,8 @@ void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t); /* 
 /* Set a field of the table on top, unless there is nothing to say. */
 void kl_set_where(lua_State *L, const kn_where *w); /* "where" */
 void kl_set_text(lua_State *L, const char *key, const char *value);
+void kl_set_number(lua_State *L, const char *key, double value);
+void kl_set_count(lua_State *L, const char *key, uint64_t value);
 void kl_set_captures(lua_State *L, int self); /* script.c: "cache_limit", "reasons" of a scripted Graph */
 
 /* Functions of each file, for the table of methods on top of the stack. */
