@@ -506,7 +506,7 @@ static kn_status run_once(kn_session *s, const kn_rvalue *in, uint32_t nin, bool
   kn_random own = s->ctx->random;
   if (s->random) s->ctx->random = *s->random;
   s->running = true;
-  s->steps = 0;
+  s->steps = s->told = 0;
   kn_status st = kn_run_plan(s, p, in);
   s->running = false;
   bool ran = st == KN_OK;

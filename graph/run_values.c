@@ -130,13 +130,19 @@ kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out) {
 
 /* ---- what stands outside the steps ---- */
 
+kn_status kn_run_ask_host(kn_session *s) {
+  if (!s->poll) return KN_OK;
+  if (s->told < s->steps) s->told = s->steps;
+  return s->poll(s->poll_ud, s->told++);
+}
+
 /* Before each part and each trip. */
 kn_status kn_run_tick(run *r) {
   if (r->gang) return kn_gang_tick(r);
   kn_session *s = r->s;
   if (s->limit && s->steps >= s->limit)
     return kn_fail(s->ctx, KN_LIMIT, "the limit of %" PRIu64 " steps was reached", s->limit);
-  kn_status st = s->poll ? s->poll(s->poll_ud, s->steps) : KN_OK;
+  kn_status st = kn_run_ask_host(s);
   if (st != KN_OK) return kn_fail(s->ctx, st, "stopped by the host (%s)", kn_status_text(st));
   s->steps++;
   return KN_OK;

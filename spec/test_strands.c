@@ -250,6 +250,36 @@ START_TEST(cancelled_inside) {
 }
 END_TEST
 
+typedef struct teller {
+  atomic_bool back;
+  atomic_uint_least64_t last;
+} teller;
+
+static kn_status note_count(void *ud, uint64_t steps) {
+  teller *t = ud;
+  if (steps && steps <= atomic_load(&t->last)) atomic_store(&t->back, true);
+  if (!steps && atomic_load(&t->last) != UINT64_MAX) atomic_store(&t->back, true);
+  atomic_store(&t->last, steps);
+  return KN_OK;
+}
+
+/* The host may take 0 for the beginning of a run: a section that is run again does not tell it so. */
+START_TEST(counts_that_never_go_back) {
+  by_hand h;
+  teller t;
+  open_hand(&h, loops_text);
+  atomic_init(&t.back, false);
+  kn_session_set_poll(h.t.s[1], note_count, &t);
+  for (int k = -12; k < 12; k++) {
+    atomic_init(&t.last, UINT64_MAX);
+    loops(&h, 20, 20, k);
+    ck_assert(!atomic_load(&t.back));
+  }
+  ck_assert(h.t.s[1]->beside > 0);
+  close_hand(&h);
+}
+END_TEST
+
 /* Loops that stand behind an error are not waited for, though they took longest when there was none. */
 START_TEST(loops_behind_an_error) {
   by_hand h;
@@ -430,5 +460,5 @@ START_TEST(at_the_same_time) {
 END_TEST
 
 SUITE("strands", random_graphs, streams_errors_and_state, streams_that_go_elsewhere, step_limits,
-      cancelled_inside, loops_behind_an_error, caught_inside, steady_runs_allocate_results_only,
-      every_allocation_may_fail, at_the_same_time)
+      cancelled_inside, counts_that_never_go_back, loops_behind_an_error, caught_inside,
+      steady_runs_allocate_results_only, every_allocation_may_fail, at_the_same_time)

@@ -116,6 +116,44 @@ START_TEST(damaged) {
 }
 END_TEST
 
+typedef struct asker { /* a host that asks while it is told */
+  kn_context *c;
+  kn_tuner *t;
+  int told;
+  bool found;
+} asker;
+
+static void ask(void *ud, kn_out kind, const char *text, size_t len) {
+  asker *a = ud;
+  char name[KN_TUNE_NAME];
+  (void)kind, (void)text, (void)len;
+  a->told++;
+  a->found = kn_tuner_find(a->c, a->t, "one", name);
+}
+
+/* What is said is said without the lock, or who listens and asks would wait for ever. */
+START_TEST(asked_while_it_says) {
+  place p;
+  open_place(&p);
+  kn_tuner *t = tuner(&p, "A");
+  kn_tuner_note(p.c, t, "one", "given", "");
+  add_text(kn_tuner_path(t), "nonsense\n");
+  kn_tuner_free(t);
+  asker a = {p.c, tuner(&p, "A"), 0, false};
+  char name[KN_TUNE_NAME];
+  p.c->output = ask;
+  p.c->output_ud = &a;
+  ck_assert(kn_tuner_find(p.c, a.t, "one", name) && a.found && a.told == 1);
+  kn_tuner_free(a.t);
+  strcpy(p.dir, "/dev/null/not"); /* where no folder can be made */
+  a.t = tuner(&p, "A");
+  kn_tuner_note(p.c, a.t, "one", "packed", "");
+  ck_assert(a.found && a.told == 2);
+  kn_tuner_free(a.t);
+  close_place(&p);
+}
+END_TEST
+
 /* Every byte of a small file in turn is another one; every length of it. */
 START_TEST(damaged_anywhere) {
   place p;
@@ -572,6 +610,6 @@ START_TEST(every_plan_measures_when_asked_to) {
 }
 END_TEST
 
-SUITE("tune", remembered, damaged, damaged_anywhere, carried_from_another_machine, nowhere_to_write,
-      no_file_by_that_name, several_writers, never_too_many, chosen, products_go_the_way_that_is_known,
-      fixed_means_the_same_bits, every_plan_measures_when_asked_to)
+SUITE("tune", remembered, damaged, asked_while_it_says, damaged_anywhere, carried_from_another_machine,
+      nowhere_to_write, no_file_by_that_name, several_writers, never_too_many, chosen,
+      products_go_the_way_that_is_known, fixed_means_the_same_bits, every_plan_measures_when_asked_to)

@@ -8,10 +8,9 @@
 
 /* The variant shown, saved and planned: the newest. Raises when nothing has been captured yet. */
 kl_variant *kl_newest_variant(lua_State *L, int idx);
-/* Its session, made when first asked for. Raises. */
+/* Its session, made when first asked for; notes the hook. Raises. */
 kn_session *kl_variant_session(lua_State *L, kl_variant *v);
-/* Who wants a program to stop sets a hook, as `kiln` does at Ctrl-C: a graph that runs ends, and the hook
- * raises as soon as Lua goes on. `ud` is a kl_state. */
+/* Of sessions; `ud` is a kl_state. See kl_note_hook. */
 kn_status kl_poll_hook(void *ud, uint64_t steps);
 /* The variant for the arguments at [first, top]. Raises. */
 kl_variant *kl_choose_variant(lua_State *L, kl_graph *g, int self, int first);
