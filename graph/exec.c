@@ -365,17 +365,20 @@ static void forget_plans(kn_session *s) {
   }
 }
 
-/* The plan for these inputs, first in the cache afterwards. */
-static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_plan **out) {
+/* The plan for these inputs, first in the cache afterwards; where `measured`, another one instead of one for
+ * which there was something to measure. */
+static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, bool measured, kn_plan **out) {
   KN_TRY(check_inputs(s, in, nin));
   kn_plan_form form = s->observe || s->single ? KN_PLAN_SINGLE : s->check ? KN_PLAN_APART : KN_PLAN_USUAL;
   kn_plan **at = &s->plans, *p;
   while (*at && !plan_fits(s, *at, form)) at = &(*at)->next;
   p = *at;
-  if (p)
-    *at = p->next;
-  else
-    KN_TRY(kn_plan_new(s->ctx, s->graph, s->targets, s->ntargets, form, s->in_types, &p));
+  if (p) *at = p->next;
+  if (p && measured && p->unmeasured) {
+    kn_plan_free(s->ctx, p);
+    p = NULL;
+  }
+  if (!p) KN_TRY(kn_plan_new(s->ctx, s->graph, s->targets, s->ntargets, form, s->in_types, &p));
   p->next = s->plans;
   s->plans = p;
   forget_plans(s);
@@ -456,7 +459,7 @@ kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, k
   if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
   kn_tuning tuning = s->ctx->tuning;
   if (tuning == KN_TUNING_KNOWN) s->ctx->tuning = KN_TUNING_MEASURE;
-  kn_status st = choose_plan(s, in, nin, &p);
+  kn_status st = choose_plan(s, in, nin, true, &p);
   s->ctx->tuning = tuning;
   KN_TRY(st);
   const char *before = s->arena;
@@ -499,7 +502,7 @@ static void settle_slots(kn_session *s, bool commit) {
 /* Without `keep` nothing of it stays: no results, no state, no number that was drawn. */
 static kn_status run_once(kn_session *s, const kn_rvalue *in, uint32_t nin, bool keep) {
   kn_plan *p;
-  KN_TRY(choose_plan(s, in, nin, &p));
+  KN_TRY(choose_plan(s, in, nin, false, &p));
   KN_TRY(kn_check_needs(s->ctx, s->graph, in));
   KN_TRY(check_updates(s, in));
   KN_TRY(give_arena(s, p));
@@ -555,7 +558,7 @@ kn_status kn_session_warm(kn_session *s, const kn_rvalue *in, uint32_t nin) {
   if (s->running || s->observe || s->check || s->profile || s->ctx->debug || is_seen(s->graph->body))
     return KN_OK;
   kn_plan *p;
-  KN_TRY(choose_plan(s, in, nin, &p));
+  KN_TRY(choose_plan(s, in, nin, false, &p));
   if (work_of(p) > MOST_WARM_WORK) return KN_OK;
   const uint64_t limit = s->limit;
   if (!limit || limit > MOST_WARM_STEPS) s->limit = MOST_WARM_STEPS;

@@ -218,7 +218,7 @@ static bool put(search *s, const kn_node *n, uint32_t strand, span took) {
     f->ns[strand] = 0, f->streams[strand] = 0, f->marks[strand] = 0;
     f->n = strand;
   }
-  if (!kn_plan_push(e->p, &f->strand, &s->count, &strand, sizeof strand)) return false;
+  f->strand[s->count++] = strand;
   for (uint32_t i = 0; i < n->nout; i++) e->labels[n->out[i]->id] = (kn_label){e->stamp, strand};
   if (strand) f->ns[strand] += took.one, s->all += took.all;
   return true;
@@ -265,7 +265,7 @@ static bool pays(const search *s) {
 
 /* The section that starts at `from`, and ends before `end` at the latest; s->f.first: NULL for none. */
 static void gather(search *s, emitter *e, const kn_node *from, const kn_node *end) {
-  kn_found room = {.ns = s->f.ns, .streams = s->f.streams, .marks = s->f.marks};
+  kn_found room = {.strand = s->f.strand, .ns = s->f.ns, .streams = s->f.streams, .marks = s->f.marks};
   *s = (search){.e = e, .f = room};
   e->stamp++;
   const kn_node *n = from;
@@ -289,7 +289,7 @@ kn_status kn_find_section(emitter *e, const kn_node *from, kn_found **found) {
   uint32_t streams[MOST_STRANDS + 1];
   uint8_t marks[MOST_STRANDS + 1];
   for (const kn_node *n = from; n && looks < MOST_LOOKS && e->visits < most; n = n->next) {
-    search s = {.f = {.ns = ns, .streams = streams, .marks = marks}};
+    search s = {.f = {.strand = e->strands, .ns = ns, .streams = streams, .marks = marks}};
     traits t = {0};
     looks++;
     if (is_free(e, n)) continue;
@@ -300,11 +300,13 @@ kn_status kn_find_section(emitter *e, const kn_node *from, kn_found **found) {
     looks += s.count;
     if (!s.f.first) continue;
     kn_arena *a = &e->p->arena;
+    s.f.strand = kn_arena_dup(a, e->strands, s.count * sizeof *e->strands);
     s.f.ns = kn_arena_dup(a, ns, sizeof ns);
     s.f.streams = kn_arena_dup(a, streams, sizeof streams);
     s.f.marks = kn_arena_dup(a, marks, sizeof marks);
     *found = kn_arena_dup(a, &s.f, sizeof s.f);
-    return s.f.ns && s.f.streams && s.f.marks && *found ? KN_OK : kn_fail_nomem(e->ctx, sizeof ns);
+    return s.f.strand && s.f.ns && s.f.streams && s.f.marks && *found ? KN_OK
+                                                                      : kn_fail_nomem(e->ctx, sizeof ns);
   }
   return KN_OK;
 }

@@ -362,6 +362,32 @@ START_TEST(steady_runs_allocate_results_only) {
 }
 END_TEST
 
+/* What is looked at in vain, from each node on, leaves nothing in the plan: it grows as the graph does. */
+START_TEST(searches_leave_nothing) {
+  enum { LINE = 64, MOST = 512 };
+  static char text[LINE * (MOST + 2)];
+  size_t kept[2];
+  for (int k = 0; k < 2; k++) {
+    int nodes = k ? MOST : MOST / 4;
+    size_t at = (size_t)snprintf(text, sizeof text, "graph g(%%y0: float32[40,40]) {\n");
+    for (int i = 1; i <= nodes; i++) /* one behind the other */
+      at += (size_t)snprintf(text + at, sizeof text - at, "  %%y%d = matmul %%y%d, %%y0\n", i, i - 1);
+    snprintf(text + at, sizeof text - at, "  return %%y%d\n}\n", nodes);
+    kn_run_memory m;
+    by_hand h;
+    open_hand(&h, text);
+    kn_type type = type_of(KN_F32, DIMS(40, 40));
+    kn_rvalue in = {0};
+    OK(h.t.c, kn_tensor_new(h.t.c, &type, &in.tensor));
+    OK(kn_session_context(h.t.s[1]), kn_session_prepare(h.t.s[1], &in, 1, &m));
+    kept[k] = m.plan;
+    kn_tensor_release(in.tensor);
+    close_hand(&h);
+  }
+  ck_assert_msg(kept[1] < 6 * kept[0], "plans of %zu and %zu bytes", kept[0], kept[1]);
+}
+END_TEST
+
 /* ---- memory that runs out ---- */
 
 START_TEST(every_allocation_may_fail) {
@@ -461,4 +487,4 @@ END_TEST
 
 SUITE("strands", random_graphs, streams_errors_and_state, streams_that_go_elsewhere, step_limits,
       cancelled_inside, counts_that_never_go_back, loops_behind_an_error, caught_inside,
-      steady_runs_allocate_results_only, every_allocation_may_fail, at_the_same_time)
+      steady_runs_allocate_results_only, searches_leave_nothing, every_allocation_may_fail, at_the_same_time)
