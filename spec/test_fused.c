@@ -333,7 +333,7 @@ static int count(const char *text, const char *what) {
 }
 
 START_TEST(chains_in_slices) {
-  static lines log;
+  static suite_lines log;
   kn_context *c = context("onednn", "exec", &log);
   const char *only = getenv("SEED");
   int cut = 0;
@@ -368,7 +368,7 @@ static kn_value *block(made *m, kn_value *x, kn_value **inner) {
 
 START_TEST(a_few_images_at_a_time) {
   enum { BATCH = 12, SIDE = 9 };
-  static lines log;
+  static suite_lines log;
   made m = {.seed = 5};
   kn_context *c = context("onednn", "exec", &log);
   if (!c) return;
@@ -399,7 +399,7 @@ START_TEST(a_few_images_at_a_time) {
     OK(kn_session_context(mine), kn_session_prepare(mine, &(kn_rvalue){.tensor = in}, 1, &memory));
     if (!i) whole = memory.workspace;
     ck_assert_msg(!i || memory.workspace < whole, "%zu %zu of %zu", i, memory.workspace, whole);
-    log = (lines){.n = 0};
+    log = (suite_lines){.n = 0};
     run_both(mine, ref, in, 0, "a few at a time");
     snprintf(text, sizeof text, "(%d slices)", rows[i].slices);
     ck_assert_msg(count(log.text, text) == rows[i].groups, "%s", log.text);
