@@ -138,7 +138,7 @@ static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
       const int64_t to = from + 32 < keys ? from + 32 : keys;                                                \
       for (int64_t s = from; s < to; s++) {                                                                  \
         T *restrict y = x + s * BLOCK_##E;                                                                   \
-        for (int i = 0; i < BLOCK_##E; i++) y[i] = cp_exp_below_##E(y[i] - top[i]);                          \
+        for (int i = 0; i < BLOCK_##E; i++) y[i] = cp_below_##E(y[i] - top[i]);                              \
       }                                                                                                      \
       vec_##E s0 = {0}, s1 = {0};                                                                            \
       for (int64_t s = from; s < to; s++) {                                                                  \

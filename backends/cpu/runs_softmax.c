@@ -51,13 +51,13 @@
       const int m = full - i < CP_BLOCK ? (int)(full - i) : CP_BLOCK;                                        \
       T *restrict y = log ? block : to + i;                                                                  \
       const T *restrict from = x + i;                                                                        \
-      for (int k = 0; k < m / (int)V_##E * (int)V_##E; k++) y[k] = cp_exp_below_##E(from[k] - top);          \
+      for (int k = 0; k < m / (int)V_##E * (int)V_##E; k++) y[k] = cp_below_##E(from[k] - top);              \
       sum += (double)add_up_##E(y, m);                                                                       \
     }                                                                                                        \
     if (full == n) return sum;                                                                               \
     T last[V_##E]; /* the first of them were counted already */                                              \
     const T *restrict from = x + n - V_##E;                                                                  \
-    for (int k = 0; k < V_##E; k++) last[k] = cp_exp_below_##E(from[k] - top);                               \
+    for (int k = 0; k < V_##E; k++) last[k] = cp_below_##E(from[k] - top);                                   \
     if (!log) memcpy(to + n - V_##E, last, sizeof last);                                                     \
     for (int k = 0; k < V_##E; k++) last[k] = k < V_##E - (n - full) ? 0 : last[k];                          \
     return sum + (double)add_up_##E(last, V_##E);                                                            \
@@ -97,7 +97,7 @@
     for (int64_t i = 0; i < n; i++) {                                                                        \
       const T *restrict x = (const T *)from + i * apart;                                                     \
       T *restrict y = (T *)to + i * apart;                                                                   \
-      for (int64_t k = 0; k < columns; k++) sum[k] += (double)(y[k] = cp_exp_below_##E(x[k] - top[k]));      \
+      for (int64_t k = 0; k < columns; k++) sum[k] += (double)(y[k] = cp_below_##E(x[k] - top[k]));          \
     }                                                                                                        \
     for (int64_t k = 0; k < columns; k++) by[k] = logs ? (T)log(sum[k]) : (T)(1 / sum[k]);                   \
     for (int64_t i = 0; i < n; i++) {                                                                        \
