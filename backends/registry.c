@@ -46,26 +46,29 @@ static int find_row(const char *name) {
   return -1;
 }
 
-/* The lock is held. */
-static void probe_locked(kn_context *ctx, registry *r, int i) {
+/* The lock is held. False: it was probed before. */
+static bool probe_locked(kn_context *ctx, registry *r, int i) {
   row_state *x = &r->rows[i];
-  if (atomic_load(&x->phase) != ROW_UNPROBED) return;
+  if (atomic_load(&x->phase) != ROW_UNPROBED) return false;
   bool works = rows[i]->probe(ctx, &x->state, x->version, x->reason, sizeof x->reason);
   if (works)
     x->reason[0] = 0;
   else if (!x->reason[0])
     snprintf(x->reason, sizeof x->reason, "it does not say why");
-  if (kn_debugging(ctx, KN_DEBUG_DISPATCH))
-    kn_log(ctx, "dispatch: backend %s %s%s", rows[i]->name, works ? x->version : "is not there: ", x->reason);
   atomic_store(&x->phase, works ? ROW_WORKS : ROW_ABSENT);
+  return true;
 }
 
 static bool works(kn_context *ctx, registry *r, int i) {
   row_state *x = &r->rows[i];
   if (atomic_load(&x->phase) == ROW_UNPROBED) {
     pthread_mutex_lock(&r->lock);
-    probe_locked(ctx, r, i);
-    pthread_mutex_unlock(&r->lock);
+    bool probed = probe_locked(ctx, r, i);
+    pthread_mutex_unlock(&r->lock); /* who is told may ask */
+    bool works = atomic_load(&x->phase) == ROW_WORKS;
+    if (probed && kn_debugging(ctx, KN_DEBUG_DISPATCH))
+      kn_log(ctx, "dispatch: backend %s %s%s", rows[i]->name,
+             works ? x->version : "is not there: ", x->reason);
   }
   return atomic_load(&x->phase) == ROW_WORKS;
 }
@@ -152,12 +155,13 @@ void *kn_backend_state(kn_context *ctx, const kn_backend *b) {
 kn_status kn_registry_targets(kn_context *ctx, const kn_target *const **targets, int *n) {
   registry *r = find_registry(ctx);
   if (!r) return kn_fail(ctx, KN_STATE, "the backends of this context are not open");
+  for (int i = 0; i < ROWS; i++)
+    if (r->rows[i].allowed && rows[i]->target) (void)works(ctx, r, i);
   pthread_mutex_lock(&r->lock);
   if (!r->ntargets)
     for (int i = 0; i < ROWS; i++) {
       row_state *x = &r->rows[i];
       if (!x->allowed || !rows[i]->target) continue;
-      probe_locked(ctx, r, i);
       if (atomic_load(&x->phase) == ROW_WORKS && rows[i]->target(ctx, x->state, &x->target))
         r->targets[r->ntargets++] = &x->target;
     }

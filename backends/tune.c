@@ -80,11 +80,12 @@ int kn_tune(kn_context *ctx, kn_tuner *t, const kn_question *q) {
   if (!t || tuning == KN_TUNING_FIXED || q->n < 2 || !kn_tune_pays(q->flops)) return -1;
   char name[KN_TUNE_NAME], times[KN_TUNE_TIMES];
   if (kn_tuner_find(ctx, t, q->key, name)) return way_named(q, name);
-  if (tuning != KN_TUNING_MEASURE || ctx->tuning_left <= 0 || !kn_tuner_begin(t)) return -1;
+  const bool may = tuning == KN_TUNING_MEASURE && ctx->tuning_left > 0 && kn_tuner_begin(t);
   double best[KN_TUNE_WAYS];
-  int way = q->begin(q->ud) ? measure(ctx, q, best) : -1;
-  q->end(q->ud);
-  kn_tuner_end(t);
+  int way = may && q->begin(q->ud) ? measure(ctx, q, best) : -1;
+  if (may) q->end(q->ud);
+  if (may) kn_tuner_end(t);
+  ctx->tuning_missed |= way < 0;
   if (way < 0) return -1;
   say_times(q, best, times, sizeof times);
   if (kn_debugging(ctx, KN_DEBUG_DISPATCH))

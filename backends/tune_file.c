@@ -16,7 +16,8 @@ enum {
   PATH = 1024,
   MACHINE = 640,
   MOST_LINE = KN_TUNE_KEY + KN_TUNE_NAME + KN_TUNE_TIMES + 32,
-  MOST_FILE = 4 << 20
+  MOST_FILE = 4 << 20,
+  SAID = PATH + 256
 };
 enum { AT_ONCE = O_CLOEXEC | O_NONBLOCK | O_NOCTTY };
 static const char title[] = "kiln: what was measured, format 1";
@@ -157,7 +158,7 @@ static bool put(kn_tuner *t, const char *line, size_t n) {
   return true;
 }
 
-/* ---- reading ---- */
+/* ---- reading; the lock is held, so that what is to be logged is left in `said` ---- */
 
 static uint32_t sum_of(const char *line, size_t n) { return (uint32_t)hash(line, n); }
 
@@ -170,7 +171,7 @@ static bool take_line(kn_tuner *t, char *line) {
   return sum == sum_of(line + 9, n - 9) && put(t, line + 9, n - 9);
 }
 
-static void take_file(kn_context *ctx, kn_tuner *t, char *text) {
+static void take_file(kn_tuner *t, char *text, char said[SAID]) {
   unsigned bad = 0;
   bool whole = true;
   char *line = text, *end;
@@ -180,7 +181,7 @@ static void take_file(kn_context *ctx, kn_tuner *t, char *text) {
     *end = 0;
     const char *wanted = i == 0 ? title : i == 1 ? t->machine : NULL;
     if (wanted && strcmp(line, wanted)) {
-      kn_log(ctx, "kiln: %s is of another machine or another version and is left out", t->path);
+      snprintf(said, SAID, "kiln: %s is of another machine or another version and is left out", t->path);
       t->foreign = true;
       return;
     }
@@ -188,10 +189,10 @@ static void take_file(kn_context *ctx, kn_tuner *t, char *text) {
     if (i > 1 && !take_line(t, line)) bad++;
   }
   t->foreign = t->lines < 2 || !whole; /* or the next line would be taken for the rest of the last one */
-  if (bad) kn_log(ctx, "kiln: %u damaged lines of %s are left out", bad, t->path);
+  if (bad) snprintf(said, SAID, "kiln: %u damaged lines of %s are left out", bad, t->path);
 }
 
-static void read_file(kn_context *ctx, kn_tuner *t) {
+static void read_file(kn_tuner *t, char said[SAID]) {
   t->read = true;
   int fd = open(t->path, O_RDONLY | AT_ONCE); /* whatever has that name: a pipe would wait for a writer */
   if (fd < 0) return;
@@ -208,15 +209,30 @@ static void read_file(kn_context *ctx, kn_tuner *t) {
     text[n] = 0;
     for (size_t i = 0; i < n; i++)
       if (!text[i]) text[i] = '?';
-    take_file(ctx, t, text);
+    take_file(t, text, said);
   }
   kn_free(t->heap, text, size + 1);
   fclose(f);
 }
 
-bool kn_tuner_find(kn_context *ctx, kn_tuner *t, const char *key, char way[KN_TUNE_NAME]) {
+/* Who is told may ask the tuner, as by running a graph: the lock is not held then. */
+static void unlock_and_tell(kn_context *ctx, kn_tuner *t, const char *said) {
+  pthread_mutex_unlock(&t->lock);
+  if (*said) kn_log(ctx, "%s", said);
+}
+
+/* When the file has been read. */
+static void lock(kn_context *ctx, kn_tuner *t) {
+  char said[SAID] = "";
   pthread_mutex_lock(&t->lock);
-  if (!t->read) read_file(ctx, t);
+  if (t->read) return;
+  read_file(t, said);
+  unlock_and_tell(ctx, t, said);
+  pthread_mutex_lock(&t->lock);
+}
+
+bool kn_tuner_find(kn_context *ctx, kn_tuner *t, const char *key, char way[KN_TUNE_NAME]) {
+  lock(ctx, t);
   const entry *e = t->slots ? place_of(t, key, strlen(key)) : NULL;
   bool found = e && e->text;
   if (found)
@@ -267,7 +283,7 @@ static int line_of(const char *text, char line[MOST_LINE]) {
  * where there is none. */
 static bool write_whole(kn_tuner *t, bool replace) {
   char name[PATH + 32], head[MACHINE + sizeof title + 8], line[MOST_LINE];
-  snprintf(name, sizeof name, "%s.XXXXXX", t->path);
+  snprintf(name, sizeof name, "%s.XXXXXX", t->path); /* the X are mkstemp's */
   int fd = mkstemp(name);
   if (fd < 0) return false;
   int n = snprintf(head, sizeof head, "%s\n%s\n", title, t->machine);
@@ -295,23 +311,23 @@ static bool append(kn_tuner *t, const char *text) {
   return (close(fd) == 0) & fine;
 }
 
-static void save(kn_context *ctx, kn_tuner *t, const char *text) {
+static void save(kn_tuner *t, const char *text, char said[SAID]) {
   if (t->broken) return;
   bool whole = t->foreign || t->lines > 2 * KN_TUNE_MOST;
   t->broken = whole ? !write_whole(t, true) : !append(t, text);
   t->foreign = false;
   t->lines = whole ? (uint32_t)t->n : t->lines + 1;
-  if (t->broken) kn_log(ctx, "kiln: what was measured cannot be written to %s: %s", t->path, strerror(errno));
+  if (t->broken)
+    snprintf(said, SAID, "kiln: what was measured cannot be written to %s: %s", t->path, strerror(errno));
 }
 
 void kn_tuner_note(kn_context *ctx, kn_tuner *t, const char *key, const char *way, const char *times) {
-  char text[MOST_LINE];
+  char text[MOST_LINE], said[SAID] = "";
   int n = snprintf(text, sizeof text, "%s = %s | %s", key, way, times);
   if (n <= 0 || n >= MOST_LINE - 16 || strlen(key) >= KN_TUNE_KEY || strlen(way) >= KN_TUNE_NAME) return;
-  pthread_mutex_lock(&t->lock);
-  if (!t->read) read_file(ctx, t);
-  if (put(t, text, (size_t)n)) save(ctx, t, text);
-  pthread_mutex_unlock(&t->lock);
+  lock(ctx, t);
+  if (put(t, text, (size_t)n)) save(t, text, said);
+  unlock_and_tell(ctx, t, said);
 }
 
 /* ---- the machine ---- */

@@ -265,6 +265,16 @@ kn_tensor *kx_index(kn_scope *s, kn_tensor *index) {
   return index && kn_tensor_dtype(index) == KN_I32 ? kx_cast(s, index, KN_I64) : index;
 }
 
+kn_tensor *kx_reduced(kn_scope *s, kn_tensor *loss, int32_t how) {
+  const kn_ints all = {0};
+  switch (how) {
+  case KN_CHOICE_reduction_none: return loss;
+  case KN_CHOICE_reduction_mean: return kx_reduce(s, KN_OP_mean, loss, all, false);
+  case KN_CHOICE_reduction_sum: return kx_reduce(s, KN_OP_sum, loss, all, false);
+  default: return kx_fail(s, kn_fail(s->ctx, KN_ARG, "there is no reduction %d", (int)how));
+  }
+}
+
 kn_tensor *kx_floating(kn_scope *s, kn_tensor *x) {
   return !x || kn_dtype_is_float(kn_tensor_dtype(x)) ? x : kx_cast(s, x, KN_F32);
 }

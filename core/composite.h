@@ -18,6 +18,14 @@
     return kn_scope_close(s, result, out);                                                                   \
   }
 
+/* A loss of each element, then reduced. */
+#define LOSS(name, kind, value)                                                                              \
+  static kn_tensor *name(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_##kind *a) {               \
+    (void)n;                                                                                                 \
+    return kx_reduced(s, value, a->reduction);                                                               \
+  }                                                                                                          \
+  EXPRESSION(name, name(s, in, n, attrs))
+
 static inline kn_tensor *kx_with(kn_scope *s, kn_op op, const void *attrs, kn_tensor *a) {
   return kx_apply(s, op, attrs, (kn_tensor *[]){a}, 1);
 }
@@ -34,6 +42,7 @@ static inline kn_tensor *kx_scale_exact(kn_scope *s, kn_tensor *x, kn_number by)
 static inline kn_tensor *kx_plus(kn_scope *s, kn_tensor *x, double c) {
   return c == 0 ? x : kx_add(s, x, kx_number(s, c, x));
 }
+static inline kn_tensor *kx_minus(kn_scope *s, double c, kn_tensor *x) { return kx_plus(s, kx_neg(s, x), c); }
 static inline kn_tensor *kx_clamp(kn_scope *s, kn_tensor *x, double min, double max) {
   kn_attrs_clamp a = {.min = min, .max = max};
   return kx_with(s, KN_OP_clamp, &a, x);
@@ -60,6 +69,8 @@ static inline kn_tensor *kx_select(kn_scope *s, kn_tensor *x, int64_t dim, int64
   return kx_with(s, KN_OP_select, &a, x);
 }
 
+/* A loss by a choice of `reduction`. */
+kn_tensor *kx_reduced(kn_scope *s, kn_tensor *loss, int32_t how);
 /* The result of a unary float function: integers become float32. */
 kn_tensor *kx_floating(kn_scope *s, kn_tensor *x);
 /* Halves as float32, for composites that cannot have the flag WIDE; others as they are. */

@@ -1,18 +1,6 @@
 /* Composites: losses and the distances they are made of. Class targets are 1-based. */
 #include "core/composite.h"
 
-static kn_tensor *minus(kn_scope *s, double c, kn_tensor *x) { return kx_plus(s, kx_neg(s, x), c); }
-
-static kn_tensor *reduced(kn_scope *s, kn_tensor *loss, int32_t how) {
-  const kn_ints all = {0};
-  switch (how) {
-  case KN_CHOICE_reduction_none: return loss;
-  case KN_CHOICE_reduction_mean: return kx_reduce(s, KN_OP_mean, loss, all, false);
-  case KN_CHOICE_reduction_sum: return kx_reduce(s, KN_OP_sum, loss, all, false);
-  default: return kx_fail(s, kn_fail(s->ctx, KN_ARG, "there is no reduction %d", (int)how));
-  }
-}
-
 static kn_tensor *along(kn_scope *s, kn_op op, kn_tensor *x, int64_t dim, bool keepdim) {
   return kx_reduce(s, op, x, (kn_ints){1, {dim}}, keepdim);
 }
@@ -73,10 +61,11 @@ static kn_tensor *nll(kn_scope *s, kn_tensor *logp, kn_tensor *target, classes c
     loss = kx_add(s, kx_scale(s, loss, 1 - c.smoothing), smooth);
   }
   loss = kx_where(s, ignored, zero, loss);
-  if (c.reduction != KN_CHOICE_reduction_mean) return reduced(s, loss, c.reduction);
+  if (c.reduction != KN_CHOICE_reduction_mean) return kx_reduced(s, loss, c.reduction);
   kn_tensor *parts =
       w ? kx_where(s, ignored, zero, w) : kx_cast(s, kx_logical_not(s, ignored), kn_tensor_dtype(logp));
-  return kx_div(s, reduced(s, loss, KN_CHOICE_reduction_sum), reduced(s, parts, KN_CHOICE_reduction_sum));
+  return kx_div(s, kx_reduced(s, loss, KN_CHOICE_reduction_sum),
+                kx_reduced(s, parts, KN_CHOICE_reduction_sum));
 }
 
 /* Targets are the probabilities of the classes. */
@@ -87,7 +76,7 @@ static kn_tensor *soft_targets(kn_scope *s, kn_tensor *logp, kn_tensor *t, class
   }
   kn_tensor *each = kx_mul(s, logp, t);
   if (c.weight) each = kx_mul(s, each, weight_beside(s, logp, &c));
-  return reduced(s, kx_neg(s, along(s, KN_OP_sum, each, c.dim, false)), c.reduction);
+  return kx_reduced(s, kx_neg(s, along(s, KN_OP_sum, each, c.dim, false)), c.reduction);
 }
 
 static kn_tensor *nll_loss(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_nll *a) {
@@ -118,13 +107,6 @@ EXPRESSION(cross_entropy, cross_entropy(s, in, n, attrs))
 
 /* ---- element by element ---- */
 
-#define LOSS(name, kind, value)                                                                              \
-  static kn_tensor *name(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_##kind *a) {               \
-    (void)n;                                                                                                 \
-    return reduced(s, value, a->reduction);                                                                  \
-  }                                                                                                          \
-  EXPRESSION(name, name(s, in, n, attrs))
-
 static kn_tensor *distance(kn_scope *s, kn_tensor *const *in) { return kx_abs(s, kx_sub(s, in[0], in[1])); }
 
 static kn_tensor *squared(kn_scope *s, kn_tensor *x, kn_tensor *y) {
@@ -147,7 +129,7 @@ static kn_tensor *bounded_log(kn_scope *s, kn_tensor *p) {
 
 static kn_tensor *binary(kn_scope *s, kn_tensor *const *in, int n) {
   kn_tensor *yes = kx_mul(s, in[1], bounded_log(s, in[0]));
-  kn_tensor *no = kx_mul(s, minus(s, 1, in[1]), bounded_log(s, minus(s, 1, in[0])));
+  kn_tensor *no = kx_mul(s, kx_minus(s, 1, in[1]), bounded_log(s, kx_minus(s, 1, in[0])));
   kn_tensor *loss = kx_neg(s, kx_add(s, yes, no));
   return n > 2 ? kx_mul(s, loss, in[2]) : loss;
 }
@@ -156,7 +138,7 @@ static kn_tensor *binary(kn_scope *s, kn_tensor *const *in, int n) {
 static kn_tensor *binary_logits(kn_scope *s, kn_tensor *const *in, int n) {
   kn_tensor *x = kx_floating(s, in[0]), *t = kx_floating(s, in[1]), *tail = kx_softplus(s, kx_neg(s, x));
   if (n > 3) tail = kx_mul(s, tail, kx_plus(s, kx_mul(s, kx_plus(s, in[3], -1), t), 1));
-  kn_tensor *loss = kx_add(s, kx_mul(s, minus(s, 1, t), x), tail);
+  kn_tensor *loss = kx_add(s, kx_mul(s, kx_minus(s, 1, t), x), tail);
   return n > 2 && in[2] ? kx_mul(s, loss, in[2]) : loss;
 }
 
@@ -178,11 +160,11 @@ static kn_tensor *kl_div(kn_scope *s, kn_tensor *x, kn_tensor *t, const kn_attrs
     kn_tensor *safe = kx_where(s, kx_eq(s, t, kx_number(s, 0, t)), kx_number(s, 1, t), t);
     loss = kx_mul(s, t, kx_sub(s, kx_log(s, safe), x));
   }
-  if (a->reduction != KN_CHOICE_kl_reduction_batchmean) return reduced(s, loss, a->reduction);
-  if (!loss || loss->type.rank == 0) return reduced(s, loss, KN_CHOICE_reduction_sum);
+  if (a->reduction != KN_CHOICE_kl_reduction_batchmean) return kx_reduced(s, loss, a->reduction);
+  if (!loss || loss->type.rank == 0) return kx_reduced(s, loss, KN_CHOICE_reduction_sum);
   kn_tensor *rows = loss;
   while (rows && rows->type.rank > 1) rows = along(s, KN_OP_sum, rows, -1, false);
-  return reduced(s, rows, KN_CHOICE_reduction_mean);
+  return kx_reduced(s, rows, KN_CHOICE_reduction_mean);
 }
 EXPRESSION(kl_div, kl_div(s, in[0], in[1], attrs))
 
@@ -227,7 +209,8 @@ static kn_tensor *cosine_embedding(kn_scope *s, kn_tensor *const *in, const kn_a
   if (!cos) return NULL;
   kn_tensor *zero = kx_number(s, 0, cos), *far_off = at_least(s, kx_plus(s, cos, -a->margin), 0);
   kn_tensor *unlike = kx_where(s, kx_eq(s, t, kx_number(s, -1, t)), far_off, zero);
-  return reduced(s, kx_where(s, kx_eq(s, t, kx_number(s, 1, t)), minus(s, 1, cos), unlike), a->reduction);
+  return kx_reduced(s, kx_where(s, kx_eq(s, t, kx_number(s, 1, t)), kx_minus(s, 1, cos), unlike),
+                    a->reduction);
 }
 EXPRESSION(cosine_embedding_loss, cosine_embedding(s, in, attrs))
 
@@ -236,6 +219,6 @@ static kn_tensor *triplet(kn_scope *s, kn_tensor *const *in, const kn_attrs_trip
   kn_tensor *to_like = apart(s, in[0], in[1], a->p, a->eps, false);
   kn_tensor *to_unlike = apart(s, in[0], in[2], a->p, a->eps, false);
   if (a->swap) to_unlike = kx_minimum(s, to_unlike, apart(s, in[1], in[2], a->p, a->eps, false));
-  return reduced(s, at_least(s, kx_plus(s, kx_sub(s, to_like, to_unlike), a->margin), 0), a->reduction);
+  return kx_reduced(s, at_least(s, kx_plus(s, kx_sub(s, to_like, to_unlike), a->margin), 0), a->reduction);
 }
 EXPRESSION(triplet_margin_loss, triplet(s, in, attrs))

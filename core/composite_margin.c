@@ -1,26 +1,12 @@
 /* Composites: losses with margins, and those of other distributions. Class targets are 1-based. */
 #include "core/composite.h"
 
-static kn_tensor *reduced(kn_scope *s, kn_tensor *loss, int32_t how) {
-  const kn_ints all = {0};
-  if (how == KN_CHOICE_reduction_none) return loss;
-  return kx_reduce(s, how == KN_CHOICE_reduction_sum ? KN_OP_sum : KN_OP_mean, loss, all, false);
-}
-
 static kn_tensor *above_zero(kn_scope *s, kn_tensor *x) { return kx_clamp(s, x, 0, INFINITY); }
-static kn_tensor *minus(kn_scope *s, double c, kn_tensor *x) { return kx_plus(s, kx_neg(s, x), c); }
 
 /* ---- element by element ---- */
 
-#define LOSS(name, kind, value)                                                                              \
-  static kn_tensor *name(kn_scope *s, kn_tensor *const *in, int n, const kn_attrs_##kind *a) {               \
-    (void)n;                                                                                                 \
-    return reduced(s, value, a->reduction);                                                                  \
-  }                                                                                                          \
-  EXPRESSION(name, name(s, in, n, attrs))
-
 static kn_tensor *hinge(kn_scope *s, kn_tensor *x, kn_tensor *t, double margin) {
-  kn_tensor *zero = kx_number(s, 0, x), *apart = above_zero(s, minus(s, margin, x));
+  kn_tensor *zero = kx_number(s, 0, x), *apart = above_zero(s, kx_minus(s, margin, x));
   kn_tensor *unlike = kx_where(s, kx_ne(s, t, kx_number(s, 1, t)), apart, zero);
   return kx_add(s, unlike, kx_where(s, kx_ne(s, t, kx_number(s, -1, t)), x, zero));
 }
@@ -60,8 +46,8 @@ static kn_tensor *gaussian(kn_scope *s, kn_tensor *const *in, const kn_attrs_gau
 LOSS(soft_margin_loss, reduction, kx_softplus(s, kx_neg(s, kx_mul(s, in[1], kx_floating(s, in[0])))))
 LOSS(hinge_embedding_loss, hinge_embedding, hinge(s, in[0], in[1], a->margin))
 LOSS(margin_ranking_loss, cosine_embedding,
-     above_zero(s, minus(s, a->margin,
-                         kx_mul(s, in[2], kx_sub(s, kx_floating(s, in[0]), kx_floating(s, in[1]))))))
+     above_zero(s, kx_minus(s, a->margin,
+                            kx_mul(s, in[2], kx_sub(s, kx_floating(s, in[0]), kx_floating(s, in[1]))))))
 LOSS(poisson_nll_loss, poisson_nll, poisson(s, kx_floating(s, in[0]), in[1], a))
 LOSS(gaussian_nll_loss, gaussian_nll, gaussian(s, in, a))
 
@@ -91,7 +77,7 @@ static kn_tensor *multi_margin(kn_scope *s, kn_tensor *const *in, int n, const k
   }
   kn_tensor *none = kx_with2(s, KN_OP_gather, &last, loss, at); /* the target's own place does not count */
   loss = kx_apply(s, KN_OP_scatter, &last, (kn_tensor *[]){loss, at, kx_mul(s, none, zero)}, 3);
-  return reduced(s, kx_reduce(s, KN_OP_mean, loss, over, false), a->reduction);
+  return kx_reduced(s, kx_reduce(s, KN_OP_mean, loss, over, false), a->reduction);
 }
 EXPRESSION(multi_margin_loss, multi_margin(s, in, n, attrs))
 
@@ -114,7 +100,7 @@ static kn_tensor *multilabel_margin(kn_scope *s, kn_tensor *const *in, const kn_
   loss = kx_mul(s, loss,
                 kx_mul(s, kx_axis(s, KN_OP_unsqueeze, other, -2), kx_axis(s, KN_OP_unsqueeze, given, -1)));
   kn_tensor *count = kx_size(s, x, x->type.rank - 1, kn_tensor_dtype(x));
-  return reduced(s, kx_div(s, kx_reduce(s, KN_OP_sum, loss, over, false), count), a->reduction);
+  return kx_reduced(s, kx_div(s, kx_reduce(s, KN_OP_sum, loss, over, false), count), a->reduction);
 }
 EXPRESSION(multilabel_margin_loss, multilabel_margin(s, in, attrs))
 
@@ -124,8 +110,8 @@ static kn_tensor *multilabel_soft(kn_scope *s, kn_tensor *const *in, int n, cons
   if (!x || !t) return NULL;
   if (x->type.rank < 1) return kx_refuse(s, KN_SHAPE, "scores with classes as the last dim are needed", x, t);
   kn_tensor *loss =
-      kx_add(s, kx_mul(s, t, kx_softplus(s, kx_neg(s, x))), kx_mul(s, minus(s, 1, t), kx_softplus(s, x)));
+      kx_add(s, kx_mul(s, t, kx_softplus(s, kx_neg(s, x))), kx_mul(s, kx_minus(s, 1, t), kx_softplus(s, x)));
   if (n > 2) loss = kx_mul(s, loss, in[2]);
-  return reduced(s, kx_reduce(s, KN_OP_mean, loss, over, false), a->reduction);
+  return kx_reduced(s, kx_reduce(s, KN_OP_mean, loss, over, false), a->reduction);
 }
 EXPRESSION(multilabel_soft_margin_loss, multilabel_soft(s, in, n, attrs))

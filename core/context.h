@@ -106,6 +106,7 @@ struct kn_context {
   kn_tuning tuning;
   bool deterministic; /* plans of this context and of its children do as if tuning were fixed */
   double tuning_left; /* seconds that the plan which is being made may still measure */
+  bool tuning_missed; /* it would have gone by a measurement that there is none of */
   kn_output_fn output;
   void *output_ud;
   kn_print_options print;

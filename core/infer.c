@@ -79,6 +79,18 @@ kn_status kn_infer_broadcast(const kn_infer *q, int first) {
   return KN_OK;
 }
 
+kn_status kn_infer_batch(const kn_infer *q, int na, int nb, kn_type *out) {
+  const kn_type *a = &q->in[0], *b = &q->in[1];
+  *out = (kn_type){.dtype = a->dtype, .rank = (uint8_t)(na > nb ? na : nb)};
+  for (int i = 1; i <= out->rank; i++) {
+    int64_t da = i <= na ? a->dims[na - i] : 1, db = i <= nb ? b->dims[nb - i] : 1;
+    if (!kn_dim_broadcast(da, db, &out->dims[out->rank - i]))
+      return kn_infer_fail(q, KN_SHAPE, "batch sizes %lld and %lld do not broadcast", (long long)da,
+                           (long long)db);
+  }
+  return KN_OK;
+}
+
 kn_status kn_infer_expands(const kn_infer *q, const kn_type *from, const kn_type *to) {
   bool fits = from->rank <= to->rank;
   for (int d = 0; fits && d < from->rank; d++)

@@ -24,6 +24,8 @@ int64_t kn_ints_at(const kn_ints *v, int i); /* one value stands for all places 
 kn_dtype kn_promote_types(const kn_type *a, const kn_type *b);
 /* Broadcast shape of n inputs from `first` on into out[0] (rank and dims only). */
 kn_status kn_infer_broadcast(const kn_infer *q, int first);
+/* Inputs 0 and 1 by their first na and nb dims: a type of the first one's dtype. */
+kn_status kn_infer_batch(const kn_infer *q, int na, int nb, kn_type *out);
 /* Fails unless `from` can be expanded to `to`: each size right-aligned is 1 or the same. */
 kn_status kn_infer_expands(const kn_infer *q, const kn_type *from, const kn_type *to);
 /* Inputs [first, last] have one dtype: "index_add: x and src have different dtypes". */

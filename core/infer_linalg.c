@@ -47,20 +47,6 @@ bool kn_solve_is_vector(const kn_type *a, const kn_type *b) {
   return same;
 }
 
-/* Broadcasts all but the last `ma` dims of a and `mb` of b. */
-static kn_status batch(const kn_infer *q, int ma, int mb, kn_type *out) {
-  const kn_type *a = &q->in[0], *b = &q->in[1];
-  int na = a->rank - ma, nb = b->rank - mb;
-  *out = (kn_type){.dtype = a->dtype, .rank = (uint8_t)(na > nb ? na : nb)};
-  for (int i = 1; i <= out->rank; i++) {
-    int64_t da = i <= na ? a->dims[na - i] : 1, db = i <= nb ? b->dims[nb - i] : 1;
-    if (!kn_dim_broadcast(da, db, &out->dims[out->rank - i]))
-      return kn_infer_fail(q, KN_SHAPE, "batch sizes %lld and %lld do not broadcast", (long long)da,
-                           (long long)db);
-  }
-  return KN_OK;
-}
-
 /* a and b as a and b of a x = b (left) or x a = b, where b is a matrix. */
 static kn_status system(const kn_infer *q, bool left) {
   const kn_type *a = &q->in[0], *b = &q->in[1];
@@ -69,7 +55,7 @@ static kn_status system(const kn_infer *q, bool left) {
   if (!kn_dim_may_equal(n, m))
     return kn_infer_fail(q, KN_SHAPE, "the matrices have %lld rows, the right side has %lld %s", (long long)n,
                          (long long)m, left ? "rows" : "columns");
-  KN_TRY(batch(q, 2, 2, &q->out[0]));
+  KN_TRY(kn_infer_batch(q, q->in[0].rank - 2, q->in[1].rank - 2, &q->out[0]));
   q->out->dims[q->out->rank++] = b->dims[b->rank - 2];
   q->out->dims[q->out->rank++] = b->dims[b->rank - 1];
   if (!kn_dim_known(m)) q->out->dims[q->out->rank - (left ? 2 : 1)] = n;
@@ -88,7 +74,7 @@ kn_status kn_infer_solve(const kn_infer *q) {
   if (!kn_dim_may_equal(n, m))
     return kn_infer_fail(q, KN_SHAPE, "the matrices have %lld rows, the right side has %lld elements",
                          (long long)n, (long long)m);
-  KN_TRY(batch(q, 2, 1, &q->out[0]));
+  KN_TRY(kn_infer_batch(q, a->rank - 2, b->rank - 1, &q->out[0]));
   q->out->dims[q->out->rank++] = kn_dim_known(n) ? n : m;
   return KN_OK;
 }

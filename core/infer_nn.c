@@ -4,20 +4,6 @@
 
 /* ---- matmul ---- */
 
-/* Broadcast of all but the last two dims (none for ranks 1 and 2). */
-static kn_status batch_dims(const kn_infer *q, kn_type *out) {
-  const kn_type *a = &q->in[0], *b = &q->in[1];
-  int na = a->rank > 2 ? a->rank - 2 : 0, nb = b->rank > 2 ? b->rank - 2 : 0;
-  out->rank = (uint8_t)(na > nb ? na : nb);
-  for (int i = 1; i <= out->rank; i++) {
-    int64_t da = i <= na ? a->dims[na - i] : 1, db = i <= nb ? b->dims[nb - i] : 1;
-    if (!kn_dim_broadcast(da, db, &out->dims[out->rank - i]))
-      return kn_infer_fail(q, KN_SHAPE, "batch sizes %lld and %lld do not broadcast", (long long)da,
-                           (long long)db);
-  }
-  return KN_OK;
-}
-
 /* Numbers of one dtype. */
 kn_status kn_infer_matmul(const kn_infer *q) {
   const kn_type *a = &q->in[0], *b = &q->in[1];
@@ -27,8 +13,8 @@ kn_status kn_infer_matmul(const kn_infer *q) {
   int64_t ka = a->dims[a->rank - 1], kb = b->dims[b->rank == 1 ? 0 : b->rank - 2];
   if (!kn_dim_may_equal(ka, kb))
     return kn_infer_fail(q, KN_SHAPE, "inner sizes differ, %lld and %lld", (long long)ka, (long long)kb);
-  kn_type out = {.dtype = a->dtype};
-  KN_TRY(batch_dims(q, &out));
+  kn_type out;
+  KN_TRY(kn_infer_batch(q, a->rank > 2 ? a->rank - 2 : 0, b->rank > 2 ? b->rank - 2 : 0, &out));
   if (a->rank > 1) out.dims[out.rank++] = a->dims[a->rank - 2];
   if (b->rank > 1) out.dims[out.rank++] = b->dims[b->rank - 1];
   q->out[0] = out;

@@ -64,3 +64,29 @@ kn_cost kn_node_cost(const kn_node *n, const kn_type *in, const kn_type *out) {
   for (uint32_t i = 0; i < n->nout; i++) c.bytes += bytes(&out[i]);
   return c;
 }
+
+bool kn_cost_by_types(const kn_node *n, const kn_type *types, kn_cost *c) {
+  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
+  bool known = true;
+  *c = (kn_cost){0, 0};
+  if (!kn_opcode_is_op(n->op)) return true;
+  for (uint32_t i = 0; i < n->ntensor; i++) in[i] = types[n->in[i]->id], known &= kn_type_known(&in[i]);
+  for (uint32_t i = 0; i < n->nout; i++) out[i] = types[n->out[i]->id], known &= kn_type_known(&out[i]);
+  *c = kn_node_cost(n, in, out);
+  return known;
+}
+
+bool kn_cost_by_tensors(const kn_node *n, kn_tensor *const *vals, kn_cost *c) {
+  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
+  if (!kn_opcode_is_op(n->op)) return false;
+  for (uint32_t i = 0; i < n->ntensor; i++) {
+    if (!vals[n->in[i]->id]) return false;
+    in[i] = vals[n->in[i]->id]->type;
+  }
+  for (uint32_t i = 0; i < n->nout; i++) {
+    if (!vals[n->out[i]->id]) return false;
+    out[i] = vals[n->out[i]->id]->type;
+  }
+  *c = kn_node_cost(n, in, out);
+  return true;
+}

@@ -448,7 +448,9 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   e.room = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *e.room);
   e.over = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *e.over);
   e.labels = kn_arena_alloc(&p->arena, (p->graph->nvalues + 1u) * sizeof *e.labels);
-  if (!e.room || !e.over || !e.labels) return kn_fail_nomem(ctx, (p->graph->nvalues + 1u) * sizeof *e.room);
+  e.strands = kn_arena_alloc(&p->arena, (p->graph->nnodes + 1u) * sizeof *e.strands);
+  if (!e.room || !e.over || !e.labels || !e.strands)
+    return kn_fail_nomem(ctx, (p->graph->nvalues + 1u) * sizeof *e.room);
   count_reads(p, body);
   for (uint32_t i = 0; i < body->nparams; i++) {
     if (!kn_is_scalar(body->params[i]->type.kind)) p->place[body->params[i]->id] = KN_PLACE_LOOSE;

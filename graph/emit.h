@@ -20,10 +20,11 @@ typedef struct emitter {
   const kn_target *target;               /* of the part being gathered: nodes[0 … n) */
   const kn_node **nodes, **sources;
   uint32_t n, nsources;
-  uint32_t buffers; /* there were so many when gathering began */
-  size_t *room;     /* by value id, for targets: see kn_part */
-  uint32_t *over;   /* likewise */
-  kn_label *labels; /* by value id: strands.c's */
+  uint32_t buffers;  /* there were so many when gathering began */
+  size_t *room;      /* by value id, for targets: see kn_part */
+  uint32_t *over;    /* likewise */
+  kn_label *labels;  /* by value id: strands.c's */
+  uint32_t *strands; /* by node of the section that is looked for: the strand; strands.c's */
   uint32_t stamp;
   uint64_t visits; /* of nodes, in search of strands */
   uint32_t strand; /* 1 + the block of the strand that is emitted; 0: none */

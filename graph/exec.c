@@ -29,12 +29,7 @@ static bool alloc_session(kn_session *s) {
 }
 
 static bool has_detach(const kn_region *r) {
-  KN_EACH_NODE (n, r) {
-    if (n->op == KN_NODE_detach || n->op == KN_NODE_with_history) return true;
-    for (int i = 0; i < n->nregions; i++)
-      if (has_detach(n->regions[i])) return true;
-  }
-  return false;
+  return kn_region_has(r, KN_NODE_detach) || kn_region_has(r, KN_NODE_with_history);
 }
 
 /* May it be a tensor that is another value, too? */
@@ -370,17 +365,20 @@ static void forget_plans(kn_session *s) {
   }
 }
 
-/* The plan for these inputs, first in the cache afterwards. */
-static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_plan **out) {
+/* The plan for these inputs, first in the cache afterwards; where `measured`, another one instead of one for
+ * which there was something to measure. */
+static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, bool measured, kn_plan **out) {
   KN_TRY(check_inputs(s, in, nin));
   kn_plan_form form = s->observe || s->single ? KN_PLAN_SINGLE : s->check ? KN_PLAN_APART : KN_PLAN_USUAL;
   kn_plan **at = &s->plans, *p;
   while (*at && !plan_fits(s, *at, form)) at = &(*at)->next;
   p = *at;
-  if (p)
-    *at = p->next;
-  else
-    KN_TRY(kn_plan_new(s->ctx, s->graph, s->targets, s->ntargets, form, s->in_types, &p));
+  if (p) *at = p->next;
+  if (p && measured && p->unmeasured) {
+    kn_plan_free(s->ctx, p);
+    p = NULL;
+  }
+  if (!p) KN_TRY(kn_plan_new(s->ctx, s->graph, s->targets, s->ntargets, form, s->in_types, &p));
   p->next = s->plans;
   s->plans = p;
   forget_plans(s);
@@ -461,7 +459,7 @@ kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, k
   if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
   kn_tuning tuning = s->ctx->tuning;
   if (tuning == KN_TUNING_KNOWN) s->ctx->tuning = KN_TUNING_MEASURE;
-  kn_status st = choose_plan(s, in, nin, &p);
+  kn_status st = choose_plan(s, in, nin, true, &p);
   s->ctx->tuning = tuning;
   KN_TRY(st);
   const char *before = s->arena;
@@ -504,14 +502,14 @@ static void settle_slots(kn_session *s, bool commit) {
 /* Without `keep` nothing of it stays: no results, no state, no number that was drawn. */
 static kn_status run_once(kn_session *s, const kn_rvalue *in, uint32_t nin, bool keep) {
   kn_plan *p;
-  KN_TRY(choose_plan(s, in, nin, &p));
+  KN_TRY(choose_plan(s, in, nin, false, &p));
   KN_TRY(kn_check_needs(s->ctx, s->graph, in));
   KN_TRY(check_updates(s, in));
   KN_TRY(give_arena(s, p));
   kn_random own = s->ctx->random;
   if (s->random) s->ctx->random = *s->random;
   s->running = true;
-  s->steps = 0;
+  s->steps = s->told = 0;
   kn_status st = kn_run_plan(s, p, in);
   s->running = false;
   bool ran = st == KN_OK;
@@ -537,9 +535,7 @@ kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rv
 /* Does somebody else see that it runs? */
 static bool is_seen(const kn_region *r) {
   KN_EACH_NODE (n, r) {
-    if (n->op == KN_NODE_host_call || n->op == KN_NODE_print || n->op == KN_NODE_write ||
-        n->op == KN_NODE_write_error || n->op == KN_NODE_warn)
-      return true;
+    if (n->op == KN_NODE_host_call || kn_opcode_says(n->op)) return true;
     for (int k = 0; k < n->nregions; k++)
       if (is_seen(n->regions[k])) return true;
   }
@@ -551,11 +547,9 @@ static double work_of(const kn_plan *p) {
   double flops = 0;
   for (uint32_t i = 0; i < p->nparts; i++)
     for (uint32_t k = 0; k < p->parts[i].n; k++) {
-      const kn_node *n = p->parts[i].nodes[k];
-      kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
-      for (uint32_t j = 0; j < n->ntensor && j < KN_MAX_INPUTS; j++) in[j] = p->types[n->in[j]->id];
-      for (uint32_t j = 0; j < n->nout && j < KN_MAX_OUTPUTS; j++) out[j] = p->types[n->out[j]->id];
-      flops += kn_node_cost(n, in, out).flops;
+      kn_cost c;
+      kn_cost_by_types(p->parts[i].nodes[k], p->types, &c);
+      flops += c.flops;
     }
   return flops;
 }
@@ -564,7 +558,7 @@ kn_status kn_session_warm(kn_session *s, const kn_rvalue *in, uint32_t nin) {
   if (s->running || s->observe || s->check || s->profile || s->ctx->debug || is_seen(s->graph->body))
     return KN_OK;
   kn_plan *p;
-  KN_TRY(choose_plan(s, in, nin, &p));
+  KN_TRY(choose_plan(s, in, nin, false, &p));
   if (work_of(p) > MOST_WARM_WORK) return KN_OK;
   const uint64_t limit = s->limit;
   if (!limit || limit > MOST_WARM_STEPS) s->limit = MOST_WARM_STEPS;

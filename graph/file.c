@@ -192,16 +192,16 @@ static kn_status read_entries(loader *l) {
   return st;
 }
 
-static void free_entries(kn_context *ctx, kn_entry *entries, uint32_t n, uint32_t cap) {
+static void free_entries(kn_heap *h, kn_entry *entries, uint32_t n, uint32_t cap) {
   for (uint32_t i = 0; i < n; i++) {
     kn_graph_release(entries[i].graph);
-    kn_free(ctx->heap, (void *)(uintptr_t)entries[i].name, strlen(entries[i].name) + 1);
+    kn_free(h, (void *)(uintptr_t)entries[i].name, strlen(entries[i].name) + 1);
   }
-  kn_free(ctx->heap, entries, cap * sizeof *entries);
+  kn_free(h, entries, cap * sizeof *entries);
 }
 
-void kn_file_free_entries(kn_context *ctx, kn_entry *entries, uint32_t n) {
-  if (entries) free_entries(ctx, entries, n, n);
+void kn_file_free_entries(kn_heap *h, kn_entry *entries, uint32_t n) {
+  if (entries) free_entries(h, entries, n, n);
 }
 
 /* ---- the whole ---- */
@@ -218,7 +218,7 @@ static kn_status load(kn_context *ctx, kn_mapping *map, kn_entry **entries, uint
   kn_safetensors_free(&l.file);
   kn_mapping_release(map);
   if (st != KN_OK) {
-    free_entries(ctx, l.entries, l.n, l.cap);
+    free_entries(ctx->heap, l.entries, l.n, l.cap);
     return st;
   }
   *entries = l.entries;

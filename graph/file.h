@@ -22,6 +22,6 @@ kn_status kn_file_load(kn_context *ctx, const char *path, kn_entry **entries, ui
  * tensor is gone, or at once. */
 kn_status kn_file_load_memory(kn_context *ctx, const void *data, size_t size, kn_release_fn release, void *ud,
                               kn_entry **entries, uint32_t *n);
-void kn_file_free_entries(kn_context *ctx, kn_entry *entries, uint32_t n);
+void kn_file_free_entries(kn_heap *h, kn_entry *entries, uint32_t n);
 
 #endif

@@ -168,6 +168,15 @@ void kn_node_move_before(kn_node *n, kn_node *at) {
 
 /* ---- finishing ---- */
 
+bool kn_region_has(const kn_region *r, kn_opcode op) {
+  KN_EACH_NODE (n, r) {
+    if (n->op == op) return true;
+    for (int i = 0; i < n->nregions; i++)
+      if (kn_region_has(n->regions[i], op)) return true;
+  }
+  return false;
+}
+
 typedef struct counter {
   uint32_t values, nodes;
 } counter;

@@ -46,6 +46,8 @@ kn_opcode_info kn_opcode_describe(kn_opcode op);
 unsigned kn_opcode_version(kn_opcode op); /* of its meaning, as files name it */
 bool kn_opcode_parse(const char *text, size_t len, kn_opcode *out);
 static inline bool kn_opcode_is_op(kn_opcode op) { return op < KN_OP_COUNT; }
+/* To the program's output, its error stream, or as a warning. */
+static inline bool kn_opcode_says(kn_opcode op) { return op >= KN_NODE_print && op <= KN_NODE_warn; }
 
 /* Values are tensors, Lua scalars, or lists. NUMBER is an integer or a float, known when it runs. A list of
  * what kind k is has the kind KN_V_LIST + k, so a list of lists of tensors has 2 * KN_V_LIST. */
@@ -341,6 +343,8 @@ kn_status kn_node_attrs(kn_context *ctx, const kn_node *n, const kn_scalar *dyn,
 kn_vkind kn_item_kind(kn_dtype d); /* what item() gives */
 /* True when v is defined in r or in a region inside it. */
 bool kn_value_inside(const kn_value *v, const kn_region *r);
+
+bool kn_region_has(const kn_region *r, kn_opcode op); /* such a node, in it or in a region inside it */
 
 #define KN_EACH_NODE(n, region) for (kn_node *n = (region)->first; n; n = n->next)
 

@@ -108,18 +108,9 @@ static void visit(search *s, const kn_region *r) {
   }
 }
 
-static bool has_loop(const kn_region *r) {
-  KN_EACH_NODE (n, r) {
-    if (n->op == KN_NODE_loop) return true;
-    for (int i = 0; i < n->nregions; i++)
-      if (has_loop(n->regions[i])) return true;
-  }
-  return false;
-}
-
 kn_status kn_plan_identities(kn_context *ctx, kn_plan *p) {
   uint32_t n = p->graph->nvalues + 1;
-  if (!has_loop(p->graph->body)) return KN_OK;
+  if (!kn_region_has(p->graph->body, KN_NODE_loop)) return KN_OK;
   search s = {.p = p,
               .todo = kn_arena_alloc(&p->arena, n * sizeof *s.todo),
               .seen = kn_arena_alloc(&p->arena, n * sizeof *s.seen),

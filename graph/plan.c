@@ -191,12 +191,14 @@ kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const
   atomic_flag_clear(&p->loose_taken);
   p->fixed = kn_context_tuning(ctx) == KN_TUNING_FIXED;
   ctx->tuning_left = MOST_TUNING;
+  ctx->tuning_missed = false;
   kn_arena_init(&p->arena, ctx->heap);
   kn_status st = build(ctx, p, targets, ntargets, inputs);
   if (st != KN_OK) {
     kn_plan_free(ctx, p);
     return st;
   }
+  p->unmeasured = ctx->tuning_missed;
   const size_t after = kn_heap_bytes(ctx->heap); /* other threads may have given memory back meanwhile */
   p->kept = after > before ? after - before : 0;
   if (kn_debugging(ctx, KN_DEBUG_MEM)) kn_plan_log(ctx, p);

@@ -208,6 +208,7 @@ struct kn_plan {
   kn_plan_form form;
   bool single;     /* of the form SINGLE */
   bool fixed;      /* made by the fixed rule alone, whatever was measured */
+  bool unmeasured; /* some of it, as nothing is known */
   kn_arena arena;  /* holds all arrays below */
   kn_type *inputs; /* the key: types of the graph's inputs (scalars: zero) */
 

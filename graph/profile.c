@@ -67,24 +67,12 @@ static double group_bytes(const opening *o, const kn_profile_row *r) {
   return sum;
 }
 
-static bool node_cost(const kn_node *n, const kn_type *types, kn_cost *c) {
-  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
-  for (uint32_t i = 0; i < n->ntensor; i++) in[i] = types[n->in[i]->id];
-  for (uint32_t i = 0; i < n->nout; i++) out[i] = types[n->out[i]->id];
-  for (uint32_t i = 0; i < n->ntensor; i++)
-    if (!kn_type_known(&in[i])) return false;
-  for (uint32_t i = 0; i < n->nout; i++)
-    if (!kn_type_known(&out[i])) return false;
-  *c = kn_node_cost(n, in, out);
-  return true;
-}
-
 static void find_cost(const opening *o, kn_profile_row *r) {
   r->fixed = true;
   for (uint32_t i = 0; i < r->n; i++) {
     kn_cost c;
     if (!kn_opcode_is_op(r->nodes[i]->op)) continue;
-    if (!node_cost(r->nodes[i], o->plan->types, &c)) {
+    if (!kn_cost_by_types(r->nodes[i], o->plan->types, &c)) {
       r->fixed = false;
       return;
     }
@@ -239,16 +227,8 @@ static void add_cost(kn_profile_row *r, const kn_node *n, kn_tensor *const *vals
     r->cost.bytes += r->each.bytes;
     return;
   }
-  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
-  for (uint32_t i = 0; i < n->ntensor; i++) {
-    if (!vals[n->in[i]->id]) return;
-    in[i] = vals[n->in[i]->id]->type;
-  }
-  for (uint32_t i = 0; i < n->nout; i++) {
-    if (!vals[n->out[i]->id]) return;
-    out[i] = vals[n->out[i]->id]->type;
-  }
-  kn_cost c = kn_node_cost(n, in, out);
+  kn_cost c;
+  if (!kn_cost_by_tensors(n, vals, &c)) return;
   r->cost.flops += c.flops;
   r->cost.bytes += c.bytes;
 }

@@ -13,7 +13,6 @@ struct kn_gang {
   run *r;
   kn_section *x;
   uint64_t before;   /* steps of the run so far */
-  uint64_t asked;    /* how often the host was, which is what it is told: it never goes back */
   atomic_uint next;  /* in the section's order */
   atomic_bool stop;  /* one has failed */
   atomic_flag asks;  /* one asks the host … */
@@ -29,7 +28,7 @@ kn_status kn_gang_tick(run *r) {
   if (atomic_load_explicit(&g->stop, memory_order_relaxed)) return KN_CANCELLED;
   if (s->limit && g->before + r->steps >= s->limit) return KN_LIMIT;
   if (s->poll && !atomic_flag_test_and_set_explicit(&g->asks, memory_order_acquire)) {
-    if (g->stopped == KN_OK) g->stopped = s->poll(s->poll_ud, g->before + g->asked++);
+    if (g->stopped == KN_OK) g->stopped = kn_run_ask_host(s);
     kn_status st = g->stopped;
     atomic_flag_clear_explicit(&g->asks, memory_order_release);
     if (st != KN_OK) return st;

@@ -149,6 +149,12 @@ kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out) {
 
 /* ---- what stands outside the steps ---- */
 
+kn_status kn_run_ask_host(kn_session *s) {
+  if (!s->poll) return KN_OK;
+  if (s->told < s->steps) s->told = s->steps;
+  return s->poll(s->poll_ud, s->told++);
+}
+
 kn_status kn_run_stop(run *r, kn_status st) {
   kn_session *s = r->s;
   if (st == KN_OK) return kn_fail(s->ctx, KN_LIMIT, "the limit of %" PRIu64 " steps was reached", s->limit);

@@ -57,6 +57,7 @@ struct kn_session {
   struct kn_profile *profile; /* told of each step of the run under way; NULL */
   bool running;
   uint64_t limit, steps;
+  uint64_t told;    /* to the host: steps, but it never goes back where a section is run again */
   kn_caught caught; /* since the last run began */
   kn_writer text;   /* kn_session_text's */
   uint64_t beside;  /* sections whose strands ran on several threads */

@@ -49,15 +49,13 @@ static double recurrent_share(const kn_type *in, double ns, double even) {
 static span op_span(const emitter *e, const kn_node *n) {
   const kn_type *types = e->p->types;
   const kn_op_info *row = &kn_ops[n->op];
-  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
+  kn_cost c;
   if (row->op_class == KN_CLASS_VIEW) return (span){0, 0};
-  for (uint32_t i = 0; i < n->ntensor; i++) in[i] = types[n->in[i]->id];
-  for (uint32_t i = 0; i < n->nout; i++) out[i] = types[n->out[i]->id];
-  kn_cost c = kn_node_cost(n, in, out);
+  kn_cost_by_types(n, types, &c);
   double ns = c.flops / rate_of(row), moved = c.bytes / 20, even = 1.0 / e->ctx->threads;
   ns = 300 + (ns > moved ? ns : moved);
   double share = ns > SPLITS_NS && row->op_class != KN_CLASS_LINALG ? even : 1;
-  if (row->op_class == KN_CLASS_RECURRENT) share = recurrent_share(&in[0], ns, even);
+  if (row->op_class == KN_CLASS_RECURRENT) share = recurrent_share(&types[n->in[0]->id], ns, even);
   return (span){ns, ns * share};
 }
 
@@ -225,7 +223,7 @@ static bool put(search *s, const kn_node *n, uint32_t strand, span took) {
     f->ns[strand] = 0, f->streams[strand] = 0, f->marks[strand] = 0;
     f->n = strand;
   }
-  if (!kn_plan_push(e->p, &f->strand, &s->count, &strand, sizeof strand)) return false;
+  f->strand[s->count++] = strand;
   for (uint32_t i = 0; i < n->nout; i++)
     e->labels[n->out[i]->id] = (kn_label){.stamp = e->stamp, .strand = strand};
   if (strand) f->ns[strand] += took.one, s->all += took.all;
@@ -298,7 +296,7 @@ static void hand_over(search *s) {
 
 /* The section that starts at `from`, and ends before `end` at the latest; s->f.first: NULL for none. */
 static void gather(search *s, emitter *e, const kn_node *from, const kn_node *end) {
-  kn_found room = {.ns = s->f.ns, .streams = s->f.streams, .marks = s->f.marks};
+  kn_found room = {.strand = s->f.strand, .ns = s->f.ns, .streams = s->f.streams, .marks = s->f.marks};
   *s = (search){.e = e, .f = room};
   e->stamp++;
   const kn_node *n = from;
@@ -323,7 +321,7 @@ kn_status kn_find_section(emitter *e, const kn_node *from, kn_found **found) {
   uint32_t streams[MOST_STRANDS + 1];
   uint8_t marks[MOST_STRANDS + 1];
   for (const kn_node *n = from; n && looks < MOST_LOOKS && e->visits < most; n = n->next) {
-    search s = {.f = {.ns = ns, .streams = streams, .marks = marks}};
+    search s = {.f = {.strand = e->strands, .ns = ns, .streams = streams, .marks = marks}};
     traits t = {0};
     looks++;
     if (is_free(e, n)) continue;
@@ -334,11 +332,13 @@ kn_status kn_find_section(emitter *e, const kn_node *from, kn_found **found) {
     looks += s.count;
     if (!s.f.first) continue;
     kn_arena *a = &e->p->arena;
+    s.f.strand = kn_arena_dup(a, e->strands, s.count * sizeof *e->strands);
     s.f.ns = kn_arena_dup(a, ns, sizeof ns);
     s.f.streams = kn_arena_dup(a, streams, sizeof streams);
     s.f.marks = kn_arena_dup(a, marks, sizeof marks);
     *found = kn_arena_dup(a, &s.f, sizeof s.f);
-    return s.f.ns && s.f.streams && s.f.marks && *found ? KN_OK : kn_fail_nomem(e->ctx, sizeof ns);
+    return s.f.strand && s.f.ns && s.f.streams && s.f.marks && *found ? KN_OK
+                                                                      : kn_fail_nomem(e->ctx, sizeof ns);
   }
   return KN_OK;
 }

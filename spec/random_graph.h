@@ -524,4 +524,16 @@ static inline bool same_result(const kn_rvalue *a, const kn_rvalue *b) {
   return true;
 }
 
+/* What such a graph takes. */
+static inline void rg_inputs(kn_context *c, uint64_t seed, int run, kn_rvalue in[4]) {
+  kn_type t = type_of(KN_F32, DIMS(1 + run, 3));
+  for (int i = 0; i < 2; i++) {
+    OK(c, kn_tensor_new(c, &t, &in[i].tensor));
+    for (int64_t k = 0; k < kn_tensor_numel(in[i].tensor); k++)
+      set_element(in[i].tensor, k, (double)kn_random_word(seed, (uint64_t)i, (uint64_t)k) / 0x1p31 - 1);
+  }
+  in[2] = (kn_rvalue){.scalar = {KN_SCALAR_INT, {.i = run}}};
+  in[3] = (kn_rvalue){.scalar = {KN_SCALAR_FLOAT, {.f = run * 0.3 - 0.5}}};
+}
+
 #endif

@@ -47,6 +47,28 @@ static inline void suite_done(kn_context *c) {
   ck_assert_msg(blocks == 0, "%llu blocks were not freed", (unsigned long long)blocks);
 }
 
+typedef struct suite_lines { /* what was logged or printed */
+  char text[1 << 16];
+  size_t n;
+} suite_lines;
+
+static inline void suite_add_line(void *ud, kn_out kind, const char *text, size_t len) {
+  suite_lines *l = ud;
+  (void)kind;
+  if (l->n + len + 2 > sizeof l->text) return;
+  memcpy(l->text + l->n, text, len);
+  l->n += len;
+  l->text[l->n++] = '\n';
+  l->text[l->n] = 0;
+}
+
+static inline void suite_keep_lines(kn_context *c, suite_lines *l) {
+  l->n = 0;
+  l->text[0] = 0;
+  c->output = suite_add_line;
+  c->output_ud = l;
+}
+
 static inline int suite_run(const char *name, const TTest *const *tests, size_t n) {
   Suite *suite = suite_create(name);
   TCase *tcase = tcase_create(name);

@@ -142,7 +142,7 @@ static void open_rig(rig *r, kn_op about, float factor, int after) {
 static void close_rig(rig *r) {
   kn_tensor_release(r->x);
   kn_session_free(r->s);
-  kn_file_free_entries(r->c, r->entries, r->n);
+  kn_file_free_entries(r->c->heap, r->entries, r->n);
   suite_done(r->c);
 }
 

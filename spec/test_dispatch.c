@@ -1,5 +1,6 @@
 /* The choke point: recording instead of running, in-place forms, overwriting, composites eager and recorded.
  */
+#include "backends/registry.h"
 #include "core/grad/tape.h"
 #include "core/infer.h"
 #include "spec/tensors.h"
@@ -467,6 +468,27 @@ START_TEST(devices_do_not_mix) {
   suite_done(c);
 }
 
+static void ask_all(void *ud, kn_out kind, const char *text, size_t len) {
+  kn_backend_report r;
+  (void)kind, (void)text, (void)len;
+  for (int i = 0; i < kn_registry_count(); i++) kn_registry_report(ud, i, &r);
+}
+
+/* Who is told of a backend may ask for all of them. */
+START_TEST(asked_while_it_probes) {
+  kn_context *c = kn_context_new(NULL, "dispatch");
+  const kn_target *const *targets;
+  int n;
+  c->output = ask_all;
+  c->output_ud = c;
+  OK(c, kn_registry_open(c, NULL));
+  OK(c, kn_registry_targets(c, &targets, &n));
+  ck_assert_int_ge(n, 1);
+  kn_registry_close(c);
+  suite_done(c);
+}
+END_TEST
+
 SUITE("dispatch", records_what_concerns_it, numbers_while_recording, placeholders_are_recorded,
       tapes_what_it_records, composites_record_their_parts, names_of_sizes_stay, composite_values,
-      dropout_drops, in_place, overwriting, devices_do_not_mix)
+      dropout_drops, in_place, overwriting, devices_do_not_mix, asked_while_it_probes)

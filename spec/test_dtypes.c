@@ -567,7 +567,7 @@ START_TEST(graph_files) {
   unlink(path);
   same_constants(g, e[0].graph);
   kn_graph_release(g);
-  kn_file_free_entries(c, e, n);
+  kn_file_free_entries(c->heap, e, n);
   suite_done(c);
 }
 

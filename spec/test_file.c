@@ -105,7 +105,7 @@ static kn_status try_load(kn_context *c, const void *p, size_t n) {
   memcpy(exact, p, n);
   kn_status st = kn_file_load_memory(c, exact, n, NULL, NULL, &e, &count);
   free(exact);
-  if (st == KN_OK) kn_file_free_entries(c, e, count);
+  if (st == KN_OK) kn_file_free_entries(c->heap, e, count);
   return st;
 }
 
@@ -207,12 +207,12 @@ START_TEST(round_trip) {
   }
   ck_assert_str_eq(e[0].graph->guards[0].name, "n");
   kept = kn_tensor_retain(e[0].graph->slots[0]->tensor);
-  kn_file_free_entries(c, e, n);
+  kn_file_free_entries(c->heap, e, n);
   ck_assert(same_tensor(kept, w));         /* the mapping lives on */
   ((float *)kn_tensor_data(kept))[0] = 77; /* ours alone: not the file */
   OK(c, kn_file_load(c, temp_path(), &e, &n));
   same_graph(c, g, e[0].graph);
-  kn_file_free_entries(c, e, n);
+  kn_file_free_entries(c->heap, e, n);
   kn_tensor_release(kept);
   kn_tensor_release(w);
   kn_graph_release(g);
@@ -239,7 +239,7 @@ START_TEST(names_and_views) {
   ck_assert(same_tensor(e[0].graph->slots[0]->tensor, a) && same_tensor(e[1].graph->slots[0]->tensor, b));
   const float *back = kn_tensor_data(e[2].graph->slots[0]->tensor), *data = kn_tensor_data(a);
   for (int i = 0; i < 9; i++) ck_assert(back[i] == data[i % 3 * 3 + i / 3]);
-  kn_file_free_entries(c, e, n);
+  kn_file_free_entries(c->heap, e, n);
   kn_graph_release(g);
   kn_graph_release(h);
   kn_graph_release(t);
@@ -272,11 +272,11 @@ START_TEST(from_memory) {
   same_graph(c, e[0].graph, f[0].graph);
   ck_assert_int_eq(released, 0);
   kn_tensor *t = kn_tensor_retain(e[0].graph->slots[0]->tensor);
-  kn_file_free_entries(c, e, 1);
+  kn_file_free_entries(c->heap, e, 1);
   ck_assert_int_eq(released, 0);
   kn_tensor_release(t);
   ck_assert_int_eq(released, 1);
-  kn_file_free_entries(c, f, 1);
+  kn_file_free_entries(c->heap, f, 1);
   ck_assert_int_eq(released_odd, 1);
   FAILS(c, KN_FORMAT, "", kn_file_load_memory(c, p, size - 1, count_release, &released, &e, &n));
   ck_assert_int_eq(released, 2);
@@ -309,7 +309,7 @@ START_TEST(refusals) {
   kn_entry *e;
   uint32_t n;
   OK(c, kn_file_load(c, temp_path(), &e, &n)); /* failed saves have not touched it */
-  kn_file_free_entries(c, e, n);
+  kn_file_free_entries(c->heap, e, n);
   unlink(temp_path());
   FAILS(c, KN_IO, "cannot open", kn_file_load(c, temp_path(), &e, &n));
   FAILS(c, KN_IO, "not a regular file", kn_file_load(c, "/tmp", &e, &n));
@@ -647,7 +647,7 @@ START_TEST(failing_allocator) {
     if (st == KN_OK) {
       st = kn_file_save(c, temp_path(), e, count);
       left = UINT64_MAX;
-      kn_file_free_entries(c, e, count);
+      kn_file_free_entries(c->heap, e, count);
     }
     ck_assert_msg(st == KN_OK || (st == KN_NOMEM && strstr(kn_error(c), "memory")), "allocation %u: %s",
                   (unsigned)k, kn_error(c));

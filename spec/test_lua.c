@@ -226,5 +226,55 @@ START_TEST(engine_out_of_memory) {
 }
 END_TEST
 
+/* ---- a program that is to stop ---- */
+
+typedef struct listener { /* sets a hook, as at Ctrl-C, when a node of a graph is told of */
+  lua_State *L;
+  int nodes;
+  bool stops;
+} listener;
+
+static void stop(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  lua_sethook(L, NULL, 0, 0);
+  luaL_error(L, "to stop");
+}
+
+static void listen(void *ud, kn_out kind, const char *text, size_t len) {
+  listener *l = ud;
+  if (kind != KN_OUT_LOG || len < 5 || memcmp(text, "exec ", 5) != 0) return;
+  l->nodes++;
+  if (l->stops) lua_sethook(l->L, stop, LUA_MASKCOUNT, 1);
+}
+
+/* Gradients of several graphs are one call of Lua's: the next graph ends, too. */
+START_TEST(stopped_between_graphs) {
+  listener l = {0};
+  int whole = 0;
+  kn_context *ctx = kn_context_new(NULL, "exec");
+  OK(ctx, kn_registry_open(ctx, "ref"));
+  l.L = luaL_newstate();
+  ctx->output = listen;
+  ctx->output_ud = &l;
+  ck_assert_int_eq(open_kiln(l.L, ctx), LUA_OK);
+  RUNS(l.L, "local f = kiln.script(function(x) return (x * 2):tanh() end)\n"
+            "local g = kiln.script(function(x) return (x * 3):sin() end)\n"
+            "function back() local x = kiln.ones(4):requires_grad_()\n"
+            "  local y = f(g(x)):sum() return function() y:backward() end end");
+  for (int stops = 0; stops < 2; stops++) {
+    RUNS(l.L, "local b = back() run = function() b() end");
+    l.nodes = 0;
+    l.stops = stops;
+    int st = run(l.L, "run()");
+    if (!stops) whole = l.nodes;
+    ck_assert_int_eq(st, stops ? LUA_ERRRUN : LUA_OK);
+  }
+  ck_assert_ptr_nonnull(strstr(lua_tostring(l.L, -1), "to"));
+  ck_assert_msg(l.nodes > 0 && l.nodes < whole, "%d of %d nodes ran", l.nodes, whole);
+  lua_close(l.L);
+  done(ctx);
+}
+END_TEST
+
 SUITE("lua", given_context, a_round_of_the_collector_releases, own_context, several_states,
-      closed_state_is_named, lua_out_of_memory, engine_out_of_memory)
+      closed_state_is_named, lua_out_of_memory, engine_out_of_memory, stopped_between_graphs)

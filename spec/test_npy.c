@@ -158,7 +158,7 @@ END_TEST
 
 START_TEST(files_there_and_back) {
   kn_context *c = suite_context();
-  char path[] = "/tmp/kiln-npy-XXXXXX";
+  char path[] = "/tmp/kiln-npy-XXXXXX"; /* the X are mkstemp's */
   int fd = mkstemp(path);
   ck_assert_int_ge(fd, 0);
   close(fd);

@@ -16,21 +16,6 @@ extern const kn_backend kn_onednn_backend;
 
 /* ---- contexts ---- */
 
-typedef struct lines { /* what was logged */
-  char text[1 << 16];
-  size_t n;
-} lines;
-
-static void keep(void *ud, kn_out kind, const char *text, size_t len) {
-  lines *l = ud;
-  (void)kind;
-  if (l->n + len + 2 > sizeof l->text) return;
-  memcpy(l->text + l->n, text, len);
-  l->n += len;
-  l->text[l->n++] = '\n';
-  l->text[l->n] = 0;
-}
-
 static bool available(void) {
   kn_backend_report r = {.name = ""};
   kn_context *c = suite_context();
@@ -44,15 +29,12 @@ static bool available(void) {
 
 /* oneDNN and the reference alone, so that nobody else takes what it leaves. NULL where oneDNN is absent: the
  * test is then over. */
-static kn_context *context(const char *debug, lines *log) {
+static kn_context *context(const char *debug, suite_lines *log) {
   if (!available()) return NULL;
   kn_context *c = kn_context_new(NULL, debug);
   ck_assert_ptr_nonnull(c);
   if (log) {
-    log->n = 0;
-    log->text[0] = 0;
-    c->output = keep;
-    c->output_ud = log;
+    suite_keep_lines(c, log);
   }
   OK(c, kn_registry_open(c, "onednn"));
   return c;
@@ -337,7 +319,7 @@ END_TEST
 /* ---- what it declines, and that it says why ---- */
 
 START_TEST(what_is_declined_is_said) {
-  static lines log;
+  static suite_lines log;
   kn_context *c = context("dispatch", &log);
   if (!c) return;
   kn_tensor *none[2] = {empty(c, KN_F32, 2, DIMS(2, 0)), empty(c, KN_F32, 2, DIMS(0, 2))};
@@ -549,7 +531,7 @@ static void same_result(kn_session *a, kn_session *b, kn_tensor *x) {
 }
 
 START_TEST(a_graph_runs_on_it_and_says_so) {
-  static lines log;
+  static suite_lines log;
   kn_context *c = context("exec", &log);
   if (!c) return;
   kn_graph *g;

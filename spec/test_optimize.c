@@ -45,17 +45,6 @@ static kn_status optimize(bench *b, kn_pipeline level, const kn_rvalue *sample, 
 
 /* ---- random graphs ---- */
 
-static void random_input(kn_context *c, uint64_t seed, int run, kn_rvalue in[4]) {
-  kn_type t = type_of(KN_F32, DIMS(1 + run, 3));
-  for (int i = 0; i < 2; i++) {
-    OK(c, kn_tensor_new(c, &t, &in[i].tensor));
-    for (int64_t k = 0; k < kn_tensor_numel(in[i].tensor); k++)
-      set_element(in[i].tensor, k, (double)kn_random_word(seed, (uint64_t)i, (uint64_t)k) / 0x1p31 - 1);
-  }
-  in[2] = (kn_rvalue){.scalar = {KN_SCALAR_INT, {.i = run}}};
-  in[3] = (kn_rvalue){.scalar = {KN_SCALAR_FLOAT, {.f = run * 0.3 - 0.5}}};
-}
-
 static void release(kn_rvalue *list, uint32_t n) {
   for (uint32_t i = 0; i < n; i++) {
     kn_tensor_release(list[i].tensor);
@@ -97,7 +86,7 @@ static bool compare_seed(kn_context *c, uint64_t seed, int run) {
   kn_graph *h, *again, *folded;
   open_bench(&b, c, random_graph(c, seed, 10 + (int)seed % 60));
   fill_slots(&b);
-  random_input(c, seed, run, in);
+  rg_inputs(c, seed, run, in);
   kn_status st = walk(&b, b.g, in, want);
   OK(c, optimize(&b, KN_PIPELINE_FREEZE, NULL, &r, &h));
   kn_optimize_report_free(&r);

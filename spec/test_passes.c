@@ -61,14 +61,7 @@ static uint32_t count_kind(const kn_region *r, kn_opcode op) {
 static void compare_one(kn_context *c, uint64_t seed, bool known, int run, tally *count) {
   kn_graph *g = random_graph(c, seed, 10 + (int)seed % 60), *h = copy_of(c, g);
   kn_rvalue in[4], slots[2], others[2], a[6], b[6];
-  kn_type t = type_of(KN_F32, DIMS(1 + run, 3));
-  for (int i = 0; i < 2; i++) {
-    OK(c, kn_tensor_new(c, &t, &in[i].tensor));
-    for (int64_t k = 0; k < kn_tensor_numel(in[i].tensor); k++)
-      set_element(in[i].tensor, k, (double)kn_random_word(seed, (uint64_t)i, (uint64_t)k) / 0x1p31 - 1);
-  }
-  in[2] = (kn_rvalue){.scalar = {KN_SCALAR_INT, {.i = run}}};
-  in[3] = (kn_rvalue){.scalar = {KN_SCALAR_FLOAT, {.f = run * 0.3 - 0.5}}};
+  rg_inputs(c, seed, run, in);
   kn_builder builder;
   h->finished = false;
   kn_builder_init(&builder, c, h);

@@ -223,9 +223,10 @@ START_TEST(step_limits) {
 }
 END_TEST
 
-static kn_status stop_after(void *ud, uint64_t steps) {
+/* After as many polls as are left. */
+static kn_status stop_after(void *left, uint64_t steps) {
   (void)steps;
-  return atomic_fetch_add((atomic_int *)ud, 1) > 2000 ? KN_CANCELLED : KN_OK;
+  return atomic_fetch_sub((atomic_int *)left, 1) < 0 ? KN_CANCELLED : KN_OK;
 }
 
 /* Neither loop ends: the host does. */
@@ -235,7 +236,7 @@ START_TEST(cancelled_inside) {
   open_hand(&h, loops_text);
   for (int run = 0; run < 5; run++) {
     for (int i = 0; i < 2; i++) {
-      atomic_init(&polls, 0);
+      atomic_init(&polls, 2000);
       kn_session_set_poll(h.t.s[i], stop_after, &polls);
       kn_rvalue in[4] = {T(h.x), INT(INT64_MAX), INT(INT64_MAX), INT(0)}, out[3];
       kn_context *c = kn_session_context(h.t.s[i]);
@@ -249,10 +250,35 @@ START_TEST(cancelled_inside) {
 }
 END_TEST
 
-static kn_status stop_late(void *ud, uint64_t steps) {
-  (void)steps;
-  return atomic_fetch_add((atomic_int *)ud, 1) > 200000 ? KN_CANCELLED : KN_OK;
+typedef struct teller {
+  atomic_bool back;
+  atomic_uint_least64_t last;
+} teller;
+
+static kn_status note_count(void *ud, uint64_t steps) {
+  teller *t = ud;
+  if (steps && steps <= atomic_load(&t->last)) atomic_store(&t->back, true);
+  if (!steps && atomic_load(&t->last) != UINT64_MAX) atomic_store(&t->back, true);
+  atomic_store(&t->last, steps);
+  return KN_OK;
 }
+
+/* The host may take 0 for the beginning of a run: a section that is run again does not tell it so. */
+START_TEST(counts_that_never_go_back) {
+  by_hand h;
+  teller t;
+  open_hand(&h, loops_text);
+  atomic_init(&t.back, false);
+  kn_session_set_poll(h.t.s[1], note_count, &t);
+  for (int k = -12; k < 12; k++) {
+    atomic_init(&t.last, UINT64_MAX);
+    loops(&h, 20, 20, k);
+    ck_assert(!atomic_load(&t.back));
+  }
+  ck_assert(h.t.s[1]->beside > 0);
+  close_hand(&h);
+}
+END_TEST
 
 /* Loops that stand behind an error are not waited for, though they took longest when there was none. */
 START_TEST(loops_behind_an_error) {
@@ -278,11 +304,11 @@ START_TEST(loops_behind_an_error) {
                 "    continue_if %more3 next(%u3, %j3) exit(%u3)\n  }\n"
                 "  %y: float32[N] = add %a, %b\n  %z: float32[N] = add %y, %d\n"
                 "  return %z, %c, %d\n}\n");
-  for (int i = 0; i < 2; i++) kn_session_set_poll(h.t.s[i], stop_late, &polls);
+  for (int i = 0; i < 2; i++) kn_session_set_poll(h.t.s[i], stop_after, &polls);
   for (int beside = 0; beside < 2; beside++) { /* on two threads, then on one that takes the strands */
     kn_session_context(h.t.s[1])->threads = beside ? 1 : 2;
     for (int run = 0; run < 4; run++) {
-      atomic_init(&polls, 0);
+      atomic_init(&polls, 200000);
       for (int fine = 0; fine < 16; fine++) ck_assert_int_eq(loops(&h, 90, 3, 100), KN_OK);
       ck_assert_int_eq(loops(&h, INT64_MAX, 3, 100), KN_RAISED);
     }
@@ -333,6 +359,32 @@ START_TEST(steady_runs_allocate_results_only) {
       for (int k = 0; k < 3; k++) kn_tensor_release(out[k].tensor);
     }
   close_hand(&h);
+}
+END_TEST
+
+/* What is looked at in vain, from each node on, leaves nothing in the plan: it grows as the graph does. */
+START_TEST(searches_leave_nothing) {
+  enum { LINE = 64, MOST = 512 };
+  static char text[LINE * (MOST + 2)];
+  size_t kept[2];
+  for (int k = 0; k < 2; k++) {
+    int nodes = k ? MOST : MOST / 4;
+    size_t at = (size_t)snprintf(text, sizeof text, "graph g(%%y0: float32[40,40]) {\n");
+    for (int i = 1; i <= nodes; i++) /* one behind the other */
+      at += (size_t)snprintf(text + at, sizeof text - at, "  %%y%d = matmul %%y%d, %%y0\n", i, i - 1);
+    snprintf(text + at, sizeof text - at, "  return %%y%d\n}\n", nodes);
+    kn_run_memory m;
+    by_hand h;
+    open_hand(&h, text);
+    kn_type type = type_of(KN_F32, DIMS(40, 40));
+    kn_rvalue in = {0};
+    OK(h.t.c, kn_tensor_new(h.t.c, &type, &in.tensor));
+    OK(kn_session_context(h.t.s[1]), kn_session_prepare(h.t.s[1], &in, 1, &m));
+    kept[k] = m.plan;
+    kn_tensor_release(in.tensor);
+    close_hand(&h);
+  }
+  ck_assert_msg(kept[1] < 6 * kept[0], "plans of %zu and %zu bytes", kept[0], kept[1]);
 }
 END_TEST
 
@@ -434,5 +486,5 @@ START_TEST(at_the_same_time) {
 END_TEST
 
 SUITE("strands", random_graphs, streams_errors_and_state, streams_that_go_elsewhere, step_limits,
-      cancelled_inside, loops_behind_an_error, caught_inside, steady_runs_allocate_results_only,
-      every_allocation_may_fail, at_the_same_time)
+      cancelled_inside, counts_that_never_go_back, loops_behind_an_error, caught_inside,
+      steady_runs_allocate_results_only, searches_leave_nothing, every_allocation_may_fail, at_the_same_time)

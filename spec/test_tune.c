@@ -26,7 +26,7 @@ static void keep(void *ud, kn_out kind, const char *text, size_t len) {
 }
 
 static void open_place(place *p) {
-  strcpy(p->top, "/tmp/kiln-tune-XXXXXX");
+  strcpy(p->top, "/tmp/kiln-tune-XXXXXX"); /* the X are mkdtemp's */
   ck_assert_ptr_nonnull(mkdtemp(p->top));
   snprintf(p->dir, sizeof p->dir, "%s/not/yet", p->top);
   p->c = suite_context();
@@ -112,6 +112,44 @@ START_TEST(damaged) {
   ck_assert(says(&p, t, "one", "given") && says(&p, t, "five", "packed"));
   ck_assert_str_eq(p.log, "");
   kn_tuner_free(t);
+  close_place(&p);
+}
+END_TEST
+
+typedef struct asker { /* a host that asks while it is told */
+  kn_context *c;
+  kn_tuner *t;
+  int told;
+  bool found;
+} asker;
+
+static void ask(void *ud, kn_out kind, const char *text, size_t len) {
+  asker *a = ud;
+  char name[KN_TUNE_NAME];
+  (void)kind, (void)text, (void)len;
+  a->told++;
+  a->found = kn_tuner_find(a->c, a->t, "one", name);
+}
+
+/* What is said is said without the lock, or who listens and asks would wait for ever. */
+START_TEST(asked_while_it_says) {
+  place p;
+  open_place(&p);
+  kn_tuner *t = tuner(&p, "A");
+  kn_tuner_note(p.c, t, "one", "given", "");
+  add_text(kn_tuner_path(t), "nonsense\n");
+  kn_tuner_free(t);
+  asker a = {p.c, tuner(&p, "A"), 0, false};
+  char name[KN_TUNE_NAME];
+  p.c->output = ask;
+  p.c->output_ud = &a;
+  ck_assert(kn_tuner_find(p.c, a.t, "one", name) && a.found && a.told == 1);
+  kn_tuner_free(a.t);
+  strcpy(p.dir, "/dev/null/not"); /* where no folder can be made */
+  a.t = tuner(&p, "A");
+  kn_tuner_note(p.c, a.t, "one", "packed", "");
+  ck_assert(a.found && a.told == 2);
+  kn_tuner_free(a.t);
   close_place(&p);
 }
 END_TEST
@@ -498,12 +536,10 @@ START_TEST(products_go_the_way_that_is_known) {
   kn_tensor *rule = run(&w); /* a run measures nothing */
   ck_assert_int_eq(kn_tuner_count(kn_registry_tuner(c)), 0);
   ck_assert_ptr_null(strstr(w.p.log, "measured"));
-  new_session(&w);
   kn_rvalue in = {.tensor = w.x};
   for (int i = 0; i < 200 && !kn_tuner_count(kn_registry_tuner(c)); i++) { /* until the machine is quiet */
-    new_session(&w);
-    w.p.log[0] = 0;
-    OK(kn_session_context(w.s), kn_session_prepare(w.s, &in, 1, &memory)); /* preparing does */
+    w.p.log[0] = 0; /* preparing does, though there is a plan from the run */
+    OK(kn_session_context(w.s), kn_session_prepare(w.s, &in, 1, &memory));
   }
   if (!kn_tuner_count(kn_registry_tuner(c))) kn_tuner_note(c, kn_registry_tuner(c), PRODUCT, "given", "");
   key_of(&w, key);
@@ -533,6 +569,24 @@ START_TEST(products_go_the_way_that_is_known) {
   new_session(&w);
   kn_tensor_release(run(&w));
   ck_assert_ptr_nonnull(strstr(w.p.log, "measured: others do it faster"));
+  close_world(&w);
+}
+END_TEST
+
+/* A plan from before anything was known is not what preparing leaves. */
+START_TEST(prepared_after_a_run) {
+  world w;
+  kn_run_memory memory;
+  if (!open_world(&w, KN_TUNING_KNOWN)) return;
+  kn_rvalue in = {.tensor = w.x};
+  new_session(&w);
+  for (int i = 0; i < 2; i++) {
+    kn_tensor_release(run(&w));
+    ck_assert(!strstr(w.p.log, "(measured)") == !i);
+    if (i) break;
+    kn_tuner_note(w.p.c, kn_registry_tuner(w.p.c), PRODUCT, "given", "");
+    OK(kn_session_context(w.s), kn_session_prepare(w.s, &in, 1, &memory));
+  }
   close_world(&w);
 }
 END_TEST
@@ -659,6 +713,7 @@ START_TEST(convolutions_go_the_way_that_is_known) {
 }
 END_TEST
 
-SUITE("tune", remembered, damaged, damaged_anywhere, carried_from_another_machine, nowhere_to_write,
-      no_file_by_that_name, several_writers, never_too_many, chosen, products_go_the_way_that_is_known,
-      convolutions_go_the_way_that_is_known, fixed_means_the_same_bits, every_plan_measures_when_asked_to)
+SUITE("tune", remembered, damaged, asked_while_it_says, damaged_anywhere, carried_from_another_machine,
+      nowhere_to_write, no_file_by_that_name, several_writers, never_too_many, chosen,
+      products_go_the_way_that_is_known, prepared_after_a_run, convolutions_go_the_way_that_is_known,
+      fixed_means_the_same_bits, every_plan_measures_when_asked_to)

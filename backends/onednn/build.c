@@ -102,29 +102,39 @@ uint32_t dn_find_value(dn_builder *b, const kn_value *v) {
   return DN_NO_BUFFER;
 }
 
-static bool is_finite(const kn_tensor *t) {
-  int64_t reach = 1; /* what lies between is looked at, too */
-  for (int d = 0; d < t->type.rank; d++) reach += (t->type.dims[d] - 1) * t->strides[d];
-  return t->type.dtype != KN_F32 || kn_type_numel(&t->type) < 1 || dn_finite(kn_tensor_data(t), reach);
+/* Not at views of what the part itself makes. */
+static bool look_at(dn_builder *b, const kn_value *v) {
+  int64_t unused[KN_MAX_RANK];
+  dn_sequence *q = b->q;
+  dn_look x = {.value = v};
+  if (b->made[v->id] || b->made[b->part->root[v->id]]) return true;
+  for (uint32_t i = 0; i < q->nlooks; i++)
+    if (q->looks[i].value == v) return true;
+  const kn_slot *slot = kn_constant_of(v, unused);
+  if (slot && dn_tensor_finite(slot->tensor)) {
+    x.numbers = kn_tensor_data(slot->tensor);
+    x.version = atomic_load(&slot->tensor->storage->version);
+  }
+  dn_look *all = grow(b, q->looks, q->nlooks, &q->look_room, sizeof *all);
+  if (!all) return false;
+  q->looks = all;
+  all[q->nlooks++] = x;
+  return true;
 }
 
 /* A value that others compute. Repeated elements are none of oneDNN's. */
 static uint32_t given(dn_builder *b, const kn_value *v) {
   const kn_type cut = dn_type_of(b, v), *t = &cut;
   dn_buffer buffer = {.at = DN_AT_VALUE, .value = v, .given = !b->made[v->id]};
-  int64_t unused[KN_MAX_RANK], strides[KN_MAX_RANK];
+  int64_t strides[KN_MAX_RANK];
   dn_strides_of(b, v, buffer.strides);
   memcpy(strides, buffer.strides, sizeof strides);
   for (int i = 0; i < t->rank; i++) {
     if (t->dims[i] == 1 && strides[i] < 1) strides[i] = 1;
     if (strides[i] < 1) return DN_NO_BUFFER;
   }
-  const kn_slot *slot = kn_constant_of(v, unused);
-  buffer.constant = slot || b->made[b->part->root[v->id]];
-  for (uint32_t i = 0; i < b->q->nbuffers; i++)
-    buffer.constant |= b->q->buffers[i].given && b->q->buffers[i].value == v;
+  if (buffer.given && !look_at(b, v)) return DN_NO_BUFFER;
   if (b->images) buffer.pitch = (size_t)(b->images * buffer.strides[0]) * sizeof(float);
-  if (slot) b->q->odd_constant |= !is_finite(slot->tensor);
   buffer.plain = dense(t, strides);
   if (buffer.plain) kn_strides_contiguous(t, strides);
   dn_md md = {0};
@@ -439,6 +449,8 @@ static dnnl_status_t build_group(dn_builder *b, const dn_group *g) {
   }
   dn_step *t = add_step(b);
   if (!t) return dnnl_out_of_memory;
+  for (uint32_t i = 0; i < g->main->ntensor; i++)
+    if (!look_at(b, g->main->in[i])) return dnnl_out_of_memory;
   t->apart = t->main = true;
   return dnnl_success;
 }

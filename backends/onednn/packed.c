@@ -33,6 +33,12 @@ bool dn_finite(const float *x, int64_t n) {
   return true;
 }
 
+bool dn_tensor_finite(const kn_tensor *t) {
+  int64_t reach = 1; /* what lies between is looked at, too */
+  for (int d = 0; d < t->type.rank; d++) reach += (t->type.dims[d] - 1) * t->strides[d];
+  return t->type.dtype != KN_F32 || kn_type_numel(&t->type) < 1 || dn_finite(kn_tensor_data(t), reach);
+}
+
 static void discard(dn_shelf *s, dn_packed *p) {
   dn_md_free(s->lib, &p->from);
   dn_md_free(s->lib, &p->to);

@@ -35,5 +35,6 @@ size_t dn_shelf_bytes(dn_shelf *s);
 
 /* No nan and no infinity among n numbers? */
 bool dn_finite(const float *x, int64_t n);
+bool dn_tensor_finite(const kn_tensor *t); /* true of other dtypes than float32 */
 
 #endif

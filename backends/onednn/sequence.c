@@ -19,6 +19,7 @@ void dn_sequence_free(dn_sequence *q) {
   kn_free_aligned(heap, q->work, q->bytes);
   kn_free(heap, q->buffers, q->buffer_room * sizeof *q->buffers);
   kn_free(heap, q->steps, q->step_room * sizeof *q->steps);
+  kn_free(heap, q->looks, q->look_room * sizeof *q->looks);
   kn_free(heap, q, sizeof *q);
 }
 
@@ -50,13 +51,12 @@ bool dn_sequence_fits(const dn_sequence *q, kn_tensor *const *vals) {
 
 bool dn_sequence_ordinary(const dn_sequence *q, kn_tensor *const *vals) {
   if (q->odd_constant) return false;
-  for (uint32_t i = 0; i < q->nbuffers; i++) {
-    const dn_buffer *b = &q->buffers[i];
-    if (!b->given || b->constant) continue;
-    const kn_tensor *t = vals[b->value->id];
-    int64_t reach = 1; /* what lies between is looked at, too */
-    for (int d = 0; d < t->type.rank; d++) reach += (t->type.dims[d] - 1) * t->strides[d];
-    if (!dn_finite(kn_tensor_data(t), reach)) return false;
+  for (uint32_t i = 0; i < q->nlooks; i++) {
+    const dn_look *x = &q->looks[i];
+    const kn_tensor *t = vals[x->value->id];
+    bool done = x->numbers == kn_tensor_data(t) &&
+                x->version == atomic_load_explicit(&t->storage->version, memory_order_relaxed);
+    if (!done && !dn_tensor_finite(t)) return false;
   }
   return true;
 }

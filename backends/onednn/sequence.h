@@ -21,7 +21,6 @@ typedef struct dn_buffer {
   const kn_value *value;        /* whose elements it holds; NULL: a scratchpad, a constant */
   bool plain;                   /* they lie as in a contiguous tensor */
   bool given;                   /* VALUE: computed by others, before */
-  bool constant;                /* given: of a constant, or a view of what the part itself makes */
   int64_t strides[KN_MAX_RANK]; /* given: that it was made for */
   uint32_t same;                /* WORK: the buffer in whose bytes it lies, or itself */
   size_t bytes, offset;         /* WORK */
@@ -32,6 +31,12 @@ typedef struct dn_buffer {
   dn_packed *packed;            /* FIXED */
   void *data;                   /* that memory points to now */
 } dn_buffer;
+
+typedef struct dn_look { /* at a value from outside of the part, which may hold nan or infinity */
+  const kn_value *value;
+  const void *numbers; /* where a constant lies that holds neither, … */
+  unsigned version;    /* … as it was then; NULL: each run looks */
+} dn_look;
 
 typedef struct dn_step {
   uint32_t group;           /* index in the cut */
@@ -54,11 +59,12 @@ typedef struct dn_sequence {
   dn_state *state;
   dn_buffer *buffers;
   dn_step *steps;
-  uint32_t nbuffers, buffer_room, nsteps, step_room;
+  dn_look *looks;
+  uint32_t nbuffers, buffer_room, nsteps, step_room, nlooks, look_room;
   dnnl_stream_t stream;
   void *work;
   size_t bytes;
-  bool odd_constant; /* a constant holds nan or infinity */
+  bool odd_constant; /* a packed one holds nan or infinity */
 } dn_sequence;
 
 /* UNSUPPORTED where oneDNN has nothing for some groups: `fold` is then lowered for each of them, and the part

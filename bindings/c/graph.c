@@ -174,7 +174,7 @@ kiln_status kiln_graph_load(kiln_context *handle, const char *path, const char *
   if (st != KN_OK) return outside(st);
   st = choose(ctx, entry, entries, n, out);
   if (st != KN_OK) kn_error_prefix(ctx, "%s", path);
-  kn_file_free_entries(ctx, entries, n);
+  kn_file_free_entries(ctx->heap, entries, n);
   return outside(st);
 }
 
@@ -186,7 +186,7 @@ kiln_status kiln_graph_load_memory(kiln_context *handle, const void *data, size_
   kn_status st = kn_file_load_memory(ctx, data, bytes, release, ud, &entries, &n);
   if (st != KN_OK) return outside(st);
   st = choose(ctx, entry, entries, n, out);
-  kn_file_free_entries(ctx, entries, n);
+  kn_file_free_entries(ctx->heap, entries, n);
   return outside(st);
 }
 

@@ -89,15 +89,21 @@ int kl_session_fail(lua_State *L, kn_session *s, kn_status st) {
   return run_failed(L, placed);
 }
 
+void kl_note_hook(lua_State *L) {
+  kl_state *s = kl_state_of(L);
+  s->hook = lua_gethook(s->main);
+}
+
 kn_status kl_poll_hook(void *ud, uint64_t steps) {
   kl_state *s = ud;
   lua_Hook now = lua_gethook(s->main);
-  if (!steps) s->hook = now;
+  (void)steps;
   return now && now != s->hook ? KN_CANCELLED : KN_OK;
 }
 
 kn_session *kl_variant_session(lua_State *L, kl_variant *v) {
   kn_context *ctx = kl_context(L);
+  kl_note_hook(L);
   if (v->session) return v->session;
   const kn_target *const *targets;
   const char *check = getenv("KILN_CHECK");

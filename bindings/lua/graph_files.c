@@ -1,5 +1,6 @@
 /* kiln.load, kiln.save, kiln.parse and g:save. */
 #include "bindings/lua/graph_parts.h"
+#include "bindings/lua/owned.h"
 #include "graph/file.h"
 #include "graph/text.h"
 #include <string.h>
@@ -7,34 +8,28 @@
 /* ---- entries on their way to or from a file, freed with their userdata ---- */
 
 typedef struct entries {
-  kn_context *ctx; /* NULL: nothing to free */
+  kn_context *ctx;
+  kn_heap *heap;
   kn_entry *list;
   uint32_t n;
   size_t room; /* of the list, when it is ours */
   bool loaded; /* by kn_file_load: names and list are its own */
 } entries;
 
-static int entries_gc(lua_State *L) {
-  entries *e = lua_touserdata(L, 1);
-  if (!e->list) return 0;
-  if (e->loaded)
-    kn_file_free_entries(e->ctx, e->list, e->n);
-  else {
+static void free_entries(void *block) {
+  entries *e = block;
+  if (e->list && e->loaded)
+    kn_file_free_entries(e->heap, e->list, e->n);
+  else if (e->list) {
     for (uint32_t i = 0; i < e->n; i++) kn_graph_release(e->list[i].graph);
-    kn_free(e->ctx->heap, e->list, e->room * sizeof *e->list);
+    kn_free(e->heap, e->list, e->room * sizeof *e->list);
   }
-  e->list = NULL;
-  return 0;
 }
 
 static entries *push_entries(lua_State *L) {
-  entries *e = lua_newuserdatauv(L, sizeof *e, 0);
-  *e = (entries){.ctx = kl_context(L)};
-  if (luaL_newmetatable(L, "kiln.entries")) {
-    lua_pushcfunction(L, entries_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
+  entries *e = kl_push_owned(L, sizeof *e, free_entries);
+  e->ctx = kl_context(L);
+  e->heap = e->ctx->heap;
   return e;
 }
 

@@ -63,6 +63,16 @@ void kl_set_text(lua_State *L, const char *key, const char *value) {
   lua_setfield(L, -2, key);
 }
 
+void kl_set_number(lua_State *L, const char *key, double value) {
+  lua_pushnumber(L, value);
+  lua_setfield(L, -2, key);
+}
+
+void kl_set_count(lua_State *L, const char *key, uint64_t value) {
+  lua_pushinteger(L, (lua_Integer)value);
+  lua_setfield(L, -2, key);
+}
+
 static void push_value_info(lua_State *L, const kn_graph *g, const kn_value *v) {
   lua_createtable(L, 0, 4);
   kl_set_text(L, "name", v->name);

@@ -49,28 +49,16 @@ static seen *find(const observed *o, const kn_node *n) {
 
 /* ---- a run, watched ---- */
 
-static void add_cost(seen *x, const kn_node *n, kn_tensor *const *vals) {
-  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
-  if (n->ntensor > KN_MAX_INPUTS || n->nout > KN_MAX_OUTPUTS) return;
-  for (uint32_t i = 0; i < n->ntensor; i++) {
-    if (!vals[n->in[i]->id]) return;
-    in[i] = vals[n->in[i]->id]->type;
-  }
-  for (uint32_t i = 0; i < n->nout; i++) {
-    if (!vals[n->out[i]->id]) return;
-    out[i] = vals[n->out[i]->id]->type;
-  }
-  kn_cost c = kn_node_cost(n, in, out);
-  x->cost.flops += c.flops;
-  x->cost.bytes += c.bytes;
-}
-
 static void watch(void *ud, const kn_node *n, kn_tensor *const *vals, const kn_scalar *scalars) {
   observed *o = ud;
   seen *x = find(o, n);
   if (!x) return;
   x->runs++;
-  if (kn_opcode_is_op(n->op)) add_cost(x, n, vals);
+  kn_cost c;
+  if (kn_cost_by_tensors(n, vals, &c)) {
+    x->cost.flops += c.flops;
+    x->cost.bytes += c.bytes;
+  }
   if (n->op == KN_NODE_if) x->yes += scalars[n->in[0]->id].as.b;
   if (n->op == KN_NODE_loop) x->trips += kn_session_trips(o->s);
 }
@@ -101,16 +89,6 @@ static void run(lua_State *L, observed *o) {
 
 /* ---- the list ---- */
 
-static void set_number(lua_State *L, const char *key, double v) {
-  lua_pushnumber(L, v);
-  lua_setfield(L, -2, key);
-}
-
-static void set_count(lua_State *L, const char *key, uint64_t v) {
-  lua_pushinteger(L, (lua_Integer)v);
-  lua_setfield(L, -2, key);
-}
-
 /* A choice between paths that meet, not one of the program: capture compares the number of a path. */
 static bool is_selector(const kn_node *n) {
   const kn_node *eq = n->in[0]->def;
@@ -120,16 +98,16 @@ static bool is_selector(const kn_node *n) {
 }
 
 static void set_seen(lua_State *L, const kn_node *n, const seen *x) {
-  set_count(L, "runs", x->runs);
+  kl_set_count(L, "runs", x->runs);
   if (kn_opcode_is_op(n->op)) {
-    set_number(L, "flops", x->cost.flops);
-    set_number(L, "bytes", x->cost.bytes);
+    kl_set_number(L, "flops", x->cost.flops);
+    kl_set_number(L, "bytes", x->cost.bytes);
   }
   if (n->op == KN_NODE_if) {
-    set_count(L, "taken", x->yes);
-    set_count(L, "not_taken", x->runs - x->yes);
+    kl_set_count(L, "taken", x->yes);
+    kl_set_count(L, "not_taken", x->runs - x->yes);
   }
-  if (n->op == KN_NODE_loop) set_count(L, "trips", x->trips);
+  if (n->op == KN_NODE_loop) kl_set_count(L, "trips", x->trips);
 }
 
 static void list_nodes(lua_State *L, const observed *o, const kn_region *r, int depth, lua_Integer *n) {
@@ -138,7 +116,7 @@ static void list_nodes(lua_State *L, const observed *o, const kn_region *r, int 
     kl_set_text(L, "op", kn_opcode_describe(node->op).text);
     kl_set_where(L, node->where);
     if (node->nout) kl_set_text(L, "name", node->out[0]->name);
-    set_count(L, "depth", (uint64_t)depth);
+    kl_set_count(L, "depth", (uint64_t)depth);
     if (node->op == KN_NODE_host_call) kl_set_text(L, "host", node->text);
     if (node->op == KN_NODE_if && is_selector(node)) {
       lua_pushboolean(L, 1);
@@ -189,7 +167,7 @@ static int graph_captures(lua_State *L) {
   for (const kl_variant *x = g->variants; x; x = x->next) n++;
   luaL_checkstack(L, 8, "captures");
   lua_createtable(L, 0, 5);
-  set_count(L, "n", n);
+  kl_set_count(L, "n", n);
   kl_set_text(L, "name", v->graph->name);
   lua_newtable(L);
   lua_setfield(L, -2, "reasons");
@@ -198,7 +176,7 @@ static int graph_captures(lua_State *L) {
   for (uint32_t i = 0; v->live && kc_live_unrolled(v->live, i, &where, &trips); i++) {
     lua_createtable(L, 0, 2);
     kl_set_text(L, "where", where);
-    set_count(L, "trips", (uint64_t)trips);
+    kl_set_count(L, "trips", (uint64_t)trips);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   lua_setfield(L, -2, "unrolled");

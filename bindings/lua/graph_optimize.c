@@ -2,6 +2,7 @@
  * options, their samples, and what the report looks like. */
 #include "backends/registry.h"
 #include "bindings/lua/graph_parts.h"
+#include "bindings/lua/owned.h"
 #include "graph/optimize.h"
 #include <string.h>
 
@@ -12,25 +13,11 @@ typedef struct made {
   kn_optimize_report report;
 } made;
 
-static int made_gc(lua_State *L) {
-  made *m = lua_touserdata(L, 1);
-  if (m->graph) {
-    kn_graph_release(m->graph);
-    kn_optimize_report_free(&m->report);
-  }
-  m->graph = NULL;
-  return 0;
-}
-
-static made *push_made(lua_State *L) {
-  made *m = lua_newuserdatauv(L, sizeof *m, 0);
-  *m = (made){.graph = NULL};
-  if (luaL_newmetatable(L, "kiln.optimized")) {
-    lua_pushcfunction(L, made_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
-  return m;
+static void free_made(void *block) {
+  made *m = block;
+  if (!m->graph) return;
+  kn_graph_release(m->graph);
+  kn_optimize_report_free(&m->report);
 }
 
 /* ---- options ---- */
@@ -217,12 +204,6 @@ static void push_text(lua_State *L, const kn_optimize_report *r) {
   luaL_pushresult(&b);
 }
 
-static void set_number(lua_State *L, const char *key, double value) {
-  if (value < 0) return;
-  lua_pushnumber(L, value);
-  lua_setfield(L, -2, key);
-}
-
 static void set_names(lua_State *L, const char *key, const char *const *names, uint32_t n) {
   lua_createtable(L, (int)n, 0);
   for (uint32_t i = 0; i < n; i++) {
@@ -242,7 +223,7 @@ static void set_folds(lua_State *L, const kn_optimize_report *r) {
     kl_set_text(L, "where", f->where);
     kl_set_text(L, "parameter", f->of);
     kl_set_text(L, "why", f->why);
-    set_number(L, "error", f->error);
+    if (f->error >= 0) kl_set_number(L, "error", f->error);
     lua_pushboolean(L, f->kept);
     lua_setfield(L, -2, "kept");
     lua_rawseti(L, -2, (lua_Integer)i + 1);
@@ -275,12 +256,9 @@ static void push_report(lua_State *L, const kn_optimize_report *r) {
   set_guards(L, r);
   set_names(L, "constants", r->frozen, r->nfrozen);
   set_names(L, "stay", r->stay, r->nstay);
-  set_number(L, "error", r->error);
-  set_number(L, "samples", r->samples);
-  lua_pushinteger(L, (lua_Integer)r->samples);
-  lua_setfield(L, -2, "samples");
-  lua_pushinteger(L, (lua_Integer)r->bytes[1]);
-  lua_setfield(L, -2, "bytes");
+  if (r->error >= 0) kl_set_number(L, "error", r->error);
+  kl_set_count(L, "samples", r->samples);
+  kl_set_count(L, "bytes", r->bytes[1]);
   lua_pushboolean(L, r->over);
   lua_setfield(L, -2, "over");
   kl_set_text(L, "unmeasured", r->unmeasured);
@@ -329,7 +307,7 @@ static int optimize(lua_State *L, const char *name, kn_pipeline level) {
   kl_check(L, kn_registry_targets(ctx, &a.o.targets, &a.o.ntargets));
   kl_graph *g = kl_push_graph(L);
   int self = lua_gettop(L);
-  made *m = push_made(L);
+  made *m = kl_push_owned(L, sizeof *m, free_made);
   kl_make_room(L);
   kn_status st = kn_optimize_graph(ctx, &a.o, &m->report, &m->graph);
   if (st != KN_OK) {

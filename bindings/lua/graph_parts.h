@@ -8,10 +8,9 @@
 
 /* The variant shown, saved and planned: the newest. Raises when nothing has been captured yet. */
 kl_variant *kl_newest_variant(lua_State *L, int idx);
-/* Its session, made when first asked for. Raises. */
+/* Its session, made when first asked for; notes the hook. Raises. */
 kn_session *kl_variant_session(lua_State *L, kl_variant *v);
-/* Who wants a program to stop sets a hook, as `kiln` does at Ctrl-C: a graph that runs ends, and the hook
- * raises as soon as Lua goes on. `ud` is a kl_state. */
+/* Of sessions; `ud` is a kl_state. See kl_note_hook. */
 kn_status kl_poll_hook(void *ud, uint64_t steps);
 /* The variant for the arguments at [first, top]. Raises. */
 kl_variant *kl_choose_variant(lua_State *L, kl_graph *g, int self, int first);
@@ -62,6 +61,8 @@ void kl_push_value_type(lua_State *L, const kn_graph *g, const kn_vtype *t); /* 
 /* Set a field of the table on top, unless there is nothing to say. */
 void kl_set_where(lua_State *L, const kn_where *w); /* "where" */
 void kl_set_text(lua_State *L, const char *key, const char *value);
+void kl_set_number(lua_State *L, const char *key, double value);
+void kl_set_count(lua_State *L, const char *key, uint64_t value);
 void kl_set_captures(lua_State *L, int self); /* script.c: "cache_limit", "reasons" of a scripted Graph */
 
 /* Functions of each file, for the table of methods on top of the stack. */

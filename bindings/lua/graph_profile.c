@@ -10,28 +10,18 @@ static const char profile_key = 0; /* of the metatable in the registry */
 
 /* ---- numbers of the report ---- */
 
-static void set_number(lua_State *L, const char *key, double v) {
-  lua_pushnumber(L, v);
-  lua_setfield(L, -2, key);
-}
-
-static void set_count(lua_State *L, const char *key, uint64_t v) {
-  lua_pushinteger(L, (lua_Integer)v);
-  lua_setfield(L, -2, key);
-}
-
 /* Seconds, of a run and of all of them; what was reached in that time, and of the peaks. */
 static void set_work(lua_State *L, const kn_profile *p, double own, double median, const kn_cost *c) {
   kn_rates r = kn_profile_rates(p, median, c);
-  set_number(L, "time", median);
-  set_number(L, "total", own);
-  set_number(L, "share", r.share);
-  set_number(L, "flops", c->flops / p->done);
-  set_number(L, "bytes", c->bytes / p->done);
-  set_number(L, "gflops", r.flops * 1e-9);
-  set_number(L, "gbs", r.bytes * 1e-9);
-  set_number(L, "flops_of_peak", r.flops_of_peak);
-  set_number(L, "bytes_of_peak", r.bytes_of_peak);
+  kl_set_number(L, "time", median);
+  kl_set_number(L, "total", own);
+  kl_set_number(L, "share", r.share);
+  kl_set_number(L, "flops", c->flops / p->done);
+  kl_set_number(L, "bytes", c->bytes / p->done);
+  kl_set_number(L, "gflops", r.flops * 1e-9);
+  kl_set_number(L, "gbs", r.bytes * 1e-9);
+  kl_set_number(L, "flops_of_peak", r.flops_of_peak);
+  kl_set_number(L, "bytes_of_peak", r.bytes_of_peak);
 }
 
 static void set_parts(lua_State *L, const kn_profile_row *r) {
@@ -58,11 +48,11 @@ static void push_rows(lua_State *L, const kn_profile *p) {
     kl_set_where(L, r->nodes[0]->where);
     kl_set_text(L, "backend", r->backend);
     kl_set_text(L, "implementation", r->impl);
-    set_count(L, "depth", r->depth + 1u);
-    set_count(L, "calls", r->calls);
+    kl_set_count(L, "depth", r->depth + 1u);
+    kl_set_count(L, "calls", r->calls);
     set_work(L, p, r->own, r->median, &r->cost);
-    set_number(L, "inclusive", r->total);
-    if (r->nodes[0]->op == KN_NODE_loop) set_count(L, "trips", r->trips);
+    kl_set_number(L, "inclusive", r->total);
+    if (r->nodes[0]->op == KN_NODE_loop) kl_set_count(L, "trips", r->trips);
     if (r->n > 1) set_parts(L, r);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
@@ -77,8 +67,8 @@ static void push_lines(lua_State *L, const kn_profile *p) {
       lua_pushfstring(L, l->where->line > 0 ? "%s:%d" : "%s:?", l->where->chunk, l->where->line);
       lua_setfield(L, -2, "where");
     }
-    set_count(L, "nodes", l->nodes);
-    set_count(L, "calls", l->calls);
+    kl_set_count(L, "nodes", l->nodes);
+    kl_set_count(L, "calls", l->calls);
     set_work(L, p, l->own, l->median, &l->cost);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
@@ -87,13 +77,13 @@ static void push_lines(lua_State *L, const kn_profile *p) {
 static void push_report(lua_State *L, const kn_profile *p) {
   lua_createtable(L, 0, 8);
   kl_set_text(L, "name", p->graph->name);
-  set_count(L, "runs", p->done);
-  set_number(L, "time", p->plain_median);
-  set_number(L, "timed", p->timed_median);
+  kl_set_count(L, "runs", p->done);
+  kl_set_number(L, "time", p->plain_median);
+  kl_set_number(L, "timed", p->timed_median);
   lua_createtable(L, 0, 3);
-  set_number(L, "gflops", p->peaks.flops * 1e-9);
-  set_number(L, "gbs", p->peaks.bytes * 1e-9);
-  set_count(L, "threads", (uint64_t)p->peaks.threads);
+  kl_set_number(L, "gflops", p->peaks.flops * 1e-9);
+  kl_set_number(L, "gbs", p->peaks.bytes * 1e-9);
+  kl_set_count(L, "threads", (uint64_t)p->peaks.threads);
   lua_setfield(L, -2, "peaks");
   push_rows(L, p);
   lua_setfield(L, -2, "nodes");

@@ -38,6 +38,7 @@ static void anchor_release(kl_anchor *a) {
 lua_State *kl_enter_tape(lua_State *L) {
   kl_anchor *a = anchor_of(L);
   lua_State *before = a->running;
+  kl_note_hook(L);
   a->running = L;
   lua_pushboolean(L, 0);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &error_key);

@@ -36,13 +36,16 @@ typedef struct kl_state {
   size_t full;     /* heap bytes after the last complete collection */
   kl_boxes *boxes;
   lua_State *main; /* the main coroutine */
-  lua_Hook hook;   /* of it, when the graph that runs now began */
+  lua_Hook hook;   /* of it, when Lua last called what may run graphs */
   kn_reclaimer reclaimer;
   struct kl_anchor *anchor; /* hooks.c: how C code on the tape finds back to this state */
   bool reclaiming; /* finalizers run in the middle of an op that found no memory: they must not use kiln */
 } kl_state;
 
 kl_state *kl_state_of(lua_State *L); /* raises when kiln is not open */
+/* Who wants a program to stop sets a hook, as `kiln` does at Ctrl-C: graphs that run end where it is another
+ * than the one noted as Lua called (kl_poll_hook), and the hook raises as soon as Lua goes on. */
+void kl_note_hook(lua_State *L);
 static inline bool kl_usable(const kl_state *s) {
   return s->ctx && !s->reclaiming;
 } /* else kl_state_of raises */

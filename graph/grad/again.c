@@ -373,10 +373,9 @@ void kg_again_params(kg_again *a, kn_node *back) {
 static void strip(kn_region *r, bool caught) {
   for (kn_node *n = r->first, *next; n; n = next) {
     next = n->next;
-    bool says = n->op == KN_NODE_print || n->op == KN_NODE_write || n->op == KN_NODE_write_error ||
-                n->op == KN_NODE_warn || n->op == KN_NODE_store_state || (n->op == KN_NODE_assert && !caught);
+    bool done = kn_opcode_says(n->op) || n->op == KN_NODE_store_state || (n->op == KN_NODE_assert && !caught);
     for (int k = 0; k < n->nregions; k++) strip(n->regions[k], caught || (!k && kn_is_attempt(n)));
-    if (says) kn_node_remove(n);
+    if (done) kn_node_remove(n);
   }
 }
 

@@ -302,9 +302,7 @@ static void drop_texts(kn_region *r) {
   for (kn_node *n = r->first, *next; n; n = next) {
     next = n->next;
     for (int k = 0; k < n->nregions; k++) drop_texts(n->regions[k]);
-    if (n->op == KN_NODE_print || n->op == KN_NODE_write || n->op == KN_NODE_write_error ||
-        n->op == KN_NODE_warn)
-      kn_node_remove(n);
+    if (kn_opcode_says(n->op)) kn_node_remove(n);
   }
 }
 

@@ -66,17 +66,8 @@ static void hoist_region(hoister *h, kn_region *r) {
   }
 }
 
-static bool has_loop(const kn_region *r) {
-  KN_EACH_NODE (n, r) {
-    if (n->op == KN_NODE_loop) return true;
-    for (int k = 0; k < n->nregions; k++)
-      if (has_loop(n->regions[k])) return true;
-  }
-  return false;
-}
-
 static kn_status hoist(kn_builder *b, bool freely, uint32_t *changes) {
-  if (!has_loop(b->graph->body)) return KN_OK;
+  if (!kn_region_has(b->graph->body, KN_NODE_loop)) return KN_OK;
   hoister h = {0};
   uint32_t ids = b->graph->nvalues + 1;
   KN_TRY(kn_care_begin(&h.care, b, freely));

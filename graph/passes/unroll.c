@@ -173,19 +173,10 @@ static void walk(unroller *u, kn_region *r) {
 
 /* ---- the pass ---- */
 
-static bool has_loop(const kn_region *r) {
-  KN_EACH_NODE (n, r) {
-    if (n->op == KN_NODE_loop) return true;
-    for (int k = 0; k < n->nregions; k++)
-      if (has_loop(n->regions[k])) return true;
-  }
-  return false;
-}
-
 static kn_status run(kn_builder *b, uint32_t *changes) {
   kn_graph *g = b->graph;
   kn_heap *h = b->ctx->heap;
-  if (!has_loop(g->body)) return KN_OK;
+  if (!kn_region_has(g->body, KN_NODE_loop)) return KN_OK;
   unroller u = {.b = b, .ids = g->nvalues + 1};
   u.instead = kn_calloc(h, u.ids, sizeof *u.instead);
   u.map = kn_calloc(h, u.ids, sizeof *u.map);

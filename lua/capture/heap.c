@@ -402,6 +402,18 @@ static kc_res check_state_value(kc_cap *c, const kc_look *l, kc_val v) {
                  l->name, kc_kind_name(l->seen), kc_kind_name(v));
 }
 
+static bool is_state(const kc_look *l) { return l->born || (l->slot && l->slot->kind == KN_SLOT_STATE); }
+
+/* What has not been seen to change is written what it holds. */
+static bool is_as_seen(const kc_look *l, kc_val v) { return !is_state(l) && kc_same(l->seen, v); }
+
+static kc_res note_write(kc_cap *c, kc_look *l, kc_val v) {
+  if (!is_state(l)) return make_dynamic(c, l);
+  KC_TRY(check_state_value(c, l, v));
+  l->written = true;
+  return KC_GO;
+}
+
 kc_res kc_raw_set(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val v) {
   kc_touch(c, s, (kc_place){KC_PLACE_FIELD, table, key}, true);
   const kc_table_info *info = &c->tab[table];
@@ -412,13 +424,8 @@ kc_res kc_raw_set(kc_cap *c, kc_state *s, uint32_t table, kc_val key, kc_val v) 
   if (info->object) {
     kc_look *l;
     KC_TRY(field_look(c, info->object, key, &l));
-    if (!l->born && (!l->slot || l->slot->kind != KN_SLOT_STATE)) {
-      if (kc_same(l->seen, v)) return KC_GO;
-      KC_TRY(make_dynamic(c, l));
-    } else {
-      KC_TRY(check_state_value(c, l, v));
-      l->written = true;
-    }
+    if (is_as_seen(l, v)) return KC_GO;
+    KC_TRY(note_write(c, l, v));
   }
   if (key.k == KC_V_INT && kc_list_of(s, table)) return kc_list_set(c, s, table, key, v);
   kc_table_put(c, kc_table_write(c, s, table), key, v);
@@ -702,13 +709,8 @@ kc_res kc_cell_set(kc_cap *c, kc_state *s, uint32_t cell, kc_val v) {
   if (c->cell[cell].object) {
     kc_look *l;
     KC_TRY(upvalue_look(c, cell, &l));
-    if (!l->born && (!l->slot || l->slot->kind != KN_SLOT_STATE)) {
-      if (kc_same(l->seen, v)) return KC_GO;
-      KC_TRY(make_dynamic(c, l));
-    } else {
-      KC_TRY(check_state_value(c, l, v));
-      l->written = true;
-    }
+    if (is_as_seen(l, v)) return KC_GO;
+    KC_TRY(note_write(c, l, v));
   }
   kc_map_set(c, &s->cells, s->owner, cell, kc_dup(c, &v, sizeof v));
   return KC_GO;
