@@ -478,14 +478,13 @@ kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, k
 
 /* ---- runs ---- */
 
-/* A tensor this session made for a slot and nobody else sees may take the next store. */
+/* The slot's last tensor may take the next store. What a run has stored may be somebody's still, as gradients
+ * are until there are new ones. */
 static void keep_spare(kn_slot_state *x, kn_tensor *t) {
-  bool usable = t && !x->spare && atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1 &&
-                !t->storage->release && kn_tensor_contiguous(t);
-  if (usable)
-    x->spare = t;
-  else
-    kn_tensor_release(t);
+  bool keep = t && (x->stored || kn_is_forgotten(t)) && !(x->spare && kn_is_forgotten(x->spare));
+  kn_tensor *gone = keep ? x->spare : t;
+  if (keep) x->spare = t;
+  kn_tensor_release(gone);
 }
 
 static void settle_slots(kn_session *s, bool commit) {
@@ -493,11 +492,11 @@ static void settle_slots(kn_session *s, bool commit) {
     kn_slot_state *x = &s->slots[i];
     x->wrote = commit && x->is_staged;
     if (!x->is_staged) continue;
-    kn_tensor *old = commit ? x->value.tensor : x->staged.tensor;
+    keep_spare(x, commit ? x->value.tensor : x->staged.tensor);
     if (commit) x->value = x->staged;
+    x->stored |= commit;
     x->staged = (kn_rvalue){0};
     x->is_staged = false;
-    keep_spare(x, old);
   }
 }
 
@@ -630,6 +629,7 @@ kn_status kn_session_set_slot(kn_session *s, uint32_t slot, const kn_rvalue *v) 
   if (v->tensor) kn_tensor_retain(v->tensor);
   keep_spare(x, x->value.tensor); /* what was stored last, when its elements have been copied elsewhere */
   x->value = *v;
+  x->stored = false;
   return KN_OK;
 }
 

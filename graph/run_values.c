@@ -20,10 +20,9 @@ void kn_run_own_list(kn_plan *p, uint32_t v, kn_list *l) {
 
 kn_list *kn_run_shared_list(kn_list *l) { return l ? kn_list_retain(l) : NULL; }
 
-/* Is t all that there is of its memory, and nobody else's? */
-static bool forgotten(const kn_tensor *t) {
+bool kn_is_forgotten(const kn_tensor *t) {
   const kn_storage *s = t->storage;
-  return t->whole && s && s->inside && !s->inference && !t->grad && !t->base && !t->offset &&
+  return t->whole && s && s->inside && !s->release && !s->inference && !t->grad && !t->base && !t->offset &&
          atomic_load(&t->refs) == 1 && atomic_load(&s->refs) == 1 && kn_tensor_contiguous(t);
 }
 
@@ -41,7 +40,7 @@ static void put_away(kn_plan *p, kn_tensor *t) {
   for (uint32_t i = 0; t && i < p->nloose; i++) {
     kn_loose *l = &p->loose[i];
     if (!kn_type_equal(&l->type, &t->type)) continue;
-    if (!forgotten(t)) break;
+    if (!kn_is_forgotten(t)) break;
     take_spares(p);
     bool kept = l->n < KN_LOOSE_SPARES;
     if (kept) l->spare[l->n++] = t;
@@ -243,7 +242,7 @@ static kn_status stage_tensor(run *r, const kn_slot *slot, kn_tensor *t) {
     return kn_fail(r->ctx, KN_SHAPE, KN_STORE_SENTENCE, slot->name,
                    kn_type_text(&slot->type.tensor, a, sizeof a), kn_type_text(&t->type, b, sizeof b));
   if (x->is_staged && unshared(x->staged.tensor)) return kn_run_copy_into(r, x->staged.tensor, t);
-  kn_tensor *to = unshared(x->spare) ? kn_tensor_retain(x->spare) : NULL;
+  kn_tensor *to = x->spare && kn_is_forgotten(x->spare) ? kn_tensor_retain(x->spare) : NULL;
   if (!to) KN_TRY(kn_tensor_new(r->ctx, &slot->type.tensor, &to));
   kn_status st = kn_run_copy_into(r, to, t);
   if (st != KN_OK) {

@@ -14,7 +14,6 @@ struct kn_program {
   cp_attention **attentions;   /* likewise */
   cp_product **products;       /* by node: of a matmul that has run */
   bool *own;                   /* by node: a matmul that is ours whatever eager code would do */
-  cp_scratch room;             /* of recurrent layers */
   uint32_t n;
 };
 
@@ -44,7 +43,6 @@ static void free_program(void *self, kn_context *ctx, kn_program *p) {
   kn_free(ctx->heap, p->attentions, p->n * sizeof *p->attentions);
   kn_free(ctx->heap, p->products, p->n * sizeof *p->products);
   kn_free(ctx->heap, p->own, p->n);
-  cp_scratch_free(ctx, &p->room);
   kn_free(ctx->heap, p, sizeof *p);
 }
 
@@ -128,16 +126,13 @@ static kn_status run_copy(kn_context *ctx, const kn_node *n, kn_tensor **vals) {
   return st;
 }
 
-static kn_status run_node(const cp_set *set, kn_context *ctx, kn_program *p, const kn_node *n,
-                          kn_tensor **vals) {
+static kn_status run_node(const cp_set *set, kn_context *ctx, const kn_node *n, kn_tensor **vals) {
   const kn_provider *cpu = set->provider;
   kn_tensor *in[KN_MAX_INPUTS], *out[KN_MAX_OUTPUTS];
   if (kn_ops[n->op].op_class == KN_CLASS_VIEW) return run_copy(ctx, n, vals);
   for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
   for (uint32_t i = 0; i < n->nout; i++) out[i] = vals[n->out[i]->id];
-  kn_status st = kn_ops[n->op].op_class == KN_CLASS_RECURRENT
-                     ? cp_rnn(ctx, set->rnns, set->kits, n->op, n->attrs, in, (int)n->ntensor, out, &p->room)
-                     : cpu->kernel[n->op](ctx, n->attrs, in, (int)n->ntensor, out);
+  kn_status st = cpu->kernel[n->op](ctx, n->attrs, in, (int)n->ntensor, out);
   bool declined = st == KN_DECLINED;
   if (declined) st = kn_ops[n->op].kernel(ctx, n->attrs, in, (int)n->ntensor, out);
   if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC))
@@ -151,7 +146,7 @@ static kn_status run_attention(const cp_set *set, kn_context *ctx, kn_program *p
   for (uint32_t i = 0; i < n; i++) {
     const uint32_t at = first + others[i];
     KN_TRY(p->nodes[at]->op == KN_OP_matmul ? run_matmul(set, ctx, p, at, vals)
-                                            : run_node(set, ctx, p, p->nodes[at], vals));
+                                            : run_node(set, ctx, p->nodes[at], vals));
   }
   return cp_attention_run(ctx, p->attentions[first], vals);
 }
@@ -177,7 +172,7 @@ static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **val
     if (st == KN_OK) continue;
     bool product = p->nodes[i]->op == KN_OP_matmul;
     if (st == KN_DECLINED)
-      st = product ? run_matmul(set, ctx, p, i, vals) : run_node(set, ctx, p, p->nodes[i], vals);
+      st = product ? run_matmul(set, ctx, p, i, vals) : run_node(set, ctx, p->nodes[i], vals);
     if (st != KN_OK) return kn_node_failed(ctx, p->nodes[i], st);
   }
   return KN_OK;
