@@ -36,6 +36,8 @@ static unsigned parse_debug(const char *text) {
   return bits;
 }
 
+enum { USUAL_CACHE = 1 << 20 };
+
 kn_context *kn_context_new(kn_heap *heap, const char *debug) {
   heap = heap ? kn_heap_retain(heap) : kn_heap_new(NULL, NULL, 0);
   if (!heap) return NULL;
@@ -54,6 +56,7 @@ kn_context *kn_context_new(kn_heap *heap, const char *debug) {
   ctx->debug = parse_debug(debug);
   ctx->print = kn_print_usual;
   ctx->threads = kn_parallel_default_threads();
+  ctx->cache = USUAL_CACHE;
   kn_random_seed(&ctx->random, 0);
   ctx->providers[KN_CPU][0] = &kn_ref_provider;
   return ctx;

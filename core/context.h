@@ -92,6 +92,7 @@ struct kn_context {
   const kn_within *within; /* NULL: none; for recorders, whose nodes fail in the composite's name, too */
   unsigned debug;          /* bit per kn_debug */
   int threads;             /* most threads a parallel loop may use; >= 1 */
+  int64_t cache;           /* bytes that a core has close by: large work may be cut for that */
   uint8_t beside;          /* kn_beside: strands of graphs */
   struct kn_pool *pool;    /* core/parallel.c's, shared with children; NULL in builds that need none */
   bool keeps_scratch;      /* a session's: what kernels work in stays for the next ones */

@@ -264,6 +264,16 @@ void kn_profile_group(kn_profile *p, const kn_node *const *nodes, uint32_t n) {
   for (uint32_t i = 0; i < n; i++) p->leader[nodes[i]->out[0]->id] = nodes[0]->out[0]->id;
 }
 
+void kn_profile_piece(kn_profile *p, const kn_node *n) {
+  double now = kn_profile_clock();
+  if (!p->top || !p->row_of[n->out[0]->id]) return;
+  uint32_t at = p->row_of[n->out[0]->id] - 1;
+  p->now[at] += now - p->mark;
+  p->top->inside += now - p->mark;
+  event_end(p, event_begin(p, KN_PROFILE_ROW, at, p->mark), now);
+  p->mark = kn_profile_clock();
+}
+
 void kn_profile_node(kn_profile *p, const char *backend, const kn_node *n, const char *impl,
                      kn_tensor *const *vals) {
   double now = kn_profile_clock();

@@ -127,6 +127,8 @@ void kn_profile_trip(kn_profile *p); /* the loop around begins one more */
 /* A node of the part under way has run (kn_log_node). */
 void kn_profile_node(kn_profile *p, const char *backend, const kn_node *n, const char *impl,
                      kn_tensor *const *vals);
+/* A piece of it has; it is counted when it is told of as a whole. */
+void kn_profile_piece(kn_profile *p, const kn_node *n);
 /* These are about to be told of, and were computed as one. */
 void kn_profile_group(kn_profile *p, const kn_node *const *nodes, uint32_t n);
 /* Rows for the plan's steps, again after a run has told which nodes go together; a run that is to be timed,

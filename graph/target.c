@@ -143,6 +143,10 @@ void kn_log_group(kn_context *ctx, const char *backend, const kn_node *const *no
   for (uint32_t i = 0; i < n; i++) kn_log_node(ctx, backend, nodes[i], impl, vals);
 }
 
+void kn_log_piece(kn_context *ctx, const kn_node *n) {
+  if (ctx->profile) kn_profile_piece(ctx->profile, n);
+}
+
 /* A stripped function's errors have no place, as in Lua, which begins those of its own operators with "?:-1".
  * Those of the engine get the place of whoever called, from the binding; a raise without any place is
  * complete. */

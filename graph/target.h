@@ -91,6 +91,8 @@ void kn_log_nodes(kn_context *ctx, const char *backend, const char *op, const kn
 /* The same for nodes that were computed as one: a line each; to a profile they are one. */
 void kn_log_group(kn_context *ctx, const char *backend, const kn_node *const *nodes, uint32_t n,
                   const char *impl, kn_tensor *const *vals);
+/* A piece of what is logged later, with n first, has run: its time is that one's. */
+void kn_log_piece(kn_context *ctx, const kn_node *n);
 /* Puts the node's Lua position before the sentence of a failure; returns `st`. */
 kn_status kn_node_failed(kn_context *ctx, const kn_node *n, kn_status st);
 

@@ -1,6 +1,6 @@
 /* Making sequences: buffers and steps, the places of buffers in the workspace. What a group's step is, is in
  * build_conv.c, build_matmul.c and build_plain.c. */
-#include "backends/onednn/build.h"
+#include "backends/onednn/slices.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -25,7 +25,7 @@ static void *grow(dn_builder *b, void *array, uint32_t n, uint32_t *room, size_t
   return p;
 }
 
-static uint32_t add_buffer(dn_builder *b, dn_buffer buffer, dn_md_ref md) {
+uint32_t dn_add_buffer(dn_builder *b, dn_buffer buffer, dn_md_ref md) {
   dn_sequence *q = b->q;
   if (dn_md_copy(b->lib, &buffer.md, md)) return DN_NO_BUFFER; /* before the array moves: md may lie in it */
   dn_buffer *all = grow(b, q->buffers, q->nbuffers, &q->buffer_room, sizeof *all);
@@ -36,7 +36,8 @@ static uint32_t add_buffer(dn_builder *b, dn_buffer buffer, dn_md_ref md) {
   q->buffers = all;
   buffer.bytes = b->lib->memory_desc_get_size(dn_ref(&buffer.md));
   if (buffer.at != DN_AT_WORK || buffer.same == DN_NO_BUFFER) buffer.same = q->nbuffers;
-  buffer.first = DN_NO_BUFFER;
+  buffer.first = buffer.next = DN_NO_BUFFER;
+  buffer.images = b->images;
   all[q->nbuffers] = buffer;
   return q->nbuffers++;
 }
@@ -46,7 +47,7 @@ static dn_step *add_step(dn_builder *b) {
   dn_step *all = grow(b, q->steps, q->nsteps, &q->step_room, sizeof *all);
   if (!all) return NULL;
   q->steps = all;
-  all[q->nsteps] = (dn_step){.group = b->group, .threads = 1};
+  all[q->nsteps] = (dn_step){.group = b->group, .threads = 1, .like = q->nsteps};
   return &all[q->nsteps++];
 }
 
@@ -64,6 +65,12 @@ static dnnl_status_t strided(dn_builder *b, dn_md *md, int rank, const int64_t *
 }
 
 /* ---- values ---- */
+
+kn_type dn_type_of(const dn_builder *b, const kn_value *v) {
+  kn_type t = b->part->types[v->id];
+  if (b->images) t.dims[0] = b->images;
+  return t;
+}
 
 void dn_strides_of(dn_builder *b, const kn_value *v, int64_t strides[KN_MAX_RANK]) {
   if (b->made[v->id])
@@ -83,9 +90,15 @@ static bool dense(const kn_type *t, const int64_t *strides) {
   return true;
 }
 
-static uint32_t find_value(dn_builder *b, const kn_value *v) {
+/* Does buffer i hold the elements of v, of as many images? */
+static bool holds(const dn_builder *b, uint32_t i, const kn_value *v) {
+  const dn_buffer *at = &b->q->buffers[i];
+  return at->value == v && at->at != DN_AT_FIXED && at->images == b->images;
+}
+
+uint32_t dn_find_value(dn_builder *b, const kn_value *v) {
   for (uint32_t i = 0; i < b->q->nbuffers; i++)
-    if (b->q->buffers[i].value == v && b->q->buffers[i].at != DN_AT_FIXED) return i;
+    if (holds(b, i, v)) return i;
   return DN_NO_BUFFER;
 }
 
@@ -97,7 +110,7 @@ static bool is_finite(const kn_tensor *t) {
 
 /* A value that others compute. Repeated elements are none of oneDNN's. */
 static uint32_t given(dn_builder *b, const kn_value *v) {
-  const kn_type *t = &b->part->types[v->id];
+  const kn_type cut = dn_type_of(b, v), *t = &cut;
   dn_buffer buffer = {.at = DN_AT_VALUE, .value = v, .given = !b->made[v->id]};
   int64_t unused[KN_MAX_RANK], strides[KN_MAX_RANK];
   dn_strides_of(b, v, buffer.strides);
@@ -108,18 +121,22 @@ static uint32_t given(dn_builder *b, const kn_value *v) {
   }
   const kn_slot *slot = dn_constant(v, unused);
   buffer.constant = slot || b->made[b->part->root[v->id]];
+  for (uint32_t i = 0; i < b->q->nbuffers; i++)
+    buffer.constant |= b->q->buffers[i].given && b->q->buffers[i].value == v;
+  if (b->images) buffer.pitch = (size_t)(b->images * buffer.strides[0]) * sizeof(float);
   if (slot) b->q->odd_constant |= !is_finite(slot->tensor);
   buffer.plain = dense(t, strides);
   if (buffer.plain) kn_strides_contiguous(t, strides);
   dn_md md = {0};
   if (!t->rank || strided(b, &md, t->rank, t->dims, strides)) return DN_NO_BUFFER;
-  uint32_t at = add_buffer(b, buffer, dn_ref(&md));
+  uint32_t at = dn_add_buffer(b, buffer, dn_ref(&md));
   dn_md_free(b->lib, &md);
   return at;
 }
 
 uint32_t dn_buffer_of(dn_builder *b, const kn_value *v) {
-  uint32_t at = find_value(b, v);
+  uint32_t at = dn_find_value(b, v);
+  if (at == DN_NO_BUFFER && b->images) at = dn_slice_of_made(b, v);
   return at == DN_NO_BUFFER ? given(b, v) : at;
 }
 
@@ -150,22 +167,23 @@ uint32_t dn_buffer_reordered(dn_builder *b, const kn_value *v, dn_md_ref md) {
   uint32_t from = dn_buffer_of(b, v);
   if (from == DN_NO_BUFFER) return from;
   for (uint32_t i = 0; i < b->q->nbuffers; i++)
-    if (b->q->buffers[i].value == v && b->q->buffers[i].at != DN_AT_FIXED && same_md(b, i, md)) return i;
-  return reorder(b, from, add_buffer(b, (dn_buffer){.at = DN_AT_WORK, .value = v, .same = DN_NO_BUFFER}, md));
+    if (holds(b, i, v) && same_md(b, i, md)) return i;
+  return reorder(b, from,
+                 dn_add_buffer(b, (dn_buffer){.at = DN_AT_WORK, .value = v, .same = DN_NO_BUFFER}, md));
 }
 
 uint32_t dn_buffer_plain(dn_builder *b, const kn_value *v) {
   uint32_t from = dn_buffer_of(b, v);
   for (uint32_t i = 0; from != DN_NO_BUFFER && i < b->q->nbuffers; i++)
-    if (b->q->buffers[i].value == v && b->q->buffers[i].at != DN_AT_FIXED && b->q->buffers[i].plain) return i;
+    if (holds(b, i, v) && b->q->buffers[i].plain) return i;
   if (from == DN_NO_BUFFER) return from;
-  const kn_type *t = &b->part->types[v->id];
+  const kn_type cut = dn_type_of(b, v), *t = &cut;
   int64_t strides[KN_MAX_RANK];
   kn_strides_contiguous(t, strides);
   dn_md md = {0};
   if (strided(b, &md, t->rank, t->dims, strides)) return DN_NO_BUFFER;
-  uint32_t to = add_buffer(b, (dn_buffer){.at = DN_AT_WORK, .value = v, .plain = true, .same = DN_NO_BUFFER},
-                           dn_ref(&md));
+  uint32_t to = dn_add_buffer(
+      b, (dn_buffer){.at = DN_AT_WORK, .value = v, .plain = true, .same = DN_NO_BUFFER}, dn_ref(&md));
   dn_md_free(b->lib, &md);
   return reorder(b, from, to);
 }
@@ -175,10 +193,10 @@ uint32_t dn_buffer_as(dn_builder *b, uint32_t buffer, dn_md_ref md) {
   dn_buffer as = b->q->buffers[buffer];
   as.md = (dn_md){0};
   as.given = as.plain = false; /* looked at already, and not found again as the value's own */
-  return add_buffer(b, as, md);
+  return dn_add_buffer(b, as, md);
 }
 
-uint32_t dn_buffer_vector(dn_builder *b, const kn_value *v, int rank, int dim, int64_t n) {
+static uint32_t vector(dn_builder *b, const kn_value *v, int rank, int dim, int64_t n) {
   uint32_t at = dn_buffer_plain(b, v);
   int64_t dims[KN_MAX_RANK], strides[KN_MAX_RANK];
   for (int i = 0; i < rank; i++) dims[i] = i == dim ? n : 1, strides[i] = i >= dim ? 1 : n;
@@ -190,12 +208,25 @@ uint32_t dn_buffer_vector(dn_builder *b, const kn_value *v, int rank, int dim, i
   return at;
 }
 
+/* What is not of images is the same for every slice of them. */
+uint32_t dn_buffer_vector(dn_builder *b, const kn_value *v, int rank, int dim, int64_t n) {
+  int64_t images = b->images;
+  b->images = 0;
+  uint32_t at = vector(b, v, rank, dim, n);
+  b->images = images;
+  return at;
+}
+
 uint32_t dn_buffer_packed(dn_builder *b, const kn_value *v, const kn_slot *slot, dn_md_ref from,
                           dn_md_ref to) {
   dn_packed *p;
+  int64_t images = b->images;
   b->status = dn_packed_get(dn_state_shelf(b->state), b->ctx, b->engine, slot->tensor, from, to, &p);
   if (b->status != KN_OK) return DN_NO_BUFFER;
-  uint32_t at = add_buffer(b, (dn_buffer){.at = DN_AT_FIXED, .value = v, .packed = p, .data = p->data}, to);
+  b->images = 0;
+  uint32_t at =
+      dn_add_buffer(b, (dn_buffer){.at = DN_AT_FIXED, .value = v, .packed = p, .data = p->data}, to);
+  b->images = images;
   if (at == DN_NO_BUFFER) dn_packed_release(dn_state_shelf(b->state), p);
   b->q->odd_constant |= !p->finite;
   return at;
@@ -208,19 +239,21 @@ static bool is_over(dn_builder *b, const kn_value *v, uint32_t at) {
 
 uint32_t dn_buffer_result(dn_builder *b, const dn_group *g, dn_md_ref md, bool plain, const kn_value *sum) {
   dn_buffer r = {.at = DN_AT_WORK, .value = g->out, .plain = plain, .same = DN_NO_BUFFER};
-  if (!b->cut->inner[g->out->id] && plain) r.at = DN_AT_VALUE;
-  if (!sum) return add_buffer(b, r, md);
+  bool leaves = b->images && b->leaves[g->out->id];
+  if (!b->cut->inner[g->out->id] && plain && !leaves) r.at = DN_AT_VALUE;
+  if (!sum) return leaves ? dn_first_slice(b, r, md) : dn_add_buffer(b, r, md);
   uint32_t from = dn_buffer_of(b, sum);
   if (from == DN_NO_BUFFER) return from;
-  bool over = r.at == DN_AT_WORK && sum != g->main->in[0];
+  bool over = r.at == DN_AT_WORK && !leaves && sum != g->main->in[0];
   for (uint32_t i = 0; i < b->q->nbuffers; i++) {
-    if (b->q->buffers[i].value != sum || b->q->buffers[i].at == DN_AT_FIXED || !same_md(b, i, md)) continue;
+    if (!holds(b, i, sum) || !same_md(b, i, md)) continue;
     from = i;
     if (!over || !is_over(b, sum, i)) continue;
     r.same = b->q->buffers[i].same;
-    return add_buffer(b, r, md);
+    r.skip = b->q->buffers[i].skip, r.pitch = b->q->buffers[i].pitch;
+    return dn_add_buffer(b, r, md);
   }
-  return reorder(b, from, add_buffer(b, r, md));
+  return reorder(b, from, leaves ? dn_first_slice(b, r, md) : dn_add_buffer(b, r, md));
 }
 
 /* ---- steps ---- */
@@ -244,6 +277,12 @@ static void use(dn_builder *b, uint32_t buffer, uint32_t step) {
   if (b->q->buffers[buffer].bytes > at->bytes) at->bytes = b->q->buffers[buffer].bytes;
 }
 
+static void name_impl(dn_builder *b, dn_step *t, dnnl_primitive_desc_t pd) {
+  int n = snprintf(t->impl, sizeof t->impl, "%s%s", dn_impl_of(b, pd), b->measured ? " (measured)" : "");
+  if (b->images && n < DN_IMPL_TEXT)
+    snprintf(t->impl + n, sizeof t->impl - (size_t)n, " (%d slices)", b->slices);
+}
+
 dnnl_status_t dn_add_step(dn_builder *b, dnnl_primitive_desc_t pd, uint32_t nargs, const int *arg,
                           const uint32_t *buffer) {
   dn_step *t = add_step(b);
@@ -254,7 +293,7 @@ dnnl_status_t dn_add_step(dn_builder *b, dnnl_primitive_desc_t pd, uint32_t narg
   uint32_t step = b->q->nsteps - 1;
   t->pd = pd;
   t->threads = b->threads;
-  snprintf(t->impl, sizeof t->impl, "%s%s", dn_impl_of(b, pd), b->measured ? " (measured)" : "");
+  name_impl(b, t, pd);
   for (uint32_t i = 0; i < nargs; i++) {
     if (buffer[i] == DN_NO_BUFFER) return dnnl_unimplemented;
     t->arg[i] = arg[i], t->buffer[i] = buffer[i];
@@ -263,7 +302,7 @@ dnnl_status_t dn_add_step(dn_builder *b, dnnl_primitive_desc_t pd, uint32_t narg
   t->nargs = nargs;
   dn_md_ref scratch = b->lib->primitive_desc_query_md(pd, dnnl_query_exec_arg_md, DNNL_ARG_SCRATCHPAD);
   if (!scratch || b->lib->memory_desc_get_size(scratch) == 0) return dnnl_success;
-  uint32_t at = add_buffer(b, (dn_buffer){.at = DN_AT_WORK, .same = DN_NO_BUFFER}, scratch);
+  uint32_t at = dn_add_buffer(b, (dn_buffer){.at = DN_AT_WORK, .same = DN_NO_BUFFER}, scratch);
   if (at == DN_NO_BUFFER) return dnnl_out_of_memory;
   t->arg[t->nargs] = DNNL_ARG_SCRATCHPAD;
   t->buffer[t->nargs++] = at;
@@ -271,8 +310,23 @@ dnnl_status_t dn_add_step(dn_builder *b, dnnl_primitive_desc_t pd, uint32_t narg
   return dnnl_success;
 }
 
+dnnl_status_t dn_repeat_step(dn_builder *b, uint32_t like, const uint32_t *buffer) {
+  dn_step *t = add_step(b);
+  if (!t) return dnnl_out_of_memory;
+  uint32_t step = b->q->nsteps - 1;
+  *t = b->q->steps[like];
+  t->pd = NULL;
+  t->more = false;
+  for (uint32_t i = 0; i < t->nargs; i++) use(b, t->buffer[i] = buffer[i], step);
+  return dnnl_success;
+}
+
 dnnl_status_t dn_finish_result(dn_builder *b, const dn_group *g, uint32_t buffer) {
   b->q->steps[b->q->nsteps - 1].main = true;
+  return b->images ? dnnl_success : dn_bring_home(b, g, buffer);
+}
+
+dnnl_status_t dn_bring_home(dn_builder *b, const dn_group *g, uint32_t buffer) {
   if (b->q->buffers[buffer].at == DN_AT_VALUE || b->cut->inner[g->out->id]) return dnnl_success;
   const kn_type *t = &b->part->types[g->out->id];
   int64_t strides[KN_MAX_RANK];
@@ -280,7 +334,7 @@ dnnl_status_t dn_finish_result(dn_builder *b, const dn_group *g, uint32_t buffer
   dn_md md = {0};
   dnnl_status_t s = strided(b, &md, t->rank, t->dims, strides);
   if (s) return s;
-  uint32_t to = add_buffer(b, (dn_buffer){.at = DN_AT_VALUE, .value = g->out, .plain = true}, dn_ref(&md));
+  uint32_t to = dn_add_buffer(b, (dn_buffer){.at = DN_AT_VALUE, .value = g->out, .plain = true}, dn_ref(&md));
   dn_md_free(b->lib, &md);
   return reorder(b, buffer, to) == DN_NO_BUFFER ? dnnl_unimplemented : dnnl_success;
 }
@@ -389,19 +443,20 @@ static dnnl_status_t build_group(dn_builder *b, const dn_group *g) {
   return dnnl_success;
 }
 
-static void count_uses(dn_builder *b, const dn_group *g, int by) {
-  if (g->kind == DN_GROUP_APART) return;
-  b->uses[g->kind == DN_GROUP_FUNCTION ? g->in->id : g->main->in[0]->id] += (uint32_t)by;
-  if (g->kind == DN_GROUP_SUM) b->uses[g->main->in[1]->id] += (uint32_t)by;
-  for (uint32_t i = 0; i < g->nposts; i++)
-    if (g->posts[i].kind == DN_POST_SUM) b->uses[g->posts[i].value->id] += (uint32_t)by;
+void dn_count_uses(dn_builder *b, const dn_group *g, int by) {
+  uint32_t v[DN_MAX_POSTS + 2], n = dn_free_operands(g, v);
+  for (uint32_t i = 0; i < n; i++) b->uses[v[i]] += (uint32_t)by;
 }
 
 /* Less of it next time. */
-static void refuse(dn_builder *b, const dn_group *g, uint8_t *fold) {
-  uint8_t *f = &fold[g->first];
+static void refuse(dn_builder *b, const dn_group *g) {
+  uint8_t *f = &b->fold[g->first], whole = *f & DN_FOLD_WHOLE;
+  if (b->images) {
+    *f |= DN_FOLD_WHOLE;
+    return;
+  }
   bool leads = g->kind == DN_GROUP_CONV || g->kind == DN_GROUP_MATMUL || g->kind == DN_GROUP_SUM;
-  *f = !leads || g->first == g->last ? 0 : g->nposts ? (uint8_t)(1 + g->nposts) : 1;
+  *f = whole | (!leads || g->first == g->last ? 0 : g->nposts ? (uint8_t)(1 + g->nposts) : 1);
   if (!kn_debugging(b->ctx, KN_DEBUG_DISPATCH)) return;
   kn_log(b->ctx, "dispatch: onednn has nothing for %s with %u things folded in",
          kn_op_name((kn_op)g->main->op), g->nposts);
@@ -413,6 +468,10 @@ static dnnl_status_t finish(dn_builder *b) {
   for (uint32_t i = 0; i < q->nsteps && !s; i++) {
     dn_step *t = &q->steps[i];
     if (t->apart) continue;
+    if (t->like != i) {
+      t->primitive = q->steps[t->like].primitive;
+      continue;
+    }
     dn_threads_set(b->lib, t->threads);
     s = b->lib->primitive_create(&t->primitive, t->pd);
     b->lib->primitive_desc_destroy(t->pd);
@@ -429,7 +488,7 @@ static dnnl_status_t finish(dn_builder *b) {
   }
   for (uint32_t i = 0; i < q->nbuffers && !s; i++) {
     dn_buffer *u = &q->buffers[i];
-    if (u->at == DN_AT_WORK) u->data = (char *)q->work + q->buffers[u->same].offset;
+    if (u->at == DN_AT_WORK) u->data = (char *)q->work + q->buffers[u->same].offset + u->skip;
     s = b->lib->memory_create(&u->memory, dn_ref(&u->md), b->engine, u->data);
   }
   for (uint32_t i = 0; i < q->nsteps && !s; i++)
@@ -438,19 +497,25 @@ static dnnl_status_t finish(dn_builder *b) {
   return s;
 }
 
-static dnnl_status_t build(dn_builder *b, uint8_t *fold, bool *refused) {
-  dnnl_status_t s = dnnl_success;
-  for (uint32_t i = 0; i < b->cut->n; i++) count_uses(b, &b->cut->groups[i], 1);
-  for (uint32_t i = 0; i < b->cut->n && b->status == KN_OK; i++) {
+dnnl_status_t dn_build_groups(dn_builder *b, uint32_t first, uint32_t end, bool *refused) {
+  for (uint32_t i = first; i < end && b->status == KN_OK; i++) {
     const dn_group *g = &b->cut->groups[i];
     b->group = i;
-    count_uses(b, g, -1);
-    s = build_group(b, g);
+    dn_count_uses(b, g, -1);
+    dnnl_status_t s = build_group(b, g);
     if (s == dnnl_out_of_memory || b->status != KN_OK) return s;
-    if (s) refuse(b, g, fold), *refused = true;
+    if (s) refuse(b, g), *refused = true;
     b->made[g->out->id] = true;
   }
-  return *refused ? dnnl_success : finish(b);
+  return dnnl_success;
+}
+
+static dnnl_status_t build(dn_builder *b, bool *refused) {
+  dnnl_status_t s = dnnl_success;
+  for (uint32_t i = 0; i < b->cut->n; i++) dn_count_uses(b, &b->cut->groups[i], 1);
+  for (uint32_t i = 0, end; i < b->cut->n && !s && b->status == KN_OK; i = end)
+    s = dn_build_stretch(b, i, &end, refused);
+  return s || *refused || b->status != KN_OK ? s : finish(b);
 }
 
 kn_status dn_build(kn_context *ctx, dn_state *s, const kn_part *part, const dn_cut *cut,
@@ -468,14 +533,16 @@ kn_status dn_build(kn_context *ctx, dn_state *s, const kn_part *part, const dn_c
                   .cut = cut,
                   .vals = vals,
                   .q = q,
+                  .fold = fold,
+                  .leaves = kn_calloc(ctx->heap, all, sizeof *b.leaves),
                   .uses = kn_calloc(ctx->heap, all, sizeof *b.uses),
                   .made = kn_calloc(ctx->heap, all, sizeof *b.made)};
   bool refused = false;
-  if (!b.uses || !b.made)
+  if (!b.uses || !b.made || !b.leaves)
     b.status = kn_fail_nomem(ctx, all * sizeof *b.uses);
   else {
     int before = b.lib->omp_get_max_threads ? b.lib->omp_get_max_threads() : 0;
-    dnnl_status_t st = build(&b, fold, &refused);
+    dnnl_status_t st = build(&b, &refused);
     if (before) dn_threads_set(b.lib, before);
     if (st && b.status == KN_OK)
       b.status = kn_fail(ctx, st == dnnl_out_of_memory ? KN_NOMEM : KN_INTERNAL,
@@ -483,6 +550,7 @@ kn_status dn_build(kn_context *ctx, dn_state *s, const kn_part *part, const dn_c
   }
   kn_free(ctx->heap, b.uses, all * sizeof *b.uses);
   kn_free(ctx->heap, b.made, all * sizeof *b.made);
+  kn_free(ctx->heap, b.leaves, all * sizeof *b.leaves);
   if (b.status == KN_OK && !refused)
     *out = q;
   else

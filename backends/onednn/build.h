@@ -14,7 +14,11 @@ typedef struct dn_builder {
   dn_sequence *q;
   uint32_t *uses;   /* by value id: reads by groups to come */
   bool *made;       /* by value id: some group before makes it */
+  uint8_t *fold;    /* by node, as given to dn_build */
   uint32_t group;   /* that steps are made for */
+  int64_t images;   /* a slice of the batch that they are made for; 0: all of it */
+  int slices;       /* while there are images: how many */
+  bool *leaves;     /* by value id: read by others than the slices that make it */
   int threads;      /* that primitives are made for now */
   bool measured;    /* the next step is as it is because that was the fastest */
   kn_status status; /* of what is no refusal of oneDNN's */
@@ -45,6 +49,10 @@ uint32_t dn_buffer_packed(dn_builder *b, const kn_value *v, const kn_slot *slot,
 /* Where a group may write its result, laid out as `md`; `plain`: that is the order of a contiguous tensor.
  * With `sum`, a value whose elements are there when the group's step runs. */
 uint32_t dn_buffer_result(dn_builder *b, const dn_group *g, dn_md_ref md, bool plain, const kn_value *sum);
+/* A new buffer; its images are the builder's, its bytes those of `md`. */
+uint32_t dn_add_buffer(dn_builder *b, dn_buffer buffer, dn_md_ref md);
+/* The type of v, or of a slice of it. */
+kn_type dn_type_of(const dn_builder *b, const kn_value *v);
 
 /* ---- steps ---- */
 
@@ -53,8 +61,17 @@ void dn_use_threads(dn_builder *b, double multiply_adds);
 /* Takes pd, which may be NULL only where it fails. */
 dnnl_status_t dn_add_step(dn_builder *b, dnnl_primitive_desc_t pd, uint32_t nargs, const int *arg,
                           const uint32_t *buffer);
+/* One that runs the primitive of step `like` on other buffers, as many. */
+dnnl_status_t dn_repeat_step(dn_builder *b, uint32_t like, const uint32_t *buffer);
 /* After the group's step: brings the result to the value's own memory, where others read it. */
 dnnl_status_t dn_finish_result(dn_builder *b, const dn_group *g, uint32_t buffer);
+/* Makes the steps of groups `first` to `end`, each once. */
+dnnl_status_t dn_build_groups(dn_builder *b, uint32_t first, uint32_t end, bool *refused);
+/* The group reads its operands: once more, or once less, to come. */
+void dn_count_uses(dn_builder *b, const dn_group *g, int by);
+/* Brings what all slices of a group have left in `buffer` to the value's own memory. */
+dnnl_status_t dn_bring_home(dn_builder *b, const dn_group *g, uint32_t buffer);
+uint32_t dn_find_value(dn_builder *b, const kn_value *v); /* for as many images; DN_NO_BUFFER: none yet */
 /* The group's posts; NULL when they cannot be said. Only for conv and matmul, whose result has `rank` dims,
  * the channels being dim `channel`. */
 dnnl_status_t dn_posts_attr(dn_builder *b, const dn_group *g, int rank, int channel,

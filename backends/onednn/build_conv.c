@@ -28,8 +28,8 @@ static int filter_dims(const conv *c, const kn_type *w, const int64_t *from, dnn
 }
 
 static dnnl_status_t describe(dn_builder *b, const dn_group *g, conv *c, const int64_t *filter_strides) {
-  const kn_type *types = b->part->types;
-  const kn_type *x = &types[g->main->in[0]->id], *w = &types[g->main->in[1]->id], *y = &types[g->out->id];
+  const kn_type images = dn_type_of(b, g->main->in[0]), result = dn_type_of(b, g->out);
+  const kn_type *x = &images, *w = &b->part->types[g->main->in[1]->id], *y = &result;
   const kn_attrs_conv2d *a = g->main->attrs;
   if (x->rank != 4 || x->dtype != KN_F32 || w->dtype != KN_F32) return dnnl_unimplemented;
   if (kn_type_numel(x) < 1 || kn_type_numel(w) < 1 || kn_type_numel(y) < 1) return dnnl_unimplemented;
@@ -69,10 +69,12 @@ static dn_md_ref wants(dn_builder *b, const conv *c, int arg) {
   return b->lib->primitive_desc_query_md(c->pd, dnnl_query_exec_arg_md, arg);
 }
 
-/* An image as a primitive before has left it is taken as it is where there is fast code for that; one from
- * outside is brought into the layout that oneDNN likes best. */
+/* An image as a primitive before has left it is taken as it is where there is fast code for that, and so is
+ * one of a single channel, for which what oneDNN likes best takes twice as long; any other from outside is
+ * brought into the layout that it likes best. */
 static dnnl_status_t choose(dn_builder *b, const dn_group *g, conv *c, uint32_t image) {
-  if (!b->q->buffers[image].given) {
+  const dn_buffer *at = &b->q->buffers[image];
+  if (!at->given || (at->plain && c->image_dims[1] == 1)) {
     dnnl_status_t s = try(b, g, c, dn_md_of(b, image));
     if (!s && !dn_is_poor(b, c->pd, true)) return s;
   }

@@ -16,7 +16,7 @@ typedef struct window {
 
 static void describe(dn_builder *b, const dn_group *g, window *w) {
   const kn_node *n = g->main;
-  const kn_type *x = &b->part->types[n->in[0]->id], *y = &b->part->types[g->out->id];
+  const kn_type images = dn_type_of(b, n->in[0]), result = dn_type_of(b, g->out), *x = &images, *y = &result;
   memset(w, 0, sizeof *w);
   w->alg = n->op == KN_OP_max_pool2d ? dnnl_pooling_max : dnnl_pooling_avg_include_padding;
   for (int i = 0; i < 4; i++) w->dims[i] = i < 2 || g->kind == DN_GROUP_POOL ? (i < 2 ? x : y)->dims[i] : 1;
@@ -105,7 +105,8 @@ static dnnl_status_t build_sum(dn_builder *b, const dn_group *g, dnnl_primitive_
 
 dnnl_status_t dn_build_simple(dn_builder *b, const dn_group *g) {
   dnnl_primitive_attr_t attr = NULL;
-  dn_use_threads(b, (double)kn_type_numel(&b->part->types[g->out->id]) * 32);
+  kn_type result = dn_type_of(b, g->out);
+  dn_use_threads(b, (double)kn_type_numel(&result) * 32);
   dnnl_status_t s = g->kind == DN_GROUP_SUM ? dn_posts_attr(b, g, 4, 1, &attr) : user_scratch(b, &attr);
   if (!s) s = g->kind == DN_GROUP_SUM ? build_sum(b, g, attr) : build_function(b, g, attr);
   if (attr) b->lib->primitive_attr_destroy(attr);

@@ -48,6 +48,7 @@
 #define DN_OWN_FUNCTIONS(F)                                                                                  \
   F(memory_desc_create_with_strides)                                                                         \
   F(memory_desc_create_with_tag)                                                                             \
+  F(memory_desc_create_submemory)                                                                            \
   F(memory_desc_destroy)                                                                                     \
   F(memory_desc_clone)                                                                                       \
   F(primitive_desc_next_impl)                                                                                \
@@ -66,6 +67,7 @@
 #define DN_OWN_FUNCTIONS(F)                                                                                  \
   F(memory_desc_init_by_strides)                                                                             \
   F(memory_desc_init_by_tag)                                                                                 \
+  F(memory_desc_init_submemory)                                                                              \
   F(primitive_desc_create)                                                                                   \
   F(matmul_desc_init)                                                                                        \
   F(inner_product_forward_desc_init)                                                                         \
@@ -91,8 +93,8 @@ typedef struct dn_library {
   void (*omp_set_num_threads)(int);
 } dn_library;
 
-/* A memory descriptor that is ours: made by dn_md_strides, dn_md_any or dn_md_copy, freed by dn_md_free (a
- * zero one too). */
+/* A memory descriptor that is ours: made by dn_md_strides, dn_md_tag, dn_md_any, dn_md_part or dn_md_copy,
+ * freed by dn_md_free (a zero one too). */
 typedef struct dn_md {
   dnnl_memory_desc_t desc;
 } dn_md;
@@ -106,8 +108,13 @@ static inline dnnl_status_t dn_md_strides(const dn_library *l, dn_md *m, int ran
                                           const dnnl_dims_t strides) {
   return l->memory_desc_create_with_strides(&m->desc, rank, dims, dnnl_f32, strides);
 }
-static inline dnnl_status_t dn_md_any(const dn_library *l, dn_md *m, int rank, const dnnl_dims_t dims) {
-  return l->memory_desc_create_with_tag(&m->desc, rank, dims, dnnl_f32, dnnl_format_tag_any);
+static inline dnnl_status_t dn_md_tag(const dn_library *l, dn_md *m, int rank, const dnnl_dims_t dims,
+                                      dnnl_format_tag_t tag) {
+  return l->memory_desc_create_with_tag(&m->desc, rank, dims, dnnl_f32, tag);
+}
+static inline dnnl_status_t dn_md_part(const dn_library *l, dn_md *m, dn_md_ref of, const dnnl_dims_t dims,
+                                       const dnnl_dims_t from) {
+  return l->memory_desc_create_submemory(&m->desc, of, dims, from);
 }
 static inline dnnl_status_t dn_md_copy(const dn_library *l, dn_md *m, dn_md_ref from) {
   return l->memory_desc_clone(&m->desc, from);
@@ -143,8 +150,13 @@ static inline dnnl_status_t dn_md_strides(const dn_library *l, dn_md *m, int ran
                                           const dnnl_dims_t strides) {
   return l->memory_desc_init_by_strides(&m->desc, rank, dims, dnnl_f32, strides);
 }
-static inline dnnl_status_t dn_md_any(const dn_library *l, dn_md *m, int rank, const dnnl_dims_t dims) {
-  return l->memory_desc_init_by_tag(&m->desc, rank, dims, dnnl_f32, dnnl_format_tag_any);
+static inline dnnl_status_t dn_md_tag(const dn_library *l, dn_md *m, int rank, const dnnl_dims_t dims,
+                                      dnnl_format_tag_t tag) {
+  return l->memory_desc_init_by_tag(&m->desc, rank, dims, dnnl_f32, tag);
+}
+static inline dnnl_status_t dn_md_part(const dn_library *l, dn_md *m, dn_md_ref of, const dnnl_dims_t dims,
+                                       const dnnl_dims_t from) {
+  return l->memory_desc_init_submemory(&m->desc, of, dims, from);
 }
 static inline dnnl_status_t dn_md_copy(const dn_library *l, dn_md *m, dn_md_ref from) {
   (void)l;
@@ -259,4 +271,8 @@ dn_pooling_backward_create(const dn_library *l, dnnl_primitive_desc_t *pd, dnnl_
 }
 
 #endif
+
+static inline dnnl_status_t dn_md_any(const dn_library *l, dn_md *m, int rank, const dnnl_dims_t dims) {
+  return dn_md_tag(l, m, rank, dims, dnnl_format_tag_any);
+}
 #endif

@@ -70,6 +70,8 @@ typedef struct cutter {
   dn_cut *c;
 } cutter;
 
+static uint32_t fold_of(const cutter *k, uint32_t i) { return k->fold[i] & ~(uint32_t)DN_FOLD_WHOLE; }
+
 static uint32_t gather(const cutter *k, uint32_t from, const kn_node **next) {
   uint32_t n = 0;
   for (uint32_t i = from; i < k->part->n && n < LOOK_AHEAD; i++)
@@ -167,7 +169,7 @@ static bool starts_function(cutter *k, uint32_t i, dn_group *g) {
 static dn_group_kind kind_of(cutter *k, uint32_t i, dn_group *g) {
   const kn_node *n = k->part->nodes[i];
   const kn_type *types = k->part->types;
-  if (!k->fold[i]) return DN_GROUP_APART;
+  if (!fold_of(k, i)) return DN_GROUP_APART;
   if (n->op == KN_OP_conv2d) return dn_cut_leads(n) ? DN_GROUP_CONV : DN_GROUP_APART;
   if (n->op == KN_OP_matmul) return DN_GROUP_MATMUL;
   if (is_pool(n)) return DN_GROUP_POOL;
@@ -189,8 +191,8 @@ static void cut_at(cutter *k, uint32_t i) {
   k->c->hidden[n->out[0]->id] = g->kind != DN_GROUP_APART;
   if (g->kind != DN_GROUP_CONV && g->kind != DN_GROUP_MATMUL && g->kind != DN_GROUP_SUM) return;
   if (n->op == KN_OP_conv2d && n->ntensor > 2) g->bias = n->in[2];
-  uint32_t most = k->fold[i] > 2 ? k->fold[i] - 2u : 0;
-  while (k->fold[i] > 1 && g->nposts < most && extend(k, g)) continue;
+  uint32_t fold = fold_of(k, i), most = fold > 2 ? fold - 2 : 0;
+  while (fold > 1 && g->nposts < most && extend(k, g)) continue;
 }
 
 static int by_last(const void *a, const void *b) {
@@ -200,8 +202,7 @@ static int by_last(const void *a, const void *b) {
 
 /* ---- what is ours alone ---- */
 
-/* Operands whose layout is free. */
-static uint32_t free_operands(const dn_group *g, uint32_t v[DN_MAX_POSTS + 2]) {
+uint32_t dn_free_operands(const dn_group *g, uint32_t v[DN_MAX_POSTS + 2]) {
   uint32_t n = 0;
   if (g->kind == DN_GROUP_APART) return 0;
   v[n++] = g->kind == DN_GROUP_FUNCTION ? g->in->id : g->main->in[0]->id;
@@ -216,7 +217,7 @@ static kn_status find_inner(kn_context *ctx, cutter *k) {
   uint32_t *reads = kn_calloc(ctx->heap, all, sizeof *reads);
   if (!reads) return kn_fail_nomem(ctx, all * sizeof *reads);
   for (uint32_t i = 0; i < k->c->n; i++) {
-    uint32_t v[DN_MAX_POSTS + 2], n = free_operands(&k->c->groups[i], v);
+    uint32_t v[DN_MAX_POSTS + 2], n = dn_free_operands(&k->c->groups[i], v);
     for (uint32_t j = 0; j < n; j++) reads[v[j]]++;
   }
   for (uint32_t i = 0; i < k->c->n; i++) {

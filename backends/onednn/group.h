@@ -54,9 +54,12 @@ typedef struct dn_cut {
 
 /* By node of the part: how much may be folded into it. 0: it is computed APART, 1: by oneDNN alone, 2 + n:
  * with n posts. */
-enum { DN_FOLD_ALL = 2 + DN_MAX_POSTS };
+enum { DN_FOLD_ALL = 2 + DN_MAX_POSTS, DN_FOLD_WHOLE = 64 /* beside it: of the whole batch at once */ };
 kn_status dn_cut_new(kn_context *ctx, const kn_part *part, const uint8_t *fold, dn_cut *out);
 void dn_cut_free(kn_context *ctx, const kn_part *part, dn_cut *c);
+
+/* Ids of the operands of g whose layout is free; how many. */
+uint32_t dn_free_operands(const dn_group *g, uint32_t v[DN_MAX_POSTS + 2]);
 
 /* A convolution with constant filters, or a product: what others are folded into. */
 bool dn_cut_leads(const kn_node *n);

@@ -6,7 +6,7 @@ void dn_sequence_free(dn_sequence *q) {
   if (!q) return;
   const dn_library *l = dn_state_library(q->state);
   for (uint32_t i = 0; i < q->nsteps; i++) {
-    if (q->steps[i].primitive) l->primitive_destroy(q->steps[i].primitive);
+    if (q->steps[i].primitive && q->steps[i].like == i) l->primitive_destroy(q->steps[i].primitive);
     if (q->steps[i].pd) l->primitive_desc_destroy(q->steps[i].pd);
   }
   for (uint32_t i = 0; i < q->nbuffers; i++) {
@@ -67,7 +67,7 @@ dnnl_status_t dn_sequence_bind(dn_sequence *q, kn_tensor *const *vals) {
   for (uint32_t i = 0; i < q->nbuffers && !s; i++) {
     dn_buffer *b = &q->buffers[i];
     if (b->at != DN_AT_VALUE) continue;
-    void *data = kn_tensor_data(vals[b->value->id]);
+    void *data = (char *)kn_tensor_data(vals[b->value->id]) + b->skip;
     if (b->data == data) continue;
     b->data = data;
     s = l->memory_set_data_handle(b->memory, data);

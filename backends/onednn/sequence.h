@@ -26,6 +26,9 @@ typedef struct dn_buffer {
   uint32_t same;                /* WORK: the buffer in whose bytes it lies, or itself */
   size_t bytes, offset;         /* WORK */
   uint32_t first, last;         /* WORK: steps that use it */
+  int64_t images;               /* of so many, in a stretch that is run in slices (slices.h); 0: of all */
+  size_t skip, pitch;           /* a slice of something whole: bytes before it, bytes to the next */
+  uint32_t next;                /* the same of the slice after */
   dn_packed *packed;            /* FIXED */
   void *data;                   /* that memory points to now */
 } dn_buffer;
@@ -34,6 +37,8 @@ typedef struct dn_step {
   uint32_t group;           /* index in the cut */
   bool apart;               /* no primitive: the group's node as eager ops would compute it */
   bool main;                /* what the group is, not a reorder before or after it */
+  bool more;                /* main: further slices of the batch follow */
+  uint32_t like;            /* the step whose primitive it runs: itself, or that of the first slice */
   dnnl_primitive_desc_t pd; /* until the primitive is made */
   dnnl_primitive_t primitive;
   uint32_t nargs;

@@ -290,7 +290,10 @@ static kn_status run_group(void *self, kn_context *ctx, kn_program *p, const dn_
                 kn_op_name((kn_op)g->main->op), dn_status_text(s));
     return kn_node_failed(ctx, g->main, st);
   }
-  if (t->main && kn_debugging(ctx, KN_DEBUG_EXEC)) log_group(ctx, g, t, vals);
+  if (t->main && t->more)
+    kn_log_piece(ctx, g->nodes[0]);
+  else if (t->main && kn_debugging(ctx, KN_DEBUG_EXEC))
+    log_group(ctx, g, t, vals);
   return KN_OK;
 }
 
