@@ -367,6 +367,34 @@ kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tens
   return st;
 }
 
+/* ---- elements that change hands ---- */
+
+/* Is t, as it lies, all of a storage whose memory may be another's? */
+static bool fills_storage(const kn_tensor *t) {
+  const kn_storage *s = t->storage;
+  return s && !s->release && !s->close && !t->offset && kn_tensor_contiguous(t) &&
+         s->bytes == (size_t)kn_tensor_numel(t) * kn_dtype_size(kn_tensor_dtype(t));
+}
+
+kn_status kn_take_elements(kn_context *ctx, kn_tensor *t, kn_tensor *from) {
+  kn_tensor *in[2] = {t, from}, *same;
+  const bool may = !ctx->grad_enabled && !ctx->recorder && kn_type_equal(&t->type, &from->type) &&
+                   fills_storage(t) && fills_storage(from) && t->storage != from->storage &&
+                   t->storage->heap == from->storage->heap && atomic_load(&from->storage->refs) == 1;
+  if (!may) {
+    KN_TRY(kn_apply(ctx, KN_OP_copy_, NULL, in, 2, &same));
+    kn_tensor_release(same);
+    return KN_OK;
+  }
+  KN_TRY(kn_tape_check_write(ctx, KN_OP_copy_, in, 2));
+  void *data = t->storage->data;
+  t->storage->data = from->storage->data;
+  from->storage->data = data;
+  note_write(t, KN_OP_copy_);
+  note_write(from, KN_OP_copy_);
+  return KN_OK;
+}
+
 /* ---- numbers in and out ---- */
 
 static bool concerns(const kn_context *ctx, const kn_tensor *t) {

@@ -98,6 +98,9 @@ kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *cons
  * in[0] after casting back). *out is in[0] retained. Nothing is written on failure. */
 kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                            kn_tensor **out);
+/* t:copy_(from), where nobody asks for from's elements afterwards: where both have all of their memory to
+ * themselves and no gradient is concerned the two change places, and nothing is copied. */
+kn_status kn_take_elements(kn_context *ctx, kn_tensor *t, kn_tensor *from);
 /* Types only; nothing runs. out has room for KN_MAX_OUTPUTS. */
 kn_status kn_infer_types(kn_context *ctx, kn_op op, const void *attrs, const kn_type *in, int n,
                          kn_type *out);

@@ -4,8 +4,9 @@
 #define KN_GRAPH_EMIT_H
 #include "graph/plan.h"
 
-typedef struct kn_label { /* of a value: the strand it is computed in, in the search with that stamp */
-  uint32_t stamp, strand;
+typedef struct kn_label { /* of a value, in the search with that stamp: the strand it is computed in, and that
+                             reads it */
+  uint32_t stamp, strand, reader;
 } kn_label;
 
 typedef struct emitter {

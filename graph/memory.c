@@ -98,7 +98,7 @@ kn_status kn_plan_layout(kn_context *ctx, kn_plan *p) {
   for (uint32_t i = 0; i < n; i++) {
     kn_buffer *b = order[i];
     size_t room = room_of(b);
-    if (b->none || b->under) continue;
+    if (b->none || b->under || b->store) continue;
     if (timed && !apart) live = forget_dead(placed, live, b->first);
     if (b->bytes > SIZE_MAX / 2 || p->bytes_apart > SIZE_MAX / 2 - room ||
         !first_fit(p, b, placed, live, room))
@@ -159,7 +159,7 @@ void kn_plan_log(kn_context *ctx, const kn_plan *p) {
       snprintf(name, sizeof name, "%%%s", v->name);
     else
       snprintf(name, sizeof name, "%%%u", b->value);
-    if (b->none) continue;
+    if (b->none || b->store) continue;
     kn_log(ctx, "mem:   %-16s %-24s bytes %10zu  offset %10zu  steps %u-%u", name,
            kn_type_text(&b->header->type, type, sizeof type), b->bytes, b->offset, b->first, b->last);
   }

@@ -16,7 +16,13 @@ static const kn_pass *const capture[] = {
     &kn_pass_cse,      /* what indexing checks again and again, rules of gradients compute again */
     &kn_pass_dce,      NULL,
 };
-/* Run after the one above, until neither changes anything. */
+/* Run once, when the ones above change nothing any more. */
+static const kn_pass *const last[] = {
+    &kn_pass_recompute, /* what gradients read need not be kept */
+    &kn_pass_dce,
+    NULL,
+};
+/* Run after the first, until neither changes anything. */
 static const kn_pass *const freeze[] = {
     &kn_pass_constants, &kn_pass_simplify_all, &kn_pass_hoist_all, &kn_pass_cse_all, NULL,
 };
@@ -81,6 +87,10 @@ kn_status kn_pipeline_run(kn_builder *b, kn_pipeline which) {
     uint32_t changes;
     KN_TRY(kn_pass_run(b, list[i % n], &changes));
     quiet = changes ? 0 : quiet + 1;
+  }
+  for (const kn_pass *const *p = last; *p && which == KN_PIPELINE_CAPTURE; p++) {
+    uint32_t changes;
+    KN_TRY(kn_pass_run(b, *p, &changes));
   }
   return KN_OK;
 }

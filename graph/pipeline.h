@@ -10,7 +10,7 @@ typedef struct kn_pass {
   kn_status (*run)(kn_builder *b, uint32_t *changes);
 } kn_pass;
 extern const kn_pass kn_pass_cse, kn_pass_cse_all, kn_pass_dce, kn_pass_fold, kn_pass_history, kn_pass_hoist,
-    kn_pass_hoist_all, kn_pass_unroll, kn_pass_simplify,
+    kn_pass_hoist_all, kn_pass_recompute, kn_pass_unroll, kn_pass_simplify,
     kn_pass_simplify_all; /* graph/passes/NAME.c, one each */
 
 extern const kn_pass kn_pass_constants;

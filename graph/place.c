@@ -159,6 +159,10 @@ kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_
   }
   if (!kn_type_bytes(&p->types[v->id], &bytes)) return KN_OK; /* too large: told when it is reached */
   KN_TRY(kn_plan_buffer(ctx, p, &p->types[v->id], v->id, pos, block, &p->header[v->id]));
+  const uint32_t last = p->nbuffers - 1;
+  p->buffers[last].store = p->store[v->id];
+  if (p->store[v->id] && !kn_plan_push(p, &p->staged, &p->nstaged, &last, sizeof last))
+    return kn_fail_nomem(ctx, sizeof last);
   p->place[v->id] = KN_PLACE_ARENA;
   return KN_OK;
 }

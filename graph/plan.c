@@ -23,7 +23,7 @@ static bool alloc_arrays(kn_plan *p) {
             ARRAY(scalars) && ARRAY(failure) && ARRAY(result) && ARRAY(listed) && ARRAY(handle) &&
             ARRAY(place) && ARRAY(header) && ARRAY(same) && ARRAY(root) && ARRAY(reads) && ARRAY(vals) &&
             ARRAY(lists) && ARRAY(owned) && ARRAY(first) && ARRAY(last) && ARRAY(crosses) && ARRAY(level) &&
-            ARRAY(home) && ARRAY(ready);
+            ARRAY(home) && ARRAY(ready) && ARRAY(store);
 #undef ARRAY
   p->slot_copied = kn_arena_alloc(&p->arena, (size_t)p->graph->nslots + 1);
   for (uint32_t v = 0; ok && v < n; v++) p->root[v] = v;
@@ -76,7 +76,9 @@ static kn_status settle_overs(kn_context *ctx, kn_plan *p) {
     if (!buffer[o->value] || !buffer[o->under]) continue;
     kn_buffer *v = &p->buffers[buffer[o->value] - 1], *u = &p->buffers[buffer[o->under] - 1];
     bool done = u->last <= o->last && u->first < v->first; /* it is read no more, and not of the group */
-    if (!done || v->under || v->none || u->none || v->bytes != u->bytes || v->block != u->block) continue;
+    if (!done || v->store || u->store || v->under || v->none || u->none || v->bytes != u->bytes ||
+        v->block != u->block)
+      continue;
     v->under = buffer[o->under];
     for (kn_buffer *b = u;; b = &p->buffers[b->under - 1]) {
       b->last = v->last;
@@ -166,6 +168,7 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   KN_TRY(kn_plan_sizes(ctx, p));
   KN_TRY(kn_plan_handles(ctx, p));
   KN_TRY(kn_plan_identities(ctx, p));
+  KN_TRY(kn_plan_stores(ctx, p));
   KN_TRY(kn_plan_constants(ctx, p));
   KN_TRY(kn_plan_emit(ctx, p, targets, ntargets));
   settle_lifetimes(p);
@@ -225,6 +228,6 @@ void kn_plan_free(kn_context *ctx, kn_plan *p) {
 void kn_plan_place_at(kn_plan *p, char *base) {
   if (p->base == base) return;
   for (uint32_t i = 0; i < p->nbuffers; i++)
-    p->buffers[i].header->storage->data = base + p->buffers[i].offset;
+    if (!p->buffers[i].store) p->buffers[i].header->storage->data = base + p->buffers[i].offset;
   p->base = base;
 }

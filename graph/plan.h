@@ -123,8 +123,9 @@ typedef struct kn_buffer { /* bytes of the arena */
   uint32_t first, last; /* live in [first, last] */
   uint32_t block;       /* where it is written */
   size_t bytes, offset;
-  bool none;      /* never touched */
-  uint32_t under; /* 1 + index of the buffer in whose place it lies; 0: it has its own */
+  const kn_node *store; /* it is no part of the arena: what this node stages; NULL */
+  bool none;            /* never touched */
+  uint32_t under;       /* 1 + index of the buffer in whose place it lies; 0: it has its own */
 } kn_buffer;
 
 typedef struct kn_over { /* value may lie over another that nobody reads after `last` */
@@ -188,8 +189,10 @@ struct kn_plan {
   kn_scalar *scalars; /* known ones set for good, others by the run */
   kn_planned_failure **failure; /* of the node whose first output it is */
   bool *result;                 /* the graph returns it */
-  bool *listed;           /* tensors that a list takes up: not made in the arena, so that it can keep them */
-  bool *handle;           /* tensors that must stay the same handle: written to, compared, told at the end */
+  bool *listed; /* tensors that a list takes up: not made in the arena, so that it can keep them */
+  bool *handle; /* tensors that must stay the same handle: written to, compared, told at the end */
+  const kn_node *
+      *store; /* of a tensor that is computed straight into what this node stages; NULL (stored.c) */
   const kn_value **same;  /* the value that it is, element by element, to nodes that read it; NULL: itself */
   uint32_t *root;         /* the value in whose bytes it lies: of a view without a step; else itself */
   uint32_t *reads;        /* how often its elements are read, as it is or as a value that is the same */
@@ -214,14 +217,16 @@ struct kn_plan {
   kn_over *overs;
   kn_bound *bound;
   kn_early *early;
-  uint32_t *held; /* values that a run may still hold when it ends */
-  bool *ready;    /* by value id: there from the start of a run on */
+  uint32_t *staged; /* buffers with a `store` */
+  uint32_t *held;   /* values that a run may still hold when it ends */
+  bool *ready;      /* by value id: there from the start of a run on */
   uint32_t *drops;
   kn_loose loose[KN_LOOSE_TYPES];
   atomic_flag loose_taken; /* while `beside` */
   bool beside;             /* strands run on several threads just now */
   uint32_t nloose;
-  uint32_t nblocks, nparts, nloops, nsections, nbuffers, nfails, naliases, nbound, nearly, nheld, novers;
+  uint32_t nblocks, nparts, nloops, nsections, nbuffers, nfails, naliases, nbound, nearly, nheld, novers,
+      nstaged;
   bool
       *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */
   size_t bytes;     /* of the arena */
@@ -251,6 +256,7 @@ static inline bool kn_node_passes(const kn_node *n) {
 kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p);   /* types, undefined, maybe, known, scalars, failure */
 kn_status kn_plan_handles(kn_context *ctx, kn_plan *p); /* handle, slot_copied */
 kn_status kn_plan_identities(kn_context *ctx, kn_plan *p); /* handle (identity.c) */
+kn_status kn_plan_stores(kn_context *ctx, kn_plan *p);     /* store */
 kn_status kn_plan_constants(kn_context *ctx, kn_plan *p);  /* place and header of constants */
 kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targets,
                        int ntargets);                  /* the rest */

@@ -342,6 +342,7 @@ kn_status kn_run_plan(kn_session *s, kn_plan *p, const kn_rvalue *in) {
   run r = {.s = s, .p = p, .ctx = s->ctx};
   kn_caught_clear(s->ctx->heap, &s->caught);
   kn_status st = bind_inputs(&r, in);
+  if (st == KN_OK) st = kn_run_give_stores(&r);
   if (st == KN_OK) st = kn_run_early(&r);
   if (st == KN_OK) st = kn_run_block(&r, 0);
   if (st == KN_OK) find_stored(&r, in);

@@ -36,6 +36,7 @@ kn_status kn_run_early(run *r);
 kn_status kn_run_load(run *r, const kn_node *n);
 kn_status kn_run_store(run *r, const kn_node *n);
 kn_status kn_run_update(run *r, const kn_node *n);
+kn_status kn_run_give_stores(run *r); /* what values are computed straight into */
 
 /* run_strands.c */
 kn_status kn_run_section(run *r, kn_section *x);

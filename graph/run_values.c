@@ -233,8 +233,19 @@ static bool unshared(const kn_tensor *t) {
   return t && atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1;
 }
 
-/* A copy of t becomes the slot's staged tensor: over the one staged before or the spare one when nobody can
- * see them, so that a graph which stores at each run does not allocate at each run. */
+/* A tensor to store into: the spare one when nobody can see it, so that a graph which stores at each run does
+ * not allocate at each run. */
+static kn_status give_spare(run *r, const kn_slot *slot) {
+  kn_slot_state *x = &r->s->slots[slot->index];
+  if (x->spare && kn_is_forgotten(x->spare)) return KN_OK;
+  kn_tensor *made;
+  KN_TRY(kn_tensor_new(r->ctx, &slot->type.tensor, &made));
+  kn_tensor_release(x->spare);
+  x->spare = made;
+  return KN_OK;
+}
+
+/* The elements of t become the slot's staged tensor's: they may be there already. */
 static kn_status stage_tensor(run *r, const kn_slot *slot, kn_tensor *t) {
   kn_slot_state *x = &r->s->slots[slot->index];
   char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
@@ -242,17 +253,11 @@ static kn_status stage_tensor(run *r, const kn_slot *slot, kn_tensor *t) {
     return kn_fail(r->ctx, KN_SHAPE, KN_STORE_SENTENCE, slot->name,
                    kn_type_text(&slot->type.tensor, a, sizeof a), kn_type_text(&t->type, b, sizeof b));
   if (x->is_staged && unshared(x->staged.tensor)) return kn_run_copy_into(r, x->staged.tensor, t);
-  kn_tensor *to = x->spare && kn_is_forgotten(x->spare) ? kn_tensor_retain(x->spare) : NULL;
-  if (!to) KN_TRY(kn_tensor_new(r->ctx, &slot->type.tensor, &to));
-  kn_status st = kn_run_copy_into(r, to, t);
-  if (st != KN_OK) {
-    kn_tensor_release(to);
-    return st;
-  }
-  kn_tensor_release(x->spare);
-  x->spare = NULL;
+  KN_TRY(give_spare(r, slot));
+  KN_TRY(kn_run_copy_into(r, x->spare, t));
   kn_tensor_release(x->staged.tensor);
-  x->staged.tensor = to;
+  x->staged.tensor = x->spare;
+  x->spare = NULL;
   x->is_staged = true;
   return KN_OK;
 }
@@ -285,27 +290,49 @@ kn_status kn_run_store(run *r, const kn_node *n) {
   return KN_OK;
 }
 
+static kn_update_state *update_of(const kn_session *s, const kn_node *n) {
+  kn_update_state *u = s->updates;
+  while (u->node != n) u++;
+  return u;
+}
+
+/* A tensor of this type for the input's new contents. */
+static kn_status give_update(run *r, kn_update_state *u, const kn_type *type) {
+  if (u->staged && kn_type_equal(&u->staged->type, type)) return KN_OK;
+  kn_tensor *made;
+  KN_TRY(kn_tensor_new(r->ctx, type, &made));
+  kn_tensor_release(u->staged);
+  u->staged = made;
+  return KN_OK;
+}
+
 /* The new contents of an input wait until the run has succeeded. */
 kn_status kn_run_update(run *r, const kn_node *n) {
   kn_session *s = r->s;
   kn_tensor *t = r->p->vals[n->in[1]->id];
-  uint32_t i = n->in[0]->index;
-  kn_update_state *u = s->updates;
-  while (u->input != i) u++;
+  kn_update_state *u = update_of(s, n);
+  const kn_type *want = &s->in_types[u->input];
   char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
-  if (!kn_type_equal(&t->type, &s->in_types[i]))
+  if (!kn_type_equal(&t->type, want))
     return kn_fail(r->ctx, KN_SHAPE, "the input to be overwritten is %s and cannot take %s",
-                   kn_type_text(&s->in_types[i], a, sizeof a), kn_type_text(&t->type, b, sizeof b));
-  if (u->staged && !kn_type_equal(&u->staged->type, &t->type)) {
-    kn_tensor_release(u->staged);
-    u->staged = NULL;
-  }
-  if (!u->staged) KN_TRY(kn_tensor_new(r->ctx, &t->type, &u->staged));
+                   kn_type_text(want, a, sizeof a), kn_type_text(&t->type, b, sizeof b));
+  KN_TRY(give_update(r, u, &t->type));
   KN_TRY(kn_run_copy_into(r, u->staged, t));
   u->is_staged = true;
   if (s->tracks) {
     kn_tensor_release(u->from);
     u->from = kn_tensor_retain(t);
+  }
+  return KN_OK;
+}
+
+kn_status kn_run_give_stores(run *r) {
+  for (uint32_t i = 0; i < r->p->nstaged; i++) {
+    const kn_buffer *b = &r->p->buffers[r->p->staged[i]];
+    const bool slot = b->store->op == KN_NODE_store_state;
+    kn_update_state *u = slot ? NULL : update_of(r->s, b->store);
+    KN_TRY(slot ? give_spare(r, b->store->slot) : give_update(r, u, &b->header->type));
+    b->header->storage->data = kn_tensor_data(slot ? r->s->slots[b->store->slot->index].spare : u->staged);
   }
   return KN_OK;
 }

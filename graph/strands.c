@@ -85,9 +85,11 @@ static span region_span(emitter *e, const kn_region *r, int depth) {
   return sum;
 }
 
-/* Too little to start a strand. */
-static bool takes_little(const emitter *e, span s) {
-  return s.one < STARTS_NS && (e->ctx->beside != KN_BESIDE_ALWAYS || s.one <= 0);
+/* Too little to start a strand; what is elementwise runs as one with what reads it, and large ones are shared
+ * by the threads. */
+static bool takes_little(const emitter *e, const kn_node *n, span s) {
+  if (e->ctx->beside == KN_BESIDE_ALWAYS) return s.one <= 0;
+  return s.one < STARTS_NS || (kn_opcode_is_op(n->op) && kn_ops[n->op].op_class == KN_CLASS_ELEMENTWISE);
 }
 
 /* ---- what a node does ---- */
@@ -166,21 +168,24 @@ static bool is_inside(const kn_value *v, const kn_node *n) {
 }
 
 /* Lists are not shared: one from elsewhere is as two strands. */
-static void add_read(const search *s, const kn_node *top, const kn_value *v, uint32_t *strand) {
-  if (is_inside(v, top)) return;
+static void add_read(const search *s, const kn_value *v, uint32_t *strand) {
   uint32_t from = strand_of(s, v);
   bool new_list = v->def && v->def->op == KN_NODE_list_new;
   if (kn_is_list(v->type.kind) && !new_list && !from) from = SEVERAL;
   if (from) *strand = *strand && *strand != from ? SEVERAL : from;
 }
 
-/* The strand that a node reads from. */
-static void add_reads(const search *s, const kn_node *top, const kn_node *n, uint32_t *strand) {
-  for (uint32_t i = 0; i < n->nin; i++) add_read(s, top, n->in[i], strand);
+typedef void (*on_read)(const search *s, const kn_value *v, uint32_t *strand);
+
+/* What n and the nodes in it read that is not made in it. */
+static void each_read(const search *s, const kn_node *top, const kn_node *n, on_read fn, uint32_t *strand) {
+  for (uint32_t i = 0; i < n->nin; i++)
+    if (!is_inside(n->in[i], top)) fn(s, n->in[i], strand);
   for (int k = 0; k < n->nregions; k++) {
     const kn_region *r = n->regions[k];
-    KN_EACH_NODE (m, r) add_reads(s, top, m, strand);
-    for (uint32_t i = 0; i < r->nyields; i++) add_read(s, top, r->yields[i], strand);
+    KN_EACH_NODE (m, r) each_read(s, top, m, fn, strand);
+    for (uint32_t i = 0; i < r->nyields; i++)
+      if (!is_inside(r->yields[i], top)) fn(s, r->yields[i], strand);
   }
 }
 
@@ -221,7 +226,8 @@ static bool put(search *s, const kn_node *n, uint32_t strand, span took) {
     f->n = strand;
   }
   if (!kn_plan_push(e->p, &f->strand, &s->count, &strand, sizeof strand)) return false;
-  for (uint32_t i = 0; i < n->nout; i++) e->labels[n->out[i]->id] = (kn_label){e->stamp, strand};
+  for (uint32_t i = 0; i < n->nout; i++)
+    e->labels[n->out[i]->id] = (kn_label){.stamp = e->stamp, .strand = strand};
   if (strand) f->ns[strand] += took.one, s->all += took.all;
   return true;
 }
@@ -235,12 +241,12 @@ static bool take(search *s, const kn_node *n) {
   traits t = {0};
   look(e, n, false, &t);
   if (t.alone) return false;
-  add_reads(s, n, n, &strand);
+  each_read(s, n, n, add_read, &strand); /* the strand that it reads from */
   if (strand == SEVERAL) return false;
   took = node_span(e, n, 0);
   if (t.draws && !follow_stream(s, n, &strand)) return false;
   bool forks = n->op == KN_OP_fork_random && s->depth == 1;
-  bool cheap = takes_little(e, took) && !t.raises && !t.over && !t.draws && !t.loops;
+  bool cheap = takes_little(e, n, took) && !t.raises && !t.over && !t.draws && !t.loops;
   if (!strand && !cheap) strand = s->depth && s->stream ? s->stream : s->f.n + 1;
   if (t.raises || forks) {
     if (strand < s->last) return false;
@@ -265,6 +271,31 @@ static bool pays(const search *s) {
   return s->f.n > 1 && s->all - beside > LEAST_GAIN_NS && beside < 0.85 * s->all;
 }
 
+static void note_reader(const search *s, const kn_value *v, uint32_t *strand) {
+  kn_label *l = &s->e->labels[v->id];
+  if (l->stamp == s->e->stamp) l->reader = !l->reader || l->reader == *strand ? *strand : SEVERAL;
+}
+
+/* What is computed before, and in the section read by one strand alone, goes there, and what nobody reads
+ * there stands behind the section: it runs as one with what reads it. */
+static void hand_over(search *s) {
+  const kn_node *n = s->f.end ? s->f.end->prev : s->f.first->region->last;
+  bool tail = true;
+  for (uint32_t i = s->count; i-- > 0; n = n->prev) {
+    uint32_t *strand = &s->f.strand[i], by = SEVERAL;
+    const kn_label *l = n->nout == 1 ? &s->e->labels[n->out[0]->id] : NULL;
+    if (is_free(s->e, n)) continue;
+    if (!*strand && l && kn_opcode_is_op(n->op) && l->reader != SEVERAL) *strand = l->reader;
+    tail &= !*strand;
+    if (tail) {
+      s->f.end = n;
+      continue;
+    }
+    if (*strand) by = *strand;
+    each_read(s, n, n, note_reader, &by);
+  }
+}
+
 /* The section that starts at `from`, and ends before `end` at the latest; s->f.first: NULL for none. */
 static void gather(search *s, emitter *e, const kn_node *from, const kn_node *end) {
   kn_found room = {.ns = s->f.ns, .streams = s->f.streams, .marks = s->f.marks};
@@ -279,6 +310,7 @@ static void gather(search *s, emitter *e, const kn_node *from, const kn_node *en
   if (!pays(s)) return;
   s->f.first = from;
   s->f.end = n;
+  hand_over(s);
 }
 
 kn_status kn_find_section(emitter *e, const kn_node *from, kn_found **found) {
@@ -296,7 +328,7 @@ kn_status kn_find_section(emitter *e, const kn_node *from, kn_found **found) {
     looks++;
     if (is_free(e, n)) continue;
     look(e, n, false, &t);
-    bool starts = n->op == KN_OP_fork_random || !takes_little(e, node_span(e, n, 0));
+    bool starts = n->op == KN_OP_fork_random || !takes_little(e, n, node_span(e, n, 0));
     if (t.alone || !starts) continue;
     gather(&s, e, n, NULL);
     looks += s.count;

@@ -67,6 +67,61 @@ START_TEST(state_commits_and_rolls_back) {
 END_TEST
 
 /* Two sessions of one graph have a state each; what was read stays as it was read. */
+/* What is stored is computed where it is to lie: none of it is in the arena. Whoever holds what was stored
+ * before keeps it. */
+START_TEST(stores_in_place) {
+  static const char text[] = "graph g(%x: float32[2], %fine: boolean) {\n"
+                             "  slot state \"a\": float32[2]\n"
+                             "  slot state \"b\": float32[2]\n"
+                             "  slot state \"c\": float32[2]\n"
+                             "  %a = load_state \"a\"\n"
+                             "  %a2: float32[2] = add %a, %x\n"
+                             "  %b2: float32[2] = mul %a2, %a\n"
+                             "  store_state \"a\", %a2\n"
+                             "  %now = load_state \"a\"\n"
+                             "  %x2: float32[2] = sub %now, %b2\n"
+                             "  store_state \"b\", %b2\n"
+                             "  store_state \"c\", %b2\n"
+                             "  update %x, %x2\n"
+                             "  assert %fine \"not fine\"\n"
+                             "  return\n"
+                             "}\n";
+  rig r;
+  rig_open(&r, text);
+  kn_context *c = rig_ctx(&r);
+  kn_tensor *x = VEC(&r, 1, 2), *a = VEC(&r, 3, 4), *held = NULL;
+  kn_rvalue v, yes = {.scalar = {KN_SCALAR_BOOL, {.b = true}}},
+               no = {.scalar = {KN_SCALAR_BOOL, {.b = false}}};
+  kn_run_memory m;
+  double want[2][3] = {{3, 0, 1}, {4, 0, 2}}; /* a, b, x */
+  OK(c, kn_session_set_slot(r.s, 0, &(kn_rvalue){.tensor = a}));
+  OK(c, kn_session_prepare(r.s, (kn_rvalue[]){T(x), yes}, 2, &m));
+  ck_assert_uint_eq(m.arena, 0);
+  for (int i = 0; i < 5; i++) {
+    FAILS(c, KN_RAISED, "not fine", RUN(&r, NULL, 0, T(x), no));
+    expect(x, KN_F32, DIMS(2), LIST(want[0][2], want[1][2]));
+    OK(c, RUN(&r, NULL, 0, T(x), yes));
+    if (held) expect(held, KN_F32, DIMS(2), LIST(want[0][0], want[1][0]));
+    for (int k = 0; k < 2; k++) {
+      double *w = want[k], was = w[0];
+      w[0] += w[2], w[1] = w[0] * was, w[2] = w[0] - w[1];
+    }
+    expect(x, KN_F32, DIMS(2), LIST(want[0][2], want[1][2]));
+    for (uint32_t k = 0; k < 3; k++) {
+      OK(c, kn_session_get_slot(r.s, k, &v));
+      if (!k) {
+        kn_tensor_release(held);
+        held = kn_tensor_retain(v.tensor);
+      }
+      GIVES(&v, want[0][k > 0], want[1][k > 0]);
+    }
+  }
+  expect(a, KN_F32, DIMS(2), LIST(3, 4));
+  kn_tensor_release(x), kn_tensor_release(a), kn_tensor_release(held);
+  rig_close(&r);
+}
+END_TEST
+
 START_TEST(sessions_are_apart) {
   rig r;
   rig_open(&r, counter_text);
@@ -528,6 +583,6 @@ START_TEST(registry) {
 }
 END_TEST
 
-SUITE("session", state_commits_and_rolls_back, sessions_are_apart, random_stream, limits_and_cancel,
-      writes_are_seen_by_all_views, updates_inputs, writes_into_slots, partition, observer,
+SUITE("session", state_commits_and_rolls_back, stores_in_place, sessions_are_apart, random_stream,
+      limits_and_cancel, writes_are_seen_by_all_views, updates_inputs, writes_into_slots, partition, observer,
       check_finds_the_liar, registry)

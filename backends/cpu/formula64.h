@@ -31,13 +31,16 @@ static inline double cp_exp_f64(double x) { /* 1 ulp */
   x = x < -746 ? -746 : x;
   x = x > 710 ? 710 : x;
   double p = 1 + cp_exp_parts_f64(x, &n), half = (0.5 * n + CP_ROUNDER64) - CP_ROUNDER64;
-  return p * cp_power_of_two_f64(half) * cp_power_of_two_f64(n - half);
+  return p * cp_power_of_two_f64(half) * cp_pick_f64(x == -746, 0, cp_power_of_two_f64(n - half));
+}
+
+static inline double cp_below_f64(double x) { /* of x <= 0, or nan */
+  double n, p = 1 + cp_exp_parts_f64(x < -746 ? -746 : x, &n);
+  return p * cp_power_of_two_f64(n + 512) * cp_pick_f64(x < -746, 0, 0x1p-512);
 }
 
 static inline double cp_sigmoid_f64(double x) { /* 3 ulp */
-  double n, a = cp_abs_f64(x);
-  a = a > 746 ? 746 : a;
-  double p = 1 + cp_exp_parts_f64(-a, &n), e = p * cp_power_of_two_f64(n + 512) * 0x1p-512;
+  double e = cp_below_f64(-cp_abs_f64(x));
   return cp_pick_f64(x < 0, e, 1) / (1 + e);
 }
 

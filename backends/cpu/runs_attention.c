@@ -19,17 +19,6 @@ enum { KEYS = 6, QUERIES = 4 };
 enum { KEYS = 4, QUERIES = 4 };
 #endif
 
-/* e^x of x <= 0, or nan. */
-static inline float below_f32(float x) {
-  int32_t n;
-  float p = 1 + cp_exp_parts_f32(x < -104 ? -104 : x, &n);
-  return p * cp_power_of_two_f32(n + 64) * 0x1p-64f;
-}
-static inline double below_f64(double x) {
-  double n, p = 1 + cp_exp_parts_f64(x < -746 ? -746 : x, &n);
-  return p * cp_power_of_two_f64(n + 512) * 0x1p-512;
-}
-
 static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 #define ATTEND(T, E, I)                                                                                      \
@@ -149,7 +138,7 @@ static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
       const int64_t to = from + 32 < keys ? from + 32 : keys;                                                \
       for (int64_t s = from; s < to; s++) {                                                                  \
         T *restrict y = x + s * BLOCK_##E;                                                                   \
-        for (int i = 0; i < BLOCK_##E; i++) y[i] = below_##E(y[i] - top[i]);                                 \
+        for (int i = 0; i < BLOCK_##E; i++) y[i] = cp_below_##E(y[i] - top[i]);                              \
       }                                                                                                      \
       vec_##E s0 = {0}, s1 = {0};                                                                            \
       for (int64_t s = from; s < to; s++) {                                                                  \

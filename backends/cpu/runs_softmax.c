@@ -5,16 +5,6 @@
 #include "backends/cpu/runs.h"
 #include "backends/cpu/softmax.h"
 
-/* e^x of x <= 0, or nan: fewer steps than what takes all x. */
-static inline float below_f32(float x) {
-  int32_t n;
-  float p = 1 + cp_exp_parts_f32(x < -104 ? -104 : x, &n);
-  return p * cp_power_of_two_f32(n + 64) * 0x1p-64f;
-}
-static inline double below_f64(double x) {
-  double n, p = 1 + cp_exp_parts_f64(x < -746 ? -746 : x, &n);
-  return p * cp_power_of_two_f64(n + 512) * 0x1p-512;
-}
 #define LARGER(a, b) ((b) > (a) ? (b) : (a))
 
 /* A row has at least V elements; its last ones are a vector that may overlap with the one before. */
@@ -61,13 +51,13 @@ static inline double below_f64(double x) {
       const int m = full - i < CP_BLOCK ? (int)(full - i) : CP_BLOCK;                                        \
       T *restrict y = log ? block : to + i;                                                                  \
       const T *restrict from = x + i;                                                                        \
-      for (int k = 0; k < m / (int)V_##E * (int)V_##E; k++) y[k] = below_##E(from[k] - top);                 \
+      for (int k = 0; k < m / (int)V_##E * (int)V_##E; k++) y[k] = cp_below_##E(from[k] - top);              \
       sum += (double)add_up_##E(y, m);                                                                       \
     }                                                                                                        \
     if (full == n) return sum;                                                                               \
     T last[V_##E]; /* the first of them were counted already */                                              \
     const T *restrict from = x + n - V_##E;                                                                  \
-    for (int k = 0; k < V_##E; k++) last[k] = below_##E(from[k] - top);                                      \
+    for (int k = 0; k < V_##E; k++) last[k] = cp_below_##E(from[k] - top);                                   \
     if (!log) memcpy(to + n - V_##E, last, sizeof last);                                                     \
     for (int k = 0; k < V_##E; k++) last[k] = k < V_##E - (n - full) ? 0 : last[k];                          \
     return sum + (double)add_up_##E(last, V_##E);                                                            \
@@ -107,7 +97,7 @@ static inline double below_f64(double x) {
     for (int64_t i = 0; i < n; i++) {                                                                        \
       const T *restrict x = (const T *)from + i * apart;                                                     \
       T *restrict y = (T *)to + i * apart;                                                                   \
-      for (int64_t k = 0; k < columns; k++) sum[k] += (double)(y[k] = below_##E(x[k] - top[k]));             \
+      for (int64_t k = 0; k < columns; k++) sum[k] += (double)(y[k] = cp_below_##E(x[k] - top[k]));          \
     }                                                                                                        \
     for (int64_t k = 0; k < columns; k++) by[k] = logs ? (T)log(sum[k]) : (T)(1 / sum[k]);                   \
     for (int64_t i = 0; i < n; i++) {                                                                        \

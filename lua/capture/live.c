@@ -279,6 +279,8 @@ kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, k
   l->tables = need(&m, (l->ntables + 1) * sizeof *l->tables);
   make_quick(&m);
   l->tensors = need(&m, ((size_t)l->ntensors + l->nchecks + 1) * sizeof *l->tensors);
+  for (l->nseen = 8; l->nseen < 2 * (l->ntensors + l->nchecks);) l->nseen *= 2;
+  l->seen = need(&m, l->handles ? l->nseen * sizeof *l->seen : 1);
   l->unrolled = need(&m, (c->nunrolled + 1) * sizeof *l->unrolled);
   for (; l->nunrolled < c->nunrolled; l->nunrolled++) {
     const kc_unrolled *u = &c->unrolled[l->nunrolled];
@@ -539,18 +541,28 @@ static bool handle_fits(kc_live *l, const kc_leaf *a, const kn_tensor *t, char *
   return differs(why, size, a->name, a->strided ? "laid out with other strides" : "contiguous", "not");
 }
 
+/* Where it is, or goes, in the table of what was seen. */
+static kc_seen *seen_at(const kc_live *l, const kn_storage *of) {
+  uint64_t at = ((uint64_t)(uintptr_t)of * UINT64_C(0x9E3779B97F4A7C15)) >> 32;
+  while (l->seen[at & (l->nseen - 1)].of && l->seen[at & (l->nseen - 1)].of != of) at++;
+  return &l->seen[at & (l->nseen - 1)];
+}
+
 /* Tensors that are overwritten share memory with no other one that the graph sees. */
 static bool apart(const kc_live *l, char *why, size_t size) {
-  for (uint32_t i = 0; l->handles && i < l->nchecks; i++) {
-    const kn_tensor *t = l->checks[i].handle ? l->tensors[l->ntensors + i] : NULL;
-    for (uint32_t k = 0; t && k < l->ntensors + l->nchecks; k++) {
-      const kn_tensor *o = l->tensors[k];
-      if (!o || k == l->ntensors + i || o->storage != t->storage) continue;
-      if (why)
-        snprintf(why, size, "'%s', which is overwritten, shares memory with another tensor",
-                 l->checks[i].name);
-      return false;
-    }
+  if (!l->handles) return true;
+  memset(l->seen, 0, l->nseen * sizeof *l->seen);
+  for (uint32_t i = 0; i < l->ntensors + l->nchecks; i++) {
+    if (!l->tensors[i]) continue;
+    const kc_check *k = i < l->ntensors ? NULL : &l->checks[i - l->ntensors];
+    kc_seen *s = seen_at(l, l->tensors[i]->storage);
+    const bool again = s->of != NULL;
+    s->of = l->tensors[i]->storage;
+    if (!s->handle && k && k->handle) s->handle = k;
+    if (!again || !s->handle) continue;
+    if (why)
+      snprintf(why, size, "'%s', which is overwritten, shares memory with another tensor", s->handle->name);
+    return false;
   }
   return true;
 }

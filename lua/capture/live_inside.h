@@ -43,6 +43,11 @@ typedef struct kc_check {
   const char *guard, *name, *text, *where;
 } kc_check;
 
+typedef struct kc_seen { /* memory of a tensor, and of those that are overwritten the one that has it */
+  const kn_storage *of;
+  const kc_check *handle;
+} kc_seen;
+
 struct kc_live {
   kn_heap *heap; /* retained */
   kn_arena arena;
@@ -64,6 +69,8 @@ struct kc_live {
   uint32_t noutside;
   const kn_tensor **tensors; /* of the arguments, then of the checks: scratch while checking */
   uint32_t ntensors;
+  kc_seen *seen; /* scratch, too: a table, at most half full */
+  uint32_t nseen;
   bool handles;          /* some are overwritten */
   bool grads, grad_mode; /* it matters what requires grad; and gradients must be on, or off, as here */
   kc_birth *births;      /* made here or given: for the next capture */

@@ -78,22 +78,24 @@ static kn_status get_slot(kn_context *ctx, kn_session *s, const kc_check *k, con
   return st == KN_OK ? st : kn_fail(ctx, st, "%s: %s", k->name, kn_error(kn_session_context(s)));
 }
 
-/* The tensor that is there keeps its identity and gets other contents; its container is on top. */
+/* The tensor that is there keeps its identity and gets other contents; its container is on top. The slot then
+ * has that tensor, and the session what it had stored to in another run. */
 static kn_status overwrite_there(lua_State *L, const kc_host *host, kn_session *s, int anchors,
                                  const kc_check *k) {
   kn_context *ctx = host->context(L);
+  const kn_slot *slot = k->was ? k->was : k->slot;
   kn_rvalue v = {0};
-  kn_tensor *same;
-  KN_TRY(get_slot(ctx, s, k, k->was ? k->was : k->slot, &v));
+  KN_TRY(get_slot(ctx, s, k, slot, &v));
   kc_look_again(L, anchors, k);
   kn_tensor *t = host->test_tensor(L, -1);
   bool grad = ctx->grad_enabled;
   ctx->grad_enabled = false;
-  kn_status st = t ? kn_apply(ctx, KN_OP_copy_, NULL, (kn_tensor *[]){t, v.tensor}, 2, &same)
-                   : kn_fail(ctx, KN_STATE, "it is not there any more");
+  kn_status st = t == v.tensor ? KN_OK
+                 : t           ? kn_take_elements(ctx, t, v.tensor)
+                               : kn_fail(ctx, KN_STATE, "it is not there any more");
   ctx->grad_enabled = grad;
-  if (st == KN_OK) kn_tensor_release(same);
   kn_tensor_release(v.tensor);
+  if (st == KN_OK) st = kn_session_set_slot(s, slot->index, &(kn_rvalue){.tensor = t});
   lua_pop(L, 1);
   return st;
 }

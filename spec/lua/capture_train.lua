@@ -447,3 +447,104 @@ test("a step that was saved goes on where the file begins, in its session", func
   for _ = 1, 4 do equal(h(x, y):item(), g(x, y):item()) end
   kiln.use_deterministic_algorithms(false)
 end)
+
+-- ---- how a step runs ----
+
+local function is_native()
+  for _, b in ipairs(kiln.backends()) do
+    if b.available and b.name == "cpu" then return true end
+  end
+end
+
+-- How many walks over elements the line takes that is marked so.
+local function walks(g, line, ...)
+  local n = 0
+  for _, row in ipairs(g:profile(..., { runs = 1 }).nodes) do
+    local numbers = row.op:find "^lua%." or row.op:find "^to_tensor" or row.op:find "_state"
+    if not numbers and row.where and row.where:find(line, 1, true) then n = n + 1 end
+  end
+  return n
+end
+
+for _, o in ipairs(optimisers) do
+  local name = o[1]
+  if name ~= "RAdam" and name ~= "ASGD" then -- these ask how many steps there were
+    test("an update of " .. name .. " is one walk over each parameter", function()
+      if not is_native() then check.skip "nothing fuses here" end
+      local threads = kiln.get_num_threads()
+      local net = nn.Sequential(nn.Linear(96, 160), nn.ReLU(), nn.Linear(160, 96))
+      local opt = optim[name](net:parameters(), o[2])
+      local at
+      local function step(x)
+        opt:zero_grad()
+        net(x):square():mean():backward()
+        opt:step()
+      end
+      at = "capture_train.lua:" .. debug.getinfo(step, "S").linedefined + 3
+      for _, n in ipairs { 1, 2 } do
+        kiln.set_num_threads(n)
+        local g, x = kiln.script(step), kiln.randn(8, 96)
+        for _ = 1, 3 do g(x) end
+        equal(walks(g, at, x), 4, n .. " threads")
+      end
+      kiln.set_num_threads(threads)
+    end)
+  end
+end
+
+test("what a step overwrites stays the tensor it is, to all that show its elements", function()
+  for _, n in ipairs { 4, 1000 } do
+    local w, at_once = nn.Parameter(kiln.ones(n)), kiln.ones(n)
+    local view, handle = w:detach():narrow(1, 2, 2), w:detach()
+    local opt = optim.SGD({ w }, { lr = 1, momentum = 0.5 })
+    local fail = 0
+    local step = kiln.script(function(x)
+      opt:zero_grad()
+      local loss = (w * x):sum()
+      loss:backward()
+      opt:step()
+      at_once:add_(w:detach())
+      if x:sum():item() < 0 then error "no" end
+      return loss
+    end)
+    local x, want, sum, speed = kiln.ones(n), 1, 1, 0
+    for i = 1, 6 do
+      local y = (w * w):sum() -- keeps w for its gradient
+      local m = opt.state[1].momentum_buffer
+      equal(step(x):item(), 1.0 * want * n)
+      speed = speed * 0.5 + 1
+      want = want - speed
+      sum = sum + want
+      for _, t in ipairs { w, view, handle } do truth(t:eq(want):all():item(), "the new elements") end
+      truth(at_once:eq(sum):all():item(), "a sum of them")
+      truth(not m or m == opt.state[1].momentum_buffer, "its state stays the tensor it is")
+      raises(function() y:backward() end, "changed in place")
+      raises(function() step(-x) end, "no")
+      truth(view:eq(want):all():item() and opt.state[1].momentum_buffer:eq(speed):all():item(), "an error undoes it")
+      if i % 2 == 0 then
+        kiln.no_grad(function() w:fill_(i) end)
+        want = i
+      end
+    end
+  end
+end)
+
+-- A layer keeps its input, what tanh gave and its result; the sums and products around tanh are computed again.
+test("of a function of sums and products only what takes longer is kept for the gradient", function()
+  local layers, n, width = 6, 256, 64
+  local net = nn.ModuleList()
+  for i = 1, layers do net:append(nn.Linear(width, width)) end
+  local function act(x) return x * (((x + x * x * x * 0.044715) * 0.7978845608):tanh() + 1) * 0.5 end
+  local step = kiln.script(function(x)
+    for _, p in ipairs(net:parameters()) do p.grad = nil end
+    for i = 1, #net do x = act(net[i](x)) end
+    local loss = x:square():mean()
+    loss:backward()
+    return loss
+  end)
+  local x = kiln.randn(n, width)
+  for _ = 1, 2 do step(x) end
+  local _, m = step:memory(x)
+  local each = m.arena / (4 * n * width * layers)
+  truth(each < 4.5, ("%.2f tensors a layer"):format(each))
+end)
