@@ -6,7 +6,10 @@
 #include "core/spare.h"
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdlib.h>
+#include <stdlib.h> /* says whether it is glibc */
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <string.h>
 #include <threads.h>
 #ifdef __linux__
@@ -301,7 +304,12 @@ kn_heap_stats kn_heap_read_stats(const kn_heap *heap) {
   return s;
 }
 
-void kn_heap_empty_cache(kn_heap *h) { give_all_back(h); }
+void kn_heap_empty_cache(kn_heap *h) {
+  give_all_back(h);
+#ifdef __GLIBC__
+  if (h->fn == libc_alloc) malloc_trim(0); /* pages between blocks that are in use go back as well */
+#endif
+}
 
 void kn_heap_reset_peak(kn_heap *h) {
   lock(h);

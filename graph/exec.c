@@ -4,6 +4,7 @@
 #include "graph/cost.h"
 #include "graph/exec.h"
 #include "graph/format.h"
+#include "graph/profile.h"
 #include "graph/session.h"
 #include "graph/text.h"
 #include <stdio.h>
@@ -11,8 +12,9 @@
 
 /* What a run that warms a session may take: multiplications and the like, some tenth of a second; steps. */
 #define MOST_WARM_WORK 5e9
-enum { MOST_WARM_STEPS = 4096 };
-enum { MAX_PLANS = 16 }; /* sizes a session remembers; the least recently used plan goes first */
+enum { MOST_WARM_STEPS = 4096, WARM_RUNS = 6 };
+#define MOST_WARM_SECONDS 0.02 /* after which no other run begins */
+enum { MAX_PLANS = 16 };       /* sizes a session remembers; the least recently used plan goes first */
 
 /* ---- life ---- */
 
@@ -476,14 +478,13 @@ kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, k
 
 /* ---- runs ---- */
 
-/* A tensor this session made for a slot and nobody else sees may take the next store. */
+/* The slot's last tensor may take the next store. What a run has stored may be somebody's still, as gradients
+ * are until there are new ones. */
 static void keep_spare(kn_slot_state *x, kn_tensor *t) {
-  bool usable = t && !x->spare && atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1 &&
-                !t->storage->release && kn_tensor_contiguous(t);
-  if (usable)
-    x->spare = t;
-  else
-    kn_tensor_release(t);
+  bool keep = t && (x->stored || kn_is_forgotten(t)) && !(x->spare && kn_is_forgotten(x->spare));
+  kn_tensor *gone = keep ? x->spare : t;
+  if (keep) x->spare = t;
+  kn_tensor_release(gone);
 }
 
 static void settle_slots(kn_session *s, bool commit) {
@@ -491,11 +492,11 @@ static void settle_slots(kn_session *s, bool commit) {
     kn_slot_state *x = &s->slots[i];
     x->wrote = commit && x->is_staged;
     if (!x->is_staged) continue;
-    kn_tensor *old = commit ? x->value.tensor : x->staged.tensor;
+    keep_spare(x, commit ? x->value.tensor : x->staged.tensor);
     if (commit) x->value = x->staged;
+    x->stored |= commit;
     x->staged = (kn_rvalue){0};
     x->is_staged = false;
-    keep_spare(x, old);
   }
 }
 
@@ -554,21 +555,37 @@ static double work_of(const kn_plan *p) {
   return flops;
 }
 
-kn_status kn_session_warm(kn_session *s, const kn_rvalue *in, uint32_t nin) {
+static void drop_results(const kn_session *s, kn_rvalue *out) {
+  for (uint32_t i = 0; i < s->graph->body->nyields; i++) {
+    kn_tensor_release(out[i].tensor);
+    kn_list_release(out[i].list);
+    out[i] = (kn_rvalue){0};
+  }
+}
+
+kn_status kn_session_warm(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out) {
+  const uint32_t nout = s->graph->body->nyields;
   if (s->running || s->observe || s->check || s->profile || s->ctx->debug || is_seen(s->graph->body))
-    return KN_OK;
+    return KN_DECLINED;
   kn_plan *p;
   KN_TRY(choose_plan(s, in, nin, false, &p));
-  if (work_of(p) > MOST_WARM_WORK) return KN_OK;
+  if (work_of(p) > MOST_WARM_WORK) return KN_DECLINED;
   const uint64_t limit = s->limit;
   if (!limit || limit > MOST_WARM_STEPS) s->limit = MOST_WARM_STEPS;
-  kn_status st = run_once(s, in, nin, false);
-  s->limit = limit;
-  for (uint32_t i = 0; st == KN_OK && i < s->graph->body->nyields; i++) {
-    kn_tensor_release(s->out[i].tensor);
-    kn_list_release(s->out[i].list);
+  kn_status st = KN_OK;
+  const double start = kn_profile_clock();
+  for (int i = 0; i < WARM_RUNS && st == KN_OK; i++) {
+    if (i && kn_profile_clock() - start > MOST_WARM_SECONDS) break;
+    if (i) drop_results(s, s->out);
+    st = run_once(s, in, nin, false);
   }
-  return st == KN_CANCELLED || st == KN_NOMEM ? st : KN_OK; /* what else fails, fails when it is called */
+  s->limit = limit;
+  if (st != KN_OK) return st == KN_CANCELLED || st == KN_NOMEM ? st : KN_DECLINED;
+  if (out)
+    memcpy(out, s->out, nout * sizeof *out);
+  else
+    drop_results(s, s->out);
+  return KN_OK;
 }
 
 typedef struct leaf_values {
@@ -624,6 +641,7 @@ kn_status kn_session_set_slot(kn_session *s, uint32_t slot, const kn_rvalue *v) 
   if (v->tensor) kn_tensor_retain(v->tensor);
   keep_spare(x, x->value.tensor); /* what was stored last, when its elements have been copied elsewhere */
   x->value = *v;
+  x->stored = false;
   return KN_OK;
 }
 

@@ -88,10 +88,11 @@ typedef struct kn_run_memory {
 } kn_run_memory;
 /* Plans for these inputs without running, and takes the arena, so that a run then only makes its results. */
 kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_run_memory *memory);
-/* Runs it once with these inputs, so that all is made and its memory touched when it is called, and keeps
- * nothing of that: no state, no results, no draws, no errors but CANCELLED and NOMEM. Not where somebody else
- * would see it (it prints, calls the host, is observed), nor what takes long. */
-kn_status kn_session_warm(kn_session *s, const kn_rvalue *in, uint32_t nin);
+/* Runs it with these inputs, so that all is made and its memory touched when it is called, again while that
+ * makes it faster and takes no time. Nothing stays: no state, no draws, no sentence; DECLINED where it fails
+ * (but for CANCELLED and NOMEM), where somebody else would see it (it prints, calls the host, is observed),
+ * or it takes long. out: as kn_session_run's; NULL: nobody wants them. */
+kn_status kn_session_warm(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out);
 
 /* Called after each node that ran, with its outputs (verify, debugging). NULL: off. While on, every op node
  * is a part of its own, so that what it gave is still there; numbers the plan folded do not run. */

@@ -348,6 +348,7 @@ kn_status kn_optimize_graph(kn_context *ctx, const kn_optimize *o, kn_optimize_r
     kn_optimize_report_free(r);
   }
   if (again) st = attempt(ctx, o, false, r, &made);
+  kn_heap_empty_cache(ctx->heap); /* runs that measured leave more there than others will ask for */
   if (st == KN_OK) *out = made;
   return st;
 }

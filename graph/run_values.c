@@ -20,10 +20,9 @@ void kn_run_own_list(kn_plan *p, uint32_t v, kn_list *l) {
 
 kn_list *kn_run_shared_list(kn_list *l) { return l ? kn_list_retain(l) : NULL; }
 
-/* Is t all that there is of its memory, and nobody else's? */
-static bool forgotten(const kn_tensor *t) {
+bool kn_is_forgotten(const kn_tensor *t) {
   const kn_storage *s = t->storage;
-  return t->whole && s && s->inside && !s->inference && !t->grad && !t->base && !t->offset &&
+  return t->whole && s && s->inside && !s->release && !s->inference && !t->grad && !t->base && !t->offset &&
          atomic_load(&t->refs) == 1 && atomic_load(&s->refs) == 1 && kn_tensor_contiguous(t);
 }
 
@@ -41,7 +40,7 @@ static void put_away(kn_plan *p, kn_tensor *t) {
   for (uint32_t i = 0; t && i < p->nloose; i++) {
     kn_loose *l = &p->loose[i];
     if (!kn_type_equal(&l->type, &t->type)) continue;
-    if (!forgotten(t)) break;
+    if (!kn_is_forgotten(t)) break;
     take_spares(p);
     bool kept = l->n < KN_LOOSE_SPARES;
     if (kept) l->spare[l->n++] = t;
@@ -252,7 +251,7 @@ static bool unshared(const kn_tensor *t) {
  * not allocate at each run. */
 static kn_status give_spare(run *r, const kn_slot *slot) {
   kn_slot_state *x = &r->s->slots[slot->index];
-  if (unshared(x->spare)) return KN_OK;
+  if (x->spare && kn_is_forgotten(x->spare)) return KN_OK;
   kn_tensor *made;
   KN_TRY(kn_tensor_new(r->ctx, &slot->type.tensor, &made));
   kn_tensor_release(x->spare);

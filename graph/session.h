@@ -11,7 +11,8 @@ typedef struct kn_slot_state {
   kn_rvalue staged; /* what the run under way has stored, or the copy it writes into */
   bool is_staged;
   bool wrote;       /* the last run has stored to it */
-  kn_tensor *spare; /* a tensor of the slot's type that nobody looks at, to store into */
+  bool stored;      /* the value is what a run has stored */
+  kn_tensor *spare; /* a tensor of the slot's type to store into, once nobody else looks at it; NULL */
   kn_tensor *from;  /* during a run: what was stored, of which staged has the elements */
   kn_origin origin; /* of what the last run stored */
   uint32_t group;   /* the first slot that it stored the very same tensor to, from 1; 0: unknown */
@@ -63,6 +64,9 @@ struct kn_session {
   uint64_t beside;  /* sections whose strands ran on several threads */
   uint64_t trips;   /* of the loop that an observer is told of */
 };
+
+/* Is t all that there is of its memory, and nobody else's? */
+bool kn_is_forgotten(const kn_tensor *t);
 
 /* Runs the plan on checked inputs. Results go to s->out, owned; stores stay staged. Cleans the plan up. */
 kn_status kn_run_plan(kn_session *s, kn_plan *p, const kn_rvalue *in);

@@ -148,18 +148,17 @@ kn_status cp_conv2d(kn_context *ctx, const cp_kit *const kits[KN_DTYPE_COUNT], c
       !set(&v, a, &in[0]->type, &in[1]->type, &out->type) ||
       !suits(&v, in[1]->type.dims[0] / a->groups, in[1]->type.dims[1] * v.taps))
     return KN_DECLINED;
-  kn_tensor *own[3];
-  KN_TRY(kk_contiguous_all(ctx, in, n, own));
-  v.x = kn_tensor_data(own[0]);
+  kk_dense dense;
+  KN_TRY(kk_dense_all(ctx, in, n, &dense));
+  v.x = dense.data[0];
   size_t bytes = (size_t)(v.images * v.image + v.kit->columns) * (size_t)v.kit->size;
   v.copy = kn_scratch_take(ctx, bytes);
   kn_status st = v.copy ? KN_OK : kn_fail_nomem(ctx, bytes);
   if (st == KN_OK) {
     kn_parallel_for(ctx, v.images * v.channels, KK_GRAIN / (v.plane + 1) + 1, lay_channels, &v);
-    st = run(ctx, &v, a, &in[1]->type, kn_tensor_data(own[1]), n > 2 ? kn_tensor_data(own[2]) : NULL,
-             kn_tensor_data(out));
+    st = run(ctx, &v, a, &in[1]->type, dense.data[1], n > 2 ? dense.data[2] : NULL, kn_tensor_data(out));
     kn_scratch_give(ctx, v.copy, bytes);
   }
-  kk_release_all(own, n);
+  kk_dense_give(ctx, &dense);
   return st;
 }

@@ -11,15 +11,14 @@
   extern const cp_folds cp_##isa##_folds;                                                                    \
   extern const cp_softmaxes cp_##isa##_softmaxes;                                                            \
   extern const cp_attends cp_##isa##_attends;                                                                \
-  extern const cp_rnns cp_##isa##_rnns;                                                                      \
   extern const cp_isa cp_##isa##_isa;
 CP_SETS(X)
 #undef X
 
 static const cp_set sets[] = {
 #define X(isa)                                                                                               \
-  {&cp_##isa##_provider,  cp_##isa##_loops,    cp_##isa##_kits,  &cp_##isa##_norms, &cp_##isa##_folds,       \
-   &cp_##isa##_softmaxes, &cp_##isa##_attends, &cp_##isa##_rnns, &cp_##isa##_isa},
+  {&cp_##isa##_provider, cp_##isa##_loops,      cp_##isa##_kits,     &cp_##isa##_norms,                      \
+   &cp_##isa##_folds,    &cp_##isa##_softmaxes, &cp_##isa##_attends, &cp_##isa##_isa},
     CP_SETS(X)
 #undef X
 };

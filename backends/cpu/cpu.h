@@ -23,7 +23,6 @@ typedef struct cp_set {
   const cp_folds *folds;
   const cp_softmaxes *softmaxes;
   const cp_attends *attends;
-  const cp_rnns *rnns;
   const cp_isa *isa;
 } cp_set;
 const cp_set *cp_best_set(void);

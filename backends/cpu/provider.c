@@ -133,7 +133,7 @@ CP_SOFTMAXES(X)
 #define X(op, ...)                                                                                           \
   static kn_status op##_kernel(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,              \
                                kn_tensor *const *out) {                                                      \
-    return cp_rnn(ctx, &CP(rnns), CP(kits), KN_OP_##op, attrs, in, n, out, NULL);                            \
+    return cp_rnn(ctx, &CP(rnns), CP(kits), KN_OP_##op, attrs, in, n, out);                                  \
   }
 CP_RECURRENT(X)
 #undef X

@@ -169,26 +169,12 @@ static void walk_few(layer *l) {
 
 /* ---- memory ---- */
 
-void cp_scratch_free(kn_context *ctx, cp_scratch *room) {
-  if (room->at) kn_free_aligned(ctx->heap, room->at, room->bytes);
-  *room = (cp_scratch){NULL, 0};
-}
-
-static kn_status room_for(kn_context *ctx, cp_scratch *room, size_t bytes) {
-  if (room->bytes >= bytes) return KN_OK;
-  cp_scratch_free(ctx, room);
-  void *at = kn_claim_aligned(ctx, bytes);
-  if (!at) return kn_fail_nomem(ctx, bytes);
-  *room = (cp_scratch){at, bytes};
-  return KN_OK;
-}
-
 static size_t aligned(int64_t elements, const layer *l) {
   return (size_t)up(elements * l->kit->size, CP_LINE);
 }
 
-/* Cuts the work, and gives every part its place. */
-static kn_status arrange(kn_context *ctx, layer *l, cp_scratch *room) {
+/* Cuts the work, and gives every part its place in *room, of so many bytes. */
+static kn_status arrange(kn_context *ctx, layer *l, char **room, size_t *bytes) {
   const cp_kit *kit = l->kit;
   bool few = l->n <= FEW;
   l->k = l->op->back ? l->op->gates * l->h : l->h;
@@ -202,55 +188,57 @@ static kn_status arrange(kn_context *ctx, layer *l, cp_scratch *room) {
   size_t zeros = aligned(3 * l->h, l), packed = few ? 0 : aligned(l->k * l->padded, l);
   l->panels = aligned(l->block * l->piece, l);
   l->each = few ? aligned(l->n * l->columns, l) : l->panels + aligned(l->block * l->padded, l);
-  KN_TRY(room_for(ctx, room, zeros + packed + (size_t)(few ? 1 : l->parts) * l->each));
-  l->zeros = room->at, l->packed = l->zeros + zeros, l->own = l->packed + packed;
+  *bytes = zeros + packed + (size_t)(few ? 1 : l->parts) * l->each;
+  if (!(*room = kn_scratch_take(ctx, *bytes))) return kn_fail_nomem(ctx, *bytes);
+  l->zeros = *room, l->packed = l->zeros + zeros, l->own = l->packed + packed;
   return KN_OK;
 }
 
-static kn_status run(kn_context *ctx, layer *l, cp_scratch *room) {
-  KN_TRY(arrange(ctx, l, room));
+static kn_status run(kn_context *ctx, layer *l) {
+  char *room;
+  size_t bytes;
+  KN_TRY(arrange(ctx, l, &room, &bytes));
   memset(l->zeros, 0, (size_t)(3 * l->h * l->kit->size));
   if (!l->op->back && l->op->gates == 3 && !l->in[3].data) l->in[3].data = l->zeros;
   for (int k = l->op->result + 1; l->op->back && k < CP_RNN_OUTS; k++)
     if (l->out[k].data) memset(l->out[k].data, 0, (size_t)(l->n * l->h * l->kit->size));
   if (l->n <= FEW) {
     walk_few(l);
-    return KN_OK;
+  } else {
+    int64_t panels = l->padded / l->kit->columns;
+    kn_parallel_for(ctx, panels, CP_LEAST_WORK / (8 * l->kit->columns * l->k) + 1, pack_weight, l);
+    kn_parallel_for(ctx, l->parts, 1, walk_parts, l);
   }
-  int64_t panels = l->padded / l->kit->columns;
-  kn_parallel_for(ctx, panels, CP_LEAST_WORK / (8 * l->kit->columns * l->k) + 1, pack_weight, l);
-  kn_parallel_for(ctx, l->parts, 1, walk_parts, l);
+  kn_scratch_give(ctx, room, bytes);
   return KN_OK;
 }
 
 /* ---- the kernel ---- */
 
-/* Of a contiguous tensor [T,N,*], [N,H], or [*], which no step and no sample moves. */
-static lay lay_of(const kn_tensor *t) {
+/* Of a tensor [T,N,*], [N,H], or [*], which no step and no sample moves, with its elements in one piece. */
+static lay lay_of(const kn_tensor *t, char *data) {
   int rank = t->type.rank;
-  lay x = {.data = kn_tensor_data(t)};
+  lay x = {.data = data};
   if (rank > 1) x.row = t->type.dims[rank - 1];
   if (rank > 2) x.step = x.row * t->type.dims[1];
   return x;
 }
 
 kn_status cp_rnn(kn_context *ctx, const cp_rnns *rnns, const cp_kit *const kits[KN_DTYPE_COUNT], kn_op op,
-                 const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out, cp_scratch *room) {
+                 const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out) {
   kn_dtype dtype = kn_tensor_dtype(in[0]);
   const kn_attrs_rnn_direction *way = attrs;
   bool plain = kn_ops[op].attrs == KN_ATTRS_rnn_direction;
-  kn_tensor *as[CP_RNN_INS];
-  cp_scratch own = {NULL, 0};
+  kk_dense dense;
   layer l = {.ctx = ctx, .kit = kits[dtype], .op = &rows_of[op], .units = rnns->units[op][dtype]};
   if (!l.units || !l.kit || !kn_tensor_numel(in[0])) return KN_DECLINED;
   l.reverse = plain ? way->reverse : ((const kn_attrs_direction *)attrs)->reverse;
   l.relu = plain && way->nonlinearity == KN_CHOICE_nonlinearity_relu;
   l.steps = in[0]->type.dims[0], l.n = in[0]->type.dims[1], l.h = in[l.op->weight]->type.dims[1];
-  KN_TRY(kk_contiguous_all(ctx, in, n, as));
-  for (int i = 0; i < n; i++) l.in[i] = lay_of(as[i]);
-  for (int i = 0; i < kn_ops[op].outs; i++) l.out[i] = lay_of(out[i]);
-  kn_status st = run(ctx, &l, room ? room : &own);
-  cp_scratch_free(ctx, &own);
-  kk_release_all(as, n);
+  KN_TRY(kk_dense_all(ctx, in, n, &dense));
+  for (int i = 0; i < n; i++) l.in[i] = lay_of(in[i], dense.data[i]);
+  for (int i = 0; i < kn_ops[op].outs; i++) l.out[i] = lay_of(out[i], kn_tensor_data(out[i]));
+  kn_status st = run(ctx, &l);
+  kk_dense_give(ctx, &dense);
   return st;
 }

@@ -39,15 +39,7 @@ typedef struct cp_rnns {
   cp_units_fn units[KN_OP_COUNT][KN_DTYPE_COUNT];
 } cp_rnns;
 
-/* Memory that is kept from run to run. */
-typedef struct cp_scratch {
-  void *at;
-  size_t bytes;
-} cp_scratch;
-void cp_scratch_free(kn_context *ctx, cp_scratch *room);
-
-/* `room` may be NULL: then what is needed is taken and given back. */
 kn_status cp_rnn(kn_context *ctx, const cp_rnns *rnns, const cp_kit *const kits[KN_DTYPE_COUNT], kn_op op,
-                 const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out, cp_scratch *room);
+                 const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out);
 
 #endif

@@ -34,7 +34,6 @@ struct kn_program {
   item *items, *groups;  /* all; the attentions and norms among them, whose they are */
   cp_product **products; /* by node: of a matmul that has run */
   bool *own;             /* by node: a matmul that is ours whatever eager code would do */
-  cp_scratch room;       /* of recurrent layers */
 };
 
 static bool supports(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
@@ -75,7 +74,6 @@ static void free_program(void *self, kn_context *ctx, kn_program *p) {
   kn_free(ctx->heap, p->groups, p->n * sizeof *p->groups);
   kn_free(ctx->heap, p->products, p->n * sizeof *p->products);
   kn_free(ctx->heap, p->own, p->n);
-  cp_scratch_free(ctx, &p->room);
   kn_free(ctx->heap, p, sizeof *p);
 }
 
@@ -178,16 +176,13 @@ static kn_status run_copy(kn_context *ctx, const kn_node *n, kn_tensor **vals) {
   return st;
 }
 
-static kn_status run_node(const cp_set *set, kn_context *ctx, kn_program *p, const kn_node *n,
-                          kn_tensor **vals) {
+static kn_status run_node(const cp_set *set, kn_context *ctx, const kn_node *n, kn_tensor **vals) {
   const kn_provider *cpu = set->provider;
   kn_tensor *in[KN_MAX_INPUTS], *out[KN_MAX_OUTPUTS];
   if (kn_ops[n->op].op_class == KN_CLASS_VIEW) return run_copy(ctx, n, vals);
   for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
   for (uint32_t i = 0; i < n->nout; i++) out[i] = vals[n->out[i]->id];
-  kn_status st = kn_ops[n->op].op_class == KN_CLASS_RECURRENT
-                     ? cp_rnn(ctx, set->rnns, set->kits, n->op, n->attrs, in, (int)n->ntensor, out, &p->room)
-                     : cpu->kernel[n->op](ctx, n->attrs, in, (int)n->ntensor, out);
+  kn_status st = cpu->kernel[n->op](ctx, n->attrs, in, (int)n->ntensor, out);
   bool declined = st == KN_DECLINED;
   if (declined) st = kn_ops[n->op].kernel(ctx, n->attrs, in, (int)n->ntensor, out);
   if (st == KN_OK && kn_debugging(ctx, KN_DEBUG_EXEC))
@@ -197,7 +192,7 @@ static kn_status run_node(const cp_set *set, kn_context *ctx, kn_program *p, con
 
 static kn_status run_singly(const cp_set *set, kn_context *ctx, kn_program *p, uint32_t i, kn_tensor **vals) {
   return p->nodes[i]->op == KN_OP_matmul ? run_matmul(set, ctx, p, i, vals)
-                                         : run_node(set, ctx, p, p->nodes[i], vals);
+                                         : run_node(set, ctx, p->nodes[i], vals);
 }
 
 static kn_status run_attention(const cp_set *set, kn_context *ctx, kn_program *p, const item *x,
@@ -213,7 +208,7 @@ static kn_status run_item(const cp_set *set, kn_context *ctx, kn_program *p, con
   kn_status st = KN_DECLINED;
   switch (x->kind) {
   case ITEM_PRODUCT: return run_matmul(set, ctx, p, x->first, vals);
-  case ITEM_NODE: return run_node(set, ctx, p, p->nodes[x->first], vals);
+  case ITEM_NODE: return run_node(set, ctx, p->nodes[x->first], vals);
   case ITEM_ATTENTION: st = run_attention(set, ctx, p, x, vals); break;
   case ITEM_NORM: st = cp_rms_run(ctx, x->of.norm, vals); break;
   case ITEM_CHAIN: st = cp_chain_run(ctx, x->of.chain, vals); break;

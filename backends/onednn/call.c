@@ -1,5 +1,6 @@
 /* Preparing and running one op. */
 #include "backends/onednn/call.h"
+#include "core/kernels/kernel.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -63,22 +64,12 @@ static bool ordinary(kn_op op, const float *x, int64_t n, char *why, size_t size
   return !odd;
 }
 
-/* In one piece; of an image with `step` only some of its rows and columns. */
-static kn_status copy_dense(kn_context *ctx, kn_tensor *t, const int64_t step[2], kn_tensor **out) {
-  kn_tensor *from, *c = NULL;
-  KN_TRY(kn_tensor_alias(ctx, t, &from));
-  for (int i = 0; step && i < 2; i++) {
-    from->type.dims[2 + i] = (from->type.dims[2 + i] + step[i] - 1) / step[i];
-    from->strides[2 + i] *= step[i];
-  }
-  kn_status st = kn_tensor_new(ctx, &from->type, &c);
-  if (st == KN_OK) st = kn_kernel_clone(ctx, NULL, &from, 1, &c);
-  kn_tensor_release(from);
-  if (st == KN_OK)
-    *out = c;
-  else
-    kn_tensor_release(c);
-  return st;
+/* What is copied into one piece: all of input i, or only some rows and columns of an image. */
+static kk_view seen(const dn_call *c, int i, const kn_tensor *t) {
+  kk_view v = kk_view_of(t);
+  for (int k = 0; i == 0 && c->step[0] && k < 2; k++)
+    kk_slice(&v, 2 + k, 0, (v.dims[2 + k] + c->step[k] - 1) / c->step[k], c->step[k]);
+  return v;
 }
 
 static kn_status run(kn_context *ctx, dn_runner *r, void *const data[DN_MAX_ARGS], void *workspace) {
@@ -93,16 +84,15 @@ static kn_status run(kn_context *ctx, dn_runner *r, void *const data[DN_MAX_ARGS
 
 kn_status dn_call_run(kn_context *ctx, dn_call *c, kn_tensor *const *in, kn_tensor *out, void *workspace,
                       char *why, size_t size) {
-  kn_tensor *copies[DN_MAX_IN] = {0};
+  kk_view from[DN_MAX_IN];
+  kk_dense dense;
   void *data[DN_MAX_ARGS] = {0};
-  kn_status st = KN_OK;
-  for (int i = 0; i < c->n && st == KN_OK; i++) {
-    if (c->copy >> i & 1u) st = copy_dense(ctx, in[i], i == 0 && c->step[0] ? c->step : NULL, &copies[i]);
-    if (st == KN_OK) data[i] = kn_tensor_data(copies[i] ? copies[i] : in[i]);
-  }
+  for (int i = 0; i < c->n; i++) from[i] = seen(c, i, in[i]);
+  KN_TRY(kk_dense_take(ctx, from, c->n, c->copy, &dense));
+  memcpy(data, dense.data, (size_t)c->n * sizeof *data);
   data[DN_OUT] = kn_tensor_data(out);
-  if (st == KN_OK && !ordinary(c->op, data[0], kn_tensor_numel(in[0]), why, size)) st = KN_DECLINED;
-  if (st == KN_OK) st = run(ctx, c->runner, data, workspace);
-  for (int i = 0; i < c->n; i++) kn_tensor_release(copies[i]);
+  bool fine = ordinary(c->op, data[0], kn_tensor_numel(in[0]), why, size);
+  kn_status st = fine ? run(ctx, c->runner, data, workspace) : KN_DECLINED;
+  kk_dense_give(ctx, &dense);
   return st;
 }

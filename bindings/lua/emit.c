@@ -417,7 +417,7 @@ static int make_while(lua_State *L) {
 /* ---- a Graph called in a traced function ---- */
 
 static int run_variant(lua_State *L) { /* the Graph, the variant, its arguments */
-  return kl_run_graph(L, lua_touserdata(L, 1), lua_touserdata(L, 2), 3, true);
+  return kl_run_graph(L, lua_touserdata(L, 1), lua_touserdata(L, 2), 3, KL_RUN_CALL);
 }
 
 /* The real results at idx hold what these outputs are. */

@@ -147,13 +147,20 @@ static int reserve_outputs(lua_State *L, const kn_region *body) {
   return outs;
 }
 
+/* Results that nobody is to have. */
+static void empty_outputs(lua_State *L, const kn_region *body, int outs) {
+  for (uint32_t i = 0; i < body->nyields; i++)
+    if (lua_touserdata(L, outs + (int)i))
+      kl_empty_box(kl_state_of(L)->boxes, lua_touserdata(L, outs + (int)i));
+}
+
 static void fill_outputs(lua_State *L, const kn_region *body, int outs, const kn_rvalue *out) {
   for (uint32_t i = 0; i < body->nyields; i++)
     if (out[i].tensor) kl_put_tensor(lua_touserdata(L, outs + (int)i), out[i].tensor);
   kl_tell_collector(L); /* all are safe now */
 }
 
-int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store) {
+int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, kl_run how) {
   kn_context *ctx = kl_context(L);
   const kn_region *body = v->graph->body;
   kn_rvalue few_in[ON_STACK], few_out[ON_STACK];
@@ -178,25 +185,29 @@ int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, bool store
   v->loaded = false;
   int outs = reserve_outputs(L, body);
   kn_status st;
-  if (store && kl_run_taped(L, g, v, s, in, out, &st)) { /* who only looks watches the graph itself */
+  if (how == KL_RUN_CALL &&
+      kl_run_taped(L, g, v, s, in, out, &st)) { /* who only looks watches the graph itself */
     if (st != KN_OK) return run_failed(L, ctx->error_placed);
     goto ran;
   }
   kn_session_use_random(s, &ctx->random);
   kn_session_context(s)->threads = ctx->threads;
   kn_session_context(s)->print = ctx->print;
-  st = kn_session_run(s, in, body->nparams, out, body->nyields);
+  st = how == KL_RUN_WARM ? kn_session_warm(s, in, body->nparams, out)
+                          : kn_session_run(s, in, body->nparams, out, body->nyields);
+  if (st == KN_DECLINED && how == KL_RUN_WARM) return 0;
   if (st != KN_OK) return kl_session_fail(L, s, st);
 ran:
   fill_outputs(L, body, outs, out);
-  if (store && v->places) kl_store_places(L, v);
+  if (how == KL_RUN_CALL && v->places) kl_store_places(L, v);
   int n = kl_unflatten(L, v, ins, outs, out); /* before places get other tensors than the run has seen */
-  if (store && v->live) kl_check(L, kc_live_store(L, kl_host(), v->live, s, ins, outs));
+  if (how == KL_RUN_WARM) return empty_outputs(L, body, outs), 0;
+  if (how == KL_RUN_CALL && v->live) kl_check(L, kc_live_store(L, kl_host(), v->live, s, ins, outs));
   return n;
 }
 
 int kl_run_variant(lua_State *L, kl_graph *g, kl_variant *v, int first) {
-  return kl_run_graph(L, g, v, first, true);
+  return kl_run_graph(L, g, v, first, KL_RUN_CALL);
 }
 
 static int graph_call(lua_State *L) {

@@ -215,37 +215,57 @@ static void make_inputs(lua_State *L, const kn_graph *g, int sizes, kn_rvalue *i
   }
 }
 
-static kn_run_memory plan(lua_State *L, bool warm) {
-  kl_variant *v = kl_newest_variant(L, 1);
-  const kn_graph *g = v->graph;
+static bool gives_sizes(lua_State *L, const kn_graph *g) {
   int given = lua_gettop(L) - 1;
-  kn_run_memory memory;
-  kn_rvalue *in = lua_newuserdatauv(L, ((size_t)g->body->nparams + 1) * sizeof *in, 0);
-  if (given == 0 || (given == 1 && names_sizes(L, g, 2)))
-    make_inputs(L, g, given ? 2 : 0, in);
-  else {
-    luaL_checkstack(L, (int)g->body->nparams + 8, "too many inputs");
-    kl_flatten(L, v, 2, given, in);
-  }
-  kn_session *s = kl_variant_session(L, v);
-  kn_status st = kn_session_prepare(s, in, g->body->nparams, &memory);
-  if (st == KN_OK && warm) {
-    kl_load_live(L, v);
-    kn_session *taped = kl_taped_session(L, kl_check_graph(L, 1), v, s, in);
-    if (taped) s = taped;
-    kn_session_context(s)->threads = kl_context(L)->threads;
-    if (taped) st = kn_session_prepare(s, in, g->body->nparams, &memory);
-    if (st == KN_OK) st = kn_session_warm(s, in, g->body->nparams);
-  }
-  if (st != KN_OK) kl_session_fail(L, s, st);
-  return memory;
+  return given == 0 || (given == 1 && names_sizes(L, g, 2));
 }
 
-/* g:prepare{N = 8}, or with inputs: plans now, and runs it once with nothing of that kept, so that the first
- * call with these sizes has nothing to make. */
+/* Plans for the arguments or sizes that a method was given. The inputs stay on the Lua stack. */
+static kn_session *plan(lua_State *L, kl_variant *v, kn_rvalue **inputs, kn_run_memory *memory) {
+  const kn_graph *g = v->graph;
+  int given = lua_gettop(L) - 1;
+  bool sizes = gives_sizes(L, g);
+  kn_rvalue *in = lua_newuserdatauv(L, ((size_t)g->body->nparams + 1) * sizeof *in, 0);
+  luaL_checkstack(L, (int)g->body->nparams + 8, "too many inputs");
+  if (sizes)
+    make_inputs(L, g, given ? 2 : 0, in);
+  else
+    kl_flatten(L, v, 2, given, in);
+  kn_session *s = kl_variant_session(L, v);
+  kn_status st = kn_session_prepare(s, in, g->body->nparams, memory);
+  if (st != KN_OK) kl_session_fail(L, s, st);
+  *inputs = in;
+  return s;
+}
+
+/* g:prepare{N = 8}, or with inputs: plans now, and runs it until that is as fast as it will be, with nothing
+ * of it kept, so that the first call with these sizes has nothing to make. */
 static int graph_prepare(lua_State *L) {
-  plan(L, true);
-  lua_pushvalue(L, 1);
+  kl_graph *g = kl_check_graph(L, 1);
+  kl_variant *v = kl_newest_variant(L, 1);
+  kn_context *ctx = kl_context(L);
+  kn_run_memory memory;
+  kn_rvalue *in;
+  int top = lua_gettop(L);
+  bool as_called =
+      !gives_sizes(L, v->graph) && !ctx->recorder && !kn_mode_needed(v->graph, ctx->grad_enabled);
+  kn_session *s = plan(L, v, &in, &memory);
+  uint32_t n = v->graph->body->nparams;
+  kl_load_live(L, v);
+  kn_session *taped = kl_taped_session(L, g, v, s, in);
+  kn_status st = taped ? kn_session_prepare(taped, in, n, &memory) : KN_OK;
+  if (st != KN_OK) return kl_session_fail(L, taped, st);
+  kl_tell_collector(L); /* of what has been made, so that no call has to */
+  if (as_called && !taped) {
+    lua_settop(L, top);
+    kl_run_graph(L, g, v, 2, KL_RUN_WARM);
+  } else {
+    if (taped) s = taped;
+    kn_session_context(s)->threads = ctx->threads;
+    st = kn_session_warm(s, in, n, NULL);
+    if (st != KN_OK && st != KN_DECLINED) return kl_session_fail(L, s, st);
+  }
+  lua_settop(L, 1);
   return 1;
 }
 
@@ -253,7 +273,8 @@ static int graph_prepare(lua_State *L) {
  * are packed; and a table of what that is and what else there is: {arena =, workspace =, packed =, plan =,
  * results =, state =}. */
 static int graph_memory(lua_State *L) {
-  const kn_run_memory m = plan(L, false);
+  kn_run_memory m;
+  plan(L, kl_newest_variant(L, 1), &(kn_rvalue *){NULL}, &m);
   const struct {
     const char *name;
     size_t bytes;

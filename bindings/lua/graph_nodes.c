@@ -66,7 +66,7 @@ static void watch(void *ud, const kn_node *n, kn_tensor *const *vals, const kn_s
 /* On the stack: the observed, the Graph, its arguments. */
 static int run_watched(lua_State *L) {
   observed *o = lua_touserdata(L, 1);
-  kl_run_graph(L, kl_check_graph(L, 2), o->v, 3, false);
+  kl_run_graph(L, kl_check_graph(L, 2), o->v, 3, KL_RUN_LOOK);
   return 0;
 }
 

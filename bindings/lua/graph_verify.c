@@ -204,7 +204,7 @@ static int graph_verify(lua_State *L) {
   kl_variant *v = kl_choose_variant(L, g, 1, f + 1);
   kn_random start = ctx->random;
   int n = kl_run_graph(L, kl_check_graph(L, 1), v, f + 1,
-                       false); /* what it stores is dropped: the function stores it below */
+                       KL_RUN_LOOK); /* what it stores is dropped: the function stores it below */
   int ours = lua_gettop(L) - n + 1;
   ctx->random = start;
   lua_pushvalue(L, f);

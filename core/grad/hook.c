@@ -124,8 +124,10 @@ static bool matters(kn_context *ctx, const kn_custom *f) {
 }
 
 static kn_status link_results(kn_context *ctx, const kn_custom *f, kn_node *node) {
+  enum { FEW = 16 };
   size_t bytes = (size_t)f->outs * sizeof(kn_grad *);
-  kn_grad **link = kn_calloc(ctx->heap, (size_t)f->outs, sizeof(kn_grad *));
+  kn_grad *few[FEW] = {NULL},
+          **link = f->outs <= FEW ? few : kn_calloc(ctx->heap, (size_t)f->outs, sizeof *link);
   bool ok = true;
   if (!link) return kn_fail_nomem(ctx, bytes);
   for (int k = 0; k < f->outs && ok; k++)
@@ -139,7 +141,7 @@ static kn_status link_results(kn_context *ctx, const kn_custom *f, kn_node *node
       kn_grad_free(link[k]);
     }
   }
-  kn_free(ctx->heap, link, bytes);
+  if (link != few) kn_free(ctx->heap, link, bytes);
   return ok ? KN_OK : kn_fail_nomem(ctx, sizeof(kn_grad));
 }
 

@@ -378,6 +378,50 @@ kn_status kk_contiguous_all(kn_context *ctx, kn_tensor *const *in, int n, kn_ten
   return KN_OK;
 }
 
+/* ---- the same in memory to work in ---- */
+
+static kk_view dense_view(const kk_view *from, void *data) {
+  kk_view v = *from;
+  int64_t step = (int64_t)kn_dtype_size(v.dtype);
+  v.data = data;
+  for (int d = v.rank - 1; d >= 0; step *= v.dims[d--]) v.strides[d] = step;
+  return v;
+}
+
+static size_t dense_bytes(const kk_view *v) {
+  return ((size_t)kk_count(v) * kn_dtype_size(v->dtype) + 63) / 64 * 64;
+}
+
+kn_status kk_dense_take(kn_context *ctx, const kk_view *from, int n, unsigned copy, kk_dense *d) {
+  *d = (kk_dense){.room = NULL};
+  for (int i = 0; i < n; i++) d->bytes += copy >> i & 1u ? dense_bytes(&from[i]) : 0;
+  if (d->bytes && !(d->room = kn_scratch_take(ctx, d->bytes))) return kn_fail_nomem(ctx, d->bytes);
+  char *at = d->room;
+  for (int i = 0; i < n; i++) {
+    bool copied = d->room && copy >> i & 1u; /* of nothing there is no copy */
+    d->data[i] = copied ? at : from[i].data;
+    if (!copied) continue;
+    kk_view dst = dense_view(&from[i], at);
+    kk_copy(ctx, &dst, &from[i]);
+    at += dense_bytes(&from[i]);
+  }
+  return KN_OK;
+}
+
+kn_status kk_dense_all(kn_context *ctx, kn_tensor *const *in, int n, kk_dense *d) {
+  kk_view from[KK_MOST_DENSE];
+  unsigned copy = 0;
+  for (int i = 0; i < n; i++) {
+    from[i] = kk_view_of(in[i]);
+    copy |= kn_tensor_contiguous(in[i]) ? 0 : 1u << i;
+  }
+  return kk_dense_take(ctx, from, n, copy, d);
+}
+
+void kk_dense_give(kn_context *ctx, kk_dense *d) {
+  if (d->room) kn_scratch_give(ctx, d->room, d->bytes);
+}
+
 /* ---- kernels run in wider dtypes ---- */
 
 static kn_status widen(kn_context *ctx, kn_tensor *t, kn_tensor **out) {

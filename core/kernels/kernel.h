@@ -73,6 +73,18 @@ kn_status kk_contiguous(kn_context *ctx, kn_tensor *t, kn_tensor **out);
 kn_status kk_contiguous_all(kn_context *ctx, kn_tensor *const *in, int n, kn_tensor **out);
 void kk_release_all(kn_tensor **t, int n);
 
+/* Elements in one piece, for who reads them by their address: as they are, or copies in memory to work in
+ * (kn_scratch_take). A bit of `copy` for each that is to be copied. */
+enum { KK_MOST_DENSE = 8 };
+typedef struct kk_dense {
+  void *data[KK_MOST_DENSE];
+  void *room;
+  size_t bytes;
+} kk_dense;
+kn_status kk_dense_take(kn_context *ctx, const kk_view *from, int n, unsigned copy, kk_dense *d);
+kn_status kk_dense_all(kn_context *ctx, kn_tensor *const *in, int n, kk_dense *d); /* copies what it must */
+void kk_dense_give(kn_context *ctx, kk_dense *d);
+
 /* Strides (in elements) that show x in the shape of `type` without copying; false when there are none. */
 bool kn_reshape_strides(const kn_tensor *x, const kn_type *type, int64_t strides[KN_MAX_RANK]);
 

@@ -148,22 +148,22 @@ static void run(kn_context *ctx, pool *p, const kn_type *x, const kn_type *windo
 
 static kn_status forward(kn_context *ctx, pool *p, kn_tensor *in, const range_fn fns[KN_DTYPE_COUNT],
                          kn_tensor *out) {
-  kn_tensor *x;
-  KN_TRY(kk_contiguous(ctx, in, &x));
-  p->x = kn_tensor_data(x);
-  run(ctx, p, &x->type, &out->type, fns, out);
-  kn_tensor_release(x);
+  kk_dense x;
+  KN_TRY(kk_dense_all(ctx, &in, 1, &x));
+  p->x = x.data[0];
+  run(ctx, p, &in->type, &out->type, fns, out);
+  kk_dense_give(ctx, &x);
   return KN_OK;
 }
 
 /* in: gradient of the windows, image */
 static kn_status backward(kn_context *ctx, pool *p, kn_tensor *const *in, const range_fn fns[KN_DTYPE_COUNT],
                           kn_tensor *out) {
-  kn_tensor *as[2];
-  KN_TRY(kk_contiguous_all(ctx, in, 2, as));
-  p->g = kn_tensor_data(as[0]), p->x = kn_tensor_data(as[1]);
-  run(ctx, p, &as[1]->type, &as[0]->type, fns, out);
-  kk_release_all(as, 2);
+  kk_dense as;
+  KN_TRY(kk_dense_all(ctx, in, 2, &as));
+  p->g = as.data[0], p->x = as.data[1];
+  run(ctx, p, &in[1]->type, &in[0]->type, fns, out);
+  kk_dense_give(ctx, &as);
   return KN_OK;
 }
 

@@ -187,18 +187,18 @@ KK_TYPES(SEARCH)
 WIDE_KERNEL(searchsorted) {
   static void (*const fns[KN_DTYPE_COUNT])(void *, int64_t, int64_t) = {KK_TYPES(SEARCH_ROW)};
   const kn_attrs_searchsorted *a = attrs;
-  kn_tensor *as[2];
-  KN_TRY(kk_contiguous_all(ctx, in, n, as));
-  const kn_type *list = &as[0]->type, *x = &as[1]->type;
-  search q = {.list = kn_tensor_data(as[0]),
-              .x = kn_tensor_data(as[1]),
+  kk_dense as;
+  KN_TRY(kk_dense_all(ctx, in, n, &as));
+  const kn_type *list = &in[0]->type, *x = &in[1]->type;
+  search q = {.list = as.data[0],
+              .x = as.data[1],
               .to = kn_tensor_data(out[0]),
               .n = list->dims[list->rank - 1],
               .row = x->rank ? x->dims[x->rank - 1] : 1,
               .shared = list->rank == 1,
               .right = a->right};
-  kn_parallel_for(ctx, kn_tensor_numel(out[0]), KK_GRAIN / 16, fns[kn_tensor_dtype(as[0])], &q);
-  kk_release_all(as, n);
+  kn_parallel_for(ctx, kn_tensor_numel(out[0]), KK_GRAIN / 16, fns[kn_tensor_dtype(in[0])], &q);
+  kk_dense_give(ctx, &as);
   return KN_OK;
 }
 
@@ -216,10 +216,10 @@ WIDE_KERNEL(bincount) {
   static void (*const fns[KN_DTYPE_COUNT])(const int64_t *, const void *, int64_t,
                                            void *) = {KK_FLOATS(COUNT_ROW)[KN_I64] = count_I64};
   const kn_attrs_bincount *a = attrs;
-  kn_tensor *as[2];
-  KN_TRY(kk_contiguous_all(ctx, in, n, as));
-  const int64_t *x = kn_tensor_data(as[0]);
-  int64_t count = kn_tensor_numel(as[0]), most = a->minlength;
+  kk_dense as;
+  KN_TRY(kk_dense_all(ctx, in, n, &as));
+  const int64_t *x = as.data[0];
+  int64_t count = kn_tensor_numel(in[0]), most = a->minlength;
   kn_status st = KN_OK;
   for (int64_t i = 0; i < count && st == KN_OK; i++) {
     if (x[i] < 1 || x[i] > INT32_MAX)
@@ -229,8 +229,8 @@ WIDE_KERNEL(bincount) {
   if (st == KN_OK) st = allocate(ctx, out[0], most);
   if (st == KN_OK) {
     kk_zero(ctx, out[0]);
-    fns[kn_tensor_dtype(out[0])](x, n > 1 ? kn_tensor_data(as[1]) : NULL, count, kn_tensor_data(out[0]));
+    fns[kn_tensor_dtype(out[0])](x, n > 1 ? as.data[1] : NULL, count, kn_tensor_data(out[0]));
   }
-  kk_release_all(as, n);
+  kk_dense_give(ctx, &as);
   return st;
 }

@@ -22,8 +22,29 @@ struct kn_taped {
   kn_graph *joint;  /* for gradients of gradients, made when they are asked for … */
   kn_taped *twice;  /* … and for each set of what requires grad then, by `next` */
   kn_taped *next;
+  void *room;   /* of a call, when none is under way; NULL */
   char *broken; /* why it has no gradient; told when one is asked for */
 };
+
+/* What a call works in: one block, which is kept for the next one. */
+typedef struct call_room {
+  kn_rvalue *all; /* forward's results */
+  kn_tensor **xs, **ys;
+  bool *keep;
+} call_room;
+
+static size_t room_bytes(const kn_taped *t) {
+  size_t results = t->pair.forward->body->nyields + 1u, ny = t->pair.ny;
+  return results * sizeof(kn_rvalue) + (t->nwants + ny) * sizeof(kn_tensor *) + t->nwants + 2 * ny;
+}
+
+static call_room room_at(const kn_taped *t, void *at) {
+  call_room c = {.all = memset(at, 0, room_bytes(t))};
+  c.xs = (kn_tensor **)(void *)(c.all + t->pair.forward->body->nyields + 1);
+  c.ys = c.xs + t->nwants;
+  c.keep = (bool *)(void *)(c.ys + t->pair.ny);
+  return c;
+}
 
 /* ---- life ---- */
 
@@ -42,6 +63,7 @@ void kn_taped_release(kn_taped *t) {
   kn_graph_release(t->joint);
   kn_session_free(t->forward);
   kn_session_free(t->backward);
+  if (t->room) kn_free(heap, t->room, room_bytes(t));
   if (t->pair.heap) kn_grad_pair_free(&t->pair);
   kn_graph_release(t->graph);
   kn_free(heap, t->wants, t->nwants + 1u);
@@ -132,15 +154,19 @@ typedef struct kept {
   uint32_t version;
 } kept;
 
-typedef struct held { /* the node's */
+typedef struct held { /* the node's; one block */
   kn_taped *t;
   uint32_t n, nall;
   kept *all; /* inputs, then slots, to compute it all again */
   kn_random random;
-  kept *saved;    /* in the order of backward's inputs */
   uint32_t *of_y; /* by result of the graph that may get a gradient: 1 + which of the node's it is; 0: this
                      call did not define it */
+  kept saved[];   /* in the order of backward's inputs */
 } held;
+
+static size_t held_bytes(const kn_grad_pair *p) {
+  return sizeof(held) + p->nsaved * sizeof(kept) + p->ny * sizeof(uint32_t);
+}
 
 static void release_held(void *ud) {
   held *h = ud;
@@ -151,10 +177,9 @@ static void release_held(void *ud) {
   }
   for (uint32_t i = 0; i < h->nall; i++) kn_tensor_release(h->all[i].v.tensor);
   kn_free(heap, h->all, (h->t->nwants + 1u) * sizeof *h->all);
-  kn_free(heap, h->saved, (h->t->pair.nsaved + 1u) * sizeof *h->saved);
-  kn_free(heap, h->of_y, (h->t->pair.ny + 1u) * sizeof *h->of_y);
-  kn_taped_release(h->t);
-  kn_free(heap, h, sizeof *h);
+  kn_taped *t = h->t;
+  kn_free(heap, h, held_bytes(&t->pair));
+  kn_taped_release(t);
   kn_heap_release(heap);
 }
 
@@ -186,14 +211,9 @@ static kn_status hold_all(kn_context *ctx, held *h, const kn_rvalue *in) {
 static kn_status hold(kn_context *ctx, kn_taped *t, const kn_rvalue *in, const kn_rvalue *results,
                       const kn_random *random, held **out) {
   const kn_grad_pair *p = &t->pair;
-  held *h = kn_calloc(ctx->heap, 1, sizeof *h);
-  if (h) h->saved = kn_calloc(ctx->heap, p->nsaved + 1u, sizeof *h->saved);
-  if (h) h->of_y = kn_calloc(ctx->heap, p->ny + 1u, sizeof *h->of_y);
-  if (!h || !h->saved || !h->of_y) {
-    if (h) kn_free(ctx->heap, h->saved, (p->nsaved + 1u) * sizeof *h->saved);
-    kn_free(ctx->heap, h, sizeof *h);
-    return kn_fail_nomem(ctx, (p->nsaved + 1u) * sizeof *h->saved);
-  }
+  held *h = kn_calloc(ctx->heap, 1, held_bytes(p));
+  if (!h) return kn_fail_nomem(ctx, held_bytes(p));
+  h->of_y = (uint32_t *)(void *)(h->saved + p->nsaved);
   h->t = kn_taped_retain(t);
   h->random = *random;
   kn_status st = hold_all(ctx, h, in);
@@ -362,13 +382,13 @@ static kn_status gather(kn_taped *t, const kn_rvalue *in, kn_tensor **xs, uint32
   return KN_OK;
 }
 
-static kn_status put_on_tape(kn_context *ctx, kn_taped *t, kn_tensor *const *xs, uint32_t nx,
-                             const kn_rvalue *in, const kn_rvalue *results, const kn_random *random) {
+static kn_status put_on_tape(kn_context *ctx, kn_taped *t, const call_room *c, uint32_t nx,
+                             const kn_rvalue *in, const kn_random *random) {
   const kn_grad_pair *p = &t->pair;
+  const kn_rvalue *results = c->all;
+  kn_tensor **ys = c->ys;
   held *h = NULL;
-  kn_tensor **ys = kn_calloc(ctx->heap, p->ny + 1u, sizeof *ys);
-  bool *keep = kn_calloc(ctx->heap, nx + 2u * p->ny + 1u, 1);
-  kn_status st = ys && keep ? hold(ctx, t, in, results, random, &h) : kn_fail_nomem(ctx, p->ny);
+  kn_status st = hold(ctx, t, in, results, random, &h);
   uint32_t ny = 0;
   for (uint32_t i = 0; st == KN_OK && i < p->ny; i++) {
     kn_tensor *y = results[p->ys[i]].tensor;
@@ -379,20 +399,17 @@ static kn_status put_on_tape(kn_context *ctx, kn_taped *t, kn_tensor *const *xs,
   char name[64];
   snprintf(name, sizeof name, "graph %.50s", t->graph->name);
   kn_custom f = {.name = name,
-                 .in = xs,
+                 .in = c->xs,
                  .out = ys,
                  .n = (int)nx,
                  .outs = (int)ny,
-                 .keep = keep,
-                 .flat = keep ? keep + nx + p->ny : NULL,
+                 .keep = c->keep,
+                 .flat = c->keep + nx + p->ny,
                  .holes = true,
                  .fn = run_backward,
                  .ud = h,
                  .release = release_held};
-  if (st == KN_OK) st = kn_tape_custom(ctx, &f);
-  kn_free(ctx->heap, ys, (p->ny + 1u) * sizeof *ys);
-  kn_free(ctx->heap, keep, nx + 2u * p->ny + 1u);
-  return st;
+  return st == KN_OK ? kn_tape_custom(ctx, &f) : st;
 }
 
 static kn_status run_forward(kn_context *ctx, kn_taped *t, const kn_rvalue *in, uint32_t nin,
@@ -405,23 +422,27 @@ static kn_status run_forward(kn_context *ctx, kn_taped *t, const kn_rvalue *in, 
 kn_status kn_taped_run(kn_context *ctx, kn_taped *t, const kn_rvalue *in, uint32_t nin, kn_rvalue *out,
                        uint32_t nout) {
   uint32_t n = t->pair.forward->body->nyields, nx = 0;
-  kn_rvalue *all = kn_calloc(ctx->heap, n + 1u, sizeof *all);
-  kn_tensor **xs = kn_calloc(ctx->heap, t->nwants + 1u, sizeof *xs);
+  const size_t bytes = room_bytes(t);
+  void *at = t->room ? t->room : kn_alloc(ctx->heap, bytes);
+  if (!at) return kn_fail_nomem(ctx, bytes);
+  t->room = NULL; /* a call within this one makes its own */
+  call_room c = room_at(t, at);
   kn_random random = *kn_session_random(t->forward);
-  kn_status st = all && xs ? KN_OK : kn_fail_nomem(ctx, n * sizeof *all);
-  if (st == KN_OK && nout != t->pair.results) st = kn_fail(ctx, KN_INTERNAL, "graph: %u results", nout);
-  if (st == KN_OK) st = gather(t, in, xs, &nx);
-  if (st == KN_OK && (st = run_forward(ctx, t, in, nin, all)) == KN_OK) {
-    st = put_on_tape(ctx, t, xs, nx, in, all, &random);
+  kn_status st = nout == t->pair.results ? KN_OK : kn_fail(ctx, KN_INTERNAL, "graph: %u results", nout);
+  if (st == KN_OK) st = gather(t, in, c.xs, &nx);
+  if (st == KN_OK && (st = run_forward(ctx, t, in, nin, c.all)) == KN_OK) {
+    st = put_on_tape(ctx, t, &c, nx, in, &random);
     uint32_t keep = st == KN_OK ? nout : 0;
-    memcpy(out, all, keep * sizeof *out);
+    memcpy(out, c.all, keep * sizeof *out);
     for (uint32_t i = keep; i < n; i++) {
-      kn_tensor_release(all[i].tensor);
-      kn_list_release(all[i].list);
+      kn_tensor_release(c.all[i].tensor);
+      kn_list_release(c.all[i].list);
     }
   }
-  for (uint32_t i = 0; xs && i < nx; i++) kn_tensor_release(xs[i]);
-  kn_free(ctx->heap, xs, (t->nwants + 1u) * sizeof *xs);
-  kn_free(ctx->heap, all, (n + 1u) * sizeof *all);
+  for (uint32_t i = 0; i < nx; i++) kn_tensor_release(c.xs[i]);
+  if (t->room)
+    kn_free(ctx->heap, at, bytes);
+  else
+    t->room = at;
   return st;
 }

@@ -73,9 +73,15 @@ local function timed(f, inputs, n)
   return clock() - at
 end
 
+-- A loop and a clock that have run: by the first call of those, two microseconds, no graph is told.
+local function known_clock(inputs)
+  for _ = 1, 3 do timed(function() end, inputs, 1) end
+end
+
 -- The first run, and the median of the last runs up to the hundredth (or `most`), or up to as many as a second has.
 local function runs(graph, inputs, most)
   local times, total = {}, 0
+  known_clock(inputs)
   while #times < 2 or #times < (most or 100) and total < 1 do
     times[#times + 1] = timed(graph, inputs, 1)
     total = total + times[#times]
@@ -125,7 +131,7 @@ local function within(case, f, ...)
   return kiln.no_grad(f, ...)
 end
 
-if ... == "module" then return { facts = facts, build = build, loop = loop, within = within } end
+if ... == "module" then return { specs = specs, facts = facts, build = build, loop = loop, within = within } end
 
 -- ---- orders ----------------------------------------------------------------------------------------------------
 
