@@ -33,7 +33,7 @@ bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t);
 kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t);
 kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out);
 kn_status kn_run_stop(run *r, kn_status st); /* OK: the limit of steps */
-kn_status kn_run_ask_host(kn_session *s);     /* whether to go on */
+kn_status kn_run_ask_host(kn_session *s);    /* whether to go on */
 kn_status kn_run_no_value(run *r, const kn_node *n);
 static inline void kn_run_watch(run *r, const kn_node *n) {
   if (r->s->observe) r->s->observe(r->s->observe_ud, n, r->p->vals, r->p->scalars);
