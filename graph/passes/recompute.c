@@ -74,12 +74,13 @@ static bool is_there(const recompute *c, const kn_value *v, const kn_region *r, 
   return v->region != r || !v->def || !kn_opcode_is_op(v->def->op) || (f->kept && f->last >= place);
 }
 
-/* How many nodes it takes to have v at that place; more than MOST: it cannot be. */
-static uint32_t count(const recompute *c, const kn_value *v, const kn_region *r, uint32_t place) {
+/* How many nodes it takes to have v at that place; more than `most`, and no deeper: it cannot be. */
+static uint32_t count(const recompute *c, const kn_value *v, const kn_region *r, uint32_t place,
+                      uint32_t most) {
   if (is_there(c, v, r, place)) return 0;
-  if (!is_forward(v, r) || !is_cheap(v->def) || kn_care_written(&c->care, v)) return MOST + 1;
+  if (!most || !is_forward(v, r) || !is_cheap(v->def) || kn_care_written(&c->care, v)) return most + 1;
   uint32_t n = 1;
-  for (uint32_t i = 0; i < v->def->nin && n <= MOST; i++) n += count(c, v->def->in[i], r, place);
+  for (uint32_t i = 0; i < v->def->nin && n <= most; i++) n += count(c, v->def->in[i], r, place, most - n);
   return n;
 }
 
@@ -113,7 +114,7 @@ static void look(recompute *c, const kn_region *r) {
     c->of[r->yields[i]->id] = (fate){.place = place, .last = UINT32_MAX, .kept = true};
   KN_EACH_NODE (n, r) {
     fate *f = n->nout == 1 ? &c->of[n->out[0]->id] : NULL;
-    if (f && f->late && !f->kept) f->kept = count(c, n->out[0], r, f->last) > MOST;
+    if (f && f->late && !f->kept) f->kept = count(c, n->out[0], r, f->last, MOST) > MOST;
   }
 }
 
