@@ -1,7 +1,6 @@
 /* The allocator door: counting, the limit, alignment, and the small blocks that are kept for the next who
  * asks (large ones: core/spare.h). One lock guards the counts and the lists; it is held for a few
  * instructions, never while the host's function works. */
-#define _DEFAULT_SOURCE /* madvise */
 #include "core/heap.h"
 #include "core/spare.h"
 #include <stdatomic.h>
@@ -12,9 +11,6 @@
 #endif
 #include <string.h>
 #include <threads.h>
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 /* An aligned block keeps its own start and size just before the aligned address; its size may be more than
  * was asked for, when it was a spare one. Counted is what was asked for. */
@@ -46,27 +42,13 @@ struct kn_heap {
 
 /* ---- what fills and empties blocks ---- */
 
-/* Large blocks by large pages, where the system gives those to who asks: walks through memory then wait less
- * for where pages are. */
-static void ask_large_pages(void *p, size_t size) {
-#ifdef MADV_HUGEPAGE
-  const uintptr_t page = (uintptr_t)2 << 20, at = ((uintptr_t)p + page - 1) & ~(page - 1);
-  const uintptr_t end = ((uintptr_t)p + size) & ~(page - 1);
-  if (p && size >= 2 * page && at < end) (void)madvise((void *)at, end - at, MADV_HUGEPAGE);
-#else
-  (void)p, (void)size;
-#endif
-}
-
 static void *libc_alloc(void *ud, void *ptr, size_t osize, size_t nsize) {
   (void)ud, (void)osize;
   if (nsize == 0) {
     free(ptr);
     return NULL;
   }
-  void *p = realloc(ptr, nsize);
-  ask_large_pages(p, nsize);
-  return p;
+  return realloc(ptr, nsize);
 }
 
 /* A block kept is one whose misuse nobody sees, so not where misuse is looked for. A host's own function
