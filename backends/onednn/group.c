@@ -96,12 +96,15 @@ static void take(cutter *k, dn_group *g, const dn_found *f) {
 
 /* Functions that give a number for nan ask for operands without nan, which is looked at once for constants;
  * to look at weights that change would cost as much as a thin product. */
-static bool may_apply(const dn_group *g, const dn_post *f) {
+static bool takes(const kn_node *main, const dn_post *f) {
   int64_t strides[KN_MAX_RANK];
+  return f->alg == dnnl_eltwise_linear || main->op != KN_OP_matmul || kn_constant_of(main->in[1], strides);
+}
+
+static bool may_apply(const dn_group *g, const dn_post *f) {
   for (uint32_t i = 0; i < g->nposts; i++) /* oneDNN 2.6 gives both the numbers of one of them */
     if (g->posts[i].kind == DN_POST_FUNCTION && g->posts[i].alg == f->alg) return false;
-  return f->alg == dnnl_eltwise_linear || g->kind != DN_GROUP_MATMUL ||
-         kn_constant_of(g->main->in[1], strides);
+  return takes(g->main, f);
 }
 
 /* Folds one thing more into g. */
@@ -258,6 +261,16 @@ static bool is_ours(const kn_part *part, uint32_t v) {
   return m && (dn_cut_leads(m) || kn_ops[m->op].op_class == KN_CLASS_ELEMENTWISE || m->op == KN_OP_mean);
 }
 
+/* What v is the end of: back over elementwise nodes that have joined it. */
+static const kn_node *leader_of(const kn_part *part, uint32_t v) {
+  const kn_node *m = maker_of(part, v), *from;
+  for (int i = 0; i < LOOK_BACK && m && kn_ops[m->op].op_class == KN_CLASS_ELEMENTWISE; i++, m = from) {
+    from = NULL;
+    for (uint32_t k = 0; k < m->ntensor && !from; k++) from = maker_of(part, m->in[k]->id);
+  }
+  return m;
+}
+
 /* Is n one of the nodes of a function of something made in the part? */
 static bool is_in_function(const kn_part *part, const kn_node *n) {
   const kn_node *next[LOOK_BACK + DN_PATTERN_NODES];
@@ -273,8 +286,9 @@ static bool is_in_function(const kn_part *part, const kn_node *n) {
     bool image = part->types[v].rank == 4;
     if (!is_float(&part->types[v]) || !is_ours(part, v)) continue;
     if (!dn_find_function(part, next + i + 1, count - i - 1, v, image, &f)) continue;
+    const kn_node *leader = leader_of(part, v);
     for (uint32_t j = 0; j < f.n; j++)
-      if (f.nodes[j] == n) return true;
+      if (f.nodes[j] == n && (!leader || takes(leader, &f.post))) return true;
   }
   return false;
 }

@@ -62,6 +62,14 @@ test("nodes and lines, with times, work and who did it", function()
   end
 end)
 
+test("what follows a product whose weights change is one walk", function()
+  if kiln.backends()[2].name == "ref" then check.skip "nothing fuses here" end
+  local w = kiln.rand(64, 600)
+  local g = kiln.script(function(a) return a:matmul(w):relu():mul(2):tanh():sum() end)
+  local r = g:profile(kiln.rand(400, 64), { runs = 2 })
+  find(r.nodes, "op", "^relu %+ mul %+ tanh %+ sum$")
+end)
+
 test("nodes that run as one are one row, or each its own", function()
   local function f(a) return (a * 2 + 1):tanh():exp() end
   local g = kiln.script(f)
