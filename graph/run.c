@@ -12,6 +12,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+/* Not a part of who calls it, whose every step would then save and restore what this one needs. */
+#define APART static __attribute__((noinline))
+
 /* ---- if and loop ---- */
 
 /* Lists that a region has yielded, from the first one on: nobody reads them there any more, and what is
@@ -32,7 +35,7 @@ static void bind_outputs(run *r, const kn_step *s, int side) {
 }
 
 /* The first branch, and the second where that raises. */
-static kn_status run_attempt(run *r, const kn_step *s) {
+APART kn_status run_attempt(run *r, const kn_step *s) {
   kn_scalar *none_raised = &r->p->scalars[s->node->in[0]->id];
   kn_status st = kn_run_block(r, s->a);
   if (st != KN_OK && (!kn_can_be_caught(st) || r->gang)) return st; /* the order of errors is the program's */
@@ -45,7 +48,7 @@ static kn_status run_attempt(run *r, const kn_step *s) {
   return KN_OK;
 }
 
-static kn_status run_if(run *r, const kn_step *s) {
+APART kn_status run_if(run *r, const kn_step *s) {
   if (kn_is_attempt(s->node)) return run_attempt(r, s);
   bool yes = r->p->scalars[s->node->in[0]->id].as.b;
   KN_TRY(kn_run_block(r, yes ? s->a : s->b));
@@ -123,7 +126,7 @@ static kn_status back_edge(run *r, const kn_loop_plan *l) {
   return st;
 }
 
-static kn_status run_loop(run *r, const kn_step *s) {
+APART kn_status run_loop(run *r, const kn_step *s) {
   const kn_loop_plan *l = &r->p->loops[s->a];
   const kn_node *n = l->node;
   const kn_region *body = n->regions[0];
@@ -154,19 +157,15 @@ static kn_status run_loop(run *r, const kn_step *s) {
 
 /* ---- steps ---- */
 
-/* What most loops count and compare, in place. */
-static inline kn_status run_number(run *r, const kn_node *n) {
-  kn_scalar *x = r->p->scalars;
-  if (r->quiet && kn_scalar_quick(n->op, &x[n->in[0]->id], &x[n->in[n->nin - 1]->id], &x[n->out[0]->id]))
-    return KN_OK;
-  return kn_run_node(r, n);
+APART kn_status fail_as_planned(run *r, const kn_planned_failure *f) {
+  return kn_node_failed(r->ctx, f->node, kn_fail(r->ctx, f->status, "%s", f->text));
 }
 
-static inline kn_status run_step(run *r, const kn_step *s) {
+static kn_status run_step(run *r, const kn_step *s) {
   kn_plan *p = r->p;
   switch (s->kind) {
   case KN_STEP_PART: return kn_run_part(r, &p->parts[s->a]);
-  case KN_STEP_NUMBER: return run_number(r, s->node);
+  case KN_STEP_NUMBER:
   case KN_STEP_NODE: return kn_run_node(r, s->node);
   case KN_STEP_IF: return run_if(r, s);
   case KN_STEP_LOOP: return run_loop(r, s);
@@ -174,8 +173,15 @@ static inline kn_status run_step(run *r, const kn_step *s) {
   case KN_STEP_STRANDS: return kn_run_section(r, &p->sections[s->a]);
   case KN_STEP_FAIL: break;
   }
-  const kn_planned_failure *f = p->fails[s->a];
-  return kn_node_failed(r->ctx, f->node, kn_fail(r->ctx, f->status, "%s", f->text));
+  return fail_as_planned(r, p->fails[s->a]);
+}
+
+/* What most loops count and compare, in place. */
+static inline bool run_quickly(run *r, const kn_step *s) {
+  if (s->kind != KN_STEP_NUMBER || !r->quiet) return false;
+  kn_scalar *x = r->p->scalars;
+  const kn_node *n = s->node;
+  return kn_scalar_quick(n->op, &x[n->in[0]->id], &x[n->in[n->nin - 1]->id], &x[n->out[0]->id]);
 }
 
 static kn_status run_timed(run *r, uint32_t block, uint32_t i) {
@@ -191,8 +197,9 @@ kn_status kn_run_block(run *r, uint32_t block) {
   const kn_block *b = &p->blocks[block];
   const bool timed = r->s->profile != NULL;
   for (const kn_step *s = b->steps; s < b->steps + b->n; s++) {
-    KN_TRY(timed && s->kind != KN_STEP_STRANDS ? run_timed(r, block, (uint32_t)(s - b->steps))
-                                               : run_step(r, s));
+    if (!run_quickly(r, s))
+      KN_TRY(timed && s->kind != KN_STEP_STRANDS ? run_timed(r, block, (uint32_t)(s - b->steps))
+                                                 : run_step(r, s));
     for (const uint32_t *v = p->drops + s->drop; v < p->drops + s->drop + s->ndrop; v++) kn_run_let_go(p, *v);
   }
   return KN_OK;
