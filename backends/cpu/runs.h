@@ -32,21 +32,26 @@ CP_FUSED(X)
   }
 #define CP_ROW(op, ...) const cp_run CP(op##_runs)[KN_DTYPE_COUNT] = {__VA_ARGS__};
 
-/* fn(v): the lanes of a vector joined by ONE(a, b), 16 bytes at a time, so that it stays in registers. */
+/* fn(v): the lanes of a vector joined by ONE(a, b), or added up, 16 bytes at a time, so that it stays in
+ * registers. */
 #define CP_UNROLL _Pragma("GCC unroll 16")
-#define CP_JOIN(fn, T, VEC, ONE)                                                                             \
+#define CP_JOIN_BY(fn, T, VEC, ONE, ...)                                                                     \
   static inline T fn(VEC v) {                                                                                \
     enum { FEW = 16 / sizeof(T), PARTS = CP_VECTOR / 16 };                                                   \
     typedef T few __attribute__((vector_size(16)));                                                          \
     few part[PARTS];                                                                                         \
     T lane[FEW];                                                                                             \
     memcpy(part, &v, sizeof part);                                                                           \
-    CP_UNROLL for (int h = PARTS / 2; h >= 1; h /= 2) CP_UNROLL for (int k = 0; k < h; k++)                  \
-        CP_UNROLL for (int i = 0; i < FEW; i++) part[k][i] = ONE(part[k][i], part[k + h][i]);                \
+    CP_UNROLL for (int h = PARTS / 2; h >= 1; h /= 2) CP_UNROLL for (int k = 0; k < h; k++) __VA_ARGS__;     \
     memcpy(lane, part, sizeof lane);                                                                         \
     CP_UNROLL for (int h = FEW / 2; h >= 1; h /= 2) CP_UNROLL for (int k = 0; k < h; k++) lane[k] =          \
         ONE(lane[k], lane[k + h]);                                                                           \
     return lane[0];                                                                                          \
   }
+#define CP_JOIN(fn, T, VEC, ONE)                                                                             \
+  CP_JOIN_BY(fn, T, VEC, ONE,                                                                                \
+             CP_UNROLL for (int i = 0; i < FEW; i++) part[k][i] = ONE(part[k][i], part[k + h][i]))
+#define CP_ADD(a, b) ((a) + (b))
+#define CP_JOIN_SUM(fn, T, VEC) CP_JOIN_BY(fn, T, VEC, CP_ADD, part[k] += part[k + h])
 
 #endif

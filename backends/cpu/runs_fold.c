@@ -132,7 +132,7 @@ static const uint8_t lanes_left[2 * CP_VECTOR] = {[CP_VECTOR... 2 * CP_VECTOR - 
     const vec_##E x = *(const vec_##E *)(end - CP_VECTOR / sizeof(T));                                       \
     return (vec_##E)((mask_##E)x & *(const mask_##E *)(lanes_left + left * (int64_t)sizeof(T)));             \
   }                                                                                                          \
-  CP_JOIN(lanes_##E, T, vec_##E, ADD_F32)                                                                    \
+  CP_JOIN_SUM(lanes_##E, T, vec_##E)                                                                         \
   static inline double part_##E(const T *x, int64_t n) {                                                     \
     enum { V = CP_VECTOR / sizeof(T) };                                                                      \
     vec_##E a = {0}, b = {0}, c = {0}, d = {0};                                                              \
