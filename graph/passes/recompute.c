@@ -113,10 +113,11 @@ static void look(recompute *c, const kn_region *r) {
   }
   for (uint32_t i = 0; i < r->nyields; i++)
     c->of[r->yields[i]->id] = (fate){.place = place, .last = UINT32_MAX, .kept = true};
-  KN_EACH_NODE (n, r) {
-    fate *f = n->nout == 1 ? &c->of[n->out[0]->id] : NULL;
-    if (f && f->late && !f->kept) f->kept = count(c, n->out[0], r, f->last, MOST) > MOST;
-  }
+  KN_EACH_NODE (n, r)
+    for (uint32_t i = 0; i < n->nout; i++) {
+      fate *f = &c->of[n->out[i]->id];
+      if (f->late && !f->kept) f->kept = count(c, n->out[i], r, f->last, MOST) > MOST;
+    }
 }
 
 static void change(recompute *c, kn_region *r) {
