@@ -167,14 +167,17 @@ kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_
   return KN_OK;
 }
 
-kn_status kn_plan_pass_on(kn_context *ctx, kn_plan *p, const kn_node *n, bool *passed) {
-  *passed = false;
-  if (n->op != KN_OP_sum_to) return KN_OK;
+bool kn_plan_may_pass_on(const kn_plan *p, const kn_node *n) {
+  if (n->op != KN_OP_sum_to || p->single) return false;
   uint32_t x = n->in[0]->id, v = n->out[0]->id;
-  *passed = !p->single && kn_plan_is_fixed(p, x) && !p->maybe[x] && !p->maybe[n->in[1]->id] &&
-            !p->handle[v] && !p->listed[v] && !p->result[v] && kn_type_known(&p->types[v]) &&
-            kn_type_equal(&p->types[x], &p->types[v]);
+  return !p->maybe[x] && !p->maybe[n->in[1]->id] && !p->handle[v] && !p->listed[v] && !p->result[v] &&
+         kn_type_known(&p->types[v]) && kn_type_equal(&p->types[x], &p->types[v]);
+}
+
+kn_status kn_plan_pass_on(kn_context *ctx, kn_plan *p, const kn_node *n, bool *passed) {
+  *passed = kn_plan_may_pass_on(p, n) && kn_plan_is_fixed(p, n->in[0]->id);
   if (!*passed) return KN_OK;
+  uint32_t x = n->in[0]->id, v = n->out[0]->id;
   const kn_tensor *from = p->header[x];
   kn_tensor *t;
   KN_TRY(kn_tensor_symbolic(ctx, &p->types[v], NULL, &t));

@@ -310,7 +310,9 @@ kn_status kn_plan_bindings(kn_context *ctx, kn_plan *p);
 /* Lays the result of n over its first input, where that may be (over.c). */
 kn_status kn_plan_over(kn_context *ctx, kn_plan *p, const kn_node *n, bool *over);
 bool kn_plan_is_over(const kn_plan *p, const kn_value *v);
-/* A sum to sizes that its input has already is that input, where it lies in the arena. */
+/* A sum to sizes that its input has already is that input, where it lies in the arena: may it be one, and
+ * make it so. */
+bool kn_plan_may_pass_on(const kn_plan *p, const kn_node *n);
 kn_status kn_plan_pass_on(kn_context *ctx, kn_plan *p, const kn_node *n, bool *passed);
 void kn_plan_log(kn_context *ctx, const kn_plan *p); /* KILN_DEBUG=mem */
 

@@ -143,11 +143,11 @@ static kn_status host_call(run *r, const kn_node *n) {
 
 /* ---- lists ---- */
 
-/* A tensor for good: as it is when nobody else has it, else a copy. The plan's own headers are for the next
- * run, too. */
+/* A tensor for good: as it is when this run made it and nobody else has it, else a copy. The plan's own
+ * headers are for the next run, inputs and slots are somebody's, whatever lends them. */
 static kn_status kept(run *r, uint32_t v, kn_tensor **out) {
   kn_tensor *t = r->p->vals[v];
-  bool ours = t != r->p->header[v] && !kn_run_in_arena(r->p, t) && atomic_load(&t->refs) == 1 &&
+  bool ours = r->p->owned[v] && !kn_run_in_arena(r->p, t) && atomic_load(&t->refs) == 1 &&
               atomic_load(&t->storage->refs) == 1;
   if (!ours) return kn_run_clone(r, t, out);
   *out = kn_tensor_retain(t);

@@ -3,6 +3,8 @@
  * nothing but ops. Their buffers are no part of the arena; each run says where they lie (run_values.c). */
 #include "graph/plan.h"
 
+enum { MOST_SUMS = 8 };
+
 /* How often a slot is stored to, and which values are more than operands of ops. */
 static void look(const kn_region *r, uint32_t *stores, bool *handed) {
   KN_EACH_NODE (n, r) {
@@ -15,11 +17,9 @@ static void look(const kn_region *r, uint32_t *stores, bool *handed) {
   for (uint32_t i = 0; i < r->nyields; i++) handed[r->yields[i]->id] = true;
 }
 
-/* A sum to sizes that it has already is what it sums. */
+/* A sum to sizes that it has already is what it sums; of very long rows of such not the first. */
 static const kn_value *source(const kn_plan *p, const kn_value *v) {
-  while (v->def && v->def->op == KN_OP_sum_to &&
-         kn_type_equal(&p->types[v->id], &p->types[v->def->in[0]->id]))
-    v = v->def->in[0];
+  for (int i = 0; i < MOST_SUMS && v->def && kn_plan_may_pass_on(p, v->def); i++) v = v->def->in[0];
   return v;
 }
 

@@ -66,7 +66,6 @@ START_TEST(state_commits_and_rolls_back) {
 }
 END_TEST
 
-/* Two sessions of one graph have a state each; what was read stays as it was read. */
 /* What is stored is computed where it is to lie: none of it is in the arena. Whoever holds what was stored
  * before keeps it. */
 START_TEST(stores_in_place) {
@@ -122,6 +121,34 @@ START_TEST(stores_in_place) {
 }
 END_TEST
 
+/* A sum to its own sizes that is also a result is no other name of what it sums, over which something else is
+ * written before the store. */
+START_TEST(stores_of_what_is_overwritten) {
+  rig r;
+  rig_open(&r, "graph g(%x: float32[2], %z: float32[]) {\n"
+               "  slot state \"a\": float32[2]\n"
+               "  %h: float32[2] = mul %x, %x\n"
+               "  %y: float32[2] = sum_to %h, %x\n"
+               "  %w: float32[2] = select_put %h, %z {dim = 1, index = 1}\n"
+               "  store_state \"a\", %y\n"
+               "  %s: float32[2] = add %w, %w\n"
+               "  return %y, %s\n"
+               "}\n");
+  kn_tensor *x = VEC(&r, 2, 3), *z = number(rig_ctx(&r), KN_F32, 50);
+  for (int i = 0; i < 3; i++) {
+    kn_rvalue out[2], v;
+    OK(rig_ctx(&r), RUN(&r, out, 2, T(x), T(z)));
+    GIVES(&out[0], 4, 9);
+    GIVES(&out[1], 100, 18);
+    OK(rig_ctx(&r), kn_session_get_slot(r.s, 0, &v));
+    GIVES(&v, 4, 9);
+  }
+  kn_tensor_release(x), kn_tensor_release(z);
+  rig_close(&r);
+}
+END_TEST
+
+/* Two sessions of one graph have a state each; what was read stays as it was read. */
 START_TEST(sessions_are_apart) {
   rig r;
   rig_open(&r, counter_text);
@@ -583,6 +610,6 @@ START_TEST(registry) {
 }
 END_TEST
 
-SUITE("session", state_commits_and_rolls_back, stores_in_place, sessions_are_apart, random_stream,
-      limits_and_cancel, writes_are_seen_by_all_views, updates_inputs, writes_into_slots, partition, observer,
-      check_finds_the_liar, registry)
+SUITE("session", state_commits_and_rolls_back, stores_in_place, stores_of_what_is_overwritten,
+      sessions_are_apart, random_stream, limits_and_cancel, writes_are_seen_by_all_views, updates_inputs,
+      writes_into_slots, partition, observer, check_finds_the_liar, registry)

@@ -77,8 +77,9 @@ static bool is_there(const recompute *c, const kn_value *v, const kn_region *r, 
 /* How many nodes it takes to have v at that place; more than `most`, and no deeper: it cannot be. */
 static uint32_t count(const recompute *c, const kn_value *v, const kn_region *r, uint32_t place,
                       uint32_t most) {
+  if (kn_care_written(&c->care, v)) return most + 1; /* what it was then is not there any more */
   if (is_there(c, v, r, place)) return 0;
-  if (!most || !is_forward(v, r) || !is_cheap(v->def) || kn_care_written(&c->care, v)) return most + 1;
+  if (!most || !is_forward(v, r) || !is_cheap(v->def)) return most + 1;
   uint32_t n = 1;
   for (uint32_t i = 0; i < v->def->nin && n <= most; i++) n += count(c, v->def->in[i], r, place, most - n);
   return n;
@@ -112,10 +113,11 @@ static void look(recompute *c, const kn_region *r) {
   }
   for (uint32_t i = 0; i < r->nyields; i++)
     c->of[r->yields[i]->id] = (fate){.place = place, .last = UINT32_MAX, .kept = true};
-  KN_EACH_NODE (n, r) {
-    fate *f = n->nout == 1 ? &c->of[n->out[0]->id] : NULL;
-    if (f && f->late && !f->kept) f->kept = count(c, n->out[0], r, f->last, MOST) > MOST;
-  }
+  KN_EACH_NODE (n, r)
+    for (uint32_t i = 0; i < n->nout; i++) {
+      fate *f = &c->of[n->out[i]->id];
+      if (f->late && !f->kept) f->kept = count(c, n->out[i], r, f->last, MOST) > MOST;
+    }
 }
 
 static void change(recompute *c, kn_region *r) {
