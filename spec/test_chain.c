@@ -304,6 +304,51 @@ START_TEST(rows_of_one_at_ends_of_pieces) {
 }
 END_TEST
 
+/* A matrix that a plan has turned for itself: hosts may write to it, and give slots other ones, which may
+ * even be the same bytes seen in another way. */
+START_TEST(turned_constants_that_change) {
+  static const char text[] = "graph g(%x: float32[3,2]) {\n"
+                             "  slot const \"w\": float32[2,2] = {1, 2, 4, 8}\n"
+                             "  %w = tensor \"w\"\n"
+                             "  %t = transpose %w {dim0 = 1, dim1 = 2}\n"
+                             "  %y = matmul %x, %t\n"
+                             "  %z = relu %y\n"
+                             "  return %z\n}\n";
+  kn_context *c = suite_context();
+  kn_graph *g = parse(c, text);
+  const kn_target cpu = cp_target_of(cp_best_set());
+  kn_target ref;
+  ck_assert(kn_ref_backend.target(c, NULL, &ref));
+  kn_session *s[2];
+  OK(c, kn_session_new(c, g, (const kn_target *[]){&cpu, &ref}, 2, &s[0]));
+  OK(c, kn_session_new(c, g, (const kn_target *[]){&ref}, 1, &s[1]));
+  kn_type types[2] = {g->slots[0]->type.tensor, type_of(KN_F32, DIMS(3, 2))};
+  kn_rvalue was = {.tensor = g->slots[0]->tensor}, other, turned, in, out[2];
+  OK(c, kn_tensor_new(c, &types[0], &other.tensor));
+  OK(c, kn_tensor_new(c, &types[1], &in.tensor));
+  fill(other.tensor, 1), fill(in.tensor, 2);
+  const kn_attrs_swap swap = {.dim0 = 0, .dim1 = 1};
+  OK(c, kn_apply(c, KN_OP_transpose, &swap, &was.tensor, 1, &turned.tensor));
+  const kn_rvalue *now[] = {&was, &other, &was, &turned, &was, &was};
+  for (size_t i = 0; i < COUNT(now); i++) {
+    if (i == COUNT(now) - 1) {
+      OK(c, kn_apply(c, KN_OP_copy_, NULL, (kn_tensor *[]){was.tensor, other.tensor}, 2, &out[0].tensor));
+      kn_tensor_release(out[0].tensor);
+    }
+    for (int k = 0; k < 2; k++) {
+      OK(kn_session_context(s[k]), kn_session_set_slot(s[k], 0, now[i]));
+      OK(kn_session_context(s[k]), kn_session_run(s[k], &in, 1, &out[k], 1));
+    }
+    for (int64_t k = 0; k < 6; k++) ck_assert_double_eq(element(out[0].tensor, k), element(out[1].tensor, k));
+    for (int k = 0; k < 2; k++) kn_tensor_release(out[k].tensor);
+  }
+  kn_tensor_release(other.tensor), kn_tensor_release(turned.tensor), kn_tensor_release(in.tensor);
+  kn_session_free(s[0]), kn_session_free(s[1]);
+  kn_graph_release(g);
+  suite_done(c);
+}
+END_TEST
+
 /* ---- which nodes ---- */
 
 /* The lengths of the walks that the body's nodes make. */
@@ -393,5 +438,5 @@ START_TEST(parts_of_rms_norm) {
 }
 END_TEST
 
-SUITE("chain", random_chains, random_rows, many_totals, rows_of_one_at_ends_of_pieces, same_sizes_go_together,
-      parts_of_rms_norm)
+SUITE("chain", random_chains, random_rows, many_totals, rows_of_one_at_ends_of_pieces,
+      turned_constants_that_change, same_sizes_go_together, parts_of_rms_norm)

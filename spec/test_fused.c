@@ -181,6 +181,14 @@ static kn_value *alike(made *m, kn_value *const *all, int n, kn_value *x) {
   return x;
 }
 
+static void finish(kn_context *c, made *m, kn_value *x, kn_value **flat) {
+  kn_tree args[1] = {{.kind = KN_TREE_VALUE, .value = x}},
+          results[2] = {{.kind = KN_TREE_VALUE, .value = flat[0]},
+                        {.kind = KN_TREE_VALUE, .value = flat[1], .i = 1}};
+  ck_assert(kn_set_args(&m->b, args, 1) && kn_set_results(&m->b, flat, 2, results, 2));
+  OK(c, kn_graph_finish(&m->b));
+}
+
 static void chain(made *m, kn_context *c, uint32_t seed, int64_t batch, kn_type *input) {
   m->seed = seed;
   OK(c, kn_graph_new(c, "chain", &m->g));
@@ -190,7 +198,6 @@ static void chain(made *m, kn_context *c, uint32_t seed, int64_t batch, kn_type 
   *input = image ? (kn_type){.dtype = KN_F32, .rank = 4, .dims = {batch, channels, side, side + 1}}
                  : (kn_type){.dtype = KN_F32, .rank = 3, .dims = {batch, side, channels}};
   kn_value *all[MOST], *x = kn_add_input(&m->b, "x", &(kn_vtype){.kind = KN_V_TENSOR, .tensor = *input});
-  kn_tree args[1] = {{.kind = KN_TREE_VALUE, .value = x}};
   int n = 0;
   all[n++] = x;
   for (int i = 0, steps = 4 + (int)below(&m->seed, 14); i < steps; i++) {
@@ -215,10 +222,7 @@ static void chain(made *m, kn_context *c, uint32_t seed, int64_t batch, kn_type 
     all[n++] = x;
   }
   kn_value *flat[2] = {all[n - 1], all[below(&m->seed, n)]};
-  kn_tree results[2] = {{.kind = KN_TREE_VALUE, .value = flat[0]},
-                        {.kind = KN_TREE_VALUE, .value = flat[1], .i = 1}};
-  ck_assert(kn_set_args(&m->b, args, 1) && kn_set_results(&m->b, flat, 2, results, 2));
-  OK(c, kn_graph_finish(&m->b));
+  finish(c, m, all[0], flat);
 }
 
 /* ---- both ways ---- */
@@ -376,6 +380,77 @@ static kn_value *block(made *m, kn_value *x, kn_value **inner) {
   return op(m, KN_OP_max_pool2d, &two, y, NULL, NULL);
 }
 
+/* There are 64 slices at most: where only single images would do, the batch stays whole. */
+START_TEST(batches_that_no_number_divides) {
+  static const struct {
+    int64_t batch;
+    int slices;
+  } rows[] = {{61, 61}, {67, 0}, {130, 26}, {128, 64}};
+  static suite_lines log;
+  kn_context *c = context("onednn", "exec", &log);
+  if (!c) return;
+  c->cache = 1;
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    made m = {.seed = 5};
+    char text[32];
+    kn_attrs_conv2d one = {.stride = {1, {1}}, .padding = {1, {0}}, .dilation = {1, {1}}, .groups = 1};
+    kn_type type = {.dtype = KN_F32, .rank = 4, .dims = {rows[i].batch, 16, 5, 5}};
+    OK(c, kn_graph_new(c, "two", &m.g));
+    kn_builder_init(&m.b, c, m.g);
+    kn_value *x = kn_add_input(&m.b, "x", &(kn_vtype){.kind = KN_V_TENSOR, .tensor = type}), *y[2];
+    y[0] = op(&m, KN_OP_conv2d, &one, x, constant(&m, 0.4, 4, DIMS(16, 16, 1, 1)), NULL);
+    y[1] = op(&m, KN_OP_conv2d, &one, y[0], constant(&m, 0.4, 4, DIMS(16, 16, 1, 1)), NULL);
+    finish(c, &m, x, y);
+    kn_tensor *in = filled(c, 7, 2, type.rank, type.dims);
+    kn_session *mine = session(c, m.g, false), *ref = session(c, m.g, true);
+    log = (suite_lines){.n = 0};
+    run_both(mine, ref, in, (uint32_t)rows[i].batch, "a batch");
+    snprintf(text, sizeof text, "(%d slices)", rows[i].slices);
+    ck_assert_msg(count(log.text, text) == (rows[i].slices ? 2 : 0), "%s", log.text);
+    ck_assert_int_eq(count(log.text, " slices)"), rows[i].slices ? 2 : 0);
+    kn_session_free(mine), kn_session_free(ref);
+    kn_tensor_release(in);
+    kn_graph_release(m.g);
+  }
+  done(c);
+}
+END_TEST
+
+/* What one stretch leaves, another one adds to, that has as many slices: each to its own. */
+START_TEST(slices_of_two_stretches) {
+  enum { BATCH = 6, CHANNELS = 8, SIDE = 9 };
+  static suite_lines log;
+  made m = {.seed = 5};
+  kn_context *c = context("onednn", "exec", &log);
+  if (!c) return;
+  c->cache = 1;
+  kn_type type = {.dtype = KN_F32, .rank = 4, .dims = {BATCH, CHANNELS, SIDE, SIDE}};
+  kn_attrs_conv2d one = {.stride = {1, {1}}, .padding = {1, {0}}, .dilation = {1, {1}}, .groups = 1},
+                  deep = one;
+  kn_attrs_reduce plane = {.dim = {2, {2, 3}}};
+  deep.padding.v[0] = 1, deep.groups = CHANNELS;
+  OK(c, kn_graph_new(c, "two", &m.g));
+  kn_builder_init(&m.b, c, m.g);
+  kn_value *x = kn_add_input(&m.b, "x", &(kn_vtype){.kind = KN_V_TENSOR, .tensor = type}), *y = x, *flat[2];
+  y = op(&m, KN_OP_conv2d, &one, y, constant(&m, 0.4, 4, DIMS(CHANNELS, CHANNELS, 1, 1)), NULL);
+  for (int i = 0; i < 3; i++) { /* the mean is computed between the first two */
+    kn_value *z = op(&m, KN_OP_conv2d, &deep, y, constant(&m, 0.4, 4, DIMS(CHANNELS, 1, 3, 3)), NULL);
+    y = op(&m, KN_OP_add, NULL, z, y, NULL);
+    if (!i) flat[1] = op(&m, KN_OP_mean, &plane, y, NULL, NULL);
+  }
+  flat[0] = y;
+  finish(c, &m, x, flat);
+  kn_tensor *in = filled(c, 7, 2, type.rank, type.dims);
+  kn_session *mine = session(c, m.g, false), *ref = session(c, m.g, true);
+  run_both(mine, ref, in, 0, "two stretches");
+  ck_assert_msg(count(log.text, "(6 slices)") >= 4, "%s", log.text);
+  kn_session_free(mine), kn_session_free(ref);
+  kn_tensor_release(in);
+  kn_graph_release(m.g);
+  done(c);
+}
+END_TEST
+
 START_TEST(a_few_images_at_a_time) {
   enum { BATCH = 12, SIDE = 9 };
   static suite_lines log;
@@ -387,11 +462,7 @@ START_TEST(a_few_images_at_a_time) {
   kn_builder_init(&m.b, c, m.g);
   kn_value *x = kn_add_input(&m.b, "x", &(kn_vtype){.kind = KN_V_TENSOR, .tensor = type}), *flat[2];
   flat[0] = block(&m, x, &flat[1]);
-  kn_tree args[1] = {{.kind = KN_TREE_VALUE, .value = x}},
-          results[2] = {{.kind = KN_TREE_VALUE, .value = flat[0]},
-                        {.kind = KN_TREE_VALUE, .value = flat[1], .i = 1}};
-  ck_assert(kn_set_args(&m.b, args, 1) && kn_set_results(&m.b, flat, 2, results, 2));
-  OK(c, kn_graph_finish(&m.b));
+  finish(c, &m, x, flat);
   kn_tensor *in = filled(c, 7, 2, type.rank, type.dims);
   kn_session *ref = session(c, m.g, true);
   size_t whole = 0;
@@ -427,4 +498,4 @@ START_TEST(a_few_images_at_a_time) {
 END_TEST
 
 SUITE("fused", chains_beside_the_reference_alone, chains_beside_all_backends, chains_that_are_measured,
-      chains_in_slices, a_few_images_at_a_time)
+      chains_in_slices, batches_that_no_number_divides, slices_of_two_stretches, a_few_images_at_a_time)

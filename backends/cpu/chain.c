@@ -421,6 +421,7 @@ static kn_status turn_constant(kn_context *ctx, const group *g, cp_chain *c) {
   c->turned = kn_alloc(ctx->heap, c->turned_bytes);
   if (!c->turned) return kn_fail_nomem(ctx, c->turned_bytes);
   const char *from = kn_tensor_data(slot->tensor);
+  c->origin = (cp_origin){from, {strides[0], strides[1]}, atomic_load(&slot->tensor->storage->version)};
   for (int64_t i = 0; i < t->dims[0]; i++)
     for (int64_t j = 0; j < t->dims[1]; j++)
       memcpy(c->turned + (size_t)(i * t->dims[1] + j) * size,

@@ -222,7 +222,7 @@ static void fold_total(state *s, const tile *t, const cp_step *e) {
 /* All of it, as the tile is. */
 static void product(const state *s, const tile *t, const cp_step *e) {
   const cp_chain *c = s->c;
-  const char *a = t->spots[e->from[0]], *b = c->turned ? c->turned : t->spots[e->from[1]];
+  const char *a = t->spots[e->from[0]], *b = c->turns ? c->turned : t->spots[e->from[1]];
   const cp_gemm *h = &c->head;
   if (h->way == CP_GEMM_STRIPS && h->b_column == 1) { /* of sums so short in one go */
     h->kit->strips(h->m, h->n, h->k, a, h->a_row, h->a_column, b, h->b_row, t->spots[e->to], h->c_row, false);

@@ -99,6 +99,13 @@ typedef struct cp_room {
   size_t block, numbers, stage;           /* bytes of each */
   size_t copies, rows, accs, stages, end; /* where they begin */
 } cp_room;
+
+typedef struct cp_origin { /* where a constant lay, and how, and what had been written to it by then */
+  const void *data;
+  int64_t strides[2];
+  unsigned version;
+} cp_origin;
+
 struct cp_chain {
   const cp_set *set;
   uint32_t n, nsteps, nmemory, nblocks, nnumbers, nfolds;
@@ -110,12 +117,13 @@ struct cp_chain {
   cp_gemm head;                /* PRODUCT; without kit: there is none */
   char *turned; /* its second operand with rows that lie in their order, where it is a constant */
   size_t turned_bytes;
+  cp_origin origin; /* of what was turned */
   cp_step steps[CP_MOST_STEPS];
   cp_memory memory[CP_MOST_MEMORY];
   cp_folding folds[CP_MOST_FOLDS];
   /* of the last run, good as long as all operands lie as they did */
   const kn_context *ctx;
-  bool bound;
+  bool bound, turns; /* the product's second operand is what was turned */
   int nlead, ninner;
   int64_t lead[KN_MAX_RANK], within[KN_MAX_RANK]; /* sizes of the dims, joined */
   int64_t rows, row;                              /* how many rows, of how many elements */

@@ -180,18 +180,28 @@ static void set_units(cp_chain *c) {
   c->units = divide_up(all, c->unit);
 }
 
+/* Is the product's second operand what was turned? Hosts may replace constants. */
+static bool is_turned(const cp_chain *c, kn_tensor *const *vals) {
+  if (!c->turned) return false;
+  const kn_tensor *b = vals[c->memory[c->steps[0].from[1]].value];
+  return kn_tensor_data(b) == c->origin.data &&
+         !memcmp(b->strides, c->origin.strides, sizeof c->origin.strides) &&
+         atomic_load_explicit(&b->storage->version, memory_order_relaxed) == c->origin.version;
+}
+
 /* The product is the chain's first step, its operands the first in memory (one, where they are one). */
 static void set_head(cp_chain *c, kn_tensor *const *vals) {
   const cp_step *s = &c->steps[0];
   const kn_tensor *a = vals[c->memory[s->from[0]].value], *b = vals[c->memory[s->from[1]].value];
+  c->turns = is_turned(c, vals);
   c->head = (cp_gemm){.kit = c->head.kit,
                       .m = a->type.dims[0],
                       .n = b->type.dims[1],
                       .k = a->type.dims[1],
                       .a_row = a->strides[0],
                       .a_column = a->strides[1],
-                      .b_row = c->turned ? b->type.dims[1] : b->strides[0],
-                      .b_column = c->turned ? 1 : b->strides[1],
+                      .b_row = c->turns ? b->type.dims[1] : b->strides[0],
+                      .b_column = c->turns ? 1 : b->strides[1],
                       .c_row = b->type.dims[1]};
   c->head.way = cp_gemm_way_of(&c->head);
 }
@@ -221,7 +231,7 @@ void cp_chain_bind(cp_chain *c, kn_tensor *const *vals) {
 
 /* Do all operands lie as in the last run? */
 bool cp_chain_lies_as_before(const cp_chain *c, kn_tensor *const *vals) {
-  bool same = c->bound;
+  bool same = c->bound && c->turns == is_turned(c, vals);
   for (uint32_t k = 0; same && k < c->nmemory; k++) {
     const kn_tensor *t = vals[c->memory[k].value];
     for (int d = 0; d < t->type.rank; d++) same &= c->strides[k][d] == t->strides[d];

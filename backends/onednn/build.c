@@ -90,10 +90,10 @@ static bool dense(const kn_type *t, const int64_t *strides) {
   return true;
 }
 
-/* Does buffer i hold the elements of v, of as many images? */
+/* Does buffer i hold the elements of v, of all images or of the first as many? */
 static bool holds(const dn_builder *b, uint32_t i, const kn_value *v) {
   const dn_buffer *at = &b->q->buffers[i];
-  return at->value == v && at->at != DN_AT_FIXED && at->images == b->images;
+  return at->value == v && at->at != DN_AT_FIXED && at->images == b->images && !at->later;
 }
 
 uint32_t dn_find_value(dn_builder *b, const kn_value *v) {

@@ -26,6 +26,7 @@ typedef struct dn_buffer {
   size_t bytes, offset;         /* WORK */
   uint32_t first, last;         /* WORK: steps that use it */
   int64_t images;               /* of so many, in a stretch that is run in slices (slices.h); 0: of all */
+  bool later;                   /* a slice, not the first */
   size_t skip, pitch;           /* a slice of something whole: bytes before it, bytes to the next */
   uint32_t next;                /* the same of the slice after */
   dn_packed *packed;            /* FIXED */

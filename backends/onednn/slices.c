@@ -4,7 +4,7 @@
 
 /* A group is in a stretch when it moves more than twice what a core's cache holds, and of an image more than
  * its filters are, which every slice reads again. No slice moves more than fits there, unless an image does
- * or there were too many. */
+ * or there were too many; where there would be all the same, as of a prime number of images, none is cut. */
 enum { MOST_SLICES = 64, IMAGE_RANK = 4 };
 
 /* ---- which ---- */
@@ -47,9 +47,9 @@ static uint32_t find(const dn_builder *b, uint32_t first, stretch *s) {
   *s = (stretch){.batch = t->rank == IMAGE_RANK ? t->dims[0] : 1};
   while (s->batch > 1 && end < b->cut->n && goes(b, &b->cut->groups[end], s)) end++;
   if (end < first + 2) return first + 1;
-  int64_t least = (s->batch + MOST_SLICES - 1) / MOST_SLICES;
   for (int64_t n = 1; n < s->batch; n++)
-    if (s->batch % n == 0 && (!s->images || n <= least || (double)n * s->most <= (double)b->ctx->cache))
+    if (s->batch % n == 0 && s->batch / n <= MOST_SLICES &&
+        (!s->images || (double)n * s->most <= (double)b->ctx->cache))
       s->images = n;
   return end;
 }
@@ -136,6 +136,7 @@ static uint32_t next_of(dn_builder *b, uint32_t i) {
   if (next.next != DN_NO_BUFFER) return next.next;
   next.md = (dn_md){0};
   next.given = false; /* the first slice tells how the whole lies */
+  next.later = true;
   next.skip += next.pitch;
   if (next.at == DN_AT_WORK && !next.pitch) next.same = next.same == i ? DN_NO_BUFFER : next_of(b, next.same);
   if (next.same == DN_NO_BUFFER && next.at == DN_AT_WORK && b->q->buffers[i].same != i) return DN_NO_BUFFER;
