@@ -223,6 +223,8 @@ static bool admit(group *g, const kn_node *n) {
   role *r = &g->roles[g->n];
   *r = (role){0};
   if (!kn_opcode_is_op(n->op) || n->nout != 1) return false;
+  /* What rounding of a product turns over is seen from the product's own elements, in memory. */
+  if (has_head(g) && !kn_dtype_is_float((kn_dtype)g->part->types[n->out[0]->id].dtype)) return false;
   const cp_reduction *how = cp_reduction_of((int)n->op);
   if (how) return admit_reduction(g, n, how, r);
   if (n->op == KN_OP_matmul) return admit_product(g, n, r);

@@ -67,6 +67,24 @@ test("constant weights are turned once, and counted as packed", function()
   end
 end)
 
+test("KILN_CHECK knows what of little elements is rounding of the product", function()
+  local path = os.tmpname()
+  check.write(path, [[
+    kiln.manual_seed(3)
+    local g = kiln.script(function(x, w)
+      local y = x:matmul(w)
+      return y - y:mean(2, { keepdim = true }), kiln.where(y:gt(y:mean()), y, -y)
+    end)
+    for i = 1, 40 do
+      g(kiln.randn(1 + i % 8, 40) * 100, kiln.randn(40, 1 + i % 3 * 8))
+    end
+    print "right"]])
+  local run = io.popen(("KILN_CHECK=1 '%s' '%s' 2>&1"):format(check.program(), path))
+  equal(run:read "a", "right\n")
+  run:close()
+  os.remove(path)
+end)
+
 test("they run as one", function()
   if kiln.backends()[2].name == "ref" then check.skip "nothing fuses here" end
   local g = kiln.script(function(x, w, b) return (x:matmul(w) + b):relu() end)
