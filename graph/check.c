@@ -173,7 +173,7 @@ static kn_status check(checked *c, uint32_t i, uint32_t first, uint32_t count) {
       const int class = kn_ops[n->op].op_class;
       kn_tensor_release(c->own[v]);
       c->own[v] = out[k];
-      if (class == KN_CLASS_MATMUL || class == KN_CLASS_CONV) c->most = 0;
+      if (class == KN_CLASS_MATMUL || class == KN_CLASS_CONV) c->most = largest(out[k], c->most);
       continue;
     }
     if (st == KN_OK) st = compare_any(c->ctx, name, count, c->most, c->p->vals[v], out[k]);
