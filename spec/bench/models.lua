@@ -89,7 +89,7 @@ end
 
 -- ---- timing ----------------------------------------------------------------------------------------------------
 
-local TURN, MOST, REST = 0.006, 0.4, 0.004 -- seconds: a turn; of a side for a row; until others' threads sleep
+local TURN, MOST, REST = 0.006, 0.4, 0.05 -- seconds: a turn; of a side for a row; until others' threads sleep
 
 local function calls_per_turn(side)
   local n, t = 1, side:run(1)
