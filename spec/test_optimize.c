@@ -18,6 +18,16 @@ typedef struct bench { /* a graph, and a session that holds its slots */
   const kn_rvalue *samples[1];
 } bench;
 
+/* For inference, on samples that are made up. */
+static kn_optimize invented(const bench *b) {
+  return (kn_optimize){.session = b->s,
+                       .level = KN_PIPELINE_INFERENCE,
+                       .targets = b->targets,
+                       .ntargets = 1,
+                       .invent = true,
+                       .budget = {1e-3, false}};
+}
+
 static void open_bench(bench *b, kn_context *c, kn_graph *g) {
   *b = (bench){.c = c, .g = g};
   ck_assert(kn_ref_backend.target(c, NULL, &b->target));
@@ -314,12 +324,7 @@ START_TEST(sizes_that_are_decided) {
                       "  %y: float32[32,2] = if %c {\n"
                       "    %q: float32[32,2] = reshape %p {sizes = {32, 2}}\n    yield %q\n"
                       "  } else {\n    %m: float32[32,2] = neg %p\n    yield %m\n  }\n  return %y\n}\n"));
-  kn_optimize o = {.session = b.s,
-                   .level = KN_PIPELINE_INFERENCE,
-                   .targets = b.targets,
-                   .ntargets = 1,
-                   .invent = true,
-                   .budget = {1e-3, false}};
+  kn_optimize o = invented(&b);
   OK(c, kn_optimize_graph(c, &o, &r, &h));
   ck_assert(!r.smaller && r.samples == 1 && r.error >= 0 && r.error < 1e-3);
   ck_assert_uint_eq(r.nfolds, 1);
@@ -374,12 +379,7 @@ START_TEST(scarce_memory) {
   for (int once = 0; once < 2; once++)
     for (long n = 0;; n++) {
       uint64_t blocks = kn_heap_read_stats(heap).blocks;
-      kn_optimize o = {.session = b.s,
-                       .level = KN_PIPELINE_INFERENCE,
-                       .targets = b.targets,
-                       .ntargets = 1,
-                       .invent = true,
-                       .budget = {1e-3, false}};
+      kn_optimize o = invented(&b);
       scarce_begin(&memory, n, once);
       kn_status st = kn_optimize_graph(c, &o, &r, &h);
       bool any = scarce_end(&memory);
