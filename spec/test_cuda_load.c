@@ -48,7 +48,7 @@ static void with_driver(const char *file, const char *reason) {
   snprintf(link, sizeof link, "%s/libcuda.so.1", folder);
   ck_assert_int_eq(symlink(file, link), 0);
   refused_with(folder, reason);
-  snprintf(long_list, sizeof long_list, "%0*d:/tmp/kiln-load-*/:%s", 600, 0, folder);
+  snprintf(long_list, sizeof long_list, "%0*d:%s*/", 600, 0, folder);
   refused_with(long_list, reason);
   unlink(link);
   rmdir(folder);
