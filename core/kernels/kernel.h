@@ -77,7 +77,8 @@ typedef struct kk_mover {
 } kk_mover;
 #define KK_MOVES(X)                                                                                          \
   X(cat)                                                                                                     \
-  X(stack) X(select_grad) X(slice_grad) X(select_put) X(slice_put) X(flip) X(diagonal_grad) X(constant_pad)  \
+  X(stack)                                                                                                   \
+  X(select_grad) X(slice_grad) X(select_put) X(slice_put) X(flip) X(diagonal_grad) X(constant_pad)           \
       X(strided) X(strided_put)
 #define KK_MOVE(name)                                                                                        \
   kn_status kk_move_##name(const kk_mover *m, const void *attrs, kn_tensor *const *in, int n,                \
