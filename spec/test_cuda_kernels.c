@@ -84,14 +84,13 @@ START_TEST(prelude_compiles) {
   }
   free(source);
   bool compiled; /* the check of spills can fail */
-  char *log =
-      nvrtc_log(&api,
-                "extern \"C\" __global__ void __launch_bounds__(1024, 2) k(float *f) { float a[60]; for "
-                "(int i = 0; i < "
-                "60; i++) a[i] = f[i]; for (int k = 0; k < f[0]; k++)\n"
-                "#pragma unroll\n for (int i = 0; i < 59; i++) a[i] = a[i] * a[i + 1] + sinf(a[i]);\n"
-                "#pragma unroll\n for (int i = 0; i < 60; i++) f[i] = a[i]; }",
-                80, &compiled);
+  char *log = nvrtc_log(&api,
+                        "#define EACH _Pragma(\"unroll\") for (int i = 0; i < 60; i++)\n"
+                        "extern \"C\" __global__ void __launch_bounds__(1024, 2) k(float *f) {\n"
+                        "  float a[61];\n  EACH a[i] = f[i];\n  a[60] = 1;\n"
+                        "  for (int k = 0; k < f[61]; k++) EACH a[i] = a[i] * a[i + 1] + f[k];\n"
+                        "  EACH f[i] = a[i];\n}\n",
+                        80, &compiled);
   ck_assert_msg(compiled && nvrtc_any(log, "bytes spill"), "%s", log);
   free(log);
   cu_api_close(&api);
