@@ -37,5 +37,9 @@ static const kn_memory *memory(kn_context *ctx, void *state) {
   return &d->tensors;
 }
 
-const kn_backend kn_cuda_backend = {
-    .name = "cuda", .device = KN_CUDA, .probe = probe, .close = close_state, .memory = memory};
+const kn_backend kn_cuda_backend = {.name = "cuda",
+                                    .device = KN_CUDA,
+                                    .probe = probe,
+                                    .close = close_state,
+                                    .door = &cu_door,
+                                    .memory = memory};
