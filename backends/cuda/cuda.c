@@ -1,6 +1,7 @@
 /* The backend's row. */
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/device.h"
+#include "backends/cuda/provider.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -37,9 +38,12 @@ static const kn_memory *memory(kn_context *ctx, void *state) {
   return &d->tensors;
 }
 
+static const kn_provider *provider(void) { return &cu_provider; }
+
 const kn_backend kn_cuda_backend = {.name = "cuda",
                                     .device = KN_CUDA,
                                     .probe = probe,
                                     .close = close_state,
+                                    .provider = provider,
                                     .door = &cu_door,
                                     .memory = memory};

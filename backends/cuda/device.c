@@ -1,6 +1,8 @@
 /* Finding a device, opening it when it is first needed, and what its failures are called. */
 #include "backends/cuda/device.h"
+#include "backends/cuda/blas.h"
 #include "backends/cuda/cuda.h"
+#include "backends/cuda/dnn.h"
 #include "backends/cuda/kernel.h"
 #include "backends/cuda/memory.h"
 #include "backends/registry.h"
@@ -119,6 +121,8 @@ void cu_device_close(cu_device *d) {
   if (d->open) {
     (void)d->api.cuCtxSetCurrent(d->context);
     (void)d->api.cuStreamSynchronize(d->stream);
+    cu_dnn_close(d);
+    cu_blas_close(d);
     cu_kernels_close(d);
   }
   cu_memory_close(d);
