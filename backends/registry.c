@@ -92,6 +92,22 @@ static kn_status add_providers(kn_context *ctx, const registry *r) {
   return KN_OK;
 }
 
+/* kn_context's open_device. */
+static kn_status open_device(kn_context *ctx, kn_device_id d, const kn_memory **out) {
+  registry *r = find_registry(ctx);
+  const char *why = "no backend computes on it";
+  for (int i = 0; r && i < ROWS; i++) {
+    if (rows[i]->device != d || !rows[i]->memory) continue;
+    if (!r->rows[i].allowed)
+      why = "another backend was asked for";
+    else if (!works(ctx, r, i))
+      why = r->rows[i].reason;
+    else if ((*out = rows[i]->memory(ctx, r->rows[i].state)))
+      return KN_OK;
+  }
+  return kn_fail(ctx, KN_UNSUPPORTED, "device %s cannot be used here: %s", kn_device_name(d), why);
+}
+
 kn_status kn_registry_open(kn_context *ctx, const char *choice) {
   if (choice && !*choice) choice = NULL;
   int chosen = choice ? find_row(choice) : -1;
@@ -102,6 +118,7 @@ kn_status kn_registry_open(kn_context *ctx, const char *choice) {
   pthread_mutex_init(&r->lock, NULL);
   for (int i = 0; i < ROWS; i++) r->rows[i].allowed = !choice || i == chosen || i == ROWS - 1;
   ctx->backend_state[0] = r;
+  ctx->open_device = open_device;
   kn_status st = KN_OK;
   if (choice && !works(ctx, r, chosen))
     st = kn_fail(ctx, KN_UNSUPPORTED, "backend %s cannot be used here: %s", choice, r->rows[chosen].reason);
@@ -114,6 +131,8 @@ void kn_registry_close(kn_context *ctx) {
   registry *r = ctx->backend_state[0];
   if (!r) return;
   ctx->backend_state[0] = NULL;
+  ctx->open_device = NULL;
+  memset(ctx->memory, 0, sizeof ctx->memory);
   for (int i = 0; i < ROWS; i++)
     if (atomic_load(&r->rows[i].phase) == ROW_WORKS && rows[i]->close) rows[i]->close(ctx, r->rows[i].state);
   for (int i = 0; i < ROWS; i++) /* or the next one to be opened would have them beside its own */

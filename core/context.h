@@ -12,6 +12,7 @@
 typedef struct kn_context kn_context;
 typedef struct kn_recorder kn_recorder; /* core/dispatch.h */
 typedef struct kn_provider kn_provider; /* core/device.h */
+typedef struct kn_memory kn_memory;     /* core/device.h */
 
 /* Receives text for the user: KN_OUT_PRINT is what a program prints (no newline added), KN_OUT_LOG is
  * KILN_DEBUG output and warnings of kiln's own, a line each without the newline. KN_OUT_WARN is what a
@@ -112,6 +113,10 @@ struct kn_context {
   kn_print_options print;
   /* Eager kernels by device, tried in order; the last one supports everything (core/device.h). */
   const kn_provider *providers[KN_DEVICE_COUNT][KN_MAX_PROVIDERS];
+  const kn_memory *memory[KN_DEVICE_COUNT]; /* NULL: the host's, or not asked for yet (kn_device_memory) */
+  /* Of a root context, which children ask, from their threads: finds who computes on a device. UNSUPPORTED,
+   * with the reason, when nobody does. */
+  kn_status (*open_device)(kn_context *ctx, kn_device_id d, const kn_memory **out);
   void *backend_state[KN_MAX_PROVIDERS]; /* [0]: backends/registry.c's, which owns it */
   uint64_t op_count;                     /* ops dispatched, for statistics and tests */
 };

@@ -1,4 +1,4 @@
-/* Devices' names and their lists of kernel providers, and the walk down such a list. */
+/* Devices' names, their memory and their lists of kernel providers, and the walk down such a list. */
 #include "core/device.h"
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +28,20 @@ bool kn_device_parse(const char *name, kn_device_id *out) {
       return true;
     }
   return false;
+}
+
+kn_status kn_device_memory(kn_context *ctx, kn_device_id d, const kn_memory **out) {
+  kn_context *root = ctx;
+  if (d != KN_CPU && !ctx->memory[d]) {
+    while (root->parent) root = root->parent;
+    if (!root->open_device)
+      return kn_fail(ctx, KN_UNSUPPORTED,
+                     "device %s cannot be used: the backends of this context are not open",
+                     kn_device_name(d));
+    KN_TRY(root->open_device(ctx, d, &ctx->memory[d])); /* each context remembers it: it has one thread */
+  }
+  *out = ctx->memory[d];
+  return KN_OK;
 }
 
 kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p) {
