@@ -19,6 +19,10 @@ typedef struct cu_device {
   size_t shared;      /* bytes a block may use, opted in */
   size_t memory;      /* bytes in all */
   bool capturing;     /* what is launched becomes a graph: no allocation, no waiting, no copies to the host */
+  CUdeviceptr faults; /* fault.c; 0: not asked for yet */
+  uint64_t turns;     /* sites of faults, so far */
+  CUdeviceptr random; /* while capturing: seed and offset that draws go on from, which are then counted … */
+  uint64_t random_base; /* … from this offset of the context's stream; 0: the stream itself */
   struct cu_pool *pool;       /* pool.c */
   struct cu_kernels *kernels; /* kernel.c */
   struct cu_blas *blas;       /* blas.c; NULL: not asked for yet */
