@@ -66,6 +66,28 @@ kk_inner_fn kk_cast_run(kn_dtype from, kn_dtype to);
 void kk_copy(const kn_context *ctx, const kk_view *dst, const kk_view *src);
 void kk_zero(const kn_context *ctx, kn_tensor *t); /* a contiguous tensor */
 
+/* Ops that only move elements from views to views, said once for the reference and for devices whose memory
+ * the host cannot read: who moves is given. `put` is kk_copy; `fill` makes all elements of a contiguous
+ * tensor one number. The input of `strided` is contiguous. */
+typedef struct kk_mover {
+  kn_context *ctx;
+  void *self;
+  kn_status (*put)(const struct kk_mover *m, const kk_view *to, const kk_view *from);
+  kn_status (*fill)(const struct kk_mover *m, kn_tensor *t, kn_number value);
+} kk_mover;
+#define KK_MOVES(X)                                                                                          \
+  X(cat)                                                                                                     \
+  X(stack) X(select_grad) X(slice_grad) X(select_put) X(slice_put) X(flip) X(diagonal_grad) X(constant_pad)  \
+      X(strided) X(strided_put)
+#define KK_MOVE(name)                                                                                        \
+  kn_status kk_move_##name(const kk_mover *m, const void *attrs, kn_tensor *const *in, int n,                \
+                           kn_tensor *const *out)
+#define KK_DECLARE(name) KK_MOVE(name);
+KK_MOVES(KK_DECLARE)
+#undef KK_DECLARE
+/* The reference's. */
+kk_mover kk_mover_of(kn_context *ctx);
+
 /* t as dtype; t contiguous. The answer is owned: t itself retained when it fits already. */
 kn_status kk_cast(kn_context *ctx, kn_tensor *t, kn_dtype dtype, kn_tensor **out);
 kn_status kk_contiguous(kn_context *ctx, kn_tensor *t, kn_tensor **out);
