@@ -1,7 +1,7 @@
 /* Entries of the table of kernels (provider.c), by the file that has them. */
 #ifndef KN_CUDA_ENTRIES_H
 #define KN_CUDA_ENTRIES_H
-#include "core/op.h"
+#include "core/kernels/kernel.h"
 
 #define CU_ENTRY(name)                                                                                       \
   kn_status cu_##name(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out)
@@ -14,7 +14,9 @@
   X(gather) X(index_select) X(scatter) X(scatter_add) X(scatter_fold) X(index_add) X(index_copy) X(nonzero) \
   X(sort) X(searchsorted) X(unique)
 
-#define CU_ENTRIES(X) CU_CREATE(X) CU_RANDOM(X) CU_POOL(X) CU_INDEX(X)
+#define CU_MOVE(X) KK_MOVES(X) X(tril) X(triu) X(unfold_grad)
+
+#define CU_ENTRIES(X) CU_MOVE(X) CU_CREATE(X) CU_RANDOM(X) CU_POOL(X) CU_INDEX(X)
 
 #define CU_DECLARE(name) CU_ENTRY(name);
 CU_ENTRIES(CU_DECLARE)

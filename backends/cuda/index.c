@@ -195,13 +195,6 @@ static const char fold_source[] = CU_SOURCE(
       }
     });
 
-/* Integers wrap; bool adds as or and multiplies as and. */
-static const char *arithmetic(kn_dtype dtype) {
-  if (dtype == KN_BOOL) return "#define PLUS(a, b) ((T)((a) | (b)))\n#define TIMES(a, b) ((T)((a) & (b)))\n";
-  if (kn_dtype_is_float(dtype)) return "#define PLUS(a, b) ((a) + (b))\n#define TIMES(a, b) ((a) * (b))\n";
-  return "#define PLUS(a, b) ((T)((u64)(a) + (u64)(b)))\n#define TIMES(a, b) ((T)((u64)(a) * (u64)(b)))\n";
-}
-
 /* The result starts as x. */
 static kn_status start_from(kn_context *ctx, kn_tensor *x, kn_tensor *out) {
   return kn_device_run(ctx, KN_OP_clone, NULL, &x, 1, &out, NULL);
@@ -226,7 +219,7 @@ static kn_status place(kn_context *ctx, kn_op op, enum how how, int dim, placing
   for (int k = 0; k < q.rank; k++) q.dims[k] = in[1]->type.dims[k], q.si[k] = in[1]->strides[k];
   KN_TRY(cu_site_of(ctx, d, op, CU_FAULT_INDEX, dim, q.size, &q.site));
   const cu_program p = {"place",
-                        {cu_site_text, cu_fault_source, ordering_text, placing_text, arithmetic(dtype), place_source,
+                        {cu_site_text, cu_fault_source, ordering_text, placing_text, cu_arithmetic(dtype), place_source,
                          cu_order_source, fold_source},
                         .wide = cu_is_wide(kn_tensor_numel(out)),
                         .elements = CU_OF_DTYPE,

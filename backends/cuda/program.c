@@ -53,6 +53,13 @@ static void write_program(void *ud, cu_text *t) {
   for (int i = 0; i < CU_PIECES && p->text[i]; i++) cu_put(t, "%s", p->text[i]);
 }
 
+/* Integers wrap; bool adds as or and multiplies as and. */
+const char *cu_arithmetic(kn_dtype dtype) {
+  if (dtype == KN_BOOL) return "#define PLUS(a, b) ((T)((a) | (b)))\n#define TIMES(a, b) ((T)((a) & (b)))\n";
+  if (kn_dtype_is_float(dtype)) return "#define PLUS(a, b) ((a) + (b))\n#define TIMES(a, b) ((a) * (b))\n";
+  return "#define PLUS(a, b) ((T)((u64)(a) + (u64)(b)))\n#define TIMES(a, b) ((T)((u64)(a) * (u64)(b)))\n";
+}
+
 kn_status cu_start_blocks(kn_context *ctx, cu_device *d, const cu_program *p, const char *kernel,
                           const unsigned blocks[2], unsigned threads, void *argument) {
   char key[96], of[16] = "";

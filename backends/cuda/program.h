@@ -34,6 +34,9 @@ typedef struct cu_program {
   kn_dtype index; /* KN_BOOL: none */
 } cu_program;
 
+/* PLUS(a, b) and TIMES(a, b) of two T. */
+const char *cu_arithmetic(kn_dtype dtype);
+
 /* Launches kernel(argument) so that `count` elements are served by a grid-stride loop of CU_THREADS threads;
  * nothing when there are none. */
 kn_status cu_start(kn_context *ctx, cu_device *d, const cu_program *p, const char *kernel, int64_t count,
