@@ -1,14 +1,17 @@
-/* A CUDA device as kiln uses it: context, stream, memory, kernels, library handles. One for each registry; children
- * of its context share it from any thread. What is computed goes to `stream`, in order, and nothing waits for
- * it but copies to the host. */
+/* A CUDA device as kiln uses it: context, stream, memory, kernels, library handles. One for each registry;
+ * children of its context share it from any thread. What is computed goes to `stream`, in order, and nothing
+ * waits for it but copies to the host. */
 #ifndef KN_CUDA_DEVICE_H
 #define KN_CUDA_DEVICE_H
 #include "backends/cuda/api.h"
 #include "core/tensor.h"
+#include <pthread.h>
 
 typedef struct cu_device {
   cu_api api;
-  kn_heap *heap;
+  kn_heap *heap;        /* retained */
+  pthread_mutex_t lock; /* held while a library is opened, or the device itself */
+  atomic_bool open;     /* there are a context and a stream */
   CUdevice id;
   CUcontext context;
   CUstream stream;
@@ -22,15 +25,21 @@ typedef struct cu_device {
   CUdeviceptr faults; /* fault.c; 0: not asked for yet */
   uint64_t turns;     /* sites of faults, so far */
   CUdeviceptr random; /* while capturing: seed and offset that draws go on from, which are then counted … */
-  uint64_t random_base; /* … from this offset of the context's stream; 0: the stream itself */
+  uint64_t random_base;       /* … from this offset of the context's stream; 0: the stream itself */
   struct cu_pool *pool;       /* pool.c */
   struct cu_kernels *kernels; /* kernel.c */
   struct cu_blas *blas;       /* blas.c; NULL: not asked for yet */
   struct cu_dnn *dnn;         /* dnn.c; likewise */
 } cu_device;
 
+/* Looks for a driver and a device, and fills what is known before there is a context; NULL with the reason.
+ */
+cu_device *cu_device_find(kn_context *ctx, char *why, size_t size);
+void cu_device_close(cu_device *d);
 /* The device of this context, current for this thread; a failure says why there is none. */
 kn_status cu_device_of(kn_context *ctx, cu_device **out);
+/* Its library, opened if it is not yet, or UNSUPPORTED with the reason. */
+kn_status cu_need(kn_context *ctx, cu_device *d, cu_library library);
 /* A failure of a driver call: "what: CUDA_ERROR_… (2)", with a status by its kind (NOMEM, …). */
 kn_status cu_fail(kn_context *ctx, const cu_device *d, CUresult r, const char *what);
 #define CU_TRY(ctx, d, call, what)                                                                           \

@@ -1,0 +1,133 @@
+/* Finding a device, opening it when it is first needed, and what its failures are called. */
+#include "backends/cuda/device.h"
+#include "backends/cuda/cuda.h"
+#include "backends/registry.h"
+#include <stdio.h>
+
+enum { OLDEST = 75 }; /* the oldest devices that NVRTC 13 compiles for: sm_75 */
+
+/* ---- finding ---- */
+
+static bool refused(const cu_device *d, CUresult r, const char *what, char *why, size_t size) {
+  char text[96];
+  if (r == CUDA_SUCCESS) return false;
+  if (r == CUDA_ERROR_STUB_LIBRARY)
+    snprintf(why, size, "%s is the toolkit's stand-in for a driver, which has no device",
+             d->api.path[CU_DRIVER]);
+  else if (r == CUDA_ERROR_NO_DEVICE)
+    snprintf(why, size, "the driver has no device");
+  else
+    snprintf(why, size, "%s: %s", what, cu_error_text(&d->api, r, text, sizeof text));
+  return true;
+}
+
+static bool look_at(cu_device *d, char *why, size_t size) {
+  int major = 0, minor = 0, shared = 0, n = 0;
+  const struct {
+    int *to;
+    CUdevice_attribute what;
+  } asked[] = {{&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR},
+               {&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR},
+               {&d->processors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT},
+               {&d->threads_per_processor, CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR},
+               {&shared, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN}};
+  const cu_api *a = &d->api;
+  if (refused(d, a->cuInit(0), "the driver does not start", why, size) ||
+      refused(d, a->cuDriverGetVersion(&d->driver), "the driver's version", why, size) ||
+      refused(d, a->cuDeviceGetCount(&n), "counting devices", why, size) ||
+      refused(d, n ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE, "", why, size) ||
+      refused(d, a->cuDeviceGet(&d->id, 0), "the first device", why, size) ||
+      refused(d, a->cuDeviceGetName(d->name, (int)sizeof d->name, d->id), "its name", why, size) ||
+      refused(d, a->cuDeviceTotalMem(&d->memory, d->id), "its memory", why, size))
+    return false;
+  for (size_t i = 0; i < sizeof asked / sizeof *asked; i++)
+    if (refused(d, a->cuDeviceGetAttribute(asked[i].to, asked[i].what, d->id), "its properties", why, size))
+      return false;
+  d->capability = 10 * major + minor;
+  d->shared = (size_t)shared;
+  if (d->capability >= OLDEST) return true;
+  snprintf(why, size, "%s (sm_%d) is too old: sm_%d is the oldest that kernels are compiled for", d->name,
+           d->capability, OLDEST);
+  return false;
+}
+
+cu_device *cu_device_find(kn_context *ctx, char *why, size_t size) {
+  cu_device *d = kn_calloc(ctx->heap, 1, sizeof *d);
+  char file[64];
+  snprintf(why, size, "out of memory");
+  if (!d || pthread_mutex_init(&d->lock, NULL)) {
+    kn_free(ctx->heap, d, sizeof *d);
+    return NULL;
+  }
+  d->heap = kn_heap_retain(ctx->heap);
+  d->api.folders = kn_registry_libraries(ctx);
+  if (cu_api_open(&d->api, CU_DRIVER, why, size) && look_at(d, why, size)) {
+    if (cu_api_there(&d->api, CU_NVRTC)) return d;
+    snprintf(why, size, "%s is there, but not %s, which compiles its kernels", d->name,
+             cu_api_file(CU_NVRTC, file, sizeof file));
+  }
+  cu_device_close(d);
+  return NULL;
+}
+
+void cu_device_close(cu_device *d) {
+  if (d->open) {
+    (void)d->api.cuCtxSetCurrent(d->context);
+    (void)d->api.cuStreamSynchronize(d->stream);
+    (void)d->api.cuStreamDestroy(d->stream);
+    (void)d->api.cuDevicePrimaryCtxRelease(d->id);
+  }
+  cu_api_close(&d->api);
+  pthread_mutex_destroy(&d->lock);
+  kn_heap *heap = d->heap;
+  kn_free(heap, d, sizeof *d);
+  kn_heap_release(heap);
+}
+
+/* ---- opening ---- */
+
+static kn_status open_locked(kn_context *ctx, cu_device *d) {
+  const cu_api *a = &d->api;
+  CU_TRY(ctx, d, a->cuDevicePrimaryCtxRetain(&d->context, d->id), "opening the device");
+  CUresult r = a->cuCtxSetCurrent(d->context);
+  if (r == CUDA_SUCCESS) r = a->cuStreamCreate(&d->stream, CU_STREAM_NON_BLOCKING);
+  if (r == CUDA_SUCCESS) {
+    d->open = true;
+    return KN_OK;
+  }
+  (void)a->cuDevicePrimaryCtxRelease(d->id);
+  return cu_fail(ctx, d, r, "opening the device");
+}
+
+kn_status cu_device_of(kn_context *ctx, cu_device **out) {
+  cu_device *d = kn_backend_state(ctx, &kn_cuda_backend);
+  if (!d) return kn_fail(ctx, KN_UNSUPPORTED, "there is no CUDA device (kiln.backends() says why)");
+  if (d->open) {
+    CU_TRY(ctx, d, d->api.cuCtxSetCurrent(d->context), "the device");
+  } else {
+    pthread_mutex_lock(&d->lock);
+    kn_status st = d->open ? KN_OK : open_locked(ctx, d);
+    pthread_mutex_unlock(&d->lock);
+    KN_TRY(st);
+  }
+  *out = d;
+  return KN_OK;
+}
+
+kn_status cu_need(kn_context *ctx, cu_device *d, cu_library library) {
+  char why[256] = "";
+  pthread_mutex_lock(&d->lock);
+  bool opened = cu_api_open(&d->api, library, why, sizeof why);
+  pthread_mutex_unlock(&d->lock);
+  return opened ? KN_OK : kn_fail(ctx, KN_UNSUPPORTED, "%s", why);
+}
+
+/* ---- failures ---- */
+
+kn_status cu_fail(kn_context *ctx, const cu_device *d, CUresult r, const char *what) {
+  char text[96];
+  kn_status st = r == CUDA_ERROR_OUT_OF_MEMORY   ? KN_NOMEM
+                 : r == CUDA_ERROR_NOT_SUPPORTED ? KN_UNSUPPORTED
+                                                 : KN_INTERNAL;
+  return kn_fail(ctx, st, "%s: %s", what, cu_error_text(&d->api, r, text, sizeof text));
+}
