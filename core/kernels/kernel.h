@@ -75,10 +75,11 @@ typedef struct kk_mover {
   kn_status (*put)(const struct kk_mover *m, const kk_view *to, const kk_view *from);
   kn_status (*fill)(const struct kk_mover *m, kn_tensor *t, kn_number value);
 } kk_mover;
+/* clang-format off */
 #define KK_MOVES(X)                                                                                          \
-  X(cat)                                                                                                     \
-  X(stack) X(select_grad) X(slice_grad) X(select_put) X(slice_put) X(flip) X(diagonal_grad) X(constant_pad)  \
-      X(strided) X(strided_put)
+  X(cat) X(stack) X(select_grad) X(slice_grad) X(select_put) X(slice_put) X(flip) X(diagonal_grad)           \
+  X(constant_pad) X(strided) X(strided_put)
+/* clang-format on */
 #define KK_MOVE(name)                                                                                        \
   kn_status kk_move_##name(const kk_mover *m, const void *attrs, kn_tensor *const *in, int n,                \
                            kn_tensor *const *out)
