@@ -333,3 +333,110 @@ CU_ENTRY(nonzero) {
   cu_free(d, room, bytes);
   return st;
 }
+
+/* ---- bincount ---- */
+
+/* Weights are added up by the thread of their place, in the order of x. */
+CU_ARGUMENT(counting, {
+  ordering o;
+  const void *x;
+  i64 apart;
+  const void *weights;
+  i64 apart_weights;
+  void *to;
+  i64 *most;
+  i64 bins;
+  cu_site site;
+});
+
+static const char bins_source[] = CU_SOURCE(KERNEL(256, largest)(counting q) {
+  SHARED(i64, room, 256);
+  i64 most = 0;
+  EACH(i, q.o.length) {
+    i64 x = (i64)((const I *)q.x)[i * q.apart];
+    if (x < 1 || x > 0x7fffffff)
+      note_fault(q.site, (u64)i, x);
+    else if (x > most)
+      most = x;
+  }
+  room[THREAD] = most;
+  SYNC();
+  if (THREAD == 0) {
+    for (u32 k = 1; k < 256; k++) most = room[k] > most ? room[k] : most;
+    atomic_max_i64(q.most, most);
+  }
+}
+KERNEL(256, count)(counting q) {
+  EACH(i, q.o.length) {
+    i64 x = (i64)((const I *)q.x)[i * q.apart];
+    atomic_add_u64((u64 *)q.to + (x - 1), 1);
+  }
+});
+
+static const char weighed_source[] = "typedef counting Q;\ntypedef u32 K;\n" CU_SOURCE(
+    DEVICE K key_at(const counting *q, i64 row, i64 i) { return (K)(((const I *)q->x)[i * q->apart] - 1); });
+static const char weigh_source[] = CU_SOURCE(KERNEL(256, weigh)(counting q) {
+  const K *keys = (const K *)q.o.keys;
+  EACH(j, q.o.length) {
+    if (j > 0 && keys[j - 1] == keys[j]) continue;
+    T sum = 0;
+    for (i64 k = j; k < q.o.length && keys[k] == keys[j]; k++) {
+      T x = GET(((const E *)q.weights)[(i64)q.o.places[k] * q.apart_weights]);
+      sum = PLUS(sum, x);
+    }
+    ((E *)q.to)[keys[j]] = PUT(sum);
+  }
+});
+
+static kn_status weigh(kn_context *ctx, cu_device *d, kn_dtype index, const kn_tensor *weights, counting *q) {
+  kn_dtype dtype = kn_tensor_dtype(weights);
+  CUdeviceptr room;
+  size_t bytes;
+  const cu_program p = {"weigh",
+                        {cu_site_text, ordering_text, counting_text, cu_arithmetic(dtype), weighed_source, cu_order_source,
+                         weigh_source},
+                        .elements = CU_OF_DTYPE,
+                        .dtype = dtype,
+                        .index = index};
+  q->o.rows = 1;
+  q->weights = kn_tensor_data(weights), q->apart_weights = weights->strides[0];
+  KN_TRY(cu_order(ctx, d, &p, sizeof(u32), &q->o, q, &room, &bytes));
+  kn_status st = cu_start(ctx, d, &p, "weigh", q->o.length, q);
+  cu_free(d, room, bytes);
+  return st;
+}
+
+/* The largest value, at least `most`; waits. */
+static kn_status largest(kn_context *ctx, cu_device *d, const cu_program *p, counting *q, int64_t *most) {
+  CUdeviceptr cell;
+  int64_t found = 0;
+  KN_TRY(cu_workspace(ctx, d, sizeof found, &cell));
+  q->most = (i64 *)(uintptr_t)cell;
+  kn_status st = KN_OK;
+  if (d->api.cuMemsetD8Async(cell, 0, sizeof found, d->stream) != CUDA_SUCCESS)
+    st = kn_fail(ctx, KN_INTERNAL, "bincount: the device cannot be written to");
+  if (st == KN_OK) st = cu_start(ctx, d, p, "largest", q->o.length, q);
+  if (st == KN_OK) st = cu_read(ctx, d, &found, cell, sizeof found);
+  cu_free(d, cell, sizeof found);
+  if (found > *most) *most = found;
+  return st == KN_OK ? cu_fault_check(ctx, d) : st;
+}
+
+CU_ENTRY(bincount) {
+  counting q = {.o.length = kn_tensor_numel(in[0]), .x = kn_tensor_data(in[0]), .apart = in[0]->strides[0]};
+  kn_type type = out[0]->type;
+  cu_device *d;
+  KN_TRY(cu_device_of(ctx, &d));
+  if (d->capturing || (n > 1 && kn_tensor_dtype(in[1]) != kn_tensor_dtype(out[0]))) return KN_DECLINED;
+  const cu_program p = {"bins",
+                        {cu_site_text, cu_fault_source, ordering_text, counting_text, bins_source},
+                        .index = kn_tensor_dtype(in[0])};
+  type.dims[0] = ((const kn_attrs_bincount *)attrs)->minlength;
+  KN_TRY(cu_site_of(ctx, d, KN_OP_bincount, CU_FAULT_COUNT, 0, 0, &q.site));
+  KN_TRY(largest(ctx, d, &p, &q, &type.dims[0]));
+  KN_TRY(kn_tensor_allocate(ctx, out[0], &type));
+  kn_attrs_value zero = {.value = 0};
+  KN_TRY(cu_full_like(ctx, &zero, out, 1, out));
+  q.to = kn_tensor_data(out[0]);
+  return n > 1 ? weigh(ctx, d, kn_tensor_dtype(in[0]), in[1], &q) : cu_start(ctx, d, &p, "count", q.o.length, &q);
+}

@@ -40,12 +40,7 @@ static const char draw_source[] = CU_SOURCE(
       u64 seed = q->cell ? q->cell[0] : q->seed, first = q->cell ? q->cell[1] + q->first : q->first;
       philox(seed, first + (u64)c, w);
     }
-    DEVICE u64 long_word(const u32 *w, u32 k) { return (u64)w[2 * k] << 32 | w[2 * k + 1]; }
-    DEVICE u64 high_half(u64 x, u64 y) {
-      u64 a = x >> 32, b = (u32)x, c = y >> 32, e = (u32)y;
-      u64 bc = b * c + (b * e >> 32), ae = a * e + (u32)bc;
-      return a * c + (bc >> 32) + (ae >> 32);
-    });
+    DEVICE u64 long_word(const u32 *w, u32 k) { return (u64)w[2 * k] << 32 | w[2 * k + 1]; });
 
 /* EACH_OF(n): value i = n c + k of counter c, and k the value's number there. */
 #define EACH_OF                                                                                              \
@@ -102,7 +97,7 @@ static const char uniform64_source[] = EACH_OF CU_SOURCE(
 static const char randint_source[] = EACH_OF CU_SOURCE(KERNEL(256, randint)(draw_all q) {
   E *to = (E *)q.to;
   EACH_OF(2) {
-    i64 x = (i64)((u64)q.low + high_half(long_word(w, k), q.span));
+    i64 x = (i64)((u64)q.low + mulhi_u64(long_word(w, k), q.span));
     to[c * 2 + k] = PUT_I64(x);
   }
 });

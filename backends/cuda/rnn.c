@@ -78,9 +78,9 @@ static const char gru_source[] = CU_SOURCE(
       E *hs = (E *)q.out[0], *gates = (E *)q.out[1];
       UNITS(i) {
         PLACE;
-        E r = SIGMOID(gx[GATE(3, 0)] + part[HERE(3, 0)] + b[j]);
-        E z = SIGMOID(gx[GATE(3, 1)] + part[HERE(3, 1)] + b[q.h + j]);
-        E v = part[HERE(3, 2)] + b[2 * q.h + j], n = TANH(gx[GATE(3, 2)] + r * v);
+        E r = SIGMOID(gx[GATE(3, 0)] + part[HERE(3, 0)] + (b ? b[j] : 0));
+        E z = SIGMOID(gx[GATE(3, 1)] + part[HERE(3, 1)] + (b ? b[q.h + j] : 0));
+        E v = part[HERE(3, 2)] + (b ? b[2 * q.h + j] : 0), n = TANH(gx[GATE(3, 2)] + r * v);
         hs[at] = (1 - z) * n + z * h0[i];
         gates[GATE(4, 0)] = r;
         gates[GATE(4, 1)] = z;
@@ -299,7 +299,7 @@ LAYER(lstm_layer_grad) { /* gates, c, w_hh, c0, g_h, g_c[, g_gates] */
   return st;
 }
 
-LAYER(gru_layer) { /* gx, w_hh, h0, b_hh */
+LAYER(gru_layer) { /* gx, w_hh, h0[, b_hh] */
   static const kind k = {"gru", gru_source, 3, 1, false};
   layer l = {.reverse = ((const kn_attrs_direction *)attrs)->reverse};
   kn_status st = open_layer(ctx, &l, &k, &in[0]->type, in, n, (kn_tensor *[]){out[0], out[1], NULL});
