@@ -129,6 +129,7 @@ kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *t
     return kn_fail_nomem(ctx, 0);
   }
   memcpy(s->targets, targets, (size_t)n * sizeof *s->targets);
+  for (int i = 0; i < n; i++) s->launches |= targets[i]->launcher != NULL;
   for (uint32_t i = 0; i < g->nslots; i++) {
     s->slots[i].value.scalar = g->slots[i]->scalar;
     if (g->slots[i]->tensor) s->slots[i].value.tensor = kn_tensor_retain(g->slots[i]->tensor);
@@ -367,11 +368,17 @@ static void forget_plans(kn_session *s) {
   }
 }
 
+/* What is told or counted step by step is done so. */
+static bool runs_whole(const kn_session *s) { return !s->profile && !s->limit && !s->ctx->recorder; }
+
 /* The plan for these inputs, first in the cache afterwards; where `measured`, another one instead of one for
  * which there was something to measure. */
 static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, bool measured, kn_plan **out) {
   KN_TRY(check_inputs(s, in, nin));
-  kn_plan_form form = s->observe || s->single ? KN_PLAN_SINGLE : s->check ? KN_PLAN_APART : KN_PLAN_USUAL;
+  kn_plan_form form = s->observe || s->single        ? KN_PLAN_SINGLE
+                      : s->check                     ? KN_PLAN_APART
+                      : s->launches && runs_whole(s) ? KN_PLAN_WHOLE
+                                                     : KN_PLAN_USUAL;
   kn_plan **at = &s->plans, *p;
   while (*at && !plan_fits(s, *at, form)) at = &(*at)->next;
   p = *at;
@@ -565,7 +572,8 @@ static void drop_results(const kn_session *s, kn_rvalue *out) {
 
 kn_status kn_session_warm(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out) {
   const uint32_t nout = s->graph->body->nyields;
-  if (s->running || s->observe || s->check || s->profile || s->ctx->debug || is_seen(s->graph->body))
+  if (s->running || s->observe || s->check || s->profile || s->launches || s->ctx->debug ||
+      is_seen(s->graph->body))
     return KN_DECLINED;
   kn_plan *p;
   KN_TRY(choose_plan(s, in, nin, false, &p));

@@ -114,7 +114,7 @@ static kn_status settle_part(emitter *e, const kn_part *part, uint32_t start) {
         uint32_t v = part->nodes[j]->out[o]->id;
         kn_over over = {v, e->over[v], start + i + k - 1};
         p->hidden[v] = e->room[v] != 0;
-        if (over.under && p->form == KN_PLAN_USUAL &&
+        if (over.under && (p->form == KN_PLAN_USUAL || p->whole) &&
             !kn_plan_push(p, &p->overs, &p->novers, &over, sizeof over))
           return kn_fail_nomem(e->ctx, sizeof over);
       }

@@ -43,7 +43,7 @@ static kn_status say(run *r, const kn_node *n) {
   return st;
 }
 
-static kn_status raise(run *r, const kn_node *n) {
+kn_status kn_run_raise(run *r, const kn_node *n) {
   kn_writer w = {.heap = r->ctx->heap};
   kn_status st = KN_OK;
   if (kn_format_used(n))
@@ -55,6 +55,14 @@ static kn_status raise(run *r, const kn_node *n) {
   if (n->op == KN_NODE_raise) return kn_node_failed(r->ctx, n, st);
   r->ctx->error_placed = true; /* assert's text stands alone, as in Lua */
   return st;
+}
+
+static kn_status choose(run *r, const kn_node *n) {
+  kn_plan *p = r->p;
+  const kn_value *out = n->out[0], *in = n->in[p->scalars[n->in[0]->id].as.b ? 1 : 2];
+  if (p->place[out->id] == KN_PLACE_ARENA) return kn_run_copy_into(r, p->header[out->id], p->vals[in->id]);
+  kn_run_bind_value(p, out, in);
+  return KN_OK;
 }
 
 static kn_status append(run *r, const kn_node *n);
@@ -84,9 +92,7 @@ static kn_status eval_node(run *r, const kn_node *n) {
   case KN_NODE_write:
   case KN_NODE_write_error:
   case KN_NODE_warn: return say(r, n);
-  case KN_NODE_select:
-    kn_run_bind_value(p, n->out[0], n->in[p->scalars[n->in[0]->id].as.b ? 1 : 2]);
-    return KN_OK;
+  case KN_NODE_select: return choose(r, n);
   case KN_NODE_same:
     p->scalars[n->out[0]->id] =
         (kn_scalar){KN_SCALAR_BOOL, {.b = t == p->vals[n->in[1]->id] && !KN_MUTANT(same_tensor_never)}};
@@ -251,7 +257,7 @@ kn_status kn_run_node(run *r, const kn_node *n) {
   if (n->op == KN_NODE_assert && r->p->scalars[n->in[0]->id].as.b) return KN_OK;
   for (uint32_t i = 0; !takes_undefined(n) && i < n->nin; i++)
     if (n->in[i]->type.kind == KN_V_TENSOR && !r->p->vals[n->in[i]->id]) return kn_run_no_value(r, n);
-  if (n->op == KN_NODE_raise || n->op == KN_NODE_assert) return raise(r, n);
+  if (n->op == KN_NODE_raise || n->op == KN_NODE_assert) return kn_run_raise(r, n);
   kn_status st = eval_node(r, n);
   if (st != KN_OK && n->op == KN_NODE_host_call && r->ctx->error_placed) return st; /* the host's own words */
   if (st != KN_OK) return kn_node_failed(r->ctx, n, st);

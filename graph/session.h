@@ -32,6 +32,7 @@ struct kn_session {
   kn_graph *graph;
   const kn_target **targets;
   int ntargets;
+  bool launches; /* one of them runs pieces of plans as one */
   kn_slot_state *slots;
   kn_update_state *updates;
   uint32_t nupdates;

@@ -4,6 +4,7 @@
 #ifndef KN_KERNEL_H
 #define KN_KERNEL_H
 #include "core/element.h"
+#include "core/kernels/formula_int.h"
 #include "core/op.h"
 #include "core/parallel.h"
 #include <string.h>
@@ -114,10 +115,5 @@ bool kn_reshape_strides(const kn_tensor *x, const kn_type *type, int64_t strides
 /* CASE(T, dtype enum) for the floating dtypes that kernels compute in, and for all that they compute in. */
 #define KK_FLOATS(CASE) CASE(float, F32) CASE(double, F64)
 #define KK_TYPES(CASE) CASE(uint8_t, BOOL) CASE(int64_t, I64) KK_FLOATS(CASE)
-
-/* int64 arithmetic wraps around. */
-static inline int64_t kk_wrap_add(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
-static inline int64_t kk_wrap_sub(int64_t a, int64_t b) { return (int64_t)((uint64_t)a - (uint64_t)b); }
-static inline int64_t kk_wrap_mul(int64_t a, int64_t b) { return (int64_t)((uint64_t)a * (uint64_t)b); }
 
 #endif
