@@ -12,11 +12,13 @@ CU_ARGUMENT(fill_all, {
   u64 bits;
 });
 
+/* clang-format off */
 static const char fill_source[] = CU_SOURCE(
     KERNEL(256, fill)(fill_all q) {
       E *to = (E *)q.to;
       for (i64 i = (i64)BLOCK * 256 + THREAD; i < q.count; i += (i64)BLOCKS * 256) to[i] = (E)q.bits;
     });
+/* clang-format on */
 
 /* Elements of up to 4 bytes are what the driver sets by itself. */
 static kn_status fill(kn_context *ctx, kn_number value, kn_tensor *out) {
@@ -66,6 +68,7 @@ CU_ARGUMENT(range_of, {
   double end;
 });
 
+/* clang-format off */
 static const char range_source[] = CU_SOURCE(
     KERNEL(256, whole)(range_of q) {
       E *to = (E *)q.to;
@@ -93,10 +96,11 @@ static const char range_source[] = CU_SOURCE(
         to[i] = PUT_F64(x);
       }
     });
+/* clang-format on */
 
 static kn_status by_place(kn_context *ctx, const char *kernel, range_of q, kn_tensor *out) {
-  const cu_program p = {"create", {range_of_text, range_source}, .elements = CU_OF_DTYPE,
-                        .dtype = kn_tensor_dtype(out)};
+  const cu_program p = {
+      "create", {range_of_text, range_source}, .elements = CU_OF_DTYPE, .dtype = kn_tensor_dtype(out)};
   cu_device *d;
   KN_TRY(cu_device_of(ctx, &d));
   q.to = kn_tensor_data(out);

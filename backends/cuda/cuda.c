@@ -1,6 +1,8 @@
 /* The backend's row. */
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/device.h"
+#include "backends/cuda/host.h"
+#include "backends/cuda/provider.h"
 #include <stdio.h>
 #include <string.h>
 

@@ -6,6 +6,7 @@
 #define CU_ENTRY(name)                                                                                       \
   kn_status cu_##name(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out)
 
+/* clang-format off */
 #define CU_CREATE(X) X(full) X(full_like) X(arange) X(linspace) X(eye)
 #define CU_RANDOM(X) X(rand) X(randn) X(randint) X(bernoulli)
 #define CU_POOL(X) X(max_pool2d) X(max_pool2d_indices) X(max_pool2d_grad) X(avg_pool2d) X(avg_pool2d_grad)
@@ -20,6 +21,7 @@
   X(lstm_layer) X(lstm_layer_grad) X(gru_layer) X(gru_layer_grad) X(rnn_layer) X(rnn_layer_grad)
 
 #define CU_ENTRIES(X) CU_RECURRENT(X) CU_MOVE(X) CU_CREATE(X) CU_RANDOM(X) CU_POOL(X) CU_INDEX(X)
+/* clang-format on */
 
 #define CU_DECLARE(name) CU_ENTRY(name);
 CU_ENTRIES(CU_DECLARE)

@@ -4,6 +4,7 @@
 /* The cell: a lock, then turn (0: no fault), place, value, what, size. */
 enum { CELL_WORDS = 6 };
 
+/* clang-format off */
 const char cu_fault_source[] = CU_SOURCE(
     DEVICE void note_fault(cu_site s, u64 place, i64 value) {
       volatile u64 *cell = s.cell;
@@ -22,6 +23,7 @@ const char cu_fault_source[] = CU_SOURCE(
         done = 1;
       }
     });
+/* clang-format on */
 
 kn_status cu_site_of(kn_context *ctx, cu_device *d, kn_op op, cu_fault_kind kind, int dim, int64_t size,
                      cu_site *out) {
@@ -43,8 +45,8 @@ static kn_status say(kn_context *ctx, const u64 *cell) {
   long long value = (long long)cell[3], size = (long long)cell[5];
   if ((cell[4] >> 16 & 0xffff) == CU_FAULT_COUNT)
     return kn_fail(ctx, KN_INDEX, "%s: %lld cannot be counted: values start at 1", op, value);
-  return kn_fail(ctx, KN_INDEX, "%s: index %lld is out of range for dim %d of size %lld (indices start at 1)", op,
-                 value, (int)(cell[4] >> 32) + 1, size);
+  return kn_fail(ctx, KN_INDEX, "%s: index %lld is out of range for dim %d of size %lld (indices start at 1)",
+                 op, value, (int)(cell[4] >> 32) + 1, size);
 }
 
 kn_status cu_fault_check(kn_context *ctx, cu_device *d) {

@@ -7,8 +7,8 @@
 
 /* Sentences; all are told the value. */
 typedef enum cu_fault_kind {
-  CU_FAULT_INDEX,  /* "OP: index %lld is out of range for dim %d of size %lld (indices start at 1)" */
-  CU_FAULT_COUNT,  /* "OP: %lld cannot be counted: values start at 1" */
+  CU_FAULT_INDEX, /* "OP: index %lld is out of range for dim %d of size %lld (indices start at 1)" */
+  CU_FAULT_COUNT, /* "OP: %lld cannot be counted: values start at 1" */
 } cu_fault_kind;
 
 /* Where a kernel may fail. Of several faults the one of the least turn counts, and there the one at the least

@@ -5,6 +5,7 @@
 enum { EACH_THREAD = 8, TILE = CU_THREADS * EACH_THREAD };
 
 /* before(x, all): of the 256 threads' numbers x, the sum of those of the threads before; *all: of all. */
+/* clang-format off */
 const char cu_flags_source[] = CU_SOURCE(
     DEVICE i64 before(i64 *room, i64 x, i64 *all) {
       room[THREAD] = x;
@@ -58,9 +59,10 @@ const char cu_flags_source[] = CU_SOURCE(
         }
       }
     });
+/* clang-format on */
 
-static kn_status each_tile(kn_context *ctx, cu_device *d, const cu_program *p, const char *kernel, const flags *f,
-                           void *argument) {
+static kn_status each_tile(kn_context *ctx, cu_device *d, const cu_program *p, const char *kernel,
+                           const flags *f, void *argument) {
   const unsigned blocks[2] = {cu_grid(d, f->tiles * CU_THREADS, CU_THREADS, 1), 1};
   return cu_start_blocks(ctx, d, p, kernel, blocks, CU_THREADS, argument);
 }

@@ -21,7 +21,8 @@ static kn_status mirror(kn_context *ctx, const kn_memory *m, const kn_tensor *t,
   kn_tensor *flat, *made;
   type.device = KN_CPU;
   KN_TRY(kn_tensor_new(ctx, &all, &flat));
-  kn_status st = fill ? m->copy(m->self, ctx, kn_tensor_data(flat), kn_tensor_data(t), bytes, KN_TO_HOST) : KN_OK;
+  kn_status st =
+      fill ? m->copy(m->self, ctx, kn_tensor_data(flat), kn_tensor_data(t), bytes, KN_TO_HOST) : KN_OK;
   if (st == KN_OK) st = kn_tensor_symbolic(ctx, &type, NULL, &made);
   if (st == KN_OK) {
     kn_tensor_set_view(made, flat, 0, t->strides);

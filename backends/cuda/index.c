@@ -1,7 +1,7 @@
 /* Picking and placing elements by index, as core/kernels/index.c has it: indices from 1; one out of range is
  * noted (fault.h) and neither read nor written by. Where several elements go to one place their order is that
- * of the CPU, always: they are brought in order by place (order.h), and one thread takes those of a place, the
- * last one or their sum in the order of the source. */
+ * of the CPU, always: they are brought in order by place (order.h), and one thread takes those of a place,
+ * the last one or their sum in the order of the source. */
 #include "backends/cuda/entries.h"
 #include "backends/cuda/fault.h"
 #include "backends/cuda/flags.h"
@@ -10,8 +10,8 @@
 
 /* ---- picking: gather, index_select ---- */
 
-/* Elements of the result lie at coordinates of dims; sx and si are the strides of x and of the index there, x's
- * being 0 at the dim where the index decides, which is `apart`. */
+/* Elements of the result lie at coordinates of dims; sx and si are the strides of x and of the index there,
+ * x's being 0 at the dim where the index decides, which is `apart`. */
 CU_ARGUMENT(picking, {
   const void *x;
   const void *index;
@@ -26,6 +26,7 @@ CU_ARGUMENT(picking, {
   cu_site site;
 });
 
+/* clang-format off */
 static const char pick_source[] = CU_SOURCE(KERNEL(256, pick)(picking q) {
   const E *x = (const E *)q.x;
   const I *index = (const I *)q.index;
@@ -46,6 +47,7 @@ static const char pick_source[] = CU_SOURCE(KERNEL(256, pick)(picking q) {
       to[i] = x[at + (picked - 1) * q.apart];
   }
 });
+/* clang-format on */
 
 /* Neighbouring dims over which both go on evenly become one. */
 static void join_dims(picking *q) {
@@ -68,7 +70,8 @@ static size_t widen(picking *q, size_t size) {
   int last = q->rank - 1;
   if (last < 0 || q->sx[last] != 1 || q->si[last] != 0) return size;
   for (; size < 8; size *= 2) {
-    bool even = (((uintptr_t)q->x | (uintptr_t)q->to) & (2 * size - 1)) == 0 && q->dims[last] % 2 == 0 && q->apart % 2 == 0;
+    bool even = (((uintptr_t)q->x | (uintptr_t)q->to) & (2 * size - 1)) == 0 && q->dims[last] % 2 == 0 &&
+                q->apart % 2 == 0;
     for (int k = 0; k < last; k++) even &= q->sx[k] % 2 == 0;
     if (!even) break;
     for (int k = 0; k < last; k++) q->sx[k] /= 2;
@@ -77,8 +80,8 @@ static size_t widen(picking *q, size_t size) {
   return size;
 }
 
-static kn_status pick(kn_context *ctx, kn_op op, int dim, const kn_tensor *x, const kn_tensor *index, picking q,
-                      kn_tensor *out) {
+static kn_status pick(kn_context *ctx, kn_op op, int dim, const kn_tensor *x, const kn_tensor *index,
+                      picking q, kn_tensor *out) {
   cu_device *d;
   KN_TRY(cu_device_of(ctx, &d));
   q.x = kn_tensor_data(x), q.index = kn_tensor_data(index), q.to = kn_tensor_data(out);
@@ -93,8 +96,10 @@ static kn_status pick(kn_context *ctx, kn_op op, int dim, const kn_tensor *x, co
   q.apart = x->type.rank ? x->strides[dim] : 0;
   KN_TRY(cu_site_of(ctx, d, op, CU_FAULT_INDEX, dim, q.size, &q.site));
   join_dims(&q);
-  const cu_program p = {"pick", {cu_site_text, cu_fault_source, picking_text, pick_source},
-                        .wide = cu_is_wide(q.count), .elements = CU_OF_BYTES,
+  const cu_program p = {"pick",
+                        {cu_site_text, cu_fault_source, picking_text, pick_source},
+                        .wide = cu_is_wide(q.count),
+                        .elements = CU_OF_BYTES,
                         .bytes = widen(&q, kn_dtype_size(kn_tensor_dtype(out))),
                         .index = kn_tensor_dtype(index)};
   KN_TRY(cu_start(ctx, d, &p, "pick", q.count, &q));
@@ -105,8 +110,8 @@ CU_ENTRY(gather) {
   picking q = {.rank = 0};
   (void)n;
   for (int k = 0; k < in[1]->type.rank; k++) q.si[k] = in[1]->strides[k];
-  return pick(ctx, KN_OP_gather, kk_axis(((const kn_attrs_axis *)attrs)->dim, in[0]->type.rank), in[0], in[1], q,
-              out[0]);
+  return pick(ctx, KN_OP_gather, kk_axis(((const kn_attrs_axis *)attrs)->dim, in[0]->type.rank), in[0], in[1],
+              q, out[0]);
 }
 
 CU_ENTRY(index_select) {
@@ -142,6 +147,7 @@ CU_ARGUMENT(placing, {
 
 enum how { PUT_LAST, ADD_ALL, TIMES_ALL, LARGEST, SMALLEST };
 
+/* clang-format off */
 static const char place_source[] = "typedef placing Q;\ntypedef pos K;\n" CU_SOURCE(
     DEVICE i64 place_of(const placing *q, const i64 *strides, i64 i) {
       pos rest = (pos)i;
@@ -159,8 +165,10 @@ static const char place_source[] = "typedef placing Q;\ntypedef pos K;\n" CU_SOU
       note_fault(q->site, (u64)i, picked);
       return (K)~(K)0;
     });
+/* clang-format on */
 
 /* Two by what is asked for; nan is the largest and the smallest. */
+/* clang-format off */
 static const char fold_source[] = CU_SOURCE(
     DEVICE T fold_two(i32 how, T a, T b) {
       if (how == 1) return PLUS(a, b);
@@ -194,6 +202,7 @@ static const char fold_source[] = CU_SOURCE(
         fold_run(&q, j, to, o * q.o.length * q.inner + i);
       }
     });
+/* clang-format on */
 
 /* The result starts as x. */
 static kn_status start_from(kn_context *ctx, kn_tensor *x, kn_tensor *out) {
@@ -219,8 +228,8 @@ static kn_status place(kn_context *ctx, kn_op op, enum how how, int dim, placing
   for (int k = 0; k < q.rank; k++) q.dims[k] = in[1]->type.dims[k], q.si[k] = in[1]->strides[k];
   KN_TRY(cu_site_of(ctx, d, op, CU_FAULT_INDEX, dim, q.size, &q.site));
   const cu_program p = {"place",
-                        {cu_site_text, cu_fault_source, ordering_text, placing_text, cu_arithmetic(dtype), place_source,
-                         cu_order_source, fold_source},
+                        {cu_site_text, cu_fault_source, ordering_text, placing_text, cu_arithmetic(dtype),
+                         place_source, cu_order_source, fold_source},
                         .wide = cu_is_wide(kn_tensor_numel(out)),
                         .elements = CU_OF_DTYPE,
                         .dtype = dtype,
@@ -257,7 +266,9 @@ CU_ENTRY(scatter_add) {
 CU_ENTRY(scatter_fold) {
   const kn_attrs_scatter_fold *a = attrs;
   (void)n;
-  enum how how = a->reduce == KN_CHOICE_fold_prod ? TIMES_ALL : a->reduce == KN_CHOICE_fold_amax ? LARGEST : SMALLEST;
+  enum how how = a->reduce == KN_CHOICE_fold_prod   ? TIMES_ALL
+                 : a->reduce == KN_CHOICE_fold_amax ? LARGEST
+                                                    : SMALLEST;
   return place_each(ctx, KN_OP_scatter_fold, how, a->dim, in, out[0]);
 }
 
@@ -294,6 +305,7 @@ CU_ARGUMENT(coordinates, {
   i64 sx[8];
 });
 
+/* clang-format off */
 static const char nonzero_source[] = "typedef coordinates F;\n" CU_SOURCE(
     DEVICE u32 is_flagged(const coordinates *q, i64 i) {
       i64 at = 0;
@@ -310,6 +322,7 @@ static const char nonzero_source[] = "typedef coordinates F;\n" CU_SOURCE(
         i /= q->dims[d];
       }
     });
+/* clang-format on */
 
 CU_ENTRY(nonzero) {
   const kn_tensor *x = in[0];
@@ -322,8 +335,10 @@ CU_ENTRY(nonzero) {
   KN_TRY(cu_device_of(ctx, &d));
   if (d->capturing) return KN_DECLINED;
   for (int k = 0; k < q.rank; k++) q.dims[k] = x->type.dims[k], q.sx[k] = x->strides[k];
-  const cu_program p = {"nonzero", {flags_text, coordinates_text, nonzero_source, cu_flags_source},
-                        .elements = CU_OF_DTYPE, .dtype = kn_tensor_dtype(x)};
+  const cu_program p = {"nonzero",
+                        {flags_text, coordinates_text, nonzero_source, cu_flags_source},
+                        .elements = CU_OF_DTYPE,
+                        .dtype = kn_tensor_dtype(x)};
   KN_TRY(cu_flags_count(ctx, d, &p, &q.f, &q, &type.dims[0], &room, &bytes));
   kn_status st = kn_tensor_allocate(ctx, out[0], &type);
   if (st == KN_OK) {
@@ -349,6 +364,7 @@ CU_ARGUMENT(counting, {
   cu_site site;
 });
 
+/* clang-format off */
 static const char bins_source[] = CU_SOURCE(KERNEL(256, largest)(counting q) {
   SHARED(i64, room, 256);
   i64 most = 0;
@@ -372,7 +388,9 @@ KERNEL(256, count)(counting q) {
     atomic_add_u64((u64 *)q.to + (x - 1), 1);
   }
 });
+/* clang-format on */
 
+/* clang-format off */
 static const char weighed_source[] = "typedef counting Q;\ntypedef u32 K;\n" CU_SOURCE(
     DEVICE K key_at(const counting *q, i64 row, i64 i) { return (K)(((const I *)q->x)[i * q->apart] - 1); });
 static const char weigh_source[] = CU_SOURCE(KERNEL(256, weigh)(counting q) {
@@ -387,14 +405,15 @@ static const char weigh_source[] = CU_SOURCE(KERNEL(256, weigh)(counting q) {
     ((E *)q.to)[keys[j]] = PUT(sum);
   }
 });
+/* clang-format on */
 
 static kn_status weigh(kn_context *ctx, cu_device *d, kn_dtype index, const kn_tensor *weights, counting *q) {
   kn_dtype dtype = kn_tensor_dtype(weights);
   CUdeviceptr room;
   size_t bytes;
   const cu_program p = {"weigh",
-                        {cu_site_text, ordering_text, counting_text, cu_arithmetic(dtype), weighed_source, cu_order_source,
-                         weigh_source},
+                        {cu_site_text, ordering_text, counting_text, cu_arithmetic(dtype), weighed_source,
+                         cu_order_source, weigh_source},
                         .elements = CU_OF_DTYPE,
                         .dtype = dtype,
                         .index = index};
@@ -438,5 +457,6 @@ CU_ENTRY(bincount) {
   kn_attrs_value zero = {.value = 0};
   KN_TRY(cu_full_like(ctx, &zero, out, 1, out));
   q.to = kn_tensor_data(out[0]);
-  return n > 1 ? weigh(ctx, d, kn_tensor_dtype(in[0]), in[1], &q) : cu_start(ctx, d, &p, "count", q.o.length, &q);
+  return n > 1 ? weigh(ctx, d, kn_tensor_dtype(in[0]), in[1], &q)
+               : cu_start(ctx, d, &p, "count", q.o.length, &q);
 }

@@ -1,8 +1,9 @@
 /* Orders by keys: see order.h. */
 #include "backends/cuda/order.h"
 
-/* A block has CU_TILE places, for one tile or for several short ones. Beyond the end of a row stand the largest
- * keys, from no place. Pairs are compared with their places, so that equal keys keep their order. */
+/* A block has CU_TILE places, for one tile or for several short ones. Beyond the end of a row stand the
+ * largest keys, from no place. Pairs are compared with their places, so that equal keys keep their order. */
+/* clang-format off */
 const char cu_order_source[] = CU_SOURCE(
     KERNEL(256, tiles)(Q q) {
       SHARED(K, key, 1024);
@@ -65,13 +66,15 @@ const char cu_order_source[] = CU_SOURCE(
         q.o.places_to[to] = q.o.places[at];
       }
     });
+/* clang-format on */
 
 static size_t rounded(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 kn_status cu_order(kn_context *ctx, cu_device *d, const cu_program *p, size_t key_bytes, ordering *o,
                    void *argument, CUdeviceptr *room, size_t *bytes) {
   if (o->length >= INT32_MAX || o->rows * ((o->length + CU_TILE) / CU_TILE) >= INT32_MAX) return KN_DECLINED;
-  size_t count = (size_t)(o->rows * o->length), keys = rounded(count * key_bytes), places = rounded(count * 4);
+  size_t count = (size_t)(o->rows * o->length), keys = rounded(count * key_bytes),
+         places = rounded(count * 4);
   *bytes = 2 * (keys + places);
   KN_TRY(cu_workspace(ctx, d, *bytes, room));
   char *at = (char *)(uintptr_t)*room;

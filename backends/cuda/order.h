@@ -1,5 +1,6 @@
 /* Stable orders by keys: rows of keys, smallest first, and where each came from. Tiles are sorted in shared
- * memory, then merged two by two; a key's place in a merge is found by search, so nothing depends on timing. */
+ * memory, then merged two by two; a key's place in a merge is found by search, so nothing depends on timing.
+ */
 #ifndef KN_CUDA_ORDER_H
 #define KN_CUDA_ORDER_H
 #include "backends/cuda/program.h"

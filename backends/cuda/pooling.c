@@ -23,6 +23,7 @@ CU_ARGUMENT(pools, {
   i64 strides_g[4];
 });
 
+/* clang-format off */
 static const char pool_source[] = CU_SOURCE(
     typedef struct window {
       i32 r0;
@@ -86,10 +87,11 @@ static const char pool_source[] = CU_SOURCE(
       i32 end = (at + p->padding[i]) / p->stride[i] + 1;
       return end < windows ? end : windows;
     });
+/* clang-format on */
 
-
-/* Of the windows: element i is window (r, c) of a plane. Of the image: element (r, c), which the windows (o, p)
- * may have, taken in order. */
+/* Of the windows: element i is window (r, c) of a plane. Of the image: element (r, c), which the windows (o,
+ * p) may have, taken in order. */
+/* clang-format off */
 static const char pool_kernels[] = CU_SOURCE(
     KERNEL(256, max_pool)(pools q) {
       E *to = (E *)q.to;
@@ -153,6 +155,7 @@ static const char pool_kernels[] = CU_SOURCE(
         to[i] = PUT(sum);
       }
     });
+/* clang-format on */
 
 static void read_max(pools *q, const void *attrs) {
   const kn_attrs_pool2d *a = attrs;
@@ -182,10 +185,14 @@ static void strides_of(const kn_tensor *t, i64 strides[4]) {
   for (int d = 0; d < 4; d++) strides[d] = d < lead ? 0 : t->strides[d - lead];
 }
 
-/* x: the image, or a tensor of its sizes; g: NULL, or the gradient of the windows; `windows` has their sizes. */
+/* x: the image, or a tensor of its sizes; g: NULL, or the gradient of the windows; `windows` has their sizes.
+ */
 static kn_status pool(kn_context *ctx, const char *kernel, pools q, const kn_tensor *x, const kn_tensor *g,
                       const kn_tensor *windows, kn_tensor *out) {
-  const cu_program p = {"pool", {pools_text, pool_source, pool_kernels}, .wide = cu_is_wide(kn_tensor_numel(out)), .elements = CU_OF_DTYPE,
+  const cu_program p = {"pool",
+                        {pools_text, pool_source, pool_kernels},
+                        .wide = cu_is_wide(kn_tensor_numel(out)),
+                        .elements = CU_OF_DTYPE,
                         .dtype = kn_tensor_dtype(x)};
   int rows = x->type.rank - 2, columns = x->type.rank - 1;
   cu_device *d;

@@ -13,7 +13,8 @@ static const struct {
     [KN_I32] = {"i32", "i64", "((i64)(x))", "((i32)(x))", "((i32)whole_f64(x, -2147483648.0, 2147483647.0))",
                 "((i32)(x))"},
     [KN_I64] = {"i64", "i64", "(x)", "(x)", "(long_f64(x))", "(x)"},
-    [KN_F16] = {"u16", "float", "(f32_of_f16(x))", "(f16_of_f32(x))", "(f16_of_f64(x))", "(f16_of_f64((double)(x)))"},
+    [KN_F16] = {"u16", "float", "(f32_of_f16(x))", "(f16_of_f32(x))", "(f16_of_f64(x))",
+                "(f16_of_f64((double)(x)))"},
     [KN_BF16] = {"u16", "float", "(f32_of_bf16(x))", "(bf16_of_f32(x))", "(bf16_of_f64(x))",
                  "(bf16_of_f64((double)(x)))"},
     [KN_F32] = {"float", "float", "(x)", "(x)", "((float)(x))", "((float)(x))"},
@@ -21,14 +22,16 @@ static const struct {
 };
 
 /* The grid-stride loop of CU_THREADS threads; sums and products that are rounded one by one. */
-static const char loops[] = "#define EACH(i, n) for (i64 i = (i64)BLOCK * 256 + THREAD; i < (n); i += (i64)BLOCKS * 256)\n"
-                            "#ifdef __CUDACC__\n"
-                            "#define ADD(a, b) __dadd_rn(a, b)\n#define MUL(a, b) __dmul_rn(a, b)\n"
-                            "#else\n"
-                            "#define ADD(a, b) ((a) + (b))\n#define MUL(a, b) ((a) * (b))\n"
-                            "#endif\n";
+static const char loops[] =
+    "#define EACH(i, n) for (i64 i = (i64)BLOCK * 256 + THREAD; i < (n); i += (i64)BLOCKS * 256)\n"
+    "#ifdef __CUDACC__\n"
+    "#define ADD(a, b) __dadd_rn(a, b)\n#define MUL(a, b) __dmul_rn(a, b)\n"
+    "#else\n"
+    "#define ADD(a, b) ((a) + (b))\n#define MUL(a, b) ((a) * (b))\n"
+    "#endif\n";
 
 /* Floats into integers as `cast` has it. */
+/* clang-format off */
 static const char casts[] = CU_SOURCE(
     DEVICE double whole_f64(double x, double low, double high) {
       return x != x ? 0.0 : x < low ? low : x > high ? high : x;
@@ -36,6 +39,7 @@ static const char casts[] = CU_SOURCE(
     DEVICE i64 long_f64(double x) {
       return x != x ? 0 : x >= 0x1p63 ? 0x7fffffffffffffff : x < -0x1p63 ? -0x7fffffffffffffff - 1 : (i64)x;
     });
+/* clang-format on */
 
 static void write_program(void *ud, cu_text *t) {
   const cu_program *p = ud;

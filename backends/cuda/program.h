@@ -1,5 +1,5 @@
-/* Programs written as C in our sources: their text made for dtypes and sizes, their arguments declared once for
- * both sides, their kernels launched. */
+/* Programs written as C in our sources: their text made for dtypes and sizes, their arguments declared once
+ * for both sides, their kernels launched. */
 #ifndef KN_CUDA_PROGRAM_H
 #define KN_CUDA_PROGRAM_H
 #include "backends/cuda/kernel.h"

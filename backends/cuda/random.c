@@ -17,6 +17,7 @@ CU_ARGUMENT(draw_all, {
 });
 
 /* Between EACH_COUNTER and its end: w, the words of counter c. */
+/* clang-format off */
 static const char draw_source[] = CU_SOURCE(
     DEVICE void philox(u64 seed, u64 counter, u32 * w) {
       u32 k0 = (u32)seed, k1 = (u32)(seed >> 32);
@@ -41,6 +42,7 @@ static const char draw_source[] = CU_SOURCE(
       philox(seed, first + (u64)c, w);
     }
     DEVICE u64 long_word(const u32 *w, u32 k) { return (u64)w[2 * k] << 32 | w[2 * k + 1]; });
+/* clang-format on */
 
 /* EACH_OF(n): value i = n c + k of counter c, and k the value's number there. */
 #define EACH_OF                                                                                              \
@@ -48,6 +50,7 @@ static const char draw_source[] = CU_SOURCE(
   "k < each && c * each + k < q.count; k++)\n"
 
 /* A half keeps as many of the upper bits as it has digits. */
+/* clang-format off */
 static const char uniform_source[] = EACH_OF CU_SOURCE(
     KERNEL(256, rand32)(draw_all q) {
       E *to = (E *)q.to;
@@ -73,7 +76,9 @@ static const char uniform_source[] = EACH_OF CU_SOURCE(
         to[c * 4 + k] = PUT_F64(x);
       }
     });
+/* clang-format on */
 
+/* clang-format off */
 static const char uniform64_source[] = EACH_OF CU_SOURCE(
     KERNEL(256, rand64)(draw_all q) {
       double *to = (double *)q.to;
@@ -93,7 +98,9 @@ static const char uniform64_source[] = EACH_OF CU_SOURCE(
         to[c * 2 + k] = radius * (k & 1 ? sin(angle) : cos(angle));
       }
     });
+/* clang-format on */
 
+/* clang-format off */
 static const char randint_source[] = EACH_OF CU_SOURCE(KERNEL(256, randint)(draw_all q) {
   E *to = (E *)q.to;
   EACH_OF(2) {
@@ -101,6 +108,7 @@ static const char randint_source[] = EACH_OF CU_SOURCE(KERNEL(256, randint)(draw
     to[c * 2 + k] = PUT_I64(x);
   }
 });
+/* clang-format on */
 
 /* How a half cuts digits off. */
 static const char *digits_of(kn_dtype dtype) {
@@ -157,7 +165,8 @@ CU_ENTRY(randn) {
 CU_ENTRY(bernoulli) {
   (void)attrs, (void)n;
   if (!kn_tensor_contiguous(in[0]) || kn_tensor_dtype(in[0]) != kn_tensor_dtype(out[0])) return KN_DECLINED;
-  return draw_floats(ctx, "bernoulli32", "bernoulli64", false, (draw_all){.from = kn_tensor_data(in[0])}, out[0]);
+  return draw_floats(ctx, "bernoulli32", "bernoulli64", false, (draw_all){.from = kn_tensor_data(in[0])},
+                     out[0]);
 }
 
 CU_ENTRY(randint) {

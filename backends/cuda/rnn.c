@@ -22,14 +22,16 @@ CU_ARGUMENT(cell, {
 });
 
 /* Element j of gate k of a row: of `of` gates side by side, in a tensor of all steps or of one. */
-static const char gates_text[] = "#define GATE(of, k) (((q.at * q.n + row) * (of) + (k)) * q.h + j)\n"
-                                 "#define HERE(of, k) ((row * (of) + (k)) * q.h + j)\n"
-                                 "#define UNITS(i) EACH(i, q.n * q.h)\n"
-                                 "#define PLACE const i64 row = i / q.h, j = i % q.h, at = q.at * q.n * q.h + i\n"
-                                 "#define SIGMOID(x) (1 / (1 + EXP(-(x))))\n";
+static const char gates_text[] =
+    "#define GATE(of, k) (((q.at * q.n + row) * (of) + (k)) * q.h + j)\n"
+    "#define HERE(of, k) ((row * (of) + (k)) * q.h + j)\n"
+    "#define UNITS(i) EACH(i, q.n * q.h)\n"
+    "#define PLACE const i64 row = i / q.h, j = i % q.h, at = q.at * q.n * q.h + i\n"
+    "#define SIGMOID(x) (1 / (1 + EXP(-(x))))\n";
 static const char floats[] = "#define EXP(x) expf(x)\n#define TANH(x) tanhf(x)\n";
 static const char doubles[] = "#define EXP(x) exp(x)\n#define TANH(x) tanh(x)\n";
 
+/* clang-format off */
 static const char lstm_source[] = CU_SOURCE(
     KERNEL(256, lstm)(cell q) {
       const E *gx = (const E *)q.in[0], *part = (const E *)q.part, *c0 = (const E *)q.before_c;
@@ -70,7 +72,9 @@ static const char lstm_source[] = CU_SOURCE(
         dh_next[i] = 0;
       }
     });
+/* clang-format on */
 
+/* clang-format off */
 static const char gru_source[] = CU_SOURCE(
     KERNEL(256, gru)(cell q) {
       const E *gx = (const E *)q.in[0], *part = (const E *)q.part, *b = (const E *)q.in[3];
@@ -117,7 +121,9 @@ static const char gru_source[] = CU_SOURCE(
         dh_next[i] = dh * z;
       }
     });
+/* clang-format on */
 
+/* clang-format off */
 static const char rnn_source[] = CU_SOURCE(
     KERNEL(256, rnn)(cell q) {
       const E *gx = (const E *)q.in[0], *part = (const E *)q.part;
@@ -139,6 +145,7 @@ static const char rnn_source[] = CU_SOURCE(
       }
     }
     KERNEL(256, add_part)(cell q) { UNITS(i) ((E *)q.sum)[i] += ((const E *)q.part)[i]; });
+/* clang-format on */
 
 /* ---- the walks ---- */
 
@@ -159,7 +166,8 @@ static kn_status step_of(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
   kn_tensor *v;
   KN_TRY(kn_tensor_alias(ctx, t, &v));
   v->type.rank--;
-  for (int d = 0; d < v->type.rank; d++) v->type.dims[d] = t->type.dims[d + 1], v->strides[d] = t->strides[d + 1];
+  for (int d = 0; d < v->type.rank; d++)
+    v->type.dims[d] = t->type.dims[d + 1], v->strides[d] = t->strides[d + 1];
   *out = v;
   return KN_OK;
 }
@@ -235,16 +243,19 @@ static kn_status turned(kn_context *ctx, kn_tensor *w, kn_tensor **out) {
 }
 
 /* x: [T,N,*]; as: inputs in one piece. */
-static kn_status open_layer(kn_context *ctx, layer *l, const kind *k, const kn_type *x, kn_tensor *const *as, int n,
-                            kn_tensor *const *out) {
+static kn_status open_layer(kn_context *ctx, layer *l, const kind *k, const kn_type *x, kn_tensor *const *as,
+                            int n, kn_tensor *const *out) {
   kn_type part = {.dtype = x->dtype, .device = x->device, .rank = 2};
   kn_tensor *w = as[k->weight];
   KN_TRY(cu_device_of(ctx, &l->d));
   l->pass = k->pass;
   l->gates = k->gates;
   l->steps = x->dims[0], l->q.n = x->dims[1], l->q.h = w->type.dims[1];
-  l->p = (cu_program){"recurrent", {cell_text, gates_text, x->dtype == KN_F64 ? doubles : floats, lstm_source, gru_source, rnn_source},
-                      .elements = CU_OF_DTYPE, .dtype = (kn_dtype)x->dtype};
+  l->p = (cu_program){
+      "recurrent",
+      {cell_text, gates_text, x->dtype == KN_F64 ? doubles : floats, lstm_source, gru_source, rnn_source},
+      .elements = CU_OF_DTYPE,
+      .dtype = (kn_dtype)x->dtype};
   for (int i = 0; i < n; i++) l->q.in[i] = kn_tensor_data(as[i]);
   for (int i = 0; i < 3 && out[i]; i++) l->q.out[i] = kn_tensor_data(out[i]);
   part.dims[0] = l->q.n, part.dims[1] = k->backward ? l->q.h : k->gates * l->q.h;
@@ -319,7 +330,9 @@ LAYER(gru_layer_grad) { /* gates, h, w_hh, h0, g_h[, g_gates] */
   return st;
 }
 
-static bool is_relu(const kn_attrs_rnn_direction *a) { return a->nonlinearity == KN_CHOICE_nonlinearity_relu; }
+static bool is_relu(const kn_attrs_rnn_direction *a) {
+  return a->nonlinearity == KN_CHOICE_nonlinearity_relu;
+}
 
 LAYER(rnn_layer) { /* gx, w_hh, h0 */
   static const kind k = {"rnn", rnn_source, 1, 1, false};

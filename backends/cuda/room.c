@@ -2,7 +2,9 @@
 #include "backends/cuda/room.h"
 #include "core/device.h"
 
-static void give_back(void *ud, void *data, size_t bytes) { cu_free(ud, (CUdeviceptr)(uintptr_t)data, bytes); }
+static void give_back(void *ud, void *data, size_t bytes) {
+  cu_free(ud, (CUdeviceptr)(uintptr_t)data, bytes);
+}
 
 kn_status cu_room(kn_context *ctx, cu_device *d, const kn_type *type, kn_tensor **out) {
   size_t bytes = 0;
@@ -40,8 +42,8 @@ static void release_all(kn_tensor **t, int n) {
   for (int i = 0; i < n; i++) kn_tensor_release(t[i]);
 }
 
-kn_status cu_run_wide(kn_context *ctx, kn_op op, kn_kernel_fn kernel, const void *attrs, kn_tensor *const *in, int n,
-                      kn_tensor *const *out) {
+kn_status cu_run_wide(kn_context *ctx, kn_op op, kn_kernel_fn kernel, const void *attrs, kn_tensor *const *in,
+                      int n, kn_tensor *const *out) {
   int outs = kn_ops[op].outs, ins = 0, made = 0;
   kn_tensor *as[KN_MAX_INPUTS], *to[KN_MAX_OUTPUTS];
   kn_status st = KN_OK;

@@ -21,6 +21,7 @@ CU_ARGUMENT(sorting, {
 
 /* RANK(x): an element's place in the order. */
 static const char rank_whole[] = "#define RANK(x) ((K)(x) ^ (K)1 << (8 * sizeof(K) - 1))\n";
+/* clang-format off */
 static const char rank_float[] = CU_SOURCE(DEVICE u32 rank_of(float x) {
   u32 b = bits_f32(x == 0 ? 0.0f : x);
   return x != x ? 0xffffffffu : b >> 31 ? ~b : b | 0x80000000u;
@@ -29,7 +30,9 @@ static const char rank_double[] = CU_SOURCE(DEVICE u64 rank_of(double x) {
   u64 b = bits_f64(x == 0 ? 0.0 : x);
   return x != x ? ~(u64)0 : b >> 63 ? ~b : b | (u64)1 << 63;
 }) "#define RANK(x) rank_of(x)\n";
+/* clang-format on */
 
+/* clang-format off */
 static const char sort_source[] = "typedef sorting Q;\n" CU_SOURCE(
     DEVICE i64 row_of(const sorting *q, i64 row) {
       i64 at = 0;
@@ -43,7 +46,9 @@ static const char sort_source[] = "typedef sorting Q;\n" CU_SOURCE(
       K key = RANK(((const E *)q->x)[row_of(q, row) + i * q->apart]);
       return q->falls ? (K)~key : key;
     });
+/* clang-format on */
 
+/* clang-format off */
 static const char write_source[] = CU_SOURCE(KERNEL(256, sorted)(sorting q) {
   EACH(n, q.o.rows * q.o.length) {
     i64 row = n / (q.o.length * q.inner) * q.inner + n % q.inner, i = n / q.inner % q.o.length;
@@ -52,6 +57,7 @@ static const char write_source[] = CU_SOURCE(KERNEL(256, sorted)(sorting q) {
     q.positions[n] = (i64)from + 1;
   }
 });
+/* clang-format on */
 
 static bool is_long(kn_dtype d) { return kn_dtype_size(d) == 8; }
 static const char *key_type(kn_dtype d) { return is_long(d) ? "typedef u64 K;\n" : "typedef u32 K;\n"; }
@@ -64,7 +70,8 @@ CU_ENTRY(sort) {
   const kn_tensor *x = in[0];
   kn_dtype dtype = kn_tensor_dtype(x);
   int rank = x->type.rank, dim = kk_axis(a->dim, rank);
-  sorting q = {.x = kn_tensor_data(x), .apart = rank ? x->strides[dim] : 1, .inner = 1, .falls = a->descending};
+  sorting q = {
+      .x = kn_tensor_data(x), .apart = rank ? x->strides[dim] : 1, .inner = 1, .falls = a->descending};
   CUdeviceptr room;
   size_t bytes;
   cu_device *d;
@@ -79,8 +86,8 @@ CU_ENTRY(sort) {
   q.o.length = rank ? x->type.dims[dim] : 1, q.o.rows = count / q.o.length;
   q.values = kn_tensor_data(out[0]), q.positions = kn_tensor_data(out[1]);
   const cu_program p = {"sort",
-                        {ordering_text, sorting_text, key_type(dtype), rank_text(dtype), sort_source, cu_order_source,
-                         write_source},
+                        {ordering_text, sorting_text, key_type(dtype), rank_text(dtype), sort_source,
+                         cu_order_source, write_source},
                         .elements = CU_OF_DTYPE,
                         .dtype = dtype};
   KN_TRY(cu_order(ctx, d, &p, is_long(dtype) ? 8 : 4, &q.o, &q, &room, &bytes));
@@ -102,6 +109,7 @@ CU_ARGUMENT(searching, {
   i32 right;
 });
 
+/* clang-format off */
 static const char search_source[] = CU_SOURCE(
     DEVICE u32 is_less(T a, T b) { return a < b || (b != b && a == a); }
     KERNEL(256, search)(searching q) {
@@ -120,6 +128,7 @@ static const char search_source[] = CU_SOURCE(
         q.to[i] = low + 1;
       }
     });
+/* clang-format on */
 
 CU_ENTRY(searchsorted) {
   const kn_attrs_searchsorted *a = attrs;
@@ -133,9 +142,10 @@ CU_ENTRY(searchsorted) {
                  .shared = list->rank == 1,
                  .right = a->right};
   cu_device *d;
-  if (!kn_tensor_contiguous(in[0]) || !kn_tensor_contiguous(in[1]) || list->dtype != x->dtype) return KN_DECLINED;
-  const cu_program p = {"search", {searching_text, search_source}, .elements = CU_OF_DTYPE,
-                        .dtype = kn_tensor_dtype(in[0])};
+  if (!kn_tensor_contiguous(in[0]) || !kn_tensor_contiguous(in[1]) || list->dtype != x->dtype)
+    return KN_DECLINED;
+  const cu_program p = {
+      "search", {searching_text, search_source}, .elements = CU_OF_DTYPE, .dtype = kn_tensor_dtype(in[0])};
   (void)n;
   KN_TRY(cu_device_of(ctx, &d));
   return cu_start(ctx, d, &p, "search", q.count, &q);
@@ -154,6 +164,7 @@ CU_ARGUMENT(finding, {
   i64 *counts;
 });
 
+/* clang-format off */
 static const char find_source[] = "typedef finding F;\n" CU_SOURCE(
     DEVICE u32 is_flagged(const finding *q, i64 i) {
       const K *keys = (const K *)q->s.o.keys;
@@ -175,6 +186,7 @@ static const char count_source[] = CU_SOURCE(KERNEL(256, counted)(finding q) {
     q.counts[k] = end - (i64)q.starts[k];
   }
 });
+/* clang-format on */
 
 static kn_status allocate(kn_context *ctx, kn_tensor *out, int64_t n) {
   kn_type type = out->type;
@@ -182,7 +194,8 @@ static kn_status allocate(kn_context *ctx, kn_tensor *out, int64_t n) {
   return kn_tensor_allocate(ctx, out, &type);
 }
 
-static kn_status write_unique(kn_context *ctx, cu_device *d, const cu_program *p, finding *q, kn_tensor *const *out) {
+static kn_status write_unique(kn_context *ctx, cu_device *d, const cu_program *p, finding *q,
+                              kn_tensor *const *out) {
   CUdeviceptr starts;
   size_t bytes = (size_t)q->found * sizeof(u32);
   KN_TRY(allocate(ctx, out[0], q->found));
@@ -208,10 +221,11 @@ CU_ENTRY(unique) {
   q.f.count = kn_tensor_numel(in[0]);
   if (d->capturing || !kn_tensor_contiguous(in[0]) || q.f.count == 0) return KN_DECLINED;
   q.s.o.rows = 1, q.s.o.length = q.f.count;
-  const cu_program order = {"unique_order",
-                            {ordering_text, sorting_text, key_type(dtype), rank_text(dtype), sort_source, cu_order_source},
-                            .elements = CU_OF_DTYPE,
-                            .dtype = dtype};
+  const cu_program order = {
+      "unique_order",
+      {ordering_text, sorting_text, key_type(dtype), rank_text(dtype), sort_source, cu_order_source},
+      .elements = CU_OF_DTYPE,
+      .dtype = dtype};
   const cu_program p = {"unique",
                         {ordering_text, sorting_text, flags_text, finding_text, key_type(dtype), find_source,
                          cu_flags_source, count_source},
