@@ -15,7 +15,7 @@
   X(gather) X(index_select) X(scatter) X(scatter_add) X(scatter_fold) X(index_add) X(index_copy) X(nonzero) \
   X(sort) X(searchsorted) X(unique) X(bincount)
 
-#define CU_MOVE(X) KK_MOVES(X) X(tril) X(triu) X(unfold_grad)
+#define CU_MOVE(X) X(tril) X(triu) X(unfold_grad)
 
 #define CU_RECURRENT(X)                                                                                      \
   X(lstm_layer) X(lstm_layer_grad) X(gru_layer) X(gru_layer_grad) X(rnn_layer) X(rnn_layer_grad)
