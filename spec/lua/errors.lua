@@ -132,6 +132,8 @@ test("system", function()
   raises(function() kiln.no_grad(1) end, here(), "no_grad: a function to call is needed, got an integer")
   raises(function() kiln.enable_grad() end, "enable_grad: a function to call is needed, got nil")
   raises(function() kiln.use_deterministic_algorithms() end, "true or false")
+  raises(function() kiln.set_float32_matmul_precision("exact") end, here(), '"highest", "high" or "medium" is needed, got exact')
+  raises(function() kiln.set_float32_matmul_precision(1) end, "set_float32_matmul_precision")
 end)
 
 test("errors leave nothing behind", function()
