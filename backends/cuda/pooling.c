@@ -2,6 +2,7 @@
  * element of the result, whose sums run in the same order. */
 #include "backends/cuda/entries.h"
 #include "backends/cuda/program.h"
+#include "core/infer.h"
 
 CU_ARGUMENT(pools, {
   const void *x;

@@ -3,7 +3,7 @@
  * computed in float32. */
 #include "backends/cuda/entries.h"
 #include "backends/cuda/program.h"
-#include "backends/cuda/room.h"
+#include "backends/cuda/work.h"
 #include "core/device.h"
 
 /* Sums are the gradients of h and c that come from the step that follows. */
@@ -263,7 +263,7 @@ static kn_status open_layer(kn_context *ctx, layer *l, const kind *k, const kn_t
     l->weight = kn_tensor_retain(w);
   else
     KN_TRY(turned(ctx, w, &l->weight));
-  KN_TRY(cu_room(ctx, l->d, &part, &l->part));
+  KN_TRY(cu_work_tensor(ctx, l->d, &part, &l->part));
   l->q.part = kn_tensor_data(l->part);
   return KN_OK;
 }

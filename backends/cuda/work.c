@@ -1,12 +1,12 @@
-/* Tensors of workspace: see room.h. */
-#include "backends/cuda/room.h"
+/* Tensors of workspace: see work.h. */
+#include "backends/cuda/work.h"
 #include "core/device.h"
 
 static void give_back(void *ud, void *data, size_t bytes) {
   cu_free(ud, (CUdeviceptr)(uintptr_t)data, bytes);
 }
 
-kn_status cu_room(kn_context *ctx, cu_device *d, const kn_type *type, kn_tensor **out) {
+kn_status cu_work_tensor(kn_context *ctx, cu_device *d, const kn_type *type, kn_tensor **out) {
   size_t bytes = 0;
   CUdeviceptr room;
   kn_type_bytes(type, &bytes);
@@ -32,7 +32,7 @@ static kn_status fitting(kn_context *ctx, cu_device *d, kn_tensor *t, bool fille
     *out = kn_tensor_retain(t);
     return KN_OK;
   }
-  KN_TRY(cu_room(ctx, d, &type, out));
+  KN_TRY(cu_work_tensor(ctx, d, &type, out));
   kn_status st = filled ? cast(ctx, t, *out) : KN_OK;
   if (st != KN_OK) kn_tensor_release(*out);
   return st;
