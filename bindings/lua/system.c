@@ -41,7 +41,8 @@ static int devices(lua_State *L) {
   int n = 0;
   lua_newtable(L);
   for (int d = 0; d < KN_DEVICE_COUNT; d++) {
-    if (!ctx->providers[d][0]) continue;
+    const kn_memory *m;
+    if (!ctx->providers[d][0] || kn_device_memory(ctx, (kn_device_id)d, &m) != KN_OK) continue;
     lua_pushstring(L, kn_device_name((kn_device_id)d));
     lua_rawseti(L, -2, ++n);
   }
