@@ -2,6 +2,7 @@
 #include "backends/cuda/device.h"
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/kernel.h"
+#include "backends/cuda/fault.h"
 #include "backends/cuda/memory.h"
 #include "backends/registry.h"
 #include <stdio.h>
@@ -78,6 +79,7 @@ void cu_device_close(cu_device *d) {
     (void)d->api.cuStreamSynchronize(d->stream);
     cu_kernels_close(d);
   }
+  cu_fault_close(d);
   cu_memory_close(d);
   if (d->open) {
     (void)d->api.cuStreamDestroy(d->stream);

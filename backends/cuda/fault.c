@@ -40,6 +40,11 @@ kn_status cu_site_of(kn_context *ctx, cu_device *d, kn_op op, cu_fault_kind kind
   return KN_OK;
 }
 
+void cu_fault_close(cu_device *d) {
+  if (d->faults) cu_free(d, d->faults, CELL_WORDS * sizeof(u64));
+  d->faults = 0;
+}
+
 static kn_status say(kn_context *ctx, const u64 *cell) {
   const char *op = kn_op_name((kn_op)(cell[4] & 0xffff));
   long long value = (long long)cell[3], size = (long long)cell[5];
