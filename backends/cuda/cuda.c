@@ -46,6 +46,6 @@ const kn_backend kn_cuda_backend = {.name = "cuda",
                                     .device = KN_CUDA,
                                     .probe = probe,
                                     .close = close_state,
-                                    .memory = memory,
                                     .provider = provider,
-                                    .rest = rest};
+                                    .rest = rest,
+                                    .memory = memory};

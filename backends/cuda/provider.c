@@ -14,6 +14,8 @@ const kn_provider cu_provider = {
         {
 #define ROW(name) [KN_OP_##name] = cu_##name,
             CU_ENTRIES(ROW)
+#define ELEMENTWISE(name) ROW(name)
+#include "core/kernels/elementwise.def"
 #undef ROW
 #define ROW(name) [KN_OP_##name] = kn_kernel_##name,
                 VIEWS(ROW)
