@@ -48,4 +48,5 @@ const kn_backend kn_cuda_backend = {.name = "cuda",
                                     .close = close_state,
                                     .provider = provider,
                                     .rest = rest,
+                                    .door = &cu_door,
                                     .memory = memory};
