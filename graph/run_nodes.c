@@ -22,8 +22,7 @@ static kn_status to_tensor(run *r, const kn_node *n) {
     KN_TRY(kn_tensor_new(r->ctx, &p->types[v], &t));
     kn_run_own(p, v, t);
   }
-  kn_scalar_write(&p->scalars[n->in[0]->id], p->vals[v]);
-  return KN_OK;
+  return kn_run_put_number(r, &p->scalars[n->in[0]->id], p->vals[v]);
 }
 
 static kn_status scalar(run *r, const kn_node *n) {
@@ -251,7 +250,7 @@ static bool takes_undefined(const kn_node *n) {
 kn_status kn_run_node(run *r, const kn_node *n) {
   if (n->op == KN_NODE_item && r->quiet) { /* as loops ask at each trip */
     const kn_tensor *t = r->p->vals[n->in[0]->id];
-    if (t && kn_plan_is_fixed(r->p, n->in[0]->id) && !t->type.rank)
+    if (t && kn_plan_is_fixed(r->p, n->in[0]->id) && !t->type.rank && t->type.device == KN_CPU)
       return r->p->scalars[n->out[0]->id] = kn_scalar_read(t), KN_OK;
   }
   if (n->op == KN_NODE_assert && r->p->scalars[n->in[0]->id].as.b) return KN_OK;
