@@ -63,7 +63,10 @@ static bool open_path(cu_api *api, cu_library library, const char *path) {
 
 /* One that only the loader finds must be opened to know. */
 static bool path_is_there(cu_api *api, cu_library library, const char *path) {
-  return strchr(path, '/') ? !access(path, R_OK) : open_path(api, library, path);
+  if (!strchr(path, '/')) return open_path(api, library, path);
+  bool there = !access(path, R_OK);
+  if (there) snprintf(api->path[library], sizeof api->path[library], "%s", path);
+  return there;
 }
 
 /* Asks for each file in a folder, which may be a pattern. */

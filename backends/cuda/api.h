@@ -34,7 +34,7 @@ typedef struct cu_api {
  * the host's folders, then where the loader looks, in the toolkit's folders, and beside Python's packages.
  * Not for several threads at once. */
 bool cu_api_open(cu_api *api, cu_library library, char *why, size_t size);
-/* Would it be found? Opened only where just the loader knows. */
+/* Would it be found? Opened only where just the loader knows; `path` is filled. */
 bool cu_api_there(cu_api *api, cu_library library);
 /* Its file name: "libcudnn.so.9". */
 const char *cu_api_file(cu_library library, char *text, size_t size);

@@ -1,6 +1,7 @@
 /* Finding a device, opening it when it is first needed, and what its failures are called. */
 #include "backends/cuda/device.h"
 #include "backends/cuda/cuda.h"
+#include "backends/cuda/kernel.h"
 #include "backends/registry.h"
 #include <stdio.h>
 
@@ -74,6 +75,7 @@ void cu_device_close(cu_device *d) {
   if (d->open) {
     (void)d->api.cuCtxSetCurrent(d->context);
     (void)d->api.cuStreamSynchronize(d->stream);
+    cu_kernels_close(d);
     (void)d->api.cuStreamDestroy(d->stream);
     (void)d->api.cuDevicePrimaryCtxRelease(d->id);
   }
@@ -91,12 +93,11 @@ static kn_status open_locked(kn_context *ctx, cu_device *d) {
   CU_TRY(ctx, d, a->cuDevicePrimaryCtxRetain(&d->context, d->id), "opening the device");
   CUresult r = a->cuCtxSetCurrent(d->context);
   if (r == CUDA_SUCCESS) r = a->cuStreamCreate(&d->stream, CU_STREAM_NON_BLOCKING);
-  if (r == CUDA_SUCCESS) {
-    d->open = true;
-    return KN_OK;
-  }
-  (void)a->cuDevicePrimaryCtxRelease(d->id);
-  return cu_fail(ctx, d, r, "opening the device");
+  kn_status st = r == CUDA_SUCCESS ? cu_kernels_open(ctx, d) : cu_fail(ctx, d, r, "opening the device");
+  d->open = st == KN_OK;
+  if (r == CUDA_SUCCESS && st != KN_OK) (void)a->cuStreamDestroy(d->stream);
+  if (st != KN_OK) (void)a->cuDevicePrimaryCtxRelease(d->id);
+  return st;
 }
 
 kn_status cu_device_of(kn_context *ctx, cu_device **out) {

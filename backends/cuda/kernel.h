@@ -31,8 +31,16 @@ kn_status cu_launch(kn_context *ctx, cu_device *d, CUfunction f, const unsigned 
 /* How many blocks of so many threads serve n elements, each thread `each` of them, in a grid-stride loop: at
  * most what the device holds at once, a few times over. */
 unsigned cu_grid(const cu_device *d, int64_t n, unsigned threads, unsigned each);
-/* Every source that was written is also given to this hook (tests: compile it for other devices). NULL: none.
- */
+/* Every source that is written from now on, with the prelude, is also given to this hook (tests: compile it
+ * for other devices). NULL: none. */
 typedef void (*cu_source_hook)(void *ud, const char *key, const char *source);
+void cu_kernels_watch(cu_device *d, cu_source_hook hook, void *ud);
+typedef struct cu_kernels_stats {
+  uint64_t compiled, read; /* programs: by NVRTC, from disk */
+} cu_kernels_stats;
+cu_kernels_stats cu_kernels_read_stats(cu_device *d);
+/* With the device. */
+kn_status cu_kernels_open(kn_context *ctx, cu_device *d);
+void cu_kernels_close(cu_device *d);
 
 #endif
