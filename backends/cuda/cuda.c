@@ -30,4 +30,12 @@ static void close_state(kn_context *ctx, void *state) {
   cu_device_close(state);
 }
 
-const kn_backend kn_cuda_backend = {.name = "cuda", .device = KN_CUDA, .probe = probe, .close = close_state};
+/* The device is opened by the first tensor. */
+static const kn_memory *memory(kn_context *ctx, void *state) {
+  cu_device *d = state;
+  (void)ctx;
+  return &d->tensors;
+}
+
+const kn_backend kn_cuda_backend = {
+    .name = "cuda", .device = KN_CUDA, .probe = probe, .close = close_state, .memory = memory};

@@ -2,6 +2,7 @@
 #include "backends/cuda/device.h"
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/kernel.h"
+#include "backends/cuda/memory.h"
 #include "backends/registry.h"
 #include <stdio.h>
 
@@ -62,7 +63,7 @@ cu_device *cu_device_find(kn_context *ctx, char *why, size_t size) {
   }
   d->heap = kn_heap_retain(ctx->heap);
   d->api.folders = kn_registry_libraries(ctx);
-  if (cu_api_open(&d->api, CU_DRIVER, why, size) && look_at(d, why, size)) {
+  if (cu_memory_open(d) && cu_api_open(&d->api, CU_DRIVER, why, size) && look_at(d, why, size)) {
     if (cu_api_there(&d->api, CU_NVRTC)) return d;
     snprintf(why, size, "%s is there, but not %s, which compiles its kernels", d->name,
              cu_api_file(CU_NVRTC, file, sizeof file));
@@ -76,6 +77,9 @@ void cu_device_close(cu_device *d) {
     (void)d->api.cuCtxSetCurrent(d->context);
     (void)d->api.cuStreamSynchronize(d->stream);
     cu_kernels_close(d);
+  }
+  cu_memory_close(d);
+  if (d->open) {
     (void)d->api.cuStreamDestroy(d->stream);
     (void)d->api.cuDevicePrimaryCtxRelease(d->id);
   }
@@ -93,10 +97,13 @@ static kn_status open_locked(kn_context *ctx, cu_device *d) {
   CU_TRY(ctx, d, a->cuDevicePrimaryCtxRetain(&d->context, d->id), "opening the device");
   CUresult r = a->cuCtxSetCurrent(d->context);
   if (r == CUDA_SUCCESS) r = a->cuStreamCreate(&d->stream, CU_STREAM_NON_BLOCKING);
-  kn_status st = r == CUDA_SUCCESS ? cu_kernels_open(ctx, d) : cu_fail(ctx, d, r, "opening the device");
+  kn_status st = r == CUDA_SUCCESS ? KN_OK : cu_fail(ctx, d, r, "opening the device");
+  if (st == KN_OK) st = cu_kernels_open(ctx, d);
   d->open = st == KN_OK;
-  if (r == CUDA_SUCCESS && st != KN_OK) (void)a->cuStreamDestroy(d->stream);
-  if (st != KN_OK) (void)a->cuDevicePrimaryCtxRelease(d->id);
+  if (st == KN_OK) return st;
+  if (d->stream) (void)a->cuStreamDestroy(d->stream);
+  d->stream = NULL;
+  (void)a->cuDevicePrimaryCtxRelease(d->id);
   return st;
 }
 

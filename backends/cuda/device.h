@@ -4,8 +4,17 @@
 #ifndef KN_CUDA_DEVICE_H
 #define KN_CUDA_DEVICE_H
 #include "backends/cuda/api.h"
+#include "core/device.h"
 #include "core/tensor.h"
 #include <pthread.h>
+
+/* Memory that a graph keeps for the workspaces of what is captured into it. */
+typedef struct cu_room {
+  CUdeviceptr at;
+  size_t bytes, used;
+  size_t wanted; /* the most that was asked for at once */
+  int live;
+} cu_room;
 
 typedef struct cu_device {
   cu_api api;
@@ -19,10 +28,13 @@ typedef struct cu_device {
   int capability; /* 90: sm_90 */
   int driver;     /* its version, 13000 */
   int processors, threads_per_processor;
-  size_t shared;  /* bytes a block may use, opted in */
-  size_t memory;  /* bytes in all */
-  bool capturing; /* what is launched becomes a graph: no allocation, no waiting, no copies to the host */
-  struct cu_pool *pool;       /* pool.c */
+  size_t shared;     /* bytes a block may use, opted in */
+  size_t memory;     /* bytes in all */
+  bool capturing;    /* what is launched becomes a graph: no allocation, no waiting, no copies to the host */
+  cu_room *room;     /* where workspaces come from, of who captures; NULL: the pool */
+  kn_memory tensors; /* core's door to the memory below */
+  struct cu_pool *pool;       /* memory.c */
+  struct cu_staging *staging; /* transfer.c */
   struct cu_kernels *kernels; /* kernel.c */
   struct cu_blas *blas;       /* blas.c; NULL: not asked for yet */
   struct cu_dnn *dnn;         /* dnn.c; likewise */
@@ -48,8 +60,8 @@ kn_status cu_fail(kn_context *ctx, const cu_device *d, CUresult r, const char *w
  * NOMEM when there is none, after what is cached has been given back. */
 kn_status cu_alloc(kn_context *ctx, cu_device *d, size_t bytes, CUdeviceptr *out);
 void cu_free(cu_device *d, CUdeviceptr p, size_t bytes);
-/* Workspace for what is launched next; free it at once: the stream's order keeps it apart. Under `capturing`
- * it comes from the room that the capture has set aside. */
+/* Workspace for what is launched next; free it at once: the stream's order keeps it apart. Where there is a
+ * room it comes from that, or LIMIT. */
 kn_status cu_workspace(kn_context *ctx, cu_device *d, size_t bytes, CUdeviceptr *out);
 
 /* Address of a tensor's first element. */
