@@ -92,10 +92,19 @@ void kn_context_free(kn_context *ctx) {
   kn_heap_release(heap);
 }
 
+bool kn_context_deterministic(const kn_context *ctx) {
+  for (; ctx; ctx = ctx->parent)
+    if (ctx->deterministic) return true;
+  return false;
+}
+
 kn_tuning kn_context_tuning(const kn_context *ctx) {
-  for (const kn_context *c = ctx; c; c = c->parent)
-    if (c->deterministic) return KN_TUNING_FIXED;
-  return ctx->tuning;
+  return kn_context_deterministic(ctx) ? KN_TUNING_FIXED : ctx->tuning;
+}
+
+kn_float32_precision kn_context_precision(const kn_context *ctx) {
+  while (ctx->parent) ctx = ctx->parent;
+  return (kn_float32_precision)ctx->float32_precision;
 }
 
 /* ---- memory with a second try ---- */

@@ -67,6 +67,15 @@ typedef enum kn_tuning {
   KN_TUNING_MEASURE /* every plan measures what is not known */
 } kn_tuning;
 
+/* How exact products and convolutions of float32 are where a device could be faster with less: their factors
+ * as they are; or, where it has such units, rounded to TF32's ten bits. What the CPU computes is always
+ * exact. */
+typedef enum kn_float32_precision {
+  KN_FLOAT32_HIGHEST,
+  KN_FLOAT32_HIGH,
+  KN_FLOAT32_MEDIUM /* the same as high */
+} kn_float32_precision;
+
 enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8, KN_MOST_SCRATCH = 3 };
 
 struct kn_context {
@@ -105,9 +114,10 @@ struct kn_context {
   struct kn_profile *profile; /* of a session: told of each node that has run (graph/profile.h); borrowed */
   kn_peaks peaks;
   kn_tuning tuning;
-  bool deterministic; /* plans of this context and of its children do as if tuning were fixed */
-  double tuning_left; /* seconds that the plan which is being made may still measure */
-  bool tuning_missed; /* it would have gone by a measurement that there is none of */
+  bool deterministic;        /* plans of this context and of its children do as if tuning were fixed */
+  uint8_t float32_precision; /* kn_float32_precision, of a root context */
+  double tuning_left;        /* seconds that the plan which is being made may still measure */
+  bool tuning_missed;        /* it would have gone by a measurement that there is none of */
   kn_output_fn output;
   void *output_ud;
   kn_print_options print;
@@ -129,6 +139,9 @@ kn_context *kn_context_child(kn_context *parent);
 void kn_context_free(kn_context *ctx); /* NULL is fine */
 /* What holds for plans that are made now. */
 kn_tuning kn_context_tuning(const kn_context *ctx);
+bool kn_context_deterministic(const kn_context *ctx); /* it, or one that it is a child of */
+/* What its root was told. */
+kn_float32_precision kn_context_precision(const kn_context *ctx);
 
 /* kn_alloc and kn_alloc_aligned from the context's heap; when that fails the reclaimers are called and it is
  * tried once more. For what tensors, tapes and runs are made of, so that garbage is never why they fail. */

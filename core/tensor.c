@@ -215,6 +215,7 @@ kn_status kn_tensor_wrap(kn_context *ctx, const kn_type *type, void *data, kn_re
     if (release) release(ud, data, bytes);
     return st == KN_OK ? kn_fail_nomem(ctx, HEAD) : st;
   }
+  b->s.close = false;
   b->s.data = data;
   b->s.bytes = bytes;
   b->s.release = release ? release : keep_borrowed;

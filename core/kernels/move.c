@@ -1,4 +1,5 @@
 /* Kernels that lay tensors into parts of others: joining, gradients of select and slice, overwriting. */
+#include "core/device.h"
 #include "core/infer.h"
 #include "core/kernels/kernel.h"
 
@@ -126,4 +127,32 @@ KERNEL(copy_) {
   kk_copy(ctx, &to, &from);
   kn_tensor_release(src);
   return KN_OK;
+}
+
+/* Bytes go over as they lie, so they are put in order first, on their own side. */
+static kn_status transfer(kn_context *ctx, const kn_tensor *from, kn_tensor *to) {
+  const kn_memory *m;
+  const bool fetch = to->type.device == KN_CPU;
+  size_t bytes = (size_t)kn_tensor_numel(from) * kn_dtype_size(kn_tensor_dtype(from));
+  const kn_copy_way way = fetch ? KN_TO_HOST : from->type.device == KN_CPU ? KN_TO_DEVICE : KN_WITHIN_DEVICE;
+  KN_TRY(kn_device_memory(ctx, (kn_device_id)(fetch ? from : to)->type.device, &m));
+  return bytes ? m->copy(m->self, ctx, kn_tensor_data(to), kn_tensor_data(from), bytes, way) : KN_OK;
+}
+
+KERNEL(to_device) {
+  (void)attrs, (void)n;
+  const bool stays = in[0]->type.device == KN_CPU && out[0]->type.device == KN_CPU;
+  kn_tensor *line = NULL;
+  if (stays || !kn_tensor_contiguous(in[0])) {
+    kn_tensor *const *to = stays ? out : &line;
+    if (!stays) KN_TRY(kn_tensor_new(ctx, &in[0]->type, &line));
+    kn_status st = kn_device_run(ctx, KN_OP_clone, NULL, in, 1, to, NULL);
+    if (stays || st != KN_OK) {
+      kn_tensor_release(line);
+      return st;
+    }
+  }
+  kn_status st = transfer(ctx, line ? line : in[0], out[0]);
+  kn_tensor_release(line);
+  return st;
 }
