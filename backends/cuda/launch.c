@@ -1,5 +1,6 @@
-/* From the program of a piece (graph/whole.h) to an instantiated graph: see launch.h. Straight stretches are captured
- * into the graph that is being made, conditional nodes are added behind them, and their bodies are captured in turn. */
+/* From the program of a piece (graph/whole.h) to an instantiated graph: see launch.h. Straight stretches are
+ * captured into the graph that is being made, conditional nodes are added behind them, and their bodies are
+ * captured in turn. */
 #include "backends/cuda/launch.h"
 #include "backends/cuda/capture.h"
 #include "backends/cuda/numbers.h"
@@ -10,6 +11,7 @@ struct kn_launch {
   CUgraphExec exec;
   CUdeviceptr cells;
   size_t bytes;
+  cu_room room;
   cu_held *held; /* memory that what was captured works in */
 };
 
@@ -25,7 +27,9 @@ typedef struct capture {
   bool open; /* the stream captures */
 } capture;
 
-static kn_status wrong(const capture *c, CUresult r, const char *what) { return cu_fail(c->ctx, c->d, r, what); }
+static kn_status wrong(const capture *c, CUresult r, const char *what) {
+  return cu_fail(c->ctx, c->d, r, what);
+}
 #define TRY(call, what)                                                                                      \
   do {                                                                                                       \
     const CUresult r_ = (call);                                                                              \
@@ -36,8 +40,8 @@ static kn_status wrong(const capture *c, CUresult r, const char *what) { return 
 
 static kn_status begin(capture *c) {
   if (c->open) return KN_OK;
-  TRY(c->d->api.cuStreamBeginCaptureToGraph(c->d->stream, c->graph, c->tail ? &c->tail : NULL, NULL, c->tail != NULL,
-                                            CU_STREAM_CAPTURE_MODE_RELAXED),
+  TRY(c->d->api.cuStreamBeginCaptureToGraph(c->d->stream, c->graph, c->tail ? &c->tail : NULL, NULL,
+                                            c->tail != NULL, CU_STREAM_CAPTURE_MODE_RELAXED),
       "capturing into a graph");
   c->open = true;
   return KN_OK;
@@ -124,7 +128,9 @@ static kn_status part(capture *c, const kn_whole_step *s) {
   return p->target->run(p->target->self, c->ctx, p->program, c->w->vals, NULL);
 }
 
-static bool is_conditional(const kn_whole_step *s) { return s->kind == KN_WHOLE_IF || s->kind == KN_WHOLE_LOOP; }
+static bool is_conditional(const kn_whole_step *s) {
+  return s->kind == KN_WHOLE_IF || s->kind == KN_WHOLE_LOOP;
+}
 
 /* Numbers set the condition of what stands behind them, or of the loop that they end. */
 static kn_status capture_block(capture *c, CUgraph graph, uint32_t block, const cu_condition *again) {
@@ -167,21 +173,42 @@ static void free_launch(void *self, kn_context *ctx, kn_launch *l) {
   if (cu_device_of(ctx, &d) == KN_OK) {
     if (l->exec) (void)d->api.cuGraphExecDestroy(l->exec);
     if (l->graph) (void)d->api.cuGraphDestroy(l->graph);
-    cu_held_free(d, l->held);
+    cu_pool_put_held(d->pool, l->held);
+    cu_free(d, l->room.at, l->room.bytes);
     cu_free(d, l->cells, l->bytes);
   }
   kn_free(ctx->heap, l, sizeof *l);
 }
 
-static kn_status capture_all(capture *c) {
-  kn_random before = c->ctx->random;
-  KN_TRY(cu_capture_begin(c->ctx, c->d));
-  kn_status st = capture_block(c, c->l->graph, 0, NULL);
+static kn_status capture_once(capture *c) {
+  const kn_random before = c->ctx->random;
   CUgraph graph;
+  TRY(c->d->api.cuGraphCreate(&c->l->graph, 0), "a graph");
+  KN_TRY(cu_capture_begin(c->ctx, c->d, &c->l->room));
+  kn_status st = capture_block(c, c->l->graph, 0, NULL);
   if (c->open) (void)c->d->api.cuStreamEndCapture(c->d->stream, &graph);
+  c->open = false;
   c->l->held = cu_capture_end(c->d);
   c->ctx->random = before;
   return st;
+}
+
+/* Again where there was too little room for workspaces: what is wanted is known then. */
+static kn_status capture_all(capture *c) {
+  enum { TRIES = 8 };
+  kn_launch *l = c->l;
+  for (int i = 0;; i++) {
+    kn_status st = capture_once(c);
+    if (st != KN_LIMIT || i == TRIES || l->room.wanted <= l->room.bytes) return st;
+    cu_pool_put_held(c->d->pool, l->held);
+    l->held = NULL;
+    (void)c->d->api.cuGraphDestroy(l->graph);
+    l->graph = NULL;
+    cu_free(c->d, l->room.at, l->room.bytes);
+    l->room = (cu_room){.bytes = l->room.wanted};
+    c->depth = 0;
+    KN_TRY(cu_alloc(c->ctx, c->d, l->room.bytes, &l->room.at));
+  }
 }
 
 static kn_status instantiate(capture *c) {
@@ -194,7 +221,6 @@ static kn_status instantiate(capture *c) {
 static kn_status fill(capture *c) {
   c->l->bytes = c->w->ncells * sizeof(kn_scalar);
   KN_TRY(cu_alloc(c->ctx, c->d, c->l->bytes, &c->l->cells));
-  TRY(c->d->api.cuGraphCreate(&c->l->graph, 0), "a graph");
   KN_TRY(capture_all(c));
   return instantiate(c);
 }
@@ -227,7 +253,8 @@ static kn_status run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, boo
   d->launches.launches++;
   if (!wait) return KN_OK;
   d->launches.waits++;
-  return m->copy(m->self, ctx, w->cells, cells, (KN_CELL_EXPORTS + w->nexports) * sizeof *w->cells, KN_TO_HOST);
+  return m->copy(m->self, ctx, w->cells, cells, (KN_CELL_EXPORTS + w->nexports) * sizeof *w->cells,
+                 KN_TO_HOST);
 }
 
 static bool supports(void *self, const kn_node *n, char *why, size_t size) {

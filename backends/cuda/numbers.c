@@ -1,39 +1,11 @@
 /* The kernel of numbers: see numbers.h. Its rules are graph/scalar_rules.h, what it does numbers_device.h. */
 #include "backends/cuda/numbers.h"
 
-enum { MOST = 64 }; /* steps of one kernel: an argument has 4 kB at most */
-
-typedef uint32_t u32;
-typedef uint64_t u64;
-typedef int64_t i64;
 extern const char cu_text_scalar_rules[], cu_text_numbers_device[];
 
-/* A struct here and as text. */
-#define BOTH(name, ...)                                                                                      \
-  typedef struct name __VA_ARGS__ name;                                                                      \
-  static const char name##_text[] = "typedef struct " #name " " #__VA_ARGS__ " " #name ";\n"
-
-BOTH(numbers_step, {
-  u32 kind;
-  u32 op;
-  u32 n;
-  u32 dtype;
-  u32 in[3];
-  u32 out;
-  u64 tensor;
-  i64 low;
-  i64 high;
-});
-BOTH(numbers_all, {
-  u64 cells;
-  u64 handle;
-  u32 n;
-  u32 first;
-  u32 set;
-  u32 cell;
-  numbers_step step[64];
-});
-_Static_assert(sizeof(numbers_all) <= 4096 && sizeof(((numbers_all *)0)->step) / sizeof(numbers_step) == MOST, "");
+_Static_assert(sizeof(numbers_all) <= 4096 &&
+                   sizeof(((numbers_all *)0)->step) / sizeof(numbers_step) == CU_MOST_NUMBERS,
+               "");
 _Static_assert(sizeof(kn_scalar) == 16 && offsetof(kn_scalar, as) == 8, "as cells are on the device");
 
 typedef struct constant {
@@ -48,7 +20,8 @@ static const constant constants[] = {
 #define X(e, ...) {"KN_" #e, KN_##e},
     KN_DTYPES(X)
 #undef X
-#define ROW(name) {#name, name}
+#define ROW(name)                                                                                            \
+  { #name, name }
         ROW(KN_SCALAR_INT),
     ROW(KN_SCALAR_FLOAT),
     ROW(KN_SCALAR_BOOL),
@@ -66,17 +39,19 @@ static const constant constants[] = {
     {"NUMBERS_SET_ENTER", CU_SET_ENTER},
 };
 
-static void write_source(void *ud, cu_text *t) {
+void cu_numbers_source(void *ud, cu_text *t) {
   (void)ud;
   for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
     cu_put(t, "#define %s %d\n", constants[i].name, constants[i].value);
-  cu_put(t, "#define RULE DEVICE\n"
-            "typedef struct kn_scalar { int kind; union { i64 i; double f; u8 b; } as; } kn_scalar;\n%s%s%s%s",
+  cu_put(t,
+         "#define RULE DEVICE\n"
+         "typedef struct kn_scalar { int kind; union { i64 i; double f; u8 b; } as; } kn_scalar;\n%s%s%s%s",
          numbers_step_text, numbers_all_text, cu_text_scalar_rules, cu_text_numbers_device);
 }
 
-static numbers_step step_of(const kn_whole_number *x) {
-  numbers_step s = {.kind = (u32)x->kind, .op = x->op, .n = x->nin, .in = {x->in[0], x->in[1], x->in[2]}, .out = x->out};
+numbers_step cu_number_step(const kn_whole_number *x) {
+  numbers_step s = {
+      .kind = (u32)x->kind, .op = x->op, .n = x->nin, .in = {x->in[0], x->in[1], x->in[2]}, .out = x->out};
   if (!x->tensor) return s;
   const kn_dtype_info *row = &kn_dtypes[x->tensor->type.dtype];
   s.dtype = x->tensor->type.dtype;
@@ -86,13 +61,13 @@ static numbers_step step_of(const kn_whole_number *x) {
   return s;
 }
 
-kn_status cu_numbers(kn_context *ctx, cu_device *d, const kn_whole *w, CUdeviceptr cells, uint32_t first, uint32_t n,
-                     const cu_condition *condition) {
+kn_status cu_numbers(kn_context *ctx, cu_device *d, const kn_whole *w, CUdeviceptr cells, uint32_t first,
+                     uint32_t n, const cu_condition *condition) {
   CUfunction f;
-  KN_TRY(cu_kernel(ctx, d, "numbers", "numbers", write_source, NULL, &f));
+  KN_TRY(cu_kernel(ctx, d, "numbers", "numbers", cu_numbers_source, NULL, &f));
   do {
-    numbers_all q = {.cells = cells, .first = first, .n = n < MOST ? n : MOST};
-    for (uint32_t i = 0; i < q.n; i++) q.step[i] = step_of(&w->numbers[first + i]);
+    numbers_all q = {.cells = cells, .first = first, .n = n < CU_MOST_NUMBERS ? n : CU_MOST_NUMBERS};
+    for (uint32_t i = 0; i < q.n; i++) q.step[i] = cu_number_step(&w->numbers[first + i]);
     first += q.n;
     n -= q.n;
     if (!n && condition) {

@@ -1,5 +1,5 @@
-/* Text for devices: what is done to the cells of a piece, by one thread (numbers.c). Before it stand the structs
- * numbers_step and numbers_all, the enums of the host, and scalar_rules.h. */
+/* Text for devices: what is done to the cells of a piece, by one thread (numbers.c). Before it stand the
+ * structs numbers_step and numbers_all, the enums of the host, and scalar_rules.h. */
 
 DEVICE kn_scalar numbers_get(u64 at, u32 dtype) {
   kn_scalar s;
@@ -28,7 +28,9 @@ DEVICE i64 numbers_whole(const kn_scalar *s) {
 
 DEVICE void numbers_put(u64 at, u32 dtype, const kn_scalar *s) {
   const int whole = s->kind != KN_SCALAR_FLOAT;
-  const i64 i = dtype >= KN_U8 && dtype <= KN_I64 ? numbers_whole(s) : s->kind == KN_SCALAR_BOOL ? s->as.b : s->as.i;
+  const i64 i = dtype >= KN_U8 && dtype <= KN_I64 ? numbers_whole(s)
+                : s->kind == KN_SCALAR_BOOL       ? s->as.b
+                                                  : s->as.i;
   const double f = whole ? (double)i : s->as.f;
   switch (dtype) {
   case KN_BOOL: *(u8 *)at = whole ? i != 0 : f != 0; break;
