@@ -115,6 +115,8 @@ kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_
   kn_tensor *in[KN_MAX_INPUTS], *out = vals[n->out[0]->id];
   for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
   *impl = "view";
+  if (!out->storage && out->type.device != KN_CPU)
+    return kn_device_run(ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, &out, NULL);
   if (!out->storage) return kn_ops[n->op].kernel(ctx, attrs, in, (int)n->ntensor, &out);
   if (out->storage == in[0]->storage) return KN_OK;
   *impl = "copy";
