@@ -1,6 +1,7 @@
 /* The backend's row. */
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/device.h"
+#include "backends/cuda/provider.h"
 #include "backends/cuda/target.h"
 #include <stdio.h>
 #include <string.h>
@@ -38,5 +39,12 @@ static const kn_memory *memory(kn_context *ctx, void *state) {
   return &d->tensors;
 }
 
-const kn_backend kn_cuda_backend = {
-    .name = "cuda", .device = KN_CUDA, .probe = probe, .close = close_state, .memory = memory, .target = cu_target};
+static const kn_provider *provider(void) { return &cu_provider; }
+
+const kn_backend kn_cuda_backend = {.name = "cuda",
+                                    .device = KN_CUDA,
+                                    .probe = probe,
+                                    .close = close_state,
+                                    .provider = provider,
+                                    .memory = memory,
+                                    .target = cu_target};
