@@ -1,5 +1,5 @@
-/* embed OUT.c FILE.h...: writes each file as a C string, cu_text_FILE, without its #include lines, for sources
- * that devices compile. A build tool; not part of kiln. */
+/* embed OUT.c FILE.h...: writes each file as a C string, cu_text_FILE, without its #include lines, for
+ * sources that devices compile. A build tool; not part of kiln. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
