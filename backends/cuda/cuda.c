@@ -46,5 +46,6 @@ const kn_backend kn_cuda_backend = {.name = "cuda",
                                     .probe = probe,
                                     .close = close_state,
                                     .provider = provider,
+                                    .door = &cu_door,
                                     .memory = memory,
                                     .target = cu_target};

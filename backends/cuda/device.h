@@ -3,6 +3,7 @@
  * waits for it but copies to the host. */
 #ifndef KN_CUDA_DEVICE_H
 #define KN_CUDA_DEVICE_H
+#include "backends/backend.h"
 #include "backends/cuda/api.h"
 #include "core/device.h"
 #include "core/tensor.h"
@@ -22,6 +23,7 @@ typedef struct cu_device {
   pthread_mutex_t lock; /* held while a library is opened, or the device itself */
   atomic_bool open;     /* there are a context and a stream */
   CUdevice id;
+  int number, count; /* which of the machine's it is, from 0; how many there are */
   CUcontext context;
   CUstream stream;
   char name[128];
@@ -48,6 +50,10 @@ typedef struct cu_device {
  */
 cu_device *cu_device_find(kn_context *ctx, char *why, size_t size);
 void cu_device_close(cu_device *d);
+/* Another of the machine's devices, before this one is opened; STATE after that, ARG where there is none. */
+kn_status cu_device_choose(kn_context *ctx, cu_device *d, int i);
+kn_status cu_device_facts(kn_context *ctx, cu_device *d, int i, kn_device_facts *out);
+extern const kn_device_door cu_door;
 /* The device of this context, current for this thread; a failure says why there is none. */
 kn_status cu_device_of(kn_context *ctx, cu_device **out);
 /* Its library, opened if it is not yet, or UNSUPPORTED with the reason. */

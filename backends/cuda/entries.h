@@ -12,8 +12,9 @@
 #define CU_REDUCE(X)                                                                                         \
   X(sum) X(mean) X(prod) X(amax) X(amin) X(all) X(any) X(argmax) X(argmin) X(sum_to) X(softmax) X(log_softmax)
 #define CU_SCAN(X) X(cumsum) X(cumprod)
+#define CU_PRODUCT(X) X(matmul) X(conv2d) X(conv2d_grad_input) X(conv2d_grad_weight)
 
-#define CU_ENTRIES(X) CU_COPIES(X) CU_REDUCE(X) CU_SCAN(X)
+#define CU_ENTRIES(X) CU_COPIES(X) CU_REDUCE(X) CU_SCAN(X) CU_PRODUCT(X)
 /* clang-format on */
 
 #define CU_DECLARE(name) CU_ENTRY(name);
