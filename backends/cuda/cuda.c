@@ -3,6 +3,7 @@
 #include "backends/cuda/device.h"
 #include "backends/cuda/host.h"
 #include "backends/cuda/provider.h"
+#include "backends/cuda/target.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -49,4 +50,5 @@ const kn_backend kn_cuda_backend = {.name = "cuda",
                                     .provider = provider,
                                     .rest = rest,
                                     .door = &cu_door,
-                                    .memory = memory};
+                                    .memory = memory,
+                                    .target = cu_target};
