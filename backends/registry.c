@@ -3,6 +3,7 @@
  * registry and serves its children too, which may run in other threads: hence the lock. */
 #include "backends/registry.h"
 #include "backends/cpu/cpu.h"
+#include "backends/cuda/cuda.h"
 #include "backends/onednn/onednn.h"
 #include "backends/ref/ref.h"
 #include <pthread.h>
@@ -11,7 +12,8 @@
 #include <string.h>
 
 /* In order of preference; the reference ends the list. */
-static const kn_backend *const rows[] = {&kn_onednn_backend, &kn_cpu_backend, &kn_ref_backend};
+static const kn_backend *const rows[] = {&kn_cuda_backend, &kn_onednn_backend, &kn_cpu_backend,
+                                         &kn_ref_backend};
 enum { ROWS = sizeof rows / sizeof *rows };
 
 typedef enum row_phase { ROW_UNPROBED, ROW_WORKS, ROW_ABSENT } row_phase;
@@ -20,17 +22,19 @@ typedef struct row_state {
   _Atomic row_phase phase;
   bool allowed; /* by the choice given when the registry was opened */
   void *state;
-  char version[64], reason[256];
+  char version[KN_BACKEND_VERSION], reason[KN_BACKEND_REASON];
   kn_target target;
 } row_state;
 
 typedef struct registry {
   pthread_mutex_t lock; /* held while probing and while making the list of targets */
   row_state rows[ROWS];
-  const kn_target *targets[ROWS];
-  int ntargets; /* 0: not made yet */
-  char *dir;    /* of the tuner's file */
-  size_t dir_bytes;
+  struct targets {
+    const kn_target *of[ROWS];
+    int n;                 /* 0: not made yet */
+  } targets[2];            /* of the CPU; with those of devices that were asked for */
+  char *dir;               /* of caches */
+  char *libraries;         /* folders */
   kn_tuner *_Atomic tuner; /* NULL: not asked for yet */
 } registry;
 
@@ -57,6 +61,11 @@ static bool probe_locked(kn_context *ctx, registry *r, int i) {
     snprintf(x->reason, sizeof x->reason, "it does not say why");
   atomic_store(&x->phase, works ? ROW_WORKS : ROW_ABSENT);
   return true;
+}
+
+/* Only what is on the CPU is looked for unasked: a driver of another device takes long to start. */
+static bool unasked(const registry *r, int i) {
+  return r->rows[i].allowed && (rows[i]->device == KN_CPU || atomic_load(&r->rows[i].phase) != ROW_UNPROBED);
 }
 
 static bool works(kn_context *ctx, registry *r, int i) {
@@ -86,13 +95,64 @@ static kn_status unknown_choice(kn_context *ctx, const char *choice) {
 
 /* Eager kernels go in front of those that are there, so the list is walked from its end. */
 static kn_status add_providers(kn_context *ctx, const registry *r) {
-  for (int i = ROWS - 1; i >= 0; i--)
+  for (int i = ROWS - 1; i >= 0; i--) {
+    if (r->rows[i].allowed && rows[i]->rest) KN_TRY(kn_device_add(ctx, rows[i]->device, rows[i]->rest()));
     if (r->rows[i].allowed && rows[i]->provider && rows[i]->provider() != &kn_ref_provider)
       KN_TRY(kn_device_add(ctx, rows[i]->device, rows[i]->provider()));
+  }
+  return KN_OK;
+}
+
+/* Replaces *to, a text of the registry's, or NULL. */
+static kn_status keep_text(kn_context *ctx, char **to, const char *text) {
+  char *kept = text ? kn_alloc(ctx->heap, strlen(text) + 1) : NULL;
+  if (text && !kept) return kn_fail_nomem(ctx, strlen(text) + 1);
+  if (kept) memcpy(kept, text, strlen(text) + 1);
+  if (*to) kn_free(ctx->heap, *to, strlen(*to) + 1);
+  *to = kept;
+  return KN_OK;
+}
+
+/* The first row of a device beside the CPU that works, or UNSUPPORTED with the reason. */
+static kn_status find_device(kn_context *ctx, registry *r, kn_device_id d, int *out) {
+  const char *why = "no backend computes on it";
+  for (int i = 0; r && i < ROWS; i++) {
+    if (rows[i]->device != d) continue;
+    if (!r->rows[i].allowed)
+      why = "another backend was asked for";
+    else if (!works(ctx, r, i))
+      why = r->rows[i].reason;
+    else if (rows[i]->memory && rows[i]->door) {
+      *out = i;
+      return KN_OK;
+    }
+  }
+  return kn_fail(ctx, KN_UNSUPPORTED, "device %s cannot be used here: %s", kn_device_name(d), why);
+}
+
+/* kn_context's open_device. */
+static kn_status open_device(kn_context *ctx, kn_device_id d, const kn_memory **out) {
+  registry *r = find_registry(ctx);
+  int i;
+  KN_TRY(find_device(ctx, r, d, &i));
+  *out = rows[i]->memory(ctx, r->rows[i].state);
+  return KN_OK;
+}
+
+kn_status kn_registry_door(kn_context *ctx, kn_device_id d, const kn_device_door **door, void **state) {
+  registry *r = find_registry(ctx);
+  int i;
+  KN_TRY(find_device(ctx, r, d, &i));
+  *door = rows[i]->door;
+  *state = r->rows[i].state;
   return KN_OK;
 }
 
 kn_status kn_registry_open(kn_context *ctx, const char *choice) {
+  return kn_registry_open_with(ctx, choice, NULL);
+}
+
+kn_status kn_registry_open_with(kn_context *ctx, const char *choice, const char *libraries) {
   if (choice && !*choice) choice = NULL;
   int chosen = choice ? find_row(choice) : -1;
   if (choice && chosen < 0) return unknown_choice(ctx, choice);
@@ -100,10 +160,12 @@ kn_status kn_registry_open(kn_context *ctx, const char *choice) {
   registry *r = kn_calloc(ctx->heap, 1, sizeof *r);
   if (!r) return kn_fail_nomem(ctx, sizeof *r);
   pthread_mutex_init(&r->lock, NULL);
-  for (int i = 0; i < ROWS; i++) r->rows[i].allowed = !choice || i == chosen || i == ROWS - 1;
+  for (int i = 0; i < ROWS; i++)
+    r->rows[i].allowed = !choice || i == chosen || i == ROWS - 1 || rows[i]->device != rows[chosen]->device;
   ctx->backend_state[0] = r;
-  kn_status st = KN_OK;
-  if (choice && !works(ctx, r, chosen))
+  ctx->open_device = open_device;
+  kn_status st = keep_text(ctx, &r->libraries, libraries && *libraries ? libraries : NULL);
+  if (st == KN_OK && choice && !works(ctx, r, chosen))
     st = kn_fail(ctx, KN_UNSUPPORTED, "backend %s cannot be used here: %s", choice, r->rows[chosen].reason);
   if (st == KN_OK) st = add_providers(ctx, r);
   if (st != KN_OK) kn_registry_close(ctx);
@@ -114,13 +176,18 @@ void kn_registry_close(kn_context *ctx) {
   registry *r = ctx->backend_state[0];
   if (!r) return;
   ctx->backend_state[0] = NULL;
+  ctx->open_device = NULL;
+  memset(ctx->memory, 0, sizeof ctx->memory);
   for (int i = 0; i < ROWS; i++)
     if (atomic_load(&r->rows[i].phase) == ROW_WORKS && rows[i]->close) rows[i]->close(ctx, r->rows[i].state);
-  for (int i = 0; i < ROWS; i++) /* or the next one to be opened would have them beside its own */
+  for (int i = 0; i < ROWS; i++) { /* or the next one to be opened would have them beside its own */
+    if (rows[i]->rest) kn_device_remove(ctx, rows[i]->device, rows[i]->rest());
     if (rows[i]->provider && rows[i]->provider() != &kn_ref_provider)
       kn_device_remove(ctx, rows[i]->device, rows[i]->provider());
+  }
   kn_tuner_free(atomic_load(&r->tuner));
-  kn_free(ctx->heap, r->dir, r->dir_bytes);
+  (void)keep_text(ctx, &r->dir, NULL);
+  (void)keep_text(ctx, &r->libraries, NULL);
   pthread_mutex_destroy(&r->lock);
   kn_free(ctx->heap, r, sizeof *r);
 }
@@ -129,7 +196,9 @@ void kn_registry_close(kn_context *ctx) {
 
 int kn_registry_count(void) { return ROWS; }
 
-const kn_provider *kn_registry_provider(int i) { return rows[i]->provider ? rows[i]->provider() : NULL; }
+const kn_provider *kn_registry_provider(int i) {
+  return rows[i]->provider && rows[i]->device == KN_CPU ? rows[i]->provider() : NULL;
+}
 
 void kn_registry_report(kn_context *ctx, int i, kn_backend_report *out) {
   registry *r = find_registry(ctx);
@@ -155,19 +224,21 @@ void *kn_backend_state(kn_context *ctx, const kn_backend *b) {
 kn_status kn_registry_targets(kn_context *ctx, const kn_target *const **targets, int *n) {
   registry *r = find_registry(ctx);
   if (!r) return kn_fail(ctx, KN_STATE, "the backends of this context are not open");
+  bool others = false;
   for (int i = 0; i < ROWS; i++)
-    if (r->rows[i].allowed && rows[i]->target) (void)works(ctx, r, i);
+    if (unasked(r, i) && rows[i]->target) others |= works(ctx, r, i) && rows[i]->device != KN_CPU;
+  struct targets *t = &r->targets[others];
   pthread_mutex_lock(&r->lock);
-  if (!r->ntargets)
+  if (!t->n)
     for (int i = 0; i < ROWS; i++) {
       row_state *x = &r->rows[i];
-      if (!x->allowed || !rows[i]->target) continue;
+      if (!x->allowed || !rows[i]->target || (rows[i]->device != KN_CPU && !others)) continue;
       if (atomic_load(&x->phase) == ROW_WORKS && rows[i]->target(ctx, x->state, &x->target))
-        r->targets[r->ntargets++] = &x->target;
+        t->of[t->n++] = &x->target;
     }
   pthread_mutex_unlock(&r->lock);
-  *targets = r->targets;
-  *n = r->ntargets;
+  *targets = t->of;
+  *n = t->n;
   return KN_OK;
 }
 
@@ -177,14 +248,17 @@ kn_status kn_registry_remember(kn_context *ctx, const char *dir) {
   registry *r = find_registry(ctx);
   if (!r || atomic_load(&r->tuner))
     return kn_fail(ctx, KN_STATE, "it is too late to name a folder for caches");
-  kn_free(ctx->heap, r->dir, r->dir_bytes);
-  r->dir = NULL;
-  r->dir_bytes = dir ? strlen(dir) + 1 : 0;
-  if (!dir) return KN_OK;
-  r->dir = kn_alloc(ctx->heap, r->dir_bytes);
-  if (!r->dir) return kn_fail_nomem(ctx, r->dir_bytes);
-  memcpy(r->dir, dir, r->dir_bytes);
-  return KN_OK;
+  return keep_text(ctx, &r->dir, dir);
+}
+
+const char *kn_registry_cache(const kn_context *ctx) {
+  const registry *r = find_registry(ctx);
+  return r ? r->dir : NULL;
+}
+
+const char *kn_registry_libraries(const kn_context *ctx) {
+  const registry *r = find_registry(ctx);
+  return r ? r->libraries : NULL;
 }
 
 /* Numbers of one are none of another: the processor, and who computes. "" where the processor is not known.
@@ -194,7 +268,8 @@ static void name_machine(const registry *r, char *text, size_t size) {
   kn_tune_processor(processor, sizeof processor);
   int at = snprintf(text, size, "kiln %s; %s", KN_VERSION_TEXT, processor);
   for (int i = 0; i < ROWS && at < (int)size; i++) {
-    if (atomic_load(&r->rows[i].phase) != ROW_WORKS || !rows[i]->provider) continue;
+    if (atomic_load(&r->rows[i].phase) != ROW_WORKS || !rows[i]->provider || rows[i]->device != KN_CPU)
+      continue;
     at += snprintf(text + at, size - (size_t)at, "; %s %s", rows[i]->provider()->name, r->rows[i].version);
   }
   if (!processor[0]) text[0] = 0;
@@ -205,7 +280,7 @@ kn_tuner *kn_registry_tuner(kn_context *ctx) {
   kn_tuner *t = r ? atomic_load(&r->tuner) : NULL;
   if (t || !r) return t;
   for (int i = 0; i < ROWS; i++)
-    if (r->rows[i].allowed) (void)works(ctx, r, i);
+    if (unasked(r, i)) (void)works(ctx, r, i);
   char machine[512];
   pthread_mutex_lock(&r->lock);
   t = atomic_load(&r->tuner);

@@ -10,6 +10,11 @@ enum { MOST_ROUNDS = 7, LEAST_ROUNDS = 2 };
 #define KEY_SECONDS 0.02
 #define CLEARLY 0.95
 #define NEARLY 1.02
+/* A large copy that is kept has to save something in each call: so much for a byte, or a larger share than
+ * that. Those who keep none lay the operand out anew each time, which is little beside many rows. */
+enum { LARGE_COPY = 4 << 20 };
+#define SECONDS_A_BYTE 25e-12
+#define BY_FAR 1.15
 /* A machine that is busy with something else gives no times: the two best ones of a way are further apart
  * than this, or ways than that. */
 #define STEADY 1.1
@@ -23,6 +28,13 @@ static int way_named(const kn_question *q, const char *name) {
   return -1;
 }
 
+/* Is what `way` saves beside `light` too little for what it keeps? */
+static bool saves_little(const kn_question *q, const double *best, int way, int light) {
+  if (best[light] <= best[way] * NEARLY) return true;
+  return q->keeps[way] >= LARGE_COPY && best[light] <= best[way] * BY_FAR &&
+         best[light] - best[way] <= (double)q->keeps[way] * SECONDS_A_BYTE;
+}
+
 /* best: seconds; -1: does not work. */
 static int fastest(const kn_question *q, const double *best) {
   int way = best[0] < 0 ? -1 : 0, light = -1;
@@ -30,7 +42,7 @@ static int fastest(const kn_question *q, const double *best) {
     if (best[i] >= 0 && (way < 0 || best[i] < best[way] * (way ? 1 : CLEARLY))) way = i;
   for (int i = 0; i < q->n; i++)
     if (q->light[i] && best[i] >= 0 && (light < 0 || best[i] < best[light])) light = i;
-  return way >= 0 && light >= 0 && best[light] <= best[way] * NEARLY ? light : way;
+  return way >= 0 && light >= 0 && saves_little(q, best, way, light) ? light : way;
 }
 
 static bool is_quiet(const kn_question *q, const double *best, const double *next) {

@@ -34,9 +34,10 @@ int kn_tuner_count(kn_tuner *t);
 typedef struct kn_question {
   const char *key; /* without newlines and " = " */
   const char *ways[KN_TUNE_WAYS];
-  bool light[KN_TUNE_WAYS]; /* it takes less memory than the others */
-  int n;                    /* ways[0]: by the fixed rule */
-  double flops;             /* of the computation; little work is not measured */
+  bool light[KN_TUNE_WAYS];   /* it takes less memory than the others */
+  size_t keeps[KN_TUNE_WAYS]; /* bytes that it needs from run to run */
+  int n;                      /* ways[0]: by the fixed rule */
+  double flops;               /* of the computation; little work is not measured */
   void *ud;
   bool (*begin)(void *ud); /* before the first trial; false: it cannot be measured */
   /* Computes it once, as quickly as that goes. False: it cannot be done in that way. */
@@ -46,7 +47,8 @@ typedef struct kn_question {
 
 /* The way to go, 0 … n - 1, or -1 when nothing is known and the fixed rule holds: as the context's tuning has
  * it, and for as long as the plan may still measure. The first way stays unless another one is clearly
- * faster; one that takes less memory is taken where it is as fast. */
+ * faster; one that takes less memory is taken where it is as fast, or where what the other one keeps saves
+ * too little. */
 int kn_tune(kn_context *ctx, kn_tuner *t, const kn_question *q);
 /* Is there enough to do for a choice to matter? */
 bool kn_tune_pays(double flops);

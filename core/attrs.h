@@ -54,12 +54,13 @@ char *kn_number_said(kn_number x, char buf[KN_NUMBER_SAID]); /* for messages */
   X(matrix_ord, one) X(matrix_ord, minus_one) X(matrix_ord, two) X(matrix_ord, minus_two)
 #define KN_CHOICES_nonlinearity(X) X(nonlinearity, tanh) X(nonlinearity, relu)
 #define KN_CHOICES_interpolation(X) X(interpolation, linear) X(interpolation, lower) X(interpolation, higher) X(interpolation, midpoint) X(interpolation, nearest)
+#define KN_CHOICES_device(X) X(device, cpu) X(device, cuda) /* in the order of kn_device_id */
 #define KN_CHOICES_rounding(X) X(rounding, none) X(rounding, floor) X(rounding, trunc)
 #define KN_CHOICES_fold(X) X(fold, prod) X(fold, amax) X(fold, amin)
 #define KN_CHOICES_scatter_reduction(X) X(scatter_reduction, sum) X(scatter_reduction, prod) X(scatter_reduction, mean) \
   X(scatter_reduction, amax) X(scatter_reduction, amin)
 #define KN_CHOICES(X) /* all of them */ \
-  X(rounding) X(fold) X(scatter_reduction) \
+  X(device) X(rounding) X(fold) X(scatter_reduction) \
   X(nonlinearity) X(interpolation) X(grid_mode) X(grid_padding) X(qr_mode) X(triangle) X(matrix_ord) X(reduction) X(kl_reduction) X(approximate) X(pad_mode) X(interpolate_mode)
 
 #define KN_CHOICE_ITEM(choices, name) KN_CHOICE_##choices##_##name,

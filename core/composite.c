@@ -10,7 +10,7 @@
 /* ---- creation ---- */
 
 static kn_status filled(kn_context *ctx, const kn_attrs_create *a, double value, kn_tensor **out) {
-  kn_attrs_fill f = {.sizes = a->sizes, .value = value, .dtype = a->dtype};
+  kn_attrs_fill f = {.sizes = a->sizes, .value = value, .dtype = a->dtype, .device = a->device};
   return kn_apply(ctx, KN_OP_full, &f, NULL, 0, out);
 }
 
@@ -30,7 +30,8 @@ COMPOSITE(logspace) {
   (void)in, (void)n;
   kn_scope s;
   kn_scope_open(&s, ctx);
-  kn_attrs_linspace line = {.start = a->start, .end = a->end, .steps = a->steps, .dtype = KN_F64};
+  kn_attrs_linspace line = {
+      .start = a->start, .end = a->end, .steps = a->steps, .dtype = KN_F64, .device = a->device};
   kn_tensor *at = kx_apply(&s, KN_OP_linspace, &line, NULL, 0);
   kn_tensor *r = at ? kx_cast(&s, kx_pow(&s, kx_number(&s, a->base, at), at), a->dtype) : NULL;
   return kn_scope_close(&s, r, out);
@@ -126,8 +127,8 @@ bool kx_sizes_known(kn_scope *s, kn_tensor *x, int begin, int end) {
   return true;
 }
 
-kn_tensor *kx_constant(kn_scope *s, kn_dtype dtype, int64_t n, double (*value)(const void *, int64_t),
-                       const void *ud) {
+kn_tensor *kx_constant(kn_scope *s, const kn_tensor *beside, kn_dtype dtype, int64_t n,
+                       double (*value)(const void *, int64_t), const void *ud) {
   kn_type type = {.dtype = (uint8_t)(dtype == KN_I64 ? KN_I64 : KN_F64), .rank = 1, .dims = {n}};
   kn_tensor *t;
   if (s->status != KN_OK) return NULL;
@@ -139,8 +140,8 @@ kn_tensor *kx_constant(kn_scope *s, kn_dtype dtype, int64_t n, double (*value)(c
     else
       ((double *)kn_tensor_data(t))[i] = value(ud, i);
   }
-  t = kx_own(s, t);
-  return dtype == KN_I64 || dtype == KN_F64 ? t : kx_cast(s, t, dtype);
+  t = kx_beside(s, kx_own(s, t), beside);
+  return !t || dtype == KN_I64 || dtype == KN_F64 ? t : kx_cast(s, t, dtype);
 }
 
 kn_tensor *kx_pick(kn_scope *s, kn_tensor *x, int dim, kn_tensor *at) {

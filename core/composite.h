@@ -91,9 +91,9 @@ kn_tensor *kx_size(kn_scope *s, kn_tensor *t, int dim, kn_dtype dtype);
 kn_tensor *kx_detach(kn_scope *s, kn_tensor *t);
 /* False, and the scope fails, when a size of dims [begin, end) is not known. */
 bool kx_sizes_known(kn_scope *s, kn_tensor *x, int begin, int end);
-/* int64 positions or floats, made here: constants of a graph. */
-kn_tensor *kx_constant(kn_scope *s, kn_dtype dtype, int64_t n, double (*value)(const void *, int64_t),
-                       const void *ud);
+/* int64 positions or floats, made here: constants of a graph. On the device of `beside`. */
+kn_tensor *kx_constant(kn_scope *s, const kn_tensor *beside, kn_dtype dtype, int64_t n,
+                       double (*value)(const void *, int64_t), const void *ud);
 /* The slices of x at 1-based positions of a dim. */
 kn_tensor *kx_pick(kn_scope *s, kn_tensor *x, int dim, kn_tensor *at);
 /* A dimension argument made 0-based and checked; 0 and a failed scope when there is no such dim. */

@@ -105,7 +105,7 @@ static kn_tensor *reached(kn_scope *s, kn_tensor *y, int64_t outputs, int64_t st
   kx_put_size(s, (depth - 1) * stride + 1 + behind, &shape);
   kx_put_size(s, outputs, &shape);
   kx_put_sizes(s, y, 3, 5, &shape);
-  return s->status == KN_OK ? kx_expand(s, kx_number(s, 0, y), &shape) : NULL;
+  return s->status == KN_OK ? kx_expand(s, kx_single(s, 0, y), &shape) : NULL;
 }
 
 /* Each plane goes through conv_transpose2d to the planes of all depths of the kernel, which are then added up

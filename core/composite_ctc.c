@@ -16,8 +16,9 @@ typedef struct ctc {
 
 static kn_tensor *column(kn_scope *s, kn_tensor *list) { return kx_axis(s, KN_OP_unsqueeze, list, 1); }
 
-static kn_tensor *counted(kn_scope *s, int64_t n) { /* 0 … n - 1 */
-  kn_attrs_range a = {.start = 0, .end = (double)n, .step = 1, .dtype = KN_I64};
+static kn_tensor *counted(kn_scope *s, int64_t n, const kn_tensor *beside) { /* 0 … n - 1 */
+  kn_attrs_range a = {
+      .start = 0, .end = (double)n, .step = 1, .dtype = KN_I64, .device = beside->type.device};
   return kx_apply(s, KN_OP_arange, &a, NULL, 0);
 }
 
@@ -35,7 +36,7 @@ static kn_tensor *as_rows(kn_scope *s, kn_tensor *list, kn_tensor *length) {
   if (st != KN_OK) return kx_fail(s, st);
   if (most.as.i < 0) return kx_refuse(s, KN_ARG, "a target length is negative", list, length);
   kn_tensor *start = kx_sub(s, kx_with(s, KN_OP_cumsum, &first, length), length);
-  kn_tensor *at = kx_plus(s, kx_add(s, column(s, start), counted(s, most.as.i)), 1);
+  kn_tensor *at = kx_plus(s, kx_add(s, column(s, start), counted(s, most.as.i, list)), 1);
   kn_ints sizes = {2, {length->type.dims[0], most.as.i}};
   if (most.as.i == 0) return kx_reshape(s, kx_slice(s, list, 0, 0, 0, 1), &sizes);
   at = kx_clamp(s, at, 1, (double)list->type.dims[0]); /* what is behind a target is not looked at */
@@ -49,7 +50,8 @@ static void put_labels(kn_scope *s, ctc *c, kn_tensor *rows, double blank) {
   if (!rows || !kx_sizes_known(s, rows, 1, 2)) return;
   int64_t each = rows->type.dims[1];
   c->labels_each = 2 * each + 1;
-  kn_tensor *given = kx_lt(s, counted(s, each), column(s, c->length)), *none = kx_full_like(s, rows, blank);
+  kn_tensor *given = kx_lt(s, counted(s, each, rows), column(s, c->length)),
+            *none = kx_full_like(s, rows, blank);
   kn_tensor *last = kx_full_like(s, column(s, c->length), blank);
   rows = kx_where(s, given, rows, none);
   kn_tensor *both = kx_apply(s, KN_OP_stack, &behind, (kn_tensor *[]){none, rows}, 2);
@@ -72,7 +74,8 @@ static kn_tensor *forward(kn_scope *s, const ctc *c, kn_tensor *before, int64_t 
   const kn_attrs_reduce over = {.dim = {1, {0}}};
   kn_tensor *score = kx_select(s, c->scores, 0, t), *never = score ? kx_number(s, NEVER, score) : NULL;
   if (!before)
-    return kx_where(s, kx_lt(s, counted(s, c->labels_each), kx_number(s, 2, c->steps)), score, never);
+    return kx_where(s, kx_lt(s, counted(s, c->labels_each, c->steps), kx_number(s, 2, c->steps)), score,
+                    never);
   kn_tensor *ways[3] = {before, moved(s, before, 1), NULL};
   ways[2] =
       c->labels_each > 1 ? kx_where(s, c->skip, moved(s, before, c->labels_each > 2 ? 2 : 1), never) : NULL;

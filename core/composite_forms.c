@@ -252,7 +252,7 @@ static kn_tensor *repeat_each(kn_scope *s, kn_tensor *x, kn_tensor *repeats,
   const kn_attrs_axis first = {.dim = 0};
   const kn_attrs_searchsorted left = {.right = false};
   const kn_ints line = {1, {-1}};
-  kn_attrs_fill ones = {.sizes = {1, {0}}, .value = 1, .dtype = KN_I64};
+  kn_attrs_fill ones = {.sizes = {1, {0}}, .value = 1, .dtype = KN_I64, .device = x->type.device};
   kn_scalar total;
   if (a->dim == KN_NONE) x = kx_reshape(s, x, &line);
   int dim = x ? kx_dim(s, a->dim == KN_NONE ? 0 : a->dim, x->type.rank) : 0;
@@ -262,6 +262,7 @@ static kn_tensor *repeat_each(kn_scope *s, kn_tensor *x, kn_tensor *repeats,
     return kx_refuse(s, KN_ARG, "repeats must be an integer or a list of them, one for each place of dim", x,
                      repeats);
   kn_tensor *each = kx_cast(s, repeats, KN_I64);
+  if (repeats->type.rank == 0) each = kx_beside(s, each, x); /* it may be a number of the host */
   if (repeats->type.rank == 0 || repeats->type.dims[0] == 1) {
     kn_ints size = {0};
     kx_put_sizes(s, x, dim, dim + 1, &size);
@@ -280,8 +281,10 @@ static kn_tensor *repeat_each(kn_scope *s, kn_tensor *x, kn_tensor *repeats,
   if (st != KN_OK) return kx_fail(s, st);
   if (total.kind != KN_SCALAR_INT)
     return kx_refuse(s, KN_ARG, "repeats must be a number while recording", x, repeats);
-  if (*(const uint8_t *)kn_tensor_data(negative))
-    return kx_refuse(s, KN_ARG, "repeats must not be negative", x, repeats);
+  kn_scalar some = {.kind = KN_SCALAR_BOOL};
+  st = kn_scalar_of(s->ctx, negative, &some);
+  if (st != KN_OK) return kx_fail(s, st);
+  if (some.as.b) return kx_refuse(s, KN_ARG, "repeats must not be negative", x, repeats);
   ones.sizes.v[0] = total.as.i;
   kn_tensor *place = kx_with(s, KN_OP_cumsum, &first, kx_apply(s, KN_OP_full, &ones, NULL, 0));
   return kx_pick(s, x, dim, kx_with2(s, KN_OP_searchsorted, &left, ends, place));

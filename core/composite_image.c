@@ -4,7 +4,7 @@
 #include "core/infer.h"
 
 static kn_tensor *zeros_shaped(kn_scope *s, const kn_ints *sizes, kn_tensor *like) {
-  return s->status == KN_OK ? kx_expand(s, kx_number(s, 0, like), sizes) : NULL;
+  return s->status == KN_OK ? kx_expand(s, kx_single(s, 0, like), sizes) : NULL;
 }
 
 /* ---- one dimension as a second one of size 1 ---- */
@@ -171,7 +171,7 @@ static kn_tensor *col2im(kn_scope *s, kn_tensor *x, const kn_attrs_col2im *a) {
     kx_put_size(s, places[i], &shape);
     kx_put_size(s, kn_ints_at(&a->output_size, i), &like);
   }
-  kn_attrs_eye one = {.n = k, .m = k, .dtype = kn_tensor_dtype(x)};
+  kn_attrs_eye one = {.n = k, .m = k, .dtype = kn_tensor_dtype(x), .device = x->type.device};
   kn_tensor *eye = kx_apply(s, KN_OP_eye, &one, NULL, 0);
   kn_ints each = {4, {rows / k, k, v[0][0], v[0][1]}};
   if (!eye) return NULL;

@@ -1,5 +1,6 @@
 /* Composites: picking and putting elements by index. Index values are 1-based. */
 #include "core/composite.h"
+#include "core/device.h"
 
 /* Broadcast of x and index, but for dim, where the index decides; no dim: both as a line. */
 static kn_tensor *take_along(kn_scope *s, kn_tensor *x, kn_tensor *index, const kn_attrs_optional_axis *a) {
@@ -57,7 +58,7 @@ static kn_tensor *one_hot(kn_scope *s, kn_tensor *index, const kn_attrs_one_hot 
   kx_put_sizes(s, index, 0, index->type.rank, &sizes);
   kx_put_size(s, classes, &sizes);
   if (s->status != KN_OK) return NULL;
-  kn_attrs_fill zero = {.sizes = sizes, .value = 0, .dtype = KN_I64};
+  kn_attrs_fill zero = {.sizes = sizes, .value = 0, .dtype = KN_I64, .device = index->type.device};
   kn_tensor *at = kx_with(s, KN_OP_unsqueeze, &last, index), *zeros = kx_apply(s, KN_OP_full, &zero, NULL, 0);
   return kx_apply(s, KN_OP_scatter, &last, (kn_tensor *[]){zeros, at, at ? kx_full_like(s, at, 1) : NULL}, 3);
 }
@@ -70,7 +71,11 @@ static bool is_outside(kn_scope *s, kn_tensor *at, int dim, int64_t size) {
   if (!at->storage || !kn_dim_known(size) || kn_tensor_dtype(at) != KN_I64) return false;
   kn_tensor *line = kn_tensor_contiguous(at) ? at : kx_clone(s, at);
   if (!line || !line->storage) return false;
-  const int64_t *v = kn_tensor_data(line);
+  kn_tensor *host;
+  kn_status st = kn_to_host(s->ctx, line, &host);
+  if (st != KN_OK) return kx_fail(s, st), true;
+  line = kx_own(s, host);
+  const int64_t *v = line ? kn_tensor_data(line) : NULL;
   for (int64_t i = 0, n = kn_tensor_numel(line); i < n; i++) {
     if (v[i] != 0 && v[i] >= -size && v[i] <= size) continue;
     kx_fail(s,

@@ -108,7 +108,8 @@ EXPRESSION(diagflat, diagflat(s, in[0], attrs))
 
 /* Coordinates in a triangle: [2, count], 1-based. */
 static kn_tensor *triangle(kn_scope *s, kn_op op, const kn_attrs_triangle_indices *a) {
-  const kn_attrs_fill ones = {.sizes = {2, {a->row, a->col}}, .value = 1, .dtype = KN_BOOL};
+  const kn_attrs_fill ones = {
+      .sizes = {2, {a->row, a->col}}, .value = 1, .dtype = KN_BOOL, .device = a->device};
   const kn_attrs_diagonal at = {.diagonal = a->offset};
   if ((!kn_is_dyn(a->row) && a->row < 0) || (!kn_is_dyn(a->col) && a->col < 0))
     return kx_fail(s, kn_fail(s->ctx, KN_ARG, "row and col must not be negative"));

@@ -50,7 +50,7 @@ static kn_tensor *gumbel(kn_scope *s, kn_tensor *x, const kn_attrs_gumbel *a) {
   if (!(a->tau > 0)) return kx_fail(s, kn_fail(s->ctx, KN_ARG, "tau must be positive, not %g", a->tau));
   if (!kn_dtype_is_float(kn_tensor_dtype(x)))
     return kx_refuse(s, KN_DTYPE, "floating logits are needed", x, NULL);
-  kn_attrs_create made = {.dtype = kn_tensor_dtype(x)};
+  kn_attrs_create made = {.dtype = kn_tensor_dtype(x), .device = x->type.device};
   kx_put_sizes(s, x, 0, x->type.rank, &made.sizes);
   kn_tensor *u = s->status == KN_OK ? kx_apply(s, KN_OP_rand, &made, NULL, 0) : NULL;
   kn_tensor *e = u ? kx_neg(s, kx_with(s, KN_OP_log1p, NULL, kx_neg(s, u))) : NULL;

@@ -190,7 +190,7 @@ static kn_tensor *unpool(kn_scope *s, kn_tensor *x, kn_tensor *places, int dims,
   }
   kx_put_size(s, count, &line);
   if (s->status != KN_OK) return NULL;
-  kn_tensor *zeros = kx_expand(s, kx_number(s, 0, x), &line);
+  kn_tensor *zeros = kx_expand(s, kx_single(s, 0, x), &line);
   kn_tensor *in[] = {zeros, dims == 1 ? places : joined(s, places, -dims, -1),
                      dims == 1 ? x : joined(s, x, -dims, -1)};
   return kx_reshape(s, kx_apply(s, KN_OP_scatter, &last, in, 3), &block);
@@ -269,7 +269,7 @@ static kn_tensor *fold_parts(kn_scope *s, kn_tensor *x, int dim, int64_t count, 
   for (int64_t i = 0; i < count; i++)
     if (part_end(&p, i) - part_start(&p, i) > p.longest) p.longest = part_end(&p, i) - part_start(&p, i);
   kn_ints sizes = {0}, shape = {0};
-  x = kx_pick(s, x, dim, kx_constant(s, KN_I64, count * p.longest, part_position, &p));
+  x = kx_pick(s, x, dim, kx_constant(s, x, KN_I64, count * p.longest, part_position, &p));
   kx_put_sizes(s, x, 0, dim, &sizes);
   kx_put_size(s, count, &sizes);
   kx_put_size(s, p.longest, &sizes);
@@ -281,7 +281,7 @@ static kn_tensor *fold_parts(kn_scope *s, kn_tensor *x, int dim, int64_t count, 
   kx_put_size(s, count, &shape);
   kx_put_size(s, p.longest, &shape);
   for (int d = dim + 2; x && d < x->type.rank; d++) kx_put_size(s, 1, &shape);
-  kn_tensor *w = x ? kx_constant(s, kn_tensor_dtype(x), count * p.longest, part_weight, &p) : NULL;
+  kn_tensor *w = x ? kx_constant(s, x, kn_tensor_dtype(x), count * p.longest, part_weight, &p) : NULL;
   return kx_reduce(s, KN_OP_sum, kx_mul(s, x, w ? kx_reshape(s, w, &shape) : NULL), over, false);
 }
 

@@ -4,7 +4,7 @@
 
 /* rand or randn in the shape of x. */
 static kn_tensor *draws(kn_scope *s, kn_op op, kn_tensor *x, kn_dtype dtype) {
-  kn_attrs_create at = {.dtype = dtype};
+  kn_attrs_create at = {.dtype = dtype, .device = x->type.device};
   kx_put_sizes(s, x, 0, x->type.rank, &at.sizes);
   return s->status == KN_OK ? kx_apply(s, op, &at, NULL, 0) : NULL;
 }
@@ -98,7 +98,7 @@ static int64_t end_of_exact(kn_dtype d) {
 
 /* random_(to), random_(from, to); without both from 0 to the last that is exact. */
 static kn_tensor *random_(kn_scope *s, kn_tensor *x, const kn_attrs_bounds *a) {
-  kn_attrs_randint at = {.low = a->from, .high = a->to, .dtype = KN_I64};
+  kn_attrs_randint at = {.low = a->from, .high = a->to, .dtype = KN_I64, .device = x->type.device};
   if (a->to == KN_NONE) {
     at.low = 0;
     at.high = a->from == KN_NONE ? end_of_exact(kn_tensor_dtype(x)) : a->from;

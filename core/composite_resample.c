@@ -48,9 +48,9 @@ static kn_tensor *resample(kn_scope *s, kn_tensor *x, int dim, sampling p) {
   kn_ints shape = {.n = x->type.rank - dim, .v = {p.to}};
   for (int d = 1; d < shape.n; d++) shape.v[d] = 1;
   for (p.tap = 0; p.tap < taps[p.way]; p.tap++) {
-    kn_tensor *part = kx_pick(s, x, dim, kx_constant(s, KN_I64, p.to, tap_place, &p));
+    kn_tensor *part = kx_pick(s, x, dim, kx_constant(s, x, KN_I64, p.to, tap_place, &p));
     if (p.way == NEAREST) return part;
-    kn_tensor *w = kx_constant(s, kn_tensor_dtype(x), p.to, tap_weight, &p);
+    kn_tensor *w = kx_constant(s, x, kn_tensor_dtype(x), p.to, tap_weight, &p);
     part = kx_mul(s, part, w ? kx_reshape(s, w, &shape) : NULL);
     sum = sum ? kx_add(s, sum, part) : part;
   }
@@ -70,8 +70,8 @@ typedef struct open_sampling {
 } open_sampling;
 
 /* As many as 0-d `count` says; none, or less, is refused when the graph runs. */
-static kn_tensor *counted(kn_scope *s, kn_tensor *count) {
-  kn_attrs_range range = {.start = 0, .step = 1, .dtype = KN_F64};
+static kn_tensor *counted(kn_scope *s, kn_tensor *count, const kn_tensor *x) {
+  kn_attrs_range range = {.start = 0, .step = 1, .dtype = KN_F64, .device = x->type.device};
   kn_scalar size;
   if (!count) return NULL;
   kn_tensor *some = kx_where(s, kx_ge(s, count, kx_number(s, 1, count)), count, kx_number(s, -1, count));
@@ -90,11 +90,12 @@ static kn_tensor *counted(kn_scope *s, kn_tensor *count) {
 static open_sampling open_sampling_of(kn_scope *s, kn_tensor *x, int dim, const kn_attrs_interpolate *a,
                                       int64_t to) {
   open_sampling p = {.from = kx_size(s, x, dim, KN_F64)};
-  kn_attrs_range range = {.start = 0, .end = (double)to, .step = 1, .dtype = KN_F64};
+  kn_attrs_range range = {
+      .start = 0, .end = (double)to, .step = 1, .dtype = KN_F64, .device = x->type.device};
   if (!p.from) return p;
   p.last = kx_plus(s, p.from, -1);
   kn_tensor *size = to ? kx_number(s, (double)to, p.from) : kx_floor(s, kx_scale(s, p.from, a->scale_factor));
-  p.index = to ? kx_apply(s, KN_OP_arange, &range, NULL, 0) : counted(s, size);
+  p.index = to ? kx_apply(s, KN_OP_arange, &range, NULL, 0) : counted(s, size, x);
   p.step = to ? kx_div(s, p.from, size) : kx_number(s, 1 / a->scale_factor, p.from);
   if (a->mode == KN_CHOICE_interpolate_mode_nearest) return p;
   p.half = 0.5;
@@ -450,7 +451,7 @@ static kn_tensor *affine_grid(kn_scope *s, kn_tensor *theta, const kn_attrs_affi
       return kx_refuse(s, KN_ARG, "sizes must be known, and at least 1", theta, NULL);
   }
   kn_ints rows = {2, {places, p.dims + 1}}, shape = {0};
-  kn_tensor *list = kx_constant(s, kn_tensor_dtype(theta), places * (p.dims + 1), corner, &p);
+  kn_tensor *list = kx_constant(s, theta, kn_tensor_dtype(theta), places * (p.dims + 1), corner, &p);
   kn_tensor *grid = list ? kx_matmul(s, kx_reshape(s, list, &rows), kx_transpose(s, theta, 1, 2)) : NULL;
   kx_put_sizes(s, theta, 0, 1, &shape);
   for (int k = p.dims - 1; k >= 0; k--) kx_put_size(s, p.size[k], &shape);

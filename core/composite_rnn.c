@@ -75,7 +75,7 @@ static kn_tensor *first_state(kn_scope *s, const network *w, int k, int at, kn_t
   kn_ints sizes = {0};
   kx_put_sizes(s, w->x, 1, 2, &sizes);
   kx_put_sizes(s, w_hh, 1, 2, &sizes);
-  return s->status == KN_OK ? kx_expand(s, kx_number(s, 0, w->x), &sizes) : NULL;
+  return s->status == KN_OK ? kx_expand(s, kx_single(s, 0, w->x), &sizes) : NULL;
 }
 
 static bool weights_fit(kn_scope *s, kn_tensor *const *p, int per) {

@@ -92,10 +92,19 @@ void kn_context_free(kn_context *ctx) {
   kn_heap_release(heap);
 }
 
+bool kn_context_deterministic(const kn_context *ctx) {
+  for (; ctx; ctx = ctx->parent)
+    if (ctx->deterministic) return true;
+  return false;
+}
+
 kn_tuning kn_context_tuning(const kn_context *ctx) {
-  for (const kn_context *c = ctx; c; c = c->parent)
-    if (c->deterministic) return KN_TUNING_FIXED;
-  return ctx->tuning;
+  return kn_context_deterministic(ctx) ? KN_TUNING_FIXED : ctx->tuning;
+}
+
+kn_float32_precision kn_context_precision(const kn_context *ctx) {
+  while (ctx->parent) ctx = ctx->parent;
+  return (kn_float32_precision)ctx->float32_precision;
 }
 
 /* ---- memory with a second try ---- */
@@ -111,8 +120,7 @@ void kn_context_remove_reclaimer(kn_context *ctx, kn_reclaimer *r) {
   if (*at) *at = r->next;
 }
 
-/* False: there was nobody to ask. */
-static bool reclaim(kn_context *ctx) {
+bool kn_reclaim(kn_context *ctx) {
   kn_context *root = ctx;
   while (root->parent && root->reclaims) root = root->parent;
   if (!root->reclaimers || root->reclaiming) return false;
@@ -124,12 +132,12 @@ static bool reclaim(kn_context *ctx) {
 
 void *kn_claim(kn_context *ctx, size_t size) {
   void *p = kn_alloc(ctx->heap, size);
-  return p || !reclaim(ctx) ? p : kn_alloc(ctx->heap, size);
+  return p || !kn_reclaim(ctx) ? p : kn_alloc(ctx->heap, size);
 }
 
 void *kn_claim_aligned(kn_context *ctx, size_t size) {
   void *p = kn_alloc_aligned(ctx->heap, size);
-  return p || !reclaim(ctx) ? p : kn_alloc_aligned(ctx->heap, size);
+  return p || !kn_reclaim(ctx) ? p : kn_alloc_aligned(ctx->heap, size);
 }
 
 /* ---- scratch ---- */

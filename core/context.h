@@ -12,6 +12,7 @@
 typedef struct kn_context kn_context;
 typedef struct kn_recorder kn_recorder; /* core/dispatch.h */
 typedef struct kn_provider kn_provider; /* core/device.h */
+typedef struct kn_memory kn_memory;     /* core/device.h */
 
 /* Receives text for the user: KN_OUT_PRINT is what a program prints (no newline added), KN_OUT_LOG is
  * KILN_DEBUG output and warnings of kiln's own, a line each without the newline. KN_OUT_WARN is what a
@@ -66,6 +67,15 @@ typedef enum kn_tuning {
   KN_TUNING_MEASURE /* every plan measures what is not known */
 } kn_tuning;
 
+/* How exact products and convolutions of float32 are where a device could be faster with less: their factors
+ * as they are; or, where it has such units, rounded to TF32's ten bits. What the CPU computes is always
+ * exact. */
+typedef enum kn_float32_precision {
+  KN_FLOAT32_HIGHEST,
+  KN_FLOAT32_HIGH,
+  KN_FLOAT32_MEDIUM /* the same as high */
+} kn_float32_precision;
+
 enum { KN_ERROR_SIZE = 1024, KN_MAX_PROVIDERS = 8, KN_MOST_SCRATCH = 3 };
 
 struct kn_context {
@@ -104,14 +114,19 @@ struct kn_context {
   struct kn_profile *profile; /* of a session: told of each node that has run (graph/profile.h); borrowed */
   kn_peaks peaks;
   kn_tuning tuning;
-  bool deterministic; /* plans of this context and of its children do as if tuning were fixed */
-  double tuning_left; /* seconds that the plan which is being made may still measure */
-  bool tuning_missed; /* it would have gone by a measurement that there is none of */
+  bool deterministic;        /* plans of this context and of its children do as if tuning were fixed */
+  uint8_t float32_precision; /* kn_float32_precision, of a root context */
+  double tuning_left;        /* seconds that the plan which is being made may still measure */
+  bool tuning_missed;        /* it would have gone by a measurement that there is none of */
   kn_output_fn output;
   void *output_ud;
   kn_print_options print;
   /* Eager kernels by device, tried in order; the last one supports everything (core/device.h). */
   const kn_provider *providers[KN_DEVICE_COUNT][KN_MAX_PROVIDERS];
+  const kn_memory *memory[KN_DEVICE_COUNT]; /* NULL: the host's, or not asked for yet (kn_device_memory) */
+  /* Of a root context, which children ask, from their threads: finds who computes on a device. UNSUPPORTED,
+   * with the reason, when nobody does. */
+  kn_status (*open_device)(kn_context *ctx, kn_device_id d, const kn_memory **out);
   void *backend_state[KN_MAX_PROVIDERS]; /* [0]: backends/registry.c's, which owns it */
   uint64_t op_count;                     /* ops dispatched, for statistics and tests */
 };
@@ -124,11 +139,16 @@ kn_context *kn_context_child(kn_context *parent);
 void kn_context_free(kn_context *ctx); /* NULL is fine */
 /* What holds for plans that are made now. */
 kn_tuning kn_context_tuning(const kn_context *ctx);
+bool kn_context_deterministic(const kn_context *ctx); /* it, or one that it is a child of */
+/* What its root was told. */
+kn_float32_precision kn_context_precision(const kn_context *ctx);
 
 /* kn_alloc and kn_alloc_aligned from the context's heap; when that fails the reclaimers are called and it is
  * tried once more. For what tensors, tapes and runs are made of, so that garbage is never why they fail. */
 void *kn_claim(kn_context *ctx, size_t size);
 void *kn_claim_aligned(kn_context *ctx, size_t size);
+/* Calls them; false: there was nobody to ask. For memory that is no heap's. */
+bool kn_reclaim(kn_context *ctx);
 /* Memory for a kernel to work in, 64-byte aligned, given back before it ends; NULL when there is none.
  * Sessions keep it from call to call. Not inside parallel loops. */
 void *kn_scratch_take(kn_context *ctx, size_t bytes);

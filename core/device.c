@@ -1,9 +1,14 @@
-/* Devices' names and their lists of kernel providers, and the walk down such a list. */
+/* Devices' names, their memory and their lists of kernel providers, and the walk down such a list. */
 #include "core/device.h"
 #include <stdio.h>
 #include <string.h>
 
-static const char *const names[KN_DEVICE_COUNT] = {[KN_CPU] = "cpu", [KN_CUDA] = "cuda"};
+/* Their names are the choices of attributes. */
+#define NAME(choices, name) #name,
+static const char *const names[KN_DEVICE_COUNT] = {KN_CHOICES_device(NAME)};
+_Static_assert((int)KN_CHOICE_device_cpu == (int)KN_CPU && (int)KN_CHOICE_device_cuda == (int)KN_CUDA &&
+                   (int)KN_CHOICE_device_count == (int)KN_DEVICE_COUNT,
+               "attributes hold a kn_device_id");
 
 const kn_provider kn_ref_provider = {
     .name = "ref",
@@ -28,6 +33,38 @@ bool kn_device_parse(const char *name, kn_device_id *out) {
       return true;
     }
   return false;
+}
+
+kn_status kn_device_memory(kn_context *ctx, kn_device_id d, const kn_memory **out) {
+  kn_context *root = ctx;
+  if (d != KN_CPU && !ctx->memory[d]) {
+    while (root->parent) root = root->parent;
+    if (!root->open_device)
+      return kn_fail(ctx, KN_UNSUPPORTED,
+                     "device %s cannot be used: the backends of this context are not open",
+                     kn_device_name(d));
+    KN_TRY(root->open_device(ctx, d, &ctx->memory[d])); /* each context remembers it: it has one thread */
+  }
+  *out = ctx->memory[d];
+  return KN_OK;
+}
+
+kn_status kn_to_host(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  if (t->type.device == KN_CPU) {
+    *out = kn_tensor_retain(t);
+    return KN_OK;
+  }
+  const kn_attrs_device to = {.device = KN_CPU};
+  kn_type type = t->type;
+  type.device = KN_CPU;
+  kn_tensor *made;
+  KN_TRY(kn_tensor_new(ctx, &type, &made));
+  kn_status st = kn_kernel_to_device(ctx, &to, &t, 1, &made);
+  if (st == KN_OK)
+    *out = made;
+  else
+    kn_tensor_release(made);
+  return st;
 }
 
 kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p) {
@@ -82,7 +119,9 @@ bool kn_device_offers(const kn_context *ctx, kn_device_id d, kn_op op) {
 
 kn_status kn_device_run(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                         kn_tensor *const *out, const char **impl) {
-  kn_device_id d = (kn_device_id)(n ? in[0] : out[0])->type.device;
+  /* Ops on plain numbers of the host beside tensors of a device are the device's; moving is nobody's. */
+  const bool moves = n && kn_ops[op].flags & KN_FLAG_DEVICE;
+  const kn_device_id d = moves ? KN_CPU : (kn_device_id)out[0]->type.device;
   const kn_provider *const *list = ctx->providers[d];
   char text[128];
   unsigned declined = 0; /* bit per provider */

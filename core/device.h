@@ -1,8 +1,25 @@
-/* Who computes an op eagerly. A device has a list of providers tried in order; each fills the rows it wants.
- * The reference provider fills every row and is always last on the CPU. */
+/* Who computes an op eagerly, and where its tensors lie. A device has a list of providers tried in order;
+ * each fills the rows it wants. The reference provider fills every row and is always last on the CPU. The
+ * memory of other devices is not the host's: a kn_memory makes it and copies to and from it. */
 #ifndef KN_DEVICE_H
 #define KN_DEVICE_H
 #include "core/op.h"
+
+typedef enum kn_copy_way { KN_TO_DEVICE, KN_TO_HOST, KN_WITHIN_DEVICE } kn_copy_way;
+
+/* Memory of a device that the host cannot read. A storage there has its address as `data`, on the host never
+ * looked through, and `release`. */
+struct kn_memory {
+  void *self;
+  kn_status (*alloc)(void *self, kn_context *ctx, size_t bytes, void **data); /* of 0 bytes: anything */
+  /* Of a storage; ud = self. Comes from any thread, and after the backend was closed where tensors live
+   * longer than their context: then there is nothing left to free. */
+  kn_release_fn release;
+  /* In the order of what was asked of the device before. TO_DEVICE: `from` may be changed at once; TO_HOST:
+   * complete when it returns. */
+  kn_status (*copy)(void *self, kn_context *ctx, void *to, const void *from, size_t bytes, kn_copy_way way);
+  kn_status (*synchronize)(void *self, kn_context *ctx); /* waits for all that was asked of the device */
+};
 
 struct kn_provider {
   const char *name; /* the backend's name */
@@ -18,6 +35,12 @@ extern const kn_provider kn_ref_provider;
 const char *kn_device_name(kn_device_id d);
 /* "cuda" and "cuda:0" are the same. */
 bool kn_device_parse(const char *name, kn_device_id *out);
+/* NULL for the CPU. The device's backend is opened when it is first asked for; UNSUPPORTED with its reason
+ * when there is none. Borrowed from the root context. */
+kn_status kn_device_memory(kn_context *ctx, kn_device_id d, const kn_memory **out);
+/* The elements where the host can read them: t itself, retained, or a copy, once all that computes them is
+ * done. Neither recorded nor taped. */
+kn_status kn_to_host(kn_context *ctx, kn_tensor *t, kn_tensor **out);
 /* Put a provider before those already there (so the reference stays last). STATE when the list is full. */
 kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p);
 /* Takes it out again; nothing when it is not there. */

@@ -27,11 +27,31 @@ static kn_status check_given(kn_context *ctx, const kn_op_info *row, kn_tensor *
   return KN_OK;
 }
 
-static kn_status check_devices(kn_context *ctx, const kn_op_info *row, const kn_type *in, int n) {
+static bool is_host_number(const kn_type *t) { return t->device == KN_CPU && t->rank == 0; }
+
+/* Where inputs of several devices meet: plain numbers of the host may stand beside tensors of another device.
+ */
+static kn_status meet(kn_context *ctx, const kn_op_info *row, const kn_type *in, int n, uint8_t *device) {
+  const bool numbers = row->flags & KN_FLAG_SCALARS;
+  int at = 0;
+  while (numbers && at < n - 1 && is_host_number(&in[at])) at++;
+  for (int i = 0; i < n; i++)
+    if (in[i].device != in[at].device && !(numbers && is_host_number(&in[i])))
+      return kn_fail(
+          ctx, KN_ARG, "%s: tensors are on different devices, %s and %s; t:to(\"%s\") moves one", row->name,
+          kn_device_name((kn_device_id)in[i < at ? i : at].device),
+          kn_device_name((kn_device_id)in[i < at ? at : i].device),
+          kn_device_name(in[at].device == KN_CPU ? (kn_device_id)in[i].device : (kn_device_id)in[at].device));
+  *device = in[at].device;
+  return KN_OK;
+}
+
+/* The device of the inputs, which is the results'. */
+static inline kn_status find_device(kn_context *ctx, const kn_op_info *row, const kn_type *in, int n,
+                                    uint8_t *device) {
+  *device = n ? in[0].device : KN_CPU;
   for (int i = 1; i < n; i++)
-    if (in[i].device != in[0].device)
-      return kn_fail(ctx, KN_ARG, "%s: tensors are on different devices, %s and %s", row->name,
-                     kn_device_name((kn_device_id)in[0].device), kn_device_name((kn_device_id)in[i].device));
+    if (in[i].device != in[0].device) return meet(ctx, row, in, n, device);
   return KN_OK;
 }
 
@@ -67,11 +87,12 @@ static bool has_placeholder(const kn_op_info *row, const void *attrs) {
 /* The type rule, once the arity is known to be right. On failure *out is undefined. */
 static kn_status infer(kn_context *ctx, kn_op op, const void *attrs, const kn_type *in, int n, kn_type *out) {
   const kn_op_info *row = &kn_ops[op];
-  KN_TRY(check_devices(ctx, row, in, n));
+  uint8_t device;
+  KN_TRY(find_device(ctx, row, in, n, &device));
   memset(out, 0, row->outs * sizeof *out);
   KN_TRY(row->infer(&(kn_infer){.ctx = ctx, .op = op, .attrs = attrs, .in = in, .n = n, .out = out}));
   for (int i = 0; i < row->outs; i++) {
-    out[i].device = n ? in[0].device : KN_CPU;
+    if (!(row->flags & KN_FLAG_DEVICE)) out[i].device = device;
     if (kn_type_numel(&out[i]) == -2) {
       char text[KN_TYPE_TEXT];
       return kn_fail(ctx, KN_SHAPE, "%s: the result %s is too large", row->name,
@@ -220,7 +241,8 @@ static kn_status run_whole(kn_context *ctx, kn_op op, const void *attrs, kn_tens
   if (n == 0 || ctx->recorder || !kn_device_offers(ctx, (kn_device_id)in[0]->type.device, op))
     return KN_DECLINED;
   for (int i = 0; i < n; i++)
-    if (!in[i] || kn_tensor_is_symbolic(in[i]) || (ctx->grad_enabled && kn_requires_grad(in[i])))
+    if (!in[i] || kn_tensor_is_symbolic(in[i]) || (ctx->grad_enabled && kn_requires_grad(in[i])) ||
+        in[i]->type.device != in[0]->type.device)
       return KN_DECLINED;
   kn_tensor *made;
   KN_TRY(kn_tensor_symbolic(ctx, &in[0]->type, NULL, &made));
@@ -254,12 +276,24 @@ static kn_status apply_composite(kn_context *ctx, const kn_op_info *row, const v
   return KN_OK;
 }
 
+/* copy_ from another device: what comes over is then copied. */
+static kn_status copy_across(kn_context *ctx, kn_op op, kn_tensor *const *in, kn_tensor **out) {
+  const kn_attrs_device to = {.device = in[0]->type.device};
+  kn_tensor *from;
+  KN_TRY(kn_apply(ctx, KN_OP_to_device, &to, &in[1], 1, &from));
+  kn_status st = kn_apply(ctx, op, NULL, (kn_tensor *[]){in[0], from}, 2, out);
+  kn_tensor_release(from);
+  return st;
+}
+
 kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                    kn_tensor **out) {
   const kn_op_info *row = &kn_ops[op];
   KN_TRY(check_arity(ctx, row, attrs, n));
   KN_TRY(check_given(ctx, row, in, n));
   if (row->composite) return apply_composite(ctx, row, attrs, in, n, out);
+  if (row->flags & KN_FLAG_WRITES && in[0]->type.device != in[1]->type.device)
+    return copy_across(ctx, op, in, out);
 
   kn_type in_types[KN_MAX_INPUTS], types[KN_MAX_OUTPUTS];
   bool symbolic = has_placeholder(row, attrs), wants_grad = false;
@@ -315,6 +349,9 @@ static kn_status check_inplace(kn_context *ctx, const char *name, const kn_type 
   if (!fits)
     return kn_fail(ctx, KN_SHAPE, "%s: the result %s does not have the shape of the tensor to overwrite, %s",
                    name, kn_type_text(r, rt, sizeof rt), kn_type_text(t, tt, sizeof tt));
+  if (r->device != t->device)
+    return kn_fail(ctx, KN_ARG, "%s: the result is on %s, and the tensor to overwrite on %s", name,
+                   kn_device_name((kn_device_id)r->device), kn_device_name((kn_device_id)t->device));
   if (kn_dtypes[r->dtype].category > kn_dtypes[t->dtype].category)
     return kn_fail(ctx, KN_DTYPE, "%s: the result is %s, which cannot be kept in a %s tensor", name,
                    kn_dtype_name((kn_dtype)r->dtype), kn_dtype_name((kn_dtype)t->dtype));
@@ -369,10 +406,11 @@ kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tens
 
 /* ---- elements that change hands ---- */
 
-/* Is t, as it lies, all of a storage whose memory may be another's? */
+/* Is t, as it lies, all of a storage whose memory may be another's? That of a device may, within the device.
+ */
 static bool fills_storage(const kn_tensor *t) {
   const kn_storage *s = t->storage;
-  return s && !s->release && !s->close && !t->offset && kn_tensor_contiguous(t) &&
+  return s && (!s->release || s->device != KN_CPU) && !s->close && !t->offset && kn_tensor_contiguous(t) &&
          s->bytes == (size_t)kn_tensor_numel(t) * kn_dtype_size(kn_tensor_dtype(t));
 }
 
@@ -380,7 +418,9 @@ kn_status kn_take_elements(kn_context *ctx, kn_tensor *t, kn_tensor *from) {
   kn_tensor *in[2] = {t, from}, *same;
   const bool may = !ctx->grad_enabled && !ctx->recorder && kn_type_equal(&t->type, &from->type) &&
                    fills_storage(t) && fills_storage(from) && t->storage != from->storage &&
-                   t->storage->heap == from->storage->heap && atomic_load(&from->storage->refs) == 1;
+                   t->storage->heap == from->storage->heap && t->storage->release == from->storage->release &&
+                   t->storage->release_ud == from->storage->release_ud &&
+                   atomic_load(&from->storage->refs) == 1;
   if (!may) {
     KN_TRY(kn_apply(ctx, KN_OP_copy_, NULL, in, 2, &same));
     kn_tensor_release(same);
@@ -411,8 +451,7 @@ kn_status kn_item(kn_context *ctx, kn_tensor *t, kn_scalar *out) {
   if (concerns(ctx, t)) return kn_recorder_of(ctx)->item(kn_recorder_of(ctx), ctx, t, out);
   if (kn_tensor_is_symbolic(t))
     return kn_fail(ctx, KN_STATE, "item: a symbolic tensor has no data, and no graph is being recorded");
-  *out = kn_scalar_read(t);
-  return KN_OK;
+  return kn_scalar_of(ctx, t, out);
 }
 
 kn_status kn_size(kn_context *ctx, kn_tensor *t, int dim, kn_scalar *out) {
@@ -449,6 +488,19 @@ kn_status kn_detach(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
   kn_recorder *r = kn_recorder_of(ctx);
   if (kn_tensor_is_symbolic(t) && r && r->alias) return r->alias(r, ctx, t, out);
   return kn_tensor_alias(ctx, t, out);
+}
+
+kn_status kn_scalar_of(kn_context *ctx, kn_tensor *t, kn_scalar *out) {
+  if (t->type.device == KN_CPU) {
+    *out = kn_scalar_read(t);
+    return KN_OK;
+  }
+  kn_tensor first = *t, *host; /* looked at meanwhile, never kept */
+  first.type.rank = 0;
+  KN_TRY(kn_to_host(ctx, &first, &host));
+  *out = kn_scalar_read(host);
+  kn_tensor_release(host);
+  return KN_OK;
 }
 
 kn_scalar kn_scalar_read(const kn_tensor *t) {

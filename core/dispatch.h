@@ -122,7 +122,9 @@ kn_status kn_scalar_tensor_for(kn_context *ctx, const char *name, const kn_scala
                                kn_tensor **out);
 /* ARG when an integer dtype does not reach as far as the number: "300 does not fit in uint8 (0 to 255)". */
 kn_status kn_scalar_check(kn_context *ctx, const kn_scalar *s, kn_dtype dtype);
-/* The first element of a real tensor, as a number and from one (cast as `cast` does). */
+/* The first element of a real tensor, which is fetched from its device. */
+kn_status kn_scalar_of(kn_context *ctx, kn_tensor *t, kn_scalar *out);
+/* The first element of a real tensor of the host, as a number and from one (cast as `cast` does). */
 kn_scalar kn_scalar_read(const kn_tensor *t);
 void kn_scalar_write(const kn_scalar *s, kn_tensor *t);
 /* What the floating ones among n tensors (NULL: none) promote to; bool when there is none. */

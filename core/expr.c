@@ -79,3 +79,16 @@ kn_tensor *kx_exact(kn_scope *s, kn_number value, const kn_tensor *like) {
   kn_status st = kn_scalar_tensor(s->ctx, &number, kn_tensor_dtype(like), &t);
   return st == KN_OK ? kx_own(s, t) : kx_fail(s, st);
 }
+
+kn_tensor *kx_single(kn_scope *s, double value, const kn_tensor *like) {
+  if (s->status != KN_OK || !like) return NULL;
+  if (like->type.device == KN_CPU) return kx_number(s, value, like);
+  const kn_attrs_fill one = {.value = value, .dtype = kn_tensor_dtype(like), .device = like->type.device};
+  return kx_apply(s, KN_OP_full, &one, NULL, 0);
+}
+
+kn_tensor *kx_to_device(kn_scope *s, kn_tensor *t, kn_device_id d) {
+  const kn_attrs_device to = {.device = (int32_t)d};
+  if (!t || t->type.device == d) return s->status == KN_OK ? t : NULL;
+  return kx_apply(s, KN_OP_to_device, &to, &t, 1);
+}

@@ -26,6 +26,13 @@ kn_tensor *kx_apply(kn_scope *s, kn_op op, const void *attrs, kn_tensor *const *
 /* All results of an op that has several; NULLs after a failure. */
 void kx_apply_all(kn_scope *s, kn_op op, const void *attrs, kn_tensor *const *in, int n, kn_tensor **out);
 kn_tensor *kx_number(kn_scope *s, double value, const kn_tensor *like); /* 0-d, dtype of `like` */
+/* The same on the device of `like`, for ops that do not take plain numbers of the host. */
+kn_tensor *kx_single(kn_scope *s, double value, const kn_tensor *like);
+/* t itself, or its elements on that device; on that of `like`. */
+kn_tensor *kx_to_device(kn_scope *s, kn_tensor *t, kn_device_id d);
+static inline kn_tensor *kx_beside(kn_scope *s, kn_tensor *t, const kn_tensor *like) {
+  return t && like ? kx_to_device(s, t, (kn_device_id)like->type.device) : NULL;
+}
 kn_tensor *kx_exact(kn_scope *s, kn_number value, const kn_tensor *like);
 kn_tensor *kx_fail(kn_scope *s, kn_status st); /* error text already set */
 kn_tensor *kx_own(kn_scope *s, kn_tensor *t);  /* takes over an owned tensor */

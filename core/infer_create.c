@@ -2,6 +2,14 @@
  * asked for must fit: integers do not wrap around here. */
 #include "core/infer.h"
 
+/* For the rules of rows with the flag DEVICE. */
+static kn_status placed(const kn_infer *q, int32_t device) {
+  if (device < 0 || device >= KN_DEVICE_COUNT)
+    return kn_infer_fail(q, KN_ARG, "unknown device %d", (int)device);
+  q->out[0].device = (uint8_t)device;
+  return KN_OK;
+}
+
 static kn_status check_dtype(const kn_infer *q, kn_dtype d) {
   return (unsigned)d < KN_DTYPE_COUNT ? KN_OK : kn_infer_fail(q, KN_ARG, "unknown dtype %d", (int)d);
 }
@@ -13,16 +21,16 @@ static kn_status one_size(const kn_infer *q, int64_t v, int64_t *out) {
   return KN_OK;
 }
 
-static kn_status sized(const kn_infer *q, const kn_ints *sizes, kn_dtype dtype) {
+static kn_status sized(const kn_infer *q, const kn_ints *sizes, kn_dtype dtype, int32_t device) {
   KN_TRY(check_dtype(q, dtype));
   q->out[0] = (kn_type){.dtype = (uint8_t)dtype, .rank = (uint8_t)sizes->n};
   for (int i = 0; i < sizes->n; i++) KN_TRY(one_size(q, sizes->v[i], &q->out[0].dims[i]));
-  return KN_OK;
+  return placed(q, device);
 }
 
 kn_status kn_infer_fill(const kn_infer *q) {
   const kn_attrs_fill *a = q->attrs;
-  KN_TRY(sized(q, &a->sizes, a->dtype));
+  KN_TRY(sized(q, &a->sizes, a->dtype, a->device));
   return kn_infer_holds(q, a->dtype, a->value_number);
 }
 
@@ -32,7 +40,7 @@ kn_status kn_infer_random(const kn_infer *q) {
   KN_TRY(check_dtype(q, a->dtype));
   if (!kn_dtype_is_float(a->dtype))
     return kn_infer_fail(q, KN_DTYPE, "a floating dtype is needed, not %s", kn_dtype_name(a->dtype));
-  return sized(q, &a->sizes, a->dtype);
+  return sized(q, &a->sizes, a->dtype, a->device);
 }
 
 kn_status kn_infer_randint(const kn_infer *q) {
@@ -40,7 +48,7 @@ kn_status kn_infer_randint(const kn_infer *q) {
   if (!kn_is_dyn(a->low) && !kn_is_dyn(a->high) && a->low >= a->high)
     return kn_infer_fail(q, KN_ARG, "there is no whole number in [%lld, %lld)", (long long)a->low,
                          (long long)a->high);
-  KN_TRY(sized(q, &a->sizes, a->dtype));
+  KN_TRY(sized(q, &a->sizes, a->dtype, a->device));
   if (!kn_is_dyn(a->low)) KN_TRY(kn_infer_holds(q, a->dtype, kn_number_of(a->low)));
   return kn_is_dyn(a->high) ? KN_OK : kn_infer_holds(q, a->dtype, kn_number_of(a->high - 1));
 }
@@ -48,7 +56,8 @@ kn_status kn_infer_randint(const kn_infer *q) {
 kn_status kn_infer_randperm(const kn_infer *q) {
   const kn_attrs_randperm *a = q->attrs;
   q->out[0] = (kn_type){.dtype = KN_I64, .rank = 1};
-  return one_size(q, a->n, &q->out[0].dims[0]);
+  KN_TRY(one_size(q, a->n, &q->out[0].dims[0]));
+  return placed(q, a->device);
 }
 
 /* bernoulli: floats. */
@@ -68,14 +77,14 @@ static int64_t whole_count(int64_t start, int64_t end, int64_t step) {
   return count > INT64_MAX ? INT64_MAX : (int64_t)count;
 }
 
-static kn_status whole_range(const kn_infer *q, int64_t start, int64_t end, int64_t step) {
+static kn_status whole_range(const kn_infer *q, int64_t start, int64_t end, int64_t step, int32_t device) {
   int64_t count = whole_count(start, end, step);
   if (count < 0)
     return kn_infer_fail(q, KN_ARG, "a step of %lld does not lead from %lld to %lld", (long long)step,
                          (long long)start, (long long)end);
   if (count >= INT64_C(1) << 62) return kn_infer_fail(q, KN_SHAPE, "too many elements");
   q->out[0] = (kn_type){.dtype = KN_I64, .rank = 1, .dims = {count}};
-  return KN_OK;
+  return placed(q, device);
 }
 
 /* Numbers. */
@@ -86,11 +95,11 @@ kn_status kn_infer_arange(const kn_infer *q) {
   if (a->dtype == KN_BOOL) return kn_infer_fail(q, KN_DTYPE, "not defined for bool");
   if (kn_number_waits(a->start_number) || kn_number_waits(a->end_number) || kn_number_waits(a->step_number)) {
     q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 1, .dims = {KN_DIM_UNKNOWN}};
-    return KN_OK;
+    return placed(q, a->device);
   }
   if (a->dtype == KN_I64 && a->step != 0 && kn_number_whole(a->start_number, &first) &&
       kn_number_whole(a->end_number, &end) && kn_number_whole(a->step_number, &step))
-    return whole_range(q, first, end, step);
+    return whole_range(q, first, end, step, a->device);
   if (!isfinite(a->start) || !isfinite(a->end) || !isfinite(a->step))
     return kn_infer_fail(q, KN_ARG, "start, end and step must be finite");
   if (a->step == 0) return kn_infer_fail(q, KN_ARG, "the step must not be 0");
@@ -103,7 +112,7 @@ kn_status kn_infer_arange(const kn_infer *q) {
     KN_TRY(kn_infer_holds(q, a->dtype, (kn_number){a->start + (count - 1) * a->step, 0}));
   }
   q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 1, .dims = {(int64_t)count}};
-  return KN_OK;
+  return placed(q, a->device);
 }
 
 /* Numbers. */
@@ -114,7 +123,8 @@ kn_status kn_infer_linspace(const kn_infer *q) {
   KN_TRY(kn_infer_holds(q, a->dtype, (kn_number){a->start, 0}));
   KN_TRY(kn_infer_holds(q, a->dtype, (kn_number){a->end, 0}));
   q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 1};
-  return one_size(q, a->steps, &q->out[0].dims[0]);
+  KN_TRY(one_size(q, a->steps, &q->out[0].dims[0]));
+  return placed(q, a->device);
 }
 
 kn_status kn_infer_eye(const kn_infer *q) {
@@ -122,7 +132,13 @@ kn_status kn_infer_eye(const kn_infer *q) {
   KN_TRY(check_dtype(q, a->dtype));
   q->out[0] = (kn_type){.dtype = (uint8_t)a->dtype, .rank = 2};
   KN_TRY(one_size(q, a->n, &q->out[0].dims[0]));
-  return one_size(q, a->m == KN_NONE ? a->n : a->m, &q->out[0].dims[1]);
+  KN_TRY(one_size(q, a->m == KN_NONE ? a->n : a->m, &q->out[0].dims[1]));
+  return placed(q, a->device);
+}
+
+kn_status kn_infer_to_device(const kn_infer *q) {
+  q->out[0] = q->in[0];
+  return placed(q, ((const kn_attrs_device *)q->attrs)->device);
 }
 
 /* full_like */

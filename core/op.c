@@ -20,6 +20,7 @@
 #define LINALG KN_FLAG_LINALG
 #define ONCE KN_FLAG_ONCE
 #define OVER KN_FLAG_OVER
+#define DEVICE KN_FLAG_DEVICE
 
 const kn_op_info kn_ops[KN_OP_COUNT] = {
 /* clang-format off */

@@ -23,7 +23,7 @@ typedef enum kn_class {
 enum {
   KN_FLAG_SCALARS = 1, KN_FLAG_RANDOM = 2, KN_FLAG_DYNAMIC = 4, KN_FLAG_RAISES = 8, KN_FLAG_WRITES = 16,
   KN_FLAG_WIDE = 32, KN_FLAG_EARLY = 64, KN_FLAG_HOLES = 128, KN_FLAG_LINALG = 256,
-  KN_FLAG_ONCE = 512, KN_FLAG_OVER = 1024
+  KN_FLAG_ONCE = 512, KN_FLAG_OVER = 1024, KN_FLAG_DEVICE = 2048
 };
 /* clang-format on */
 enum { KN_VARIADIC = 255, KN_MAX_INPUTS = 64, KN_MAX_OUTPUTS = 4 };
@@ -41,7 +41,8 @@ typedef kn_status (*kn_composite_fn)(kn_context *ctx, const void *attrs, kn_tens
                                      kn_tensor **out);
 
 /* A shape and dtype rule. Sizes may be symbolic; unknown sizes pass checks, which are made again when a plan
- * knows them. On success out[0 … outs) are set; devices are the caller's. Errors name op and types. */
+ * knows them. On success out[0 … outs) are set; devices are the caller's, but for rows with the flag DEVICE.
+ * Errors name op and types. */
 typedef struct kn_infer {
   kn_context *ctx;
   kn_op op;

@@ -1,7 +1,6 @@
 /* A tensor as text: nested braces as kiln.tensor reads them, one notation for all elements, columns aligned,
  * rows cut at the line's width, the inside left out when long; then the type. See show.h. */
 #include "core/show.h"
-#include "core/device.h"
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -181,14 +180,14 @@ static void add_elements(show *s) {
   put(s, "\n");
 }
 
-void kn_show_tensor(const kn_tensor *t, const kn_print_options *how, kn_text_fn fn, void *ud) {
+void kn_show_tensor(const kn_tensor *t, kn_device_id of, const kn_print_options *how, kn_text_fn fn,
+                    void *ud) {
   char text[KN_TYPE_TEXT];
   kn_print_options o = *how;
   if (!o.linewidth) o.linewidth = o.columns;
   show s = {.t = t, .how = &o, .fn = fn, .ud = ud};
   add_elements(&s);
-  put(&s, kn_type_text(&t->type, text, sizeof text));
-  if (t->type.device == KN_CPU) return;
-  put(&s, " ");
-  put(&s, kn_device_name((kn_device_id)t->type.device));
+  kn_type type = t->type;
+  type.device = (uint8_t)of;
+  put(&s, kn_type_text(&type, text, sizeof text));
 }

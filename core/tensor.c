@@ -2,6 +2,7 @@
  * elements. The storage may outlive the tensor (a view, something saved for backward) or be given up before
  * it, so the block is freed with the later of the two. */
 #include "core/tensor.h"
+#include "core/device.h"
 #include "core/grad/tape.h"
 #include <string.h>
 
@@ -125,17 +126,31 @@ static kn_status checked_bytes(kn_context *ctx, const kn_type *type, size_t *byt
                  kn_type_text(type, text, sizeof text));
 }
 
+/* Memory of the type's device; `m` is NULL where it is the heap's. */
+static kn_status get_data(kn_context *ctx, const kn_type *type, size_t bytes, const kn_memory **m,
+                          void **data) {
+  KN_TRY(kn_device_memory(ctx, (kn_device_id)type->device, m));
+  if (*m) return (*m)->alloc((*m)->self, ctx, bytes, data);
+  *data = kn_claim_aligned(ctx, bytes);
+  return *data ? KN_OK : kn_fail_nomem(ctx, bytes);
+}
+
 kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type) {
   size_t bytes;
+  const kn_memory *m;
+  void *data;
   KN_TRY(checked_bytes(ctx, type, &bytes));
-  void *data = kn_claim_aligned(ctx, bytes);
-  if (!data) return kn_fail_nomem(ctx, bytes);
+  KN_TRY(get_data(ctx, type, bytes, &m, &data));
   kn_storage *s = kn_claim(ctx, sizeof *s);
   if (!s) {
-    kn_free_aligned(ctx->heap, data, bytes);
+    if (m)
+      m->release(m->self, data, bytes);
+    else
+      kn_free_aligned(ctx->heap, data, bytes);
     return kn_fail_nomem(ctx, sizeof *s);
   }
   init_storage(s, ctx, type->device, data, bytes);
+  if (m) s->release = m->release, s->release_ud = m->self;
   kn_storage_release(t->storage);
   t->storage = s;
   t->type = *type;
@@ -144,9 +159,18 @@ kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type)
   return KN_OK;
 }
 
+/* The headers stay with the host. */
+static kn_status new_elsewhere(kn_context *ctx, const kn_type *type, size_t bytes, kn_tensor **out) {
+  const kn_memory *m;
+  void *data;
+  KN_TRY(get_data(ctx, type, bytes, &m, &data));
+  return kn_tensor_wrap(ctx, type, data, m->release, m->self, out);
+}
+
 kn_status kn_tensor_new(kn_context *ctx, const kn_type *type, kn_tensor **out) {
   size_t bytes;
   KN_TRY(checked_bytes(ctx, type, &bytes));
+  if (type->device != KN_CPU) return new_elsewhere(ctx, type, bytes, out);
   bool close = bytes <= CLOSE_BYTES;
   block *b = block_new(ctx, type, close ? bytes : 0);
   if (!b) return kn_fail_nomem(ctx, HEAD + (close ? bytes : 0));
@@ -191,6 +215,7 @@ kn_status kn_tensor_wrap(kn_context *ctx, const kn_type *type, void *data, kn_re
     if (release) release(ud, data, bytes);
     return st == KN_OK ? kn_fail_nomem(ctx, HEAD) : st;
   }
+  b->s.close = false;
   b->s.data = data;
   b->s.bytes = bytes;
   b->s.release = release ? release : keep_borrowed;

@@ -1,5 +1,6 @@
 /* Sizes, counts and the text of tensor types. */
 #include "core/type.h"
+#include "core/device.h"
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -57,6 +58,7 @@ char *kn_type_text(const kn_type *t, char *buf, size_t size) {
       PUT("s%" PRId64, KN_DIM_SYMBOL(0) - t->dims[i]);
   }
   PUT("]");
+  if (t->device != KN_CPU) PUT("@%s", kn_device_name((kn_device_id)t->device));
 #undef PUT
   return buf;
 }

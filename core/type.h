@@ -31,7 +31,8 @@ int64_t kn_type_numel(const kn_type *t);
 /* False when a size is unknown or the byte count does not fit. */
 bool kn_type_bytes(const kn_type *t, size_t *bytes);
 
-/* "float32[2,?,N]"-like text into buf (always terminated), returns buf. Symbols print as s0, s1, … */
+/* "float32[2,?,N]"-like text, "…@cuda" on another device than the CPU, into buf (always terminated), returns
+ * buf. Symbols print as s0, s1, … */
 char *kn_type_text(const kn_type *t, char *buf, size_t size);
 enum { KN_TYPE_TEXT = 128 };
 

@@ -192,11 +192,49 @@ static kn_status emit_branch(emitter *e, const kn_node *n, int side, uint32_t *b
   return KN_OK;
 }
 
+/* Where tensors stay where they are, the outputs are copies of what the branches yield, or what they yield is
+ * computed in their place. The bytes are theirs from before the branches on. */
+static kn_status place_outputs(emitter *e, const kn_node *n) {
+  kn_plan *p = e->p;
+  for (uint32_t i = 0; p->whole && i < n->nout; i++) {
+    const kn_value *v = n->out[i];
+    size_t bytes;
+    bool open = v->type.kind != KN_V_TENSOR || p->handle[v->id] || p->listed[v->id] || p->undefined[v->id] ||
+                p->maybe[v->id] || !kn_type_known(&p->types[v->id]) ||
+                !kn_type_bytes(&p->types[v->id], &bytes);
+    if (open) continue;
+    KN_TRY(kn_plan_buffer(e->ctx, p, &p->types[v->id], v->id, e->pos, e->block, &p->header[v->id]));
+    p->place[v->id] = KN_PLACE_ARENA;
+  }
+  return KN_OK;
+}
+
+static kn_buffer *buffer_of(const kn_plan *p, const kn_value *v, uint32_t from) {
+  for (uint32_t i = p->nbuffers; i > from; i--)
+    if (p->buffers[i - 1].value == v->id) return &p->buffers[i - 1];
+  return NULL;
+}
+
+/* `from`: the first buffer of the outputs, which those of the branches follow. */
+static void join_yields(emitter *e, const kn_node *n, int side, uint32_t block, uint32_t from) {
+  kn_plan *p = e->p;
+  const kn_region *r = n->regions[side];
+  for (uint32_t i = 0; i < n->nout; i++) {
+    const kn_value *v = r->yields[i];
+    bool again = p->place[v->id] != KN_PLACE_ARENA || !v->def || !kn_opcode_is_op(v->def->op);
+    for (uint32_t k = 0; k < n->nout && !again; k++) again = k != i && r->yields[k] == v;
+    if (again || p->place[n->out[i]->id] != KN_PLACE_ARENA) continue;
+    kn_buffer *b = buffer_of(p, v, from), *to = buffer_of(p, n->out[i], from);
+    if (b && to && b->block == block) b->into = (uint32_t)(to - p->buffers) + 1;
+  }
+}
+
 /* The outputs are bound to what the living branches yield. */
 static kn_status define_outputs(emitter *e, const kn_node *n, const bool gone[2]) {
   for (uint32_t i = 0; i < n->nout; i++) {
     if (kn_is_scalar(n->out[i]->type.kind)) continue;
     define(e, n->out[i]);
+    if (e->p->place[n->out[i]->id] == KN_PLACE_ARENA) continue;
     e->p->place[n->out[i]->id] = KN_PLACE_LOOSE;
     for (int side = 0; side < 2; side++)
       if (!gone[side]) KN_TRY(alias(e, n->out[i], n->regions[side]->yields[i]));
@@ -219,8 +257,12 @@ static kn_status emit_if(emitter *e, const kn_node *n, bool *dead) {
   } else {
     KN_TRY(kn_part_flush(e));
     e->pos++;
+    const uint32_t from = p->nbuffers;
+    KN_TRY(place_outputs(e, n));
     KN_TRY(emit_branch(e, n, 0, &step.a, &gone[0]));
     KN_TRY(emit_branch(e, n, 1, &step.b, &gone[1]));
+    if (!gone[0]) join_yields(e, n, 0, step.a, from);
+    if (!gone[1]) join_yields(e, n, 1, step.b, from);
     e->pos++;
   }
   *dead = gone[0] && gone[1];
@@ -409,10 +451,13 @@ static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
     define(e, n->out[i]);
     KN_TRY(kn_plan_place(e->ctx, p, n, n->out[i], e->pos, e->block, runs_once(e)));
   }
-  if (n->op == KN_NODE_select)
+  if (n->op == KN_NODE_select && p->place[out->id] != KN_PLACE_ARENA)
     for (int i = 1; i < 3; i++) KN_TRY(alias(e, out, n->in[i]));
   if (kn_node_passes(n)) KN_TRY(alias(e, out, n->in[0]));
   *dead = n->op == KN_NODE_raise;
+  const bool stores = n->op == KN_NODE_store_state || n->op == KN_NODE_update;
+  if (p->whole && stores && !kn_plan_push(p, &e->kept, &e->nkept, &n->in[n->nin - 1], sizeof *e->kept))
+    return kn_fail_nomem(e->ctx, sizeof *e->kept);
   return push_node(e, n);
 }
 
@@ -462,5 +507,7 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   KN_TRY(kn_part_flush(&e));
   e.pos++;
   for (uint32_t i = 0; !dead && i < body->nyields; i++) use(&e, body->yields[i]);
+  for (uint32_t i = 0; i < e.nkept; i++)
+    if (e.kept[i]->region == body) use(&e, e.kept[i]);
   return KN_OK;
 }

@@ -26,9 +26,11 @@ typedef struct emitter {
   kn_label *labels;  /* by value id: strands.c's */
   uint32_t *strands; /* by node of the section that is looked for: the strand; strands.c's */
   uint32_t stamp;
-  uint64_t visits; /* of nodes, in search of strands */
-  uint32_t strand; /* 1 + the block of the strand that is emitted; 0: none */
-  bool early;      /* what is emitted stands before others that come first in the program */
+  uint64_t visits;       /* of nodes, in search of strands */
+  uint32_t strand;       /* 1 + the block of the strand that is emitted; 0: none */
+  const kn_value **kept; /* what is stored, which the host does when all has run */
+  uint32_t nkept;
+  bool early; /* what is emitted stands before others that come first in the program */
 } emitter;
 
 kn_status kn_push_step(emitter *e, kn_step s); /* at the present place and time */

@@ -99,21 +99,24 @@ void kn_session_forget_origins(kn_session *s) {
   for (uint32_t i = 0; i < s->graph->nslots; i++) s->slots[i].group = 0;
 }
 
-/* Values come from inputs and slots, and all targets there are compute on the CPU. */
-static kn_status check_device(kn_context *ctx, const kn_graph *g, const kn_vtype *t, const char *what) {
-  if (t->kind != KN_V_TENSOR || t->tensor.device == KN_CPU) return KN_OK;
+/* Values come from inputs and slots: is there a target that computes where they are? */
+static kn_status check_device(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int n,
+                              const kn_vtype *t, const char *what) {
+  if (t->kind != KN_V_TENSOR) return KN_OK;
+  for (int i = 0; i < n; i++)
+    if (targets[i]->device == t->tensor.device) return KN_OK;
   return kn_fail(ctx, KN_UNSUPPORTED, "graph %s: %s is on device %s, and nothing here runs that", g->name,
                  what ? what : "an input", kn_device_name((kn_device_id)t->tensor.device));
 }
 
 kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *targets, int n,
                          kn_session **out) {
-  for (uint32_t i = 0; i < g->body->nparams; i++)
-    KN_TRY(check_device(ctx, g, &g->body->params[i]->type, g->body->params[i]->name));
-  for (uint32_t i = 0; i < g->nslots; i++)
-    KN_TRY(check_device(ctx, g, &g->slots[i]->type, g->slots[i]->name));
-  if (!g->finished) return kn_fail(ctx, KN_STATE, "graph %s is not finished and cannot run", g->name);
   if (n < 1) return kn_fail(ctx, KN_ARG, "a session needs at least one target");
+  for (uint32_t i = 0; i < g->body->nparams; i++)
+    KN_TRY(check_device(ctx, g, targets, n, &g->body->params[i]->type, g->body->params[i]->name));
+  for (uint32_t i = 0; i < g->nslots; i++)
+    KN_TRY(check_device(ctx, g, targets, n, &g->slots[i]->type, g->slots[i]->name));
+  if (!g->finished) return kn_fail(ctx, KN_STATE, "graph %s is not finished and cannot run", g->name);
   kn_session *s = kn_calloc(ctx->heap, 1, sizeof *s);
   if (!s) return kn_fail_nomem(ctx, sizeof *s);
   s->ntargets = n;
@@ -129,12 +132,22 @@ kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *t
     return kn_fail_nomem(ctx, 0);
   }
   memcpy(s->targets, targets, (size_t)n * sizeof *s->targets);
+  for (int i = 0; i < n; i++) s->launches |= targets[i]->launcher != NULL;
   for (uint32_t i = 0; i < g->nslots; i++) {
     s->slots[i].value.scalar = g->slots[i]->scalar;
     if (g->slots[i]->tensor) s->slots[i].value.tensor = kn_tensor_retain(g->slots[i]->tensor);
   }
   *out = s;
   return KN_OK;
+}
+
+static void free_arena(kn_session *s, kn_device_id d) {
+  kn_arena_on *a = &s->arena[d];
+  if (a->memory && a->data)
+    a->memory->release(a->memory->self, a->data, a->bytes);
+  else
+    kn_free_aligned(s->ctx->heap, a->data, a->bytes);
+  *a = (kn_arena_on){0};
 }
 
 void kn_session_free(kn_session *s) {
@@ -156,7 +169,7 @@ void kn_session_free(kn_session *s) {
   for (uint32_t i = 0; s->updates && i < s->nupdates; i++) kn_tensor_release(s->updates[i].staged);
   kn_free(h, s->origins, (body->nyields + 1u) * sizeof *s->origins);
   kn_free(h, s->updates, (s->nupdates + 1u) * sizeof *s->updates);
-  kn_free_aligned(h, s->arena, s->arena_bytes);
+  for (int d = 0; d < KN_DEVICE_COUNT; d++) free_arena(s, (kn_device_id)d);
   kn_free(h, s->targets, (size_t)s->ntargets * sizeof *s->targets);
   kn_free(h, s->slots, (s->graph->nslots + 1u) * sizeof *s->slots);
   kn_free(h, s->in_types, (body->nparams + 1u) * sizeof *s->in_types);
@@ -367,11 +380,17 @@ static void forget_plans(kn_session *s) {
   }
 }
 
+/* What is told or counted step by step is done so. */
+static bool runs_whole(const kn_session *s) { return !s->profile && !s->limit && !s->ctx->recorder; }
+
 /* The plan for these inputs, first in the cache afterwards; where `measured`, another one instead of one for
  * which there was something to measure. */
 static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, bool measured, kn_plan **out) {
   KN_TRY(check_inputs(s, in, nin));
-  kn_plan_form form = s->observe || s->single ? KN_PLAN_SINGLE : s->check ? KN_PLAN_APART : KN_PLAN_USUAL;
+  kn_plan_form form = s->observe || s->single        ? KN_PLAN_SINGLE
+                      : s->check                     ? KN_PLAN_APART
+                      : s->launches && runs_whole(s) ? KN_PLAN_WHOLE
+                                                     : KN_PLAN_USUAL;
   kn_plan **at = &s->plans, *p;
   while (*at && !plan_fits(s, *at, form)) at = &(*at)->next;
   p = *at;
@@ -388,15 +407,27 @@ static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, b
   return KN_OK;
 }
 
+/* The old one is given back after the new one is there: plans that point into it are told by its address. */
+static kn_status grow_arena(kn_session *s, kn_device_id d, size_t bytes) {
+  kn_arena_on fresh = {.bytes = bytes};
+  void *data = NULL;
+  KN_TRY(kn_device_memory(s->ctx, d, &fresh.memory));
+  if (fresh.memory)
+    KN_TRY(fresh.memory->alloc(fresh.memory->self, s->ctx, bytes, &data));
+  else if (!(data = kn_claim_aligned(s->ctx, bytes)))
+    return kn_fail_nomem(s->ctx, bytes);
+  free_arena(s, d);
+  fresh.data = data;
+  s->arena[d] = fresh;
+  return KN_OK;
+}
+
 static kn_status give_arena(kn_session *s, kn_plan *p) {
-  if (p->bytes > s->arena_bytes || !s->arena) {
-    char *fresh = kn_claim_aligned(s->ctx, p->bytes);
-    if (!fresh) return kn_fail_nomem(s->ctx, p->bytes);
-    kn_free_aligned(s->ctx->heap, s->arena, s->arena_bytes);
-    s->arena = fresh;
-    s->arena_bytes = p->bytes;
+  for (int d = 0; d < KN_DEVICE_COUNT; d++) {
+    const bool needed = d == KN_CPU ? !s->arena[d].data : false;
+    if (p->bytes[d] > s->arena[d].bytes || needed) KN_TRY(grow_arena(s, (kn_device_id)d, p->bytes[d]));
+    kn_plan_place_at(p, (kn_device_id)d, s->arena[d].data);
   }
-  kn_plan_place_at(p, s->arena);
   return KN_OK;
 }
 
@@ -464,10 +495,10 @@ kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, k
   kn_status st = choose_plan(s, in, nin, true, &p);
   s->ctx->tuning = tuning;
   KN_TRY(st);
-  const char *before = s->arena;
+  const char *before = s->arena[KN_CPU].data;
   KN_TRY(give_arena(s, p));
-  if (s->arena != before) touch(s->arena, s->arena_bytes);
-  m.arena = p->bytes;
+  if (s->arena[KN_CPU].data != before) touch(s->arena[KN_CPU].data, s->arena[KN_CPU].bytes);
+  for (int d = 0; d < KN_DEVICE_COUNT; d++) m.arena += p->bytes[d];
   m.plan = p->kept;
   parts_memory(p, &m);
   m.results = result_bytes(p);
@@ -565,7 +596,8 @@ static void drop_results(const kn_session *s, kn_rvalue *out) {
 
 kn_status kn_session_warm(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out) {
   const uint32_t nout = s->graph->body->nyields;
-  if (s->running || s->observe || s->check || s->profile || s->ctx->debug || is_seen(s->graph->body))
+  if (s->running || s->observe || s->check || s->profile || s->launches || s->ctx->debug ||
+      is_seen(s->graph->body))
     return KN_DECLINED;
   kn_plan *p;
   KN_TRY(choose_plan(s, in, nin, false, &p));

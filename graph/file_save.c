@@ -1,5 +1,6 @@
 /* Writing a .kiln file: what is in it is told in graph/README.md; reading is in file.c. */
 #include "graph/checksum.h"
+#include "core/device.h"
 #include "graph/file.h"
 #include "graph/file_keys.h"
 #include "graph/json.h"
@@ -85,7 +86,11 @@ static kn_status put_slots(saver *s, const kn_graph *g, kn_writer *w) {
       if (!slot->tensor || !slot->tensor->storage)
         return kn_fail(s->ctx, KN_STATE, "slot %s has no data to save", slot->name);
       if (slot->tensor->type.device != KN_CPU)
-        return kn_fail(s->ctx, KN_UNSUPPORTED, "slot %s is not on the CPU", slot->name);
+        return kn_fail(
+            s->ctx, KN_UNSUPPORTED,
+            "slot %s is on device %s: a file holds graphs that begin on the CPU; capture the function "
+            "with its parameters there",
+            slot->name, kn_device_name((kn_device_id)slot->tensor->type.device));
       KN_TRY(add_tensor(s, slot->name, slot->tensor, &name));
       kn_put_json(w, name, strlen(name));
     } else

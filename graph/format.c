@@ -1,6 +1,7 @@
 /* Texts of nodes with values in them: see format.h. What Lua's string.format, tostring and io.write do, in C.
  */
 #include "graph/format.h"
+#include "core/device.h"
 #include "core/show.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -95,6 +96,14 @@ char *kn_scalar_text(const kn_scalar *s, char buf[KN_SCALAR_TEXT]) {
 
 static void put_piece(void *ud, const char *text, size_t n) { kn_put(ud, text, n); }
 
+static kn_status put_tensor(kn_context *ctx, kn_tensor *t, kn_writer *out) {
+  kn_tensor *host;
+  KN_TRY(kn_to_host(ctx, t, &host));
+  kn_show_tensor(host, (kn_device_id)t->type.device, &ctx->print, put_piece, out);
+  kn_tensor_release(host);
+  return KN_OK;
+}
+
 /* %s: flags, width and precision apply to the text, as in Lua. */
 static kn_status put_value(kn_context *ctx, const directive *d, kn_tensor *t, const kn_scalar *s,
                            kn_writer *out) {
@@ -102,13 +111,13 @@ static kn_status put_value(kn_context *ctx, const directive *d, kn_tensor *t, co
   kn_writer all = {.heap = ctx->heap};
   if (!d->spec[1]) {
     if (t)
-      kn_show_tensor(t, &ctx->print, put_piece, out);
+      return put_tensor(ctx, t, out);
     else
       kn_puts(out, kn_scalar_text(s, buf));
     return KN_OK;
   }
   if (t)
-    kn_show_tensor(t, &ctx->print, put_piece, &all);
+    KN_TRY(put_tensor(ctx, t, &all));
   else
     kn_puts(&all, kn_scalar_text(s, buf));
   kn_put(&all, "", 1);

@@ -105,12 +105,16 @@ static void visit(search *s, const kn_region *r) {
       const kn_value *v = n->regions[0]->params[i];
       if (v->type.kind == KN_V_TENSOR && s->ends[v->id] && is_asked(s, v)) keep(s, v);
     }
+    const bool chooses = s->p->whole && (n->op == KN_NODE_if || n->op == KN_NODE_select);
+    for (uint32_t i = 0; chooses && i < n->nout; i++) /* is that tensor, and no copy of its elements */
+      if (n->out[i]->type.kind == KN_V_TENSOR && s->ends[n->out[i]->id] && is_asked(s, n->out[i]))
+        s->p->handle[n->out[i]->id] = true;
   }
 }
 
 kn_status kn_plan_identities(kn_context *ctx, kn_plan *p) {
   uint32_t n = p->graph->nvalues + 1;
-  if (!kn_region_has(p->graph->body, KN_NODE_loop)) return KN_OK;
+  if (!kn_region_has(p->graph->body, KN_NODE_loop) && !p->whole) return KN_OK;
   search s = {.p = p,
               .todo = kn_arena_alloc(&p->arena, n * sizeof *s.todo),
               .seen = kn_arena_alloc(&p->arena, n * sizeof *s.seen),

@@ -108,7 +108,9 @@ bool kn_known_shares(const kn_known *k, const kn_node *n) {
 /* ---- slots ---- */
 
 static bool same_bytes(const kn_tensor *a, const kn_tensor *b) {
-  if (!a || !a->storage || !kn_type_equal(&a->type, &b->type) || !kn_tensor_contiguous(a)) return false;
+  if (!a || !a->storage || a->type.device != KN_CPU || !kn_type_equal(&a->type, &b->type) ||
+      !kn_tensor_contiguous(a))
+    return false;
   return !memcmp(kn_tensor_data(a), kn_tensor_data(b), type_bytes(&a->type));
 }
 

@@ -1,5 +1,6 @@
 /* Runs that compare: see measure.h. */
 #include "graph/measure.h"
+#include "core/device.h"
 #include "core/dispatch.h"
 #include <float.h>
 #include <math.h>
@@ -136,6 +137,7 @@ static double distance(bool ulps, const kn_tensor *got, const kn_tensor *want) {
 
 /* The tensor itself where its elements lie in order. */
 static kn_status in_order(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  if (t->type.device != KN_CPU) return kn_to_host(ctx, t, out);
   if (!kn_tensor_contiguous(t)) return kn_apply(ctx, KN_OP_clone, NULL, &t, 1, out);
   *out = kn_tensor_retain(t);
   return KN_OK;

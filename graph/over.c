@@ -75,7 +75,7 @@ bool kn_plan_is_over(const kn_plan *p, const kn_value *v) {
 }
 
 static bool may_be_over(const kn_plan *p, const kn_node *n) {
-  if (!(kn_ops[n->op].flags & KN_FLAG_OVER) || p->form != KN_PLAN_USUAL) return false;
+  if (!(kn_ops[n->op].flags & KN_FLAG_OVER) || (p->form != KN_PLAN_USUAL && !p->whole)) return false;
   const kn_value *x = n->in[0], *v = n->out[0];
   uint32_t a = x->id, b = v->id;
   bool place = p->place[a] == KN_PLACE_ARENA || kn_plan_is_over(p, x);

@@ -175,6 +175,7 @@ static bool put_element(kn_parser *p, kn_dtype d, char *at) {
 static bool parse_elements(kn_parser *p, kn_slot *s) {
   const kn_type *t = &s->type.tensor;
   int64_t n = kn_type_numel(t);
+  if (t->device != KN_CPU) return kn_parse_fail(p, p->p, "only constants on the CPU are written out");
   if (s->kind != KN_SLOT_CONST || n > KN_INLINE_ELEMENTS || n < 0)
     return kn_parse_fail(p, p->p, "only constants of up to %d elements are written out", KN_INLINE_ELEMENTS);
   kn_status st = kn_tensor_new(p->ctx, t, &s->tensor); /* owned by the graph from here on */

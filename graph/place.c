@@ -146,14 +146,14 @@ kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_
   bool op = kn_opcode_is_op(n->op), copies = false;
   p->place[v->id] = KN_PLACE_LOOSE;
   if (p->handle[v->id] || p->undefined[v->id] || !kn_type_known(&p->types[v->id])) return KN_OK;
-  if (!op && n->op != KN_NODE_to_tensor) return KN_OK;
+  if (!op && n->op != KN_NODE_to_tensor && !(p->whole && n->op == KN_NODE_select)) return KN_OK;
   if (op && kn_ops[n->op].op_class == KN_CLASS_VIEW) {
     KN_TRY(place_view(ctx, p, n, v, &copies));
     if (!copies) return KN_OK;
   }
   size_t bytes;
   if (p->listed[v->id]) return KN_OK;
-  if (once && p->result[v->id]) {
+  if (once && p->result[v->id] && !p->whole) {
     p->place[v->id] = KN_PLACE_FRESH;
     return KN_OK;
   }
@@ -239,6 +239,7 @@ static kn_status push_bind(kn_context *ctx, kn_plan *p, const kn_value *to, cons
                      kn_is_scalar(to->type.kind)         ? KN_BIND_NUMBER
                      : kn_is_list(to->type.kind)         ? KN_BIND_LIST
                      : p->place[to->id] == KN_PLACE_LENT ? KN_BIND_LENT
+                     : kn_plan_is_fixed(p, to->id)       ? KN_BIND_COPY
                                                          : KN_BIND_OWN};
   return kn_plan_push(p, &p->binds, &p->nbinds, &b, sizeof b) ? KN_OK : kn_fail_nomem(ctx, sizeof b);
 }

@@ -1,19 +1,23 @@
 /* Making and freeing plans: allocation of the per-value arrays, the stages in order, and the lists of values
  * that each step may let go of. */
-#include "graph/plan.h"
+#include "graph/whole.h"
 #include <string.h>
 
 #define MOST_TUNING 0.2 /* seconds that one plan measures at most */
 
-bool kn_plan_push(kn_plan *p, void *array, uint32_t *count, const void *elem, size_t size) {
+bool kn_push(kn_arena *a, void *array, uint32_t *count, const void *elem, size_t size) {
   char *at;
   memcpy(&at, array, sizeof at); /* array is some T ** */
-  at = kn_arena_grow(&p->arena, at, *count, size);
+  at = kn_arena_grow(a, at, *count, size);
   if (!at) return false;
   memcpy(at + (size_t)*count * size, elem, size);
   memcpy(array, &at, sizeof at);
   ++*count;
   return true;
+}
+
+bool kn_plan_push(kn_plan *p, void *array, uint32_t *count, const void *elem, size_t size) {
+  return kn_push(&p->arena, array, count, elem, size);
 }
 
 static bool alloc_arrays(kn_plan *p) {
@@ -86,6 +90,16 @@ static kn_status settle_overs(kn_context *ctx, kn_plan *p) {
     }
   }
   return KN_OK;
+}
+
+/* What a branch yields lies in the place of what it is yielded to, where it has a place of its own. */
+static void settle_yields(kn_plan *p) {
+  for (uint32_t i = 0; i < p->nbuffers; i++) {
+    kn_buffer *b = &p->buffers[i];
+    if (!b->into || b->under || b->store || b->none) continue;
+    const kn_buffer *to = &p->buffers[b->into - 1];
+    if (b->bytes == to->bytes && !to->under) b->under = b->into;
+  }
 }
 
 static void own_pos(kn_plan *p, kn_step **owner, uint32_t size, kn_step *s) {
@@ -172,12 +186,20 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   settle_lifetimes(p);
   list_loose(p);
   KN_TRY(settle_overs(ctx, p));
+  settle_yields(p);
   KN_TRY(list_drops(ctx, p));
   KN_TRY(list_held(ctx, p));
   KN_TRY(kn_plan_layout(ctx, p));
   for (uint32_t v = 1; v <= g->nvalues; v++)
     if (kn_plan_is_fixed(p, v)) p->vals[v] = p->header[v];
-  return KN_OK;
+  return p->whole ? kn_plan_wholes(ctx, p) : KN_OK;
+}
+
+/* Who would run pieces of plans as one: the first that can. */
+static const kn_target *find_launcher(const kn_target *const *targets, int n) {
+  for (int i = 0; i < n; i++)
+    if (targets[i]->launcher) return targets[i];
+  return NULL;
 }
 
 kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int ntargets,
@@ -188,6 +210,7 @@ kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const
   p->graph = g;
   p->form = form;
   p->single = form == KN_PLAN_SINGLE;
+  p->whole = form == KN_PLAN_WHOLE ? find_launcher(targets, ntargets) : NULL;
   atomic_flag_clear(&p->loose_taken);
   p->fixed = kn_context_tuning(ctx) == KN_TUNING_FIXED;
   ctx->tuning_left = MOST_TUNING;
@@ -208,6 +231,7 @@ kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const
 
 void kn_plan_free(kn_context *ctx, kn_plan *p) {
   if (!p) return;
+  for (uint32_t i = 0; i < p->nwholes; i++) kn_whole_free(ctx, p->wholes[i]);
   for (uint32_t i = 0; i < p->nparts; i++)
     if (p->parts[i].program) p->parts[i].target->free(p->parts[i].target->self, ctx, p->parts[i].program);
   for (uint32_t v = 1; p->place && v <= p->graph->nvalues; v++)
@@ -225,9 +249,11 @@ void kn_plan_free(kn_context *ctx, kn_plan *p) {
   kn_free(ctx->heap, p, sizeof *p);
 }
 
-void kn_plan_place_at(kn_plan *p, char *base) {
-  if (p->base == base) return;
-  for (uint32_t i = 0; i < p->nbuffers; i++)
-    if (!p->buffers[i].store) p->buffers[i].header->storage->data = base + p->buffers[i].offset;
-  p->base = base;
+void kn_plan_place_at(kn_plan *p, kn_device_id d, char *base) {
+  if (p->base[d] == base) return;
+  for (uint32_t i = 0; i < p->nbuffers; i++) {
+    const kn_buffer *b = &p->buffers[i];
+    if (!b->store && b->header->type.device == d) b->header->storage->data = base + b->offset;
+  }
+  p->base[d] = base;
 }

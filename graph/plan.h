@@ -37,6 +37,7 @@ typedef enum kn_step_kind {
   KN_STEP_BIND, /* the outputs of an `if` whose branch `a` the sizes chose; the branch's steps stand before it
                  */
   KN_STEP_STRANDS, /* sections[a]: strands, side by side where that pays */
+  KN_STEP_WHOLE,   /* wholes[a]: steps that a target runs as one */
   KN_STEP_FAIL     /* fails[a]: what the sizes make impossible, told when it is reached */
 } kn_step_kind;
 
@@ -45,6 +46,7 @@ typedef enum kn_bind_how {
   KN_BIND_NUMBER,
   KN_BIND_LENT, /* the tensor, not counted */
   KN_BIND_OWN,  /* the tensor, counted */
+  KN_BIND_COPY, /* its elements, into the place of its own */
   KN_BIND_LIST
 } kn_bind_how;
 typedef struct kn_bind {
@@ -155,8 +157,9 @@ typedef struct kn_buffer { /* bytes of the arena */
   uint32_t block;       /* where it is written */
   size_t bytes, offset;
   const kn_node *store; /* it is no part of the arena: what this node stages; NULL */
-  bool none;            /* never touched */
-  uint32_t under;       /* 1 + index of the buffer in whose place it lies; 0: it has its own */
+  uint32_t into;  /* 1 + index of the buffer of what its value is yielded to, in whose place it may lie */
+  bool none;      /* never touched */
+  uint32_t under; /* 1 + index of the buffer in whose place it lies; 0: it has its own */
 } kn_buffer;
 
 typedef struct kn_over { /* value may lie over another that nobody reads after `last` */
@@ -198,7 +201,8 @@ typedef struct kn_loose {
 typedef enum kn_plan_form {
   KN_PLAN_USUAL,
   KN_PLAN_SINGLE, /* for observers: one node a part, so that what it gave is still there */
-  KN_PLAN_APART   /* for KILN_CHECK: what runs as one still does, but no two values share bytes */
+  KN_PLAN_APART,  /* for KILN_CHECK: what runs as one still does, but no two values share bytes */
+  KN_PLAN_WHOLE   /* tensors stay where they are, for targets that run pieces as one (graph/whole.h) */
 } kn_plan_form;
 
 typedef struct kn_plan kn_plan;
@@ -206,11 +210,12 @@ struct kn_plan {
   kn_plan *next; /* in the session's cache, most recently used first */
   const kn_graph *graph;
   kn_plan_form form;
-  bool single;     /* of the form SINGLE */
-  bool fixed;      /* made by the fixed rule alone, whatever was measured */
-  bool unmeasured; /* some of it, as nothing is known */
-  kn_arena arena;  /* holds all arrays below */
-  kn_type *inputs; /* the key: types of the graph's inputs (scalars: zero) */
+  bool single;            /* of the form SINGLE */
+  const kn_target *whole; /* of the form WHOLE: who runs pieces as one; else NULL */
+  bool fixed;             /* made by the fixed rule alone, whatever was measured */
+  bool unmeasured;        /* some of it, as nothing is known */
+  kn_arena arena;         /* holds all arrays below */
+  kn_type *inputs;        /* the key: types of the graph's inputs (scalars: zero) */
 
   /* by value id */
   kn_type *types;     /* tensors: sizes unknown where only a run knows */
@@ -244,6 +249,7 @@ struct kn_plan {
   kn_part_plan *parts;
   kn_loop_plan *loops;
   kn_section *sections;
+  struct kn_whole **wholes;
   kn_buffer *buffers;
   kn_planned_failure **fails;
   kn_alias *aliases;
@@ -259,22 +265,22 @@ struct kn_plan {
   atomic_flag loose_taken; /* while `beside` */
   bool beside;             /* strands run on several threads just now */
   uint32_t nloose;
-  uint32_t nblocks, nparts, nloops, nsections, nbuffers, nfails, naliases, nbinds, nbound, nearly, nheld,
-      novers, nstaged;
+  uint32_t nblocks, nparts, nloops, nsections, nwholes, nbuffers, nfails, naliases, nbinds, nbound, nearly,
+      nheld, novers, nstaged;
   bool
       *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */
-  size_t bytes;     /* of the arena */
-  size_t kept;      /* of the heap, by the plan and its programs when it was made */
-  size_t bytes_apart; /* what it would be if nothing shared bytes */
-  char *base;         /* the arena that the headers point into now */
+  size_t bytes[KN_DEVICE_COUNT]; /* of the arena on each device */
+  size_t kept;                   /* of the heap, by the plan and its programs when it was made */
+  size_t bytes_apart;            /* what it would be if nothing shared bytes */
+  char *base[KN_DEVICE_COUNT];   /* the arenas that the headers point into now */
 };
 
 /* Fails only for lack of memory or too deep nesting; what the sizes make impossible is a step of its own. */
 kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int ntargets,
                       kn_plan_form form, const kn_type *inputs, kn_plan **out);
 void kn_plan_free(kn_context *ctx, kn_plan *p);
-/* Point the headers into an arena of p->bytes. */
-void kn_plan_place_at(kn_plan *p, char *base);
+/* Point the headers of a device into an arena there, of so many p->bytes. */
+void kn_plan_place_at(kn_plan *p, kn_device_id d, char *base);
 
 /* Is its header there with the plan, over bytes that stay? */
 static inline bool kn_plan_is_fixed(const kn_plan *p, uint32_t v) {
@@ -296,7 +302,8 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
                        int ntargets);                  /* the rest */
 kn_status kn_plan_layout(kn_context *ctx, kn_plan *p); /* offsets of buffers, bytes */
 
-/* Appends to an array in the plan's arena. */
+/* Appends to an array in an arena, in the plan's. */
+bool kn_push(kn_arena *a, void *array, uint32_t *count, const void *elem, size_t size);
 bool kn_plan_push(kn_plan *p, void *array, uint32_t *count, const void *elem, size_t size);
 /* New bytes in the arena, live from `first` on. value 0: a stage. The header is owned by the plan. */
 kn_status kn_plan_buffer(kn_context *ctx, kn_plan *p, const kn_type *type, uint32_t value, uint32_t first,

@@ -24,8 +24,9 @@ static kn_status copy_updated(kn_session *s, kn_rvalue *in) {
                      "contiguous tensor",
                      s->updates[i].input + 1);
     }
+    const kn_attrs_device same = {.device = (*t)->type.device};
     kn_status st = kn_tensor_new(s->ctx, &(*t)->type, &made);
-    if (st == KN_OK) memcpy(kn_tensor_data(made), kn_tensor_data(*t), made->storage->bytes);
+    if (st == KN_OK) st = kn_kernel_to_device(s->ctx, &same, t, 1, &made);
     *t = st == KN_OK ? made : NULL;
     KN_TRY(st);
   }

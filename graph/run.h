@@ -27,10 +27,11 @@ void kn_run_own(kn_plan *p, uint32_t v, kn_tensor *t);
 void kn_run_bind(kn_plan *p, uint32_t v, kn_tensor *t);
 void kn_run_bind_value(kn_plan *p, const kn_value *to, const kn_value *from);
 kn_tensor *kn_run_take(kn_plan *p, uint32_t yield);
-void kn_run_bind_yields(kn_plan *p, const kn_step *s, int side);
+kn_status kn_run_bind_yields(run *r, const kn_step *s, int side);
 void kn_run_clean_up(kn_plan *p);
 bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t);
 kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t);
+kn_status kn_run_put_number(run *r, const kn_scalar *s, kn_tensor *t);
 kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out);
 kn_status kn_run_stop(run *r, kn_status st); /* OK: the limit of steps */
 kn_status kn_run_ask_host(kn_session *s);    /* whether to go on */
@@ -62,8 +63,14 @@ static inline kn_status kn_run_tick(run *r) {
 
 /* run.c */
 kn_status kn_run_block(run *r, uint32_t block);
+kn_status kn_run_step(run *r, const kn_step *s);
+kn_status kn_run_fail(run *r, const kn_planned_failure *f);
+
+/* run_whole.c */
+kn_status kn_run_whole(run *r, struct kn_whole *w);
 
 /* run_nodes.c */
 kn_status kn_run_node(run *r, const kn_node *n);
+kn_status kn_run_raise(run *r, const kn_node *n);
 
 #endif

@@ -22,8 +22,7 @@ static kn_status to_tensor(run *r, const kn_node *n) {
     KN_TRY(kn_tensor_new(r->ctx, &p->types[v], &t));
     kn_run_own(p, v, t);
   }
-  kn_scalar_write(&p->scalars[n->in[0]->id], p->vals[v]);
-  return KN_OK;
+  return kn_run_put_number(r, &p->scalars[n->in[0]->id], p->vals[v]);
 }
 
 static kn_status scalar(run *r, const kn_node *n) {
@@ -43,7 +42,7 @@ static kn_status say(run *r, const kn_node *n) {
   return st;
 }
 
-static kn_status raise(run *r, const kn_node *n) {
+kn_status kn_run_raise(run *r, const kn_node *n) {
   kn_writer w = {.heap = r->ctx->heap};
   kn_status st = KN_OK;
   if (kn_format_used(n))
@@ -55,6 +54,14 @@ static kn_status raise(run *r, const kn_node *n) {
   if (n->op == KN_NODE_raise) return kn_node_failed(r->ctx, n, st);
   r->ctx->error_placed = true; /* assert's text stands alone, as in Lua */
   return st;
+}
+
+static kn_status choose(run *r, const kn_node *n) {
+  kn_plan *p = r->p;
+  const kn_value *out = n->out[0], *in = n->in[p->scalars[n->in[0]->id].as.b ? 1 : 2];
+  if (p->place[out->id] == KN_PLACE_ARENA) return kn_run_copy_into(r, p->header[out->id], p->vals[in->id]);
+  kn_run_bind_value(p, out, in);
+  return KN_OK;
 }
 
 static kn_status append(run *r, const kn_node *n);
@@ -84,9 +91,7 @@ static kn_status eval_node(run *r, const kn_node *n) {
   case KN_NODE_write:
   case KN_NODE_write_error:
   case KN_NODE_warn: return say(r, n);
-  case KN_NODE_select:
-    kn_run_bind_value(p, n->out[0], n->in[p->scalars[n->in[0]->id].as.b ? 1 : 2]);
-    return KN_OK;
+  case KN_NODE_select: return choose(r, n);
   case KN_NODE_same:
     p->scalars[n->out[0]->id] =
         (kn_scalar){KN_SCALAR_BOOL, {.b = t == p->vals[n->in[1]->id] && !KN_MUTANT(same_tensor_never)}};
@@ -245,13 +250,13 @@ static bool takes_undefined(const kn_node *n) {
 kn_status kn_run_node(run *r, const kn_node *n) {
   if (n->op == KN_NODE_item && r->quiet) { /* as loops ask at each trip */
     const kn_tensor *t = r->p->vals[n->in[0]->id];
-    if (t && kn_plan_is_fixed(r->p, n->in[0]->id) && !t->type.rank)
+    if (t && kn_plan_is_fixed(r->p, n->in[0]->id) && !t->type.rank && t->type.device == KN_CPU)
       return r->p->scalars[n->out[0]->id] = kn_scalar_read(t), KN_OK;
   }
   if (n->op == KN_NODE_assert && r->p->scalars[n->in[0]->id].as.b) return KN_OK;
   for (uint32_t i = 0; !takes_undefined(n) && i < n->nin; i++)
     if (n->in[i]->type.kind == KN_V_TENSOR && !r->p->vals[n->in[i]->id]) return kn_run_no_value(r, n);
-  if (n->op == KN_NODE_raise || n->op == KN_NODE_assert) return raise(r, n);
+  if (n->op == KN_NODE_raise || n->op == KN_NODE_assert) return kn_run_raise(r, n);
   kn_status st = eval_node(r, n);
   if (st != KN_OK && n->op == KN_NODE_host_call && r->ctx->error_placed) return st; /* the host's own words */
   if (st != KN_OK) return kn_node_failed(r->ctx, n, st);

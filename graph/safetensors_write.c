@@ -1,6 +1,7 @@
 /* Writing the container: rows of the header, its end, tensors in order. Files are file_save.c's and
  * tensors_file.c's. */
 #include "graph/safetensors.h"
+#include "core/device.h"
 #include <inttypes.h>
 #include <string.h>
 
@@ -19,6 +20,7 @@ static void copy_strided(const kn_tensor *from, kn_tensor *to) {
 }
 
 kn_status kn_safetensors_dense(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  if (t->type.device != KN_CPU) return kn_to_host(ctx, t, out);
   if (kn_tensor_contiguous(t)) {
     *out = kn_tensor_retain(t);
     return KN_OK;

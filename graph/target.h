@@ -6,6 +6,9 @@
 
 typedef struct kn_target kn_target;
 typedef struct kn_program kn_program; /* a compiled part, defined by each target */
+typedef struct kn_launch kn_launch;   /* a piece of a plan made ready to run as one, likewise */
+struct kn_plan;                       /* graph/plan.h */
+struct kn_whole;                      /* graph/whole.h */
 
 /* A run of consecutive op nodes of one region, for one plan. The nodes are the plan's own copies: outputs and
  * where are the graph's, inputs too but for those that are another value to the plan, and placeholders in the
@@ -32,6 +35,20 @@ typedef struct kn_part_memory {
 } kn_part_memory;
 #define KN_ROOM_NONE SIZE_MAX /* it never goes to memory: nobody may read it but its group */
 
+/* Pieces of a plan, branches and loops included, as one launch each: for targets of devices that would else
+ * wait for the host at each condition. */
+typedef struct kn_launcher {
+  /* May this node, whose attributes and sizes the plan knows, be a part of one? False with a short reason. */
+  bool (*supports)(void *self, const kn_node *n, char *why, size_t size);
+  /* UNSUPPORTED with the reason where it cannot be made after all: its steps then run one by one. */
+  kn_status (*make)(void *self, kn_context *ctx, const struct kn_plan *p, const struct kn_whole *w,
+                    kn_launch **out);
+  /* Runs it. `fresh`: the piece's cells are to be sent first. `wait`: those that the host may look at are
+   * fetched, which waits for the device. */
+  kn_status (*run)(void *self, kn_context *ctx, kn_launch *l, struct kn_whole *w, bool fresh, bool wait);
+  void (*free)(void *self, kn_context *ctx, kn_launch *l);
+} kn_launcher;
+
 /* Memory is planned node by node: a value's bytes may be taken again by any node after its last use, the next
  * one in the part included. So a target computes the nodes in order and each output at its node's time. Of
  * nodes that it says run together, all outputs lie apart from each other and from all that any of them reads,
@@ -40,6 +57,8 @@ typedef struct kn_part_memory {
  * data pointer from one run to the next, except of CONST slots. */
 struct kn_target {
   const char *name;
+  kn_device_id device;         /* of the tensors that it computes on */
+  const kn_launcher *launcher; /* NULL: none */
   /* False with a short reason: "float64 is not supported". Node and types as in kn_part. */
   bool (*supports)(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
                    size_t size);
@@ -79,9 +98,15 @@ kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, 
 /* A node of class VIEW whose output is real (see `run` above): makes it the view, or fills it. */
 kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals,
                        const char **impl);
+/* The elements of `from` into the contiguous `to`, of the same device. */
+kn_status kn_node_copy(kn_context *ctx, kn_tensor *from, kn_tensor *to);
 /* A tensor whose data never changes, a constant of the graph or that transposed: its slot, and `strides` as v
  * lies. NULL: it is none. */
 const kn_slot *kn_constant_of(const kn_value *v, int64_t strides[KN_MAX_RANK]);
+/* The node by itself: by the reference's kernel, or `eager`, as its device computes it outside of graphs.
+ * `open`: it is not static, so that its attributes and outputs are those of this moment. */
+kn_status kn_node_run(kn_context *ctx, const kn_node *n, bool open, bool eager, kn_tensor **vals,
+                      const kn_scalar *scalars, const char **impl);
 /* One line of KILN_DEBUG=exec: backend, op, implementation, output with its type, where in Lua. The caller
  * asks kn_debugging first. vals may hold NULL for outputs. A session that is profiled (graph/profile.h) turns
  * the topic on: then nothing is printed, and the time since the call before is the node's. */

@@ -71,8 +71,6 @@ static kn_status check_tensor(kn_context *ctx, const kn_named_tensor *v) {
   if (!v->tensor->storage)
     return kn_fail(ctx, KN_STATE, "tensor %.100s: its elements are known only when the graph runs",
                    v->name.s);
-  if (v->tensor->type.device != KN_CPU)
-    return kn_fail(ctx, KN_UNSUPPORTED, "tensor %.100s is not on the CPU", v->name.s);
   return KN_OK;
 }
 

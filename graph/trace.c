@@ -243,7 +243,7 @@ static kn_value *fit(kn_trace *t, kn_value *src, const kn_type *type) {
     all.strides.v[d] = type->dims[d] > 1 ? stride : 0, stride *= type->dims[d];
   for (int d = 0; d < type->rank; d++) all.sizes.v[d] = type->dims[d];
   all.sizes.n = all.strides.n = type->rank;
-  kn_attrs_fill zero = {.dtype = (kn_dtype)type->dtype};
+  kn_attrs_fill zero = {.dtype = (kn_dtype)type->dtype, .device = type->device};
   zero.sizes = all.sizes;
   kn_value *base = only(kn_add_op(b, KN_OP_full, &zero, NULL, 0, NULL, 0));
   return base ? only(kn_add_op(b, KN_OP_strided_put, &all, (kn_value *[]){base, src}, 2, NULL, 0)) : NULL;
@@ -355,12 +355,10 @@ static kn_status trace_apply(kn_recorder *base, kn_context *ctx, kn_op op, const
 
 static kn_status trace_item(kn_recorder *base, kn_context *ctx, kn_tensor *x, kn_scalar *out) {
   kn_trace *t = (kn_trace *)base;
-  (void)ctx;
   if (!x->storage)
     return kn_fail(ctx, KN_CAPTURE, "item: a symbol of a graph that is being built has no data");
   KN_TRY(t->leak(t->ud, x));
-  *out = kn_scalar_read(x);
-  return KN_OK;
+  return kn_scalar_of(ctx, x, out);
 }
 
 static kn_status trace_read(kn_recorder *base, kn_context *ctx, kn_tensor *x) {

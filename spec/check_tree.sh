@@ -22,7 +22,7 @@ files() {
   # The rule file itself must be able to fail: each of these lines breaks one rule.
   scratch=$(mktemp -d)
   trap 'rm -rf "$scratch"' EXIT
-  mkdir -p "$scratch/core" "$scratch/graph" "$scratch/backends/ref" "$scratch/backends/onednn" \
+  mkdir -p "$scratch/core" "$scratch/graph" "$scratch/backends/ref" "$scratch/backends/onednn" "$scratch/backends/cuda" \
     "$scratch/bindings/c" "$scratch/bindings/lua" "$scratch/samples" "$scratch/lua/capture"
   probe() { printf '#include %s\n' "$2" >"$scratch/$1"; }
   probe core/a.c '"graph/graph.h"'
@@ -34,6 +34,7 @@ files() {
   probe backends/ref/a.c '"backends/onednn/onednn.h"'
   probe backends/ref/b.c '<oneapi/dnnl/dnnl.h>'
   probe backends/onednn/a.c '<lauxlib.h>'
+  probe backends/cuda/a.c '<oneapi/dnnl/dnnl.h>'
   probe bindings/c/a.c '"lua/capture/capture.h"'
   probe bindings/c/b.c '"backends/ref/ref.h"'
   probe bindings/lua/a.c '"core/kernels/reduce.h"'

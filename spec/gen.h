@@ -116,7 +116,7 @@ static const gen_case gen_cases[] = {
   GEN_BINARY(fmod, GEN_N), GEN_BINARY(atan2, GEN_N), GEN_UNARY(asin, GEN_T), GEN_UNARY(acos, GEN_T),
   GEN_UNARY(atanh, GEN_T), GEN1(acosh, GEN_A(2, 3)), GEN_UNARY(expm1, GEN_F), GEN_UNARY(atan, GEN_F), GEN_UNARY(sinh, GEN_F),
   GEN_UNARY(cosh, GEN_F), GEN_UNARY(asinh, GEN_F), GEN_UNARY(erfc, GEN_F), GEN_UNARY(tan, GEN_T),
-  GEN_UNARY(sigmoid, GEN_F), GEN_UNARY(erf, GEN_F), GEN_UNARY(relu, GEN_F), GEN_UNARY(clone, GEN_F),
+  GEN_UNARY(sigmoid, GEN_F), GEN_UNARY(erf, GEN_F), GEN_UNARY(relu, GEN_F), GEN_UNARY(clone, GEN_F), GEN_UNARY(to_device, GEN_F),
   GEN1(clamp, GEN_F(3, 4), .attrs.clamp = {.min = -1, .max = 0.5}),
   GEN1(clamp, GEN_F(3, 4), .attrs.clamp = {.min = -INFINITY, .max = 0.5}),
   GEN1(clamp, GEN_F(3, 4), .attrs.clamp = {.min = 0, .max = INFINITY}),

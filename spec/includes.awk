@@ -4,7 +4,7 @@
 BEGIN {
   split("assert ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg " \
         "stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings tgmath threads time uchar " \
-        "wchar wctype malloc dirent dlfcn fcntl pthread poll sched termios unistd " \
+        "wchar wctype malloc dirent dlfcn fcntl glob pthread poll sched termios unistd " \
         "sys/ioctl sys/mman sys/stat sys/time sys/types sys/wait sys/resource", libc_list, " ")
   for (i in libc_list) libc[libc_list[i] ".h"] = 1
   lua = " <lua.h> <lauxlib.h> <lualib.h> <luaconf.h>"
@@ -14,6 +14,7 @@ BEGIN {
   rule("backends", "core/ graph/ backends/")           # the registry; see also another_backend()
   rule("backends/ref", "core/ graph/ backends/")
   rule("backends/onednn", "core/ graph/ backends/ <oneapi/dnnl/")
+  rule("backends/cuda", "core/ graph/ backends/ <cuda.h> <cublasLt.h> <cudnn.h> <nvrtc.h>")
   rule("lua/capture", "core/ graph/ lua/capture/" lua)
   rule("lua/kiln", "lua/kiln/")                        # Lua files and the generator that embeds them
   rule("bindings/c", "core/ graph/ bindings/c/ backends/backend.h backends/registry.h")

@@ -20,6 +20,8 @@ typedef struct rg {
   kn_builder *b;
   uint64_t seed, drawn;
   int budget; /* steps left */
+  bool plain; /* nothing that only a host can do: sizes that change, lists, positions by data, state, draws */
+  kn_device_id device;
   kn_slot *state, *param;
 } rg;
 
@@ -85,7 +87,8 @@ static inline kn_value *rg_tensor(rg *g, rg_pool *p) {
   kn_value *x = rg_t(g, p), *y = rg_t(g, p), *t, *d[2];
   kn_attrs_sizes flat = {.sizes = {1, {-1}}}, like = {.sizes = {2, {KN_DYN(0), 3}}};
   kn_node *n;
-  switch (rg_draw(g, 18)) {
+  int what = rg_draw(g, 18);
+  switch (g->plain && what == 12 ? 0 : what) {
   case 0:
   case 1: return rg_unary(g, x);
   case 2:
@@ -192,7 +195,7 @@ static inline void rg_loop(rg *g, rg_pool *p, int depth) {
   kn_region *outer = g->b->at;
   kn_value *zero = rg_int(g, 0), *one = rg_int(g, 1), *four = rg_int(g, 4);
   kn_value *left = kn_add_scalar(g->b, KN_NODE_lua_mod, (kn_value *[]){p->i[rg_draw(g, p->ni)], four}, 2);
-  bool grows = !rg_draw(g, 3), lists = !rg_draw(g, 2);
+  bool grows = !rg_draw(g, 3) && !g->plain, lists = !rg_draw(g, 2) && !g->plain;
   int nt = 1 + rg_draw(g, 3), at_list = 1 + nt + grows;
   kn_value *init[4], *param[7], *next[7];
   for (int k = 0; k < nt; k++) init[k] = rg_t(g, p);
@@ -203,7 +206,8 @@ static inline void rg_loop(rg *g, rg_pool *p, int depth) {
   param[0] = kn_loop_param(g->b, n, NULL, NULL, left);
   for (int k = 0; k < nt; k++)
     rg_put(in->t, &in->nt, param[1 + k] = kn_loop_param(g->b, n, NULL, NULL, init[k]));
-  kn_vtype open = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {KN_DIM_UNKNOWN, 3}}};
+  kn_vtype open = {KN_V_TENSOR,
+                   {.dtype = KN_F32, .device = (uint8_t)g->device, .rank = 2, .dims = {KN_DIM_UNKNOWN, 3}}};
   if (grows) param[1 + nt] = kn_loop_param(g->b, n, &open, NULL, init[0]);
   kn_value *empty = lists ? kn_add_list(g->b, &init[0]->type) : NULL;
   if (empty) {
@@ -259,6 +263,7 @@ static inline void rg_steps(rg *g, rg_pool *p, int n, int depth) {
   for (int k = 0; k < n && g->budget > 0 && g->b->status == KN_OK; k++) {
     g->budget--;
     int what = rg_draw(g, 20);
+    if (g->plain && what >= 7 && what <= 9) what = 10;
     if (what < 2 && p->nb && depth < 4)
       rg_if(g, p, depth);
     else if (what < 4 && depth < 3)
@@ -275,24 +280,26 @@ static inline void rg_steps(rg *g, rg_pool *p, int n, int depth) {
                    rg_op(g, KN_OP_mean, &(kn_attrs_reduce){.dim = {1, {0}}}, 1, rg_t(g, p), NULL));
     else if (what == 9)
       rg_put(p->t, &p->nt,
-             rg_binary(
-                 g,
-                 rg_op(g, KN_OP_rand, &(kn_attrs_create){.sizes = {1, {3}}, .dtype = KN_F32}, 0, NULL, NULL),
-                 rg_t(g, p)));
+             rg_binary(g,
+                       rg_op(g, KN_OP_rand,
+                             &(kn_attrs_create){.sizes = {1, {3}}, .dtype = KN_F32, .device = (int)g->device},
+                             0, NULL, NULL),
+                       rg_t(g, p)));
     else
       rg_put(p->t, &p->nt, rg_tensor(g, p));
   }
 }
 
-static inline kn_graph *random_graph(kn_context *c, uint64_t seed, int steps) {
+static inline kn_graph *random_graph_of(kn_context *c, uint64_t seed, int steps, bool plain, kn_device_id d) {
   kn_graph *g;
   kn_builder b;
   OK(c, kn_graph_new(c, "random", &g));
   kn_builder_init(&b, c, g);
-  kn_vtype t = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {kn_symbol_intern(&b, "N"), 3}}};
-  kn_vtype m = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {3, 3}}},
-           s = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 1, .dims = {3}}};
-  rg r = {.b = &b, .seed = seed, .budget = steps};
+  kn_vtype t = {KN_V_TENSOR,
+                {.dtype = KN_F32, .device = (uint8_t)d, .rank = 2, .dims = {kn_symbol_intern(&b, "N"), 3}}};
+  kn_vtype m = {KN_V_TENSOR, {.dtype = KN_F32, .device = (uint8_t)d, .rank = 2, .dims = {3, 3}}},
+           s = {KN_V_TENSOR, {.dtype = KN_F32, .device = (uint8_t)d, .rank = 1, .dims = {3}}};
+  rg r = {.b = &b, .seed = seed, .budget = steps, .plain = plain, .device = d};
   r.param = kn_add_slot(&b, KN_SLOT_PARAM, "m", &m, NULL);
   r.state = kn_add_slot(&b, KN_SLOT_STATE, "s", &s, NULL);
   rg_pool *p = calloc(1, sizeof *p);
@@ -312,6 +319,10 @@ static inline kn_graph *random_graph(kn_context *c, uint64_t seed, int steps) {
   OK(c, b.status);
   OK(c, kn_graph_finish(&b));
   return g;
+}
+
+static inline kn_graph *random_graph(kn_context *c, uint64_t seed, int steps) {
+  return random_graph_of(c, seed, steps, false, KN_CPU);
 }
 
 /* ---- meaning ---- */

@@ -45,8 +45,14 @@ static void look_free(void *self, kn_context *ctx, kn_program *p) {
 }
 static kn_target target_of(looker *l, const cp_set *set) {
   *l = (looker){.of = cp_target_of(set)};
-  return (kn_target){"cpu",    look_supports, look_joins, look_wants, look_compile,
-                     look_run, look_free,     NULL,       l};
+  return (kn_target){.name = "cpu",
+                     .supports = look_supports,
+                     .joins = look_joins,
+                     .wants = look_wants,
+                     .compile = look_compile,
+                     .run = look_run,
+                     .free = look_free,
+                     .self = l};
 }
 
 /* ---- graphs ---- */

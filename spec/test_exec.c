@@ -411,7 +411,7 @@ END_TEST
 
 START_TEST(other_devices) {
   static const char *const texts[] = {
-      "graph g() {\n  slot const \"k\": float32[2]@cuda = {1, 2}\n  %k = tensor \"k\"\n  return %k\n}\n",
+      "graph g() {\n  slot param \"k\": float32[2]@cuda\n  %k = param \"k\"\n  return %k\n}\n",
       "graph g(%x: float32[2]@cuda) {\n  return %x\n}\n"};
   static const char *const said[] = {"k is on device cuda", "x is on device cuda"};
   kn_context *c = suite_context();

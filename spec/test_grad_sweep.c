@@ -1,6 +1,8 @@
 /* The gradient sweep, driven by the op table: every differentiable row is compared with differences in
  * float64, for contiguous and for permuted inputs, then its gradient is, then it is run on symbolic sizes. A
  * row without a case in spec/gen.h fails. */
+#define _DEFAULT_SOURCE /* mmap's MAP_ANONYMOUS */
+#include "spec/fake_device.h"
 #include "spec/suite.h"
 #include "spec/gen.h"
 #include "core/expr.h"
@@ -159,6 +161,77 @@ static void check_all(kn_gradcheck_fn fn) {
 START_TEST(first) { check_all(first_order); }
 END_TEST
 START_TEST(second) { check_all(second_order); }
+END_TEST
+
+/* ---- on a device whose memory the host cannot read: the same to the bit ---- */
+
+static kn_tensor *on(kn_context *ctx, kn_tensor *t, kn_device_id d) {
+  const kn_attrs_device to = {.device = (int32_t)d};
+  kn_tensor *there;
+  OK(ctx, kn_apply(ctx, KN_OP_to_device, &to, &t, 1, &there));
+  return there;
+}
+
+/* Gradients of `fn` for the leaves, brought to the host; NULL where none flows. */
+static void gradients_on(kn_context *ctx, kn_gradcheck_fn fn, sweep *w, kn_device_id d, kn_tensor **gs) {
+  kn_tensor *leaf[GEN_MAX_IN], *in[GEN_MAX_IN], *xs[GEN_MAX_IN], *y, *found[GEN_MAX_IN] = {NULL};
+  int nx = 0;
+  make_leaves(ctx, w, leaf);
+  for (int i = 0; i < w->c->n; i++) {
+    const bool wants = kn_requires_grad(leaf[i]);
+    OK(ctx, kn_set_requires_grad(ctx, leaf[i], false));
+    in[i] = on(ctx, leaf[i], d);
+    OK(ctx, kn_set_requires_grad(ctx, in[i], wants));
+    if (wants) xs[nx++] = in[i];
+  }
+  OK(ctx, fn(ctx, w, in, w->c->n, &y));
+  ck_assert_msg(y->type.device == d || w->c->op == KN_OP_to_device, "%s: elsewhere", kn_op_name(w->c->op));
+  kn_tensor *ones;
+  const kn_attrs_value one = {.value = 1};
+  OK(ctx, kn_apply(ctx, KN_OP_full_like, &one, &y, 1, &ones));
+  if (kn_requires_grad(y)) OK(ctx, kn_gradients(ctx, &y, 1, &ones, xs, nx, false, found));
+  for (int i = 0; i < nx; i++) {
+    gs[i] = found[i] ? on(ctx, found[i], KN_CPU) : NULL;
+    ck_assert_msg(!found[i] || found[i]->type.device == d, "%s: the gradient is elsewhere",
+                  kn_op_name(w->c->op));
+    kn_tensor_release(found[i]);
+  }
+  for (int i = nx; i < GEN_MAX_IN; i++) gs[i] = NULL;
+  kn_tensor_release(ones), kn_tensor_release(y);
+  for (int i = 0; i < w->c->n; i++) kn_tensor_release(leaf[i]), kn_tensor_release(in[i]);
+}
+
+static void check_on_device(kn_gradcheck_fn fn, const gen_case *c, bool permuted) {
+  char text[256];
+  sweep w = {c, permuted};
+  kn_tensor *want[GEN_MAX_IN], *got[GEN_MAX_IN];
+  kn_context *ctx = suite_context();
+  fake_device f;
+  fake_device_open(&f, ctx);
+  gradients_on(ctx, fn, &w, KN_CPU, want);
+  gradients_on(ctx, fn, &w, KN_CUDA, got);
+  for (int i = 0; i < GEN_MAX_IN; i++) {
+    ck_assert_msg(!want[i] == !got[i], "%s: input %d", describe(&w, text, sizeof text), i + 1);
+    for (int64_t k = 0; want[i] && k < kn_tensor_numel(want[i]); k++) {
+      const double a = ((double *)kn_tensor_data(want[i]))[k], b = ((double *)kn_tensor_data(got[i]))[k];
+      ck_assert_msg(!memcmp(&a, &b, sizeof a), "%s: gradient %d, element %d is %.17g, on the device %.17g",
+                    describe(&w, text, sizeof text), i + 1, (int)k + 1, a, b);
+    }
+    kn_tensor_release(want[i]), kn_tensor_release(got[i]);
+  }
+  fake_device_close(&f);
+  suite_done(ctx);
+}
+
+START_TEST(on_a_device) {
+  for (int i = 0; i < GEN_CASES; i++) {
+    const gen_case *c = &gen_cases[i];
+    if (is_flat(c)) continue;
+    check_on_device(first_order, c, false);
+    check_on_device(first_order, c, true);
+    if (!(kn_ops[c->op].flags & KN_FLAG_ONCE)) check_on_device(second_order, c, false);
+  }
+}
 END_TEST
 
 /* Rows that are differentiable only once say so in the table. Random ones cannot be compared with
@@ -331,4 +404,5 @@ START_TEST(symbolic) {
 }
 END_TEST
 
-SUITE("grad sweep", every_row_has_a_case, nothing_flows, first, second, once_only, finds_faults, symbolic)
+SUITE("grad sweep", every_row_has_a_case, nothing_flows, first, second, once_only, finds_faults, symbolic,
+      on_a_device)

@@ -5,7 +5,9 @@
  * says. And two that hold for all dtypes: an op takes a kind of dtype (floats, integers, bool) as a whole
  * (but for halves, which linear algebra refuses, in words of its own), and what is computed in a narrow one
  * is what a wide one gives for the same numbers. */
+#define _DEFAULT_SOURCE /* mmap's MAP_ANONYMOUS */
 #include "core/infer.h"
+#include "spec/fake_device.h"
 #include "spec/gen.h"
 #include "spec/scarce.h"
 #include "spec/tensors.h"
@@ -380,6 +382,86 @@ START_TEST(narrow_dtypes_give_what_wide_ones_do) {
   }
 }
 
+/* All dtypes when KILN_SWEEP is "whole"; else one of each sort of number. */
+static bool is_starved(int mix) {
+  const char *sweep = getenv("KILN_SWEEP");
+  return (sweep && !strcmp(sweep, "whole")) || mix == KN_F32 || mix == KN_F16 || mix == KN_I64 ||
+         mix == KN_BOOL || mix == SAME;
+}
+
+/* ---- on a device whose memory the host cannot read ---- */
+
+static kn_tensor *moved(kn_context *ctx, kn_tensor *t, kn_device_id d) {
+  const kn_attrs_device to = {.device = (int32_t)d};
+  kn_tensor *there;
+  OK(ctx, kn_apply(ctx, KN_OP_to_device, &to, &t, 1, &there));
+  return there;
+}
+
+/* What makes a tensor from nothing makes it on the device. */
+static gen_case case_on_device(const gen_case *c) {
+  gen_case on = *c;
+  for (const kn_field *f = kn_attrs_describe(kn_ops[c->op].attrs).fields; f->name; f++)
+    if (!strcmp(f->name, "device")) *(int32_t *)kn_field_at(&on.attrs, f) = KN_CUDA;
+  return on;
+}
+
+/* All results of the case, given on the host. In what layout they lie there does not matter. */
+static kn_status apply_all(kn_context *ctx, const gen_case *c, kn_tensor *const *in, int mix,
+                           kn_tensor **out) {
+  kn_tensor *made[KN_MAX_OUTPUTS];
+  kn_random_seed(&ctx->random, 7);
+  KN_TRY(kn_apply(ctx, c->op, attrs_of(c), in, c->n, made));
+  for (int i = 0; i < kn_ops[c->op].outs; i++) {
+    const bool here = !c->n || in[0]->type.device == KN_CPU;
+    ck_assert_msg(c->n == 0 || made[i]->type.device == in[0]->type.device || c->op == KN_OP_to_device,
+                  "%s, dtypes %d: the result is elsewhere", kn_op_name(c->op), mix);
+    out[i] = here && made[i]->type.device == KN_CPU ? kn_tensor_retain(made[i]) : moved(ctx, made[i], KN_CPU);
+    kn_tensor_release(made[i]);
+  }
+  return KN_OK;
+}
+
+static void check_same(const gen_case *c, const kn_tensor *want, const kn_tensor *got) {
+  ck_assert_msg(kn_type_equal(&want->type, &got->type), "%s: another type on the device", kn_op_name(c->op));
+  for (int64_t k = 0; k < kn_tensor_numel(want); k++)
+    ck_assert_msg(!memcmp(element_at(want, k), element_at(got, k), kn_dtype_size(kn_tensor_dtype(want))),
+                  "%s: element %d is %.9g, on the device %.9g", kn_op_name(c->op), (int)k + 1,
+                  element(want, k), element(got, k));
+}
+
+static void run_on_device(kn_context *ctx, const gen_case *c, int mix, bool scattered) {
+  kn_tensor *in[GEN_MAX_IN], *there[GEN_MAX_IN], *want[KN_MAX_OUTPUTS], *got[KN_MAX_OUTPUTS];
+  const gen_case on = case_on_device(c);
+  char said[KN_ERROR_SIZE];
+  inputs(ctx, c, mix, scattered, in);
+  for (int i = 0; i < c->n; i++) there[i] = moved(ctx, in[i], KN_CUDA);
+  kn_status st = apply_all(ctx, c, in, mix, want);
+  memcpy(said, kn_error(ctx), sizeof said);
+  kn_status st_there = apply_all(ctx, &on, there, mix, got);
+  ck_assert_msg(st == st_there, "%s: \"%s\" on the device, \"%s\" on the CPU", kn_op_name(c->op),
+                st_there ? kn_error(ctx) : "done", st ? said : "done");
+  for (int i = 0; st == KN_OK && i < kn_ops[c->op].outs; i++) {
+    check_same(c, want[i], got[i]);
+    kn_tensor_release(want[i]), kn_tensor_release(got[i]);
+  }
+  release(in, c->n), release(there, c->n);
+}
+
+/* The same to the bit, as the same kernels compute it: the host has looked at nothing that it must not. */
+START_TEST(on_a_device) {
+  EACH_CASE(c) {
+    kn_context *ctx = suite_context();
+    fake_device f;
+    fake_device_open(&f, ctx);
+    for (int mix = 0; mix < MIXES; mix++)
+      if (is_starved(mix) && (mix < SAME || c->n > 1)) run_on_device(ctx, c, mix, false);
+    if (!asks_layout(c)) run_on_device(ctx, c, KN_F32, true);
+    fake_device_close(&f);
+    suite_done(ctx);
+  }
+}
+
 /* All sizes of `size` made zero, in every input. */
 START_TEST(zero_sizes) {
   EACH_CASE(full) {
@@ -487,13 +569,6 @@ static void starve(const gen_case *c, int mix, bool scattered, bool once) {
   kn_heap_release(heap);
 }
 
-/* All dtypes and layouts when KILN_SWEEP is "whole"; else one of each sort of number, not scattered. */
-static bool is_starved(int mix) {
-  const char *sweep = getenv("KILN_SWEEP");
-  return (sweep && !strcmp(sweep, "whole")) || mix == KN_F32 || mix == KN_F16 || mix == KN_I64 ||
-         mix == KN_BOOL || mix == SAME;
-}
-
 START_TEST(out_of_memory) {
   bool whole = is_starved(KN_F64);
   EACH_CASE(c) {
@@ -516,4 +591,4 @@ START_TEST(out_of_memory) {
 }
 
 SUITE("ops", every_row_has_a_case, dtypes_and_layouts, kinds_of_dtypes, narrow_dtypes_give_what_wide_ones_do,
-      zero_sizes, unknown_sizes, out_of_memory)
+      zero_sizes, unknown_sizes, out_of_memory, on_a_device)

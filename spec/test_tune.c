@@ -343,7 +343,7 @@ static bool fake_trial(void *ud, int way, double *seconds) {
   return *seconds >= 0;
 }
 
-static int choose(place *p, kn_tuner *t, const char *key, fake *f, int light) {
+static int choose_beside(place *p, kn_tuner *t, const char *key, fake *f, int light, size_t keeps) {
   kn_question q = {.key = key,
                    .ways = {"usual", "second", "third"},
                    .n = 3,
@@ -353,9 +353,14 @@ static int choose(place *p, kn_tuner *t, const char *key, fake *f, int light) {
                    .trial = fake_trial,
                    .end = fake_end};
   if (light >= 0) q.light[light] = true;
+  q.keeps[0] = keeps;
   int way = kn_tune(p->c, t, &q);
   ck_assert_int_eq(f->begun, f->ended);
   return way;
+}
+
+static int choose(place *p, kn_tuner *t, const char *key, fake *f, int light) {
+  return choose_beside(p, t, key, f, light, 0);
 }
 
 START_TEST(chosen) {
@@ -411,6 +416,31 @@ START_TEST(chosen) {
   kn_tuner_note(p.c, t, "j", "fourth", "");
   ck_assert_int_eq(choose(&p, t, "j", &f, -1), -1);
   ck_assert_int_eq(kn_tune(p.c, NULL, &(kn_question){.key = "k", .n = 2, .flops = 1e9}), -1);
+  kn_tuner_free(t);
+  close_place(&p);
+}
+END_TEST
+
+/* A large copy has to save more than a small one. */
+START_TEST(copies_pay) {
+  static const struct {
+    double kept, given; /* us */
+    size_t keeps;
+    int want;
+  } rows[] = {{1000, 1010, 0, 1},        {1000, 1050, 0, 0},        {1000, 1050, 3 << 20, 0},
+              {1000, 1050, 8 << 20, 1},  {1000, 1100, 4 << 20, 1},  {1000, 1110, 4 << 20, 0},
+              {1000, 1140, 64 << 20, 1}, {1000, 1160, 64 << 20, 0}, {10000, 10500, 8 << 20, 0}};
+  place p;
+  open_place(&p);
+  kn_tuner *t = tuner(&p, "A");
+  p.c->tuning = KN_TUNING_MEASURE;
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char key[32];
+    snprintf(key, sizeof key, "copy %zu", i);
+    fake f = {.seconds = {rows[i].kept * 1e-6, rows[i].given * 1e-6, -1}};
+    p.c->tuning_left = 1;
+    ck_assert_int_eq(choose_beside(&p, t, key, &f, 1, rows[i].keeps), rows[i].want);
+  }
   kn_tuner_free(t);
   close_place(&p);
 }
@@ -714,6 +744,6 @@ START_TEST(convolutions_go_the_way_that_is_known) {
 END_TEST
 
 SUITE("tune", remembered, damaged, asked_while_it_says, damaged_anywhere, carried_from_another_machine,
-      nowhere_to_write, no_file_by_that_name, several_writers, never_too_many, chosen,
+      nowhere_to_write, no_file_by_that_name, several_writers, never_too_many, chosen, copies_pay,
       products_go_the_way_that_is_known, prepared_after_a_run, convolutions_go_the_way_that_is_known,
       fixed_means_the_same_bits, every_plan_measures_when_asked_to)

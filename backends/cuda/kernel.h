@@ -1,7 +1,7 @@
 /* Kernels from generated source: compiled by NVRTC for this device, kept in memory and on disk, launched.
  *
- * Sources are written in the part that C and CUDA C++ have in common (no templates, references, overloads of our
- * own; casts of pointers are explicit), so that the same text runs on the CPU in tests (spec/cuda). The
+ * Sources are written in the part that C and CUDA C++ have in common (no templates, references, overloads of
+ * our own; casts of pointers are explicit), so that the same text runs on the CPU in tests (spec/cuda). The
  * prelude (prelude.h) stands before every source: types, KERNEL, SHARED, halves, warps, atomics. */
 #ifndef KN_CUDA_KERNEL_H
 #define KN_CUDA_KERNEL_H
@@ -15,7 +15,7 @@ typedef struct cu_text {
   bool failed; /* no memory: what follows is dropped */
 } cu_text;
 void cu_put(cu_text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void cu_put_f32(cu_text *t, float x);  /* 0x1.8p+1f; NAN and infinities as the prelude names them */
+void cu_put_f32(cu_text *t, float x); /* 0x1.8p+1f; NAN and infinities as the prelude names them */
 void cu_put_f64(cu_text *t, double x);
 void cu_text_free(cu_text *t);
 
@@ -23,15 +23,24 @@ void cu_text_free(cu_text *t);
  * the text: what the text is made from, so that it need not be made again; `write` makes it when it is not
  * there yet. */
 typedef void (*cu_write_fn)(void *ud, cu_text *t);
-kn_status cu_kernel(kn_context *ctx, cu_device *d, const char *key, const char *name, cu_write_fn write, void *ud,
-                    CUfunction *out);
+kn_status cu_kernel(kn_context *ctx, cu_device *d, const char *key, const char *name, cu_write_fn write,
+                    void *ud, CUfunction *out);
 /* args: addresses of the arguments, as cuLaunchKernel takes them. Nothing for an empty grid. */
 kn_status cu_launch(kn_context *ctx, cu_device *d, CUfunction f, const unsigned grid[3], unsigned threads,
                     unsigned shared, void **args);
 /* How many blocks of so many threads serve n elements, each thread `each` of them, in a grid-stride loop: at
  * most what the device holds at once, a few times over. */
 unsigned cu_grid(const cu_device *d, int64_t n, unsigned threads, unsigned each);
-/* Every source that was written is also given to this hook (tests: compile it for other devices). NULL: none. */
+/* Every source that is written from now on, with the prelude, is also given to this hook (tests: compile it
+ * for other devices). NULL: none. */
 typedef void (*cu_source_hook)(void *ud, const char *key, const char *source);
+void cu_kernels_watch(cu_device *d, cu_source_hook hook, void *ud);
+typedef struct cu_kernels_stats {
+  uint64_t compiled, read; /* programs: by NVRTC, from disk */
+} cu_kernels_stats;
+cu_kernels_stats cu_kernels_read_stats(cu_device *d);
+/* With the device. */
+kn_status cu_kernels_open(kn_context *ctx, cu_device *d);
+void cu_kernels_close(cu_device *d);
 
 #endif

@@ -213,6 +213,7 @@ dn_choice dn_choose_product(dn_state *s, kn_context *ctx, const dn_product *m) {
       .key = key, .n = t.n, .flops = flops, .ud = &t, .begin = begin, .trial = try_way, .end = end};
   for (int i = 0; i < t.n; i++) {
     q.ways[i] = t.ways[i].name;
+    if (t.ways[i].packed) q.keeps[i] = (size_t)kn_type_numel(m->in[1].type) * sizeof(float);
     q.light[i] = m->constant && !t.ways[i].packed && !t.ways[i].elsewhere; /* that folds nothing in */
   }
   t.ctx = kn_context_child(ctx);

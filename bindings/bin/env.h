@@ -27,9 +27,13 @@ static inline void env_warn_of_topics(const char *program, const char *text) {
   }
 }
 
-static inline void env_tuning(const char *program, kiln_context_options *o, char room[KN_CACHE_DIR]) {
+typedef struct env_room { /* what options point to */
+  char cache[KN_CACHE_DIR], libraries[KN_LIBRARY_DIRS];
+} env_room;
+
+static inline void env_tuning(const char *program, kiln_context_options *o, env_room *room) {
   kn_tuning tuning;
-  o->cache = kn_env_cache(room);
+  o->cache = kn_env_cache(room->cache);
   if (!kn_env_tuning(o->cache, &tuning))
     fprintf(stderr, "%s: KILN_TUNE: '%s' is neither 0 nor 1\n", program, getenv("KILN_TUNE"));
   o->tune = tuning == KN_TUNING_FIXED     ? KILN_TUNE_NEVER
@@ -37,13 +41,14 @@ static inline void env_tuning(const char *program, kiln_context_options *o, char
                                           : KILN_TUNE_PREPARED;
 }
 
-/* KILN_BACKEND, KILN_DEBUG, KILN_NUM_THREADS, KILN_TUNE and KILN_CACHE into the options; what is not
- * understood is said on standard error. `room` lives as long as the options. */
-static inline void env_options(const char *program, kiln_context_options *o, char room[KN_CACHE_DIR]) {
+/* KILN_BACKEND, KILN_DEBUG, KILN_NUM_THREADS, KILN_TUNE, KILN_CACHE and KILN_CUDA_LIBRARIES into the options;
+ * what is not understood is said on standard error. `room` lives as long as the options. */
+static inline void env_options(const char *program, kiln_context_options *o, env_room *room) {
   const char *debug = getenv("KILN_DEBUG"), *threads = getenv("KILN_NUM_THREADS");
   o->backend = getenv("KILN_BACKEND");
   o->debug = debug;
   env_tuning(program, o, room);
+  o->libraries = kn_env_libraries(room->libraries);
   if (debug) env_warn_of_topics(program, debug);
   if (!threads || !*threads) return;
   char *end;

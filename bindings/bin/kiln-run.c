@@ -491,9 +491,10 @@ static void print_graph(const kiln_graph *g) {
 /* ---- all of it ---- */
 
 static void open_program(program *p, const arguments *a) {
-  char error[512], room[KN_CACHE_DIR];
+  char error[512];
+  env_room room;
   kiln_context_options o = {.size = sizeof o, .output = output, .output_ud = &p->warns};
-  env_options("kiln-run", &o, room);
+  env_options("kiln-run", &o, &room);
   if (a->backend) o.backend = a->backend;
   kiln_status st = kiln_context_new(&o, &p->ctx, error, sizeof error);
   if (st != KILN_OK) die(st == KILN_ARG ? USAGE : FAILED, "%s", error);

@@ -69,7 +69,7 @@ kiln_status kiln_context_new(const kiln_context_options *options, kiln_context *
   }
   if (o.threads) ctx->threads = o.threads;
   kn_random_seed(&ctx->random, o.seed);
-  kn_status st = kn_registry_open(ctx, o.backend);
+  kn_status st = kn_registry_open_with(ctx, o.backend, o.libraries);
   if (st == KN_OK && o.cache && *o.cache) st = kn_registry_remember(ctx, o.cache);
   ctx->tuning = o.tune == KILN_TUNE_ALWAYS                            ? KN_TUNING_MEASURE
                 : o.tune == KILN_TUNE_PREPARED && o.cache && *o.cache ? KN_TUNING_KNOWN
@@ -120,7 +120,7 @@ kiln_status kiln_backend_report(kiln_context *handle, int index, kiln_backend *o
   kn_backend_report r;
   kn_registry_report(ctx, index, &r);
   kiln_backend b = {.name = r.name, .available = r.available};
-  snprintf(b.version, sizeof b.version, "%s", r.version);
+  snprintf(b.version, sizeof b.version, "%.*s", (int)sizeof b.version - 1, r.version);
   snprintf(b.reason, sizeof b.reason, "%s", r.reason);
   kiln_give(out, out->size, &b, sizeof b);
   return KILN_OK;

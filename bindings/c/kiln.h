@@ -131,6 +131,8 @@ typedef struct kiln_context_options {
   const char
       *cache;     /* folder in which it is remembered what was measured on this machine; NULL or "": none */
   kiln_tune tune; /* default: KILN_TUNE_PREPARED */
+  const char *libraries; /* folders, joined by ':', in which CUDA's libraries are looked for first; an empty
+                          * one is where the loader looks. NULL or "": where they usually are */
 } kiln_context_options;
 
 /* options NULL: defaults. On failure there is no context to ask, so the sentence goes to error (terminated,

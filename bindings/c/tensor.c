@@ -120,7 +120,9 @@ int64_t kiln_tensor_stride(const kiln_tensor *t, int dim) {
 
 int64_t kiln_tensor_numel(const kiln_tensor *t) { return kn_tensor_numel(core_tensor(t)); }
 int kiln_tensor_is_contiguous(const kiln_tensor *t) { return kn_tensor_contiguous(core_tensor(t)); }
-void *kiln_tensor_data(const kiln_tensor *t) { return kn_tensor_data(core_tensor(t)); }
+void *kiln_tensor_data(const kiln_tensor *t) {
+  return core_tensor(t)->type.device == KN_CPU ? kn_tensor_data(core_tensor(t)) : NULL;
+}
 
 kiln_status kiln_tensor_read(kiln_context *handle, const kiln_tensor *t, void *out, size_t bytes) {
   kn_context *ctx = core_context(handle);
@@ -129,13 +131,15 @@ kiln_status kiln_tensor_read(kiln_context *handle, const kiln_tensor *t, void *o
   if (bytes != want)
     return outside(kn_fail(ctx, KN_ARG, "the tensor takes %zu bytes, the room given has %zu", want, bytes));
   if (!bytes) return KILN_OK;
-  if (kn_tensor_contiguous(from)) {
+  if (kn_tensor_contiguous(from) && from->type.device == KN_CPU) {
     memcpy(out, kn_tensor_data(from), bytes);
     return KILN_OK;
   }
-  kn_status st = kn_tensor_new(ctx, &from->type, &to);
+  kn_type type = from->type;
+  type.device = KN_CPU;
+  kn_status st = kn_tensor_new(ctx, &type, &to);
   if (st != KN_OK) return outside(st);
-  st = kn_kernel_clone(ctx, NULL, &from, 1, &to);
+  st = kn_kernel_to_device(ctx, &(kn_attrs_device){.device = KN_CPU}, &from, 1, &to);
   if (st == KN_OK) memcpy(out, kn_tensor_data(to), bytes);
   kn_tensor_release(to);
   return outside(st);

@@ -24,7 +24,8 @@ size_t kn_npy_header(const kn_type *type, char buf[KN_NPY_HEADER]);
 
 /* Files to tensors and back (npy_file.c). */
 kn_status kn_npy_decode(kn_context *ctx, const void *bytes, size_t n, kn_tensor **out); /* a file in memory */
-kn_status kn_npy_dense(kn_context *ctx, kn_tensor *t, kn_tensor **out); /* t, or a copy that is contiguous */
+kn_status kn_npy_dense(kn_context *ctx, kn_tensor *t,
+                       kn_tensor **out); /* t, or a copy that is contiguous, on the host */
 kn_status kn_npy_read(kn_context *ctx, const char *path, kn_tensor **out);
 kn_status kn_npy_write(kn_context *ctx, const char *path, kn_tensor *t);
 

@@ -1,7 +1,7 @@
 /* .npy files as tensors. */
 #include "bindings/io/bytes.h"
 #include "bindings/io/npy.h"
-#include "core/op.h"
+#include "core/device.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +27,7 @@ kn_status kn_npy_read(kn_context *ctx, const char *path, kn_tensor **out) {
 }
 
 kn_status kn_npy_dense(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  if (t->type.device != KN_CPU) return kn_to_host(ctx, t, out);
   if (kn_tensor_contiguous(t)) {
     *out = kn_tensor_retain(t);
     return KN_OK;

@@ -16,16 +16,18 @@ static kn_status unknown_option(kl_args *a, const char *key) {
   }
   size_t at = strlen(known);
   if (a->makes)
-    snprintf(known + at, sizeof known - at, "%s%sdevice, requires_grad", at ? ", " : "",
-             kl_args_find(a, "dtype") ? "" : "dtype, ");
+    snprintf(known + at, sizeof known - at, "%s%s%srequires_grad", at ? ", " : "",
+             kl_args_find(a, "dtype") ? "" : "dtype, ", kl_args_find(a, "device") ? "" : "device, ");
   if (!known[0]) return kn_fail(a->ctx, KN_ARG, "%s: there is no option '%s', nor any other", a->name, key);
   return kn_fail(a->ctx, KN_ARG, "%s: there is no option '%s'; there are %s", a->name, key, known);
 }
 
 /* Options that every op making a tensor has: key at -2, value at -1. */
 static kn_status read_make_option(kl_args *a, const char *key) {
-  kn_device_id device;
-  if (!strcmp(key, "device")) return kl_read_device(a->L, a->ctx, -1, a->name, &device);
+  if (!strcmp(key, "device")) {
+    a->moves = true;
+    return kl_read_device(a->L, a->ctx, -1, a->name, &a->device);
+  }
   if (!strcmp(key, "requires_grad")) {
     if (lua_type(a->L, -1) != LUA_TBOOLEAN)
       return kl_args_wrong(a->ctx, a->name, key, "true or false", a->L, -1);
@@ -222,7 +224,7 @@ void kl_args_open(kl_args *a, lua_State *L, kn_context *ctx, kn_op op, const cha
   a->given = 0;
   a->n = a->nowned = 0;
   a->makes = makes_tensors(a->row);
-  a->requires_grad = a->cast = false;
+  a->requires_grad = a->cast = a->moves = false;
   kn_attrs_default(a->row->attrs, &a->attrs);
   bool may = a->makes || a->info.fields[0].name;
   if (may && a->top >= first && is_options(L, a->top)) a->options = a->top--;
@@ -253,6 +255,15 @@ static kn_status full_like_cast(kl_args *a, kn_tensor **out) {
   return st;
 }
 
+kn_status kl_move(kn_context *ctx, kn_device_id device, kn_tensor **t) {
+  kn_tensor *moved;
+  if ((*t)->type.device == device) return KN_OK;
+  kn_status st = kn_apply(ctx, KN_OP_to_device, &(kn_attrs_device){.device = (int32_t)device}, t, 1, &moved);
+  kn_tensor_release(*t);
+  if (st == KN_OK) *t = moved;
+  return st;
+}
+
 kn_status kl_args_apply(kl_args *a, bool inplace, kn_tensor **out) {
   kn_context *ctx = a->ctx;
   const void *attrs = a->info.fields[0].name ? &a->attrs : NULL;
@@ -269,6 +280,7 @@ kn_status kl_args_apply(kl_args *a, bool inplace, kn_tensor **out) {
       out[0] = t;
     }
   }
+  if (st == KN_OK && a->moves && (st = kl_move(ctx, a->device, &out[0])) != KN_OK) return st;
   if (st == KN_OK && a->requires_grad) st = kn_set_requires_grad(ctx, out[0], true);
   if (st != KN_OK) kn_tensor_release(out[0]);
   return st;

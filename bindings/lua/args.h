@@ -19,8 +19,9 @@ typedef struct kl_args {
   kn_tensor *owned[KN_MAX_INPUTS]; /* made of numbers */
   kn_attrs_any attrs;
   /* Options of ops that make tensors. */
-  bool makes, requires_grad, cast;
-  kn_dtype dtype; /* with `cast`: for makers without a dtype field */
+  bool makes, requires_grad, cast, moves;
+  kn_dtype dtype;      /* with `cast`: for makers without a dtype field */
+  kn_device_id device; /* with `moves`: without a device field */
 } kl_args;
 
 /* Arguments at [first, top]. On failure nothing is owed. */
@@ -37,6 +38,8 @@ kn_status kl_args_options(kl_args *a); /* the options table; then what is missin
 
 /* Applies what was read, options of makers included; out as kn_apply. */
 kn_status kl_args_apply(kl_args *a, bool inplace, kn_tensor **out);
+/* *t, which is owned, on that device: replaced where it was elsewhere, and released on failure. */
+kn_status kl_move(kn_context *ctx, kn_device_id device, kn_tensor **t);
 
 /* How a Lua integer becomes an attribute. */
 typedef enum kl_rule {

@@ -111,11 +111,12 @@ kn_status kl_read_device(lua_State *L, kn_context *ctx, int idx, const char *nam
   const char *text = lua_tostring(L, idx);
   kn_device_id d;
   if (!kn_device_parse(text, &d)) return kn_fail(ctx, KN_ARG, "%s: there is no device '%s'", name, text);
-  if (!ctx->providers[d][0])
-    return kn_fail(ctx, KN_UNSUPPORTED,
-                   "%s: device '%s' cannot be used here: no backend computes on it (kiln.backends() "
-                   "says why)",
-                   name, text);
+  const kn_memory *m;
+  kn_status st = kn_device_memory(ctx, d, &m);
+  if (st != KN_OK) {
+    kn_error_prefix(ctx, "%s", name);
+    return st;
+  }
   *out = d;
   return KN_OK;
 }
@@ -141,6 +142,12 @@ static const char *number_choice(double x) {
 
 static kn_status read_choice(kl_args *a, const kn_field *f, int idx, int32_t *out) {
   char known[128];
+  if (!strcmp(f->name, "device")) { /* which may not work here */
+    kn_device_id d;
+    KN_TRY(kl_read_device(a->L, a->ctx, idx, a->name, &d));
+    *out = (int32_t)d;
+    return KN_OK;
+  }
   if (lua_type(a->L, idx) == LUA_TNUMBER) {
     const char *number = number_choice(lua_tonumber(a->L, idx));
     int choice = number ? kn_field_choice(f, number, strlen(number)) : -1;

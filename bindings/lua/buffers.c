@@ -77,7 +77,7 @@ static int tobytes(lua_State *L) {
       L, 2, "tobytes",
       (const kl_option[]){{"big_endian", KL_OPTION_BOOL, &big, 0}, {NULL, KL_OPTION_INT, NULL, 0}});
   if (!t->storage) return kl_error(L, KN_STATE, "tobytes: the elements are known only when the graph runs");
-  kl_check(L, kn_read_data(ctx, t));
+  t = kl_on_host(L, t);
   if (!kn_tensor_contiguous(t)) {
     kn_tensor **slot = kl_reserve_tensor(L), *dense;
     bool grad = ctx->grad_enabled;

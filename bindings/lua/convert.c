@@ -39,18 +39,22 @@ CONVERSIONS(X)
 
 static int type_as(lua_State *L) { return cast_to(L, kn_tensor_dtype(kl_check_tensor(L, 2))); }
 
-/* What "float32", "cpu", a tensor or {dtype =, device =} asks for. Devices other than the tensor's are
- * refused where they are read, as long as there is only one that works. */
-static kn_status read_target(lua_State *L, kn_context *ctx, int idx, kn_dtype *dtype) {
-  kn_tensor *like = kl_test_tensor(L, idx);
+typedef struct target {
+  kn_dtype dtype;
   kn_device_id device;
+} target;
+
+/* What "float32", "cpu", a tensor or {dtype =, device =} asks for. */
+static kn_status read_target(lua_State *L, kn_context *ctx, int idx, target *to) {
+  kn_tensor *like = kl_test_tensor(L, idx);
   if (like) {
-    *dtype = kn_tensor_dtype(like);
+    *to = (target){kn_tensor_dtype(like), (kn_device_id)like->type.device};
     return KN_OK;
   }
   if (lua_type(L, idx) == LUA_TSTRING) {
-    if (kn_dtype_parse(lua_tostring(L, idx), dtype)) return KN_OK;
-    if (kn_device_parse(lua_tostring(L, idx), &device)) return kl_read_device(L, ctx, idx, "to", &device);
+    kn_device_id named;
+    if (kn_dtype_parse(lua_tostring(L, idx), &to->dtype)) return KN_OK;
+    if (kn_device_parse(lua_tostring(L, idx), &named)) return kl_read_device(L, ctx, idx, "to", &to->device);
     return kn_fail(ctx, KN_ARG, "to: '%s' is neither a dtype nor a device", lua_tostring(L, idx));
   }
   if (lua_type(L, idx) != LUA_TTABLE)
@@ -59,9 +63,9 @@ static kn_status read_target(lua_State *L, kn_context *ctx, int idx, kn_dtype *d
   lua_pushnil(L);
   while (lua_next(L, idx)) {
     const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
-    kn_status st = !strcmp(key, "dtype") ? kl_read_dtype(L, ctx, -1, "to", dtype)
+    kn_status st = !strcmp(key, "dtype") ? kl_read_dtype(L, ctx, -1, "to", &to->dtype)
                    : !strcmp(key, "device")
-                       ? kl_read_device(L, ctx, -1, "to", &device)
+                       ? kl_read_device(L, ctx, -1, "to", &to->device)
                        : kn_fail(ctx, KN_ARG, "to: there is no option '%s'; there are dtype, device", key);
     lua_pop(L, 1);
     if (st != KN_OK) {
@@ -72,19 +76,45 @@ static kn_status read_target(lua_State *L, kn_context *ctx, int idx, kn_dtype *d
   return KN_OK;
 }
 
+/* Itself where nothing changes. The fewest bytes go over. */
+static int give_as(lua_State *L, target to) {
+  kn_context *ctx = kl_context(L);
+  kn_tensor *t = kl_check_tensor(L, 1), *out = NULL;
+  const kn_dtype from = kn_tensor_dtype(t);
+  if (t->type.device == to.device) {
+    lua_settop(L, 1);
+    return cast_to(L, to.dtype);
+  }
+  kn_tensor **slot = kl_reserve_tensor(L);
+  kn_scope s;
+  kn_scope_open(&s, ctx);
+  if (kn_dtype_size(to.dtype) < kn_dtype_size(from)) t = kx_cast(&s, t, to.dtype);
+  t = kx_to_device(&s, t, to.device);
+  if (t && kn_tensor_dtype(t) != to.dtype) t = kx_cast(&s, t, to.dtype);
+  kn_status st = kn_scope_close(&s, t, &out);
+  return give(L, slot, st, &out);
+}
+
 static int tensor_to(lua_State *L) {
   kn_tensor *t = kl_check_tensor(L, 1);
-  kn_dtype dtype = kn_tensor_dtype(t);
+  target to = {kn_tensor_dtype(t), (kn_device_id)t->type.device};
   int top = lua_gettop(L);
   if (top < 2) return kl_error(L, KN_ARG, "to: a dtype or a device is needed");
-  for (int i = 2; i <= top; i++) kl_check(L, read_target(L, kl_context(L), i, &dtype));
-  return cast_to(L, dtype);
+  for (int i = 2; i <= top; i++) kl_check(L, read_target(L, kl_context(L), i, &to));
+  return give_as(L, to);
 }
 
 static int tensor_cpu(lua_State *L) {
-  kl_check_tensor(L, 1);
-  lua_settop(L, 1);
-  return 1;
+  return give_as(L, (target){kn_tensor_dtype(kl_check_tensor(L, 1)), KN_CPU});
+}
+
+static int tensor_cuda(lua_State *L) {
+  const kn_memory *m;
+  target to = {kn_tensor_dtype(kl_check_tensor(L, 1)), KN_CUDA};
+  kn_status st = kn_device_memory(kl_context(L), KN_CUDA, &m);
+  if (st != KN_OK) kn_error_prefix(kl_context(L), "cuda");
+  kl_check(L, st);
+  return give_as(L, to);
 }
 
 /* Itself when its elements already lie in order. */
@@ -92,7 +122,10 @@ static int contiguous(lua_State *L) {
   kn_tensor *t = kl_check_tensor(L, 1), *out = NULL;
   bool in_order;
   kl_check(L, kn_is_contiguous(kl_context(L), t, &in_order));
-  if (in_order) return tensor_cpu(L);
+  if (in_order) {
+    lua_settop(L, 1);
+    return 1;
+  }
   kn_tensor **slot = kl_reserve_tensor(L);
   return give(L, slot, kn_apply(kl_context(L), KN_OP_clone, NULL, &t, 1, &out), &out);
 }
@@ -145,7 +178,7 @@ static void push_nested(lua_State *L, const kn_tensor *t, int dim, int64_t at) {
 static int totable(lua_State *L) {
   kn_tensor *t = kl_check_tensor(L, 1);
   if (!t->storage) return kl_error(L, KN_STATE, "totable: the elements are known only when the graph runs");
-  kl_check(L, kn_read_data(kl_context(L), t));
+  t = kl_on_host(L, t);
   push_nested(L, t, 0, t->offset);
   return 1;
 }
@@ -281,6 +314,7 @@ void kl_open_convert(lua_State *L) {
 #undef X
                                         {"type_as", type_as},
                                     {"cpu", tensor_cpu},
+                                    {"cuda", tensor_cuda},
                                     {"contiguous", contiguous},
                                     {"detach", detach},
                                     {"t", transposed},

@@ -183,19 +183,19 @@ kn_tensor *kl_to_tensor(lua_State *L, int idx) {
 
 /* ---- kiln.tensor ---- */
 
-static kn_status read_options(lua_State *L, kn_context *ctx, int idx, kn_dtype *dtype, bool *requires_grad) {
+static kn_status read_options(lua_State *L, kn_context *ctx, int idx, kn_dtype *dtype, kn_device_id *device,
+                              bool *requires_grad) {
   if (lua_isnoneornil(L, idx)) return KN_OK;
   if (lua_type(L, idx) != LUA_TTABLE)
     return kn_fail(ctx, KN_ARG, "tensor: options must be a table, got %s", kl_kind(L, idx));
   kn_status st = KN_OK;
-  kn_device_id device;
   lua_pushnil(L);
   while (st == KN_OK && lua_next(L, idx)) {
     const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
     if (!strcmp(key, "dtype"))
       st = kl_read_dtype(L, ctx, -1, "tensor", dtype);
     else if (!strcmp(key, "device"))
-      st = kl_read_device(L, ctx, -1, "tensor", &device);
+      st = kl_read_device(L, ctx, -1, "tensor", device);
     else if (!strcmp(key, "requires_grad"))
       *requires_grad = lua_toboolean(L, -1);
     else
@@ -225,10 +225,12 @@ static int create_tensor(lua_State *L) {
   kn_dtype dtype = KN_DTYPE_COUNT;
   bool requires_grad = false, grad_mode = ctx->grad_enabled;
   lua_settop(L, 2);
-  kn_tensor **slot = kl_reserve_tensor(L), *t = NULL;
-  kl_check(L, read_options(L, ctx, 2, &dtype, &requires_grad));
+  kn_tensor **slot = kl_reserve_tensor(L), *t = kl_test_tensor(L, 1);
+  kn_device_id device = t ? (kn_device_id)t->type.device : KN_CPU; /* numbers: the host's */
+  kl_check(L, read_options(L, ctx, 2, &dtype, &device, &requires_grad));
   ctx->grad_enabled = grad_mode && !kl_test_tensor(L, 1); /* a copy of a tensor starts a history of its own */
   kn_status st = make_tensor(L, ctx, dtype, &t);
+  if (st == KN_OK) st = kl_move(ctx, device, &t);
   ctx->grad_enabled = grad_mode;
   if (st == KN_OK && requires_grad && (st = kn_set_requires_grad(ctx, t, true)) != KN_OK)
     kn_tensor_release(t);
@@ -269,6 +271,7 @@ static kn_status full_of(kl_args *a, const kn_scalar *s, kn_tensor **out) {
   KN_TRY(st);
   st = kn_apply(a->ctx, KN_OP_clone, NULL, &wide, 1, out);
   kn_tensor_release(wide);
+  if (st == KN_OK) st = kl_move(a->ctx, (kn_device_id)a->attrs.fill.device, out);
   return st == KN_OK ? make_options(a, *out) : st;
 }
 
@@ -385,6 +388,7 @@ static int create_random_like(lua_State *L, kn_op op, const char *name) {
   }
   a.attrs.create.sizes = sizes;
   a.attrs.create.dtype = kn_tensor_dtype(x);
+  a.attrs.create.device = x->type.device;
   a.given |= 1;
   if (st == KN_OK) st = kl_args_fields(&a);
   if (st == KN_OK) st = kl_args_options(&a);

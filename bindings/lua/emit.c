@@ -273,7 +273,8 @@ static int emit_cond(lua_State *L) {
   kn_tensor *t = kl_test_tensor(L, 1);
   bool truth = false;
   if (f.e.define && t) { /* which side runs now */
-    kn_scalar now = kn_scalar_read(t);
+    kn_scalar now;
+    kl_check(L, kn_scalar_of(kl_context(L), t, &now));
     truth = now.kind == KN_SCALAR_FLOAT  ? now.as.f != 0
             : now.kind == KN_SCALAR_BOOL ? now.as.b
                                          : now.as.i != 0;

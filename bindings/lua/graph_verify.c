@@ -46,13 +46,17 @@ static bool same_element(const comparer *c, const kn_tensor *a, int64_t i, const
   return close_enough(c, element(a, i), element(b, k));
 }
 
-static void compare_tensors(comparer *c, const kn_tensor *a, const kn_tensor *b) {
+static void compare_tensors(comparer *c, kn_tensor *a, kn_tensor *b) {
   char x[KN_TYPE_TEXT], y[KN_TYPE_TEXT], where[160] = "";
   if (!kn_type_equal(&a->type, &b->type)) {
     differ(c, "the graph gives %s, the function %s", kn_type_text(&a->type, x, sizeof x),
            kn_type_text(&b->type, y, sizeof y));
     return;
   }
+  int top = lua_gettop(c->L);
+  luaL_checkstack(c->L, 4, "copies on the host");
+  a = kl_on_host(c->L, a);
+  b = kl_on_host(c->L, b);
   int64_t n = kn_tensor_numel(a), at[KN_MAX_RANK] = {0}, wrong = 0, first[KN_MAX_RANK] = {0};
   double va = 0, vb = 0, worst = 0;
   for (int64_t i = 0; i < n; i++) {
@@ -72,6 +76,7 @@ static void compare_tensors(comparer *c, const kn_tensor *a, const kn_tensor *b)
     }
     for (int d = a->type.rank - 1; d >= 0 && ++at[d] == a->type.dims[d]; d--) at[d] = 0;
   }
+  lua_settop(c->L, top);
   if (!wrong) return;
   size_t len = 0;
   for (int d = 0; d < a->type.rank && len < sizeof where; d++)

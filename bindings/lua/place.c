@@ -86,15 +86,29 @@ static kn_status real_positions(kn_context *ctx, const kn_tensor *index, int dim
   return out_of_range(ctx, p.bad == INT64_MIN ? 0 : p.bad, dim, size, key);
 }
 
+/* What picks from a tensor of a device may be given on the host. */
+static kn_status beside(kn_context *ctx, const kl_place *p, kn_tensor *t, kn_tensor **out) {
+  const kn_attrs_device to = {.device = p->view->type.device};
+  if (t->type.device == KN_CPU && to.device != KN_CPU) return kn_apply(ctx, KN_OP_to_device, &to, &t, 1, out);
+  *out = kn_tensor_retain(t);
+  return KN_OK;
+}
+
 static kn_status take_positions(kn_context *ctx, kl_place *p, kn_tensor *index, int dim, int key) {
   int64_t size = p->view->type.dims[dim];
   if (kn_tensor_dtype(index) != KN_I64 && kn_tensor_dtype(index) != KN_I32)
     return kn_fail(ctx, KN_DTYPE, "index: an index tensor must be int64, int32 or bool, not %s",
                    kn_dtype_name(kn_tensor_dtype(index)));
-  if (index->storage && p->view->storage && !ctx->recorder)
-    KN_TRY(real_positions(ctx, index, dim, size, key, &p->list[dim]));
-  else
-    p->list[dim] = kn_tensor_retain(index), p->key[dim] = key;
+  if (index->storage && p->view->storage && !ctx->recorder && index->type.device == KN_CPU) {
+    kn_tensor *checked = NULL;
+    KN_TRY(real_positions(ctx, index, dim, size, key, &checked));
+    kn_status st = beside(ctx, p, checked, &p->list[dim]);
+    kn_tensor_release(checked);
+    KN_TRY(st);
+  } else {
+    KN_TRY(beside(ctx, p, index, &p->list[dim]));
+    p->key[dim] = key;
+  }
   p->lists++;
   return KN_OK;
 }
@@ -120,9 +134,11 @@ static kn_status take_mask(kn_context *ctx, kl_place *p, kn_tensor *mask, int di
   int k = mask->type.rank;
   if (k == 0) return kn_fail(ctx, KN_SHAPE, "index: a mask without dimensions picks nothing; use where");
   KN_TRY(kl_place_fits(ctx, p->whole, p->view, mask, dim, key));
-  kn_tensor *where;
-  KN_TRY(kn_apply(ctx, KN_OP_nonzero, NULL, &mask, 1, &where));
-  kn_status st = KN_OK;
+  kn_tensor *where, *near;
+  KN_TRY(beside(ctx, p, mask, &near));
+  kn_status st = kn_apply(ctx, KN_OP_nonzero, NULL, &near, 1, &where);
+  kn_tensor_release(near);
+  KN_TRY(st);
   for (int i = 0; i < k && st == KN_OK; i++) {
     kn_attrs_select column = {.dim = 1, .index = i};
     st = kn_apply(ctx, KN_OP_select, &column, &where, 1, &p->list[dim + i]);
@@ -198,7 +214,8 @@ static kn_status take_tensor(reader *r, kn_tensor *index) {
     return KN_OK;
   }
   if (index->type.rank == 0 && index->storage && !r->ctx->recorder) { /* a position, as a number is */
-    kn_scalar at = kn_scalar_read(index);
+    kn_scalar at;
+    KN_TRY(kn_scalar_of(r->ctx, index, &at));
     int64_t size = r->p->view->type.dims[r->dim];
     if (at.kind == KN_SCALAR_INT && (at.as.i == 0 || at.as.i < -size || at.as.i > size))
       return out_of_range(r->ctx, at.as.i, r->dim, size, r->nth);

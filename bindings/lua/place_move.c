@@ -95,6 +95,13 @@ static kn_tensor *picked(kn_scope *s, const kl_place *p) {
   return turned(s, r, o.before, r->type.rank - (p->view->type.rank - o.lists), false);
 }
 
+/* The place with its mask where the view is: it may be given on the host. */
+static kl_place beside(kn_scope *s, const kl_place *p) {
+  kl_place near = *p;
+  if (p->mask && p->mask->type.device == KN_CPU) near.mask = kx_beside(s, p->mask, p->view);
+  return near;
+}
+
 kn_status kl_place_get(kn_context *ctx, const kl_place *p, kn_tensor **out) {
   if (!p->mask && !p->lists) {
     *out = kn_tensor_retain(p->view);
@@ -103,13 +110,14 @@ kn_status kl_place_get(kn_context *ctx, const kl_place *p, kn_tensor **out) {
   kn_scope s;
   if (p->mask) KN_TRY(kl_place_fits(ctx, p->whole, p->view, p->mask, 0, 0));
   kn_scope_open(&s, ctx);
-  kn_tensor *r;
+  const kl_place near = beside(&s, p);
+  kn_tensor *r = NULL;
   if (!p->mask)
     r = picked(&s, p);
   else if (p->mask->type.rank >= p->view->type.rank)
-    r = kx_apply(&s, KN_OP_masked_select, NULL, (kn_tensor *[]){p->view, p->mask}, 2);
-  else
-    r = masked_rows(&s, p->view, p->mask);
+    r = kx_apply(&s, KN_OP_masked_select, NULL, (kn_tensor *[]){p->view, near.mask}, 2);
+  else if (near.mask)
+    r = masked_rows(&s, p->view, near.mask);
   return kn_scope_close(&s, r, out);
 }
 
@@ -144,6 +152,8 @@ static kn_status set_listed(kn_context *ctx, const kl_place *p, kn_tensor *value
   kn_scope_open(&s, ctx);
   order o = order_of(p);
   kn_tensor *view = p->view, *all;
+  value = kx_beside(&s, value, view);
+  if (!value) return kn_scope_close(&s, NULL, NULL);
   if (is_simple(p, &dim)) {
     kn_tensor *like = picked(&s, p), *cast = kx_cast(&s, value, kn_tensor_dtype(p->view));
     kn_tensor *src = like && cast ? kx_expand_as(&s, cast, like) : NULL;
@@ -185,7 +195,9 @@ kn_status kl_place_set(kn_context *ctx, const kl_place *p, kn_tensor *value) {
   KN_TRY(kl_place_fits(ctx, p->whole, p->view, p->mask, 0, 0));
   kn_scope s;
   kn_scope_open(&s, ctx);
-  kn_tensor *all = masked(&s, p, value);
+  const kl_place near = beside(&s, p);
+  value = kx_beside(&s, value, p->view);
+  kn_tensor *all = near.mask && value ? masked(&s, &near, value) : NULL;
   if (all) kx_fail(&s, overwrite(ctx, p->view, all));
   return kn_scope_close(&s, NULL, NULL);
 }

@@ -26,6 +26,8 @@ const void *kl_check_bytes(lua_State *L, int idx, const char *name, size_t *n) {
   if (!t) return kl_check_text(L, idx, name, "a string of bytes (or a uint8 tensor)", n);
   if (kn_tensor_dtype(t) != KN_U8 || !t->storage || !kn_tensor_contiguous(t))
     kl_error(L, KN_DTYPE, "%s: the bytes must be a string or a contiguous uint8 tensor", name);
+  if (t->type.device != KN_CPU)
+    kl_error(L, KN_ARG, "%s: the bytes are on another device; t:cpu() brings them here", name);
   kl_check(L, kn_read_data(kl_context(L), t));
   *n = (size_t)kn_tensor_numel(t);
   return kn_tensor_data(t);

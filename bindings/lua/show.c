@@ -27,11 +27,11 @@ static int tensor_tostring(lua_State *L) {
   }
   kn_tensor *t = kl_check_tensor(L, 1);
   if (!t->storage && t->value && kl_describe_symbol(L, t->value)) return 1;
+  kn_tensor *host = t->storage ? kl_on_host(L, t) : NULL;
   luaL_Buffer b;
   luaL_buffinit(L, &b);
-  if (t->storage) {
-    kl_check(L, kn_read_data(kl_context(L), t));
-    kn_show_tensor(t, &kl_context(L)->print, add, &b);
+  if (host) {
+    kn_show_tensor(host, (kn_device_id)t->type.device, &kl_context(L)->print, add, &b);
   } else {
     char text[KN_TYPE_TEXT];
     luaL_addstring(&b, "a tensor known only when the graph runs: ");

@@ -128,6 +128,12 @@ static void set_tuning(lua_State *L, kn_context *ctx) {
   if (kn_registry_remember(ctx, cache) != KN_OK) luaL_error(L, "%s", kn_error(ctx));
 }
 
+static void open_backends(lua_State *L, kn_context *ctx) {
+  char room[KN_LIBRARY_DIRS];
+  if (kn_registry_open_with(ctx, getenv("KILN_BACKEND"), kn_env_libraries(room)) != KN_OK)
+    luaL_error(L, "%s", kn_error(ctx));
+}
+
 kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
   kl_state *s = kl_find_state(L);
   if (s) return s;
@@ -145,7 +151,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
     ctx->output_ud = s;
     warn_of_topics(ctx, debug);
     set_threads(ctx);
-    if (kn_registry_open(ctx, getenv("KILN_BACKEND")) != KN_OK) luaL_error(L, "%s", kn_error(ctx));
+    open_backends(L, ctx);
     set_tuning(L, ctx);
   }
   s->seen = s->live = s->full = kn_heap_read_stats(ctx->heap).bytes;

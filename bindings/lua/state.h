@@ -77,6 +77,9 @@ void kl_tell_of(lua_State *L, kl_state *s);             /* the same */
 void kl_make_room(
     lua_State *L); /* under a memory limit: garbage goes, before work that cannot have it collected */
 void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned); /* both */
+/* A tensor with data, for the program to look at its elements: itself, or a copy on the host that is pushed.
+ */
+kn_tensor *kl_on_host(lua_State *L, kn_tensor *t);
 
 /* ---- boxes.c ---- */
 

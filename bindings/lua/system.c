@@ -5,6 +5,7 @@
 #include "core/device.h"
 #include "core/parallel.h"
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,13 +35,14 @@ static int backends(lua_State *L) {
   return 1;
 }
 
-/* kiln.devices(): the names of those that some backend computes on. */
+/* kiln.devices(): the names of those that some backend computes on; looks for them. */
 static int devices(lua_State *L) {
   kn_context *ctx = kl_context(L);
   int n = 0;
   lua_newtable(L);
   for (int d = 0; d < KN_DEVICE_COUNT; d++) {
-    if (!ctx->providers[d][0]) continue;
+    const kn_memory *m;
+    if (!ctx->providers[d][0] || kn_device_memory(ctx, (kn_device_id)d, &m) != KN_OK) continue;
     lua_pushstring(L, kn_device_name((kn_device_id)d));
     lua_rawseti(L, -2, ++n);
   }
@@ -105,6 +107,26 @@ static int use_deterministic_algorithms(lua_State *L) {
 
 static int are_deterministic_algorithms_enabled(lua_State *L) {
   lua_pushboolean(L, kl_state_of(L)->ctx->deterministic);
+  return 1;
+}
+
+static const char *const precisions[] = {
+    [KN_FLOAT32_HIGHEST] = "highest", [KN_FLOAT32_HIGH] = "high", [KN_FLOAT32_MEDIUM] = "medium", NULL};
+
+static int set_float32_matmul_precision(lua_State *L) {
+  const char *name = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : "";
+  int i = 0;
+  while (precisions[i] && strcmp(precisions[i], name)) i++;
+  if (!precisions[i])
+    return kl_error(L, KN_ARG,
+                    "set_float32_matmul_precision: \"highest\", \"high\" or \"medium\" is needed, got %s",
+                    *name ? name : kl_kind(L, 1));
+  kl_state_of(L)->ctx->float32_precision = (uint8_t)i;
+  return 0;
+}
+
+static int get_float32_matmul_precision(lua_State *L) {
+  lua_pushstring(L, precisions[kn_context_precision(kl_state_of(L)->ctx)]);
   return 1;
 }
 
@@ -219,6 +241,8 @@ void kl_open_system(lua_State *L) {
       {"fork_mark", fork_mark},
       {"use_deterministic_algorithms", use_deterministic_algorithms},
       {"are_deterministic_algorithms_enabled", are_deterministic_algorithms_enabled},
+      {"set_float32_matmul_precision", set_float32_matmul_precision},
+      {"get_float32_matmul_precision", get_float32_matmul_precision},
       {"set_num_threads", set_num_threads},
       {"get_num_threads", get_num_threads},
       {"memory_stats", memory_stats},

@@ -76,6 +76,15 @@ void kl_fill_tensor(lua_State *L, kn_tensor **slot, kn_tensor *owned) {
   kl_tell_collector(L);
 }
 
+kn_tensor *kl_on_host(lua_State *L, kn_tensor *t) {
+  kl_check(L, kn_read_data(kl_context(L), t));
+  if (t->type.device == KN_CPU) return t;
+  kn_tensor **slot = kl_reserve_tensor(L), *host;
+  kl_check(L, kn_to_host(kl_context(L), t, &host));
+  kl_fill_tensor(L, slot, host);
+  return host;
+}
+
 /* The reference must not be lost when Lua has no memory for the userdata. */
 static int push_protected(lua_State *L) {
   *(kn_tensor ***)lua_touserdata(L, 1) = kl_reserve_tensor(L);
@@ -215,6 +224,11 @@ static int get_dtype(lua_State *L) {
   return 1;
 }
 
+static int get_is_cuda(lua_State *L) {
+  lua_pushboolean(L, kl_check_tensor(L, 1)->type.device == KN_CUDA);
+  return 1;
+}
+
 static int get_device(lua_State *L) {
   lua_pushstring(L, kn_device_name((kn_device_id)kl_check_tensor(L, 1)->type.device));
   return 1;
@@ -265,6 +279,7 @@ static int get_matrices_turned(lua_State *L) {
 static const luaL_Reg fields[] = {{"shape", get_shape},
                                   {"dtype", get_dtype},
                                   {"device", get_device},
+                                  {"is_cuda", get_is_cuda},
                                   {"requires_grad", get_requires_grad},
                                   {"grad", get_grad},
                                   {"is_leaf", get_is_leaf},

@@ -21,7 +21,7 @@ static kn_status check_seed(kn_context *ctx, const kn_tensor *y, const kn_tensor
   kn_type_text(&g->type, b, sizeof b);
   if (g->type.dtype != y->type.dtype)
     return kn_fail(ctx, KN_DTYPE, "backward: a gradient %s was given for a tensor %s", b, a);
-  bool fits = g->type.rank == y->type.rank;
+  bool fits = g->type.rank == y->type.rank && g->type.device == y->type.device;
   for (int i = 0; fits && i < y->type.rank; i++)
     fits = g->type.dims[i] == y->type.dims[i] || !kn_dim_known(g->type.dims[i]) ||
            !kn_dim_known(y->type.dims[i]);

@@ -49,6 +49,7 @@ static bool same_sizes(const kn_type *a, const kn_type *b) {
 
 kn_tensor *kv_fit(kn_vjp *v, kn_tensor *t, int i) {
   if (!t || same_sizes(&t->type, &v->in[i]->type)) return t;
+  if (t->type.device != v->in[i]->type.device) return kx_sum(v->s, t, &(kn_ints){0}, false); /* a number */
   return kx_sum_to(v->s, t, kv_like(v, i));
 }
 
@@ -56,7 +57,7 @@ void kn_vjp_not_differentiable(kn_vjp *v) {
   kx_fail(v->s, kn_fail(v->s->ctx, KN_UNSUPPORTED, "%s is not differentiable", kn_op_name(v->op)));
 }
 
-/* A gradient has the dtype and the shape of its input; only unknown sizes are taken on trust. */
+/* A gradient has the dtype, the shape and the device of its input; only unknown sizes are taken on trust. */
 static kn_tensor *checked(kn_vjp *v, int i) {
   kn_tensor *g = v->gin[i];
   const kn_type *want = &v->in[i]->type;
@@ -68,7 +69,8 @@ static kn_tensor *checked(kn_vjp *v, int i) {
     return kx_fail(v->s, kn_fail(v->s->ctx, KN_INTERNAL, "the gradient of input %d, %s, is %s", i + 1,
                                  kn_type_text(want, a, sizeof a), kn_type_text(&g->type, b, sizeof b)));
   }
-  return g->type.dtype == want->dtype ? g : kx_cast(v->s, g, (kn_dtype)want->dtype);
+  if (g->type.dtype != want->dtype) g = kx_cast(v->s, g, (kn_dtype)want->dtype);
+  return kx_beside(v->s, g, v->in[i]); /* a number of the host beside tensors of a device */
 }
 
 kn_status kn_vjp_run(kn_context *ctx, kn_vjp *v, kn_tensor **gin) {
@@ -105,7 +107,9 @@ kn_status kn_vjp_fit(kn_context *ctx, const kn_type *type, int i, kn_tensor **g)
   if (st != KN_OK) return kn_scope_close(&s, NULL, NULL), st;
   like->type = *type; /* asked for its sizes only */
   memset(like->strides, 0, sizeof like->strides);
+  like->type.device = t->type.device;
   kn_tensor *r = kx_cast(&s, kx_sum_to(&s, t, kx_own(&s, like)), (kn_dtype)type->dtype), *made;
+  r = kx_to_device(&s, r, (kn_device_id)type->device);
   KN_TRY(kn_scope_close(&s, r, &made));
   kn_tensor_release(t);
   *g = made;

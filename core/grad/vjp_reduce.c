@@ -135,7 +135,7 @@ static kn_tensor *sums_of_others(kn_vjp *v, kn_tensor *x, kn_tensor *g) {
   if (!turned) return NULL;
   int64_t n = rank ? turned->type.dims[rank - 1] : 1;
   kn_tensor *lines = in_lines(s, turned, n), *gs = in_lines(s, rank ? kx_transpose(s, g, at->dim, -1) : g, n);
-  kn_attrs_fill square = {.sizes = {2, {n, n}}, .value = 1, .dtype = KN_BOOL};
+  kn_attrs_fill square = {.sizes = {2, {n, n}}, .value = 1, .dtype = KN_BOOL, .device = x->type.device};
   kn_tensor *ones = kx_apply(s, KN_OP_full, &square, NULL, 0);
   kn_tensor *later = kx_apply(s, KN_OP_triu, &past, &ones, 1),
             *since = kx_apply(s, KN_OP_triu, &from, &ones, 1);

@@ -47,6 +47,7 @@ BACK(strided_grad, ((void)s, same_attrs(v, KN_OP_strided, g)))
 BACK(flip, ((void)s, same_attrs(v, KN_OP_flip, g)))
 BACK(tril, ((void)s, same_attrs(v, KN_OP_tril, g)))
 BACK(triu, ((void)s, same_attrs(v, KN_OP_triu, g)))
+BACK(to_device, kx_beside(s, g, v->in[0]))
 
 /* The padding is cut off again, what was cut off is padded with zeros. A placeholder cannot be negated: a
  * slice from it on, as long as the input, does the same. */
@@ -72,7 +73,7 @@ void kn_vjp_constant_pad(kn_vjp *v) {
 /* Where something was put, nothing flows to what was there. `part` is what takes it from there. */
 static void put_away(kn_vjp *v, kn_op put, kn_op part) {
   kn_tensor *g = v->gout[0];
-  if (v->need[0]) v->gin[0] = kx_apply(v->s, put, v->attrs, (kn_tensor *[]){g, kx_number(v->s, 0, g)}, 2);
+  if (v->need[0]) v->gin[0] = kx_apply(v->s, put, v->attrs, (kn_tensor *[]){g, kx_single(v->s, 0, g)}, 2);
   if (v->need[1]) v->gin[1] = kv_fit(v, kx_apply(v->s, part, v->attrs, &g, 1), 1);
 }
 

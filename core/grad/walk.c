@@ -138,5 +138,5 @@ void kn_walk_free(kn_walk *w) {
   for (int i = 0; w->ends && i < w->ny + w->nx; i++)
     if (w->ends[i]) kn_link_release(w->ends[i]);
   kn_free(heap, w->ends, ((size_t)w->ny + (size_t)w->nx) * sizeof *w->ends);
-  kn_storage_release(w->blank);
+  for (int d = 0; d < KN_DEVICE_COUNT; d++) kn_storage_release(w->blank[d]);
 }

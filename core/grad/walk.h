@@ -26,11 +26,11 @@ typedef struct kn_walk {
   size_t n, room;
   size_t *slots; /* hash table of place numbers + 1, by address; its size is slot_room, a power of two */
   size_t slot_room;
-  size_t *order;         /* places, each after all its uses */
-  kn_storage *blank;     /* behind tensors of which only sizes were saved */
-  kn_checkpoint *filled; /* whose values were computed again */
-  kn_grad **ends;        /* links of the results, then of the inputs: a hook may release these tensors or give
-                            them another history */
+  size_t *order;                      /* places, each after all its uses */
+  kn_storage *blank[KN_DEVICE_COUNT]; /* behind tensors of which only sizes were saved */
+  kn_checkpoint *filled;              /* whose values were computed again */
+  kn_grad **ends; /* links of the results, then of the inputs: a hook may release these tensors or give
+                     them another history */
   int ny, nx;
 } kn_walk;
 

@@ -2,21 +2,27 @@
  * places below. */
 #include "core/grad/walk.h"
 #include "core/grad/vjp.h"
+#include "core/device.h"
 #include "core/expr.h"
 #include <string.h>
 
 /* ---- rules ---- */
 
 /* Zeroed, so that a rule that reads what it should not is at least the same every time. */
-static kn_status make_blank(kn_walk *w) {
-  if (w->blank) return KN_OK;
+static kn_status make_blank(kn_walk *w, uint8_t device) {
+  const kn_attrs_fill zero = {.dtype = KN_F64, .device = device};
+  const kn_type one = {.dtype = KN_F64, .device = device};
   kn_tensor *t;
-  kn_type one = {.dtype = KN_F64, .device = KN_CPU};
+  if (w->blank[device]) return KN_OK;
   KN_TRY(kn_tensor_new(w->ctx, &one, &t));
-  memset(t->storage->data, 0, t->storage->bytes);
-  w->blank = kn_storage_retain(t->storage);
+  kn_status st = KN_OK;
+  if (device == KN_CPU)
+    memset(t->storage->data, 0, t->storage->bytes);
+  else
+    st = kn_device_run(w->ctx, KN_OP_full, &zero, NULL, 0, &t, NULL);
+  if (st == KN_OK) w->blank[device] = kn_storage_retain(t->storage);
   kn_tensor_release(t);
-  return KN_OK;
+  return st;
 }
 
 enum { FEW_SAVED = KN_MAX_INPUTS + KN_MAX_OUTPUTS }; /* what a row has at most */
@@ -118,9 +124,14 @@ static kn_status run_rule(kn_walk *w, kn_node *node, kn_tensor **sum, kn_tensor 
   uint32_t *version = u.version;
   bool *need = u.need;
   int all = node->n + node->outs + node->extras, made = 0;
-  kn_status st = make_blank(w);
-  for (; st == KN_OK && made < all; made += st == KN_OK)
-    st = kn_node_unpack(w->ctx, node, made, w->create_graph, w->blank, &w->filled, &t[made], &version[made]);
+  kn_status st = KN_OK;
+  for (; st == KN_OK && made < all; made += st == KN_OK) {
+    const uint8_t device = node->saved[made].device;
+    st = make_blank(w, device);
+    if (st == KN_OK)
+      st = kn_node_unpack(w->ctx, node, made, w->create_graph, w->blank[device], &w->filled, &t[made],
+                          &version[made]);
+  }
   for (int i = 0; i < node->n; i++) need[i] = kn_walk_wants(w, node->edge[i]);
   if (st == KN_OK)
     st = node->op == KN_OP_COUNT ? run_custom(w, node, t, version, sum, need, gin, u.kept)

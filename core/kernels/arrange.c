@@ -1,8 +1,6 @@
 /* Kernels that lay elements out anew: reversed, on a diagonal, above or below one, within a margin. */
 #include "core/kernels/kernel.h"
 
-static void put(kn_context *ctx, const kk_view *to, const kk_view *from) { kk_copy(ctx, to, from); }
-
 /* Rows of the last dim, few elements of 4 bytes: most of the time would go into setting up the loop below. */
 static bool flip_rows(const kn_attrs_axes *a, const kn_tensor *x, kn_tensor *out) {
   enum { FEW = 256 };
@@ -18,11 +16,15 @@ static bool flip_rows(const kn_attrs_axes *a, const kn_tensor *x, kn_tensor *out
   return true;
 }
 
-/* The input as a view that runs backwards. */
 KERNEL(flip) {
+  const kk_mover m = kk_mover_of(ctx);
+  return flip_rows(attrs, in[0], out[0]) ? KN_OK : kk_move_flip(&m, attrs, in, n, out);
+}
+
+/* The input as a view that runs backwards. */
+KK_MOVE(flip) {
   const kn_attrs_axes *a = attrs;
   (void)n;
-  if (flip_rows(a, in[0], out[0])) return KN_OK;
   kk_view to = kk_view_of(out[0]), from = kk_view_of(in[0]);
   if (kn_tensor_numel(out[0]) == 0) return KN_OK;
   for (int i = 0; i < (a->dims.n ? a->dims.n : from.rank) && from.rank; i++) {
@@ -30,16 +32,15 @@ KERNEL(flip) {
     from.data += (from.dims[d] - 1) * from.strides[d];
     from.strides[d] = -from.strides[d];
   }
-  put(ctx, &to, &from);
-  return KN_OK;
+  return m->put(m, &to, &from);
 }
 
-KERNEL(diagonal_grad) {
+KK_MOVE(diagonal_grad) {
   const kn_attrs_diagonal_of *a = attrs;
   (void)n;
   kk_view x = kk_view_of(out[0]), from = kk_view_of(in[0]), to = x;
   int d1 = kk_axis(a->dim1, x.rank), d2 = kk_axis(a->dim2, x.rank);
-  kk_zero(ctx, out[0]);
+  KN_TRY(m->fill(m, out[0], (kn_number){0}));
   if (kn_tensor_numel(in[0]) == 0) return KN_OK;
   to.rank = 0;
   for (int d = 0; d < x.rank; d++)
@@ -47,8 +48,7 @@ KERNEL(diagonal_grad) {
   to.dims[to.rank] = from.dims[from.rank - 1];
   to.strides[to.rank++] = x.strides[d1] + x.strides[d2];
   to.data += a->offset >= 0 ? a->offset * x.strides[d2] : -a->offset * x.strides[d1];
-  put(ctx, &to, &from);
-  return KN_OK;
+  return m->put(m, &to, &from);
 }
 
 /* Row by row the part that stays, of matrices that stand one after the other. */
@@ -70,7 +70,7 @@ static kn_status triangle(kn_context *ctx, const kn_attrs_diagonal *a, const kn_
     kk_slice(&to, rank - 1, start, stop - start, 1);
     kk_select(&from, rank - 2, r);
     kk_select(&to, rank - 2, r);
-    put(ctx, &to, &from);
+    kk_copy(ctx, &to, &from);
   }
   return KN_OK;
 }
@@ -86,12 +86,11 @@ KERNEL(triu) {
 }
 
 /* All of the value first, then what of x is inside. */
-KERNEL(constant_pad) {
+KK_MOVE(constant_pad) {
   const kn_attrs_constant_pad *a = attrs;
   (void)n;
-  kn_attrs_value value = {.value_number = a->value_number};
   kk_view from = kk_view_of(in[0]), to = kk_view_of(out[0]);
-  KN_TRY(kn_kernel_full_like(ctx, &value, out, 1, out));
+  KN_TRY(m->fill(m, out[0], a->value_number));
   if (kn_tensor_numel(in[0]) == 0 || kn_tensor_numel(out[0]) == 0) return KN_OK;
   for (int i = 0; i < a->pad.n; i += 2) {
     int d = from.rank - 1 - i / 2;
@@ -101,6 +100,5 @@ KERNEL(constant_pad) {
     kk_slice(&from, d, cut, length, 1);
     kk_slice(&to, d, before > 0 ? before : 0, length, 1);
   }
-  put(ctx, &to, &from);
-  return KN_OK;
+  return m->put(m, &to, &from);
 }

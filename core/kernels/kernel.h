@@ -4,6 +4,7 @@
 #ifndef KN_KERNEL_H
 #define KN_KERNEL_H
 #include "core/element.h"
+#include "core/kernels/formula_int.h"
 #include "core/op.h"
 #include "core/parallel.h"
 #include <string.h>
@@ -66,6 +67,29 @@ kk_inner_fn kk_cast_run(kn_dtype from, kn_dtype to);
 void kk_copy(const kn_context *ctx, const kk_view *dst, const kk_view *src);
 void kk_zero(const kn_context *ctx, kn_tensor *t); /* a contiguous tensor */
 
+/* Ops that only move elements from views to views, said once for the reference and for devices whose memory
+ * the host cannot read: who moves is given. `put` is kk_copy; `fill` makes all elements of a contiguous
+ * tensor one number. The input of `strided` is contiguous. */
+typedef struct kk_mover {
+  kn_context *ctx;
+  void *self;
+  kn_status (*put)(const struct kk_mover *m, const kk_view *to, const kk_view *from);
+  kn_status (*fill)(const struct kk_mover *m, kn_tensor *t, kn_number value);
+} kk_mover;
+/* clang-format off */
+#define KK_MOVES(X)                                                                                          \
+  X(cat) X(stack) X(select_grad) X(slice_grad) X(select_put) X(slice_put) X(flip) X(diagonal_grad)           \
+  X(constant_pad) X(strided) X(strided_put)
+/* clang-format on */
+#define KK_MOVE(name)                                                                                        \
+  kn_status kk_move_##name(const kk_mover *m, const void *attrs, kn_tensor *const *in, int n,                \
+                           kn_tensor *const *out)
+#define KK_DECLARE(name) KK_MOVE(name);
+KK_MOVES(KK_DECLARE)
+#undef KK_DECLARE
+/* The reference's. */
+kk_mover kk_mover_of(kn_context *ctx);
+
 /* t as dtype; t contiguous. The answer is owned: t itself retained when it fits already. */
 kn_status kk_cast(kn_context *ctx, kn_tensor *t, kn_dtype dtype, kn_tensor **out);
 kn_status kk_contiguous(kn_context *ctx, kn_tensor *t, kn_tensor **out);
@@ -91,10 +115,5 @@ bool kn_reshape_strides(const kn_tensor *x, const kn_type *type, int64_t strides
 /* CASE(T, dtype enum) for the floating dtypes that kernels compute in, and for all that they compute in. */
 #define KK_FLOATS(CASE) CASE(float, F32) CASE(double, F64)
 #define KK_TYPES(CASE) CASE(uint8_t, BOOL) CASE(int64_t, I64) KK_FLOATS(CASE)
-
-/* int64 arithmetic wraps around. */
-static inline int64_t kk_wrap_add(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
-static inline int64_t kk_wrap_sub(int64_t a, int64_t b) { return (int64_t)((uint64_t)a - (uint64_t)b); }
-static inline int64_t kk_wrap_mul(int64_t a, int64_t b) { return (int64_t)((uint64_t)a * (uint64_t)b); }
 
 #endif

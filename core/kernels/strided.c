@@ -18,23 +18,27 @@ static kk_view placed(const kn_tensor *t, const kn_attrs_strided *a) {
   return v;
 }
 
-KERNEL(strided) {
+KK_MOVE(strided) {
   (void)n;
-  kn_tensor *x;
-  KN_TRY(kk_contiguous(ctx, in[0], &x));
-  kk_view to = kk_view_of(out[0]), from = placed(x, attrs);
-  kk_copy(ctx, &to, &from);
-  kn_tensor_release(x);
-  return KN_OK;
+  kk_view to = kk_view_of(out[0]), from = placed(in[0], attrs);
+  return m->put(m, &to, &from);
 }
 
-KERNEL(strided_put) {
+KERNEL(strided) {
+  const kk_mover m = kk_mover_of(ctx);
+  kn_tensor *x;
+  KN_TRY(kk_contiguous(ctx, in[0], &x));
+  kn_status st = kk_move_strided(&m, attrs, &x, n, out);
+  kn_tensor_release(x);
+  return st;
+}
+
+KK_MOVE(strided_put) {
   (void)n;
   kk_view all = kk_view_of(out[0]), x = kk_view_of(in[0]), to = placed(out[0], attrs),
           src = kk_view_of(in[1]);
-  kk_copy(ctx, &all, &x);
-  kk_copy(ctx, &to, &src);
-  return KN_OK;
+  KN_TRY(m->put(m, &all, &x));
+  return m->put(m, &to, &src);
 }
 
 /* ---- adding: one thread's work where a place may come twice ---- */

@@ -1,0 +1,137 @@
+/* Running a piece of a plan as one launch: what the host does around it, tensors and numbers in and out,
+ * faults. */
+#include "graph/run.h"
+#include "graph/scalar.h"
+#include "graph/text.h"
+#include "graph/whole.h"
+#include <string.h>
+
+/* ---- what it is made of ---- */
+
+static bool lies_as_made(const kn_whole_input *in, const kn_tensor *t) {
+  bool same = kn_tensor_data(t) == in->data;
+  for (int d = 0; same && d < t->type.rank; d++) same = t->strides[d] == in->strides[d];
+  return same;
+}
+
+/* Is it still good for this run? What has moved is copied from now on. */
+static bool is_good(const run *r, kn_whole *w) {
+  bool good = w->made && w->base == r->p->base[w->target->device];
+  for (uint32_t i = 0; i < w->ninputs && good; i++) {
+    const kn_whole_input *in = &w->inputs[i];
+    if (in->home || lies_as_made(in, r->p->vals[in->value])) continue;
+    w->moves[in->value] = true;
+    good = false;
+  }
+  return good;
+}
+
+static kn_status refuse(run *r, kn_whole *w) {
+  const char *why = kn_error(r->ctx);
+  char where[256];
+  w->refused = kn_alloc(r->ctx->heap, strlen(why) + 1);
+  if (!w->refused) return kn_fail_nomem(r->ctx, strlen(why) + 1);
+  strcpy(w->refused, why);
+  if (kn_debugging(r->ctx, KN_DEBUG_EXEC) || kn_debugging(r->ctx, KN_DEBUG_DISPATCH))
+    kn_log(r->ctx, "whole: a piece runs step by step: %s %s", why,
+           kn_where_brief(w->steps[0].node->where, where, 256));
+  kn_whole_unmake(r->ctx, w);
+  return KN_OK;
+}
+
+static kn_status make(run *r, kn_whole *w) {
+  kn_status st = kn_whole_lower(r->ctx, r->p, w);
+  w->base = r->p->base[w->target->device];
+  if (st == KN_OK) st = w->target->launcher->make(w->target->self, r->ctx, r->p, w, &w->launch);
+  if (st == KN_UNSUPPORTED || st == KN_DECLINED) return refuse(r, w);
+  if (st != KN_OK) kn_whole_unmake(r->ctx, w);
+  return st;
+}
+
+/* ---- in and out ---- */
+
+static bool same_number(const kn_scalar *a, const kn_scalar *b) {
+  return a->kind == b->kind &&
+         !memcmp(&a->as, &b->as, a->kind == KN_SCALAR_BOOL ? sizeof a->as.b : sizeof a->as);
+}
+
+/* From another device come numbers only. */
+static kn_status bring(run *r, kn_tensor *home, kn_tensor *t) {
+  const kn_memory *m;
+  if (home->type.device == t->type.device) return kn_run_copy_into(r, home, t);
+  KN_TRY(kn_device_memory(r->ctx, (kn_device_id)home->type.device, &m));
+  return m->copy(m->self, r->ctx, kn_tensor_data(home), kn_tensor_data(t), kn_dtype_size(kn_tensor_dtype(t)),
+                 KN_TO_DEVICE);
+}
+
+static kn_status give_inputs(run *r, kn_whole *w) {
+  for (uint32_t i = 0; i < w->nuploads; i++) {
+    kn_scalar *cell = &w->cells[w->uploads[i].cell];
+    const kn_scalar *now = &r->p->scalars[w->uploads[i].value];
+    if (same_number(cell, now)) continue;
+    *cell = *now;
+    w->fresh = true;
+  }
+  for (uint32_t i = 0; i < w->ninputs; i++)
+    if (w->inputs[i].home) KN_TRY(bring(r, w->inputs[i].home, r->p->vals[w->inputs[i].value]));
+  return KN_OK;
+}
+
+/* The sentence that the node would have failed with. */
+static kn_status tell_fault(run *r, kn_whole *w) {
+  const kn_whole_number *x = &w->numbers[w->cells[KN_CELL_FAULT].as.i - 1];
+  const kn_scalar *in = &w->cells[KN_CELL_OPERAND];
+  kn_scalar none;
+  w->fresh = true; /* with no fault */
+  w->cells[KN_CELL_FAULT].as.i = 0;
+  kn_status st = KN_OK;
+  switch (x->kind) {
+  case KN_NUMBER_CHECK:
+  case KN_NUMBER_FAIL: return x->fail ? kn_run_fail(r, x->fail) : kn_run_raise(r, x->node);
+  case KN_NUMBER_WRITE: st = kn_scalar_check(r->ctx, in, kn_tensor_dtype(x->tensor)); break;
+  default: st = kn_scalar_eval(r->ctx, x->op, in, x->nin, &none); break;
+  }
+  if (st == KN_OK) st = kn_fail(r->ctx, KN_INTERNAL, "the device found a fault that there is none of");
+  return kn_node_failed(r->ctx, x->node, st);
+}
+
+static void take_outputs(run *r, kn_whole *w) {
+  kn_plan *p = r->p;
+  for (uint32_t i = 0; i < w->nexports; i++) p->scalars[w->exports[i]] = w->cells[KN_CELL_EXPORTS + i];
+  for (uint32_t i = 0; i < w->nlents; i++) {
+    const kn_whole_lent *l = &w->lents[i];
+    kn_run_let_go(p, l->to);
+    p->vals[l->to] = l->view ? l->view : p->vals[l->from];
+  }
+}
+
+static kn_status launch(run *r, kn_whole *w) {
+  const bool wait = w->faults || w->nexports;
+  KN_TRY(give_inputs(r, w));
+  KN_TRY(w->target->launcher->run(w->target->self, r->ctx, w->launch, w, w->fresh, wait));
+  w->fresh = false;
+  if (wait && w->cells[KN_CELL_FAULT].as.i) return tell_fault(r, w);
+  take_outputs(r, w);
+  return KN_OK;
+}
+
+static kn_status run_at(run *r, const kn_whole *w, kn_whole_time time) {
+  for (uint32_t i = 0; i < w->n; i++)
+    if (w->time[i] == time) KN_TRY(kn_run_step(r, &w->steps[i]));
+  return KN_OK;
+}
+
+static kn_status run_steps(run *r, const kn_whole *w) {
+  for (uint32_t i = 0; i < w->n; i++) KN_TRY(kn_run_step(r, &w->steps[i]));
+  return KN_OK;
+}
+
+kn_status kn_run_whole(run *r, kn_whole *w) {
+  if (w->refused) return run_steps(r, w);
+  KN_TRY(kn_run_tick(r));
+  KN_TRY(run_at(r, w, KN_WHOLE_BEFORE));
+  if (!is_good(r, w)) KN_TRY(make(r, w));
+  if (w->refused) return run_steps(r, w);
+  KN_TRY(launch(r, w));
+  return run_at(r, w, KN_WHOLE_AFTER);
+}

@@ -1,0 +1,185 @@
+/* A target that runs pieces of plans as one, on the CPU or on spec/fake_device.h: plain kernels, and a
+ * launcher that keeps the piece's program and walks it at each launch, with cells of its own, as a device
+ * would. It writes down the programs that it is given. */
+#ifndef SPEC_MOCK_LAUNCH_H
+#define SPEC_MOCK_LAUNCH_H
+#include "core/device.h"
+#include "core/kernels/kernel.h"
+#include "graph/scalar.h"
+#include "graph/whole.h"
+#include "graph/writer.h"
+#include "spec/tensors.h"
+
+typedef struct mock {
+  kn_target target;
+  uint64_t seed, drawn; /* not 0: it refuses some nodes, so that pieces are cut at random */
+  int made, launches, waits, trips, branches;
+  char text[8000]; /* the last program */
+} mock;
+
+struct kn_program {
+  uint32_t n;
+  const kn_node *const *nodes;
+  bool *open;
+};
+
+static inline kn_status mock_compile(void *self, kn_context *ctx, const kn_part *part, kn_program **out) {
+  char why[64];
+  (void)self, (void)ctx;
+  *out = calloc(1, sizeof **out);
+  **out = (kn_program){part->n, part->nodes, calloc(part->n, 1)};
+  for (uint32_t i = 0; i < part->n; i++)
+    (*out)->open[i] = !kn_node_static(part->nodes[i], part->types, why, sizeof why);
+  return KN_OK;
+}
+
+static inline kn_status mock_run_part(void *self, kn_context *ctx, kn_program *p, kn_tensor **vals,
+                                      const kn_scalar *scalars) {
+  const bool eager = ((mock *)self)->target.device != KN_CPU;
+  const char *impl;
+  for (uint32_t i = 0; i < p->n; i++) {
+    kn_status st = kn_node_run(ctx, p->nodes[i], p->open[i], eager || p->open[i], vals, scalars, &impl);
+    if (st != KN_OK) return kn_node_failed(ctx, p->nodes[i], st);
+  }
+  return KN_OK;
+}
+
+static inline void mock_free_part(void *self, kn_context *ctx, kn_program *p) {
+  (void)self, (void)ctx;
+  free(p->open);
+  free(p);
+}
+
+static inline bool mock_takes(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                              size_t size) {
+  (void)self, (void)ctx, (void)n, (void)types, (void)why, (void)size;
+  return true;
+}
+
+static inline void mock_put(kn_context *ctx, const kn_scalar *s, kn_tensor *t) {
+  kn_tensor *here;
+  OK(ctx, kn_scalar_tensor(ctx, s, kn_tensor_dtype(t), &here));
+  OK(ctx, kn_kernel_to_device(ctx, &(kn_attrs_device){.device = t->type.device}, &here, 1, &t));
+  kn_tensor_release(here);
+}
+
+struct kn_launch {
+  const kn_plan *plan;
+  kn_scalar *cells;
+  uint32_t ncells;
+};
+
+static inline bool mock_supports(void *self, const kn_node *n, char *why, size_t size) {
+  mock *m = self;
+  (void)n;
+  if (!m->seed || kn_random_word(m->seed, 9, m->drawn++) % 8) return true;
+  return snprintf(why, size, "not to its taste"), false;
+}
+
+static inline void mock_fault(kn_scalar *c, const kn_whole *w, uint32_t i) {
+  if (c[KN_CELL_FAULT].as.i) return;
+  c[KN_CELL_FAULT] = (kn_scalar){KN_SCALAR_INT, {.i = 1 + (int64_t)i}};
+  for (uint32_t k = 0; k < w->numbers[i].nin; k++) c[KN_CELL_OPERAND + k] = c[w->numbers[i].in[k]];
+}
+
+static inline void mock_number(kn_context *ctx, const kn_whole *w, kn_scalar *c, uint32_t i) {
+  const kn_whole_number *x = &w->numbers[i];
+  kn_scalar in[3];
+  bool fine = true;
+  for (uint32_t k = 0; k < x->nin; k++) in[k] = c[x->in[k]];
+  switch (x->kind) {
+  case KN_NUMBER_EVAL: fine = kn_scalar_eval(ctx, x->op, in, x->nin, &c[x->out]) == KN_OK; break;
+  case KN_NUMBER_MOVE: c[x->out] = in[0]; break;
+  case KN_NUMBER_WHEN:
+    if (in[1].as.b) c[x->out] = in[0];
+    break;
+  case KN_NUMBER_READ: OK(ctx, kn_scalar_of(ctx, x->tensor, &c[x->out])); break;
+  case KN_NUMBER_WRITE:
+    fine = kn_scalar_check(ctx, &in[0], kn_tensor_dtype(x->tensor)) == KN_OK;
+    if (fine) mock_put(ctx, &in[0], x->tensor);
+    break;
+  case KN_NUMBER_CHECK: fine = in[0].as.b; break;
+  case KN_NUMBER_FAIL: fine = false; break;
+  }
+  if (!fine) mock_fault(c, w, i);
+}
+
+static inline kn_status mock_block(mock *m, kn_context *ctx, kn_launch *l, const kn_whole *w,
+                                   uint32_t block) {
+  kn_scalar *c = l->cells;
+  for (uint32_t i = 0; i < w->blocks[block].n; i++) {
+    const kn_whole_step *s = &w->blocks[block].steps[i];
+    const kn_part_plan *part = &l->plan->parts[s->a];
+    switch (s->kind) {
+    case KN_WHOLE_PART:
+      KN_TRY(part->target->run(part->target->self, ctx, part->program, w->vals, NULL));
+      break;
+    case KN_WHOLE_NUMBERS:
+      for (uint32_t k = s->a; k < s->a + s->b; k++) mock_number(ctx, w, c, k);
+      break;
+    case KN_WHOLE_COPY:
+      ck_assert(kn_tensor_contiguous(s->to) && kn_type_equal(&s->to->type, &s->from->type));
+      KN_TRY(kn_node_copy(ctx, s->from, s->to));
+      break;
+    case KN_WHOLE_IF:
+      ck_assert(c[KN_CELL_FAULT].as.i || c[s->cell].kind == KN_SCALAR_BOOL);
+      m->branches++;
+      KN_TRY(mock_block(m, ctx, l, w, c[s->cell].as.b ? s->a : s->b));
+      break;
+    case KN_WHOLE_LOOP:
+      do {
+        m->trips++;
+        KN_TRY(mock_block(m, ctx, l, w, s->a));
+      } while (c[s->cell].as.b && !c[KN_CELL_FAULT].as.i);
+      break;
+    }
+  }
+  return KN_OK;
+}
+
+static inline kn_status mock_make(void *self, kn_context *ctx, const kn_plan *p, const kn_whole *w,
+                                  kn_launch **out) {
+  mock *m = self;
+  kn_writer o = {.heap = ctx->heap};
+  kn_whole_print(p, w, &o);
+  snprintf(m->text, sizeof m->text, "%.*s", (int)o.n, o.p ? o.p : "");
+  kn_writer_free(&o);
+  *out = calloc(1, sizeof **out);
+  **out = (kn_launch){p, calloc(w->ncells, sizeof(kn_scalar)), w->ncells};
+  m->made++;
+  return KN_OK;
+}
+
+static inline kn_status mock_run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, bool fresh,
+                                 bool wait) {
+  mock *m = self;
+  const uint32_t seen = KN_CELL_EXPORTS + w->nexports;
+  if (fresh) memcpy(l->cells, w->cells, w->ncells * sizeof *l->cells);
+  m->launches++;
+  KN_TRY(mock_block(m, ctx, l, w, 0));
+  m->waits += wait;
+  if (wait) memcpy(w->cells, l->cells, seen * sizeof *l->cells);
+  return KN_OK;
+}
+
+static inline void mock_free(void *self, kn_context *ctx, kn_launch *l) {
+  (void)self, (void)ctx;
+  free(l->cells);
+  free(l);
+}
+
+/* In place: the target points to it. `seed` 0: it refuses nothing. */
+static inline void mock_init(mock *m, kn_device_id device, uint64_t seed) {
+  static const kn_launcher launcher = {mock_supports, mock_make, mock_run, mock_free};
+  *m = (mock){.seed = seed};
+  m->target = (kn_target){.name = "mock",
+                          .device = device,
+                          .launcher = &launcher,
+                          .supports = mock_takes,
+                          .compile = mock_compile,
+                          .run = mock_run_part,
+                          .free = mock_free_part,
+                          .self = m};
+}
+
+#endif

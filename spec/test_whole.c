@@ -1,0 +1,489 @@
+/* Pieces of plans that run as one launch: their programs as text, and what they mean, by a launcher that
+ * walks them (mock_launch.h). */
+#define _DEFAULT_SOURCE
+#include "spec/exec.h"
+#include "spec/fake_device.h"
+#include "spec/mock_launch.h"
+#include "spec/random_graph.h"
+
+/* ---- random graphs ---- */
+
+typedef struct counts {
+  int runs, launches, made, trips, branches;
+} counts;
+
+typedef struct kind {
+  bool plain;
+  kn_device_id device;
+  uint64_t refuses;
+} kind;
+
+/* Takes t over. */
+static kn_tensor *moved(kn_context *c, kn_tensor *t, kn_device_id d) {
+  kn_tensor *out;
+  if (t->type.device == d) return t;
+  OK(c, kn_apply(c, KN_OP_to_device, &(kn_attrs_device){.device = d}, &t, 1, &out));
+  kn_tensor_release(t);
+  return out;
+}
+
+/* Releases both. */
+static bool same_values(kn_context *c, kn_rvalue *a, kn_rvalue *b) {
+  if (a->tensor) a->tensor = moved(c, a->tensor, KN_CPU);
+  if (b->tensor) b->tensor = moved(c, b->tensor, KN_CPU);
+  bool same = same_result(a, b);
+  kn_tensor_release(a->tensor), kn_tensor_release(b->tensor);
+  return same;
+}
+
+static void same_slot(kn_session *s, kn_context *c, const kn_rvalue *want, int seed) {
+  kn_rvalue state, copy = {.tensor = kn_tensor_retain(want->tensor)};
+  OK(kn_session_context(s), kn_session_get_slot(s, 1, &state));
+  ck_assert_msg(same_values(c, &state, &copy), "seed %d: the slot differs", seed);
+}
+
+/* Each with several sizes and inputs, against the evaluator. */
+static void compare_in(kn_context *c, uint64_t seed, int steps, kind k, counts *n) {
+  kn_graph *g = random_graph_of(c, seed, steps, k.plain, k.device);
+  mock m;
+  kn_target ref;
+  kn_session *s;
+  mock_init(&m, k.device, k.refuses);
+  ck_assert(kn_ref_backend.target(c, NULL, &ref));
+  OK(c, kn_session_new(c, g, (const kn_target *[]){&m.target, &ref}, 2, &s));
+  kn_rvalue slots[2], in[4], a[6], b[6];
+  slots[0].tensor =
+      moved(c, make(c, KN_F32, DIMS(3, 3), LIST(1, 0.5, -0.25, 0, 1, 0.75, 0.125, -1, 1)), k.device);
+  slots[1].tensor = moved(c, make(c, KN_F32, DIMS(3), LIST(0.5, -0.5, 1)), k.device);
+  for (uint32_t i = 0; i < 2; i++) OK(kn_session_context(s), kn_session_set_slot(s, i, &slots[i]));
+  for (int run = 0; run < 6; run++) {
+    rg_inputs(c, seed + (uint64_t)(run / 2), run / 2, in);
+    for (int i = 0; i < 2; i++) in[i].tensor = moved(c, in[i].tensor, k.device);
+    kn_status want = evaluate(c, g, slots, in, a), got = kn_session_run(s, in, 4, b, 6);
+    ck_assert_msg(want == got, "seed %d, run %d: \"%s\" instead of \"%s\"", (int)seed, run,
+                  got == KN_OK ? "ok" : kn_error(kn_session_context(s)), want == KN_OK ? "ok" : kn_error(c));
+    for (int i = 0; i < 6 && want == KN_OK; i++)
+      ck_assert_msg(same_values(c, &a[i], &b[i]), "seed %d, run %d, result %d differs", (int)seed, run,
+                    i + 1);
+    same_slot(s, c, &slots[1], (int)seed);
+    ck_assert(c->random.offset == kn_session_context(s)->random.offset);
+    kn_tensor_release(in[0].tensor), kn_tensor_release(in[1].tensor);
+  }
+  n->runs += 6, n->launches += m.launches, n->made += m.made, n->trips += m.trips, n->branches += m.branches;
+  kn_tensor_release(slots[0].tensor), kn_tensor_release(slots[1].tensor);
+  kn_session_free(s);
+  kn_graph_release(g);
+}
+
+static void compare(uint64_t seed, int steps, kind k, counts *n) {
+  static fake_device f;
+  kn_context *c = suite_context();
+  c->threads = 1;
+  if (k.device != KN_CPU) fake_device_open(&f, c);
+  compare_in(c, seed, steps, k, n);
+  if (k.device != KN_CPU) fake_device_close(&f);
+  suite_done(c);
+}
+
+static int graphs(void) {
+  const char *n = getenv("KILN_RANDOM_GRAPHS"); /* more of them, by hand */
+  return n ? atoi(n) : 300;
+}
+
+START_TEST(random_graphs_in_pieces) {
+  counts n = {0};
+  for (int seed = 1; seed <= graphs(); seed++)
+    compare((uint64_t)seed, 6 + seed % 50, (kind){.refuses = seed % 2 ? 0 : (uint64_t)seed}, &n);
+  ck_assert_msg(n.launches > n.runs && n.made < n.launches && n.trips > n.runs / 4 && n.branches > n.runs / 8,
+                "%d runs, %d launches of %d, %d trips, %d branches", n.runs, n.launches, n.made, n.trips,
+                n.branches);
+}
+END_TEST
+
+/* Most of these are one launch. */
+START_TEST(random_graphs_as_one) {
+  counts n = {0};
+  for (int seed = 1; seed <= graphs(); seed++)
+    compare((uint64_t)seed, 6 + seed % 80, (kind){.plain = true}, &n);
+  ck_assert_msg(n.launches < n.runs * 3 / 2 && n.trips > n.runs * 2 && n.branches > n.runs,
+                "%d runs, %d launches of %d, %d trips, %d branches", n.runs, n.launches, n.made, n.trips,
+                n.branches);
+}
+END_TEST
+
+/* Of a device whose memory the host cannot touch. */
+START_TEST(random_graphs_on_a_device) {
+  counts n = {0};
+  for (int seed = 1; seed <= graphs() / 2; seed++)
+    compare((uint64_t)seed, 6 + seed % 50,
+            (kind){.plain = seed % 2, .device = KN_CUDA, .refuses = seed % 3 ? 0 : (uint64_t)seed}, &n);
+  ck_assert_msg(n.launches > n.runs && n.trips > n.runs && n.branches > n.runs / 2,
+                "%d runs, %d launches of %d, %d trips, %d branches", n.runs, n.launches, n.made, n.trips,
+                n.branches);
+}
+END_TEST
+
+/* ---- programs as text ---- */
+
+typedef struct bench {
+  rig r; /* of the plain reference */
+  mock m;
+  kn_session *s; /* of the mock */
+} bench;
+
+static void bench_open(bench *b, const char *text) {
+  rig_open(&b->r, text);
+  mock_init(&b->m, KN_CPU, 0);
+  OK(b->r.c, kn_session_new(b->r.c, b->r.g, (const kn_target *[]){&b->m.target}, 1, &b->s));
+}
+static void bench_close(bench *b) {
+  kn_session_free(b->s);
+  rig_close(&b->r);
+}
+
+/* The same results, or the same sentence, from both; so often. */
+static void agree(bench *b, const kn_rvalue *in, uint32_t nin, uint32_t nout) {
+  kn_rvalue x[8], y[8];
+  kn_status want = kn_session_run(b->r.s, in, nin, x, nout), got = kn_session_run(b->s, in, nin, y, nout);
+  ck_assert_msg(want == got, "\"%s\" instead of \"%s\"", kn_error(kn_session_context(b->s)),
+                kn_error(kn_session_context(b->r.s)));
+  if (want != KN_OK)
+    ck_assert_str_eq(kn_error(kn_session_context(b->s)), kn_error(kn_session_context(b->r.s)));
+  for (uint32_t i = 0; i < nout && want == KN_OK; i++) {
+    ck_assert_msg(same_result(&x[i], &y[i]), "result %d differs", (int)i + 1);
+    kn_tensor_release(x[i].tensor), kn_tensor_release(y[i].tensor);
+  }
+}
+#define AGREE(b, nout, ...) agree(b, (kn_rvalue[]){__VA_ARGS__}, COUNT(((kn_rvalue[]){__VA_ARGS__})), nout)
+
+static void reads(const bench *b, const char *want) { ck_assert_str_eq(b->m.text, want); }
+
+/* Numbers that take each other's place, and one of the trip before the last. */
+START_TEST(numbers_are_carried_at_once) {
+  bench b;
+  bench_open(&b,
+             "graph g(%n: integer, %x: float32[]) {\n"
+             "  %zero = const 0\n"
+             "  %one = const 1\n"
+             "  %was: integer, %is: integer, %y: float32[] = loop (%a: integer = %zero, %b: integer = %one, "
+             "%i: integer = %n, %t: float32[] = %x) {\n"
+             "    %j = lua.sub %i, %one\n"
+             "    %more = lua.lt %zero, %j\n"
+             "    %u = add %t, %t\n"
+             "    continue_if %more next(%b, %a, %j, %u) exit(%a, %b, %u)\n"
+             "  }\n"
+             "  return %was, %is, %y\n"
+             "}\n");
+  kn_tensor *x = number(b.r.c, KN_F32, 1.5);
+  for (int n = 0; n < 9; n++) AGREE(&b, 3, INT(n), T(x));
+  reads(&b, "copied in: %x\n"
+            "number in: $6 = %zero\n"
+            "number in: $8 = %one\n"
+            "number in: $10 = %n\n"
+            "%t = copy %x\n"
+            "numbers: $7 = $6\n"
+            "         $9 = $8\n"
+            "         $11 = $10\n"
+            "loop\n"
+            "  %u = add\n"
+            "  %t = copy %y\n"
+            "  numbers: $12 = lua.sub $11, $8\n"
+            "           $13 = lua.lt $6, $12\n"
+            "           $14 = $7\n"
+            "           $7 = when $13: $9\n"
+            "           $9 = when $13: $14\n"
+            "           $11 = when $13: $12\n"
+            "again if $13\n"
+            "numbers: $4 = $7\n"
+            "         $5 = $9\n"
+            "number out: $4 = %was\n"
+            "number out: $5 = %is\n");
+  kn_tensor_release(x);
+  bench_close(&b);
+}
+END_TEST
+
+/* What a branch computes lies where the result does; what it hands on is copied. The exit value of the inner
+ * loop is a parameter, so its last trip carries nothing. */
+START_TEST(branches_and_loops_in_each_other) {
+  bench b;
+  bench_open(&b, "graph g(%x: float32[2], %y: float32[2]) {\n"
+                 "  %one = const 1.0\n"
+                 "  %ten = const 10.0\n"
+                 "  %sum = sum %x\n"
+                 "  %s = item %sum\n"
+                 "  %big = lua.lt %ten, %s\n"
+                 "  %z: float32[2] = if %big {\n"
+                 "    %n = neg %x\n"
+                 "    yield %n\n"
+                 "  } else {\n"
+                 "    %p: float32[2], %q: float32[2] = loop (%a: float32[2] = %x, %b: float32[2] = %y, "
+                 "%k: float = %s) {\n"
+                 "      %c = add %a, %b\n"
+                 "      %l = lua.add %k, %one\n"
+                 "      %t: float32[] = to_tensor %l\n"
+                 "      %e = mul %c, %t\n"
+                 "      %odd = lua.lt %s, %k\n"
+                 "      %f: float32[2] = if %odd {\n"
+                 "        yield %e\n"
+                 "      } else {\n"
+                 "        yield %y\n"
+                 "      }\n"
+                 "      %more = lua.lt %l, %ten\n"
+                 "      continue_if %more next(%b, %f, %l) exit(%a, %f)\n"
+                 "    }\n"
+                 "    %r = sub %p, %q\n"
+                 "    yield %r\n"
+                 "  }\n"
+                 "  %w = add %z, %x\n"
+                 "  return %w\n"
+                 "}\n");
+  for (int k = 0; k < 6; k++) {
+    kn_tensor *x = VEC(&b.r, k * 1.5, k), *y = VEC(&b.r, 0.25, -1);
+    AGREE(&b, 1, T(x), T(y));
+    kn_tensor_release(x), kn_tensor_release(y);
+  }
+  ck_assert_int_eq(b.m.launches, 6);
+  ck_assert_int_eq(b.m.waits, 0);
+  reads(&b, "copied in: %x\n"
+            "copied in: %y\n"
+            "number in: $5 = %ten\n"
+            "number in: $8 = %one\n"
+            "%sum = sum\n"
+            "numbers: $4 = item %sum\n"
+            "         $6 = lua.lt $5, $4\n"
+            "if $6\n"
+            "  %n = neg\n"
+            "else\n"
+            "  %p = copy %x\n"
+            "  %b = copy %y\n"
+            "  numbers: $7 = $4\n"
+            "  loop\n"
+            "    numbers: $9 = lua.add $7, $8\n"
+            "             put $9 in %t\n"
+            "             $10 = lua.lt $4, $7\n"
+            "    %c = add; %e = mul\n"
+            "    if $10\n"
+            "      %q = copy %e\n"
+            "    else\n"
+            "      %q = copy %y\n"
+            "    numbers: $11 = lua.lt $9, $5\n"
+            "    if $11\n"
+            "      (stage) = copy %b\n"
+            "      %p = copy (stage)\n"
+            "      %b = copy %q\n"
+            "    numbers: $7 = when $11: $9\n"
+            "  again if $11\n"
+            "  %r = sub\n"
+            "%w = add\n");
+  bench_close(&b);
+}
+END_TEST
+
+/* Two tensors that change places, by way of a stage; sizes choose a branch. */
+START_TEST(carries_that_overlap_are_staged) {
+  bench b;
+  bench_open(
+      &b, "graph g(%x: float32[N], %y: float32[N], %n: integer) {\n"
+          "  %one = const 1\n"
+          "  %zero = const 0\n"
+          "  %size = size %x {dim = 1}\n"
+          "  %few = lua.lt %size, %n\n"
+          "  %known = lua.lt %size, %zero\n"
+          "  %z: float32[N] = if %known {\n"
+          "    %m = neg %x\n"
+          "    yield %m\n"
+          "  } else {\n"
+          "    %m2 = abs %x\n"
+          "    yield %m2\n"
+          "  }\n"
+          "  %p: float32[N], %q: float32[N] = loop (%a: float32[N] = %z, %b: float32[N] = %y, %i: integer = "
+          "%n) {\n"
+          "    %j = lua.sub %i, %one\n"
+          "    %more = lua.lt %zero, %j\n"
+          "    %c = add %a, %b\n"
+          "    continue_if %more next(%b, %a, %j) exit(%c, %b)\n"
+          "  }\n"
+          "  %r = sub %p, %q\n"
+          "  return %r\n"
+          "}\n");
+  for (int k = 0; k < 4; k++) {
+    kn_tensor *x = VEC(&b.r, k * 1.5, -k), *y = VEC(&b.r, 0.25, -1);
+    AGREE(&b, 1, T(x), T(y), INT(k));
+    kn_tensor_release(x), kn_tensor_release(y);
+  }
+  ck_assert_int_eq(b.m.waits, 0);
+  reads(&b, "copied in: %x\n"
+            "copied in: %y\n"
+            "number in: $4 = %n\n"
+            "number in: $6 = %one\n"
+            "number in: $8 = %zero\n"
+            "%m2 = abs\n"
+            "%a = copy %z\n"
+            "%q = copy %y\n"
+            "numbers: $5 = $4\n"
+            "loop\n"
+            "  %c = add\n"
+            "  numbers: $7 = lua.sub $5, $6\n"
+            "           $9 = lua.lt $8, $7\n"
+            "  if $9\n"
+            "    (stage) = copy %q\n"
+            "    (stage) = copy %a\n"
+            "    %a = copy (stage)\n"
+            "    %q = copy (stage)\n"
+            "  numbers: $5 = when $9: $7\n"
+            "again if $9\n"
+            "%r = sub\n");
+  bench_close(&b);
+}
+END_TEST
+
+/* A training step: state is read before the launch, and stored after it; its counter never leaves the host.
+ */
+START_TEST(steps_of_training_store_afterwards) {
+  bench b;
+  bench_open(&b, "graph g(%x: float32[2], %w: float32[2]) {\n"
+                 "  slot state \"m\": float32[2]\n"
+                 "  slot state \"t\": integer = 0\n"
+                 "  %one = const 1\n"
+                 "  %half = const 0.5\n"
+                 "  %t = load_state \"t\"\n"
+                 "  %t1 = lua.add %t, %one\n"
+                 "  store_state \"t\", %t1\n"
+                 "  %beta = lua.pow %half, %t1\n"
+                 "  %bt: float32[] = to_tensor %beta\n"
+                 "  %m = load_state \"m\"\n"
+                 "  %g = mul %x, %w\n"
+                 "  %m1 = add %m, %g\n"
+                 "  store_state \"m\", %m1\n"
+                 "  %d = mul %m1, %bt\n"
+                 "  %w1 = sub %w, %d\n"
+                 "  %loss = sum %g\n"
+                 "  %e = neg %d\n"
+                 "  %f = exp %e\n"
+                 "  update %w, %w1\n"
+                 "  return %loss, %f\n"
+                 "}\n");
+  kn_rvalue m = T(VEC(&b.r, 0.5, 0.25));
+  OK(rig_ctx(&b.r), kn_session_set_slot(b.r.s, 0, &m));
+  OK(kn_session_context(b.s), kn_session_set_slot(b.s, 0, &m));
+  kn_tensor_release(m.tensor);
+  kn_tensor *w[2] = {VEC(&b.r, 1, 2), VEC(&b.r, 1, 2)};
+  for (int k = 0; k < 5; k++) {
+    kn_tensor *x = VEC(&b.r, 0.5 * k, 1 - k);
+    kn_rvalue want[2], got[2];
+    OK(rig_ctx(&b.r), kn_session_run(b.r.s, (kn_rvalue[]){T(x), T(w[0])}, 2, want, 2));
+    OK(kn_session_context(b.s), kn_session_run(b.s, (kn_rvalue[]){T(x), T(w[1])}, 2, got, 2));
+    for (int i = 0; i < 2; i++) {
+      ck_assert(same_result(&want[i], &got[i]));
+      kn_tensor_release(want[i].tensor), kn_tensor_release(got[i].tensor);
+    }
+    ck_assert(same_result(&(kn_rvalue){.tensor = w[0]}, &(kn_rvalue){.tensor = w[1]}));
+    kn_tensor_release(x);
+  }
+  for (uint32_t slot = 0; slot < 2; slot++) {
+    kn_rvalue want, got;
+    OK(rig_ctx(&b.r), kn_session_get_slot(b.r.s, slot, &want));
+    OK(kn_session_context(b.s), kn_session_get_slot(b.s, slot, &got));
+    ck_assert(same_result(&want, &got));
+    kn_tensor_release(want.tensor), kn_tensor_release(got.tensor);
+  }
+  kn_tensor_release(w[0]), kn_tensor_release(w[1]);
+  ck_assert_int_eq(b.m.launches, 5);
+  ck_assert_int_eq(b.m.waits, 0);
+  reads(&b, "copied in: %x\n"
+            "copied in: %w\n"
+            "copied in: %m\n"
+            "number in: $4 = %beta\n"
+            "numbers: put $4 in %bt\n"
+            "%g = mul; %m1 = add\n"
+            "%d = mul; %w1 = sub; %loss = sum; %e = neg; %f = exp\n");
+  bench_close(&b);
+}
+END_TEST
+
+/* The first fault is told as if the nodes had run one by one, with what its inputs were. */
+START_TEST(faults_are_told_after_the_launch) {
+  bench b;
+  bench_open(&b, "graph g(%x: float32[2], %n: integer) {\n"
+                 "  %one = const 1\n"
+                 "  %seven = const 7\n"
+                 "  %y: float32[2] = loop (%a: float32[2] = %x, %i: integer = %n) {\n"
+                 "    %j = lua.sub %i, %one\n"
+                 "    %k = lua.idiv %seven, %j ; f.lua:3\n"
+                 "    %s = sum %a\n"
+                 "    %v = item %s\n"
+                 "    %fine = lua.lt %v, %seven\n"
+                 "    assert %fine \"too large\" ; f.lua:4\n"
+                 "    %u: uint8[] = to_tensor %k ; f.lua:5\n"
+                 "    %c = add %a, %u\n"
+                 "    %more = lua.le %one, %j\n"
+                 "    continue_if %more next(%c, %j) exit(%c)\n"
+                 "  }\n"
+                 "  return %y\n"
+                 "}\n");
+  for (int n = -4; n < 6; n++) {
+    kn_tensor *x = VEC(&b.r, 0.5, n == 4 ? 9 : 0.25);
+    AGREE(&b, 1, T(x), INT(n));
+    kn_tensor_release(x);
+  }
+  ck_assert_int_eq(b.m.waits, b.m.launches);
+  bench_close(&b);
+}
+END_TEST
+
+/* Which tensor a result is may be asked where it may be an input: then the host has to know the branch. */
+START_TEST(identity_is_the_hosts) {
+  bench b;
+  bench_open(&b, "graph g(%x: float32[2]) {\n"
+                 "  %zero = const 0.0\n"
+                 "  %sum = sum %x\n"
+                 "  %s = item %sum\n"
+                 "  %less = lua.lt %s, %zero\n"
+                 "  %y: float32[2] = if %less {\n"
+                 "    %m = neg %x\n"
+                 "    %m2 = exp %m\n"
+                 "    %m3 = exp %m2\n"
+                 "    yield %m3\n"
+                 "  } else {\n"
+                 "    yield %x\n"
+                 "  }\n"
+                 "  return %y\n"
+                 "}\n");
+  for (int k = -1; k < 2; k += 2) {
+    kn_tensor *x = VEC(&b.r, k, 0.25);
+    AGREE(&b, 1, T(x));
+    kn_origin from = kn_session_origin(b.s, 0);
+    ck_assert(from.from == (k < 0 ? KN_FROM_NONE : KN_FROM_INPUT));
+    kn_tensor_release(x);
+  }
+  ck_assert_int_eq(b.m.launches, 1); /* the branch that computes something */
+  bench_close(&b);
+}
+END_TEST
+
+/* A number that the program is given costs one wait. */
+START_TEST(results_that_are_numbers_wait_once) {
+  bench b;
+  bench_open(&b, "graph g(%x: float32[2]) {\n"
+                 "  %y = exp %x\n"
+                 "  %sum = sum %y\n"
+                 "  %s = item %sum\n"
+                 "  return %s, %y\n"
+                 "}\n");
+  for (int k = 0; k < 3; k++) {
+    kn_tensor *x = VEC(&b.r, k, 0.25);
+    AGREE(&b, 2, T(x));
+    kn_tensor_release(x);
+  }
+  ck_assert_int_eq(b.m.launches, 3);
+  ck_assert_int_eq(b.m.waits, 3);
+  ck_assert_int_eq(b.m.made, 1);
+  bench_close(&b);
+}
+END_TEST
+
+SUITE("whole", random_graphs_in_pieces, random_graphs_as_one, random_graphs_on_a_device,
+      numbers_are_carried_at_once, branches_and_loops_in_each_other, carries_that_overlap_are_staged,
+      steps_of_training_store_afterwards, faults_are_told_after_the_launch, identity_is_the_hosts,
+      results_that_are_numbers_wait_once)
