@@ -99,19 +99,37 @@ void kn_session_forget_origins(kn_session *s) {
   for (uint32_t i = 0; i < s->graph->nslots; i++) s->slots[i].group = 0;
 }
 
-/* Values come from inputs and slots, and all targets there are compute on the CPU. */
+/* All targets there are compute on the CPU, and plans give memory of the host only: a graph that has anything
+ * elsewhere is refused here, and nowhere else. */
 static kn_status check_device(kn_context *ctx, const kn_graph *g, const kn_vtype *t, const char *what) {
   if (t->kind != KN_V_TENSOR || t->tensor.device == KN_CPU) return KN_OK;
   return kn_fail(ctx, KN_UNSUPPORTED, "graph %s: %s is on device %s, and nothing here runs that", g->name,
                  what ? what : "an input", kn_device_name((kn_device_id)t->tensor.device));
 }
 
-kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *targets, int n,
-                         kn_session **out) {
+static kn_status check_region(kn_context *ctx, const kn_graph *g, const kn_region *r) {
+  KN_EACH_NODE (n, r) {
+    for (uint32_t i = 0; i < n->nout; i++) {
+      const kn_value *v = n->out[i];
+      kn_status st = check_device(ctx, g, &v->type, v->name ? v->name : "a value");
+      if (st != KN_OK) return kn_node_failed(ctx, n, st);
+    }
+    for (int i = 0; i < n->nregions; i++) KN_TRY(check_region(ctx, g, n->regions[i]));
+  }
+  return KN_OK;
+}
+
+static kn_status check_devices(kn_context *ctx, const kn_graph *g) {
   for (uint32_t i = 0; i < g->body->nparams; i++)
     KN_TRY(check_device(ctx, g, &g->body->params[i]->type, g->body->params[i]->name));
   for (uint32_t i = 0; i < g->nslots; i++)
     KN_TRY(check_device(ctx, g, &g->slots[i]->type, g->slots[i]->name));
+  return check_region(ctx, g, g->body);
+}
+
+kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *targets, int n,
+                         kn_session **out) {
+  KN_TRY(check_devices(ctx, g));
   if (!g->finished) return kn_fail(ctx, KN_STATE, "graph %s is not finished and cannot run", g->name);
   if (n < 1) return kn_fail(ctx, KN_ARG, "a session needs at least one target");
   kn_session *s = kn_calloc(ctx->heap, 1, sizeof *s);
