@@ -6,6 +6,31 @@
 
 enum { KN_BACKEND_VERSION = 128, KN_BACKEND_REASON = 256 };
 
+typedef struct kn_device_facts {
+  char name[128];
+  int major, minor; /* of its capability */
+  int processors;
+  size_t memory; /* bytes */
+} kn_device_facts;
+
+typedef struct kn_device_usage { /* bytes, but where said; zeros before the first tensor */
+  size_t allocated, reserved;    /* by tensors and workspaces; from the driver, what is cached included */
+  size_t peak_allocated, peak_reserved;
+  uint64_t blocks, segments, calls, retries; /* numbers of */
+} kn_device_usage;
+
+/* What front ends ask of the devices beside the CPU that a backend computes on; it uses one of them. */
+typedef struct kn_device_door {
+  int (*count)(void *state);
+  kn_status (*facts)(void *state, kn_context *ctx, int i, kn_device_facts *out);
+  int (*current)(void *state);
+  kn_status (*choose)(void *state, kn_context *ctx, int i); /* before its first tensor, or STATE */
+  kn_status (*room)(void *state, kn_context *ctx, size_t *left, size_t *all); /* of its memory */
+  kn_device_usage (*usage)(void *state);
+  void (*reset_peak)(void *state);
+  void (*empty_cache)(void *state);
+} kn_device_door;
+
 typedef struct kn_backend {
   const char *name;
   kn_device_id device;
@@ -18,6 +43,7 @@ typedef struct kn_backend {
   /* Where tensors of `device` lie, for as long as the backend is open; NULL, or none given: the host's
    * memory. Of the rows of a device the first that works and gives one is asked. */
   const kn_memory *(*memory)(kn_context *ctx, void *state);
+  const kn_device_door *door; /* NULL: it computes on the CPU */
   /* Fill a target (self = state or more); false: graphs are not offered. */
   bool (*target)(kn_context *ctx, void *state, kn_target *out);
 } kn_backend;

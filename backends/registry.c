@@ -111,9 +111,8 @@ static kn_status keep_text(kn_context *ctx, char **to, const char *text) {
   return KN_OK;
 }
 
-/* kn_context's open_device. */
-static kn_status open_device(kn_context *ctx, kn_device_id d, const kn_memory **out) {
-  registry *r = find_registry(ctx);
+/* The first row of a device beside the CPU that works, or UNSUPPORTED with the reason. */
+static kn_status find_device(kn_context *ctx, registry *r, kn_device_id d, int *out) {
   const char *why = "no backend computes on it";
   for (int i = 0; r && i < ROWS; i++) {
     if (rows[i]->device != d) continue;
@@ -121,10 +120,30 @@ static kn_status open_device(kn_context *ctx, kn_device_id d, const kn_memory **
       why = "another backend was asked for";
     else if (!works(ctx, r, i))
       why = r->rows[i].reason;
-    else if (rows[i]->memory && (*out = rows[i]->memory(ctx, r->rows[i].state)))
+    else if (rows[i]->memory && rows[i]->door) {
+      *out = i;
       return KN_OK;
+    }
   }
   return kn_fail(ctx, KN_UNSUPPORTED, "device %s cannot be used here: %s", kn_device_name(d), why);
+}
+
+/* kn_context's open_device. */
+static kn_status open_device(kn_context *ctx, kn_device_id d, const kn_memory **out) {
+  registry *r = find_registry(ctx);
+  int i;
+  KN_TRY(find_device(ctx, r, d, &i));
+  *out = rows[i]->memory(ctx, r->rows[i].state);
+  return KN_OK;
+}
+
+kn_status kn_registry_door(kn_context *ctx, kn_device_id d, const kn_device_door **door, void **state) {
+  registry *r = find_registry(ctx);
+  int i;
+  KN_TRY(find_device(ctx, r, d, &i));
+  *door = rows[i]->door;
+  *state = r->rows[i].state;
+  return KN_OK;
 }
 
 kn_status kn_registry_open(kn_context *ctx, const char *choice) {

@@ -11,6 +11,9 @@ typedef struct kn_backend_report {
   char reason[KN_BACKEND_REASON]; /* why not, "" when available */
 } kn_backend_report;
 
+/* Who computes on a device beside the CPU, probed if it was not yet; UNSUPPORTED with the reason. */
+kn_status kn_registry_door(kn_context *ctx, kn_device_id d, const kn_device_door **door, void **state);
+
 /* What KILN_BACKEND may be: NULL or "" for all that work; a name restricts its device to it and the
  * reference. ARG for an unknown name (listing the known), UNSUPPORTED with the reason for one that cannot
  * work. Probing is lazy: it happens at the first op or plan that a backend could serve, at

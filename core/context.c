@@ -120,8 +120,7 @@ void kn_context_remove_reclaimer(kn_context *ctx, kn_reclaimer *r) {
   if (*at) *at = r->next;
 }
 
-/* False: there was nobody to ask. */
-static bool reclaim(kn_context *ctx) {
+bool kn_reclaim(kn_context *ctx) {
   kn_context *root = ctx;
   while (root->parent && root->reclaims) root = root->parent;
   if (!root->reclaimers || root->reclaiming) return false;
@@ -133,12 +132,12 @@ static bool reclaim(kn_context *ctx) {
 
 void *kn_claim(kn_context *ctx, size_t size) {
   void *p = kn_alloc(ctx->heap, size);
-  return p || !reclaim(ctx) ? p : kn_alloc(ctx->heap, size);
+  return p || !kn_reclaim(ctx) ? p : kn_alloc(ctx->heap, size);
 }
 
 void *kn_claim_aligned(kn_context *ctx, size_t size) {
   void *p = kn_alloc_aligned(ctx->heap, size);
-  return p || !reclaim(ctx) ? p : kn_alloc_aligned(ctx->heap, size);
+  return p || !kn_reclaim(ctx) ? p : kn_alloc_aligned(ctx->heap, size);
 }
 
 /* ---- scratch ---- */

@@ -147,6 +147,8 @@ kn_float32_precision kn_context_precision(const kn_context *ctx);
  * tried once more. For what tensors, tapes and runs are made of, so that garbage is never why they fail. */
 void *kn_claim(kn_context *ctx, size_t size);
 void *kn_claim_aligned(kn_context *ctx, size_t size);
+/* Calls them; false: there was nobody to ask. For memory that is no heap's. */
+bool kn_reclaim(kn_context *ctx);
 /* Memory for a kernel to work in, 64-byte aligned, given back before it ends; NULL when there is none.
  * Sessions keep it from call to call. Not inside parallel loops. */
 void *kn_scratch_take(kn_context *ctx, size_t bytes);

@@ -1,6 +1,7 @@
 /* The backend's row. */
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/device.h"
+#include "backends/cuda/provider.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -30,4 +31,19 @@ static void close_state(kn_context *ctx, void *state) {
   cu_device_close(state);
 }
 
-const kn_backend kn_cuda_backend = {.name = "cuda", .device = KN_CUDA, .probe = probe, .close = close_state};
+/* The device is opened by the first tensor. */
+static const kn_memory *memory(kn_context *ctx, void *state) {
+  cu_device *d = state;
+  (void)ctx;
+  return &d->tensors;
+}
+
+static const kn_provider *provider(void) { return &cu_provider; }
+
+const kn_backend kn_cuda_backend = {.name = "cuda",
+                                    .device = KN_CUDA,
+                                    .probe = probe,
+                                    .close = close_state,
+                                    .provider = provider,
+                                    .door = &cu_door,
+                                    .memory = memory};

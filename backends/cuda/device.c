@@ -1,9 +1,13 @@
 /* Finding a device, opening it when it is first needed, and what its failures are called. */
 #include "backends/cuda/device.h"
+#include "backends/cuda/blas.h"
 #include "backends/cuda/cuda.h"
+#include "backends/cuda/dnn.h"
 #include "backends/cuda/kernel.h"
+#include "backends/cuda/memory.h"
 #include "backends/registry.h"
 #include <stdio.h>
+#include <string.h>
 
 enum { OLDEST = 75 }; /* the oldest devices that NVRTC 13 compiles for: sm_75 */
 
@@ -22,34 +26,76 @@ static bool refused(const cu_device *d, CUresult r, const char *what, char *why,
   return true;
 }
 
-static bool look_at(cu_device *d, char *why, size_t size) {
-  int major = 0, minor = 0, shared = 0, n = 0;
-  const struct {
-    int *to;
-    CUdevice_attribute what;
-  } asked[] = {{&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR},
-               {&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR},
-               {&d->processors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT},
-               {&d->threads_per_processor, CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR},
-               {&shared, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN}};
+static bool ask(const cu_device *d, CUdevice id, CUdevice_attribute what, int *to, char *why, size_t size) {
+  return !refused(d, d->api.cuDeviceGetAttribute(to, what, id), "its properties", why, size);
+}
+
+/* Of one of the machine's devices. */
+static bool look_at(cu_device *d, int i, CUdevice *id, kn_device_facts *f, char *why, size_t size) {
   const cu_api *a = &d->api;
-  if (refused(d, a->cuInit(0), "the driver does not start", why, size) ||
-      refused(d, a->cuDriverGetVersion(&d->driver), "the driver's version", why, size) ||
-      refused(d, a->cuDeviceGetCount(&n), "counting devices", why, size) ||
-      refused(d, n ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE, "", why, size) ||
-      refused(d, a->cuDeviceGet(&d->id, 0), "the first device", why, size) ||
-      refused(d, a->cuDeviceGetName(d->name, (int)sizeof d->name, d->id), "its name", why, size) ||
-      refused(d, a->cuDeviceTotalMem(&d->memory, d->id), "its memory", why, size))
+  return !refused(d, a->cuDeviceGet(id, i), "the device", why, size) &&
+         !refused(d, a->cuDeviceGetName(f->name, (int)sizeof f->name, *id), "its name", why, size) &&
+         !refused(d, a->cuDeviceTotalMem(&f->memory, *id), "its memory", why, size) &&
+         ask(d, *id, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, &f->major, why, size) &&
+         ask(d, *id, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, &f->minor, why, size) &&
+         ask(d, *id, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, &f->processors, why, size);
+}
+
+static bool take(cu_device *d, int i, char *why, size_t size) {
+  kn_device_facts f = {.major = 0};
+  CUdevice id;
+  int shared = 0, threads = 0;
+  if (!look_at(d, i, &id, &f, why, size) ||
+      !ask(d, id, CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, &threads, why, size) ||
+      !ask(d, id, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, &shared, why, size))
     return false;
-  for (size_t i = 0; i < sizeof asked / sizeof *asked; i++)
-    if (refused(d, a->cuDeviceGetAttribute(asked[i].to, asked[i].what, d->id), "its properties", why, size))
-      return false;
-  d->capability = 10 * major + minor;
+  if (10 * f.major + f.minor < OLDEST) {
+    snprintf(why, size, "%s (sm_%d) is too old: sm_%d is the oldest that kernels are compiled for", f.name,
+             10 * f.major + f.minor, OLDEST);
+    return false;
+  }
+  d->id = id;
+  d->number = i;
+  memcpy(d->name, f.name, sizeof d->name);
+  d->capability = 10 * f.major + f.minor;
+  d->processors = f.processors;
+  d->threads_per_processor = threads;
   d->shared = (size_t)shared;
-  if (d->capability >= OLDEST) return true;
-  snprintf(why, size, "%s (sm_%d) is too old: sm_%d is the oldest that kernels are compiled for", d->name,
-           d->capability, OLDEST);
-  return false;
+  d->memory = f.memory;
+  return true;
+}
+
+static bool start(cu_device *d, char *why, size_t size) {
+  const cu_api *a = &d->api;
+  return !refused(d, a->cuInit(0), "the driver does not start", why, size) &&
+         !refused(d, a->cuDriverGetVersion(&d->driver), "the driver's version", why, size) &&
+         !refused(d, a->cuDeviceGetCount(&d->count), "counting devices", why, size) &&
+         !refused(d, d->count ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE, "", why, size) && take(d, 0, why, size);
+}
+
+static kn_status check_number(kn_context *ctx, const cu_device *d, int i) {
+  if (i >= 0 && i < d->count) return KN_OK;
+  return kn_fail(ctx, KN_ARG, "there is no device %d; there are 0 to %d", i, d->count - 1);
+}
+
+kn_status cu_device_choose(kn_context *ctx, cu_device *d, int i) {
+  char why[KN_BACKEND_REASON] = "";
+  KN_TRY(check_number(ctx, d, i));
+  if (i == d->number) return KN_OK;
+  pthread_mutex_lock(&d->lock);
+  bool open = d->open, taken = !open && take(d, i, why, sizeof why);
+  pthread_mutex_unlock(&d->lock);
+  if (open)
+    return kn_fail(ctx, KN_STATE, "device %d is in use: choose before the first tensor is there", d->number);
+  return taken ? KN_OK : kn_fail(ctx, KN_UNSUPPORTED, "%s", why);
+}
+
+kn_status cu_device_facts(kn_context *ctx, cu_device *d, int i, kn_device_facts *out) {
+  char why[KN_BACKEND_REASON] = "";
+  CUdevice id;
+  KN_TRY(check_number(ctx, d, i));
+  *out = (kn_device_facts){.major = 0};
+  return look_at(d, i, &id, out, why, sizeof why) ? KN_OK : kn_fail(ctx, KN_INTERNAL, "%s", why);
 }
 
 cu_device *cu_device_find(kn_context *ctx, char *why, size_t size) {
@@ -62,7 +108,7 @@ cu_device *cu_device_find(kn_context *ctx, char *why, size_t size) {
   }
   d->heap = kn_heap_retain(ctx->heap);
   d->api.folders = kn_registry_libraries(ctx);
-  if (cu_api_open(&d->api, CU_DRIVER, why, size) && look_at(d, why, size)) {
+  if (cu_memory_open(d) && cu_api_open(&d->api, CU_DRIVER, why, size) && start(d, why, size)) {
     if (cu_api_there(&d->api, CU_NVRTC)) return d;
     snprintf(why, size, "%s is there, but not %s, which compiles its kernels", d->name,
              cu_api_file(CU_NVRTC, file, sizeof file));
@@ -75,7 +121,12 @@ void cu_device_close(cu_device *d) {
   if (d->open) {
     (void)d->api.cuCtxSetCurrent(d->context);
     (void)d->api.cuStreamSynchronize(d->stream);
+    cu_dnn_close(d);
+    cu_blas_close(d);
     cu_kernels_close(d);
+  }
+  cu_memory_close(d);
+  if (d->open) {
     (void)d->api.cuStreamDestroy(d->stream);
     (void)d->api.cuDevicePrimaryCtxRelease(d->id);
   }
@@ -93,10 +144,13 @@ static kn_status open_locked(kn_context *ctx, cu_device *d) {
   CU_TRY(ctx, d, a->cuDevicePrimaryCtxRetain(&d->context, d->id), "opening the device");
   CUresult r = a->cuCtxSetCurrent(d->context);
   if (r == CUDA_SUCCESS) r = a->cuStreamCreate(&d->stream, CU_STREAM_NON_BLOCKING);
-  kn_status st = r == CUDA_SUCCESS ? cu_kernels_open(ctx, d) : cu_fail(ctx, d, r, "opening the device");
+  kn_status st = r == CUDA_SUCCESS ? KN_OK : cu_fail(ctx, d, r, "opening the device");
+  if (st == KN_OK) st = cu_kernels_open(ctx, d);
   d->open = st == KN_OK;
-  if (r == CUDA_SUCCESS && st != KN_OK) (void)a->cuStreamDestroy(d->stream);
-  if (st != KN_OK) (void)a->cuDevicePrimaryCtxRelease(d->id);
+  if (st == KN_OK) return st;
+  if (d->stream) (void)a->cuStreamDestroy(d->stream);
+  d->stream = NULL;
+  (void)a->cuDevicePrimaryCtxRelease(d->id);
   return st;
 }
 

@@ -3,9 +3,19 @@
  * waits for it but copies to the host. */
 #ifndef KN_CUDA_DEVICE_H
 #define KN_CUDA_DEVICE_H
+#include "backends/backend.h"
 #include "backends/cuda/api.h"
+#include "core/device.h"
 #include "core/tensor.h"
 #include <pthread.h>
+
+/* Memory that a graph keeps for the workspaces of what is captured into it. */
+typedef struct cu_room {
+  CUdeviceptr at;
+  size_t bytes, used;
+  size_t wanted; /* the most that was asked for at once */
+  int live;
+} cu_room;
 
 typedef struct cu_device {
   cu_api api;
@@ -13,16 +23,20 @@ typedef struct cu_device {
   pthread_mutex_t lock; /* held while a library is opened, or the device itself */
   atomic_bool open;     /* there are a context and a stream */
   CUdevice id;
+  int number, count; /* which of the machine's it is, from 0; how many there are */
   CUcontext context;
   CUstream stream;
   char name[128];
   int capability; /* 90: sm_90 */
   int driver;     /* its version, 13000 */
   int processors, threads_per_processor;
-  size_t shared;  /* bytes a block may use, opted in */
-  size_t memory;  /* bytes in all */
-  bool capturing; /* what is launched becomes a graph: no allocation, no waiting, no copies to the host */
-  struct cu_pool *pool;       /* pool.c */
+  size_t shared;     /* bytes a block may use, opted in */
+  size_t memory;     /* bytes in all */
+  bool capturing;    /* what is launched becomes a graph: no allocation, no waiting, no copies to the host */
+  cu_room *room;     /* where workspaces come from, of who captures; NULL: the pool */
+  kn_memory tensors; /* core's door to the memory below */
+  struct cu_pool *pool;       /* memory.c */
+  struct cu_staging *staging; /* transfer.c */
   struct cu_kernels *kernels; /* kernel.c */
   struct cu_blas *blas;       /* blas.c; NULL: not asked for yet */
   struct cu_dnn *dnn;         /* dnn.c; likewise */
@@ -32,6 +46,10 @@ typedef struct cu_device {
  */
 cu_device *cu_device_find(kn_context *ctx, char *why, size_t size);
 void cu_device_close(cu_device *d);
+/* Another of the machine's devices, before this one is opened; STATE after that, ARG where there is none. */
+kn_status cu_device_choose(kn_context *ctx, cu_device *d, int i);
+kn_status cu_device_facts(kn_context *ctx, cu_device *d, int i, kn_device_facts *out);
+extern const kn_device_door cu_door;
 /* The device of this context, current for this thread; a failure says why there is none. */
 kn_status cu_device_of(kn_context *ctx, cu_device **out);
 /* Its library, opened if it is not yet, or UNSUPPORTED with the reason. */
@@ -48,8 +66,8 @@ kn_status cu_fail(kn_context *ctx, const cu_device *d, CUresult r, const char *w
  * NOMEM when there is none, after what is cached has been given back. */
 kn_status cu_alloc(kn_context *ctx, cu_device *d, size_t bytes, CUdeviceptr *out);
 void cu_free(cu_device *d, CUdeviceptr p, size_t bytes);
-/* Workspace for what is launched next; free it at once: the stream's order keeps it apart. Under `capturing`
- * it comes from the room that the capture has set aside. */
+/* Workspace for what is launched next; free it at once: the stream's order keeps it apart. Where there is a
+ * room it comes from that, or LIMIT. */
 kn_status cu_workspace(kn_context *ctx, cu_device *d, size_t bytes, CUdeviceptr *out);
 
 /* Address of a tensor's first element. */

@@ -73,7 +73,8 @@ void kl_open_index(lua_State *L);    /* index.c: t[…] and t[…] = v */
 void kl_open_autograd(lua_State *L); /* autograd.c */
 void kl_open_graph(lua_State *L);    /* graph.c: Graph objects, kiln.load, kiln.parse, kiln.save */
 void kl_open_script(lua_State *L);   /* script.c: kiln.script, kiln.spec, guards */
-void kl_open_system(lua_State *L);   /* system.c: backends, devices, seeds, threads, memory, clock */
+void kl_open_system(lua_State *L);
+void kl_open_cuda(lua_State *L); /* system.c: backends, devices, seeds, threads, memory, clock */
 
 #ifndef KILN_LUA_API
 #define KILN_LUA_API __attribute__((visibility("default")))

@@ -19,6 +19,7 @@ int luaopen_kiln(lua_State *L) {
   kl_open_autograd(L);
   kl_open_hooks(L);
   kl_open_system(L);
+  kl_open_cuda(L);
   kl_open_npy(L);
   kl_open_buffers(L);
   kl_open_weights(L);

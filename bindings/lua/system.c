@@ -35,7 +35,7 @@ static int backends(lua_State *L) {
   return 1;
 }
 
-/* kiln.devices(): the names of those that some backend computes on. */
+/* kiln.devices(): the names of those that some backend computes on; looks for them. */
 static int devices(lua_State *L) {
   kn_context *ctx = kl_context(L);
   int n = 0;

@@ -1,0 +1,48 @@
+/* Convolutions of images and their gradients: by plans of cuDNN, with bias, sum and relu in them where it has
+ * an engine for that; by loops of our own (convolve.c) where it has none. */
+#ifndef KN_CUDA_CONV_H
+#define KN_CUDA_CONV_H
+#include "backends/cuda/dnn.h"
+#include "backends/cuda/view.h"
+#include "core/attrs.h"
+
+typedef struct cu_conv_tensor {
+  int64_t dims[4], strides[4]; /* [N,C,H,W], [O,C/groups,KH,KW]; elements */
+  int64_t alignment;           /* of its address, in bytes: 16 at most */
+} cu_conv_tensor;
+
+/* y = conv(x, w) (+ bias) (+ add) (then relu), or x or w from the others. Zeroed before it is filled:
+ * compared as bytes.
+ */
+typedef struct cu_conv {
+  int32_t kind, dtype; /* cu_conv_kind, kn_dtype */
+  int32_t bias, add, relu;
+  int32_t groups;
+  cu_conv_tensor x, w, y;
+  int64_t padding[2], stride[2], dilation[2];
+} cu_conv;
+
+/* Of these tensors at these addresses; of an address that is not known yet 0, and it will be a multiple
+ * of 16. What is added lies as y does, and is aligned as y is. */
+typedef struct cu_conv_data {
+  CUdeviceptr x, w, y, bias,
+      add; /* one of x, w, y is written, as the kind says; bias, add: 0 where there is none */
+} cu_conv_data;
+void cu_conv_of(cu_conv *c, cu_conv_kind kind, const kn_attrs_conv2d *a, cu_view x, cu_view w, cu_view y,
+                const cu_conv_data *at);
+/* The plan; KN_DECLINED with the reason where cuDNN has none. For the graph target, which may ask with bias,
+ * add and relu and without. */
+kn_status cu_conv_plan(kn_context *ctx, cu_dnn *s, const cu_conv *c, const cu_plan **out, const char **why);
+kn_status cu_conv_run(kn_context *ctx, cu_device *d, const cu_plan *p, const cu_conv *c,
+                      const cu_conv_data *at);
+
+/* ---- loops of our own (convolve.c) ---- */
+
+/* Any sizes and strides; adds a bias, and nothing else. */
+kn_status cu_convolve(kn_context *ctx, cu_device *d, const cu_conv *c, const cu_conv_data *at);
+/* y[n, o, …] += bias[o], y contiguous. */
+kn_status cu_conv_bias(kn_context *ctx, cu_device *d, const cu_conv *c, const cu_conv_data *at);
+/* Their texts, as cu_kernel asks for them; ud: a const kn_dtype. */
+void cu_convolve_write(void *ud, cu_text *t);
+
+#endif

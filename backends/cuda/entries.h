@@ -1,0 +1,26 @@
+/* Entries of the table of kernels (provider.c), by the file that has them. */
+#ifndef KN_CUDA_ENTRIES_H
+#define KN_CUDA_ENTRIES_H
+#include "core/kernels/kernel.h"
+
+#define CU_ENTRY(name)                                                                                       \
+  kn_status cu_##name(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n, kn_tensor *const *out)
+
+/* Those of elementwise.def are elementwise.c's and copy.c's. */
+/* clang-format off */
+#define CU_COPIES(X) X(copy_) X(reshape) X(reshape_as)
+#define CU_REDUCE(X)                                                                                         \
+  X(sum) X(mean) X(prod) X(amax) X(amin) X(all) X(any) X(argmax) X(argmin) X(sum_to) X(softmax) X(log_softmax)
+#define CU_SCAN(X) X(cumsum) X(cumprod)
+#define CU_PRODUCT(X) X(matmul) X(conv2d) X(conv2d_grad_input) X(conv2d_grad_weight)
+
+#define CU_ENTRIES(X) CU_COPIES(X) CU_REDUCE(X) CU_SCAN(X) CU_PRODUCT(X)
+/* clang-format on */
+
+#define CU_DECLARE(name) CU_ENTRY(name);
+CU_ENTRIES(CU_DECLARE)
+#define ELEMENTWISE(name) CU_DECLARE(name)
+#include "core/kernels/elementwise.def"
+#undef CU_DECLARE
+
+#endif

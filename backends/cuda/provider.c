@@ -1,0 +1,23 @@
+/* The table of eager kernels: a row for each op that has one here. */
+#include "backends/cuda/provider.h"
+#include "backends/cuda/entries.h"
+
+/* Views move no element: what the reference does to offset and strides does for any memory. */
+#define VIEWS(X)                                                                                             \
+  X(expand)                                                                                                  \
+  X(expand_as) X(transpose) X(permute) X(select) X(slice) X(squeeze) X(unsqueeze) X(diagonal) X(unfold)
+
+const kn_provider cu_provider = {
+    .name = "cuda",
+    .kernel =
+        {
+#define ROW(name) [KN_OP_##name] = cu_##name,
+            CU_ENTRIES(ROW)
+#define ELEMENTWISE(name) ROW(name)
+#include "core/kernels/elementwise.def"
+#undef ROW
+#define ROW(name) [KN_OP_##name] = kn_kernel_##name,
+                VIEWS(ROW)
+#undef ROW
+        },
+};
