@@ -99,39 +99,39 @@ void kn_session_forget_origins(kn_session *s) {
   for (uint32_t i = 0; i < s->graph->nslots; i++) s->slots[i].group = 0;
 }
 
-/* All targets there are compute on the CPU, and plans give memory of the host only: a graph that has anything
- * elsewhere is refused here, and nowhere else. */
-static kn_status check_device(kn_context *ctx, const kn_graph *g, const kn_vtype *t, const char *what) {
-  if (t->kind != KN_V_TENSOR || t->tensor.device == KN_CPU) return KN_OK;
+/* Is there a target that computes where it is? */
+static kn_status check_device(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int n,
+                              const kn_vtype *t, const char *what) {
+  if (t->kind != KN_V_TENSOR) return KN_OK;
+  for (int i = 0; i < n; i++)
+    if (targets[i]->device == t->tensor.device) return KN_OK;
   return kn_fail(ctx, KN_UNSUPPORTED, "graph %s: %s is on device %s, and nothing here runs that", g->name,
                  what ? what : "an input", kn_device_name((kn_device_id)t->tensor.device));
 }
 
-static kn_status check_region(kn_context *ctx, const kn_graph *g, const kn_region *r) {
-  KN_EACH_NODE (n, r) {
-    for (uint32_t i = 0; i < n->nout; i++) {
-      const kn_value *v = n->out[i];
-      kn_status st = check_device(ctx, g, &v->type, v->name ? v->name : "a value");
-      if (st != KN_OK) return kn_node_failed(ctx, n, st);
+/* What is made or moved elsewhere on the way. */
+static kn_status check_region(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int n,
+                              const kn_region *r) {
+  KN_EACH_NODE (node, r) {
+    for (uint32_t i = 0; i < node->nout; i++) {
+      const kn_value *v = node->out[i];
+      kn_status st = check_device(ctx, g, targets, n, &v->type, v->name ? v->name : "a value");
+      if (st != KN_OK) return kn_node_failed(ctx, node, st);
     }
-    for (int i = 0; i < n->nregions; i++) KN_TRY(check_region(ctx, g, n->regions[i]));
+    for (int i = 0; i < node->nregions; i++) KN_TRY(check_region(ctx, g, targets, n, node->regions[i]));
   }
   return KN_OK;
 }
 
-static kn_status check_devices(kn_context *ctx, const kn_graph *g) {
-  for (uint32_t i = 0; i < g->body->nparams; i++)
-    KN_TRY(check_device(ctx, g, &g->body->params[i]->type, g->body->params[i]->name));
-  for (uint32_t i = 0; i < g->nslots; i++)
-    KN_TRY(check_device(ctx, g, &g->slots[i]->type, g->slots[i]->name));
-  return check_region(ctx, g, g->body);
-}
-
 kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *targets, int n,
                          kn_session **out) {
-  KN_TRY(check_devices(ctx, g));
-  if (!g->finished) return kn_fail(ctx, KN_STATE, "graph %s is not finished and cannot run", g->name);
   if (n < 1) return kn_fail(ctx, KN_ARG, "a session needs at least one target");
+  for (uint32_t i = 0; i < g->body->nparams; i++)
+    KN_TRY(check_device(ctx, g, targets, n, &g->body->params[i]->type, g->body->params[i]->name));
+  for (uint32_t i = 0; i < g->nslots; i++)
+    KN_TRY(check_device(ctx, g, targets, n, &g->slots[i]->type, g->slots[i]->name));
+  KN_TRY(check_region(ctx, g, targets, n, g->body));
+  if (!g->finished) return kn_fail(ctx, KN_STATE, "graph %s is not finished and cannot run", g->name);
   kn_session *s = kn_calloc(ctx->heap, 1, sizeof *s);
   if (!s) return kn_fail_nomem(ctx, sizeof *s);
   s->ntargets = n;
@@ -156,6 +156,15 @@ kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *t
   return KN_OK;
 }
 
+static void free_arena(kn_session *s, kn_device_id d) {
+  kn_arena_on *a = &s->arena[d];
+  if (a->memory && a->data)
+    a->memory->release(a->memory->self, a->data, a->bytes);
+  else
+    kn_free_aligned(s->ctx->heap, a->data, a->bytes);
+  *a = (kn_arena_on){0};
+}
+
 void kn_session_free(kn_session *s) {
   if (!s) return;
   kn_heap *h = kn_heap_retain(s->ctx->heap);
@@ -175,7 +184,7 @@ void kn_session_free(kn_session *s) {
   for (uint32_t i = 0; s->updates && i < s->nupdates; i++) kn_tensor_release(s->updates[i].staged);
   kn_free(h, s->origins, (body->nyields + 1u) * sizeof *s->origins);
   kn_free(h, s->updates, (s->nupdates + 1u) * sizeof *s->updates);
-  kn_free_aligned(h, s->arena, s->arena_bytes);
+  for (int d = 0; d < KN_DEVICE_COUNT; d++) free_arena(s, (kn_device_id)d);
   kn_free(h, s->targets, (size_t)s->ntargets * sizeof *s->targets);
   kn_free(h, s->slots, (s->graph->nslots + 1u) * sizeof *s->slots);
   kn_free(h, s->in_types, (body->nparams + 1u) * sizeof *s->in_types);
@@ -413,15 +422,27 @@ static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, b
   return KN_OK;
 }
 
+/* The old one is given back after the new one is there: plans that point into it are told by its address. */
+static kn_status grow_arena(kn_session *s, kn_device_id d, size_t bytes) {
+  kn_arena_on fresh = {.bytes = bytes};
+  void *data = NULL;
+  KN_TRY(kn_device_memory(s->ctx, d, &fresh.memory));
+  if (fresh.memory)
+    KN_TRY(fresh.memory->alloc(fresh.memory->self, s->ctx, bytes, &data));
+  else if (!(data = kn_claim_aligned(s->ctx, bytes)))
+    return kn_fail_nomem(s->ctx, bytes);
+  free_arena(s, d);
+  fresh.data = data;
+  s->arena[d] = fresh;
+  return KN_OK;
+}
+
 static kn_status give_arena(kn_session *s, kn_plan *p) {
-  if (p->bytes > s->arena_bytes || !s->arena) {
-    char *fresh = kn_claim_aligned(s->ctx, p->bytes);
-    if (!fresh) return kn_fail_nomem(s->ctx, p->bytes);
-    kn_free_aligned(s->ctx->heap, s->arena, s->arena_bytes);
-    s->arena = fresh;
-    s->arena_bytes = p->bytes;
+  for (int d = 0; d < KN_DEVICE_COUNT; d++) {
+    const bool needed = d == KN_CPU ? !s->arena[d].data : false;
+    if (p->bytes[d] > s->arena[d].bytes || needed) KN_TRY(grow_arena(s, (kn_device_id)d, p->bytes[d]));
+    kn_plan_place_at(p, (kn_device_id)d, s->arena[d].data);
   }
-  kn_plan_place_at(p, s->arena);
   return KN_OK;
 }
 
@@ -489,10 +510,10 @@ kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, k
   kn_status st = choose_plan(s, in, nin, true, &p);
   s->ctx->tuning = tuning;
   KN_TRY(st);
-  const char *before = s->arena;
+  const char *before = s->arena[KN_CPU].data;
   KN_TRY(give_arena(s, p));
-  if (s->arena != before) touch(s->arena, s->arena_bytes);
-  m.arena = p->bytes;
+  if (s->arena[KN_CPU].data != before) touch(s->arena[KN_CPU].data, s->arena[KN_CPU].bytes);
+  for (int d = 0; d < KN_DEVICE_COUNT; d++) m.arena += p->bytes[d];
   m.plan = p->kept;
   parts_memory(p, &m);
   m.results = result_bytes(p);

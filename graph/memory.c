@@ -6,11 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGN = 64, SORT_LIMIT = 4096 }; /* more buffers than that are placed in order of time */
+enum {
+  ALIGN = 64,
+  DEVICE_ALIGN = 256,
+  SORT_LIMIT = 4096
+}; /* more buffers than that are placed in order of time */
 
 /* What a buffer takes: never nothing, so that no two live ones have one address. */
 static size_t room_of(const kn_buffer *b) {
-  return b->bytes ? (b->bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1) : ALIGN;
+  const size_t align = b->header->type.device == KN_CPU ? ALIGN : DEVICE_ALIGN;
+  return b->bytes ? (b->bytes + align - 1) & ~(align - 1) : align;
 }
 
 static uint32_t depth_of(const kn_plan *p, uint32_t block) {
@@ -86,19 +91,16 @@ static void extend_strands(kn_plan *p) {
     }
 }
 
-kn_status kn_plan_layout(kn_context *ctx, kn_plan *p) {
-  uint32_t n = p->nbuffers, live = 0;
-  kn_buffer **order = kn_arena_alloc(&p->arena, (n + 1) * sizeof *order);
-  kn_buffer **placed = kn_arena_alloc(&p->arena, (n + 1) * sizeof *placed);
-  if (!order || !placed) return kn_fail_nomem(ctx, (n + 1) * sizeof *order);
-  for (uint32_t i = 0; i < n; i++) order[i] = &p->buffers[i];
-  bool timed = n > SORT_LIMIT, apart = p->form == KN_PLAN_APART;
-  if (timed) extend_strands(p);
-  if (n) qsort(order, n, sizeof *order, timed ? by_time : by_size);
+/* Those of one device among the n in `order`. */
+static kn_status lay_out(kn_context *ctx, kn_plan *p, kn_device_id d, kn_buffer *const *order,
+                         kn_buffer **placed) {
+  const uint32_t n = p->nbuffers;
+  const bool timed = n > SORT_LIMIT, apart = p->form == KN_PLAN_APART;
+  uint32_t live = 0;
   for (uint32_t i = 0; i < n; i++) {
     kn_buffer *b = order[i];
     size_t room = room_of(b);
-    if (b->none || b->under || b->store) continue;
+    if (b->none || b->under || b->store || b->header->type.device != d) continue;
     if (timed && !apart) live = forget_dead(placed, live, b->first);
     if (b->bytes > SIZE_MAX / 2 || p->bytes_apart > SIZE_MAX / 2 - room ||
         !first_fit(p, b, placed, live, room))
@@ -108,8 +110,20 @@ kn_status kn_plan_layout(kn_context *ctx, kn_plan *p) {
     for (; at && placed[at - 1]->offset > b->offset; at--) placed[at] = placed[at - 1];
     placed[at] = b;
     p->bytes_apart += room;
-    if (p->bytes < b->offset + room) p->bytes = b->offset + room;
+    if (p->bytes[d] < b->offset + room) p->bytes[d] = b->offset + room;
   }
+  return KN_OK;
+}
+
+kn_status kn_plan_layout(kn_context *ctx, kn_plan *p) {
+  uint32_t n = p->nbuffers;
+  kn_buffer **order = kn_arena_alloc(&p->arena, (n + 1) * sizeof *order);
+  kn_buffer **placed = kn_arena_alloc(&p->arena, (n + 1) * sizeof *placed);
+  if (!order || !placed) return kn_fail_nomem(ctx, (n + 1) * sizeof *order);
+  for (uint32_t i = 0; i < n; i++) order[i] = &p->buffers[i];
+  if (n > SORT_LIMIT) extend_strands(p);
+  if (n) qsort(order, n, sizeof *order, n > SORT_LIMIT ? by_time : by_size);
+  for (int d = 0; d < KN_DEVICE_COUNT; d++) KN_TRY(lay_out(ctx, p, (kn_device_id)d, order, placed));
   for (uint32_t i = 0; i < n; i++) {
     const kn_buffer *b = &p->buffers[i];
     while (b->under) b = &p->buffers[b->under - 1];
@@ -147,8 +161,10 @@ void kn_plan_log(kn_context *ctx, const kn_plan *p) {
     int w = snprintf(inputs + at, sizeof inputs - at, "%s%s", i ? ", " : "", type);
     at = w < 0 || (size_t)w >= sizeof inputs - at ? sizeof inputs - 1 : at + (size_t)w;
   }
+  size_t bytes = 0;
+  for (int d = 0; d < KN_DEVICE_COUNT; d++) bytes += p->bytes[d];
   kn_log(ctx, "mem: plan of %s(%s): %u values in %zu bytes, %zu without sharing", p->graph->name, inputs,
-         p->nbuffers, p->bytes, p->bytes_apart);
+         p->nbuffers, bytes, p->bytes_apart);
   for (uint32_t i = 0; i < p->nbuffers; i++) {
     const kn_buffer *b = &p->buffers[i];
     const kn_value *v = b->value ? find_value(body, b->value) : NULL;

@@ -30,25 +30,40 @@ kn_status kn_part_copy(emitter *e, const kn_node *n, kn_node **out) {
   return KN_OK;
 }
 
+/* Where its results are; those of what moves tensors between devices it makes itself. */
+static kn_device_id device_of(const emitter *e, const kn_node *n) {
+  return (kn_device_id)e->p->types[n->out[0]->id].device;
+}
+
+/* Of the targets that compute there the last, which does what the others do not. */
+static const kn_target *last_target(const emitter *e, kn_device_id d) {
+  for (int i = e->ntargets - 1; i > 0; i--)
+    if (e->targets[i]->device == d) return e->targets[i];
+  return e->targets[0];
+}
+
 const kn_target *kn_part_target(emitter *e, const kn_node *n) {
-  if (e->n && e->target->joins && !e->p->single) {
+  const kn_device_id d = device_of(e, n);
+  const kn_target *last = last_target(e, d);
+  if (e->n && e->target->device == d && e->target->joins && !e->p->single) {
     kn_part so_far = kn_part_of(e, e->nodes, e->n);
     if (e->target->joins(e->target->self, &so_far, n)) return e->target;
   }
   for (int i = 0; i < e->ntargets && !e->p->single; i++) {
     const kn_target *t = e->targets[i];
     const kn_part so_far = kn_part_of(e, e->nodes, e->n);
-    if (t->wants && t->wants(t->self, &so_far, n)) return t;
+    if (t->device == d && t->wants && t->wants(t->self, &so_far, n)) return t;
   }
-  for (int i = 0; i < e->ntargets - 1; i++) {
+  for (int i = 0; i < e->ntargets && e->targets[i] != last; i++) {
     const kn_target *t = e->targets[i];
+    if (t->device != d) continue;
     char why[256] = "", where[256];
     if (t->supports(t->self, e->ctx, n, e->p->types, why, sizeof why)) return t;
     if (kn_debugging(e->ctx, KN_DEBUG_DISPATCH))
       kn_log(e->ctx, "dispatch: %s refuses %s (%s) %s", t->name, kn_op_name((kn_op)n->op), why,
              kn_where_brief(n->where, where, sizeof where));
   }
-  return e->targets[e->ntargets - 1];
+  return last;
 }
 
 /* ---- parts ---- */
@@ -141,7 +156,7 @@ kn_status kn_part_flush(emitter *e) {
   kn_plan *p = e->p;
   kn_part_plan part = {.target = e->target, .nodes = e->nodes, .sources = e->sources, .n = e->n};
   kn_part given = kn_part_of(e, part.nodes, part.n);
-  const kn_target *last = e->targets[e->ntargets - 1];
+  const kn_target *last = last_target(e, e->target->device);
   given.together = kn_arena_alloc(&p->arena, part.n * sizeof *given.together);
   if (!given.together) return kn_fail_nomem(e->ctx, part.n * sizeof *given.together);
   e->nodes = e->sources = NULL;

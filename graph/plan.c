@@ -249,9 +249,11 @@ void kn_plan_free(kn_context *ctx, kn_plan *p) {
   kn_free(ctx->heap, p, sizeof *p);
 }
 
-void kn_plan_place_at(kn_plan *p, char *base) {
-  if (p->base == base) return;
-  for (uint32_t i = 0; i < p->nbuffers; i++)
-    if (!p->buffers[i].store) p->buffers[i].header->storage->data = base + p->buffers[i].offset;
-  p->base = base;
+void kn_plan_place_at(kn_plan *p, kn_device_id d, char *base) {
+  if (p->base[d] == base) return;
+  for (uint32_t i = 0; i < p->nbuffers; i++) {
+    const kn_buffer *b = &p->buffers[i];
+    if (!b->store && b->header->type.device == d) b->header->storage->data = base + b->offset;
+  }
+  p->base[d] = base;
 }

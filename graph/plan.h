@@ -269,18 +269,18 @@ struct kn_plan {
       nheld, novers, nstaged;
   bool
       *slot_copied; /* by slot: the graph writes into the loaded tensor itself, so each run works on a copy */
-  size_t bytes;     /* of the arena */
-  size_t kept;      /* of the heap, by the plan and its programs when it was made */
-  size_t bytes_apart; /* what it would be if nothing shared bytes */
-  char *base;         /* the arena that the headers point into now */
+  size_t bytes[KN_DEVICE_COUNT]; /* of the arena on each device */
+  size_t kept;                   /* of the heap, by the plan and its programs when it was made */
+  size_t bytes_apart;            /* what it would be if nothing shared bytes */
+  char *base[KN_DEVICE_COUNT];   /* the arenas that the headers point into now */
 };
 
 /* Fails only for lack of memory or too deep nesting; what the sizes make impossible is a step of its own. */
 kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int ntargets,
                       kn_plan_form form, const kn_type *inputs, kn_plan **out);
 void kn_plan_free(kn_context *ctx, kn_plan *p);
-/* Point the headers into an arena of p->bytes. */
-void kn_plan_place_at(kn_plan *p, char *base);
+/* Point the headers of a device into an arena there, of so many p->bytes. */
+void kn_plan_place_at(kn_plan *p, kn_device_id d, char *base);
 
 /* Is its header there with the plan, over bytes that stay? */
 static inline bool kn_plan_is_fixed(const kn_plan *p, uint32_t v) {

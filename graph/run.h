@@ -31,6 +31,7 @@ kn_status kn_run_bind_yields(run *r, const kn_step *s, int side);
 void kn_run_clean_up(kn_plan *p);
 bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t);
 kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t);
+kn_status kn_run_put_number(run *r, const kn_scalar *s, kn_tensor *t);
 kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out);
 kn_status kn_run_stop(run *r, kn_status st); /* OK: the limit of steps */
 kn_status kn_run_ask_host(kn_session *s);    /* whether to go on */

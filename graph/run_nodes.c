@@ -22,8 +22,7 @@ static kn_status to_tensor(run *r, const kn_node *n) {
     KN_TRY(kn_tensor_new(r->ctx, &p->types[v], &t));
     kn_run_own(p, v, t);
   }
-  kn_scalar_write(&p->scalars[n->in[0]->id], p->vals[v]);
-  return KN_OK;
+  return kn_run_put_number(r, &p->scalars[n->in[0]->id], p->vals[v]);
 }
 
 static kn_status scalar(run *r, const kn_node *n) {

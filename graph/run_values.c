@@ -124,8 +124,8 @@ void kn_run_clean_up(kn_plan *p) {
 }
 
 bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t) {
-  const char *at = t->storage->data;
-  return at >= p->base && at < p->base + p->bytes;
+  const char *at = t->storage->data, *base = p->base[t->storage->device];
+  return at >= base && at < base + p->bytes[t->storage->device];
 }
 
 /* The elements of t in the contiguous tensor `to`, which may be t's own bytes. */
@@ -135,7 +135,19 @@ kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t) {
     return kn_fail(r->ctx, KN_INTERNAL, "a value planned as %s turned out as %s",
                    kn_type_text(&to->type, a, sizeof a), kn_type_text(&t->type, b, sizeof b));
   if (kn_tensor_data(to) == kn_tensor_data(t) && kn_tensor_contiguous(t)) return KN_OK;
-  return kn_ops[KN_OP_clone].kernel(r->ctx, NULL, &t, 1, &to);
+  return kn_node_copy(r->ctx, t, to);
+}
+
+/* A 0-d tensor, which may be on a device. */
+kn_status kn_run_put_number(run *r, const kn_scalar *s, kn_tensor *t) {
+  const kn_memory *m;
+  uint64_t bytes = 0;
+  if (t->type.device == KN_CPU) return kn_scalar_write(s, t), KN_OK;
+  kn_storage here = {.data = &bytes, .bytes = sizeof bytes};
+  kn_tensor host = {.storage = &here, .type = {.dtype = t->type.dtype}};
+  kn_scalar_write(s, &host);
+  KN_TRY(kn_device_memory(r->ctx, (kn_device_id)t->type.device, &m));
+  return m->copy(m->self, r->ctx, kn_tensor_data(t), &bytes, kn_dtype_size(kn_tensor_dtype(t)), KN_TO_DEVICE);
 }
 
 kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out) {
@@ -206,7 +218,7 @@ kn_status kn_run_part(run *r, const kn_part_plan *part) {
     if (part->prepare[i].how == KN_PREPARE_NONE && p->vals[v]) p->owned[v] = true;
   }
   KN_TRY(st);
-  if (r->s->check) KN_TRY(kn_check_part(r->ctx, p, part));
+  if (r->s->check && part->target->device == KN_CPU) KN_TRY(kn_check_part(r->ctx, p, part));
   for (uint32_t i = 0; r->s->observe && i < part->n; i++) kn_run_watch(r, part->sources[i]);
   return KN_OK;
 }

@@ -16,7 +16,7 @@ static bool lies_as_made(const kn_whole_input *in, const kn_tensor *t) {
 
 /* Is it still good for this run? What has moved is copied from now on. */
 static bool is_good(const run *r, kn_whole *w) {
-  bool good = w->made && w->base == r->p->base;
+  bool good = w->made && w->base == r->p->base[w->target->device];
   for (uint32_t i = 0; i < w->ninputs && good; i++) {
     const kn_whole_input *in = &w->inputs[i];
     if (in->home || lies_as_made(in, r->p->vals[in->value])) continue;
@@ -41,7 +41,7 @@ static kn_status refuse(run *r, kn_whole *w) {
 
 static kn_status make(run *r, kn_whole *w) {
   kn_status st = kn_whole_lower(r->ctx, r->p, w);
-  w->base = r->p->base;
+  w->base = r->p->base[w->target->device];
   if (st == KN_OK) st = w->target->launcher->make(w->target->self, r->ctx, r->p, w, &w->launch);
   if (st == KN_UNSUPPORTED || st == KN_DECLINED) return refuse(r, w);
   if (st != KN_OK) kn_whole_unmake(r->ctx, w);
@@ -55,6 +55,15 @@ static bool same_number(const kn_scalar *a, const kn_scalar *b) {
          !memcmp(&a->as, &b->as, a->kind == KN_SCALAR_BOOL ? sizeof a->as.b : sizeof a->as);
 }
 
+/* From another device come numbers only. */
+static kn_status bring(run *r, kn_tensor *home, kn_tensor *t) {
+  const kn_memory *m;
+  if (home->type.device == t->type.device) return kn_run_copy_into(r, home, t);
+  KN_TRY(kn_device_memory(r->ctx, (kn_device_id)home->type.device, &m));
+  return m->copy(m->self, r->ctx, kn_tensor_data(home), kn_tensor_data(t), kn_dtype_size(kn_tensor_dtype(t)),
+                 KN_TO_DEVICE);
+}
+
 static kn_status give_inputs(run *r, kn_whole *w) {
   for (uint32_t i = 0; i < w->nuploads; i++) {
     kn_scalar *cell = &w->cells[w->uploads[i].cell];
@@ -64,7 +73,7 @@ static kn_status give_inputs(run *r, kn_whole *w) {
     w->fresh = true;
   }
   for (uint32_t i = 0; i < w->ninputs; i++)
-    if (w->inputs[i].home) KN_TRY(kn_run_copy_into(r, w->inputs[i].home, r->p->vals[w->inputs[i].value]));
+    if (w->inputs[i].home) KN_TRY(bring(r, w->inputs[i].home, r->p->vals[w->inputs[i].value]));
   return KN_OK;
 }
 

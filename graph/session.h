@@ -1,6 +1,7 @@
 /* The inside of a session, shared by exec.c (its life and interface) and run.c (what a run does). */
 #ifndef KN_SESSION_H
 #define KN_SESSION_H
+#include "core/device.h"
 #include "graph/exec.h"
 #include "graph/attempt.h"
 #include "graph/plan.h"
@@ -27,6 +28,13 @@ typedef struct kn_update_state {
   kn_tensor *from; /* as a slot's */
 } kn_update_state;
 
+/* Where the values of plans lie on one device. */
+typedef struct kn_arena_on {
+  char *data;
+  size_t bytes;
+  const kn_memory *memory; /* NULL: the host's */
+} kn_arena_on;
+
 struct kn_session {
   kn_context *ctx;
   kn_graph *graph;
@@ -36,13 +44,12 @@ struct kn_session {
   kn_slot_state *slots;
   kn_update_state *updates;
   uint32_t nupdates;
-  kn_origin *origins; /* of the outputs of the last run */
-  bool hands_on;      /* an output may be a tensor that a branch or loop has handed on */
-  bool tracks;        /* a slot may be stored a tensor that is also something else */
-  kn_plan *plans;     /* most recently used first */
-  char *arena;        /* one for all plans: only one runs at a time */
-  size_t arena_bytes;
-  kn_type *in_types; /* scratch of the call under way: the plan's key … */
+  kn_origin *origins;                 /* of the outputs of the last run */
+  bool hands_on;                      /* an output may be a tensor that a branch or loop has handed on */
+  bool tracks;                        /* a slot may be stored a tensor that is also something else */
+  kn_plan *plans;                     /* most recently used first */
+  kn_arena_on arena[KN_DEVICE_COUNT]; /* for all plans: only one runs at a time */
+  kn_type *in_types;                  /* scratch of the call under way: the plan's key … */
   int64_t *symbols;
   uint32_t *symbol_from; /* … and which input said so: 1 + index * KN_MAX_RANK + dim */
   kn_rvalue *out;        /* scratch: results before they are handed over */

@@ -10,6 +10,7 @@ typedef struct walk {
   kn_context *ctx;
   kn_plan *p;
   bool *entered; /* by parameter of a loop: facts are there from an earlier walk */
+  bool *numbers; /* by value: a number as a tensor, for nodes of a device that keeps it there */
   bool other;    /* inputs have other sizes than the graph says, and so may any value */
   int depth;
 } walk;
@@ -288,6 +289,11 @@ static kn_status walk_loop(walk *w, const kn_node *n, bool *dead) {
   return KN_OK;
 }
 
+/* What the plan knows is a constant, which kernels get by value. */
+static bool is_kept_there(const walk *w, const kn_node *n) {
+  return w->numbers[n->out[0]->id] && !w->p->known[n->in[0]->id];
+}
+
 static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
   kn_plan *p = w->p;
   if (kn_opcode_is_op(n->op)) {
@@ -317,7 +323,9 @@ static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
   case KN_NODE_loop: return walk_loop(w, n, dead);
   case KN_NODE_size: walk_size(w, n); break;
   case KN_NODE_to_tensor:
-    set_type(p, n->out[0], &(kn_type){.dtype = (uint8_t) * (const kn_dtype *)n->attrs, .device = KN_CPU});
+    set_type(p, n->out[0],
+             &(kn_type){.dtype = (uint8_t) * (const kn_dtype *)n->attrs,
+                        .device = (uint8_t)(is_kept_there(w, n) ? p->whole->device : KN_CPU)});
     break;
   case KN_NODE_select: walk_select(w, n); break;
   case KN_NODE_with_history:
@@ -369,9 +377,31 @@ static kn_status walk_region(walk *w, const kn_region *r, bool *dead) {
   return KN_OK;
 }
 
+static bool computes_on(const kn_node *n, uint8_t device) {
+  bool all = kn_opcode_is_op(n->op);
+  for (uint32_t i = 0; i < n->nout; i++) all &= n->out[i]->type.tensor.device == device;
+  return all;
+}
+
+/* What anybody else reads is the host's. */
+static void leave_numbers(const walk *w, const kn_region *r) {
+  KN_EACH_NODE (n, r) {
+    const bool there = computes_on(n, (uint8_t)w->p->whole->device);
+    for (uint32_t i = 0; i < n->nin && !there; i++) w->numbers[n->in[i]->id] = false;
+    for (int k = 0; k < n->nregions; k++) leave_numbers(w, n->regions[k]);
+  }
+  for (uint32_t i = 0; i < r->nyields; i++) w->numbers[r->yields[i]->id] = false;
+}
+
 kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p) {
   const kn_region *body = p->graph->body;
-  walk w = {.ctx = ctx, .p = p, .entered = kn_arena_alloc(&p->arena, (size_t)p->graph->nvalues + 1)};
+  const size_t all = (size_t)p->graph->nvalues + 1;
+  walk w = {.ctx = ctx,
+            .p = p,
+            .entered = kn_arena_alloc(&p->arena, all),
+            .numbers = kn_arena_alloc(&p->arena, all)};
+  if (!w.entered || !w.numbers) return kn_fail_nomem(ctx, all);
+  if (p->whole) memset(w.numbers, 1, all), leave_numbers(&w, body);
   w.other = has_other_sizes(p);
   for (uint32_t i = 0; i < body->nparams; i++)
     if (body->params[i]->type.kind == KN_V_TENSOR && p->inputs[i].dtype >= KN_DTYPE_COUNT)
@@ -383,5 +413,5 @@ kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p) {
       p->maybe[body->params[i]->id] = true;
     }
   bool dead;
-  return w.entered ? walk_region(&w, body, &dead) : kn_fail_nomem(ctx, p->graph->nvalues);
+  return walk_region(&w, body, &dead);
 }

@@ -1,5 +1,6 @@
 /* What targets share: attributes and outputs of a node as they are in this run, log lines, error positions.
  */
+#include "core/device.h"
 #include "graph/mutant.h"
 #include "graph/profile.h"
 #include "graph/target.h"
@@ -102,6 +103,11 @@ static void output_text(const kn_node *n, kn_tensor *const *vals, char *buf, siz
     snprintf(buf, size, "%%%" PRIu32 " %s", v->id, type);
 }
 
+kn_status kn_node_copy(kn_context *ctx, kn_tensor *from, kn_tensor *to) {
+  if (to->type.device == KN_CPU) return kn_ops[KN_OP_clone].kernel(ctx, NULL, &from, 1, &to);
+  return kn_device_run(ctx, KN_OP_clone, NULL, &from, 1, &to, NULL);
+}
+
 /* Over its input's storage a view is there already, over its own it is a copy in the order of the elements.
  */
 kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals,
@@ -109,12 +115,41 @@ kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_
   kn_tensor *in[KN_MAX_INPUTS], *out = vals[n->out[0]->id];
   for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
   *impl = "view";
+  if (!out->storage && out->type.device != KN_CPU)
+    return kn_device_run(ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, &out, NULL);
   if (!out->storage) return kn_ops[n->op].kernel(ctx, attrs, in, (int)n->ntensor, &out);
   if (out->storage == in[0]->storage) return KN_OK;
   *impl = "copy";
   kn_tensor shaped = {.type = in[0]->type, .offset = out->offset, .storage = out->storage, .heap = out->heap};
   kn_strides_contiguous(&shaped.type, shaped.strides);
-  return kn_ops[KN_OP_clone].kernel(ctx, NULL, in, 1, (kn_tensor *[]){&shaped});
+  return kn_node_copy(ctx, in[0], &shaped);
+}
+
+static bool missing(const kn_node *n, kn_tensor *const *vals) {
+  for (uint32_t i = 0; i < n->nout; i++)
+    if (!vals[n->out[i]->id]) return true;
+  return false;
+}
+
+kn_status kn_node_run(kn_context *ctx, const kn_node *n, bool open, bool eager, kn_tensor **vals,
+                      const kn_scalar *scalars, const char **impl) {
+  const kn_op_info *row = &kn_ops[n->op];
+  kn_attrs_any room;
+  const void *attrs;
+  kn_tensor *in[KN_MAX_INPUTS], *out[KN_MAX_OUTPUTS];
+  KN_TRY(kn_node_attrs_now(ctx, n, scalars, &room, &attrs));
+  if (open || missing(n, vals)) KN_TRY(kn_node_outputs(ctx, n, attrs, vals));
+  for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
+  for (uint32_t i = 0; i < n->nout; i++) out[i] = vals[n->out[i]->id];
+  *impl = "ref:plain";
+  if (row->op_class == KN_CLASS_VIEW && !open) return kn_node_view(ctx, n, attrs, vals, impl);
+  if (row->op_class == KN_CLASS_VIEW) *impl = "ref:view";
+  if (eager)
+    KN_TRY(kn_device_run(ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, out, impl));
+  else
+    KN_TRY(row->kernel(ctx, attrs, in, (int)n->ntensor, out));
+  if (row->flags & KN_FLAG_WRITES) atomic_fetch_add(&in[0]->storage->version, 1u);
+  return KN_OK;
 }
 
 void kn_log_node(kn_context *ctx, const char *backend, const kn_node *n, const char *impl,

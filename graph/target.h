@@ -98,9 +98,15 @@ kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, 
 /* A node of class VIEW whose output is real (see `run` above): makes it the view, or fills it. */
 kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals,
                        const char **impl);
+/* The elements of `from` into the contiguous `to`, of the same device. */
+kn_status kn_node_copy(kn_context *ctx, kn_tensor *from, kn_tensor *to);
 /* A tensor whose data never changes, a constant of the graph or that transposed: its slot, and `strides` as v
  * lies. NULL: it is none. */
 const kn_slot *kn_constant_of(const kn_value *v, int64_t strides[KN_MAX_RANK]);
+/* The node by itself: by the reference's kernel, or `eager`, as its device computes it outside of graphs.
+ * `open`: it is not static, so that its attributes and outputs are those of this moment. */
+kn_status kn_node_run(kn_context *ctx, const kn_node *n, bool open, bool eager, kn_tensor **vals,
+                      const kn_scalar *scalars, const char **impl);
 /* One line of KILN_DEBUG=exec: backend, op, implementation, output with its type, where in Lua. The caller
  * asks kn_debugging first. vals may hold NULL for outputs. A session that is profiled (graph/profile.h) turns
  * the topic on: then nothing is printed, and the time since the call before is the node's. */

@@ -92,7 +92,7 @@ typedef struct kn_whole {
   kn_arena arena; /* holds what follows */
   bool made;
   uint32_t makes;         /* how often */
-  const char *base;       /* the arena of the plan */
+  const char *base;       /* the arena of the plan on the target's device */
   kn_whole_block *blocks; /* [0]: the piece */
   kn_whole_number *numbers;
   kn_tensor **vals; /* by value */

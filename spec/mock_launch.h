@@ -1,9 +1,10 @@
-/* A target that runs pieces of plans as one, without a device: the reference's kernels, and a launcher that
- * keeps the piece's program and walks it at each launch, with cells of its own, as a device would. It writes
- * down the programs that it is given. */
+/* A target that runs pieces of plans as one, on the CPU or on spec/fake_device.h: plain kernels, and a
+ * launcher that keeps the piece's program and walks it at each launch, with cells of its own, as a device
+ * would. It writes down the programs that it is given. */
 #ifndef SPEC_MOCK_LAUNCH_H
 #define SPEC_MOCK_LAUNCH_H
-#include "backends/ref/ref.h"
+#include "core/device.h"
+#include "core/kernels/kernel.h"
 #include "graph/scalar.h"
 #include "graph/whole.h"
 #include "graph/writer.h"
@@ -15,6 +16,52 @@ typedef struct mock {
   int made, launches, waits, trips, branches;
   char text[8000]; /* the last program */
 } mock;
+
+struct kn_program {
+  uint32_t n;
+  const kn_node *const *nodes;
+  bool *open;
+};
+
+static inline kn_status mock_compile(void *self, kn_context *ctx, const kn_part *part, kn_program **out) {
+  char why[64];
+  (void)self, (void)ctx;
+  *out = calloc(1, sizeof **out);
+  **out = (kn_program){part->n, part->nodes, calloc(part->n, 1)};
+  for (uint32_t i = 0; i < part->n; i++)
+    (*out)->open[i] = !kn_node_static(part->nodes[i], part->types, why, sizeof why);
+  return KN_OK;
+}
+
+static inline kn_status mock_run_part(void *self, kn_context *ctx, kn_program *p, kn_tensor **vals,
+                                      const kn_scalar *scalars) {
+  const bool eager = ((mock *)self)->target.device != KN_CPU;
+  const char *impl;
+  for (uint32_t i = 0; i < p->n; i++) {
+    kn_status st = kn_node_run(ctx, p->nodes[i], p->open[i], eager || p->open[i], vals, scalars, &impl);
+    if (st != KN_OK) return kn_node_failed(ctx, p->nodes[i], st);
+  }
+  return KN_OK;
+}
+
+static inline void mock_free_part(void *self, kn_context *ctx, kn_program *p) {
+  (void)self, (void)ctx;
+  free(p->open);
+  free(p);
+}
+
+static inline bool mock_takes(void *self, kn_context *ctx, const kn_node *n, const kn_type *types, char *why,
+                              size_t size) {
+  (void)self, (void)ctx, (void)n, (void)types, (void)why, (void)size;
+  return true;
+}
+
+static inline void mock_put(kn_context *ctx, const kn_scalar *s, kn_tensor *t) {
+  kn_tensor *here;
+  OK(ctx, kn_scalar_tensor(ctx, s, kn_tensor_dtype(t), &here));
+  OK(ctx, kn_kernel_to_device(ctx, &(kn_attrs_device){.device = t->type.device}, &here, 1, &t));
+  kn_tensor_release(here);
+}
 
 struct kn_launch {
   const kn_plan *plan;
@@ -46,10 +93,10 @@ static inline void mock_number(kn_context *ctx, const kn_whole *w, kn_scalar *c,
   case KN_NUMBER_WHEN:
     if (in[1].as.b) c[x->out] = in[0];
     break;
-  case KN_NUMBER_READ: c[x->out] = kn_scalar_read(x->tensor); break;
+  case KN_NUMBER_READ: OK(ctx, kn_scalar_of(ctx, x->tensor, &c[x->out])); break;
   case KN_NUMBER_WRITE:
     fine = kn_scalar_check(ctx, &in[0], kn_tensor_dtype(x->tensor)) == KN_OK;
-    if (fine) kn_scalar_write(&in[0], x->tensor);
+    if (fine) mock_put(ctx, &in[0], x->tensor);
     break;
   case KN_NUMBER_CHECK: fine = in[0].as.b; break;
   case KN_NUMBER_FAIL: fine = false; break;
@@ -70,12 +117,10 @@ static inline kn_status mock_block(mock *m, kn_context *ctx, kn_launch *l, const
     case KN_WHOLE_NUMBERS:
       for (uint32_t k = s->a; k < s->a + s->b; k++) mock_number(ctx, w, c, k);
       break;
-    case KN_WHOLE_COPY: {
-      kn_tensor *from = s->from, *to = s->to;
-      ck_assert(kn_tensor_contiguous(to) && kn_type_equal(&to->type, &from->type));
-      KN_TRY(kn_ops[KN_OP_clone].kernel(ctx, NULL, &from, 1, &to));
+    case KN_WHOLE_COPY:
+      ck_assert(kn_tensor_contiguous(s->to) && kn_type_equal(&s->to->type, &s->from->type));
+      KN_TRY(kn_node_copy(ctx, s->from, s->to));
       break;
-    }
     case KN_WHOLE_IF:
       ck_assert(c[KN_CELL_FAULT].as.i || c[s->cell].kind == KN_SCALAR_BOOL);
       m->branches++;
@@ -124,13 +169,17 @@ static inline void mock_free(void *self, kn_context *ctx, kn_launch *l) {
 }
 
 /* In place: the target points to it. `seed` 0: it refuses nothing. */
-static inline void mock_init(mock *m, kn_context *c, uint64_t seed) {
+static inline void mock_init(mock *m, kn_device_id device, uint64_t seed) {
   static const kn_launcher launcher = {mock_supports, mock_make, mock_run, mock_free};
   *m = (mock){.seed = seed};
-  ck_assert(kn_ref_backend.target(c, NULL, &m->target));
-  m->target.name = "mock";
-  m->target.launcher = &launcher;
-  m->target.self = m;
+  m->target = (kn_target){.name = "mock",
+                          .device = device,
+                          .launcher = &launcher,
+                          .supports = mock_takes,
+                          .compile = mock_compile,
+                          .run = mock_run_part,
+                          .free = mock_free_part,
+                          .self = m};
 }
 
 #endif

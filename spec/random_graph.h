@@ -21,6 +21,7 @@ typedef struct rg {
   uint64_t seed, drawn;
   int budget; /* steps left */
   bool plain; /* nothing that only a host can do: sizes that change, lists, positions by data, state, draws */
+  kn_device_id device;
   kn_slot *state, *param;
 } rg;
 
@@ -205,7 +206,8 @@ static inline void rg_loop(rg *g, rg_pool *p, int depth) {
   param[0] = kn_loop_param(g->b, n, NULL, NULL, left);
   for (int k = 0; k < nt; k++)
     rg_put(in->t, &in->nt, param[1 + k] = kn_loop_param(g->b, n, NULL, NULL, init[k]));
-  kn_vtype open = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {KN_DIM_UNKNOWN, 3}}};
+  kn_vtype open = {KN_V_TENSOR,
+                   {.dtype = KN_F32, .device = (uint8_t)g->device, .rank = 2, .dims = {KN_DIM_UNKNOWN, 3}}};
   if (grows) param[1 + nt] = kn_loop_param(g->b, n, &open, NULL, init[0]);
   kn_value *empty = lists ? kn_add_list(g->b, &init[0]->type) : NULL;
   if (empty) {
@@ -278,24 +280,26 @@ static inline void rg_steps(rg *g, rg_pool *p, int n, int depth) {
                    rg_op(g, KN_OP_mean, &(kn_attrs_reduce){.dim = {1, {0}}}, 1, rg_t(g, p), NULL));
     else if (what == 9)
       rg_put(p->t, &p->nt,
-             rg_binary(
-                 g,
-                 rg_op(g, KN_OP_rand, &(kn_attrs_create){.sizes = {1, {3}}, .dtype = KN_F32}, 0, NULL, NULL),
-                 rg_t(g, p)));
+             rg_binary(g,
+                       rg_op(g, KN_OP_rand,
+                             &(kn_attrs_create){.sizes = {1, {3}}, .dtype = KN_F32, .device = (int)g->device},
+                             0, NULL, NULL),
+                       rg_t(g, p)));
     else
       rg_put(p->t, &p->nt, rg_tensor(g, p));
   }
 }
 
-static inline kn_graph *random_graph_of(kn_context *c, uint64_t seed, int steps, bool plain) {
+static inline kn_graph *random_graph_of(kn_context *c, uint64_t seed, int steps, bool plain, kn_device_id d) {
   kn_graph *g;
   kn_builder b;
   OK(c, kn_graph_new(c, "random", &g));
   kn_builder_init(&b, c, g);
-  kn_vtype t = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {kn_symbol_intern(&b, "N"), 3}}};
-  kn_vtype m = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 2, .dims = {3, 3}}},
-           s = {KN_V_TENSOR, {.dtype = KN_F32, .rank = 1, .dims = {3}}};
-  rg r = {.b = &b, .seed = seed, .budget = steps, .plain = plain};
+  kn_vtype t = {KN_V_TENSOR,
+                {.dtype = KN_F32, .device = (uint8_t)d, .rank = 2, .dims = {kn_symbol_intern(&b, "N"), 3}}};
+  kn_vtype m = {KN_V_TENSOR, {.dtype = KN_F32, .device = (uint8_t)d, .rank = 2, .dims = {3, 3}}},
+           s = {KN_V_TENSOR, {.dtype = KN_F32, .device = (uint8_t)d, .rank = 1, .dims = {3}}};
+  rg r = {.b = &b, .seed = seed, .budget = steps, .plain = plain, .device = d};
   r.param = kn_add_slot(&b, KN_SLOT_PARAM, "m", &m, NULL);
   r.state = kn_add_slot(&b, KN_SLOT_STATE, "s", &s, NULL);
   rg_pool *p = calloc(1, sizeof *p);
@@ -318,7 +322,7 @@ static inline kn_graph *random_graph_of(kn_context *c, uint64_t seed, int steps,
 }
 
 static inline kn_graph *random_graph(kn_context *c, uint64_t seed, int steps) {
-  return random_graph_of(c, seed, steps, false);
+  return random_graph_of(c, seed, steps, false, KN_CPU);
 }
 
 /* ---- meaning ---- */

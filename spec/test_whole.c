@@ -1,45 +1,71 @@
 /* Pieces of plans that run as one launch: their programs as text, and what they mean, by a launcher that
  * walks them (mock_launch.h). */
+#define _DEFAULT_SOURCE
 #include "spec/exec.h"
+#include "spec/fake_device.h"
 #include "spec/mock_launch.h"
 #include "spec/random_graph.h"
 
 /* ---- random graphs ---- */
 
-static void same_slot(kn_session *s, const kn_rvalue *want, int seed) {
-  kn_rvalue state;
-  OK(kn_session_context(s), kn_session_get_slot(s, 1, &state));
-  ck_assert_msg(same_result(&state, want), "seed %d: the slot differs", seed);
-  kn_tensor_release(state.tensor);
-}
-
 typedef struct counts {
   int runs, launches, made, trips, branches;
 } counts;
 
+typedef struct kind {
+  bool plain;
+  kn_device_id device;
+  uint64_t refuses;
+} kind;
+
+/* Takes t over. */
+static kn_tensor *moved(kn_context *c, kn_tensor *t, kn_device_id d) {
+  kn_tensor *out;
+  if (t->type.device == d) return t;
+  OK(c, kn_apply(c, KN_OP_to_device, &(kn_attrs_device){.device = d}, &t, 1, &out));
+  kn_tensor_release(t);
+  return out;
+}
+
+/* Releases both. */
+static bool same_values(kn_context *c, kn_rvalue *a, kn_rvalue *b) {
+  if (a->tensor) a->tensor = moved(c, a->tensor, KN_CPU);
+  if (b->tensor) b->tensor = moved(c, b->tensor, KN_CPU);
+  bool same = same_result(a, b);
+  kn_tensor_release(a->tensor), kn_tensor_release(b->tensor);
+  return same;
+}
+
+static void same_slot(kn_session *s, kn_context *c, const kn_rvalue *want, int seed) {
+  kn_rvalue state, copy = {.tensor = kn_tensor_retain(want->tensor)};
+  OK(kn_session_context(s), kn_session_get_slot(s, 1, &state));
+  ck_assert_msg(same_values(c, &state, &copy), "seed %d: the slot differs", seed);
+}
+
 /* Each with several sizes and inputs, against the evaluator. */
-static void compare(uint64_t seed, int steps, bool plain, uint64_t refuses, counts *n) {
-  kn_context *c = suite_context();
-  c->threads = 1;
-  kn_graph *g = random_graph_of(c, seed, steps, plain);
+static void compare_in(kn_context *c, uint64_t seed, int steps, kind k, counts *n) {
+  kn_graph *g = random_graph_of(c, seed, steps, k.plain, k.device);
   mock m;
+  kn_target ref;
   kn_session *s;
-  mock_init(&m, c, refuses);
-  OK(c, kn_session_new(c, g, (const kn_target *[]){&m.target}, 1, &s));
+  mock_init(&m, k.device, k.refuses);
+  ck_assert(kn_ref_backend.target(c, NULL, &ref));
+  OK(c, kn_session_new(c, g, (const kn_target *[]){&m.target, &ref}, 2, &s));
   kn_rvalue slots[2], in[4], a[6], b[6];
-  slots[0].tensor = make(c, KN_F32, DIMS(3, 3), LIST(1, 0.5, -0.25, 0, 1, 0.75, 0.125, -1, 1));
-  slots[1].tensor = make(c, KN_F32, DIMS(3), LIST(0.5, -0.5, 1));
+  slots[0].tensor =
+      moved(c, make(c, KN_F32, DIMS(3, 3), LIST(1, 0.5, -0.25, 0, 1, 0.75, 0.125, -1, 1)), k.device);
+  slots[1].tensor = moved(c, make(c, KN_F32, DIMS(3), LIST(0.5, -0.5, 1)), k.device);
   for (uint32_t i = 0; i < 2; i++) OK(kn_session_context(s), kn_session_set_slot(s, i, &slots[i]));
   for (int run = 0; run < 6; run++) {
     rg_inputs(c, seed + (uint64_t)(run / 2), run / 2, in);
+    for (int i = 0; i < 2; i++) in[i].tensor = moved(c, in[i].tensor, k.device);
     kn_status want = evaluate(c, g, slots, in, a), got = kn_session_run(s, in, 4, b, 6);
     ck_assert_msg(want == got, "seed %d, run %d: \"%s\" instead of \"%s\"", (int)seed, run,
                   got == KN_OK ? "ok" : kn_error(kn_session_context(s)), want == KN_OK ? "ok" : kn_error(c));
-    for (int i = 0; i < 6 && want == KN_OK; i++) {
-      ck_assert_msg(same_result(&a[i], &b[i]), "seed %d, run %d, result %d differs", (int)seed, run, i + 1);
-      kn_tensor_release(a[i].tensor), kn_tensor_release(b[i].tensor);
-    }
-    same_slot(s, &slots[1], (int)seed);
+    for (int i = 0; i < 6 && want == KN_OK; i++)
+      ck_assert_msg(same_values(c, &a[i], &b[i]), "seed %d, run %d, result %d differs", (int)seed, run,
+                    i + 1);
+    same_slot(s, c, &slots[1], (int)seed);
     ck_assert(c->random.offset == kn_session_context(s)->random.offset);
     kn_tensor_release(in[0].tensor), kn_tensor_release(in[1].tensor);
   }
@@ -47,6 +73,15 @@ static void compare(uint64_t seed, int steps, bool plain, uint64_t refuses, coun
   kn_tensor_release(slots[0].tensor), kn_tensor_release(slots[1].tensor);
   kn_session_free(s);
   kn_graph_release(g);
+}
+
+static void compare(uint64_t seed, int steps, kind k, counts *n) {
+  static fake_device f;
+  kn_context *c = suite_context();
+  c->threads = 1;
+  if (k.device != KN_CPU) fake_device_open(&f, c);
+  compare_in(c, seed, steps, k, n);
+  if (k.device != KN_CPU) fake_device_close(&f);
   suite_done(c);
 }
 
@@ -58,7 +93,7 @@ static int graphs(void) {
 START_TEST(random_graphs_in_pieces) {
   counts n = {0};
   for (int seed = 1; seed <= graphs(); seed++)
-    compare((uint64_t)seed, 6 + seed % 50, false, seed % 2 ? 0 : (uint64_t)seed, &n);
+    compare((uint64_t)seed, 6 + seed % 50, (kind){.refuses = seed % 2 ? 0 : (uint64_t)seed}, &n);
   ck_assert_msg(n.launches > n.runs && n.made < n.launches && n.trips > n.runs / 4 && n.branches > n.runs / 8,
                 "%d runs, %d launches of %d, %d trips, %d branches", n.runs, n.launches, n.made, n.trips,
                 n.branches);
@@ -68,8 +103,21 @@ END_TEST
 /* Most of these are one launch. */
 START_TEST(random_graphs_as_one) {
   counts n = {0};
-  for (int seed = 1; seed <= graphs(); seed++) compare((uint64_t)seed, 6 + seed % 80, true, 0, &n);
+  for (int seed = 1; seed <= graphs(); seed++)
+    compare((uint64_t)seed, 6 + seed % 80, (kind){.plain = true}, &n);
   ck_assert_msg(n.launches < n.runs * 3 / 2 && n.trips > n.runs * 2 && n.branches > n.runs,
+                "%d runs, %d launches of %d, %d trips, %d branches", n.runs, n.launches, n.made, n.trips,
+                n.branches);
+}
+END_TEST
+
+/* Of a device whose memory the host cannot touch. */
+START_TEST(random_graphs_on_a_device) {
+  counts n = {0};
+  for (int seed = 1; seed <= graphs() / 2; seed++)
+    compare((uint64_t)seed, 6 + seed % 50,
+            (kind){.plain = seed % 2, .device = KN_CUDA, .refuses = seed % 3 ? 0 : (uint64_t)seed}, &n);
+  ck_assert_msg(n.launches > n.runs && n.trips > n.runs && n.branches > n.runs / 2,
                 "%d runs, %d launches of %d, %d trips, %d branches", n.runs, n.launches, n.made, n.trips,
                 n.branches);
 }
@@ -85,7 +133,7 @@ typedef struct bench {
 
 static void bench_open(bench *b, const char *text) {
   rig_open(&b->r, text);
-  mock_init(&b->m, b->r.c, 0);
+  mock_init(&b->m, KN_CPU, 0);
   OK(b->r.c, kn_session_new(b->r.c, b->r.g, (const kn_target *[]){&b->m.target}, 1, &b->s));
 }
 static void bench_close(bench *b) {
@@ -435,6 +483,7 @@ START_TEST(results_that_are_numbers_wait_once) {
 }
 END_TEST
 
-SUITE("whole", random_graphs_in_pieces, random_graphs_as_one, numbers_are_carried_at_once,
-      branches_and_loops_in_each_other, carries_that_overlap_are_staged, steps_of_training_store_afterwards,
-      faults_are_told_after_the_launch, identity_is_the_hosts, results_that_are_numbers_wait_once)
+SUITE("whole", random_graphs_in_pieces, random_graphs_as_one, random_graphs_on_a_device,
+      numbers_are_carried_at_once, branches_and_loops_in_each_other, carries_that_overlap_are_staged,
+      steps_of_training_store_afterwards, faults_are_told_after_the_launch, identity_is_the_hosts,
+      results_that_are_numbers_wait_once)

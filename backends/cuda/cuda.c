@@ -2,6 +2,7 @@
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/device.h"
 #include "backends/cuda/provider.h"
+#include "backends/cuda/target.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -46,4 +47,5 @@ const kn_backend kn_cuda_backend = {.name = "cuda",
                                     .close = close_state,
                                     .provider = provider,
                                     .door = &cu_door,
-                                    .memory = memory};
+                                    .memory = memory,
+                                    .target = cu_target};

@@ -30,11 +30,15 @@ typedef struct cu_device {
   int capability; /* 90: sm_90 */
   int driver;     /* its version, 13000 */
   int processors, threads_per_processor;
-  size_t shared;     /* bytes a block may use, opted in */
-  size_t memory;     /* bytes in all */
-  bool capturing;    /* what is launched becomes a graph: no allocation, no waiting, no copies to the host */
-  cu_room *room;     /* where workspaces come from, of who captures; NULL: the pool */
-  kn_memory tensors; /* core's door to the memory below */
+  size_t shared;  /* bytes a block may use, opted in */
+  size_t memory;  /* bytes in all */
+  bool capturing; /* what is launched becomes a graph: no allocation, no waiting, no copies to the host */
+  cu_room *room;  /* where workspaces come from, of who captures; NULL: the pool */
+  enum { CU_UNTRIED, CU_OFFERED, CU_NOT_OFFERED } conditions; /* conditional nodes of graphs (capture.c) */
+  struct {
+    uint64_t captured, launches, waits;
+  } launches;                 /* launch.c's */
+  kn_memory tensors;          /* core's door to the memory below */
   struct cu_pool *pool;       /* memory.c */
   struct cu_staging *staging; /* transfer.c */
   struct cu_kernels *kernels; /* kernel.c */

@@ -23,7 +23,8 @@ static void write_file(FILE *out, const char *path) {
   char line[1024];
   FILE *in = fopen(path, "rb");
   if (!in) quit("cannot read", path);
-  fprintf(out, "\nconst char cu_text_%.*s[] =\n", (int)strcspn(name, "."), name);
+  const int n = (int)strcspn(name, ".");
+  fprintf(out, "\nextern const char cu_text_%.*s[];\nconst char cu_text_%.*s[] =\n", n, name, n, name);
   while (fgets(line, sizeof line, in)) {
     if (!strchr(line, '\n')) quit("a line is too long in", path);
     if (strncmp(line, "#include", 8)) write_line(out, line);
@@ -37,7 +38,7 @@ int main(int argc, char **argv) {
   if (argc < 3) quit("usage:", "embed OUT.c FILE.h...");
   FILE *out = fopen(argv[1], "wb");
   if (!out) quit("cannot write", argv[1]);
-  fputs("/* Made by backends/cuda/embed.c. */\n#include \"backends/cuda/formula.h\"\n", out);
+  fputs("/* Made by backends/cuda/embed.c. */\n", out);
   for (int i = 2; i < argc; i++) write_file(out, argv[i]);
   if (fclose(out)) quit("cannot write", argv[1]);
   return 0;

@@ -3,13 +3,15 @@
 #include "backends/cuda/memory.h"
 #include <string.h>
 
-typedef struct block block;
-struct block {
+typedef struct cu_held block;
+struct cu_held {
   CUdeviceptr at;
   size_t bytes;
   bool used, small;
   block *left, *right; /* neighbours in the segment; NULL at its ends */
   block *next, *prev;  /* in a bin, of free ones; of used ones `next` is the next of the same hash */
+  block *held;         /* the next of those that a graph keeps */
+  bool kept;
 };
 
 enum { BINS = 64, HASHES = 4096 };
@@ -21,7 +23,8 @@ struct cu_pool {
   pthread_mutex_t lock;
   kn_heap *heap; /* retained */
   cu_base base;
-  bool closed;
+  bool closed, holding;
+  block *held;
   block *bins[2][BINS]; /* [small] */
   block *used[HASHES];
   cu_memory_stats s;
@@ -63,9 +66,23 @@ static void add_used(cu_pool *p, block *b) {
   if (p->s.allocated > p->s.peak_allocated) p->s.peak_allocated = p->s.allocated;
 }
 
-static block *take_used(cu_pool *p, CUdeviceptr at) {
-  block **list = hash_of(p, at), *b;
+static block **find_used(cu_pool *p, CUdeviceptr at) {
+  block **list = hash_of(p, at);
   while (*list && (*list)->at != at) list = &(*list)->next;
+  return list;
+}
+
+/* It stays in use, for a graph. */
+static void keep_used(cu_pool *p, CUdeviceptr at) {
+  block *b = *find_used(p, at);
+  if (!b || b->kept) return;
+  b->kept = true;
+  b->held = p->held;
+  p->held = b;
+}
+
+static block *take_used(cu_pool *p, CUdeviceptr at) {
+  block **list = find_used(p, at), *b;
   if (!(b = *list)) return NULL;
   *list = b->next;
   p->s.blocks--;
@@ -188,6 +205,11 @@ static void free_pool(cu_pool *p) {
 
 void cu_pool_put(cu_pool *p, CUdeviceptr at) {
   pthread_mutex_lock(&p->lock);
+  if (p->holding) {
+    keep_used(p, at);
+    pthread_mutex_unlock(&p->lock);
+    return;
+  }
   block *b = take_used(p, at);
   if (b && p->closed) {
     kn_free(p->heap, b, sizeof *b);
@@ -205,6 +227,32 @@ void cu_pool_put(cu_pool *p, CUdeviceptr at) {
     add_free(p, b);
   }
   pthread_mutex_unlock(&p->lock);
+}
+
+/* ---- what graphs keep ---- */
+
+void cu_pool_hold(cu_pool *p) {
+  pthread_mutex_lock(&p->lock);
+  p->holding = true;
+  pthread_mutex_unlock(&p->lock);
+}
+
+cu_held *cu_pool_held(cu_pool *p) {
+  pthread_mutex_lock(&p->lock);
+  block *held = p->held;
+  p->held = NULL;
+  p->holding = false;
+  pthread_mutex_unlock(&p->lock);
+  return held;
+}
+
+void cu_pool_put_held(cu_pool *p, cu_held *h) {
+  while (h) {
+    block *next = h->held;
+    h->kept = false;
+    cu_pool_put(p, h->at);
+    h = next;
+  }
 }
 
 /* ---- pools ---- */

@@ -32,6 +32,12 @@ void cu_pool_close(cu_pool *p);
 /* 0: there is no memory. A block of no bytes is one of CU_ROUND. */
 CUdeviceptr cu_pool_get(cu_pool *p, size_t bytes);
 void cu_pool_put(cu_pool *p, CUdeviceptr at);
+/* Between the two, blocks that are put stay in use; what `held` gives are they, to be put by `put_held`. For
+ * graphs, which work in them at each launch. */
+typedef struct cu_held cu_held;
+void cu_pool_hold(cu_pool *p);
+cu_held *cu_pool_held(cu_pool *p); /* NULL: none */
+void cu_pool_put_held(cu_pool *p, cu_held *h);
 /* Segments that hold no block in use go back to the driver. */
 void cu_pool_trim(cu_pool *p);
 cu_memory_stats cu_pool_stats(cu_pool *p);

@@ -41,40 +41,12 @@ static void free_program(void *self, kn_context *ctx, kn_program *p) {
   kn_free(ctx->heap, p, program_size(p->n));
 }
 
-static bool missing(const kn_node *n, kn_tensor *const *vals) {
-  for (uint32_t i = 0; i < n->nout; i++)
-    if (!vals[n->out[i]->id]) return true;
-  return false;
-}
-
-static kn_status run_node(kn_context *ctx, const ref_node *r, kn_tensor **vals, const kn_scalar *scalars,
-                          const char **impl) {
-  const kn_node *n = r->node;
-  const kn_op_info *row = &kn_ops[n->op];
-  kn_attrs_any room;
-  const void *attrs;
-  kn_tensor *in[KN_MAX_INPUTS], *out[KN_MAX_OUTPUTS];
-  KN_TRY(kn_node_attrs_now(ctx, n, scalars, &room, &attrs));
-  if (r->open || missing(n, vals)) KN_TRY(kn_node_outputs(ctx, n, attrs, vals));
-  for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id];
-  for (uint32_t i = 0; i < n->nout; i++) out[i] = vals[n->out[i]->id];
-  *impl = "ref:plain";
-  if (row->op_class == KN_CLASS_VIEW && !r->open) return kn_node_view(ctx, n, attrs, vals, impl);
-  if (row->op_class == KN_CLASS_VIEW) *impl = "ref:view";
-  if (r->open) /* other targets could not plan it, but may compute it now, and give eager's bits */
-    KN_TRY(kn_device_run(ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, out, impl));
-  else
-    KN_TRY(row->kernel(ctx, attrs, in, (int)n->ntensor, out));
-  if (row->flags & KN_FLAG_WRITES) atomic_fetch_add(&in[0]->storage->version, 1u);
-  return KN_OK;
-}
-
 static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **vals, const kn_scalar *scalars) {
   (void)self;
   for (uint32_t i = 0; i < p->n; i++) {
     const kn_node *n = p->nodes[i].node;
     const char *impl;
-    kn_status st = run_node(ctx, &p->nodes[i], vals, scalars, &impl);
+    kn_status st = kn_node_run(ctx, n, p->nodes[i].open, p->nodes[i].open, vals, scalars, &impl);
     if (st != KN_OK) return kn_node_failed(ctx, n, st);
     if (kn_debugging(ctx, KN_DEBUG_EXEC)) kn_log_node(ctx, "ref", n, impl, vals);
   }

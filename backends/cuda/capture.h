@@ -1,0 +1,13 @@
+/* The time in which what is launched becomes a graph: memory that is taken then is kept for as long as the
+ * graph lives, and workspaces are one, as its nodes follow one another. */
+#ifndef KN_CUDA_CAPTURE_H
+#define KN_CUDA_CAPTURE_H
+#include "backends/cuda/memory.h"
+
+/* Whether the driver takes graphs with conditional nodes: tried once. UNSUPPORTED with the reason. */
+kn_status cu_capture_offered(kn_context *ctx, cu_device *d);
+/* room: where workspaces are to lie. */
+kn_status cu_capture_begin(kn_context *ctx, cu_device *d, cu_room *room);
+cu_held *cu_capture_end(cu_device *d); /* what the graph keeps */
+
+#endif

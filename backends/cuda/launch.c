@@ -1,0 +1,274 @@
+/* From the program of a piece (graph/whole.h) to an instantiated graph: see launch.h. Straight stretches are
+ * captured into the graph that is being made, conditional nodes are added behind them, and their bodies are
+ * captured in turn. */
+#include "backends/cuda/launch.h"
+#include "backends/cuda/capture.h"
+#include "backends/cuda/numbers.h"
+#include <string.h>
+
+struct kn_launch {
+  CUgraph graph;
+  CUgraphExec exec;
+  CUdeviceptr cells;
+  size_t bytes;
+  cu_room room;
+  cu_held *held; /* memory that what was captured works in */
+};
+
+typedef struct capture {
+  kn_context *ctx;
+  cu_device *d;
+  const kn_plan *plan;
+  const kn_whole *w;
+  kn_launch *l;
+  CUgraph graph;    /* that is being made: the whole, or the body of a conditional node */
+  CUgraphNode tail; /* the last node in it; NULL: none */
+  int depth;
+  bool open; /* the stream captures */
+} capture;
+
+static kn_status wrong(const capture *c, CUresult r, const char *what) {
+  return cu_fail(c->ctx, c->d, r, what);
+}
+#define TRY(call, what)                                                                                      \
+  do {                                                                                                       \
+    const CUresult r_ = (call);                                                                              \
+    if (r_ != CUDA_SUCCESS) return wrong(c, r_, what);                                                       \
+  } while (0)
+
+/* ---- capturing ---- */
+
+static kn_status begin(capture *c) {
+  if (c->open) return KN_OK;
+  TRY(c->d->api.cuStreamBeginCaptureToGraph(c->d->stream, c->graph, c->tail ? &c->tail : NULL, NULL,
+                                            c->tail != NULL, CU_STREAM_CAPTURE_MODE_RELAXED),
+      "capturing into a graph");
+  c->open = true;
+  return KN_OK;
+}
+
+/* What was captured ends in one node. */
+static kn_status join(capture *c, const CUgraphNode *tails, size_t n) {
+  if (n == 1) c->tail = tails[0];
+  if (n < 2) return KN_OK;
+  CUgraphNodeParams p = {.type = CU_GRAPH_NODE_TYPE_EMPTY};
+  TRY(c->d->api.cuGraphAddNode(&c->tail, c->graph, tails, NULL, n, &p), "joining what was captured");
+  return KN_OK;
+}
+
+static kn_status end(capture *c) {
+  enum { MOST_TAILS = 64 };
+  CUgraphNode tails[MOST_TAILS];
+  const CUgraphNode *now = NULL;
+  const CUgraphEdgeData *edges = NULL;
+  CUstreamCaptureStatus status;
+  CUgraph graph;
+  cuuint64_t id;
+  size_t n = 0;
+  if (!c->open) return KN_OK;
+  CUresult r = c->d->api.cuStreamGetCaptureInfo(c->d->stream, &status, &id, &graph, &now, &edges, &n);
+  const bool fits = r == CUDA_SUCCESS && n <= MOST_TAILS;
+  if (fits && n) memcpy(tails, now, n * sizeof *tails);
+  c->open = false;
+  CUresult ended = c->d->api.cuStreamEndCapture(c->d->stream, &graph);
+  TRY(r, "what was captured");
+  TRY(ended, "ending a capture");
+  if (!fits) return kn_fail(c->ctx, KN_UNSUPPORTED, "what was captured ends in %zu nodes", n);
+  return join(c, tails, n);
+}
+
+/* ---- steps ---- */
+
+static kn_status capture_block(capture *c, CUgraph graph, uint32_t block, const cu_condition *again);
+
+static kn_status numbers(capture *c, uint32_t first, uint32_t n, const cu_condition *condition) {
+  KN_TRY(begin(c));
+  return cu_numbers(c->ctx, c->d, c->w, c->l->cells, first, n, condition);
+}
+
+static kn_status new_condition(capture *c, const kn_whole_step *s, cu_condition *out) {
+  const bool loop = s->kind == KN_WHOLE_LOOP;
+  /* Of a loop that is met once the first value is there from the launch on. */
+  const bool assigned = loop && !c->depth;
+  out->set = !loop ? CU_SET_IF : assigned ? CU_SET_NONE : CU_SET_ENTER;
+  out->cell = s->cell;
+  TRY(c->d->api.cuGraphConditionalHandleCreate(&out->handle, c->graph, c->d->context, assigned,
+                                               assigned ? CU_GRAPH_COND_ASSIGN_DEFAULT : 0),
+      "a condition");
+  return KN_OK;
+}
+
+/* `set`: its condition is set already. */
+static kn_status conditional(capture *c, const kn_whole_step *s, const cu_condition *condition) {
+  const bool loop = s->kind == KN_WHOLE_LOOP, otherwise = !loop && c->w->blocks[s->b].n;
+  CUgraphNodeParams p = {.type = CU_GRAPH_NODE_TYPE_CONDITIONAL};
+  CUgraphNode node;
+  KN_TRY(end(c));
+  p.conditional.handle = condition->handle;
+  p.conditional.type = loop ? CU_GRAPH_COND_TYPE_WHILE : CU_GRAPH_COND_TYPE_IF;
+  p.conditional.size = otherwise ? 2 : 1;
+  p.conditional.ctx = c->d->context;
+  TRY(c->d->api.cuGraphAddNode(&node, c->graph, c->tail ? &c->tail : NULL, NULL, c->tail != NULL, &p),
+      "a conditional node");
+  const CUgraph outer = c->graph;
+  const CUgraph bodies[2] = {p.conditional.phGraph_out[0], otherwise ? p.conditional.phGraph_out[1] : NULL};
+  const cu_condition again = {CU_SET_AGAIN, condition->handle, s->cell};
+  c->depth++;
+  KN_TRY(capture_block(c, bodies[0], s->a, loop ? &again : NULL));
+  if (otherwise) KN_TRY(capture_block(c, bodies[1], s->b, NULL));
+  c->depth--;
+  c->graph = outer;
+  c->tail = node;
+  return KN_OK;
+}
+
+static kn_status part(capture *c, const kn_whole_step *s) {
+  const kn_part_plan *p = &c->plan->parts[s->a];
+  KN_TRY(begin(c));
+  return p->target->run(p->target->self, c->ctx, p->program, c->w->vals, NULL);
+}
+
+static bool is_conditional(const kn_whole_step *s) {
+  return s->kind == KN_WHOLE_IF || s->kind == KN_WHOLE_LOOP;
+}
+
+/* Numbers set the condition of what stands behind them, or of the loop that they end. */
+static kn_status capture_block(capture *c, CUgraph graph, uint32_t block, const cu_condition *again) {
+  const kn_whole_block *b = &c->w->blocks[block];
+  cu_condition condition = {0};
+  bool ready = false, set = !again;
+  c->graph = graph;
+  c->tail = NULL;
+  for (uint32_t i = 0; i < b->n; i++) {
+    const kn_whole_step *s = &b->steps[i], *next = i + 1 < b->n ? s + 1 : NULL;
+    switch (s->kind) {
+    case KN_WHOLE_PART: KN_TRY(part(c, s)); break;
+    case KN_WHOLE_NUMBERS:
+      if ((ready = next && is_conditional(next))) KN_TRY(new_condition(c, next, &condition));
+      KN_TRY(numbers(c, s->a, s->b, ready ? &condition : !next ? again : NULL));
+      set |= !next;
+      break;
+    case KN_WHOLE_COPY:
+      KN_TRY(begin(c));
+      KN_TRY(kn_node_copy(c->ctx, s->from, s->to));
+      break;
+    case KN_WHOLE_IF:
+    case KN_WHOLE_LOOP:
+      if (!ready) KN_TRY(new_condition(c, s, &condition));
+      if (!ready && condition.set != CU_SET_NONE) KN_TRY(numbers(c, 0, 0, &condition));
+      KN_TRY(conditional(c, s, &condition));
+      ready = false;
+      break;
+    }
+  }
+  if (!set) KN_TRY(numbers(c, 0, 0, again));
+  return end(c);
+}
+
+/* ---- life ---- */
+
+static void free_launch(void *self, kn_context *ctx, kn_launch *l) {
+  cu_device *d;
+  (void)self;
+  if (cu_device_of(ctx, &d) == KN_OK) {
+    if (l->exec) (void)d->api.cuGraphExecDestroy(l->exec);
+    if (l->graph) (void)d->api.cuGraphDestroy(l->graph);
+    cu_pool_put_held(d->pool, l->held);
+    cu_free(d, l->room.at, l->room.bytes);
+    cu_free(d, l->cells, l->bytes);
+  }
+  kn_free(ctx->heap, l, sizeof *l);
+}
+
+static kn_status capture_once(capture *c) {
+  const kn_random before = c->ctx->random;
+  CUgraph graph;
+  TRY(c->d->api.cuGraphCreate(&c->l->graph, 0), "a graph");
+  KN_TRY(cu_capture_begin(c->ctx, c->d, &c->l->room));
+  kn_status st = capture_block(c, c->l->graph, 0, NULL);
+  if (c->open) (void)c->d->api.cuStreamEndCapture(c->d->stream, &graph);
+  c->open = false;
+  c->l->held = cu_capture_end(c->d);
+  c->ctx->random = before;
+  return st;
+}
+
+/* Again where there was too little room for workspaces: what is wanted is known then. */
+static kn_status capture_all(capture *c) {
+  enum { TRIES = 8 };
+  kn_launch *l = c->l;
+  for (int i = 0;; i++) {
+    kn_status st = capture_once(c);
+    if (st != KN_LIMIT || i == TRIES || l->room.wanted <= l->room.bytes) return st;
+    cu_pool_put_held(c->d->pool, l->held);
+    l->held = NULL;
+    (void)c->d->api.cuGraphDestroy(l->graph);
+    l->graph = NULL;
+    cu_free(c->d, l->room.at, l->room.bytes);
+    l->room = (cu_room){.bytes = l->room.wanted};
+    c->depth = 0;
+    KN_TRY(cu_alloc(c->ctx, c->d, l->room.bytes, &l->room.at));
+  }
+}
+
+static kn_status instantiate(capture *c) {
+  CUDA_GRAPH_INSTANTIATE_PARAMS p = {0};
+  TRY(c->d->api.cuGraphInstantiateWithParams(&c->l->exec, c->l->graph, &p), "making a graph ready");
+  TRY(c->d->api.cuGraphUpload(c->l->exec, c->d->stream), "sending a graph");
+  return KN_OK;
+}
+
+static kn_status fill(capture *c) {
+  c->l->bytes = c->w->ncells * sizeof(kn_scalar);
+  KN_TRY(cu_alloc(c->ctx, c->d, c->l->bytes, &c->l->cells));
+  KN_TRY(capture_all(c));
+  return instantiate(c);
+}
+
+/* Whatever goes wrong, but for memory, the steps can still run one by one. */
+static kn_status make(void *self, kn_context *ctx, const kn_plan *p, const kn_whole *w, kn_launch **out) {
+  capture c = {.ctx = ctx, .plan = p, .w = w};
+  KN_TRY(cu_device_of(ctx, &c.d));
+  KN_TRY(cu_capture_offered(ctx, c.d));
+  c.l = kn_calloc(ctx->heap, 1, sizeof *c.l);
+  if (!c.l) return kn_fail_nomem(ctx, sizeof *c.l);
+  kn_status st = fill(&c);
+  if (st != KN_OK) {
+    free_launch(self, ctx, c.l);
+    return st == KN_NOMEM || st == KN_CANCELLED ? st : KN_UNSUPPORTED;
+  }
+  c.d->launches.captured++;
+  *out = c.l;
+  return KN_OK;
+}
+
+static kn_status run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, bool fresh, bool wait) {
+  cu_device *d;
+  (void)self;
+  KN_TRY(cu_device_of(ctx, &d));
+  const kn_memory *m = &d->tensors;
+  void *cells = (void *)(uintptr_t)l->cells;
+  if (fresh) KN_TRY(m->copy(m->self, ctx, cells, w->cells, l->bytes, KN_TO_DEVICE));
+  CU_TRY(ctx, d, d->api.cuGraphLaunch(l->exec, d->stream), "launching a graph");
+  d->launches.launches++;
+  if (!wait) return KN_OK;
+  d->launches.waits++;
+  return m->copy(m->self, ctx, w->cells, cells, (KN_CELL_EXPORTS + w->nexports) * sizeof *w->cells,
+                 KN_TO_HOST);
+}
+
+static bool supports(void *self, const kn_node *n, char *why, size_t size) {
+  (void)self;
+  const kn_op_info *row = &kn_ops[n->op];
+  if (row->op_class == KN_CLASS_RANDOM || row->flags & KN_FLAG_RANDOM) {
+    snprintf(why, size, "it draws random numbers");
+    return false;
+  }
+  return true;
+}
+
+const kn_launcher cu_launcher = {supports, make, run, free_launch};
+
+cu_launch_stats cu_launches_read_stats(const cu_device *d) {
+  return (cu_launch_stats){d->launches.captured, d->launches.launches, d->launches.waits};
+}

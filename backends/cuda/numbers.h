@@ -1,0 +1,54 @@
+/* Numbers of a piece of a plan (graph/whole.h) on the device: one kernel of one thread for all of them, told
+ * as an argument what to do. It may set the condition of a node of the graph that is captured. */
+#ifndef KN_CUDA_NUMBERS_H
+#define KN_CUDA_NUMBERS_H
+#include "backends/cuda/kernel.h"
+#include "graph/whole.h"
+
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef int64_t i64;
+
+enum { CU_MOST_NUMBERS = 64 }; /* of one kernel: an argument has 4 kB at most */
+
+/* A struct here, and as text for the device. */
+#define CU_BOTH(name, ...)                                                                                   \
+  typedef struct name __VA_ARGS__ name;                                                                      \
+  static const char name##_text[] = "typedef struct " #name " " #__VA_ARGS__ " " #name ";\n"
+
+CU_BOTH(numbers_step, {
+  u32 kind;
+  u32 op;
+  u32 n;
+  u32 dtype;
+  u32 in[3];
+  u32 out;
+  u64 tensor;
+  i64 low;
+  i64 high;
+});
+CU_BOTH(numbers_all, {
+  u64 cells;
+  u64 handle;
+  u32 n;
+  u32 first;
+  u32 set;
+  u32 cell;
+  numbers_step step[64];
+});
+
+typedef enum cu_set { CU_SET_NONE, CU_SET_IF, CU_SET_AGAIN, CU_SET_ENTER } cu_set;
+
+typedef struct cu_condition {
+  cu_set set; /* IF: true where the cell is; AGAIN: likewise, unless there is a fault; ENTER: true */
+  CUgraphConditionalHandle handle;
+  uint32_t cell;
+} cu_condition;
+
+void cu_numbers_source(void *ud, cu_text *t); /* the program, without the prelude */
+numbers_step cu_number_step(const kn_whole_number *x);
+/* Launches w->numbers[first … first + n) on the cells, then sets the condition; kernels hold so many each. */
+kn_status cu_numbers(kn_context *ctx, cu_device *d, const kn_whole *w, CUdeviceptr cells, uint32_t first,
+                     uint32_t n, const cu_condition *condition);
+
+#endif
