@@ -76,10 +76,10 @@ static const char moved[] =
     "end\n";
 
 START_TEST(all_on_the_device) {
-  static const char *const files[] = {"autograd.lua",     "distributions.lua", "index.lua",  "inplace.lua",
-                                      "linalg.lua",       "metrics.lua",       "nn.lua",     "nn_blocks.lua",
-                                      "nn_init.lua",      "nn_utils.lua",      "ops.lua",    "optim.lua",
-                                      "optim_groups.lua", "promotion.lua",     "random.lua", "vision.lua"};
+  static const char *const files[] = {"autograd.lua",     "distributions.lua", "index.lua", "inplace.lua",
+                                      "linalg.lua",       "metrics.lua",       "nn.lua",    "nn_blocks.lua",
+                                      "nn_init.lua",      "nn_utils.lua",      "ops.lua",   "optim.lua",
+                                      "optim_groups.lua", "promotion.lua",     "random.lua"};
   for (size_t i = 0; i < sizeof files / sizeof *files; i++) ck_assert_int_gt(run_spec(files[i], moved), 3);
 }
 END_TEST
