@@ -203,8 +203,10 @@ static kn_status lower_choose(lowering *l, const kn_node *n) {
   for (uint32_t side = 0; side < 2; side++) {
     KN_TRY(new_block(l, side ? &s.b : &s.a));
     l->block = side ? s.b : s.a;
-    KN_TRY(tensor_of(l, n->in[1 + side], &from));
-    KN_TRY(copy(l, n, to, from));
+    if (!l->p->undefined[n->in[1 + side]->id]) {
+      KN_TRY(tensor_of(l, n->in[1 + side], &from));
+      KN_TRY(copy(l, n, to, from));
+    }
     l->block = outer;
   }
   return push_step(l, s);
@@ -256,7 +258,9 @@ static kn_status bind(lowering *l, const kn_step *s, int side, bool alone) {
       }
       KN_TRY(cell_of(l, from, &cell));
       KN_TRY(move(l, out_cell(l, to), cell));
-    } else if (kn_plan_is_fixed(l->p, to->id)) {
+    } else if (l->p->undefined[from->id])
+      continue; /* nobody reads it then */
+    else if (kn_plan_is_fixed(l->p, to->id)) {
       KN_TRY(tensor_of(l, to, &a));
       KN_TRY(tensor_of(l, from, &b));
       KN_TRY(copy(l, s->node, a, b));
@@ -314,7 +318,7 @@ static kn_status gives_params(lowering *l, const kn_loop_plan *loop, bool *gives
   for (uint32_t o = 0; o < loop->node->nout; o++) {
     const kn_value *v = r->yields[1 + r->nparams + o];
     kn_tensor *t;
-    if (v->type.kind != KN_V_TENSOR) continue;
+    if (v->type.kind != KN_V_TENSOR || l->p->undefined[v->id]) continue;
     KN_TRY(tensor_of(l, v, &t));
     for (uint32_t i = 0; i < r->nparams; i++)
       *gives |= is_copied(loop->carry[i].how) &&
@@ -332,7 +336,9 @@ static kn_status enter(lowering *l, const kn_loop_plan *loop) {
     if (loop->carry[i].how == KN_CARRY_NUMBER) {
       KN_TRY(cell_of(l, init, &cell));
       KN_TRY(move(l, out_cell(l, v), cell));
-    } else if (is_copied(loop->carry[i].how)) {
+    } else if (v->type.kind == KN_V_TENSOR && l->p->undefined[init->id])
+      continue;
+    else if (is_copied(loop->carry[i].how)) {
       KN_TRY(tensor_of(l, v, &to));
       KN_TRY(tensor_of(l, init, &from));
       KN_TRY(copy(l, loop->node, to, from));
@@ -349,12 +355,12 @@ static kn_status carry_tensors(lowering *l, const kn_loop_plan *loop) {
   const kn_region *r = loop->node->regions[0];
   kn_tensor *next, *to;
   for (uint32_t i = 0; i < r->nparams; i++) {
-    if (loop->carry[i].how != KN_CARRY_STAGED) continue;
+    if (loop->carry[i].how != KN_CARRY_STAGED || l->p->undefined[r->yields[1 + i]->id]) continue;
     KN_TRY(tensor_of(l, r->yields[1 + i], &next));
     KN_TRY(copy(l, loop->node, loop->carry[i].stage, next));
   }
   for (uint32_t i = 0; i < r->nparams; i++) {
-    if (!is_copied(loop->carry[i].how)) continue;
+    if (!is_copied(loop->carry[i].how) || l->p->undefined[r->yields[1 + i]->id]) continue;
     KN_TRY(tensor_of(l, r->params[i], &to));
     KN_TRY(tensor_of(l, r->yields[1 + i], &next));
     KN_TRY(copy(l, loop->node, to, loop->carry[i].how == KN_CARRY_STAGED ? loop->carry[i].stage : next));

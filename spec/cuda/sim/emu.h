@@ -187,8 +187,9 @@ static inline u64 atomic_cas_u64(u64 *p, u64 old, u64 v) {
 
 /* ---- functions with the precision of what they are given, as C++ has them ---- */
 
-#define EMU_1(f, x) _Generic((x), float : f##f, default : f)(x)
-#define EMU_2(f, x, y) _Generic((x), float : _Generic((y), float : f##f, default : f), default : f)(x, y)
+#define EMU_1(name, x) _Generic((x), float : name##f, default : name)(x)
+#define EMU_2(name, x, y)                                                                                    \
+  _Generic((x), float : _Generic((y), float : name##f, default : name), default : name)(x, y)
 #define exp(x) EMU_1(exp, x)
 #define exp2(x) EMU_1(exp2, x)
 #define expm1(x) EMU_1(expm1, x)

@@ -85,7 +85,8 @@ static void describe(FILE *f, const char *name, size_t length, const char *argum
       at = to + 1;
     }
     if (pass == 0)
-      fprintf(f, "0};\nvoid emu_call_%.*s(void **a) { (void)a; emu_kernel_%.*s(", (int)length, name, (int)length, name);
+      fprintf(f, "0};\nvoid emu_call_%.*s(void **a) { (void)a; emu_kernel_%.*s(", (int)length, name,
+              (int)length, name);
   }
   fprintf(f, "); }\n");
 }

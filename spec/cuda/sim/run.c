@@ -48,8 +48,9 @@ CUresult sim_load(CUmodule *out, const void *image) {
   if (f >= 0 && write(f, (const char *)image + sizeof bytes, bytes) == (ssize_t)bytes)
     m->library = dlopen(m->path, RTLD_NOW | RTLD_LOCAL);
   if (!m->library) fprintf(stderr, "software device: %s\n", f < 0 ? "no memory file" : dlerror());
-  if (f >= 0) close(f);
+  m->file = f;
   if (!m->library) {
+    if (f >= 0) close(f);
     free(m);
     return CUDA_ERROR_INVALID_IMAGE;
   }
@@ -64,6 +65,7 @@ void sim_unload(CUmodule m) {
     free(f);
   }
   dlclose(m->library);
+  close(m->file);
   free(m);
 }
 
