@@ -40,6 +40,8 @@ typedef struct kn_backend {
   void (*close)(kn_context *ctx, void *state);
   /* Eager kernels for this machine, always the same; NULL: none. They find the state by kn_backend_state. */
   const kn_provider *(*provider)(void);
+  /* Who computes what that has no kernel for or declines; NULL: nobody. */
+  const kn_provider *(*rest)(void);
   /* Where tensors of `device` lie, for as long as the backend is open; NULL, or none given: the host's
    * memory. Of the rows of a device the first that works and gives one is asked. */
   const kn_memory *(*memory)(kn_context *ctx, void *state);

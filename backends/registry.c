@@ -95,9 +95,11 @@ static kn_status unknown_choice(kn_context *ctx, const char *choice) {
 
 /* Eager kernels go in front of those that are there, so the list is walked from its end. */
 static kn_status add_providers(kn_context *ctx, const registry *r) {
-  for (int i = ROWS - 1; i >= 0; i--)
+  for (int i = ROWS - 1; i >= 0; i--) {
+    if (r->rows[i].allowed && rows[i]->rest) KN_TRY(kn_device_add(ctx, rows[i]->device, rows[i]->rest()));
     if (r->rows[i].allowed && rows[i]->provider && rows[i]->provider() != &kn_ref_provider)
       KN_TRY(kn_device_add(ctx, rows[i]->device, rows[i]->provider()));
+  }
   return KN_OK;
 }
 
@@ -178,9 +180,11 @@ void kn_registry_close(kn_context *ctx) {
   memset(ctx->memory, 0, sizeof ctx->memory);
   for (int i = 0; i < ROWS; i++)
     if (atomic_load(&r->rows[i].phase) == ROW_WORKS && rows[i]->close) rows[i]->close(ctx, r->rows[i].state);
-  for (int i = 0; i < ROWS; i++) /* or the next one to be opened would have them beside its own */
+  for (int i = 0; i < ROWS; i++) { /* or the next one to be opened would have them beside its own */
+    if (rows[i]->rest) kn_device_remove(ctx, rows[i]->device, rows[i]->rest());
     if (rows[i]->provider && rows[i]->provider() != &kn_ref_provider)
       kn_device_remove(ctx, rows[i]->device, rows[i]->provider());
+  }
   kn_tuner_free(atomic_load(&r->tuner));
   (void)keep_text(ctx, &r->dir, NULL);
   (void)keep_text(ctx, &r->libraries, NULL);
@@ -192,7 +196,9 @@ void kn_registry_close(kn_context *ctx) {
 
 int kn_registry_count(void) { return ROWS; }
 
-const kn_provider *kn_registry_provider(int i) { return rows[i]->provider ? rows[i]->provider() : NULL; }
+const kn_provider *kn_registry_provider(int i) {
+  return rows[i]->provider && rows[i]->device == KN_CPU ? rows[i]->provider() : NULL;
+}
 
 void kn_registry_report(kn_context *ctx, int i, kn_backend_report *out) {
   registry *r = find_registry(ctx);

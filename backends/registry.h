@@ -25,7 +25,7 @@ kn_status kn_registry_open_with(kn_context *ctx, const char *choice, const char 
 const char *kn_registry_libraries(const kn_context *ctx); /* those; borrowed */
 void kn_registry_close(kn_context *ctx);                  /* before kn_context_free of a root context */
 int kn_registry_count(void);
-const kn_provider *kn_registry_provider(int i); /* eager kernels of row i; NULL: none */
+const kn_provider *kn_registry_provider(int i); /* eager kernels of row i on the CPU; NULL: none */
 void kn_registry_report(kn_context *ctx, int i, kn_backend_report *out);
 /* Folder of the file that remembers what was measured (tune.h), and of compiled kernels; before the first
  * plan. NULL: none. */

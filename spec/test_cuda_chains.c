@@ -1,11 +1,12 @@
-/* Sources of chains: every elementwise op and fold, in every way of going over elements and rows, compiled by
- * the real NVRTC for each kind of device, with nothing spilled from registers. None of this needs a device;
- * what they compute is looked at by spec/test_cuda_sweep.c on the software device. KILN_REGISTERS=1 prints
- * what each kernel takes. */
+/* Sources of chains and scans: elementwise ops and folds, in every way of going over elements and rows,
+ * compiled by the real NVRTC for each kind of device, with nothing spilled from registers. None of this needs
+ * a device; what they compute is looked at by spec/test_cuda_sweep.c on the software device. KILN_REGISTERS=1
+ * prints what each kernel takes. */
 #include "spec/suite.h"
 #ifdef KN_HAS_CUDA
 #include "backends/cuda/chain_plan.h"
 #include "backends/cuda/prelude.h"
+#include "backends/cuda/scan.h"
 #include "spec/cuda/nvrtc.h"
 
 /* An H200, as far as chains ask. Nothing is launched. */
@@ -21,19 +22,23 @@ static void print_registers(const char *name, const char *source) {
   free(log);
 }
 
-/* The chain must be gone over in this way, and its source must compile. */
-static void check(kn_context *c, const cu_chain *chain, cu_way way, const char *name) {
-  static cu_plan plan;
+static void check_source(kn_context *c, cu_write_fn write, void *ud, const char *name) {
   cu_text t = {.heap = c->heap};
-  OK(c, cu_chain_plan(c, &h200, chain, &plan));
-  ck_assert_msg(plan.way == way, "%s: way %d instead of %d", name, (int)plan.way, (int)way);
   cu_put(&t, "%s", cu_prelude);
-  cu_chain_write(&plan, &t);
+  write(ud, &t);
   ck_assert(!t.failed);
   nvrtc_check(&api, name, t.s);
   if (getenv("KILN_REGISTERS")) print_registers(name, t.s);
   compiled++;
   cu_text_free(&t);
+}
+
+/* The chain must be gone over in this way, and its source must compile. */
+static void check(kn_context *c, const cu_chain *chain, cu_way way, const char *name) {
+  static cu_plan plan;
+  OK(c, cu_chain_plan(c, &h200, chain, &plan));
+  ck_assert_msg(plan.way == way, "%s: way %d instead of %d", name, (int)plan.way, (int)way);
+  check_source(c, cu_chain_write, &plan, name);
 }
 
 /* Addresses that nobody follows. */
@@ -205,6 +210,15 @@ START_TEST(rows_that_go_on) {
 }
 END_TEST
 
+START_TEST(scans) {
+  kn_context *c = open_all();
+  if (!c) return;
+  cu_scan some[] = {{KN_F32, KN_F32, false}, {KN_BF16, KN_BF16, true}, {KN_U8, KN_I64, false}};
+  for (size_t i = 0; i < 3; i++) check_source(c, cu_scan_write, &some[i], "scan");
+  close_all(c);
+}
+END_TEST
+
 /* What does not fit in one kernel is refused, and nothing is written past the end. */
 START_TEST(full_chains) {
   kn_context *c = suite_context();
@@ -218,7 +232,7 @@ START_TEST(full_chains) {
 }
 END_TEST
 
-SUITE("cuda_chains", every_formula, layouts, folds, rows_that_go_on, full_chains)
+SUITE("cuda_chains", every_formula, layouts, folds, rows_that_go_on, scans, full_chains)
 #else
 START_TEST(no_headers) { (void)suite_skips("this build was made without CUDA's headers"); }
 END_TEST

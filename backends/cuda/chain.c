@@ -209,15 +209,17 @@ static cu_lie lie_of(const cu_plan *p, int o) {
   return still ? CU_STILL : s[last] == 1 ? CU_NEAR : CU_FAR;
 }
 
-/* How many elements may go together: 16 bytes of the narrowest dtype of what lies in order, where all of that
- * begins and steps on multiples of as many. */
-static int vector_of(const cu_plan *p, int most) {
-  int vector = 1;
+/* How many elements may go together: 16 bytes of the narrowest dtype of what lies in order, at most 32 of the
+ * widest, where all of that begins and steps on multiples of as many. */
+static int vector_of(const cu_plan *p, bool alone) {
+  int vector = 1, most = alone ? 1 : 16;
   for (int o = -1; each(p, &o);) {
-    int fits = 16 / (int)kn_dtype_size(cu_operand_of(p, o)->dtype);
-    bool ordered = p->lie[o] == CU_NEAR || p->lie[o] == CU_SAME;
-    if (ordered && fits > vector) vector = fits < most ? fits : most;
+    int size = (int)kn_dtype_size(cu_operand_of(p, o)->dtype);
+    if (p->lie[o] != CU_NEAR && p->lie[o] != CU_SAME) continue;
+    if (16 / size > vector) vector = 16 / size;
+    if (32 / size < most) most = 32 / size;
   }
+  if (vector > most) vector = most;
   for (; vector > 1; vector /= 2) {
     bool fits = p->way == CU_FLAT || p->dims[p->rank - 1] % vector == 0;
     for (int o = -1; fits && each(p, &o);) {
@@ -260,7 +262,7 @@ static void lay_elements(cu_plan *p) {
     if (cu_operand_is(p, o)) flat &= p->lie[o] == CU_SAME || p->lie[o] == CU_ONE || p->lie[o] == CU_NUMBER;
   p->turned = flat ? -1 : turned_dim(p);
   p->way = flat ? CU_FLAT : p->turned >= 0 ? CU_TILES : CU_LINES;
-  p->vector = p->way == CU_TILES ? 1 : vector_of(p, has_special(p) ? 1 : 8);
+  p->vector = p->way == CU_TILES ? 1 : vector_of(p, has_special(p));
   if (flat) p->rank = 0;
   if (p->way != CU_TILES) return;
   size_t room = 0;
@@ -290,12 +292,20 @@ static bool side_by_side(const cu_plan *p) {
   return false;
 }
 
-/* Registers for what is held, in elements of 4 bytes. */
-static int held_words(const cu_plan *p) {
+/* Inputs that more than one pass reads, and the registers that a vector of each takes. */
+static uint32_t read_again(const cu_plan *p, int *words) {
+  uint32_t once = 0, again = 0;
   size_t bytes = 0;
+  cu_wanted w;
+  for (int pass = 1; pass <= p->levels + 1; pass++) {
+    if (!cu_pass_wants(p, pass, &w)) continue;
+    again |= once & w.inputs;
+    once |= w.inputs;
+  }
   for (int k = 0; k < p->c->inputs; k++)
-    if (!cu_value_per_row(p, k)) bytes += kn_dtype_size(p->c->input[k].dtype) * (size_t)p->vector;
-  return (int)((bytes + 3) / 4);
+    if (again >> k & 1) bytes += kn_dtype_size(p->c->input[k].dtype) * (size_t)p->vector;
+  *words = (int)((bytes + 3) / 4);
+  return again;
 }
 
 static bool has_element_results(const cu_plan *p) {
@@ -307,9 +317,10 @@ static bool has_element_results(const cu_plan *p) {
 static void lay_rows(cu_plan *p) {
   enum { HELD = 4, WORDS = 32 };
   p->way = side_by_side(p) ? CU_COLUMN : p->cols <= 1024 ? CU_WARP : CU_BLOCK;
-  p->vector = p->way == CU_COLUMN ? 1 : vector_of(p, has_special(p) ? 1 : 8);
+  p->vector = p->way == CU_COLUMN ? 1 : vector_of(p, has_special(p));
   p->threads = p->way == CU_COLUMN ? CU_COLUMN_THREADS : 256;
-  bool again = p->levels > 1 || has_element_results(p);
+  int words;
+  p->keeps = read_again(p, &words);
   int64_t units = p->cols / p->vector;
   if (p->way == CU_BLOCK) {
     p->threads = 128;
@@ -317,8 +328,8 @@ static void lay_rows(cu_plan *p) {
   }
   int team = p->way == CU_WARP ? 32 : p->way == CU_BLOCK ? p->threads : p->threads / 32, held = 1;
   while (held < 2 * HELD && (int64_t)held * team < units) held *= 2;
-  bool fits = (int64_t)held * team >= units && held * held_words(p) <= WORDS;
-  p->held = again && fits && p->cols ? held : 0;
+  bool fits = (int64_t)held * team >= units && held * words <= WORDS;
+  p->held = p->keeps && fits && p->cols ? held : 0;
 }
 
 /* Few rows and long ones: each is cut, so that the device is full. */

@@ -32,10 +32,12 @@ typedef struct cu_plan {
   bool wide; /* positions may need 64 bits */
   bool
       split; /* rows are cut in parts: what was folded of each goes to memory, and a second kernel joins it */
-  int vector;  /* elements that go together */
-  int held;    /* vectors of an input that a thread keeps between passes; 0: they are read again */
-  int threads; /* of a block */
-  int turned;  /* CU_TILES' other dim */
+  int vector; /* elements that go together */
+  int held; /* how often a thread's vectors reach along a row, where it keeps them between passes; 0: it does
+               not */
+  uint32_t keeps; /* inputs that are kept: those that several passes read */
+  int threads;    /* of a block */
+  int turned;     /* CU_TILES' other dim */
   /* Dims, joined where they lie one after the other in all operands; the last `over` are the row's. Operands:
    * inputs, then outputs from CU_CHAIN_INPUTS on. */
   int rank, over;
@@ -94,6 +96,9 @@ void cu_put_vector(cu_text *t, const cu_plan *p, int o, const char *name, const 
 
 /* ---- chain_rows.c: rows ---- */
 
+/* What pass `pass` over a row needs of each element; the one after p->levels makes results of elements.
+ * False: there is no such pass. */
+bool cu_pass_wants(const cu_plan *p, int pass, cu_wanted *w);
 void cu_chain_write_folds(cu_text *t, const cu_plan *p); /* functions */
 void cu_chain_write_rows(cu_text *t, const cu_plan *p);  /* kernels */
 /* How many values of 8 bytes all folds have of a row. */

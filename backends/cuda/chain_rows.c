@@ -194,7 +194,15 @@ static bool in_pass(const cu_plan *p, int i, int pass) {
   return fold_of(p->c->step[i].op) && p->level[i] == pass;
 }
 
-static bool varies(const cu_plan *p, int k) { return !cu_value_per_row(p, k); }
+bool cu_pass_wants(const cu_plan *p, int pass, cu_wanted *w) {
+  bool any = false;
+  *w = (cu_wanted){0, 0};
+  for (int i = 0; i < p->c->steps; i++)
+    if (in_pass(p, i, pass)) cu_want(p, p->c->step[i].in[0], w), any = true;
+  for (int k = 0; pass > p->levels && k < p->c->outputs; k++)
+    if (p->lie[CU_CHAIN_INPUTS + k] != CU_STILL) cu_want(p, p->c->value[k], w), any = true;
+  return any;
+}
 
 /* Steps of the row that become known with `level` passes. */
 static void put_row_steps(cu_text *t, const cu_plan *p, int level) {
@@ -251,24 +259,27 @@ static void declare(cu_text *t, const cu_plan *p, uint32_t inputs, const char *a
     if (inputs >> k & 1) cu_put(t, "vec_%s in%d%s;\n", cu_elements[p->c->input[k].dtype].name, k, array);
 }
 
-/* Begins a loop over the vectors of a row that are this thread's, and over the elements of one. */
+/* Begins a loop over the vectors of a row that are this thread's, and reads what is not kept. */
 static void open_loop(cu_text *t, const cu_plan *p, const cu_wanted *w) {
-  if (p->held) {
-    cu_put(t, "#pragma unroll\nfor (int h = 0; h < %d; h++) {\n", p->held);
-    cu_put(t, "const pos j = ((pos)h * team + me) * %d;\nif (j < (pos)a.cols) {\n", p->vector);
-  } else {
+  uint32_t reads = p->held ? w->inputs & ~p->keeps : w->inputs;
+  if (p->held)
+    cu_put(t,
+           "#pragma unroll\nfor (int h = 0; h < %d; h++) {\n"
+           "const pos j = ((pos)h * team + me) * %d;\nif (j < (pos)a.cols) {\n",
+           p->held, p->vector);
+  else
     cu_put(t, "#pragma unroll 4\nfor (pos j = begin + me * %d; j < end; j += team * %d) {\n{\n", p->vector,
            p->vector);
-    declare(t, p, w->inputs, "");
-    put_row_indices(t, p);
-    put_reads(t, p, w->inputs, "");
-  }
+  put_row_indices(t, p);
+  declare(t, p, reads, "");
+  put_reads(t, p, reads, "");
 }
 
 static void open_elements(cu_text *t, const cu_plan *p, const cu_wanted *w) {
   cu_put(t, "#pragma unroll\nfor (int e = 0; e < %d; e++) {\n", p->vector);
   for (int k = 0; k < p->c->inputs; k++)
-    if (w->inputs >> k & 1) cu_put_input(t, p, k, p->held ? "in%d[h].e[e]" : "in%d.e[e]", k);
+    if (w->inputs >> k & 1)
+      cu_put_input(t, p, k, p->held && p->keeps >> k & 1 ? "in%d[h].e[e]" : "in%d.e[e]", k);
   cu_put_steps(t, p, w);
 }
 
@@ -278,11 +289,11 @@ static bool by_vector(const cu_plan *p, const cu_step *s) {
 }
 
 static void put_pass(cu_text *t, const cu_plan *p, int pass) {
-  cu_wanted w = {0, 0};
+  cu_wanted w;
+  cu_pass_wants(p, pass, &w);
   for (int i = 0; i < p->c->steps; i++) {
     const cu_step *s = &p->c->step[i];
     if (!in_pass(p, i, pass)) continue;
-    cu_want(p, s->in[0], &w);
     cu_put(t, "%s f%d = %s;\n", type_of(s), i, keep_of(s)->start);
     if (fold_of(s->op)->place) cu_put(t, "i64 at%d = 0;\n", i);
   }
@@ -327,15 +338,9 @@ static void put_known(cu_text *t, const cu_plan *p, int pass) {
 
 /* Results of each element, in a last pass. */
 static void put_element_results(cu_text *t, const cu_plan *p, const char *on) {
-  cu_wanted w = {0, 0};
+  cu_wanted w;
   char name[16], place[16];
-  bool any = false;
-  for (int k = 0; k < p->c->outputs; k++) {
-    if (p->lie[CU_CHAIN_INPUTS + k] == CU_STILL) continue;
-    any = true;
-    cu_want(p, p->c->value[k], &w);
-  }
-  if (!any) return;
+  if (!cu_pass_wants(p, p->levels + 1, &w)) return;
   open_loop(t, p, &w);
   for (int k = 0; k < p->c->outputs; k++)
     if (p->lie[CU_CHAIN_INPUTS + k] != CU_STILL)
@@ -348,7 +353,6 @@ static void put_element_results(cu_text *t, const cu_plan *p, const char *on) {
     cu_put(t, ";\n");
   }
   cu_put(t, "}\n%s{\n", on);
-  if (p->held) put_row_indices(t, p);
   for (int k = 0; k < p->c->outputs; k++) {
     int o = CU_CHAIN_INPUTS + k;
     if (p->lie[o] == CU_STILL) continue;
@@ -463,15 +467,12 @@ void cu_chain_write_rows(cu_text *t, const cu_plan *p) {
   put_bases(t, p);
   if (p->held) {
     char array[16];
-    uint32_t inputs = 0;
-    for (int k = 0; k < p->c->inputs; k++)
-      if (varies(p, k)) inputs |= UINT32_C(1) << k;
     snprintf(array, sizeof array, "[%d]", p->held);
-    declare(t, p, inputs, array);
+    declare(t, p, p->keeps, array);
     cu_put(t, "#pragma unroll\nfor (int h = 0; h < %d; h++) {\n", p->held);
     cu_put(t, "const pos j = ((pos)h * team + me) * %d;\nif (j < (pos)a.cols) {\n", p->vector);
     put_row_indices(t, p);
-    put_reads(t, p, inputs, "[h]");
+    put_reads(t, p, p->keeps, "[h]");
     cu_put(t, "}\n}\n");
   }
   for (int pass = 1; pass <= p->levels; pass++) {

@@ -1,6 +1,7 @@
 /* The backend's row. */
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/device.h"
+#include "backends/cuda/host.h"
 #include "backends/cuda/provider.h"
 #include "backends/cuda/target.h"
 #include <stdio.h>
@@ -40,12 +41,14 @@ static const kn_memory *memory(kn_context *ctx, void *state) {
 }
 
 static const kn_provider *provider(void) { return &cu_provider; }
+static const kn_provider *rest(void) { return &cu_host_provider; }
 
 const kn_backend kn_cuda_backend = {.name = "cuda",
                                     .device = KN_CUDA,
                                     .probe = probe,
                                     .close = close_state,
                                     .provider = provider,
+                                    .rest = rest,
                                     .door = &cu_door,
                                     .memory = memory,
                                     .target = cu_target};

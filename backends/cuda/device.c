@@ -4,6 +4,7 @@
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/dnn.h"
 #include "backends/cuda/kernel.h"
+#include "backends/cuda/fault.h"
 #include "backends/cuda/memory.h"
 #include "backends/registry.h"
 #include <stdio.h>
@@ -125,6 +126,7 @@ void cu_device_close(cu_device *d) {
     cu_blas_close(d);
     cu_kernels_close(d);
   }
+  cu_fault_close(d);
   cu_memory_close(d);
   if (d->open) {
     (void)d->api.cuStreamDestroy(d->stream);

@@ -37,7 +37,11 @@ typedef struct cu_device {
   enum { CU_UNTRIED, CU_OFFERED, CU_NOT_OFFERED } conditions; /* conditional nodes of graphs (capture.c) */
   struct {
     uint64_t captured, launches, waits;
-  } launches;                 /* launch.c's */
+  } launches;         /* launch.c's */
+  CUdeviceptr faults; /* fault.c; 0: not asked for yet */
+  uint64_t turns;     /* sites of faults, so far */
+  CUdeviceptr random; /* while capturing: seed and offset that draws go on from, which are then counted … */
+  uint64_t random_base;       /* … from this offset of the context's stream; 0: the stream itself */
   kn_memory tensors;          /* core's door to the memory below */
   struct cu_pool *pool;       /* memory.c */
   struct cu_staging *staging; /* transfer.c */

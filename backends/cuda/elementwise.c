@@ -49,6 +49,7 @@ static kn_status has_zero(kn_context *ctx, cu_device *d, const kn_tensor *t, boo
   uint8_t read = 0;
   KN_TRY(kn_tensor_new(ctx, &type, &flag));
   take_shape(&c, &t->type);
+  if (!c.rank) c.dims[c.rank++] = 1; /* what is folded is a row */
   c.over = c.rank;
   int is =
       cu_chain_step(&c, KN_OP_eq, NULL, (int[]){cu_chain_input(&c, t), cu_chain_number(&c, KN_I64, &zero)}, 2,

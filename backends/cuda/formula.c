@@ -124,6 +124,7 @@ static const char formula_text[] = "#ifdef __CUDACC__\n"
                                    "typedef i64 int64_t;\n"
                                    "typedef u64 uint64_t;\n"
                                    "#else\n"
+                                   "#include <stdint.h>\n"
                                    "#define FORMULA static\n"
                                    "#define FORMULA_TABLE static const\n"
                                    "#endif\n";

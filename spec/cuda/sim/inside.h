@@ -16,7 +16,6 @@ struct CUmod_st {
   void *library;
   struct CUfunc_st *functions;
   char path[300];
-  int file; /* open as long as it is loaded: libraries are known by their paths */
 };
 struct CUfunc_st {
   struct CUfunc_st *next;

@@ -4,7 +4,6 @@
 #define _GNU_SOURCE
 #include "inside.h"
 #include <dlfcn.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,14 +42,16 @@ CUresult sim_load(CUmodule *out, const void *image) {
     return CUDA_ERROR_INVALID_IMAGE;
   CUmodule m = calloc(1, sizeof *m);
   if (!m) return CUDA_ERROR_OUT_OF_MEMORY;
-  int f = memfd_create("kernels", MFD_CLOEXEC);
-  snprintf(m->path, sizeof m->path, "/proc/self/fd/%d", f);
+  const char *temporary = getenv("TMPDIR");
+  snprintf(m->path, sizeof m->path,
+           "%s/kiln-sim-XXXXXX", /* mkstemp's pattern; a name of its own, by which it is found */
+           temporary && *temporary ? temporary : "/tmp");
+  int f = mkstemp(m->path);
   if (f >= 0 && write(f, (const char *)image + sizeof bytes, bytes) == (ssize_t)bytes)
     m->library = dlopen(m->path, RTLD_NOW | RTLD_LOCAL);
-  if (!m->library) fprintf(stderr, "software device: %s\n", f < 0 ? "no memory file" : dlerror());
-  m->file = f;
+  if (!m->library) fprintf(stderr, "software device: %s\n", f < 0 ? "no file for a module" : dlerror());
+  if (f >= 0) close(f), unlink(m->path);
   if (!m->library) {
-    if (f >= 0) close(f);
     free(m);
     return CUDA_ERROR_INVALID_IMAGE;
   }
@@ -65,7 +66,6 @@ void sim_unload(CUmodule m) {
     free(f);
   }
   dlclose(m->library);
-  close(m->file);
   free(m);
 }
 
