@@ -3,6 +3,7 @@
  * captured in turn. */
 #include "backends/cuda/launch.h"
 #include "backends/cuda/capture.h"
+#include "backends/cuda/fault.h"
 #include "backends/cuda/numbers.h"
 #include <string.h>
 
@@ -253,8 +254,9 @@ static kn_status run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, boo
   d->launches.launches++;
   if (!wait) return KN_OK;
   d->launches.waits++;
-  return m->copy(m->self, ctx, w->cells, cells, (KN_CELL_EXPORTS + w->nexports) * sizeof *w->cells,
-                 KN_TO_HOST);
+  const size_t seen = (KN_CELL_EXPORTS + w->nexports) * sizeof *w->cells;
+  KN_TRY(m->copy(m->self, ctx, w->cells, cells, seen, KN_TO_HOST));
+  return cu_fault_check(ctx, d); /* of its parts */
 }
 
 static bool supports(void *self, const kn_node *n, char *why, size_t size) {
