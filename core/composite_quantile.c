@@ -42,6 +42,7 @@ static kn_tensor *quantile(kn_scope *s, kn_tensor *x, kn_tensor *q, const kn_att
   int rank = x->type.rank, dim = a->dim == KN_NONE ? 0 : kx_dim(s, a->dim, rank), qrank = q->type.rank;
   if (qrank > 1) return kx_refuse(s, KN_SHAPE, "q must be a number or a list", q, NULL);
   if (!in_range(s, q)) return NULL;
+  if (!qrank) q = kx_beside(s, q, x); /* it may be a number of the host */
   if (a->dim == KN_NONE || rank == 0) x = kx_reshape(s, x, &flat);
   const kn_attrs_movedim back = {.source = {1, {dim}}, .destination = {1, {-1}}};
   x = x && x->type.rank > 1 ? kx_with(s, KN_OP_movedim, &back, x) : x;

@@ -99,7 +99,7 @@ void kn_session_forget_origins(kn_session *s) {
   for (uint32_t i = 0; i < s->graph->nslots; i++) s->slots[i].group = 0;
 }
 
-/* Values come from inputs and slots: is there a target that computes where they are? */
+/* Is there a target that computes where it is? */
 static kn_status check_device(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int n,
                               const kn_vtype *t, const char *what) {
   if (t->kind != KN_V_TENSOR) return KN_OK;
@@ -109,6 +109,20 @@ static kn_status check_device(kn_context *ctx, const kn_graph *g, const kn_targe
                  what ? what : "an input", kn_device_name((kn_device_id)t->tensor.device));
 }
 
+/* What is made or moved elsewhere on the way. */
+static kn_status check_region(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int n,
+                              const kn_region *r) {
+  KN_EACH_NODE (node, r) {
+    for (uint32_t i = 0; i < node->nout; i++) {
+      const kn_value *v = node->out[i];
+      kn_status st = check_device(ctx, g, targets, n, &v->type, v->name ? v->name : "a value");
+      if (st != KN_OK) return kn_node_failed(ctx, node, st);
+    }
+    for (int i = 0; i < node->nregions; i++) KN_TRY(check_region(ctx, g, targets, n, node->regions[i]));
+  }
+  return KN_OK;
+}
+
 kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *targets, int n,
                          kn_session **out) {
   if (n < 1) return kn_fail(ctx, KN_ARG, "a session needs at least one target");
@@ -116,6 +130,7 @@ kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *t
     KN_TRY(check_device(ctx, g, targets, n, &g->body->params[i]->type, g->body->params[i]->name));
   for (uint32_t i = 0; i < g->nslots; i++)
     KN_TRY(check_device(ctx, g, targets, n, &g->slots[i]->type, g->slots[i]->name));
+  KN_TRY(check_region(ctx, g, targets, n, g->body));
   if (!g->finished) return kn_fail(ctx, KN_STATE, "graph %s is not finished and cannot run", g->name);
   kn_session *s = kn_calloc(ctx->heap, 1, sizeof *s);
   if (!s) return kn_fail_nomem(ctx, sizeof *s);

@@ -31,7 +31,8 @@ typedef struct fake_device {
 static fake_device *fake_device_now; /* what the provider opens */
 
 static inline void fake_protect(fake_device *f, int how) {
-  ck_assert_int_eq(mprotect(f->pages, FAKE_ROOM, how), 0);
+  const size_t page = 4096; /* what was never used is closed since it was made */
+  ck_assert_int_eq(mprotect(f->pages, (f->used + page - 1) / page * page, how), 0);
 }
 
 static inline void fake_look(fake_device *f) {
@@ -58,6 +59,7 @@ static kn_status fake_alloc(void *self, kn_context *ctx, size_t bytes, void **da
     if (FAKE_ROOM - f->used < (size_t)64 << c) return kn_fail_nomem(ctx, bytes);
     *data = f->pages + f->used;
     f->used += (size_t)64 << c;
+    if (f->open) fake_protect(f, PROT_READ | PROT_WRITE);
   }
   fake_look(f);
   memset(*data, 0xA5, (size_t)64 << c); /* who reads what was not written shall see it */

@@ -146,6 +146,11 @@ static kn_status stack_value(lua_State *L, kn_context *ctx, int idx, kn_dtype dt
     lua_pop(L, 1);
   }
   kn_attrs_axis_first along = {.dim = 0};
+  kn_device_id device = KN_CPU; /* numbers go where tensors beside them are */
+  for (size_t i = 0; i < made; i++)
+    if (parts[i]->type.device != KN_CPU) device = (kn_device_id)parts[i]->type.device;
+  for (size_t i = 0; st == KN_OK && i < made; i++)
+    if (parts[i]->type.rank == 0 && (st = kl_move(ctx, device, &parts[i])) != KN_OK) parts[i] = NULL;
   if (st == KN_OK) st = kn_apply(ctx, KN_OP_stack, &along, parts, (int)n, out);
   for (size_t i = 0; i < made; i++) kn_tensor_release(parts[i]);
   return st;

@@ -1,7 +1,9 @@
 /* kiln.script, kiln.spec, kiln.is_capturing: the Lua side of capture. Capture itself is lua/capture; Graph
  * objects and running them are graph.c. */
+#include "bindings/lua/args.h"
 #include "bindings/lua/emit.h"
 #include "bindings/lua/graph_parts.h"
+#include "core/device.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,18 +50,28 @@ static void read_size(lua_State *L, spec *s, int dim) { /* the size is on top */
   s->type.tensor.dims[dim] = n;
 }
 
-/* kiln.spec(dtype, {sizes}): the type of an argument; a string among the sizes is a named size. */
+/* kiln.spec(dtype, {sizes} [, {device = "cpu"}]): the type of an argument; a string among the sizes is a
+ * named size.
+ */
 static int make_spec(lua_State *L) {
   kn_dtype dtype;
   const char *name = kl_check_text(L, 1, "spec", "a dtype such as \"float32\"", NULL);
   if (!kn_dtype_parse(name, &dtype)) return kl_error(L, KN_ARG, "spec: there is no dtype '%s'", name);
+  kn_device_id device = KN_CPU;
+  if (lua_type(L, 3) == LUA_TTABLE) {
+    if (lua_getfield(L, 3, "device") != LUA_TNIL)
+      kl_check(L, kl_read_device(L, kl_context(L), -1, "spec", &device));
+  } else if (!lua_isnoneornil(L, 3))
+    return kl_error(L, KN_ARG, "spec: options must be a table, got %s", kl_kind(L, 3));
   if (lua_isnoneornil(L, 2)) lua_settop(L, 1), lua_newtable(L);
   if (lua_type(L, 2) != LUA_TTABLE)
     return kl_error(L, KN_ARG, "spec: sizes must be a table such as {\"N\", 10}, got %s", kl_kind(L, 2));
   size_t rank = lua_rawlen(L, 2);
   if (rank > KN_MAX_RANK) return kl_error(L, KN_ARG, "spec: more than %d sizes", KN_MAX_RANK);
   spec *s = lua_newuserdatauv(L, sizeof *s, 0);
-  *s = (spec){.type = {.kind = KN_V_TENSOR, .tensor = {.dtype = (uint8_t)dtype, .rank = (uint8_t)rank}}};
+  *s =
+      (spec){.type = {.kind = KN_V_TENSOR,
+                      .tensor = {.dtype = (uint8_t)dtype, .device = (uint8_t)device, .rank = (uint8_t)rank}}};
   lua_rawgetp(L, LUA_REGISTRYINDEX, &spec_key);
   lua_setmetatable(L, -2);
   for (int i = 0; i < (int)rank; i++) {
@@ -84,6 +96,10 @@ static int spec_text(lua_State *L) {
     luaL_addstring(&b, *s->names[i] ? s->names[i] : num);
   }
   luaL_addchar(&b, ']');
+  if (s->type.tensor.device != KN_CPU) {
+    luaL_addchar(&b, '@');
+    luaL_addstring(&b, kn_device_name((kn_device_id)s->type.tensor.device));
+  }
   luaL_pushresult(&b);
   return 1;
 }
