@@ -13,6 +13,7 @@ typedef struct cutter {
   kn_context *ctx;
   kn_plan *p;
   uint8_t *device; /* by value: a number that the piece which is gathered computes */
+  int depth;       /* branches and loops around, inside of a piece */
   bool *wanted;    /* by value: a number that the host reads */
   char why[160];   /* of the last step that did not fit */
   const kn_node *where;
@@ -35,6 +36,8 @@ static bool node_fits(cutter *c, const kn_target *t, const kn_node *n) {
   char why[128];
   if (!kn_node_static(n, p->types, why, sizeof why)) return refuse(c, n, why);
   if (kn_ops[n->op].flags & KN_FLAG_WRITES) return refuse(c, n, "it overwrites a tensor");
+  if (c->depth && kn_ops[n->op].flags & KN_FLAG_RANDOM)
+    return refuse(c, n, "how many random numbers are drawn is only known when it runs");
   for (uint32_t i = 0; i < n->ntensor; i++) {
     const kn_type *in = &p->types[n->in[i]->id];
     if (kn_plan_may_miss(p, n->in[i]->id)) return refuse(c, n, "an input may have no value");
@@ -100,9 +103,11 @@ static bool step_fits(cutter *c, const kn_step *s);
 
 static bool block_fits(cutter *c, uint32_t block) {
   const kn_block *b = &c->p->blocks[block];
-  for (uint32_t i = 0; i < b->n; i++)
-    if (!step_fits(c, &b->steps[i])) return false;
-  return true;
+  bool fits = true;
+  c->depth++;
+  for (uint32_t i = 0; i < b->n && fits; i++) fits = step_fits(c, &b->steps[i]);
+  c->depth--;
+  return fits;
 }
 
 static bool binds_fit(cutter *c, const kn_step *s, int side) {

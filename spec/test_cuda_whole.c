@@ -251,6 +251,22 @@ START_TEST(a_training_step) {
 }
 END_TEST
 
+/* Draws are those of the CPU, at each run further on. */
+START_TEST(draws_go_on_from_run_to_run) {
+  stage s;
+  stage_open(&s, "graph g(%x: float32[3]@D) {\n"
+                 "  %r = bernoulli %x\n"
+                 "  %a = add %x, %r\n"
+                 "  %q = bernoulli %x\n"
+                 "  %b = sub %a, %q\n"
+                 "  return %b\n"
+                 "}\n");
+  for (int k = 0; k < 4; k++) AGREE(&s, 1, T(vector(&s, 0.5, 0.75, 0.25 * k)));
+  launched(&s, 4, 0, 1);
+  stage_close(&s);
+}
+END_TEST
+
 START_TEST(faults_are_told) {
   stage s;
   stage_open(&s, "graph g(%x: float32[3]@D, %n: integer) {\n"
@@ -278,7 +294,7 @@ START_TEST(faults_are_told) {
 END_TEST
 
 SUITE("cuda_whole", branches_and_loops_in_each_other, a_while_of_a_thousand_trips, decoding_stops_early,
-      a_training_step, faults_are_told)
+      a_training_step, draws_go_on_from_run_to_run, faults_are_told)
 #else
 START_TEST(no_headers) { (void)suite_skips("this build was made without CUDA's headers"); }
 END_TEST
