@@ -104,10 +104,11 @@ static kn_status same_number(lowering *l, const kn_value *to, const kn_value *fr
 
 /* ---- tensors ---- */
 
-static bool is_argument(const kn_value *v) {
+/* Arguments and state are seldom where they were. */
+static bool is_moving(const kn_value *v) {
   while (v->def && kn_opcode_is_op(v->def->op) && kn_ops[v->def->op].op_class == KN_CLASS_VIEW)
     v = v->def->in[0];
-  return !v->def && !v->region->owner;
+  return v->def ? v->def->op == KN_NODE_load_state : !v->region->owner;
 }
 
 static kn_status new_home(lowering *l, const kn_tensor *t, kn_tensor **home) {
@@ -122,7 +123,7 @@ static kn_status add_input(lowering *l, const kn_value *v) {
   kn_whole *w = l->w;
   if (!t || !t->storage) return kn_fail(l->ctx, KN_UNSUPPORTED, "a tensor from outside has no value");
   const bool other = t->type.device != w->target->device;
-  const bool moves = w->moves[v->id] || is_argument(v) || w->makes > MOST_MAKES;
+  const bool moves = w->moves[v->id] || is_moving(v) || w->makes > MOST_MAKES;
   kn_whole_input in = {.value = v->id, .data = kn_tensor_data(t)};
   memcpy(in.strides, t->strides, sizeof in.strides);
   if (l->p->place[v->id] != KN_PLACE_CONST && (other || moves)) KN_TRY(new_home(l, t, &in.home));

@@ -17,7 +17,7 @@ static bool lies_as_made(const kn_whole_input *in, const kn_tensor *t) {
 /* Is it still good for this run? What has moved is copied from now on. */
 static bool is_good(const run *r, kn_whole *w) {
   bool good = w->made && w->base == r->p->base[w->target->device];
-  for (uint32_t i = 0; i < w->ninputs && good; i++) {
+  for (uint32_t i = 0; w->made && i < w->ninputs; i++) {
     const kn_whole_input *in = &w->inputs[i];
     if (in->home || lies_as_made(in, r->p->vals[in->value])) continue;
     w->moves[in->value] = true;
