@@ -1,0 +1,135 @@
+-- Whole programs on the software device (spec/cuda/sim), each in a kiln of its own: what kiln.backends() says, tensors
+-- there and back, memory, what the driver is asked for, and what happens when it refuses.
+local check = require "check"
+local test, equal, truth = check.test, check.equal, check.truth
+
+local folder = (os.getenv "KILN_BUILD" or "build") .. "/spec/cuda/sim"
+local there = io.open(folder .. "/libcuda.so.1", "rb")
+if there then there:close() end
+
+-- What a program printed, errors included, and its exit code. `env` is put before it; $TMP is a fresh folder.
+local function run(program, env)
+  if not there then check.skip "the software device was not built" end
+  local path = os.tmpname()
+  check.write(path, program)
+  local pipe = assert(io.popen(("env KILN_CACHE='' XDG_CACHE_HOME='' HOME='' KILN_CUDA_LIBRARIES='%s' %s '%s' '%s' 2>&1"):format(
+    folder, env or "", check.program(), path)))
+  local said = pipe:read "a"
+  local _, _, code = pipe:close()
+  os.remove(path)
+  return said:gsub(path:gsub("%p", "%%%0"), "PROGRAM"), code
+end
+
+local function gives(program, wanted, env)
+  local said, code = run(program, env)
+  equal(said, wanted)
+  equal(code, 0)
+end
+
+test("the row, the device, its memory", function()
+  gives([[
+    local row = kiln.backends()[1]
+    print(row.name, row.available, row.version)
+    print(kiln.cuda.is_available(), kiln.cuda.device_count(), kiln.cuda.get_device_capability())
+    print(table.concat(kiln.devices(), " "))
+    print(kiln.cuda.memory_allocated(), kiln.cuda.memory_reserved())
+    local x = kiln.zeros(1000):to("cuda")
+    print(kiln.cuda.memory_allocated(), kiln.cuda.memory_reserved())
+    local y = kiln.zeros(3, 1 << 20):to("cuda")
+    print(kiln.cuda.memory_allocated(), kiln.cuda.memory_reserved())
+    x, y = nil, nil
+    collectgarbage() collectgarbage()
+    print(kiln.cuda.memory_allocated(), kiln.cuda.memory_reserved(), kiln.cuda.max_memory_allocated())
+    kiln.cuda.empty_cache()
+    print(kiln.cuda.memory_reserved(), kiln.cuda.max_memory_reserved())
+    print(pcall(kiln.cuda.set_device, 1))
+  ]], [[
+cuda	true	CUDA 13.0 (not verified on a device), sm_90, software device
+true	1	9	0
+cpu cuda
+0	0
+4096	2097152
+12587008	14680064
+0	14680064	12587008
+0	14680064
+false	PROGRAM:15: there is no device 1; there are 0 to 0
+]])
+end)
+
+test("tensors of every size, there and back", function()
+  gives([[
+    for _, n in ipairs { 0, 1, 3, 1000, 262143, 262144, 262145, 1000003 } do
+      local x = kiln.arange(0, n):float()
+      local there = x:to("cuda")
+      assert(there.device == "cuda" and there.is_cuda)
+      assert(there:cpu():equal(x), n)
+      x:fill_(-1) -- the copy is its own, though it may not have been made yet
+      assert(n == 0 or there:cpu()[1]:item() == 0)
+    end
+    local t = kiln.randn(7, 5):t()
+    assert(t:to("cuda"):cpu():equal(t))
+    print "same"
+  ]], "same\n")
+end)
+
+test("what the driver is asked for", function()
+  local trace = os.tmpname()
+  gives([[
+    local x = kiln.tensor{ 1, 2, 3 }:to("cuda")
+    local y = x * 2
+    print(y:sum():item())
+    x:copy_(y)
+    kiln.cuda.synchronize()
+  ]], "12\n", "SIM_TRACE=" .. trace)
+  local said = check.read(trace)
+  os.remove(trace)
+  equal(said, [[
+cuMemAlloc 2097152 -> m1
+launch copy 24 host -> m1
+launch kernel chain <1 1 1, 256, 0>
+launch kernel chain <1 1 1, 256, 0>
+launch copy 8 m1+1024 -> host
+wait
+launch kernel chain <1 1 1, 256, 0>
+wait
+wait
+cuMemFree m1
+]])
+end)
+
+test("memory that runs out is an error like any other, and the program goes on", function()
+  gives([[
+    local ok, why = pcall(function() return kiln.zeros(1 << 20):to("cuda") end)
+    print(ok, why)
+    local x = kiln.ones(8):to("cuda")
+    print(x:sum():item())
+  ]], [[
+false	PROGRAM:1: to_device: out of memory on cuda: 4194304 bytes were asked for, 0 are in use, 0 kept for others of kiln, 3000000 of 3000000 free
+8.0
+]], "SIM_MEMORY=3000000")
+end)
+
+test("tensors that nobody holds make room", function()
+  gives([[
+    collectgarbage "stop"
+    for i = 1, 20 do
+      local x = kiln.zeros(1 << 18):to("cuda")
+      assert(x:sum():item() == 0)
+    end
+    print "done"
+  ]], "done\n", "SIM_MEMORY=8000000")
+end)
+
+test("kernels are compiled once, and read from disk by the next program", function()
+  local cache = os.tmpname()
+  os.remove(cache)
+  local program = "local x = kiln.tensor{ 1.5, 2.5 }:to('cuda') print((x * x):sum():item())"
+  local with = ("KILN_DEBUG=dispatch KILN_CACHE='%s'"):format(cache)
+  local first, second = run(program, with), run(program, with)
+  truth(first:find("dispatch: cuda compiled ", 1, true), first)
+  truth(not second:find("compiled", 1, true) and second:find("8.5\n", 1, true), second)
+  for path in io.popen(("ls '%s'/cuda/*"):format(cache)):lines() do check.write(path, check.read(path):sub(1, -2)) end
+  local third = run(program, with) -- the files are damaged
+  truth(third:find("compiled", 1, true) and third:find("8.5\n", 1, true), third)
+  os.execute(("rm -rf '%s'"):format(cache))
+end)
