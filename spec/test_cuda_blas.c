@@ -4,7 +4,7 @@
 #ifdef KN_HAS_CUDA
 #include "backends/cuda/blas.h"
 #include "backends/cuda/product.h"
-#include "spec/cuda_device.h"
+#include "spec/cuda/compare.h"
 #include <dlfcn.h>
 
 /* Uneven numbers; whole ones are small enough for int8 to wrap now and then. */

@@ -5,7 +5,7 @@
 #ifdef KN_HAS_CUDA
 #include "backends/cuda/attention.h"
 #include "backends/cuda/conv.h"
-#include "spec/cuda_device.h"
+#include "spec/cuda/compare.h"
 #include <dlfcn.h>
 
 static kn_tensor *uneven(kn_context *c, kn_dtype dtype, kn_ints dims, int salt) {

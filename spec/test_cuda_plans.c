@@ -22,7 +22,9 @@ static bool no_library(void) {
   snprintf(path, sizeof path, "%s/spec/cuda/fake/libcuda.so.1", build ? build : "build");
   if (!fake) fake = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
   if (!fake) return suite_skips("there is no toolkit whose libcuda plans could be made with");
-  return !cu_api_open(&api, CU_DNN, why, sizeof why) && suite_skips(why);
+  if (!cu_api_open(&api, CU_DNN, why, sizeof why)) return suite_skips(why);
+  ck_assert_msg(!dlsym(api.handle[CU_DNN], "sim_dnn_calls"), "this is the software device's");
+  return false;
 }
 
 /* What matters to plans: generation, multiprocessors, shared memory of a block. */

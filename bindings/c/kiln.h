@@ -219,10 +219,17 @@ KILN_API int64_t kiln_tensor_size(const kiln_tensor *t, int dim);
 KILN_API int64_t kiln_tensor_stride(const kiln_tensor *t, int dim);
 /* 1 when it lies row-major without gaps, else 0. */
 KILN_API int kiln_tensor_is_contiguous(const kiln_tensor *t);
-/* The first element. Others lie at its strides. The tensor's, and valid as long as it; a tensor that a graph
- * gave or was given may share memory with others: write only to your own. */
+/* Where its elements are: "cpu", "cuda". */
+KILN_API const char *kiln_tensor_device(const kiln_tensor *t);
+/* The same elements on a device: t itself, retained, where they are there. ARG for a name that is none,
+ * UNSUPPORTED with the reason where the device cannot be used. */
+KILN_API kiln_status kiln_tensor_to(kiln_context *ctx, const kiln_tensor *t, const char *device,
+                                    kiln_tensor **out);
+/* The first element, NULL where it is on another device than the CPU. Others lie at its strides. The
+ * tensor's, and valid as long as it; a tensor that a graph gave or was given may share memory with others:
+ * write only to your own. */
 KILN_API void *kiln_tensor_data(const kiln_tensor *t);
-/* Copies all elements to `out`, row-major. ARG unless `bytes` is just their size. */
+/* Copies all elements to `out`, row-major, from wherever they are. ARG unless `bytes` is just their size. */
 KILN_API kiln_status kiln_tensor_read(kiln_context *ctx, const kiln_tensor *t, void *out, size_t bytes);
 
 /* ---- values ---- */

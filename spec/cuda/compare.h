@@ -1,22 +1,18 @@
 /* The software device in tests (spec/cuda/sim): a context whose "cuda" it is, and tensors on their way there
  * and back. */
-#ifndef SPEC_CUDA_DEVICE_H
-#define SPEC_CUDA_DEVICE_H
+#ifndef SPEC_CUDA_COMPARE_H
+#define SPEC_CUDA_COMPARE_H
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/kernel.h"
 #include "backends/cuda/prelude.h"
-#include "backends/registry.h"
 #include "core/device.h"
 #include "spec/cuda/nvrtc.h"
+#include "spec/cuda/software.h"
 #include "spec/tensors.h"
 
-/* NULL, and said, where it was not built. */
+/* NULL, and said, where it cannot be used. */
 static inline kn_context *sim_context(void) {
-  char path[512];
-  const char *build = getenv("KILN_BUILD");
-  snprintf(path, sizeof path, "%s/spec/cuda/sim", build ? build : "build");
-  kn_context *c = suite_context();
-  OK(c, kn_registry_open_with(c, NULL, path));
+  kn_context *c = software_context();
   if (kn_backend_state(c, &kn_cuda_backend)) return c;
   kn_backend_report r = {0};
   for (int i = 0; i < kn_registry_count() && (!r.name || strcmp(r.name, "cuda")); i++)
