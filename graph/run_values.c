@@ -98,7 +98,9 @@ kn_status kn_run_bind_yields(run *r, const kn_step *s, int side) {
     case KN_BIND_NUMBER: p->scalars[b->to] = p->scalars[b->from]; break;
     case KN_BIND_LENT: p->vals[b->to] = p->vals[b->from]; break;
     case KN_BIND_OWN: kn_run_own(p, b->to, kn_run_take(p, b->from)); break;
-    case KN_BIND_COPY: KN_TRY(kn_run_copy_into(r, p->header[b->to], p->vals[b->from])); break;
+    case KN_BIND_COPY:
+      if (p->vals[b->from]) KN_TRY(kn_run_copy_into(r, p->header[b->to], p->vals[b->from]));
+      break;
     case KN_BIND_LIST: kn_run_own_list(p, b->to, kn_run_shared_list(p->lists[b->from])); break;
     }
   return KN_OK;
