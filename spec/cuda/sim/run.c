@@ -170,18 +170,17 @@ static bool release(unsigned threads) {
   return true;
 }
 
-/* By itself, as getcontext may return twice for all that compilers know. */
-static void make_fiber(fiber *f, char *stack) {
-  getcontext(&f->at);
-  f->at.uc_stack.ss_sp = stack;
-  f->at.uc_stack.ss_size = STACK;
-  f->at.uc_link = NULL;
-  f->state = READY;
-  makecontext(&f->at, begin, 0);
-}
-
 static void run_block(unsigned threads) {
-  for (unsigned i = 0; i < threads; i++) make_fiber(&now.fibers[i], now.stacks + (size_t)i * STACK);
+  for (volatile unsigned i = 0; i < threads;
+       i++) { /* volatile: getcontext may return twice, for all gcc knows */
+    fiber *f = &now.fibers[i];
+    getcontext(&f->at);
+    f->at.uc_stack.ss_sp = now.stacks + (size_t)i * STACK;
+    f->at.uc_stack.ss_size = STACK;
+    f->at.uc_link = NULL;
+    f->state = READY;
+    makecontext(&f->at, begin, 0);
+  }
   do
     for (unsigned i = 0; i < threads; i++)
       if (now.fibers[i].state == READY) {
