@@ -4,7 +4,7 @@
  * prints what each kernel takes. */
 #include "spec/suite.h"
 #ifdef KN_HAS_CUDA
-#include "backends/cuda/chain_plan.h"
+#include "backends/cuda/chain_layout.h"
 #include "backends/cuda/prelude.h"
 #include "backends/cuda/scan.h"
 #include "spec/cuda/nvrtc.h"
@@ -35,8 +35,8 @@ static void check_source(kn_context *c, cu_write_fn write, void *ud, const char 
 
 /* The chain must be gone over in this way, and its source must compile. */
 static void check(kn_context *c, const cu_chain *chain, cu_way way, const char *name) {
-  static cu_plan plan;
-  OK(c, cu_chain_plan(c, &h200, chain, &plan));
+  static cu_layout plan;
+  OK(c, cu_chain_lay(c, &h200, chain, &plan));
   ck_assert_msg(plan.way == way, "%s: way %d instead of %d", name, (int)plan.way, (int)way);
   check_source(c, cu_chain_write, &plan, name);
 }
@@ -222,12 +222,12 @@ END_TEST
 /* What does not fit in one kernel is refused, and nothing is written past the end. */
 START_TEST(full_chains) {
   kn_context *c = suite_context();
-  static cu_plan plan;
+  static cu_layout plan;
   cu_chain chain = sized(8, 8, 0);
   for (int i = 0; i < 3 * CU_CHAIN_STEPS; i++)
     cu_chain_step(&chain, KN_OP_exp, NULL, (int[]){read(&chain, KN_F32, STRIDES(8, 1))}, 1, KN_F32, KN_F32);
   for (int i = 0; i < 3 * CU_CHAIN_OUTPUTS; i++) write(&chain, 0, STRIDES(8, 1));
-  FAILS(c, KN_UNSUPPORTED, "more steps or operands", cu_chain_plan(c, &h200, &chain, &plan));
+  FAILS(c, KN_UNSUPPORTED, "more steps or operands", cu_chain_lay(c, &h200, &chain, &plan));
   suite_done(c);
 }
 END_TEST

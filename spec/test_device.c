@@ -2,6 +2,7 @@
 #define _DEFAULT_SOURCE /* mmap's MAP_ANONYMOUS */
 #include "backends/registry.h"
 #include "backends/ref/ref.h"
+#include "bindings/c/kiln.h"
 #include "core/grad/tape.h"
 #include "graph/text.h"
 #include "spec/exec.h"
@@ -217,6 +218,34 @@ START_TEST(gradients_come_home) {
 }
 END_TEST
 
+START_TEST(from_outside) {
+  kn_context *c = suite_context();
+  kiln_context *outside = (kiln_context *)c;
+  fake_device f;
+  fake_device_open(&f, c);
+  const float numbers[] = {1, 2, 3, 4};
+  float got[4];
+  kiln_tensor *x, *y, *same;
+  ck_assert_int_eq(kiln_tensor_new(outside, KILN_FLOAT32, 2, (int64_t[]){2, 2}, numbers, &x), KILN_OK);
+  ck_assert_int_eq(kiln_tensor_to(outside, x, "cuda:0", &y), KILN_OK);
+  ck_assert_str_eq(kiln_tensor_device(x), "cpu");
+  ck_assert_str_eq(kiln_tensor_device(y), "cuda");
+  ck_assert_ptr_null(kiln_tensor_data(y));
+  ck_assert_int_eq(kiln_tensor_read(outside, y, got, sizeof got), KILN_OK);
+  ck_assert_mem_eq(got, numbers, sizeof got);
+  ck_assert_int_eq(kiln_tensor_to(outside, y, "cuda", &same), KILN_OK);
+  ck_assert_ptr_eq(same, y);
+  kiln_tensor_release(same);
+  ck_assert_int_eq(kiln_tensor_to(outside, y, "cpu", &same), KILN_OK);
+  ck_assert_mem_eq(kiln_tensor_data(same), numbers, sizeof numbers);
+  kiln_tensor_release(same);
+  ck_assert_int_eq(kiln_tensor_to(outside, x, "abacus", &same), KILN_ARG);
+  kiln_tensor_release(x), kiln_tensor_release(y);
+  fake_device_close(&f);
+  suite_done(c);
+}
+END_TEST
+
 /* ---- graphs ---- */
 
 /* The device of what is made from nothing and of what is moved is an attribute, not written where it is the
@@ -255,4 +284,4 @@ START_TEST(in_graphs) {
 END_TEST
 
 SUITE("device", tensors_lie_on_the_device, children_ask_the_root, no_device, there_and_back, devices_meet,
-      elements_go_over, gradients_come_home, in_graphs)
+      elements_go_over, gradients_come_home, from_outside, in_graphs)

@@ -1,6 +1,6 @@
 /* Chains: building them, choosing how they are computed, launching. Sources are chain_text.c's and
  * chain_rows.c's. */
-#include "backends/cuda/chain_plan.h"
+#include "backends/cuda/chain_layout.h"
 #include <string.h>
 
 /* ---- building ---- */
@@ -84,25 +84,25 @@ void cu_chain_result(cu_chain *c, int value, const cu_operand *x) {
 
 /* ---- dims ---- */
 
-static bool each(const cu_plan *p, int *o) { /* the next operand in memory */
+static bool each(const cu_layout *p, int *o) { /* the next operand in memory */
   for (++*o; *o < CU_OPERANDS; ++*o)
     if (cu_operand_is(p, *o) && !cu_operand_of(p, *o)->number) return true;
   return false;
 }
 
-static void move_dim(cu_plan *p, int to, int from) {
+static void move_dim(cu_layout *p, int to, int from) {
   p->dims[to] = p->dims[from];
   for (int o = -1; each(p, &o);) p->strides[o][to] = p->strides[o][from];
 }
 
-static bool continues(const cu_plan *p, int a, int b) {
+static bool continues(const cu_layout *p, int a, int b) {
   for (int o = -1; each(p, &o);)
     if (p->strides[o][a] != p->strides[o][b] * p->dims[b]) return false;
   return true;
 }
 
 /* Dims [from, from + n) to `to` on, without those of size 1, joined; how many. */
-static int join(cu_plan *p, int from, int n, int to) {
+static int join(cu_layout *p, int from, int n, int to) {
   int made = 0;
   for (int d = from; d < from + n; d++) {
     if (p->dims[d] == 1) continue;
@@ -118,11 +118,11 @@ static int join(cu_plan *p, int from, int n, int to) {
 }
 
 /* The largest steps of the result come first, so that it is written in order. */
-static void sort_dims(cu_plan *p) {
+static void sort_dims(cu_layout *p) {
   enum { RESULT = CU_CHAIN_INPUTS };
   for (int d = 1; d < p->rank; d++)
     for (int b = d; b > 0 && p->strides[RESULT][b - 1] < p->strides[RESULT][b]; b--) {
-      cu_plan was = *p;
+      cu_layout was = *p;
       move_dim(p, b - 1, b);
       p->dims[b] = was.dims[b - 1];
       for (int o = -1; each(p, &o);) p->strides[o][b] = was.strides[o][b - 1];
@@ -135,7 +135,7 @@ static int64_t product(const int64_t *dims, int n) {
   return all;
 }
 
-static void take_dims(cu_plan *p) {
+static void take_dims(cu_layout *p) {
   const cu_chain *c = p->c;
   int64_t most = product(c->dims, c->rank);
   bool back = false; /* strides may be negative: of what is read in reverse */
@@ -171,7 +171,7 @@ static void take_dims(cu_plan *p) {
 
 /* ---- steps ---- */
 
-static kn_status look_at_steps(kn_context *ctx, cu_plan *p) {
+static kn_status look_at_steps(kn_context *ctx, cu_layout *p) {
   const cu_chain *c = p->c;
   for (int i = 0; i < c->steps; i++) {
     const cu_step *s = &c->step[i];
@@ -193,7 +193,7 @@ static kn_status look_at_steps(kn_context *ctx, cu_plan *p) {
 
 /* ---- layout ---- */
 
-static cu_lie lie_of(const cu_plan *p, int o) {
+static cu_lie lie_of(const cu_layout *p, int o) {
   const int64_t *s = p->strides[o];
   int first = p->over ? p->rank - p->over : p->rank - 1, last = p->rank - 1;
   bool still = true, one = true, same = !p->over;
@@ -211,7 +211,7 @@ static cu_lie lie_of(const cu_plan *p, int o) {
 
 /* How many elements may go together: 16 bytes of the narrowest dtype of what lies in order, at most 32 of the
  * widest, where all of that begins and steps on multiples of as many. */
-static int vector_of(const cu_plan *p, bool alone) {
+static int vector_of(const cu_layout *p, bool alone) {
   int vector = 1, most = alone ? 1 : 16;
   for (int o = -1; each(p, &o);) {
     int size = (int)kn_dtype_size(cu_operand_of(p, o)->dtype);
@@ -236,7 +236,7 @@ static int vector_of(const cu_plan *p, bool alone) {
 }
 
 /* The dim along which an input lies that does not along the last. */
-static int turned_dim(const cu_plan *p) {
+static int turned_dim(const cu_layout *p) {
   enum { LEAST = 8 };
   int last = p->rank - 1;
   for (int k = 0; last > 0 && p->dims[last] >= LEAST && k < p->c->inputs; k++)
@@ -246,7 +246,7 @@ static int turned_dim(const cu_plan *p) {
 }
 
 /* Long functions, of which one at a time is enough to keep a thread busy. */
-static bool has_special(const cu_plan *p) {
+static bool has_special(const cu_layout *p) {
   for (int i = 0; i < p->c->steps; i++) {
     const cu_step *s = &p->c->step[i];
     if (cu_formula_kind_of(s->op) && cu_formula_needs(s->op, kn_dtypes[s->as].wide) & CU_NEEDS_SPECIAL)
@@ -255,7 +255,7 @@ static bool has_special(const cu_plan *p) {
   return false;
 }
 
-static void lay_elements(cu_plan *p) {
+static void lay_elements(cu_layout *p) {
   bool flat = true;
   p->threads = 256;
   for (int o = 0; o < CU_OPERANDS; o++)
@@ -280,7 +280,7 @@ static void lay_elements(cu_plan *p) {
 }
 
 /* Rows that lie side by side are read side by side. */
-static bool side_by_side(const cu_plan *p) {
+static bool side_by_side(const cu_layout *p) {
   int kept = p->rank - p->over;
   enum { LEAST = 8 };
   if (!kept || p->dims[kept - 1] < LEAST || cu_fold_values(p) * CU_COLUMN_THREADS * 8 > 48 << 10)
@@ -293,7 +293,7 @@ static bool side_by_side(const cu_plan *p) {
 }
 
 /* Inputs that more than one pass reads, and the registers that a vector of each takes. */
-static uint32_t read_again(const cu_plan *p, int *words) {
+static uint32_t read_again(const cu_layout *p, int *words) {
   uint32_t once = 0, again = 0;
   size_t bytes = 0;
   cu_wanted w;
@@ -308,13 +308,13 @@ static uint32_t read_again(const cu_plan *p, int *words) {
   return again;
 }
 
-static bool has_element_results(const cu_plan *p) {
+static bool has_element_results(const cu_layout *p) {
   for (int k = 0; k < p->c->outputs; k++)
     if (p->lie[CU_CHAIN_INPUTS + k] != CU_STILL) return true;
   return false;
 }
 
-static void lay_rows(cu_plan *p) {
+static void lay_rows(cu_layout *p) {
   enum { HELD = 4, WORDS = 32 };
   p->way = side_by_side(p) ? CU_COLUMN : p->cols <= 1024 ? CU_WARP : CU_BLOCK;
   p->vector = p->way == CU_COLUMN ? 1 : vector_of(p, has_special(p));
@@ -333,7 +333,7 @@ static void lay_rows(cu_plan *p) {
 }
 
 /* Few rows and long ones: each is cut, so that the device is full. */
-static void cut_rows(cu_plan *p, const cu_device *d) {
+static void cut_rows(cu_layout *p, const cu_device *d) {
   if (p->way == CU_WARP || p->levels != 1 || has_element_results(p)) return;
   int team = p->way == CU_BLOCK ? p->threads : p->threads / 32;
   int64_t blocks = p->way == CU_BLOCK ? p->rows : (p->rows + 31) / 32, unit = (int64_t)team * p->vector;
@@ -347,7 +347,7 @@ static void cut_rows(cu_plan *p, const cu_device *d) {
   p->split = true;
 }
 
-kn_status cu_chain_plan(kn_context *ctx, const cu_device *d, const cu_chain *c, cu_plan *p) {
+kn_status cu_chain_lay(kn_context *ctx, const cu_device *d, const cu_chain *c, cu_layout *p) {
   memset(p, 0, sizeof *p);
   p->c = c;
   if (c->full)
@@ -368,7 +368,7 @@ kn_status cu_chain_plan(kn_context *ctx, const cu_device *d, const cu_chain *c, 
 /* ---- key, launch ---- */
 
 /* All that chain_text.c and chain_rows.c look at, and nothing else. */
-static void put_key(cu_text *t, const cu_plan *p) {
+static void put_key(cu_text *t, const cu_layout *p) {
   const cu_chain *c = p->c;
   cu_put(t, "chain %c%s%s v%d h%d t%d r%d", "FLTWBC"[p->way], p -> wide ? " wide" : "",
          p->split ? " split" : "", p->vector, p->held, p->threads, p->rank);
@@ -386,7 +386,7 @@ static void put_key(cu_text *t, const cu_plan *p) {
   for (int k = 0; k < c->outputs; k++) cu_put(t, ">%d", c->value[k]);
 }
 
-static unsigned grid_of(const cu_plan *p, const cu_device *d) {
+static unsigned grid_of(const cu_layout *p, const cu_device *d) {
   switch (p->way) {
   case CU_TILES: return cu_grid(d, p->rows * p->threads, (unsigned)p->threads, 1);
   case CU_WARP: return cu_grid(d, p->rows * 32, (unsigned)p->threads, 1);
@@ -396,7 +396,7 @@ static unsigned grid_of(const cu_plan *p, const cu_device *d) {
   }
 }
 
-static kn_status launch(kn_context *ctx, cu_device *d, const cu_plan *p, const char *key) {
+static kn_status launch(kn_context *ctx, cu_device *d, const cu_layout *p, const char *key) {
   CUfunction f;
   uint64_t slot[CU_CHAIN_SLOTS];
   void *arguments[] = {slot};
@@ -417,8 +417,8 @@ static kn_status launch(kn_context *ctx, cu_device *d, const cu_plan *p, const c
 }
 
 kn_status cu_chain_run(kn_context *ctx, cu_device *d, const cu_chain *c) {
-  cu_plan p;
-  KN_TRY(cu_chain_plan(ctx, d, c, &p));
+  cu_layout p;
+  KN_TRY(cu_chain_lay(ctx, d, c, &p));
   if (c->over ? p.rows == 0 : p.cols == 0) return KN_OK;
   if (c->over && p.cols == 0 && has_element_results(&p) && p.levels == 0) return KN_OK;
   cu_text key = {.heap = ctx->heap};

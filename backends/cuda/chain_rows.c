@@ -1,7 +1,7 @@
 /* The source of a chain with folds: passes over a row, each of which folds what has become known, and one
  * more for results of each element. The threads that have a row join what each has folded in one fixed order.
  */
-#include "backends/cuda/chain_plan.h"
+#include "backends/cuda/chain_layout.h"
 #include <stdio.h>
 
 /* ---- folds ---- */
@@ -98,7 +98,7 @@ static const char *warp_name(const cu_step *s) {
   return keep_of(s)->type == KN_BOOL ? "u32" : cu_elements[keep_of(s)->type].name;
 }
 
-void cu_chain_write_folds(cu_text *t, const cu_plan *p) {
+void cu_chain_write_folds(cu_text *t, const cu_layout *p) {
   for (int i = 0; i < p->c->steps; i++) {
     const cu_step *s = &p->c->step[i];
     const struct fold *f = fold_of(s->op);
@@ -116,7 +116,7 @@ void cu_chain_write_folds(cu_text *t, const cu_plan *p) {
   }
 }
 
-int cu_fold_values(const cu_plan *p) {
+int cu_fold_values(const cu_layout *p) {
   int n = 0;
   for (int i = 0; i < p->c->steps; i++) {
     const struct fold *f = fold_of(p->c->step[i].op);
@@ -155,7 +155,7 @@ static void put_shared(cu_text *t, const struct fold *f, int i, const char *mine
   cu_put(t, "}\n");
 }
 
-static void put_joined(cu_text *t, const cu_plan *p, cu_way way, int i) {
+static void put_joined(cu_text *t, const cu_layout *p, cu_way way, int i) {
   const cu_step *s = &p->c->step[i];
   const struct fold *f = fold_of(s->op);
   if (way != CU_COLUMN) put_warp(t, s, f, i);
@@ -171,7 +171,7 @@ static void put_joined(cu_text *t, const cu_plan *p, cu_way way, int i) {
 }
 
 /* The row's value, from f3 (and at3). */
-static void put_finished(cu_text *t, const cu_plan *p, int i) {
+static void put_finished(cu_text *t, const cu_layout *p, int i) {
   const cu_step *s = &p->c->step[i];
   const struct fold *f = fold_of(s->op);
   kn_dtype d = s->dtype, wide = kn_dtypes[d].wide;
@@ -190,11 +190,11 @@ static void put_finished(cu_text *t, const cu_plan *p, int i) {
 
 /* ---- rows ---- */
 
-static bool in_pass(const cu_plan *p, int i, int pass) {
+static bool in_pass(const cu_layout *p, int i, int pass) {
   return fold_of(p->c->step[i].op) && p->level[i] == pass;
 }
 
-bool cu_pass_wants(const cu_plan *p, int pass, cu_wanted *w) {
+bool cu_pass_wants(const cu_layout *p, int pass, cu_wanted *w) {
   bool any = false;
   *w = (cu_wanted){0, 0};
   for (int i = 0; i < p->c->steps; i++)
@@ -205,13 +205,13 @@ bool cu_pass_wants(const cu_plan *p, int pass, cu_wanted *w) {
 }
 
 /* Steps of the row that become known with `level` passes. */
-static void put_row_steps(cu_text *t, const cu_plan *p, int level) {
+static void put_row_steps(cu_text *t, const cu_layout *p, int level) {
   for (int i = 0; i < p->c->steps; i++)
     if (p->per_row[i] && p->level[i] == level && !fold_of(p->c->step[i].op)) cu_put_step(t, p, i);
 }
 
 /* Where an operand's row begins: base3. */
-static void put_bases(cu_text *t, const cu_plan *p) {
+static void put_bases(cu_text *t, const cu_layout *p) {
   int kept = p->rank - p->over;
   cu_put(t, "pos rest = r;\n(void)rest;\n");
   cu_put_indices(t, 0, kept, "rest", 1);
@@ -227,19 +227,19 @@ static void put_bases(cu_text *t, const cu_plan *p) {
 }
 
 /* Indices of element j along the row's dims. */
-static void put_row_indices(cu_text *t, const cu_plan *p) {
+static void put_row_indices(cu_text *t, const cu_layout *p) {
   cu_put(t, "pos from = j / %d;\n(void)from;\n", p->vector);
   cu_put_indices(t, p->rank - p->over, p->rank, "from", p->vector);
 }
 
-static void put_row_place(cu_text *t, const cu_plan *p, int o) {
+static void put_row_place(cu_text *t, const cu_layout *p, int o) {
   cu_put(t, "const pos at_%d = base%d", o, o);
   cu_put_place(t, p, o, p->rank - p->over, p->rank);
   cu_put(t, ";\n");
 }
 
 /* Reads what one pass needs of element j on, into in3. */
-static void put_reads(cu_text *t, const cu_plan *p, uint32_t inputs, const char *index) {
+static void put_reads(cu_text *t, const cu_layout *p, uint32_t inputs, const char *index) {
   char name[32], place[16];
   for (int k = 0; k < p->c->inputs; k++) {
     if (!(inputs >> k & 1)) continue;
@@ -254,13 +254,13 @@ static void put_reads(cu_text *t, const cu_plan *p, uint32_t inputs, const char 
   }
 }
 
-static void declare(cu_text *t, const cu_plan *p, uint32_t inputs, const char *array) {
+static void declare(cu_text *t, const cu_layout *p, uint32_t inputs, const char *array) {
   for (int k = 0; k < p->c->inputs; k++)
     if (inputs >> k & 1) cu_put(t, "vec_%s in%d%s;\n", cu_elements[p->c->input[k].dtype].name, k, array);
 }
 
 /* Begins a loop over the vectors of a row that are this thread's, and reads what is not kept. */
-static void open_loop(cu_text *t, const cu_plan *p, const cu_wanted *w) {
+static void open_loop(cu_text *t, const cu_layout *p, const cu_wanted *w) {
   uint32_t reads = p->held ? w->inputs & ~p->keeps : w->inputs;
   if (p->held)
     cu_put(t,
@@ -275,7 +275,7 @@ static void open_loop(cu_text *t, const cu_plan *p, const cu_wanted *w) {
   put_reads(t, p, reads, "");
 }
 
-static void open_elements(cu_text *t, const cu_plan *p, const cu_wanted *w) {
+static void open_elements(cu_text *t, const cu_layout *p, const cu_wanted *w) {
   cu_put(t, "#pragma unroll\nfor (int e = 0; e < %d; e++) {\n", p->vector);
   for (int k = 0; k < p->c->inputs; k++)
     if (w->inputs >> k & 1)
@@ -284,11 +284,11 @@ static void open_elements(cu_text *t, const cu_plan *p, const cu_wanted *w) {
 }
 
 /* float32 and halves are added up in float over a vector, vectors in double. */
-static bool by_vector(const cu_plan *p, const cu_step *s) {
+static bool by_vector(const cu_layout *p, const cu_step *s) {
   return p->vector > 1 && (s->op == KN_OP_sum || s->op == KN_OP_mean) && kn_dtypes[s->as].wide == KN_F32;
 }
 
-static void put_pass(cu_text *t, const cu_plan *p, int pass) {
+static void put_pass(cu_text *t, const cu_layout *p, int pass) {
   cu_wanted w;
   cu_pass_wants(p, pass, &w);
   for (int i = 0; i < p->c->steps; i++) {
@@ -330,14 +330,14 @@ static void put_pass(cu_text *t, const cu_plan *p, int pass) {
     if (in_pass(p, i, pass)) put_joined(t, p, p->way, i);
 }
 
-static void put_known(cu_text *t, const cu_plan *p, int pass) {
+static void put_known(cu_text *t, const cu_layout *p, int pass) {
   for (int i = 0; i < p->c->steps; i++)
     if (in_pass(p, i, pass)) put_finished(t, p, i);
   put_row_steps(t, p, pass);
 }
 
 /* Results of each element, in a last pass. */
-static void put_element_results(cu_text *t, const cu_plan *p, const char *on) {
+static void put_element_results(cu_text *t, const cu_layout *p, const char *on) {
   cu_wanted w;
   char name[16], place[16];
   if (!cu_pass_wants(p, p->levels + 1, &w)) return;
@@ -367,7 +367,7 @@ static void put_element_results(cu_text *t, const cu_plan *p, const char *on) {
   cu_put(t, "}\n}\n}\n");
 }
 
-static void put_row_results(cu_text *t, const cu_plan *p, const char *on) {
+static void put_row_results(cu_text *t, const cu_layout *p, const char *on) {
   for (int k = 0; k < p->c->outputs; k++) {
     int o = CU_CHAIN_INPUTS + k;
     if (p->lie[o] != CU_STILL) continue;
@@ -399,7 +399,7 @@ static void open_rows(cu_text *t, cu_way way, int threads) {
   cu_put(t, "(void)team;\n");
 }
 
-static void declare_rooms(cu_text *t, const cu_plan *p) {
+static void declare_rooms(cu_text *t, const cu_layout *p) {
   int n = p->way == CU_COLUMN ? p->threads : 32;
   for (int i = 0; i < p->c->steps && p->way != CU_WARP; i++) {
     const cu_step *s = &p->c->step[i];
@@ -410,7 +410,7 @@ static void declare_rooms(cu_text *t, const cu_plan *p) {
 }
 
 /* What was folded of a part, to memory: values of 8 bytes, [value][row][part]. */
-static void put_parts(cu_text *t, const cu_plan *p, const char *on) {
+static void put_parts(cu_text *t, const cu_layout *p, const char *on) {
   int at = 0;
   cu_put(t, "%s{\nconst i64 my = (i64)r * a.parts + BLOCK_Y, all = a.rows * a.parts;\n(void)all;\n", on);
   for (int i = 0; i < p->c->steps; i++) {
@@ -423,7 +423,7 @@ static void put_parts(cu_text *t, const cu_plan *p, const char *on) {
 }
 
 /* The second kernel: joins parts, a warp for each row. */
-static void write_finish(cu_text *t, const cu_plan *p) {
+static void write_finish(cu_text *t, const cu_layout *p) {
   int at = 0;
   cu_put(t, "KERNEL(256, finish)(chain_arguments a) {\n");
   cu_put_constants(t, p);
@@ -452,7 +452,7 @@ static void write_finish(cu_text *t, const cu_plan *p) {
   cu_put(t, "}\n}\n");
 }
 
-void cu_chain_write_rows(cu_text *t, const cu_plan *p) {
+void cu_chain_write_rows(cu_text *t, const cu_layout *p) {
   const char *on = p->way == CU_COLUMN ? "if (on && me == 0) " : "if (me == 0) ";
   cu_put(t, "KERNEL(%d, chain)(chain_arguments a) {\n", p->threads);
   declare_rooms(t, p);

@@ -1,16 +1,18 @@
 /* The source of a chain: arguments, functions, values, and kernels without folds. */
-#include "backends/cuda/chain_plan.h"
+#include "backends/cuda/chain_layout.h"
 #include <stdarg.h>
 #include <stdio.h>
 
-static const cu_element *element(const cu_plan *p, int o) { return &cu_elements[cu_operand_of(p, o)->dtype]; }
+static const cu_element *element(const cu_layout *p, int o) {
+  return &cu_elements[cu_operand_of(p, o)->dtype];
+}
 static const char *value_type(kn_dtype d) { return cu_elements[d].value; }
-static int size_of(const cu_plan *p, int o) { return (int)kn_dtype_size(cu_operand_of(p, o)->dtype); }
+static int size_of(const cu_layout *p, int o) { return (int)kn_dtype_size(cu_operand_of(p, o)->dtype); }
 static bool placed(cu_lie lie) { return lie != CU_NUMBER && lie != CU_ONE && lie != CU_SAME; }
 
 /* ---- arguments ---- */
 
-int cu_chain_arguments(const cu_plan *p, CUdeviceptr room, uint64_t *slot, cu_text *t) {
+int cu_chain_arguments(const cu_layout *p, CUdeviceptr room, uint64_t *slot, cu_text *t) {
   int n = 0;
 #define SLOT(value, ...)                                                                                     \
   do {                                                                                                       \
@@ -40,12 +42,12 @@ int cu_chain_arguments(const cu_plan *p, CUdeviceptr room, uint64_t *slot, cu_te
 
 /* ---- values ---- */
 
-bool cu_value_per_row(const cu_plan *p, int value) {
+bool cu_value_per_row(const cu_layout *p, int value) {
   if (value >= CU_STEP) return p->per_row[value - CU_STEP];
   return p->lie[value] == CU_NUMBER || p->lie[value] == CU_ONE || (p->over && p->lie[value] == CU_STILL);
 }
 
-void cu_want(const cu_plan *p, int value, cu_wanted *w) {
+void cu_want(const cu_layout *p, int value, cu_wanted *w) {
   if (p->over && cu_value_per_row(p, value)) return;
   if (value < CU_STEP) {
     w->inputs |= UINT32_C(1) << value;
@@ -67,7 +69,7 @@ void cu_want(const cu_plan *p, int value, cu_wanted *w) {
 static bool narrow(kn_dtype d) { return kn_dtypes[d].wide != d; }
 
 /* Its variable, rounded to its dtype. */
-static const char *name_of(const cu_plan *p, int value, char name[16]) {
+static const char *name_of(const cu_layout *p, int value, char name[16]) {
   int i = value - CU_STEP;
   if (i < 0)
     snprintf(name, 16, "x%d", value);
@@ -76,12 +78,12 @@ static const char *name_of(const cu_plan *p, int value, char name[16]) {
   return name;
 }
 
-void cu_put_value(cu_text *t, const cu_plan *p, int value, kn_dtype as) {
+void cu_put_value(cu_text *t, const cu_layout *p, int value, kn_dtype as) {
   char name[16];
   cu_put_as(t, cu_chain_dtype(p->c, value), as, name_of(p, value, name));
 }
 
-void cu_put_input(cu_text *t, const cu_plan *p, int input, const char *format, ...) {
+void cu_put_input(cu_text *t, const cu_layout *p, int input, const char *format, ...) {
   char place[128];
   va_list list;
   kn_dtype d = p->c->input[input].dtype;
@@ -93,13 +95,13 @@ void cu_put_input(cu_text *t, const cu_plan *p, int input, const char *format, .
   cu_put(t, ";\n");
 }
 
-void cu_put_constants(cu_text *t, const cu_plan *p) {
+void cu_put_constants(cu_text *t, const cu_layout *p) {
   for (int k = 0; k < p->c->inputs; k++)
     if (p->lie[k] == CU_NUMBER || p->lie[k] == CU_ONE) cu_put_input(t, p, k, "a.p%d[0]", k);
 }
 
 /* "t5": as it was computed; "r5": rounded to its dtype, where that is narrower. */
-static void put_rounded(cu_text *t, const cu_plan *p, int i, kn_dtype from, const char *x) {
+static void put_rounded(cu_text *t, const cu_layout *p, int i, kn_dtype from, const char *x) {
   kn_dtype d = p->c->step[i].dtype;
   cu_put(t, "const %s e%d = ", cu_elements[d].type, i);
   cu_put_cast(t, from, d, x);
@@ -110,7 +112,7 @@ static void put_rounded(cu_text *t, const cu_plan *p, int i, kn_dtype from, cons
   cu_put(t, ";\n");
 }
 
-void cu_put_step(cu_text *t, const cu_plan *p, int i) {
+void cu_put_step(cu_text *t, const cu_layout *p, int i) {
   const cu_step *s = &p->c->step[i];
   cu_formula_kind kind = cu_formula_kind_of(s->op);
   kn_dtype wide = kn_dtypes[s->as].wide;
@@ -146,12 +148,12 @@ void cu_put_step(cu_text *t, const cu_plan *p, int i) {
   }
 }
 
-void cu_put_steps(cu_text *t, const cu_plan *p, const cu_wanted *w) {
+void cu_put_steps(cu_text *t, const cu_layout *p, const cu_wanted *w) {
   for (int i = 0; i < p->c->steps; i++)
     if (w->steps >> i & 1) cu_put_step(t, p, i);
 }
 
-void cu_put_result(cu_text *t, const cu_plan *p, int k) {
+void cu_put_result(cu_text *t, const cu_layout *p, int k) {
   int value = p->c->value[k];
   kn_dtype d = cu_chain_dtype(p->c, value), to = p->c->output[k].dtype;
   char name[16];
@@ -177,7 +179,7 @@ void cu_put_indices(cu_text *t, int first, int end, const char *count, int units
   }
 }
 
-void cu_put_place(cu_text *t, const cu_plan *p, int o, int first, int end) {
+void cu_put_place(cu_text *t, const cu_layout *p, int o, int first, int end) {
   for (int d = first; d < end; d++) {
     if (d == p->rank - 1 && p->lie[o] == CU_NEAR)
       cu_put(t, " + c%d", d);
@@ -192,7 +194,7 @@ static const char *word(int bytes) {
   return bytes >= 16 ? "v16" : bytes == 8 ? "u64" : bytes == 4 ? "u32" : bytes == 2 ? "u16" : "u8";
 }
 
-void cu_put_vector(cu_text *t, const cu_plan *p, int o, const char *name, const char *place) {
+void cu_put_vector(cu_text *t, const cu_layout *p, int o, const char *name, const char *place) {
   int bytes = size_of(p, o) * p->vector;
   for (int w = 0; w < words(bytes); w++)
     if (o < CU_CHAIN_INPUTS)
@@ -204,7 +206,7 @@ void cu_put_vector(cu_text *t, const cu_plan *p, int o, const char *name, const 
 /* ---- kernels without folds ---- */
 
 /* One vector of elements, or one element: reads, steps, writes. Places of operands are in at0 …, or `i`. */
-static void put_body(cu_text *t, const cu_plan *p, int vector) {
+static void put_body(cu_text *t, const cu_layout *p, int vector) {
   char place[CU_OPERANDS][32], name[16];
   cu_wanted all = {0, 0};
   for (int k = 0; k < p->c->outputs; k++) cu_want(p, p->c->value[k], &all);
@@ -262,7 +264,7 @@ static void put_body(cu_text *t, const cu_plan *p, int vector) {
   }
 }
 
-static void write_elements(cu_text *t, const cu_plan *p) {
+static void write_elements(cu_text *t, const cu_layout *p) {
   cu_put(t, "KERNEL(%d, chain)(chain_arguments a) {\n", p->threads);
   cu_put_constants(t, p);
   cu_put(t, "for (pos i = (pos)BLOCK * %d + THREAD; i < (pos)(a.cols / %d); i += (pos)BLOCKS * %d) {\n",
@@ -286,7 +288,7 @@ static void write_elements(cu_text *t, const cu_plan *p) {
 
 /* Tiles of 32 by 32 along the last dim and `turned`: first what lies along `turned` is read that way, then
  * all the rest along the last. */
-static void write_tiles(cu_text *t, const cu_plan *p) {
+static void write_tiles(cu_text *t, const cu_layout *p) {
   int last = p->rank - 1, side = p->turned;
   cu_put(t, "KERNEL(%d, chain)(chain_arguments a) {\n", p->threads);
   for (int k = 0; k < p->c->inputs; k++)
@@ -340,7 +342,7 @@ static void write_tiles(cu_text *t, const cu_plan *p) {
 
 /* ---- the whole ---- */
 
-static void write_functions(cu_text *t, const cu_plan *p) {
+static void write_functions(cu_text *t, const cu_layout *p) {
   const cu_chain *c = p->c;
   unsigned needs = 0;
   bool vectors[KN_DTYPE_COUNT] = {false};
@@ -367,7 +369,7 @@ static void write_functions(cu_text *t, const cu_plan *p) {
 }
 
 void cu_chain_write(void *plan, cu_text *t) {
-  const cu_plan *p = plan;
+  const cu_layout *p = plan;
   uint64_t slot[CU_CHAIN_SLOTS];
   write_functions(t, p);
   cu_chain_write_folds(t, p);

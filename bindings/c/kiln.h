@@ -129,7 +129,7 @@ typedef struct kiln_context_options {
   kiln_output_fn output; /* default: output is dropped */
   void *output_ud;
   const char
-      *cache;     /* folder in which it is remembered what was measured on this machine; NULL or "": none */
+      *cache;     /* folder of what was measured on this machine, and of compiled kernels; NULL or "": none */
   kiln_tune tune; /* default: KILN_TUNE_PREPARED */
   const char *libraries; /* folders, joined by ':', in which CUDA's libraries are looked for first; an empty
                           * one is where the loader looks. NULL or "": where they usually are */
@@ -219,10 +219,17 @@ KILN_API int64_t kiln_tensor_size(const kiln_tensor *t, int dim);
 KILN_API int64_t kiln_tensor_stride(const kiln_tensor *t, int dim);
 /* 1 when it lies row-major without gaps, else 0. */
 KILN_API int kiln_tensor_is_contiguous(const kiln_tensor *t);
-/* The first element. Others lie at its strides. The tensor's, and valid as long as it; a tensor that a graph
- * gave or was given may share memory with others: write only to your own. */
+/* Where its elements are: "cpu", "cuda". */
+KILN_API const char *kiln_tensor_device(const kiln_tensor *t);
+/* The same elements on a device: t itself, retained, where they are there. ARG for a name that is none,
+ * UNSUPPORTED with the reason where the device cannot be used. */
+KILN_API kiln_status kiln_tensor_to(kiln_context *ctx, const kiln_tensor *t, const char *device,
+                                    kiln_tensor **out);
+/* The first element, NULL where it is on another device than the CPU. Others lie at its strides. The
+ * tensor's, and valid as long as it; a tensor that a graph gave or was given may share memory with others:
+ * write only to your own. */
 KILN_API void *kiln_tensor_data(const kiln_tensor *t);
-/* Copies all elements to `out`, row-major. ARG unless `bytes` is just their size. */
+/* Copies all elements to `out`, row-major, from wherever they are. ARG unless `bytes` is just their size. */
 KILN_API kiln_status kiln_tensor_read(kiln_context *ctx, const kiln_tensor *t, void *out, size_t bytes);
 
 /* ---- values ---- */

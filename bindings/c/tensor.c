@@ -1,6 +1,7 @@
 /* Tensors and dtypes of the C API. A kiln_tensor is core's tensor. */
 #include "bindings/c/handle.h"
-#include "core/op.h"
+#include "core/device.h"
+#include "core/dispatch.h"
 #include <string.h>
 
 /* ---- dtypes: the numbers outside never change, core's follow its table ---- */
@@ -120,6 +121,27 @@ int64_t kiln_tensor_stride(const kiln_tensor *t, int dim) {
 
 int64_t kiln_tensor_numel(const kiln_tensor *t) { return kn_tensor_numel(core_tensor(t)); }
 int kiln_tensor_is_contiguous(const kiln_tensor *t) { return kn_tensor_contiguous(core_tensor(t)); }
+const char *kiln_tensor_device(const kiln_tensor *t) {
+  return kn_device_name((kn_device_id)core_tensor(t)->type.device);
+}
+
+kiln_status kiln_tensor_to(kiln_context *handle, const kiln_tensor *t, const char *device,
+                           kiln_tensor **out) {
+  kn_context *ctx = core_context(handle);
+  kn_tensor *from = core_tensor(t), *made;
+  kn_device_id d;
+  if (!device || !kn_device_parse(device, &d))
+    return outside(kn_fail(ctx, KN_ARG, "there is no device '%s'", device ? device : "(null)"));
+  if (from->type.device == d) {
+    *out = (kiln_tensor *)kn_tensor_retain(from);
+    return KILN_OK;
+  }
+  const kn_attrs_device to = {.device = (int32_t)d};
+  kn_status st = kn_apply(ctx, KN_OP_to_device, &to, &from, 1, &made);
+  if (st == KN_OK) *out = (kiln_tensor *)made;
+  return outside(st);
+}
+
 void *kiln_tensor_data(const kiln_tensor *t) {
   return core_tensor(t)->type.device == KN_CPU ? kn_tensor_data(core_tensor(t)) : NULL;
 }
