@@ -200,7 +200,7 @@ static kn_status place_outputs(emitter *e, const kn_node *n) {
     const kn_value *v = n->out[i];
     size_t bytes;
     bool open = v->type.kind != KN_V_TENSOR || p->handle[v->id] || p->listed[v->id] || p->undefined[v->id] ||
-                p->maybe[v->id] || !kn_type_known(&p->types[v->id]) ||
+                kn_plan_may_miss(p, v->id) || !kn_type_known(&p->types[v->id]) ||
                 !kn_type_bytes(&p->types[v->id], &bytes);
     if (open) continue;
     KN_TRY(kn_plan_buffer(e->ctx, p, &p->types[v->id], v->id, e->pos, e->block, &p->header[v->id]));

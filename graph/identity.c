@@ -112,6 +112,27 @@ static void visit(search *s, const kn_region *r) {
   }
 }
 
+/* What v may be has a value or has none, and that is seen. */
+static void mark_exact(search *s, const kn_value *v) {
+  begin(s);
+  for (add(s, v); s->n;) {
+    v = s->todo[--s->n];
+    s->p->exact[v->id] = true;
+    step(s, v, false);
+  }
+}
+
+/* All but ops and what hands tensors on may ask. */
+static void find_exact(search *s, const kn_region *r) {
+  KN_EACH_NODE (n, r) {
+    const bool asks = !kn_opcode_is_op(n->op) && !n->nregions && n->op != KN_NODE_item &&
+                      n->op != KN_NODE_size && n->op != KN_NODE_select;
+    for (uint32_t i = 0; asks && i < n->nin; i++) mark_exact(s, n->in[i]);
+    for (int k = 0; k < n->nregions; k++) find_exact(s, n->regions[k]);
+  }
+  for (uint32_t i = 0; !r->owner && i < r->nyields; i++) mark_exact(s, r->yields[i]);
+}
+
 kn_status kn_plan_identities(kn_context *ctx, kn_plan *p) {
   uint32_t n = p->graph->nvalues + 1;
   if (!kn_region_has(p->graph->body, KN_NODE_loop) && !p->whole) return KN_OK;
@@ -120,6 +141,7 @@ kn_status kn_plan_identities(kn_context *ctx, kn_plan *p) {
               .seen = kn_arena_alloc(&p->arena, n * sizeof *s.seen),
               .ends = kn_arena_alloc(&p->arena, n)};
   if (!s.todo || !s.seen || !s.ends) return kn_fail_nomem(ctx, n);
+  if (p->whole) find_exact(&s, p->graph->body);
   count_ends(&s);
   visit(&s, p->graph->body);
   return KN_OK;

@@ -104,10 +104,11 @@ static kn_status same_number(lowering *l, const kn_value *to, const kn_value *fr
 
 /* ---- tensors ---- */
 
-static bool is_argument(const kn_value *v) {
+/* Arguments and state are seldom where they were. */
+static bool is_moving(const kn_value *v) {
   while (v->def && kn_opcode_is_op(v->def->op) && kn_ops[v->def->op].op_class == KN_CLASS_VIEW)
     v = v->def->in[0];
-  return !v->def && !v->region->owner;
+  return v->def ? v->def->op == KN_NODE_load_state : !v->region->owner;
 }
 
 static kn_status new_home(lowering *l, const kn_tensor *t, kn_tensor **home) {
@@ -122,7 +123,7 @@ static kn_status add_input(lowering *l, const kn_value *v) {
   kn_whole *w = l->w;
   if (!t || !t->storage) return kn_fail(l->ctx, KN_UNSUPPORTED, "a tensor from outside has no value");
   const bool other = t->type.device != w->target->device;
-  const bool moves = w->moves[v->id] || is_argument(v) || w->makes > MOST_MAKES;
+  const bool moves = w->moves[v->id] || is_moving(v) || w->makes > MOST_MAKES;
   kn_whole_input in = {.value = v->id, .data = kn_tensor_data(t)};
   memcpy(in.strides, t->strides, sizeof in.strides);
   if (l->p->place[v->id] != KN_PLACE_CONST && (other || moves)) KN_TRY(new_home(l, t, &in.home));
@@ -203,8 +204,10 @@ static kn_status lower_choose(lowering *l, const kn_node *n) {
   for (uint32_t side = 0; side < 2; side++) {
     KN_TRY(new_block(l, side ? &s.b : &s.a));
     l->block = side ? s.b : s.a;
-    KN_TRY(tensor_of(l, n->in[1 + side], &from));
-    KN_TRY(copy(l, n, to, from));
+    if (!l->p->undefined[n->in[1 + side]->id]) {
+      KN_TRY(tensor_of(l, n->in[1 + side], &from));
+      KN_TRY(copy(l, n, to, from));
+    }
     l->block = outer;
   }
   return push_step(l, s);
@@ -256,7 +259,9 @@ static kn_status bind(lowering *l, const kn_step *s, int side, bool alone) {
       }
       KN_TRY(cell_of(l, from, &cell));
       KN_TRY(move(l, out_cell(l, to), cell));
-    } else if (kn_plan_is_fixed(l->p, to->id)) {
+    } else if (l->p->undefined[from->id])
+      continue; /* nobody reads it then */
+    else if (kn_plan_is_fixed(l->p, to->id)) {
       KN_TRY(tensor_of(l, to, &a));
       KN_TRY(tensor_of(l, from, &b));
       KN_TRY(copy(l, s->node, a, b));
@@ -314,7 +319,7 @@ static kn_status gives_params(lowering *l, const kn_loop_plan *loop, bool *gives
   for (uint32_t o = 0; o < loop->node->nout; o++) {
     const kn_value *v = r->yields[1 + r->nparams + o];
     kn_tensor *t;
-    if (v->type.kind != KN_V_TENSOR) continue;
+    if (v->type.kind != KN_V_TENSOR || l->p->undefined[v->id]) continue;
     KN_TRY(tensor_of(l, v, &t));
     for (uint32_t i = 0; i < r->nparams; i++)
       *gives |= is_copied(loop->carry[i].how) &&
@@ -332,7 +337,9 @@ static kn_status enter(lowering *l, const kn_loop_plan *loop) {
     if (loop->carry[i].how == KN_CARRY_NUMBER) {
       KN_TRY(cell_of(l, init, &cell));
       KN_TRY(move(l, out_cell(l, v), cell));
-    } else if (is_copied(loop->carry[i].how)) {
+    } else if (v->type.kind == KN_V_TENSOR && l->p->undefined[init->id])
+      continue;
+    else if (is_copied(loop->carry[i].how)) {
       KN_TRY(tensor_of(l, v, &to));
       KN_TRY(tensor_of(l, init, &from));
       KN_TRY(copy(l, loop->node, to, from));
@@ -349,12 +356,12 @@ static kn_status carry_tensors(lowering *l, const kn_loop_plan *loop) {
   const kn_region *r = loop->node->regions[0];
   kn_tensor *next, *to;
   for (uint32_t i = 0; i < r->nparams; i++) {
-    if (loop->carry[i].how != KN_CARRY_STAGED) continue;
+    if (loop->carry[i].how != KN_CARRY_STAGED || l->p->undefined[r->yields[1 + i]->id]) continue;
     KN_TRY(tensor_of(l, r->yields[1 + i], &next));
     KN_TRY(copy(l, loop->node, loop->carry[i].stage, next));
   }
   for (uint32_t i = 0; i < r->nparams; i++) {
-    if (!is_copied(loop->carry[i].how)) continue;
+    if (!is_copied(loop->carry[i].how) || l->p->undefined[r->yields[1 + i]->id]) continue;
     KN_TRY(tensor_of(l, r->params[i], &to));
     KN_TRY(tensor_of(l, r->yields[1 + i], &next));
     KN_TRY(copy(l, loop->node, to, loop->carry[i].how == KN_CARRY_STAGED ? loop->carry[i].stage : next));

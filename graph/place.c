@@ -146,7 +146,9 @@ kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_
   bool op = kn_opcode_is_op(n->op), copies = false;
   p->place[v->id] = KN_PLACE_LOOSE;
   if (p->handle[v->id] || p->undefined[v->id] || !kn_type_known(&p->types[v->id])) return KN_OK;
-  if (!op && n->op != KN_NODE_to_tensor && !(p->whole && n->op == KN_NODE_select)) return KN_OK;
+  if (!op && n->op != KN_NODE_to_tensor &&
+      !(p->whole && n->op == KN_NODE_select && !kn_plan_may_miss(p, v->id)))
+    return KN_OK;
   if (op && kn_ops[n->op].op_class == KN_CLASS_VIEW) {
     KN_TRY(place_view(ctx, p, n, v, &copies));
     if (!copies) return KN_OK;

@@ -25,9 +25,9 @@ static bool alloc_arrays(kn_plan *p) {
 #define ARRAY(field) (p->field = kn_arena_alloc(&p->arena, n * sizeof *p->field))
   bool ok = ARRAY(types) && ARRAY(hidden) && ARRAY(undefined) && ARRAY(maybe) && ARRAY(known) &&
             ARRAY(scalars) && ARRAY(failure) && ARRAY(result) && ARRAY(listed) && ARRAY(handle) &&
-            ARRAY(place) && ARRAY(header) && ARRAY(same) && ARRAY(root) && ARRAY(reads) && ARRAY(vals) &&
-            ARRAY(lists) && ARRAY(owned) && ARRAY(first) && ARRAY(last) && ARRAY(crosses) && ARRAY(level) &&
-            ARRAY(home) && ARRAY(ready) && ARRAY(passed) && ARRAY(store);
+            ARRAY(exact) && ARRAY(place) && ARRAY(header) && ARRAY(same) && ARRAY(root) && ARRAY(reads) &&
+            ARRAY(vals) && ARRAY(lists) && ARRAY(owned) && ARRAY(first) && ARRAY(last) && ARRAY(crosses) &&
+            ARRAY(level) && ARRAY(home) && ARRAY(ready) && ARRAY(passed) && ARRAY(store);
 #undef ARRAY
   p->slot_copied = kn_arena_alloc(&p->arena, (size_t)p->graph->nslots + 1);
   for (uint32_t v = 0; ok && v < n; v++) p->root[v] = v;

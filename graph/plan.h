@@ -227,6 +227,7 @@ struct kn_plan {
   kn_planned_failure **failure; /* of the node whose first output it is */
   bool *result;                 /* the graph returns it */
   bool *listed; /* tensors that a list takes up: not made in the arena, so that it can keep them */
+  bool *exact;  /* of the form WHOLE, tensors: somebody may ask whether a path has defined it */
   bool *handle; /* tensors that must stay the same handle: written to, compared, told at the end */
   const kn_node *
       *store; /* of a tensor that is computed straight into what this node stages; NULL (stored.c) */
@@ -286,6 +287,9 @@ void kn_plan_place_at(kn_plan *p, kn_device_id d, char *base);
 static inline bool kn_plan_is_fixed(const kn_plan *p, uint32_t v) {
   return p->place[v] == KN_PLACE_ARENA || p->place[v] == KN_PLACE_VIEW || p->place[v] == KN_PLACE_CONST;
 }
+
+/* May it have no value, so that somebody can tell? What nobody can tell may be anything. */
+static inline bool kn_plan_may_miss(const kn_plan *p, uint32_t v) { return p->maybe[v] && p->exact[v]; }
 
 /* Its output is the tensor of its first input: not even another handle. */
 static inline bool kn_node_passes(const kn_node *n) {

@@ -59,7 +59,8 @@ kn_status kn_run_raise(run *r, const kn_node *n) {
 static kn_status choose(run *r, const kn_node *n) {
   kn_plan *p = r->p;
   const kn_value *out = n->out[0], *in = n->in[p->scalars[n->in[0]->id].as.b ? 1 : 2];
-  if (p->place[out->id] == KN_PLACE_ARENA) return kn_run_copy_into(r, p->header[out->id], p->vals[in->id]);
+  if (p->place[out->id] == KN_PLACE_ARENA)
+    return p->vals[in->id] ? kn_run_copy_into(r, p->header[out->id], p->vals[in->id]) : KN_OK;
   kn_run_bind_value(p, out, in);
   return KN_OK;
 }

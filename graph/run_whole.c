@@ -17,7 +17,7 @@ static bool lies_as_made(const kn_whole_input *in, const kn_tensor *t) {
 /* Is it still good for this run? What has moved is copied from now on. */
 static bool is_good(const run *r, kn_whole *w) {
   bool good = w->made && w->base == r->p->base[w->target->device];
-  for (uint32_t i = 0; i < w->ninputs && good; i++) {
+  for (uint32_t i = 0; w->made && i < w->ninputs; i++) {
     const kn_whole_input *in = &w->inputs[i];
     if (in->home || lies_as_made(in, r->p->vals[in->value])) continue;
     w->moves[in->value] = true;
@@ -110,6 +110,9 @@ static kn_status launch(run *r, kn_whole *w) {
   KN_TRY(give_inputs(r, w));
   KN_TRY(w->target->launcher->run(w->target->self, r->ctx, w->launch, w, w->fresh, wait));
   w->fresh = false;
+  if (kn_debugging(r->ctx, KN_DEBUG_EXEC))
+    kn_log(r->ctx, "exec %-8s one launch of %u steps, %u graph%s so far%s", w->target->name, w->n, w->makes,
+           w->makes == 1 ? "" : "s", wait ? ", waits" : "");
   if (wait && w->cells[KN_CELL_FAULT].as.i) return tell_fault(r, w);
   take_outputs(r, w);
   return KN_OK;

@@ -13,6 +13,7 @@ typedef struct cutter {
   kn_context *ctx;
   kn_plan *p;
   uint8_t *device; /* by value: a number that the piece which is gathered computes */
+  int depth;       /* branches and loops around, inside of a piece */
   bool *wanted;    /* by value: a number that the host reads */
   char why[160];   /* of the last step that did not fit */
   const kn_node *where;
@@ -35,9 +36,11 @@ static bool node_fits(cutter *c, const kn_target *t, const kn_node *n) {
   char why[128];
   if (!kn_node_static(n, p->types, why, sizeof why)) return refuse(c, n, why);
   if (kn_ops[n->op].flags & KN_FLAG_WRITES) return refuse(c, n, "it overwrites a tensor");
+  if (c->depth && kn_ops[n->op].flags & KN_FLAG_RANDOM)
+    return refuse(c, n, "how many random numbers are drawn is only known when it runs");
   for (uint32_t i = 0; i < n->ntensor; i++) {
     const kn_type *in = &p->types[n->in[i]->id];
-    if (p->maybe[n->in[i]->id]) return refuse(c, n, "an input may have no value");
+    if (kn_plan_may_miss(p, n->in[i]->id)) return refuse(c, n, "an input may have no value");
     if (in->device != t->device && in->rank && p->place[n->in[i]->id] != KN_PLACE_CONST)
       return refuse(c, n, "an input is a tensor of another device");
   }
@@ -66,7 +69,7 @@ static bool other_fits(cutter *c, const kn_node *n) {
   const kn_plan *p = c->p;
   if (is_number_node(n) || n->op == KN_NODE_checkpoint_after) return true;
   const bool tensor = n->nin && n->in[0]->type.kind == KN_V_TENSOR;
-  if (tensor && p->maybe[n->in[0]->id] && n->op != KN_NODE_defined)
+  if (tensor && kn_plan_may_miss(p, n->in[0]->id) && n->op != KN_NODE_defined)
     return refuse(c, n, "an input may have no value");
   switch ((int)n->op) {
   case KN_NODE_item:
@@ -100,18 +103,20 @@ static bool step_fits(cutter *c, const kn_step *s);
 
 static bool block_fits(cutter *c, uint32_t block) {
   const kn_block *b = &c->p->blocks[block];
-  for (uint32_t i = 0; i < b->n; i++)
-    if (!step_fits(c, &b->steps[i])) return false;
-  return true;
+  bool fits = true;
+  c->depth++;
+  for (uint32_t i = 0; i < b->n && fits; i++) fits = step_fits(c, &b->steps[i]);
+  c->depth--;
+  return fits;
 }
 
 static bool binds_fit(cutter *c, const kn_step *s, int side) {
   const kn_plan *p = c->p;
   for (const kn_bind *b = p->binds + s->bind[side], *end = b + s->nbind[side]; b < end; b++) {
     if (b->how == KN_BIND_LIST) return refuse(c, s->node, "it gives a list");
-    if (b->how != KN_BIND_NUMBER && (p->maybe[b->to] || p->undefined[b->to]))
+    if (b->how != KN_BIND_NUMBER && kn_plan_may_miss(p, b->to))
       return refuse(c, s->node, "a result may have no value");
-    if (s->kind == KN_STEP_IF && (b->how == KN_BIND_OWN || b->how == KN_BIND_LENT))
+    if (s->kind == KN_STEP_IF && !p->undefined[b->to] && (b->how == KN_BIND_OWN || b->how == KN_BIND_LENT))
       return refuse(c, s->node,
                     kn_type_known(&p->types[b->to]) ? "which tensor it gives may be asked"
                                                     : "sizes are only known when it runs");
@@ -123,7 +128,7 @@ static bool carry_fits(cutter *c, const kn_loop_plan *l, uint32_t i) {
   const kn_plan *p = c->p;
   const kn_value *v = l->node->regions[0]->params[i];
   if (kn_is_list(v->type.kind)) return refuse(c, l->node, "it carries a list");
-  if (v->type.kind == KN_V_TENSOR && (p->maybe[v->id] || p->undefined[v->id]))
+  if (v->type.kind == KN_V_TENSOR && kn_plan_may_miss(p, v->id))
     return refuse(c, l->node, "what it carries may have no value");
   switch (l->carry[i].how) {
   case KN_CARRY_OWN: return refuse(c, l->node, "sizes change from trip to trip");

@@ -6,6 +6,7 @@
 #include "backends/cuda/kernel_inside.h"
 #include "backends/cuda/prelude.h"
 #include "spec/cuda/nvrtc.h"
+#include "spec/cuda/software.h"
 #include <dirent.h>
 #include <locale.h>
 #include <math.h>
@@ -213,8 +214,93 @@ START_TEST(room_is_bounded) {
 }
 END_TEST
 
-SUITE("cuda_kernels", floats_as_text, prelude_compiles, kept_under_all_that_it_is_made_of, damage_is_seen,
-      room_is_bounded)
+/* ---- programs, on the software device ---- */
+
+typedef struct writer {
+  const char *text;
+  int written;
+} writer;
+
+static void write_text(void *ud, cu_text *t) {
+  writer *w = ud;
+  w->written++;
+  cu_put(t, "%s", w->text);
+}
+
+static void run_add(kn_context *c, cu_device *d, CUfunction f, int wanted) {
+  CUdeviceptr p;
+  int x = 0, n = 3;
+  OK(c, cu_alloc(c, d, sizeof x, &p));
+  OK(c, d->tensors.copy(d->tensors.self, c, (void *)(uintptr_t)p, &x, sizeof x, KN_TO_DEVICE));
+  OK(c, cu_launch(c, d, f, (const unsigned[]){2, 1, 1}, 32, 0, (void *[]){&p, &n}));
+  OK(c, cu_launch(c, d, f, (const unsigned[]){0, 1, 1}, 32, 0, (void *[]){&p, &n})); /* nothing */
+  OK(c, d->tensors.copy(d->tensors.self, c, &x, (void *)(uintptr_t)p, sizeof x, KN_TO_HOST));
+  ck_assert_int_eq(x, wanted);
+  cu_free(d, p, sizeof x);
+}
+
+static const char adds[] = "KERNEL(32, add)(i32 *p, i32 n) { atomic_add_i32(p, n); }\n"
+                           "KERNEL(32, sub)(i32 *p, i32 n) { atomic_add_i32(p, -n); }\n";
+
+START_TEST(made_once_and_found_again) {
+  folder f;
+  open_folder(&f);
+  for (int round = 0; round < 2; round++) {
+    kn_context *c = software_context(), *child;
+    cu_device *d;
+    CUfunction add, again, sub;
+    writer w = {adds, 0};
+    OK(c, kn_registry_remember(c, f.path));
+    OK(c, cu_device_of(c, &d));
+    OK(c, cu_kernel(c, d, "adds", "add", write_text, &w, &add));
+    ck_assert_ptr_nonnull(child = kn_context_child(c));
+    OK(child, cu_device_of(child, &d));
+    OK(child, cu_kernel(child, d, "adds", "add", write_text, &w, &again));
+    OK(child, cu_kernel(child, d, "adds", "sub", write_text, &w, &sub));
+    ck_assert(add == again && add != sub);
+    ck_assert_int_eq(w.written, 1);
+    run_add(c, d, add, 64 * 3);
+    run_add(child, d, sub, -64 * 3);
+    cu_kernels_stats s = cu_kernels_read_stats(d);
+    ck_assert_int_eq((int)s.compiled, round == 0);
+    ck_assert_int_eq((int)s.read, round == 1);
+    kn_context_free(child);
+    kn_registry_close(c);
+    suite_done(c);
+  }
+  ck_assert_int_eq(files_in(&f), 1);
+  close_folder(&f);
+}
+END_TEST
+
+START_TEST(sources_that_are_wrong) {
+  kn_context *c = software_context();
+  cu_device *d;
+  CUfunction f;
+  OK(c, cu_device_of(c, &d));
+  FAILS(c, KN_INTERNAL, "the kernels \"bad\" cannot be compiled: ",
+        cu_kernel(c, d, "bad", "add", write_text, &(writer){"KERNEL(32, add)(i32 *p) { p[0] = q; }", 0}, &f));
+  FAILS(c, KN_INTERNAL, "finding the kernel mul in \"adds\"",
+        cu_kernel(c, d, "adds", "mul", write_text, &(writer){adds, 0}, &f));
+  OK(c, cu_kernel(c, d, "adds", "add", write_text, &(writer){adds, 0}, &f));
+  kn_registry_close(c);
+  suite_done(c);
+}
+END_TEST
+
+START_TEST(grids) {
+  cu_device d = {.processors = 10, .threads_per_processor = 2048};
+  ck_assert_int_eq(cu_grid(&d, 0, 256, 4), 0);
+  ck_assert_int_eq(cu_grid(&d, 1, 256, 4), 1);
+  ck_assert_int_eq(cu_grid(&d, 1024, 256, 4), 1);
+  ck_assert_int_eq(cu_grid(&d, 1025, 256, 4), 2);
+  ck_assert_int_eq(cu_grid(&d, INT64_C(1) << 40, 256, 4), 10 * 8 * 4);
+}
+END_TEST
+
+/* The real compiler first: nvrtc.h says why. */
+SUITE("cuda_kernels", prelude_compiles, made_once_and_found_again, sources_that_are_wrong, grids,
+      floats_as_text, kept_under_all_that_it_is_made_of, damage_is_seen, room_is_bounded)
 #else
 START_TEST(no_headers) { (void)suite_skips("this build was made without CUDA's headers"); }
 END_TEST

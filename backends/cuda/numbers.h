@@ -2,21 +2,12 @@
  * as an argument what to do. It may set the condition of a node of the graph that is captured. */
 #ifndef KN_CUDA_NUMBERS_H
 #define KN_CUDA_NUMBERS_H
-#include "backends/cuda/kernel.h"
+#include "backends/cuda/program.h"
 #include "graph/whole.h"
-
-typedef uint32_t u32;
-typedef uint64_t u64;
-typedef int64_t i64;
 
 enum { CU_MOST_NUMBERS = 64 }; /* of one kernel: an argument has 4 kB at most */
 
-/* A struct here, and as text for the device. */
-#define CU_BOTH(name, ...)                                                                                   \
-  typedef struct name __VA_ARGS__ name;                                                                      \
-  static const char name##_text[] = "typedef struct " #name " " #__VA_ARGS__ " " #name ";\n"
-
-CU_BOTH(numbers_step, {
+CU_ARGUMENT(numbers_step, {
   u32 kind;
   u32 op;
   u32 n;
@@ -27,7 +18,7 @@ CU_BOTH(numbers_step, {
   i64 low;
   i64 high;
 });
-CU_BOTH(numbers_all, {
+CU_ARGUMENT(numbers_all, {
   u64 cells;
   u64 handle;
   u32 n;

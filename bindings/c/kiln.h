@@ -129,7 +129,7 @@ typedef struct kiln_context_options {
   kiln_output_fn output; /* default: output is dropped */
   void *output_ud;
   const char
-      *cache;     /* folder in which it is remembered what was measured on this machine; NULL or "": none */
+      *cache;     /* folder of what was measured on this machine, and of compiled kernels; NULL or "": none */
   kiln_tune tune; /* default: KILN_TUNE_PREPARED */
   const char *libraries; /* folders, joined by ':', in which CUDA's libraries are looked for first; an empty
                           * one is where the loader looks. NULL or "": where they usually are */

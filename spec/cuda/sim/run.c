@@ -171,7 +171,8 @@ static bool release(unsigned threads) {
 }
 
 static void run_block(unsigned threads) {
-  for (unsigned i = 0; i < threads; i++) {
+  for (volatile unsigned i = 0; i < threads;
+       i++) { /* volatile: getcontext may return twice, for all gcc knows */
     fiber *f = &now.fibers[i];
     getcontext(&f->at);
     f->at.uc_stack.ss_sp = now.stacks + (size_t)i * STACK;

@@ -1,0 +1,76 @@
+-- Captured functions on cuda against the CPU: branches and loops on data of the device, training steps. Runs where there is a
+-- device, be it one of software (`meson test cuda_lua`).
+local check = require "check"
+local test, truth = check.test, check.truth
+
+if not kiln.cuda.is_available() then return end
+
+local function near(a, b)
+  return math.abs(a - b) <= 1e-5 * math.max(1, math.abs(a), math.abs(b))
+end
+
+local function same(x, y)
+  x, y = x:to("cpu"):flatten(), y:to("cpu"):flatten()
+  truth(x:size(1) == y:size(1))
+  for i = 1, x:size(1) do truth(near(x[i]:item(), y[i]:item()), tostring(x) .. tostring(y)) end
+end
+
+test("a while whose branches depend on data", function()
+  local function f(x, y, n)
+    local i = 0
+    while i < n and x:sum():item() < 100 do
+      if y:sum():item() > 3 then
+        x = x * 0.5 + y
+      else
+        x = (x + y):tanh() + 1
+      end
+      y = y + 0.25
+      i = i + 1
+    end
+    return x * 1, y * 2
+  end
+  local g = kiln.script(f)
+  for n = 0, 40, 8 do
+    local x, y = kiln.tensor { 1.0, 2.0, 3.0 }, kiln.tensor { 0.5, 0.25, 0.125 } * n
+    local a, b = f(x, y, n)
+    local c, d = g(x:to "cuda", y:to "cuda", n)
+    same(a, c)
+    same(b, d)
+  end
+end)
+
+test("an early end of a loop", function()
+  local function f(x, limit)
+    for i = 1, 50 do
+      x = x * 1.25 + 0.5
+      if x:amax():item() > limit then return x + i end
+    end
+    return x - 1
+  end
+  local g = kiln.script(f)
+  for _, limit in ipairs { 1, 10, 1000, 1e9 } do
+    local x = kiln.tensor { 1.0, -2.0, 3.0 }
+    same(f(x, limit), g(x:to "cuda", limit))
+  end
+end)
+
+test("whole steps of training, of which nothing waits", function()
+  local function losses(device)
+    kiln.manual_seed(3)
+    local net = kiln.nn.Sequential { kiln.nn.Linear(4, 8), kiln.nn.ReLU(), kiln.nn.Linear(8, 3) }
+    if device ~= "cpu" then net:to(device) end
+    local opt = kiln.optim.Adam(net:parameters(), { lr = 0.05 })
+    local step = kiln.script(function(x, t)
+      opt:zero_grad()
+      local loss = ((net(x) - t) ^ 2):mean()
+      loss:backward()
+      opt:step()
+      return loss
+    end)
+    local x, t, list = kiln.randn(6, 4):to(device), kiln.randn(6, 3):to(device), {}
+    for i = 1, 6 do list[i] = step(x, t):item() end
+    return list
+  end
+  local a, b = losses "cpu", losses "cuda"
+  for i = 1, 6 do truth(near(a[i], b[i]), a[i] .. " " .. b[i]) end
+end)

@@ -1,0 +1,303 @@
+/* Whole graphs on the software device: branches and loops on data of the device in one launch, against the
+ * reference on the CPU; what is launched, and what waits. */
+#define _GNU_SOURCE
+#include "spec/suite.h"
+#ifdef KN_HAS_CUDA
+#include "backends/cuda/launch.h"
+#include "spec/cuda/software.h"
+#include "spec/exec.h"
+
+typedef struct stage { /* one graph on both devices */
+  kn_context *c;
+  cu_device *d;
+  kn_graph *g[2];
+  kn_session *s[2];
+  kn_target ref;
+} stage;
+
+/* The graph's text with @D for the device behind the types of its tensors. */
+static kn_graph *on_device(kn_context *c, const char *text, const char *device) {
+  char made[4000];
+  size_t n = 0;
+  for (const char *at = text; *at && n < sizeof made - 8; at++) {
+    if (strncmp(at, "@D", 2)) {
+      made[n++] = *at;
+      continue;
+    }
+    n += (size_t)sprintf(made + n, "%s", device);
+    at++;
+  }
+  made[n] = 0;
+  return parse(c, made);
+}
+
+static kn_tensor *to(kn_context *c, kn_tensor *t, kn_device_id d) {
+  kn_tensor *out;
+  OK(c, kn_apply(c, KN_OP_to_device, &(kn_attrs_device){.device = d}, &t, 1, &out));
+  return out;
+}
+
+static void stage_open(stage *s, const char *text) {
+  const kn_target *const *targets;
+  int n;
+  s->c = software_context();
+  OK(s->c, cu_device_of(s->c, &s->d));
+  kn_tensor *x = number(s->c, KN_F32, 1), *there = to(s->c, x, KN_CUDA);
+  kn_tensor_release(x), kn_tensor_release(there);
+  s->g[0] = on_device(s->c, text, "");
+  s->g[1] = on_device(s->c, text, "@cuda");
+  ck_assert(kn_ref_backend.target(s->c, NULL, &s->ref));
+  OK(s->c, kn_session_new(s->c, s->g[0], (const kn_target *[]){&s->ref}, 1, &s->s[0]));
+  OK(s->c, kn_registry_targets(s->c, &targets, &n));
+  OK(s->c, kn_session_new(s->c, s->g[1], targets, n, &s->s[1]));
+}
+
+static void stage_close(stage *s) {
+  for (int i = 0; i < 2; i++) kn_session_free(s->s[i]), kn_graph_release(s->g[i]);
+  kn_registry_close(s->c);
+  suite_done(s->c);
+}
+
+static void near_values(kn_context *c, const kn_rvalue *want, const kn_rvalue *got) {
+  if (!want->tensor) {
+    ck_assert_int_eq(want->scalar.kind, got->scalar.kind);
+    if (want->scalar.kind == KN_SCALAR_FLOAT)
+      ck_assert(near(want->scalar.as.f, got->scalar.as.f, 1e-5));
+    else
+      ck_assert(want->scalar.as.i == got->scalar.as.i);
+    return;
+  }
+  kn_tensor *host = to(c, got->tensor, KN_CPU);
+  for (int64_t k = 0; k < kn_tensor_numel(host); k++)
+    ck_assert_msg(near(element(host, k), element(want->tensor, k), 1e-5), "element %d: %.9g instead of %.9g",
+                  (int)k + 1, element(host, k), element(want->tensor, k));
+  kn_tensor_release(host);
+}
+
+/* Inputs are the CPU's; takes the tensors over. Results agree, or sentences do. */
+static void agree(stage *s, kn_rvalue *in, uint32_t nin, uint32_t nout) {
+  kn_rvalue x[4], y[4], there[4];
+  for (uint32_t i = 0; i < nin; i++) {
+    there[i] = in[i];
+    if (in[i].tensor) there[i].tensor = to(s->c, in[i].tensor, KN_CUDA);
+  }
+  kn_status want = kn_session_run(s->s[0], in, nin, x, nout),
+            got = kn_session_run(s->s[1], there, nin, y, nout);
+  ck_assert_msg(want == got, "\"%s\" instead of \"%s\"", kn_error(kn_session_context(s->s[1])),
+                kn_error(kn_session_context(s->s[0])));
+  if (want != KN_OK)
+    ck_assert_str_eq(kn_error(kn_session_context(s->s[1])), kn_error(kn_session_context(s->s[0])));
+  for (uint32_t i = 0; i < nout && want == KN_OK; i++) {
+    near_values(s->c, &x[i], &y[i]);
+    kn_tensor_release(x[i].tensor), kn_tensor_release(y[i].tensor);
+  }
+  for (uint32_t i = 0; i < nin; i++) {
+    if (want == KN_OK && in[i].tensor) near_values(s->c, &in[i], &there[i]); /* what was updated */
+    kn_tensor_release(in[i].tensor);
+    if (in[i].tensor) kn_tensor_release(there[i].tensor);
+  }
+}
+#define AGREE(s, nout, ...) agree(s, (kn_rvalue[]){__VA_ARGS__}, COUNT(((kn_rvalue[]){__VA_ARGS__})), nout)
+
+static kn_tensor *vector(stage *s, double a, double b, double c) {
+  return make(s->c, KN_F32, DIMS(3), LIST(a, b, c));
+}
+
+/* So many launches, of which so many waited, and graphs. */
+static void launched(stage *s, int launches, int waits, int captured) {
+  const cu_launch_stats n = cu_launches_read_stats(s->d);
+  ck_assert_msg((int)n.launches == launches && (int)n.waits == waits && (int)n.captured == captured,
+                "%d launches, %d waited, %d graphs", (int)n.launches, (int)n.waits, (int)n.captured);
+}
+
+START_TEST(branches_and_loops_in_each_other) {
+  stage s;
+  stage_open(&s,
+             "graph g(%x: float32[3]@D, %y: float32[3]@D) {\n"
+             "  %one = const 1.0\n"
+             "  %ten = const 10.0\n"
+             "  %sum = sum %x\n"
+             "  %s = item %sum\n"
+             "  %big = lua.lt %ten, %s\n"
+             "  %z: float32[3]@D = if %big {\n"
+             "    %n = neg %x\n"
+             "    yield %n\n"
+             "  } else {\n"
+             "    %p: float32[3]@D, %q: float32[3]@D = loop (%a: float32[3]@D = %x, %b: float32[3]@D = %y, "
+             "%k: float = %s) {\n"
+             "      %c = add %a, %b\n"
+             "      %l = lua.add %k, %one\n"
+             "      %t: float32[] = to_tensor %l\n"
+             "      %e = mul %c, %t\n"
+             "      %odd = lua.lt %s, %k\n"
+             "      %f: float32[3]@D = if %odd {\n"
+             "        yield %e\n"
+             "      } else {\n"
+             "        %u = mul %y, %e\n"
+             "        yield %u\n"
+             "      }\n"
+             "      %more = lua.lt %l, %ten\n"
+             "      continue_if %more next(%b, %f, %l) exit(%a, %f)\n"
+             "    }\n"
+             "    %r = sub %p, %q\n"
+             "    yield %r\n"
+             "  }\n"
+             "  %w = add %z, %x\n"
+             "  return %w\n"
+             "}\n");
+  for (int k = 0; k < 6; k++) AGREE(&s, 1, T(vector(&s, k * 1.5, k, 0.5)), T(vector(&s, 0.25, -1, 0.125)));
+  launched(&s, 6, 0, 1);
+  stage_close(&s);
+}
+END_TEST
+
+START_TEST(a_while_of_a_thousand_trips) {
+  stage s;
+  stage_open(&s, "graph g(%x: float32[3]@D, %n: integer) {\n"
+                 "  %one = const 1\n"
+                 "  %zero = const 0\n"
+                 "  %y: float32[3]@D, %trips: integer = loop (%a: float32[3]@D = %x, %i: integer = %zero) {\n"
+                 "    %half = mul %a, %a\n"
+                 "    %b = sin %half\n"
+                 "    %j = lua.add %i, %one\n"
+                 "    %more = lua.lt %j, %n\n"
+                 "    continue_if %more next(%b, %j) exit(%b, %j)\n"
+                 "  }\n"
+                 "  return %y, %trips\n"
+                 "}\n");
+  AGREE(&s, 2, T(vector(&s, 0.5, 1, 1.5)), INT(1000));
+  AGREE(&s, 2, T(vector(&s, 0.25, 1, 1.25)), INT(7));
+  launched(&s, 2, 2, 1); /* the number of trips is a result, which the host waits for */
+  stage_close(&s);
+}
+END_TEST
+
+/* A decoder that takes the best of what may follow until it is not sure any more. */
+START_TEST(decoding_stops_early) {
+  stage s;
+  stage_open(&s, "graph g(%h: float32[3]@D, %m: float32[3,3]@D) {\n"
+                 "  %sure = const 0.5\n"
+                 "  %most = const 20\n"
+                 "  %one = const 1\n"
+                 "  %zero = const 0\n"
+                 "  %y: float32[3]@D = loop (%a: float32[3]@D = %h, %i: integer = %zero) {\n"
+                 "    %all = mul %m, %a\n"
+                 "    %logits = sum %all {dim = {2}}\n"
+                 "    %p = softmax %logits {dim = 1}\n"
+                 "    %best = amax %p\n"
+                 "    %c = item %best\n"
+                 "    %hit = eq %p, %best\n"
+                 "    %one_hot = cast %hit {dtype = \"float32\"}\n"
+                 "    %b = mul %a, %one_hot\n"
+                 "    %d = add %b, %p\n"
+                 "    %j = lua.add %i, %one\n"
+                 "    %stop = lua.lt %c, %sure\n"
+                 "    %last = lua.le %most, %j\n"
+                 "    %go: boolean = if %stop {\n"
+                 "      %no = const false\n"
+                 "      yield %no\n"
+                 "    } else {\n"
+                 "      %yes = lua.not %last\n"
+                 "      yield %yes\n"
+                 "    }\n"
+                 "    continue_if %go next(%d, %j) exit(%d)\n"
+                 "  }\n"
+                 "  return %y\n"
+                 "}\n");
+  for (int k = 0; k < 4; k++)
+    AGREE(&s, 1, T(vector(&s, 1, k, 0.5)),
+          T(make(s.c, KN_F32, DIMS(3, 3), LIST(1, k, 0.5, -1, 0.25, 2, 0.125 * k, 1, 0.75))));
+  launched(&s, 4, 0, 1);
+  stage_close(&s);
+}
+END_TEST
+
+/* Forward, backward, update: state and weights stay on the device, the counter on the host. */
+START_TEST(a_training_step) {
+  stage s;
+  stage_open(&s, "graph g(%x: float32[3]@D, %w: float32[3]@D) {\n"
+                 "  slot state \"m\": float32[3]@D\n"
+                 "  slot state \"t\": integer = 0\n"
+                 "  %one = const 1\n"
+                 "  %half = const 0.5\n"
+                 "  %t = load_state \"t\"\n"
+                 "  %t1 = lua.add %t, %one\n"
+                 "  store_state \"t\", %t1\n"
+                 "  %beta = lua.pow %half, %t1\n"
+                 "  %bt: float32[] = to_tensor %beta\n"
+                 "  %m = load_state \"m\"\n"
+                 "  %g = mul %x, %w\n"
+                 "  %m1 = add %m, %g\n"
+                 "  store_state \"m\", %m1\n"
+                 "  %d = mul %m1, %bt\n"
+                 "  %w1 = sub %w, %d\n"
+                 "  %loss = sum %g\n"
+                 "  update %w, %w1\n"
+                 "  return %loss\n"
+                 "}\n");
+  for (int i = 0; i < 2; i++) {
+    kn_tensor *host = vector(&s, 0.5, 0.25, 1), *m = to(s.c, host, i ? KN_CUDA : KN_CPU);
+    OK(kn_session_context(s.s[i]), kn_session_set_slot(s.s[i], 0, &(kn_rvalue){.tensor = m}));
+    kn_tensor_release(host), kn_tensor_release(m);
+  }
+  for (int k = 0; k < 6; k++) AGREE(&s, 1, T(vector(&s, 0.5 * k, 1 - k, 1)), T(vector(&s, 1, 2, k)));
+  kn_rvalue m[2];
+  for (int i = 0; i < 2; i++) OK(kn_session_context(s.s[i]), kn_session_get_slot(s.s[i], 0, &m[i]));
+  near_values(s.c, &m[0], &m[1]);
+  kn_tensor_release(m[0].tensor), kn_tensor_release(m[1].tensor);
+  ck_assert_int_eq(cu_launches_read_stats(s.d).launches, 6);
+  ck_assert_int_eq(cu_launches_read_stats(s.d).waits, 0);
+  stage_close(&s);
+}
+END_TEST
+
+/* Draws are those of the CPU, at each run further on. */
+START_TEST(draws_go_on_from_run_to_run) {
+  stage s;
+  stage_open(&s, "graph g(%x: float32[3]@D) {\n"
+                 "  %r = bernoulli %x\n"
+                 "  %a = add %x, %r\n"
+                 "  %q = bernoulli %x\n"
+                 "  %b = sub %a, %q\n"
+                 "  return %b\n"
+                 "}\n");
+  for (int k = 0; k < 4; k++) AGREE(&s, 1, T(vector(&s, 0.5, 0.75, 0.25 * k)));
+  launched(&s, 4, 0, 1);
+  stage_close(&s);
+}
+END_TEST
+
+START_TEST(faults_are_told) {
+  stage s;
+  stage_open(&s, "graph g(%x: float32[3]@D, %n: integer) {\n"
+                 "  %one = const 1\n"
+                 "  %seven = const 7\n"
+                 "  %y: float32[3]@D = loop (%a: float32[3]@D = %x, %i: integer = %n) {\n"
+                 "    %j = lua.sub %i, %one\n"
+                 "    %k = lua.idiv %seven, %j ; f.lua:3\n"
+                 "    %s = sum %a\n"
+                 "    %v = item %s\n"
+                 "    %fine = lua.lt %v, %seven\n"
+                 "    assert %fine \"too large\" ; f.lua:4\n"
+                 "    %u: float32[] = to_tensor %k\n"
+                 "    %c = add %a, %u\n"
+                 "    %more = lua.le %one, %j\n"
+                 "    continue_if %more next(%c, %j) exit(%c)\n"
+                 "  }\n"
+                 "  return %y\n"
+                 "}\n");
+  for (int n = -4; n < 6; n++) AGREE(&s, 1, T(vector(&s, 0.5, n == 4 ? 9 : 0.25, 0)), INT(n));
+  const cu_launch_stats n = cu_launches_read_stats(s.d);
+  ck_assert(n.launches == 10 && n.waits == 10);
+  stage_close(&s);
+}
+END_TEST
+
+SUITE("cuda_whole", branches_and_loops_in_each_other, a_while_of_a_thousand_trips, decoding_stops_early,
+      a_training_step, draws_go_on_from_run_to_run, faults_are_told)
+#else
+START_TEST(no_headers) { (void)suite_skips("this build was made without CUDA's headers"); }
+END_TEST
+
+SUITE("cuda_whole", no_headers)
+#endif
