@@ -35,6 +35,7 @@ struct kn_heap {
   void *ud;
   size_t limit, peak, kept_bytes;
   atomic_size_t bytes; /* written under the lock, read by anybody */
+  atomic_size_t elsewhere;
   uint64_t blocks, calls;
   kept *plain[CLASSES + 1], *aligned[CLASSES + 1];
   kn_spares spares; /* large aligned blocks; they have a lock of their own */
@@ -299,7 +300,14 @@ void kn_heap_reset_peak(kn_heap *h) {
   unlock(h);
 }
 
-size_t kn_heap_bytes(const kn_heap *heap) { return in_use((kn_heap *)(uintptr_t)heap); }
+size_t kn_heap_bytes(const kn_heap *heap) {
+  kn_heap *h = (kn_heap *)(uintptr_t)heap;
+  return in_use(h) + atomic_load_explicit(&h->elsewhere, memory_order_relaxed);
+}
+
+void kn_heap_count_elsewhere(kn_heap *h, size_t bytes, bool more) {
+  atomic_fetch_add_explicit(&h->elsewhere, more ? bytes : 0 - bytes, memory_order_relaxed);
+}
 
 /* ---- blocks ---- */
 

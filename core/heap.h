@@ -33,8 +33,12 @@ void kn_heap_set_limit(kn_heap *h, size_t limit); /* what is in use already may 
 void kn_heap_reset_peak(kn_heap *h);
 void kn_heap_empty_cache(kn_heap *h); /* what is kept goes back to the allocator */
 kn_heap_stats kn_heap_read_stats(const kn_heap *h);
-bool kn_heap_is_own(const kn_heap *h);  /* without a function of the host: any thread may use it */
-size_t kn_heap_bytes(const kn_heap *h); /* now in use; cheap */
+bool kn_heap_is_own(const kn_heap *h); /* without a function of the host: any thread may use it */
+/* Now in use, with what tensors have in the memory of devices; cheap. */
+size_t kn_heap_bytes(const kn_heap *h);
+/* Bytes that a tensor has got in a device's memory, or (not `more`) given back: only counted, for those who
+ * collect garbage. */
+void kn_heap_count_elsewhere(kn_heap *h, size_t bytes, bool more);
 
 /* NULL on failure or overflow. Zero sizes give a valid unique block. kn_free accepts NULL. */
 void *kn_alloc(kn_heap *h, size_t size);

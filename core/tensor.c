@@ -61,9 +61,10 @@ static void drop_part(block *b) {
 }
 
 static void drop_data(kn_storage *s) {
-  if (s->release)
+  if (s->release) {
+    if (s->device != KN_CPU) kn_heap_count_elsewhere(s->heap, s->bytes, false);
     s->release(s->release_ud, s->data, s->bytes);
-  else if (!s->close)
+  } else if (!s->close)
     kn_free_aligned(s->heap, s->data, s->bytes);
 }
 
@@ -150,7 +151,11 @@ kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type)
     return kn_fail_nomem(ctx, sizeof *s);
   }
   init_storage(s, ctx, type->device, data, bytes);
-  if (m) s->release = m->release, s->release_ud = m->self;
+  if (m) {
+    s->release = m->release;
+    s->release_ud = m->self;
+    kn_heap_count_elsewhere(s->heap, bytes, true);
+  }
   kn_storage_release(t->storage);
   t->storage = s;
   t->type = *type;
@@ -220,6 +225,7 @@ kn_status kn_tensor_wrap(kn_context *ctx, const kn_type *type, void *data, kn_re
   b->s.bytes = bytes;
   b->s.release = release ? release : keep_borrowed;
   b->s.release_ud = ud;
+  if (type->device != KN_CPU) kn_heap_count_elsewhere(ctx->heap, bytes, true);
   *out = &b->t;
   return KN_OK;
 }

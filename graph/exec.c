@@ -439,9 +439,10 @@ static kn_status grow_arena(kn_session *s, kn_device_id d, size_t bytes) {
 
 static kn_status give_arena(kn_session *s, kn_plan *p) {
   for (int d = 0; d < KN_DEVICE_COUNT; d++) {
-    const bool needed = d == KN_CPU ? !s->arena[d].data : false;
-    if (p->bytes[d] > s->arena[d].bytes || needed) KN_TRY(grow_arena(s, (kn_device_id)d, p->bytes[d]));
-    kn_plan_place_at(p, (kn_device_id)d, s->arena[d].data);
+    const kn_arena_on *a = &s->arena[d];
+    if (p->bytes[d] > a->bytes || (d == KN_CPU && !a->data))
+      KN_TRY(grow_arena(s, (kn_device_id)d, p->bytes[d]));
+    if (p->base[d] != a->data) kn_plan_place_at(p, (kn_device_id)d, a->data);
   }
   return KN_OK;
 }

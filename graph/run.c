@@ -26,13 +26,16 @@ static void forget_lists(kn_plan *p, const kn_region *r, uint32_t first) {
       kn_run_own_list(p, r->yields[i]->id, NULL);
 }
 
-static kn_status bind_outputs(run *r, const kn_step *s, int side) {
-  KN_TRY(kn_run_bind_yields(r, s, side));
+static void bind_outputs(run *r, const kn_step *s, int side) {
+  kn_run_bind_yields(r->p, s, side);
   forget_lists(r->p, s->node->regions[side], 0);
-  if (r->quiet) return KN_OK;
+  if (r->quiet) return;
   if (kn_run_logs(r)) kn_log_node(r->ctx, "graph", s->node, side ? "else" : "then", r->p->vals);
   kn_run_watch(r, s->node);
-  return KN_OK;
+}
+
+static inline kn_status copy_outputs(run *r, const kn_step *s, int side) {
+  return r->p->whole ? kn_run_copy_yields(r, s, side) : KN_OK;
 }
 
 /* The first branch, and the second where that raises. */
@@ -45,14 +48,18 @@ APART kn_status run_attempt(run *r, const kn_step *s) {
     none_raised->as.b = false;
     KN_TRY(kn_run_block(r, s->b));
   }
-  return bind_outputs(r, s, st == KN_OK ? 0 : 1);
+  KN_TRY(copy_outputs(r, s, st == KN_OK ? 0 : 1));
+  bind_outputs(r, s, st == KN_OK ? 0 : 1);
+  return KN_OK;
 }
 
 APART kn_status run_if(run *r, const kn_step *s) {
   if (kn_is_attempt(s->node)) return run_attempt(r, s);
   bool yes = r->p->scalars[s->node->in[0]->id].as.b;
   KN_TRY(kn_run_block(r, yes ? s->a : s->b));
-  return bind_outputs(r, s, yes ? 0 : 1);
+  KN_TRY(copy_outputs(r, s, yes ? 0 : 1));
+  bind_outputs(r, s, yes ? 0 : 1);
+  return KN_OK;
 }
 
 static kn_status enter_loop(run *r, const kn_loop_plan *l) {
@@ -139,7 +146,8 @@ APART kn_status run_loop(run *r, const kn_step *s) {
     if (!r->p->scalars[body->yields[0]->id].as.b) break;
     KN_TRY(back_edge(r, l));
   }
-  KN_TRY(kn_run_bind_yields(r, s, 0));
+  KN_TRY(copy_outputs(r, s, 0));
+  kn_run_bind_yields(r->p, s, 0);
   forget_lists(r->p, body, 1);
   for (uint32_t i = 0; r->p->has_lists && i < body->nparams; i++)
     kn_run_own_list(r->p, body->params[i]->id, NULL);
@@ -162,7 +170,7 @@ kn_status kn_run_fail(run *r, const kn_planned_failure *f) {
   return kn_node_failed(r->ctx, f->node, kn_fail(r->ctx, f->status, "%s", f->text));
 }
 
-static inline kn_status run_step(run *r, const kn_step *s) {
+static kn_status run_step(run *r, const kn_step *s) {
   kn_plan *p = r->p;
   switch (s->kind) {
   case KN_STEP_PART: return kn_run_part(r, &p->parts[s->a]);
@@ -170,7 +178,10 @@ static inline kn_status run_step(run *r, const kn_step *s) {
   case KN_STEP_NODE: return kn_run_node(r, s->node);
   case KN_STEP_IF: return run_if(r, s);
   case KN_STEP_LOOP: return run_loop(r, s);
-  case KN_STEP_BIND: return bind_outputs(r, s, (int)s->a);
+  case KN_STEP_BIND:
+    KN_TRY(copy_outputs(r, s, (int)s->a));
+    bind_outputs(r, s, (int)s->a);
+    return KN_OK;
   case KN_STEP_STRANDS: return kn_run_section(r, &p->sections[s->a]);
   case KN_STEP_WHOLE: return run_whole(r, s);
   case KN_STEP_FAIL: break;

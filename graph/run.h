@@ -27,7 +27,8 @@ void kn_run_own(kn_plan *p, uint32_t v, kn_tensor *t);
 void kn_run_bind(kn_plan *p, uint32_t v, kn_tensor *t);
 void kn_run_bind_value(kn_plan *p, const kn_value *to, const kn_value *from);
 kn_tensor *kn_run_take(kn_plan *p, uint32_t yield);
-kn_status kn_run_bind_yields(run *r, const kn_step *s, int side);
+void kn_run_bind_yields(kn_plan *p, const kn_step *s, int side);
+kn_status kn_run_copy_yields(run *r, const kn_step *s, int side); /* those that have places of their own */
 void kn_run_clean_up(kn_plan *p);
 bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t);
 kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t);

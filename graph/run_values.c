@@ -92,17 +92,21 @@ kn_tensor *kn_run_take(kn_plan *p, uint32_t yield) {
   return t;
 }
 
-kn_status kn_run_bind_yields(run *r, const kn_step *s, int side) {
-  kn_plan *p = r->p;
+void kn_run_bind_yields(kn_plan *p, const kn_step *s, int side) {
   for (const kn_bind *b = p->binds + s->bind[side], *end = b + s->nbind[side]; b < end; b++) switch (b->how) {
     case KN_BIND_NUMBER: p->scalars[b->to] = p->scalars[b->from]; break;
     case KN_BIND_LENT: p->vals[b->to] = p->vals[b->from]; break;
     case KN_BIND_OWN: kn_run_own(p, b->to, kn_run_take(p, b->from)); break;
-    case KN_BIND_COPY:
-      if (p->vals[b->from]) KN_TRY(kn_run_copy_into(r, p->header[b->to], p->vals[b->from]));
-      break;
+    case KN_BIND_COPY: break; /* kn_run_copy_yields */
     case KN_BIND_LIST: kn_run_own_list(p, b->to, kn_run_shared_list(p->lists[b->from])); break;
     }
+}
+
+kn_status kn_run_copy_yields(run *r, const kn_step *s, int side) {
+  kn_plan *p = r->p;
+  for (const kn_bind *b = p->binds + s->bind[side], *end = b + s->nbind[side]; b < end; b++)
+    if (b->how == KN_BIND_COPY && p->vals[b->from])
+      KN_TRY(kn_run_copy_into(r, p->header[b->to], p->vals[b->from]));
   return KN_OK;
 }
 

@@ -17,6 +17,8 @@ static void *fake;
 
 static bool no_library(void) {
   char path[512], why[256];
+  /* It loads and unloads libraries that keep memory, whose names are gone when leaks are looked for. */
+  if (getenv("KILN_SANITIZED")) return suite_skips("cuDNN under a sanitizer");
   if (api.filled[CU_DNN]) return false;
   const char *build = getenv("KILN_BUILD");
   snprintf(path, sizeof path, "%s/spec/cuda/fake/libcuda.so.1", build ? build : "build");
@@ -337,6 +339,7 @@ START_TEST(products_are_described) {
   char why[256];
   kn_context *c = suite_context();
   cu_device d = {.heap = c->heap};
+  /* It stays open: what a library keeps that is gone has no name for lsan.supp. */
   if (cu_api_open(&d.api, CU_BLAS, why, sizeof why) || !suite_skips(why)) {
     for (int t = 0; t < 4; t++)
       for (size_t i = 0; i < sizeof epilogues / sizeof *epilogues; i++) {
@@ -347,7 +350,6 @@ START_TEST(products_are_described) {
                                            : cu_blas_supports(&p, why, sizeof why));
         OK(c, cu_blas_describe(c, &d, &p));
       }
-    cu_api_close(&d.api);
   }
   suite_done(c);
 }

@@ -28,12 +28,15 @@ START_TEST(tensors_lie_on_the_device) {
   ck_assert_int_eq(a->storage->device, KN_CUDA);
   ck_assert(fake_owns(&f, kn_tensor_data(a)) && fake_owns(&f, kn_tensor_data(b)));
   ck_assert_int_eq(f.alive, 3);
+  ck_assert_uint_eq(kn_heap_bytes(c->heap) - kn_heap_read_stats(c->heap).bytes,
+                    24 + 80000);           /* for collectors */
   OK(c, kn_tensor_allocate(c, a, &large)); /* what it had is given back */
   ck_assert(fake_owns(&f, kn_tensor_data(a)));
   ck_assert_int_eq(f.alive, 3);
   kn_tensor_release(a);
   kn_tensor_release(b);
   kn_tensor_release(e);
+  ck_assert_uint_eq(kn_heap_bytes(c->heap), kn_heap_read_stats(c->heap).bytes);
   const kn_type huge = on_device(KN_F64, DIMS(1 << 20, 1 << 10));
   FAILS(c, KN_NOMEM, "out of memory", kn_tensor_new(c, &huge, &a));
   fake_device_close(&f);
