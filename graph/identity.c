@@ -2,6 +2,7 @@
  * its end that a result, or what a slot was given, is a certain tensor: an input, a slot's, another result.
  * All other ones may be carried as copies. What the program itself compares is place.c's. */
 #include "graph/plan.h"
+#include "graph/when.h"
 #include <string.h>
 
 typedef struct search {
@@ -112,13 +113,29 @@ static void visit(search *s, const kn_region *r) {
   }
 }
 
+static bool add_seen(void *s, const kn_value *v) { return add(s, v), false; }
+
+/* As `step`; of a loop's values those that a trip ends with which goes on, or does not. */
+static void step_seen(search *s, const kn_value *v) {
+  const kn_node *d = v->def, *owner = v->region->owner;
+  if (!d && owner && owner->op == KN_NODE_loop) {
+    add(s, owner->in[v->index]);
+    kn_any_when(v->region->yields[1 + v->index], v->region->yields[0], true, add_seen, s);
+  } else if (d && d->op == KN_NODE_loop) {
+    const kn_region *r = d->regions[0];
+    kn_any_when(r->yields[1 + r->nparams + v->index], r->yields[0], false, add_seen, s);
+  } else {
+    step(s, v, false);
+  }
+}
+
 /* What v may be has a value or has none, and that is seen. */
 static void mark_exact(search *s, const kn_value *v) {
   begin(s);
   for (add(s, v); s->n;) {
     v = s->todo[--s->n];
     s->p->exact[v->id] = true;
-    step(s, v, false);
+    step_seen(s, v);
   }
 }
 

@@ -3,6 +3,7 @@
  * more: a carried size that differs from trip to trip ends as unknown. Values only ever go from undefined
  * over known to unknown, so that ends. Nothing is allocated for tensors here; see place.c. */
 #include "graph/plan.h"
+#include "graph/when.h"
 #include "graph/scalar.h"
 #include <string.h>
 
@@ -260,6 +261,28 @@ static kn_status walk_if(walk *w, const kn_node *n, bool *dead) {
   return KN_OK;
 }
 
+static bool is_maybe(void *p, const kn_value *v) { return ((const kn_plan *)p)->maybe[v->id]; }
+
+static bool may_miss_when(kn_plan *p, const kn_region *loop, const kn_value *v, bool goes_on) {
+  return v->type.kind == KN_V_TENSOR && p->maybe[v->id] &&
+         kn_any_when(v, loop->yields[0], goes_on, is_maybe, p);
+}
+
+/* The next value of a parameter is one of trips that are followed by another one. */
+static bool join_next(kn_plan *p, const kn_region *loop, uint32_t i) {
+  const kn_value *next = loop->yields[1 + i];
+  const bool maybe = p->maybe[next->id];
+  if (next->type.kind == KN_V_TENSOR) p->maybe[next->id] = may_miss_when(p, loop, next, true);
+  const bool changed = join_fact(p, loop->params[i], next);
+  p->maybe[next->id] = maybe;
+  return changed;
+}
+
+static void copy_exit(kn_plan *p, const kn_value *to, const kn_region *loop, const kn_value *from) {
+  copy_fact(p, to, from);
+  if (from->type.kind == KN_V_TENSOR) p->maybe[to->id] = may_miss_when(p, loop, from, false);
+}
+
 static kn_status walk_loop(walk *w, const kn_node *n, bool *dead) {
   kn_plan *p = w->p;
   const kn_region *r = n->regions[0];
@@ -278,13 +301,13 @@ static kn_status walk_loop(walk *w, const kn_node *n, bool *dead) {
     changed = *dead = false;
     KN_TRY(walk_region(w, r, dead));
     if (*dead) break;
-    for (uint32_t i = 0; i < r->nparams; i++) changed |= join_fact(p, r->params[i], r->yields[1 + i]);
+    for (uint32_t i = 0; i < r->nparams; i++) changed |= join_next(p, r, i);
   }
   for (uint32_t i = 0; i < n->nout; i++) {
     if (*dead)
       set_undefined(p, n->out[i]);
     else
-      copy_fact(p, n->out[i], r->yields[1 + r->nparams + i]);
+      copy_exit(p, n->out[i], r, r->yields[1 + r->nparams + i]);
   }
   return KN_OK;
 }

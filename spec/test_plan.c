@@ -1,6 +1,7 @@
 /* Plans: random graphs against their meaning, memory shared and not allocated, memory that runs out, threads.
  */
 #include "backends/registry.h"
+#include "graph/session.h"
 #include "spec/exec.h"
 #include "spec/greedy.h"
 #include "spec/scarce.h"
@@ -513,7 +514,55 @@ START_TEST(two_threads_share_a_graph) {
 }
 END_TEST
 
-SUITE("plan", random_graphs, random_graphs_in_groups, random_graphs_on_all_backends,
-      puts_lie_over_what_they_are_made_from, buffers_share_bytes, deep_nesting_plans_quickly,
-      steady_runs_allocate_results_only, constants_are_computed_with_the_plan, constants_have_an_end,
-      every_allocation_may_fail, two_threads_share_a_graph)
+/* The branch that goes on yields a value, the other one none, or another flag decides. */
+static bool next_may_miss(const char *flag) {
+  char text[1200];
+  snprintf(text, sizeof text,
+           "graph g(%%x: float32[2]) {\n"
+           "  %%none: float32[2] = undef\n  %%one = const 1\n  %%two = const 2\n  %%most = const 100.0\n"
+           "  %%y: float32[2] = loop (%%h: float32[2] = %%x) {\n"
+           "    %%s: float32[] = sum %%h\n    %%f: float = item %%s\n"
+           "    %%less: boolean = lua.lt %%f, %%most\n    %%not: boolean = lua.not %%less\n"
+           "    %%z: float32[2], %%tag: integer = if %%less {\n"
+           "      %%a: float32[2] = add %%h, %%h\n      yield %%a, %%two\n"
+           "    } else {\n      yield %%none, %%one\n    }\n"
+           "    %%is_two: boolean = lua.eq %%tag, %%two\n    %%is_one: boolean = lua.eq %%tag, %%one\n"
+           "    %%not_one: boolean = lua.not %%is_one\n    %%twice: boolean = lua.not %%not\n"
+           "    %%other: boolean = lua.le %%f, %%most\n"
+           "    continue_if %%%s next(%%z) exit(%%h)\n  }\n  return %%y\n}\n",
+           flag);
+  rig r;
+  rig_open(&r, text);
+  kn_tensor *x = f32(&r, DIMS(2), LIST(1, 2));
+  kn_rvalue in = {.tensor = x}, out = {0};
+  const bool stops = kn_session_run(r.s, &in, 1, &out, 1) == KN_OK;
+  const kn_region *body = kn_session_graph(r.s)->body;
+  const kn_node *loop = body->first;
+  while (loop->op != KN_NODE_loop) loop = loop->next;
+  const bool maybe = r.s->plans->maybe[loop->regions[0]->params[0]->id];
+  ck_assert(stops || maybe); /* a value that is not there is found out */
+  if (!maybe) ck_assert_double_eq(element(out.tensor, 0), 64);
+  kn_tensor_release(out.tensor), kn_tensor_release(x);
+  rig_close(&r);
+  return maybe;
+}
+
+START_TEST(what_goes_on_has_a_value) {
+  ck_assert(!next_may_miss("less"));
+  ck_assert(!next_may_miss("twice"));
+  ck_assert(!next_may_miss("is_two"));
+  ck_assert(!next_may_miss("not_one"));
+  ck_assert(next_may_miss("other"));
+}
+END_TEST
+
+START_TEST(what_does_not_go_on_has_none) {
+  ck_assert(next_may_miss("not"));
+  ck_assert(next_may_miss("is_one"));
+}
+END_TEST
+
+SUITE("plan", what_goes_on_has_a_value, what_does_not_go_on_has_none, random_graphs, random_graphs_in_groups,
+      random_graphs_on_all_backends, puts_lie_over_what_they_are_made_from, buffers_share_bytes,
+      deep_nesting_plans_quickly, steady_runs_allocate_results_only, constants_are_computed_with_the_plan,
+      constants_have_an_end, every_allocation_may_fail, two_threads_share_a_graph)
