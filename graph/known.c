@@ -81,6 +81,8 @@ kn_status kn_known_node(kn_known *k, const kn_node *n, bool compute) {
   kn_tensor *made = NULL;
   kn_status st = KN_OK;
   if (n->nout != 1 || n->out[0]->type.kind != KN_V_TENSOR || n->out[0]->id >= k->n) return KN_OK;
+  if (n->op == KN_NODE_tensor && n->out[0]->type.tensor.device != KN_CPU)
+    return KN_OK; /* its elements are not to be read here */
   if (n->op == KN_NODE_tensor)
     made = n->slot->kind == KN_SLOT_CONST && n->slot->tensor ? kn_tensor_retain(n->slot->tensor) : NULL;
   else if (n->op == KN_NODE_to_tensor)

@@ -2,6 +2,7 @@
 #include "graph/measure.h"
 #include "core/device.h"
 #include "core/dispatch.h"
+#include "core/expr.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -241,6 +242,7 @@ static kn_status random_tensor(kn_context *ctx, const kn_type *type, kn_tensor *
   kn_tensor *made;
   bool is_float = kn_dtype_is_float((kn_dtype)type->dtype);
   wide.dtype = KN_F32;
+  wide.device = KN_CPU;
   KN_TRY(kn_tensor_new(ctx, &wide, &made));
   float *at = kn_tensor_data(made);
   uint64_t n = (uint64_t)kn_tensor_numel(made), seed = ctx->random.seed,
@@ -250,10 +252,11 @@ static kn_status random_tensor(kn_context *ctx, const kn_type *type, kn_tensor *
     for (unsigned k = 0; k < 3; k++) u[k] = kn_uniform_f32(kn_random_word(seed, first, 3 * i + k));
     at[i] = is_float ? 2 * (u[0] + u[1] + u[2]) - 3 : u[0] < 0.5F ? 1.0F : 2.0F;
   }
-  kn_attrs_cast to = {.dtype = (kn_dtype)type->dtype};
-  kn_status st = kn_apply(ctx, KN_OP_cast, &to, &made, 1, out);
-  kn_tensor_release(made);
-  return st;
+  kn_scope s;
+  kn_scope_open(&s, ctx);
+  kx_own(&s, made);
+  kn_tensor *cast = kx_cast(&s, made, (kn_dtype)type->dtype);
+  return kn_scope_close(&s, kx_to_device(&s, cast, (kn_device_id)type->device), out);
 }
 
 bool kn_measure_invent(kn_context *ctx, const kn_graph *g, int *which, kn_rvalue *in, const char **why,

@@ -74,3 +74,16 @@ test("whole steps of training, of which nothing waits", function()
   local a, b = losses "cpu", losses "cuda"
   for i = 1, 6 do truth(near(a[i], b[i]), a[i] .. " " .. b[i]) end
 end)
+
+test("graphs for inference, whose parameters are on the device", function()
+  local nn = kiln.nn
+  local net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 3)):eval()
+  local x = kiln.randn(2, 1, 8, 8)
+  local want = kiln.no_grad(function() return net(x) end)
+  net:to "cuda"
+  local g = kiln.script(net, { inputs = { kiln.spec("float32", { "N", 1, 8, 8 }, { device = "cuda" }) } })
+  local fast = g:optimize_for_inference()
+  kiln.no_grad(function() same(want, fast(x:to "cuda")) end)
+  local ok, why = pcall(fast.save, fast, os.tmpname())
+  truth(not ok and why:find "is on device cuda")
+end)
