@@ -108,8 +108,12 @@ static void take_outputs(run *r, kn_whole *w) {
 static kn_status launch(run *r, kn_whole *w) {
   const bool wait = w->faults || w->nexports;
   KN_TRY(give_inputs(r, w));
-  KN_TRY(w->target->launcher->run(w->target->self, r->ctx, w->launch, w, w->fresh, wait));
-  w->fresh = false;
+  kn_status st = w->target->launcher->run(w->target->self, r->ctx, w->launch, w, w->fresh, wait);
+  w->fresh = st != KN_OK;
+  if (st != KN_OK) { /* of its parts, say: what its numbers found follows from that */
+    w->cells[KN_CELL_FAULT].as.i = 0;
+    return st;
+  }
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC))
     kn_log(r->ctx, "exec %-8s one launch of %u steps, %u graph%s so far%s", w->target->name, w->n, w->makes,
            w->makes == 1 ? "" : "s", wait ? ", waits" : "");

@@ -2,7 +2,7 @@
 #include "backends/cuda/fault.h"
 
 /* The cell: a lock, then turn (0: no fault), place, value, what, size. */
-enum { CELL_WORDS = 6 };
+enum { CELL_TURN = 1, CELL_WORDS = 6 };
 
 /* clang-format off */
 const char cu_fault_source[] = CU_SOURCE(
@@ -25,14 +25,20 @@ const char cu_fault_source[] = CU_SOURCE(
     });
 /* clang-format on */
 
+kn_status cu_fault_open(kn_context *ctx, cu_device *d) {
+  CUdeviceptr cell;
+  if (d->faults) return KN_OK;
+  KN_TRY(cu_alloc(ctx, d, CELL_WORDS * sizeof(u64), &cell));
+  d->faults = cell;
+  CU_TRY(ctx, d, d->api.cuMemsetD8Async(cell, 0, CELL_WORDS * sizeof(u64), d->stream), "cuMemsetD8Async");
+  return KN_OK;
+}
+
+CUdeviceptr cu_fault_noted(const cu_device *d) { return d->faults ? d->faults + CELL_TURN * sizeof(u64) : 0; }
+
 kn_status cu_site_of(kn_context *ctx, cu_device *d, kn_op op, cu_fault_kind kind, int dim, int64_t size,
                      cu_site *out) {
-  if (!d->faults) {
-    CUdeviceptr cell;
-    KN_TRY(cu_alloc(ctx, d, CELL_WORDS * sizeof(u64), &cell));
-    CU_TRY(ctx, d, d->api.cuMemsetD8Async(cell, 0, CELL_WORDS * sizeof(u64), d->stream), "cuMemsetD8Async");
-    d->faults = cell;
-  }
+  KN_TRY(cu_fault_open(ctx, d));
   *out = (cu_site){.cell = (u64 *)(uintptr_t)d->faults,
                    .turn = ++d->turns,
                    .what = (u64)op | (u64)kind << 16 | (u64)dim << 32,
@@ -58,7 +64,7 @@ kn_status cu_fault_check(kn_context *ctx, cu_device *d) {
   u64 cell[CELL_WORDS] = {0};
   if (d->capturing || !d->faults) return KN_OK;
   KN_TRY(cu_read(ctx, d, cell, d->faults, sizeof cell));
-  if (!cell[1]) return KN_OK;
+  if (!cell[CELL_TURN]) return KN_OK;
   CU_TRY(ctx, d, d->api.cuMemsetD8Async(d->faults, 0, sizeof cell, d->stream), "cuMemsetD8Async");
   return say(ctx, cell);
 }

@@ -22,6 +22,10 @@ CU_ARGUMENT(cu_site, {
 /* What sources with sites need, after cu_site_text: note_fault(site, place, value). */
 extern const char cu_fault_source[];
 
+/* Makes the cell; before a capture, which would only record that it is cleared. */
+kn_status cu_fault_open(kn_context *ctx, cu_device *d);
+/* The address of 8 bytes that are not 0 once a fault was noted; 0 while there is no cell. */
+CUdeviceptr cu_fault_noted(const cu_device *d);
 /* The next site; `dim` from 0. */
 kn_status cu_site_of(kn_context *ctx, cu_device *d, kn_op op, cu_fault_kind kind, int dim, int64_t size,
                      cu_site *out);

@@ -228,6 +228,7 @@ static kn_status instantiate(capture *c) {
 
 static kn_status fill(capture *c) {
   c->l->bytes = c->w->ncells * sizeof(kn_scalar);
+  KN_TRY(cu_fault_open(c->ctx, c->d));
   KN_TRY(cu_alloc(c->ctx, c->d, c->l->bytes, &c->l->cells));
   KN_TRY(cu_alloc(c->ctx, c->d, sizeof(kn_random), &c->l->random));
   KN_TRY(capture_all(c));

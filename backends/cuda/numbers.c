@@ -1,5 +1,6 @@
 /* The kernel of numbers: see numbers.h. Its rules are graph/scalar_rules.h, what it does numbers_device.h. */
 #include "backends/cuda/numbers.h"
+#include "backends/cuda/fault.h"
 
 extern const char cu_text_scalar_rules[], cu_text_numbers_device[];
 
@@ -66,7 +67,10 @@ kn_status cu_numbers(kn_context *ctx, cu_device *d, const kn_whole *w, CUdevicep
   CUfunction f;
   KN_TRY(cu_kernel(ctx, d, "numbers", "numbers", cu_numbers_source, NULL, &f));
   do {
-    numbers_all q = {.cells = cells, .first = first, .n = n < CU_MOST_NUMBERS ? n : CU_MOST_NUMBERS};
+    numbers_all q = {.cells = cells,
+                     .noted = cu_fault_noted(d),
+                     .first = first,
+                     .n = n < CU_MOST_NUMBERS ? n : CU_MOST_NUMBERS};
     for (uint32_t i = 0; i < q.n; i++) q.step[i] = cu_number_step(&w->numbers[first + i]);
     first += q.n;
     n -= q.n;

@@ -21,6 +21,7 @@ CU_ARGUMENT(numbers_step, {
 CU_ARGUMENT(numbers_all, {
   u64 cells;
   u64 handle;
+  u64 noted;
   u32 n;
   u32 first;
   u32 set;

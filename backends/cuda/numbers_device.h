@@ -87,6 +87,9 @@ KERNEL(1, numbers)(numbers_all q) {
     for (u32 k = 0; k < 3; k++) c[KN_CELL_OPERAND + k] = in[k];
   }
   if (q.set == NUMBERS_SET_IF) cudaGraphSetConditional(q.handle, c[q.cell].as.b);
-  if (q.set == NUMBERS_SET_AGAIN) cudaGraphSetConditional(q.handle, c[q.cell].as.b && !c[KN_CELL_FAULT].as.i);
+  if (q.set == NUMBERS_SET_AGAIN) {
+    const int noted = q.noted && *(volatile const u64 *)q.noted;
+    cudaGraphSetConditional(q.handle, c[q.cell].as.b && !c[KN_CELL_FAULT].as.i && !noted);
+  }
   if (q.set == NUMBERS_SET_ENTER) cudaGraphSetConditional(q.handle, 1);
 }

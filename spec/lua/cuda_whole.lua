@@ -87,3 +87,25 @@ test("graphs for inference, whose parameters are on the device", function()
   local ok, why = pcall(fast.save, fast, os.tmpname())
   truth(not ok and why:find "is on device cuda")
 end)
+
+test("an index out of range ends loops, and is forgotten with the run", function()
+  local function int64(list) return kiln.tensor(list, { dtype = "int64" }):to "cuda" end
+  local g = kiln.script(function(x, index, least)
+    local n = 0
+    x = x:index_select(1, index) * 1
+    assert(x:sum():item() >= least, "too small")
+    while x:sum():item() < 100 do
+      x = x:index_select(1, index) * 2
+      n = n + 1
+    end
+    return x * 1, n
+  end)
+  local x, good, bad = kiln.tensor({ 1.0, 2.0, 3.0 }):to "cuda", int64 { 1, 2, 3 }, int64 { 1, 4, 3 }
+  for _, least in ipairs { 0, 1 } do
+    local ok, why = pcall(g, x * 0, bad, least)
+    truth(not ok and why:find "index 4 is out of range", why)
+    local y, n = g(x, good, least)
+    same(y, x * 32)
+    truth(n == 5)
+  end
+end)
