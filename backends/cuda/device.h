@@ -40,6 +40,8 @@ typedef struct cu_device {
   } launches;         /* launch.c's */
   CUdeviceptr faults; /* fault.c; 0: not asked for yet */
   uint64_t turns;     /* sites of faults, so far */
+  uint64_t told;      /* the turn of the fault that was told last */
+  uint32_t told_op;   /* … and its op */
   CUdeviceptr random; /* while capturing: seed and offset that draws go on from, which are then counted … */
   uint64_t random_base;       /* … from this offset of the context's stream; 0: the stream itself */
   kn_memory tensors;          /* core's door to the memory below */

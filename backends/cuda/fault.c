@@ -62,9 +62,12 @@ static kn_status say(kn_context *ctx, const u64 *cell) {
 
 kn_status cu_fault_check(kn_context *ctx, cu_device *d) {
   u64 cell[CELL_WORDS] = {0};
+  d->told = 0;
   if (d->capturing || !d->faults) return KN_OK;
   KN_TRY(cu_read(ctx, d, cell, d->faults, sizeof cell));
   if (!cell[CELL_TURN]) return KN_OK;
   CU_TRY(ctx, d, d->api.cuMemsetD8Async(d->faults, 0, sizeof cell, d->stream), "cuMemsetD8Async");
+  d->told = cell[CELL_TURN];
+  d->told_op = (uint32_t)(cell[4] & 0xffff);
   return say(ctx, cell);
 }

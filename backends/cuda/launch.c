@@ -7,6 +7,11 @@
 #include "backends/cuda/numbers.h"
 #include <string.h>
 
+typedef struct sites { /* of faults, of a part: turns behind `from` up to `to` */
+  uint64_t from, to;
+  const kn_part_plan *part;
+} sites;
+
 struct kn_launch {
   CUgraph graph;
   CUgraphExec exec;
@@ -16,6 +21,8 @@ struct kn_launch {
   uint64_t draws;     /* … and how far they move it */
   cu_room room;
   cu_held *held; /* memory that what was captured works in */
+  sites *sites;  /* of all parts that have some; room for all parts there are */
+  uint32_t nsites, nparts;
 };
 
 typedef struct capture {
@@ -127,8 +134,11 @@ static kn_status conditional(capture *c, const kn_whole_step *s, const cu_condit
 
 static kn_status part(capture *c, const kn_whole_step *s) {
   const kn_part_plan *p = &c->plan->parts[s->a];
+  const uint64_t from = c->d->turns;
   KN_TRY(begin(c));
-  return p->target->run(p->target->self, c->ctx, p->program, c->w->vals, NULL);
+  KN_TRY(p->target->run(p->target->self, c->ctx, p->program, c->w->vals, NULL));
+  if (c->d->turns > from) c->l->sites[c->l->nsites++] = (sites){from, c->d->turns, p};
+  return KN_OK;
 }
 
 static bool is_conditional(const kn_whole_step *s) {
@@ -181,6 +191,7 @@ static void free_launch(void *self, kn_context *ctx, kn_launch *l) {
     cu_free(d, l->cells, l->bytes);
     cu_free(d, l->random, sizeof(kn_random));
   }
+  kn_free(ctx->heap, l->sites, (l->nparts + 1u) * sizeof *l->sites);
   kn_free(ctx->heap, l, sizeof *l);
 }
 
@@ -189,6 +200,7 @@ static kn_status capture_once(capture *c) {
   CUgraph graph;
   TRY(c->d->api.cuGraphCreate(&c->l->graph, 0), "a graph");
   KN_TRY(cu_capture_begin(c->ctx, c->d, &c->l->room));
+  c->l->nsites = 0;
   c->d->random = c->l->random;
   c->d->random_base = before.offset;
   kn_status st = capture_block(c, c->l->graph, 0, NULL);
@@ -226,7 +238,17 @@ static kn_status instantiate(capture *c) {
   return KN_OK;
 }
 
+static kn_status give_sites(capture *c) {
+  kn_launch *l = c->l;
+  for (uint32_t i = 0; i < c->w->nblocks; i++)
+    for (uint32_t k = 0; k < c->w->blocks[i].n; k++)
+      l->nparts += c->w->blocks[i].steps[k].kind == KN_WHOLE_PART;
+  l->sites = kn_calloc(c->ctx->heap, l->nparts + 1u, sizeof *l->sites);
+  return l->sites ? KN_OK : kn_fail_nomem(c->ctx, l->nparts * sizeof *l->sites);
+}
+
 static kn_status fill(capture *c) {
+  KN_TRY(give_sites(c));
   c->l->bytes = c->w->ncells * sizeof(kn_scalar);
   KN_TRY(cu_fault_open(c->ctx, c->d));
   KN_TRY(cu_alloc(c->ctx, c->d, c->l->bytes, &c->l->cells));
@@ -252,6 +274,17 @@ static kn_status make(void *self, kn_context *ctx, const kn_plan *p, const kn_wh
   return KN_OK;
 }
 
+/* The node whose fault was told, of the part that had its turn then. */
+static kn_status check_parts(kn_context *ctx, cu_device *d, const kn_launch *l) {
+  const kn_status st = cu_fault_check(ctx, d);
+  for (uint32_t i = 0; st != KN_OK && d->told && i < l->nsites; i++) {
+    const sites *s = &l->sites[i];
+    for (uint32_t k = 0; s->from < d->told && d->told <= s->to && k < s->part->n; k++)
+      if (s->part->nodes[k]->op == d->told_op) return kn_node_failed(ctx, s->part->nodes[k], st);
+  }
+  return st;
+}
+
 static kn_status run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, bool fresh, bool wait) {
   cu_device *d;
   (void)self;
@@ -269,7 +302,7 @@ static kn_status run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, boo
   d->launches.waits++;
   const size_t seen = (KN_CELL_EXPORTS + w->nexports) * sizeof *w->cells;
   KN_TRY(m->copy(m->self, ctx, w->cells, cells, seen, KN_TO_HOST));
-  return cu_fault_check(ctx, d); /* of its parts */
+  return check_parts(ctx, d, l);
 }
 
 static bool supports(void *self, const kn_node *n, char *why, size_t size) {
