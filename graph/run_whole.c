@@ -30,7 +30,11 @@ static kn_status refuse(run *r, kn_whole *w) {
   const char *why = kn_error(r->ctx);
   char where[256];
   w->refused = kn_alloc(r->ctx->heap, strlen(why) + 1);
-  if (!w->refused) return kn_fail_nomem(r->ctx, strlen(why) + 1);
+  if (!w->refused) {
+    const size_t bytes = strlen(why) + 1;
+    kn_whole_unmake(r->ctx, w); /* there is no launch */
+    return kn_fail_nomem(r->ctx, bytes);
+  }
   strcpy(w->refused, why);
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC) || kn_debugging(r->ctx, KN_DEBUG_DISPATCH))
     kn_log(r->ctx, "whole: a piece runs step by step: %s %s", why,

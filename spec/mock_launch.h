@@ -13,6 +13,7 @@
 typedef struct mock {
   kn_target target;
   uint64_t seed, drawn; /* not 0: it refuses some nodes, so that pieces are cut at random */
+  bool unable;          /* no piece can be made */
   int made, launches, waits, trips, branches;
   char text[8000]; /* the last program */
 } mock;
@@ -141,6 +142,7 @@ static inline kn_status mock_make(void *self, kn_context *ctx, const kn_plan *p,
                                   kn_launch **out) {
   mock *m = self;
   kn_writer o = {.heap = ctx->heap};
+  if (m->unable) return kn_fail(ctx, KN_UNSUPPORTED, "there is no room for it");
   kn_whole_print(p, w, &o);
   snprintf(m->text, sizeof m->text, "%.*s", (int)o.n, o.p ? o.p : "");
   kn_writer_free(&o);

@@ -5,6 +5,7 @@
 #include "spec/fake_device.h"
 #include "spec/mock_launch.h"
 #include "spec/random_graph.h"
+#include "spec/scarce.h"
 
 /* ---- random graphs ---- */
 
@@ -483,7 +484,37 @@ START_TEST(results_that_are_numbers_wait_once) {
 }
 END_TEST
 
+/* What cannot be made runs step by step, also after there was no memory to note that. */
+START_TEST(memory_runs_out_while_a_piece_is_refused) {
+  scarce mem = {.left = -1};
+  bool refused = true;
+  for (long n = 0; refused; n++) {
+    kn_heap *heap = kn_heap_new(scarce_alloc, &mem, 0);
+    kn_context *c = kn_context_new(heap, NULL);
+    kn_heap_release(heap);
+    kn_graph *g = parse(c, "graph g(%x: float32[2]) {\n  %y = neg %x\n  %z = exp %y\n  return %z\n}\n");
+    mock m;
+    kn_session *s;
+    kn_rvalue z;
+    mock_init(&m, KN_CPU, 0);
+    m.unable = true;
+    OK(c, kn_session_new(c, g, (const kn_target *[]){&m.target}, 1, &s));
+    kn_tensor *x = make(c, KN_F32, DIMS(2), LIST(0, 0));
+    scarce_begin(&mem, n, true);
+    kn_status st = kn_session_run(s, (kn_rvalue[]){T(x)}, 1, &z, 1);
+    refused = scarce_end(&mem);
+    ck_assert(st == (refused ? st : KN_OK) && (st == KN_OK || st == KN_NOMEM));
+    if (st == KN_OK) kn_tensor_release(z.tensor);
+    OK(kn_session_context(s), kn_session_run(s, (kn_rvalue[]){T(x)}, 1, &z, 1));
+    ck_assert(element(z.tensor, 0) == 1 && m.launches == 0);
+    kn_tensor_release(z.tensor), kn_tensor_release(x);
+    kn_session_free(s), kn_graph_release(g);
+    suite_done(c);
+  }
+}
+END_TEST
+
 SUITE("whole", random_graphs_in_pieces, random_graphs_as_one, random_graphs_on_a_device,
       numbers_are_carried_at_once, branches_and_loops_in_each_other, carries_that_overlap_are_staged,
       steps_of_training_store_afterwards, faults_are_told_after_the_launch, identity_is_the_hosts,
-      results_that_are_numbers_wait_once)
+      results_that_are_numbers_wait_once, memory_runs_out_while_a_piece_is_refused)
