@@ -9,12 +9,20 @@
 #include "core/tensor.h"
 #include <pthread.h>
 
-/* Memory that a graph keeps for the workspaces of what is captured into it. */
+/* A node that may fail by data, and how many sites of faults (fault.h) there were before it. */
+typedef struct cu_suspect {
+  const struct kn_node *node;
+  uint64_t turns;
+} cu_suspect;
+
+/* What a graph keeps of what is captured into it: memory for workspaces, and whose faults are whose. */
 typedef struct cu_room {
   CUdeviceptr at;
   size_t bytes, used;
   size_t wanted; /* the most that was asked for at once */
   int live;
+  cu_suspect *suspects; /* in the order of their sites */
+  size_t nsuspects;
 } cu_room;
 
 typedef struct cu_device {

@@ -32,6 +32,8 @@ kn_status cu_site_of(kn_context *ctx, cu_device *d, kn_op op, cu_fault_kind kind
 /* Waits for the device and says what was noted, if anything, and forgets it. While capturing: nothing; who
  * launches the graph looks. */
 kn_status cu_fault_check(kn_context *ctx, cu_device *d);
+/* The same, and the turn of its site; 0: none was noted. */
+kn_status cu_fault_look(kn_context *ctx, cu_device *d, uint64_t *turn);
 void cu_fault_close(cu_device *d); /* before its memory */
 
 #endif

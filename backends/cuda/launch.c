@@ -181,6 +181,7 @@ static void free_launch(void *self, kn_context *ctx, kn_launch *l) {
     cu_free(d, l->cells, l->bytes);
     cu_free(d, l->random, sizeof(kn_random));
   }
+  cu_room_free_suspects(ctx->heap, &l->room);
   kn_free(ctx->heap, l, sizeof *l);
 }
 
@@ -213,6 +214,7 @@ static kn_status capture_all(capture *c) {
     (void)c->d->api.cuGraphDestroy(l->graph);
     l->graph = NULL;
     cu_free(c->d, l->room.at, l->room.bytes);
+    cu_room_free_suspects(c->ctx->heap, &l->room);
     l->room = (cu_room){.bytes = l->room.wanted};
     c->depth = 0;
     KN_TRY(cu_alloc(c->ctx, c->d, l->room.bytes, &l->room.at));
@@ -252,6 +254,15 @@ static kn_status make(void *self, kn_context *ctx, const kn_plan *p, const kn_wh
   return KN_OK;
 }
 
+/* Faults of parts, with the lines of their nodes. */
+static kn_status check_parts(kn_context *ctx, cu_device *d, const cu_room *r) {
+  const kn_node *n = NULL;
+  uint64_t turn;
+  kn_status st = cu_fault_look(ctx, d, &turn);
+  for (size_t i = 0; turn && i < r->nsuspects && r->suspects[i].turns < turn; i++) n = r->suspects[i].node;
+  return n ? kn_node_failed(ctx, n, st) : st;
+}
+
 static kn_status run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, bool fresh, bool wait) {
   cu_device *d;
   (void)self;
@@ -269,7 +280,7 @@ static kn_status run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, boo
   d->launches.waits++;
   const size_t seen = (KN_CELL_EXPORTS + w->nexports) * sizeof *w->cells;
   KN_TRY(m->copy(m->self, ctx, w->cells, cells, seen, KN_TO_HOST));
-  return cu_fault_check(ctx, d); /* of its parts */
+  return check_parts(ctx, d, &l->room);
 }
 
 static bool supports(void *self, const kn_node *n, char *why, size_t size) {
