@@ -38,6 +38,7 @@ static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **val
     const kn_node *n = p->items[i].node;
     const bool open = p->items[i].open;
     const char *impl;
+    if (by->meets) by->meets(ctx, n);
     kn_status st = kn_node_run(ctx, n, open, by->eager || open, vals, scalars, &impl);
     if (st != KN_OK) return kn_node_failed(ctx, n, st);
     if (kn_debugging(ctx, KN_DEBUG_EXEC)) kn_log_node(ctx, by->name, n, impl, vals);

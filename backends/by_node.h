@@ -6,6 +6,7 @@
 typedef struct kn_by_node {
   const char *name; /* of the backend */
   bool eager; /* by the kernels of the device; else by the reference's, but for nodes that are not static */
+  void (*meets)(kn_context *ctx, const kn_node *n); /* told of each before it runs; NULL */
 } kn_by_node;
 
 /* Fills supports, compile, run, free and self, which is borrowed. */

@@ -293,8 +293,34 @@ START_TEST(faults_are_told) {
 }
 END_TEST
 
+/* Indices that are out of range, in the first graph that the device has seen: which of them it was is known,
+ * and the number that is made of what it did not read counts for nothing, nor does it in the next launch. */
+START_TEST(faults_of_parts_are_told) {
+  stage s;
+  stage_open(&s, "graph g(%x: float32[3]@D, %i: int64[2]@D, %h: int64[2]@D, %l: int64[2]@D) {\n"
+                 "  %nine = const 9.0\n"
+                 "  %y: float32[2]@D = gather %x, %i {dim = 1} ; f.lua:7\n"
+                 "  %m = amin %y\n"
+                 "  %v = item %m\n"
+                 "  %fine = lua.lt %v, %nine\n"
+                 "  assert %fine \"too large\" ; f.lua:8\n"
+                 "  %u: float32[2]@D = gather %y, %h {dim = 1} ; f.lua:9\n"
+                 "  %e = gather %u, %l {dim = 1} ; f.lua:10\n"
+                 "  %z = add %y, %e\n"
+                 "  return %z\n"
+                 "}\n");
+  for (int k = 0; k < 9; k++)
+    AGREE(&s, 1, T(vector(&s, k % 3 == 2 ? 50 : 2, 60, 2)),
+          T(make(s.c, KN_I64, DIMS(2), LIST(2, k % 3 == 1 ? 4 : 1))),
+          T(make(s.c, KN_I64, DIMS(2), LIST(1, k == 4 || k == 6 ? 5 : 2))),
+          T(make(s.c, KN_I64, DIMS(2), LIST(1, k == 3 || k == 6 ? 7 : 2))));
+  launched(&s, 9, 9, 1);
+  stage_close(&s);
+}
+END_TEST
+
 SUITE("cuda_whole", branches_and_loops_in_each_other, a_while_of_a_thousand_trips, decoding_stops_early,
-      a_training_step, draws_go_on_from_run_to_run, faults_are_told)
+      a_training_step, draws_go_on_from_run_to_run, faults_are_told, faults_of_parts_are_told)
 #else
 START_TEST(no_headers) { (void)suite_skips("this build was made without CUDA's headers"); }
 END_TEST

@@ -1,5 +1,8 @@
 /* Beginning and ending captures, and whether the driver is good for them: see capture.h. */
 #include "backends/cuda/capture.h"
+#include "backends/cuda/cuda.h"
+#include "backends/registry.h"
+#include "graph/attempt.h"
 
 /* A loop that does nothing. */
 static CUresult try_loop(const cu_device *d, CUgraph graph) {
@@ -37,9 +40,28 @@ kn_status cu_capture_offered(kn_context *ctx, cu_device *d) {
   return kn_fail(ctx, KN_UNSUPPORTED, "the driver (%d) takes no graph with conditional nodes", d->driver);
 }
 
+void cu_room_free_suspects(kn_heap *heap, cu_room *room) {
+  kn_free(heap, room->suspects, room->nsuspects * sizeof *room->suspects);
+  room->suspects = NULL;
+  room->nsuspects = 0;
+}
+
+/* Without memory its sentence has no line. */
+void cu_capture_meets(kn_context *ctx, const kn_node *n) {
+  const cu_device *d = kn_backend_state(ctx, &kn_cuda_backend);
+  cu_room *r = d ? d->room : NULL;
+  if (!r || !kn_data_may_raise(n)) return;
+  const size_t bytes = r->nsuspects * sizeof *r->suspects;
+  cu_suspect *more = kn_realloc(ctx->heap, r->suspects, bytes, bytes + sizeof *more);
+  if (!more) return;
+  r->suspects = more;
+  r->suspects[r->nsuspects++] = (cu_suspect){n, d->turns};
+}
+
 kn_status cu_capture_begin(kn_context *ctx, cu_device *d, cu_room *room) {
   if (d->capturing) return kn_fail(ctx, KN_UNSUPPORTED, "another graph is being captured");
   room->used = 0;
+  cu_room_free_suspects(ctx->heap, room);
   room->live = 0;
   d->room = room;
   d->capturing = true;

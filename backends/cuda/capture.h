@@ -3,9 +3,13 @@
 #ifndef KN_CUDA_CAPTURE_H
 #define KN_CUDA_CAPTURE_H
 #include "backends/cuda/memory.h"
+#include "graph/target.h"
 
 /* Whether the driver takes graphs with conditional nodes: tried once. UNSUPPORTED with the reason. */
 kn_status cu_capture_offered(kn_context *ctx, cu_device *d);
+/* What is captured next is of this node: its faults will be. */
+void cu_capture_meets(kn_context *ctx, const kn_node *n);
+void cu_room_free_suspects(kn_heap *heap, cu_room *room);
 /* room: where workspaces are to lie. */
 kn_status cu_capture_begin(kn_context *ctx, cu_device *d, cu_room *room);
 cu_held *cu_capture_end(cu_device *d); /* what the graph keeps */

@@ -9,12 +9,20 @@
 #include "core/tensor.h"
 #include <pthread.h>
 
-/* Memory that a graph keeps for the workspaces of what is captured into it. */
+/* A node that may fail by data, and how many sites of faults (fault.h) there were before it. */
+typedef struct cu_suspect {
+  const struct kn_node *node;
+  uint64_t turns;
+} cu_suspect;
+
+/* What a graph keeps of what is captured into it: memory for workspaces, and whose faults are whose. */
 typedef struct cu_room {
   CUdeviceptr at;
   size_t bytes, used;
   size_t wanted; /* the most that was asked for at once */
   int live;
+  cu_suspect *suspects; /* in the order of their sites */
+  size_t nsuspects;
 } cu_room;
 
 typedef struct cu_device {
@@ -40,8 +48,6 @@ typedef struct cu_device {
   } launches;         /* launch.c's */
   CUdeviceptr faults; /* fault.c; 0: not asked for yet */
   uint64_t turns;     /* sites of faults, so far */
-  uint64_t told;      /* the turn of the fault that was told last */
-  uint32_t told_op;   /* … and its op */
   CUdeviceptr random; /* while capturing: seed and offset that draws go on from, which are then counted … */
   uint64_t random_base;       /* … from this offset of the context's stream; 0: the stream itself */
   kn_memory tensors;          /* core's door to the memory below */

@@ -61,13 +61,16 @@ static kn_status say(kn_context *ctx, const u64 *cell) {
 }
 
 kn_status cu_fault_check(kn_context *ctx, cu_device *d) {
+  uint64_t turn;
+  return cu_fault_look(ctx, d, &turn);
+}
+
+kn_status cu_fault_look(kn_context *ctx, cu_device *d, uint64_t *turn) {
   u64 cell[CELL_WORDS] = {0};
-  d->told = 0;
+  *turn = 0;
   if (d->capturing || !d->faults) return KN_OK;
   KN_TRY(cu_read(ctx, d, cell, d->faults, sizeof cell));
-  if (!cell[CELL_TURN]) return KN_OK;
+  if (!(*turn = cell[CELL_TURN])) return KN_OK;
   CU_TRY(ctx, d, d->api.cuMemsetD8Async(d->faults, 0, sizeof cell, d->stream), "cuMemsetD8Async");
-  d->told = cell[CELL_TURN];
-  d->told_op = (uint32_t)(cell[4] & 0xffff);
   return say(ctx, cell);
 }

@@ -30,8 +30,10 @@ CUdeviceptr cu_fault_noted(const cu_device *d);
 kn_status cu_site_of(kn_context *ctx, cu_device *d, kn_op op, cu_fault_kind kind, int dim, int64_t size,
                      cu_site *out);
 /* Waits for the device and says what was noted, if anything, and forgets it. While capturing: nothing; who
- * launches the graph looks. Of which site it was is left in `told` of the device, 0 where there was none. */
+ * launches the graph looks. */
 kn_status cu_fault_check(kn_context *ctx, cu_device *d);
+/* The same, and the turn of its site; 0: none was noted. */
+kn_status cu_fault_look(kn_context *ctx, cu_device *d, uint64_t *turn);
 void cu_fault_close(cu_device *d); /* before its memory */
 
 #endif

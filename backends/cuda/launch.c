@@ -7,11 +7,6 @@
 #include "backends/cuda/numbers.h"
 #include <string.h>
 
-typedef struct sites { /* of faults, of a part: turns behind `from` up to `to` */
-  uint64_t from, to;
-  const kn_part_plan *part;
-} sites;
-
 struct kn_launch {
   CUgraph graph;
   CUgraphExec exec;
@@ -21,8 +16,6 @@ struct kn_launch {
   uint64_t draws;     /* … and how far they move it */
   cu_room room;
   cu_held *held; /* memory that what was captured works in */
-  sites *sites;  /* of all parts that have some; room for all parts there are */
-  uint32_t nsites, nparts;
 };
 
 typedef struct capture {
@@ -134,11 +127,8 @@ static kn_status conditional(capture *c, const kn_whole_step *s, const cu_condit
 
 static kn_status part(capture *c, const kn_whole_step *s) {
   const kn_part_plan *p = &c->plan->parts[s->a];
-  const uint64_t from = c->d->turns;
   KN_TRY(begin(c));
-  KN_TRY(p->target->run(p->target->self, c->ctx, p->program, c->w->vals, NULL));
-  if (c->d->turns > from) c->l->sites[c->l->nsites++] = (sites){from, c->d->turns, p};
-  return KN_OK;
+  return p->target->run(p->target->self, c->ctx, p->program, c->w->vals, NULL);
 }
 
 static bool is_conditional(const kn_whole_step *s) {
@@ -191,7 +181,7 @@ static void free_launch(void *self, kn_context *ctx, kn_launch *l) {
     cu_free(d, l->cells, l->bytes);
     cu_free(d, l->random, sizeof(kn_random));
   }
-  kn_free(ctx->heap, l->sites, (l->nparts + 1u) * sizeof *l->sites);
+  cu_room_free_suspects(ctx->heap, &l->room);
   kn_free(ctx->heap, l, sizeof *l);
 }
 
@@ -200,7 +190,6 @@ static kn_status capture_once(capture *c) {
   CUgraph graph;
   TRY(c->d->api.cuGraphCreate(&c->l->graph, 0), "a graph");
   KN_TRY(cu_capture_begin(c->ctx, c->d, &c->l->room));
-  c->l->nsites = 0;
   c->d->random = c->l->random;
   c->d->random_base = before.offset;
   kn_status st = capture_block(c, c->l->graph, 0, NULL);
@@ -225,6 +214,7 @@ static kn_status capture_all(capture *c) {
     (void)c->d->api.cuGraphDestroy(l->graph);
     l->graph = NULL;
     cu_free(c->d, l->room.at, l->room.bytes);
+    cu_room_free_suspects(c->ctx->heap, &l->room);
     l->room = (cu_room){.bytes = l->room.wanted};
     c->depth = 0;
     KN_TRY(cu_alloc(c->ctx, c->d, l->room.bytes, &l->room.at));
@@ -238,17 +228,7 @@ static kn_status instantiate(capture *c) {
   return KN_OK;
 }
 
-static kn_status give_sites(capture *c) {
-  kn_launch *l = c->l;
-  for (uint32_t i = 0; i < c->w->nblocks; i++)
-    for (uint32_t k = 0; k < c->w->blocks[i].n; k++)
-      l->nparts += c->w->blocks[i].steps[k].kind == KN_WHOLE_PART;
-  l->sites = kn_calloc(c->ctx->heap, l->nparts + 1u, sizeof *l->sites);
-  return l->sites ? KN_OK : kn_fail_nomem(c->ctx, l->nparts * sizeof *l->sites);
-}
-
 static kn_status fill(capture *c) {
-  KN_TRY(give_sites(c));
   c->l->bytes = c->w->ncells * sizeof(kn_scalar);
   KN_TRY(cu_fault_open(c->ctx, c->d));
   KN_TRY(cu_alloc(c->ctx, c->d, c->l->bytes, &c->l->cells));
@@ -274,15 +254,13 @@ static kn_status make(void *self, kn_context *ctx, const kn_plan *p, const kn_wh
   return KN_OK;
 }
 
-/* The node whose fault was told, of the part that had its turn then. */
-static kn_status check_parts(kn_context *ctx, cu_device *d, const kn_launch *l) {
-  const kn_status st = cu_fault_check(ctx, d);
-  for (uint32_t i = 0; st != KN_OK && d->told && i < l->nsites; i++) {
-    const sites *s = &l->sites[i];
-    for (uint32_t k = 0; s->from < d->told && d->told <= s->to && k < s->part->n; k++)
-      if (s->part->nodes[k]->op == d->told_op) return kn_node_failed(ctx, s->part->nodes[k], st);
-  }
-  return st;
+/* Faults of parts, with the lines of their nodes. */
+static kn_status check_parts(kn_context *ctx, cu_device *d, const cu_room *r) {
+  const kn_node *n = NULL;
+  uint64_t turn;
+  kn_status st = cu_fault_look(ctx, d, &turn);
+  for (size_t i = 0; turn && i < r->nsuspects && r->suspects[i].turns < turn; i++) n = r->suspects[i].node;
+  return n ? kn_node_failed(ctx, n, st) : st;
 }
 
 static kn_status run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, bool fresh, bool wait) {
@@ -302,7 +280,7 @@ static kn_status run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, boo
   d->launches.waits++;
   const size_t seen = (KN_CELL_EXPORTS + w->nexports) * sizeof *w->cells;
   KN_TRY(m->copy(m->self, ctx, w->cells, cells, seen, KN_TO_HOST));
-  return check_parts(ctx, d, l);
+  return check_parts(ctx, d, &l->room);
 }
 
 static bool supports(void *self, const kn_node *n, char *why, size_t size) {
