@@ -58,6 +58,8 @@ static void free_graph(CUgraph g) {
   free(g);
 }
 
+void sim_graph_free(CUgraph g) { free_graph(g); }
+
 static CUresult destroy(CUgraph g) {
   if (!g || g->owner) return CUDA_ERROR_INVALID_VALUE;
   sim_drain();

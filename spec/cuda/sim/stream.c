@@ -425,6 +425,7 @@ static CUresult end(CUstream s, CUgraph *out) {
   s->capture = NULL;
   *out = s->broken ? NULL : g;
   if (sim_traces()) sim_trace("end g%u%s", g->number, s->broken ? " broken" : "");
+  if (s->broken && !s->to_given) sim_graph_free(g);
   return s->broken ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS;
 }
 API CUresult cuStreamEndCapture(CUstream s, CUgraph *out) { return LOCKED(end(s, out)); }
