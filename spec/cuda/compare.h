@@ -28,32 +28,22 @@ static inline void sim_done(kn_context *c) {
   suite_done(c);
 }
 
-/* A copy, contiguous. */
-static inline kn_tensor *on_cuda(kn_context *c, kn_tensor *t) {
+/* A copy on the other side, contiguous as the tensor is. */
+static inline kn_tensor *moved(kn_context *c, kn_tensor *t, kn_device_id to) {
   kn_type type = t->type;
   kn_tensor *out;
   const kn_memory *m;
   ck_assert(kn_tensor_contiguous(t));
-  type.device = KN_CUDA;
+  type.device = (uint8_t)to;
   OK(c, kn_tensor_new(c, &type, &out));
   OK(c, kn_device_memory(c, KN_CUDA, &m));
   OK(c, m->copy(m->self, c, kn_tensor_data(out), kn_tensor_data(t),
-                (size_t)kn_tensor_numel(t) * kn_dtype_size(kn_tensor_dtype(t)), KN_TO_DEVICE));
+                (size_t)kn_tensor_numel(t) * kn_dtype_size(kn_tensor_dtype(t)),
+                to == KN_CPU ? KN_TO_HOST : KN_TO_DEVICE));
   return out;
 }
-
-static inline kn_tensor *from_cuda(kn_context *c, kn_tensor *t) {
-  kn_type type = t->type;
-  kn_tensor *out;
-  const kn_memory *m;
-  ck_assert(kn_tensor_contiguous(t));
-  type.device = KN_CPU;
-  OK(c, kn_tensor_new(c, &type, &out));
-  OK(c, kn_device_memory(c, KN_CUDA, &m));
-  OK(c, m->copy(m->self, c, kn_tensor_data(out), kn_tensor_data(t),
-                (size_t)kn_tensor_numel(t) * kn_dtype_size(kn_tensor_dtype(t)), KN_TO_HOST));
-  return out;
-}
+static inline kn_tensor *on_cuda(kn_context *c, kn_tensor *t) { return moved(c, t, KN_CUDA); }
+static inline kn_tensor *from_cuda(kn_context *c, kn_tensor *t) { return moved(c, t, KN_CPU); }
 
 /* What a double exports, by name, from the library it stands for. */
 #define SIM_VALUE(d, library, type, name) (*(type *)dlsym((d)->api.handle[library], name))

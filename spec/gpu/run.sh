@@ -9,13 +9,13 @@ set -uo pipefail
 steps() { # name, most seconds, command; each ends in a line `N passed, N failed`, or fails
   cat <<'END'
 build    200  build
-backend   20  kiln_spec spec/gpu/backend.lua
-ops      120  on_device build/spec/test_cuda_kernels
-index    120  on_device build/spec/test_cuda_index
+chains    60  on_device build/spec/test_cuda_chains
+ops      120  on_device build/spec/test_cuda_sweep
 blas      60  on_device build/spec/test_cuda_blas
 dnn       60  on_device build/spec/test_cuda_dnn
-graphs    60  kiln_spec spec/gpu/graphs.lua
-samples  120  kiln_spec spec/gpu/samples.lua
+whole     60  on_device build/spec/test_cuda_whole
+device    60  kiln_spec spec/lua/device.lua
+graphs    60  kiln_spec spec/lua/cuda_whole.lua
 bench    240  build/kiln spec/gpu/bench.lua
 END
 }
