@@ -93,6 +93,8 @@ kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, k
  * (but for CANCELLED and NOMEM), where somebody else would see it (it prints, calls the host, is observed),
  * or it takes long. out: as kn_session_run's; NULL: nobody wants them. */
 kn_status kn_session_warm(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out);
+/* Do runs leave nothing but their results? */
+bool kn_session_is_pure(const kn_session *s);
 
 /* Called after each node that ran, with its outputs (verify, debugging). NULL: off. While on, every op node
  * is a part of its own, so that what it gave is still there; numbers the plan folded do not run. */
