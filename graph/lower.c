@@ -117,6 +117,13 @@ static kn_status new_home(lowering *l, const kn_tensor *t, kn_tensor **home) {
   return kn_tensor_new(l->ctx, &type, home);
 }
 
+/* Whoever runs the piece may look at the header as long as there is the piece, and keeps no memory by it. */
+static kn_status wrap_there(lowering *l, const kn_tensor *t, kn_tensor **there) {
+  KN_TRY(kn_tensor_wrap(l->ctx, &t->type, kn_tensor_data(t), NULL, NULL, there));
+  memcpy((*there)->strides, t->strides, sizeof t->strides);
+  return KN_OK;
+}
+
 /* A tensor from outside: as it is while it stays where it is. */
 static kn_status add_input(lowering *l, const kn_value *v) {
   kn_tensor *t = l->p->vals[v->id];
@@ -126,12 +133,13 @@ static kn_status add_input(lowering *l, const kn_value *v) {
   const bool moves = w->moves[v->id] || is_moving(v) || w->makes > MOST_MAKES;
   kn_whole_input in = {.value = v->id, .data = kn_tensor_data(t)};
   memcpy(in.strides, t->strides, sizeof in.strides);
-  if (l->p->place[v->id] != KN_PLACE_CONST && (other || moves)) KN_TRY(new_home(l, t, &in.home));
+  in.home = l->p->place[v->id] != KN_PLACE_CONST && (other || moves);
+  KN_TRY(in.home ? new_home(l, t, &in.tensor) : wrap_there(l, t, &in.tensor));
   if (!kn_push(&w->arena, &w->inputs, &w->ninputs, &in, sizeof in)) {
-    kn_tensor_release(in.home);
+    kn_tensor_release(in.tensor);
     return nomem(l);
   }
-  w->vals[v->id] = in.home ? in.home : t;
+  w->vals[v->id] = in.tensor;
   return KN_OK;
 }
 
@@ -500,7 +508,7 @@ kn_status kn_whole_lower(kn_context *ctx, kn_plan *p, kn_whole *w) {
 
 void kn_whole_unmake(kn_context *ctx, kn_whole *w) {
   if (w->launch) w->target->launcher->free(w->target->self, ctx, w->launch);
-  for (uint32_t i = 0; i < w->ninputs; i++) kn_tensor_release(w->inputs[i].home);
+  for (uint32_t i = 0; i < w->ninputs; i++) kn_tensor_release(w->inputs[i].tensor);
   for (uint32_t i = 0; i < w->nlents; i++) kn_tensor_release(w->lents[i].view);
   kn_arena_free(&w->arena);
   w->launch = NULL;

@@ -85,7 +85,7 @@ static kn_status give_inputs(run *r, kn_whole *w) {
     w->fresh = true;
   }
   for (uint32_t i = 0; i < w->ninputs; i++)
-    if (w->inputs[i].home) KN_TRY(bring(r, w->inputs[i].home, r->p->vals[w->inputs[i].value]));
+    if (w->inputs[i].home) KN_TRY(bring(r, w->inputs[i].tensor, r->p->vals[w->inputs[i].value]));
   return KN_OK;
 }
 

@@ -61,9 +61,9 @@ enum {
 
 typedef struct kn_whole_input { /* a tensor from outside */
   uint32_t value;
-  kn_tensor
-      *home; /* a copy of it is what the piece reads; NULL: it itself, where it lay when this was made */
-  const void *data; /* there */
+  kn_tensor *tensor; /* owned, what the piece reads: one of its own, or one that lies where that lay then */
+  bool home;         /* of its own, copied into before each launch */
+  const void *data;  /* where that lay */
   int64_t strides[KN_MAX_RANK];
 } kn_whole_input;
 

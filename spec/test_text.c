@@ -75,6 +75,7 @@ static void run_passes(kn_context *c, kn_graph *g, const char *names) {
                                        &kn_pass_fold,
                                        &kn_pass_hoist,
                                        &kn_pass_hoist_all,
+                                       &kn_pass_origins,
                                        &kn_pass_recompute,
                                        &kn_pass_unroll,
                                        &kn_pass_history,
