@@ -4,16 +4,25 @@
 #include "backends/by_node.h"
 #include "backends/cuda/capture.h"
 #include "backends/cuda/fused.h"
+#include "backends/cuda/joined.h"
 #include "backends/cuda/launch.h"
 #include <stdio.h>
 #include <string.h>
 
-typedef enum item_kind { ITEM_NODE, ITEM_OPEN, ITEM_CHAIN } item_kind; /* OPEN: a node that is not static */
+typedef enum item_kind {
+  ITEM_NODE,
+  ITEM_OPEN, /* a node that is not static */
+  ITEM_CHAIN,
+  ITEM_JOINED
+} item_kind;
 
 typedef struct item { /* what runs as one: n nodes from `first` on */
   item_kind kind;
   uint32_t first, n;
-  cu_fused *chain;
+  union {
+    cu_fused *chain;
+    cu_joined joined;
+  } of;
 } item;
 
 struct kn_program {
@@ -34,18 +43,20 @@ static size_t program_size(uint32_t n) { return sizeof(kn_program) + n * sizeof(
 
 static void free_program(void *self, kn_context *ctx, kn_program *p) {
   (void)self;
-  for (uint32_t i = 0; i < p->nitems; i++) cu_fused_free(ctx, p->items[i].chain);
+  for (uint32_t i = 0; i < p->nitems; i++)
+    if (p->items[i].kind == ITEM_CHAIN) cu_fused_free(ctx, p->items[i].of.chain);
   kn_free(ctx->heap, p, program_size(p->n));
 }
 
 static kn_status find_item(kn_context *ctx, cu_device *d, const kn_part *part, uint32_t i, item *x) {
   char why[64];
-  *x = (item){.kind = ITEM_CHAIN, .first = i, .n = 1};
-  KN_TRY(cu_fused_new(ctx, d, part, i, &x->chain));
-  if (x->chain)
-    x->n = cu_fused_length(x->chain);
-  else
-    x->kind = kn_node_static(part->nodes[i], part->types, why, sizeof why) ? ITEM_NODE : ITEM_OPEN;
+  *x = (item){.kind = ITEM_JOINED, .first = i, .n = 1};
+  cu_joined_find(part, i, &x->of.joined);
+  if (x->of.joined.n) return x->n = x->of.joined.n, KN_OK;
+  x->kind = ITEM_CHAIN;
+  KN_TRY(cu_fused_new(ctx, d, part, i, &x->of.chain));
+  if (x->of.chain) return x->n = cu_fused_length(x->of.chain), KN_OK;
+  x->kind = kn_node_static(part->nodes[i], part->types, why, sizeof why) ? ITEM_NODE : ITEM_OPEN;
   return KN_OK;
 }
 
@@ -65,7 +76,8 @@ static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_pr
 }
 
 /* "sub+mul+mean": one line for all, but to a profile they are a group. */
-static void log_chain(kn_context *ctx, const kn_node *const *nodes, uint32_t n, kn_tensor *const *vals) {
+static void log_item(kn_context *ctx, const kn_node *const *nodes, uint32_t n, const char *how,
+                     kn_tensor *const *vals) {
   char text[96];
   size_t at = 0;
   for (uint32_t i = 0; i < n && at < sizeof text; i++)
@@ -73,19 +85,24 @@ static void log_chain(kn_context *ctx, const kn_node *const *nodes, uint32_t n, 
         (size_t)snprintf(text + at, sizeof text - at, "%s%s", i ? "+" : "", kn_op_name((kn_op)nodes[i]->op));
   if (at >= sizeof text) memcpy(text + sizeof text - 4, "...", 4);
   if (ctx->profile)
-    kn_log_group(ctx, "cuda", nodes, n, "chain", vals);
+    kn_log_group(ctx, "cuda", nodes, n, how, vals);
   else
-    kn_log_nodes(ctx, "cuda", text, nodes[n - 1], "chain", vals);
+    kn_log_nodes(ctx, "cuda", text, nodes[n - 1], how, vals);
 }
 
 static kn_status run_item(kn_context *ctx, cu_device *d, const kn_program *p, const item *x, kn_tensor **vals,
                           const kn_scalar *scalars) {
   const kn_node *const *nodes = p->nodes + x->first;
-  if (x->kind != ITEM_CHAIN)
-    return kn_by_node_run(&singly, ctx, nodes[0], x->kind == ITEM_OPEN, vals, scalars);
-  kn_status st = cu_fused_run(ctx, d, x->chain, vals);
+  const char *how = "chain";
+  kn_status st = KN_OK;
+  switch (x->kind) {
+  case ITEM_NODE:
+  case ITEM_OPEN: return kn_by_node_run(&singly, ctx, nodes[0], x->kind == ITEM_OPEN, vals, scalars);
+  case ITEM_CHAIN: st = cu_fused_run(ctx, d, x->of.chain, vals); break;
+  case ITEM_JOINED: st = cu_joined_run(ctx, d, &x->of.joined, vals, &how); break;
+  }
   if (st != KN_OK) return kn_node_failed(ctx, nodes[0], st);
-  if (kn_debugging(ctx, KN_DEBUG_EXEC)) log_chain(ctx, nodes, x->n, vals);
+  if (kn_debugging(ctx, KN_DEBUG_EXEC)) log_item(ctx, nodes, x->n, how, vals);
   return KN_OK;
 }
 
