@@ -590,6 +590,17 @@ static bool is_seen(const kn_region *r) {
   return false;
 }
 
+static bool is_pure(const kn_region *r) {
+  KN_EACH_NODE (n, r) {
+    if (kn_opcode_describe(n->op).effect == KN_EFFECT) return false;
+    for (int k = 0; k < n->nregions; k++)
+      if (!is_pure(n->regions[k])) return false;
+  }
+  return true;
+}
+
+bool kn_session_is_pure(const kn_session *s) { return is_pure(s->graph->body); }
+
 /* Multiplications and the like of all parts, loops by one trip. */
 static double work_of(const kn_plan *p) {
   double flops = 0;

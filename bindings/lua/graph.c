@@ -201,7 +201,7 @@ ran:
   fill_outputs(L, body, outs, out);
   if (how == KL_RUN_CALL && v->places) kl_store_places(L, v);
   int n = kl_unflatten(L, v, ins, outs, out); /* before places get other tensors than the run has seen */
-  if (how == KL_RUN_WARM) return empty_outputs(L, body, outs), 0;
+  if (how == KL_RUN_WARM) return empty_outputs(L, body, outs), 1;
   if (how == KL_RUN_CALL && v->live) kl_check(L, kc_live_store(L, kl_host(), v->live, s, ins, outs));
   return n;
 }

@@ -15,7 +15,7 @@ kn_status kl_poll_hook(void *ud, uint64_t steps);
 /* The variant for the arguments at [first, top]. Raises. */
 kl_variant *kl_choose_variant(lua_State *L, kl_graph *g, int self, int first);
 /* A call; one that leaves what the graph stores unwritten, or keeps nothing at all (kn_session_warm) and
- * gives no results. */
+ * gives no results: 1 where that ran, else 0. */
 typedef enum kl_run { KL_RUN_CALL, KL_RUN_LOOK, KL_RUN_WARM } kl_run;
 int kl_run_graph(lua_State *L, kl_graph *g, kl_variant *v, int first, kl_run how);
 /* Raises what a session failed with: as it stands when the program raised it, else after the caller's place.

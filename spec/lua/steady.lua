@@ -235,3 +235,17 @@ test("g:prepare runs it, and keeps nothing of that", function()
   said:prepare(x) -- prints nothing: the suite would see it
   equal(g:memory(x, 2) > 0, true)
 end)
+
+-- The way from Lua is warm, too: that is half of what a small graph's first call would take.
+test("g:prepare calls what leaves nothing behind as a script does", function()
+  local function calls(f)
+    local g = kiln.script(f, { inputs = { kiln.spec("float32", { 3 }) } })
+    local x, n = kiln.ones(3), 0
+    debug.sethook(function() n = n + 1 end, "c")
+    g:prepare(x)
+    debug.sethook()
+    return n - 2 -- prepare and sethook
+  end
+  equal(calls(function(y) return y * 2 end), 3)
+  equal(calls(function(y) return y + kiln.rand(3) end), 0)
+end)
