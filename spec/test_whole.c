@@ -557,6 +557,37 @@ START_TEST(loops_hand_tensors_on) {
 }
 END_TEST
 
+/* What a branch computes, and a view of it that is read for longer. */
+START_TEST(views_outlive_what_a_branch_gives) {
+  bench b;
+  bench_open(&b, "graph g(%x: float32[2,2], %n: integer) {\n"
+                 "  %zero = const 0\n"
+                 "  %some = lua.lt %zero, %n\n"
+                 "  %a: float32[2,2], %b: float32[2,2] = if %some {\n"
+                 "    %e = exp %x\n"
+                 "    %v = transpose %e\n"
+                 "    yield %e, %v\n"
+                 "  } else {\n"
+                 "    yield %x, %x\n"
+                 "  }\n"
+                 "  %none: list[float32[2,2]] = list\n"
+                 "  %l = append %none, %b\n"
+                 "  %k = length %l\n"
+                 "  %c = matmul %a, %x\n"
+                 "  %d = matmul %c, %x\n"
+                 "  %f = matmul %d, %c\n"
+                 "  %g = add %b, %f\n"
+                 "  return %g, %k\n"
+                 "}\n");
+  for (int n = 3; n >= 0; n--) {
+    kn_tensor *x = make(b.r.c, KN_F32, DIMS(2, 2), LIST(1, 0.5, n, -0.25));
+    AGREE(&b, 2, T(x), INT(n));
+    kn_tensor_release(x);
+  }
+  bench_close(&b);
+}
+END_TEST
+
 /* A number that the program is given costs one wait. */
 START_TEST(results_that_are_numbers_wait_once) {
   bench b;
@@ -611,4 +642,5 @@ END_TEST
 SUITE("whole", random_graphs_in_pieces, random_graphs_as_one, random_graphs_on_a_device,
       numbers_are_carried_at_once, branches_and_loops_in_each_other, carries_that_overlap_are_staged,
       steps_of_training_store_afterwards, faults_are_told_after_the_launch, which_tensor_it_is_is_a_number,
-      loops_hand_tensors_on, results_that_are_numbers_wait_once, memory_runs_out_while_a_piece_is_refused)
+      loops_hand_tensors_on, views_outlive_what_a_branch_gives, results_that_are_numbers_wait_once,
+      memory_runs_out_while_a_piece_is_refused)
