@@ -1,6 +1,7 @@
 /* From the steps of a piece to its program: every value becomes a tensor that stays where it is, or a cell.
  * See whole.h. */
 #include "graph/attempt.h"
+#include "graph/format.h"
 #include "graph/whole.h"
 #include <string.h>
 
@@ -41,7 +42,7 @@ static bool may_fault(const kn_whole_number *x) {
   switch (x->kind) {
   case KN_NUMBER_EVAL: return kn_data_may_raise(x->node);
   case KN_NUMBER_WRITE: return kn_dtypes[kn_tensor_dtype(x->tensor)].category == KN_CAT_INT;
-  default: return x->kind == KN_NUMBER_CHECK || x->kind == KN_NUMBER_FAIL;
+  default: return x->kind == KN_NUMBER_CHECK || x->kind == KN_NUMBER_FAIL || x->kind == KN_NUMBER_POSITION;
   }
 }
 
@@ -63,10 +64,14 @@ static bool lies_there(const kn_tensor *to, const kn_tensor *from) {
          (from->storage && kn_tensor_data(from) == kn_tensor_data(to) && kn_tensor_contiguous(from));
 }
 
+static kn_status push_tensors(lowering *l, kn_whole_step s) {
+  KN_TRY(flush_tensors(l));
+  return push_step(l, s);
+}
+
 static kn_status copy(lowering *l, const kn_node *n, kn_tensor *to, kn_tensor *from) {
   if (lies_there(to, from)) return KN_OK;
-  KN_TRY(flush_tensors(l));
-  return push_step(l, (kn_whole_step){.kind = KN_WHOLE_COPY, .node = n, .to = to, .from = from});
+  return push_tensors(l, (kn_whole_step){.kind = KN_WHOLE_COPY, .node = n, .to = to, .from = from});
 }
 
 /* ---- cells ---- */
@@ -170,12 +175,41 @@ static kn_status new_view(lowering *l, const kn_value *v) {
 
 static kn_status lower_block(lowering *l, uint32_t block, bool *dead);
 
+/* A place that a number says: a part of its own. */
+static kn_status lower_placed(lowering *l, const kn_node *n, const kn_node *source) {
+  const bool grad = n->op == KN_OP_select_grad;
+  const kn_value *whole = grad ? n->out[0] : n->in[0];
+  const kn_type *type = &l->p->types[whole->id];
+  const int64_t dim = ((const kn_attrs_select *)n->attrs)->dim;
+  const uint32_t d = (uint32_t)(dim < 0 ? dim + type->rank : dim);
+  kn_whole_number at = {.kind = KN_NUMBER_POSITION, .nin = 1, .size = type->dims[d], .node = source};
+  kn_whole_step s = {.kind = n->op == KN_OP_select ? KN_WHOLE_PICK : KN_WHOLE_PUT, .node = source, .a = d};
+  kn_tensor *base;
+  KN_TRY(tensor_of(l, n->out[0], &s.to));
+  KN_TRY(tensor_of(l, n->in[n->op == KN_OP_select_put], &s.from));
+  KN_TRY(cell_of(l, n->in[n->ntensor], &at.in[0]));
+  s.cell = at.out = new_cell(l);
+  KN_TRY(push_number(l, at));
+  if (grad) KN_TRY(push_tensors(l, (kn_whole_step){.kind = KN_WHOLE_ZERO, .node = source, .to = s.to}));
+  if (n->op == KN_OP_select_put) {
+    KN_TRY(tensor_of(l, n->in[0], &base));
+    KN_TRY(copy(l, source, s.to, base));
+  }
+  return push_tensors(l, s);
+}
+
 static kn_status lower_part(lowering *l, const kn_step *s) {
   const kn_part_plan *part = &l->p->parts[s->a];
+  if (kn_node_is_placed(part->nodes[0], l->p->types))
+    return lower_placed(l, part->nodes[0], part->sources[0]);
   KN_TRY(flush_tensors(l));
   for (uint32_t i = 0; i < part->n; i++) {
     const kn_node *n = part->nodes[i];
     l->w->faults |= kn_data_may_raise(n);
+    if (kn_ops[n->op].flags & KN_FLAG_RANDOM) {
+      if (!l->w->random) l->w->random = new_cell(l);
+      l->w->draws |= l->block != 0;
+    }
     for (uint32_t k = 0; k < n->ntensor; k++) KN_TRY(tensor_of(l, n->in[k], NULL));
     for (uint32_t k = 0; k < n->nout; k++) {
       if (l->p->place[n->out[k]->id] == KN_PLACE_SHELL)
@@ -213,6 +247,63 @@ static kn_status lower_choose(lowering *l, const kn_node *n) {
   return push_step(l, s);
 }
 
+/* A number that the text shows. */
+static kn_status keep_number(lowering *l, const kn_node *n, const kn_value *v, uint32_t check) {
+  kn_whole_number x = {.kind = KN_NUMBER_KEEP, .nin = 1, .node = n, .size = check};
+  const kn_whole_kept kept = {.node = n, .value = v->id, .cell = x.out = new_cell(l)};
+  KN_TRY(cell_of(l, v, &x.in[0]));
+  if (!kn_push(&l->w->arena, &l->w->kept, &l->w->nkept, &kept, sizeof kept)) return nomem(l);
+  return push_number(l, x);
+}
+
+static kn_status keep_tensor(lowering *l, const kn_node *n, const kn_value *v) {
+  kn_whole_kept kept = {.node = n, .value = v->id};
+  kn_tensor *t;
+  KN_TRY(tensor_of(l, v, &t));
+  KN_TRY(new_home(l, t, &kept.tensor));
+  if (!kn_push(&l->w->arena, &l->w->kept, &l->w->nkept, &kept, sizeof kept)) {
+    kn_tensor_release(kept.tensor);
+    return nomem(l);
+  }
+  return copy(l, n, kept.tensor, t);
+}
+
+/* Tensors that the text shows are copied where the assertion fails. */
+static kn_status keep_tensors(lowering *l, const kn_node *n, uint32_t cell) {
+  kn_whole_number not = {.kind = KN_NUMBER_EVAL, .op = KN_NODE_lua_not, .nin = 1, .in = {cell}, .node = n};
+  kn_whole_step fails = {.kind = KN_WHOLE_IF, .node = n};
+  const uint32_t outer = l->block;
+  bool any = false;
+  for (uint32_t i = kn_format_first(n); i < n->nin; i++) any |= n->in[i]->type.kind == KN_V_TENSOR;
+  if (!any) return KN_OK;
+  if (n->op == KN_NODE_assert) {
+    fails.cell = not .out = new_cell(l);
+    KN_TRY(push_number(l, not ));
+    KN_TRY(flush(l));
+    KN_TRY(new_block(l, &fails.a));
+    KN_TRY(new_block(l, &fails.b));
+    l->block = fails.a;
+  }
+  for (uint32_t i = kn_format_first(n); i < n->nin; i++)
+    if (n->in[i]->type.kind == KN_V_TENSOR) KN_TRY(keep_tensor(l, n, n->in[i]));
+  l->block = outer;
+  return n->op == KN_NODE_assert ? push_step(l, fails) : KN_OK;
+}
+
+static kn_status lower_check(lowering *l, const kn_node *n) {
+  kn_whole_number x = {.kind = KN_NUMBER_FAIL, .node = n};
+  if (n->op == KN_NODE_assert) {
+    x.kind = KN_NUMBER_CHECK;
+    x.nin = 1;
+    KN_TRY(cell_of(l, n->in[0], &x.in[0]));
+  }
+  const uint32_t check = l->w->nnumbers;
+  KN_TRY(push_number(l, x));
+  for (uint32_t i = kn_format_first(n); i < n->nin; i++)
+    if (kn_is_scalar(n->in[i]->type.kind)) KN_TRY(keep_number(l, n, n->in[i], check));
+  return keep_tensors(l, n, x.in[0]);
+}
+
 static kn_status lower_node(lowering *l, const kn_node *n, bool *dead) {
   kn_whole_number x = {.node = n};
   switch ((int)n->op) {
@@ -227,15 +318,8 @@ static kn_status lower_node(lowering *l, const kn_node *n, bool *dead) {
     KN_TRY(tensor_of(l, n->out[0], &x.tensor));
     KN_TRY(cell_of(l, n->in[0], &x.in[0]));
     return push_number(l, x);
-  case KN_NODE_assert:
-    x.kind = KN_NUMBER_CHECK;
-    x.nin = 1;
-    KN_TRY(cell_of(l, n->in[0], &x.in[0]));
-    return push_number(l, x);
-  case KN_NODE_raise:
-    x.kind = KN_NUMBER_FAIL;
-    *dead = true;
-    return push_number(l, x);
+  case KN_NODE_assert: return lower_check(l, n);
+  case KN_NODE_raise: *dead = true; return lower_check(l, n);
   case KN_NODE_detach:
   case KN_NODE_with_history: return same_tensor(l, n->out[0], n->in[0]);
   case KN_NODE_select: return n->out[0]->type.kind == KN_V_TENSOR ? lower_choose(l, n) : lower_number(l, n);
@@ -502,10 +586,11 @@ void kn_whole_unmake(kn_context *ctx, kn_whole *w) {
   if (w->launch) w->target->launcher->free(w->target->self, ctx, w->launch);
   for (uint32_t i = 0; i < w->ninputs; i++) kn_tensor_release(w->inputs[i].home);
   for (uint32_t i = 0; i < w->nlents; i++) kn_tensor_release(w->lents[i].view);
+  for (uint32_t i = 0; i < w->nkept; i++) kn_tensor_release(w->kept[i].tensor);
   kn_arena_free(&w->arena);
   w->launch = NULL;
-  w->made = w->faults = false;
+  w->made = w->faults = w->draws = false;
   w->blocks = NULL, w->numbers = NULL, w->vals = NULL, w->cells = NULL;
-  w->inputs = NULL, w->uploads = NULL, w->lents = NULL;
-  w->nblocks = w->nnumbers = w->ncells = w->ninputs = w->nuploads = w->nlents = 0;
+  w->inputs = NULL, w->uploads = NULL, w->lents = NULL, w->kept = NULL;
+  w->nblocks = w->nnumbers = w->ncells = w->ninputs = w->nuploads = w->nlents = w->nkept = w->random = 0;
 }

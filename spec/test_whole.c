@@ -484,6 +484,139 @@ START_TEST(results_that_are_numbers_wait_once) {
 }
 END_TEST
 
+/* How many numbers are drawn is known when it has run; then the host's stream is where the CPU's would be. */
+START_TEST(draws_in_branches_and_loops) {
+  bench b;
+  bench_open(&b, "graph g(%x: float32[2], %n: integer) {\n"
+                 "  %zero = const 0\n"
+                 "  %one = const 1\n"
+                 "  %half = const 0.5\n"
+                 "  %before = bernoulli %x\n"
+                 "  %y: float32[2] = loop (%a: float32[2] = %x, %i: integer = %n) {\n"
+                 "    %d = bernoulli %x\n"
+                 "    %s = sum %d\n"
+                 "    %v = item %s\n"
+                 "    %some = lua.lt %half, %v\n"
+                 "    %c: float32[2] = if %some {\n"
+                 "      %r = rand {sizes = {2}}\n"
+                 "      %ar = add %a, %r\n"
+                 "      yield %ar\n"
+                 "    } else {\n"
+                 "      %ad = add %a, %d\n"
+                 "      yield %ad\n"
+                 "    }\n"
+                 "    %j = lua.sub %i, %one\n"
+                 "    %more = lua.lt %zero, %j\n"
+                 "    continue_if %more next(%c, %j) exit(%c)\n"
+                 "  }\n"
+                 "  %after = rand {sizes = {2}}\n"
+                 "  %z = add %y, %after\n"
+                 "  %w = add %z, %before\n"
+                 "  return %w\n"
+                 "}\n");
+  for (int n = 1; n < 9; n++) {
+    kn_tensor *x = VEC(&b.r, 0.5, 0.25);
+    AGREE(&b, 1, T(x), INT(n));
+    ck_assert(rig_ctx(&b.r)->random.offset == kn_session_context(b.s)->random.offset);
+    kn_tensor_release(x);
+  }
+  ck_assert(b.m.launches == 8 && b.m.waits == 8 && b.m.made == 1);
+  bench_close(&b);
+}
+END_TEST
+
+/* x[t], and out[t] = h: copies of places that numbers of the loop say; of places that there are not the rule
+ * of the op says so. */
+START_TEST(places_that_numbers_say) {
+  bench b;
+  bench_open(&b,
+             "graph g(%x: float32[N,2], %n: integer, %first: integer) {\n"
+             "  %zero = const 0\n"
+             "  %one = const 1\n"
+             "  %all = full_like %x {value = 0.0}\n"
+             "  %h0 = full {sizes = {2}, value = 0.5}\n"
+             "  %out: float32[N,2], %h: float32[2] = loop (%o: float32[N,2] = %all, %a: float32[2] = %h0, "
+             "%i: integer = %first) {\n"
+             "    %row = select %x {dim = 1, index = %i} ; f.lua:3\n"
+             "    %b = add %row, %a\n"
+             "    %o2 = select_put %o, %b {dim = 1, index = %i} ; f.lua:4\n"
+             "    %j = lua.add %i, %one\n"
+             "    %more = lua.lt %j, %n\n"
+             "    continue_if %more next(%o2, %b, %j) exit(%o2, %b)\n"
+             "  }\n"
+             "  %g = select_grad %h, %x {dim = 1, index = %zero}\n"
+             "  %gi = select_grad %h, %x {dim = 1, index = %first}\n"
+             "  %z = add %g, %out\n"
+             "  %zz = add %z, %gi\n"
+             "  return %zz\n"
+             "}\n");
+  kn_tensor *x = make(b.r.c, KN_F32, DIMS(4, 2), LIST(1, 2, 3, 4, 5, 6, 7, 8));
+  for (int n = -1; n < 6; n++)
+    for (int first = -5; first < 5; first++) AGREE(&b, 1, T(x), INT(n), INT(first));
+  ck_assert_int_eq(b.m.launches, 70);
+  reads(&b, "copied in: %x\n"
+            "number in: $4 = %first\n"
+            "number in: $7 = %one\n"
+            "number in: $9 = %n\n"
+            "%o = copy %all\n"
+            "%a = copy %h0\n"
+            "numbers: $5 = $4\n"
+            "loop\n"
+            "  numbers: $6 = place $5 of 4\n"
+            "  %row = %x[dim 1: $6]\n"
+            "  %b = add\n"
+            "  numbers: $8 = lua.add $5, $7\n"
+            "           $10 = lua.lt $8, $9\n"
+            "           $11 = place $5 of 4\n"
+            "  %out[dim 1: $11] = %h\n"
+            "  if $10\n"
+            "    %a = copy %h\n"
+            "  numbers: $5 = when $10: $8\n"
+            "again if $10\n"
+            "%g = select_grad\n"
+            "numbers: $12 = place $4 of 4\n"
+            "%gi = zeros\n"
+            "%gi[dim 1: $12] = %h\n"
+            "%z = add; %zz = add\n");
+  kn_tensor_release(x);
+  bench_close(&b);
+}
+END_TEST
+
+/* Texts show numbers and tensors as they were at the fault, whatever became of them. */
+START_TEST(texts_of_faults_show_what_there_was) {
+  bench b;
+  bench_open(&b, "graph g(%x: float32[2], %limit: float) {\n"
+                 "  %zero = const 0\n"
+                 "  %one = const 1\n"
+                 "  %y: float32[2] = loop (%a: float32[2] = %x, %i: integer = %zero) {\n"
+                 "    %s = sum %a\n"
+                 "    %v = item %s\n"
+                 "    %fine = lua.lt %v, %limit\n"
+                 "    assert %fine, %i, %v, %a \"trip %d: %.2f of %s\" ; f.lua:4\n"
+                 "    %c = add %a, %a\n"
+                 "    %j = lua.add %i, %one\n"
+                 "    %big = lua.lt %limit, %j\n"
+                 "    if %big {\n"
+                 "      raise %j, %limit \"%d trips, more than %g\" ; f.lua:6\n"
+                 "    } else {\n"
+                 "    }\n"
+                 "    %k = lua.mul %j, %one\n"
+                 "    %more = lua.lt %k, %limit\n"
+                 "    continue_if %more next(%c, %k) exit(%c)\n"
+                 "  }\n"
+                 "  return %y\n"
+                 "}\n");
+  for (int limit = -1; limit < 12; limit++) {
+    kn_tensor *x = VEC(&b.r, limit == 5 ? -9 : 0.125, 0.25);
+    AGREE(&b, 1, T(x), NUM(limit + 0.5));
+    kn_tensor_release(x);
+  }
+  ck_assert(b.m.launches == 13);
+  bench_close(&b);
+}
+END_TEST
+
 /* What cannot be made runs step by step, also after there was no memory to note that. */
 START_TEST(memory_runs_out_while_a_piece_is_refused) {
   scarce mem = {.left = -1};
@@ -517,4 +650,5 @@ END_TEST
 SUITE("whole", random_graphs_in_pieces, random_graphs_as_one, random_graphs_on_a_device,
       numbers_are_carried_at_once, branches_and_loops_in_each_other, carries_that_overlap_are_staged,
       steps_of_training_store_afterwards, faults_are_told_after_the_launch, identity_is_the_hosts,
-      results_that_are_numbers_wait_once, memory_runs_out_while_a_piece_is_refused)
+      results_that_are_numbers_wait_once, draws_in_branches_and_loops, places_that_numbers_say,
+      texts_of_faults_show_what_there_was, memory_runs_out_while_a_piece_is_refused)
