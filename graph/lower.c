@@ -2,6 +2,7 @@
  * See whole.h. */
 #include "graph/attempt.h"
 #include "graph/format.h"
+#include "graph/range.h"
 #include "graph/whole.h"
 #include <string.h>
 
@@ -38,17 +39,24 @@ static kn_status flush(lowering *l) {
 /* Before what reads or writes tensors: numbers made of numbers wait. */
 static kn_status flush_tensors(lowering *l) { return l->touches ? flush(l) : KN_OK; }
 
-static bool may_fault(const kn_whole_number *x) {
+/* A division of which the other number is never nothing. */
+static bool divides_well(const kn_plan *p, const kn_node *n) {
+  if (n->op != KN_NODE_lua_mod && n->op != KN_NODE_lua_idiv) return false;
+  const kn_range by = kn_range_of(p, n->in[1]);
+  return by.low > 0 || by.high < 0;
+}
+
+static bool may_fault(const lowering *l, const kn_whole_number *x) {
   switch (x->kind) {
-  case KN_NUMBER_EVAL: return kn_data_may_raise(x->node);
+  case KN_NUMBER_EVAL: return kn_data_may_raise(x->node) && !divides_well(l->p, x->node);
   case KN_NUMBER_WRITE: return kn_dtypes[kn_tensor_dtype(x->tensor)].category == KN_CAT_INT;
   default: return x->kind == KN_NUMBER_CHECK || x->kind == KN_NUMBER_FAIL || x->kind == KN_NUMBER_POSITION;
   }
 }
 
 static kn_status push_number(lowering *l, kn_whole_number x) {
-  const bool fault = may_fault(&x);
-  l->w->faults |= fault;
+  const bool fault = may_fault(l, &x);
+  l->w->faults |= x.faults = fault;
   l->touches |= fault || x.tensor;
   return kn_push(&l->w->arena, &l->w->numbers, &l->w->nnumbers, &x, sizeof x) ? KN_OK : nomem(l);
 }
@@ -188,14 +196,20 @@ static kn_status lower_placed(lowering *l, const kn_node *n, const kn_node *sour
   KN_TRY(tensor_of(l, n->out[0], &s.to));
   KN_TRY(tensor_of(l, n->in[n->op == KN_OP_select_put], &s.from));
   KN_TRY(cell_of(l, n->in[n->ntensor], &at.in[0]));
-  s.cell = at.out = new_cell(l);
-  KN_TRY(push_number(l, at));
+  const kn_range there = kn_range_of(l->p, n->in[n->ntensor]);
+  if (there.low >= 0 && there.high < at.size)
+    s.cell = at.in[0];
+  else {
+    s.cell = at.out = new_cell(l);
+    KN_TRY(push_number(l, at));
+  }
   if (grad) KN_TRY(push_tensors(l, (kn_whole_step){.kind = KN_WHOLE_ZERO, .node = source, .to = s.to}));
   if (n->op == KN_OP_select_put) {
     KN_TRY(tensor_of(l, n->in[0], &base));
     KN_TRY(copy(l, source, s.to, base));
   }
-  return push_tensors(l, s);
+  KN_TRY(flush(l)); /* which says the place */
+  return push_step(l, s);
 }
 
 static kn_status lower_part(lowering *l, const kn_step *s) {
@@ -226,6 +240,12 @@ static kn_status lower_number(lowering *l, const kn_node *n) {
   for (uint32_t i = 0; i < n->nin; i++) KN_TRY(cell_of(l, n->in[i], &x.in[i]));
   x.out = out_cell(l, n->out[0]);
   return push_number(l, x);
+}
+
+/* The condition may be known. */
+static kn_status lower_either(lowering *l, const kn_node *n) {
+  const kn_range by = kn_range_of(l->p, n->in[0]);
+  return by.low == by.high ? same_number(l, n->out[0], n->in[by.low ? 1 : 2]) : lower_number(l, n);
 }
 
 static kn_status lower_choose(lowering *l, const kn_node *n) {
@@ -291,6 +311,7 @@ static kn_status keep_tensors(lowering *l, const kn_node *n, uint32_t cell) {
 }
 
 static kn_status lower_check(lowering *l, const kn_node *n) {
+  if (n->op == KN_NODE_assert && kn_range_of(l->p, n->in[0]).low == 1) return KN_OK;
   kn_whole_number x = {.kind = KN_NUMBER_FAIL, .node = n};
   if (n->op == KN_NODE_assert) {
     x.kind = KN_NUMBER_CHECK;
@@ -322,7 +343,7 @@ static kn_status lower_node(lowering *l, const kn_node *n, bool *dead) {
   case KN_NODE_raise: *dead = true; return lower_check(l, n);
   case KN_NODE_detach:
   case KN_NODE_with_history: return same_tensor(l, n->out[0], n->in[0]);
-  case KN_NODE_select: return n->out[0]->type.kind == KN_V_TENSOR ? lower_choose(l, n) : lower_number(l, n);
+  case KN_NODE_select: return n->out[0]->type.kind == KN_V_TENSOR ? lower_choose(l, n) : lower_either(l, n);
   default: return lower_number(l, n);
   }
 }
@@ -569,6 +590,7 @@ static kn_status lower(lowering *l) {
   KN_TRY(new_block(l, &l->block));
   KN_TRY(lower_steps(l, w->steps, w->time, w->n, &dead));
   KN_TRY(flush(l));
+  KN_TRY(kn_whole_prune(l->ctx, w));
   w->cells = kn_arena_alloc(&w->arena, w->ncells * sizeof *w->cells);
   return w->cells ? KN_OK : nomem(l);
 }

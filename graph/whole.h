@@ -30,6 +30,7 @@ typedef struct kn_whole_number {
   uint32_t nin, in[3]; /* cells */
   uint32_t out;
   int64_t size;                   /* POSITION, KEEP */
+  bool faults;                    /* it may be at fault */
   kn_tensor *tensor;              /* READ, WRITE */
   const kn_node *node;            /* whose fault it is */
   const kn_planned_failure *fail; /* FAIL that the sizes have made; NULL: the node raises */
@@ -128,6 +129,8 @@ void kn_whole_free(kn_context *ctx, kn_whole *w);
 /* Makes the program; UNSUPPORTED with the reason where it cannot be. `vals` of the plan are those of a run.
  */
 kn_status kn_whole_lower(kn_context *ctx, kn_plan *p, kn_whole *w);
+/* Leaves numbers out that nobody reads. */
+kn_status kn_whole_prune(kn_context *ctx, kn_whole *w);
 void kn_whole_unmake(kn_context *ctx, kn_whole *w);
 /* Its program as text, for golden cases and KILN_DEBUG. */
 struct kn_writer;

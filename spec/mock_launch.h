@@ -5,6 +5,7 @@
 #define SPEC_MOCK_LAUNCH_H
 #include "core/device.h"
 #include "core/kernels/kernel.h"
+#include "graph/range.h"
 #include "graph/scalar.h"
 #include "graph/whole.h"
 #include "graph/writer.h"
@@ -112,6 +113,17 @@ static inline void mock_number(kn_context *ctx, const kn_whole *w, kn_scalar *c,
   if (!fine) mock_fault(c, w, i);
 }
 
+/* Is it what the plan says that it may be? */
+static inline void mock_in_range(const kn_plan *p, const kn_whole_number *x, const kn_scalar *c) {
+  if (x->kind != KN_NUMBER_EVAL || !x->node->nout || c[KN_CELL_FAULT].as.i) return;
+  const kn_range r = kn_range_of(p, x->node->out[0]);
+  const kn_scalar *s = &c[x->out];
+  if (s->kind == KN_SCALAR_FLOAT) return;
+  const int64_t i = s->kind == KN_SCALAR_BOOL ? s->as.b : s->as.i;
+  ck_assert_msg(i >= r.low && i <= r.high, "%s is %lld, not from %lld to %lld",
+                kn_opcode_describe(x->op).text, (long long)i, (long long)r.low, (long long)r.high);
+}
+
 /* A place that a cell says. */
 static inline kn_status mock_place(kn_context *ctx, const kn_whole_step *s, int64_t at) {
   const kn_attrs_select attrs = {.dim = s->a, .index = at};
@@ -137,7 +149,10 @@ static inline kn_status mock_block(mock *m, kn_context *ctx, kn_launch *l, const
       KN_TRY(part->target->run(part->target->self, ctx, part->program, w->vals, NULL));
       break;
     case KN_WHOLE_NUMBERS:
-      for (uint32_t k = s->a; k < s->a + s->b; k++) mock_number(ctx, w, c, k);
+      for (uint32_t k = s->a; k < s->a + s->b; k++) {
+        mock_number(ctx, w, c, k);
+        mock_in_range(l->plan, &w->numbers[k], c);
+      }
       break;
     case KN_WHOLE_COPY:
       ck_assert(kn_tensor_contiguous(s->to) && kn_type_equal(&s->to->type, &s->from->type));

@@ -583,6 +583,106 @@ START_TEST(places_that_numbers_say) {
 }
 END_TEST
 
+/* Counters that the sizes bound: places need no check, assertions that always hold are gone, and with them
+ * the numbers that only they read. */
+START_TEST(counters_are_bounded) {
+  bench b;
+  bench_open(&b,
+             "graph g(%x: float32[N,2]) {\n"
+             "  %zero = const 0\n"
+             "  %one = const 1\n"
+             "  %two = const 2\n"
+             "  %n = size %x {dim = 1}\n"
+             "  %left = for_count %one, %n, %one\n"
+             "  %h0 = full {sizes = {2}, value = 0.5}\n"
+             "  %h: float32[2] = loop (%a: float32[2] = %h0, %was: integer = %one, %l: integer = %left, %t: "
+             "integer = %one) {\n"
+             "    %pos = lua.lt %zero, %t\n"
+             "    %u = lua.sub %t, %one\n"
+             "    %at = choose %pos, %u, %t\n"
+             "    %in = lua.le %t, %n\n"
+             "    assert %in, %t \"no %d\"\n"
+             "    %row = select %x {dim = 1, index = %at} ; f.lua:3\n"
+             "    %b = add %row, %a\n"
+             "    %odd = lua.mod %t, %two\n"
+             "    %col = select %b {dim = 1, index = %odd} ; f.lua:4\n"
+             "    %c = mul %b, %col\n"
+             "    %none = lua.eq %l, %zero\n"
+             "    %l1 = lua.sub %l, %one\n"
+             "    %t1 = lua.add %was, %one\n"
+             "    %go = lua.not %none\n"
+             "    continue_if %go next(%c, %t1, %l1, %t1) exit(%c)\n"
+             "  }\n"
+             "  %g: float32[2] = loop (%a2: float32[2] = %h, %i: integer = %n) {\n"
+             "    %i1 = lua.sub %i, %one\n"
+             "    %row2 = select %x {dim = 1, index = %i1} ; f.lua:5\n"
+             "    %c2 = add %a2, %row2\n"
+             "    %s = sum %c2\n"
+             "    %v = item %s\n"
+             "    %big = lua.lt %n, %v\n"
+             "    %more: boolean = if %big {\n"
+             "      %no = const false\n"
+             "      yield %no\n"
+             "    } else {\n"
+             "      %yes = lua.lt %zero, %i1\n"
+             "      yield %yes\n"
+             "    }\n"
+             "    continue_if %more next(%c2, %i1) exit(%c2)\n"
+             "  }\n"
+             "  return %g\n"
+             "}\n");
+  kn_tensor *x = make(b.r.c, KN_F32, DIMS(4, 2), LIST(0.5, 0.25, 0.125, 1, 0.5, 0.25, 0.75, 1));
+  for (int n = 0; n < 3; n++) AGREE(&b, 1, T(x));
+  ck_assert(b.m.launches == 3);
+  reads(&b, "copied in: %x\n"
+            "number in: $4 = %one\n"
+            "number in: $6 = %left\n"
+            "number in: $9 = %zero\n"
+            "number in: $12 = %n\n"
+            "number in: $14 = %two\n"
+            "number in: $25 = %no\n"
+            "%a = copy %h0\n"
+            "numbers: $5 = $4\n"
+            "         $7 = $6\n"
+            "         $8 = $4\n"
+            "loop\n"
+            "  numbers: $11 = lua.sub $8, $4\n"
+            "  %row = %x[dim 1: $11]\n"
+            "  %b = add\n"
+            "  numbers: $15 = lua.mod $8, $14\n"
+            "  %col = %b[dim 1: $15]\n"
+            "  %c = mul\n"
+            "  %a = copy %h\n"
+            "  numbers: $16 = lua.eq $7, $9\n"
+            "           $17 = lua.sub $7, $4\n"
+            "           $18 = lua.add $5, $4\n"
+            "           $19 = lua.not $16\n"
+            "           $5 = when $19: $18\n"
+            "           $7 = when $19: $17\n"
+            "           $8 = when $19: $18\n"
+            "again if $19\n"
+            "%a2 = copy %h\n"
+            "numbers: $20 = $12\n"
+            "loop\n"
+            "  numbers: $21 = lua.sub $20, $4\n"
+            "  %row2 = %x[dim 1: $21]\n"
+            "  %c2 = add; %s = sum\n"
+            "  numbers: $22 = item %s\n"
+            "           $23 = lua.lt $12, $22\n"
+            "  if $23\n"
+            "    numbers: $24 = $25\n"
+            "  else\n"
+            "    numbers: $26 = lua.lt $9, $21\n"
+            "             $24 = $26\n"
+            "  %a2 = copy %g\n"
+            "  numbers: $20 = when $24: $21\n"
+            "again if $24\n");
+  ck_assert(b.m.waits == 0);
+  kn_tensor_release(x);
+  bench_close(&b);
+}
+END_TEST
+
 /* Texts show numbers and tensors as they were at the fault, whatever became of them. */
 START_TEST(texts_of_faults_show_what_there_was) {
   bench b;
@@ -651,4 +751,4 @@ SUITE("whole", random_graphs_in_pieces, random_graphs_as_one, random_graphs_on_a
       numbers_are_carried_at_once, branches_and_loops_in_each_other, carries_that_overlap_are_staged,
       steps_of_training_store_afterwards, faults_are_told_after_the_launch, identity_is_the_hosts,
       results_that_are_numbers_wait_once, draws_in_branches_and_loops, places_that_numbers_say,
-      texts_of_faults_show_what_there_was, memory_runs_out_while_a_piece_is_refused)
+      counters_are_bounded, texts_of_faults_show_what_there_was, memory_runs_out_while_a_piece_is_refused)

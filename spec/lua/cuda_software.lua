@@ -180,4 +180,18 @@ test("what is one launch: places by a counter, errors with values", function()
     end)
     for i = 1, 3 do g(kiln.ones(5, 4):cuda()) end
   ]], 3)
+  is_one_launch([[ -- counters that sizes bound are within range
+    local g = kiln.script(function(x)
+      local out, h = kiln.zeros_like(x), x[1] * 0
+      for t = x:size(1), 1, -1 do
+        h = (x[t] + h):tanh()
+        out[t] = h
+      end
+      for i = 1, x:size(1) do
+        for j = 2, x:size(2) do out[i][j] = out[i][j] + x[i][j - 1] end
+      end
+      return out * 1, h * 1
+    end)
+    for i = 1, 3 do g(kiln.ones(40, 30):cuda()) end
+  ]], 0)
 end)
