@@ -100,9 +100,9 @@ static kn_tensor *unbiased(kn_scope *s, kn_tensor *x, kn_tensor *var, const kn_i
   return kx_mul(s, var, kx_div(s, n, kx_plus(s, n, -1)));
 }
 
-/* What was computed from wide ones, in the dtype that the inputs promote to. */
-static kn_tensor *rounded(kn_scope *s, kn_tensor *y, kn_tensor *const *in, int n) {
-  kn_dtype d = kn_promote_floats(in, n);
+/* What was computed from wide ones, in the dtype of x, as in PyTorch: its channels' values may be wider. */
+static kn_tensor *rounded(kn_scope *s, kn_tensor *y, const kn_tensor *x) {
+  kn_dtype d = kn_tensor_dtype(x);
   return y && kn_tensor_dtype(y) == kn_dtypes[d].wide && kn_tensor_dtype(y) != d ? kx_cast(s, y, d) : y;
 }
 
@@ -166,11 +166,11 @@ static kn_tensor *batch_norm(kn_scope *s, kn_tensor *const *in, int n, const kn_
   kn_tensor *w = p.w ? beside(s, p.w, p.x) : NULL, *b = p.b ? beside(s, p.b, p.x) : NULL;
   kn_tensor *x = kx_wide(s, p.x);
   if (!x) return NULL;
-  if (!a->training) return rounded(s, by_running(s, &p, x, a->eps, w, b), in, n);
+  if (!a->training) return rounded(s, by_running(s, &p, x, a->eps, w, b), in[0]);
   kn_tensor *mean = kx_reduce(s, KN_OP_mean, x, over, true), *d = kx_sub(s, x, mean);
   kn_tensor *var = kx_reduce(s, KN_OP_mean, kx_mul(s, d, d), over, true);
   kn_tensor *y = affine(s, kx_mul(s, d, channel_scale(s, var, a->eps, w)), NULL, b);
-  y = rounded(s, y, (kn_tensor *[]){in[0], w, b}, 3);
+  y = rounded(s, y, in[0]);
   if (p.mean && s->status == KN_OK)
     follow(s, &p, mean, unbiased(s, x, kx_reshape_as(s, var, p.var), &over), a->momentum);
   return y;
@@ -194,8 +194,8 @@ static kn_tensor *instance_norm(kn_scope *s, kn_tensor *const *in, int n, const 
   kn_tensor *w = p.w ? beside(s, p.w, p.x) : NULL, *b = p.b ? beside(s, p.b, p.x) : NULL;
   kn_tensor *x = kx_wide(s, p.x);
   if (!x) return NULL;
-  if (!a->use_input_stats) return rounded(s, by_running(s, &p, x, a->eps, w, b), in, n);
-  kn_tensor *y = rounded(s, affine(s, standard(s, x, &over, a->eps), w, b), (kn_tensor *[]){in[0], w, b}, 3);
+  if (!a->use_input_stats) return rounded(s, by_running(s, &p, x, a->eps, w, b), in[0]);
+  kn_tensor *y = rounded(s, affine(s, standard(s, x, &over, a->eps), w, b), in[0]);
   if (!p.mean || s->status != KN_OK) return y;
   kn_attrs_correction spread = {.dim = over, .correction = 1, .keepdim = true};
   kn_tensor *mean = kx_reduce(s, KN_OP_mean, kx_reduce(s, KN_OP_mean, x, over, true), samples, true);

@@ -70,6 +70,7 @@ kn_context *kn_context_child(kn_context *parent) {
   ctx->parent = parent;
   ctx->recorder = NULL;
   ctx->inference = ctx->anomaly = false;
+  ctx->autocast = KN_BOOL;
   ctx->walks = 0;
   ctx->checkpoint = NULL;
   ctx->profile = NULL;

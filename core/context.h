@@ -90,6 +90,7 @@ struct kn_context {
   bool reclaiming;           /* they are being called */
   bool grad_enabled;         /* tape ops on tensors that require grad */
   bool inference;            /* inference mode: what is made never takes part in gradients */
+  uint8_t autocast;          /* kn_dtype, a half, of products (core/autocast.h); KN_BOOL: off */
   int walks;                 /* backward passes that are running, one within the other */
   bool anomaly;              /* nodes remember the place that made them, and nan in a gradient is an error */
   /* While a function runs whose values for backward are to be computed again; borrowed. */

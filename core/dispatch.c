@@ -1,6 +1,7 @@
 /* The choke point: see core/dispatch.h. Checks arity and devices, infers the result, then records or runs,
  * then tapes. What an op means is in its rule (infer*.c) and its kernel, not here. */
 #include "core/dispatch.h"
+#include "core/autocast.h"
 #include "core/device.h"
 #include "core/grad/tape.h"
 #include "core/infer.h"
@@ -265,7 +266,10 @@ static kn_status apply_composite(kn_context *ctx, const kn_op_info *row, const v
   for (int i = 0; row->flags & KN_FLAG_WIDE && i < n; i++) wide |= in[i] && is_half(in[i]);
   const kn_within within = {row->name, ctx->within};
   ctx->within = &within;
+  const uint8_t autocast = ctx->autocast;
+  if (wide) ctx->autocast = KN_BOOL; /* its parts are float32 on purpose */
   kn_status st = (wide ? run_wide(ctx, row, attrs, in, n, made) : row->composite(ctx, attrs, in, n, made));
+  ctx->autocast = autocast;
   ctx->within = within.up;
   if (st != KN_OK) {
     if (wide) name_as_given(ctx, row, attrs, in, n);
@@ -291,6 +295,7 @@ kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *cons
   const kn_op_info *row = &kn_ops[op];
   KN_TRY(check_arity(ctx, row, attrs, n));
   KN_TRY(check_given(ctx, row, in, n));
+  if (kn_autocasts(ctx, row)) return kn_autocast_apply(ctx, op, attrs, in, n, out);
   if (row->composite) return apply_composite(ctx, row, attrs, in, n, out);
   if (row->flags & KN_FLAG_WRITES && in[0]->type.device != in[1]->type.device)
     return copy_across(ctx, op, in, out);

@@ -21,6 +21,9 @@
 #define ONCE KN_FLAG_ONCE
 #define OVER KN_FLAG_OVER
 #define DEVICE KN_FLAG_DEVICE
+#define LOW KN_FLAG_LOW
+#define FULL KN_FLAG_FULL
+#define ALIKE KN_FLAG_ALIKE
 
 const kn_op_info kn_ops[KN_OP_COUNT] = {
 /* clang-format off */

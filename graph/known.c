@@ -8,11 +8,12 @@
 enum { SMALL = 64 << 10 }; /* bytes that may be added without asking what goes */
 
 kn_status kn_known_begin(kn_context *ctx, const kn_graph *g, kn_known *k) {
-  *k = (kn_known){ctx, NULL, g->nvalues + 1, ctx->grad_enabled, ctx->recorder};
+  *k = (kn_known){ctx, NULL, g->nvalues + 1, ctx->grad_enabled, ctx->recorder, ctx->autocast};
   k->at = kn_calloc(ctx->heap, k->n, sizeof *k->at);
   if (!k->at) return kn_fail_nomem(ctx, k->n * sizeof *k->at);
   ctx->grad_enabled = false;
   ctx->recorder = NULL;
+  ctx->autocast = KN_BOOL; /* nodes have their casts */
   return KN_OK;
 }
 
@@ -23,6 +24,7 @@ void kn_known_end(kn_known *k) {
   k->at = NULL;
   k->ctx->grad_enabled = k->grad;
   k->ctx->recorder = k->recorder;
+  k->ctx->autocast = k->autocast;
 }
 
 size_t kn_tensor_bytes(const kn_tensor *t) {

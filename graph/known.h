@@ -10,6 +10,7 @@ typedef struct kn_known {
   uint32_t n;
   bool grad;             /* the context's mode, given back at the end */
   kn_recorder *recorder; /* likewise */
+  uint8_t autocast;      /* likewise */
 } kn_known;
 
 /* Room for the values that the graph has now. While it is open the context records and tapes nothing. */

@@ -2,13 +2,13 @@
 -- files, decoded by threads. So few pictures are soon learnt by heart, so each is shifted, mirrored and changed in colour
 -- at random every time it is shown. A convolutional network with batch norm; the step is captured as a whole.
 --
---   kiln samples/cifar.lua [--data DIR] [--epochs N] [--limit N] [--seed N] [--eager]
+--   kiln samples/cifar.lua [--data DIR] [--epochs N] [--limit N] [--seed N] [--eager] [--device cuda]
 --
 -- --limit takes fewer pictures, for a first try; --eager does not capture.
 local kiln = kiln or require "kiln"
 local nn, F, optim, data = kiln.nn, kiln.nn.functional, kiln.optim, kiln.data
 
-local options = kiln.options({ epochs = 18, seed = 1, limit = 5000, eager = false }, { "data" })
+local options = kiln.options({ epochs = 18, seed = 1, limit = 5000, eager = false, device = "cpu" }, { "data" })
 
 -- ---- the pictures ----------------------------------------------------------------------------------------------
 
@@ -32,22 +32,23 @@ local function normal(x) return (x:float() / 255 - mean) / spread end
 
 local train_images, train_classes, names = load "train"
 local test_images, test_classes = load "test"
-train_images, test_images = normal(train_images), normal(test_images)
+train_images, test_images = normal(train_images):to(options.device), normal(test_images):to(options.device)
+train_classes, test_classes = train_classes:to(options.device), test_classes:to(options.device)
 print(("%d pictures to learn from, %d to test, of %s; read in %.1f s"):format(#train_images, #test_images,
   table.concat(names, ", "), kiln.clock() - began))
 
 -- ---- each time a little different ------------------------------------------------------------------------------
 
-local EDGE = 4
-local rows = kiln.arange(32):reshape(1, 32, 1)
-local columns = kiln.arange(32):reshape(1, 1, 32)
+local EDGE, on = 4, { device = options.device }
+local rows = kiln.arange(32, on):reshape(1, 32, 1)
+local columns = kiln.arange(32, on):reshape(1, 1, 32)
 
 -- Every picture of the batch shifted by up to EDGE pixels, half of them mirrored.
 local function vary(x)
   local n, wide = #x, 32 + 2 * EDGE
-  local down = kiln.randint(0, 2 * EDGE + 1, { n, 1, 1 })
-  local right = kiln.randint(0, 2 * EDGE + 1, { n, 1, 1 })
-  local mirrored = kiln.rand(n, 1, 1):lt(0.5)
+  local down = kiln.randint(0, 2 * EDGE + 1, { n, 1, 1 }, on)
+  local right = kiln.randint(0, 2 * EDGE + 1, { n, 1, 1 }, on)
+  local mirrored = kiln.rand(n, 1, 1, on):lt(0.5)
   local column = kiln.where(mirrored, 31 - columns, columns)
   local places = (down + rows) * wide + right + column + 1 -- of a padded picture's pixels, from 1 on
   local pixels = F.pad(x, { EDGE, EDGE, EDGE, EDGE }):flatten(3)
@@ -65,7 +66,7 @@ local net = nn.Sequential(
   block(32, 64), nn.MaxPool2d(2),
   block(64, 128), nn.MaxPool2d(2),
   block(128, 128), nn.AdaptiveAvgPool2d(1),
-  nn.Flatten(), nn.Dropout(0.1), nn.Linear(128, 10))
+  nn.Flatten(), nn.Dropout(0.1), nn.Linear(128, 10)):to(options.device)
 print(net)
 
 -- ---- training --------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 -- as a graph, printed, verified, saved and loaded again.
 --
 --   kiln samples/digits.lua [--data DIR] [--epochs N] [--seed N] [--save FILE.kiln] [--quiet]
---                           [--predictions FILE] [--export DIR]
+--                           [--predictions FILE] [--export DIR] [--device cuda]
 --
 -- --predictions writes what eager predict says of each test image, a line each: class confidence deep. --export writes
 -- the test images and labels: as IDX files, and all images in one .npy file.
@@ -13,7 +13,7 @@ local nn, F, optim, data = kiln.nn, kiln.nn.functional, kiln.optim, kiln.data
 
 -- ---- options ---------------------------------------------------------------------------------------------------
 
-local options = kiln.options({ epochs = 25, seed = 1, quiet = false }, { "data", "save", "predictions", "export" })
+local options = kiln.options({ epochs = 25, seed = 1, quiet = false, device = "cpu" }, { "data", "save", "predictions", "export" })
 
 local function say(...)
   if not options.quiet then print(...) end
@@ -32,8 +32,9 @@ local labels = digits + 1 -- classes count from 1
 
 local order, held_out = kiln.randperm(count), count // 5
 local test_rows, train_rows = order[{ { 1, held_out } }], order[{ { held_out + 1, count } }]
-local test_images, test_labels = images[test_rows], labels[test_rows]
-local train_images, train_labels = images[train_rows], labels[train_rows]
+local function part(rows) return images[rows]:to(options.device), labels[rows]:to(options.device) end
+local test_images, test_labels = part(test_rows)
+local train_images, train_labels = part(train_rows)
 say(("%d images of 8 x 8 pixels: %d to learn from, %d to test"):format(count, #train_images, #test_images))
 
 -- ---- the network -----------------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ function Net:predict(x)
   return chances:argmax():item(), confidence, true
 end
 
-local net = Net()
+local net = Net():to(options.device)
 say(net)
 
 -- ---- training: both heads at once ------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ say(("trained in %.1f s"):format(kiln.clock() - started))
 
 net:eval()
 local function predict(x) return net:predict(x) end
-local graph = kiln.script(predict, { inputs = { kiln.spec("float32", { 1, 1, 8, 8 }) } })
+local graph = kiln.script(predict, { inputs = { kiln.spec("float32", { 1, 1, 8, 8 }, { device = options.device }) } })
 say("\nthe captured graph:\n" .. graph:code())
 
 local function default_path()

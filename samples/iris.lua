@@ -1,11 +1,11 @@
 -- Iris flowers: a table of numbers read from CSV, and a small network that tells three species apart. Everything a first
 -- program needs: reading, splitting, normalising, a loader, training, a test; five times, so that each flower is tested once.
 --
---   kiln samples/iris.lua [--data DIR] [--epochs N] [--seed N]
+--   kiln samples/iris.lua [--data DIR] [--epochs N] [--seed N] [--device cuda]
 local kiln = kiln or require "kiln"
 local nn, F, optim, data = kiln.nn, kiln.nn.functional, kiln.optim, kiln.data
 
-local options = kiln.options({ epochs = 30, seed = 1 }, { "data" })
+local options = kiln.options({ epochs = 30, seed = 1, device = "cpu" }, { "data" })
 
 -- ---- the data: five parts, each of which is once held out -------------------------------------------------------
 
@@ -14,14 +14,14 @@ if not os.getenv "KILN_NUM_THREADS" then kiln.set_num_threads(1) end -- so littl
 local flowers = data.read_csv(data.find("csv/iris.csv", options.data))
 print(flowers)
 local classes, species = flowers:classes "species"
-local parts = { data.random_split(data.TensorDataset(flowers:tensor(), classes), { 0.2, 0.2, 0.2, 0.2, 0.2 }) }
+local parts = { data.random_split(data.TensorDataset(flowers:tensor():to(options.device), classes:to(options.device)), { 0.2, 0.2, 0.2, 0.2, 0.2 }) }
 
 -- ---- a network and its training --------------------------------------------------------------------------------
 
 local function train(set)
   local _, all = data.DataLoader(set, { batch_size = #set }):iter()()
   local mean, spread = all:mean(1), all:std(1) -- the scale of what is learnt from, not of what is tested
-  local layers = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, #species))
+  local layers = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, #species)):to(options.device)
   local function net(input) return layers((input - mean) / spread) end
   local opt = optim.Adam(layers:parameters(), { lr = 0.02, weight_decay = 0.01 })
   local loader = data.DataLoader(set, { batch_size = 16, shuffle = true })

@@ -1,20 +1,20 @@
 -- Handwritten digits of MNIST: a convolutional network with batch norm, trained by a step that is captured as a whole (forward,
 -- gradients, Adam). Of the 10,000 images of the test set, 8,000 are learnt from and the other 2,000 are held out.
 --
---   kiln samples/mnist.lua [--data DIR] [--epochs N] [--limit N] [--seed N] [--eager]
+--   kiln samples/mnist.lua [--data DIR] [--epochs N] [--limit N] [--seed N] [--eager] [--device cuda]
 --
 -- --limit takes fewer images, for a first try; --eager does not capture.
 local kiln = kiln or require "kiln"
 local nn, F, optim, data = kiln.nn, kiln.nn.functional, kiln.optim, kiln.data
 
-local options = kiln.options({ epochs = 8, seed = 1, limit = 10000, eager = false }, { "data" })
+local options = kiln.options({ epochs = 8, seed = 1, limit = 10000, eager = false, device = "cpu" }, { "data" })
 
 -- ---- the data --------------------------------------------------------------------------------------------------
 
 kiln.manual_seed(options.seed)
 local images = data.read_idx(data.find("mnist/t10k-images-idx3-ubyte.gz", options.data), { dtype = "float32" })
 local labels = data.read_idx(data.find("mnist/t10k-labels-idx1-ubyte.gz", options.data)) + 1 -- classes count from 1
-images = ((images / 255 - 0.1307) / 0.3081):unsqueeze(2)
+images, labels = ((images / 255 - 0.1307) / 0.3081):unsqueeze(2):to(options.device), labels:to(options.device)
 local limit = math.min(options.limit, #images)
 local rest = data.Subset(data.TensorDataset(images, labels), kiln.arange(1, limit + 1))
 local train, test = data.random_split(rest, { 0.8, 0.2 })
@@ -39,7 +39,7 @@ function Net:forward(x)
   return self.fc2(self.drop(x))
 end
 
-local net = Net()
+local net = Net():to(options.device)
 print(net)
 
 -- ---- training --------------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 -- A network of others, rebuilt from its weights: the MNIST network that comes with Burn's examples. The safetensors file holds
 -- tensors by name and nothing of the architecture; that is written here, with the names of the file.
 --
---   kiln samples/mnist_pretrained.lua [--data DIR] [--limit N]
+--   kiln samples/mnist_pretrained.lua [--data DIR] [--limit N] [--device cuda]
 local kiln = kiln or require "kiln"
 local nn, data = kiln.nn, kiln.data
 
-local options = kiln.options({ limit = 10000 }, { "data" })
+local options = kiln.options({ limit = 10000, device = "cpu" }, { "data" })
 
 local Net = nn.Module:extend "Net"
 function Net:init()
@@ -27,13 +27,13 @@ end
 
 local net = Net()
 net:load_state_dict(kiln.from_safetensors(data.find("models/mnist_burn/mnist.safetensors", options.data)))
-net:eval()
+net:eval():to(options.device)
 print(net)
 
 local images = data.read_idx(data.find("mnist/t10k-images-idx3-ubyte.gz", options.data), { dtype = "float32" })
 local labels = data.read_idx(data.find("mnist/t10k-labels-idx1-ubyte.gz", options.data)) + 1
 local limit = math.min(options.limit, #images)
-local set = data.Subset(data.TensorDataset(images:unsqueeze(2), labels), kiln.arange(1, limit + 1))
+local set = data.Subset(data.TensorDataset(images:unsqueeze(2):to(options.device), labels:to(options.device)), kiln.arange(1, limit + 1))
 
 local graph = kiln.script(function(x) return net((x / 255 - 0.1307) / 0.3081) end)
 local started, right = kiln.clock(), 0

@@ -2,10 +2,11 @@
 -- It learns from a list of names, a line each; the training step is captured as one graph.
 --
 --   kiln samples/names.lua [--data DIR] [--steps N] [--seed N] [--names N] [--validate NAMES]
+--                        [--device cuda]
 local kiln = kiln or require "kiln"
 local nn, optim, data, text = kiln.nn, kiln.optim, kiln.data, kiln.text
 
-local options = kiln.options({ steps = 2000, seed = 1, names = 20, validate = 1 << 20 }, { "data" })
+local options = kiln.options({ steps = 2000, seed = 1, names = 20, validate = 1 << 20, device = "cpu" }, { "data" })
 
 -- ---- the data: a tenth is held out -----------------------------------------------------------------------------
 
@@ -25,8 +26,8 @@ for i, name in ipairs(names) do
   for j = #row + 1, longest + 2 do row[j] = -100 end
   rows[i] = row
 end
-local all = kiln.tensor(rows, { dtype = "int64" })
-local order, held_out = kiln.randperm(#names), math.min(#names // 10, options.validate)
+local all = kiln.tensor(rows, { dtype = "int64", device = options.device })
+local order, held_out = kiln.randperm(#names, { device = options.device }), math.min(#names // 10, options.validate)
 local validation, training = all[order[{ { 1, held_out } }]], all[order[{ { held_out + 1, #names } }]]
 local taken = {}
 for _, name in ipairs(names) do taken[name] = true end
@@ -35,6 +36,7 @@ print(("%d names of up to %d letters: %d to learn from, %d to validate"):format(
 -- ---- the model and its training step ---------------------------------------------------------------------------
 
 local net = text.models.CharRNN { vocab_size = tokenizer.vocab_size, embedding_size = 32, hidden_size = 128, cell = "GRU" }
+net:to(options.device)
 print(net)
 local opt = optim.Adam(net:parameters(), { lr = 0.005 })
 
@@ -59,10 +61,11 @@ local function validate() return kiln.no_grad(loss_of, validation):item() end
 if not os.getenv "KILN_NUM_THREADS" then kiln.set_num_threads(1) end
 local started, batch = kiln.clock(), 128
 local slower = { [options.steps * 6 // 10] = 0.0015, [options.steps * 9 // 10] = 0.0005 }
-local place, shuffled, sum, count = 0, kiln.randperm(#training), 0, 0
+local function shuffle() return kiln.randperm(#training, { device = options.device }) end
+local place, shuffled, sum, count = 0, shuffle(), 0, 0
 local every = math.max(1, (options.steps + 5) // 6)
 for i = 1, options.steps do
-  if place + batch > #training then place, shuffled = 0, kiln.randperm(#training) end
+  if place + batch > #training then place, shuffled = 0, shuffle() end
   sum, count = sum + step(training[shuffled[{ { place + 1, place + batch } }]]):item(), count + 1
   place = place + batch
   opt.param_groups[1].lr = slower[i] or opt.param_groups[1].lr
@@ -76,7 +79,7 @@ end
 -- ---- names it makes up -----------------------------------------------------------------------------------------
 
 print "made up (a star: not in the list):"
-local starts = kiln.full({ options.names, 1 }, mark, { dtype = "int64" })
+local starts = kiln.full({ options.names, 1 }, mark, { dtype = "int64", device = options.device })
 local drawn = net:generate(starts, { max_new_tokens = longest + 1, do_sample = true, eos_token_id = mark })
 for i = 1, options.names do
   local name = tokenizer:decode(drawn[i]):match "^\n([^\n]*)"

@@ -3,12 +3,12 @@
 -- takes a tenth less time.
 --
 --   kiln samples/shakespeare.lua [--data DIR] [--steps N] [--seed N] [--characters N] [--prompt TEXT] [--captured]
---                              [--validate PIECES]
+--                              [--validate PIECES] [--device cuda]
 local kiln = kiln or require "kiln"
 local optim, data, text = kiln.optim, kiln.data, kiln.text
 
 local options = kiln.options(
-  { steps = 2000, seed = 1, characters = 500, validate = 1 << 20, prompt = "ROMEO:\n", captured = false }, { "data" })
+  { steps = 2000, seed = 1, characters = 500, validate = 1 << 20, prompt = "ROMEO:\n", captured = false, device = "cpu" }, { "data" })
 
 -- ---- the data: the last tenth is held out ----------------------------------------------------------------------
 
@@ -18,7 +18,7 @@ local file = assert(io.open(path, "rb"))
 local whole = file:read "a"
 file:close()
 local tokenizer = text.CharTokenizer(whole)
-local all = tokenizer:encode(whole, { tensor = true })
+local all = tokenizer:encode(whole, { tensor = true }):to(options.device)
 local held_out = #all // 10
 local training, validation = all[{ { 1, #all - held_out } }], all[{ { #all - held_out + 1, #all } }]
 print(("%d characters, %d different: %d to learn from, %d to validate"):format(#all, tokenizer.vocab_size, #training, held_out))
@@ -28,11 +28,13 @@ print(("%d characters, %d different: %d to learn from, %d to validate"):format(#
 local BLOCK, BATCH = 64, 12
 local net = text.models.GPT2LMHeadModel { vocab_size = tokenizer.vocab_size, n_positions = BLOCK, n_embd = 128, n_layer = 4,
   n_head = 4, embd_pdrop = 0, resid_pdrop = 0, attn_pdrop = 0 }
+net:to(options.device)
 print(net)
 local opt = optim.AdamW(net:parameters(), { lr = 0.001, weight_decay = 0.1 })
 
 -- Pieces of the text, BLOCK + 1 characters each, from the places given.
-local within = kiln.arange(0, BLOCK + 1)
+local on = { device = options.device }
+local within = kiln.arange(0, BLOCK + 1, on)
 local function pieces(from, places) return from[(places:unsqueeze(2) + within):reshape(-1)]:reshape(#places, BLOCK + 1) end
 
 local function loss_of(ids)
@@ -56,7 +58,7 @@ local function validate()
   local sum, count, size = 0, math.min((held_out - 1) // BLOCK, options.validate), 64
   for first = 1, count, size do
     local n = math.min(size, count - first + 1)
-    local places = kiln.arange(first - 1, first - 1 + n) * BLOCK + 1
+    local places = kiln.arange(first - 1, first - 1 + n, on) * BLOCK + 1
     sum = sum + kiln.no_grad(loss_of, pieces(validation, places)):item() * n
   end
   net:train()
@@ -73,7 +75,7 @@ end
 local started, sum, count = kiln.clock(), 0, 0
 local every = math.max(1, options.steps // 5)
 for i = 1, options.steps do
-  local places = kiln.randint(1, #training - BLOCK + 1, { BATCH })
+  local places = kiln.randint(1, #training - BLOCK + 1, { BATCH }, on)
   sum, count = sum + step(pieces(training, places), rate(i)):item(), count + 1
   if i % every == 0 or i == options.steps then
     print(("step %5d   training loss %.3f   validation loss %.3f   %5.1f s"):format(i, sum / count, validate(),

@@ -2,6 +2,7 @@
  * by the tables of core alone. Uses only calls of Lua's API that cannot raise, so tensors may be held
  * meanwhile. */
 #include "bindings/lua/args.h"
+#include "core/autocast.h"
 #include "core/grad/tape.h"
 #include <stdio.h>
 #include <string.h>
@@ -90,6 +91,7 @@ static kn_status number_dtype(kl_args *a, const int *place, const kn_scalar *s, 
       d = kn_scalar_dtype(other, d); /* two numbers: the wider kind */
     }
   }
+  d = kn_autocast_dtype(a->ctx, a->row, d);
   if (known && kind == KN_SCALAR_INT && stays && !kn_dtype_is_float(d))
     *out = KN_I64;
   else if (known)

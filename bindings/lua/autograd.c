@@ -1,5 +1,6 @@
-/* Autograd from Lua: backward, grad, grad mode. The work is the tape's (core/grad). */
+/* Autograd from Lua: backward, grad, grad mode; autocast. The work is the tape's (core/grad). */
 #include "bindings/lua/state.h"
+#include "core/autocast.h"
 #include "core/grad/tape.h"
 #include <string.h>
 
@@ -161,15 +162,18 @@ typedef struct mode {
   bool grad, inference;
 } mode;
 
+static void need_function(lua_State *L, const char *name) {
+  if (lua_type(L, 1) == LUA_TFUNCTION) return;
+  if (luaL_getmetafield(L, 1, "__call") == LUA_TNIL)
+    kl_error(L, KN_ARG, "%s: a function to call is needed, got %s", name, kl_kind(L, 1));
+  lua_pop(L, 1);
+}
+
 /* Inside inference mode nothing turns gradients on again. */
 static int call_in_mode(lua_State *L, const mode *m) {
   kn_context *ctx = kl_context(L);
   bool grad_before = ctx->grad_enabled, inference_before = ctx->inference;
-  if (lua_type(L, 1) != LUA_TFUNCTION) {
-    if (luaL_getmetafield(L, 1, "__call") == LUA_TNIL)
-      return kl_error(L, KN_ARG, "%s: a function to call is needed, got %s", m->name, kl_kind(L, 1));
-    lua_pop(L, 1);
-  }
+  need_function(L, m->name);
   ctx->inference |= m->inference;
   ctx->grad_enabled = m->grad && !ctx->inference;
   int st = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
@@ -215,6 +219,40 @@ static int requires_grad(lua_State *L) {
   return 1;
 }
 
+/* ---- autocast ---- */
+
+/* autocast(dtype or false, f, …) */
+static int autocast(lua_State *L) {
+  kn_context *ctx = kl_context(L);
+  const uint8_t before = ctx->autocast;
+  uint8_t half = KN_BOOL;
+  bool off = lua_type(L, 1) == LUA_TBOOLEAN && !lua_toboolean(L, 1);
+  if (!off && !(lua_type(L, 1) == LUA_TSTRING && kn_autocast_parse(lua_tostring(L, 1), &half)))
+    return kl_error(L, KN_ARG, KN_AUTOCAST_WANTED ", got %s",
+                    lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : kl_kind(L, 1));
+  lua_remove(L, 1);
+  need_function(L, "autocast");
+  ctx->autocast = half;
+  int st = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
+  ctx->autocast = before;
+  if (st != LUA_OK) return lua_error(L);
+  return lua_gettop(L);
+}
+
+static int is_autocast_enabled(lua_State *L) {
+  lua_pushboolean(L, kl_context(L)->autocast != KN_BOOL);
+  return 1;
+}
+
+static int get_autocast_dtype(lua_State *L) {
+  const kn_dtype half = (kn_dtype)kl_context(L)->autocast;
+  if (half == KN_BOOL)
+    lua_pushnil(L);
+  else
+    lua_pushstring(L, kn_dtype_name(half));
+  return 1;
+}
+
 void kl_open_autograd(lua_State *L) {
   static const luaL_Reg methods[] = {{"backward", backward},
                                      {"requires_grad_", requires_grad},
@@ -226,8 +264,12 @@ void kl_open_autograd(lua_State *L) {
                                        {"is_inference_mode_enabled", is_inference_mode},
                                        {"is_grad_enabled", is_grad_enabled},
                                        {"set_grad_enabled", set_grad_enabled},
+                                       {"autocast", autocast},
                                        {NULL, NULL}};
-  static const luaL_Reg engine[] = {{"grad", grad}, {NULL, NULL}};
+  static const luaL_Reg engine[] = {{"grad", grad},
+                                    {"is_autocast_enabled", is_autocast_enabled},
+                                    {"get_autocast_dtype", get_autocast_dtype},
+                                    {NULL, NULL}};
   kl_set_methods(L, methods, false, false);
   luaL_setfuncs(L, functions, 0);
   kl_set_engine_functions(L, engine);

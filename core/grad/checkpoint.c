@@ -14,7 +14,8 @@ struct kn_checkpoint {
   kn_again_fn again;
   void *ud;
   void (*release)(void *ud);
-  kn_random random; /* as it was when the function began */
+  kn_random random; /* as it was when the function began, … */
+  uint8_t autocast; /* … as this was */
   uint32_t count;   /* values noted the first time */
   bool collects, full;
   uint32_t have, room; /* values there now */
@@ -36,6 +37,7 @@ kn_status kn_checkpoint_new(kn_context *ctx, kn_again_fn again, void *ud, void (
   c->ud = ud;
   c->release = release;
   c->random = ctx->random;
+  c->autocast = ctx->autocast;
   *out = c;
   return KN_OK;
 }
@@ -86,7 +88,9 @@ static kn_status run_again(kn_context *ctx, kn_checkpoint *c) {
   kn_random random = ctx->random;
   kn_checkpoint *before = ctx->checkpoint;
   bool grad = ctx->grad_enabled, inference = ctx->inference;
+  const uint8_t autocast = ctx->autocast;
   ctx->random = c->random;
+  ctx->autocast = c->autocast;
   ctx->checkpoint = c;
   ctx->grad_enabled = true;
   ctx->inference = false;
@@ -95,6 +99,7 @@ static kn_status run_again(kn_context *ctx, kn_checkpoint *c) {
   c->collects = false;
   ctx->inference = inference;
   ctx->grad_enabled = grad;
+  ctx->autocast = autocast;
   ctx->checkpoint = before;
   ctx->random = random;
   if (st == KN_OK && c->have != c->count)

@@ -10,8 +10,8 @@ typedef struct kn_checkpoint kn_checkpoint;
 /* Runs the function again. What it gives is thrown away. */
 typedef kn_status (*kn_again_fn)(kn_context *ctx, void *ud);
 
-/* A new one, which remembers the state of the random stream and grad mode. `release` (may be NULL) is called
- * with ud when the last node that needs it is gone, and at once if this fails. */
+/* A new one, which remembers the state of the random stream, grad mode and autocast. `release` (may be NULL)
+ * is called with ud when the last node that needs it is gone, and at once if this fails. */
 kn_status kn_checkpoint_new(kn_context *ctx, kn_again_fn again, void *ud, void (*release)(void *ud),
                             kn_checkpoint **out);
 kn_checkpoint *kn_checkpoint_retain(kn_checkpoint *c);

@@ -76,12 +76,15 @@ static kn_tensor *checked(kn_vjp *v, int i) {
 kn_status kn_vjp_run(kn_context *ctx, kn_vjp *v, kn_tensor **gin) {
   kn_scope scope;
   kn_tensor *found[KN_MAX_INPUTS] = {NULL};
+  const uint8_t autocast = ctx->autocast; /* gradients have the dtypes of what was computed */
   kn_scope_open(&scope, ctx);
   v->s = &scope;
   v->gin = found;
+  ctx->autocast = KN_BOOL;
   kn_ops[v->op].vjp(v);
   for (int i = 0; i < v->n && scope.status == KN_OK; i++)
     found[i] = v->need[i] && found[i] ? checked(v, i) : NULL;
+  ctx->autocast = autocast;
   if (scope.status == KN_OK)
     for (int i = 0; i < v->n; i++) gin[i] = found[i] ? kn_tensor_retain(found[i]) : NULL;
   else

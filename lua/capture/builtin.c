@@ -1,5 +1,6 @@
 /* Models of Lua's own C functions, found by function value. Each does what the reference manual says, on
  * values of capture; what it cannot do it refuses. */
+#include "core/autocast.h"
 #include "graph/mutant.h"
 #include "lua/capture/grads.h"
 #include "lua/capture/growing.h"
@@ -385,6 +386,22 @@ static kc_res need_function(kc_cap *c, kc_state *s, const char *said, kc_val *a,
   return kc_complain(c, "%s, got %s", said, kind_said(given));
 }
 
+/* What ops get meanwhile is cast by nodes. */
+MODEL(autocast) {
+  const uint8_t before = c->ctx->autocast;
+  uint8_t half = KN_BOOL;
+  (void)f;
+  KC_TRY(kc_settle_text(c, ARG(0)));
+  const bool text = ARG(0).k == KC_V_STRING, off = ARG(0).k == KC_V_BOOL && !ARG(0).i;
+  if (!off && !(text && kn_autocast_parse(c->obj[ARG(0).id].s, &half)))
+    return kc_complain(c, KN_AUTOCAST_WANTED ", got %s", text ? c->obj[ARG(0).id].s : kind_said(ARG(0)));
+  KC_TRY(need_function(c, *s, "autocast: a function to call is needed", a + 1, n - 1));
+  c->ctx->autocast = half;
+  kc_res r = kc_call(c, s, a[1], a + 2, n - 2, -1, out);
+  c->ctx->autocast = before;
+  return r;
+}
+
 /* Nodes made meanwhile are marked; however the call ends, what follows is as before. */
 static kc_res with_grad(kc_cap *c, kc_state **s, kc_val f, kc_val *a, int n, bool on, kc_values *out) {
   (void)f;
@@ -609,6 +626,7 @@ static const struct {
     {"kiln", "call_host", kc_m_call_host},
     {"kiln", "fork_mark", kc_m_fork_mark},
     {"kiln", "checkpoint", m_checkpoint},
+    {"kiln", "autocast", m_autocast},
     {"kiln", "no_grad", m_no_grad},
     {"kiln", "enable_grad", m_enable_grad},
     {"kiln", "is_grad_enabled", m_is_grad_enabled},

@@ -383,6 +383,8 @@ static void record_guards(kc_cap *c) {
     kn_add_guard(&c->b, l->slot && !l->born ? "type" : l->guard, l->name, text,
                  l->where ? l->where : c->base_where);
   }
+  const kn_dtype half = (kn_dtype)c->ctx->autocast;
+  if (half != KN_BOOL) kn_add_guard(&c->b, "mode", "autocast", kn_dtype_name(half), c->base_where);
 }
 
 /* What requires grad matters to the graph, which has gradients of its own. */
@@ -565,6 +567,7 @@ static kn_status capture(lua_State *L, const kc_host *host, int func, int first,
   func = lua_absindex(L, func);
   if (nargs) first = lua_absindex(L, first);
   bool grad = ctx->grad_enabled;
+  const uint8_t autocast = ctx->autocast;
   kn_recorder *recorder = ctx->recorder;
   c.grad_mode = grad;
   ctx->grad_enabled = false;
@@ -581,6 +584,7 @@ static kn_status capture(lua_State *L, const kc_host *host, int func, int first,
   c.stack = __builtin_frame_address(0);
   int rc = lua_pcall(L, nargs + 2, 0, 0);
   ctx->grad_enabled = grad;
+  ctx->autocast = autocast;
   ctx->recorder = recorder;
   kn_status st = KN_OK;
   if (rc != LUA_OK) {

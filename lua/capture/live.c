@@ -276,6 +276,7 @@ kn_status kc_live_make(kc_cap *c, const kc_leaf *args, int nargs, kn_graph *g, k
     if (c->births[i].how != KC_BORN_OUTSIDE) l->births[l->nbirths++] = c->births[i];
   l->grads = c->asks_grad;
   l->grad_mode = c->grad_mode;
+  l->autocast = c->ctx->autocast;
   l->tables = need(&m, (l->ntables + 1) * sizeof *l->tables);
   make_quick(&m);
   l->tensors = need(&m, ((size_t)l->ntensors + l->nchecks + 1) * sizeof *l->tensors);
@@ -680,6 +681,10 @@ static bool check_args(arg_check *x, int first, int nargs) {
   return true;
 }
 
+static const char *autocast_said(uint8_t half) {
+  return half == KN_BOOL ? "off" : kn_dtype_name((kn_dtype)half);
+}
+
 bool kc_live_check(lua_State *L, const kc_host *host, kc_live *l, int first, int nargs, char *why,
                    size_t size) {
   int top = lua_gettop(L);
@@ -690,6 +695,13 @@ bool kc_live_check(lua_State *L, const kc_host *host, kc_live *l, int first, int
     if (why)
       snprintf(why, size, "gradients were %s, are %s", l->grad_mode ? "on" : "off",
                l->grad_mode ? "off" : "on");
+    lua_settop(L, top);
+    return false;
+  }
+  if (host->context(L)->autocast != l->autocast) {
+    if (why)
+      snprintf(why, size, "autocast was %s, is %s", autocast_said(l->autocast),
+               autocast_said(host->context(L)->autocast));
     lua_settop(L, top);
     return false;
   }

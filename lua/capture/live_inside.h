@@ -73,6 +73,7 @@ struct kc_live {
   uint32_t nseen;
   bool handles;          /* some are overwritten */
   bool grads, grad_mode; /* it matters what requires grad; and gradients must be on, or off, as here */
+  uint8_t autocast;      /* as of the context, when it was captured */
   kc_birth *births;      /* made here or given: for the next capture */
   uint32_t nbirths;
   struct unrolled {

@@ -8,9 +8,19 @@ local kinds = {
   string = { "a value", function(word) return word end },
 }
 
+-- A device that does not work is a complaint, with the reason.
+local function check_device(name)
+  local backend = name:match "^%a+"
+  for _, row in ipairs(name ~= "cpu" and kiln.backends() or {}) do
+    if row.name == backend and row.available then return end
+    if row.name == backend then kiln.complain("--device %s: %s", name, row.reason) end
+  end
+  if name ~= "cpu" then kiln.complain("--device must be cpu or cuda, not %s", name) end
+end
+
 --- options(defaults [, texts] [, words]): { epochs = 18, rate = 0.1, eager = false } with what the command line says:
 --- `--epochs 3`, `--rate 0.2`, and `--eager`, which makes it true. A whole number as default asks for whole numbers. `texts`
---- lists options that are texts and may be missing; words are those of the global `arg` unless given. An unknown option is an
+--- lists options that are texts and may be missing; one called `device` must name one that works; words are those of the global `arg` unless given. An unknown option is an
 --- error that lists the known ones, for who calls the script: see kiln.complain.
 return function(defaults, texts, words)
   words = words or arg or {}
@@ -38,6 +48,7 @@ return function(defaults, texts, words)
       if value == nil then kiln.complain("--%s needs %s", name, what) end
       out[name] = value
     end
+    if name == "device" then check_device(out.device) end
     i = i + 1
   end
   return out

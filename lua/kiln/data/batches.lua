@@ -23,7 +23,7 @@ local function batches(size, ...)
     local first, last = (batch - 1) * size + 1, math.min(batch * size, n)
     local out = {}
     for i, t in ipairs(tensors) do
-      out[i] = order and t:index_select(order[{ { first, last } }], 1) or t[{ { first, last } }]
+      out[i] = order and t:index_select(order[{ { first, last } }]:to(t.device), 1) or t[{ { first, last } }]
     end
     return batch, table.unpack(out)
   end, nil, nil

@@ -97,7 +97,7 @@ end
 function TensorDataset:rows(indices)
   local out = {}
   for k, t in ipairs(self.tensors) do
-    if is_tensor(indices) then out[k] = t:index_select(indices, 1) else out[k] = t[{ indices }] end
+    if is_tensor(indices) then out[k] = t:index_select(indices:to(t.device), 1) else out[k] = t[{ indices }] end
   end
   return table.unpack(out)
 end

@@ -61,7 +61,7 @@ for dims = 2, 3 do
         fail("%s: %d windows of %d do not fit into %d in dimension %d", name, count, size, n, 2 + d)
       end
       local s = samples:select(3, dims == 2 and 3 - d or d):reshape(-1, 1)
-      local here = starts(s, n, count, size):to("int64"):unsqueeze(3) + kiln.arange(size)
+      local here = starts(s, n, count, size):to("int64"):unsqueeze(3) + kiln.arange(size, { device = s.device })
       if place then
         here = place:unsqueeze(3):unsqueeze(5) * n + here:unsqueeze(2):unsqueeze(4)
         here = here:flatten(4, 5):flatten(2, 3)

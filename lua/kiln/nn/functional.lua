@@ -96,8 +96,8 @@ function F.softmin(x, dim) return kiln.softmax(-x, dim) end
 
 --- Lengths may be tables. The gradient is that of the log-probabilities themselves.
 function F.ctc_loss(logp, targets, input_lengths, target_lengths, ...)
-  if type(input_lengths) == "table" then input_lengths = kiln.tensor(input_lengths) end
-  if type(target_lengths) == "table" then target_lengths = kiln.tensor(target_lengths) end
+  if type(input_lengths) == "table" then input_lengths = kiln.tensor(input_lengths, { device = logp.device }) end
+  if type(target_lengths) == "table" then target_lengths = kiln.tensor(target_lengths, { device = logp.device }) end
   return kiln.ctc_loss(logp, targets, input_lengths, target_lengths, ...)
 end
 

@@ -65,6 +65,12 @@ local function run(model, ids, options, most)
   return ids
 end
 
+-- Where a model is: of its first parameter.
+local function device_of(model)
+  local list = type(model) == "table" and type(model.parameters) == "function" and model:parameters()
+  return list and list[1] and list[1].device or "cpu"
+end
+
 --- generate(model, ids [, { max_new_tokens = 20, do_sample = false, temperature = 1, top_k =, top_p =, eos_token_id =,
 --- pad_token_id =, slide = false }]): ids with what follows them, of the same kind (a list, [T], [N, T]). The likeliest
 --- token is taken unless do_sample; draws come from kiln's stream, which kiln.manual_seed starts. With `slide` a model that
@@ -74,7 +80,7 @@ local function generate(model, ids, given)
   check(options, "generate")
   if options.pad_token_id == 0 then options.pad_token_id = options.eos_token_id end
   local as_list, rank = type(ids) == "table", 2
-  if as_list then ids = kiln.tensor(ids, { dtype = "int64" }) end
+  if as_list then ids = kiln.tensor(ids, { dtype = "int64", device = device_of(model) }) end
   if not kiln.is_tensor(ids) or ids:dim() > 2 or ids:numel() == 0 then
     fail("generate: ids must be a list or a tensor [T] or [N, T] with at least one id")
   end

@@ -97,9 +97,9 @@ function GPT2Model:init(given)
 end
 
 -- Which of all tokens each of the new ones may look at, or nil where that is just those up to itself.
-local function mask_of(new, before, attention_mask)
+local function mask_of(new, before, attention_mask, device)
   if not attention_mask and before == 0 then return nil end
-  local mask = kiln.ones(new, before + new, { dtype = "bool" }):tril(before)
+  local mask = kiln.ones(new, before + new, { dtype = "bool", device = device }):tril(before)
   if attention_mask then mask = mask & attention_mask:ne(0):unsqueeze(2):unsqueeze(2) end
   return mask
 end
@@ -112,7 +112,7 @@ function GPT2Model:forward(ids, past, attention_mask)
   end
   local x = self.wte(ids) + self.wpe.weight[{ { before + 1, before + new } }]
   x = self.drop(x)
-  local mask, present = mask_of(new, before, attention_mask), {}
+  local mask, present = mask_of(new, before, attention_mask, ids.device), {}
   for i = 1, #self.h do x, present[i] = self.h[i](x, past and past[i], mask) end
   return self.ln_f(x), present
 end

@@ -147,14 +147,18 @@ function Model:init(c)
   for i = 1, c.num_hidden_layers do layers[i] = Layer(c) end
   self.layers = nn.ModuleList(layers)
   self.norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
-  self.cos, self.sin = rotary_tables(c, 1.0)
-  self.q_cos, self.q_sin = rotary_tables(c, 1.0 / math.sqrt(c.head_dim)) -- scores are scaled by way of the queries
+  local function keep(prefix, cos, sin)
+    self:register_buffer(prefix .. "cos", cos, { persistent = false })
+    self:register_buffer(prefix .. "sin", sin, { persistent = false })
+  end
+  keep("", rotary_tables(c, 1.0))
+  keep("q_", rotary_tables(c, 1.0 / math.sqrt(c.head_dim))) -- scores are scaled by way of the queries
   self.longest = c.max_position_embeddings
 end
 
 -- 0 where a place may look, -inf at places that come later: [T, start + T]
-local function later_places(t, start)
-  local from, to = kiln.arange(start + 1, start + t + 1):reshape(-1, 1), kiln.arange(1, start + t + 1)
+local function later_places(t, start, on)
+  local from, to = kiln.arange(start + 1, start + t + 1, on):reshape(-1, 1), kiln.arange(1, start + t + 1, on)
   return kiln.where(to:le(from), 0.0, -math.huge)
 end
 
@@ -167,7 +171,7 @@ function Model:forward(tokens, cache)
   local x = self.embed_tokens(tokens)
   local turn, mask = {}, nil
   for _, name in ipairs { "cos", "sin", "q_cos", "q_sin" } do turn[name] = places(self[name], start, t) end
-  if t > 1 then mask = later_places(t, start) end
+  if t > 1 then mask = later_places(t, start, { device = tokens.device }) end
   for i = 1, #self.layers do
     x = self.layers[i](x, turn, mask, cache and cache[i], start)
   end
@@ -199,14 +203,11 @@ end
 --- Keys and values of texts to come: a list with a table { k =, v = } a layer, each [N, heads, places, head_dim], and how
 --- many places are filled, `length`.
 function Llama:cache(batch, places)
-  local c = self.config
+  local c, like = self.config, self.model.embed_tokens.weight
+  local sizes = { batch or 1, c.num_key_value_heads, places or c.max_position_embeddings, c.head_dim }
+  local kind = { dtype = like.dtype, device = like.device }
   local cache = { length = 0 }
-  for i = 1, c.num_hidden_layers do
-    cache[i] = {
-      k = kiln.zeros(batch or 1, c.num_key_value_heads, places or c.max_position_embeddings, c.head_dim),
-      v = kiln.zeros(batch or 1, c.num_key_value_heads, places or c.max_position_embeddings, c.head_dim),
-    }
-  end
+  for i = 1, c.num_hidden_layers do cache[i] = { k = kiln.zeros(sizes, kind), v = kiln.zeros(sizes, kind) } end
   return cache
 end
 
@@ -218,7 +219,7 @@ end
 --- model:generate(tokens [1, T], count [, stop]): the most likely next token, again and again: int64 [n], at most `count` of
 --- them, and without `stop` and what would follow. Captures: the whole decoding is then one graph.
 function Llama:generate(tokens, count, stop)
-  local cache, out, n = self:cache(1), kiln.zeros(count, { dtype = "int64" }), 0
+  local cache, out, n = self:cache(1), kiln.zeros(count, { dtype = "int64", device = tokens.device }), 0
   local token = likely(self, tokens, cache)
   while n < count do
     local id = token:item()
