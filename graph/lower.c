@@ -130,6 +130,13 @@ static kn_status new_home(lowering *l, const kn_tensor *t, kn_tensor **home) {
   return kn_tensor_new(l->ctx, &type, home);
 }
 
+/* The one that is there may be gone by the next run, though another lies as it did. */
+static kn_status header_of(lowering *l, const kn_tensor *t, kn_tensor **out) {
+  KN_TRY(kn_tensor_wrap(l->ctx, &t->type, kn_tensor_data(t), NULL, NULL, out));
+  memcpy((*out)->strides, t->strides, sizeof t->strides);
+  return KN_OK;
+}
+
 /* A tensor from outside: as it is while it stays where it is. */
 static kn_status add_input(lowering *l, const kn_value *v) {
   kn_tensor *t = l->p->vals[v->id];
@@ -139,12 +146,16 @@ static kn_status add_input(lowering *l, const kn_value *v) {
   const bool moves = w->moves[v->id] || is_moving(v) || w->makes > MOST_MAKES;
   kn_whole_input in = {.value = v->id, .data = kn_tensor_data(t)};
   memcpy(in.strides, t->strides, sizeof in.strides);
-  if (l->p->place[v->id] != KN_PLACE_CONST && (other || moves)) KN_TRY(new_home(l, t, &in.home));
+  if (l->p->place[v->id] != KN_PLACE_CONST && (other || moves))
+    KN_TRY(new_home(l, t, &in.home));
+  else
+    KN_TRY(header_of(l, t, &in.there));
   if (!kn_push(&w->arena, &w->inputs, &w->ninputs, &in, sizeof in)) {
     kn_tensor_release(in.home);
+    kn_tensor_release(in.there);
     return nomem(l);
   }
-  w->vals[v->id] = in.home ? in.home : t;
+  w->vals[v->id] = in.home ? in.home : in.there;
   return KN_OK;
 }
 
@@ -606,7 +617,10 @@ kn_status kn_whole_lower(kn_context *ctx, kn_plan *p, kn_whole *w) {
 
 void kn_whole_unmake(kn_context *ctx, kn_whole *w) {
   if (w->launch) w->target->launcher->free(w->target->self, ctx, w->launch);
-  for (uint32_t i = 0; i < w->ninputs; i++) kn_tensor_release(w->inputs[i].home);
+  for (uint32_t i = 0; i < w->ninputs; i++) {
+    kn_tensor_release(w->inputs[i].home);
+    kn_tensor_release(w->inputs[i].there);
+  }
   for (uint32_t i = 0; i < w->nlents; i++) kn_tensor_release(w->lents[i].view);
   for (uint32_t i = 0; i < w->nkept; i++) kn_tensor_release(w->kept[i].tensor);
   kn_arena_free(&w->arena);

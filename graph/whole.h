@@ -71,6 +71,7 @@ typedef struct kn_whole_input { /* a tensor from outside */
   uint32_t value;
   kn_tensor
       *home; /* a copy of it is what the piece reads; NULL: it itself, where it lay when this was made */
+  kn_tensor *there; /* a header of the piece's own for it then, owned */
   const void *data; /* there */
   int64_t strides[KN_MAX_RANK];
 } kn_whole_input;
