@@ -1,6 +1,7 @@
 /* See range.h. Intervals, computed from what values are made of; a parameter of a loop is understood where
  * each trip adds the same number to it, and the loop ends by a count. */
 #include "graph/range.h"
+#include "graph/when.h"
 
 enum { MOST_LOOKS = 512, MOST_DEPTH = 24 };
 static const kn_range all = {INT64_MIN, INT64_MAX};
@@ -73,13 +74,26 @@ typedef struct course {
   int64_t step;
 } course;
 
+static bool only_one(void *ud, const kn_value *v) {
+  const kn_value **one = ud;
+  const bool another = *one && *one != v;
+  *one = v;
+  return another;
+}
+
+/* What parameter i becomes in a trip that goes on, where that is one value. */
+static const kn_value *next_of(const kn_region *loop, uint32_t i) {
+  const kn_value *v = NULL, *next = loop->yields[1 + i];
+  return kn_any_when(next, loop->yields[0], true, only_one, &v) || !v ? next : v;
+}
+
 /* Is `next` what a parameter becomes, and that plus a number? Values of the trip that goes on. */
 static bool runs_on(search *s, const kn_value *next, course *c) {
   const kn_node *d = next->def;
   if (!d || (d->op != KN_NODE_lua_add && d->op != KN_NODE_lua_sub)) return false;
   const kn_value *param = d->in[0];
   const kn_region *r = param->region;
-  if (param->def || !r->owner || r->owner->op != KN_NODE_loop || r->yields[1 + param->index] != next)
+  if (param->def || !r->owner || r->owner->op != KN_NODE_loop || next_of(r, param->index) != next)
     return false;
   const kn_range by = look(s, d->in[1]);
   if (!is_one(by) || is_all(by)) return false;
@@ -116,8 +130,28 @@ static int64_t trips_counted(search *s, const kn_node *loop, const kn_node *d) {
   course c;
   if (param->def || param->region->owner != loop) return INT64_MAX;
   const kn_range zero = look(s, d->in[1]);
-  if (zero.low || zero.high || !runs_on(s, param->region->yields[1 + param->index], &c)) return INT64_MAX;
+  if (zero.low || zero.high || !runs_on(s, next_of(param->region, param->index), &c)) return INT64_MAX;
   return c.step == -1 && c.first.low >= 0 ? c.first.high : INT64_MAX;
+}
+
+static int64_t most_trips_while(search *s, const kn_node *loop, const kn_value *flag, bool truth);
+
+/* While the number is k, or is not: by the branches that may have given it. */
+static int64_t trips_by_number(search *s, const kn_node *loop, const kn_value *v, int64_t k, bool equal) {
+  const kn_node *d = v->def;
+  int64_t most = 0;
+  if (!d || (d->op != KN_NODE_if && d->op != KN_NODE_select) || --s->looks < 0) return INT64_MAX;
+  for (int side = 0; side < 2; side++) {
+    const kn_region *r = d->regions[side];
+    if (d->op == KN_NODE_if && v->index >= r->nyields) return INT64_MAX;
+    const kn_value *from = d->op == KN_NODE_if ? r->yields[v->index] : d->in[1 + side];
+    const kn_range range = look(s, from);
+    if (equal ? k < range.low || k > range.high : is_one(range) && range.low == k) continue;
+    int64_t trips = most_trips_while(s, loop, d->in[0], !side);
+    if (trips == INT64_MAX) trips = trips_by_number(s, loop, from, k, equal);
+    if (trips > most) most = trips;
+  }
+  return most;
 }
 
 /* The most trips that there are while the flag is so. */
@@ -129,7 +163,11 @@ static int64_t most_trips_while(search *s, const kn_node *loop, const kn_value *
   case KN_NODE_lua_not: return most_trips_while(s, loop, d->in[0], !truth);
   case KN_NODE_lua_lt:
   case KN_NODE_lua_le: return trips_compared(s, loop, d, truth);
-  case KN_NODE_lua_eq: return truth ? INT64_MAX : trips_counted(s, loop, d);
+  case KN_NODE_lua_eq: {
+    const kn_range k = look(s, d->in[1]);
+    const int64_t trips = truth ? INT64_MAX : trips_counted(s, loop, d);
+    return trips < INT64_MAX || !is_one(k) ? trips : trips_by_number(s, loop, d->in[0], k.low, truth);
+  }
   case KN_NODE_select: side[0] = d->in[1], side[1] = d->in[2]; break;
   case KN_NODE_if:
     for (int k = 0; k < 2; k++)
@@ -151,7 +189,7 @@ static kn_range parameter(search *s, const kn_value *v) {
   int64_t way, far;
   if (!r->owner || r->owner->op != KN_NODE_loop) return all;
   const kn_range first = look(s, r->owner->in[v->index]);
-  if ((next = r->yields[1 + v->index]) == v || is_all(first)) return first;
+  if ((next = next_of(r, v->index)) == v || is_all(first)) return first;
   if (!runs_on(s, next, &c) || c.loop != r->owner) return all;
   const int64_t most = most_trips_while(s, r->owner, r->yields[0], true);
   if (most == 0) return first;
