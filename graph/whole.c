@@ -186,16 +186,46 @@ static bool has_host_numbers(const cutter *c, const kn_node *n) {
   return true;
 }
 
+static bool stores_to(const kn_region *r, const kn_slot *slot) {
+  KN_EACH_NODE (n, r) {
+    if (n->op == KN_NODE_store_state && n->slot == slot) return true;
+    for (int k = 0; k < n->nregions; k++)
+      if (stores_to(n->regions[k], slot)) return true;
+  }
+  return false;
+}
+
 /* The piece [first, s) has not stored to it yet. */
 static bool is_unstored(const kn_step *first, const kn_step *s, const kn_slot *slot) {
-  for (; first < s; first++)
-    if (first->node && first->node->op == KN_NODE_store_state && first->node->slot == slot) return false;
+  for (; first < s; first++) {
+    const kn_node *n = first->kind == KN_STEP_PART ? NULL : first->node;
+    if (!n) continue;
+    if (n->op == KN_NODE_store_state && n->slot == slot) return false;
+    for (int k = 0; k < n->nregions; k++)
+      if (stores_to(n->regions[k], slot)) return false;
+  }
+  return true;
+}
+
+/* Does the branch nothing but store what stands before it? */
+static bool only_stores(const cutter *c, uint32_t block) {
+  const kn_block *b = &c->p->blocks[block];
+  for (uint32_t i = 0; i < b->n; i++) {
+    const kn_node *n = b->steps[i].node;
+    if (b->steps[i].kind != KN_STEP_NODE || n->op != KN_NODE_store_state || c->p->slot_copied[n->slot->index])
+      return false;
+    if (n->in[0]->type.kind == KN_V_TENSOR && n->in[0]->region->owner)
+      return false; /* it may lie elsewhere by then */
+  }
   return true;
 }
 
 static kn_whole_time time_of(const cutter *c, const kn_step *first, const kn_step *s) {
   const kn_node *n = s->node;
   const bool node = s->kind == KN_STEP_NODE || s->kind == KN_STEP_NUMBER;
+  const bool chooses = s->kind == KN_STEP_IF && !n->nout && !kn_is_attempt(n) && !n->region->owner;
+  if (chooses && c->p->blocks[s->a].n + c->p->blocks[s->b].n && only_stores(c, s->a) && only_stores(c, s->b))
+    return KN_WHOLE_AFTER;
   if (!node) return KN_WHOLE_WITHIN;
   if (n->op == KN_NODE_load_state && is_unstored(first, s, n->slot)) return KN_WHOLE_BEFORE;
   const bool stores = n->op == KN_NODE_store_state || n->op == KN_NODE_update;
