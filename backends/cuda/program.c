@@ -84,6 +84,7 @@ kn_status cu_start(kn_context *ctx, cu_device *d, const cu_program *p, const cha
 
 kn_status cu_read(kn_context *ctx, cu_device *d, void *to, CUdeviceptr from, size_t bytes) {
   CU_TRY(ctx, d, d->api.cuMemcpyDtoHAsync(to, from, bytes, d->stream), "cuMemcpyDtoHAsync");
+  d->launches.syncs++;
   CU_TRY(ctx, d, d->api.cuStreamSynchronize(d->stream), "cuStreamSynchronize");
   return KN_OK;
 }
