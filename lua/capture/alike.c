@@ -214,22 +214,26 @@ static void find_groups(job *j) {
     if (at_once[j->m[i].group]) j->m[i].group = -1;
 }
 
+/* Adds a tag to those of a group. False when there is no room. */
+static bool add_tag(kn_value **tag, int *n, kn_value *t) {
+  int k = 0;
+  while (k < *n && tag[k] != t) k++;
+  if (k == MAX_GROUP_TAGS) return false;
+  if (k == *n) tag[(*n)++] = t;
+  return true;
+}
+
 /* Slots for the group that is called g so far, if they are fewer. */
 static void make_slots(job *j, int g) {
   int members = 0, first = j->nslot, n = 0;
+  bool few = true;
   kn_value *tag[MAX_GROUP_TAGS];
   for (int i = 0; i < j->n; i++) {
     if (j->m[i].group != g) continue;
     members++;
-    for (int t = 0; t < j->m[i].by->n; t++) {
-      int k = 0;
-      while (k < n && tag[k] != j->m[i].by->tag[t]) k++;
-      if (k == MAX_GROUP_TAGS) n = MAX_MEMBERS;
-      if (n == MAX_MEMBERS) break;
-      if (k == n) tag[n++] = j->m[i].by->tag[t];
-    }
+    for (int t = 0; few && t < j->m[i].by->n; t++) few = add_tag(tag, &n, j->m[i].by->tag[t]);
   }
-  bool fewer = n < members && first + n <= MAX_MEMBERS && n <= MAX_GROUP_TAGS;
+  const bool fewer = few && n < members && first + n <= MAX_MEMBERS;
   for (int i = 0; i < j->n; i++)
     if (j->m[i].group == g) j->m[i].group = fewer ? MAX_MEMBERS + j->ngroup : -1;
   if (!fewer) return;
