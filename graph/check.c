@@ -1,7 +1,9 @@
 /* KILN_CHECK: every op node is computed again by its reference kernel on the very same inputs, and compared.
  * What runs as one runs as one here, too: of a value that never goes to memory as it is, the reference's own
  * is taken for the nodes that read it. Random draws and ops that overwrite their input cannot be repeated and
- * are passed over, and so is what reads a hidden value of theirs. */
+ * are passed over, and so is what reads a hidden value of theirs. What lies on a device is copied to the host
+ * for this. */
+#include "core/device.h"
 #include "graph/session.h"
 #include <inttypes.h>
 #include <math.h>
@@ -93,13 +95,20 @@ typedef struct checked { /* a part */
   kn_context *ctx;
   const kn_plan *p;
   const kn_part_plan *part;
-  kn_tensor **own; /* by value id: the reference's, of hidden values */
+  kn_tensor **own;  /* by value id: the reference's, of hidden values */
+  kn_tensor **here; /* likewise: the values, or copies where they lie on a device */
   bool *hidden;
   double most; /* the largest element of the group's hidden products */
 } checked;
 
-/* A hidden value that nobody knows is NULL. */
-static kn_tensor *value_of(const checked *c, uint32_t v) { return c->hidden[v] ? c->own[v] : c->p->vals[v]; }
+/* On the host. A hidden value that nobody knows is NULL. */
+static kn_tensor *value_of(const checked *c, uint32_t v) { return c->hidden[v] ? c->own[v] : c->here[v]; }
+
+/* So that value_of gives it. */
+static kn_status bring(checked *c, uint32_t v) {
+  kn_tensor *t = c->p->vals[v];
+  return c->hidden[v] || c->here[v] || !t ? KN_OK : kn_to_host(c->ctx, t, &c->here[v]);
+}
 
 /* Those that only nodes of their group read need not be there either: reads are counted as the plan does. */
 static void hide(checked *c, uint32_t first, uint32_t count) {
@@ -118,11 +127,13 @@ static void hide(checked *c, uint32_t first, uint32_t count) {
 /* A view of a hidden value shows what the reference has for that. */
 static kn_status show(checked *c, uint32_t v) {
   const uint32_t root = c->p->root[v];
-  if (c->hidden[v] || root == v || !c->hidden[root]) return KN_OK;
+  if (c->hidden[v] || root == v || !c->hidden[root]) return bring(c, v);
   c->hidden[v] = true;
   if (!c->own[root]) return KN_OK;
   const kn_tensor *view = c->p->vals[v];
-  KN_TRY(kn_tensor_symbolic(c->ctx, &view->type, NULL, &c->own[v]));
+  kn_type type = view->type;
+  type.device = KN_CPU;
+  KN_TRY(kn_tensor_symbolic(c->ctx, &type, NULL, &c->own[v]));
   kn_tensor_set_view(c->own[v], c->own[root], view->offset, view->strides);
   return KN_OK;
 }
@@ -138,6 +149,7 @@ static kn_status compute(const checked *c, const kn_node *n, kn_tensor **out) {
   for (uint32_t i = 0; i < n->ntensor; i++) types[i] = (in[i] = value_of(c, n->in[i]->id))->type;
   KN_TRY(kn_infer_types(c->ctx, (kn_op)n->op, attrs, types, (int)n->ntensor, made));
   bool bare = row->op_class == KN_CLASS_VIEW || row->flags & KN_FLAG_DYNAMIC;
+  for (uint32_t i = 0; i < n->nout; i++) made[i].device = KN_CPU;
   for (uint32_t i = 0; i < n->nout; i++)
     KN_TRY(bare ? kn_tensor_symbolic(c->ctx, &made[i], NULL, &out[i])
                 : kn_tensor_new(c->ctx, &made[i], &out[i]));
@@ -176,7 +188,8 @@ static kn_status check(checked *c, uint32_t i, uint32_t first, uint32_t count) {
       if (class == KN_CLASS_MATMUL || class == KN_CLASS_CONV) c->most = largest(out[k], c->most);
       continue;
     }
-    if (st == KN_OK) st = compare_any(c->ctx, name, count, c->most, c->p->vals[v], out[k]);
+    if (st == KN_OK) st = bring(c, v);
+    if (st == KN_OK) st = compare_any(c->ctx, name, count, c->most, value_of(c, v), out[k]);
     kn_tensor_release(out[k]);
   }
   return st == KN_OK ? KN_OK : kn_node_failed(c->ctx, n, st);
@@ -202,10 +215,13 @@ kn_status kn_check_part(kn_context *ctx, const kn_plan *p, const kn_part_plan *p
                .p = p,
                .part = part,
                .own = kn_calloc(ctx->heap, ids, sizeof *c.own),
+               .here = kn_calloc(ctx->heap, ids, sizeof *c.here),
                .hidden = kn_calloc(ctx->heap, ids, sizeof *c.hidden)};
-  kn_status st = c.own && c.hidden ? check_all(&c) : kn_fail_nomem(ctx, ids * sizeof *c.own);
+  kn_status st = c.own && c.here && c.hidden ? check_all(&c) : kn_fail_nomem(ctx, ids * sizeof *c.own);
   for (size_t v = 0; c.own && v < ids; v++) kn_tensor_release(c.own[v]);
+  for (size_t v = 0; c.here && v < ids; v++) kn_tensor_release(c.here[v]);
   kn_free(ctx->heap, c.own, ids * sizeof *c.own);
+  kn_free(ctx->heap, c.here, ids * sizeof *c.here);
   kn_free(ctx->heap, c.hidden, ids * sizeof *c.hidden);
   return st;
 }

@@ -104,7 +104,7 @@ void kn_session_observe(kn_session *s, kn_observe_fn fn, void *ud);
 uint64_t kn_session_trips(const kn_session *s);
 /* KILN_CHECK: after each part compute its op nodes again by the reference kernels; INTERNAL naming the first
  * node whose result differs by more than rounding. Plans are of a form of their own, in which no values share
- * bytes, but what runs as one still does. Parts of other devices than the CPU are not checked. */
+ * bytes, but what runs as one still does. What lies on a device is copied to the host for it. */
 void kn_session_set_check(kn_session *s, bool on);
 /* Inputs may have other sizes than their types in the graph: plans look at what is given, and an op that does
  * not fit it fails by its own rule. Only for graphs whose values all have sizes that follow from the inputs'.

@@ -224,7 +224,7 @@ kn_status kn_run_part(run *r, const kn_part_plan *part) {
     if (part->prepare[i].how == KN_PREPARE_NONE && p->vals[v]) p->owned[v] = true;
   }
   KN_TRY(st);
-  if (r->s->check && part->target->device == KN_CPU) KN_TRY(kn_check_part(r->ctx, p, part));
+  if (r->s->check) KN_TRY(kn_check_part(r->ctx, p, part));
   for (uint32_t i = 0; r->s->observe && i < part->n; i++) kn_run_watch(r, part->sources[i]);
   return KN_OK;
 }

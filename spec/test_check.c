@@ -1,9 +1,14 @@
 /* KILN_CHECK against a target that computes several nodes as one and lies: the fault is found and named, with
  * its line, wherever it stands; what nobody can see is no fault. */
+#define _GNU_SOURCE
+#ifdef KN_HAS_CUDA
+#include "backends/cuda/provider.h"
+#endif
 #include "backends/ref/ref.h"
 #include "bindings/lua/kiln_lua.h"
 #include "graph/exec.h"
 #include "graph/file.h"
+#include "spec/cuda/software.h"
 #include "spec/tensors.h"
 #include <lauxlib.h>
 #include <lualib.h>
@@ -199,4 +204,66 @@ START_TEST(where_nobody_gets) { /* the other branch is not taken */
 }
 END_TEST
 
-SUITE("check", inside_what_runs_as_one, in_a_later_trip, in_a_branch, behind_all, where_nobody_gets)
+/* ---- on a device ---- */
+
+#ifdef KN_HAS_CUDA
+/* Not a scan of sums. */
+static kn_status lying_cumsum(kn_context *ctx, const void *attrs, kn_tensor *const *in, int n,
+                              kn_tensor *const *out) {
+  return cu_provider.kernel[KN_OP_cumprod](ctx, attrs, in, n, out);
+}
+static const kn_provider lying = {.name = "liar", .kernel = {[KN_OP_cumsum] = lying_cumsum}};
+
+static int open_all(lua_State *L) {
+  kiln_lua_setcontext(L, (struct kiln_context *)lua_touserdata(L, 1));
+  luaL_openlibs(L);
+  luaL_requiref(L, "kiln", luaopen_kiln, 1);
+  return 0;
+}
+
+/* What it raises, or "". */
+static void says(kn_context *c, const char *want) {
+  static const char text[] =
+      "local w = kiln.full({ 3, 3 }, 0.25, { device = 'cuda' })\n"
+      "local function f(x, n)\n"
+      "  for i = 1, n do\n"
+      "    if x:sum() < 100 then\n"
+      "      x = x:matmul(w):tanh()\n"
+      "      x = x:t():cumsum(2):t() + i\n" /* line 6 */
+      "    end\n"
+      "  end\n"
+      "  return x[{ {}, { 2, 3 } }] * 2, x:gt(1):nonzero()\n"
+      "end\n"
+      "local ok, why = pcall(kiln.script(f), kiln.ones(2, 3, { device = 'cuda' }), 3)\n"
+      "return ok and '' or tostring(why)\n";
+  lua_State *L = luaL_newstate();
+  lua_pushcfunction(L, open_all);
+  lua_pushlightuserdata(L, c);
+  ck_assert_int_eq(lua_pcall(L, 1, 0, 0), LUA_OK);
+  ck_assert(luaL_loadbufferx(L, text, sizeof text - 1, "@device.lua", "t") == LUA_OK);
+  ck_assert_msg(lua_pcall(L, 0, 1, 0) == LUA_OK, "%s", lua_tostring(L, -1));
+  const char *said = lua_tostring(L, -1);
+  ck_assert_msg(*want ? strstr(said, want) != NULL : !*said, "\"%s\" instead of \"%s\"", said, want);
+  lua_close(L);
+}
+
+START_TEST(on_a_device) {
+  kn_context *c = software_context();
+  setenv("KILN_CHECK", "1", 1);
+  says(c, "");
+  OK(c, kn_device_add(c, KN_CUDA, &lying));
+  says(c, "device.lua:6: cumsum by cuda differs from the reference: element [1,");
+  unsetenv("KILN_CHECK");
+  says(c, "");
+  kn_device_remove(c, KN_CUDA, &lying);
+  kn_registry_close(c);
+  suite_done(c);
+}
+END_TEST
+#else
+START_TEST(on_a_device) { (void)suite_skips("this build was made without CUDA's headers"); }
+END_TEST
+#endif
+
+SUITE("check", on_a_device, inside_what_runs_as_one, in_a_later_trip, in_a_branch, behind_all,
+      where_nobody_gets)

@@ -56,39 +56,14 @@ END_TEST
 START_TEST(on_the_device) { ck_assert_int_gt(run_spec("device.lua", ""), 20); }
 END_TEST
 
-/* What makes tensors makes them on the device, also for who knows nothing of it. Tests of graphs, which this
- * device does not run, and of sentences that name types without a device are left out. */
-static const char moved[] =
-    "for _, name in ipairs { 'tensor', 'zeros', 'ones', 'empty', 'full', 'arange', 'linspace', 'logspace', "
-    "'eye', 'rand',\n"
-    "    'randn', 'randint', 'randperm', 'normal', 'tril_indices', 'triu_indices' } do\n"
-    "  local make = kiln[name]\n"
-    "  kiln[name] = function(...)\n"
-    "    local t = make(...)\n"
-    "    return t:detach():cuda():requires_grad_(t.requires_grad)\n"
-    "  end\n"
-    "end\n"
-    "local check = require 'check'\n"
-    "local test = check.test\n"
-    "local apart = { 'and nothing here runs that', 'inside a captured function is not', '%]@cuda', 'got "
-    "\"cuda\"' }\n"
-    "function check.test(name, body)\n"
-    "  test(name, function()\n"
-    "    local ok, why = xpcall(body, debug.traceback)\n"
-    "    if ok then return end\n"
-    "    for _, words in ipairs(apart) do\n"
-    "      if type(why) == 'string' and why:find(words) then check.skip(words) end\n"
-    "    end\n"
-    "    error(why, 0)\n"
-    "  end)\n"
-    "end\n";
-
+/* What makes tensors makes them on the device, also for who knows nothing of it. */
 START_TEST(all_on_the_device) {
   static const char *const files[] = {"autograd.lua",     "distributions.lua", "index.lua", "inplace.lua",
                                       "linalg.lua",       "metrics.lua",       "nn.lua",    "nn_blocks.lua",
                                       "nn_init.lua",      "nn_utils.lua",      "ops.lua",   "optim.lua",
                                       "optim_groups.lua", "promotion.lua",     "random.lua"};
-  for (size_t i = 0; i < sizeof files / sizeof *files; i++) ck_assert_int_gt(run_spec(files[i], moved), 3);
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+    ck_assert_int_gt(run_spec(files[i], "require 'on_device' 'cuda'"), 3);
 }
 END_TEST
 

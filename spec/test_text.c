@@ -1,6 +1,7 @@
 /* The text form: cases in spec/text/, errors with line and column, random graphs, mutated texts, passes. */
 #include "spec/suite.h"
 #include "spec/gen.h"
+#include "spec/mutate.h"
 #include "spec/text_graph.h"
 #include "backends/ref/ref.h"
 #include "graph/exec.h"
@@ -425,6 +426,9 @@ START_TEST(mutated_texts_are_survived) {
                                        "9223372036854775807",
                                        "-9223372036854775808",
                                        "&1{",
+                                       "@cuda",
+                                       "@cuda:7",
+                                       "@",
                                        "; a:1 <- b:2",
                                        "sum ",
                                        "dim = ",
@@ -478,83 +482,10 @@ END_TEST
 
 /* ---- what the verifier lets through can be run: errors are answers, crashes are not ---- */
 
-/* Where c stands after one more character: numbers in names, strings and comments are left alone. */
-static bool in_number(const char *c, char *inside) {
-  if (*inside == '"')
-    *inside = *c == '"' && c[-1] != '\\' ? 0 : '"';
-  else if (*inside == ';')
-    *inside = *c == '\n' ? 0 : ';';
-  else if (*inside == '%' && strchr(" ,:)}\n", *c))
-    *inside = 0;
-  else if (!*inside && strchr("\";%", *c))
-    *inside = *c;
-  return !*inside && *c >= '0' && *c <= '9';
-}
-
-/* One or two numbers in the text become others: the result is still a graph more often than after random
- * damage. */
-static char *mutate_numbers(const char *text, random_state *r) {
-  static const char *const others[] = {"0",  "1", "2",   "3",       "4",          "5",  "-1",
-                                       "-2", "8", "100", "1000000", "4294967297", "0.5"};
-  unsigned places = 0, target[2];
-  char *out = malloc(strlen(text) + 64), inside = 0;
-  size_t at = 0;
-  for (const char *c = text; *c; c++) places += in_number(c, &inside);
-  for (int i = 0; i < 2; i++) target[i] = random_below(r, places ? 2 * places : 1);
-  places = 0;
-  inside = 0;
-  for (const char *c = text; *c; c++) {
-    bool digit = in_number(c, &inside);
-    if (digit && (places == target[0] || places == target[1]))
-      at += (size_t)sprintf(out + at, "%s", others[random_below(r, sizeof others / sizeof *others)]);
-    else
-      out[at++] = *c;
-    places += digit;
-  }
-  out[at] = 0;
-  return out;
-}
-
-/* Swaps two value names. */
-static void mutate_names(char *text, random_state *r) {
-  char *at[2] = {NULL, NULL};
-  for (int k = 0; k < 2; k++) {
-    char *p = text + random_below(r, (unsigned)strlen(text));
-    at[k] = strchr(p, '%');
-  }
-  if (!at[0] || !at[1]) return;
-  size_t n = 1 + strspn(at[0] + 1, "0123456789"), m = 1 + strspn(at[1] + 1, "0123456789");
-  if (n == m && n > 1) memcpy(at[0], at[1], n);
-}
-
 static kn_status run_once(kn_context *c, kn_graph *g, uint64_t seed) {
   kn_target ref;
-  kn_session *s;
   ck_assert(kn_ref_backend.target(c, NULL, &ref));
-  KN_TRY(kn_session_new(c, g, (const kn_target *[]){&ref}, 1, &s));
-  kn_session_set_step_limit(s, 300);
-  uint32_t nin = g->body->nparams, nout = g->body->nyields;
-  kn_rvalue *in = calloc(nin + 1, sizeof *in), *out = calloc(nout + 1, sizeof *out);
-  kn_status st = KN_OK;
-  for (uint32_t i = 0; i < nin && st == KN_OK; i++) {
-    const kn_vtype *t = &g->body->params[i]->type;
-    kn_type real = t->tensor;
-    for (int d = 0; d < real.rank; d++)
-      if (real.dims[d] < 0) real.dims[d] = 1 + (int64_t)(seed % 3);
-    if (t->kind == KN_V_TENSOR) st = kn_tensor_new(c, &real, &in[i].tensor);
-    size_t bytes;
-    if (in[i].tensor && kn_type_bytes(&real, &bytes)) memset(kn_tensor_data(in[i].tensor), 0, bytes);
-    in[i].scalar = t->kind == KN_V_BOOL    ? (kn_scalar){KN_SCALAR_BOOL, {.b = seed & 1}}
-                   : t->kind == KN_V_FLOAT ? (kn_scalar){KN_SCALAR_FLOAT, {.f = 0.5}}
-                                           : (kn_scalar){KN_SCALAR_INT, {.i = (int64_t)(seed % 5)}};
-  }
-  if (st == KN_OK) st = kn_session_run(s, in, nin, out, nout);
-  for (uint32_t i = 0; i < nout && st == KN_OK; i++) kn_tensor_release(out[i].tensor);
-  for (uint32_t i = 0; i < nin; i++) kn_tensor_release(in[i].tensor);
-  free(in);
-  free(out);
-  kn_session_free(s);
-  return st;
+  return run_damaged(c, g, seed, (const kn_target *[]){&ref}, 1);
 }
 
 START_TEST(mutated_graphs_run_or_refuse) {

@@ -3,15 +3,7 @@
 #define SPEC_TEXT_GRAPH_H
 #include "spec/suite.h"
 #include "graph/graph.h"
-
-typedef struct random_state {
-  uint64_t s;
-} random_state;
-
-static inline unsigned random_below(random_state *r, unsigned n) {
-  r->s = r->s * 6364136223846793005u + 1442695040888963407u;
-  return (unsigned)((r->s >> 33) % n);
-}
+#include "spec/mutate.h"
 
 enum { RANDOM_VISIBLE = 400 };
 typedef struct random_maker {

@@ -22,12 +22,12 @@ static inline bool nvrtc_open(cu_api *api) {
 /* The log of a compilation with the assembler's report; NULL when it failed. From malloc. */
 static inline char *nvrtc_log(const cu_api *api, const char *source, int arch, bool *compiled) {
   char option[48], *log;
-  const char *options[] = {option, "--std=c++17", "--minimal", "--ptxas-options=-v"};
+  const char *options[] = {option, "--std=c++17", "--minimal", "--ptxas-options=-v", "-w"};
   nvrtcProgram p;
   size_t n = 0;
   snprintf(option, sizeof option, "--gpu-architecture=sm_%d", arch);
   ck_assert_int_eq(api->nvrtcCreateProgram(&p, source, "kernels", 0, NULL, NULL), 0);
-  *compiled = !api->nvrtcCompileProgram(p, 4, options);
+  *compiled = !api->nvrtcCompileProgram(p, 5, options);
   ck_assert_int_eq(api->nvrtcGetProgramLogSize(p, &n), 0);
   log = calloc(1, n + 1);
   ck_assert_int_eq(api->nvrtcGetProgramLog(p, log), 0);

@@ -42,12 +42,13 @@ local function arguments(pick, i, size)
   local flag, alias, more = i < 6, pick(8) == 1, i == 6 and pick(3) - 1 or 0
   local n = element(pick, true)
   local function make()
-    local tx = kiln.tensor(x, { dtype = "float32" })
-    local ty = alias and tx or kiln.tensor(y, { dtype = "float32" })
-    local rec = { t = kiln.tensor(z, { dtype = "float32" }), n = n }
-    local tq = kiln.tensor({ { q[1], q[2] }, { q[3], q[4] } }, { dtype = "float64" })
+    local function float(list) return kiln.tensor(list, { dtype = "float32", device = M.device }) end
+    local tx = float(x)
+    local ty = alias and tx or float(y)
+    local rec = { t = float(z), n = n }
+    local tq = kiln.tensor({ { q[1], q[2] }, { q[3], q[4] } }, { dtype = "float64", device = M.device })
     local list = { n = 6 + more, tx, ty, tq, k, flag, rec }
-    for m = 1, more do list[6 + m] = kiln.tensor(m == 1 and y or z, { dtype = "float32" }) end
+    for m = 1, more do list[6 + m] = float(m == 1 and y or z) end
     return list
   end
   return make(), make(), make
@@ -200,6 +201,7 @@ end
 --- of x and y from run to run: 4.
 function M.compare(text, name, n, seed, sizes)
   sizes = sizes or { 4 }
+  if M.device then text = G.on_device(text, M.device) end
   local what, why, raised = runs(text, "=" .. name, n, seed, sizes)
   if what ~= "same" then return what, why, raised end
   what, why = runs(string.dump(assert(load(text, "=" .. name)), true), "=" .. name, 2, seed, sizes)

@@ -10,6 +10,7 @@
 --   --report FILE   write what was found as lines ("-": nothing else is printed); --sum FILE … adds such reports
 --                   up and prints them
 --   --levels        the frozen graph, and that for inference, beside the captured one, too
+--   --device NAME   with tensors on that device
 --   --part K/N      of the functions every N-th, from the K-th on
 -- Ends in `N passed, N failed` and fails when a function differs, when too many are refused, or when a feature is too
 -- rare (distribution.lua says what that is).
@@ -46,6 +47,7 @@ do
     elseif name == "--list" then options.list = true
     elseif name == "--reduce" then options.reduce = true
     elseif name == "--levels" then compare.levels = true
+    elseif name == "--device" then compare.device = value(name)
     elseif name == "--first" then options.stop = true
     elseif name == "--progress" then options.progress = true
     else error(("unknown option %s; see the head of spec/fuzz/fuzz.lua"):format(name), 0) end
@@ -106,12 +108,14 @@ end
 
 --- The same in several processes of this program, whose reports are added up.
 local function run_jobs(found)
-  local pipes = {}
+  local pipes, more = {}, ""
+  if options.minutes < math.huge then more = more .. " --minutes " .. options.minutes end
+  if compare.levels then more = more .. " --levels" end
+  if compare.device then more = more .. " --device " .. compare.device end
+  if options.progress then more = more .. " --progress" end
   for k = 1, options.jobs do
-    pipes[k] = assert(io.popen(("'%s' '%s' --seeds %d:%d --part %d/%d --report -%s%s"):format(arg[-1] or "kiln", arg[0],
-      options.first, options.last, k, options.jobs,
-      (options.minutes < math.huge and " --minutes " .. options.minutes or "") .. (compare.levels and " --levels" or ""),
-      options.progress and " --progress" or "")))
+    pipes[k] = assert(io.popen(("'%s' '%s' --seeds %d:%d --part %d/%d --report -%s"):format(arg[-1] or "kiln", arg[0], options.first,
+      options.last, k, options.jobs, more)))
   end
   for k, pipe in ipairs(pipes) do
     local whole = found:read(pipe)

@@ -211,6 +211,21 @@ function M.text(tree)
   return table.concat(out, "\n") .. "\n"
 end
 
+local MAKERS = { ["kiln.ones"] = true, ["kiln.rand"] = true, ["kiln.randn"] = true, ["kiln.randint"] = true, ["kiln.arange"] = true }
+
+--- The same chunk with what it makes on that device.
+function M.on_device(text, device)
+  local on = ("device = '%s'"):format(device)
+  text = text:gsub("kiln%.tensor (%b{})", ("kiln.tensor(%%1, { %s })"):format(on))
+  return (text:gsub("(kiln%.%l+)(%b())", function(name, given)
+    local inner = "(" .. M.on_device(given:sub(2), device) -- arguments may make some, too
+    if not MAKERS[name] then return name .. inner end
+    local at = inner:find("{ dtype = '%l+%d+' }%)$")
+    if at then return name .. inner:sub(1, at) .. " " .. on .. "," .. inner:sub(at + 1) end
+    return ("%s%s, { %s })"):format(name, inner:sub(1, -2), on)
+  end))
+end
+
 --- The tree of function number `seed`, the set of its features, and its sort.
 function M.tree(seed)
   local g = setmetatable({ pick = M.stream(seed), features = {}, scope = {}, fresh = 0, nesting = 0, depth = 0,

@@ -1,9 +1,14 @@
--- kiln spec/lua/run.lua [FILE.lua …]: runs these specs, or all beside this file, and counts.
+-- kiln spec/lua/run.lua [--device NAME] [FILE.lua …]: runs these specs, or all beside this file, and counts; with tensors
+-- on that device.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = here .. "/?.lua;" .. package.path
 local check = require "check"
 
 local files = { table.unpack(arg) }
+if files[1] == "--device" then
+  require "on_device" (files[2])
+  files = { table.unpack(files, 3) }
+end
 if #files == 0 then
   local list = assert(io.popen(("ls '%s'/*.lua"):format(here)))
   for path in list:lines() do

@@ -19,7 +19,7 @@ typedef struct v16 {
 
 /* Filled by libcuda.so.1 (run.c has the same struct). */
 typedef struct emu_host {
-  u32 thread, threads, block[3], blocks[3];
+  u32 thread, threads, block[3], blocks[3], turn; /* turn: no two blocks have the same */
   void *shared;
   u64 *slots;              /* one a thread: values for others of the warp */
   void (*sync)(void);      /* until all threads of the block are here */
@@ -31,7 +31,11 @@ emu_host *emu;
 #define KERNEL(most, name) static void emu_kernel_##name
 #define DEVICE static inline
 #define RESTRICT
-#define SHARED(type, name, n) static type name[n]
+/* Its first thread finds rubbish there. */
+#define SHARED(type, name, n)                                                                                \
+  static type name[n];                                                                                       \
+  static u32 emu_turn_##name;                                                                                \
+  if (emu_turn_##name != emu->turn) emu_turn_##name = emu->turn, memset(name, 0xa5, sizeof name)
 #define SHARED_BYTES(type, name) type *name = (type *)emu->shared
 #define THREAD (emu->thread)
 #define THREADS (emu->threads)

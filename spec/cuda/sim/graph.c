@@ -408,11 +408,14 @@ static bool ready(const struct CUgraphNode_st *n) {
   return !n->done;
 }
 
+bool sim_order_is_last(void) {
+  const char *order = getenv("SIM_ORDER");
+  return order && !strcmp(order, "last");
+}
+
 /* In the order of their making, which no edge contradicts; or as far from it as the edges allow. */
 void sim_graph_run(CUgraph g) {
-  const char *order = getenv("SIM_ORDER");
-  bool last = order && !strcmp(order, "last");
-  if (!last) {
+  if (!sim_order_is_last()) {
     for (CUgraphNode n = g->first; n; n = n->next) sim_node_run(n);
     return;
   }

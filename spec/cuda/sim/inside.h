@@ -112,6 +112,7 @@ struct CUgraphExec_st {
 
 CUgraphNode sim_node(CUgraph g, sim_what what, const CUgraphNode *needs, size_t n);
 void sim_graph_run(CUgraph g);
+bool sim_order_is_last(void);   /* SIM_ORDER=last */
 void sim_graph_free(CUgraph g); /* which nobody has an instance of */
 void sim_node_run(CUgraphNode n);
 

@@ -11,11 +11,18 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-enum { MOST_THREADS = 1024, WARP = 32, STACK = 64 << 10, SHARED_MOST = 232448, PLAIN_SHARED = 48 << 10 };
+enum {
+  RUBBISH = 0xa5,
+  MOST_THREADS = 1024,
+  WARP = 32,
+  STACK = 64 << 10,
+  SHARED_MOST = 232448,
+  PLAIN_SHARED = 48 << 10
+};
 
 /* As in emu.h. */
 typedef struct emu_host {
-  uint32_t thread, threads, block[3], blocks[3];
+  uint32_t thread, threads, block[3], blocks[3], turn;
   void *shared;
   unsigned long long *slots;
   void (*sync)(void);
@@ -181,12 +188,14 @@ static void run_block(unsigned threads) {
     f->state = READY;
     makecontext(&f->at, begin, 0);
   }
+  const unsigned turn = sim_order_is_last() ? threads - 1 : 0;
   do
-    for (unsigned i = 0; i < threads; i++)
-      if (now.fibers[i].state == READY) {
-        now.host.thread = i;
-        swapcontext(&now.home, &now.fibers[i].at);
-      }
+    for (unsigned k = 0; k < threads; k++) {
+      const unsigned i = turn ? turn - k : k;
+      if (now.fibers[i].state != READY) continue;
+      now.host.thread = i;
+      swapcontext(&now.home, &now.fibers[i].at);
+    }
   while (release(threads));
 }
 
@@ -195,6 +204,8 @@ static void run_block(unsigned threads) {
 static void set_condition(unsigned long long handle, uint32_t value) {
   ((sim_condition *)(uintptr_t)handle)->value = value;
 }
+
+static uint32_t turns; /* blocks so far */
 
 static void no_sync(void) { sim_die("%s waits where it said that it never does", now.name); }
 
@@ -226,16 +237,23 @@ void sim_kernel_run(const sim_kernel *k) {
   char *shared = NULL;
   if (k->shared && posix_memalign((void **)&shared, 64, k->shared)) sim_die("no memory for shared memory");
   now.host.shared = shared;
-  for (unsigned z = 0; z < k->grid[2]; z++)
-    for (unsigned y = 0; y < k->grid[1]; y++)
-      for (unsigned x = 0; x < k->grid[0]; x++) {
-        now.host.block[0] = x, now.host.block[1] = y, now.host.block[2] = z;
-        if (shared) memset(shared, 0xa5, k->shared); /* nobody finds zeros there */
-        if (k->f->waits)
-          run_block(k->threads);
-        else
-          for (now.host.thread = 0; now.host.thread < k->threads; now.host.thread++) now.call(addresses);
+  const bool last = sim_order_is_last();
+  const uint64_t blocks = (uint64_t)k->grid[0] * k->grid[1] * k->grid[2];
+  for (uint64_t i = 0; i < blocks; i++) {
+    const uint64_t at = last ? blocks - 1 - i : i;
+    now.host.block[0] = (uint32_t)(at % k->grid[0]);
+    now.host.block[1] = (uint32_t)(at / k->grid[0] % k->grid[1]);
+    now.host.block[2] = (uint32_t)(at / k->grid[0] / k->grid[1]);
+    now.host.turn = ++turns;
+    if (shared) memset(shared, RUBBISH, k->shared); /* nobody finds zeros there */
+    if (k->f->waits)
+      run_block(k->threads);
+    else
+      for (unsigned t = 0; t < k->threads; t++) {
+        now.host.thread = last ? k->threads - 1 - t : t;
+        now.call(addresses);
       }
+  }
   free(shared);
   sim_counted.kernels++;
 }

@@ -1,0 +1,31 @@
+-- `require "on_device" "cuda"`: what makes tensors makes them on that device, for specs that know nothing of devices
+-- (`run.lua --device cuda FILE.lua …`). Tests of sentences that name types without a device are left out, and those of
+-- what a device does not run.
+local check = require "check"
+
+local makers = { "tensor", "zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye", "rand", "randn", "randint",
+  "randperm", "normal", "tril_indices", "triu_indices" }
+local apart = { "and nothing here runs that", "inside a captured function is not", "%]@cuda", 'got "cuda"' }
+
+local function moves(device)
+  for _, name in ipairs(makers) do
+    local make = kiln[name]
+    kiln[name] = function(...)
+      local t = make(...)
+      return t:detach():to(device):requires_grad_(t.requires_grad)
+    end
+  end
+  local test = check.test
+  function check.test(name, body)
+    test(name, function()
+      local ok, why = xpcall(body, debug.traceback)
+      if ok then return end
+      for _, words in ipairs(apart) do
+        if type(why) == "string" and why:find(words) then check.skip(words) end
+      end
+      error(why, 0)
+    end)
+  end
+end
+
+return moves
