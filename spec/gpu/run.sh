@@ -9,16 +9,17 @@ set -uo pipefail
 
 steps() { # name, most seconds, command; each ends in a line `N passed, N failed`, or fails
   cat <<'END'
-build     150  build
-counts     20  kiln_spec spec/lua/cuda_counts.lua
-chains     30  suite test_cuda_chains
-ops        60  suite test_cuda_sweep
-gradients  90  suite test_grad_sweep
-blas       30  suite test_cuda_blas
-dnn        45  suite test_cuda_dnn
-whole      30  suite test_cuda_whole
-graphs     60  kiln_spec spec/lua/cuda_whole.lua spec/lua/autocast.lua spec/lua/device.lua
-samples    60  kiln_spec spec/lua/device_samples.lua
+build     120  build
+counts     15  kiln_spec spec/lua/cuda_counts.lua
+chains     20  suite test_cuda_chains
+ops        45  suite test_cuda_sweep
+gradients  60  suite test_grad_sweep
+blas       20  suite test_cuda_blas
+dnn        40  suite test_cuda_dnn
+whole      20  suite test_cuda_whole
+graphs     40  kiln_spec spec/lua/cuda_whole.lua spec/lua/autocast.lua spec/lua/device.lua
+specs      40  kiln_spec --device cuda spec/lua/{autograd,index,inplace,linalg,nn,nn_utils,ops,optim,optim_groups,random}.lua
+samples    45  kiln_spec spec/lua/device_samples.lua
 bench     300  bench
 END
 }

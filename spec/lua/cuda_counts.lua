@@ -45,7 +45,7 @@ test("a loop of 1,000 trips", function()
       x = x * 0.5 + 1
       n = n + 1
     end
-    return x
+    return x * 1
   end, kiln.ones(4, on))
 end)
 
