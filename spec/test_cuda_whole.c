@@ -115,7 +115,7 @@ static kn_tensor *vector(stage *s, double a, double b, double c) {
 
 /* So many launches, of which so many waited, and graphs. */
 static void launched(stage *s, int launches, int waits, int captured) {
-  const cu_launch_stats n = cu_launches_read_stats(s->d);
+  const kn_device_launches n = s->d->launches;
   ck_assert_msg((int)n.launches == launches && (int)n.waits == waits && (int)n.captured == captured,
                 "%d launches, %d waited, %d graphs", (int)n.launches, (int)n.waits, (int)n.captured);
 }
@@ -255,8 +255,8 @@ START_TEST(a_training_step) {
   for (int i = 0; i < 2; i++) OK(kn_session_context(s.s[i]), kn_session_get_slot(s.s[i], 0, &m[i]));
   near_values(s.c, &m[0], &m[1]);
   kn_tensor_release(m[0].tensor), kn_tensor_release(m[1].tensor);
-  ck_assert_int_eq(cu_launches_read_stats(s.d).launches, 6);
-  ck_assert_int_eq(cu_launches_read_stats(s.d).waits, 0);
+  ck_assert_int_eq(s.d->launches.launches, 6);
+  ck_assert_int_eq(s.d->launches.waits, 0);
   stage_close(&s);
 }
 END_TEST
@@ -404,7 +404,7 @@ START_TEST(faults_are_told) {
                  "  return %y\n"
                  "}\n");
   for (int n = -4; n < 6; n++) AGREE(&s, 1, T(vector(&s, 0.5, n == 4 ? 9 : 0.25, 0)), INT(n));
-  const cu_launch_stats n = cu_launches_read_stats(s.d);
+  const kn_device_launches n = s.d->launches;
   ck_assert(n.launches == 10 && n.waits == 10);
   stage_close(&s);
 }

@@ -296,7 +296,9 @@ static kn_status run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, boo
   void *cells = (void *)(uintptr_t)l->cells;
   if (fresh) KN_TRY(m->copy(m->self, ctx, cells, w->cells, l->bytes, KN_TO_DEVICE));
   ctx->random.offset += l->draws;
+  const double before = cu_clock();
   CU_TRY(ctx, d, d->api.cuGraphLaunch(l->exec, d->stream), "launching a graph");
+  d->launches.seconds += cu_clock() - before;
   d->launches.launches++;
   if (!wait) return KN_OK;
   d->launches.waits++;
@@ -310,7 +312,3 @@ static bool supports(void *self, const kn_node *n, char *why, size_t size) {
 }
 
 const kn_launcher cu_launcher = {supports, make, run, free_launch};
-
-cu_launch_stats cu_launches_read_stats(const cu_device *d) {
-  return (cu_launch_stats){d->launches.captured, d->launches.launches, d->launches.waits};
-}

@@ -99,6 +99,7 @@ int cu_join_dims(int rank, i64 *dims, i64 *a, i64 *b) {
 
 kn_status cu_read(kn_context *ctx, cu_device *d, void *to, CUdeviceptr from, size_t bytes) {
   CU_TRY(ctx, d, d->api.cuMemcpyDtoHAsync(to, from, bytes, d->stream), "cuMemcpyDtoHAsync");
+  d->launches.syncs++;
   CU_TRY(ctx, d, d->api.cuStreamSynchronize(d->stream), "cuStreamSynchronize");
   return KN_OK;
 }
