@@ -32,17 +32,19 @@ static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_pr
   return KN_OK;
 }
 
+kn_status kn_by_node_run(const kn_by_node *by, kn_context *ctx, const kn_node *n, bool open, kn_tensor **vals,
+                         const kn_scalar *scalars) {
+  const char *impl;
+  if (by->meets) by->meets(ctx, n);
+  kn_status st = kn_node_run(ctx, n, open, by->eager || open, vals, scalars, &impl);
+  if (st != KN_OK) return kn_node_failed(ctx, n, st);
+  if (kn_debugging(ctx, KN_DEBUG_EXEC)) kn_log_node(ctx, by->name, n, impl, vals);
+  return KN_OK;
+}
+
 static kn_status run(void *self, kn_context *ctx, kn_program *p, kn_tensor **vals, const kn_scalar *scalars) {
-  const kn_by_node *by = self;
-  for (uint32_t i = 0; i < p->n; i++) {
-    const kn_node *n = p->items[i].node;
-    const bool open = p->items[i].open;
-    const char *impl;
-    if (by->meets) by->meets(ctx, n);
-    kn_status st = kn_node_run(ctx, n, open, by->eager || open, vals, scalars, &impl);
-    if (st != KN_OK) return kn_node_failed(ctx, n, st);
-    if (kn_debugging(ctx, KN_DEBUG_EXEC)) kn_log_node(ctx, by->name, n, impl, vals);
-  }
+  for (uint32_t i = 0; i < p->n; i++)
+    KN_TRY(kn_by_node_run(self, ctx, p->items[i].node, p->items[i].open, vals, scalars));
   return KN_OK;
 }
 

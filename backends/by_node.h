@@ -9,6 +9,9 @@ typedef struct kn_by_node {
   void (*meets)(kn_context *ctx, const kn_node *n); /* told of each before it runs; NULL */
 } kn_by_node;
 
+/* One node; `open`: it is not static. Logs it, and a failure has its line. */
+kn_status kn_by_node_run(const kn_by_node *by, kn_context *ctx, const kn_node *n, bool open, kn_tensor **vals,
+                         const kn_scalar *scalars);
 /* Fills supports, compile, run, free and self, which is borrowed. */
 void kn_by_node_target(const kn_by_node *self, kn_target *out);
 

@@ -4,232 +4,22 @@
 #include "backends/cpu/chain.h"
 #include "backends/cpu/rms.h"
 #include "backends/cpu/cpu.h"
-#include "spec/exec.h"
-
-/* ---- graphs ---- */
-
-typedef struct maker {
-  char text[30000], *at;
-  uint64_t seed, drawn;
-  bool floats, rich;    /* softmaxes and means; reductions that are not exact */
-  int full, truth;      /* values %f1 … of all sizes, %b1 … of booleans */
-  int column, list;     /* %c1 … of the size 1 in the last dim, %d1 … without it */
-  int side, all, plane; /* %k1 … of the last dim, %t1 … of no dim, %e1 … of the size 1 in the last two */
-} maker;
-
-static int draw(maker *m, int n) { return (int)(kn_random_word(m->seed, 3, m->drawn++) % (uint64_t)n); }
-#define PUT(...) m->at += sprintf(m->at, __VA_ARGS__)
-
-/* Late values more often, so that many have one reader. */
-static int value(maker *m) {
-  int back = draw(m, 3) && m->full > 3 ? 3 : m->full;
-  return m->full - draw(m, back);
-}
-
-static void operand(maker *m) {
-  static const char *const repeated[] = {"row", "mid", "one", "last", "turned"};
-  int which = draw(m, 14);
-  if (which < 4 || (which == 4 && !draw(m, 6)))
-    PUT("%%%s", repeated[which]);
-  else if (which == 4 && m->plane)
-    PUT("%%e%d", m->plane);
-  else if (which < 6 && m->column)
-    PUT("%%c%d", m->column - draw(m, m->column));
-  else
-    PUT("%%f%d", value(m));
-}
-
-/* What a reduction reads: now and then what does not lie as rows. */
-static void source(maker *m) {
-  if (draw(m, 8))
-    PUT("%%f%d", value(m));
-  else
-    PUT("%%%s", draw(m, 2) ? "turned" : "x");
-}
-
-static const char *reduction(maker *m) {
-  static const char *const names[] = {"amax", "amin", "sum", "prod", "mean"};
-  return names[draw(m, m->floats ? 5 : 4)];
-}
-
-static void rich_node(maker *m) {
-  static const char *const two[] = {"add", "sub", "mul", "maximum"};
-  switch (draw(m, 13)) {
-  case 12:
-    PUT("  %%e%d = %s ", ++m->plane, reduction(m));
-    source(m);
-    PUT(" {dim = {2, 3}, keepdim = true}");
-    break;
-  case 0:
-  case 1:
-  case 2:
-    PUT("  %%c%d = %s ", ++m->column, reduction(m));
-    source(m);
-    PUT(" {dim = {-1}, keepdim = true}");
-    break;
-  case 3:
-    PUT("  %%c%d = sum_to ", ++m->column);
-    source(m);
-    PUT(", %%last");
-    break;
-  case 4:
-    PUT("  %%d%d = %s ", ++m->list, reduction(m));
-    source(m);
-    PUT(" {dim = {3}}");
-    break;
-  case 5:
-    if (m->list)
-      PUT("  %%d%d = %s %%d%d, %%d%d", m->list + 1, two[draw(m, 4)], m->list, 1 + draw(m, m->list));
-    else
-      PUT("  %%d%d = add %%list, %%one", m->list + 1);
-    m->list++;
-    break;
-  case 6:
-    PUT("  %%k%d = sum_to ", ++m->side);
-    source(m);
-    PUT(", %%row");
-    break;
-  case 7:
-    PUT("  %%k%d = %s ", ++m->side, reduction(m));
-    source(m);
-    PUT(" {dim = {1, 2}}");
-    break;
-  case 8:
-    PUT("  %%t%d = %s ", ++m->all, reduction(m));
-    source(m);
-    break;
-  case 9:
-  case 10:
-    if (m->floats)
-      PUT("  %%f%d = %s %%f%d {dim = -1}", m->full + 1, draw(m, 3) ? "softmax" : "log_softmax", value(m));
-    else
-      PUT("  %%f%d = abs %%f%d", m->full + 1, value(m));
-    m->full++;
-    break;
-  default:
-    if (m->column)
-      PUT("  %%c%d = %s %%c%d, %s", m->column + 1, two[draw(m, 4)], 1 + draw(m, m->column),
-          draw(m, 2) ? "%one" : "%last");
-    else
-      PUT("  %%c%d = neg %%last", m->column + 1);
-    m->column++;
-  }
-}
-
-static void node(maker *m) {
-  static const char *const two[] = {"add", "sub", "mul", "maximum", "minimum"};
-  static const char *const one[] = {"neg", "relu", "abs", "floor", "sign"};
-  int kind = draw(m, 14), x = value(m);
-  if (m->rich && !draw(m, 3)) {
-    rich_node(m);
-  } else if (kind == 0 || !m->truth) {
-    PUT("  %%b%d = %s %%f%d, ", ++m->truth, draw(m, 2) ? "lt" : "ge", x);
-    operand(m);
-  } else if (kind == 1)
-    PUT("  %%c%d = amax %%f%d {dim = {-1}, keepdim = true}", ++m->column, x);
-  else if (kind == 2) { /* it is in no walk */
-    PUT("  %%f%d = sum_to %%f%d, %%x", m->full + 1, x);
-    m->full++;
-  } else if (kind == 3) {
-    PUT("  %%f%d = where %%b%d, %%f%d, ", m->full + 1, 1 + draw(m, m->truth), x);
-    operand(m);
-    m->full++;
-  } else if (kind < 7) {
-    PUT("  %%f%d = %s %%f%d", m->full + 1, one[draw(m, 5)], x);
-    m->full++;
-  } else {
-    PUT("  %%f%d = %s %%f%d, ", m->full + 1, two[draw(m, 5)], x);
-    operand(m);
-    m->full++;
-  }
-  PUT("\n");
-}
-
-static void result(maker *m, char kind, int n) {
-  if (n)
-    PUT(", %%%c%d", kind, n);
-  else
-    PUT(", %%one");
-}
-
-enum { INPUTS = 8, RESULTS = 10 };
-
-static void begin_text(maker *m, uint64_t seed, kn_dtype d, bool rich) {
-  const char *dtype = kn_dtypes[d].name;
-  *m = (maker){.seed = seed, .floats = kn_dtype_is_float(d), .rich = rich};
-  m->at = m->text;
-  PUT("graph g(%%x: %s[A,B,C], %%y: %s[A,B,C], %%t: %s[C,B,A], %%row: %s[C], %%mid: %s[B,1], %%one: %s[], "
-      "%%last: %s[A,B,1], %%list: %s[A,B]) {\n",
-      dtype, dtype, dtype, dtype, dtype, dtype, dtype, dtype);
-  PUT("  %%turned = transpose %%t {dim0 = 1, dim1 = 3}\n  %%f1 = add %%x, %%y\n");
-  m->full = 1;
-}
-
-static const char *random_text(maker *m, uint64_t seed, kn_dtype d, bool rich, int nodes) {
-  begin_text(m, seed, d, rich);
-  for (int i = 0; i < nodes; i++) node(m);
-  PUT("  return %%f%d, %%f%d, %%f%d, %%b1", m->full, value(m), 1 + draw(m, m->full));
-  result(m, 'c', m->column), result(m, 'd', m->list), result(m, 'k', m->side), result(m, 't', m->all);
-  result(m, 'k', m->side > 1), result(m, 'e', m->plane);
-  PUT("\n}\n");
-  return m->text;
-}
-
-/* ---- node by node, and together ---- */
-
-static void fill(kn_tensor *t, uint64_t seed) {
-  for (int64_t k = 0; k < kn_tensor_numel(t); k++)
-    set_element(t, k, (double)(kn_random_word(seed, 7, (uint64_t)k) % 64) / 16 - 2);
-}
-
-static void watch(void *ud, const kn_node *n, kn_tensor *const *vals, const kn_scalar *scalars) {
-  (void)ud, (void)n, (void)vals, (void)scalars;
-}
+#include "spec/chain_text.h"
 
 /* By `cpu` together; one by one by the reference, or rich ones by the same kernels. */
 static void run_both(kn_context *c, const maker *m, const kn_target *cpu, kn_dtype dtype, int64_t a,
                      int64_t b, int64_t d) {
-  const kn_ints dims[INPUTS] = {DIMS(a, b, d), DIMS(a, b, d), DIMS(d, b, a), DIMS(d),
-                                DIMS(b, 1),    SCALAR,        DIMS(a, b, 1), DIMS(a, b)};
-  kn_graph *g = parse(c, m->text);
   kn_target ref;
   ck_assert(kn_ref_backend.target(c, NULL, &ref));
-  kn_session *s[2];
-  OK(c, kn_session_new(c, g, (const kn_target *[]){m->rich ? cpu : &ref, &ref}, 2, &s[0]));
-  OK(c, kn_session_new(c, g, (const kn_target *[]){cpu, &ref}, 2, &s[1]));
-  if (m->rich) kn_session_observe(s[0], watch, NULL); /* a node a part */
-  kn_rvalue in[INPUTS] = {{0}}, out[2][RESULTS];
-  for (int i = 0; i < INPUTS; i++) {
-    kn_type t = type_of(dtype, dims[i]);
-    OK(c, kn_tensor_new(c, &t, &in[i].tensor));
-    fill(in[i].tensor, (uint64_t)i);
-  }
-  for (int i = 0; i < 2; i++) OK(kn_session_context(s[i]), kn_session_run(s[i], in, INPUTS, out[i], RESULTS));
-  for (int i = 0; i < RESULTS; i++) {
-    const kn_tensor *want = out[0][i].tensor, *got = out[1][i].tensor;
-    ck_assert(kn_type_equal(&want->type, &got->type));
-    for (int64_t k = 0; k < kn_tensor_numel(want); k++) {
-      double x = element(want, k), y = element(got, k);
-      ck_assert_msg(x == y || (isnan(x) && isnan(y)), "result %d, element %d is %.17g instead of %.17g:\n%s",
-                    i + 1, (int)k + 1, y, x, m->text);
-    }
-    kn_tensor_release(out[0][i].tensor), kn_tensor_release(out[1][i].tensor);
-  }
-  for (int i = 0; i < INPUTS; i++) kn_tensor_release(in[i].tensor);
-  kn_session_free(s[0]), kn_session_free(s[1]);
-  kn_graph_release(g);
+  const kn_target *alone[] = {m->rich ? cpu : &ref, &ref}, *together[] = {cpu, &ref};
+  run_both_by(c, m, alone, together, 2, m->rich, dtype, a, b, d);
 }
-
-static const kn_dtype drawn_dtypes[] = {KN_F64, KN_F16, KN_I32};
-
-/* Float32 mostly. */
-static kn_dtype dtype_for(uint64_t seed) { return seed % 3 ? KN_F32 : drawn_dtypes[seed / 3 % 3]; }
 
 START_TEST(random_chains) {
   static const int64_t sizes[][3] = {{2, 3, 5}, {1, 1, 1}, {3, 1, 700}, {1, 40, 33}, {0, 2, 3}};
   kn_context *c = suite_context();
   c->threads = 2;
-  maker m;
+  maker m = {.device = KN_CPU};
   const kn_target cpu = cp_target_of(cp_best_set());
   for (uint64_t seed = 1; seed <= 120; seed++) {
     const int64_t *n = sizes[seed % COUNT(sizes)];
@@ -252,7 +42,7 @@ START_TEST(random_rows) {
   static const int64_t large[][3] = {{33, 40, 65}, {9, 64, 128}, {3, 70, 520}, {40, 50, 41}};
   kn_context *c = suite_context();
   c->threads = 2;
-  maker m;
+  maker m = {.device = KN_CPU};
   for (int isa = 0; isa < cp_provider_count(); isa++) {
     const kn_target cpu = cp_target_of(cp_set_at(isa));
     for (uint64_t seed = 1; seed <= 36; seed++) {
@@ -275,7 +65,7 @@ START_TEST(many_totals) {
   static const char *const by[] = {"%turned", "%row", "%mid", "%one", "%last", "%y"};
   enum { TOTALS = 12 };
   kn_context *c = suite_context();
-  maker made, *m = &made;
+  maker made = {.device = KN_CPU}, *m = &made;
   const kn_target cpu = cp_target_of(cp_best_set());
   begin_text(m, 1, KN_F64, true);
   for (int i = 1; i <= TOTALS; i++) PUT("  %%f%d = mul %%f%d, %s\n", i + 1, i, by[i % 6]);
@@ -292,7 +82,7 @@ END_TEST
 /* Pieces of columns may end with tiles of one row, at which a number that is repeated along it is another. */
 START_TEST(rows_of_one_at_ends_of_pieces) {
   kn_context *c = suite_context();
-  maker made, *m = &made;
+  maker made = {.device = KN_CPU}, *m = &made;
   const kn_target cpu = cp_target_of(cp_best_set());
   c->threads = 2;
   begin_text(m, 1, KN_F32, true);

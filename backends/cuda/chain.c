@@ -13,7 +13,16 @@ bool cu_chain_takes(kn_op op, kn_dtype as) {
   return cu_chain_folds(op) || (cu_formula_kind_of(op) && cu_formula_has(op, kn_dtypes[as].wide));
 }
 
+static bool same_operand(const cu_chain *c, const cu_operand *a, const cu_operand *b) {
+  bool same = a->dtype == b->dtype && a->number == b->number && a->at == b->at && a->bits == b->bits;
+  for (int d = 0; same && d < c->rank; d++) same = a->strides[d] == b->strides[d];
+  return same;
+}
+
+/* What is read twice is one input. */
 static int add_input(cu_chain *c, cu_operand x) {
+  for (int k = 0; k < c->inputs; k++)
+    if (same_operand(c, &c->input[k], &x)) return k;
   if (c->inputs == CU_CHAIN_INPUTS) {
     c->full = true;
     return 0;
@@ -378,7 +387,7 @@ kn_status cu_chain_lay(kn_context *ctx, const cu_device *d, const cu_chain *c, c
 /* All that chain_text.c and chain_rows.c look at, and nothing else. */
 static void put_key(cu_text *t, const cu_layout *p) {
   const cu_chain *c = p->c;
-  cu_put(t, "chain %c%s%s v%d h%d t%d r%d", "FLTWBC"[p->way], p -> wide ? " wide" : "",
+  cu_put(t, CU_ROUNDED "chain %c%s%s v%d h%d t%d r%d", "FLTWBC"[p->way], p -> wide ? " wide" : "",
          p->split ? " split" : "", p->vector, p->held, p->threads, p->rank);
   if (p->over) cu_put(t, " o%d", p->over);
   if (p->way == CU_TILES) cu_put(t, " d%d", p->turned);

@@ -60,6 +60,11 @@ int cu_chain_operand(cu_chain *c, const cu_operand *x);
 /* attrs: of clamp and polygamma. `as` is cu_formula_as's, of a fold the dtype of what is folded. */
 int cu_chain_step(cu_chain *c, kn_op op, const void *attrs, const int *in, int n, kn_dtype as,
                   kn_dtype dtype);
+/* Ops of the table (chain_ops.c): an elementwise one on inputs of these types, with a result of this dtype;
+ * softmax or log_softmax of each row. */
+int cu_chain_elementwise(cu_chain *c, kn_op op, const void *attrs, const int *in, const kn_type *types, int n,
+                         kn_dtype result);
+int cu_chain_softmax(cu_chain *c, bool log, int value);
 void cu_chain_output(cu_chain *c, int value, const kn_tensor *t);
 void cu_chain_result(cu_chain *c, int value, const cu_operand *x);
 kn_dtype cu_chain_dtype(const cu_chain *c, int value);

@@ -283,9 +283,12 @@ static void open_elements(cu_text *t, const cu_layout *p, const cu_wanted *w) {
   cu_put_steps(t, p, w);
 }
 
-/* float32 and halves are added up in float over a vector, vectors in double. */
-static bool by_vector(const cu_layout *p, const cu_step *s) {
-  return p->vector > 1 && (s->op == KN_OP_sum || s->op == KN_OP_mean) && kn_dtypes[s->as].wide == KN_F32;
+/* float32 and halves are added up four at a time in float, those sums in double: in the same fours whatever
+ * else the chain reads and writes. */
+enum { FOUR = 4 };
+static bool by_fours(const cu_layout *p, const cu_step *s) {
+  return p->vector % FOUR == 0 && (s->op == KN_OP_sum || s->op == KN_OP_mean) &&
+         kn_dtypes[s->as].wide == KN_F32;
 }
 
 static void put_pass(cu_text *t, const cu_layout *p, int pass) {
@@ -299,7 +302,7 @@ static void put_pass(cu_text *t, const cu_layout *p, int pass) {
   }
   open_loop(t, p, &w);
   for (int i = 0; i < p->c->steps; i++)
-    if (in_pass(p, i, pass) && by_vector(p, &p->c->step[i])) cu_put(t, "float u%d = 0;\n", i);
+    if (in_pass(p, i, pass) && by_fours(p, &p->c->step[i])) cu_put(t, "float u%d = 0;\n", i);
   open_elements(t, p, &w);
   for (int i = 0; i < p->c->steps; i++) {
     const cu_step *s = &p->c->step[i];
@@ -314,18 +317,17 @@ static void put_pass(cu_text *t, const cu_layout *p, int pass) {
       put_join(t, f, i, value, place);
       continue;
     }
-    if (by_vector(p, s))
+    if (by_fours(p, s))
       cu_put(t, "u%d += ", i);
     else
       cu_put(t, "f%d = join%d(f%d, (%s)(", i, i, i, type_of(s));
     cu_put_value(t, p, s->in[0], s->as);
-    cu_put(t, by_vector(p, s) ? ";\n" : f->truth ? " != 0));\n" : "));\n");
+    cu_put(t, by_fours(p, s) ? ";\n" : f->truth ? " != 0));\n" : "));\n");
+    if (by_fours(p, s))
+      cu_put(t, "if (e %% %d == %d) f%d = join%d(f%d, (double)u%d), u%d = 0;\n", FOUR, FOUR - 1, i, i, i, i,
+             i);
   }
-  cu_put(t, "}\n");
-  for (int i = 0; i < p->c->steps; i++)
-    if (in_pass(p, i, pass) && by_vector(p, &p->c->step[i]))
-      cu_put(t, "f%d = join%d(f%d, (double)u%d);\n", i, i, i, i);
-  cu_put(t, "}\n}\n");
+  cu_put(t, "}\n}\n}\n");
   for (int i = 0; i < p->c->steps; i++)
     if (in_pass(p, i, pass)) put_joined(t, p, p->way, i);
 }

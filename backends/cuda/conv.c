@@ -1,5 +1,6 @@
 /* Convolutions: problems made of tensors, and their plans. */
 #include "backends/cuda/conv.h"
+#include "backends/cuda/copy.h"
 #include "backends/cuda/entries.h"
 #include "core/infer.h"
 #include <string.h>
@@ -115,11 +116,11 @@ static kn_status by_plan(kn_context *ctx, cu_device *d, const cu_conv *c, const 
   return st == KN_OK ? cu_conv_run(ctx, d, p, c, at) : st;
 }
 
-static kn_status run(kn_context *ctx, const cu_conv *given, const cu_conv_data *at, const char *what) {
-  cu_device *d;
+/* Without sum and relu. */
+static kn_status run(kn_context *ctx, cu_device *d, const cu_conv *given, const cu_conv_data *at,
+                     const char *what) {
   cu_conv c = *given;
   kn_status st = KN_DECLINED;
-  KN_TRY(cu_device_of(ctx, &d));
   if (!degenerate(&c) && !overlaps(&c)) {
     if (at->bias % 16 == 0) st = by_plan(ctx, d, &c, at, what); /* wide loads */
     if (st == KN_DECLINED && c.bias) {
@@ -132,28 +133,63 @@ static kn_status run(kn_context *ctx, const cu_conv *given, const cu_conv_data *
 }
 
 static kn_status op(kn_context *ctx, cu_conv_kind kind, const void *attrs, const kn_tensor *x,
-                    const kn_tensor *w, const kn_tensor *y, const kn_tensor *bias, const char *what) {
+                    const kn_tensor *w, const kn_tensor *y, const char *what) {
+  cu_device *d;
   cu_conv c;
-  const cu_conv_data at = {cu_address(x), cu_address(w), cu_address(y), bias ? cu_address(bias) : 0, 0};
+  const cu_conv_data at = {cu_address(x), cu_address(w), cu_address(y), 0, 0};
+  KN_TRY(cu_device_of(ctx, &d));
   cu_conv_of(&c, kind, attrs, cu_view_of(x), cu_view_of(w), cu_view_of(y), &at);
-  return run(ctx, &c, &at, what);
+  return run(ctx, d, &c, &at, what);
+}
+
+static kn_status forward(kn_context *ctx, cu_device *d, const void *attrs, const kn_tensor *x,
+                         const kn_tensor *w, const kn_tensor *y, const cu_conv_with *with, bool *whole) {
+  cu_conv c;
+  const kn_tensor *bias = with->bias, *add = with->add;
+  cu_conv_data at = {cu_address(x), cu_address(w), cu_address(y), bias ? cu_address(bias) : 0,
+                     add ? cu_address(add) : 0};
+  kn_status st = KN_DECLINED;
+  cu_conv_of(&c, CU_CONV_FORWARD, attrs, cu_view_of(x), cu_view_of(w), cu_view_of(y), &at);
+  c.relu = with->relu;
+  *whole = !add && !with->relu;
+  const bool like = !add || (kn_tensor_contiguous(add) && at.add % (uint64_t)c.y.alignment == 0);
+  if (!*whole && like && at.bias % 16 == 0 && !degenerate(&c) && !overlaps(&c))
+    st = by_plan(ctx, d, &c, &at, "conv2d with what follows it");
+  if (st != KN_DECLINED) {
+    *whole = true;
+    return st;
+  }
+  c.add = c.relu = 0;
+  at.add = 0;
+  return run(ctx, d, &c, &at, "conv2d");
+}
+
+kn_status cu_conv_forward(kn_context *ctx, cu_device *d, const void *attrs, const kn_tensor *x,
+                          const kn_tensor *w, const kn_tensor *y, const cu_conv_with *with, bool *whole) {
+  cu_conv_with given = *with;
+  if (with->bias) KN_TRY(cu_contiguous(ctx, d, with->bias, &given.bias));
+  kn_status st = forward(ctx, d, attrs, x, w, y, &given, whole);
+  kn_tensor_release(given.bias);
+  return st;
 }
 
 CU_ENTRY(conv2d) {
-  const kn_tensor *bias = n > 2 ? in[2] : NULL;
+  cu_device *d;
+  bool whole;
   if (!kn_tensor_numel(out[0])) return KN_OK;
-  if (bias && bias->type.dims[0] > 1 && bias->strides[0] != 1) return KN_DECLINED;
-  return op(ctx, CU_CONV_FORWARD, attrs, in[0], in[1], out[0], bias, "conv2d");
+  KN_TRY(cu_device_of(ctx, &d));
+  const cu_conv_with with = {n > 2 ? in[2] : NULL, NULL, false};
+  return cu_conv_forward(ctx, d, attrs, in[0], in[1], out[0], &with, &whole);
 }
 
 CU_ENTRY(conv2d_grad_input) { /* g, w, x */
   (void)n;
   if (!kn_tensor_numel(out[0])) return KN_OK;
-  return op(ctx, CU_CONV_GRAD_INPUT, attrs, out[0], in[1], in[0], NULL, "conv2d_grad_input");
+  return op(ctx, CU_CONV_GRAD_INPUT, attrs, out[0], in[1], in[0], "conv2d_grad_input");
 }
 
 CU_ENTRY(conv2d_grad_weight) { /* g, x, w */
   (void)n;
   if (!kn_tensor_numel(out[0])) return KN_OK;
-  return op(ctx, CU_CONV_GRAD_WEIGHT, attrs, in[1], out[0], in[0], NULL, "conv2d_grad_weight");
+  return op(ctx, CU_CONV_GRAD_WEIGHT, attrs, in[1], out[0], in[0], "conv2d_grad_weight");
 }

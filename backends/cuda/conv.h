@@ -36,6 +36,15 @@ kn_status cu_conv_plan(kn_context *ctx, cu_dnn *s, const cu_conv *c, const cu_pl
 kn_status cu_conv_run(kn_context *ctx, cu_device *d, const cu_plan *p, const cu_conv *c,
                       const cu_conv_data *at);
 
+/* y = conv(x, w) with all that is given, for tensors. *whole: all of it was done; else the bias alone, and
+ * sum and relu are left to the caller. */
+typedef struct cu_conv_with {
+  kn_tensor *bias, *add; /* NULL: none */
+  bool relu;
+} cu_conv_with;
+kn_status cu_conv_forward(kn_context *ctx, cu_device *d, const void *attrs, const kn_tensor *x,
+                          const kn_tensor *w, const kn_tensor *y, const cu_conv_with *with, bool *whole);
+
 /* ---- loops of our own (convolve.c) ---- */
 
 /* Any sizes and strides; adds a bias, and nothing else. */

@@ -21,9 +21,7 @@ static kn_status elementwise(kn_context *ctx, kn_op op, const void *attrs, kn_te
     value[i] = cu_chain_input(&c, in[i]);
     types[i] = in[i]->type;
   }
-  kn_dtype result = kn_tensor_dtype(out);
-  int made = cu_chain_step(&c, op, attrs, value, n, cu_formula_as(op, types, n, result), result);
-  cu_chain_output(&c, made, out);
+  cu_chain_output(&c, cu_chain_elementwise(&c, op, attrs, value, types, n, kn_tensor_dtype(out)), out);
   return cu_chain_run(ctx, d, &c);
 }
 

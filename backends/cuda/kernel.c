@@ -155,11 +155,12 @@ static kn_status take_image(kn_context *ctx, cu_device *d, nvrtcProgram p, const
 static kn_status compile(kn_context *ctx, cu_device *d, const char *key, const char *source, cu_image *out) {
   KN_TRY(choose_target(ctx, d));
   const cu_api *a = &d->api;
-  const char *options[] = {d->kernels->option, "--std=c++17", "--minimal"};
+  const char *options[] = {d->kernels->option, "--std=c++17", "--minimal", "--fmad=false"};
+  const int n = strncmp(key, CU_ROUNDED, sizeof CU_ROUNDED - 1) ? 3 : 4;
   nvrtcProgram p = NULL;
   nvrtcResult r = a->nvrtcCreateProgram(&p, source, "kernels", 0, NULL, NULL);
   if (r) return nvrtc_fail(ctx, d, r, "compiling", key);
-  r = a->nvrtcCompileProgram(p, sizeof options / sizeof *options, options);
+  r = a->nvrtcCompileProgram(p, n, options);
   kn_status st = r ? compile_failed(ctx, d, p, r, key) : take_image(ctx, d, p, key, out);
   (void)a->nvrtcDestroyProgram(&p);
   return st;

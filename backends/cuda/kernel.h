@@ -23,6 +23,9 @@ void cu_text_free(cu_text *t);
  * the text: what the text is made from, so that it need not be made again; `write` makes it when it is not
  * there yet. */
 typedef void (*cu_write_fn)(void *ud, cu_text *t);
+/* A key that begins so: products are rounded before they are added to something, as they are where another
+ * kernel adds them. */
+#define CU_ROUNDED "rounded "
 kn_status cu_kernel(kn_context *ctx, cu_device *d, const char *key, const char *name, cu_write_fn write,
                     void *ud, CUfunction *out);
 /* args: addresses of the arguments, as cuLaunchKernel takes them. Nothing for an empty grid. */

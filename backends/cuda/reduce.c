@@ -98,38 +98,18 @@ CU_ENTRY(sum_to) {
 
 /* ---- softmax ---- */
 
-/* As the reference has it: the largest element is taken off first, the sum is in double. */
 static kn_status softmax(kn_context *ctx, bool log, const kn_attrs_axis *a, const kn_tensor *x,
                          const kn_tensor *out) {
   cu_device *d;
   cu_chain c = {.rank = 0};
-  kn_dtype own = kn_tensor_dtype(x), wide = kn_dtypes[own].wide;
   bool over[KN_MAX_RANK] = {false};
-  int value, y;
+  int value;
   KN_TRY(cu_device_of(ctx, &d));
   if (x->type.rank) over[axis_of(a->dim, x)] = true;
   order o = order_of(x, over);
   begin(&c, x, &o, &value);
-#define STEP(op, as, dtype, ...)                                                                             \
-  cu_chain_step(&c, KN_OP_##op, NULL, (int[]){__VA_ARGS__}, sizeof((int[]){__VA_ARGS__}) / sizeof(int), as,  \
-                dtype)
-  const double one = 1;
-  if (own != wide) value = STEP(cast, wide, wide, value);
-  int top = STEP(amax, wide, wide, value), from = STEP(sub, wide, wide, value, top),
-      e = STEP(exp, wide, wide, from), sum = STEP(sum, wide, KN_F64, e);
-  if (log) {
-    int taken = STEP(log, KN_F64, KN_F64, sum);
-    if (wide != KN_F64) taken = STEP(cast, wide, wide, taken);
-    y = STEP(sub, wide, wide, from, taken);
-  } else {
-    int scale = STEP(div, KN_F64, KN_F64, cu_chain_number(&c, KN_F64, &one), sum);
-    if (wide != KN_F64) scale = STEP(cast, wide, wide, scale);
-    y = STEP(mul, wide, wide, e, scale);
-  }
-  if (own != wide) y = STEP(cast, own, own, y);
-#undef STEP
   cu_operand result = turned(out, &o);
-  cu_chain_result(&c, y, &result);
+  cu_chain_result(&c, cu_chain_softmax(&c, log, value), &result);
   return cu_chain_run(ctx, d, &c);
 }
 
