@@ -110,3 +110,11 @@ test("an index out of range ends loops, and is forgotten with the run", function
     truth(n == 5)
   end
 end)
+
+test("sentences name the device as eager ones do", function()
+  local function f(x, k) return x[k] * 1 end
+  local x = kiln.tensor({ 1.0, 2.0 }):to "cuda"
+  local _, eager = pcall(f, x, 5)
+  local _, captured = pcall(kiln.script(f), x, 5)
+  truth(eager == captured and eager:find("float32[2]@cuda", 1, true), captured)
+end)
