@@ -19,6 +19,14 @@ typedef struct kn_device_usage { /* bytes, but where said; zeros before the firs
   uint64_t blocks, segments, calls, retries; /* numbers of */
 } kn_device_usage;
 
+/* Pieces of graphs that run as one launch each, so far; zeros before the first. */
+typedef struct kn_device_launches {
+  uint64_t captured, launches,
+      waits;      /* graphs made, launches of them, those that waited for numbers or faults */
+  uint64_t syncs; /* the host has waited for the device, for whatever reason */
+  double seconds; /* in the driver's calls that launch graphs */
+} kn_device_launches;
+
 /* What front ends ask of the devices beside the CPU that a backend computes on; it uses one of them. */
 typedef struct kn_device_door {
   int (*count)(void *state);
@@ -27,6 +35,7 @@ typedef struct kn_device_door {
   kn_status (*choose)(void *state, kn_context *ctx, int i); /* before its first tensor, or STATE */
   kn_status (*room)(void *state, kn_context *ctx, size_t *left, size_t *all); /* of its memory */
   kn_device_usage (*usage)(void *state);
+  kn_device_launches (*launches)(void *state);
   void (*reset_peak)(void *state);
   void (*empty_cache)(void *state);
 } kn_device_door;

@@ -3,7 +3,7 @@
 -- is applied again and again until the deep head is confident. That function, with its branch and its loop, is captured
 -- as a graph, printed, verified, saved and loaded again.
 --
---   kiln samples/digits.lua [--data DIR] [--epochs N] [--seed N] [--save FILE.kiln] [--quiet]
+--   kiln samples/digits.lua [--data DIR] [--epochs N] [--seed N] [--limit N] [--save FILE.kiln] [--quiet]
 --                           [--predictions FILE] [--export DIR] [--device cuda]
 --
 -- --predictions writes what eager predict says of each test image, a line each: class confidence deep. --export writes
@@ -13,7 +13,7 @@ local nn, F, optim, data = kiln.nn, kiln.nn.functional, kiln.optim, kiln.data
 
 -- ---- options ---------------------------------------------------------------------------------------------------
 
-local options = kiln.options({ epochs = 25, seed = 1, quiet = false, device = "cpu" }, { "data", "save", "predictions", "export" })
+local options = kiln.options({ epochs = 25, seed = 1, limit = 1 << 20, quiet = false, device = "cpu" }, { "data", "save", "predictions", "export" })
 
 local function say(...)
   if not options.quiet then print(...) end
@@ -26,11 +26,11 @@ kiln.manual_seed(options.seed)
 if not os.getenv "KILN_NUM_THREADS" then kiln.set_num_threads(1) end
 local pixels = data.read_idx(data.find("digits-images.idx3-ubyte", options.data))
 local digits = data.read_idx(data.find("digits-labels.idx1-ubyte", options.data))
-local count = #pixels
-local images = (pixels:float() / 16.0):reshape(count, 1, 8, 8) -- black is 16
+local images = (pixels:float() / 16.0):reshape(#pixels, 1, 8, 8) -- black is 16
 local labels = digits + 1 -- classes count from 1
 
-local order, held_out = kiln.randperm(count), count // 5
+local order, count = kiln.randperm(#pixels), math.min(#pixels, options.limit)
+local held_out = count // 5
 local test_rows, train_rows = order[{ { 1, held_out } }], order[{ { held_out + 1, count } }]
 local function part(rows) return images[rows]:to(options.device), labels[rows]:to(options.device) end
 local test_images, test_labels = part(test_rows)

@@ -120,7 +120,12 @@ static inline kn_value *rg_tensor(rg *g, rg_pool *p) {
     t = p->i[rg_draw(g, p->ni)];
     d[0] = kn_add_scalar(g->b, KN_NODE_lua_mod, (kn_value *[]){t, kn_add_size(g->b, x, 0)}, 2);
     n = kn_add_op(g->b, KN_OP_select, &(kn_attrs_select){0, 0, KN_DYN(0)}, &x, 1, d, 1);
-    return n ? rg_binary(g, y, n->out[0]) : NULL;
+    if (!n || !rg_draw(g, 3)) return n ? rg_binary(g, y, n->out[0]) : NULL;
+    d[0] = kn_add_scalar(g->b, KN_NODE_lua_mod,
+                         (kn_value *[]){p->i[rg_draw(g, p->ni)], kn_add_size(g->b, y, 0)}, 2);
+    n = kn_add_op(g->b, KN_OP_select_put, &(kn_attrs_select){0, 0, KN_DYN(0)}, (kn_value *[]){y, n->out[0]},
+                  2, d, 1);
+    return n ? n->out[0] : NULL;
   case 13: { /* as another dtype, and back */
     kn_attrs_cast to = {.dtype = (kn_dtype)rg_draw(g, KN_DTYPE_COUNT)}, back = {.dtype = KN_F32};
     t = rg_op(g, KN_OP_cast, &to, 1, x, NULL);

@@ -1,11 +1,9 @@
 /* Pieces of plans that run as one launch: their programs as text, and what they mean, by a launcher that
  * walks them (mock_launch.h). */
 #define _DEFAULT_SOURCE
-#include "spec/exec.h"
 #include "spec/fake_device.h"
-#include "spec/mock_launch.h"
-#include "spec/random_graph.h"
 #include "spec/scarce.h"
+#include "spec/whole_bench.h"
 
 /* ---- random graphs ---- */
 
@@ -81,39 +79,6 @@ START_TEST(random_graphs_on_a_device) {
 END_TEST
 
 /* ---- programs as text ---- */
-
-typedef struct bench {
-  rig r; /* of the plain reference */
-  mock m;
-  kn_session *s; /* of the mock */
-} bench;
-
-static void bench_open(bench *b, const char *text) {
-  rig_open(&b->r, text);
-  mock_init(&b->m, KN_CPU, 0);
-  OK(b->r.c, kn_session_new(b->r.c, b->r.g, (const kn_target *[]){&b->m.target}, 1, &b->s));
-}
-static void bench_close(bench *b) {
-  kn_session_free(b->s);
-  rig_close(&b->r);
-}
-
-/* The same results, or the same sentence, from both; so often. */
-static void agree(bench *b, const kn_rvalue *in, uint32_t nin, uint32_t nout) {
-  kn_rvalue x[8], y[8];
-  kn_status want = kn_session_run(b->r.s, in, nin, x, nout), got = kn_session_run(b->s, in, nin, y, nout);
-  ck_assert_msg(want == got, "\"%s\" instead of \"%s\"", kn_error(kn_session_context(b->s)),
-                kn_error(kn_session_context(b->r.s)));
-  if (want != KN_OK)
-    ck_assert_str_eq(kn_error(kn_session_context(b->s)), kn_error(kn_session_context(b->r.s)));
-  for (uint32_t i = 0; i < nout && want == KN_OK; i++) {
-    ck_assert_msg(same_result(&x[i], &y[i]), "result %d differs", (int)i + 1);
-    kn_tensor_release(x[i].tensor), kn_tensor_release(y[i].tensor);
-  }
-}
-#define AGREE(b, nout, ...) agree(b, (kn_rvalue[]){__VA_ARGS__}, COUNT(((kn_rvalue[]){__VA_ARGS__})), nout)
-
-static void reads(const bench *b, const char *want) { ck_assert_str_eq(b->m.text, want); }
 
 /* Numbers that take each other's place, and one of the trip before the last. */
 START_TEST(numbers_are_carried_at_once) {

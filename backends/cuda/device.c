@@ -1,4 +1,5 @@
 /* Finding a device, opening it when it is first needed, and what its failures are called. */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include "backends/cuda/device.h"
 #include "backends/cuda/blas.h"
 #include "backends/cuda/cuda.h"
@@ -9,6 +10,7 @@
 #include "backends/registry.h"
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 enum { OLDEST = 75 }; /* the oldest devices that NVRTC 13 compiles for: sm_75 */
 
@@ -187,4 +189,10 @@ kn_status cu_fail(kn_context *ctx, const cu_device *d, CUresult r, const char *w
                  : r == CUDA_ERROR_NOT_SUPPORTED ? KN_UNSUPPORTED
                                                  : KN_INTERNAL;
   return kn_fail(ctx, st, "%s: %s", what, cu_error_text(&d->api, r, text, sizeof text));
+}
+
+double cu_clock(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }

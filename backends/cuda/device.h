@@ -43,9 +43,7 @@ typedef struct cu_device {
   bool capturing; /* what is launched becomes a graph: no allocation, no waiting, no copies to the host */
   cu_room *room;  /* where workspaces come from, of who captures; NULL: the pool */
   enum { CU_UNTRIED, CU_OFFERED, CU_NOT_OFFERED } conditions; /* conditional nodes of graphs (capture.c) */
-  struct {
-    uint64_t captured, launches, waits;
-  } launches;         /* launch.c's */
+  kn_device_launches launches;
   CUdeviceptr faults; /* fault.c; 0: not asked for yet */
   uint64_t turns;     /* sites of faults, so far */
   CUdeviceptr random; /* while capturing: seed and offset that draws go on from, which are then counted … */
@@ -82,6 +80,8 @@ kn_status cu_fail(kn_context *ctx, const cu_device *d, CUresult r, const char *w
  * NOMEM when there is none, after what is cached has been given back. */
 kn_status cu_alloc(kn_context *ctx, cu_device *d, size_t bytes, CUdeviceptr *out);
 void cu_free(cu_device *d, CUdeviceptr p, size_t bytes);
+double cu_clock(void); /* seconds that only move forward */
+
 /* Workspace for what is launched next; free it at once: the stream's order keeps it apart. Where there is a
  * room it comes from that, or LIMIT. */
 kn_status cu_workspace(kn_context *ctx, cu_device *d, size_t bytes, CUdeviceptr *out);

@@ -25,8 +25,11 @@ static kn_device_usage usage(void *state) {
                            s.blocks,    s.segments, s.calls,          s.retries};
 }
 
+static kn_device_launches launches(void *state) { return ((cu_device *)state)->launches; }
+
 static void reset_peak(void *state) { cu_pool_reset_peak(((cu_device *)state)->pool); }
 
 static void empty_cache(void *state) { cu_pool_trim(((cu_device *)state)->pool); }
 
-const kn_device_door cu_door = {count, facts, current, choose, room, usage, reset_peak, empty_cache};
+const kn_device_door cu_door = {count, facts,    current,    choose,     room,
+                                usage, launches, reset_peak, empty_cache};

@@ -1,12 +1,10 @@
 /* Programs of kernels: made, compiled by NVRTC and loaded when they are first asked for, then found by their
  * key. What was compiled is kept in the folder for caches (kernel_disk.c). */
-#define _POSIX_C_SOURCE 200809L
 #include "backends/cuda/kernel_inside.h"
 #include "backends/cuda/prelude.h"
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 typedef struct function {
   struct function *next;
@@ -192,12 +190,6 @@ static kn_status load(kn_context *ctx, cu_device *d, program *p, const cu_image 
   return cu_fail(ctx, d, r, what);
 }
 
-static double seconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* From the disk, or from the compiler and to the disk. */
 static kn_status make_module(kn_context *ctx, cu_device *d, program *p, const cu_text *source) {
   cu_kernels *k = d->kernels;
@@ -212,11 +204,11 @@ static kn_status make_module(kn_context *ctx, cu_device *d, program *p, const cu
       return KN_OK;
     } /* else another driver's: compiled again */
   }
-  double before = seconds();
+  double before = cu_clock();
   KN_TRY(compile(ctx, d, p->key, source->s, &i));
   k->stats.compiled++;
   if (kn_debugging(ctx, KN_DEBUG_DISPATCH))
-    kn_log(ctx, "dispatch: cuda compiled %s in %.0f ms", p->key, 1e3 * (seconds() - before));
+    kn_log(ctx, "dispatch: cuda compiled %s in %.0f ms", p->key, 1e3 * (cu_clock() - before));
   kn_status st = load(ctx, d, p, &i);
   if (st == KN_OK) cu_disk_write(&k->disk, k->identity, p->key, body, &i);
   kn_free(d->heap, i.data, i.bytes);

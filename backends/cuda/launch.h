@@ -8,10 +8,4 @@
 
 extern const kn_launcher cu_launcher;
 
-typedef struct cu_launch_stats {
-  uint64_t captured, launches,
-      waits; /* graphs made, launches of them, launches that waited for numbers or faults */
-} cu_launch_stats;
-cu_launch_stats cu_launches_read_stats(const cu_device *d);
-
 #endif

@@ -127,6 +127,7 @@ static kn_status copy_to_device(kn_context *ctx, cu_device *d, CUdeviceptr to, c
 }
 
 static kn_status wait(kn_context *ctx, cu_device *d) {
+  d->launches.syncs++;
   CU_TRY(ctx, d, d->api.cuStreamSynchronize(d->stream), "waiting for the device");
   return KN_OK;
 }

@@ -119,6 +119,20 @@ static int memory_stats(lua_State *L) {
   return 1;
 }
 
+static int launch_stats(lua_State *L) {
+  door d;
+  kn_device_launches n = {0};
+  if (find(kl_context(L), &d) == KN_OK) n = d.of->launches(d.state);
+  lua_createtable(L, 0, 5);
+  set_size(L, "captured", n.captured);
+  set_size(L, "launches", n.launches);
+  set_size(L, "waits", n.waits);
+  set_size(L, "syncs", n.syncs);
+  lua_pushnumber(L, n.seconds);
+  lua_setfield(L, -2, "seconds");
+  return 1;
+}
+
 static int mem_get_info(lua_State *L) {
   door d = need(L);
   size_t left, all;
@@ -162,6 +176,7 @@ void kl_open_cuda(lua_State *L) {
                                        {"max_memory_allocated", max_memory_allocated},
                                        {"max_memory_reserved", max_memory_reserved},
                                        {"memory_stats", memory_stats},
+                                       {"launch_stats", launch_stats},
                                        {"mem_get_info", mem_get_info},
                                        {"reset_peak_memory_stats", reset_peak_memory_stats},
                                        {"empty_cache", empty_cache},

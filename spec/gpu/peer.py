@@ -1,6 +1,9 @@
-# PyTorch's side of `spec/gpu/bench.lua`: eager, compile or max-autotune, by the first argument. Orders on standard input: `row` with a
-# text that makes `f` and `inputs` (or `loss_of`, `optimiser` and `inputs`) on the device, with \1 for line ends, answered `ok` or `no REASON`;
-# `run N`, answered in seconds, the device's work included.
+# PyTorch's side of `spec/gpu/bench.lua`: eager, compile or max-autotune, by the first argument. Orders on standard input: `facts`; `row
+# SECONDS TEXT` with a text that makes `f` and `inputs` (or `loss_of`, `optimiser` and `inputs`) on the device, with \1 for line ends,
+# answered `ok` or `no REASON`, within those seconds; `run N`, answered in seconds, the device's work included; `memory`, the most bytes
+# since the row began.
+import os
+import signal
 import sys
 import time
 import warnings
@@ -9,11 +12,20 @@ warnings.filterwarnings("ignore")
 MODE = sys.argv[1]
 START = time.perf_counter()
 
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from torch import nn  # noqa: E402
+try:
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
 
-torch.set_default_device("cuda")
+    import peer_models
+
+    torch.zeros(1, device="cuda")
+    torch.set_default_device("cuda")
+except Exception as problem:
+    why = str(problem).strip().split("\n")[0] or type(problem).__name__
+    for line in sys.stdin:
+        print("no", why, flush=True)
+    sys.exit()
 
 
 def fast(f):
@@ -23,7 +35,7 @@ def fast(f):
 
 
 def made(text):
-    names = {"torch": torch, "nn": nn, "F": F}
+    names = {"torch": torch, "nn": nn, "F": F, "models": peer_models, "autocast": lambda: torch.autocast("cuda", dtype=torch.bfloat16)}
     exec(text, names)
     inputs = names["inputs"]
     if "loss_of" not in names:
@@ -51,19 +63,39 @@ def run(call, mode, n):
         return time.perf_counter() - start
 
 
+def too_long(*_):
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(1))  # where even that is not heard; a new process is started then
+    signal.alarm(5)
+    raise TimeoutError("its time for getting ready was over")
+
+
+def row(limit, text):
+    torch._dynamo.reset()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(limit)
+    try:
+        call, mode = made(text.replace("\1", "\n"))
+        run(call, mode, 3)
+        return call, mode
+    finally:
+        signal.alarm(0)
+
+
 call = mode = None
 for line in sys.stdin:
     order, _, rest = line.rstrip("\n").partition(" ")
     try:
         if order == "row":
             call = mode = None
-            torch._dynamo.reset()
-            torch.cuda.empty_cache()
-            call, mode = made(rest.replace("\1", "\n"))
-            run(call, mode, 3)
+            limit, _, text = rest.partition(" ")
+            call, mode = row(int(limit), text)
             answer = "ok"
         elif order == "facts":
             answer = f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, started in {time.perf_counter() - START:.2f} s"
+        elif order == "memory":
+            answer = str(torch.cuda.max_memory_allocated())
         else:
             answer = f"{run(call, mode, int(rest)):.9f}"
     except Exception as problem:
