@@ -111,6 +111,14 @@ test("an index out of range ends loops, and is forgotten with the run", function
   end
 end)
 
+test("sentences name the device as eager ones do", function()
+  local function f(x, k) return x[k] * 1 end
+  local x = kiln.tensor({ 1.0, 2.0 }):to "cuda"
+  local _, eager = pcall(f, x, 5)
+  local _, captured = pcall(kiln.script(f), x, 5)
+  truth(eager == captured and eager:find("float32[2]@cuda", 1, true), captured)
+end)
+
 test("dropout in branches and loops draws what the CPU draws", function()
   local drop = kiln.nn.Dropout(0.5)
   local function f(x, n)
