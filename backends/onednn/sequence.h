@@ -83,5 +83,4 @@ bool dn_sequence_ordinary(const dn_sequence *q, kn_tensor *const *vals);
 dnnl_status_t dn_sequence_bind(dn_sequence *q, kn_tensor *const *vals);
 dnnl_status_t dn_sequence_step(dn_sequence *q, const dn_step *t);
 
-
 #endif
