@@ -17,82 +17,17 @@ typedef struct kind {
   uint64_t refuses;
 } kind;
 
-/* Takes t over. */
-static kn_tensor *moved(kn_context *c, kn_tensor *t, kn_device_id d) {
-  kn_tensor *out;
-  if (t->type.device == d) return t;
-  OK(c, kn_apply(c, KN_OP_to_device, &(kn_attrs_device){.device = d}, &t, 1, &out));
-  kn_tensor_release(t);
-  return out;
-}
-
-/* Releases both. */
-static bool same_values(kn_context *c, kn_rvalue *a, kn_rvalue *b) {
-  if (a->tensor) a->tensor = moved(c, a->tensor, KN_CPU);
-  if (b->tensor) b->tensor = moved(c, b->tensor, KN_CPU);
-  bool same = same_result(a, b);
-  kn_tensor_release(a->tensor), kn_tensor_release(b->tensor);
-  return same;
-}
-
-static void same_slot(kn_session *s, kn_context *c, const kn_rvalue *want, int seed) {
-  kn_rvalue state, copy = {.tensor = kn_tensor_retain(want->tensor)};
-  OK(kn_session_context(s), kn_session_get_slot(s, 1, &state));
-  ck_assert_msg(same_values(c, &state, &copy), "seed %d: the slot differs", seed);
-}
-
-/* Which tensors the results are, where branches and loops hand them on. */
-static void same_tensors(const kn_graph *g, const kn_session *s, const kn_rvalue *in, const kn_rvalue *want,
-                         const kn_rvalue *got, int seed) {
-  for (uint32_t i = 0; i < 4; i++) {
-    const kn_node *d = g->body->yields[i]->def;
-    const kn_origin from = kn_session_origin(s, i);
-    if (!d || kn_opcode_is_op(d->op)) continue;
-    bool input = false;
-    for (uint32_t k = 0; k < 2 && !input; k++) {
-      if ((input = want[i].tensor == in[k].tensor))
-        ck_assert_msg(from.from == KN_FROM_INPUT && from.index == k, "seed %d: result %d is no input", seed,
-                      (int)i + 1);
-    }
-    ck_assert_msg(input || from.from != KN_FROM_INPUT, "seed %d: result %d is an input", seed, (int)i + 1);
-    for (uint32_t k = 0; k < i && !input; k++)
-      ck_assert_msg((want[i].tensor == want[k].tensor) == (got[i].tensor == got[k].tensor),
-                    "seed %d: results %d and %d", seed, (int)i + 1, (int)k + 1);
-  }
-}
-
 /* Each with several sizes and inputs, against the evaluator. */
 static void compare_in(kn_context *c, uint64_t seed, int steps, kind k, counts *n) {
-  kn_graph *g = random_graph_of(c, seed, steps, k.plain, k.device);
   mock m;
   kn_target ref;
-  kn_session *s;
   mock_init(&m, k.device, k.refuses);
   ck_assert(kn_ref_backend.target(c, NULL, &ref));
-  OK(c, kn_session_new(c, g, (const kn_target *[]){&m.target, &ref}, 2, &s));
-  kn_rvalue slots[2], in[4], a[6], b[6];
-  slots[0].tensor =
-      moved(c, make(c, KN_F32, DIMS(3, 3), LIST(1, 0.5, -0.25, 0, 1, 0.75, 0.125, -1, 1)), k.device);
-  slots[1].tensor = moved(c, make(c, KN_F32, DIMS(3), LIST(0.5, -0.5, 1)), k.device);
-  for (uint32_t i = 0; i < 2; i++) OK(kn_session_context(s), kn_session_set_slot(s, i, &slots[i]));
-  for (int run = 0; run < 6; run++) {
-    rg_inputs(c, seed + (uint64_t)(run / 2), run / 2, in);
-    for (int i = 0; i < 2; i++) in[i].tensor = moved(c, in[i].tensor, k.device);
-    kn_status want = evaluate(c, g, slots, in, a), got = kn_session_run(s, in, 4, b, 6);
-    ck_assert_msg(want == got, "seed %d, run %d: \"%s\" instead of \"%s\"", (int)seed, run,
-                  got == KN_OK ? "ok" : kn_error(kn_session_context(s)), want == KN_OK ? "ok" : kn_error(c));
-    if (want == KN_OK) same_tensors(g, s, in, a, b, (int)seed);
-    for (int i = 0; i < 6 && want == KN_OK; i++)
-      ck_assert_msg(same_values(c, &a[i], &b[i]), "seed %d, run %d, result %d differs", (int)seed, run,
-                    i + 1);
-    same_slot(s, c, &slots[1], (int)seed);
-    ck_assert(c->random.offset == kn_session_context(s)->random.offset);
-    kn_tensor_release(in[0].tensor), kn_tensor_release(in[1].tensor);
-  }
-  n->runs += 6, n->launches += m.launches, n->made += m.made, n->trips += m.trips, n->branches += m.branches;
-  kn_tensor_release(slots[0].tensor), kn_tensor_release(slots[1].tensor);
-  kn_session_free(s);
+  kn_graph *g = random_graph_of(c, seed, steps, k.plain, k.device);
+  rg_compare(c, g, seed, k.device, (const kn_target *[]){&m.target, &ref}, 2, 0);
   kn_graph_release(g);
+  n->runs += RG_RUNS, n->launches += m.launches, n->made += m.made, n->trips += m.trips,
+      n->branches += m.branches;
 }
 
 static void compare(uint64_t seed, int steps, kind k, counts *n) {

@@ -54,63 +54,6 @@ test("an early end of a loop", function()
   end
 end)
 
-test("whole steps of training, of which nothing waits", function()
-  local function losses(device)
-    kiln.manual_seed(3)
-    local net = kiln.nn.Sequential { kiln.nn.Linear(4, 8), kiln.nn.ReLU(), kiln.nn.Linear(8, 3) }
-    if device ~= "cpu" then net:to(device) end
-    local opt = kiln.optim.Adam(net:parameters(), { lr = 0.05 })
-    local step = kiln.script(function(x, t)
-      opt:zero_grad()
-      local loss = ((net(x) - t) ^ 2):mean()
-      loss:backward()
-      opt:step()
-      return loss
-    end)
-    local x, t, list = kiln.randn(6, 4):to(device), kiln.randn(6, 3):to(device), {}
-    for i = 1, 6 do list[i] = step(x, t):item() end
-    return list
-  end
-  local a, b = losses "cpu", losses "cuda"
-  for i = 1, 6 do truth(near(a[i], b[i]), a[i] .. " " .. b[i]) end
-end)
-
-test("graphs for inference, whose parameters are on the device", function()
-  local nn = kiln.nn
-  local net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 3)):eval()
-  local x = kiln.randn(2, 1, 8, 8)
-  local want = kiln.no_grad(function() return net(x) end)
-  net:to "cuda"
-  local g = kiln.script(net, { inputs = { kiln.spec("float32", { "N", 1, 8, 8 }, { device = "cuda" }) } })
-  local fast = g:optimize_for_inference()
-  kiln.no_grad(function() same(want, fast(x:to "cuda")) end)
-  local ok, why = pcall(fast.save, fast, os.tmpname())
-  truth(not ok and why:find "is on device cuda")
-end)
-
-test("an index out of range ends loops, and is forgotten with the run", function()
-  local function int64(list) return kiln.tensor(list, { dtype = "int64" }):to "cuda" end
-  local g = kiln.script(function(x, index, least)
-    local n = 0
-    x = x:index_select(1, index) * 1
-    assert(x:sum():item() >= least, "too small")
-    while x:sum():item() < 100 do
-      x = x:index_select(1, index) * 2
-      n = n + 1
-    end
-    return x * 1, n
-  end)
-  local line = debug.getinfo(1, "l").currentline - 8 -- of the index
-  local x, good, bad = kiln.tensor({ 1.0, 2.0, 3.0 }):to "cuda", int64 { 1, 2, 3 }, int64 { 1, 4, 3 }
-  for _, least in ipairs { 0, 1 } do
-    local ok, why = pcall(g, x * 0, bad, least)
-    truth(not ok and why:find("cuda_whole.lua:" .. line .. ": index_select: index 4 is out of range", 1, true), why)
-    local y, n = g(x, good, least)
-    same(y, x * 32)
-    truth(n == 5)
-  end
-end)
-
 -- Which tensor came back: the one that was given, or a fresh one whose elements are its own.
 local function gives_back(g, want, x, ...)
   local y, z = g(x, ...)
@@ -242,6 +185,71 @@ test("gradients through loops that may give back what they were given", function
     end
     for i = 1, 3 do same(grads[1][i], grads[2][i]) end
   end
+end)
+
+test("whole steps of training, of which nothing waits", function()
+  local function losses(device)
+    kiln.manual_seed(3)
+    local net = kiln.nn.Sequential { kiln.nn.Linear(4, 8), kiln.nn.ReLU(), kiln.nn.Linear(8, 3) }
+    if device ~= "cpu" then net:to(device) end
+    local opt = kiln.optim.Adam(net:parameters(), { lr = 0.05 })
+    local step = kiln.script(function(x, t)
+      opt:zero_grad()
+      local loss = ((net(x) - t) ^ 2):mean()
+      loss:backward()
+      opt:step()
+      return loss
+    end)
+    local x, t, list = kiln.randn(6, 4):to(device), kiln.randn(6, 3):to(device), {}
+    for i = 1, 6 do list[i] = step(x, t):item() end
+    return list
+  end
+  local a, b = losses "cpu", losses "cuda"
+  for i = 1, 6 do truth(near(a[i], b[i]), a[i] .. " " .. b[i]) end
+end)
+
+test("graphs for inference, whose parameters are on the device", function()
+  local nn = kiln.nn
+  local net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 3)):eval()
+  local x = kiln.randn(2, 1, 8, 8)
+  local want = kiln.no_grad(function() return net(x) end)
+  net:to "cuda"
+  local g = kiln.script(net, { inputs = { kiln.spec("float32", { "N", 1, 8, 8 }, { device = "cuda" }) } })
+  local fast = g:optimize_for_inference()
+  kiln.no_grad(function() same(want, fast(x:to "cuda")) end)
+  local ok, why = pcall(fast.save, fast, os.tmpname())
+  truth(not ok and why:find "is on device cuda")
+end)
+
+test("an index out of range ends loops, and is forgotten with the run", function()
+  local function int64(list) return kiln.tensor(list, { dtype = "int64" }):to "cuda" end
+  local g = kiln.script(function(x, index, least)
+    local n = 0
+    x = x:index_select(1, index) * 1
+    assert(x:sum():item() >= least, "too small")
+    while x:sum():item() < 100 do
+      x = x:index_select(1, index) * 2
+      n = n + 1
+    end
+    return x * 1, n
+  end)
+  local line = debug.getinfo(1, "l").currentline - 8 -- of the index
+  local x, good, bad = kiln.tensor({ 1.0, 2.0, 3.0 }):to "cuda", int64 { 1, 2, 3 }, int64 { 1, 4, 3 }
+  for _, least in ipairs { 0, 1 } do
+    local ok, why = pcall(g, x * 0, bad, least)
+    truth(not ok and why:find("cuda_whole.lua:" .. line .. ": index_select: index 4 is out of range", 1, true), why)
+    local y, n = g(x, good, least)
+    same(y, x * 32)
+    truth(n == 5)
+  end
+end)
+
+test("sentences name the device as eager ones do", function()
+  local function f(x, k) return x[k] * 1 end
+  local x = kiln.tensor({ 1.0, 2.0 }):to "cuda"
+  local _, eager = pcall(f, x, 5)
+  local _, captured = pcall(kiln.script(f), x, 5)
+  truth(eager == captured and eager:find("float32[2]@cuda", 1, true), captured)
 end)
 
 test("dropout in branches and loops draws what the CPU draws", function()
