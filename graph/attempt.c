@@ -56,8 +56,8 @@ static bool scalar_may_raise(const kn_node *n) {
 
 /* One position of a dim whose size is not known: it may have none such. */
 static bool may_miss(const kn_node *n) {
-  if (n->op != KN_OP_select) return false;
-  const kn_type *t = &n->in[0]->type.tensor;
+  if (kn_ops[n->op].attrs != KN_ATTRS_select) return false;
+  const kn_type *t = &n->in[n->op == KN_OP_select_grad]->type.tensor;
   int64_t dim = ((const kn_attrs_select *)n->attrs)->dim;
   return !kn_dim_known(t->dims[dim < 0 ? dim + t->rank : dim]);
 }
@@ -67,7 +67,8 @@ bool kn_data_may_raise(const kn_node *n) {
     const kn_op_info *row = &kn_ops[n->op];
     if (!(row->flags & KN_FLAG_RAISES)) return false;
     if (row->op_class == KN_CLASS_ELEMENTWISE) return !kn_dtype_is_float(n->out[0]->type.tensor.dtype);
-    return row->op_class != KN_CLASS_VIEW || n->nin > n->ntensor || may_miss(n);
+    if (row->op_class != KN_CLASS_VIEW && row->attrs != KN_ATTRS_select) return true;
+    return n->nin > n->ntensor || may_miss(n);
   }
   if (n->op == KN_NODE_item) /* the truth of what may be many elements: whoever asked must be told */
     return !(kn_type_known(&n->in[0]->type.tensor) && kn_type_numel(&n->in[0]->type.tensor) == 1);

@@ -105,9 +105,12 @@ static kn_status emit_view(emitter *e, const kn_node *n, const kn_node *c, bool 
                                                                     : kn_fail_nomem(e->ctx, sizeof made);
 }
 
-/* What is checked when a part has run is still what it was: what overwrites a tensor is a part of its own. */
+/* What is checked when a part has run is still what it was: what overwrites a tensor is a part of its own.
+ * What takes a place that only the device knows is no part of a launch, but a step. */
 static bool stands_apart(const emitter *e, const kn_node *n) {
-  unsigned flags = kn_ops[n->op].flags | kn_ops[e->nodes[e->n - 1]->op].flags;
+  const kn_node *last = e->nodes[e->n - 1];
+  unsigned flags = kn_ops[n->op].flags | kn_ops[last->op].flags;
+  if (e->p->whole && (kn_node_is_placed(n, e->p->types) || kn_node_is_placed(last, e->p->types))) return true;
   return e->p->form == KN_PLAN_APART && flags & KN_FLAG_WRITES;
 }
 
@@ -153,7 +156,7 @@ static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
     return alias(e, n->out[0], n->in[0]);
   }
   const kn_target *t = kn_part_target(e, c);
-  if (e->n && (t != e->target || p->single || stands_apart(e, n))) KN_TRY(kn_part_flush(e));
+  if (e->n && (t != e->target || p->single || stands_apart(e, c))) KN_TRY(kn_part_flush(e));
   e->pos++;
   if (!e->n) e->buffers = p->nbuffers;
   e->target = t;

@@ -139,11 +139,12 @@ static void mark_exact(search *s, const kn_value *v) {
   }
 }
 
-/* All but ops and what hands tensors on may ask. */
+/* All but ops and what hands tensors on may ask; a store in a branch is only reached where there is one. */
 static void find_exact(search *s, const kn_region *r) {
   KN_EACH_NODE (n, r) {
-    const bool asks = !kn_opcode_is_op(n->op) && !n->nregions && n->op != KN_NODE_item &&
-                      n->op != KN_NODE_size && n->op != KN_NODE_select;
+    const bool asks = !(n->op == KN_NODE_store_state && r->owner) && !kn_opcode_is_op(n->op) &&
+                      !n->nregions && n->op != KN_NODE_item && n->op != KN_NODE_size &&
+                      n->op != KN_NODE_select;
     for (uint32_t i = 0; asks && i < n->nin; i++) mark_exact(s, n->in[i]);
     for (int k = 0; k < n->nregions; k++) find_exact(s, n->regions[k]);
   }

@@ -1,6 +1,8 @@
 /* From the steps of a piece to its program: every value becomes a tensor that stays where it is, or a cell.
  * See whole.h. */
 #include "graph/attempt.h"
+#include "graph/format.h"
+#include "graph/range.h"
 #include "graph/whole.h"
 #include <string.h>
 
@@ -37,17 +39,24 @@ static kn_status flush(lowering *l) {
 /* Before what reads or writes tensors: numbers made of numbers wait. */
 static kn_status flush_tensors(lowering *l) { return l->touches ? flush(l) : KN_OK; }
 
-static bool may_fault(const kn_whole_number *x) {
+/* A division of which the other number is never nothing. */
+static bool divides_well(const kn_plan *p, const kn_node *n) {
+  if (n->op != KN_NODE_lua_mod && n->op != KN_NODE_lua_idiv) return false;
+  const kn_range by = kn_range_of(p, n->in[1]);
+  return by.low > 0 || by.high < 0;
+}
+
+static bool may_fault(const lowering *l, const kn_whole_number *x) {
   switch (x->kind) {
-  case KN_NUMBER_EVAL: return kn_data_may_raise(x->node);
+  case KN_NUMBER_EVAL: return kn_data_may_raise(x->node) && !divides_well(l->p, x->node);
   case KN_NUMBER_WRITE: return kn_dtypes[kn_tensor_dtype(x->tensor)].category == KN_CAT_INT;
-  default: return x->kind == KN_NUMBER_CHECK || x->kind == KN_NUMBER_FAIL;
+  default: return x->kind == KN_NUMBER_CHECK || x->kind == KN_NUMBER_FAIL || x->kind == KN_NUMBER_POSITION;
   }
 }
 
 static kn_status push_number(lowering *l, kn_whole_number x) {
-  const bool fault = may_fault(&x);
-  l->w->faults |= fault;
+  const bool fault = may_fault(l, &x);
+  l->w->faults |= x.faults = fault;
   l->touches |= fault || x.tensor;
   return kn_push(&l->w->arena, &l->w->numbers, &l->w->nnumbers, &x, sizeof x) ? KN_OK : nomem(l);
 }
@@ -63,10 +72,14 @@ static bool lies_there(const kn_tensor *to, const kn_tensor *from) {
          (from->storage && kn_tensor_data(from) == kn_tensor_data(to) && kn_tensor_contiguous(from));
 }
 
+static kn_status push_tensors(lowering *l, kn_whole_step s) {
+  KN_TRY(flush_tensors(l));
+  return push_step(l, s);
+}
+
 static kn_status copy(lowering *l, const kn_node *n, kn_tensor *to, kn_tensor *from) {
   if (lies_there(to, from)) return KN_OK;
-  KN_TRY(flush_tensors(l));
-  return push_step(l, (kn_whole_step){.kind = KN_WHOLE_COPY, .node = n, .to = to, .from = from});
+  return push_tensors(l, (kn_whole_step){.kind = KN_WHOLE_COPY, .node = n, .to = to, .from = from});
 }
 
 /* ---- cells ---- */
@@ -117,6 +130,13 @@ static kn_status new_home(lowering *l, const kn_tensor *t, kn_tensor **home) {
   return kn_tensor_new(l->ctx, &type, home);
 }
 
+/* The one that is there may be gone by the next run, though another lies as it did. */
+static kn_status header_of(lowering *l, const kn_tensor *t, kn_tensor **out) {
+  KN_TRY(kn_tensor_wrap(l->ctx, &t->type, kn_tensor_data(t), NULL, NULL, out));
+  memcpy((*out)->strides, t->strides, sizeof t->strides);
+  return KN_OK;
+}
+
 /* A tensor from outside: as it is while it stays where it is. */
 static kn_status add_input(lowering *l, const kn_value *v) {
   kn_tensor *t = l->p->vals[v->id];
@@ -126,12 +146,16 @@ static kn_status add_input(lowering *l, const kn_value *v) {
   const bool moves = w->moves[v->id] || is_moving(v) || w->makes > MOST_MAKES;
   kn_whole_input in = {.value = v->id, .data = kn_tensor_data(t)};
   memcpy(in.strides, t->strides, sizeof in.strides);
-  if (l->p->place[v->id] != KN_PLACE_CONST && (other || moves)) KN_TRY(new_home(l, t, &in.home));
+  if (l->p->place[v->id] != KN_PLACE_CONST && (other || moves))
+    KN_TRY(new_home(l, t, &in.home));
+  else
+    KN_TRY(header_of(l, t, &in.there));
   if (!kn_push(&w->arena, &w->inputs, &w->ninputs, &in, sizeof in)) {
     kn_tensor_release(in.home);
+    kn_tensor_release(in.there);
     return nomem(l);
   }
-  w->vals[v->id] = in.home ? in.home : t;
+  w->vals[v->id] = in.home ? in.home : in.there;
   return KN_OK;
 }
 
@@ -170,12 +194,47 @@ static kn_status new_view(lowering *l, const kn_value *v) {
 
 static kn_status lower_block(lowering *l, uint32_t block, bool *dead);
 
+/* A place that a number says: a part of its own. */
+static kn_status lower_placed(lowering *l, const kn_node *n, const kn_node *source) {
+  const bool grad = n->op == KN_OP_select_grad;
+  const kn_value *whole = grad ? n->out[0] : n->in[0];
+  const kn_type *type = &l->p->types[whole->id];
+  const int64_t dim = ((const kn_attrs_select *)n->attrs)->dim;
+  const uint32_t d = (uint32_t)(dim < 0 ? dim + type->rank : dim);
+  kn_whole_number at = {.kind = KN_NUMBER_POSITION, .nin = 1, .size = type->dims[d], .node = source};
+  kn_whole_step s = {.kind = n->op == KN_OP_select ? KN_WHOLE_PICK : KN_WHOLE_PUT, .node = source, .a = d};
+  kn_tensor *base;
+  KN_TRY(tensor_of(l, n->out[0], &s.to));
+  KN_TRY(tensor_of(l, n->in[n->op == KN_OP_select_put], &s.from));
+  KN_TRY(cell_of(l, n->in[n->ntensor], &at.in[0]));
+  const kn_range there = kn_range_of(l->p, n->in[n->ntensor]);
+  if (there.low >= 0 && there.high < at.size)
+    s.cell = at.in[0];
+  else {
+    s.cell = at.out = new_cell(l);
+    KN_TRY(push_number(l, at));
+  }
+  if (grad) KN_TRY(push_tensors(l, (kn_whole_step){.kind = KN_WHOLE_ZERO, .node = source, .to = s.to}));
+  if (n->op == KN_OP_select_put) {
+    KN_TRY(tensor_of(l, n->in[0], &base));
+    KN_TRY(copy(l, source, s.to, base));
+  }
+  KN_TRY(flush(l)); /* which says the place */
+  return push_step(l, s);
+}
+
 static kn_status lower_part(lowering *l, const kn_step *s) {
   const kn_part_plan *part = &l->p->parts[s->a];
+  if (kn_node_is_placed(part->nodes[0], l->p->types))
+    return lower_placed(l, part->nodes[0], part->sources[0]);
   KN_TRY(flush_tensors(l));
   for (uint32_t i = 0; i < part->n; i++) {
     const kn_node *n = part->nodes[i];
     l->w->faults |= kn_data_may_raise(n);
+    if (kn_ops[n->op].flags & KN_FLAG_RANDOM) {
+      if (!l->w->random) l->w->random = new_cell(l);
+      l->w->draws |= l->block != 0;
+    }
     for (uint32_t k = 0; k < n->ntensor; k++) KN_TRY(tensor_of(l, n->in[k], NULL));
     for (uint32_t k = 0; k < n->nout; k++) {
       if (l->p->place[n->out[k]->id] == KN_PLACE_SHELL)
@@ -192,6 +251,12 @@ static kn_status lower_number(lowering *l, const kn_node *n) {
   for (uint32_t i = 0; i < n->nin; i++) KN_TRY(cell_of(l, n->in[i], &x.in[i]));
   x.out = out_cell(l, n->out[0]);
   return push_number(l, x);
+}
+
+/* The condition may be known. */
+static kn_status lower_either(lowering *l, const kn_node *n) {
+  const kn_range by = kn_range_of(l->p, n->in[0]);
+  return by.low == by.high ? same_number(l, n->out[0], n->in[by.low ? 1 : 2]) : lower_number(l, n);
 }
 
 static kn_status lower_choose(lowering *l, const kn_node *n) {
@@ -213,6 +278,64 @@ static kn_status lower_choose(lowering *l, const kn_node *n) {
   return push_step(l, s);
 }
 
+/* A number that the text shows. */
+static kn_status keep_number(lowering *l, const kn_node *n, const kn_value *v, uint32_t check) {
+  kn_whole_number x = {.kind = KN_NUMBER_KEEP, .nin = 1, .node = n, .size = check};
+  const kn_whole_kept kept = {.node = n, .value = v->id, .cell = x.out = new_cell(l)};
+  KN_TRY(cell_of(l, v, &x.in[0]));
+  if (!kn_push(&l->w->arena, &l->w->kept, &l->w->nkept, &kept, sizeof kept)) return nomem(l);
+  return push_number(l, x);
+}
+
+static kn_status keep_tensor(lowering *l, const kn_node *n, const kn_value *v) {
+  kn_whole_kept kept = {.node = n, .value = v->id};
+  kn_tensor *t;
+  KN_TRY(tensor_of(l, v, &t));
+  KN_TRY(new_home(l, t, &kept.tensor));
+  if (!kn_push(&l->w->arena, &l->w->kept, &l->w->nkept, &kept, sizeof kept)) {
+    kn_tensor_release(kept.tensor);
+    return nomem(l);
+  }
+  return copy(l, n, kept.tensor, t);
+}
+
+/* Tensors that the text shows are copied where the assertion fails. */
+static kn_status keep_tensors(lowering *l, const kn_node *n, uint32_t cell) {
+  kn_whole_number not = {.kind = KN_NUMBER_EVAL, .op = KN_NODE_lua_not, .nin = 1, .in = {cell}, .node = n};
+  kn_whole_step fails = {.kind = KN_WHOLE_IF, .node = n};
+  const uint32_t outer = l->block;
+  bool any = false;
+  for (uint32_t i = kn_format_first(n); i < n->nin; i++) any |= n->in[i]->type.kind == KN_V_TENSOR;
+  if (!any) return KN_OK;
+  if (n->op == KN_NODE_assert) {
+    fails.cell = not .out = new_cell(l);
+    KN_TRY(push_number(l, not ));
+    KN_TRY(flush(l));
+    KN_TRY(new_block(l, &fails.a));
+    KN_TRY(new_block(l, &fails.b));
+    l->block = fails.a;
+  }
+  for (uint32_t i = kn_format_first(n); i < n->nin; i++)
+    if (n->in[i]->type.kind == KN_V_TENSOR) KN_TRY(keep_tensor(l, n, n->in[i]));
+  l->block = outer;
+  return n->op == KN_NODE_assert ? push_step(l, fails) : KN_OK;
+}
+
+static kn_status lower_check(lowering *l, const kn_node *n) {
+  if (n->op == KN_NODE_assert && kn_range_of(l->p, n->in[0]).low == 1) return KN_OK;
+  kn_whole_number x = {.kind = KN_NUMBER_FAIL, .node = n};
+  if (n->op == KN_NODE_assert) {
+    x.kind = KN_NUMBER_CHECK;
+    x.nin = 1;
+    KN_TRY(cell_of(l, n->in[0], &x.in[0]));
+  }
+  const uint32_t check = l->w->nnumbers;
+  KN_TRY(push_number(l, x));
+  for (uint32_t i = kn_format_first(n); i < n->nin; i++)
+    if (kn_is_scalar(n->in[i]->type.kind)) KN_TRY(keep_number(l, n, n->in[i], check));
+  return keep_tensors(l, n, x.in[0]);
+}
+
 static kn_status lower_node(lowering *l, const kn_node *n, bool *dead) {
   kn_whole_number x = {.node = n};
   switch ((int)n->op) {
@@ -227,18 +350,11 @@ static kn_status lower_node(lowering *l, const kn_node *n, bool *dead) {
     KN_TRY(tensor_of(l, n->out[0], &x.tensor));
     KN_TRY(cell_of(l, n->in[0], &x.in[0]));
     return push_number(l, x);
-  case KN_NODE_assert:
-    x.kind = KN_NUMBER_CHECK;
-    x.nin = 1;
-    KN_TRY(cell_of(l, n->in[0], &x.in[0]));
-    return push_number(l, x);
-  case KN_NODE_raise:
-    x.kind = KN_NUMBER_FAIL;
-    *dead = true;
-    return push_number(l, x);
+  case KN_NODE_assert: return lower_check(l, n);
+  case KN_NODE_raise: *dead = true; return lower_check(l, n);
   case KN_NODE_detach:
   case KN_NODE_with_history: return same_tensor(l, n->out[0], n->in[0]);
-  case KN_NODE_select: return n->out[0]->type.kind == KN_V_TENSOR ? lower_choose(l, n) : lower_number(l, n);
+  case KN_NODE_select: return n->out[0]->type.kind == KN_V_TENSOR ? lower_choose(l, n) : lower_either(l, n);
   default: return lower_number(l, n);
   }
 }
@@ -485,6 +601,7 @@ static kn_status lower(lowering *l) {
   KN_TRY(new_block(l, &l->block));
   KN_TRY(lower_steps(l, w->steps, w->time, w->n, &dead));
   KN_TRY(flush(l));
+  KN_TRY(kn_whole_prune(l->ctx, w));
   w->cells = kn_arena_alloc(&w->arena, w->ncells * sizeof *w->cells);
   return w->cells ? KN_OK : nomem(l);
 }
@@ -500,12 +617,16 @@ kn_status kn_whole_lower(kn_context *ctx, kn_plan *p, kn_whole *w) {
 
 void kn_whole_unmake(kn_context *ctx, kn_whole *w) {
   if (w->launch) w->target->launcher->free(w->target->self, ctx, w->launch);
-  for (uint32_t i = 0; i < w->ninputs; i++) kn_tensor_release(w->inputs[i].home);
+  for (uint32_t i = 0; i < w->ninputs; i++) {
+    kn_tensor_release(w->inputs[i].home);
+    kn_tensor_release(w->inputs[i].there);
+  }
   for (uint32_t i = 0; i < w->nlents; i++) kn_tensor_release(w->lents[i].view);
+  for (uint32_t i = 0; i < w->nkept; i++) kn_tensor_release(w->kept[i].tensor);
   kn_arena_free(&w->arena);
   w->launch = NULL;
-  w->made = w->faults = false;
+  w->made = w->faults = w->draws = false;
   w->blocks = NULL, w->numbers = NULL, w->vals = NULL, w->cells = NULL;
-  w->inputs = NULL, w->uploads = NULL, w->lents = NULL;
-  w->nblocks = w->nnumbers = w->ncells = w->ninputs = w->nuploads = w->nlents = 0;
+  w->inputs = NULL, w->uploads = NULL, w->lents = NULL, w->kept = NULL;
+  w->nblocks = w->nnumbers = w->ncells = w->ninputs = w->nuploads = w->nlents = w->nkept = w->random = 0;
 }

@@ -149,7 +149,9 @@ kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_
   if (!op && n->op != KN_NODE_to_tensor &&
       !(p->whole && n->op == KN_NODE_select && !kn_plan_may_miss(p, v->id)))
     return KN_OK;
-  if (op && kn_ops[n->op].op_class == KN_CLASS_VIEW) {
+  const bool copied =
+      p->whole && p->types[v->id].device == p->whole->device && kn_node_is_placed(n, p->types);
+  if (op && kn_ops[n->op].op_class == KN_CLASS_VIEW && !copied) { /* of a place that only the device knows */
     KN_TRY(place_view(ctx, p, n, v, &copies));
     if (!copies) return KN_OK;
   }

@@ -77,6 +77,10 @@ static kn_status bring(run *r, kn_tensor *home, kn_tensor *t) {
 }
 
 static kn_status give_inputs(run *r, kn_whole *w) {
+  if (w->random) { /* the device has moved its own on */
+    memcpy(&w->cells[w->random], &r->ctx->random, sizeof r->ctx->random);
+    w->fresh = true;
+  }
   for (uint32_t i = 0; i < w->nuploads; i++) {
     kn_scalar *cell = &w->cells[w->uploads[i].cell];
     const kn_scalar *now = &r->p->scalars[w->uploads[i].value];
@@ -89,6 +93,40 @@ static kn_status give_inputs(run *r, kn_whole *w) {
   return KN_OK;
 }
 
+static void exchange(kn_tensor **a, kn_tensor **b) {
+  kn_tensor *t = *a;
+  *a = *b;
+  *b = t;
+}
+
+/* The text of a node shows what there was when it was at fault. */
+static kn_status raise(run *r, kn_whole *w, const kn_node *n) {
+  kn_plan *p = r->p;
+  for (uint32_t i = 0; i < w->nkept; i++) {
+    kn_whole_kept *k = &w->kept[i];
+    if (k->node != n) continue;
+    if (k->tensor)
+      exchange(&p->vals[k->value], &k->tensor);
+    else
+      p->scalars[k->value] = w->cells[k->cell];
+  }
+  kn_status st = kn_run_raise(r, n);
+  for (uint32_t i = w->nkept; i-- > 0;)
+    if (w->kept[i].node == n && w->kept[i].tensor) exchange(&p->vals[w->kept[i].value], &w->kept[i].tensor);
+  return st;
+}
+
+/* A place that there is not, as the op's rule says it. */
+static kn_status misplaced(run *r, const kn_node *n, const kn_scalar *at) {
+  kn_attrs_any room;
+  const void *attrs;
+  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
+  r->p->scalars[n->in[n->ntensor]->id] = *at;
+  for (uint32_t i = 0; i < n->ntensor; i++) in[i] = r->p->types[n->in[i]->id];
+  KN_TRY(kn_node_attrs_now(r->ctx, n, r->p->scalars, &room, &attrs));
+  return kn_infer_types(r->ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, out);
+}
+
 /* The sentence that the node would have failed with. */
 static kn_status tell_fault(run *r, kn_whole *w) {
   const kn_whole_number *x = &w->numbers[w->cells[KN_CELL_FAULT].as.i - 1];
@@ -99,7 +137,8 @@ static kn_status tell_fault(run *r, kn_whole *w) {
   kn_status st = KN_OK;
   switch (x->kind) {
   case KN_NUMBER_CHECK:
-  case KN_NUMBER_FAIL: return x->fail ? kn_run_fail(r, x->fail) : kn_run_raise(r, x->node);
+  case KN_NUMBER_FAIL: return x->fail ? kn_run_fail(r, x->fail) : raise(r, w, x->node);
+  case KN_NUMBER_POSITION: st = misplaced(r, x->node, in); break;
   case KN_NUMBER_WRITE: st = kn_scalar_check(r->ctx, in, kn_tensor_dtype(x->tensor)); break;
   default: st = kn_scalar_eval(r->ctx, x->op, in, x->nin, &none); break;
   }
@@ -118,7 +157,7 @@ static void take_outputs(run *r, kn_whole *w) {
 }
 
 static kn_status launch(run *r, kn_whole *w) {
-  const bool wait = w->faults || w->nexports;
+  const bool wait = w->faults || w->nexports || w->draws;
   KN_TRY(give_inputs(r, w));
   kn_status st = w->target->launcher->run(w->target->self, r->ctx, w->launch, w, w->fresh, wait);
   w->fresh = st != KN_OK;
@@ -129,6 +168,7 @@ static kn_status launch(run *r, kn_whole *w) {
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC))
     kn_log(r->ctx, "exec %-8s one launch of %u steps, %u graph%s so far%s", w->target->name, w->n, w->makes,
            w->makes == 1 ? "" : "s", wait ? ", waits" : "");
+  if (w->draws) memcpy(&r->ctx->random, &w->cells[w->random], sizeof r->ctx->random);
   if (wait && w->cells[KN_CELL_FAULT].as.i) return tell_fault(r, w);
   take_outputs(r, w);
   return KN_OK;

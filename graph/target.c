@@ -32,6 +32,13 @@ bool kn_node_static(const kn_node *n, const kn_type *types, char *why, size_t si
   return true;
 }
 
+bool kn_node_is_placed(const kn_node *n, const kn_type *types) {
+  if (n->nin == n->ntensor || kn_ops[n->op].attrs != KN_ATTRS_select) return false;
+  bool known = !kn_is_dyn(((const kn_attrs_select *)n->attrs)->dim);
+  for (uint32_t i = 0; i < n->ntensor; i++) known &= kn_type_known(&types[n->in[i]->id]);
+  return known && kn_type_known(&types[n->out[0]->id]);
+}
+
 kn_status kn_node_attrs_now(kn_context *ctx, const kn_node *n, const kn_scalar *scalars, kn_attrs_any *room,
                             const void **attrs) {
   uint32_t ndyn = n->nin - n->ntensor;
@@ -131,6 +138,19 @@ static bool missing(const kn_node *n, kn_tensor *const *vals) {
   return false;
 }
 
+/* A view whose elements have a place of their own. */
+static kn_status copy_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor *const *in,
+                           kn_tensor *out, bool eager, const char **impl) {
+  kn_tensor *view;
+  KN_TRY(kn_tensor_symbolic(ctx, &out->type, NULL, &view));
+  kn_status st = eager ? kn_device_run(ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, &view, NULL)
+                       : kn_ops[n->op].kernel(ctx, attrs, in, (int)n->ntensor, &view);
+  if (st == KN_OK) st = kn_node_copy(ctx, view, out);
+  kn_tensor_release(view);
+  *impl = "copy";
+  return st;
+}
+
 kn_status kn_node_run(kn_context *ctx, const kn_node *n, bool open, bool eager, kn_tensor **vals,
                       const kn_scalar *scalars, const char **impl) {
   const kn_op_info *row = &kn_ops[n->op];
@@ -143,6 +163,8 @@ kn_status kn_node_run(kn_context *ctx, const kn_node *n, bool open, bool eager, 
   for (uint32_t i = 0; i < n->nout; i++) out[i] = vals[n->out[i]->id];
   *impl = "ref:plain";
   if (row->op_class == KN_CLASS_VIEW && !open) return kn_node_view(ctx, n, attrs, vals, impl);
+  if (row->op_class == KN_CLASS_VIEW && out[0]->storage)
+    return copy_view(ctx, n, attrs, in, out[0], eager, impl);
   if (row->op_class == KN_CLASS_VIEW) *impl = "ref:view";
   if (eager)
     KN_TRY(kn_device_run(ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, out, impl));

@@ -43,8 +43,8 @@ typedef struct kn_launcher {
   /* UNSUPPORTED with the reason where it cannot be made after all: its steps then run one by one. */
   kn_status (*make)(void *self, kn_context *ctx, const struct kn_plan *p, const struct kn_whole *w,
                     kn_launch **out);
-  /* Runs it. `fresh`: the piece's cells are to be sent first. `wait`: those that the host may look at are
-   * fetched, which waits for the device. */
+  /* Runs it. `fresh`: the piece's cells are to be sent first. `wait`: they are fetched, which waits for the
+   * device. */
   kn_status (*run)(void *self, kn_context *ctx, kn_launch *l, struct kn_whole *w, bool fresh, bool wait);
   void (*free)(void *self, kn_context *ctx, kn_launch *l);
 } kn_launcher;
@@ -88,6 +88,8 @@ struct kn_target {
 
 /* Are all sizes and attributes of an op node known to the plan? When not, `why` says so. */
 bool kn_node_static(const kn_node *n, const kn_type *types, char *why, size_t size);
+/* Is all known but which place of a dim it takes, gives or puts: a select and the like? */
+bool kn_node_is_placed(const kn_node *n, const kn_type *types);
 /* kn_node_attrs for a run: `scalars` by value id; *attrs is n->attrs itself when there are no placeholders,
  * else in `room`. */
 kn_status kn_node_attrs_now(kn_context *ctx, const kn_node *n, const kn_scalar *scalars, kn_attrs_any *room,

@@ -13,7 +13,7 @@ typedef struct cutter {
   kn_context *ctx;
   kn_plan *p;
   uint8_t *device; /* by value: a number that the piece which is gathered computes */
-  int depth;       /* branches and loops around, inside of a piece */
+  bool caught;     /* errors are caught around it, and the host goes on from what was drawn before them */
   bool *wanted;    /* by value: a number that the host reads */
   char why[160];   /* of the last step that did not fit */
   const kn_node *where;
@@ -34,10 +34,11 @@ static bool is_place(const kn_plan *p, uint32_t v) {
 static bool node_fits(cutter *c, const kn_target *t, const kn_node *n) {
   const kn_plan *p = c->p;
   char why[128];
-  if (!kn_node_static(n, p->types, why, sizeof why)) return refuse(c, n, why);
+  if (!kn_node_static(n, p->types, why, sizeof why) && !kn_node_is_placed(n, p->types))
+    return refuse(c, n, why);
   if (kn_ops[n->op].flags & KN_FLAG_WRITES) return refuse(c, n, "it overwrites a tensor");
-  if (c->depth && kn_ops[n->op].flags & KN_FLAG_RANDOM)
-    return refuse(c, n, "how many random numbers are drawn is only known when it runs");
+  if (c->caught && kn_ops[n->op].flags & KN_FLAG_RANDOM)
+    return refuse(c, n, "how many random numbers are drawn before an error that is caught is not known");
   for (uint32_t i = 0; i < n->ntensor; i++) {
     const kn_type *in = &p->types[n->in[i]->id];
     if (kn_plan_may_miss(p, n->in[i]->id)) return refuse(c, n, "an input may have no value");
@@ -64,6 +65,20 @@ static bool is_number_node(const kn_node *n) {
   return n->op >= KN_NODE_lua_add && n->op <= KN_NODE_for_count;
 }
 
+/* What its text shows is kept where it is at fault. */
+static bool text_fits(cutter *c, const kn_node *n) {
+  for (uint32_t i = kn_format_first(n); i < n->nin; i++) {
+    const kn_value *v = n->in[i];
+    if (kn_is_list(v->type.kind)) return refuse(c, n, "its text shows a list");
+    if (v->type.kind != KN_V_TENSOR) continue;
+    if (kn_plan_may_miss(c->p, v->id)) return refuse(c, n, "its text shows what may have no value");
+    if (!kn_type_known(&c->p->types[v->id]) || c->p->types[v->id].device != c->p->whole->device)
+      return refuse(c, n,
+                    "its text shows a tensor whose sizes are only known when it runs, or of another device");
+  }
+  return true;
+}
+
 /* Nodes that are no ops. */
 static bool other_fits(cutter *c, const kn_node *n) {
   const kn_plan *p = c->p;
@@ -85,7 +100,7 @@ static bool other_fits(cutter *c, const kn_node *n) {
   case KN_NODE_detach:
   case KN_NODE_with_history: return true;
   case KN_NODE_assert:
-  case KN_NODE_raise: return !kn_format_used(n) || refuse(c, n, "its text has values in it");
+  case KN_NODE_raise: return text_fits(c, n);
   case KN_NODE_store_state: return refuse(c, n, "state is stored in a branch or loop");
   case KN_NODE_load_state: return refuse(c, n, "state is read in a branch or loop, or when it was stored");
   case KN_NODE_host_call: return refuse(c, n, "it calls a function of the host");
@@ -104,9 +119,7 @@ static bool step_fits(cutter *c, const kn_step *s);
 static bool block_fits(cutter *c, uint32_t block) {
   const kn_block *b = &c->p->blocks[block];
   bool fits = true;
-  c->depth++;
   for (uint32_t i = 0; i < b->n && fits; i++) fits = step_fits(c, &b->steps[i]);
-  c->depth--;
   return fits;
 }
 
@@ -173,16 +186,46 @@ static bool has_host_numbers(const cutter *c, const kn_node *n) {
   return true;
 }
 
+static bool stores_to(const kn_region *r, const kn_slot *slot) {
+  KN_EACH_NODE (n, r) {
+    if (n->op == KN_NODE_store_state && n->slot == slot) return true;
+    for (int k = 0; k < n->nregions; k++)
+      if (stores_to(n->regions[k], slot)) return true;
+  }
+  return false;
+}
+
 /* The piece [first, s) has not stored to it yet. */
 static bool is_unstored(const kn_step *first, const kn_step *s, const kn_slot *slot) {
-  for (; first < s; first++)
-    if (first->node && first->node->op == KN_NODE_store_state && first->node->slot == slot) return false;
+  for (; first < s; first++) {
+    const kn_node *n = first->kind == KN_STEP_PART ? NULL : first->node;
+    if (!n) continue;
+    if (n->op == KN_NODE_store_state && n->slot == slot) return false;
+    for (int k = 0; k < n->nregions; k++)
+      if (stores_to(n->regions[k], slot)) return false;
+  }
+  return true;
+}
+
+/* Does the branch nothing but store what stands before it? */
+static bool only_stores(const cutter *c, uint32_t block) {
+  const kn_block *b = &c->p->blocks[block];
+  for (uint32_t i = 0; i < b->n; i++) {
+    const kn_node *n = b->steps[i].node;
+    if (b->steps[i].kind != KN_STEP_NODE || n->op != KN_NODE_store_state || c->p->slot_copied[n->slot->index])
+      return false;
+    if (n->in[0]->type.kind == KN_V_TENSOR && n->in[0]->region->owner)
+      return false; /* it may lie elsewhere by then */
+  }
   return true;
 }
 
 static kn_whole_time time_of(const cutter *c, const kn_step *first, const kn_step *s) {
   const kn_node *n = s->node;
   const bool node = s->kind == KN_STEP_NODE || s->kind == KN_STEP_NUMBER;
+  const bool chooses = s->kind == KN_STEP_IF && !n->nout && !kn_is_attempt(n) && !n->region->owner;
+  if (chooses && c->p->blocks[s->a].n + c->p->blocks[s->b].n && only_stores(c, s->a) && only_stores(c, s->b))
+    return KN_WHOLE_AFTER;
   if (!node) return KN_WHOLE_WITHIN;
   if (n->op == KN_NODE_load_state && is_unstored(first, s, n->slot)) return KN_WHOLE_BEFORE;
   const bool stores = n->op == KN_NODE_store_state || n->op == KN_NODE_update;
@@ -216,14 +259,17 @@ static void want(cutter *c, kn_value *const *v, uint32_t n) {
   for (uint32_t i = 0; i < n; i++) c->wanted[v[i]->id] = true;
 }
 
+static void want_part(cutter *c, const kn_part_plan *part) {
+  for (uint32_t i = 0; i < part->n; i++) want(c, part->nodes[i]->in, part->nodes[i]->nin);
+}
+
 static void want_in(cutter *c, uint32_t block);
 
 /* The numbers that the host reads when it runs the step. */
 static void want_step(cutter *c, const kn_step *s) {
   const kn_plan *p = c->p;
   if (s->kind == KN_STEP_PART) {
-    const kn_part_plan *part = &p->parts[s->a];
-    for (uint32_t i = 0; i < part->n; i++) want(c, part->nodes[i]->in, part->nodes[i]->nin);
+    want_part(c, &p->parts[s->a]);
     return;
   }
   const kn_node *n = s->node;
@@ -256,7 +302,10 @@ static void want_whole(cutter *c, const kn_whole *w) {
   for (uint32_t i = 0; i < w->n; i++) {
     const kn_step *s = &w->steps[i];
     if (w->time[i] != KN_WHOLE_WITHIN) continue;
-    if (s->kind == KN_STEP_PART) continue; /* whose attributes are known */
+    if (s->kind == KN_STEP_PART) {
+      want_part(c, &c->p->parts[s->a]);
+      continue;
+    }
     want(c, s->node->in, s->node->nin);
     for (int k = 0; k < s->node->nregions; k++) want_inside(c, s->node->regions[k]);
   }
@@ -377,7 +426,10 @@ static kn_status cut_steps(cutter *c, uint32_t block, uint8_t *time) {
     say_why(c);
     KN_TRY(close_piece(c, steps, time, first, i, &to));
     if (s.kind == KN_STEP_IF) {
+      const bool outer = c->caught;
+      c->caught |= kn_is_attempt(s.node);
       KN_TRY(cut_block(c, s.a));
+      c->caught = outer;
       KN_TRY(cut_block(c, s.b));
     } else if (s.kind == KN_STEP_LOOP)
       KN_TRY(cut_block(c, p->loops[s.a].block));

@@ -12,13 +12,16 @@
 
 /* What is done to cells. */
 typedef enum kn_number_kind {
-  KN_NUMBER_EVAL,  /* out = op(in …), as kn_scalar_eval has it; a fault where that raises */
-  KN_NUMBER_MOVE,  /* out = in[0] */
-  KN_NUMBER_WHEN,  /* the same where in[1] is true */
-  KN_NUMBER_READ,  /* out = the only element of `tensor` */
-  KN_NUMBER_WRITE, /* that element = in[0]; a fault where the dtype does not reach so far */
-  KN_NUMBER_CHECK, /* a fault unless in[0] is true */
-  KN_NUMBER_FAIL   /* a fault */
+  KN_NUMBER_EVAL,     /* out = op(in …), as kn_scalar_eval has it; a fault where that raises */
+  KN_NUMBER_MOVE,     /* out = in[0] */
+  KN_NUMBER_WHEN,     /* the same where in[1] is true */
+  KN_NUMBER_READ,     /* out = the only element of `tensor` */
+  KN_NUMBER_WRITE,    /* that element = in[0]; a fault where the dtype does not reach so far */
+  KN_NUMBER_CHECK,    /* a fault unless in[0] is true */
+  KN_NUMBER_FAIL,     /* a fault */
+  KN_NUMBER_POSITION, /* out = in[0], which counts from 0, from the end below that, as one of `size` places; a
+                         fault unless it is one */
+  KN_NUMBER_KEEP      /* out = in[0] where the fault is that of number `size` of the piece */
 } kn_number_kind;
 
 typedef struct kn_whole_number {
@@ -26,6 +29,8 @@ typedef struct kn_whole_number {
   kn_opcode op;        /* EVAL */
   uint32_t nin, in[3]; /* cells */
   uint32_t out;
+  int64_t size;                   /* POSITION, KEEP */
+  bool faults;                    /* it may be at fault */
   kn_tensor *tensor;              /* READ, WRITE */
   const kn_node *node;            /* whose fault it is */
   const kn_planned_failure *fail; /* FAIL that the sizes have made; NULL: the node raises */
@@ -35,6 +40,9 @@ typedef enum kn_whole_kind {
   KN_WHOLE_PART,    /* parts[a] of the plan, with the piece's `vals` */
   KN_WHOLE_NUMBERS, /* numbers[a … a + b) in order */
   KN_WHOLE_COPY,    /* the elements of `from` into `to`, which is contiguous */
+  KN_WHOLE_ZERO,    /* zeros into `to`, likewise */
+  KN_WHOLE_PICK,    /* what `from` has at the place of dim a that the cell says, into `to` */
+  KN_WHOLE_PUT,     /* what `to` has there becomes `from`, broadcast and cast */
   KN_WHOLE_IF,      /* blocks[a] where the cell is true, else blocks[b] */
   KN_WHOLE_LOOP /* blocks[a], and again for as long as the cell is true when it has run and there is no fault
                  */
@@ -63,6 +71,7 @@ typedef struct kn_whole_input { /* a tensor from outside */
   uint32_t value;
   kn_tensor
       *home; /* a copy of it is what the piece reads; NULL: it itself, where it lay when this was made */
+  kn_tensor *there; /* a header of the piece's own for it then, owned */
   const void *data; /* there */
   int64_t strides[KN_MAX_RANK];
 } kn_whole_input;
@@ -75,6 +84,12 @@ typedef struct kn_whole_lent { /* what the host is to take for `to`: the tensor 
   uint32_t to, from;
   kn_tensor *view; /* owned */
 } kn_whole_lent;
+
+typedef struct kn_whole_kept { /* what the text of a fault shows */
+  const kn_node *node;
+  uint32_t value, cell; /* a number, as it was then … */
+  kn_tensor *tensor;    /* … or a tensor: a copy, owned */
+} kn_whole_kept;
 
 typedef enum kn_whole_time { KN_WHOLE_WITHIN, KN_WHOLE_BEFORE, KN_WHOLE_AFTER } kn_whole_time;
 
@@ -97,12 +112,15 @@ typedef struct kn_whole {
   kn_whole_number *numbers;
   kn_tensor **vals; /* by value */
   kn_scalar *cells; /* as the host has set and seen them */
+  uint32_t random;  /* one of them, which is a kn_random: what draws go on from; 0: there are none */
   kn_whole_input *inputs;
   kn_whole_cell *uploads;
   kn_whole_lent *lents;
-  uint32_t nblocks, nnumbers, ncells, ninputs, nuploads, nlents;
+  kn_whole_kept *kept;
+  uint32_t nblocks, nnumbers, ncells, ninputs, nuploads, nlents, nkept;
   bool fresh;  /* the device has not seen `cells` yet */
   bool faults; /* some number may be at fault */
+  bool draws;  /* how many random numbers were drawn is only known when it has run: the cell says so then */
   kn_launch *launch;
 } kn_whole;
 
@@ -112,6 +130,8 @@ void kn_whole_free(kn_context *ctx, kn_whole *w);
 /* Makes the program; UNSUPPORTED with the reason where it cannot be. `vals` of the plan are those of a run.
  */
 kn_status kn_whole_lower(kn_context *ctx, kn_plan *p, kn_whole *w);
+/* Leaves numbers out that nobody reads. */
+kn_status kn_whole_prune(kn_context *ctx, kn_whole *w);
 void kn_whole_unmake(kn_context *ctx, kn_whole *w);
 /* Its program as text, for golden cases and KILN_DEBUG. */
 struct kn_writer;

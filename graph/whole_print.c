@@ -37,7 +37,7 @@ static void put_tensor(const kn_plan *p, const kn_whole *w, const kn_tensor *t, 
 }
 
 static void put_number(const kn_plan *p, const kn_whole *w, const kn_whole_number *x, kn_writer *o) {
-  static const char *const kinds[] = {"", "", "when", "item", "put", "check", "fail"};
+  static const char *const kinds[] = {"", "", "when", "item", "put", "check", "fail", "place", "keep"};
   if (x->out) kn_putf(o, "$%" PRIu32 " = ", x->out);
   kn_puts(o, x->kind == KN_NUMBER_EVAL ? kn_opcode_describe(x->op).text : kinds[x->kind]);
   if (x->kind == KN_NUMBER_WHEN) {
@@ -46,6 +46,7 @@ static void put_number(const kn_plan *p, const kn_whole *w, const kn_whole_numbe
   }
   for (uint32_t i = 0; i < x->nin; i++)
     kn_putf(o, "%s$%" PRIu32, x->kind == KN_NUMBER_MOVE ? "" : i ? ", " : " ", x->in[i]);
+  if (x->kind == KN_NUMBER_POSITION) kn_putf(o, " of %" PRId64, x->size);
   if (!x->tensor) return;
   kn_puts(o, x->kind == KN_NUMBER_WRITE ? " in " : " ");
   put_tensor(p, w, x->tensor, o);
@@ -58,6 +59,13 @@ static void put_part(const kn_part_plan *part, kn_writer *o) {
     kn_putf(o, " = %s", kn_op_name((kn_op)part->nodes[i]->op));
   }
   kn_puts(o, "\n");
+}
+
+/* The place of dim a, from 1 here. */
+static void put_place(const kn_plan *p, const kn_whole *w, const kn_tensor *t, const kn_whole_step *s,
+                      kn_writer *o) {
+  put_tensor(p, w, t, o);
+  kn_putf(o, "[dim %" PRIu32 ": $%" PRIu32 "]", s->a + 1, s->cell);
 }
 
 static void put_block(const kn_plan *p, const kn_whole *w, uint32_t block, int depth, kn_writer *o) {
@@ -78,6 +86,22 @@ static void put_block(const kn_plan *p, const kn_whole *w, uint32_t block, int d
     case KN_WHOLE_COPY:
       put_tensor(p, w, s->to, o);
       kn_puts(o, " = copy ");
+      put_tensor(p, w, s->from, o);
+      kn_puts(o, "\n");
+      break;
+    case KN_WHOLE_ZERO:
+      put_tensor(p, w, s->to, o);
+      kn_puts(o, " = zeros\n");
+      break;
+    case KN_WHOLE_PICK:
+      put_tensor(p, w, s->to, o);
+      kn_puts(o, " = ");
+      put_place(p, w, s->from, s, o);
+      kn_puts(o, "\n");
+      break;
+    case KN_WHOLE_PUT:
+      put_place(p, w, s->to, s, o);
+      kn_puts(o, " = ");
       put_tensor(p, w, s->from, o);
       kn_puts(o, "\n");
       break;

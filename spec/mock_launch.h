@@ -5,6 +5,7 @@
 #define SPEC_MOCK_LAUNCH_H
 #include "core/device.h"
 #include "core/kernels/kernel.h"
+#include "graph/range.h"
 #include "graph/scalar.h"
 #include "graph/whole.h"
 #include "graph/writer.h"
@@ -101,8 +102,40 @@ static inline void mock_number(kn_context *ctx, const kn_whole *w, kn_scalar *c,
     break;
   case KN_NUMBER_CHECK: fine = in[0].as.b; break;
   case KN_NUMBER_FAIL: fine = false; break;
+  case KN_NUMBER_POSITION:
+    fine = in[0].kind == KN_SCALAR_INT && in[0].as.i >= -x->size && in[0].as.i < x->size;
+    c[x->out] = (kn_scalar){KN_SCALAR_INT, {.i = !fine ? 0 : in[0].as.i + (in[0].as.i < 0 ? x->size : 0)}};
+    break;
+  case KN_NUMBER_KEEP:
+    if (c[KN_CELL_FAULT].as.i == 1 + x->size) c[x->out] = in[0];
+    break;
   }
   if (!fine) mock_fault(c, w, i);
+}
+
+/* Is it what the plan says that it may be? */
+static inline void mock_in_range(const kn_plan *p, const kn_whole_number *x, const kn_scalar *c) {
+  if (x->kind != KN_NUMBER_EVAL || !x->node->nout || c[KN_CELL_FAULT].as.i) return;
+  const kn_range r = kn_range_of(p, x->node->out[0]);
+  const kn_scalar *s = &c[x->out];
+  if (s->kind == KN_SCALAR_FLOAT) return;
+  const int64_t i = s->kind == KN_SCALAR_BOOL ? s->as.b : s->as.i;
+  ck_assert_msg(i >= r.low && i <= r.high, "%s is %lld, not from %lld to %lld",
+                kn_opcode_describe(x->op).text, (long long)i, (long long)r.low, (long long)r.high);
+}
+
+/* A place that a cell says. */
+static inline kn_status mock_place(kn_context *ctx, const kn_whole_step *s, int64_t at) {
+  const kn_attrs_select attrs = {.dim = s->a, .index = at};
+  kn_tensor *view, *both[2] = {s->to, s->from};
+  ck_assert(at >= 0 && at < (s->kind == KN_WHOLE_PUT ? s->to : s->from)->type.dims[s->a]);
+  if (s->kind == KN_WHOLE_PUT) return kn_device_run(ctx, KN_OP_select_put, &attrs, both, 2, &s->to, NULL);
+  kn_type type = s->to->type;
+  KN_TRY(kn_tensor_symbolic(ctx, &type, NULL, &view));
+  kn_status st = kn_device_run(ctx, KN_OP_select, &attrs, &both[1], 1, &view, NULL);
+  if (st == KN_OK) st = kn_node_copy(ctx, view, s->to);
+  kn_tensor_release(view);
+  return st;
 }
 
 static inline kn_status mock_block(mock *m, kn_context *ctx, kn_launch *l, const kn_whole *w,
@@ -116,12 +149,20 @@ static inline kn_status mock_block(mock *m, kn_context *ctx, kn_launch *l, const
       KN_TRY(part->target->run(part->target->self, ctx, part->program, w->vals, NULL));
       break;
     case KN_WHOLE_NUMBERS:
-      for (uint32_t k = s->a; k < s->a + s->b; k++) mock_number(ctx, w, c, k);
+      for (uint32_t k = s->a; k < s->a + s->b; k++) {
+        mock_number(ctx, w, c, k);
+        mock_in_range(l->plan, &w->numbers[k], c);
+      }
       break;
     case KN_WHOLE_COPY:
       ck_assert(kn_tensor_contiguous(s->to) && kn_type_equal(&s->to->type, &s->from->type));
       KN_TRY(kn_node_copy(ctx, s->from, s->to));
       break;
+    case KN_WHOLE_ZERO:
+      KN_TRY(kn_device_run(ctx, KN_OP_full_like, &(kn_attrs_value){0}, &s->to, 1, &s->to, NULL));
+      break;
+    case KN_WHOLE_PICK:
+    case KN_WHOLE_PUT: KN_TRY(mock_place(ctx, s, c[s->cell].as.i)); break;
     case KN_WHOLE_IF:
       ck_assert(c[KN_CELL_FAULT].as.i || c[s->cell].kind == KN_SCALAR_BOOL);
       m->branches++;
@@ -155,12 +196,12 @@ static inline kn_status mock_make(void *self, kn_context *ctx, const kn_plan *p,
 static inline kn_status mock_run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, bool fresh,
                                  bool wait) {
   mock *m = self;
-  const uint32_t seen = KN_CELL_EXPORTS + w->nexports;
   if (fresh) memcpy(l->cells, w->cells, w->ncells * sizeof *l->cells);
   m->launches++;
   KN_TRY(mock_block(m, ctx, l, w, 0));
   m->waits += wait;
-  if (wait) memcpy(w->cells, l->cells, seen * sizeof *l->cells);
+  if (w->random) memcpy(&l->cells[w->random], &ctx->random, sizeof ctx->random);
+  if (wait) memcpy(w->cells, l->cells, w->ncells * sizeof *l->cells);
   return KN_OK;
 }
 

@@ -120,7 +120,12 @@ static inline kn_value *rg_tensor(rg *g, rg_pool *p) {
     t = p->i[rg_draw(g, p->ni)];
     d[0] = kn_add_scalar(g->b, KN_NODE_lua_mod, (kn_value *[]){t, kn_add_size(g->b, x, 0)}, 2);
     n = kn_add_op(g->b, KN_OP_select, &(kn_attrs_select){0, 0, KN_DYN(0)}, &x, 1, d, 1);
-    return n ? rg_binary(g, y, n->out[0]) : NULL;
+    if (!n || !rg_draw(g, 3)) return n ? rg_binary(g, y, n->out[0]) : NULL;
+    d[0] = kn_add_scalar(g->b, KN_NODE_lua_mod,
+                         (kn_value *[]){p->i[rg_draw(g, p->ni)], kn_add_size(g->b, y, 0)}, 2);
+    n = kn_add_op(g->b, KN_OP_select_put, &(kn_attrs_select){0, 0, KN_DYN(0)}, (kn_value *[]){y, n->out[0]},
+                  2, d, 1);
+    return n ? n->out[0] : NULL;
   case 13: { /* as another dtype, and back */
     kn_attrs_cast to = {.dtype = (kn_dtype)rg_draw(g, KN_DTYPE_COUNT)}, back = {.dtype = KN_F32};
     t = rg_op(g, KN_OP_cast, &to, 1, x, NULL);
@@ -545,6 +550,70 @@ static inline void rg_inputs(kn_context *c, uint64_t seed, int run, kn_rvalue in
   }
   in[2] = (kn_rvalue){.scalar = {KN_SCALAR_INT, {.i = run}}};
   in[3] = (kn_rvalue){.scalar = {KN_SCALAR_FLOAT, {.f = run * 0.3 - 0.5}}};
+}
+
+/* ---- a session against the evaluator ---- */
+
+/* Takes t over. */
+static inline kn_tensor *rg_moved(kn_context *c, kn_tensor *t, kn_device_id d) {
+  kn_tensor *out;
+  if (t->type.device == d) return t;
+  OK(c, kn_apply(c, KN_OP_to_device, &(kn_attrs_device){.device = d}, &t, 1, &out));
+  kn_tensor_release(t);
+  return out;
+}
+
+/* Within `most` of the larger; 0: to the bit. */
+static inline bool rg_near(const kn_rvalue *a, const kn_rvalue *b, double most) {
+  if (!most || !a->tensor != !b->tensor) return same_result(a, b);
+  if (!a->tensor) {
+    if (a->scalar.kind != KN_SCALAR_FLOAT || b->scalar.kind != KN_SCALAR_FLOAT) return same_result(a, b);
+    return near(a->scalar.as.f, b->scalar.as.f, most);
+  }
+  bool same = kn_type_equal(&a->tensor->type, &b->tensor->type);
+  for (int64_t k = 0; same && k < kn_tensor_numel(a->tensor); k++)
+    same = near(element(a->tensor, k), element(b->tensor, k), most);
+  return same;
+}
+
+/* Releases both. */
+static inline bool rg_same(kn_context *c, kn_rvalue *a, kn_rvalue *b, double most) {
+  if (a->tensor) a->tensor = rg_moved(c, a->tensor, KN_CPU);
+  if (b->tensor) b->tensor = rg_moved(c, b->tensor, KN_CPU);
+  const bool same = rg_near(a, b, most);
+  kn_tensor_release(a->tensor), kn_tensor_release(b->tensor);
+  return same;
+}
+
+enum { RG_RUNS = 6 };
+/* Runs with several sizes and inputs on tensors of the device. */
+static inline void rg_compare(kn_context *c, kn_graph *g, uint64_t seed, kn_device_id d,
+                              const kn_target *const *targets, int n, double most) {
+  kn_session *s;
+  OK(c, kn_session_new(c, g, targets, n, &s));
+  kn_context *inner = kn_session_context(s);
+  kn_rvalue slots[2], in[4], a[6], b[6], state;
+  slots[0].tensor =
+      rg_moved(c, make(c, KN_F32, DIMS(3, 3), LIST(1, 0.5, -0.25, 0, 1, 0.75, 0.125, -1, 1)), d);
+  slots[1].tensor = rg_moved(c, make(c, KN_F32, DIMS(3), LIST(0.5, -0.5, 1)), d);
+  for (uint32_t i = 0; i < 2; i++) OK(inner, kn_session_set_slot(s, i, &slots[i]));
+  for (int run = 0; run < RG_RUNS; run++) {
+    rg_inputs(c, seed + (uint64_t)(run / 2), run / 2, in);
+    for (int i = 0; i < 2; i++) in[i].tensor = rg_moved(c, in[i].tensor, d);
+    kn_status want = evaluate(c, g, slots, in, a), got = kn_session_run(s, in, 4, b, 6);
+    ck_assert_msg(want == got, "seed %d, run %d: \"%s\" instead of \"%s\"", (int)seed, run,
+                  got == KN_OK ? "ok" : kn_error(inner), want == KN_OK ? "ok" : kn_error(c));
+    for (int i = 0; i < 6 && want == KN_OK; i++)
+      ck_assert_msg(rg_same(c, &a[i], &b[i], most), "seed %d, run %d, result %d differs", (int)seed, run,
+                    i + 1);
+    kn_rvalue copy = {.tensor = kn_tensor_retain(slots[1].tensor)};
+    OK(inner, kn_session_get_slot(s, 1, &state));
+    ck_assert_msg(rg_same(c, &state, &copy, most), "seed %d: the slot differs", (int)seed);
+    ck_assert(c->random.offset == inner->random.offset);
+    kn_tensor_release(in[0].tensor), kn_tensor_release(in[1].tensor);
+  }
+  kn_tensor_release(slots[0].tensor), kn_tensor_release(slots[1].tensor);
+  kn_session_free(s);
 }
 
 #endif

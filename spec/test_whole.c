@@ -1,11 +1,9 @@
 /* Pieces of plans that run as one launch: their programs as text, and what they mean, by a launcher that
  * walks them (mock_launch.h). */
 #define _DEFAULT_SOURCE
-#include "spec/exec.h"
 #include "spec/fake_device.h"
-#include "spec/mock_launch.h"
-#include "spec/random_graph.h"
 #include "spec/scarce.h"
+#include "spec/whole_bench.h"
 
 /* ---- random graphs ---- */
 
@@ -19,61 +17,17 @@ typedef struct kind {
   uint64_t refuses;
 } kind;
 
-/* Takes t over. */
-static kn_tensor *moved(kn_context *c, kn_tensor *t, kn_device_id d) {
-  kn_tensor *out;
-  if (t->type.device == d) return t;
-  OK(c, kn_apply(c, KN_OP_to_device, &(kn_attrs_device){.device = d}, &t, 1, &out));
-  kn_tensor_release(t);
-  return out;
-}
-
-/* Releases both. */
-static bool same_values(kn_context *c, kn_rvalue *a, kn_rvalue *b) {
-  if (a->tensor) a->tensor = moved(c, a->tensor, KN_CPU);
-  if (b->tensor) b->tensor = moved(c, b->tensor, KN_CPU);
-  bool same = same_result(a, b);
-  kn_tensor_release(a->tensor), kn_tensor_release(b->tensor);
-  return same;
-}
-
-static void same_slot(kn_session *s, kn_context *c, const kn_rvalue *want, int seed) {
-  kn_rvalue state, copy = {.tensor = kn_tensor_retain(want->tensor)};
-  OK(kn_session_context(s), kn_session_get_slot(s, 1, &state));
-  ck_assert_msg(same_values(c, &state, &copy), "seed %d: the slot differs", seed);
-}
-
 /* Each with several sizes and inputs, against the evaluator. */
 static void compare_in(kn_context *c, uint64_t seed, int steps, kind k, counts *n) {
-  kn_graph *g = random_graph_of(c, seed, steps, k.plain, k.device);
   mock m;
   kn_target ref;
-  kn_session *s;
   mock_init(&m, k.device, k.refuses);
   ck_assert(kn_ref_backend.target(c, NULL, &ref));
-  OK(c, kn_session_new(c, g, (const kn_target *[]){&m.target, &ref}, 2, &s));
-  kn_rvalue slots[2], in[4], a[6], b[6];
-  slots[0].tensor =
-      moved(c, make(c, KN_F32, DIMS(3, 3), LIST(1, 0.5, -0.25, 0, 1, 0.75, 0.125, -1, 1)), k.device);
-  slots[1].tensor = moved(c, make(c, KN_F32, DIMS(3), LIST(0.5, -0.5, 1)), k.device);
-  for (uint32_t i = 0; i < 2; i++) OK(kn_session_context(s), kn_session_set_slot(s, i, &slots[i]));
-  for (int run = 0; run < 6; run++) {
-    rg_inputs(c, seed + (uint64_t)(run / 2), run / 2, in);
-    for (int i = 0; i < 2; i++) in[i].tensor = moved(c, in[i].tensor, k.device);
-    kn_status want = evaluate(c, g, slots, in, a), got = kn_session_run(s, in, 4, b, 6);
-    ck_assert_msg(want == got, "seed %d, run %d: \"%s\" instead of \"%s\"", (int)seed, run,
-                  got == KN_OK ? "ok" : kn_error(kn_session_context(s)), want == KN_OK ? "ok" : kn_error(c));
-    for (int i = 0; i < 6 && want == KN_OK; i++)
-      ck_assert_msg(same_values(c, &a[i], &b[i]), "seed %d, run %d, result %d differs", (int)seed, run,
-                    i + 1);
-    same_slot(s, c, &slots[1], (int)seed);
-    ck_assert(c->random.offset == kn_session_context(s)->random.offset);
-    kn_tensor_release(in[0].tensor), kn_tensor_release(in[1].tensor);
-  }
-  n->runs += 6, n->launches += m.launches, n->made += m.made, n->trips += m.trips, n->branches += m.branches;
-  kn_tensor_release(slots[0].tensor), kn_tensor_release(slots[1].tensor);
-  kn_session_free(s);
+  kn_graph *g = random_graph_of(c, seed, steps, k.plain, k.device);
+  rg_compare(c, g, seed, k.device, (const kn_target *[]){&m.target, &ref}, 2, 0);
   kn_graph_release(g);
+  n->runs += RG_RUNS, n->launches += m.launches, n->made += m.made, n->trips += m.trips,
+      n->branches += m.branches;
 }
 
 static void compare(uint64_t seed, int steps, kind k, counts *n) {
@@ -125,39 +79,6 @@ START_TEST(random_graphs_on_a_device) {
 END_TEST
 
 /* ---- programs as text ---- */
-
-typedef struct bench {
-  rig r; /* of the plain reference */
-  mock m;
-  kn_session *s; /* of the mock */
-} bench;
-
-static void bench_open(bench *b, const char *text) {
-  rig_open(&b->r, text);
-  mock_init(&b->m, KN_CPU, 0);
-  OK(b->r.c, kn_session_new(b->r.c, b->r.g, (const kn_target *[]){&b->m.target}, 1, &b->s));
-}
-static void bench_close(bench *b) {
-  kn_session_free(b->s);
-  rig_close(&b->r);
-}
-
-/* The same results, or the same sentence, from both; so often. */
-static void agree(bench *b, const kn_rvalue *in, uint32_t nin, uint32_t nout) {
-  kn_rvalue x[8], y[8];
-  kn_status want = kn_session_run(b->r.s, in, nin, x, nout), got = kn_session_run(b->s, in, nin, y, nout);
-  ck_assert_msg(want == got, "\"%s\" instead of \"%s\"", kn_error(kn_session_context(b->s)),
-                kn_error(kn_session_context(b->r.s)));
-  if (want != KN_OK)
-    ck_assert_str_eq(kn_error(kn_session_context(b->s)), kn_error(kn_session_context(b->r.s)));
-  for (uint32_t i = 0; i < nout && want == KN_OK; i++) {
-    ck_assert_msg(same_result(&x[i], &y[i]), "result %d differs", (int)i + 1);
-    kn_tensor_release(x[i].tensor), kn_tensor_release(y[i].tensor);
-  }
-}
-#define AGREE(b, nout, ...) agree(b, (kn_rvalue[]){__VA_ARGS__}, COUNT(((kn_rvalue[]){__VA_ARGS__})), nout)
-
-static void reads(const bench *b, const char *want) { ck_assert_str_eq(b->m.text, want); }
 
 /* Numbers that take each other's place, and one of the trip before the last. */
 START_TEST(numbers_are_carried_at_once) {

@@ -47,6 +47,7 @@ static kn_status copied(kn_context *ctx, kn_tensor *t, kn_dtype dtype, kn_tensor
   kn_type type = t->type;
   kn_tensor *made;
   type.dtype = (uint8_t)dtype;
+  type.device = KN_CUDA;
   KN_TRY(kn_tensor_new(ctx, &type, &made));
   kn_status st = copy(ctx, t, made);
   if (st == KN_OK)
@@ -58,7 +59,7 @@ static kn_status copied(kn_context *ctx, kn_tensor *t, kn_dtype dtype, kn_tensor
 
 kn_status cu_cast_to(kn_context *ctx, cu_device *d, kn_tensor *t, kn_dtype dtype, kn_tensor **out) {
   (void)d;
-  if (kn_tensor_dtype(t) != dtype) return copied(ctx, t, dtype, out);
+  if (kn_tensor_dtype(t) != dtype || t->type.device == KN_CPU) return copied(ctx, t, dtype, out);
   *out = kn_tensor_retain(t);
   return KN_OK;
 }

@@ -49,22 +49,6 @@ static const char pick_source[] = CU_SOURCE(KERNEL(256, pick)(picking q) {
 });
 /* clang-format on */
 
-/* Neighbouring dims over which both go on evenly become one. */
-static void join_dims(picking *q) {
-  int kept = 0;
-  for (int k = 0; k < q->rank; k++) {
-    if (q->dims[k] == 1) continue;
-    int last = kept - 1;
-    if (kept && q->sx[last] == q->sx[k] * q->dims[k] && q->si[last] == q->si[k] * q->dims[k]) {
-      q->dims[last] *= q->dims[k], q->sx[last] = q->sx[k], q->si[last] = q->si[k];
-      continue;
-    }
-    q->dims[kept] = q->dims[k], q->sx[kept] = q->sx[k], q->si[kept] = q->si[k];
-    kept++;
-  }
-  q->rank = kept;
-}
-
 /* Several elements at once, where they lie side by side and are all picked by one index. */
 static size_t widen(picking *q, size_t size) {
   int last = q->rank - 1;
@@ -95,7 +79,7 @@ static kn_status pick(kn_context *ctx, kn_op op, int dim, const kn_tensor *x, co
   q.size = x->type.rank ? x->type.dims[dim] : 1;
   q.apart = x->type.rank ? x->strides[dim] : 0;
   KN_TRY(cu_site_of(ctx, d, op, CU_FAULT_INDEX, dim, q.size, &q.site));
-  join_dims(&q);
+  q.rank = cu_join_dims(q.rank, q.dims, q.sx, q.si);
   const cu_program p = {"pick",
                         {cu_site_text, cu_fault_source, picking_text, pick_source},
                         .wide = cu_is_wide(q.count),

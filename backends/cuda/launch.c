@@ -5,6 +5,7 @@
 #include "backends/cuda/capture.h"
 #include "backends/cuda/fault.h"
 #include "backends/cuda/numbers.h"
+#include "backends/cuda/place.h"
 #include <string.h>
 
 struct kn_launch {
@@ -12,8 +13,7 @@ struct kn_launch {
   CUgraphExec exec;
   CUdeviceptr cells;
   size_t bytes;
-  CUdeviceptr random; /* seed and offset that draws go on from; 0: none are made … */
-  uint64_t draws;     /* … and how far they move it */
+  uint64_t draws; /* how far the draws move the stream, where each is made once */
   cu_room room;
   cu_held *held; /* memory that what was captured works in */
 };
@@ -85,8 +85,15 @@ static kn_status end(capture *c) {
 static kn_status capture_block(capture *c, CUgraph graph, uint32_t block, const cu_condition *again);
 
 static kn_status numbers(capture *c, uint32_t first, uint32_t n, const cu_condition *condition) {
+  const uint64_t drawn = c->ctx->random.offset - c->d->random_base;
   KN_TRY(begin(c));
-  return cu_numbers(c->ctx, c->d, c->w, c->l->cells, first, n, condition);
+  c->d->random_base += drawn;
+  return cu_numbers(c->ctx, c->d, c->w, c->l->cells, first, n, condition, drawn);
+}
+
+/* The device's stream is where the draws have left it: before what may be run another number of times. */
+static kn_status settle_draws(capture *c) {
+  return c->ctx->random.offset == c->d->random_base ? KN_OK : numbers(c, 0, 0, NULL);
 }
 
 static kn_status new_condition(capture *c, const kn_whole_step *s, cu_condition *out) {
@@ -106,6 +113,7 @@ static kn_status conditional(capture *c, const kn_whole_step *s, const cu_condit
   const bool loop = s->kind == KN_WHOLE_LOOP, otherwise = !loop && c->w->blocks[s->b].n;
   CUgraphNodeParams p = {.type = CU_GRAPH_NODE_TYPE_CONDITIONAL};
   CUgraphNode node;
+  KN_TRY(settle_draws(c));
   KN_TRY(end(c));
   p.conditional.handle = condition->handle;
   p.conditional.type = loop ? CU_GRAPH_COND_TYPE_WHILE : CU_GRAPH_COND_TYPE_IF;
@@ -129,6 +137,21 @@ static kn_status part(capture *c, const kn_whole_step *s) {
   const kn_part_plan *p = &c->plan->parts[s->a];
   KN_TRY(begin(c));
   return p->target->run(p->target->self, c->ctx, p->program, c->w->vals, NULL);
+}
+
+static kn_status zero(capture *c, const kn_tensor *t) {
+  const size_t bytes = (size_t)kn_tensor_numel(t) * kn_dtype_size(kn_tensor_dtype(t));
+  if (!bytes) return KN_OK;
+  KN_TRY(begin(c));
+  TRY(c->d->api.cuMemsetD8Async(cu_address(t), 0, bytes, c->d->stream), "cuMemsetD8Async");
+  return KN_OK;
+}
+
+static kn_status place(capture *c, const kn_whole_step *s) {
+  KN_TRY(begin(c));
+  const CUdeviceptr at = c->l->cells + s->cell * sizeof(kn_scalar) + offsetof(kn_scalar, as);
+  return (s->kind == KN_WHOLE_PICK ? cu_place_pick : cu_place_put)(c->ctx, c->d, (int)s->a, at, s->from,
+                                                                   s->to);
 }
 
 static bool is_conditional(const kn_whole_step *s) {
@@ -155,6 +178,9 @@ static kn_status capture_block(capture *c, CUgraph graph, uint32_t block, const 
       KN_TRY(begin(c));
       KN_TRY(kn_node_copy(c->ctx, s->from, s->to));
       break;
+    case KN_WHOLE_ZERO: KN_TRY(zero(c, s->to)); break;
+    case KN_WHOLE_PICK:
+    case KN_WHOLE_PUT: KN_TRY(place(c, s)); break;
     case KN_WHOLE_IF:
     case KN_WHOLE_LOOP:
       if (!ready) KN_TRY(new_condition(c, s, &condition));
@@ -165,6 +191,7 @@ static kn_status capture_block(capture *c, CUgraph graph, uint32_t block, const 
     }
   }
   if (!set) KN_TRY(numbers(c, 0, 0, again));
+  if (c->w->draws) KN_TRY(settle_draws(c));
   return end(c);
 }
 
@@ -179,7 +206,6 @@ static void free_launch(void *self, kn_context *ctx, kn_launch *l) {
     cu_pool_put_held(d->pool, l->held);
     cu_free(d, l->room.at, l->room.bytes);
     cu_free(d, l->cells, l->bytes);
-    cu_free(d, l->random, sizeof(kn_random));
   }
   cu_room_free_suspects(ctx->heap, &l->room);
   kn_free(ctx->heap, l, sizeof *l);
@@ -190,7 +216,7 @@ static kn_status capture_once(capture *c) {
   CUgraph graph;
   TRY(c->d->api.cuGraphCreate(&c->l->graph, 0), "a graph");
   KN_TRY(cu_capture_begin(c->ctx, c->d, &c->l->room));
-  c->d->random = c->l->random;
+  c->d->random = c->w->random ? c->l->cells + c->w->random * sizeof(kn_scalar) : 0;
   c->d->random_base = before.offset;
   kn_status st = capture_block(c, c->l->graph, 0, NULL);
   if (c->open) (void)c->d->api.cuStreamEndCapture(c->d->stream, &graph);
@@ -232,7 +258,6 @@ static kn_status fill(capture *c) {
   c->l->bytes = c->w->ncells * sizeof(kn_scalar);
   KN_TRY(cu_fault_open(c->ctx, c->d));
   KN_TRY(cu_alloc(c->ctx, c->d, c->l->bytes, &c->l->cells));
-  KN_TRY(cu_alloc(c->ctx, c->d, sizeof(kn_random), &c->l->random));
   KN_TRY(capture_all(c));
   return instantiate(c);
 }
@@ -270,9 +295,6 @@ static kn_status run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, boo
   const kn_memory *m = &d->tensors;
   void *cells = (void *)(uintptr_t)l->cells;
   if (fresh) KN_TRY(m->copy(m->self, ctx, cells, w->cells, l->bytes, KN_TO_DEVICE));
-  if (l->draws)
-    KN_TRY(
-        m->copy(m->self, ctx, (void *)(uintptr_t)l->random, &ctx->random, sizeof ctx->random, KN_TO_DEVICE));
   ctx->random.offset += l->draws;
   const double before = cu_clock();
   CU_TRY(ctx, d, d->api.cuGraphLaunch(l->exec, d->stream), "launching a graph");
@@ -280,8 +302,7 @@ static kn_status run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, boo
   d->launches.launches++;
   if (!wait) return KN_OK;
   d->launches.waits++;
-  const size_t seen = (KN_CELL_EXPORTS + w->nexports) * sizeof *w->cells;
-  KN_TRY(m->copy(m->self, ctx, w->cells, cells, seen, KN_TO_HOST));
+  KN_TRY(m->copy(m->self, ctx, w->cells, cells, l->bytes, KN_TO_HOST));
   return check_parts(ctx, d, &l->room);
 }
 

@@ -34,6 +34,8 @@ static const constant constants[] = {
     ROW(KN_NUMBER_READ),
     ROW(KN_NUMBER_WRITE),
     ROW(KN_NUMBER_CHECK),
+    ROW(KN_NUMBER_POSITION),
+    ROW(KN_NUMBER_KEEP),
 #undef ROW
     {"NUMBERS_SET_IF", CU_SET_IF},
     {"NUMBERS_SET_AGAIN", CU_SET_AGAIN},
@@ -53,6 +55,7 @@ void cu_numbers_source(void *ud, cu_text *t) {
 numbers_step cu_number_step(const kn_whole_number *x) {
   numbers_step s = {
       .kind = (u32)x->kind, .op = x->op, .n = x->nin, .in = {x->in[0], x->in[1], x->in[2]}, .out = x->out};
+  s.high = x->size;
   if (!x->tensor) return s;
   const kn_dtype_info *row = &kn_dtypes[x->tensor->type.dtype];
   s.dtype = x->tensor->type.dtype;
@@ -63,16 +66,19 @@ numbers_step cu_number_step(const kn_whole_number *x) {
 }
 
 kn_status cu_numbers(kn_context *ctx, cu_device *d, const kn_whole *w, CUdeviceptr cells, uint32_t first,
-                     uint32_t n, const cu_condition *condition) {
+                     uint32_t n, const cu_condition *condition, uint64_t drawn) {
   CUfunction f;
   KN_TRY(cu_kernel(ctx, d, "numbers", "numbers", cu_numbers_source, NULL, &f));
   do {
     numbers_all q = {.cells = cells,
                      .noted = cu_fault_noted(d),
                      .first = first,
+                     .drawn = drawn,
+                     .random = w->random,
                      .n = n < CU_MOST_NUMBERS ? n : CU_MOST_NUMBERS};
     for (uint32_t i = 0; i < q.n; i++) q.step[i] = cu_number_step(&w->numbers[first + i]);
     first += q.n;
+    drawn = 0;
     n -= q.n;
     if (!n && condition) {
       q.set = condition->set;

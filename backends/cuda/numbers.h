@@ -26,6 +26,8 @@ CU_ARGUMENT(numbers_all, {
   u32 first;
   u32 set;
   u32 cell;
+  u64 drawn;
+  u64 random;
   numbers_step step[64];
 });
 
@@ -39,8 +41,9 @@ typedef struct cu_condition {
 
 void cu_numbers_source(void *ud, cu_text *t); /* the program, without the prelude */
 numbers_step cu_number_step(const kn_whole_number *x);
-/* Launches w->numbers[first … first + n) on the cells, then sets the condition; kernels hold so many each. */
+/* Launches w->numbers[first … first + n) on the cells, moves the stream of draws on, then sets the condition;
+ * kernels hold so many each. */
 kn_status cu_numbers(kn_context *ctx, cu_device *d, const kn_whole *w, CUdeviceptr cells, uint32_t first,
-                     uint32_t n, const cu_condition *condition);
+                     uint32_t n, const cu_condition *condition, uint64_t drawn);
 
 #endif

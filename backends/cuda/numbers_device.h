@@ -72,6 +72,14 @@ DEVICE int numbers_do(kn_scalar *c, const numbers_step *x, const kn_scalar *in) 
     numbers_put(x->tensor, x->dtype, &in[0]);
     return 0;
   case KN_NUMBER_CHECK: return !in[0].as.b;
+  case KN_NUMBER_POSITION: {
+    const int there = in[0].kind == KN_SCALAR_INT && in[0].as.i >= -x->high && in[0].as.i < x->high;
+    kn_rule_int(!there ? 0 : in[0].as.i < 0 ? in[0].as.i + x->high : in[0].as.i, &c[x->out]);
+    return !there;
+  }
+  case KN_NUMBER_KEEP:
+    if (c[KN_CELL_FAULT].as.i == x->high + 1) c[x->out] = in[0];
+    return 0;
   default: return 1;
   }
 }
@@ -86,6 +94,7 @@ KERNEL(1, numbers)(numbers_all q) {
     c[KN_CELL_FAULT].as.i = (i64)(q.first + i) + 1;
     for (u32 k = 0; k < 3; k++) c[KN_CELL_OPERAND + k] = in[k];
   }
+  if (q.drawn) ((u64 *)&c[q.random])[1] += q.drawn;
   if (q.set == NUMBERS_SET_IF) cudaGraphSetConditional(q.handle, c[q.cell].as.b);
   if (q.set == NUMBERS_SET_AGAIN) {
     const int noted = q.noted && *(volatile const u64 *)q.noted;

@@ -82,6 +82,21 @@ kn_status cu_start(kn_context *ctx, cu_device *d, const cu_program *p, const cha
                          argument);
 }
 
+int cu_join_dims(int rank, i64 *dims, i64 *a, i64 *b) {
+  int kept = 0;
+  for (int k = 0; k < rank; k++) {
+    if (dims[k] == 1) continue;
+    int last = kept - 1;
+    if (kept && a[last] == a[k] * dims[k] && b[last] == b[k] * dims[k]) {
+      dims[last] *= dims[k], a[last] = a[k], b[last] = b[k];
+      continue;
+    }
+    dims[kept] = dims[k], a[kept] = a[k], b[kept] = b[k];
+    kept++;
+  }
+  return kept;
+}
+
 kn_status cu_read(kn_context *ctx, cu_device *d, void *to, CUdeviceptr from, size_t bytes) {
   CU_TRY(ctx, d, d->api.cuMemcpyDtoHAsync(to, from, bytes, d->stream), "cuMemcpyDtoHAsync");
   d->launches.syncs++;

@@ -46,6 +46,8 @@ kn_status cu_start_blocks(kn_context *ctx, cu_device *d, const cu_program *p, co
                           const unsigned blocks[2], unsigned threads, void *argument);
 /* Bytes of the device, for the host; waits for all that was launched. */
 kn_status cu_read(kn_context *ctx, cu_device *d, void *to, CUdeviceptr from, size_t bytes);
+/* Neighbouring dims over which both strides go on evenly become one; how many there are then. */
+int cu_join_dims(int rank, i64 *dims, i64 *a, i64 *b);
 static inline bool cu_is_wide(int64_t count) { return count > INT32_MAX; }
 
 #endif

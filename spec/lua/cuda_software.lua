@@ -134,3 +134,64 @@ test("kernels are compiled once, and read from disk by the next program", functi
   truth(third:find("compiled", 1, true) and third:find("8.5\n", 1, true), third)
   os.execute(("rm -rf '%s'"):format(cache))
 end)
+
+-- Three calls of the program's function: each one launch, of which so many wait, and one graph in all.
+local function is_one_launch(program, waits)
+  local said, code = run(program, "KILN_TUNE=0 KILN_DEBUG=exec")
+  equal(code, 0)
+  local launches, waited = 0, 0
+  for line in said:gmatch "[^\n]+" do
+    truth(not line:find("runs by itself", 1, true) and not line:find("step by step", 1, true), line)
+    if line:find("one launch of", 1, true) then
+      launches = launches + 1
+      truth(line:find("1 graph so far", 1, true), line)
+      if line:find("waits", 1, true) then waited = waited + 1 end
+    end
+  end
+  equal(launches, 3)
+  equal(waited, waits)
+end
+
+test("what is one launch: draws in loops", function()
+  is_one_launch([[
+    local drop = kiln.nn.Dropout(0.5)
+    local g = kiln.script(function(x)
+      local y = x * 1
+      while y:sum():item() < 20 do
+        if y:amax():item() > 2 then y = y + kiln.rand_like(y) else y = drop(y) + 1 end
+      end
+      return y * 2
+    end)
+    for i = 1, 3 do g(kiln.ones(4):cuda()) end
+  ]], 3)
+end)
+
+test("what is one launch: places by a counter, errors with values", function()
+  is_one_launch([[
+    local g = kiln.script(function(x)
+      local out, h = kiln.zeros_like(x), x[1] * 0
+      for t = 1, x:size(1) do
+        h = (x[t] + h):tanh()
+        out[t] = h
+        local s = h:sum():item()
+        assert(s < 100, "trip " .. t .. ": " .. s)
+      end
+      return out * 1, h * 1
+    end)
+    for i = 1, 3 do g(kiln.ones(5, 4):cuda()) end
+  ]], 3)
+  is_one_launch([[ -- counters that sizes bound are within range
+    local g = kiln.script(function(x)
+      local out, h = kiln.zeros_like(x), x[1] * 0
+      for t = x:size(1), 1, -1 do
+        h = (x[t] + h):tanh()
+        out[t] = h
+      end
+      for i = 1, x:size(1) do
+        for j = 2, x:size(2) do out[i][j] = out[i][j] + x[i][j - 1] end
+      end
+      return out * 1, h * 1
+    end)
+    for i = 1, 3 do g(kiln.ones(40, 30):cuda()) end
+  ]], 0)
+end)

@@ -111,6 +111,69 @@ test("an index out of range ends loops, and is forgotten with the run", function
   end
 end)
 
+test("sentences name the device as eager ones do", function()
+  local function f(x, k) return x[k] * 1 end
+  local x = kiln.tensor({ 1.0, 2.0 }):to "cuda"
+  local _, eager = pcall(f, x, 5)
+  local _, captured = pcall(kiln.script(f), x, 5)
+  truth(eager == captured and eager:find("float32[2]@cuda", 1, true), captured)
+end)
+
+test("dropout in branches and loops draws what the CPU draws", function()
+  local drop = kiln.nn.Dropout(0.5)
+  local function f(x, n)
+    for i = 1, n do
+      if x:sum():item() > 0 then x = drop(x) * 0.75 else x = x + kiln.rand_like(x) end
+    end
+    return x * 1
+  end
+  local g = kiln.script(f)
+  local x = kiln.randn(10)
+  for n = 0, 9, 3 do
+    kiln.manual_seed(n)
+    local want, after = f(x, n), kiln.rand(3)
+    kiln.manual_seed(n)
+    same(want, g(x:to "cuda", n))
+    same(after, kiln.rand(3))
+  end
+end)
+
+test("a recurrent net written out: x[t], out[t] = h", function()
+  local function f(x, h, w)
+    local out = kiln.zeros(x:size(1), 4, { device = x.device })
+    for t = 1, x:size(1) do
+      h = (x[t] + h:matmul(w)):tanh()
+      out[t] = h
+    end
+    return out, h
+  end
+  local g = kiln.script(f)
+  for n = 1, 7, 3 do
+    local x, h, w = kiln.randn(n, 4), kiln.randn(4), kiln.randn(4, 4)
+    local a, b = f(x, h, w)
+    local c, d = g(x:to "cuda", h:to "cuda", w:to "cuda")
+    same(a, c)
+    same(b, d)
+  end
+end)
+
+test("errors show numbers as they were", function()
+  local function f(x, limit)
+    for i = 1, 20 do
+      x = x * 2
+      local s = x:sum():item()
+      assert(s < limit, ("trip %d: %.3f"):format(i, s))
+    end
+    return x * 1
+  end
+  local g = kiln.script(f)
+  for _, limit in ipairs { 0, 10, 1000, 1e9 } do
+    local x = kiln.tensor { 1.0, -2.0, 3.5 }
+    local want, got = { pcall(f, x, limit) }, { pcall(g, x:to "cuda", limit) }
+    truth(want[1] == got[1] and (want[1] or want[2] == got[2]), tostring(got[2]))
+  end
+end)
+
 test("graphs for inference: constants there are folded as they are on the CPU", function()
   local nn = kiln.nn
   for _, dtype in ipairs { "float32", "bfloat16" } do
