@@ -306,3 +306,31 @@ test("errors show numbers as they were", function()
     truth(want[1] == got[1] and (want[1] or want[2] == got[2]), tostring(got[2]))
   end
 end)
+
+test("graphs for inference: constants there are folded as they are on the CPU", function()
+  local nn = kiln.nn
+  for _, dtype in ipairs { "float32", "bfloat16" } do
+    local said, answers = {}, {}
+    for i, device in ipairs { "cpu", "cuda" } do
+      kiln.manual_seed(5)
+      local net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2), nn.BatchNorm2d(4), nn.Flatten(),
+        nn.Linear(4 * 7 * 7, 10))
+      net(kiln.randn(4, 3, 8, 8))
+      net:eval():to(device):to(dtype)
+      local function f(x) return net(x) * net[7].bias:exp():sum() + 0.5 end
+      local g = kiln.script(f, { inputs = { kiln.spec(dtype, { "N", 3, 8, 8 }, { device = device }) } })
+      local frozen, fast = g:freeze(), g:optimize_for_inference()
+      local x = kiln.randn(2, 3, 8, 8):to(device):to(dtype)
+      local off = dtype == "float32" and 1e-5 or 0.05
+      truth(frozen(x):allclose(g(x), { rtol = off, atol = off }))
+      answers[i] = fast(x):cpu():float()
+      truth(answers[i]:allclose(f(x):cpu():float(), { rtol = off, atol = off }))
+      local report = fast:report()
+      said[i] = { folds = #report.folds, kept = 0 }
+      for _, fold in ipairs(report.folds) do said[i].kept = said[i].kept + (fold.kept and 1 or 0) end
+    end
+    check.equal(said[2].folds, said[1].folds)
+    check.equal(said[2].kept, said[1].kept)
+    truth(dtype ~= "float32" or said[1].kept >= 3, tostring(said[1].kept))
+  end
+end)
