@@ -324,8 +324,8 @@ static void put_pass(cu_text *t, const cu_layout *p, int pass) {
     cu_put_value(t, p, s->in[0], s->as);
     cu_put(t, by_fours(p, s) ? ";\n" : f->truth ? " != 0));\n" : "));\n");
     if (by_fours(p, s))
-      cu_put(t, "if (e %% %d == %d) f%d = join%d(f%d, (double)four%d), four%d = 0;\n", FOUR, FOUR - 1, i, i, i, i,
-             i);
+      cu_put(t, "if (e %% %d == %d) f%d = join%d(f%d, (double)four%d), four%d = 0;\n", FOUR, FOUR - 1, i, i,
+             i, i, i);
   }
   cu_put(t, "}\n}\n}\n");
   for (int i = 0; i < p->c->steps; i++)
