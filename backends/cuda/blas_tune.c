@@ -48,24 +48,29 @@ static bool try_way(void *ud, int way, double *seconds) {
   return cu_blas_choose(t->on.ctx, t->on.d, &t->p, way) && cu_trial_time(&t->on, launch, t, seconds);
 }
 
-void cu_blas_tune(kn_context *ctx, cu_device *d, const cu_product *p) {
+static void ask(kn_context *ctx, trials *t, double flops) {
   char key[KN_TUNE_KEY];
-  const double flops = 2 * count_of(p) * (double)p->k;
-  if (kn_context_tuning(ctx) == KN_TUNING_FIXED || d->capturing || !kn_tune_pays(flops)) return;
-  trials t = {.on = {.ctx = kn_context_child(ctx), .d = d}, .p = *p};
-  if (!t.on.ctx) return;
-  t.p.planned = true;
-  t.p.a.at = t.p.b.at = t.p.c = APART;
-  if (t.p.bias) t.p.bias = APART;
+  cu_product *p = &t->p;
+  p->planned = true;
+  p->a.at = p->b.at = p->c = APART;
+  if (p->bias) p->bias = APART;
   kn_question q = {.key = key,
-                   .n = cu_blas_ways(t.on.ctx, d, &t.p, key, sizeof key),
+                   .n = cu_blas_ways(t->on.ctx, t->on.d, p, key, sizeof key),
                    .flops = flops,
-                   .ud = &t,
+                   .ud = t,
                    .begin = begin,
                    .trial = try_way,
                    .end = end};
   for (int i = 0; i < q.n; i++) q.ways[i] = cu_blas_way_names[i];
   const int way = kn_tune(ctx, kn_registry_tuner(ctx), &q);
-  if (q.n > 1) cu_blas_settle(t.on.ctx, d, &t.p, way < 0 ? 0 : way);
+  if (q.n > 1) cu_blas_settle(t->on.ctx, t->on.d, p, way < 0 ? 0 : way);
+}
+
+void cu_blas_tune(kn_context *ctx, cu_device *d, const cu_product *p) {
+  const double flops = 2 * count_of(p) * (double)p->k;
+  if (kn_context_tuning(ctx) == KN_TUNING_FIXED || d->capturing || !kn_tune_pays(flops)) return;
+  trials t = {.on = {.ctx = kn_context_child(ctx), .d = d}, .p = *p};
+  if (!t.on.ctx) return;
+  if (cu_device_of(t.on.ctx, &t.on.d) == KN_OK) ask(ctx, &t, flops);
   kn_context_free(t.on.ctx);
 }

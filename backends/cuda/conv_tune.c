@@ -100,7 +100,7 @@ void cu_conv_tune(kn_context *ctx, cu_device *d, const cu_conv *c) {
   trials t = {.on = {.ctx = kn_context_child(ctx), .d = d}, .c = *c};
   if (!t.on.ctx) return;
   t.c.planned = 1;
-  if (cu_dnn_of(t.on.ctx, d, &t.s, &why) == KN_OK && find_plan(&t)) {
+  if (cu_device_of(t.on.ctx, &d) == KN_OK && cu_dnn_of(t.on.ctx, d, &t.s, &why) == KN_OK && find_plan(&t)) {
     write_key(t.on.ctx, d, &t.c, key);
     kn_question q = {
         .key = key, .n = WAYS, .flops = flops, .ud = &t, .begin = begin, .trial = try_way, .end = end};
