@@ -51,16 +51,29 @@ static void fill_with(kn_tensor *t, int64_t first) {
 }
 
 typedef struct decision {
-  const char *types; /* of inputs: "64,96 96 -": sizes, "-" for a number */
-  const char *text;  /* of the graph's nodes */
+  const char
+      *types; /* of inputs: "64,96 96 - h8,4": sizes, "-" for a number, "h": of bfloat16, else float32 */
+  const char *text; /* of the graph's nodes */
   const char *runs;
   int kernels; /* of a run */
 } decision;
 
+/* Attention of bfloat16 as programs have it: in float32 between casts. */
+#define WIDEN                                                                                                \
+  "  %n = const 0.375\n  %f: float32[] = to_tensor %n\n  %l = const -inf\n  %low: float32[] = to_tensor "    \
+  "%l\n"                                                                                                     \
+  "  %q = cast %a {dtype = \"float32\"}\n  %k = cast %b {dtype = \"float32\"}\n  %v = cast %c {dtype = "     \
+  "\"float32\"}\n"
+#define SCORES "  %e = mul %q, %f\n  %t = transpose %k {dim0 = -2, dim1 = -1}\n  %s = matmul %e, %t\n"
+#define NARROW "  %o = matmul %w, %v\n  %r = cast %o {dtype = \"bfloat16\"}\n"
+#define HEADS "h2,4,16,32 h2,4,24,32 h2,4,24,16"
+
 static kn_tensor *input_of(kn_context *c, const char *sizes, int64_t first) {
-  kn_type t = {.dtype = KN_F32};
+  const bool half = *sizes == 'h';
+  kn_type t = {.dtype = half ? KN_BF16 : KN_F32};
   kn_tensor *x;
-  for (const char *at = sizes; *at && *at != ' ' && *at != '-'; at += strcspn(at, ", "), at += *at == ',')
+  for (const char *at = sizes + half; *at && *at != ' ' && *at != '-';
+       at += strcspn(at, ", "), at += *at == ',')
     t.dims[t.rank++] = atoi(at);
   OK(c, kn_tensor_new(c, &t, &x));
   fill_with(x, first);
@@ -69,6 +82,7 @@ static kn_tensor *input_of(kn_context *c, const char *sizes, int64_t first) {
 
 static void check_decision(kn_context *c, const decision *d) {
   enum { MOST = 6 };
+  const double near = d->types[0] == 'h' ? 0.02 : 0; /* rounded more often, or less */
   char text[4000], got[2000];
   kn_rvalue in[MOST] = {{0}}, out[2][4];
   const kn_target *const *targets;
@@ -78,8 +92,9 @@ static void check_decision(kn_context *c, const decision *d) {
   uint32_t nin = 0, nout = 1;
   n += (size_t)sprintf(text, "graph g(");
   for (const char *at = d->types; *at; at += strcspn(at, " "), at += *at == ' ') {
-    const int size = *at == '-' ? 0 : (int)strcspn(at, " ");
-    n += (size_t)sprintf(text + n, "%s%%%c: float32[%.*s]@cuda", nin ? ", " : "", 'a' + (int)nin, size, at);
+    const int half = *at == 'h', size = *at == '-' ? 0 : (int)strcspn(at, " ") - half;
+    n += (size_t)sprintf(text + n, "%s%%%c: %s[%.*s]@cuda", nin ? ", " : "", 'a' + (int)nin,
+                         half ? "bfloat16" : "float32", size, at + half);
     in[nin].tensor = input_of(c, at, 3 * nin);
     nin++;
   }
@@ -98,8 +113,9 @@ static void check_decision(kn_context *c, const decision *d) {
   for (uint32_t i = 0; i < nout; i++) {
     kn_tensor *x = moved(c, out[0][i].tensor, KN_CPU), *y = moved(c, out[1][i].tensor, KN_CPU);
     for (int64_t k = 0; k < kn_tensor_numel(y); k++)
-      ck_assert_msg(element(x, k) == element(y, k), "result %d, element %d: %.9g instead of %.9g:\n%s",
-                    (int)i + 1, (int)k + 1, element(x, k), element(y, k), text);
+      ck_assert_msg(fabs(element(x, k) - element(y, k)) <= near,
+                    "result %d, element %d: %.9g instead of %.9g:\n%s", (int)i + 1, (int)k + 1, element(x, k),
+                    element(y, k), text);
     kn_tensor_release(x), kn_tensor_release(y);
   }
   for (int i = 0; i < 2; i++) { /* the second run is warm */
@@ -170,6 +186,28 @@ static const decision decisions[] = {
     {"8,32 32,24 1 24",
      "  %e = expand_as %c, %d\n  %x = matmul %a, %b\n  %y = add %x, %e\n  %z = relu %y\n  return %z\n",
      "matmul+add+relu", 1},
+    /* attention: as it is, causal, with a mask; with keys of all heads; in halves throughout */
+    {HEADS, WIDEN SCORES "  %w = softmax %s {dim = -1}\n" NARROW "  return %r\n",
+     "cast+cast+cast+mul+matmul+softmax+matmul+cast", 0},
+    {HEADS,
+     WIDEN SCORES "  %x = select %s {dim = 1, index = 1}\n  %y = select %x {dim = 1, index = 1}\n"
+                  "  %z = full_like %y {value = 1}\n  %u = tril %z\n  %m = cast %u {dtype = \"bool\"}\n"
+                  "  %p = where %m, %s, %low\n  %w = softmax %p {dim = -1}\n" NARROW "  return %r\n",
+     "cast+cast+cast+mul+matmul+full_like+tril+cast+where+softmax+matmul+cast", 0},
+    {HEADS " h16,24",
+     WIDEN "  %m = cast %d {dtype = \"float32\"}\n" SCORES
+           "  %p = add %s, %m\n  %w = softmax %p {dim = -1}\n" NARROW "  return %r\n",
+     "cast+cast+cast+cast+mul+matmul+add+softmax+matmul+cast", 0},
+    {"h2,4,16,32 h2,1,24,32 h2,1,24,16", WIDEN SCORES "  %w = softmax %s {dim = -1}\n" NARROW "  return %r\n",
+     "cast+cast+cast+mul+matmul+softmax+matmul+cast", 0},
+    {"h2,4,16,32 h2,4,32,24 h2,4,24,16",
+     "  %s = matmul %a, %b\n  %w = softmax %s {dim = -1}\n  %r = matmul %w, %c\n  return %r\n",
+     "matmul+softmax+matmul", 1},
+    /* somebody reads the weights; a depth that cuDNN has not; a mask of booleans */
+    {HEADS, WIDEN SCORES "  %w = softmax %s {dim = -1}\n" NARROW "  return %r, %w\n",
+     "cast cast cast mul matmul softmax matmul cast", 6},
+    {"h2,4,16,12 h2,4,24,12 h2,4,24,16", WIDEN SCORES "  %w = softmax %s {dim = -1}\n" NARROW "  return %r\n",
+     "cast cast cast mul matmul softmax matmul cast", 6},
     {"2,3,8,8 4,3,3,3 4 2,4,8,8",
      "  %x = conv2d %a, %b, %c {padding = {1, 1}}\n  %y = add %x, %d\n  %z = relu %y\n  return %z\n",
      "conv2d+add+relu", 0},

@@ -5,9 +5,11 @@
 #include "backends/cpu/cpu.h"
 #include <string.h>
 
+enum { LONGEST = 16384 }; /* keys: scores of a block of queries should fit into the caches */
+
 struct cp_attention {
   const cp_set *set;
-  cp_attention_nodes f;
+  kn_attention_nodes f;
   kn_type scores, out; /* of the two products */
   kn_type given;       /* as the last node gives it */
   int64_t width;
@@ -15,11 +17,17 @@ struct cp_attention {
 
 /* ---- for the target ---- */
 
+static bool find(const kn_part *part, const kn_node *const *list, uint32_t n, kn_attention_nodes *found) {
+  if (!kn_attention_find(part, list, n, found)) return false;
+  const kn_type *scores = &part->types[found->scores];
+  return scores->dims[scores->rank - 1] <= LONGEST;
+}
+
 kn_status cp_attention_new(kn_context *ctx, const cp_set *set, const kn_part *part, uint32_t first,
                            cp_attention **out) {
-  cp_attention_nodes f;
+  kn_attention_nodes f;
   *out = NULL;
-  if (!cp_attention_find(part, part->nodes + first, part->n - first, &f)) return KN_OK;
+  if (!find(part, part->nodes + first, part->n - first, &f)) return KN_OK;
   const kn_type *scores = &part->types[f.scores], *q = &part->types[f.q];
   if (!set->attends->queries[scores->dtype]) return KN_OK;
   cp_attention *a = kn_alloc(ctx->heap, sizeof *a);
@@ -55,11 +63,11 @@ typedef struct job {
   const kn_context *ctx;
   cp_attend first; /* the first block */
   int batch;       /* dims */
-  strided q, k, v, to, kept, ops[CP_SCORE_STEPS];
+  strided q, k, v, to, kept, ops[KN_SCORE_STEPS];
   int64_t queries, block, blocks, units, parts;
   char *room;
   size_t bytes; /* for each part */
-  int32_t *limits[CP_SCORE_STEPS];
+  int32_t *limits[KN_SCORE_STEPS];
 } job;
 
 /* As it is broadcast to `type`. */
@@ -114,7 +122,7 @@ static void set(job *j, kn_tensor *const *vals) {
                    .nops = a->f.nops};
   if ((b->scaled = a->f.scale != 0)) b->scale = number_at(vals, a->f.scale), b->divided = a->f.divided;
   for (uint32_t o = 0; o < b->nops; o++) {
-    const cp_attention_op *op = &a->f.ops[o];
+    const kn_attention_op *op = &a->f.ops[o];
     b->ops[o] = (cp_score_op){.step = op->step, .number = op->number ? number_at(vals, op->number) : 0};
     if (!op->operand) continue;
     j->ops[o] = spread(vals[op->operand], &a->scores);
@@ -171,7 +179,7 @@ static bool find_limits(const job *j, const cp_score_op *o, const strided *mask,
 static void look_at_masks(job *j, int32_t *room) {
   for (uint32_t o = 0; o < j->first.nops; o++) {
     const cp_score_op *op = &j->first.ops[o];
-    bool shared = op->step == CP_SCORE_KEEP && op->row && op->column == 1;
+    bool shared = op->step == KN_SCORE_KEEP && op->row && op->column == 1;
     for (int d = 0; d < j->batch; d++) shared &= !j->ops[o].steps[d];
     if (shared && find_limits(j, op, &j->ops[o], room)) j->limits[o] = room;
     room += j->queries;
@@ -229,15 +237,15 @@ static size_t few_room(const cp_attend *b) {
   }                                                                                                          \
   static void change_##T(const cp_score_op *o, int64_t queries, int64_t keys, T *x) {                        \
     const T number = (T)o->number;                                                                           \
-    const bool kept = o->step == CP_SCORE_KEEP;                                                              \
+    const bool kept = o->step == KN_SCORE_KEEP;                                                              \
     for (int64_t i = 0; i < queries; i++, x += keys) {                                                       \
       const T *y = (const T *)o->data + i * o->row;                                                          \
       const bool *keep = (const bool *)o->data + i * o->row;                                                 \
-      if (o->step == CP_SCORE_MUL)                                                                           \
+      if (o->step == KN_SCORE_MUL)                                                                           \
         for (int64_t s = 0; s < keys; s++) x[s] *= number;                                                   \
-      else if (o->step == CP_SCORE_DIV)                                                                      \
+      else if (o->step == KN_SCORE_DIV)                                                                      \
         for (int64_t s = 0; s < keys; s++) x[s] /= number;                                                   \
-      else if (o->step == CP_SCORE_ADD)                                                                      \
+      else if (o->step == KN_SCORE_ADD)                                                                      \
         for (int64_t s = 0; s < keys; s++) x[s] += y[s * o->column];                                         \
       else if (o->column == 1)                                                                               \
         for (int64_t s = 0; s < keys; s++) x[s] = keep[s] == kept ? x[s] : number;                           \
@@ -318,4 +326,40 @@ kn_status cp_attention_run(kn_context *ctx, cp_attention *a, kn_tensor **vals) {
   kn_parallel_for(ctx, j.parts, 1, run_parts, &j);
   if (room != little) kn_scratch_give(ctx, room, bytes);
   return KN_OK;
+}
+
+/* ---- before the part is whole ---- */
+
+/* Nodes from n on, as the graph has them. */
+static uint32_t gather(const kn_node *n, const kn_node **list, uint32_t have) {
+  for (const kn_node *c = n; c && have < KN_ATTENTION_LOOK; c = c == n ? n->next : c->next)
+    if (c == n || (kn_opcode_is_op(c->op) && kn_ops[c->op].op_class != KN_CLASS_VIEW)) list[have++] = c;
+  return have;
+}
+
+static bool has_loops(const cp_set *set, const kn_part *part, uint32_t v) {
+  return set->attends->queries[part->types[v].dtype] > 0;
+}
+
+bool cp_attention_wants(const cp_set *set, const kn_part *so_far, const kn_node *n) {
+  const kn_node *list[KN_ATTENTION_LOOK];
+  kn_attention_nodes found;
+  if (n->op != KN_OP_matmul || !has_loops(set, so_far, n->out[0]->id)) return false;
+  return find(so_far, list, gather(n, list, 0), &found);
+}
+
+bool cp_attention_joins(const cp_set *set, const kn_part *so_far, const kn_node *n) {
+  if ((n->op != KN_OP_matmul && n->op != KN_OP_reshape) || !has_loops(set, so_far, n->out[0]->id))
+    return false;
+  const uint32_t back = so_far->n < KN_ATTENTION_LOOK - 1 ? so_far->n : KN_ATTENTION_LOOK - 1;
+  for (uint32_t from = so_far->n - back; from <= so_far->n; from++) {
+    const kn_node *list[KN_ATTENTION_LOOK];
+    kn_attention_nodes found;
+    uint32_t have = 0;
+    for (uint32_t i = from; i < so_far->n; i++) list[have++] = so_far->nodes[i];
+    const uint32_t at = have;
+    have = gather(n, list, have);
+    if (find(so_far, list, have, &found) && at < found.length) return true;
+  }
+  return false;
 }

@@ -1,8 +1,9 @@
 /* Attention in graphs: the nodes that compute softmax(q kT, scaled and masked) v as one walk over blocks of
- * queries, whose scores stay in the caches. attention_find.c finds the nodes, attention.c walks,
+ * queries, whose scores stay in the caches. backends/attention_find.c finds the nodes, attention.c walks,
  * runs_attention.c has the loops of a block, compiled once for each instruction set. */
 #ifndef KN_CPU_ATTENTION_H
 #define KN_CPU_ATTENTION_H
+#include "backends/attention_find.h"
 #include "backends/cpu/run.h"
 #include "graph/target.h"
 
@@ -11,19 +12,8 @@ struct cp_kit;
 
 /* ---- between the walk and the loops; numbers of elements throughout, strides too ---- */
 
-/* What is done to scores, in order. */
-typedef enum cp_score_step {
-  CP_SCORE_MUL,  /* by a number */
-  CP_SCORE_DIV,  /* by a number */
-  CP_SCORE_ADD,  /* a tensor of their dtype */
-  CP_SCORE_KEEP, /* where a bool tensor says so, else a number stands there */
-  CP_SCORE_DROP  /* the other way round */
-} cp_score_step;
-
-enum { CP_SCORE_STEPS = 4 };
-
 typedef struct cp_score_op {
-  cp_score_step step;
+  kn_score_step step;
   double number;
   const char *data; /* of the first query of the block and the first key */
   int64_t row, column;
@@ -41,7 +31,7 @@ typedef struct cp_attend {
   bool scaled, divided; /* queries are multiplied with, or divided by, a number first */
   double scale;
   uint32_t nops;
-  cp_score_op ops[CP_SCORE_STEPS];
+  cp_score_op ops[KN_SCORE_STEPS];
   const char *kept; /* bool, by query: false: all its weights are `unkept`; NULL: none is so */
   int64_t kept_row;
   double unkept;
@@ -52,34 +42,6 @@ typedef struct cp_attends {
   size_t (*room[KN_DTYPE_COUNT])(const cp_attend *);
   void (*block[KN_DTYPE_COUNT])(const cp_attend *, char *room); /* room: aligned to 64 bytes */
 } cp_attends;
-
-/* ---- between finding and walking ---- */
-
-enum { CP_ATTENTION_LOOK = 24 }; /* nodes that are looked at, at most */
-
-/* Values by id; 0: none. */
-typedef struct cp_attention_op {
-  cp_score_step step;
-  uint32_t operand, number;
-} cp_attention_op;
-
-typedef struct cp_attention_nodes {
-  uint32_t length;                             /* nodes of the list, from its first on */
-  uint32_t others[CP_ATTENTION_LOOK], nothers; /* which of them are none of its, and run before */
-  uint32_t q, k, v, out;                       /* k as the product reads it: [..., width, keys] */
-  uint32_t scale;                              /* of q */
-  bool divided;                                /* by it */
-  cp_attention_op ops[CP_SCORE_STEPS];
-  uint32_t nops;
-  uint32_t kept, unkept; /* where(kept, weights, unkept) */
-  uint32_t scores;       /* the first product's result, for its sizes */
-  bool turned;           /* results lie with queries before heads: [..., queries, heads, values] */
-  uint32_t hidden[CP_SCORE_STEPS + 6], nhidden; /* results that nobody sees */
-} cp_attention_nodes;
-
-/* Do the nodes from list[0] on compute it? Asks nothing of sets of instructions. */
-bool cp_attention_find(const kn_part *part, const kn_node *const *list, uint32_t n,
-                       cp_attention_nodes *found);
 
 /* ---- for the target ---- */
 

@@ -89,7 +89,7 @@ static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
   }                                                                                                          \
   static void choose_##E(const cp_score_op *o, int64_t queries, int64_t keys, T *x) {                        \
     const bool *keep = (const bool *)o->data;                                                                \
-    const bool kept = o->step == CP_SCORE_KEEP;                                                              \
+    const bool kept = o->step == KN_SCORE_KEEP;                                                              \
     const T no = (T)o->number;                                                                               \
     for (int64_t s = 0; s < keys; s++, keep += o->column, x += BLOCK_##E) {                                  \
       if (o->row) {                                                                                          \
@@ -111,11 +111,11 @@ static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
   }                                                                                                          \
   static void change_##E(const cp_attend *a, const cp_score_op *o, int64_t keys, T *x, T *turned) {          \
     const T by = (T)o->number;                                                                               \
-    if (o->step == CP_SCORE_MUL)                                                                             \
+    if (o->step == KN_SCORE_MUL)                                                                             \
       for (int64_t i = 0; i < keys * BLOCK_##E; i++) x[i] *= by;                                             \
-    else if (o->step == CP_SCORE_DIV)                                                                        \
+    else if (o->step == KN_SCORE_DIV)                                                                        \
       for (int64_t i = 0; i < keys * BLOCK_##E; i++) x[i] /= by;                                             \
-    else if (o->step == CP_SCORE_ADD)                                                                        \
+    else if (o->step == KN_SCORE_ADD)                                                                        \
       add_##E(a, o, keys, x, turned);                                                                        \
     else if (o->limits)                                                                                      \
       limit_##E(o, a->queries, keys, x);                                                                     \
@@ -216,7 +216,7 @@ static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
       int64_t most = 0;                                                                                      \
       if (!a->ops[o].limits || a->ops[o].number != -INFINITY) continue;                                      \
       for (uint32_t later = o + 1; later < a->nops; later++)                                                 \
-        if (a->ops[later].step != CP_SCORE_KEEP || a->ops[later].number != -INFINITY) most = a->keys;        \
+        if (a->ops[later].step != KN_SCORE_KEEP || a->ops[later].number != -INFINITY) most = a->keys;        \
       for (int64_t i = 0; i < a->queries; i++)                                                               \
         most = a->ops[o].limits[i] > most ? a->ops[o].limits[i] : most;                                      \
       if (most < reach) reach = most;                                                                        \

@@ -2,6 +2,7 @@
  * rest as the eager kernels do it. */
 #include "backends/cuda/target.h"
 #include "backends/by_node.h"
+#include "backends/cuda/attended.h"
 #include "backends/cuda/capture.h"
 #include "backends/cuda/fused.h"
 #include "backends/cuda/joined.h"
@@ -13,7 +14,8 @@ typedef enum item_kind {
   ITEM_NODE,
   ITEM_OPEN, /* a node that is not static */
   ITEM_CHAIN,
-  ITEM_JOINED
+  ITEM_JOINED,
+  ITEM_ATTENDED
 } item_kind;
 
 typedef struct item { /* what runs as one: n nodes from `first` on */
@@ -22,6 +24,7 @@ typedef struct item { /* what runs as one: n nodes from `first` on */
   union {
     cu_fused *chain;
     cu_joined joined;
+    cu_attended *attended;
   } of;
 } item;
 
@@ -43,8 +46,11 @@ static size_t program_size(uint32_t n) { return sizeof(kn_program) + n * sizeof(
 
 static void free_program(void *self, kn_context *ctx, kn_program *p) {
   (void)self;
-  for (uint32_t i = 0; i < p->nitems; i++)
-    if (p->items[i].kind == ITEM_CHAIN) cu_fused_free(ctx, p->items[i].of.chain);
+  for (uint32_t i = 0; i < p->nitems; i++) {
+    item *x = &p->items[i];
+    if (x->kind == ITEM_CHAIN) cu_fused_free(ctx, x->of.chain);
+    if (x->kind == ITEM_ATTENDED) cu_attended_free(ctx, x->of.attended);
+  }
   kn_free(ctx->heap, p, program_size(p->n));
 }
 
@@ -63,19 +69,49 @@ static kn_status find_item(kn_context *ctx, cu_device *d, const kn_part *part, u
   return KN_OK;
 }
 
+/* Attention is found first: what comes before it ends where it begins. */
+static kn_status next_attended(kn_context *ctx, cu_device *d, const kn_part *part, uint32_t i, item *x) {
+  uint32_t looked;
+  *x = (item){.kind = ITEM_ATTENDED};
+  for (; i < part->n && !x->of.attended; i += looked) {
+    KN_TRY(cu_attended_new(ctx, d, part, i, &x->of.attended, &looked));
+    x->first = i;
+  }
+  if (x->of.attended)
+    x->n = cu_attended_length(x->of.attended);
+  else
+    x->first = part->n;
+  return KN_OK;
+}
+
+static kn_status find_items(kn_context *ctx, cu_device *d, const kn_part *part, kn_program *p) {
+  kn_part before = *part;
+  for (uint32_t i = 0; i < part->n;) {
+    item attended;
+    KN_TRY(next_attended(ctx, d, part, i, &attended));
+    kn_status st = KN_OK;
+    for (before.n = attended.first; st == KN_OK && i < before.n;) {
+      st = find_item(ctx, d, &before, i, &p->items[p->nitems]);
+      if (st == KN_OK) i += p->items[p->nitems++].n;
+    }
+    if (attended.of.attended) p->items[p->nitems++] = attended;
+    KN_TRY(st);
+    i += attended.n;
+  }
+  return KN_OK;
+}
+
 static kn_status compile(void *self, kn_context *ctx, const kn_part *part, kn_program **out) {
   kn_program *p = kn_calloc(ctx->heap, 1, program_size(part->n));
   if (!p) return kn_fail_nomem(ctx, program_size(part->n));
   p->nodes = part->nodes;
   p->n = part->n;
-  for (uint32_t i = 0; i < part->n; i += p->items[p->nitems++].n) {
-    kn_status st = find_item(ctx, self, part, i, &p->items[p->nitems]);
-    if (st == KN_OK) continue;
+  kn_status st = find_items(ctx, self, part, p);
+  if (st == KN_OK)
+    *out = p;
+  else
     free_program(self, ctx, p);
-    return st;
-  }
-  *out = p;
-  return KN_OK;
+  return st;
 }
 
 /* "sub+mul+mean": one line for all, but to a profile they are a group. */
@@ -93,6 +129,14 @@ static void log_item(kn_context *ctx, const kn_node *const *nodes, uint32_t n, c
     kn_log_nodes(ctx, "cuda", text, nodes[n - 1], how, vals);
 }
 
+static kn_status run_attended(kn_context *ctx, cu_device *d, const kn_node *const *nodes,
+                              const cu_attended *a, kn_tensor **vals, const kn_scalar *scalars) {
+  const uint32_t *which, n = cu_attended_before(a, &which);
+  for (uint32_t i = 0; i < n; i++)
+    KN_TRY(kn_by_node_run(&singly, ctx, nodes[which[i]], false, vals, scalars));
+  return cu_attended_run(ctx, d, a, vals);
+}
+
 static kn_status run_item(kn_context *ctx, cu_device *d, const kn_program *p, const item *x, kn_tensor **vals,
                           const kn_scalar *scalars) {
   const kn_node *const *nodes = p->nodes + x->first;
@@ -103,6 +147,10 @@ static kn_status run_item(kn_context *ctx, cu_device *d, const kn_program *p, co
   case ITEM_OPEN: return kn_by_node_run(&singly, ctx, nodes[0], x->kind == ITEM_OPEN, vals, scalars);
   case ITEM_CHAIN: st = cu_fused_run(ctx, d, x->of.chain, vals); break;
   case ITEM_JOINED: st = cu_joined_run(ctx, d, &x->of.joined, vals, &how); break;
+  case ITEM_ATTENDED:
+    how = "cuDNN, one plan";
+    st = run_attended(ctx, d, nodes, x->of.attended, vals, scalars);
+    break;
   }
   if (st != KN_OK) return kn_node_failed(ctx, nodes[0], st);
   if (kn_debugging(ctx, KN_DEBUG_EXEC)) log_item(ctx, nodes, x->n, how, vals);

@@ -2,17 +2,14 @@
  * core/composite_norm.c writes it down, and as scripts do: numbers that scale queries or scores, masks that
  * are added or choose, in any order. Nodes that have nothing to do with it may stand between. Asks for types
  * and reads alone; whether tensors lie this way or that does not matter. */
-#include "backends/cpu/attention.h"
-#include "backends/cpu/cpu.h"
-
-enum { LONGEST = 16384 }; /* keys: scores of a block of queries should fit into the caches */
+#include "backends/attention_find.h"
 
 typedef struct search {
   const kn_part *part;
   const kn_node *const *list;
   uint32_t n, at; /* nodes; the last one that was taken */
   kn_type scores;
-  cp_attention_nodes *f;
+  kn_attention_nodes *f;
 } search;
 
 static const kn_type *type_of(const search *s, const kn_value *v) { return &s->part->types[v->id]; }
@@ -40,16 +37,28 @@ static bool takes(const search *s, const kn_node *n) {
          kn_node_static(n, s->part->types, why, sizeof why);
 }
 
+/* How many nodes to come read v for its sizes alone, by views of it. */
+static uint32_t sized_by(const search *s, const kn_value *v) {
+  uint32_t count = 0;
+  for (uint32_t i = s->at + 1; i < s->n; i++) {
+    if (s->list[i]->op != KN_OP_full_like) continue;
+    const kn_value *x = s->list[i]->in[0];
+    while (x != v && x->def && x->def->op == KN_OP_select && s->part->reads[x->id] == 1) x = x->def->in[0];
+    count += x == v;
+  }
+  return count;
+}
+
 /* The node that reads what the last one gave, which nobody else may; NULL: there is none. Those before it are
  * none of ours. */
 static const kn_node *next(search *s) {
   const kn_value *v = s->list[s->at]->out[0];
-  if (s->part->reads[v->id] != 1) return NULL;
+  if (s->part->reads[v->id] != 1 + sized_by(s, v)) return NULL;
   for (uint32_t i = s->at + 1; i < s->n; i++) {
     const kn_node *n = s->list[i];
     if (!takes(s, n)) return NULL;
     for (uint32_t k = 0; k < n->ntensor; k++) {
-      if (n->in[k] != v) continue;
+      if (n->in[k] != v || n->op == KN_OP_full_like) continue;
       s->f->hidden[s->f->nhidden++] = v->id;
       s->at = i;
       return n;
@@ -69,7 +78,7 @@ static uint32_t number_of(const search *s, const kn_node *n, const kn_value *of)
 static bool find_product(search *s) {
   const kn_node *n = s->list[0];
   const kn_type *t = type_of(s, n->out[0]);
-  cp_attention_nodes *f = s->f;
+  kn_attention_nodes *f = s->f;
   s->scores.dtype = t->dtype;
   if (n->op == KN_OP_mul || n->op == KN_OP_div) {
     const kn_value *q = n->in[n->ntensor == 2 && type_of(s, n->in[0])->rank == 0];
@@ -86,29 +95,28 @@ static bool find_product(search *s) {
   f->k = n->in[1]->id;
   f->scores = n->out[0]->id;
   s->scores = *type_of(s, n->out[0]);
-  const int64_t keys = s->scores.rank ? s->scores.dims[s->scores.rank - 1] : 0;
   return type_of(s, n->in[0])->rank >= 2 && type_of(s, n->in[1])->rank >= 2 &&
          type_of(s, n->in[0])->dtype == s->scores.dtype && type_of(s, n->in[1])->dtype == s->scores.dtype &&
-         kn_type_numel(&s->scores) > 0 && kn_type_numel(type_of(s, n->in[0])) > 0 && keys <= LONGEST;
+         kn_type_numel(&s->scores) > 0 && kn_type_numel(type_of(s, n->in[0])) > 0;
 }
 
 /* Is it where(mask, scores, number), or the other way round? */
-static bool find_choice(const search *s, const kn_node *n, const kn_value *of, cp_attention_op *o) {
+static bool find_choice(const search *s, const kn_node *n, const kn_value *of, kn_attention_op *o) {
   if (n->op != KN_OP_where || n->ntensor != 3 || type_of(s, n->in[0])->dtype != KN_BOOL) return false;
   const bool keeps = n->in[1] == of, drops = n->in[2] == of;
   if (keeps == drops || !is_number(s, n->in[keeps ? 2 : 1])) return false;
-  *o = (cp_attention_op){keeps ? CP_SCORE_KEEP : CP_SCORE_DROP, n->in[0]->id, n->in[keeps ? 2 : 1]->id};
+  *o = (kn_attention_op){keeps ? KN_SCORE_KEEP : KN_SCORE_DROP, n->in[0]->id, n->in[keeps ? 2 : 1]->id};
   return spreads_to(type_of(s, n->in[0]), &s->scores);
 }
 
-static bool find_op(const search *s, const kn_node *n, const kn_value *of, cp_attention_op *o) {
+static bool find_op(const search *s, const kn_node *n, const kn_value *of, kn_attention_op *o) {
   const uint32_t number = number_of(s, n, of);
   if (!same_dims(type_of(s, n->out[0]), &s->scores)) return false;
-  *o = (cp_attention_op){n->op == KN_OP_mul ? CP_SCORE_MUL : CP_SCORE_DIV, 0, number};
+  *o = (kn_attention_op){n->op == KN_OP_mul ? KN_SCORE_MUL : KN_SCORE_DIV, 0, number};
   if (number) return true;
   if (n->op != KN_OP_add || n->ntensor != 2) return find_choice(s, n, of, o);
   const kn_value *other = n->in[n->in[0] == of];
-  *o = (cp_attention_op){CP_SCORE_ADD, other->id, 0};
+  *o = (kn_attention_op){KN_SCORE_ADD, other->id, 0};
   return other != of && type_of(s, other)->dtype == s->scores.dtype &&
          spreads_to(type_of(s, other), &s->scores);
 }
@@ -119,7 +127,7 @@ static const kn_node *find_softmax(search *s) {
     const kn_value *of = NULL;
     for (uint32_t k = 0; k < n->ntensor; k++)
       if (n->in[k]->id == s->f->hidden[s->f->nhidden - 1]) of = n->in[k];
-    if (s->f->nops == CP_SCORE_STEPS || !find_op(s, n, of, &s->f->ops[s->f->nops++])) return NULL;
+    if (s->f->nops == KN_SCORE_STEPS || !find_op(s, n, of, &s->f->ops[s->f->nops++])) return NULL;
   }
   if (!n) return NULL;
   const int64_t dim = ((const kn_attrs_axis *)n->attrs)->dim;
@@ -128,9 +136,9 @@ static const kn_node *find_softmax(search *s) {
 
 /* where(rows, weights, number), the rows being [..., 1]. */
 static bool find_kept(search *s, const kn_node *n, const kn_value *weights) {
-  cp_attention_op o;
+  kn_attention_op o;
   const kn_type *rows = n->ntensor ? type_of(s, n->in[0]) : NULL;
-  if (!find_choice(s, n, weights, &o) || o.step != CP_SCORE_KEEP) return false;
+  if (!find_choice(s, n, weights, &o) || o.step != KN_SCORE_KEEP) return false;
   if (rows->rank && rows->dims[rows->rank - 1] != 1) return false;
   if (!same_dims(type_of(s, n->out[0]), &s->scores)) return false;
   s->f->kept = o.operand;
@@ -162,10 +170,10 @@ static void find_turned(search *s, const kn_node *product) {
   s->f->length++;
 }
 
-bool cp_attention_find(const kn_part *part, const kn_node *const *list, uint32_t n,
-                       cp_attention_nodes *found) {
-  *found = (cp_attention_nodes){0};
-  search s = {.part = part, .list = list, .n = n < CP_ATTENTION_LOOK ? n : CP_ATTENTION_LOOK, .f = found};
+bool kn_attention_find(const kn_part *part, const kn_node *const *list, uint32_t n,
+                       kn_attention_nodes *found) {
+  *found = (kn_attention_nodes){0};
+  search s = {.part = part, .list = list, .n = n < KN_ATTENTION_LOOK ? n : KN_ATTENTION_LOOK, .f = found};
   if (!n || !takes(&s, list[0]) || !find_product(&s)) return false;
   const kn_node *soft = find_softmax(&s), *last = soft ? next(&s) : NULL;
   const kn_value *weights = soft ? soft->out[0] : NULL;
@@ -184,40 +192,4 @@ bool cp_attention_find(const kn_part *part, const kn_node *const *list, uint32_t
   found->length = s.at + 1;
   find_turned(&s, last);
   return true;
-}
-
-/* ---- before the part is whole ---- */
-
-/* Nodes from n on, as the graph has them. */
-static uint32_t gather(const kn_node *n, const kn_node **list, uint32_t have) {
-  for (const kn_node *c = n; c && have < CP_ATTENTION_LOOK; c = c == n ? n->next : c->next)
-    if (c == n || (kn_opcode_is_op(c->op) && kn_ops[c->op].op_class != KN_CLASS_VIEW)) list[have++] = c;
-  return have;
-}
-
-static bool has_loops(const cp_set *set, const kn_part *part, uint32_t v) {
-  return set->attends->queries[part->types[v].dtype] > 0;
-}
-
-bool cp_attention_wants(const cp_set *set, const kn_part *so_far, const kn_node *n) {
-  const kn_node *list[CP_ATTENTION_LOOK];
-  cp_attention_nodes found;
-  if (n->op != KN_OP_matmul || !has_loops(set, so_far, n->out[0]->id)) return false;
-  return cp_attention_find(so_far, list, gather(n, list, 0), &found);
-}
-
-bool cp_attention_joins(const cp_set *set, const kn_part *so_far, const kn_node *n) {
-  if ((n->op != KN_OP_matmul && n->op != KN_OP_reshape) || !has_loops(set, so_far, n->out[0]->id))
-    return false;
-  const uint32_t back = so_far->n < CP_ATTENTION_LOOK - 1 ? so_far->n : CP_ATTENTION_LOOK - 1;
-  for (uint32_t from = so_far->n - back; from <= so_far->n; from++) {
-    const kn_node *list[CP_ATTENTION_LOOK];
-    cp_attention_nodes found;
-    uint32_t have = 0;
-    for (uint32_t i = from; i < so_far->n; i++) list[have++] = so_far->nodes[i];
-    const uint32_t at = have;
-    have = gather(n, list, have);
-    if (cp_attention_find(so_far, list, have, &found) && at < found.length) return true;
-  }
-  return false;
 }
