@@ -76,10 +76,11 @@ static bool try_way(void *ud, int way, double *seconds) {
   trials *t = ud;
   const cu_api *f = &t->d->api;
   float ms = 0;
-  if (!cu_blas_choose(t->ctx, t->d, &t->p, way) || f->cuEventRecord(t->from, t->d->stream)) return false;
+  if (!cu_blas_choose(t->ctx, t->d, &t->p, way) || f->cuEventRecord(t->from, cu_stream(t->ctx, t->d)))
+    return false;
   for (int i = 0; i < IN_A_ROW; i++)
     if (cu_product_run(t->ctx, t->d, &t->p) != KN_OK) return false;
-  if (f->cuEventRecord(t->to, t->d->stream) || f->cuEventSynchronize(t->to)) return false;
+  if (f->cuEventRecord(t->to, cu_stream(t->ctx, t->d)) || f->cuEventSynchronize(t->to)) return false;
   const bool timed = !f->cuEventElapsedTime(&ms, t->from, t->to);
   *seconds = 1e-3 * (double)ms / IN_A_ROW;
   return timed && ms > 0;
@@ -88,7 +89,7 @@ static bool try_way(void *ud, int way, double *seconds) {
 void cu_blas_tune(kn_context *ctx, cu_device *d, const cu_product *p) {
   char key[KN_TUNE_KEY];
   const double flops = 2 * count_of(p) * (double)p->k;
-  if (kn_context_tuning(ctx) == KN_TUNING_FIXED || d->capturing || !kn_tune_pays(flops)) return;
+  if (kn_context_tuning(ctx) == KN_TUNING_FIXED || cu_captures(ctx, d) || !kn_tune_pays(flops)) return;
   trials t = {.ctx = kn_context_child(ctx), .d = d, .p = *p};
   if (!t.ctx) return;
   t.p.planned = true;
