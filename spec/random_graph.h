@@ -585,6 +585,27 @@ static inline bool rg_same(kn_context *c, kn_rvalue *a, kn_rvalue *b, double mos
   return same;
 }
 
+/* Which tensors the results are, where branches and loops hand them on. */
+static inline void rg_same_tensors(const kn_graph *g, const kn_session *s, const kn_rvalue *in,
+                                   const kn_rvalue *want, const kn_rvalue *got, uint64_t seed) {
+  for (uint32_t i = 0; i < 4; i++) {
+    const kn_node *d = g->body->yields[i]->def;
+    const kn_origin from = kn_session_origin(s, i);
+    if (!d || kn_opcode_is_op(d->op)) continue;
+    bool input = false;
+    for (uint32_t k = 0; k < 2 && !input; k++) {
+      if ((input = want[i].tensor == in[k].tensor))
+        ck_assert_msg(from.from == KN_FROM_INPUT && from.index == k, "seed %d: result %d is no input",
+                      (int)seed, (int)i + 1);
+    }
+    ck_assert_msg(input || from.from != KN_FROM_INPUT, "seed %d: result %d is an input", (int)seed,
+                  (int)i + 1);
+    for (uint32_t k = 0; k < i && !input; k++)
+      ck_assert_msg((want[i].tensor == want[k].tensor) == (got[i].tensor == got[k].tensor),
+                    "seed %d: results %d and %d", (int)seed, (int)i + 1, (int)k + 1);
+  }
+}
+
 enum { RG_RUNS = 6 };
 /* Runs with several sizes and inputs on tensors of the device. */
 static inline void rg_compare(kn_context *c, kn_graph *g, uint64_t seed, kn_device_id d,
@@ -603,6 +624,7 @@ static inline void rg_compare(kn_context *c, kn_graph *g, uint64_t seed, kn_devi
     kn_status want = evaluate(c, g, slots, in, a), got = kn_session_run(s, in, 4, b, 6);
     ck_assert_msg(want == got, "seed %d, run %d: \"%s\" instead of \"%s\"", (int)seed, run,
                   got == KN_OK ? "ok" : kn_error(inner), want == KN_OK ? "ok" : kn_error(c));
+    if (want == KN_OK) rg_same_tensors(g, s, in, a, b, seed);
     for (int i = 0; i < 6 && want == KN_OK; i++)
       ck_assert_msg(rg_same(c, &a[i], &b[i], most), "seed %d, run %d, result %d differs", (int)seed, run,
                     i + 1);
