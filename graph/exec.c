@@ -9,6 +9,7 @@
 #include "graph/profile.h"
 #include "graph/session.h"
 #include "graph/text.h"
+#include "graph/whole.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -531,6 +532,7 @@ static void parts_memory(const kn_plan *p, kn_run_memory *m) {
     const kn_target *t = p->parts[i].target;
     if (t->memory) t->memory(t->self, p->parts[i].program, &sum);
   }
+  for (uint32_t i = 0; i < p->nwholes; i++) sum.workspace += kn_whole_homes(p->wholes[i]);
   m->workspace = sum.workspace;
   m->packed = sum.packed;
 }

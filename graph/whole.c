@@ -467,3 +467,10 @@ void kn_whole_free(kn_context *ctx, kn_whole *w) {
   kn_whole_unmake(ctx, w);
   if (w->refused) kn_free(ctx->heap, w->refused, strlen(w->refused) + 1);
 }
+
+size_t kn_whole_homes(const kn_whole *w) {
+  size_t sum = 0, bytes;
+  for (uint32_t i = 0; w->made && i < w->ninputs; i++)
+    if (w->inputs[i].home && kn_type_bytes(&w->inputs[i].home->type, &bytes)) sum += bytes;
+  return sum;
+}

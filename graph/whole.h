@@ -127,6 +127,8 @@ typedef struct kn_whole {
 /* Cuts the blocks of a plan of the form WHOLE. */
 kn_status kn_plan_wholes(kn_context *ctx, kn_plan *p);
 void kn_whole_free(kn_context *ctx, kn_whole *w);
+/* Bytes of the homes that it has made, for as long as it stays made. */
+size_t kn_whole_homes(const kn_whole *w);
 /* Makes the program; UNSUPPORTED with the reason where it cannot be. `vals` of the plan are those of a run.
  */
 kn_status kn_whole_lower(kn_context *ctx, kn_plan *p, kn_whole *w);
