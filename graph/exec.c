@@ -7,6 +7,7 @@
 #include "graph/profile.h"
 #include "graph/session.h"
 #include "graph/text.h"
+#include "graph/whole.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -499,6 +500,7 @@ static void parts_memory(const kn_plan *p, kn_run_memory *m) {
     if (t->memory) t->memory(t->self, p->parts[i].program, &sum);
   }
   m->workspace = sum.workspace;
+  for (uint32_t i = 0; i < p->nwholes; i++) m->workspace += kn_whole_bytes(p->wholes[i]);
   m->packed = sum.packed;
 }
 

@@ -78,13 +78,14 @@ void kn_session_set_host(kn_session *s, kn_host_fn fn, void *ud);
 
 /* What a run with certain inputs needs; sizes that only a run knows are left out. */
 typedef struct kn_run_memory {
-  size_t arena;     /* values that come and go */
-  size_t workspace; /* those in layouts of a target's own, and scratchpads */
-  size_t packed;    /* constants in such layouts; plans that want the same ones share them */
-  size_t plan;      /* the plan itself with what targets made for it: programs, the two above where they were
-                       not there before */
-  size_t results;   /* made anew by each run, and handed over */
-  size_t state;     /* what is stored and updated, until a run has succeeded */
+  size_t arena; /* values that come and go */
+  size_t
+      workspace;  /* those in layouts of a target's own, scratchpads, what pieces that are one launch keep */
+  size_t packed;  /* constants in such layouts; plans that want the same ones share them */
+  size_t plan;    /* the plan itself with what targets made for it: programs, the two above where they were
+                     not there before */
+  size_t results; /* made anew by each run, and handed over */
+  size_t state;   /* what is stored and updated, until a run has succeeded */
 } kn_run_memory;
 /* Plans for these inputs without running, and takes the arena, so that a run then only makes its results. */
 kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_run_memory *memory);
