@@ -75,6 +75,7 @@ bool kn_copy_node(kn_copy *c, const kn_node *n) {
   to->ntensor = n->ntensor;
   to->no_grad = n->no_grad;
   to->again = n->again;
+  to->told = n->told;
   to->scalar = n->scalar;
   to->slot = n->slot ? b->graph->slots[n->slot->index] : NULL;
   to->text = kn_build_text(b, n->text);

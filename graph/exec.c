@@ -1,9 +1,11 @@
 /* Sessions: their life, inputs checked, plans chosen, state committed or rolled back. What a run does is in
  * run.c, how it was planned in plan.c. */
 #include "core/device.h"
+#include "graph/copy.h"
 #include "graph/cost.h"
 #include "graph/exec.h"
 #include "graph/format.h"
+#include "graph/pipeline.h"
 #include "graph/profile.h"
 #include "graph/session.h"
 #include "graph/text.h"
@@ -192,6 +194,7 @@ void kn_session_free(kn_session *s) {
   kn_free(h, s->symbols, (s->graph->nsymbols + 1u) * sizeof *s->symbols);
   kn_free(h, s->symbol_from, (s->graph->nsymbols + 1u) * sizeof *s->symbol_from);
   kn_free(h, s->out, (body->nyields + 1u) * sizeof *s->out);
+  kn_graph_release(s->whole);
   kn_graph_release(s->graph);
   kn_context_free(s->ctx);
   kn_free(h, s, sizeof *s);
@@ -399,6 +402,34 @@ static void forget_plans(kn_session *s) {
 /* What is told or counted step by step is done so. */
 static bool runs_whole(const kn_session *s) { return !s->profile && !s->limit && !s->ctx->recorder; }
 
+static bool hands_any_on(const kn_region *body) {
+  KN_EACH_NODE (n, body)
+    if (n->op == KN_NODE_if || n->op == KN_NODE_loop || n->op == KN_NODE_select) return true;
+  return false;
+}
+
+/* What plans of a form run. */
+static kn_status choose_graph(kn_session *s, kn_plan_form form, const kn_graph **out) {
+  *out = s->graph;
+  if (form != KN_PLAN_WHOLE || !hands_any_on(s->graph->body)) return KN_OK;
+  if (!s->whole) {
+    kn_builder b;
+    kn_graph *made;
+    uint32_t changes;
+    KN_TRY(kn_graph_copy(s->ctx, s->graph, &b, &made));
+    kn_status st = kn_pass_run(&b, &kn_pass_origins, &changes);
+    if (st == KN_OK) st = kn_graph_finish(&b);
+    if (st != KN_OK) {
+      kn_graph_release(made);
+      return st;
+    }
+    s->whole = changes ? made : kn_graph_retain(s->graph);
+    if (!changes) kn_graph_release(made);
+  }
+  *out = s->whole;
+  return KN_OK;
+}
+
 /* The plan for these inputs, first in the cache afterwards; where `measured`, another one instead of one for
  * which there was something to measure. */
 static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, bool measured, kn_plan **out) {
@@ -415,7 +446,9 @@ static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, b
     kn_plan_free(s->ctx, p);
     p = NULL;
   }
-  if (!p) KN_TRY(kn_plan_new(s->ctx, s->graph, s->targets, s->ntargets, form, s->in_types, &p));
+  const kn_graph *g;
+  if (!p) KN_TRY(choose_graph(s, form, &g));
+  if (!p) KN_TRY(kn_plan_new(s->ctx, g, s->targets, s->ntargets, form, s->in_types, &p));
   p->next = s->plans;
   s->plans = p;
   forget_plans(s);

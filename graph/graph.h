@@ -114,6 +114,8 @@ struct kn_node {
   const kn_where *where; /* NULL: none */
   bool no_grad;          /* ops: no gradient flows through it, it was made with gradients off */
   uint32_t again; /* nodes of one checkpointed call: gradients compute its values again; 0: none. Not text */
+  bool told; /* select, at an end of the graph: where its boolean is false it gives a copy of its third input,
+                or what that gives where it is such a select (passes/origins.c). Not text */
   uint32_t text_at; /* of one that was parsed: where it begins in the text */
   kn_node *prev, *next;
   kn_region *region; /* that holds it */

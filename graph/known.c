@@ -36,14 +36,25 @@ static size_t type_bytes(const kn_type *t) {
   return (size_t)kn_type_numel(t) * kn_dtype_size((kn_dtype)t->dtype);
 }
 
+kn_status kn_known_move(kn_context *ctx, kn_device_id d, kn_tensor *owned, kn_tensor **out) {
+  const kn_attrs_device to = {.device = (int32_t)d};
+  if (owned->type.device == d) return *out = owned, KN_OK;
+  kn_status st = kn_apply(ctx, KN_OP_to_device, &to, &owned, 1, out);
+  kn_tensor_release(owned);
+  return st;
+}
+
 static kn_status know_number(kn_known *k, const kn_node *n, kn_tensor **out) {
   const kn_type *type = &n->out[0]->type.tensor;
   const kn_node *of = n->in[0]->def;
-  if (!of || of->op != KN_NODE_const || type->device != KN_CPU) return KN_OK;
+  kn_type here = *type;
+  kn_tensor *t;
+  if (!of || of->op != KN_NODE_const) return KN_OK;
+  here.device = KN_CPU;
   KN_TRY(kn_scalar_check(k->ctx, &of->scalar, (kn_dtype)type->dtype));
-  KN_TRY(kn_tensor_new(k->ctx, type, out));
-  kn_scalar_write(&of->scalar, *out);
-  return KN_OK;
+  KN_TRY(kn_tensor_new(k->ctx, &here, &t));
+  kn_scalar_write(&of->scalar, t);
+  return kn_known_move(k->ctx, (kn_device_id)type->device, t, out);
 }
 
 /* May its result be kept in the place of its inputs? */
@@ -67,12 +78,12 @@ static kn_status know_op(kn_known *k, const kn_node *n, bool compute, kn_tensor 
     return KN_OK;
   if (!n->ntensor && row->op_class != KN_CLASS_CREATE) return KN_OK;
   for (uint32_t i = 0; i < n->ntensor; i++)
-    if (!(in[i] = kn_known_at(k, n->in[i])) || in[i]->type.device != KN_CPU) return KN_OK;
+    if (!(in[i] = kn_known_at(k, n->in[i]))) return KN_OK;
   for (uint32_t i = n->ntensor; i < n->nin; i++) {
     if (!n->in[i]->def || n->in[i]->def->op != KN_NODE_const) return KN_OK;
     dyn[i - n->ntensor] = n->in[i]->def->scalar;
   }
-  if ((!view && !is_worth(k, n)) || n->out[0]->type.tensor.device != KN_CPU) return KN_OK;
+  if (!view && !is_worth(k, n)) return KN_OK;
   KN_TRY(kn_node_attrs(k->ctx, n, dyn, &attrs));
   KN_TRY(kn_apply(k->ctx, (kn_op)n->op, &attrs, in, (int)n->ntensor, &made));
   *out = made;
@@ -83,8 +94,6 @@ kn_status kn_known_node(kn_known *k, const kn_node *n, bool compute) {
   kn_tensor *made = NULL;
   kn_status st = KN_OK;
   if (n->nout != 1 || n->out[0]->type.kind != KN_V_TENSOR || n->out[0]->id >= k->n) return KN_OK;
-  if (n->op == KN_NODE_tensor && n->out[0]->type.tensor.device != KN_CPU)
-    return KN_OK; /* its elements are not to be read here */
   if (n->op == KN_NODE_tensor)
     made = n->slot->kind == KN_SLOT_CONST && n->slot->tensor ? kn_tensor_retain(n->slot->tensor) : NULL;
   else if (n->op == KN_NODE_to_tensor)

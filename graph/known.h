@@ -24,6 +24,8 @@ kn_status kn_known_region(kn_known *k, const kn_region *r);
 static inline kn_tensor *kn_known_at(const kn_known *k, const kn_value *v) {
   return v->id < k->n ? k->at[v->id] : NULL;
 }
+/* The tensor, taken, on that device. */
+kn_status kn_known_move(kn_context *ctx, kn_device_id d, kn_tensor *owned, kn_tensor **out);
 /* Its elements are its input's: a view that needed no copy. */
 bool kn_known_shares(const kn_known *k, const kn_node *n);
 size_t kn_tensor_bytes(const kn_tensor *t); /* of its elements, each once */

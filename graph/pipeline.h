@@ -14,6 +14,7 @@ extern const kn_pass kn_pass_cse, kn_pass_cse_all, kn_pass_dce, kn_pass_fold, kn
     kn_pass_simplify_all; /* graph/passes/NAME.c, one each */
 
 extern const kn_pass kn_pass_constants;
+extern const kn_pass kn_pass_origins; /* for plans whose pieces run as one: not in the tables */
 extern const struct kn_folding kn_folding_simplify;
 
 /* CAPTURE: what every graph gets; results stay what they were to the bit. FREEZE: that, and what constants

@@ -145,7 +145,7 @@ kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_
   if (v->type.kind != KN_V_TENSOR) return KN_OK;
   bool op = kn_opcode_is_op(n->op), copies = false;
   p->place[v->id] = KN_PLACE_LOOSE;
-  if (p->handle[v->id] || p->undefined[v->id] || !kn_type_known(&p->types[v->id])) return KN_OK;
+  if (p->handle[v->id] || n->told || p->undefined[v->id] || !kn_type_known(&p->types[v->id])) return KN_OK;
   const bool element = n->op == KN_NODE_list_get && kn_plan_is_flat(p, n->in[0]);
   if (!op && n->op != KN_NODE_to_tensor && !element &&
       !(p->whole && n->op == KN_NODE_select && !kn_plan_may_miss(p, v->id)))

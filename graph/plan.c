@@ -92,13 +92,15 @@ static kn_status settle_overs(kn_context *ctx, kn_plan *p) {
   return KN_OK;
 }
 
-/* What a branch yields lies in the place of what it is yielded to, where it has a place of its own. */
+/* What a branch yields lies in the place of what it is yielded to, where it has a place of its own, and none
+ * of its views is another result. */
 static void settle_yields(kn_plan *p) {
   for (uint32_t i = 0; i < p->nbuffers; i++) {
     kn_buffer *b = &p->buffers[i];
     if (!b->into || b->under || b->store || b->none) continue;
     const kn_buffer *to = &p->buffers[b->into - 1];
-    if (b->bytes == to->bytes && !to->under) b->under = b->into;
+    const bool after = b->last > p->first[to->value]; /* somebody reads it then, who knows when */
+    if (b->bytes == to->bytes && !to->under && !after) b->under = b->into;
   }
 }
 

@@ -1,6 +1,7 @@
 /* The recorder's numbers: items, sizes, positions, and what must hold of them when the graph runs. Checks are
  * asserts that say what eager code says. See record_numbers.h. */
 #include "graph/record_numbers.h"
+#include "core/device.h"
 #include "graph/internal.h"
 #include "graph/text.h"
 #include <stdio.h>
@@ -112,6 +113,10 @@ static kn_status put_type(kn_recorder *base, kn_context *ctx, kn_tensor *t, char
     if (strlen(text) + sizeof number < size) strcat(text, number);
   }
   put_plain(text, size, "]");
+  if (t->type.device != KN_CPU) {
+    put_plain(text, size, "@");
+    put_plain(text, size, kn_device_name((kn_device_id)t->type.device));
+  }
   return KN_OK;
 }
 

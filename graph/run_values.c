@@ -327,7 +327,7 @@ kn_status kn_run_store(run *r, const kn_node *n) {
 
 static kn_update_state *update_of(const kn_session *s, const kn_node *n) {
   kn_update_state *u = s->updates;
-  while (u->node != n) u++;
+  while (u->input != n->in[0]->index) u++;
   return u;
 }
 

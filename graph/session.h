@@ -38,6 +38,8 @@ typedef struct kn_arena_on {
 struct kn_session {
   kn_context *ctx;
   kn_graph *graph;
+  kn_graph *
+      whole; /* the same for plans whose pieces run as one: which tensors are at its ends, as numbers; NULL */
   const kn_target **targets;
   int ntargets;
   bool launches; /* one of them runs pieces of plans as one */

@@ -105,6 +105,8 @@ kn_status kn_node_copy(kn_context *ctx, kn_tensor *from, kn_tensor *to);
 /* A tensor whose data never changes, a constant of the graph or that transposed: its slot, and `strides` as v
  * lies. NULL: it is none. */
 const kn_slot *kn_constant_of(const kn_value *v, int64_t strides[KN_MAX_RANK]);
+/* The strides a value will most likely have. A wrong guess only costs time at the first run. */
+void kn_guess_strides(const kn_value *v, const kn_type *types, int64_t strides[KN_MAX_RANK]);
 /* The node by itself: by the reference's kernel, or `eager`, as its device computes it outside of graphs.
  * `open`: it is not static, so that its attributes and outputs are those of this moment. */
 kn_status kn_node_run(kn_context *ctx, const kn_node *n, bool open, bool eager, kn_tensor **vals,

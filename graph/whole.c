@@ -241,6 +241,7 @@ static kn_whole_time time_of(const cutter *c, const kn_step *first, const kn_ste
     return KN_WHOLE_AFTER;
   if (!node) return KN_WHOLE_WITHIN;
   if (n->op == KN_NODE_load_state && is_unstored(first, s, n->slot)) return KN_WHOLE_BEFORE;
+  if (n->told) return KN_WHOLE_AFTER;
   const bool stores = n->op == KN_NODE_store_state || n->op == KN_NODE_update;
   if (stores && c->top && !(n->slot && c->p->slot_copied[n->slot->index])) return KN_WHOLE_AFTER;
   const bool number = n->nout == 1 && kn_is_scalar(n->out[0]->type.kind);

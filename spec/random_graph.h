@@ -552,4 +552,90 @@ static inline void rg_inputs(kn_context *c, uint64_t seed, int run, kn_rvalue in
   in[3] = (kn_rvalue){.scalar = {KN_SCALAR_FLOAT, {.f = run * 0.3 - 0.5}}};
 }
 
+/* ---- a session against the evaluator ---- */
+
+/* Takes t over. */
+static inline kn_tensor *rg_moved(kn_context *c, kn_tensor *t, kn_device_id d) {
+  kn_tensor *out;
+  if (t->type.device == d) return t;
+  OK(c, kn_apply(c, KN_OP_to_device, &(kn_attrs_device){.device = d}, &t, 1, &out));
+  kn_tensor_release(t);
+  return out;
+}
+
+/* Within `most` of the larger; 0: to the bit. */
+static inline bool rg_near(const kn_rvalue *a, const kn_rvalue *b, double most) {
+  if (!most || !a->tensor != !b->tensor) return same_result(a, b);
+  if (!a->tensor) {
+    if (a->scalar.kind != KN_SCALAR_FLOAT || b->scalar.kind != KN_SCALAR_FLOAT) return same_result(a, b);
+    return near(a->scalar.as.f, b->scalar.as.f, most);
+  }
+  bool same = kn_type_equal(&a->tensor->type, &b->tensor->type);
+  for (int64_t k = 0; same && k < kn_tensor_numel(a->tensor); k++)
+    same = near(element(a->tensor, k), element(b->tensor, k), most);
+  return same;
+}
+
+/* Releases both. */
+static inline bool rg_same(kn_context *c, kn_rvalue *a, kn_rvalue *b, double most) {
+  if (a->tensor) a->tensor = rg_moved(c, a->tensor, KN_CPU);
+  if (b->tensor) b->tensor = rg_moved(c, b->tensor, KN_CPU);
+  const bool same = rg_near(a, b, most);
+  kn_tensor_release(a->tensor), kn_tensor_release(b->tensor);
+  return same;
+}
+
+/* Which tensors the results are, where branches and loops hand them on. */
+static inline void rg_same_tensors(const kn_graph *g, const kn_session *s, const kn_rvalue *in,
+                                   const kn_rvalue *want, const kn_rvalue *got, uint64_t seed) {
+  for (uint32_t i = 0; i < 4; i++) {
+    const kn_node *d = g->body->yields[i]->def;
+    const kn_origin from = kn_session_origin(s, i);
+    if (!d || kn_opcode_is_op(d->op)) continue;
+    bool input = false;
+    for (uint32_t k = 0; k < 2 && !input; k++) {
+      if ((input = want[i].tensor == in[k].tensor))
+        ck_assert_msg(from.from == KN_FROM_INPUT && from.index == k, "seed %d: result %d is no input",
+                      (int)seed, (int)i + 1);
+    }
+    ck_assert_msg(input || from.from != KN_FROM_INPUT, "seed %d: result %d is an input", (int)seed,
+                  (int)i + 1);
+    for (uint32_t k = 0; k < i && !input; k++)
+      ck_assert_msg((want[i].tensor == want[k].tensor) == (got[i].tensor == got[k].tensor),
+                    "seed %d: results %d and %d", (int)seed, (int)i + 1, (int)k + 1);
+  }
+}
+
+enum { RG_RUNS = 6 };
+/* Runs with several sizes and inputs on tensors of the device. */
+static inline void rg_compare(kn_context *c, kn_graph *g, uint64_t seed, kn_device_id d,
+                              const kn_target *const *targets, int n, double most) {
+  kn_session *s;
+  OK(c, kn_session_new(c, g, targets, n, &s));
+  kn_context *inner = kn_session_context(s);
+  kn_rvalue slots[2], in[4], a[6], b[6], state;
+  slots[0].tensor =
+      rg_moved(c, make(c, KN_F32, DIMS(3, 3), LIST(1, 0.5, -0.25, 0, 1, 0.75, 0.125, -1, 1)), d);
+  slots[1].tensor = rg_moved(c, make(c, KN_F32, DIMS(3), LIST(0.5, -0.5, 1)), d);
+  for (uint32_t i = 0; i < 2; i++) OK(inner, kn_session_set_slot(s, i, &slots[i]));
+  for (int run = 0; run < RG_RUNS; run++) {
+    rg_inputs(c, seed + (uint64_t)(run / 2), run / 2, in);
+    for (int i = 0; i < 2; i++) in[i].tensor = rg_moved(c, in[i].tensor, d);
+    kn_status want = evaluate(c, g, slots, in, a), got = kn_session_run(s, in, 4, b, 6);
+    ck_assert_msg(want == got, "seed %d, run %d: \"%s\" instead of \"%s\"", (int)seed, run,
+                  got == KN_OK ? "ok" : kn_error(inner), want == KN_OK ? "ok" : kn_error(c));
+    if (want == KN_OK) rg_same_tensors(g, s, in, a, b, seed);
+    for (int i = 0; i < 6 && want == KN_OK; i++)
+      ck_assert_msg(rg_same(c, &a[i], &b[i], most), "seed %d, run %d, result %d differs", (int)seed, run,
+                    i + 1);
+    kn_rvalue copy = {.tensor = kn_tensor_retain(slots[1].tensor)};
+    OK(inner, kn_session_get_slot(s, 1, &state));
+    ck_assert_msg(rg_same(c, &state, &copy, most), "seed %d: the slot differs", (int)seed);
+    ck_assert(c->random.offset == inner->random.offset);
+    kn_tensor_release(in[0].tensor), kn_tensor_release(in[1].tensor);
+  }
+  kn_tensor_release(slots[0].tensor), kn_tensor_release(slots[1].tensor);
+  kn_session_free(s);
+}
+
 #endif

@@ -1,7 +1,10 @@
 /* Every op of the table on the CUDA backend's tensors, on the software device (spec/cuda/sim), against the
- * reference kernel: small cases of gen.h in every dtype, in order and scattered; larger ones of what the
- * backend has kernels of its own for; draws; faults in data and their sentences. And the backend's README
- * tells which ops take the host route. */
+ * reference kernel: small cases of gen.h in every dtype, in order, scattered (blocks and threads then run in
+ * reverse order), expanded, empty and 0-d; elementwise ops over layouts; larger ones of what the backend has
+ * kernels of its own for; draws; faults in data and their sentences. Each tensor has a block of its own, so
+ * that the device sees what is written beside it. And the backend's README tells which ops take the host
+ * route. */
+#define _DEFAULT_SOURCE
 #include "spec/suite.h"
 #ifdef KN_HAS_CUDA
 #include "backends/cuda/fault.h"
@@ -9,6 +12,7 @@
 #include "backends/registry.h"
 #include "spec/cuda/software.h"
 #include "spec/gen.h"
+#include "spec/layouts.h"
 #include "spec/tensors.h"
 
 /* ---- there and back ---- */
@@ -64,9 +68,30 @@ typedef struct bench {
 
 static bool on_device[KN_OP_COUNT]; /* by op, in all tests: a kernel of the backend's own ran */
 
+/* A block of its own for each tensor, so that the device sees who writes beside it. */
+static cu_device *device;
+static kn_status exact_alloc(void *self, kn_context *ctx, size_t bytes, void **data) {
+  CUdeviceptr p;
+  (void)self;
+  if (device->api.cuMemAlloc(&p, bytes ? bytes : 1)) return kn_fail_nomem(ctx, bytes);
+  *data = (void *)(uintptr_t)p;
+  return KN_OK;
+}
+static void exact_release(void *self, void *data, size_t bytes) {
+  (void)self, (void)bytes;
+  ck_assert_int_eq(device->api.cuMemFree((CUdeviceptr)(uintptr_t)data), CUDA_SUCCESS);
+}
+
 static bench *open_bench(void) {
   static bench b;
+  static kn_memory memory;
+  const kn_memory *cached;
   b = (bench){.c = software_context()};
+  OK(b.c, kn_device_memory(b.c, KN_CUDA, &cached));
+  OK(b.c, cu_device_of(b.c, &device));
+  memory = *cached;
+  memory.alloc = exact_alloc, memory.release = exact_release;
+  b.c->memory[KN_CUDA] = &memory;
   b.c->debug |= 1u << KN_DEBUG_DISPATCH;
   suite_keep_lines(b.c, &b.lines);
   return &b;
@@ -157,70 +182,95 @@ static bool compare(bench *b, kn_op op, const void *attrs, kn_tensor *const *in,
 
 /* ---- the table ---- */
 
-/* A copy with the dims in reverse order in memory, and gaps. */
-static kn_tensor *scattered(kn_context *c, kn_tensor *t) {
-  kn_type block = type_of(kn_tensor_dtype(t), DIMS(3 + 2 * kn_tensor_numel(t)));
-  kn_tensor *far;
-  OK(c, kn_tensor_new(c, &block, &far));
-  memset(far->storage->data, 1, far->storage->bytes);
-  far->type = t->type;
-  far->offset = 3;
-  for (int64_t d = 0, step = 2; d < t->type.rank; step *= t->type.dims[d++]) far->strides[d] = step;
-  for (int64_t k = 0; k < kn_tensor_numel(t); k++)
-    memcpy(element_at(far, k), element_at(t, k), kn_dtype_size(kn_tensor_dtype(t)));
-  return far;
-}
-
-static void run_case(bench *b, const gen_case *g, kn_dtype d) {
-  kn_tensor *near_ones[GEN_MAX_IN], *far[GEN_MAX_IN];
+/* As the case says; scattered, and with all that runs at the same time in another order; and all of a dim the
+ * same. */
+static void run_case(bench *b, const gen_case *g, kn_dtype d, const char *what) {
+  kn_tensor *in[3][GEN_MAX_IN];
+  char text[64];
   const void *attrs = kn_ops[g->op].attrs == KN_ATTRS_none ? NULL : &g->attrs;
   for (int i = 0; i < g->n; i++) {
-    OK(b->c, gen_make(b->c, g, i, d, &near_ones[i]));
-    far[i] = scattered(b->c, near_ones[i]);
+    OK(b->c, gen_make(b->c, g, i, d, &in[0][i]));
+    in[1][i] = scattered(b->c, in[0][i]);
+    OK(b->c, gen_make(b->c, g, i, d, &in[2][i]));
+    if (g->in[i].rank && g->in[i].dims[0] && !(kn_ops[g->op].flags & KN_FLAG_WRITES))
+      in[2][i]->strides[0] = 0;
   }
-  compare(b, g->op, attrs, near_ones, g->n, "small");
-  compare(b, g->op, attrs, far, g->n, "small, scattered");
-  release(near_ones, g->n), release(far, g->n);
+  compare(b, g->op, attrs, in[0], g->n, what);
+  setenv("SIM_ORDER", "last", 1);
+  snprintf(text, sizeof text, "%s, scattered", what);
+  compare(b, g->op, attrs, in[1], g->n, text);
+  unsetenv("SIM_ORDER");
+  snprintf(text, sizeof text, "%s, expanded", what);
+  compare(b, g->op, attrs, in[2], g->n, text);
+  for (int k = 0; k < 3; k++) release(in[k], g->n);
 }
 
-/* All dtypes, or those that kernels are most written for. */
-static bool is_swept(kn_dtype d) {
+/* The case with nothing in the dims of one size, for each size; and with no dims at all. */
+static void run_empty(bench *b, const gen_case *g, kn_dtype d) {
+  gen_case empty;
+  for (int64_t size = 1; size < 9; size++) {
+    bool any = false;
+    empty = *g;
+    for (int i = 0; i < g->n; i++)
+      for (int k = 0; k < g->in[i].rank; k++)
+        if (g->in[i].dims[k] == size) empty.in[i].dims[k] = 0, any = true;
+    if (any) run_case(b, &empty, d, "empty");
+  }
+  empty = *g;
+  for (int i = 0; i < g->n; i++) empty.in[i].rank = 0;
+  run_case(b, &empty, d, "0-d");
+}
+
+static bool sweeps_all(void) {
   const char *sweep = getenv("KILN_SWEEP");
-  return (sweep && !strcmp(sweep, "whole")) || d == KN_F32 || d == KN_BF16 || d == KN_I32;
+  return sweep && !strcmp(sweep, "whole");
 }
 
+/* Dtypes that kernels are most written for; all with KILN_SWEEP=whole. */
+static bool is_swept(kn_dtype d) { return sweeps_all() || d == KN_F32 || d == KN_BF16 || d == KN_I32; }
+
+/* Every case in those, in all others the first of each op. */
 START_TEST(small_ones) {
   bench *b = open_bench();
   gen_case made;
   for (int d = 0; d < KN_DTYPE_COUNT; d++) {
-    if (!is_swept((kn_dtype)d)) continue;
-    for (int i = 0; i < GEN_CASES; i++)
-      if (!kn_ops[gen_cases[i].op].composite) run_case(b, &gen_cases[i], (kn_dtype)d);
-    for (int op = 0; op < KN_OP_COUNT; op++)
-      if (!kn_ops[op].composite && gen_default((kn_op)op, &made)) run_case(b, &made, (kn_dtype)d);
+    bool met[KN_OP_COUNT] = {false};
+    for (int i = 0; i < GEN_CASES + KN_OP_COUNT; i++) {
+      const gen_case *g = i < GEN_CASES ? &gen_cases[i] : &made;
+      if (i >= GEN_CASES && !gen_default((kn_op)(i - GEN_CASES), &made)) continue;
+      if (kn_ops[g->op].composite || (met[g->op] && !is_swept((kn_dtype)d))) continue;
+      run_case(b, g, (kn_dtype)d, "small");
+      if (!met[g->op] && is_swept((kn_dtype)d)) run_empty(b, g, (kn_dtype)d);
+      met[g->op] = true;
+    }
+  }
+  close_bench(b);
+}
+END_TEST
+
+/* Each layout in a dtype or two, of mixed ones every third. */
+START_TEST(elementwise_layouts) {
+  bench *b = open_bench();
+  kn_tensor *in[3];
+  kn_attrs_any attrs;
+  char what[96];
+  for (int op = 0; op < KN_OP_COUNT; op++) {
+    if (kn_ops[op].op_class != KN_CLASS_ELEMENTWISE || kn_ops[op].composite) continue;
+    for (int l = 0; l < LAYOUTS; l++) {
+      if (layouts[l].dims[0].v[0] > 65536) continue;
+      const kn_dtype one = (kn_dtype)((op + l) % KN_DTYPE_COUNT),
+                     other = (kn_dtype)((op + 3 * l) % KN_DTYPE_COUNT);
+      const kn_dtype d[] = {one, l % 3 ? one : other};
+      const int n = layout_make(b->c, (kn_op)op, &layouts[l], d, in, &attrs, what, sizeof what);
+      compare(b, (kn_op)op, kn_ops[op].attrs == KN_ATTRS_none ? NULL : &attrs, in, n, what);
+      release(in, n);
+    }
   }
   close_bench(b);
 }
 END_TEST
 
 /* ---- larger ones ---- */
-
-/* Floats with every 17th a special one; integers of few values. */
-static kn_tensor *filled(kn_context *c, kn_dtype d, kn_ints dims, int salt) {
-  static const double special[] = {0, -0.0, INFINITY, -INFINITY, NAN, 1, -1, 0.5};
-  kn_type type = type_of(d, dims);
-  kn_tensor *t;
-  OK(c, kn_tensor_new(c, &type, &t));
-  for (int64_t k = 0; k < kn_tensor_numel(t); k++) {
-    uint64_t x = (uint64_t)(k + salt * 7919) * UINT64_C(0x9E3779B97F4A7C15);
-    x ^= x >> 29;
-    if (kn_dtype_is_float(d))
-      set_element(t, k, k % 17 == 3 ? special[x % 8] : (double)(x % 4001) / 500 - 4);
-    else
-      kn_element_put_int(d, element_at(t, k), (int64_t)(x % 200) - 60);
-  }
-  return t;
-}
 
 static kn_tensor *places(kn_context *c, kn_dtype d, kn_ints dims, int64_t limit) {
   kn_type type = type_of(d, dims);
@@ -487,7 +537,8 @@ START_TEST(host_route_is_told) {
 }
 END_TEST
 
-SUITE("cuda_sweep", host_route_is_told, small_ones, larger_ones, made_ones, faults, kernels_ran)
+SUITE("cuda_sweep", host_route_is_told, small_ones, elementwise_layouts, larger_ones, made_ones, faults,
+      kernels_ran)
 #else
 START_TEST(no_headers) { (void)suite_skips("this build was made without CUDA's headers"); }
 END_TEST

@@ -6,6 +6,7 @@
 #include "backends/cuda/launch.h"
 #include "spec/cuda/software.h"
 #include "spec/exec.h"
+#include "spec/random_graph.h"
 
 typedef struct stage { /* one graph on both devices */
   kn_context *c;
@@ -436,9 +437,35 @@ START_TEST(faults_of_parts_are_told) {
 }
 END_TEST
 
-SUITE("cuda_whole", branches_and_loops_in_each_other, a_while_of_a_thousand_trips, decoding_stops_early,
-      a_training_step, draws_go_on_from_run_to_run, draws_in_branches_and_loops, places_that_numbers_say,
-      texts_of_faults_show_what_there_was, faults_are_told, faults_of_parts_are_told)
+/* Beside their nodes one by one on the same device; every other one with nodes as late as they may be. */
+START_TEST(random_graphs) {
+  const char *more = getenv("KILN_RANDOM_GRAPHS"); /* by hand */
+  const kn_target *const *targets;
+  const kn_memory *m;
+  cu_device *d;
+  int n;
+  kn_context *c = software_context();
+  OK(c, kn_device_memory(c, KN_CUDA, &m));
+  OK(c, cu_device_of(c, &d));
+  OK(c, kn_registry_targets(c, &targets, &n));
+  c->threads = 1;
+  const int seeds = more ? atoi(more) : 60;
+  for (int seed = 1; seed <= seeds; seed++) {
+    kn_graph *g = random_graph_of(c, (uint64_t)seed, 6 + seed % 50, seed % 2, KN_CUDA);
+    if (seed / 2 % 2) setenv("SIM_ORDER", "last", 1);
+    rg_compare(c, g, (uint64_t)seed, KN_CUDA, targets, n, 1e-5);
+    unsetenv("SIM_ORDER");
+    kn_graph_release(g);
+  }
+  ck_assert_msg(d->launches.launches > (uint64_t)seeds * RG_RUNS, "%d launches", (int)d->launches.launches);
+  kn_registry_close(c);
+  suite_done(c);
+}
+END_TEST
+
+SUITE("cuda_whole", random_graphs, branches_and_loops_in_each_other, a_while_of_a_thousand_trips,
+      decoding_stops_early, a_training_step, draws_go_on_from_run_to_run, draws_in_branches_and_loops,
+      places_that_numbers_say, texts_of_faults_show_what_there_was, faults_are_told, faults_of_parts_are_told)
 #else
 START_TEST(no_headers) { (void)suite_skips("this build was made without CUDA's headers"); }
 END_TEST

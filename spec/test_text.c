@@ -68,20 +68,12 @@ static const char *after_comments(const char *text) {
 }
 
 static void run_passes(kn_context *c, kn_graph *g, const char *names) {
-  static const kn_pass *const all[] = {&kn_folding_affine.pass,
-                                       &kn_pass_constants,
-                                       &kn_pass_cse,
-                                       &kn_pass_cse_all,
-                                       &kn_pass_dce,
-                                       &kn_pass_fold,
-                                       &kn_pass_hoist,
-                                       &kn_pass_hoist_all,
-                                       &kn_pass_recompute,
-                                       &kn_pass_unroll,
-                                       &kn_pass_history,
-                                       &kn_pass_simplify,
-                                       &kn_pass_simplify_all,
-                                       &kn_folding_simplify.pass};
+  static const kn_pass *const all[] = {
+      &kn_folding_affine.pass, &kn_pass_constants,    &kn_pass_cse,
+      &kn_pass_cse_all,        &kn_pass_dce,          &kn_pass_fold,
+      &kn_pass_hoist,          &kn_pass_hoist_all,    &kn_pass_origins,
+      &kn_pass_recompute,      &kn_pass_unroll,       &kn_pass_history,
+      &kn_pass_simplify,       &kn_pass_simplify_all, &kn_folding_simplify.pass};
   kn_builder b;
   g->finished = false;
   kn_builder_init(&b, c, g);

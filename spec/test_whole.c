@@ -17,61 +17,17 @@ typedef struct kind {
   uint64_t refuses;
 } kind;
 
-/* Takes t over. */
-static kn_tensor *moved(kn_context *c, kn_tensor *t, kn_device_id d) {
-  kn_tensor *out;
-  if (t->type.device == d) return t;
-  OK(c, kn_apply(c, KN_OP_to_device, &(kn_attrs_device){.device = d}, &t, 1, &out));
-  kn_tensor_release(t);
-  return out;
-}
-
-/* Releases both. */
-static bool same_values(kn_context *c, kn_rvalue *a, kn_rvalue *b) {
-  if (a->tensor) a->tensor = moved(c, a->tensor, KN_CPU);
-  if (b->tensor) b->tensor = moved(c, b->tensor, KN_CPU);
-  bool same = same_result(a, b);
-  kn_tensor_release(a->tensor), kn_tensor_release(b->tensor);
-  return same;
-}
-
-static void same_slot(kn_session *s, kn_context *c, const kn_rvalue *want, int seed) {
-  kn_rvalue state, copy = {.tensor = kn_tensor_retain(want->tensor)};
-  OK(kn_session_context(s), kn_session_get_slot(s, 1, &state));
-  ck_assert_msg(same_values(c, &state, &copy), "seed %d: the slot differs", seed);
-}
-
 /* Each with several sizes and inputs, against the evaluator. */
 static void compare_in(kn_context *c, uint64_t seed, int steps, kind k, counts *n) {
-  kn_graph *g = random_graph_of(c, seed, steps, k.plain, k.device);
   mock m;
   kn_target ref;
-  kn_session *s;
   mock_init(&m, k.device, k.refuses);
   ck_assert(kn_ref_backend.target(c, NULL, &ref));
-  OK(c, kn_session_new(c, g, (const kn_target *[]){&m.target, &ref}, 2, &s));
-  kn_rvalue slots[2], in[4], a[6], b[6];
-  slots[0].tensor =
-      moved(c, make(c, KN_F32, DIMS(3, 3), LIST(1, 0.5, -0.25, 0, 1, 0.75, 0.125, -1, 1)), k.device);
-  slots[1].tensor = moved(c, make(c, KN_F32, DIMS(3), LIST(0.5, -0.5, 1)), k.device);
-  for (uint32_t i = 0; i < 2; i++) OK(kn_session_context(s), kn_session_set_slot(s, i, &slots[i]));
-  for (int run = 0; run < 6; run++) {
-    rg_inputs(c, seed + (uint64_t)(run / 2), run / 2, in);
-    for (int i = 0; i < 2; i++) in[i].tensor = moved(c, in[i].tensor, k.device);
-    kn_status want = evaluate(c, g, slots, in, a), got = kn_session_run(s, in, 4, b, 6);
-    ck_assert_msg(want == got, "seed %d, run %d: \"%s\" instead of \"%s\"", (int)seed, run,
-                  got == KN_OK ? "ok" : kn_error(kn_session_context(s)), want == KN_OK ? "ok" : kn_error(c));
-    for (int i = 0; i < 6 && want == KN_OK; i++)
-      ck_assert_msg(same_values(c, &a[i], &b[i]), "seed %d, run %d, result %d differs", (int)seed, run,
-                    i + 1);
-    same_slot(s, c, &slots[1], (int)seed);
-    ck_assert(c->random.offset == kn_session_context(s)->random.offset);
-    kn_tensor_release(in[0].tensor), kn_tensor_release(in[1].tensor);
-  }
-  n->runs += 6, n->launches += m.launches, n->made += m.made, n->trips += m.trips, n->branches += m.branches;
-  kn_tensor_release(slots[0].tensor), kn_tensor_release(slots[1].tensor);
-  kn_session_free(s);
+  kn_graph *g = random_graph_of(c, seed, steps, k.plain, k.device);
+  rg_compare(c, g, seed, k.device, (const kn_target *[]){&m.target, &ref}, 2, 0);
   kn_graph_release(g);
+  n->runs += RG_RUNS, n->launches += m.launches, n->made += m.made, n->trips += m.trips,
+      n->branches += m.branches;
 }
 
 static void compare(uint64_t seed, int steps, kind k, counts *n) {
@@ -398,8 +354,15 @@ START_TEST(faults_are_told_after_the_launch) {
 }
 END_TEST
 
-/* Which tensor a result is may be asked where it may be an input: then the host has to know the branch. */
-START_TEST(identity_is_the_hosts) {
+static void origin_is(const kn_session *s, uint32_t i, kn_origin want) {
+  const kn_origin got = kn_session_origin(s, i);
+  ck_assert_msg(got.from == want.from && got.index == want.index, "result %d is of %d, %d", (int)i + 1,
+                (int)got.from, (int)got.index);
+}
+
+/* Which tensor a result is may be asked where it may be an input: the launch says it, and the host takes it.
+ */
+START_TEST(which_tensor_it_is_is_a_number) {
   bench b;
   bench_open(&b, "graph g(%x: float32[2]) {\n"
                  "  %zero = const 0.0\n"
@@ -409,8 +372,7 @@ START_TEST(identity_is_the_hosts) {
                  "  %y: float32[2] = if %less {\n"
                  "    %m = neg %x\n"
                  "    %m2 = exp %m\n"
-                 "    %m3 = exp %m2\n"
-                 "    yield %m3\n"
+                 "    yield %m2\n"
                  "  } else {\n"
                  "    yield %x\n"
                  "  }\n"
@@ -419,11 +381,109 @@ START_TEST(identity_is_the_hosts) {
   for (int k = -1; k < 2; k += 2) {
     kn_tensor *x = VEC(&b.r, k, 0.25);
     AGREE(&b, 1, T(x));
-    kn_origin from = kn_session_origin(b.s, 0);
-    ck_assert(from.from == (k < 0 ? KN_FROM_NONE : KN_FROM_INPUT));
+    origin_is(b.s, 0, (kn_origin){k < 0 ? KN_FROM_NONE : KN_FROM_INPUT, 0});
     kn_tensor_release(x);
   }
-  ck_assert_int_eq(b.m.launches, 1); /* the branch that computes something */
+  ck_assert_int_eq(b.m.launches, 2);
+  ck_assert_int_eq(b.m.waits, 2);
+  reads(&b, "copied in: %x\n"
+            "number in: $6 = %zero\n"
+            "number in: $9 = %3\n"
+            "number in: $10 = %2\n"
+            "%sum = sum\n"
+            "numbers: $5 = item %sum\n"
+            "         $7 = lua.lt $5, $6\n"
+            "if $7\n"
+            "  %m = neg; %m2 = exp\n"
+            "  numbers: $8 = $9\n"
+            "else\n"
+            "  %y = copy %x\n"
+            "  numbers: $8 = $10\n"
+            "numbers: $4 = lua.eq $8, $10\n"
+            "number out: $4 = %12\n");
+  bench_close(&b);
+}
+END_TEST
+
+/* No trip, some trips; the best of them so far beside the last; what is stored; an early end in the depth. */
+START_TEST(loops_hand_tensors_on) {
+  bench b;
+  bench_open(&b, "graph g(%x: float32[2], %n: integer, %m: integer) {\n"
+                 "  slot state \"s\": float32[2]\n"
+                 "  %zero = const 0\n"
+                 "  %one = const 1\n"
+                 "  %some = lua.lt %zero, %n\n"
+                 "  %last: float32[2], %best: float32[2] = if %some {\n"
+                 "    %l: float32[2], %b: float32[2] = loop (%t: float32[2] = %x, %u: float32[2] = %x, "
+                 "%i: integer = %zero) {\n"
+                 "      %j = lua.add %i, %one\n"
+                 "      %v = tanh %t\n"
+                 "      %w: float32[2] = loop (%p: float32[2] = %v, %k: integer = %zero) {\n"
+                 "        %k1 = lua.add %k, %one\n"
+                 "        %even = lua.lt %k1, %m\n"
+                 "        %q = neg %p\n"
+                 "        continue_if %even next(%q, %k1) exit(%q)\n"
+                 "      }\n"
+                 "      %first = lua.lt %j, %m\n"
+                 "      %best1: float32[2] = choose %first, %w, %u\n"
+                 "      %more = lua.lt %j, %n\n"
+                 "      continue_if %more next(%w, %best1, %j) exit(%w, %best1)\n"
+                 "    }\n"
+                 "    yield %l, %b\n"
+                 "  } else {\n"
+                 "    yield %x, %x\n"
+                 "  }\n"
+                 "  store_state \"s\", %best\n"
+                 "  return %last, %best\n"
+                 "}\n");
+  kn_rvalue start = T(VEC(&b.r, 0.5, 0.25));
+  OK(rig_ctx(&b.r), kn_session_set_slot(b.r.s, 0, &start));
+  OK(kn_session_context(b.s), kn_session_set_slot(b.s, 0, &start));
+  kn_tensor_release(start.tensor);
+  for (int n = 0; n < 4; n++)
+    for (int m = 0; m < 5; m++) {
+      kn_tensor *x = VEC(&b.r, 0.5 * n, 0.25);
+      uint32_t group;
+      AGREE(&b, 2, T(x), INT(n), INT(m));
+      const kn_origin none = {KN_FROM_NONE, 0}, input = {KN_FROM_INPUT, 0}, last = {KN_FROM_OUTPUT, 0};
+      origin_is(b.s, 0, n ? none : input);
+      origin_is(b.s, 1, !n || m < 2 ? input : m > n ? last : none);
+      const kn_origin want = kn_session_stored(b.r.s, 0, &group), got = kn_session_stored(b.s, 0, &group);
+      ck_assert(want.from == got.from && want.index == got.index);
+      kn_tensor_release(x);
+    }
+  ck_assert_int_eq(b.m.launches, 20);
+  bench_close(&b);
+}
+END_TEST
+
+/* What a branch computes, and a view of it that is read for longer. */
+START_TEST(views_outlive_what_a_branch_gives) {
+  bench b;
+  bench_open(&b, "graph g(%x: float32[2,2], %n: integer) {\n"
+                 "  %zero = const 0\n"
+                 "  %some = lua.lt %zero, %n\n"
+                 "  %a: float32[2,2], %b: float32[2,2] = if %some {\n"
+                 "    %e = exp %x\n"
+                 "    %v = transpose %e\n"
+                 "    yield %e, %v\n"
+                 "  } else {\n"
+                 "    yield %x, %x\n"
+                 "  }\n"
+                 "  %none: list[float32[2,2]] = list\n"
+                 "  %l = append %none, %b\n"
+                 "  %k = length %l\n"
+                 "  %c = matmul %a, %x\n"
+                 "  %d = matmul %c, %x\n"
+                 "  %f = matmul %d, %c\n"
+                 "  %g = add %b, %f\n"
+                 "  return %g, %k\n"
+                 "}\n");
+  for (int n = 3; n >= 0; n--) {
+    kn_tensor *x = make(b.r.c, KN_F32, DIMS(2, 2), LIST(1, 0.5, n, -0.25));
+    AGREE(&b, 2, T(x), INT(n));
+    kn_tensor_release(x);
+  }
   bench_close(&b);
 }
 END_TEST
@@ -481,5 +541,6 @@ END_TEST
 
 SUITE("whole", random_graphs_in_pieces, random_graphs_as_one, random_graphs_on_a_device,
       numbers_are_carried_at_once, branches_and_loops_in_each_other, carries_that_overlap_are_staged,
-      steps_of_training_store_afterwards, faults_are_told_after_the_launch, identity_is_the_hosts,
-      results_that_are_numbers_wait_once, memory_runs_out_while_a_piece_is_refused)
+      steps_of_training_store_afterwards, faults_are_told_after_the_launch, which_tensor_it_is_is_a_number,
+      loops_hand_tensors_on, views_outlive_what_a_branch_gives, results_that_are_numbers_wait_once,
+      memory_runs_out_while_a_piece_is_refused)

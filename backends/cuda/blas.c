@@ -4,17 +4,20 @@
 #include "backends/cuda/blas.h"
 #include "backends/cuda/entries.h"
 #include "backends/cuda/product.h"
+#include "backends/registry.h"
+#include "backends/tune.h"
 #include "core/heap.h"
 #include <pthread.h>
 #include <string.h>
 
 /* Room for sums in parts; more gives nothing. */
 #define WORKSPACE ((size_t)32 << 20)
-enum { BUCKETS = 256, MOST_KEPT = 4096, MOST_FOUND = 8, ALIGNED = 256 };
+enum { BUCKETS = 256, MOST_KEPT = 4096, MOST_FOUND = CU_BLAS_WAYS, ALIGNED = 256 };
 
 /* All that decides about descriptors and algorithm. Zeroed before it is filled: compared as bytes. */
 typedef struct problem {
   int32_t dtype, epilogue, compute, turned_a, turned_b, adds, deterministic, batches;
+  int32_t planned; /* its algorithm may be one that was measured */
   int32_t align_a, align_b, align_c, align_bias;
   int64_t m, n, k, a_pitch, b_pitch, a_step, b_step, c_step, aux_row;
 } problem;
@@ -271,6 +274,7 @@ static bool describe(const kn_context *ctx, const cu_product *p, int64_t c_step,
   out->turned_a = turned_a, out->turned_b = turned_b;
   out->adds = p->add != 0;
   out->deterministic = kn_context_deterministic(ctx);
+  out->planned = p->planned && kn_context_tuning(ctx) != KN_TUNING_FIXED;
   out->batches = p->rank ? (int32_t)p->dims[0] : 1;
   out->align_a = cu_alignment(p->a.at, ALIGNED), out->align_b = cu_alignment(p->b.at, ALIGNED);
   out->align_c = cu_alignment(p->c | p->add | p->aux, ALIGNED),
@@ -354,6 +358,40 @@ static kn_status ask(kn_context *ctx, cu_device *d, cu_blas *s, kept *k) {
   return KN_OK;
 }
 
+/* ---- what was measured ---- */
+
+const char *const cu_blas_way_names[CU_BLAS_WAYS] = {"algorithm-1", "algorithm-2", "algorithm-3",
+                                                     "algorithm-4", "algorithm-5", "algorithm-6",
+                                                     "algorithm-7", "algorithm-8"};
+
+/* Alignments beyond a vector's decide nothing. */
+static int32_t vectors(int32_t alignment) { return alignment < 16 ? alignment : 16; }
+
+static void write_key(const cu_device *d, const problem *p, char *key, size_t size) {
+  snprintf(
+      key, size,
+      "cublasLt %zu sm_%d %.48s: %s e%d c%d %d%d+%d b%d a%d,%d,%d,%d %lldx%lldx%lld %lld,%lld %lld,%lld,%lld",
+      d->api.cublasLtGetVersion(), d->capability, d->name, kn_dtype_name((kn_dtype)p->dtype), p->epilogue,
+      p->compute, p->turned_a, p->turned_b, p->adds, p->batches, vectors(p->align_a), vectors(p->align_b),
+      vectors(p->align_c), vectors(p->align_bias), (long long)p->m, (long long)p->n, (long long)p->k,
+      (long long)p->a_pitch, (long long)p->b_pitch, (long long)p->a_step, (long long)p->b_step,
+      (long long)p->c_step);
+}
+
+static bool has_way(const kept *k, int way) {
+  return way >= 0 && way < k->found && k->results[way].state == CUBLAS_STATUS_SUCCESS;
+}
+
+static void take_known(kn_context *ctx, const cu_device *d, kept *k) {
+  char key[KN_TUNE_KEY], name[KN_TUNE_NAME];
+  kn_tuner *t = k->p.planned ? kn_registry_tuner(ctx) : NULL;
+  if (!t) return;
+  write_key(d, &k->p, key, sizeof key);
+  if (!kn_tuner_find(ctx, t, key, name)) return;
+  for (int i = 0; i < CU_BLAS_WAYS; i++)
+    if (!strcmp(name, cu_blas_way_names[i]) && has_way(k, i)) k->chosen = i;
+}
+
 static kn_status add_kept(kn_context *ctx, cu_device *d, cu_blas *s, const problem *q, const cu_product *p,
                           kept **out) {
   if (s->count == MOST_KEPT) forget_all(d, s);
@@ -367,6 +405,7 @@ static kn_status add_kept(kn_context *ctx, cu_device *d, cu_blas *s, const probl
     free_kept(d, k);
     return st;
   }
+  take_known(ctx, d, k);
   kept **bucket = &s->buckets[hash(q) % BUCKETS];
   k->next = *bucket;
   *bucket = k;
@@ -508,10 +547,45 @@ bool cu_blas_choose(kn_context *ctx, cu_device *d, const cu_product *given, int 
   if (!d->blas || p.rank > 1 || !describe(ctx, &p, p.m * p.n, &q)) return false;
   pthread_mutex_lock(&d->blas->lock);
   kept *k = find_kept(d->blas, &q);
-  bool there = k && which >= 0 && which < k->found && k->results[which].state == CUBLAS_STATUS_SUCCESS;
+  bool there = k && has_way(k, which);
   if (there) k->chosen = which;
   pthread_mutex_unlock(&d->blas->lock);
   return there;
+}
+
+int cu_blas_ways(kn_context *ctx, cu_device *d, const cu_product *given, char *key, size_t size) {
+  cu_product p = *given;
+  problem q;
+  char why[96];
+  cu_blas *s;
+  int n = 0;
+  fold_batches(&p);
+  if (p.rank > 1 || !cu_blas_supports(&p, why, sizeof why) || !describe(ctx, &p, p.m * p.n, &q)) return 0;
+  if (blas_of(ctx, d, &s) != KN_OK || s->absent[0]) return 0;
+  pthread_mutex_lock(&s->lock);
+  kept *k = find_kept(s, &q);
+  if (k || add_kept(ctx, d, s, &q, &p, &k) == KN_OK) n = k->found;
+  pthread_mutex_unlock(&s->lock);
+  write_key(d, &q, key, size);
+  return n;
+}
+
+/* However their operands are aligned. */
+void cu_blas_settle(kn_context *ctx, cu_device *d, const cu_product *given, int way) {
+  cu_product p = *given;
+  problem q;
+  char key[KN_TUNE_KEY], other[KN_TUNE_KEY];
+  fold_batches(&p);
+  if (!d->blas || p.rank > 1 || !describe(ctx, &p, p.m * p.n, &q)) return;
+  write_key(d, &q, key, sizeof key);
+  pthread_mutex_lock(&d->blas->lock);
+  for (int i = 0; i < BUCKETS; i++)
+    for (kept *k = d->blas->buckets[i]; k; k = k->next) {
+      if (!k->p.planned || k->p.m != q.m || k->p.n != q.n || k->p.k != q.k) continue;
+      write_key(d, &k->p, other, sizeof other);
+      if (!strcmp(key, other) && has_way(k, way)) k->chosen = way;
+    }
+  pthread_mutex_unlock(&d->blas->lock);
 }
 
 kn_status cu_blas_describe(kn_context *ctx, cu_device *d, const cu_product *given) {

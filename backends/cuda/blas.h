@@ -28,6 +28,7 @@ typedef struct cu_product {
   CUdeviceptr aux; /* …AUX…, DRELU…: bits, in rows of aux_row bits; DGELU…: numbers, likewise */
   int64_t aux_row; /* at least n; of bits a multiple of 128, of numbers one of 8 */
   CUdeviceptr add; /* [dims…, m, n], contiguous: c = a b + add; may be c itself; 0: nothing */
+  bool planned;    /* of a graph: by the algorithm that was found to be the fastest, where one was */
 } cu_product;
 
 /* The product that matmul means for tensors of known sizes; its addresses are to be set. */
@@ -51,6 +52,19 @@ cu_blas_choice cu_blas_last(const cu_device *d);
 /* Takes another one of the algorithms found for products like p: who measures says which. False: there is no
  * such one, or no such product was run yet. */
 bool cu_blas_choose(kn_context *ctx, cu_device *d, const cu_product *p, int which);
+
+/* ---- what is measured (blas_tune.c); for planned products of one batch dim at most ---- */
+
+/* Asks for the fastest of the algorithms that the heuristics give for a product of a graph: what is known, or
+ * by trials on memory of its own, as backends/tune.h has it. Addresses are not looked at, but should be as
+ * aligned as they will be. Never while something is captured. */
+void cu_blas_tune(kn_context *ctx, cu_device *d, const cu_product *p);
+/* A text of all that decides about it; how many algorithms there are (0: none). */
+int cu_blas_ways(kn_context *ctx, cu_device *d, const cu_product *p, char *key, size_t size);
+/* From now on products like it are computed in this way. */
+void cu_blas_settle(kn_context *ctx, cu_device *d, const cu_product *p, int way);
+enum { CU_BLAS_WAYS = 8 };
+extern const char *const cu_blas_way_names[CU_BLAS_WAYS];
 
 /* Makes what describes a product to cuBLASLt, and drops it: for tests with a library that has no device. */
 kn_status cu_blas_describe(kn_context *ctx, cu_device *d, const cu_product *p);

@@ -144,6 +144,14 @@ static int64_t product(const int64_t *dims, int n) {
   return all;
 }
 
+/* Of a result: it has them, be they none, and not one a row. */
+static bool has_elements(const cu_chain *c, int o) {
+  bool any = false;
+  for (int d = c->rank - c->over; d < c->rank && o >= CU_CHAIN_INPUTS; d++)
+    any |= c->output[o - CU_CHAIN_INPUTS].strides[d] != 0;
+  return any;
+}
+
 static void take_dims(cu_layout *p) {
   const cu_chain *c = p->c;
   int64_t most = product(c->dims, c->rank);
@@ -175,7 +183,7 @@ static void take_dims(cu_layout *p) {
   p->rank = kept + p->over;
   if (p->over) return;
   p->dims[p->rank++] = p->cols, p->over = 1; /* a row of one element, or of none */
-  for (int o = -1; each(p, &o);) p->strides[o][p->rank - 1] = 0;
+  for (int o = -1; each(p, &o);) p->strides[o][p->rank - 1] = !p->cols && has_elements(c, o);
 }
 
 /* ---- steps ---- */

@@ -88,8 +88,7 @@ static bool leads(const search *s, const kn_node *n) {
   if (t->dtype != KN_F32 && t->dtype != KN_F16 && t->dtype != KN_BF16) return false;
   for (uint32_t i = 0; i < n->ntensor; i++)
     if (type_of(s, n->in[i])->dtype != t->dtype) return false;
-  return s->part->root[n->out[0]->id] == n->out[0]->id &&
-         (n->op == KN_OP_conv2d || (t->rank >= 2 && type_of(s, n->in[1])->rank == 2));
+  return s->part->root[n->out[0]->id] == n->out[0]->id;
 }
 
 void cu_joined_find(const kn_part *part, uint32_t first, cu_joined *out) {
@@ -99,14 +98,11 @@ void cu_joined_find(const kn_part *part, uint32_t first, cu_joined *out) {
   if (!leads(&s, n)) return;
   out->out = n->out[0]->id;
   out->n = 1;
-  if (n->op == KN_OP_matmul)
-    find_product(&s);
-  else
+  if (n->op == KN_OP_conv2d)
     find_conv(&s);
-  if (out->n > 1)
-    part->together[first] = out->n;
-  else
-    out->n = 0;
+  else if (type_of(&s, n->out[0])->rank >= 2 && type_of(&s, n->in[1])->rank == 2)
+    find_product(&s); /* epilogues are of single products */
+  if (out->n > 1) part->together[first] = out->n;
 }
 
 /* ---- runs ---- */
@@ -124,16 +120,36 @@ static kn_status finish(kn_context *ctx, cu_device *d, const kn_tensor *out, con
   return with || relu ? cu_chain_run(ctx, d, &c) : KN_OK;
 }
 
+/* But for addresses. */
+static cu_product product_of(const cu_joined *j, cu_view a, cu_view b, const kn_type *out) {
+  cu_product p;
+  cu_product_of(&p, a, b, out);
+  p.epilogue = (j->bias ? CUBLASLT_EPILOGUE_BIAS : 0) | (j->relu ? CUBLASLT_EPILOGUE_RELU : 0);
+  p.planned = true;
+  return p;
+}
+
+void cu_joined_tune(kn_context *ctx, cu_device *d, const cu_joined *j, const kn_type *types) {
+  int64_t strides[2][KN_MAX_RANK];
+  cu_view in[2];
+  if (j->main->op != KN_OP_matmul) return;
+  for (int i = 0; i < 2; i++) {
+    kn_guess_strides(j->main->in[i], types, strides[i]);
+    in[i] = (cu_view){&types[j->main->in[i]->id], strides[i]};
+  }
+  cu_product p = product_of(j, in[0], in[1], &types[j->out]);
+  p.bias = j->bias != 0;
+  cu_blas_tune(ctx, d, &p);
+}
+
 static kn_status run_product(kn_context *ctx, cu_device *d, const cu_joined *j, kn_tensor *const *vals,
                              const char **how) {
   const kn_tensor *a = vals[j->main->in[0]->id], *b = vals[j->main->in[1]->id], *out = vals[j->out],
                   *bias = j->bias ? vals[j->bias] : NULL;
-  cu_product p;
-  cu_product_of(&p, cu_view_of(a), cu_view_of(b), &out->type);
+  cu_product p = product_of(j, cu_view_of(a), cu_view_of(b), &out->type);
   p.a.at = cu_address(a), p.b.at = cu_address(b), p.c = cu_address(out);
-  p.epilogue = (bias ? CUBLASLT_EPILOGUE_BIAS : 0) | (j->relu ? CUBLASLT_EPILOGUE_RELU : 0);
   p.bias = bias ? cu_address(bias) : 0;
-  *how = "cublasLt, one call";
+  *how = j->n > 1 ? "cublasLt, one call" : "cuda";
   const int last = bias ? bias->type.rank - 1 : 0;
   kn_status st = bias && p.n > 1 && bias->strides[last] != 1 ? KN_DECLINED : cu_product_run(ctx, d, &p);
   if (st != KN_DECLINED) return st;
@@ -150,7 +166,7 @@ static kn_status run_conv(kn_context *ctx, cu_device *d, const cu_joined *j, kn_
   bool whole;
   KN_TRY(cu_conv_forward(ctx, d, j->main->attrs, vals[j->main->in[0]->id], vals[j->main->in[1]->id], out,
                          &with, &whole));
-  *how = whole ? "cuDNN, one plan" : "a convolution and a kernel";
+  *how = j->n == 1 ? "cuda" : whole ? "cuDNN, one plan" : "a convolution and a kernel";
   return whole ? KN_OK : finish(ctx, d, out, add, j->relu);
 }
 

@@ -1,6 +1,6 @@
-/* A product or a convolution of a graph with what follows it: bias and relu, of convolutions a sum with
- * another image, too. As one call of the library where it takes that, else its own call and a kernel behind
- * it. */
+/* A product or a convolution of a graph with what follows it, if anything: bias and relu, of convolutions a
+ * sum with another image, too. As one call of the library where it takes that, else its own call and a kernel
+ * behind it. */
 #ifndef KN_CUDA_JOINED_H
 #define KN_CUDA_JOINED_H
 #include "backends/cuda/device.h"
@@ -14,8 +14,10 @@ typedef struct cu_joined {
   bool relu;
 } cu_joined;
 
-/* What begins at node `first` of the part; n == 0 where nothing joins it. Tells the plan. */
+/* What begins at node `first` of the part; n == 0 where it is neither. Tells the plan. */
 void cu_joined_find(const kn_part *part, uint32_t first, cu_joined *out);
+/* Has the algorithm of a product found that is the fastest, as the context's tuning has it. */
+void cu_joined_tune(kn_context *ctx, cu_device *d, const cu_joined *j, const kn_type *types);
 /* *how: what the profile calls it. */
 kn_status cu_joined_run(kn_context *ctx, cu_device *d, const cu_joined *j, kn_tensor *const *vals,
                         const char **how);

@@ -52,7 +52,10 @@ static kn_status find_item(kn_context *ctx, cu_device *d, const kn_part *part, u
   char why[64];
   *x = (item){.kind = ITEM_JOINED, .first = i, .n = 1};
   cu_joined_find(part, i, &x->of.joined);
-  if (x->of.joined.n) return x->n = x->of.joined.n, KN_OK;
+  if (x->of.joined.n) {
+    cu_joined_tune(ctx, d, &x->of.joined, part->types);
+    return x->n = x->of.joined.n, KN_OK;
+  }
   x->kind = ITEM_CHAIN;
   KN_TRY(cu_fused_new(ctx, d, part, i, &x->of.chain));
   if (x->of.chain) return x->n = cu_fused_length(x->of.chain), KN_OK;

@@ -78,7 +78,7 @@ void dn_strides_of(dn_builder *b, const kn_value *v, int64_t strides[KN_MAX_RANK
   else if (b->vals)
     memcpy(strides, b->vals[v->id]->strides, sizeof b->vals[v->id]->strides);
   else
-    dn_guess_strides(v, b->part->types, strides);
+    kn_guess_strides(v, b->part->types, strides);
 }
 
 static bool dense(const kn_type *t, const int64_t *strides) {

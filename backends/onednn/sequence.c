@@ -82,18 +82,3 @@ dnnl_status_t dn_sequence_step(dn_sequence *q, const dn_step *t) {
   dn_threads_restore(l, before);
   return s;
 }
-
-void dn_guess_strides(const kn_value *v, const kn_type *types, int64_t strides[KN_MAX_RANK]) {
-  enum { LOOK_BACK = 8 };
-  int rank = types[v->id].rank, from[KN_MAX_RANK]; /* our dim i is dim from[i] of v */
-  int64_t dense[KN_MAX_RANK];
-  for (int i = 0; i < KN_MAX_RANK; i++) from[i] = i;
-  for (int k = 0; k < LOOK_BACK && v->def && v->def->op == KN_OP_transpose; k++, v = v->def->in[0]) {
-    const kn_attrs_swap *a = v->def->attrs;
-    int d0 = (int)(a->dim0 < 0 ? a->dim0 + rank : a->dim0),
-        d1 = (int)(a->dim1 < 0 ? a->dim1 + rank : a->dim1);
-    for (int i = 0; i < rank; i++) from[i] = from[i] == d0 ? d1 : from[i] == d1 ? d0 : from[i];
-  }
-  kn_strides_contiguous(&types[v->id], dense);
-  for (int i = 0; i < KN_MAX_RANK; i++) strides[i] = dense[from[i]];
-}

@@ -83,7 +83,4 @@ bool dn_sequence_ordinary(const dn_sequence *q, kn_tensor *const *vals);
 dnnl_status_t dn_sequence_bind(dn_sequence *q, kn_tensor *const *vals);
 dnnl_status_t dn_sequence_step(dn_sequence *q, const dn_step *t);
 
-/* The strides a value will most likely have. A wrong guess only costs time at the first run. */
-void dn_guess_strides(const kn_value *v, const kn_type *types, int64_t strides[KN_MAX_RANK]);
-
 #endif

@@ -91,7 +91,7 @@ static bool supports(void *self, kn_context *ctx, const kn_node *n, const kn_typ
   int64_t strides[DN_MAX_IN][KN_MAX_RANK];
   dn_view views[DN_MAX_IN];
   views_of(n, types, strides, views);
-  for (uint32_t i = 0; i < n->ntensor; i++) dn_guess_strides(n->in[i], types, strides[i]);
+  for (uint32_t i = 0; i < n->ntensor; i++) kn_guess_strides(n->in[i], types, strides[i]);
   dn_choice c = {0};
   if (n->op == KN_OP_matmul) c = choose(self, ctx, n, types, views);
   if (c.measured ? !c.elsewhere : !dn_is_slow((kn_op)n->op, n->attrs, views))
@@ -160,7 +160,7 @@ static kn_status prepare_apart(void *self, kn_context *ctx, kn_program *p) {
     dn_view views[DN_MAX_IN];
     char why[96];
     views_of(n, p->part.types, strides, views);
-    for (uint32_t k = 0; k < n->ntensor; k++) dn_guess_strides(n->in[k], p->part.types, strides[k]);
+    for (uint32_t k = 0; k < n->ntensor; k++) kn_guess_strides(n->in[k], p->part.types, strides[k]);
     kn_status st = prepare(self, ctx, p, g->first, views, &p->part.types[n->out[0]->id], why, sizeof why);
     if (st != KN_OK && st != KN_DECLINED) return kn_node_failed(ctx, n, st);
   }

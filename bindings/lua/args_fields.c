@@ -110,7 +110,11 @@ kn_status kl_read_device(lua_State *L, kn_context *ctx, int idx, const char *nam
   if (lua_type(L, idx) != LUA_TSTRING) return kl_args_wrong(ctx, name, "device", "a string", L, idx);
   const char *text = lua_tostring(L, idx);
   kn_device_id d;
-  if (!kn_device_parse(text, &d)) return kn_fail(ctx, KN_ARG, "%s: there is no device '%s'", name, text);
+  if (!kn_device_parse(text, &d))
+    return kn_fail(ctx, KN_ARG, "%s: there is no device '%s'%s", name, text,
+                   strncmp(text, "cuda:", 5)
+                       ? "; there are \"cpu\" and \"cuda\""
+                       : ": one is used at a time, \"cuda\", and kiln.cuda.set_device(n) says which");
   const kn_memory *m;
   kn_status st = kn_device_memory(ctx, d, &m);
   if (st != KN_OK) {

@@ -54,7 +54,8 @@ static kn_status read_target(lua_State *L, kn_context *ctx, int idx, target *to)
   if (lua_type(L, idx) == LUA_TSTRING) {
     kn_device_id named;
     if (kn_dtype_parse(lua_tostring(L, idx), &to->dtype)) return KN_OK;
-    if (kn_device_parse(lua_tostring(L, idx), &named)) return kl_read_device(L, ctx, idx, "to", &to->device);
+    if (kn_device_parse(lua_tostring(L, idx), &named) || !strncmp(lua_tostring(L, idx), "cuda:", 5))
+      return kl_read_device(L, ctx, idx, "to", &to->device);
     return kn_fail(ctx, KN_ARG, "to: '%s' is neither a dtype nor a device", lua_tostring(L, idx));
   }
   if (lua_type(L, idx) != LUA_TTABLE)

@@ -4,6 +4,7 @@
  * weight and at most one sum: batch norms, scales and biases. Views may stand between. keeps: products whose
  * result is read elsewhere, too; weights that are used elsewhere, unless they are small. Rounding changes. */
 #include "graph/passes/affine.h"
+#include "core/device.h"
 #include "graph/internal.h"
 #include <math.h>
 #include <stdio.h>
@@ -91,20 +92,30 @@ static void add_name(kn_builder *b, chain *c, const kn_node *n) {
 
 /* ---- one step along the chain ---- */
 
-/* The constant's element for each channel, or for all; false when it differs along another dim. */
-static bool read_channels(const chain *c, const kn_tensor *t, double *out) {
-  int rank = c->v->type.tensor.rank, at = c->channel - (rank - t->type.rank);
-  int64_t n = c->a->channels, stride = 0;
+/* n elements of the constant, wherever it lies: stride `along` dim, or all the same one (-1). */
+static bool read_elements(finder *f, kn_tensor *t, int along, int64_t n, double *out) {
   kn_dtype d = kn_tensor_dtype(t);
+  kn_tensor *host;
+  kn_status st = kn_to_host(f->b->ctx, t, &host);
+  if (st != KN_OK) return kn_build_fail(f->b, st), false;
+  const int64_t stride = along < 0 ? 0 : host->strides[along];
+  for (int64_t i = 0; i < n; i++)
+    out[i] = kn_element_float(d, (const char *)kn_tensor_data(host) + i * stride * (int64_t)kn_dtype_size(d));
+  kn_tensor_release(host);
+  return true;
+}
+
+/* The constant's element for each channel, or for all; false when it differs along another dim. */
+static bool read_channels(finder *f, const chain *c, kn_tensor *t, double *out) {
+  int rank = c->v->type.tensor.rank, at = c->channel - (rank - t->type.rank);
+  int along = -1;
   if (t->type.rank > rank) return false;
   for (int i = 0; i < t->type.rank; i++) {
     if (t->type.dims[i] == 1) continue;
-    if (c->channel < 0 || i != at || t->type.dims[i] != n) return false;
-    stride = t->strides[i];
+    if (c->channel < 0 || i != at || t->type.dims[i] != c->a->channels) return false;
+    along = i;
   }
-  for (int64_t i = 0; i < n; i++)
-    out[i] = kn_element_float(d, (const char *)kn_tensor_data(t) + i * stride * (int64_t)kn_dtype_size(d));
-  return true;
+  return read_elements(f, t, along, c->a->channels, out);
 }
 
 static void apply(const chain *c, kn_op op, bool swapped, const double *by) {
@@ -133,9 +144,9 @@ static bool step_affine(finder *f, chain *c, kn_node *u) {
   if (op != KN_OP_add && op != KN_OP_sub && op != KN_OP_mul && op != KN_OP_div && !neg) return false;
   if ((op == KN_OP_div && swapped) || !kn_vtype_equal(&u->out[0]->type, &c->v->type)) return false;
   if (!neg) {
-    const kn_tensor *t = kn_known_at(f->k, u->in[!swapped]);
+    kn_tensor *t = kn_known_at(f->k, u->in[!swapped]);
     by = kn_build_alloc(f->b, (size_t)(c->a->channels + 1) * sizeof *by);
-    if (!t || !by || !read_channels(c, t, by)) return false;
+    if (!t || !by || !read_channels(f, c, t, by)) return false;
     if (op == KN_OP_add && !c->steps && !c->a->row->bias) c->a->bias_slot = own_slot(f, u->in[!swapped]);
   }
   apply(c, op, swapped, by);
@@ -247,12 +258,8 @@ static bool begin(finder *f, chain *c, const kn_product *row, kn_node *n, const 
   c->channel = row->channel < 0 ? rank + row->channel : row->channel;
   for (int64_t i = 0; i < channels; i++) c->scale[i] = 1;
   if (row->bias && n->ntensor > 2) {
-    const kn_tensor *bias = kn_known_at(f->k, n->in[2]);
-    kn_dtype d = bias ? kn_tensor_dtype(bias) : KN_F32;
-    if (!bias) return false;
-    for (int64_t i = 0; i < channels; i++)
-      c->shift[i] = kn_element_float(d, (const char *)kn_tensor_data(bias) +
-                                            i * bias->strides[0] * (int64_t)kn_dtype_size(d));
+    kn_tensor *bias = kn_known_at(f->k, n->in[2]);
+    if (!bias || !read_elements(f, bias, 0, channels, c->shift)) return false;
   }
   add_name(b, c, n);
   return true;

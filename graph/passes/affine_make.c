@@ -6,14 +6,15 @@
 
 /* ---- elements ---- */
 
-/* A tensor of `rank` dims, all 1 but one. */
+/* A tensor of `rank` dims, all 1 but one, where `like` is. */
 static kn_status channel_tensor(kn_context *ctx, const double *of, int64_t n, int rank, int dim,
-                                kn_tensor **out) {
+                                const kn_type *like, kn_tensor **out) {
   kn_type type = {.dtype = KN_F64, .rank = (uint8_t)rank};
+  kn_tensor *t;
   for (int i = 0; i < rank; i++) type.dims[i] = i == dim ? n : 1;
-  KN_TRY(kn_tensor_new(ctx, &type, out));
-  memcpy(kn_tensor_data(*out), of, (size_t)n * sizeof *of);
-  return KN_OK;
+  KN_TRY(kn_tensor_new(ctx, &type, &t));
+  memcpy(kn_tensor_data(t), of, (size_t)n * sizeof *of);
+  return kn_known_move(ctx, (kn_device_id)like->device, t, out);
 }
 
 /* The usual one: float32, in order. Without a wide copy of it. */
@@ -38,9 +39,10 @@ static kn_status scaled_weight(kn_context *ctx, const kn_affine *a, kn_tensor *w
   int dim = flip ? 1 - a->row->weight : a->row->weight;
   kn_tensor *scale;
   kn_scope s;
-  if (kn_tensor_dtype(w) == KN_F32 && !flip && kn_tensor_contiguous(w) && w->type.dims[dim] == a->channels)
+  if (kn_tensor_dtype(w) == KN_F32 && w->type.device == KN_CPU && !flip && kn_tensor_contiguous(w) &&
+      w->type.dims[dim] == a->channels)
     return scaled_floats(ctx, a, w, dim, out);
-  KN_TRY(channel_tensor(ctx, a->scale, a->channels, w->type.rank, dim, &scale));
+  KN_TRY(channel_tensor(ctx, a->scale, a->channels, w->type.rank, dim, &w->type, &scale));
   kn_scope_open(&s, ctx);
   kx_own(&s, scale);
   kn_tensor *from = flip ? kx_transpose(&s, w, 0, 1) : w;
@@ -48,14 +50,14 @@ static kn_status scaled_weight(kn_context *ctx, const kn_affine *a, kn_tensor *w
   return kn_scope_close(&s, kx_cast(&s, wide, kn_tensor_dtype(w)), out);
 }
 
-static kn_status shift_tensor(kn_context *ctx, const kn_affine *a, kn_dtype dtype, int rank, int dim,
-                              kn_tensor **out) {
+static kn_status shift_tensor(kn_context *ctx, const kn_affine *a, int rank, int dim, kn_tensor **out) {
+  const kn_type *like = &a->node->out[0]->type.tensor;
   kn_tensor *wide;
   kn_scope s;
-  KN_TRY(channel_tensor(ctx, a->shift, a->channels, rank, dim, &wide));
+  KN_TRY(channel_tensor(ctx, a->shift, a->channels, rank, dim, like, &wide));
   kn_scope_open(&s, ctx);
   kx_own(&s, wide);
-  return kn_scope_close(&s, kx_cast(&s, wide, dtype), out);
+  return kn_scope_close(&s, kx_cast(&s, wide, (kn_dtype)like->dtype), out);
 }
 
 /* ---- nodes ---- */
@@ -118,10 +120,9 @@ static kn_value *weight(maker *m) {
 }
 
 static kn_value *shift(maker *m, int rank, int dim) {
-  kn_dtype dtype = (kn_dtype)m->a->node->out[0]->type.tensor.dtype;
   kn_slot *old = m->a->bias_slot;
   kn_tensor *t;
-  kn_status st = shift_tensor(m->b->ctx, m->a, dtype, rank, dim, &t);
+  kn_status st = shift_tensor(m->b->ctx, m->a, rank, dim, &t);
   if (st != KN_OK) return kn_build_fail(m->b, st);
   kn_value *v = constant(m, old ? old->name : m->bias, old, t);
   if (v) kn_value_name(m->b, v, "bias");

@@ -135,6 +135,67 @@ test("kernels are compiled once, and read from disk by the next program", functi
   os.execute(("rm -rf '%s'"):format(cache))
 end)
 
+-- What KILN_DEBUG=exec says of a program: launches, waits, and whatever ran by itself.
+local function launches(program)
+  local said, code = run(program, "KILN_DEBUG=exec")
+  equal(code, 0)
+  local _, count = said:gsub("one launch of", "")
+  local _, waits = said:gsub("one launch of [^\n]*, waits", "")
+  return count, waits, said:match "[^\n]*by itself[^\n]*" or said:match "[^\n]*step by step[^\n]*"
+end
+
+test("a while of many trips, which may give back its argument, is one launch", function()
+  local count, waits, by_itself = launches [[
+    local on = { device = "cuda" }
+    local f = kiln.script(function(x, w, b)
+      local n = 0
+      while n < 1000 and x:sum():item() < 100 do
+        x = (x:matmul(w) + b):tanh()
+        n = n + 1
+      end
+      return x
+    end)
+    local x, w, b = kiln.randn(8, 8, on), kiln.randn(8, 8, on) * 0.1, kiln.randn(8, on) * 0.1
+    local y = f(x, w, b)
+    assert(not rawequal(y, x))
+    x = x * 0 + 2
+    assert(rawequal(f(x, w, b), x))
+  ]]
+  equal(count, 2)
+  equal(waits, 2) -- which tensor it was
+  equal(by_itself, nil)
+end)
+
+test("a decoder that stops early is one launch", function()
+  local count, waits, by_itself = launches [[
+    local nn, on = kiln.nn, { device = "cuda" }
+    local width, vocab, last = 16, 32, 24
+    local embed, cell, head = nn.Embedding(vocab, width):to "cuda", nn.Linear(2 * width, width):to "cuda", nn.Linear(width, vocab):to "cuda"
+    local function f(token, h)
+      local n = 0
+      while n < last and token:item() ~= 1 do
+        h = cell(kiln.cat({ embed(token), h }, 2)):tanh()
+        token = head(h):argmax(2)
+        n = n + 1
+      end
+      return token, h
+    end
+    local g = kiln.script(f)
+    kiln.no_grad(function()
+      for _, first in ipairs { 2, 1, 3 } do
+        local token, h = kiln.tensor({ first }, on), kiln.zeros(1, width, on)
+        local a, b = g(token, h)
+        local c, d = f(token, h)
+        assert(a:cpu():equal(c:cpu()) and kiln.allclose(b:cpu(), d:cpu()))
+        assert(rawequal(a, token) == (first == 1) and rawequal(b, h) == (first == 1))
+      end
+    end)
+  ]]
+  equal(count, 3)
+  equal(waits, 3)
+  equal(by_itself, nil)
+end)
+
 -- Three calls of the program's function: each one launch, of which so many wait, and one graph in all.
 local function is_one_launch(program, waits)
   local said, code = run(program, "KILN_TUNE=0 KILN_DEBUG=exec")

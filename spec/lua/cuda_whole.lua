@@ -54,6 +54,139 @@ test("an early end of a loop", function()
   end
 end)
 
+-- Which tensor came back: the one that was given, or a fresh one whose elements are its own.
+local function gives_back(g, want, x, ...)
+  local y, z = g(x, ...)
+  truth(rawequal(y, x) == want, "the tensor that was given")
+  local before = x:cpu():sum():item()
+  y:add_(1)
+  truth((x:cpu():sum():item() ~= before) == want, "memory of the tensor that was given")
+  y:sub_(1)
+  return y, z
+end
+
+test("a loop gives back the very tensor that it was given where it ends at once", function()
+  local function f(x, w, limit)
+    local n = 0
+    while n < 10 and x:sum():item() < limit do
+      x = x:matmul(w):tanh()
+      n = n + 1
+    end
+    return x
+  end
+  local g = kiln.script(f)
+  local x, w = kiln.randn(4, 4), kiln.randn(4, 4) * 0.5
+  local there, by = x:to "cuda", w:to "cuda"
+  for _, limit in ipairs { 1e9, -1e9, 1e9, -1e9 } do same(f(x, w, limit), gives_back(g, limit < 0, there, by, limit)) end
+end)
+
+test("a branch, an early return, a loop in a loop", function()
+  local function choose(x, c) if x:sum():item() > c then return x else return x * 2 end end
+  local function early(x, c)
+    for i = 1, 6 do
+      if x:sum():item() > c then return x end
+      x = x + 1
+    end
+    return x * 2
+  end
+  local function nested(x, c)
+    local y = x
+    for i = 1, 3 do
+      while y:sum():item() < c do y = y * 2 end
+      if y:sum():item() > 4 * c then y = x end
+    end
+    return y
+  end
+  local x = kiln.tensor { 1.0, 2.0, 3.5 }
+  for _, f in ipairs { choose, early, nested } do
+    local g = kiln.script(f)
+    for _, c in ipairs { 3, 8, 20, 1000, 3 } do
+      local y = f(x, c)
+      same(y, gives_back(g, rawequal(y, x), x:to "cuda", c))
+    end
+  end
+end)
+
+test("two results that may be one, and none", function()
+  local function f(x, trips)
+    local best, most, last = x, -1e9, x
+    for i = 1, trips do
+      last = (last * 1.5):sin()
+      local s = last:sum():item()
+      if s > most then best, most = last, s end
+    end
+    return best, last
+  end
+  local function none(x, c)
+    local found
+    for i = 1, 4 do
+      x = x * 2
+      if x:sum():item() > c then found = x break end
+    end
+    return found, x
+  end
+  local x = kiln.tensor { 0.3, -0.2, 0.9 }
+  local g, h = kiln.script(f), kiln.script(none)
+  for trips = 0, 5 do
+    local there = x:to "cuda"
+    local a, b = f(x, trips)
+    local c, d = g(there, trips)
+    same(a, c)
+    same(b, d)
+    truth(rawequal(a, b) == rawequal(c, d) and rawequal(a, x) == rawequal(c, there) and rawequal(b, x) == rawequal(d, there))
+  end
+  for _, limit in ipairs { 1, 3, 1e9 } do
+    local a, b = none(x, limit)
+    local c, d = h(x:to "cuda", limit)
+    truth((a == nil) == (c == nil) and rawequal(a, b) == rawequal(c, d))
+    if a then same(a, c) end
+    same(b, d)
+  end
+end)
+
+test("what is stored may be an argument", function()
+  local function make(first)
+    local kept = first
+    return function(x, c)
+      if x:sum():item() > c then kept = x end
+      return kept
+    end
+  end
+  local x, y = kiln.tensor { 1.0, 2.0 }, kiln.tensor { 5.0, 6.0 }
+  local a, b, c = x:to "cuda", y:to "cuda", kiln.tensor { 0.0, 0.0 }
+  local there = c:to "cuda"
+  local f, g = make(c), kiln.script(make(there))
+  local cpu, cuda = { [x] = 1, [y] = 2, [c] = 3 }, { [a] = 1, [b] = 2, [there] = 3 }
+  for _, it in ipairs { { x, a, 9 }, { x, a, 1 }, { y, b, 99 }, { y, b, 1 }, { x, a, 9 } } do
+    local want, got = f(it[1], it[3]), g(it[2], it[3])
+    same(want, got)
+    truth(cpu[want] == cuda[got], "which tensor was kept")
+  end
+end)
+
+test("gradients through loops that may give back what they were given", function()
+  local function f(x, w, limit)
+    local n = 0
+    while n < 4 and x:sum():item() < limit do
+      x = (x * w):tanh()
+      n = n + 1
+    end
+    return (x * w):sum()
+  end
+  local g = kiln.script(f)
+  for _, limit in ipairs { 1e9, -1e9 } do
+    local grads = {}
+    for k, device in ipairs { "cpu", "cuda" } do
+      local x = kiln.tensor({ 0.5, -1.0, 2.0 }):to(device):requires_grad_()
+      local w = kiln.tensor({ 1.5, 0.25, -0.5 }):to(device):requires_grad_()
+      local loss = (device == "cpu" and f or g)(x, w, limit)
+      loss:backward()
+      grads[k] = { loss:reshape(1), x.grad, w.grad }
+    end
+    for i = 1, 3 do same(grads[1][i], grads[2][i]) end
+  end
+end)
+
 test("whole steps of training, of which nothing waits", function()
   local function losses(device)
     kiln.manual_seed(3)
@@ -109,6 +242,14 @@ test("an index out of range ends loops, and is forgotten with the run", function
     same(y, x * 32)
     truth(n == 5)
   end
+end)
+
+test("sentences name the device as eager ones do", function()
+  local function f(x, k) return x[k] * 1 end
+  local x = kiln.tensor({ 1.0, 2.0 }):to "cuda"
+  local _, eager = pcall(f, x, 5)
+  local _, captured = pcall(kiln.script(f), x, 5)
+  truth(eager == captured and eager:find("float32[2]@cuda", 1, true), captured)
 end)
 
 test("dropout in branches and loops draws what the CPU draws", function()
@@ -189,4 +330,32 @@ test("training through loops: what the trips have computed is kept in lists", fu
   end
   local a, b = losses "cpu", losses "cuda"
   for i = 1, 4 do truth(near(a[i], b[i]), a[i] .. " " .. b[i]) end
+end)
+
+test("graphs for inference: constants there are folded as they are on the CPU", function()
+  local nn = kiln.nn
+  for _, dtype in ipairs { "float32", "bfloat16" } do
+    local said, answers = {}, {}
+    for i, device in ipairs { "cpu", "cuda" } do
+      kiln.manual_seed(5)
+      local net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2), nn.BatchNorm2d(4), nn.Flatten(),
+        nn.Linear(4 * 7 * 7, 10))
+      net(kiln.randn(4, 3, 8, 8))
+      net:eval():to(device):to(dtype)
+      local function f(x) return net(x) * net[7].bias:exp():sum() + 0.5 end
+      local g = kiln.script(f, { inputs = { kiln.spec(dtype, { "N", 3, 8, 8 }, { device = device }) } })
+      local frozen, fast = g:freeze(), g:optimize_for_inference()
+      local x = kiln.randn(2, 3, 8, 8):to(device):to(dtype)
+      local off = dtype == "float32" and 1e-5 or 0.05
+      truth(frozen(x):allclose(g(x), { rtol = off, atol = off }))
+      answers[i] = fast(x):cpu():float()
+      truth(answers[i]:allclose(f(x):cpu():float(), { rtol = off, atol = off }))
+      local report = fast:report()
+      said[i] = { folds = #report.folds, kept = 0 }
+      for _, fold in ipairs(report.folds) do said[i].kept = said[i].kept + (fold.kept and 1 or 0) end
+    end
+    check.equal(said[2].folds, said[1].folds)
+    check.equal(said[2].kept, said[1].kept)
+    truth(dtype ~= "float32" or said[1].kept >= 3, tostring(said[1].kept))
+  end
 end)

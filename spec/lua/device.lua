@@ -30,6 +30,24 @@ check.test("why a device cannot be used", function()
   raises(function() return nn.Linear(2, 2):cuda() end, "to: device cuda cannot be used here: ")
 end)
 
+check.test("devices that there are none of", function()
+  local x = kiln.ones(2)
+  for _, name in ipairs { "cuda:1", "cuda:7", "cuda:-1", "cuda:00", "cuda:", "cpu:1", "tpu", "CUDA", "", "@cuda", ("c"):rep(100) } do
+    for _, f in ipairs {
+      function() return x:to(name) end,
+      function() return kiln.zeros(2, { device = name }) end,
+      function() return kiln.tensor({ 1 }, { device = name }) end,
+      function() return kiln.rand_like(x, { device = name }) end,
+      function() return kiln.spec("float32", { 2 }, { device = name }) end,
+      function() return nn.Linear(2, 2):to(name) end,
+    } do raises(f, "device") end
+  end
+  for _, wrong in ipairs { 1, true, {}, print } do
+    raises(function() return kiln.zeros(2, { device = wrong }) end, "device")
+    raises(function() return kiln.spec("float32", { 2 }, { device = wrong }) end, "device")
+  end
+end)
+
 test("there and back", function()
   local x = kiln.tensor { { 1.5, 2 }, { 3, 4 } }
   local y = x:to "cuda"

@@ -11,6 +11,9 @@
  * refused. */
 bool sim_enqueue(CUstream stream, void (*run)(void *arg), const void *arg, size_t bytes);
 
+/* What is asked for next takes so long by the device's own clock, which events show; else a microsecond. */
+void sim_takes(double seconds);
+
 /* What has happened so far. */
 typedef struct sim_counts {
   unsigned long long kernels;         /* run, those of graphs included */

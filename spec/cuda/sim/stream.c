@@ -4,12 +4,12 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 pthread_mutex_t sim_lock = PTHREAD_MUTEX_INITIALIZER;
 sim_counts sim_counted;
 static CUgraphNode queue, *queue_end = &queue;
 static unsigned long long given, finished, captures;
+static double device_clock, next_takes; /* seconds */
 static unsigned streams;
 
 API sim_counts sim_count(void) {
@@ -147,6 +147,14 @@ void sim_submit(CUstream s, CUgraphNode n) {
   *queue_end = n;
   queue_end = &n->next;
   given++;
+  device_clock += next_takes > 0 ? next_takes : 1e-6;
+  next_takes = 0;
+}
+
+API void sim_takes(double seconds) {
+  pthread_mutex_lock(&sim_lock);
+  next_takes = seconds;
+  pthread_mutex_unlock(&sim_lock);
 }
 
 void sim_drain(void) {
@@ -229,12 +237,6 @@ API CUresult cuStreamWaitEvent(CUstream s, CUevent e, unsigned flags) {
 
 /* ---- events ---- */
 
-static double seconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 API CUresult cuEventCreate(CUevent *out, unsigned flags) {
   (void)flags;
   return (*out = calloc(1, sizeof **out)) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
@@ -246,7 +248,7 @@ API CUresult cuEventDestroy(CUevent e) {
 API CUresult cuEventRecord(CUevent e, CUstream s) {
   if (s && s->capture) return CUDA_ERROR_NOT_SUPPORTED;
   pthread_mutex_lock(&sim_lock);
-  *e = (struct CUevent_st){given, seconds(), true};
+  *e = (struct CUevent_st){given, device_clock, true};
   pthread_mutex_unlock(&sim_lock);
   return CUDA_SUCCESS;
 }
