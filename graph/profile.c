@@ -3,6 +3,7 @@
  * node; the time in between is that node's. */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include "graph/profile.h"
+#include "core/device.h"
 #include "graph/plan.h"
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,12 @@ double kn_profile_clock(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+double kn_profile_settled(kn_context *ctx) {
+  for (int d = 0; ctx && d < KN_DEVICE_COUNT; d++) /* what fails is told by who looks at results */
+    if (ctx->memory[d]) (void)ctx->memory[d]->synchronize(ctx->memory[d]->self, ctx);
+  return kn_profile_clock();
 }
 
 /* ---- rows ---- */
@@ -208,13 +215,13 @@ void kn_profile_begin(kn_profile *p, uint32_t block, uint32_t step, kn_profile_f
   p->top = f;
   const kn_profile_row *r = &p->rows[f->row];
   f->part = kn_opcode_is_op(r->nodes[0]->op);
-  p->mark = f->start = kn_profile_clock();
+  p->mark = f->start = kn_profile_settled(p->ctx);
   f->event = event_begin(p, f->part ? KN_PROFILE_PART : KN_PROFILE_ROW, f->row, f->start);
 }
 
 void kn_profile_trip(kn_profile *p) {
   kn_profile_frame *f = p->top;
-  double now = kn_profile_clock();
+  double now = kn_profile_settled(p->ctx);
   p->rows[f->row].trips++;
   event_end(p, f->trip, now);
   f->trip = event_begin(p, KN_PROFILE_TRIP, f->row, now);
@@ -245,18 +252,18 @@ void kn_profile_group(kn_profile *p, const kn_node *const *nodes, uint32_t n) {
 }
 
 void kn_profile_piece(kn_profile *p, const kn_node *n) {
-  double now = kn_profile_clock();
+  double now = kn_profile_settled(p->ctx);
   if (!p->top || !p->row_of[n->out[0]->id]) return;
   uint32_t at = p->row_of[n->out[0]->id] - 1;
   p->now[at] += now - p->mark;
   p->top->inside += now - p->mark;
   event_end(p, event_begin(p, KN_PROFILE_ROW, at, p->mark), now);
-  p->mark = kn_profile_clock();
+  p->mark = kn_profile_settled(p->ctx);
 }
 
 void kn_profile_node(kn_profile *p, const char *backend, const kn_node *n, const char *impl,
                      kn_tensor *const *vals) {
-  double now = kn_profile_clock();
+  double now = kn_profile_settled(p->ctx);
   if (!p->top || !kn_opcode_is_op(n->op) || !n->nout || !p->row_of[n->out[0]->id]) return;
   uint32_t at = p->row_of[n->out[0]->id] - 1;
   kn_profile_row *r = &p->rows[at];
@@ -268,11 +275,11 @@ void kn_profile_node(kn_profile *p, const char *backend, const kn_node *n, const
   event_end(p, p->last, now);
   add_cost(r, n, vals);
   note_impl(p, r, backend, impl);
-  p->mark = kn_profile_clock(); /* what was done here is nobody's */
+  p->mark = kn_profile_settled(p->ctx); /* what was done here is nobody's */
 }
 
 void kn_profile_end(kn_profile *p, kn_profile_frame *f) {
-  double end = kn_profile_clock(), length = end - f->start;
+  double end = kn_profile_settled(p->ctx), length = end - f->start;
   kn_profile_row *r = &p->rows[f->row];
   event_end(p, f->trip, end);
   event_end(p, f->event, end);
@@ -287,14 +294,14 @@ void kn_profile_end(kn_profile *p, kn_profile_frame *f) {
 void kn_profile_start(kn_profile *p) {
   memset(p->now, 0, p->nrows * sizeof *p->now);
   p->top = NULL;
-  double now = kn_profile_clock();
+  double now = kn_profile_settled(p->ctx);
   if (!p->done) p->began = now;
   p->run = event_begin(p, KN_PROFILE_RUN, p->done, now);
   p->timed[p->done] = now;
 }
 
 void kn_profile_stop(kn_profile *p) {
-  double now = kn_profile_clock();
+  double now = kn_profile_settled(p->ctx);
   event_end(p, p->run, now);
   p->timed[p->done] = now - p->timed[p->done];
   for (uint32_t i = 0; i < p->nrows; i++) {

@@ -70,6 +70,7 @@ typedef struct kn_profile_frame {
 struct kn_profile {
   kn_heap *heap;   /* retained */
   kn_graph *graph; /* retained */
+  kn_context *ctx; /* of the session, while it runs; borrowed */
   kn_arena arena;  /* holds all arrays below */
   kn_profile_options options;
   kn_peaks peaks;
@@ -95,6 +96,8 @@ struct kn_profile {
   double mark;        /* what comes next began here */
 };
 
+/* The clock, when devices have done what they were asked for. */
+double kn_profile_settled(kn_context *ctx);
 /* Runs the session on these inputs: once to warm up, then o->runs times by itself and as often with each step
  * timed. What the runs store, draw and update is forgotten; what they print is printed. On failure (of a run,
  * too) there is no profile. */

@@ -311,7 +311,7 @@ START_TEST(refusals_say_why) {
   }
   if (getenv("KILN_PLANS")) printf("refused: %s\n", reason);
   const int64_t dims[] = {64, 1024, 1, 1};
-  ck_assert_int_eq(cu_dnn_plan(c, s, make_relu, dims, sizeof dims, false, &p, &reason), KN_DECLINED);
+  ck_assert_int_eq(cu_dnn_plan(c, s, make_relu, dims, sizeof dims, false, 0, &p, &reason), KN_DECLINED);
   ck_assert_msg(strstr(reason, "no engine for it: CUDNN_STATUS_NOT_SUPPORTED_LAYOUT; Reason: "),
                 "no reason: %s", reason);
   if (getenv("KILN_PLANS")) printf("refused: %s\n", reason);

@@ -173,7 +173,7 @@ size_t cu_attention_room(const cu_attention *a) {
 
 kn_status cu_attention_plan(kn_context *ctx, cu_dnn *s, const cu_attention *a, const cu_plan **out,
                             const char **why) {
-  return cu_dnn_plan(ctx, s, a->backward ? make_backward : make_forward, a, sizeof *a, false, out, why);
+  return cu_dnn_plan(ctx, s, a->backward ? make_backward : make_forward, a, sizeof *a, false, 0, out, why);
 }
 
 kn_status cu_attention_run(kn_context *ctx, cu_device *d, const cu_plan *p, const cu_attention *a,

@@ -66,8 +66,15 @@ static void make(cu_graph *g, const void *problem) {
   if (c->relu) cu_graph_pointwise(g, CUDNN_POINTWISE_RELU_FWD, compute, 0, at, NULL, NULL, y);
 }
 
+kn_status cu_conv_plan_by(kn_context *ctx, cu_dnn *s, const cu_conv *c, int nth, const cu_plan **out,
+                          const char **why) {
+  cu_conv q = *c;
+  q.planned = 0; /* the same plan for all */
+  return cu_dnn_plan(ctx, s, make, &q, sizeof q, c->dtype == KN_F32, nth, out, why);
+}
+
 kn_status cu_conv_plan(kn_context *ctx, cu_dnn *s, const cu_conv *c, const cu_plan **out, const char **why) {
-  return cu_dnn_plan(ctx, s, make, c, sizeof *c, c->dtype == KN_F32, out, why);
+  return cu_conv_plan_by(ctx, s, c, 0, out, why);
 }
 
 kn_status cu_conv_run(kn_context *ctx, cu_device *d, const cu_plan *p, const cu_conv *c,
@@ -107,11 +114,13 @@ static bool overlaps(const cu_conv *c) {
 
 static kn_status by_plan(kn_context *ctx, cu_device *d, const cu_conv *c, const cu_conv_data *at,
                          const char *what) {
-  cu_dnn *s;
+  cu_dnn *s = NULL;
   const cu_plan *p;
   const char *why;
   kn_status st = cu_dnn_of(ctx, d, &s, &why);
-  if (st == KN_OK) st = cu_conv_plan(ctx, s, c, &p, &why);
+  const int nth = st == KN_OK && c->planned ? cu_conv_known(ctx, d, c) : 0;
+  if (st == KN_OK) st = nth ? cu_conv_plan_by(ctx, s, c, nth, &p, &why) : KN_DECLINED;
+  if (st == KN_DECLINED && s) st = cu_conv_plan(ctx, s, c, &p, &why);
   if (st == KN_DECLINED) say(ctx, what, why);
   return st == KN_OK ? cu_conv_run(ctx, d, p, c, at) : st;
 }
@@ -132,14 +141,19 @@ static kn_status run(kn_context *ctx, cu_device *d, const cu_conv *given, const 
   return st == KN_DECLINED ? cu_convolve(ctx, d, given, at) : st;
 }
 
-static kn_status op(kn_context *ctx, cu_conv_kind kind, const void *attrs, const kn_tensor *x,
-                    const kn_tensor *w, const kn_tensor *y, const char *what) {
+/* g and w for x, or g and x for w. */
+kn_status cu_conv_gradient(kn_context *ctx, cu_conv_kind kind, const void *attrs, kn_tensor *const *in,
+                           const kn_tensor *out, bool planned) {
+  const bool of_input = kind == CU_CONV_GRAD_INPUT;
+  const kn_tensor *x = of_input ? out : in[1], *w = of_input ? in[1] : out, *y = in[0];
   cu_device *d;
   cu_conv c;
   const cu_conv_data at = {cu_address(x), cu_address(w), cu_address(y), 0, 0};
+  if (!kn_tensor_numel(out)) return KN_OK;
   KN_TRY(cu_device_of(ctx, &d));
   cu_conv_of(&c, kind, attrs, cu_view_of(x), cu_view_of(w), cu_view_of(y), &at);
-  return run(ctx, d, &c, &at, what);
+  c.planned = planned;
+  return run(ctx, d, &c, &at, of_input ? "conv2d_grad_input" : "conv2d_grad_weight");
 }
 
 static kn_status forward(kn_context *ctx, cu_device *d, const void *attrs, const kn_tensor *x,
@@ -151,6 +165,7 @@ static kn_status forward(kn_context *ctx, cu_device *d, const void *attrs, const
   kn_status st = KN_DECLINED;
   cu_conv_of(&c, CU_CONV_FORWARD, attrs, cu_view_of(x), cu_view_of(w), cu_view_of(y), &at);
   c.relu = with->relu;
+  c.planned = with->planned;
   *whole = !add && !with->relu;
   const bool like = !add || (kn_tensor_contiguous(add) && at.add % (uint64_t)c.y.alignment == 0);
   if (!*whole && like && at.bias % 16 == 0 && !degenerate(&c) && !overlaps(&c))
@@ -178,18 +193,16 @@ CU_ENTRY(conv2d) {
   bool whole;
   if (!kn_tensor_numel(out[0])) return KN_OK;
   KN_TRY(cu_device_of(ctx, &d));
-  const cu_conv_with with = {n > 2 ? in[2] : NULL, NULL, false};
+  const cu_conv_with with = {.bias = n > 2 ? in[2] : NULL};
   return cu_conv_forward(ctx, d, attrs, in[0], in[1], out[0], &with, &whole);
 }
 
-CU_ENTRY(conv2d_grad_input) { /* g, w, x */
+CU_ENTRY(conv2d_grad_input) {
   (void)n;
-  if (!kn_tensor_numel(out[0])) return KN_OK;
-  return op(ctx, CU_CONV_GRAD_INPUT, attrs, out[0], in[1], in[0], "conv2d_grad_input");
+  return cu_conv_gradient(ctx, CU_CONV_GRAD_INPUT, attrs, in, out[0], false);
 }
 
-CU_ENTRY(conv2d_grad_weight) { /* g, x, w */
+CU_ENTRY(conv2d_grad_weight) {
   (void)n;
-  if (!kn_tensor_numel(out[0])) return KN_OK;
-  return op(ctx, CU_CONV_GRAD_WEIGHT, attrs, in[1], out[0], in[0], "conv2d_grad_weight");
+  return cu_conv_gradient(ctx, CU_CONV_GRAD_WEIGHT, attrs, in, out[0], false);
 }

@@ -18,6 +18,7 @@ typedef struct cu_conv {
   int32_t kind, dtype; /* cu_conv_kind, kn_dtype */
   int32_t bias, add, relu;
   int32_t groups;
+  int32_t planned; /* of a graph: by the engine that was found to be the fastest, where one was */
   cu_conv_tensor x, w, y;
   int64_t padding[2], stride[2], dilation[2];
 } cu_conv;
@@ -33,6 +34,9 @@ void cu_conv_of(cu_conv *c, cu_conv_kind kind, const kn_attrs_conv2d *a, cu_view
 /* The plan; KN_DECLINED with the reason where cuDNN has none. For the graph target, which may ask with bias,
  * add and relu and without. */
 kn_status cu_conv_plan(kn_context *ctx, cu_dnn *s, const cu_conv *c, const cu_plan **out, const char **why);
+/* The same by the nth engine that is allowed. */
+kn_status cu_conv_plan_by(kn_context *ctx, cu_dnn *s, const cu_conv *c, int nth, const cu_plan **out,
+                          const char **why);
 kn_status cu_conv_run(kn_context *ctx, cu_device *d, const cu_plan *p, const cu_conv *c,
                       const cu_conv_data *at);
 
@@ -40,10 +44,21 @@ kn_status cu_conv_run(kn_context *ctx, cu_device *d, const cu_plan *p, const cu_
  * sum and relu are left to the caller. */
 typedef struct cu_conv_with {
   kn_tensor *bias, *add; /* NULL: none */
-  bool relu;
+  bool relu, planned;
 } cu_conv_with;
 kn_status cu_conv_forward(kn_context *ctx, cu_device *d, const void *attrs, const kn_tensor *x,
                           const kn_tensor *w, const kn_tensor *y, const cu_conv_with *with, bool *whole);
+
+/* The gradient of in[0], for out, from what the op of this kind has as inputs. */
+kn_status cu_conv_gradient(kn_context *ctx, cu_conv_kind kind, const void *attrs, kn_tensor *const *in,
+                           const kn_tensor *out, bool planned);
+
+/* ---- what is measured (conv_tune.c) ---- */
+
+/* Asks for the fastest engine for a convolution of a graph, with what follows it as far as cuDNN takes that:
+ * as cu_blas_tune for products. */
+void cu_conv_tune(kn_context *ctx, cu_device *d, const cu_conv *c);
+int cu_conv_known(kn_context *ctx, cu_device *d, const cu_conv *c); /* nth; 0 where nothing is known */
 
 /* ---- loops of our own (convolve.c) ---- */
 

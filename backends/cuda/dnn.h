@@ -78,11 +78,12 @@ typedef struct cu_plan_facts {
 } cu_plan_facts;
 
 /* The plan of a graph that `make` describes from the problem, whose bytes (zeroed before they were filled)
- * and maker name it in memory. `exact`: float32 is asked for, and the precision of the context holds.
- * KN_DECLINED where there is no engine for it (facts.why says why), which is remembered as well. */
+ * and maker name it in memory. nth: by the heuristics' first engine that is allowed (0), or a later one.
+ * `exact`: float32 is asked for, and the precision of the context holds. KN_DECLINED where there is no engine
+ * for it (facts.why says why), which is remembered as well. */
 typedef void (*cu_make_fn)(cu_graph *g, const void *problem);
 kn_status cu_dnn_plan(kn_context *ctx, cu_dnn *s, cu_make_fn make, const void *problem, size_t size,
-                      bool exact, const cu_plan **out, const char **why);
+                      bool exact, int nth, const cu_plan **out, const char **why);
 cu_plan_facts cu_plan_read(const cu_plan *p);
 /* data: an address for each tensor with memory and each number. */
 kn_status cu_plan_run(kn_context *ctx, cu_device *d, const cu_plan *p, void *const *data, int n);

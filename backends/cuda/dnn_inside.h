@@ -27,7 +27,8 @@ struct cu_plan {
   void *problem;
   size_t size;
   bool exact, deterministic;
-  cu_desc plan; /* NULL: facts.why */
+  int nth, left; /* it is the nth of the engines that are allowed, from 0; those to be passed over yet */
+  cu_desc plan;  /* NULL: facts.why */
   int nreal;
   int64_t real[CU_DNN_REAL];
   cu_plan_facts facts;

@@ -80,6 +80,8 @@ static bool try_all(const cu_dnn *s, const cu_desc *configurations, int64_t n, c
     const char *not_allowed = forbidden(p, &k);
     if (not_allowed) {
       if (!p->why[0]) snprintf(p->why, sizeof p->why, "engine %lld: %s", (long long)k.engine, not_allowed);
+    } else if (p->left) {
+      p->left--;
     } else if (make_plan(s, configurations[i], p)) {
       p->facts.engine = k.engine;
       p->facts.tensor_cores = k.has[CUDNN_NUMERICAL_NOTE_TENSOR_CORE];
@@ -199,8 +201,9 @@ bool cu_plan_reads(cu_dnn *s, const char *json, size_t bytes) {
 
 /* What is asked of the engine, beside the graph. */
 static void disk_key(const cu_plan *p, char *key, size_t size) {
-  snprintf(key, size, "plan of cuDNN%s%s", p->exact ? ", exact" : "",
-           p->deterministic ? ", deterministic" : "");
+  int n = snprintf(key, size, "plan of cuDNN%s%s", p->exact ? ", exact" : "",
+                   p->deterministic ? ", deterministic" : "");
+  if (p->nth) snprintf(key + n, size - (size_t)n, ", engine %d", p->nth + 1);
 }
 
 static bool read_from_disk(cu_graph *g, cu_plan *p) {
@@ -242,8 +245,9 @@ static uint32_t hash(const void *problem, size_t size) {
 
 static cu_plan *find(cu_dnn *s, const cu_plan *like) {
   cu_plan *p = s->plans[hash(like->problem, like->size)];
-  while (p && !(p->make == like->make && p->size == like->size && p->exact == like->exact &&
-                p->deterministic == like->deterministic && !memcmp(p->problem, like->problem, like->size)))
+  while (p &&
+         !(p->make == like->make && p->size == like->size && p->exact == like->exact && p->nth == like->nth &&
+           p->deterministic == like->deterministic && !memcmp(p->problem, like->problem, like->size)))
     p = p->next;
   return p;
 }
@@ -305,12 +309,14 @@ static kn_status add(kn_context *ctx, cu_dnn *s, const cu_plan *like, cu_plan **
 }
 
 kn_status cu_dnn_plan(kn_context *ctx, cu_dnn *s, cu_make_fn make, const void *problem, size_t size,
-                      bool exact, const cu_plan **out, const char **why) {
+                      bool exact, int nth, const cu_plan **out, const char **why) {
   cu_plan like = {.make = make,
                   .problem = (void *)(uintptr_t)problem,
                   .size = size,
                   .exact = exact && kn_context_precision(ctx) == KN_FLOAT32_HIGHEST,
                   .deterministic = kn_context_deterministic(ctx),
+                  .nth = nth,
+                  .left = nth,
                   .facts = {.engine = -1}};
   pthread_mutex_lock(&s->lock);
   cu_plan *p = find(s, &like);

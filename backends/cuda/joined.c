@@ -80,10 +80,14 @@ static void find_conv(search *s) {
   find_relu(s);
 }
 
+static bool is_conv(uint32_t op) {
+  return op == KN_OP_conv2d || op == KN_OP_conv2d_grad_input || op == KN_OP_conv2d_grad_weight;
+}
+
 static bool leads(const search *s, const kn_node *n) {
   const kn_type *t = type_of(s, n->out[0]);
   char why[64];
-  if ((n->op != KN_OP_matmul && n->op != KN_OP_conv2d) || t->device != KN_CUDA) return false;
+  if ((n->op != KN_OP_matmul && !is_conv(n->op)) || t->device != KN_CUDA) return false;
   if (!kn_node_static(n, s->part->types, why, sizeof why) || !kn_type_numel(t)) return false;
   if (t->dtype != KN_F32 && t->dtype != KN_F16 && t->dtype != KN_BF16) return false;
   for (uint32_t i = 0; i < n->ntensor; i++)
@@ -100,7 +104,7 @@ void cu_joined_find(const kn_part *part, uint32_t first, cu_joined *out) {
   out->n = 1;
   if (n->op == KN_OP_conv2d)
     find_conv(&s);
-  else if (type_of(&s, n->out[0])->rank >= 2 && type_of(&s, n->in[1])->rank == 2)
+  else if (n->op == KN_OP_matmul && type_of(&s, n->out[0])->rank >= 2 && type_of(&s, n->in[1])->rank == 2)
     find_product(&s); /* epilogues are of single products */
   if (out->n > 1) part->together[first] = out->n;
 }
@@ -129,15 +133,41 @@ static cu_product product_of(const cu_joined *j, cu_view a, cu_view b, const kn_
   return p;
 }
 
+static cu_conv_kind kind_of(const kn_node *n) {
+  return n->op == KN_OP_conv2d              ? CU_CONV_FORWARD
+         : n->op == KN_OP_conv2d_grad_input ? CU_CONV_GRAD_INPUT
+                                            : CU_CONV_GRAD_WEIGHT;
+}
+
+static void tune_conv(kn_context *ctx, cu_device *d, const cu_joined *j, const cu_view *in, cu_view out) {
+  enum { THERE = 256 };
+  const cu_conv_kind kind = kind_of(j->main);
+  const cu_view x = kind == CU_CONV_FORWARD      ? in[0]
+                    : kind == CU_CONV_GRAD_INPUT ? out
+                                                 : in[1],
+                w = kind == CU_CONV_GRAD_WEIGHT ? out : in[1], y = kind == CU_CONV_FORWARD ? out : in[0];
+  const cu_conv_data at = {THERE, THERE, THERE, j->bias ? THERE : 0, j->add ? THERE : 0};
+  cu_conv c;
+  if (x.type->rank != 4) return;
+  cu_conv_of(&c, kind, j->main->attrs, x, w, y, &at);
+  c.relu = j->relu;
+  cu_conv_tune(ctx, d, &c);
+}
+
 void cu_joined_tune(kn_context *ctx, cu_device *d, const cu_joined *j, const kn_type *types) {
-  int64_t strides[2][KN_MAX_RANK];
+  int64_t strides[3][KN_MAX_RANK];
   cu_view in[2];
-  if (j->main->op != KN_OP_matmul) return;
+  const cu_view out = {&types[j->out], strides[2]};
   for (int i = 0; i < 2; i++) {
     kn_guess_strides(j->main->in[i], types, strides[i]);
     in[i] = (cu_view){&types[j->main->in[i]->id], strides[i]};
   }
-  cu_product p = product_of(j, in[0], in[1], &types[j->out]);
+  kn_strides_contiguous(out.type, strides[2]);
+  if (is_conv(j->main->op)) {
+    tune_conv(ctx, d, j, in, out);
+    return;
+  }
+  cu_product p = product_of(j, in[0], in[1], out.type);
   p.bias = j->bias != 0;
   cu_blas_tune(ctx, d, &p);
 }
@@ -162,8 +192,13 @@ static kn_status run_product(kn_context *ctx, cu_device *d, const cu_joined *j, 
 static kn_status run_conv(kn_context *ctx, cu_device *d, const cu_joined *j, kn_tensor *const *vals,
                           const char **how) {
   kn_tensor *out = vals[j->out], *add = j->add ? vals[j->add] : NULL;
-  const cu_conv_with with = {j->bias ? vals[j->bias] : NULL, add, j->relu};
+  const cu_conv_with with = {j->bias ? vals[j->bias] : NULL, add, j->relu, true};
   bool whole;
+  if (kind_of(j->main) != CU_CONV_FORWARD) {
+    kn_tensor *in[] = {vals[j->main->in[0]->id], vals[j->main->in[1]->id]};
+    *how = "cuda";
+    return cu_conv_gradient(ctx, kind_of(j->main), j->main->attrs, in, out, true);
+  }
   KN_TRY(cu_conv_forward(ctx, d, j->main->attrs, vals[j->main->in[0]->id], vals[j->main->in[1]->id], out,
                          &with, &whole));
   *how = j->n == 1 ? "cuda" : whole ? "cuDNN, one plan" : "a convolution and a kernel";

@@ -16,7 +16,7 @@ typedef struct cu_joined {
 
 /* What begins at node `first` of the part; n == 0 where it is neither. Tells the plan. */
 void cu_joined_find(const kn_part *part, uint32_t first, cu_joined *out);
-/* Has the algorithm of a product found that is the fastest, as the context's tuning has it. */
+/* Has the library's fastest algorithm for it found, as the context's tuning has it. */
 void cu_joined_tune(kn_context *ctx, cu_device *d, const cu_joined *j, const kn_type *types);
 /* *how: what the profile calls it. */
 kn_status cu_joined_run(kn_context *ctx, cu_device *d, const cu_joined *j, kn_tensor *const *vals,

@@ -115,7 +115,7 @@ local function jacobian_of(y, xs, create_graph)
     local shape = {}
     for _, n in ipairs(y.shape) do shape[#shape + 1] = n end
     for _, n in ipairs(x.shape) do shape[#shape + 1] = n end
-    out[i] = #rows[i] > 0 and kiln.stack(rows[i]):reshape(shape) or kiln.zeros(shape, { dtype = x.dtype })
+    out[i] = #rows[i] > 0 and kiln.stack(rows[i]):reshape(shape) or kiln.zeros(shape, { dtype = x.dtype, device = x.device })
   end
   return out
 end

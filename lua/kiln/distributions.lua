@@ -20,7 +20,7 @@ local function to_tensors(name, list)
   end
   for i, value in ipairs(list) do
     if type(value) == "number" then
-      list[i] = kiln.tensor(value + 0.0, { dtype = like and like.dtype or "float32" })
+      list[i] = kiln.tensor(value + 0.0, { dtype = like and like.dtype or "float32", device = like and like.device or "cpu" })
     elseif not kiln.is_tensor(value) then
       fail("%s: parameter %d must be a tensor or a number, got %s", name, i, type(value))
     elseif not value.dtype:find "float" then

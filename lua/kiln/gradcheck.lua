@@ -11,7 +11,7 @@ local function total(outputs)
   for i, y in ipairs(outputs) do
     if kiln.is_tensor(y) and y.dtype:find "float" then
       local n = y:numel()
-      local weights = (kiln.arange(1, n + 1):double() * (0.7 + i)):sin() + 1.5
+      local weights = (kiln.arange(1, n + 1, { device = y.device }):double() * (0.7 + i)):sin() + 1.5
       local part = (y:reshape(-1):double() * weights):sum()
       sum = sum and sum + part or part
     end
@@ -53,7 +53,7 @@ return function(f, inputs, options)
   for k, i in ipairs(checked) do
     local x = inputs[i]
     local flat = x:detach():view(-1)
-    local grad = grads[k] and grads[k]:reshape(-1) or kiln.zeros(flat:size(1), { dtype = "float64" })
+    local grad = grads[k] and grads[k]:reshape(-1) or kiln.zeros(flat:size(1), { dtype = "float64", device = flat.device })
     local function moved(j, value_there) kiln.no_grad(function() flat[j] = value_there end) end
     for j = 1, flat:size(1) do
       local at = flat[j]:item()

@@ -15,7 +15,7 @@ return function(f, inputs, options)
   if kiln.is_tensor(inputs) then inputs = { inputs } end
   local n, all = #inputs, { table.unpack(inputs) }
   for i, y in ipairs(floating { f(table.unpack(inputs)) }) do
-    local k = kiln.arange(1, y:numel() + 1):double() * (1.3 + 0.4 * i)
+    local k = kiln.arange(1, y:numel() + 1, { device = y.device }):double() * (1.3 + 0.4 * i)
     all[n + i] = (k:sin() + 1.2):reshape(y.shape):to(y.dtype):requires_grad_()
   end
   if #all == n then fail("gradgradcheck: no result of the function requires grad") end

@@ -66,9 +66,11 @@ end
 
 -- ---- the names -----------------------------------------------------------------------------------------------------
 
+local parts_in_c = { linalg = true, io = true, cuda = true } -- told of by help.def, too
+
 -- Is that field a part with names of its own? (Classes start with a capital letter.)
 local function is_part(name, value)
-  return type(value) == "table" and name:find "^%l" and not (texts.of(name) and name ~= "linalg" and name ~= "io")
+  return type(value) == "table" and name:find "^%l" and not (texts.of(name) and not parts_in_c[name])
 end
 
 -- Every path from kiln on, "nn.Linear", sorted, and the value at each.
@@ -179,7 +181,7 @@ end
 -- The text of a path, or nil.
 function explain(path)
   local text = texts.of(path)
-  if text and path ~= "linalg" and path ~= "io" then return text end
+  if text and not parts_in_c[path] then return text end
   local value = look().values[path]
   if value ~= nil then return explain_value(path, value) end
 end

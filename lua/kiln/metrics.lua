@@ -175,7 +175,7 @@ local function add(self, scores, target)
   check_range("ConfusionMatrix", "targets", actual, n)
   check_range("ConfusionMatrix", "predictions", predicted, n)
   local cells = (actual - 1) * n + predicted -- counted from 1
-  self.counts = self.counts + kiln.bincount(cells, { minlength = n * n }):reshape(n, n)
+  self.counts = self.counts + kiln.bincount(cells, { minlength = n * n }):reshape(n, n):to(self.counts.device)
 end
 
 function ConfusionMatrix:update(scores, target)

@@ -91,7 +91,7 @@ local function perturbed(value, seen, sign)
     if not d:find "float" then return value:clone() end
     return kiln.no_grad(function()
       local n = value:numel()
-      local wave = kiln.arange(n, { dtype = "float64" }):mul(1.7):sin():mul(0.1)
+      local wave = kiln.arange(n, { dtype = "float64", device = value.device }):mul(1.7):sin():mul(0.1)
       return (value:reshape { n }:to "float64" * ((wave + 1) * sign) + wave * 0.1):reshape(value.shape):to(d)
     end)
   elseif type(value) == "table" and not getmetatable(value) then

@@ -92,3 +92,11 @@ test("steps of training, of all optimizers", function()
     for i = 1, #p do same(p[i], q[i], name .. ", parameter " .. i) end
   end
 end)
+
+test("copies of arguments are told", function()
+  local x = kiln.randn(1000):to "cuda"
+  local g = kiln.script(function(x) return x * 2 + 1 end)
+  g(x)
+  local _, told = g:memory(x)
+  truth(told.workspace == 4000)
+end)

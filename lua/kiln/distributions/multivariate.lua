@@ -112,7 +112,7 @@ define("MultivariateNormal", {
     variance = function(self) return self.scale_tril:square():sum(-1) end,
     covariance_matrix = function(self) return self.scale_tril:matmul(self.scale_tril:transpose(-2, -1)) end,
     precision_matrix = function(self)
-      local eye = kiln.eye(self.loc:size(-1), { dtype = self.loc.dtype })
+      local eye = kiln.eye(self.loc:size(-1), { dtype = self.loc.dtype, device = self.loc.device })
       return kiln.cholesky_solve(eye, self.scale_tril)
     end,
   },

@@ -57,13 +57,13 @@ end
 
 -- ---- channels --------------------------------------------------------------------------------------------------
 
-local function per_channel(name, what, value, channels, dtype)
+local function per_channel(name, what, value, channels, like)
   local list = type(value) == "table" and value or { value }
   if #list ~= 1 and #list ~= channels then fail("%s: %s has %d values, the image %d channels", name, what, #list, channels) end
   for _, v in ipairs(list) do
     if type(v) ~= "number" then fail("%s: %s must be numbers, got %s", name, what, type(v)) end
   end
-  return kiln.tensor(list, { dtype = dtype }):reshape(-1, 1, 1)
+  return kiln.tensor(list, { dtype = like.dtype, device = like.device }):reshape(-1, 1, 1)
 end
 
 --- normalize(image, mean, std): (image - mean) / std, a number for each channel.
@@ -73,7 +73,7 @@ function part.normalize(x, mean, std)
   for _, v in ipairs(type(std) == "table" and std or { std }) do
     if v == 0 then fail("normalize: std must not be 0") end
   end
-  return (x - per_channel("normalize", "mean", mean, channels, x.dtype)) / per_channel("normalize", "std", std, channels, x.dtype)
+  return (x - per_channel("normalize", "mean", mean, channels, x)) / per_channel("normalize", "std", std, channels, x)
 end
 
 local function need_colours(name, channels)

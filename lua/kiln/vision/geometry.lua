@@ -30,14 +30,14 @@ local function symmetric(x, dim, before, after)
   local n, places = x:size(dim), {}
   if before > n or after > n then fail("pad: %d and %d pixels cannot be mirrored from %d", before, after, n) end
   for i = 1 - before, n + after do places[#places + 1] = i < 1 and 1 - i or i > n and 2 * n + 1 - i or i end
-  return x:index_select(kiln.tensor(places), dim)
+  return x:index_select(kiln.tensor(places, { device = x.device }), dim)
 end
 
 -- A fill for each channel: added where a padded image of ones is zero.
 local function pad_colours(x, margins, fill, channels)
   if #fill ~= channels then fail("pad: %d fill values for %d channels", #fill, channels) end
-  local inside = kiln.pad(kiln.ones(x.shape, { dtype = "bool" }):to "uint8", margins, "constant", 0):to "bool"
-  return kiln.where(inside, kiln.pad(x, margins, "constant", 0), kiln.tensor(fill):to(x.dtype):reshape(-1, 1, 1))
+  local inside = kiln.pad(kiln.ones(x.shape, { dtype = "bool", device = x.device }):to "uint8", margins, "constant", 0):to "bool"
+  return kiln.where(inside, kiln.pad(x, margins, "constant", 0), kiln.tensor(fill):to(x):reshape(-1, 1, 1))
 end
 
 --- pad(image, padding [, { fill = 0, padding_mode = "constant" }]): padding is a number, { left and right, top and bottom } or
@@ -114,10 +114,11 @@ end
 
 -- Where in the image the pixels of the result lie, from -1 to 1: a turn by the angle around a centre that is (cx, cy) away
 -- from the middle.
-local function turned_grid(angle, cx, cy, h, w, out_h, out_w, dtype)
+local function turned_grid(angle, cx, cy, h, w, out_h, out_w, like)
   local a, b = math.cos(angle), math.sin(angle)
-  local x = (kiln.arange(out_w, { dtype = dtype }) - (out_w - 1) / 2 - cx):unsqueeze(1)
-  local y = (kiln.arange(out_h, { dtype = dtype }) - (out_h - 1) / 2 - cy):unsqueeze(2)
+  local kind = { dtype = like.dtype, device = like.device }
+  local x = (kiln.arange(out_w, kind) - (out_w - 1) / 2 - cx):unsqueeze(1)
+  local y = (kiln.arange(out_h, kind) - (out_h - 1) / 2 - cy):unsqueeze(2)
   local from_x, from_y = x * a - y * b + cx, x * b + y * a + cy
   return kiln.stack({ from_x / (w / 2), from_y / (h / 2) }, 3):unsqueeze(1)
 end
@@ -157,12 +158,12 @@ function part.rotate(x, angle, options)
   local y = x
   if dtype ~= "float32" and dtype ~= "float64" then y = x:float() end
   y = y:reshape(-1, channels, h, w)
-  local grid = turned_grid(angle, cx, cy, h, w, out_h, out_w, y.dtype):expand(y:size(1), -1, -1, -1)
+  local grid = turned_grid(angle, cx, cy, h, w, out_h, out_w, y):expand(y:size(1), -1, -1, -1)
   local sampling = { mode = mode, padding_mode = "zeros", align_corners = false }
   local fill = options.fill
   if fill then -- the share of the image in each pixel decides how much of the fill it gets
-    local inside = kiln.ones(y:size(1), 1, h, w, { dtype = y.dtype }):grid_sample(grid, sampling)
-    local colour = kiln.tensor(type(fill) == "table" and fill or { fill }):to(y.dtype):reshape(-1, 1, 1)
+    local inside = kiln.ones(y:size(1), 1, h, w, { dtype = y.dtype, device = y.device }):grid_sample(grid, sampling)
+    local colour = kiln.tensor(type(fill) == "table" and fill or { fill }):to(y):reshape(-1, 1, 1)
     y = y:grid_sample(grid, sampling)
     if mode == "nearest" then
       y = kiln.where(inside:lt(0.5), colour, y)

@@ -46,17 +46,16 @@ local function middles(n)
 end
 
 -- [to, from]: the share of each old pixel in each new one. Rows sum to 1.
-local function weights(from, to, fall, dtype)
+local function weights(from, to, fall, like)
   local scale = from / to
   local apart = (middles(from) - (middles(to) * scale):unsqueeze(2)):abs() / math.max(scale, 1.0)
   local share = fall(apart)
-  return (share / share:sum(2, { keepdim = true })):to(dtype)
+  return (share / share:sum(2, { keepdim = true })):to(like)
 end
 
 local function smooth(x, h, w, new_h, new_w, fall)
-  local dtype = x.dtype
-  local across = new_w ~= w and weights(w, new_w, fall, dtype):t()
-  local down = new_h ~= h and weights(h, new_h, fall, dtype)
+  local across = new_w ~= w and weights(w, new_w, fall, x):t()
+  local down = new_h ~= h and weights(h, new_h, fall, x)
   if across and down and h * w * new_w + h * new_h * new_w > h * w * new_h + w * new_h * new_w then -- what is less work first
     return down:matmul(x):matmul(across)
   end

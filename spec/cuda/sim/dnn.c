@@ -382,6 +382,7 @@ EXPORT cudnnStatus_t cudnnBackendExecute(cudnnHandle_t h, cudnnBackendDescriptor
   read_numbers(&r);
   sim_dnn_calls++;
   sim_dnn_engine = sim_engine_of(plan);
+  sim_takes(sim_dnn_engine == SIM_ENGINE_TENSOR_CORE ? 12e-6 : 8e-6);
   return sim_enqueue((CUstream)h->stream, sim_dnn_interpret, &r, sizeof r) ? CUDNN_STATUS_SUCCESS
                                                                            : CUDNN_STATUS_EXECUTION_FAILED;
 }

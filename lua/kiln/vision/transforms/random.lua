@@ -205,9 +205,9 @@ function RandomErasing:forward(x)
     if height < h and width < w and height > 0 and width > 0 then
       local value = self.value
       if value == "random" then
-        value = kiln.randn(channels, height, width):to(x.dtype)
+        value = kiln.randn(channels, height, width):to(x)
       else
-        value = kiln.tensor(type(value) == "table" and value or { value }):to(x.dtype):reshape(-1, 1, 1)
+        value = kiln.tensor(type(value) == "table" and value or { value }):to(x):reshape(-1, 1, 1)
       end
       local out = x:clone()
       out:narrow(-2, whole(h - height + 1), height):narrow(-1, whole(w - width + 1), width):copy_(value)
