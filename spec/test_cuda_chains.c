@@ -210,6 +210,22 @@ START_TEST(rows_that_go_on) {
 }
 END_TEST
 
+/* Names of what steps make are nobody else's: there were a u8, a u16 and a u32. */
+START_TEST(sums_of_every_step) {
+  kn_context *c = open_all();
+  if (!c) return;
+  for (int before = 8; before <= 32; before *= 2) {
+    cu_chain chain = sized(64, 256, 1);
+    int x = read(&chain, KN_F32, STRIDES(256, 1));
+    for (int i = 2; i < before; i++) x = STEP(neg, KN_F32, KN_F32, x);
+    x = STEP(where, KN_F32, KN_F32, STEP(gt, KN_F32, KN_BOOL, x, x), x, x);
+    write(&chain, STEP(sum, KN_F32, KN_F32, x), STRIDES(1, 0));
+    check(c, &chain, CU_WARP, "a sum behind so many steps");
+  }
+  close_all(c);
+}
+END_TEST
+
 START_TEST(scans) {
   kn_context *c = open_all();
   if (!c) return;
@@ -232,7 +248,7 @@ START_TEST(full_chains) {
 }
 END_TEST
 
-SUITE("cuda_chains", every_formula, layouts, folds, rows_that_go_on, scans, full_chains)
+SUITE("cuda_chains", every_formula, layouts, folds, rows_that_go_on, sums_of_every_step, scans, full_chains)
 #else
 START_TEST(no_headers) { (void)suite_skips("this build was made without CUDA's headers"); }
 END_TEST

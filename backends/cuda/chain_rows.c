@@ -302,7 +302,7 @@ static void put_pass(cu_text *t, const cu_layout *p, int pass) {
   }
   open_loop(t, p, &w);
   for (int i = 0; i < p->c->steps; i++)
-    if (in_pass(p, i, pass) && by_fours(p, &p->c->step[i])) cu_put(t, "float u%d = 0;\n", i);
+    if (in_pass(p, i, pass) && by_fours(p, &p->c->step[i])) cu_put(t, "float four%d = 0;\n", i);
   open_elements(t, p, &w);
   for (int i = 0; i < p->c->steps; i++) {
     const cu_step *s = &p->c->step[i];
@@ -318,14 +318,14 @@ static void put_pass(cu_text *t, const cu_layout *p, int pass) {
       continue;
     }
     if (by_fours(p, s))
-      cu_put(t, "u%d += ", i);
+      cu_put(t, "four%d += ", i);
     else
       cu_put(t, "f%d = join%d(f%d, (%s)(", i, i, i, type_of(s));
     cu_put_value(t, p, s->in[0], s->as);
     cu_put(t, by_fours(p, s) ? ";\n" : f->truth ? " != 0));\n" : "));\n");
     if (by_fours(p, s))
-      cu_put(t, "if (e %% %d == %d) f%d = join%d(f%d, (double)u%d), u%d = 0;\n", FOUR, FOUR - 1, i, i, i, i,
-             i);
+      cu_put(t, "if (e %% %d == %d) f%d = join%d(f%d, (double)four%d), four%d = 0;\n", FOUR, FOUR - 1, i, i,
+             i, i, i);
   }
   cu_put(t, "}\n}\n}\n");
   for (int i = 0; i < p->c->steps; i++)

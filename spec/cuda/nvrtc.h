@@ -50,8 +50,9 @@ static inline void nvrtc_check(void *ud, const char *key, const char *source) {
   for (size_t i = 0; i < sizeof nvrtc_archs / sizeof *nvrtc_archs; i++) {
     bool compiled;
     char *log = nvrtc_log(ud, source, nvrtc_archs[i], &compiled);
-    ck_assert_msg(compiled, "%s for sm_%d: %s\n%s", key, nvrtc_archs[i], log, source);
-    ck_assert_msg(!nvrtc_any(log, "bytes spill"), "%s for sm_%d spills: %s", key, nvrtc_archs[i], log);
+    ck_assert_msg(compiled, "%.200s for sm_%d: %.800s\n%.2000s", key, nvrtc_archs[i], log, source);
+    ck_assert_msg(!nvrtc_any(log, "bytes spill"), "%.200s for sm_%d spills: %.2000s", key, nvrtc_archs[i],
+                  log);
     free(log);
   }
 }

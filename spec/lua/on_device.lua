@@ -15,6 +15,12 @@ local function moves(device)
       return t:detach():to(device):requires_grad_(t.requires_grad)
     end
   end
+  local read = kiln.from_safetensors
+  function kiln.from_safetensors(...)
+    local found, about = read(...)
+    for name, t in pairs(found) do found[name] = t:to(device) end
+    return found, about
+  end
   local test = check.test
   function check.test(name, body)
     test(name, function()
