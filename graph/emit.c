@@ -436,7 +436,7 @@ static kn_status emit_number(emitter *e, const kn_node *n) {
 static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
   kn_plan *p = e->p;
   kn_value *out = n->nout ? n->out[0] : NULL;
-  if (out && out->type.kind != KN_V_TENSOR && p->known[out->id]) return KN_OK;
+  if (out && out->type.kind != KN_V_TENSOR && p->known[out->id] && n->op != KN_NODE_list_get) return KN_OK;
   for (uint32_t i = 0; i < n->nout; i++) define(e, n->out[i]);
   if (n->op == KN_NODE_param || n->op == KN_NODE_tensor) {
     kn_bound b = {out->id, n->slot};
@@ -515,6 +515,6 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   e.pos++;
   for (uint32_t i = 0; !dead && i < body->nyields; i++) use(&e, body->yields[i]);
   for (uint32_t i = 0; i < e.nkept; i++)
-    if (e.kept[i]->region == body) use(&e, e.kept[i]);
+    if (!p->home[e.kept[i]->id]) use(&e, e.kept[i]);
   return KN_OK;
 }

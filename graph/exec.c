@@ -536,8 +536,8 @@ static void parts_memory(const kn_plan *p, kn_run_memory *m) {
     const kn_target *t = p->parts[i].target;
     if (t->memory) t->memory(t->self, p->parts[i].program, &sum);
   }
-  for (uint32_t i = 0; i < p->nwholes; i++) sum.workspace += kn_whole_homes(p->wholes[i]);
   m->workspace = sum.workspace;
+  for (uint32_t i = 0; i < p->nwholes; i++) m->workspace += kn_whole_bytes(p->wholes[i]);
   m->packed = sum.packed;
 }
 

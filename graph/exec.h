@@ -84,7 +84,7 @@ void kn_session_set_host(kn_session *s, kn_host_fn fn, void *ud);
 typedef struct kn_run_memory {
   size_t arena; /* values that come and go */
   size_t
-      workspace;  /* those in layouts of a target's own, scratchpads, and copies of arguments for launches */
+      workspace;  /* those in layouts of a target's own, scratchpads, what pieces that are one launch keep */
   size_t packed;  /* constants in such layouts; plans that want the same ones share them */
   size_t plan;    /* the plan itself with what targets made for it: programs, the two above where they were
                      not there before */

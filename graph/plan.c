@@ -179,6 +179,7 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   if (!p->inputs || !alloc_arrays(p)) return kn_fail_nomem(ctx, 0);
   for (uint32_t i = 0; i < g->body->nyields; i++) p->result[g->body->yields[i]->id] = true;
   KN_TRY(kn_plan_sizes(ctx, p));
+  KN_TRY(kn_plan_flats(ctx, p));
   KN_TRY(kn_plan_handles(ctx, p));
   KN_TRY(kn_plan_identities(ctx, p));
   KN_TRY(kn_plan_stores(ctx, p));

@@ -211,6 +211,12 @@ typedef struct kn_refused {
   uint32_t n;
 } kn_refused;
 
+typedef struct kn_flat { /* a list as one tensor */
+  kn_type type;          /* of an element; numbers are 0-d */
+  int64_t most;          /* elements */
+} kn_flat;
+kn_type kn_flat_type(const kn_flat *f); /* of that tensor */
+
 typedef struct kn_plan kn_plan;
 struct kn_plan {
   kn_plan *next; /* in the session's cache, most recently used first */
@@ -235,6 +241,8 @@ struct kn_plan {
   kn_planned_failure **failure; /* of the node whose first output it is */
   bool *result;                 /* the graph returns it */
   bool *listed; /* tensors that a list takes up: not made in the arena, so that it can keep them */
+  kn_flat *
+      *flat; /* of the form WHOLE, lists: the one tensor that may stand for it (flat.c); NULL; all: no list */
   bool *exact;  /* of the form WHOLE, tensors: somebody may ask whether a path has defined it */
   bool *handle; /* tensors that must stay the same handle: written to, compared, told at the end */
   const kn_node *
@@ -299,6 +307,8 @@ static inline bool kn_plan_is_fixed(const kn_plan *p, uint32_t v) {
 /* May it have no value, so that somebody can tell? What nobody can tell may be anything. */
 static inline bool kn_plan_may_miss(const kn_plan *p, uint32_t v) { return p->maybe[v] && p->exact[v]; }
 
+static inline bool kn_plan_is_flat(const kn_plan *p, const kn_value *v) { return p->flat && p->flat[v->id]; }
+
 /* Its output is the tensor of its first input: not even another handle. */
 static inline bool kn_node_passes(const kn_node *n) {
   return n->op == KN_NODE_detach || n->op == KN_NODE_with_history;
@@ -306,6 +316,7 @@ static inline bool kn_node_passes(const kn_node *n) {
 
 /* The stages, in order. */
 kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p);   /* types, undefined, maybe, known, scalars, failure */
+kn_status kn_plan_flats(kn_context *ctx, kn_plan *p);   /* flat */
 kn_status kn_plan_handles(kn_context *ctx, kn_plan *p); /* handle, slot_copied */
 kn_status kn_plan_identities(kn_context *ctx, kn_plan *p); /* handle (identity.c) */
 kn_status kn_plan_stores(kn_context *ctx, kn_plan *p);     /* store */

@@ -168,6 +168,7 @@ static kn_status tell_fault(run *r, kn_whole *w) {
   case KN_NUMBER_CHECK:
   case KN_NUMBER_FAIL: return x->fail ? kn_run_fail(r, x->fail) : raise(r, w, x->node);
   case KN_NUMBER_POSITION: st = misplaced(r, x->node, in); break;
+  case KN_NUMBER_ELEMENT: st = kn_run_no_element(r, in[0].as.i, in[1].as.i); break;
   case KN_NUMBER_WRITE: st = kn_scalar_check(r->ctx, in, kn_tensor_dtype(x->tensor)); break;
   default: st = kn_scalar_eval(r->ctx, x->op, in, x->nin, &none); break;
   }
@@ -241,4 +242,17 @@ kn_status kn_run_whole(run *r, kn_whole *w) {
   if (w->refused) return run_steps(r, w);
   KN_TRY(launch(r, w));
   return run_at(r, w, KN_WHOLE_AFTER);
+}
+
+static size_t bytes_of(const kn_tensor *t) {
+  size_t n;
+  return t && kn_type_bytes(&t->type, &n) ? n : 0;
+}
+
+size_t kn_whole_bytes(const kn_whole *w) {
+  size_t sum = 0;
+  for (uint32_t i = 0; i < w->ninputs; i++) sum += bytes_of(w->inputs[i].home);
+  for (uint32_t i = 0; i < w->nlists; i++) sum += bytes_of(w->lists[i].all) + bytes_of(w->lists[i].one);
+  for (uint32_t i = 0; i < w->nkept; i++) sum += bytes_of(w->kept[i].tensor);
+  return sum;
 }

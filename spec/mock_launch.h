@@ -108,6 +108,10 @@ static inline void mock_number(kn_context *ctx, const kn_whole *w, kn_scalar *c,
     fine = in[0].kind == KN_SCALAR_INT && in[0].as.i >= -x->size && in[0].as.i < x->size;
     c[x->out] = (kn_scalar){KN_SCALAR_INT, {.i = !fine ? 0 : in[0].as.i + (in[0].as.i < 0 ? x->size : 0)}};
     break;
+  case KN_NUMBER_ELEMENT:
+    fine = in[0].as.i >= 1 && in[0].as.i <= in[1].as.i;
+    c[x->out] = (kn_scalar){KN_SCALAR_INT, {.i = fine ? in[0].as.i - 1 : 0}};
+    break;
   case KN_NUMBER_KEEP:
     if (c[KN_CELL_FAULT].as.i == 1 + x->size) c[x->out] = in[0];
     break;

@@ -41,6 +41,7 @@ static const constant constants[] = {
     ROW(KN_NUMBER_WRITE),
     ROW(KN_NUMBER_CHECK),
     ROW(KN_NUMBER_POSITION),
+    ROW(KN_NUMBER_ELEMENT),
     ROW(KN_NUMBER_KEEP),
 #undef ROW
     {"NUMBERS_SET_IF", CU_SET_IF},

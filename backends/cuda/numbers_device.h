@@ -77,6 +77,11 @@ DEVICE int numbers_do(kn_scalar *c, const numbers_step *x, const kn_scalar *in) 
     kn_rule_int(!there ? 0 : in[0].as.i < 0 ? in[0].as.i + x->high : in[0].as.i, &c[x->out]);
     return !there;
   }
+  case KN_NUMBER_ELEMENT: {
+    const int there = in[0].as.i >= 1 && in[0].as.i <= in[1].as.i;
+    kn_rule_int(there ? in[0].as.i - 1 : 0, &c[x->out]);
+    return !there;
+  }
   case KN_NUMBER_KEEP:
     if (c[KN_CELL_FAULT].as.i == x->high + 1) c[x->out] = in[0];
     return 0;

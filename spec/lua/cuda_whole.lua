@@ -360,6 +360,31 @@ test("errors show numbers as they were", function()
   end
 end)
 
+test("training through loops: what the trips have computed is kept in lists", function()
+  local function losses(device)
+    kiln.manual_seed(5)
+    local cell = kiln.nn.Linear(8, 4)
+    if device ~= "cpu" then cell:to(device) end
+    local opt = kiln.optim.SGD(cell:parameters(), { lr = 0.1 })
+    local step = kiln.script(function(x)
+      opt:zero_grad()
+      local h = x[1] * 0
+      for t = 1, x:size(1) do h = cell(kiln.cat({ x[t], h }, 1)):tanh() end
+      local p = cell(x:repeat_interleave(2, 2)):abs()
+      for _ = 1, 70 do p = (p * 0.9):sin() end
+      local loss = (h * h):sum() + p:mean()
+      loss:backward()
+      opt:step()
+      return loss
+    end)
+    local x, list = kiln.randn(30, 4):to(device), {}
+    for i = 1, 4 do list[i] = step(x):item() end
+    return list
+  end
+  local a, b = losses "cpu", losses "cuda"
+  for i = 1, 4 do truth(near(a[i], b[i]), a[i] .. " " .. b[i]) end
+end)
+
 test("graphs for inference: constants there are folded as they are on the CPU", function()
   local nn = kiln.nn
   for _, dtype in ipairs { "float32", "bfloat16" } do
