@@ -202,6 +202,7 @@ void kn_session_free(kn_session *s) {
   kn_caught_clear(h, &s->caught);
   if (s->text.p) kn_writer_free(&s->text);
   for (uint32_t i = 0; s->updates && i < s->nupdates; i++) kn_tensor_release(s->updates[i].staged);
+  kn_free(h, s->refused.nodes, s->refused.n * sizeof *s->refused.nodes);
   kn_free(h, s->origins, (body->nyields + 1u) * sizeof *s->origins);
   kn_free(h, s->updates, (s->nupdates + 1u) * sizeof *s->updates);
   for (int d = 0; d < KN_DEVICE_COUNT; d++) free_arena(s, (kn_device_id)d);
@@ -230,6 +231,8 @@ void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud) {
   s->poll = fn;
   s->poll_ud = ud;
 }
+
+void kn_session_set_watch(kn_session *s, bool on) { s->unwatched = !on; }
 
 uint64_t kn_session_trips(const kn_session *s) { return s->trips; }
 
@@ -396,7 +399,8 @@ static kn_status settle_updates(kn_session *s, const kn_rvalue *in, bool commit)
 /* ---- plans ---- */
 
 static bool plan_fits(const kn_session *s, const kn_plan *p, kn_plan_form form) {
-  if (p->form != form || (!p->fixed && kn_context_tuning(s->ctx) == KN_TUNING_FIXED)) return false;
+  if (p->form != form || p->stale || (!p->fixed && kn_context_tuning(s->ctx) == KN_TUNING_FIXED))
+    return false;
   for (uint32_t i = 0; i < s->graph->body->nparams; i++)
     if (s->graph->body->params[i]->type.kind == KN_V_TENSOR && !kn_type_equal(&p->inputs[i], &s->in_types[i]))
       return false;
@@ -406,7 +410,7 @@ static bool plan_fits(const kn_session *s, const kn_plan *p, kn_plan_form form) 
 static void forget_plans(kn_session *s) {
   int n = 0;
   for (kn_plan **at = &s->plans; *at;) {
-    if (++n <= MAX_PLANS) {
+    if (!(*at)->stale && ++n <= MAX_PLANS) {
       at = &(*at)->next;
       continue;
     }
@@ -416,8 +420,8 @@ static void forget_plans(kn_session *s) {
   }
 }
 
-/* What is told or counted step by step is done so. */
-static bool runs_whole(const kn_session *s) { return !s->profile && !s->limit && !s->ctx->recorder; }
+/* What is told step by step is done so. */
+static bool runs_whole(const kn_session *s) { return !s->profile && !s->ctx->recorder; }
 
 static bool hands_any_on(const kn_region *body) {
   KN_EACH_NODE (n, body)
@@ -465,7 +469,7 @@ static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, b
   }
   const kn_graph *g;
   if (!p) KN_TRY(choose_graph(s, form, &g));
-  if (!p) KN_TRY(kn_plan_new(s->ctx, g, s->targets, s->ntargets, form, s->in_types, &p));
+  if (!p) KN_TRY(kn_plan_new(s->ctx, g, s->targets, s->ntargets, form, &s->refused, s->in_types, &p));
   p->next = s->plans;
   s->plans = p;
   forget_plans(s);

@@ -205,6 +205,12 @@ typedef enum kn_plan_form {
   KN_PLAN_WHOLE   /* tensors stay where they are, for targets that run pieces as one (graph/whole.h) */
 } kn_plan_form;
 
+/* Nodes that turned out to be no part of a launch, though nobody had known: later plans cut there. */
+typedef struct kn_refused {
+  const kn_node **nodes; /* of the graph */
+  uint32_t n;
+} kn_refused;
+
 typedef struct kn_flat { /* a list as one tensor */
   kn_type type;          /* of an element; numbers are 0-d */
   int64_t most;          /* elements */
@@ -216,12 +222,14 @@ struct kn_plan {
   kn_plan *next; /* in the session's cache, most recently used first */
   const kn_graph *graph;
   kn_plan_form form;
-  bool single;            /* of the form SINGLE */
-  const kn_target *whole; /* of the form WHOLE: who runs pieces as one; else NULL */
-  bool fixed;             /* made by the fixed rule alone, whatever was measured */
-  bool unmeasured;        /* some of it, as nothing is known */
-  kn_arena arena;         /* holds all arrays below */
-  kn_type *inputs;        /* the key: types of the graph's inputs (scalars: zero) */
+  bool single;               /* of the form SINGLE */
+  const kn_target *whole;    /* of the form WHOLE: who runs pieces as one; else NULL */
+  const kn_refused *refused; /* while it is made */
+  bool stale;                /* a better one can be made: it is not used again */
+  bool fixed;                /* made by the fixed rule alone, whatever was measured */
+  bool unmeasured;           /* some of it, as nothing is known */
+  kn_arena arena;            /* holds all arrays below */
+  kn_type *inputs;           /* the key: types of the graph's inputs (scalars: zero) */
 
   /* by value id */
   kn_type *types;     /* tensors: sizes unknown where only a run knows */
@@ -286,7 +294,7 @@ struct kn_plan {
 
 /* Fails only for lack of memory or too deep nesting; what the sizes make impossible is a step of its own. */
 kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int ntargets,
-                      kn_plan_form form, const kn_type *inputs, kn_plan **out);
+                      kn_plan_form form, const kn_refused *refused, const kn_type *inputs, kn_plan **out);
 void kn_plan_free(kn_context *ctx, kn_plan *p);
 /* Point the headers of a device into an arena there, of so many p->bytes. */
 void kn_plan_place_at(kn_plan *p, kn_device_id d, char *base);

@@ -38,12 +38,28 @@ static bool is_made_there(const cutter *c, uint32_t v) {
   return is_place(c->p, v) && c->p->types[v].device == c->p->whole->device;
 }
 
-static bool node_fits(cutter *c, const kn_target *t, const kn_node *n) {
+static bool is_refused(const kn_plan *p, const kn_node *source) {
+  for (uint32_t i = 0; i < p->refused->n; i++)
+    if (p->refused->nodes[i] == source) return true;
+  return false;
+}
+
+static bool takes(const kn_plan *p, const kn_node *n, const kn_node *source, char *why, size_t size) {
+  if (!kn_node_static(n, p->types, why, size) && !kn_node_is_placed(n, p->types)) return false;
+  if (is_refused(p, source)) return snprintf(why, size, "it could not be made a part of a launch"), false;
+  if (kn_ops[n->op].flags & KN_FLAG_WRITES) return snprintf(why, size, "it overwrites a tensor"), false;
+  return p->whole->launcher->supports(p->whole->self, n, why, size);
+}
+
+bool kn_whole_takes(const kn_plan *p, const kn_node *n, const kn_node *source) {
+  char why[128];
+  return takes(p, n, source, why, sizeof why);
+}
+
+static bool node_fits(cutter *c, const kn_target *t, const kn_node *n, const kn_node *source) {
   const kn_plan *p = c->p;
   char why[128];
-  if (!kn_node_static(n, p->types, why, sizeof why) && !kn_node_is_placed(n, p->types))
-    return refuse(c, n, why);
-  if (kn_ops[n->op].flags & KN_FLAG_WRITES) return refuse(c, n, "it overwrites a tensor");
+  if (!takes(p, n, source, why, sizeof why)) return refuse(c, n, why);
   if (c->caught && kn_ops[n->op].flags & KN_FLAG_RANDOM)
     return refuse(c, n, "how many random numbers are drawn before an error that is caught is not known");
   for (uint32_t i = 0; i < n->ntensor; i++) {
@@ -54,7 +70,7 @@ static bool node_fits(cutter *c, const kn_target *t, const kn_node *n) {
   }
   for (uint32_t i = 0; i < n->nout; i++)
     if (!is_place(p, n->out[i]->id)) return refuse(c, n, "its result has to be a new tensor at each run");
-  return t->launcher->supports(t->self, n, why, sizeof why) || refuse(c, n, why);
+  return true;
 }
 
 static bool part_fits(cutter *c, const kn_part_plan *part) {
@@ -64,7 +80,7 @@ static bool part_fits(cutter *c, const kn_part_plan *part) {
     return refuse(c, part->sources[0], why);
   }
   for (uint32_t i = 0; i < part->n; i++)
-    if (!node_fits(c, part->target, part->nodes[i])) return false;
+    if (!node_fits(c, part->target, part->nodes[i], part->sources[i])) return false;
   return true;
 }
 

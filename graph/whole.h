@@ -63,10 +63,11 @@ typedef struct kn_whole_block {
 
 /* Cells that stand first. A fault stops all loops; what else the piece computes then is of no use. */
 enum {
-  KN_CELL_FAULT,   /* an integer: 0, or 1 + the number whose fault it was, the first one */
+  KN_CELL_FAULT,   /* an integer: 0, or 1 + the number whose fault it was, the first one, or one of these: */
   KN_CELL_OPERAND, /* what its inputs were: three */
   KN_CELL_EXPORTS = KN_CELL_OPERAND + 3
 };
+enum { KN_FAULT_LIMIT = -1, KN_FAULT_STOPPED = -2 }; /* kn_watch's: all trips were made; it was told to end */
 
 typedef struct kn_whole_input { /* a tensor from outside */
   uint32_t value;
@@ -134,9 +135,13 @@ typedef struct kn_whole {
   bool fresh;  /* the device has not seen `cells` yet */
   bool faults; /* some number may be at fault */
   bool draws;  /* how many random numbers were drawn is only known when it has run: the cell says so then */
+  bool loops;
   kn_launch *launch;
 } kn_whole;
 
+/* Could this op node be in a piece, as far as it can be told without knowing its neighbours? `source` is the
+ * graph's. */
+bool kn_whole_takes(const kn_plan *p, const kn_node *n, const kn_node *source);
 /* Cuts the blocks of a plan of the form WHOLE. */
 kn_status kn_plan_wholes(kn_context *ctx, kn_plan *p);
 void kn_whole_free(kn_context *ctx, kn_whole *w);

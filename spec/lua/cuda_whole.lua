@@ -217,8 +217,48 @@ test("graphs for inference, whose parameters are on the device", function()
   local g = kiln.script(net, { inputs = { kiln.spec("float32", { "N", 1, 8, 8 }, { device = "cuda" }) } })
   local fast = g:optimize_for_inference()
   kiln.no_grad(function() same(want, fast(x:to "cuda")) end)
-  local ok, why = pcall(fast.save, fast, os.tmpname())
-  truth(not ok and why:find "is on device cuda")
+  -- Saved, and loaded where it was or elsewhere.
+  local path = os.tmpname()
+  fast:save(path)
+  local there, here = kiln.load(path), kiln.load(path, { device = "cpu" })
+  kiln.no_grad(function() same(want, there(x:to "cuda")) same(want, here(x)) end)
+  here:save(path)
+  local again = kiln.load(path, { device = "cuda" })
+  kiln.no_grad(function() same(want, again(x:to "cuda")) end)
+  local ok, why = pcall(kiln.load, path, { place = "cpu" })
+  truth(not ok and why:find "there is no option 'place'; there is device")
+  os.remove(path)
+end)
+
+test("saved state, constants and numbers on another device, and kiln-run there", function()
+  local count = kiln.zeros(1)
+  local function f(x, n)
+    count:copy_(count + 1)
+    local y = kiln.ones(3, { device = x.device }) * n
+    while y:sum():item() < 50 do y = y * 2 + x end
+    return y + count:to(x.device), y:sum():item()
+  end
+  local g = kiln.script(f)
+  local path, input, output = os.tmpname(), os.tmpname(), os.tmpname()
+  local x = kiln.tensor { 1.0, 2.0, 3.0 }
+  g(x, 1.5)
+  g:save(path)
+  local here, there = kiln.load(path), kiln.load(path, { device = "cuda" })
+  for n = 1, 3 do
+    local a, s = here(x, n + 0.5)
+    local b, t = there(x:to "cuda", n + 0.5)
+    truth(b.is_cuda and near(s, t))
+    same(a, b)
+  end
+  there:save(path)
+  local want = kiln.load(path, { device = "cpu" })(x, 1.5)
+  kiln.to_npy(input, x)
+  for _, device in ipairs { "", " --device cpu", " --device cuda" } do
+    local run = (os.getenv "KILN_BUILD" or "build") .. "/kiln-run " .. path .. device .. " --input x=" .. input .. " --input n=1.5 --output 1=" .. output
+    truth(os.execute(run))
+    same(want, kiln.from_npy(output))
+  end
+  for _, name in ipairs { path, input, output } do os.remove(name) end
 end)
 
 test("an index out of range ends loops, and is forgotten with the run", function()
@@ -242,6 +282,19 @@ test("an index out of range ends loops, and is forgotten with the run", function
     same(y, x * 32)
     truth(n == 5)
   end
+end)
+
+test("a tensor that a run leaves undefined, and what would read it", function()
+  local function f(x, m, c)
+    local y
+    if c > 0 then y = (x * 2 + 1):tanh() end
+    local z = kiln.linalg.inv(m) -- which no launch does
+    if c > 0 then z = (z + y) * y end
+    return z * 2 + 1
+  end
+  local g = kiln.script(f)
+  local x, m = kiln.tensor { 1.0, 2.0 }, kiln.tensor { { 2.0, 1.0 }, { 1.0, 3.0 } }
+  for _, c in ipairs { 1, 1, -1, 2, -1 } do same(f(x, m, c), g(x:to "cuda", m:to "cuda", c)) end
 end)
 
 test("sentences name the device as eager ones do", function()
