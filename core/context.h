@@ -88,11 +88,16 @@ struct kn_context {
   kn_reclaimer *reclaimers;  /* of a root context; borrowed */
   bool reclaims;             /* a child context whose thread may call the root's reclaimers */
   bool reclaiming;           /* they are being called */
-  bool grad_enabled;         /* tape ops on tensors that require grad */
-  bool inference;            /* inference mode: what is made never takes part in gradients */
-  uint8_t autocast;          /* kn_dtype, a half, of products (core/autocast.h); KN_BOOL: off */
-  int walks;                 /* backward passes that are running, one within the other */
-  bool anomaly;              /* nodes remember the place that made them, and nan in a gradient is an error */
+  /* Of a root context: asked every now and then while its thread, or one that reclaims, waits for a device
+   * that may not come to an end by itself; a status but OK ends that, and the wait fails with it. First when
+   * it `begins`. NULL: nobody. */
+  kn_status (*interrupt)(void *ud, bool begins);
+  void *interrupt_ud;
+  bool grad_enabled; /* tape ops on tensors that require grad */
+  bool inference;    /* inference mode: what is made never takes part in gradients */
+  uint8_t autocast;  /* kn_dtype, a half, of products (core/autocast.h); KN_BOOL: off */
+  int walks;         /* backward passes that are running, one within the other */
+  bool anomaly;      /* nodes remember the place that made them, and nan in a gradient is an error */
   /* While a function runs whose values for backward are to be computed again; borrowed. */
   struct kn_checkpoint *checkpoint;
   /* Writes the place in the user's program ("f.lua:3", or ""), for anomaly; may be NULL. */

@@ -49,14 +49,14 @@ kn_status kn_device_memory(kn_context *ctx, kn_device_id d, const kn_memory **ou
   return KN_OK;
 }
 
-kn_status kn_to_host(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
-  if (t->type.device == KN_CPU) {
+kn_status kn_move_to(kn_context *ctx, kn_tensor *t, kn_device_id d, kn_tensor **out) {
+  if (t->type.device == d) {
     *out = kn_tensor_retain(t);
     return KN_OK;
   }
-  const kn_attrs_device to = {.device = KN_CPU};
+  const kn_attrs_device to = {.device = (int32_t)d};
   kn_type type = t->type;
-  type.device = KN_CPU;
+  type.device = (uint8_t)d;
   kn_tensor *made;
   KN_TRY(kn_tensor_new(ctx, &type, &made));
   kn_status st = kn_kernel_to_device(ctx, &to, &t, 1, &made);
@@ -65,6 +65,10 @@ kn_status kn_to_host(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
   else
     kn_tensor_release(made);
   return st;
+}
+
+kn_status kn_to_host(kn_context *ctx, kn_tensor *t, kn_tensor **out) {
+  return kn_move_to(ctx, t, KN_CPU, out);
 }
 
 kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p) {

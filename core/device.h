@@ -38,8 +38,9 @@ bool kn_device_parse(const char *name, kn_device_id *out);
 /* NULL for the CPU. The device's backend is opened when it is first asked for; UNSUPPORTED with its reason
  * when there is none. Borrowed from the root context. */
 kn_status kn_device_memory(kn_context *ctx, kn_device_id d, const kn_memory **out);
-/* The elements where the host can read them: t itself, retained, or a copy, once all that computes them is
- * done. Neither recorded nor taped. */
+/* The elements on a device: t itself, retained, or a copy. Neither recorded nor taped. */
+kn_status kn_move_to(kn_context *ctx, kn_tensor *t, kn_device_id d, kn_tensor **out);
+/* The same where the host can read them, once all that computes them is done. */
 kn_status kn_to_host(kn_context *ctx, kn_tensor *t, kn_tensor **out);
 /* Put a provider before those already there (so the reference stays last). STATE when the list is full. */
 kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p);

@@ -2,6 +2,7 @@
  * rule out leave no step; consecutive op nodes of one target become a part and are compiled. Gives every node
  * a time (pos) and so every value its lifetime, which memory.c turns into offsets. */
 #include "graph/emit.h"
+#include "graph/whole.h"
 #include "graph/text.h"
 #include <stdio.h>
 #include <string.h>
@@ -105,13 +106,16 @@ static kn_status emit_view(emitter *e, const kn_node *n, const kn_node *c, bool 
                                                                     : kn_fail_nomem(e->ctx, sizeof made);
 }
 
-/* What is checked when a part has run is still what it was: what overwrites a tensor is a part of its own.
- * What takes a place that only the device knows is no part of a launch, but a step. */
-static bool stands_apart(const emitter *e, const kn_node *n) {
+/* What is checked when a part has run is still what it was: what overwrites a tensor is a part of its own. So
+ * is what no launch takes, among nodes that one does, and what takes a place that only the device knows,
+ * which is no part of a launch, but a step. copy: the plan's of n. */
+static bool stands_apart(const emitter *e, const kn_node *n, const kn_node *copy) {
+  const kn_plan *p = e->p;
   const kn_node *last = e->nodes[e->n - 1];
-  unsigned flags = kn_ops[n->op].flags | kn_ops[last->op].flags;
-  if (e->p->whole && (kn_node_is_placed(n, e->p->types) || kn_node_is_placed(last, e->p->types))) return true;
-  return e->p->form == KN_PLAN_APART && flags & KN_FLAG_WRITES;
+  if (p->whole && (kn_node_is_placed(copy, p->types) || kn_node_is_placed(last, p->types))) return true;
+  if (p->whole && e->target == p->whole)
+    return kn_whole_takes(p, copy, n) != kn_whole_takes(p, last, e->sources[e->n - 1]);
+  return p->form == KN_PLAN_APART && (kn_ops[n->op].flags | kn_ops[last->op].flags) & KN_FLAG_WRITES;
 }
 
 /* Not in a branch or loop. */
@@ -156,7 +160,7 @@ static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
     return alias(e, n->out[0], n->in[0]);
   }
   const kn_target *t = kn_part_target(e, c);
-  if (e->n && (t != e->target || p->single || stands_apart(e, c))) KN_TRY(kn_part_flush(e));
+  if (e->n && (t != e->target || p->single || stands_apart(e, n, c))) KN_TRY(kn_part_flush(e));
   e->pos++;
   if (!e->n) e->buffers = p->nbuffers;
   e->target = t;
@@ -432,7 +436,7 @@ static kn_status emit_number(emitter *e, const kn_node *n) {
 static kn_status emit_other(emitter *e, const kn_node *n, bool *dead) {
   kn_plan *p = e->p;
   kn_value *out = n->nout ? n->out[0] : NULL;
-  if (out && out->type.kind != KN_V_TENSOR && p->known[out->id]) return KN_OK;
+  if (out && out->type.kind != KN_V_TENSOR && p->known[out->id] && n->op != KN_NODE_list_get) return KN_OK;
   for (uint32_t i = 0; i < n->nout; i++) define(e, n->out[i]);
   if (n->op == KN_NODE_param || n->op == KN_NODE_tensor) {
     kn_bound b = {out->id, n->slot};
@@ -511,6 +515,6 @@ kn_status kn_plan_emit(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   e.pos++;
   for (uint32_t i = 0; !dead && i < body->nyields; i++) use(&e, body->yields[i]);
   for (uint32_t i = 0; i < e.nkept; i++)
-    if (e.kept[i]->region == body) use(&e, e.kept[i]);
+    if (!p->home[e.kept[i]->id]) use(&e, e.kept[i]);
   return KN_OK;
 }

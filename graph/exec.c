@@ -126,6 +126,22 @@ static kn_status check_region(kn_context *ctx, const kn_graph *g, const kn_targe
   return KN_OK;
 }
 
+static bool is_on(const kn_value *v, kn_device_id d) {
+  return kn_innermost(v->type.kind) == KN_V_TENSOR && v->type.tensor.device == d;
+}
+
+static bool has_tensors_on(const kn_region *r, kn_device_id d) {
+  for (uint32_t i = 0; i < r->nparams; i++)
+    if (is_on(r->params[i], d)) return true;
+  KN_EACH_NODE (n, r) {
+    for (uint32_t i = 0; i < n->nout; i++)
+      if (is_on(n->out[i], d)) return true;
+    for (int k = 0; k < n->nregions; k++)
+      if (has_tensors_on(n->regions[k], d)) return true;
+  }
+  return false;
+}
+
 kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *targets, int n,
                          kn_session **out) {
   if (n < 1) return kn_fail(ctx, KN_ARG, "a session needs at least one target");
@@ -150,7 +166,8 @@ kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *t
     return kn_fail_nomem(ctx, 0);
   }
   memcpy(s->targets, targets, (size_t)n * sizeof *s->targets);
-  for (int i = 0; i < n; i++) s->launches |= targets[i]->launcher != NULL;
+  for (int i = 0; i < n; i++)
+    s->launches |= targets[i]->launcher && has_tensors_on(g->body, targets[i]->device);
   for (uint32_t i = 0; i < g->nslots; i++) {
     s->slots[i].value.scalar = g->slots[i]->scalar;
     if (g->slots[i]->tensor) s->slots[i].value.tensor = kn_tensor_retain(g->slots[i]->tensor);
@@ -185,6 +202,7 @@ void kn_session_free(kn_session *s) {
   kn_caught_clear(h, &s->caught);
   if (s->text.p) kn_writer_free(&s->text);
   for (uint32_t i = 0; s->updates && i < s->nupdates; i++) kn_tensor_release(s->updates[i].staged);
+  kn_free(h, s->refused.nodes, s->refused.n * sizeof *s->refused.nodes);
   kn_free(h, s->origins, (body->nyields + 1u) * sizeof *s->origins);
   kn_free(h, s->updates, (s->nupdates + 1u) * sizeof *s->updates);
   for (int d = 0; d < KN_DEVICE_COUNT; d++) free_arena(s, (kn_device_id)d);
@@ -213,6 +231,8 @@ void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud) {
   s->poll = fn;
   s->poll_ud = ud;
 }
+
+void kn_session_set_watch(kn_session *s, bool on) { s->unwatched = !on; }
 
 uint64_t kn_session_trips(const kn_session *s) { return s->trips; }
 
@@ -379,7 +399,8 @@ static kn_status settle_updates(kn_session *s, const kn_rvalue *in, bool commit)
 /* ---- plans ---- */
 
 static bool plan_fits(const kn_session *s, const kn_plan *p, kn_plan_form form) {
-  if (p->form != form || (!p->fixed && kn_context_tuning(s->ctx) == KN_TUNING_FIXED)) return false;
+  if (p->form != form || p->stale || (!p->fixed && kn_context_tuning(s->ctx) == KN_TUNING_FIXED))
+    return false;
   for (uint32_t i = 0; i < s->graph->body->nparams; i++)
     if (s->graph->body->params[i]->type.kind == KN_V_TENSOR && !kn_type_equal(&p->inputs[i], &s->in_types[i]))
       return false;
@@ -389,7 +410,7 @@ static bool plan_fits(const kn_session *s, const kn_plan *p, kn_plan_form form) 
 static void forget_plans(kn_session *s) {
   int n = 0;
   for (kn_plan **at = &s->plans; *at;) {
-    if (++n <= MAX_PLANS) {
+    if (!(*at)->stale && ++n <= MAX_PLANS) {
       at = &(*at)->next;
       continue;
     }
@@ -399,8 +420,8 @@ static void forget_plans(kn_session *s) {
   }
 }
 
-/* What is told or counted step by step is done so. */
-static bool runs_whole(const kn_session *s) { return !s->profile && !s->limit && !s->ctx->recorder; }
+/* What is told step by step is done so. */
+static bool runs_whole(const kn_session *s) { return !s->profile && !s->ctx->recorder; }
 
 static bool hands_any_on(const kn_region *body) {
   KN_EACH_NODE (n, body)
@@ -448,7 +469,7 @@ static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, b
   }
   const kn_graph *g;
   if (!p) KN_TRY(choose_graph(s, form, &g));
-  if (!p) KN_TRY(kn_plan_new(s->ctx, g, s->targets, s->ntargets, form, s->in_types, &p));
+  if (!p) KN_TRY(kn_plan_new(s->ctx, g, s->targets, s->ntargets, form, &s->refused, s->in_types, &p));
   p->next = s->plans;
   s->plans = p;
   forget_plans(s);
@@ -532,8 +553,8 @@ static void parts_memory(const kn_plan *p, kn_run_memory *m) {
     const kn_target *t = p->parts[i].target;
     if (t->memory) t->memory(t->self, p->parts[i].program, &sum);
   }
-  for (uint32_t i = 0; i < p->nwholes; i++) sum.workspace += kn_whole_homes(p->wholes[i]);
   m->workspace = sum.workspace;
+  for (uint32_t i = 0; i < p->nwholes; i++) m->workspace += kn_whole_bytes(p->wholes[i]);
   m->packed = sum.packed;
 }
 

@@ -51,6 +51,10 @@ const kn_random *kn_session_random(const kn_session *s); /* as it is now */
  * it. Where strands of the graph run side by side any of their threads may call it, one at a time. */
 typedef kn_status (*kn_poll_fn)(void *ud, uint64_t steps);
 void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud);
+/* Off: a run goes on while a launch with loops is under way, which only an interrupt of the context ends
+ * then.
+ */
+void kn_session_set_watch(kn_session *s, bool on);
 void kn_session_set_step_limit(kn_session *s, uint64_t steps); /* a run; 0: none; LIMIT when passed */
 
 /* Which tensor an output of the last run is, where a branch gives a tensor on without computing one: an
@@ -80,7 +84,7 @@ void kn_session_set_host(kn_session *s, kn_host_fn fn, void *ud);
 typedef struct kn_run_memory {
   size_t arena; /* values that come and go */
   size_t
-      workspace;  /* those in layouts of a target's own, scratchpads, and copies of arguments for launches */
+      workspace;  /* those in layouts of a target's own, scratchpads, what pieces that are one launch keep */
   size_t packed;  /* constants in such layouts; plans that want the same ones share them */
   size_t plan;    /* the plan itself with what targets made for it: programs, the two above where they were
                      not there before */

@@ -18,6 +18,7 @@ typedef struct loader {
   kn_context *ctx;
   kn_mapping *map;
   kn_st_file file;
+  const kn_device_id *on; /* NULL: as it was saved */
   kn_entry *entries;
   uint32_t n, cap;
 } loader;
@@ -109,11 +110,13 @@ static kn_status check_sum(const loader *l) {
 
 /* ---- slots ---- */
 
-/* Tensors that several slots share are opened once. */
-static kn_status shared_tensor(loader *l, const kn_st_tensor *t, kn_tensor **opened, kn_tensor **out) {
-  size_t i = (size_t)(t - l->file.tensors);
-  if (!opened[i]) KN_TRY(kn_tensor_in_file(l->ctx, l->map, &l->file, t, &opened[i]));
-  *out = kn_tensor_retain(opened[i]);
+/* Tensors that several slots share are opened once for each device. */
+static kn_status shared_tensor(loader *l, const kn_st_tensor *t, kn_device_id d, kn_tensor **opened,
+                               kn_tensor **out) {
+  kn_tensor **all = opened + (size_t)(t - l->file.tensors) * KN_DEVICE_COUNT;
+  if (!all[KN_CPU]) KN_TRY(kn_tensor_in_file(l->ctx, l->map, &l->file, t, &all[KN_CPU]));
+  if (!all[d]) KN_TRY(kn_move_to(l->ctx, all[KN_CPU], d, &all[d]));
+  *out = kn_tensor_retain(all[d]);
   return KN_OK;
 }
 
@@ -123,12 +126,14 @@ static kn_status fill_slot(loader *l, kn_slot *s, const kn_span *name, kn_tensor
   const kn_st_tensor *t = kn_safetensors_tensor(&l->file, *name);
   if (!needed || !t)
     return kn_fail(l->ctx, KN_FORMAT, "slot %.100s: there is no tensor %.100s for it", s->name, name->s);
-  if (!kn_type_equal(&t->type, &s->type.tensor)) {
+  kn_type saved = s->type.tensor;
+  saved.device = KN_CPU;
+  if (!kn_type_equal(&t->type, &saved)) {
     char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
     return kn_fail(l->ctx, KN_FORMAT, "slot %.100s is %s, its tensor %.100s is %s", s->name,
-                   kn_type_text(&s->type.tensor, a, sizeof a), name->s, kn_type_text(&t->type, b, sizeof b));
+                   kn_type_text(&saved, a, sizeof a), name->s, kn_type_text(&t->type, b, sizeof b));
   }
-  return shared_tensor(l, t, opened, &s->tensor);
+  return shared_tensor(l, t, (kn_device_id)s->type.tensor.device, opened, &s->tensor);
 }
 
 static kn_status fill_slots(loader *l, kn_graph *g, kn_span text, kn_tensor **opened) {
@@ -170,6 +175,7 @@ static kn_status read_entry(loader *l, const kn_st_meta *m, kn_tensor **opened) 
     return st;
   }
   l->entries[l->n++] = (kn_entry){copy, g};
+  if (l->on) KN_TRY(kn_graph_move(ctx, g, *l->on));
   return fill_slots(l, g, slots->value, opened);
 }
 
@@ -181,7 +187,7 @@ static kn_status read_entries(loader *l) {
   kn_context *ctx = l->ctx;
   for (uint32_t i = 0; i < l->file.nmeta; i++) l->cap += is_graph_key(&l->file.meta[i]);
   if (!l->cap) return kn_fail(ctx, KN_FORMAT, "the file holds no graph");
-  size_t ntensors = l->file.ntensors + (size_t)1;
+  size_t ntensors = (l->file.ntensors + (size_t)1) * KN_DEVICE_COUNT;
   kn_tensor **opened = kn_calloc(ctx->heap, ntensors, sizeof *opened);
   l->entries = kn_calloc(ctx->heap, l->cap, sizeof *l->entries);
   kn_status st = opened && l->entries ? KN_OK : kn_fail_nomem(ctx, l->cap * sizeof *l->entries);
@@ -207,8 +213,9 @@ void kn_file_free_entries(kn_heap *h, kn_entry *entries, uint32_t n) {
 /* ---- the whole ---- */
 
 /* Releases the loader's hold on the mapping. */
-static kn_status load(kn_context *ctx, kn_mapping *map, kn_entry **entries, uint32_t *n) {
-  loader l = {.ctx = ctx, .map = map};
+static kn_status load(kn_context *ctx, kn_mapping *map, const kn_device_id *on, kn_entry **entries,
+                      uint32_t *n) {
+  loader l = {.ctx = ctx, .map = map, .on = on};
   kn_status st = kn_safetensors_read(ctx, map->bytes, map->size, "kiln graph", &l.file);
   if (st == KN_OK) st = check_version(&l);
   if (st == KN_OK) st = check_ops(&l);
@@ -226,10 +233,11 @@ static kn_status load(kn_context *ctx, kn_mapping *map, kn_entry **entries, uint
   return KN_OK;
 }
 
-kn_status kn_file_load(kn_context *ctx, const char *path, kn_entry **entries, uint32_t *n) {
+kn_status kn_file_load(kn_context *ctx, const char *path, const kn_device_id *on, kn_entry **entries,
+                       uint32_t *n) {
   kn_mapping *map;
   kn_status st = kn_mapping_open(ctx, path, &map);
-  if (st == KN_OK) st = load(ctx, map, entries, n);
+  if (st == KN_OK) st = load(ctx, map, on, entries, n);
   if (st != KN_OK && st != KN_IO) kn_error_prefix(ctx, "%s", path);
   return st;
 }
@@ -238,5 +246,5 @@ kn_status kn_file_load_memory(kn_context *ctx, const void *data, size_t size, kn
                               kn_entry **entries, uint32_t *n) {
   kn_mapping *map;
   KN_TRY(kn_mapping_new(ctx, data, size, release, ud, &map));
-  return load(ctx, map, entries, n);
+  return load(ctx, map, NULL, entries, n);
 }

@@ -66,7 +66,11 @@ static kn_status add_tensor(saver *s, const char *name, kn_tensor *t, const char
   if (!list || !v || !unused) return kn_fail_nomem(ctx, sizeof *v);
   v->name = unused;
   s->list = list;
-  KN_TRY(kn_safetensors_dense(ctx, t, &v->t));
+  kn_tensor *here;
+  KN_TRY(kn_to_host(ctx, t, &here));
+  kn_status st = kn_safetensors_dense(ctx, here, &v->t);
+  kn_tensor_release(here);
+  KN_TRY(st);
   s->list[s->n++] = v;
   if (!kn_map_add(ctx->heap, &s->by_identity, key, v) ||
       !kn_map_add(ctx->heap, &s->by_name, (kn_span){v->name, strlen(v->name)}, v))
@@ -85,12 +89,6 @@ static kn_status put_slots(saver *s, const kn_graph *g, kn_writer *w) {
     if (slot->type.kind == KN_V_TENSOR && !kn_slot_inline(slot)) {
       if (!slot->tensor || !slot->tensor->storage)
         return kn_fail(s->ctx, KN_STATE, "slot %s has no data to save", slot->name);
-      if (slot->tensor->type.device != KN_CPU)
-        return kn_fail(
-            s->ctx, KN_UNSUPPORTED,
-            "slot %s is on device %s: a file holds graphs that begin on the CPU; capture the function "
-            "with its parameters there",
-            slot->name, kn_device_name((kn_device_id)slot->tensor->type.device));
       KN_TRY(add_tensor(s, slot->name, slot->tensor, &name));
       kn_put_json(w, name, strlen(name));
     } else

@@ -229,6 +229,10 @@ struct kn_graph {
 };
 
 kn_status kn_graph_new(kn_context *ctx, const char *name, kn_graph **out);
+/* All that it has and computes lies on `d` from now on, wherever it was, but for tensors made of numbers
+ * alone. For who alone has it; on failure (a loop that carries such a one and one of the device) it is good
+ * for nothing. */
+kn_status kn_graph_move(kn_context *ctx, kn_graph *g, kn_device_id d);
 kn_graph *kn_graph_retain(kn_graph *g);
 void kn_graph_release(kn_graph *g);
 

@@ -50,7 +50,9 @@ static bool may_fault(const lowering *l, const kn_whole_number *x) {
   switch (x->kind) {
   case KN_NUMBER_EVAL: return kn_data_may_raise(x->node) && !divides_well(l->p, x->node);
   case KN_NUMBER_WRITE: return kn_dtypes[kn_tensor_dtype(x->tensor)].category == KN_CAT_INT;
-  default: return x->kind == KN_NUMBER_CHECK || x->kind == KN_NUMBER_FAIL || x->kind == KN_NUMBER_POSITION;
+  default:
+    return x->kind == KN_NUMBER_CHECK || x->kind == KN_NUMBER_FAIL || x->kind == KN_NUMBER_POSITION ||
+           x->kind == KN_NUMBER_ELEMENT;
   }
 }
 
@@ -86,7 +88,18 @@ static kn_status copy(lowering *l, const kn_node *n, kn_tensor *to, kn_tensor *f
 
 static uint32_t new_cell(lowering *l) { return l->w->ncells++; }
 
+static kn_status constant(lowering *l, int64_t value, uint32_t *cell) {
+  for (uint32_t i = 0; i < l->w->nconstants; i++)
+    if (l->w->constants[i].value == value) return *cell = l->w->constants[i].cell, KN_OK;
+  const kn_whole_constant c = { *cell = new_cell(l), value};
+  return kn_push(&l->w->arena, &l->w->constants, &l->w->nconstants, &c, sizeof c) ? KN_OK : nomem(l);
+}
+
+/* A list is how many it has: an empty one, at first. */
+static bool is_number(const kn_value *v) { return kn_is_scalar(v->type.kind) || kn_is_list(v->type.kind); }
+
 static kn_status cell_of(lowering *l, const kn_value *v, uint32_t *cell) {
+  if (!l->cell[v->id] && kn_is_list(v->type.kind)) KN_TRY(constant(l, 0, &l->cell[v->id]));
   if (!l->cell[v->id]) { /* the host's: a number that the plan knows, or of this run */
     const kn_whole_cell up = {l->cell[v->id] = new_cell(l), v->id};
     if (!kn_push(&l->w->arena, &l->w->uploads, &l->w->nuploads, &up, sizeof up)) return nomem(l);
@@ -336,6 +349,67 @@ static kn_status lower_check(lowering *l, const kn_node *n) {
   return keep_tensors(l, n, x.in[0]);
 }
 
+/* ---- lists ---- */
+
+static kn_status list_of(lowering *l, const kn_value *v, kn_whole_list *out) {
+  kn_whole *w = l->w;
+  *out = (kn_whole_list){.flat = l->p->flat[v->id]};
+  for (uint32_t i = 0; i < w->nlists; i++)
+    if (w->lists[i].flat == out->flat) return *out = w->lists[i], KN_OK;
+  const kn_type type = kn_flat_type(out->flat);
+  KN_TRY(kn_tensor_new(l->ctx, &type, &out->all));
+  kn_status st = type.rank == 1 ? kn_tensor_new(l->ctx, &out->flat->type, &out->one) : KN_OK;
+  if (st == KN_OK && !kn_push(&w->arena, &w->lists, &w->nlists, out, sizeof *out)) st = nomem(l);
+  if (st == KN_OK) return KN_OK;
+  kn_tensor_release(out->all);
+  kn_tensor_release(out->one);
+  return st;
+}
+
+/* The sizes have said that there is room. */
+static kn_status lower_append(lowering *l, const kn_node *n) {
+  kn_whole_list list;
+  kn_whole_step put = {.kind = KN_WHOLE_PUT, .node = n};
+  kn_whole_number more = {.kind = KN_NUMBER_EVAL, .op = KN_NODE_lua_add, .nin = 2, .node = n};
+  KN_TRY(list_of(l, n->in[0], &list));
+  KN_TRY(cell_of(l, n->in[0], &put.cell));
+  put.to = list.all;
+  if (n->in[1]->type.kind == KN_V_TENSOR)
+    KN_TRY(tensor_of(l, n->in[1], &put.from));
+  else {
+    kn_whole_number x = {.kind = KN_NUMBER_WRITE, .nin = 1, .tensor = put.from = list.one, .node = n};
+    KN_TRY(cell_of(l, n->in[1], &x.in[0]));
+    KN_TRY(push_number(l, x));
+  }
+  KN_TRY(flush(l));
+  KN_TRY(push_step(l, put));
+  more.in[0] = put.cell;
+  KN_TRY(constant(l, 1, &more.in[1]));
+  more.out = out_cell(l, n->out[0]);
+  return push_number(l, more);
+}
+
+static kn_status lower_element(lowering *l, const kn_node *n) {
+  const bool tensor = n->out[0]->type.kind == KN_V_TENSOR;
+  kn_whole_list list;
+  kn_whole_step pick = {.kind = KN_WHOLE_PICK, .node = n};
+  kn_whole_number at = {.kind = KN_NUMBER_ELEMENT, .nin = 2, .node = n};
+  KN_TRY(list_of(l, n->in[0], &list));
+  KN_TRY(cell_of(l, n->in[1], &at.in[0]));
+  KN_TRY(cell_of(l, n->in[0], &at.in[1]));
+  pick.cell = at.out = new_cell(l);
+  KN_TRY(push_number(l, at));
+  KN_TRY(flush(l));
+  pick.from = list.all;
+  pick.to = list.one;
+  if (tensor) KN_TRY(tensor_of(l, n->out[0], &pick.to));
+  KN_TRY(push_step(l, pick));
+  if (tensor) return KN_OK;
+  kn_whole_number x = {.kind = KN_NUMBER_READ, .tensor = list.one, .node = n};
+  x.out = out_cell(l, n->out[0]);
+  return push_number(l, x);
+}
+
 static kn_status lower_node(lowering *l, const kn_node *n, bool *dead) {
   kn_whole_number x = {.node = n};
   switch ((int)n->op) {
@@ -351,6 +425,9 @@ static kn_status lower_node(lowering *l, const kn_node *n, bool *dead) {
     KN_TRY(cell_of(l, n->in[0], &x.in[0]));
     return push_number(l, x);
   case KN_NODE_assert: return lower_check(l, n);
+  case KN_NODE_list_append: return lower_append(l, n);
+  case KN_NODE_list_get: return lower_element(l, n);
+  case KN_NODE_list_length: return same_number(l, n->out[0], n->in[0]);
   case KN_NODE_raise: *dead = true; return lower_check(l, n);
   case KN_NODE_detach:
   case KN_NODE_with_history: return same_tensor(l, n->out[0], n->in[0]);
@@ -366,7 +443,7 @@ static kn_status bind(lowering *l, const kn_step *s, int side, bool alone) {
   for (uint32_t i = 0; i < s->node->nout; i++) {
     const kn_value *to = s->node->out[i], *from = r->yields[first + i];
     kn_tensor *a, *b;
-    if (kn_is_scalar(to->type.kind)) {
+    if (is_number(to)) {
       uint32_t cell;
       if (l->p->known[to->id]) continue;
       if (alone) {
@@ -403,8 +480,7 @@ static kn_status lower_if(lowering *l, const kn_step *s, bool *dead) {
   bool gone[2];
   KN_TRY(cell_of(l, s->node->in[0], &made.cell));
   for (uint32_t i = 0; i < s->node->nout; i++)
-    if (kn_is_scalar(s->node->out[i]->type.kind) && !l->p->known[s->node->out[i]->id])
-      (void)out_cell(l, s->node->out[i]);
+    if (is_number(s->node->out[i]) && !l->p->known[s->node->out[i]->id]) (void)out_cell(l, s->node->out[i]);
   KN_TRY(flush(l));
   KN_TRY(lower_side(l, s, 0, &made.a, &gone[0]));
   KN_TRY(lower_side(l, s, 1, &made.b, &gone[1]));
@@ -426,6 +502,11 @@ static const void *bytes_of(const kn_plan *p, const kn_tensor *t) {
 }
 
 static bool is_copied(kn_carry_how how) { return how == KN_CARRY_COPY || how == KN_CARRY_STAGED; }
+
+static bool is_counted(const kn_loop_plan *loop, uint32_t i) {
+  return loop->carry[i].how == KN_CARRY_NUMBER ||
+         (loop->carry[i].how == KN_CARRY_HANDLE && kn_is_list(loop->node->regions[0]->params[i]->type.kind));
+}
 
 /* Does what the loop gives lie where the next trip's values go? Then the last trip must not put them there.
  */
@@ -450,7 +531,7 @@ static kn_status enter(lowering *l, const kn_loop_plan *loop) {
     const kn_value *v = r->params[i], *init = loop->node->in[i];
     kn_tensor *to, *from;
     uint32_t cell;
-    if (loop->carry[i].how == KN_CARRY_NUMBER) {
+    if (is_counted(loop, i)) {
       KN_TRY(cell_of(l, init, &cell));
       KN_TRY(move(l, out_cell(l, v), cell));
     } else if (v->type.kind == KN_V_TENSOR && l->p->undefined[init->id])
@@ -491,11 +572,10 @@ static kn_status carry_numbers(lowering *l, const kn_loop_plan *loop, uint32_t m
   uint32_t *from = kn_arena_alloc(&l->w->arena, (r->nparams + 1u) * sizeof *from);
   if (!from) return nomem(l);
   for (uint32_t i = 0; i < r->nparams; i++) {
-    if (loop->carry[i].how != KN_CARRY_NUMBER) continue;
+    if (!is_counted(loop, i)) continue;
     KN_TRY(cell_of(l, r->yields[1 + i], &from[i]));
     bool param = false; /* of those that are written before it is read */
-    for (uint32_t k = 0; k < i; k++)
-      param |= loop->carry[k].how == KN_CARRY_NUMBER && l->cell[r->params[k]->id] == from[i];
+    for (uint32_t k = 0; k < i; k++) param |= is_counted(loop, k) && l->cell[r->params[k]->id] == from[i];
     if (!param) continue;
     const uint32_t at = new_cell(l);
     KN_TRY(move(l, at, from[i]));
@@ -503,7 +583,7 @@ static kn_status carry_numbers(lowering *l, const kn_loop_plan *loop, uint32_t m
   }
   for (uint32_t i = 0; i < r->nparams; i++) {
     const uint32_t to = l->cell[r->params[i]->id];
-    if (loop->carry[i].how != KN_CARRY_NUMBER || to == from[i]) continue;
+    if (!is_counted(loop, i) || to == from[i]) continue;
     KN_TRY(push_number(
         l, (kn_whole_number){.kind = KN_NUMBER_WHEN, .nin = 2, .in = {from[i], more}, .out = to}));
   }
@@ -515,7 +595,7 @@ static kn_status back_edge(lowering *l, const kn_loop_plan *loop, uint32_t *more
   bool param = false, gives;
   KN_TRY(cell_of(l, r->yields[0], more));
   for (uint32_t i = 0; i < r->nparams; i++)
-    param |= loop->carry[i].how == KN_CARRY_NUMBER && l->cell[r->params[i]->id] == *more;
+    param |= is_counted(loop, i) && l->cell[r->params[i]->id] == *more;
   if (param) {
     const uint32_t at = new_cell(l);
     KN_TRY(move(l, at, *more));
@@ -542,6 +622,7 @@ static kn_status lower_loop(lowering *l, const kn_step *s, bool *dead) {
   const kn_loop_plan *loop = &l->p->loops[s->a];
   const uint32_t outer = l->block;
   kn_whole_step made = {.kind = KN_WHOLE_LOOP, .node = s->node};
+  l->w->loops = true;
   KN_TRY(enter(l, loop));
   KN_TRY(flush(l));
   KN_TRY(new_block(l, &made.a));
@@ -603,6 +684,8 @@ static kn_status lower(lowering *l) {
   KN_TRY(flush(l));
   KN_TRY(kn_whole_prune(l->ctx, w));
   w->cells = kn_arena_alloc(&w->arena, w->ncells * sizeof *w->cells);
+  for (uint32_t i = 0; w->cells && i < w->nconstants; i++)
+    w->cells[w->constants[i].cell] = (kn_scalar){KN_SCALAR_INT, {.i = w->constants[i].value}};
   return w->cells ? KN_OK : nomem(l);
 }
 
@@ -623,10 +706,15 @@ void kn_whole_unmake(kn_context *ctx, kn_whole *w) {
   }
   for (uint32_t i = 0; i < w->nlents; i++) kn_tensor_release(w->lents[i].view);
   for (uint32_t i = 0; i < w->nkept; i++) kn_tensor_release(w->kept[i].tensor);
+  for (uint32_t i = 0; i < w->nlists; i++) {
+    kn_tensor_release(w->lists[i].all);
+    kn_tensor_release(w->lists[i].one);
+  }
   kn_arena_free(&w->arena);
   w->launch = NULL;
-  w->made = w->faults = w->draws = false;
+  w->made = w->faults = w->loops = w->draws = false;
   w->blocks = NULL, w->numbers = NULL, w->vals = NULL, w->cells = NULL;
   w->inputs = NULL, w->uploads = NULL, w->lents = NULL, w->kept = NULL;
+  w->lists = NULL, w->constants = NULL, w->nlists = w->nconstants = 0;
   w->nblocks = w->nnumbers = w->ncells = w->ninputs = w->nuploads = w->nlents = w->nkept = w->random = 0;
 }

@@ -70,7 +70,7 @@ static bool has_handles(const kn_region *r) {
 
 static void mark_listed(kn_plan *p, const kn_region *r) {
   KN_EACH_NODE (n, r) {
-    if (n->op == KN_NODE_list_append) p->listed[n->in[1]->id] = true;
+    if (n->op == KN_NODE_list_append && !kn_plan_is_flat(p, n->in[0])) p->listed[n->in[1]->id] = true;
     for (int i = 0; i < n->nregions; i++) mark_listed(p, n->regions[i]);
   }
 }
@@ -146,7 +146,8 @@ kn_status kn_plan_place(kn_context *ctx, kn_plan *p, const kn_node *n, const kn_
   bool op = kn_opcode_is_op(n->op), copies = false;
   p->place[v->id] = KN_PLACE_LOOSE;
   if (p->handle[v->id] || n->told || p->undefined[v->id] || !kn_type_known(&p->types[v->id])) return KN_OK;
-  if (!op && n->op != KN_NODE_to_tensor &&
+  const bool element = n->op == KN_NODE_list_get && kn_plan_is_flat(p, n->in[0]);
+  if (!op && n->op != KN_NODE_to_tensor && !element &&
       !(p->whole && n->op == KN_NODE_select && !kn_plan_may_miss(p, v->id)))
     return KN_OK;
   const bool copied =

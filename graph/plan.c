@@ -179,6 +179,7 @@ static kn_status build(kn_context *ctx, kn_plan *p, const kn_target *const *targ
   if (!p->inputs || !alloc_arrays(p)) return kn_fail_nomem(ctx, 0);
   for (uint32_t i = 0; i < g->body->nyields; i++) p->result[g->body->yields[i]->id] = true;
   KN_TRY(kn_plan_sizes(ctx, p));
+  KN_TRY(kn_plan_flats(ctx, p));
   KN_TRY(kn_plan_handles(ctx, p));
   KN_TRY(kn_plan_identities(ctx, p));
   KN_TRY(kn_plan_stores(ctx, p));
@@ -205,7 +206,7 @@ static const kn_target *find_launcher(const kn_target *const *targets, int n) {
 }
 
 kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int ntargets,
-                      kn_plan_form form, const kn_type *inputs, kn_plan **out) {
+                      kn_plan_form form, const kn_refused *refused, const kn_type *inputs, kn_plan **out) {
   const size_t before = kn_heap_bytes(ctx->heap);
   kn_plan *p = kn_calloc(ctx->heap, 1, sizeof *p);
   if (!p) return kn_fail_nomem(ctx, sizeof *p);
@@ -213,6 +214,7 @@ kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const
   p->form = form;
   p->single = form == KN_PLAN_SINGLE;
   p->whole = form == KN_PLAN_WHOLE ? find_launcher(targets, ntargets) : NULL;
+  p->refused = refused;
   atomic_flag_clear(&p->loose_taken);
   p->fixed = kn_context_tuning(ctx) == KN_TUNING_FIXED;
   ctx->tuning_left = MOST_TUNING;

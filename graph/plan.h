@@ -205,17 +205,31 @@ typedef enum kn_plan_form {
   KN_PLAN_WHOLE   /* tensors stay where they are, for targets that run pieces as one (graph/whole.h) */
 } kn_plan_form;
 
+/* Nodes that turned out to be no part of a launch, though nobody had known: later plans cut there. */
+typedef struct kn_refused {
+  const kn_node **nodes; /* of the graph */
+  uint32_t n;
+} kn_refused;
+
+typedef struct kn_flat { /* a list as one tensor */
+  kn_type type;          /* of an element; numbers are 0-d */
+  int64_t most;          /* elements */
+} kn_flat;
+kn_type kn_flat_type(const kn_flat *f); /* of that tensor */
+
 typedef struct kn_plan kn_plan;
 struct kn_plan {
   kn_plan *next; /* in the session's cache, most recently used first */
   const kn_graph *graph;
   kn_plan_form form;
-  bool single;            /* of the form SINGLE */
-  const kn_target *whole; /* of the form WHOLE: who runs pieces as one; else NULL */
-  bool fixed;             /* made by the fixed rule alone, whatever was measured */
-  bool unmeasured;        /* some of it, as nothing is known */
-  kn_arena arena;         /* holds all arrays below */
-  kn_type *inputs;        /* the key: types of the graph's inputs (scalars: zero) */
+  bool single;               /* of the form SINGLE */
+  const kn_target *whole;    /* of the form WHOLE: who runs pieces as one; else NULL */
+  const kn_refused *refused; /* while it is made */
+  bool stale;                /* a better one can be made: it is not used again */
+  bool fixed;                /* made by the fixed rule alone, whatever was measured */
+  bool unmeasured;           /* some of it, as nothing is known */
+  kn_arena arena;            /* holds all arrays below */
+  kn_type *inputs;           /* the key: types of the graph's inputs (scalars: zero) */
 
   /* by value id */
   kn_type *types;     /* tensors: sizes unknown where only a run knows */
@@ -227,6 +241,8 @@ struct kn_plan {
   kn_planned_failure **failure; /* of the node whose first output it is */
   bool *result;                 /* the graph returns it */
   bool *listed; /* tensors that a list takes up: not made in the arena, so that it can keep them */
+  kn_flat *
+      *flat; /* of the form WHOLE, lists: the one tensor that may stand for it (flat.c); NULL; all: no list */
   bool *exact;  /* of the form WHOLE, tensors: somebody may ask whether a path has defined it */
   bool *handle; /* tensors that must stay the same handle: written to, compared, told at the end */
   const kn_node *
@@ -278,7 +294,7 @@ struct kn_plan {
 
 /* Fails only for lack of memory or too deep nesting; what the sizes make impossible is a step of its own. */
 kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int ntargets,
-                      kn_plan_form form, const kn_type *inputs, kn_plan **out);
+                      kn_plan_form form, const kn_refused *refused, const kn_type *inputs, kn_plan **out);
 void kn_plan_free(kn_context *ctx, kn_plan *p);
 /* Point the headers of a device into an arena there, of so many p->bytes. */
 void kn_plan_place_at(kn_plan *p, kn_device_id d, char *base);
@@ -291,6 +307,8 @@ static inline bool kn_plan_is_fixed(const kn_plan *p, uint32_t v) {
 /* May it have no value, so that somebody can tell? What nobody can tell may be anything. */
 static inline bool kn_plan_may_miss(const kn_plan *p, uint32_t v) { return p->maybe[v] && p->exact[v]; }
 
+static inline bool kn_plan_is_flat(const kn_plan *p, const kn_value *v) { return p->flat && p->flat[v->id]; }
+
 /* Its output is the tensor of its first input: not even another handle. */
 static inline bool kn_node_passes(const kn_node *n) {
   return n->op == KN_NODE_detach || n->op == KN_NODE_with_history;
@@ -298,6 +316,7 @@ static inline bool kn_node_passes(const kn_node *n) {
 
 /* The stages, in order. */
 kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p);   /* types, undefined, maybe, known, scalars, failure */
+kn_status kn_plan_flats(kn_context *ctx, kn_plan *p);   /* flat */
 kn_status kn_plan_handles(kn_context *ctx, kn_plan *p); /* handle, slot_copied */
 kn_status kn_plan_identities(kn_context *ctx, kn_plan *p); /* handle (identity.c) */
 kn_status kn_plan_stores(kn_context *ctx, kn_plan *p);     /* store */

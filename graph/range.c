@@ -254,3 +254,8 @@ kn_range kn_range_of(const kn_plan *p, const kn_value *v) {
   search s = {.p = p, .looks = MOST_LOOKS};
   return look(&s, v);
 }
+
+int64_t kn_range_trips(const kn_plan *p, const kn_node *loop) {
+  search s = {.p = p, .looks = MOST_LOOKS};
+  return most_trips_while(&s, loop, loop->regions[0]->yields[0], true);
+}

@@ -73,5 +73,6 @@ kn_status kn_run_whole(run *r, struct kn_whole *w);
 /* run_nodes.c */
 kn_status kn_run_node(run *r, const kn_node *n);
 kn_status kn_run_raise(run *r, const kn_node *n);
+kn_status kn_run_no_element(run *r, int64_t at, int64_t length);
 
 #endif

@@ -172,15 +172,19 @@ static kn_status append(run *r, const kn_node *n) {
   return KN_OK;
 }
 
+kn_status kn_run_no_element(run *r, int64_t at, int64_t length) {
+  return kn_fail(r->ctx, KN_INDEX, "element %" PRId64 " of a list of %" PRId64 " does not exist", at, length);
+}
+
 static kn_status element(run *r, const kn_node *n) {
   kn_plan *p = r->p;
   const kn_list *l = p->lists[n->in[0]->id];
   const kn_value *out = n->out[0];
   int64_t at = p->scalars[n->in[1]->id].as.i;
-  if (at < 1 || at > kn_list_length(l))
-    return kn_fail(r->ctx, KN_INDEX, "element %" PRId64 " of a list of %" PRIu32 " does not exist", at,
-                   kn_list_length(l));
+  if (at < 1 || at > kn_list_length(l)) return kn_run_no_element(r, at, kn_list_length(l));
   const kn_element *e = kn_list_at(l, (uint32_t)(at - 1));
+  if (out->type.kind == KN_V_TENSOR && kn_plan_is_fixed(p, out->id))
+    return kn_run_copy_into(r, p->header[out->id], e->tensor);
   if (out->type.kind == KN_V_TENSOR)
     kn_run_bind(p, out->id, e->tensor);
   else if (kn_is_list(out->type.kind))

@@ -51,11 +51,35 @@ static kn_status refuse(run *r, kn_whole *w) {
   return KN_OK;
 }
 
+/* The graph's node of one of a plan's parts. */
+static const kn_node *source_of(const kn_plan *p, const kn_node *n) {
+  for (uint32_t i = 0; i < p->nparts; i++)
+    for (uint32_t k = 0; k < p->parts[i].n; k++)
+      if (p->parts[i].nodes[k] == n) return p->parts[i].sources[k];
+  return NULL;
+}
+
+/* The next run has a plan that is cut there. Without memory it is as it was. */
+static void cut_at(run *r, const kn_node *culprit) {
+  kn_refused *x = &r->s->refused;
+  const size_t bytes = x->n * sizeof *x->nodes;
+  const kn_node *source = culprit ? source_of(r->p, culprit) : NULL;
+  const kn_node **more = source ? kn_realloc(r->ctx->heap, x->nodes, bytes, bytes + sizeof *x->nodes) : NULL;
+  if (!more) return;
+  x->nodes = more;
+  x->nodes[x->n++] = source;
+  r->p->stale = true;
+}
+
 static kn_status make(run *r, kn_whole *w) {
+  const kn_node *culprit = NULL;
   kn_status st = kn_whole_lower(r->ctx, r->p, w);
   w->base = r->p->base[w->target->device];
-  if (st == KN_OK) st = w->target->launcher->make(w->target->self, r->ctx, r->p, w, &w->launch);
-  if (st == KN_UNSUPPORTED || st == KN_DECLINED) return refuse(r, w);
+  if (st == KN_OK) st = w->target->launcher->make(w->target->self, r->ctx, r->p, w, &w->launch, &culprit);
+  if (st == KN_UNSUPPORTED || st == KN_DECLINED) {
+    cut_at(r, culprit);
+    return refuse(r, w);
+  }
   if (st != KN_OK) kn_whole_unmake(r->ctx, w);
   return st;
 }
@@ -129,6 +153,11 @@ static kn_status misplaced(run *r, const kn_node *n, const kn_scalar *at) {
 
 /* The sentence that the node would have failed with. */
 static kn_status tell_fault(run *r, kn_whole *w) {
+  if (w->cells[KN_CELL_FAULT].as.i < 0) { /* a loop that might have gone on */
+    w->fresh = true;
+    w->cells[KN_CELL_FAULT].as.i = 0;
+    return kn_run_stop(r, KN_OK);
+  }
   const kn_whole_number *x = &w->numbers[w->cells[KN_CELL_FAULT].as.i - 1];
   const kn_scalar *in = &w->cells[KN_CELL_OPERAND];
   kn_scalar none;
@@ -139,6 +168,7 @@ static kn_status tell_fault(run *r, kn_whole *w) {
   case KN_NUMBER_CHECK:
   case KN_NUMBER_FAIL: return x->fail ? kn_run_fail(r, x->fail) : raise(r, w, x->node);
   case KN_NUMBER_POSITION: st = misplaced(r, x->node, in); break;
+  case KN_NUMBER_ELEMENT: st = kn_run_no_element(r, in[0].as.i, in[1].as.i); break;
   case KN_NUMBER_WRITE: st = kn_scalar_check(r->ctx, in, kn_tensor_dtype(x->tensor)); break;
   default: st = kn_scalar_eval(r->ctx, x->op, in, x->nin, &none); break;
   }
@@ -156,14 +186,32 @@ static void take_outputs(run *r, kn_whole *w) {
   }
 }
 
+/* What the host says while it waits for a loop. */
+static kn_status ask(void *ud) {
+  const kn_session *s = ud;
+  return s->poll(s->poll_ud, s->told);
+}
+
+/* Who may want a loop to end stays with it. A trip is a step, as everywhere. */
+static bool watches(const run *r, const kn_whole *w, kn_watch *watch) {
+  const kn_session *s = r->s;
+  *watch = (kn_watch){.ask = s->poll ? ask : NULL, .ud = r->s};
+  if (s->limit) watch->budget = s->limit > s->steps ? s->limit - s->steps : 1;
+  return w->loops && ((s->poll && !s->unwatched) || s->limit);
+}
+
 static kn_status launch(run *r, kn_whole *w) {
-  const bool wait = w->faults || w->nexports || w->draws;
+  kn_watch watch;
+  const bool watched = watches(r, w, &watch);
+  const bool wait = w->faults || w->nexports || w->draws || (watched && watch.budget);
   KN_TRY(give_inputs(r, w));
-  kn_status st = w->target->launcher->run(w->target->self, r->ctx, w->launch, w, w->fresh, wait);
-  w->fresh = st != KN_OK;
-  if (st != KN_OK) { /* of its parts, say: what its numbers found follows from that */
+  kn_status st = w->target->launcher->run(w->target->self, r->ctx, w->launch, w, w->fresh, wait,
+                                          watched ? &watch : NULL);
+  w->fresh = st != KN_OK || watch.said != KN_OK;
+  r->s->steps += watch.trips;
+  if (w->fresh) { /* of its parts, say: what its numbers found follows from that */
     w->cells[KN_CELL_FAULT].as.i = 0;
-    return st;
+    return watch.said != KN_OK ? kn_run_stop(r, watch.said) : st;
   }
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC))
     kn_log(r->ctx, "exec %-8s one launch of %u steps, %u graph%s so far%s", w->target->name, w->n, w->makes,
@@ -194,4 +242,17 @@ kn_status kn_run_whole(run *r, kn_whole *w) {
   if (w->refused) return run_steps(r, w);
   KN_TRY(launch(r, w));
   return run_at(r, w, KN_WHOLE_AFTER);
+}
+
+static size_t bytes_of(const kn_tensor *t) {
+  size_t n;
+  return t && kn_type_bytes(&t->type, &n) ? n : 0;
+}
+
+size_t kn_whole_bytes(const kn_whole *w) {
+  size_t sum = 0;
+  for (uint32_t i = 0; i < w->ninputs; i++) sum += bytes_of(w->inputs[i].home);
+  for (uint32_t i = 0; i < w->nlists; i++) sum += bytes_of(w->lists[i].all) + bytes_of(w->lists[i].one);
+  for (uint32_t i = 0; i < w->nkept; i++) sum += bytes_of(w->kept[i].tensor);
+  return sum;
 }

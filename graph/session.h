@@ -50,6 +50,7 @@ struct kn_session {
   bool hands_on;                      /* an output may be a tensor that a branch or loop has handed on */
   bool tracks;                        /* a slot may be stored a tensor that is also something else */
   kn_plan *plans;                     /* most recently used first */
+  kn_refused refused;                 /* found by its runs */
   kn_arena_on arena[KN_DEVICE_COUNT]; /* for all plans: only one runs at a time */
   kn_type *in_types;                  /* scratch of the call under way: the plan's key … */
   int64_t *symbols;
@@ -58,6 +59,7 @@ struct kn_session {
   kn_random *random;     /* borrowed; NULL: the context's own */
   kn_poll_fn poll;
   void *poll_ud;
+  bool unwatched; /* it is not for launches to wait for what it says */
   kn_observe_fn observe;
   void *observe_ud;
   kn_host_fn host;

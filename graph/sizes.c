@@ -26,8 +26,8 @@ static void set_type(kn_plan *p, const kn_value *v, const kn_type *t) {
 }
 
 static void set_undefined(kn_plan *p, const kn_value *v) {
-  p->undefined[v->id] =
-      kn_innermost(v->type.kind) == KN_V_TENSOR; /* of a list: nothing is known to be in it */
+  p->undefined[v->id] = kn_is_list(v->type.kind) /* nothing is known to be in it */
+                        || kn_innermost(v->type.kind) == KN_V_TENSOR;
   p->maybe[v->id] = v->type.kind == KN_V_TENSOR;
   p->known[v->id] = false;
 }
@@ -72,10 +72,25 @@ static bool join_list(kn_plan *p, uint32_t a, uint32_t b) {
   return true;
 }
 
+/* The facts of a list of numbers are those of each of them. */
+static bool join_numbers(kn_plan *p, uint32_t a, uint32_t b) {
+  if (p->undefined[b]) return false;
+  if (p->undefined[a]) {
+    p->undefined[a] = false;
+    p->known[a] = p->known[b];
+    p->scalars[a] = p->scalars[b];
+    return true;
+  }
+  if (!p->known[a] || (p->known[b] && same_number(&p->scalars[a], &p->scalars[b]))) return false;
+  p->known[a] = false;
+  return true;
+}
+
 /* What holds for both `to` and `from`, into `to`. True when `to` changed. */
 static bool join_fact(kn_plan *p, const kn_value *to, const kn_value *from) {
   uint32_t a = to->id, b = from->id;
-  if (kn_is_list(to->type.kind)) return kn_innermost(to->type.kind) == KN_V_TENSOR && join_list(p, a, b);
+  if (kn_is_list(to->type.kind))
+    return kn_innermost(to->type.kind) == KN_V_TENSOR ? join_list(p, a, b) : join_numbers(p, a, b);
   if (to->type.kind != KN_V_TENSOR) {
     if (!p->known[a] || (p->known[b] && same_number(&p->scalars[a], &p->scalars[b]))) return false;
     p->known[a] = false;
@@ -195,7 +210,15 @@ static void walk_list(walk *w, const kn_node *n) {
   kn_plan *p = w->p;
   uint32_t out = n->out[0]->id, in = n->nin ? n->in[0]->id : 0;
   p->known[out] = false;
-  if (kn_innermost(n->out[0]->type.kind) != KN_V_TENSOR) return;
+  if (kn_innermost(n->out[0]->type.kind) != KN_V_TENSOR) {
+    if (n->op == KN_NODE_list_new) set_undefined(p, n->out[0]);
+    if (n->op == KN_NODE_list_new) return;
+    if (n->op == KN_NODE_list_append || kn_is_list(n->out[0]->type.kind)) copy_fact(p, n->out[0], n->in[0]);
+    if (n->op == KN_NODE_list_append && kn_is_scalar(n->in[1]->type.kind)) join_numbers(p, out, n->in[1]->id);
+    if (n->op == KN_NODE_list_get && p->known[in] && kn_is_scalar(n->out[0]->type.kind))
+      set_number(p, n->out[0], p->scalars[in]);
+    return;
+  }
   switch ((int)n->op) {
   case KN_NODE_list_new:
     set_undefined(p, n->out[0]);
@@ -416,6 +439,16 @@ static void leave_numbers(const walk *w, const kn_region *r) {
   for (uint32_t i = 0; i < r->nyields; i++) w->numbers[r->yields[i]->id] = false;
 }
 
+/* What is known of numbers in lists is for the elements. */
+static void forget_lists(kn_plan *p, const kn_region *r) {
+  for (uint32_t i = 0; i < r->nparams; i++)
+    p->known[r->params[i]->id] &= !kn_is_list(r->params[i]->type.kind);
+  KN_EACH_NODE (n, r) {
+    for (uint32_t i = 0; i < n->nout; i++) p->known[n->out[i]->id] &= !kn_is_list(n->out[i]->type.kind);
+    for (int k = 0; k < n->nregions; k++) forget_lists(p, n->regions[k]);
+  }
+}
+
 kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p) {
   const kn_region *body = p->graph->body;
   const size_t all = (size_t)p->graph->nvalues + 1;
@@ -436,5 +469,7 @@ kn_status kn_plan_sizes(kn_context *ctx, kn_plan *p) {
       p->maybe[body->params[i]->id] = true;
     }
   bool dead;
-  return walk_region(&w, body, &dead);
+  KN_TRY(walk_region(&w, body, &dead));
+  forget_lists(p, body);
+  return KN_OK;
 }

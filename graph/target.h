@@ -35,17 +35,29 @@ typedef struct kn_part_memory {
 } kn_part_memory;
 #define KN_ROOM_NONE SIZE_MAX /* it never goes to memory: nobody may read it but its group */
 
+/* Of a launch whose loops might go on for long: who made it stays until it is done. */
+typedef struct kn_watch {
+  kn_status (*ask)(void *ud); /* again and again: a status but OK wants it to end soon; NULL: nobody does */
+  void *ud;
+  uint64_t budget; /* of trips of its loops; 0: any number. Who wants more has the fault KN_FAULT_LIMIT */
+  kn_status said;  /* what ask said: OK, or the first other status, and nothing that was computed counts */
+  uint64_t trips;  /* made, where they are limited and the launch was waited for */
+} kn_watch;
+
 /* Pieces of a plan, branches and loops included, as one launch each: for targets of devices that would else
  * wait for the host at each condition. */
 typedef struct kn_launcher {
   /* May this node, whose attributes and sizes the plan knows, be a part of one? False with a short reason. */
   bool (*supports)(void *self, const kn_node *n, char *why, size_t size);
-  /* UNSUPPORTED with the reason where it cannot be made after all: its steps then run one by one. */
+  /* UNSUPPORTED with the reason where it cannot be made after all: its steps then run one by one, and where
+   * *culprit is set to the op node of the plan that it could not be made of, plans are cut there from then
+   * on. */
   kn_status (*make)(void *self, kn_context *ctx, const struct kn_plan *p, const struct kn_whole *w,
-                    kn_launch **out);
+                    kn_launch **out, const kn_node **culprit);
   /* Runs it. `fresh`: the piece's cells are to be sent first. `wait`: they are fetched, which waits for the
-   * device. */
-  kn_status (*run)(void *self, kn_context *ctx, kn_launch *l, struct kn_whole *w, bool fresh, bool wait);
+   * device. watch: NULL for none. */
+  kn_status (*run)(void *self, kn_context *ctx, kn_launch *l, struct kn_whole *w, bool fresh, bool wait,
+                   kn_watch *watch);
   void (*free)(void *self, kn_context *ctx, kn_launch *l);
 } kn_launcher;
 

@@ -13,9 +13,11 @@ typedef struct cutter {
   kn_context *ctx;
   kn_plan *p;
   uint8_t *device; /* by value: a number that the piece which is gathered computes */
+  bool top;        /* the steps are those that run once */
+  bool lists;      /* those that can be tensors are */
   bool caught;     /* errors are caught around it, and the host goes on from what was drawn before them */
   bool *wanted;    /* by value: a number that the host reads */
-  char why[160];   /* of the last step that did not fit */
+  char why[200];   /* of the last step that did not fit */
   const kn_node *where;
 } cutter;
 
@@ -31,12 +33,33 @@ static bool is_place(const kn_plan *p, uint32_t v) {
   return kn_plan_is_fixed(p, v) || p->place[v] == KN_PLACE_SHELL;
 }
 
-static bool node_fits(cutter *c, const kn_target *t, const kn_node *n) {
+/* Has it a place on the device? What lies elsewhere nobody brings back. */
+static bool is_made_there(const cutter *c, uint32_t v) {
+  return is_place(c->p, v) && c->p->types[v].device == c->p->whole->device;
+}
+
+static bool is_refused(const kn_plan *p, const kn_node *source) {
+  for (uint32_t i = 0; i < p->refused->n; i++)
+    if (p->refused->nodes[i] == source) return true;
+  return false;
+}
+
+static bool takes(const kn_plan *p, const kn_node *n, const kn_node *source, char *why, size_t size) {
+  if (!kn_node_static(n, p->types, why, size) && !kn_node_is_placed(n, p->types)) return false;
+  if (is_refused(p, source)) return snprintf(why, size, "it could not be made a part of a launch"), false;
+  if (kn_ops[n->op].flags & KN_FLAG_WRITES) return snprintf(why, size, "it overwrites a tensor"), false;
+  return p->whole->launcher->supports(p->whole->self, n, why, size);
+}
+
+bool kn_whole_takes(const kn_plan *p, const kn_node *n, const kn_node *source) {
+  char why[128];
+  return takes(p, n, source, why, sizeof why);
+}
+
+static bool node_fits(cutter *c, const kn_target *t, const kn_node *n, const kn_node *source) {
   const kn_plan *p = c->p;
   char why[128];
-  if (!kn_node_static(n, p->types, why, sizeof why) && !kn_node_is_placed(n, p->types))
-    return refuse(c, n, why);
-  if (kn_ops[n->op].flags & KN_FLAG_WRITES) return refuse(c, n, "it overwrites a tensor");
+  if (!takes(p, n, source, why, sizeof why)) return refuse(c, n, why);
   if (c->caught && kn_ops[n->op].flags & KN_FLAG_RANDOM)
     return refuse(c, n, "how many random numbers are drawn before an error that is caught is not known");
   for (uint32_t i = 0; i < n->ntensor; i++) {
@@ -47,7 +70,7 @@ static bool node_fits(cutter *c, const kn_target *t, const kn_node *n) {
   }
   for (uint32_t i = 0; i < n->nout; i++)
     if (!is_place(p, n->out[i]->id)) return refuse(c, n, "its result has to be a new tensor at each run");
-  return t->launcher->supports(t->self, n, why, sizeof why) || refuse(c, n, why);
+  return true;
 }
 
 static bool part_fits(cutter *c, const kn_part_plan *part) {
@@ -57,13 +80,17 @@ static bool part_fits(cutter *c, const kn_part_plan *part) {
     return refuse(c, part->sources[0], why);
   }
   for (uint32_t i = 0; i < part->n; i++)
-    if (!node_fits(c, part->target, part->nodes[i])) return false;
+    if (!node_fits(c, part->target, part->nodes[i], part->sources[i])) return false;
   return true;
 }
 
 static bool is_number_node(const kn_node *n) {
   return n->op >= KN_NODE_lua_add && n->op <= KN_NODE_for_count;
 }
+
+#define USE_ROWS "; rows of a tensor that was made before (t[i] = x) need none"
+
+static bool is_tensor(const cutter *c, uint32_t list) { return c->lists && c->p->flat && c->p->flat[list]; }
 
 /* What its text shows is kept where it is at fault. */
 static bool text_fits(cutter *c, const kn_node *n) {
@@ -93,9 +120,10 @@ static bool other_fits(cutter *c, const kn_node *n) {
     return p->types[n->in[0]->id].device == p->whole->device ||
            refuse(c, n, "it reads a tensor of another device");
   case KN_NODE_to_tensor:
-    return is_place(p, n->out[0]->id) || refuse(c, n, "its result is handed on as it is");
+    return is_made_there(c, n->out[0]->id) ||
+           refuse(c, n, "its result is handed on as it is, or of another device");
   case KN_NODE_select:
-    return n->out[0]->type.kind != KN_V_TENSOR || is_place(p, n->out[0]->id) ||
+    return n->out[0]->type.kind != KN_V_TENSOR || is_made_there(c, n->out[0]->id) ||
            refuse(c, n, "which of two tensors it is may be asked");
   case KN_NODE_detach:
   case KN_NODE_with_history: return true;
@@ -103,6 +131,12 @@ static bool other_fits(cutter *c, const kn_node *n) {
   case KN_NODE_raise: return text_fits(c, n);
   case KN_NODE_store_state: return refuse(c, n, "state is stored in a branch or loop");
   case KN_NODE_load_state: return refuse(c, n, "state is read in a branch or loop, or when it was stored");
+  case KN_NODE_list_get:
+    if (n->out[0]->type.kind == KN_V_TENSOR && !is_place(p, n->out[0]->id))
+      return refuse(c, n, "its result is handed on as it is");
+    return is_tensor(c, n->in[0]->id) || refuse(c, n, "it is a list" USE_ROWS);
+  case KN_NODE_list_append:
+  case KN_NODE_list_length: return is_tensor(c, n->in[0]->id) || refuse(c, n, "it is a list" USE_ROWS);
   case KN_NODE_host_call: return refuse(c, n, "it calls a function of the host");
   default: break;
   }
@@ -110,7 +144,7 @@ static bool other_fits(cutter *c, const kn_node *n) {
   return refuse(c, n,
                 kn_is_list(n->nout ? n->out[0]->type.kind : KN_V_TENSOR) ||
                         (n->nin && kn_is_list(n->in[0]->type.kind))
-                    ? "it is a list"
+                    ? "it is a list" USE_ROWS
                     : "the host does it");
 }
 
@@ -126,9 +160,11 @@ static bool block_fits(cutter *c, uint32_t block) {
 static bool binds_fit(cutter *c, const kn_step *s, int side) {
   const kn_plan *p = c->p;
   for (const kn_bind *b = p->binds + s->bind[side], *end = b + s->nbind[side]; b < end; b++) {
-    if (b->how == KN_BIND_LIST) return refuse(c, s->node, "it gives a list");
+    if (b->how == KN_BIND_LIST && !is_tensor(c, b->to)) return refuse(c, s->node, "it gives a list" USE_ROWS);
     if (b->how != KN_BIND_NUMBER && kn_plan_may_miss(p, b->to))
       return refuse(c, s->node, "a result may have no value");
+    if (b->how == KN_BIND_COPY && !is_made_there(c, b->to))
+      return refuse(c, s->node, "a result is of another device");
     if (s->kind == KN_STEP_IF && !p->undefined[b->to] && (b->how == KN_BIND_OWN || b->how == KN_BIND_LENT))
       return refuse(c, s->node,
                     kn_type_known(&p->types[b->to]) ? "which tensor it gives may be asked"
@@ -140,9 +176,12 @@ static bool binds_fit(cutter *c, const kn_step *s, int side) {
 static bool carry_fits(cutter *c, const kn_loop_plan *l, uint32_t i) {
   const kn_plan *p = c->p;
   const kn_value *v = l->node->regions[0]->params[i];
-  if (kn_is_list(v->type.kind)) return refuse(c, l->node, "it carries a list");
+  if (kn_is_list(v->type.kind))
+    return is_tensor(c, v->id) || refuse(c, l->node, "it carries a list" USE_ROWS);
   if (v->type.kind == KN_V_TENSOR && kn_plan_may_miss(p, v->id))
     return refuse(c, l->node, "what it carries may have no value");
+  const bool copied = l->carry[i].how == KN_CARRY_COPY || l->carry[i].how == KN_CARRY_STAGED;
+  if (copied && !is_made_there(c, v->id)) return refuse(c, l->node, "what it carries is of another device");
   switch (l->carry[i].how) {
   case KN_CARRY_OWN: return refuse(c, l->node, "sizes change from trip to trip");
   case KN_CARRY_HANDLE: return refuse(c, l->node, "which tensor it carries may be asked");
@@ -214,7 +253,7 @@ static bool only_stores(const cutter *c, uint32_t block) {
     const kn_node *n = b->steps[i].node;
     if (b->steps[i].kind != KN_STEP_NODE || n->op != KN_NODE_store_state || c->p->slot_copied[n->slot->index])
       return false;
-    if (n->in[0]->type.kind == KN_V_TENSOR && n->in[0]->region->owner)
+    if (n->in[0]->type.kind == KN_V_TENSOR && c->p->home[n->in[0]->id])
       return false; /* it may lie elsewhere by then */
   }
   return true;
@@ -223,14 +262,14 @@ static bool only_stores(const cutter *c, uint32_t block) {
 static kn_whole_time time_of(const cutter *c, const kn_step *first, const kn_step *s) {
   const kn_node *n = s->node;
   const bool node = s->kind == KN_STEP_NODE || s->kind == KN_STEP_NUMBER;
-  const bool chooses = s->kind == KN_STEP_IF && !n->nout && !kn_is_attempt(n) && !n->region->owner;
+  const bool chooses = s->kind == KN_STEP_IF && !n->nout && !kn_is_attempt(n) && c->top;
   if (chooses && c->p->blocks[s->a].n + c->p->blocks[s->b].n && only_stores(c, s->a) && only_stores(c, s->b))
     return KN_WHOLE_AFTER;
   if (!node) return KN_WHOLE_WITHIN;
   if (n->op == KN_NODE_load_state && is_unstored(first, s, n->slot)) return KN_WHOLE_BEFORE;
   if (n->told) return KN_WHOLE_AFTER;
   const bool stores = n->op == KN_NODE_store_state || n->op == KN_NODE_update;
-  if (stores && !n->region->owner && !(n->slot && c->p->slot_copied[n->slot->index])) return KN_WHOLE_AFTER;
+  if (stores && c->top && !(n->slot && c->p->slot_copied[n->slot->index])) return KN_WHOLE_AFTER;
   const bool number = n->nout == 1 && kn_is_scalar(n->out[0]->type.kind);
   if (number && is_number_node(n) && !kn_data_may_raise(n) && has_host_numbers(c, n)) return KN_WHOLE_BEFORE;
   return KN_WHOLE_WITHIN;
@@ -445,17 +484,33 @@ static kn_status cut_steps(cutter *c, uint32_t block, uint8_t *time) {
 
 static kn_status cut_block(cutter *c, uint32_t block) {
   const uint32_t n = c->p->blocks[block].n;
+  const bool outer = c->top;
   uint8_t *time = kn_calloc(c->ctx->heap, n + 1u, 1);
   if (!time) return kn_fail_nomem(c->ctx, n);
+  c->top = !block;
   kn_status st = cut_steps(c, block, time);
+  c->top = outer;
   kn_free(c->ctx->heap, time, n + 1u);
   return st;
+}
+
+/* Lists are tensors where all is one piece, so that nobody else asks for them. */
+static bool is_one_piece(cutter *c) {
+  const kn_block *b = &c->p->blocks[0];
+  bool fits = true;
+  for (uint32_t i = 0; i < b->n && fits; i++)
+    fits = time_of(c, b->steps, &b->steps[i]) != KN_WHOLE_WITHIN || step_fits(c, &b->steps[i]);
+  return fits;
 }
 
 kn_status kn_plan_wholes(kn_context *ctx, kn_plan *p) {
   const uint32_t all = p->graph->nvalues + 1u;
   cutter c = {
       .ctx = ctx, .p = p, .device = kn_calloc(ctx->heap, all, 1), .wanted = kn_calloc(ctx->heap, all, 1)};
+  if (c.device && p->flat) {
+    c.lists = c.top = true;
+    c.lists = is_one_piece(&c);
+  }
   kn_status st = c.device && c.wanted ? cut_block(&c, 0) : kn_fail_nomem(ctx, all);
   if (st == KN_OK && p->nwholes) st = find_exports(&c);
   kn_free(ctx->heap, c.device, all);
@@ -466,11 +521,4 @@ kn_status kn_plan_wholes(kn_context *ctx, kn_plan *p) {
 void kn_whole_free(kn_context *ctx, kn_whole *w) {
   kn_whole_unmake(ctx, w);
   if (w->refused) kn_free(ctx->heap, w->refused, strlen(w->refused) + 1);
-}
-
-size_t kn_whole_homes(const kn_whole *w) {
-  size_t sum = 0, bytes;
-  for (uint32_t i = 0; w->made && i < w->ninputs; i++)
-    if (w->inputs[i].home && kn_type_bytes(&w->inputs[i].home->type, &bytes)) sum += bytes;
-  return sum;
 }

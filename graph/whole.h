@@ -21,6 +21,7 @@ typedef enum kn_number_kind {
   KN_NUMBER_FAIL,     /* a fault */
   KN_NUMBER_POSITION, /* out = in[0], which counts from 0, from the end below that, as one of `size` places; a
                          fault unless it is one */
+  KN_NUMBER_ELEMENT,  /* out = in[0] - 1; a fault unless in[0] is from 1 to in[1] */
   KN_NUMBER_KEEP      /* out = in[0] where the fault is that of number `size` of the piece */
 } kn_number_kind;
 
@@ -62,10 +63,11 @@ typedef struct kn_whole_block {
 
 /* Cells that stand first. A fault stops all loops; what else the piece computes then is of no use. */
 enum {
-  KN_CELL_FAULT,   /* an integer: 0, or 1 + the number whose fault it was, the first one */
+  KN_CELL_FAULT,   /* an integer: 0, or 1 + the number whose fault it was, the first one, or one of these: */
   KN_CELL_OPERAND, /* what its inputs were: three */
   KN_CELL_EXPORTS = KN_CELL_OPERAND + 3
 };
+enum { KN_FAULT_LIMIT = -1, KN_FAULT_STOPPED = -2 }; /* kn_watch's: all trips were made; it was told to end */
 
 typedef struct kn_whole_input { /* a tensor from outside */
   uint32_t value;
@@ -90,6 +92,16 @@ typedef struct kn_whole_kept { /* what the text of a fault shows */
   uint32_t value, cell; /* a number, as it was then … */
   kn_tensor *tensor;    /* … or a tensor: a copy, owned */
 } kn_whole_kept;
+
+typedef struct kn_whole_list { /* a list that is a tensor, and a number: how many it has */
+  const kn_flat *flat;
+  kn_tensor *all, *one; /* owned; one: an element of numbers on its way, or NULL */
+} kn_whole_list;
+
+typedef struct kn_whole_constant {
+  uint32_t cell;
+  int64_t value;
+} kn_whole_constant;
 
 typedef enum kn_whole_time { KN_WHOLE_WITHIN, KN_WHOLE_BEFORE, KN_WHOLE_AFTER } kn_whole_time;
 
@@ -117,24 +129,31 @@ typedef struct kn_whole {
   kn_whole_cell *uploads;
   kn_whole_lent *lents;
   kn_whole_kept *kept;
-  uint32_t nblocks, nnumbers, ncells, ninputs, nuploads, nlents, nkept;
+  kn_whole_list *lists;
+  kn_whole_constant *constants;
+  uint32_t nblocks, nnumbers, ncells, ninputs, nuploads, nlents, nkept, nlists, nconstants;
   bool fresh;  /* the device has not seen `cells` yet */
   bool faults; /* some number may be at fault */
   bool draws;  /* how many random numbers were drawn is only known when it has run: the cell says so then */
+  bool loops;
   kn_launch *launch;
 } kn_whole;
 
+/* Could this op node be in a piece, as far as it can be told without knowing its neighbours? `source` is the
+ * graph's. */
+bool kn_whole_takes(const kn_plan *p, const kn_node *n, const kn_node *source);
 /* Cuts the blocks of a plan of the form WHOLE. */
 kn_status kn_plan_wholes(kn_context *ctx, kn_plan *p);
 void kn_whole_free(kn_context *ctx, kn_whole *w);
-/* Bytes of the homes that it has made, for as long as it stays made. */
-size_t kn_whole_homes(const kn_whole *w);
 /* Makes the program; UNSUPPORTED with the reason where it cannot be. `vals` of the plan are those of a run.
  */
 kn_status kn_whole_lower(kn_context *ctx, kn_plan *p, kn_whole *w);
 /* Leaves numbers out that nobody reads. */
 kn_status kn_whole_prune(kn_context *ctx, kn_whole *w);
 void kn_whole_unmake(kn_context *ctx, kn_whole *w);
+/* Tensors that it keeps: copies of what comes from outside, lists, what texts of faults show; 0 before it is
+ * made. */
+size_t kn_whole_bytes(const kn_whole *w);
 /* Its program as text, for golden cases and KILN_DEBUG. */
 struct kn_writer;
 void kn_whole_print(const kn_plan *p, const kn_whole *w, struct kn_writer *out);

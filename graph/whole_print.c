@@ -33,11 +33,17 @@ static void put_tensor(const kn_plan *p, const kn_whole *w, const kn_tensor *t, 
       put_value(value_of(p->graph->body, v), o);
       return;
     }
+  for (uint32_t i = 0; i < w->nlists; i++)
+    if (t == w->lists[i].all || t == w->lists[i].one) {
+      kn_putf(o, t == w->lists[i].all ? "(list %" PRIu32 ")" : "(of list %" PRIu32 ")", i + 1);
+      return;
+    }
   kn_puts(o, "(stage)");
 }
 
 static void put_number(const kn_plan *p, const kn_whole *w, const kn_whole_number *x, kn_writer *o) {
-  static const char *const kinds[] = {"", "", "when", "item", "put", "check", "fail", "place", "keep"};
+  static const char *const kinds[] = {"",      "",     "when",  "item",    "put",
+                                      "check", "fail", "place", "element", "keep"};
   if (x->out) kn_putf(o, "$%" PRIu32 " = ", x->out);
   kn_puts(o, x->kind == KN_NUMBER_EVAL ? kn_opcode_describe(x->op).text : kinds[x->kind]);
   if (x->kind == KN_NUMBER_WHEN) {
@@ -133,6 +139,8 @@ void kn_whole_print(const kn_plan *p, const kn_whole *w, kn_writer *o) {
     put_value(value_of(p->graph->body, w->uploads[i].value), o);
     kn_puts(o, "\n");
   }
+  for (uint32_t i = 0; i < w->nconstants; i++)
+    kn_putf(o, "constant: $%" PRIu32 " = %" PRId64 "\n", w->constants[i].cell, w->constants[i].value);
   put_block(p, w, 0, 0, o);
   for (uint32_t i = 0; i < w->nexports; i++) {
     kn_putf(o, "number out: $%" PRIu32 " = ", (uint32_t)KN_CELL_EXPORTS + i);

@@ -15,6 +15,7 @@ typedef struct mock {
   kn_target target;
   uint64_t seed, drawn; /* not 0: it refuses some nodes, so that pieces are cut at random */
   bool unable;          /* no piece can be made */
+  int hates;            /* 1 + an op of which none can be made, though it says that it supports it; 0: none */
   int made, launches, waits, trips, branches;
   char text[8000]; /* the last program */
 } mock;
@@ -69,6 +70,7 @@ struct kn_launch {
   const kn_plan *plan;
   kn_scalar *cells;
   uint32_t ncells;
+  kn_watch *watch; /* of the launch under way; NULL */
 };
 
 static inline bool mock_supports(void *self, const kn_node *n, char *why, size_t size) {
@@ -106,11 +108,27 @@ static inline void mock_number(kn_context *ctx, const kn_whole *w, kn_scalar *c,
     fine = in[0].kind == KN_SCALAR_INT && in[0].as.i >= -x->size && in[0].as.i < x->size;
     c[x->out] = (kn_scalar){KN_SCALAR_INT, {.i = !fine ? 0 : in[0].as.i + (in[0].as.i < 0 ? x->size : 0)}};
     break;
+  case KN_NUMBER_ELEMENT:
+    fine = in[0].as.i >= 1 && in[0].as.i <= in[1].as.i;
+    c[x->out] = (kn_scalar){KN_SCALAR_INT, {.i = fine ? in[0].as.i - 1 : 0}};
+    break;
   case KN_NUMBER_KEEP:
     if (c[KN_CELL_FAULT].as.i == 1 + x->size) c[x->out] = in[0];
     break;
   }
   if (!fine) mock_fault(c, w, i);
+}
+
+static inline bool mock_again(const kn_launch *l, bool more) {
+  kn_watch *watch = l->watch;
+  int64_t *fault = &l->cells[KN_CELL_FAULT].as.i;
+  if (watch && watch->budget) watch->trips++;
+  if (!more || *fault) return false;
+  if (watch && watch->budget && watch->trips >= watch->budget)
+    *fault = KN_FAULT_LIMIT;
+  else if (watch && watch->ask && (watch->said = watch->ask(watch->ud)) != KN_OK)
+    *fault = KN_FAULT_STOPPED;
+  return !*fault;
 }
 
 /* Is it what the plan says that it may be? */
@@ -172,30 +190,42 @@ static inline kn_status mock_block(mock *m, kn_context *ctx, kn_launch *l, const
       do {
         m->trips++;
         KN_TRY(mock_block(m, ctx, l, w, s->a));
-      } while (c[s->cell].as.b && !c[KN_CELL_FAULT].as.i);
+      } while (mock_again(l, c[s->cell].as.b));
       break;
     }
   }
   return KN_OK;
 }
 
+static inline bool mock_has_part(const kn_whole *w, uint32_t part) {
+  for (uint32_t b = 0; b < w->nblocks; b++)
+    for (uint32_t i = 0; i < w->blocks[b].n; i++)
+      if (w->blocks[b].steps[i].kind == KN_WHOLE_PART && w->blocks[b].steps[i].a == part) return true;
+  return false;
+}
+
 static inline kn_status mock_make(void *self, kn_context *ctx, const kn_plan *p, const kn_whole *w,
-                                  kn_launch **out) {
+                                  kn_launch **out, const kn_node **culprit) {
   mock *m = self;
   kn_writer o = {.heap = ctx->heap};
+  for (uint32_t i = 0; m->hates && i < p->nparts; i++)
+    for (uint32_t k = 0; mock_has_part(w, i) && k < p->parts[i].n; k++)
+      if (p->parts[i].nodes[k]->op + 1 == m->hates) *culprit = p->parts[i].nodes[k];
+  if (*culprit) return kn_fail(ctx, KN_UNSUPPORTED, "one of them cannot be a part of it");
   if (m->unable) return kn_fail(ctx, KN_UNSUPPORTED, "there is no room for it");
   kn_whole_print(p, w, &o);
   snprintf(m->text, sizeof m->text, "%.*s", (int)o.n, o.p ? o.p : "");
   kn_writer_free(&o);
   *out = calloc(1, sizeof **out);
-  **out = (kn_launch){p, calloc(w->ncells, sizeof(kn_scalar)), w->ncells};
+  **out = (kn_launch){p, calloc(w->ncells, sizeof(kn_scalar)), w->ncells, NULL};
   m->made++;
   return KN_OK;
 }
 
 static inline kn_status mock_run(void *self, kn_context *ctx, kn_launch *l, kn_whole *w, bool fresh,
-                                 bool wait) {
+                                 bool wait, kn_watch *watch) {
   mock *m = self;
+  l->watch = watch;
   if (fresh) memcpy(l->cells, w->cells, w->ncells * sizeof *l->cells);
   m->launches++;
   KN_TRY(mock_block(m, ctx, l, w, 0));

@@ -137,7 +137,7 @@ static void open_rig(rig *r, kn_op about, float factor, int after) {
                                .free = liar_free,
                                .self = &r->liar};
   ck_assert(kn_ref_backend.target(r->c, NULL, &r->ref));
-  OK(r->c, kn_file_load(r->c, path, &r->entries, &r->n));
+  OK(r->c, kn_file_load(r->c, path, NULL, &r->entries, &r->n));
   unlink(path);
   OK(r->c,
      kn_session_new(r->c, r->entries[0].graph, (const kn_target *[]){&r->liar.target, &r->ref}, 2, &r->s));

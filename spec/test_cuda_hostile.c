@@ -199,7 +199,7 @@ START_TEST(files) {
   snprintf(path, sizeof path, "/tmp/kiln-hostile-%ld.kiln", (long)getpid());
   OK(c, kn_file_save(c, path, &(kn_entry){"g", g}, 1));
   kn_graph_release(g);
-  OK(c, kn_file_load(c, path, &e, &count));
+  OK(c, kn_file_load(c, path, NULL, &e, &count));
   OK(c, run_damaged(c, e[0].graph, 1, targets, n));
   OK(c, kn_graph_verify(c, e[0].graph, true));
   kn_file_free_entries(c->heap, e, count);

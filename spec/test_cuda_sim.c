@@ -36,8 +36,8 @@ static CUdeviceptr room(size_t bytes) {
 }
 static int number(CUdeviceptr p) {
   int x;
-  DRIVER(cuMemcpyDtoHAsync(&x, p, sizeof x, d->stream));
-  DRIVER(cuStreamSynchronize(d->stream));
+  DRIVER(cuMemcpyDtoHAsync(&x, p, sizeof x, d->main));
+  DRIVER(cuStreamSynchronize(d->main));
   return x;
 }
 
@@ -60,11 +60,11 @@ START_TEST(threads_wait_for_each_other) {
   float x[ROWS * N], y[ROWS];
   for (int i = 0; i < ROWS * N; i++) x[i] = (float)(i % 7);
   CUdeviceptr dx = room(sizeof x), dy = room(sizeof y);
-  DRIVER(cuMemcpyHtoDAsync(dx, x, sizeof x, d->stream));
+  DRIVER(cuMemcpyHtoDAsync(dx, x, sizeof x, d->main));
   unsigned n = N;
   launch(kernel("sums", sums), ROWS, 256, (void *[]){&dx, &dy, &n});
-  DRIVER(cuMemcpyDtoHAsync(y, dy, sizeof y, d->stream));
-  DRIVER(cuStreamSynchronize(d->stream));
+  DRIVER(cuMemcpyDtoHAsync(y, dy, sizeof y, d->main));
+  DRIVER(cuStreamSynchronize(d->main));
   for (int r = 0; r < ROWS; r++) {
     float want = 0;
     for (int i = 0; i < N; i++) want += x[r * N + i];
@@ -87,7 +87,7 @@ static CUgraph capturing(CUgraphNode *tail) {
   CUgraph g;
   const CUgraphNode *needs;
   size_t n;
-  DRIVER(cuStreamGetCaptureInfo(d->stream, &status, NULL, &g, &needs, NULL, &n));
+  DRIVER(cuStreamGetCaptureInfo(d->main, &status, NULL, &g, &needs, NULL, &n));
   ck_assert_int_eq(status, CU_STREAM_CAPTURE_STATUS_ACTIVE);
   *tail = n ? needs[n - 1] : NULL;
   return g;
@@ -105,7 +105,7 @@ static void condition(CUgraphConditionalHandle h, CUgraphConditionalNodeType typ
   p.conditional.ctx = d->context;
   DRIVER(cuGraphAddNode(&node, g, &tail, NULL, tail ? 1 : 0, &p));
   for (unsigned i = 0; i < size; i++) bodies[i] = p.conditional.phGraph_out[i];
-  DRIVER(cuStreamUpdateCaptureDependencies(d->stream, &node, NULL, 1, CU_STREAM_SET_CAPTURE_DEPENDENCIES));
+  DRIVER(cuStreamUpdateCaptureDependencies(d->main, &node, NULL, 1, CU_STREAM_SET_CAPTURE_DEPENDENCIES));
 }
 
 static CUgraphConditionalHandle handle(void) {
@@ -124,10 +124,10 @@ START_TEST(a_capture_that_waits_is_broken) {
   open_device();
   CUgraph g;
   CUdeviceptr n = room(4);
-  DRIVER(cuStreamBeginCapture(d->stream, CU_STREAM_CAPTURE_MODE_RELAXED));
+  DRIVER(cuStreamBeginCapture(d->main, CU_STREAM_CAPTURE_MODE_RELAXED));
   launch(kernel("step", steps), 1, 1, (void *[]){&n});
-  REFUSED(cuStreamSynchronize(d->stream));
-  REFUSED(cuStreamEndCapture(d->stream, &g));
+  REFUSED(cuStreamSynchronize(d->main));
+  REFUSED(cuStreamEndCapture(d->main, &g));
   DRIVER(cuMemFree(n));
   close_device();
 }
@@ -137,32 +137,32 @@ END_TEST
 static CUgraphExec captured(CUdeviceptr n, CUgraph *g) {
   CUfunction step = kernel("step", steps), twice = kernel("twice", steps), below = kernel("below", steps),
              odd = kernel("odd", steps);
-  CUstream outer = d->stream, inner, innermost;
+  CUstream outer = d->main, inner, innermost;
   CUgraph body, arms[2], done;
   CUgraphExec e;
   int most = 100;
   DRIVER(cuStreamCreate(&inner, CU_STREAM_NON_BLOCKING));
   DRIVER(cuStreamCreate(&innermost, CU_STREAM_NON_BLOCKING));
-  DRIVER(cuStreamBeginCapture(d->stream, CU_STREAM_CAPTURE_MODE_RELAXED));
+  DRIVER(cuStreamBeginCapture(d->main, CU_STREAM_CAPTURE_MODE_RELAXED));
   CUgraphConditionalHandle loop = handle();
   launch(below, 1, 1, (void *[]){&n, &most, &loop});
   condition(loop, CU_GRAPH_COND_TYPE_WHILE, 1, &body);
-  d->stream = inner;
+  d->main = inner;
   resume(inner, body);
   CUgraphConditionalHandle branch = handle();
   launch(odd, 1, 1, (void *[]){&n, &branch});
   condition(branch, CU_GRAPH_COND_TYPE_IF, 2, arms);
   for (int i = 0; i < 2; i++) {
-    d->stream = innermost;
+    d->main = innermost;
     resume(innermost, arms[i]);
     launch(i ? twice : step, 1, 1, (void *[]){&n});
     DRIVER(cuStreamEndCapture(innermost, &done));
   }
-  d->stream = inner;
+  d->main = inner;
   launch(below, 1, 1, (void *[]){&n, &most, &loop});
   DRIVER(cuStreamEndCapture(inner, &done));
-  d->stream = outer;
-  DRIVER(cuStreamEndCapture(d->stream, g));
+  d->main = outer;
+  DRIVER(cuStreamEndCapture(d->main, g));
   CUDA_GRAPH_INSTANTIATE_PARAMS p = {0};
   DRIVER(cuGraphInstantiateWithParams(&e, *g, &p));
   REFUSED(cuGraphInstantiateWithParams(&e, *g, &p)); /* one at a time, with conditional nodes */
@@ -181,8 +181,8 @@ START_TEST(a_graph_runs_again) {
     int from = k % 2 ? 5 : 3;
     setenv("SIM_ORDER", orders[k / 2], 1);
     sim_counts before = software_counts();
-    DRIVER(cuMemcpyHtoDAsync(n, &from, 4, d->stream));
-    DRIVER(cuGraphLaunch(e, d->stream));
+    DRIVER(cuMemcpyHtoDAsync(n, &from, 4, d->main));
+    DRIVER(cuGraphLaunch(e, d->main));
     sim_counts after = software_counts();
     ck_assert_uint_eq(after.graphs - before.graphs, 1);
     ck_assert_uint_eq(after.launches, before.launches);
@@ -209,7 +209,7 @@ START_TEST(refuses_what_a_driver_refuses) {
   DRIVER(cuGraphConditionalHandleCreate(&h, g, d->context, 0, 0));
   REFUSED(cuGraphInstantiateWithParams(&e, g, &p)); /* a handle that no node has */
   DRIVER(cuGraphDestroy(g));
-  REFUSED(cuMemcpyHtoDAsync(x, host, 65, d->stream));
+  REFUSED(cuMemcpyHtoDAsync(x, host, 65, d->main));
   REFUSED(cuMemFree(x + 1));
   CUfunction f;
   CUmodule m;

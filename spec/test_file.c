@@ -193,7 +193,7 @@ START_TEST(round_trip) {
   ck_assert(!stat(temp_path(), &info) && (info.st_mode & 0777) == (0644 & ~mask));
   kn_entry *e;
   uint32_t n;
-  OK(c, kn_file_load(c, temp_path(), &e, &n));
+  OK(c, kn_file_load(c, temp_path(), NULL, &e, &n));
   ck_assert_uint_eq(n, 2);
   ck_assert_str_eq(e[0].name, "predict");
   ck_assert_str_eq(e[1].name, "a second one");
@@ -210,7 +210,7 @@ START_TEST(round_trip) {
   kn_file_free_entries(c->heap, e, n);
   ck_assert(same_tensor(kept, w));         /* the mapping lives on */
   ((float *)kn_tensor_data(kept))[0] = 77; /* ours alone: not the file */
-  OK(c, kn_file_load(c, temp_path(), &e, &n));
+  OK(c, kn_file_load(c, temp_path(), NULL, &e, &n));
   same_graph(c, g, e[0].graph);
   kn_file_free_entries(c->heap, e, n);
   kn_tensor_release(kept);
@@ -235,7 +235,7 @@ START_TEST(names_and_views) {
   OK(c, kn_file_save(c, temp_path(), (kn_entry[]){{"g", g}, {"h", h}, {"t", t}}, 3));
   kn_entry *e;
   uint32_t n;
-  OK(c, kn_file_load(c, temp_path(), &e, &n));
+  OK(c, kn_file_load(c, temp_path(), NULL, &e, &n));
   ck_assert(same_tensor(e[0].graph->slots[0]->tensor, a) && same_tensor(e[1].graph->slots[0]->tensor, b));
   const float *back = kn_tensor_data(e[2].graph->slots[0]->tensor), *data = kn_tensor_data(a);
   for (int i = 0; i < 9; i++) ck_assert(back[i] == data[i % 3 * 3 + i / 3]);
@@ -308,17 +308,17 @@ START_TEST(refusals) {
   kn_graph_release(bare);
   kn_entry *e;
   uint32_t n;
-  OK(c, kn_file_load(c, temp_path(), &e, &n)); /* failed saves have not touched it */
+  OK(c, kn_file_load(c, temp_path(), NULL, &e, &n)); /* failed saves have not touched it */
   kn_file_free_entries(c->heap, e, n);
   unlink(temp_path());
-  FAILS(c, KN_IO, "cannot open", kn_file_load(c, temp_path(), &e, &n));
-  FAILS(c, KN_IO, "not a regular file", kn_file_load(c, "/tmp", &e, &n));
+  FAILS(c, KN_IO, "cannot open", kn_file_load(c, temp_path(), NULL, &e, &n));
+  FAILS(c, KN_IO, "not a regular file", kn_file_load(c, "/tmp", NULL, &e, &n));
   ck_assert_int_eq(mkfifo(temp_path(), 0600), 0); /* and nobody will ever write to it */
-  FAILS(c, KN_IO, "not a regular file", kn_file_load(c, temp_path(), &e, &n));
+  FAILS(c, KN_IO, "not a regular file", kn_file_load(c, temp_path(), NULL, &e, &n));
   unlink(temp_path());
   FILE *f = fopen(temp_path(), "wb");
   fclose(f);
-  FAILS(c, KN_FORMAT, "not a kiln graph file", kn_file_load(c, temp_path(), &e, &n));
+  FAILS(c, KN_FORMAT, "not a kiln graph file", kn_file_load(c, temp_path(), NULL, &e, &n));
   unlink(temp_path());
   kn_graph_release(g);
   kn_tensor_release(w);

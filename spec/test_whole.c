@@ -569,8 +569,35 @@ START_TEST(memory_runs_out_while_ends_get_numbers) {
 }
 END_TEST
 
+/* Of a node that turns out not to fit the rest knows from the next run on; so does one that is known before.
+ */
+START_TEST(pieces_are_cut_at_what_does_not_fit) {
+  kn_context *c = suite_context();
+  kn_graph *g = parse(c, "graph g(%x: float32[2]) {\n"
+                         "  %a = neg %x\n  %b = exp %a\n  %c = sin %b\n  %d = cos %c\n  %e = neg %d\n"
+                         "  return %e\n}\n");
+  mock m;
+  kn_session *s;
+  mock_init(&m, KN_CPU, 0);
+  m.hates = 1 + KN_OP_sin;
+  OK(c, kn_session_new(c, g, (const kn_target *[]){&m.target}, 1, &s));
+  for (int k = 0; k < 3; k++) {
+    kn_tensor *x = make(c, KN_F32, DIMS(2), LIST(k, 0));
+    kn_rvalue z;
+    OK(kn_session_context(s), kn_session_run(s, (kn_rvalue[]){T(x)}, 1, &z, 1));
+    ck_assert(near(element(z.tensor, 0), -cos(sin(exp(-k))), 1e-6));
+    ck_assert_int_eq(m.launches, 2 * k); /* before it and after it */
+    ck_assert_int_eq(m.made, k ? 2 : 0);
+    kn_tensor_release(z.tensor), kn_tensor_release(x);
+  }
+  kn_session_free(s), kn_graph_release(g);
+  suite_done(c);
+}
+END_TEST
+
 SUITE("whole", random_graphs_in_pieces, random_graphs_as_one, random_graphs_on_a_device,
       numbers_are_carried_at_once, branches_and_loops_in_each_other, carries_that_overlap_are_staged,
       steps_of_training_store_afterwards, faults_are_told_after_the_launch, which_tensor_it_is_is_a_number,
       loops_hand_tensors_on, views_outlive_what_a_branch_gives, results_that_are_numbers_wait_once,
-      memory_runs_out_while_a_piece_is_refused, memory_runs_out_while_ends_get_numbers)
+      memory_runs_out_while_a_piece_is_refused, memory_runs_out_while_ends_get_numbers,
+      pieces_are_cut_at_what_does_not_fit)

@@ -293,5 +293,158 @@ START_TEST(texts_of_faults_show_what_there_was) {
 }
 END_TEST
 
+/* Lists of which the sizes say how long they get are tensors, and their lengths numbers. */
+START_TEST(lists_are_tensors) {
+  bench b;
+  bench_open(&b, "graph g(%x: float32[N,2], %which: integer) {\n"
+                 "  %zero = const 0\n"
+                 "  %one = const 1\n"
+                 "  %n = size %x {dim = 1}\n"
+                 "  %left = for_count %one, %n, %one\n"
+                 "  %h0 = full {sizes = {2}, value = 0.5}\n"
+                 "  %l0: list[float32[2]] = list\n"
+                 "  %k0: list[integer] = list\n"
+                 "  %h: float32[2], %l: list[float32[2]], %k: list[integer] = loop (%a: float32[2] = %h0, "
+                 "%l1: list[float32[2]] = %l0, %k1: list[integer] = %k0, %c: integer = %left, %t: integer = "
+                 "%zero) {\n"
+                 "    %row = select %x {dim = 1, index = %t}\n"
+                 "    %b = add %row, %a\n"
+                 "    %s = sum %b\n"
+                 "    %v = item %s\n"
+                 "    %much = lua.lt %one, %v\n"
+                 "    %l2: list[float32[2]] = append %l1, %b\n"
+                 "    %l4: list[float32[2]] = if %much {\n"
+                 "      %l3: list[float32[2]] = append %l2, %row\n"
+                 "      yield %l3\n"
+                 "    } else {\n"
+                 "      yield %l2\n"
+                 "    }\n"
+                 "    %many = length %l4\n"
+                 "    %k2: list[integer] = append %k1, %many\n"
+                 "    %none = lua.eq %c, %zero\n"
+                 "    %c1 = lua.sub %c, %one\n"
+                 "    %t1 = lua.add %t, %one\n"
+                 "    %go = lua.not %none\n"
+                 "    continue_if %go next(%b, %l4, %k2, %c1, %t1) exit(%b, %l4, %k2)\n"
+                 "  }\n"
+                 "  %e: float32[2] = element %l, %which ; f.lua:7\n"
+                 "  %last: integer = element %k, %n\n"
+                 "  %f: float32[2] = element %l, %last\n"
+                 "  %g = add %e, %f\n"
+                 "  %y = add %g, %h\n"
+                 "  return %y\n"
+                 "}\n");
+  for (int n = 1; n < 5; n++) {
+    kn_tensor *x = make(b.r.c, KN_F32, DIMS(n, 2), LIST(-0.5, 0.25, 0.125, 1, -0.5, 0.25, 0.75, -1));
+    for (int which = -1; which < 9; which++) AGREE(&b, 1, T(x), INT(which));
+    kn_tensor_release(x);
+  }
+  ck_assert_int_eq(b.m.launches, 40);
+  kn_run_memory memory; /* x, lists of 8 pairs and 4 numbers, one number */
+  kn_tensor *last = make(b.r.c, KN_F32, DIMS(4, 2), LIST(1, 2, 3, 4, 5, 6, 7, 8));
+  OK(kn_session_context(b.s), kn_session_prepare(b.s, (kn_rvalue[]){T(last), INT(1)}, 2, &memory));
+  ck_assert_int_eq(memory.workspace, 32 + 64 + 32 + 8);
+  kn_tensor_release(last);
+  reads(&b, "copied in: %x\n"
+            "number in: $7 = %left\n"
+            "number in: $9 = %zero\n"
+            "number in: $12 = %one\n"
+            "number in: $23 = %which\n"
+            "number in: $25 = %n\n"
+            "constant: $4 = 0\n"
+            "constant: $14 = 1\n"
+            "%a = copy %h0\n"
+            "numbers: $5 = $4\n"
+            "         $6 = $4\n"
+            "         $8 = $7\n"
+            "         $10 = $9\n"
+            "loop\n"
+            "  %row = %x[dim 1: $10]\n"
+            "  %b = add; %s = sum\n"
+            "  numbers: $11 = item %s\n"
+            "           $13 = lua.lt $12, $11\n"
+            "  (list 1)[dim 1: $5] = %h\n"
+            "  numbers: $15 = lua.add $5, $14\n"
+            "  if $13\n"
+            "    (list 1)[dim 1: $15] = %row\n"
+            "    numbers: $17 = lua.add $15, $14\n"
+            "             $16 = $17\n"
+            "  else\n"
+            "    numbers: $16 = $15\n"
+            "  numbers: put $16 in (of list 2)\n"
+            "  (list 2)[dim 1: $6] = (of list 2)\n"
+            "  %a = copy %h\n"
+            "  numbers: $18 = lua.add $6, $14\n"
+            "           $19 = lua.eq $8, $9\n"
+            "           $20 = lua.sub $8, $12\n"
+            "           $21 = lua.add $10, $12\n"
+            "           $22 = lua.not $19\n"
+            "           $5 = when $22: $16\n"
+            "           $6 = when $22: $18\n"
+            "           $8 = when $22: $20\n"
+            "           $10 = when $22: $21\n"
+            "again if $22\n"
+            "numbers: $24 = element $23, $16\n"
+            "%e = (list 1)[dim 1: $24]\n"
+            "numbers: $26 = element $25, $18\n"
+            "(of list 2) = (list 2)[dim 1: $26]\n"
+            "numbers: $27 = item (of list 2)\n"
+            "         $28 = element $27, $16\n"
+            "%f = (list 1)[dim 1: $28]\n"
+            "%g = add; %y = add\n");
+  bench_close(&b);
+}
+END_TEST
+
+/* Of which two versions go on from one, or one that a loop has left behind is read: then places of one tensor
+ * would be written twice. */
+START_TEST(lists_that_part_stay_lists) {
+  bench b;
+  bench_open(&b, "graph g(%x: float32[N,2]) {\n"
+                 "  %zero = const 0\n"
+                 "  %one = const 1\n"
+                 "  %two = const 2\n"
+                 "  %n = size %x {dim = 1}\n"
+                 "  %left = for_count %one, %n, %one\n"
+                 "  %a = neg %x\n"
+                 "  %b = exp %x\n"
+                 "  %l: list[float32[N,2]] = list\n"
+                 "  %la: list[float32[N,2]] = append %l, %a\n"
+                 "  %lb: list[float32[N,2]] = append %l, %b\n"
+                 "  %ea: float32[N,2] = element %la, %one\n"
+                 "  %eb: float32[N,2] = element %lb, %one\n"
+                 "  %s0 = sub %ea, %eb\n"
+                 "  %m0: list[float32[N,2]] = list\n"
+                 "  %was: list[float32[N,2]] = undef\n"
+                 "  %y: float32[N,2] = loop (%t: float32[N,2] = %s0, %m: list[float32[N,2]] = %m0, %w: "
+                 "list[float32[N,2]] = %was, %c: integer = %left) {\n"
+                 "    %u = add %t, %b\n"
+                 "    %m1: list[float32[N,2]] = append %m, %u\n"
+                 "    %many = length %w\n"
+                 "    %first = lua.lt %many, %one\n"
+                 "    %v: float32[N,2] = if %first {\n"
+                 "      yield %u\n"
+                 "    } else {\n"
+                 "      %before: float32[N,2] = element %w, %one\n"
+                 "      %d = mul %before, %u\n"
+                 "      yield %d\n"
+                 "    }\n"
+                 "    %none = lua.eq %c, %zero\n"
+                 "    %c1 = lua.sub %c, %one\n"
+                 "    %go = lua.not %none\n"
+                 "    continue_if %go next(%v, %m, %m1, %c1) exit(%v)\n"
+                 "  }\n"
+                 "  return %y\n"
+                 "}\n");
+  for (int n = 1; n < 5; n++) {
+    kn_tensor *x = make(b.r.c, KN_F32, DIMS(n, 2), LIST(-0.5, 0.25, 0.125, 1, -0.5, 0.25, 0.75, -1));
+    AGREE(&b, 1, T(x));
+    kn_tensor_release(x);
+  }
+  bench_close(&b);
+}
+END_TEST
+
 SUITE("whole_steps", draws_in_branches_and_loops, places_that_numbers_say, counters_are_bounded,
-      stores_in_branches_come_afterwards, texts_of_faults_show_what_there_was)
+      stores_in_branches_come_afterwards, texts_of_faults_show_what_there_was, lists_are_tensors,
+      lists_that_part_stay_lists)

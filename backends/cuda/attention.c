@@ -184,9 +184,12 @@ kn_status cu_attention_run(kn_context *ctx, cu_device *d, const cu_plan *p, cons
 #define AT(x) data[n++] = (void *)(uintptr_t)(x)
   AT(at->q), AT(at->k), AT(at->v), AT(at->o);
   if (a->backward) {
-    size_t sums = (size_t)(a->batch * a->heads * a->queries) * sizeof(float);
+    const size_t sums = (size_t)(a->batch * a->heads * a->queries) * sizeof(float);
+    const CUdeviceptr dq_sum = at->room + (sums + 255) / 256 * 256;
     AT(at->grad), AT(at->statistics), AT(at->dq), AT(at->dk), AT(at->dv);
-    AT(at->room), AT(at->room + (sums + 255) / 256 * 256);
+    AT(at->room), AT(dq_sum);
+    /* Engines may add to it, and nothing says that they clear it. */
+    CU_TRY(ctx, d, d->api.cuMemsetD8Async(dq_sum, 0, sums * (size_t)a->depth, cu_stream(ctx, d)), "zeros");
     data[n++] = &one, data[n++] = &scale;
   } else {
     data[n++] = &scale;

@@ -437,10 +437,10 @@ static kn_status launch(kn_context *ctx, cu_device *d, cu_blas *s, kept *k, cons
   kn_status st = point(ctx, d, k, p);
   if (st == KN_OK) {
     void *c = (void *)(uintptr_t)p->c, *add = p->add ? (void *)(uintptr_t)p->add : c;
-    cublasStatus_t q =
-        d->api.cublasLtMatmul(s->handle, k->op, alpha, (void *)(uintptr_t)p->b.at, k->a,
-                              (void *)(uintptr_t)p->a.at, k->b, beta, add, k->c, c, k->c, &r->algo,
-                              (void *)(uintptr_t)workspace, r->workspaceSize, (cudaStream_t)d->stream);
+    cublasStatus_t q = d->api.cublasLtMatmul(s->handle, k->op, alpha, (void *)(uintptr_t)p->b.at, k->a,
+                                             (void *)(uintptr_t)p->a.at, k->b, beta, add, k->c, c, k->c,
+                                             &r->algo, (void *)(uintptr_t)workspace, r->workspaceSize,
+                                             (cudaStream_t)cu_stream(ctx, d));
     if (q != CUBLAS_STATUS_SUCCESS) st = blas_fail(ctx, d, q, "a product");
   }
   if (workspace) cu_free(d, workspace, r->workspaceSize);
@@ -532,7 +532,7 @@ kn_status cu_product_run(kn_context *ctx, cu_device *d, const cu_product *given)
   if (!count) return KN_OK;
   if (!p.k) {
     if (p.epilogue || p.add) return KN_DECLINED;
-    CU_TRY(ctx, d, d->api.cuMemsetD8Async(p.c, 0, (size_t)count * kn_dtype_size(p.dtype), d->stream),
+    CU_TRY(ctx, d, d->api.cuMemsetD8Async(p.c, 0, (size_t)count * kn_dtype_size(p.dtype), cu_stream(ctx, d)),
            "zeros");
     return KN_OK;
   }

@@ -68,7 +68,7 @@ static void ask(kn_context *ctx, trials *t, double flops) {
 
 void cu_blas_tune(kn_context *ctx, cu_device *d, const cu_product *p) {
   const double flops = 2 * count_of(p) * (double)p->k;
-  if (kn_context_tuning(ctx) == KN_TUNING_FIXED || d->capturing || !kn_tune_pays(flops)) return;
+  if (kn_context_tuning(ctx) == KN_TUNING_FIXED || cu_captures(ctx, d) || !kn_tune_pays(flops)) return;
   trials t = {.on = {.ctx = kn_context_child(ctx), .d = d}, .p = *p};
   if (!t.on.ctx) return;
   if (cu_device_of(t.on.ctx, &t.on.d) == KN_OK) ask(ctx, &t, flops);

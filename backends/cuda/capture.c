@@ -27,6 +27,7 @@ static CUresult try_loop(const cu_device *d, CUgraph graph) {
 }
 
 kn_status cu_capture_offered(kn_context *ctx, cu_device *d) {
+  pthread_mutex_lock(&d->lock);
   if (d->conditions == CU_UNTRIED) {
     CUgraph graph;
     CUresult r = d->api.cuGraphCreate(&graph, 0);
@@ -36,7 +37,9 @@ kn_status cu_capture_offered(kn_context *ctx, cu_device *d) {
     }
     d->conditions = r == CUDA_SUCCESS ? CU_OFFERED : CU_NOT_OFFERED;
   }
-  if (d->conditions == CU_OFFERED) return KN_OK;
+  const bool offered = d->conditions == CU_OFFERED;
+  pthread_mutex_unlock(&d->lock);
+  if (offered) return KN_OK;
   return kn_fail(ctx, KN_UNSUPPORTED, "the driver (%d) takes no graph with conditional nodes", d->driver);
 }
 
@@ -48,29 +51,53 @@ void cu_room_free_suspects(kn_heap *heap, cu_room *room) {
 
 /* Without memory its sentence has no line. */
 void cu_capture_meets(kn_context *ctx, const kn_node *n) {
-  const cu_device *d = kn_backend_state(ctx, &kn_cuda_backend);
-  cu_room *r = d ? d->room : NULL;
-  if (!r || !kn_data_may_raise(n)) return;
+  cu_device *d = kn_backend_state(ctx, &kn_cuda_backend);
+  cu_capture *c = d ? cu_capture_of(ctx, d) : NULL;
+  if (!c) return;
+  c->meets = n;
+  if (!kn_data_may_raise(n)) return;
+  cu_room *r = c->room;
   const size_t bytes = r->nsuspects * sizeof *r->suspects;
   cu_suspect *more = kn_realloc(ctx->heap, r->suspects, bytes, bytes + sizeof *more);
   if (!more) return;
   r->suspects = more;
-  r->suspects[r->nsuspects++] = (cu_suspect){n, d->turns};
+  r->suspects[r->nsuspects++] = (cu_suspect){n, r->turns};
 }
 
-kn_status cu_capture_begin(kn_context *ctx, cu_device *d, cu_room *room) {
-  if (d->capturing) return kn_fail(ctx, KN_UNSUPPORTED, "another graph is being captured");
-  room->used = 0;
-  cu_room_free_suspects(ctx->heap, room);
-  room->live = 0;
-  d->room = room;
-  d->capturing = true;
-  cu_pool_hold(d->pool);
+/* ---- captures ---- */
+
+cu_capture *cu_capture_of(const kn_context *ctx, cu_device *d) {
+  if (!atomic_load(&d->captures.first)) return NULL;
+  pthread_mutex_lock(&d->captures.lock);
+  cu_capture *c = d->captures.first;
+  while (c && c->ctx != ctx) c = c->next;
+  pthread_mutex_unlock(&d->captures.lock);
+  return c;
+}
+
+kn_status cu_capture_begin(kn_context *ctx, cu_device *d, cu_capture *c) {
+  if (cu_captures(ctx, d)) return kn_fail(ctx, KN_UNSUPPORTED, "another graph is being captured");
+  CU_TRY(ctx, d, d->api.cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "a stream to capture");
+  cu_room_free_suspects(ctx->heap, c->room);
+  c->room->used = 0;
+  c->room->live = 0;
+  c->room->turns = 0;
+  c->ctx = ctx;
+  pthread_mutex_lock(&d->captures.lock);
+  c->next = d->captures.first;
+  atomic_store(&d->captures.first, c);
+  pthread_mutex_unlock(&d->captures.lock);
   return KN_OK;
 }
 
-cu_held *cu_capture_end(cu_device *d) {
-  d->room = NULL;
-  d->capturing = false;
-  return cu_pool_held(d->pool);
+cu_held *cu_capture_end(cu_device *d, cu_capture *c) {
+  pthread_mutex_lock(&d->captures.lock);
+  if (d->captures.first == c)
+    atomic_store(&d->captures.first, c->next);
+  else
+    for (cu_capture *at = d->captures.first; at; at = at->next)
+      if (at->next == c) at->next = c->next;
+  pthread_mutex_unlock(&d->captures.lock);
+  (void)d->api.cuStreamDestroy(c->stream);
+  return cu_pool_held(d->pool, c->hold);
 }

@@ -7,11 +7,13 @@
 
 /* Whether the driver takes graphs with conditional nodes: tried once. UNSUPPORTED with the reason. */
 kn_status cu_capture_offered(kn_context *ctx, cu_device *d);
-/* What is captured next is of this node: its faults will be. */
+/* What is captured next is of this node: its faults will be, and it is why if that fails. */
 void cu_capture_meets(kn_context *ctx, const kn_node *n);
 void cu_room_free_suspects(kn_heap *heap, cu_room *room);
-/* room: where workspaces are to lie. */
-kn_status cu_capture_begin(kn_context *ctx, cu_device *d, cu_room *room);
-cu_held *cu_capture_end(cu_device *d); /* what the graph keeps */
+/* From here on the context captures: c, whose room and random are set, is the device's until the end. It may
+ * take memory, compile and load kernels meanwhile, and other contexts may do all that they like: so streams
+ * are captured in the relaxed mode, which forbids nobody anything. */
+kn_status cu_capture_begin(kn_context *ctx, cu_device *d, cu_capture *c);
+cu_held *cu_capture_end(cu_device *d, cu_capture *c); /* what the graph keeps */
 
 #endif

@@ -73,4 +73,8 @@ kn_dtype cu_chain_dtype(const cu_chain *c, int value);
  * no elements gives what it begins with). UNSUPPORTED with a reason where it is too much for one kernel. */
 kn_status cu_chain_run(kn_context *ctx, cu_device *d, const cu_chain *c);
 
+/* What integers may not do, before a chain with such an op of that result: to be divided by zero, or raised
+ * to a negative power. Of divisors of the device eager ops wait for the answer; in a graph it is a fault. */
+kn_status cu_check_integers(kn_context *ctx, kn_op op, kn_tensor *const *in, kn_dtype result);
+
 #endif

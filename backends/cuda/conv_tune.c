@@ -96,7 +96,7 @@ void cu_conv_tune(kn_context *ctx, cu_device *d, const cu_conv *c) {
   char key[KN_TUNE_KEY];
   const char *why;
   const double flops = flops_of(c);
-  if (kn_context_tuning(ctx) == KN_TUNING_FIXED || d->capturing || !kn_tune_pays(flops)) return;
+  if (kn_context_tuning(ctx) == KN_TUNING_FIXED || cu_captures(ctx, d) || !kn_tune_pays(flops)) return;
   trials t = {.on = {.ctx = kn_context_child(ctx), .d = d}, .c = *c};
   if (!t.on.ctx) return;
   t.c.planned = 1;

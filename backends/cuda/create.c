@@ -34,9 +34,15 @@ static kn_status fill(kn_context *ctx, kn_number value, kn_tensor *out) {
     kn_element_put_float(dtype, &q.bits, value.near);
   if (n == 0) return KN_OK;
   switch (kn_dtype_size(dtype)) {
-  case 1: CU_TRY(ctx, d, d->api.cuMemsetD8Async(to, (unsigned char)q.bits, n, d->stream), "memset"); break;
-  case 2: CU_TRY(ctx, d, d->api.cuMemsetD16Async(to, (unsigned short)q.bits, n, d->stream), "memset"); break;
-  case 4: CU_TRY(ctx, d, d->api.cuMemsetD32Async(to, (unsigned)q.bits, n, d->stream), "memset"); break;
+  case 1:
+    CU_TRY(ctx, d, d->api.cuMemsetD8Async(to, (unsigned char)q.bits, n, cu_stream(ctx, d)), "memset");
+    break;
+  case 2:
+    CU_TRY(ctx, d, d->api.cuMemsetD16Async(to, (unsigned short)q.bits, n, cu_stream(ctx, d)), "memset");
+    break;
+  case 4:
+    CU_TRY(ctx, d, d->api.cuMemsetD32Async(to, (unsigned)q.bits, n, cu_stream(ctx, d)), "memset");
+    break;
   default: {
     const cu_program p = {"fill", {fill_all_text, fill_source}, .elements = CU_OF_BYTES, .bytes = 8};
     return cu_start(ctx, d, &p, "fill", q.count, &q);

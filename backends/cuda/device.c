@@ -7,6 +7,7 @@
 #include "backends/cuda/kernel.h"
 #include "backends/cuda/fault.h"
 #include "backends/cuda/memory.h"
+#include "backends/cuda/wait.h"
 #include "backends/registry.h"
 #include <stdio.h>
 #include <string.h>
@@ -109,6 +110,7 @@ cu_device *cu_device_find(kn_context *ctx, char *why, size_t size) {
     kn_free(ctx->heap, d, sizeof *d);
     return NULL;
   }
+  pthread_mutex_init(&d->captures.lock, NULL);
   d->heap = kn_heap_retain(ctx->heap);
   d->api.folders = kn_registry_libraries(ctx);
   if (cu_memory_open(d) && cu_api_open(&d->api, CU_DRIVER, why, size) && start(d, why, size)) {
@@ -123,18 +125,20 @@ cu_device *cu_device_find(kn_context *ctx, char *why, size_t size) {
 void cu_device_close(cu_device *d) {
   if (d->open) {
     (void)d->api.cuCtxSetCurrent(d->context);
-    (void)d->api.cuStreamSynchronize(d->stream);
+    (void)d->api.cuStreamSynchronize(d->main);
     cu_dnn_close(d);
     cu_blas_close(d);
+    cu_stop_close(d);
     cu_kernels_close(d);
   }
   cu_fault_close(d);
   cu_memory_close(d);
   if (d->open) {
-    (void)d->api.cuStreamDestroy(d->stream);
+    (void)d->api.cuStreamDestroy(d->main);
     (void)d->api.cuDevicePrimaryCtxRelease(d->id);
   }
   cu_api_close(&d->api);
+  pthread_mutex_destroy(&d->captures.lock);
   pthread_mutex_destroy(&d->lock);
   kn_heap *heap = d->heap;
   kn_free(heap, d, sizeof *d);
@@ -147,13 +151,13 @@ static kn_status open_locked(kn_context *ctx, cu_device *d) {
   const cu_api *a = &d->api;
   CU_TRY(ctx, d, a->cuDevicePrimaryCtxRetain(&d->context, d->id), "opening the device");
   CUresult r = a->cuCtxSetCurrent(d->context);
-  if (r == CUDA_SUCCESS) r = a->cuStreamCreate(&d->stream, CU_STREAM_NON_BLOCKING);
+  if (r == CUDA_SUCCESS) r = a->cuStreamCreate(&d->main, CU_STREAM_NON_BLOCKING);
   kn_status st = r == CUDA_SUCCESS ? KN_OK : cu_fail(ctx, d, r, "opening the device");
   if (st == KN_OK) st = cu_kernels_open(ctx, d);
   d->open = st == KN_OK;
   if (st == KN_OK) return st;
-  if (d->stream) (void)a->cuStreamDestroy(d->stream);
-  d->stream = NULL;
+  if (d->main) (void)a->cuStreamDestroy(d->main);
+  d->main = NULL;
   (void)a->cuDevicePrimaryCtxRelease(d->id);
   return st;
 }

@@ -57,7 +57,6 @@ static kn_status fill(kn_context *ctx, cu_dnn *s, const cu_device *d, const char
   const cu_api *f = s->api;
   if (d) {
     DNN_TRY(ctx, s, f->cudnnCreate(&s->handle), "it cannot be opened");
-    DNN_TRY(ctx, s, f->cudnnSetStream(s->handle, (cudaStream_t)d->stream), "its stream");
     snprintf(s->identity, sizeof s->identity, "%s sm_%d %d processors %zu shared driver %d cudnn %zu",
              d->name, d->capability, d->processors, d->shared, d->driver, f->cudnnGetVersion());
     cu_disk_open(&s->disk, s->heap, kn_registry_cache(ctx));

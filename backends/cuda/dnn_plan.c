@@ -332,7 +332,9 @@ cu_plan_facts cu_plan_read(const cu_plan *p) { return p->facts; }
 
 /* ---- run ---- */
 
-static cudnnStatus_t execute(cu_dnn *s, const cu_plan *p, cu_desc pack, void *const *data, void *workspace) {
+/* The lock is held: the handle has one stream at a time. */
+static cudnnStatus_t execute(cu_dnn *s, CUstream stream, const cu_plan *p, cu_desc pack, void *const *data,
+                             void *workspace) {
   const cu_api *f = s->api;
   cudnnStatus_t r = f->cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64,
                                                 p->nreal, p->real);
@@ -343,6 +345,7 @@ static cudnnStatus_t execute(cu_dnn *s, const cu_plan *p, cu_desc pack, void *co
     r = f->cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1,
                                     &workspace);
   if (!r) r = f->cudnnBackendFinalize(pack);
+  if (!r) r = f->cudnnSetStream(s->handle, (cudaStream_t)stream);
   return r ? r : f->cudnnBackendExecute(s->handle, p->plan, pack);
 }
 
@@ -357,7 +360,7 @@ kn_status cu_plan_run(kn_context *ctx, cu_device *d, const cu_plan *p, void *con
   if (p->facts.workspace) st = cu_workspace(ctx, d, (size_t)p->facts.workspace, &workspace);
   if (st == KN_OK) {
     pthread_mutex_lock(&s->lock);
-    cudnnStatus_t r = execute(s, p, pack, data, (void *)(uintptr_t)workspace);
+    cudnnStatus_t r = execute(s, cu_stream(ctx, d), p, pack, data, (void *)(uintptr_t)workspace);
     if (r) st = cu_dnn_fail(ctx, s, r, "a plan that runs");
     pthread_mutex_unlock(&s->lock);
   }

@@ -1,4 +1,5 @@
 /* What front ends ask of the devices and of the memory of the one that is used. */
+#include "backends/cuda/launch.h"
 #include "backends/cuda/memory.h"
 
 static int count(void *state) { return ((cu_device *)state)->count; }
@@ -25,7 +26,7 @@ static kn_device_usage usage(void *state) {
                            s.blocks,    s.segments, s.calls,          s.retries};
 }
 
-static kn_device_launches launches(void *state) { return ((cu_device *)state)->launches; }
+static kn_device_launches launches(void *state) { return cu_launches_of(state); }
 
 static void reset_peak(void *state) { cu_pool_reset_peak(((cu_device *)state)->pool); }
 

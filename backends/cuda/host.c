@@ -68,7 +68,7 @@ static kn_status on_host(kn_context *ctx, kn_op op, const void *attrs, kn_tensor
   kn_tensor *as[KN_MAX_INPUTS], *to[KN_MAX_OUTPUTS];
   int ins = 0, outs = 0;
   KN_TRY(cu_device_of(ctx, &d));
-  if (d->capturing) return KN_DECLINED;
+  if (cu_captures(ctx, d)) return KN_DECLINED;
   KN_TRY(kn_device_memory(ctx, KN_CUDA, &m));
   kn_status st = KN_OK;
   for (; st == KN_OK && ins < n; ins += st == KN_OK) st = fetch(ctx, m, in[ins], &as[ins]);

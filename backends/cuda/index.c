@@ -86,8 +86,7 @@ static kn_status pick(kn_context *ctx, kn_op op, int dim, const kn_tensor *x, co
                         .elements = CU_OF_BYTES,
                         .bytes = widen(&q, kn_dtype_size(kn_tensor_dtype(out))),
                         .index = kn_tensor_dtype(index)};
-  KN_TRY(cu_start(ctx, d, &p, "pick", q.count, &q));
-  return cu_fault_check(ctx, d);
+  return cu_fault_check(ctx, d, &q.site, cu_start(ctx, d, &p, "pick", q.count, &q));
 }
 
 CU_ENTRY(gather) {
@@ -218,10 +217,12 @@ static kn_status place(kn_context *ctx, kn_op op, enum how how, int dim, placing
                         .elements = CU_OF_DTYPE,
                         .dtype = dtype,
                         .index = kn_tensor_dtype(in[1])};
-  KN_TRY(cu_order(ctx, d, &p, p.wide ? 8 : 4, &q.o, &q, &room, &bytes));
-  kn_status st = cu_start(ctx, d, &p, "fold", q.o.length * q.outer * q.inner, &q);
-  cu_free(d, room, bytes);
-  return st == KN_OK ? cu_fault_check(ctx, d) : st;
+  kn_status st = cu_order(ctx, d, &p, p.wide ? 8 : 4, &q.o, &q, &room, &bytes);
+  if (st == KN_OK) {
+    st = cu_start(ctx, d, &p, "fold", q.o.length * q.outer * q.inner, &q);
+    cu_free(d, room, bytes);
+  }
+  return cu_fault_check(ctx, d, &q.site, st);
 }
 
 /* An index for each element. */
@@ -317,7 +318,7 @@ CU_ENTRY(nonzero) {
   cu_device *d;
   (void)attrs, (void)n;
   KN_TRY(cu_device_of(ctx, &d));
-  if (d->capturing) return KN_DECLINED;
+  if (cu_captures(ctx, d)) return KN_DECLINED;
   for (int k = 0; k < q.rank; k++) q.dims[k] = x->type.dims[k], q.sx[k] = x->strides[k];
   const cu_program p = {"nonzero",
                         {flags_text, coordinates_text, nonzero_source, cu_flags_source},
@@ -413,16 +414,16 @@ static kn_status weigh(kn_context *ctx, cu_device *d, kn_dtype index, const kn_t
 static kn_status largest(kn_context *ctx, cu_device *d, const cu_program *p, counting *q, int64_t *most) {
   CUdeviceptr cell;
   int64_t found = 0;
-  KN_TRY(cu_workspace(ctx, d, sizeof found, &cell));
+  kn_status st = cu_workspace(ctx, d, sizeof found, &cell);
+  if (st != KN_OK) return cu_fault_check(ctx, d, &q->site, st);
   q->most = (i64 *)(uintptr_t)cell;
-  kn_status st = KN_OK;
-  if (d->api.cuMemsetD8Async(cell, 0, sizeof found, d->stream) != CUDA_SUCCESS)
+  if (d->api.cuMemsetD8Async(cell, 0, sizeof found, cu_stream(ctx, d)) != CUDA_SUCCESS)
     st = kn_fail(ctx, KN_INTERNAL, "bincount: the device cannot be written to");
   if (st == KN_OK) st = cu_start(ctx, d, p, "largest", q->o.length, q);
   if (st == KN_OK) st = cu_read(ctx, d, &found, cell, sizeof found);
   cu_free(d, cell, sizeof found);
   if (found > *most) *most = found;
-  return st == KN_OK ? cu_fault_check(ctx, d) : st;
+  return cu_fault_check(ctx, d, &q->site, st);
 }
 
 CU_ENTRY(bincount) {
@@ -430,7 +431,7 @@ CU_ENTRY(bincount) {
   kn_type type = out[0]->type;
   cu_device *d;
   KN_TRY(cu_device_of(ctx, &d));
-  if (d->capturing || (n > 1 && kn_tensor_dtype(in[1]) != kn_tensor_dtype(out[0]))) return KN_DECLINED;
+  if (cu_captures(ctx, d) || (n > 1 && kn_tensor_dtype(in[1]) != kn_tensor_dtype(out[0]))) return KN_DECLINED;
   const cu_program p = {"bins",
                         {cu_site_text, cu_fault_source, ordering_text, counting_text, bins_source},
                         .index = kn_tensor_dtype(in[0])};

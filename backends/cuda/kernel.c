@@ -289,7 +289,8 @@ kn_status cu_launch(kn_context *ctx, cu_device *d, CUfunction f, const unsigned 
     CU_TRY(ctx, d, d->api.cuFuncSetAttribute(f, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared),
            "asking for shared memory");
   CU_TRY(ctx, d,
-         d->api.cuLaunchKernel(f, grid[0], grid[1], grid[2], threads, 1, 1, shared, d->stream, args, NULL),
+         d->api.cuLaunchKernel(f, grid[0], grid[1], grid[2], threads, 1, 1, shared, cu_stream(ctx, d), args,
+                               NULL),
          "launching a kernel");
   return KN_OK;
 }

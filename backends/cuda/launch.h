@@ -8,4 +8,6 @@
 
 extern const kn_launcher cu_launcher;
 
+kn_device_launches cu_launches_of(cu_device *d);
+
 #endif

@@ -10,8 +10,8 @@ struct cu_held {
   bool used, small;
   block *left, *right; /* neighbours in the segment; NULL at its ends */
   block *next, *prev;  /* in a bin, of free ones; of used ones `next` is the next of the same hash */
-  block *held;         /* the next of those that a graph keeps */
-  bool kept;
+  block *held;         /* the next of those of the same hold, or that the same graph keeps */
+  bool of_hold, kept;  /* it was got for a hold that has not ended; put meanwhile */
 };
 
 enum { BINS = 64, HASHES = 4096 };
@@ -23,8 +23,7 @@ struct cu_pool {
   pthread_mutex_t lock;
   kn_heap *heap; /* retained */
   cu_base base;
-  bool closed, holding;
-  block *held;
+  bool closed;
   block *bins[2][BINS]; /* [small] */
   block *used[HASHES];
   cu_memory_stats s;
@@ -70,15 +69,6 @@ static block **find_used(cu_pool *p, CUdeviceptr at) {
   block **list = hash_of(p, at);
   while (*list && (*list)->at != at) list = &(*list)->next;
   return list;
-}
-
-/* It stays in use, for a graph. */
-static void keep_used(cu_pool *p, CUdeviceptr at) {
-  block *b = *find_used(p, at);
-  if (!b || b->kept) return;
-  b->kept = true;
-  b->held = p->held;
-  p->held = b;
 }
 
 static block *take_used(cu_pool *p, CUdeviceptr at) {
@@ -170,7 +160,7 @@ static size_t rounded(size_t bytes) {
   return bytes ? (bytes + CU_ROUND - 1) / CU_ROUND * CU_ROUND : CU_ROUND;
 }
 
-CUdeviceptr cu_pool_get(cu_pool *p, size_t bytes) {
+CUdeviceptr cu_pool_get(cu_pool *p, size_t bytes, cu_hold *hold) {
   size_t size = rounded(bytes);
   CUdeviceptr at = 0;
   if (!size) return 0;
@@ -187,6 +177,11 @@ CUdeviceptr cu_pool_get(cu_pool *p, size_t bytes) {
     if (split(p, b, size)) {
       add_used(p, b);
       at = b->at;
+      b->kept = false;
+      if ((b->of_hold = hold != NULL)) {
+        b->held = hold->first;
+        hold->first = b;
+      }
     } else
       add_free(p, b);
   }
@@ -205,13 +200,10 @@ static void free_pool(cu_pool *p) {
 
 void cu_pool_put(cu_pool *p, CUdeviceptr at) {
   pthread_mutex_lock(&p->lock);
-  if (p->holding) {
-    keep_used(p, at);
-    pthread_mutex_unlock(&p->lock);
-    return;
-  }
-  block *b = take_used(p, at);
-  if (b && p->closed) {
+  block *b = *find_used(p, at);
+  if (b && b->of_hold)
+    b->kept = true;
+  else if ((b = take_used(p, at)) && p->closed) {
     kn_free(p->heap, b, sizeof *b);
     if (!p->s.blocks) {
       free_pool(p);
@@ -231,17 +223,17 @@ void cu_pool_put(cu_pool *p, CUdeviceptr at) {
 
 /* ---- what graphs keep ---- */
 
-void cu_pool_hold(cu_pool *p) {
+cu_held *cu_pool_held(cu_pool *p, cu_hold *hold) {
+  block *held = NULL;
   pthread_mutex_lock(&p->lock);
-  p->holding = true;
-  pthread_mutex_unlock(&p->lock);
-}
-
-cu_held *cu_pool_held(cu_pool *p) {
-  pthread_mutex_lock(&p->lock);
-  block *held = p->held;
-  p->held = NULL;
-  p->holding = false;
+  for (block *b = hold->first, *next; b; b = next) {
+    next = b->held;
+    b->of_hold = false;
+    if (!b->kept) continue; /* somebody has it still, and puts it */
+    b->held = held;
+    held = b;
+  }
+  hold->first = NULL;
   pthread_mutex_unlock(&p->lock);
   return held;
 }
@@ -249,7 +241,6 @@ cu_held *cu_pool_held(cu_pool *p) {
 void cu_pool_put_held(cu_pool *p, cu_held *h) {
   while (h) {
     block *next = h->held;
-    h->kept = false;
     cu_pool_put(p, h->at);
     h = next;
   }

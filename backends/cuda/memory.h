@@ -29,14 +29,16 @@ cu_pool *cu_pool_new(kn_heap *heap, const cu_base *base); /* NULL: no memory of 
 /* Its segments go back, those with blocks in use, too: the device is about to be closed. Blocks that are
  * freed later free nothing. */
 void cu_pool_close(cu_pool *p);
-/* 0: there is no memory. A block of no bytes is one of CU_ROUND. */
-CUdeviceptr cu_pool_get(cu_pool *p, size_t bytes);
-void cu_pool_put(cu_pool *p, CUdeviceptr at);
-/* Between the two, blocks that are put stay in use; what `held` gives are they, to be put by `put_held`. For
- * graphs, which work in them at each launch. */
+/* Blocks that were got for a hold, zero at first, stay in use when they are put, until it ends; what `held`
+ * then gives are they, to be put by `put_held`. For graphs, which work in them at each launch. */
 typedef struct cu_held cu_held;
-void cu_pool_hold(cu_pool *p);
-cu_held *cu_pool_held(cu_pool *p); /* NULL: none */
+typedef struct cu_hold {
+  cu_held *first;
+} cu_hold;
+/* 0: there is no memory. A block of no bytes is one of CU_ROUND. hold: NULL for none. */
+CUdeviceptr cu_pool_get(cu_pool *p, size_t bytes, cu_hold *hold);
+void cu_pool_put(cu_pool *p, CUdeviceptr at);
+cu_held *cu_pool_held(cu_pool *p, cu_hold *hold); /* NULL: none */
 void cu_pool_put_held(cu_pool *p, cu_held *h);
 /* Segments that hold no block in use go back to the driver. */
 void cu_pool_trim(cu_pool *p);

@@ -7,6 +7,7 @@ extern const char cu_text_scalar_rules[], cu_text_numbers_device[];
 _Static_assert(sizeof(numbers_all) <= 4096 &&
                    sizeof(((numbers_all *)0)->step) / sizeof(numbers_step) == CU_MOST_NUMBERS,
                "");
+_Static_assert((CU_GUARD_TRIPS + 1) * sizeof(u64) == CU_FAULT_BYTES, "");
 _Static_assert(sizeof(kn_scalar) == 16 && offsetof(kn_scalar, as) == 8, "as cells are on the device");
 
 typedef struct constant {
@@ -28,6 +29,11 @@ static const constant constants[] = {
     ROW(KN_SCALAR_BOOL),
     ROW(KN_CELL_FAULT),
     ROW(KN_CELL_OPERAND),
+    ROW(KN_FAULT_LIMIT),
+    ROW(KN_FAULT_STOPPED),
+    ROW(CU_GUARD_NOTED),
+    ROW(CU_GUARD_BUDGET),
+    ROW(CU_GUARD_TRIPS),
     ROW(KN_NUMBER_EVAL),
     ROW(KN_NUMBER_MOVE),
     ROW(KN_NUMBER_WHEN),
@@ -35,6 +41,7 @@ static const constant constants[] = {
     ROW(KN_NUMBER_WRITE),
     ROW(KN_NUMBER_CHECK),
     ROW(KN_NUMBER_POSITION),
+    ROW(KN_NUMBER_ELEMENT),
     ROW(KN_NUMBER_KEEP),
 #undef ROW
     {"NUMBERS_SET_IF", CU_SET_IF},
@@ -65,13 +72,15 @@ numbers_step cu_number_step(const kn_whole_number *x) {
   return s;
 }
 
-kn_status cu_numbers(kn_context *ctx, cu_device *d, const kn_whole *w, CUdeviceptr cells, uint32_t first,
+kn_status cu_numbers(kn_context *ctx, cu_device *d, const kn_whole *w, const cu_cells *cells, uint32_t first,
                      uint32_t n, const cu_condition *condition, uint64_t drawn) {
   CUfunction f;
   KN_TRY(cu_kernel(ctx, d, "numbers", "numbers", cu_numbers_source, NULL, &f));
   do {
-    numbers_all q = {.cells = cells,
-                     .noted = cu_fault_noted(d),
+    numbers_all q = {.cells = cells->at,
+                     .guard = cells->guard,
+                     .stop = cells->stop,
+                     .id = cells->id,
                      .first = first,
                      .drawn = drawn,
                      .random = w->random,

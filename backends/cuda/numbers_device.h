@@ -77,6 +77,11 @@ DEVICE int numbers_do(kn_scalar *c, const numbers_step *x, const kn_scalar *in) 
     kn_rule_int(!there ? 0 : in[0].as.i < 0 ? in[0].as.i + x->high : in[0].as.i, &c[x->out]);
     return !there;
   }
+  case KN_NUMBER_ELEMENT: {
+    const int there = in[0].as.i >= 1 && in[0].as.i <= in[1].as.i;
+    kn_rule_int(there ? in[0].as.i - 1 : 0, &c[x->out]);
+    return !there;
+  }
   case KN_NUMBER_KEEP:
     if (c[KN_CELL_FAULT].as.i == x->high + 1) c[x->out] = in[0];
     return 0;
@@ -84,8 +89,24 @@ DEVICE int numbers_do(kn_scalar *c, const numbers_step *x, const kn_scalar *in) 
   }
 }
 
+/* Another trip? Not after a fault, nor where all that were allowed are done, nor when the host wants an end.
+ */
+DEVICE int numbers_again(kn_scalar *c, const numbers_all *q, int stop) {
+  volatile u64 *guard = (volatile u64 *)q->guard;
+  const u64 budget = guard ? guard[CU_GUARD_BUDGET] : 0;
+  if (budget) guard[CU_GUARD_TRIPS]++;
+  if (!c[q->cell].as.b || c[KN_CELL_FAULT].as.i || (guard && guard[CU_GUARD_NOTED])) return 0;
+  if (budget && guard[CU_GUARD_TRIPS] >= budget)
+    c[KN_CELL_FAULT].as.i = KN_FAULT_LIMIT;
+  else if (stop)
+    c[KN_CELL_FAULT].as.i = KN_FAULT_STOPPED;
+  return !c[KN_CELL_FAULT].as.i;
+}
+
 KERNEL(1, numbers)(numbers_all q) {
   kn_scalar *c = (kn_scalar *)q.cells;
+  /* The host's memory is far: asked for first. */
+  const u64 told = q.set == NUMBERS_SET_AGAIN && q.stop ? *(volatile const u64 *)q.stop : 0;
   for (u32 i = 0; i < q.n; i++) {
     const numbers_step x = q.step[i];
     kn_scalar in[3];
@@ -96,9 +117,7 @@ KERNEL(1, numbers)(numbers_all q) {
   }
   if (q.drawn) ((u64 *)&c[q.random])[1] += q.drawn;
   if (q.set == NUMBERS_SET_IF) cudaGraphSetConditional(q.handle, c[q.cell].as.b);
-  if (q.set == NUMBERS_SET_AGAIN) {
-    const int noted = q.noted && *(volatile const u64 *)q.noted;
-    cudaGraphSetConditional(q.handle, c[q.cell].as.b && !c[KN_CELL_FAULT].as.i && !noted);
-  }
+  if (q.set == NUMBERS_SET_AGAIN)
+    cudaGraphSetConditional(q.handle, (u32)numbers_again(c, &q, told && (told == q.id || told == ~(u64)0)));
   if (q.set == NUMBERS_SET_ENTER) cudaGraphSetConditional(q.handle, 1);
 }

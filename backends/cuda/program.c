@@ -1,5 +1,6 @@
 /* Text of programs, and their launch: see program.h. */
 #include "backends/cuda/program.h"
+#include "backends/cuda/wait.h"
 #include <stdio.h>
 
 /* What an element is in a source; `get` and `put` are applied to the wide type. */
@@ -98,8 +99,6 @@ int cu_join_dims(int rank, i64 *dims, i64 *a, i64 *b) {
 }
 
 kn_status cu_read(kn_context *ctx, cu_device *d, void *to, CUdeviceptr from, size_t bytes) {
-  CU_TRY(ctx, d, d->api.cuMemcpyDtoHAsync(to, from, bytes, d->stream), "cuMemcpyDtoHAsync");
-  d->launches.syncs++;
-  CU_TRY(ctx, d, d->api.cuStreamSynchronize(d->stream), "cuStreamSynchronize");
-  return KN_OK;
+  CU_TRY(ctx, d, d->api.cuMemcpyDtoHAsync(to, from, bytes, cu_stream(ctx, d)), "cuMemcpyDtoHAsync");
+  return cu_wait(ctx, d);
 }

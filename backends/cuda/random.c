@@ -119,12 +119,13 @@ static const char *digits_of(kn_dtype dtype) {
 
 /* Takes the words from the context's stream: while a graph is captured they are counted from where the device
  * keeps its stream. */
-static void take(kn_context *ctx, const cu_device *d, uint64_t words, draw_all *q) {
+static void take(kn_context *ctx, cu_device *d, uint64_t words, draw_all *q) {
   q->seed = ctx->random.seed;
   q->first = kn_random_take(&ctx->random, words);
-  if (!d->capturing || !d->random) return;
-  q->cell = (const u64 *)(uintptr_t)d->random;
-  q->first -= d->random_base;
+  const cu_capture *c = cu_capture_of(ctx, d);
+  if (!c || !c->random) return;
+  q->cell = (const u64 *)(uintptr_t)c->random;
+  q->first -= c->random_base;
 }
 
 static kn_status draw(kn_context *ctx, const char *kernel, const char *source, uint64_t words, draw_all q,

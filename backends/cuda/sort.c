@@ -219,7 +219,7 @@ CU_ENTRY(unique) {
   (void)attrs, (void)n;
   KN_TRY(cu_device_of(ctx, &d));
   q.f.count = kn_tensor_numel(in[0]);
-  if (d->capturing || !kn_tensor_contiguous(in[0]) || q.f.count == 0) return KN_DECLINED;
+  if (cu_captures(ctx, d) || !kn_tensor_contiguous(in[0]) || q.f.count == 0) return KN_DECLINED;
   q.s.o.rows = 1, q.s.o.length = q.f.count;
   const cu_program order = {
       "unique_order",

@@ -2,6 +2,7 @@
  * pinned memory of the host in pieces, so that they may be done later than asked for; only copies to the host
  * wait. */
 #include "backends/cuda/memory.h"
+#include "backends/cuda/wait.h"
 #include <string.h>
 
 /* Pinned memory in two halves: one is filled while the other is still being read. */
@@ -42,26 +43,40 @@ static kn_status no_memory(kn_context *ctx, const cu_device *d, size_t bytes) {
 }
 
 kn_status cu_alloc(kn_context *ctx, cu_device *d, size_t bytes, CUdeviceptr *out) {
-  CUdeviceptr p = cu_pool_get(d->pool, bytes);
-  if (!p && kn_reclaim(ctx)) p = cu_pool_get(d->pool, bytes);
+  const cu_capture *c = cu_capture_of(ctx, d);
+  cu_hold *hold = c ? c->hold : NULL;
+  CUdeviceptr p = cu_pool_get(d->pool, bytes, hold);
+  if (!p && kn_reclaim(ctx)) p = cu_pool_get(d->pool, bytes, hold);
   if (!p) return no_memory(ctx, d, bytes);
   *out = p;
   return KN_OK;
 }
 
+/* Of a capture of this thread, which goes on: the room that it is of. */
+static cu_room *room_of(cu_device *d, CUdeviceptr p) {
+  cu_room *found = NULL;
+  if (!atomic_load(&d->captures.first)) return NULL;
+  pthread_mutex_lock(&d->captures.lock);
+  for (const cu_capture *c = d->captures.first; c && !found; c = c->next)
+    if (p >= c->room->at && p < c->room->at + c->room->bytes) found = c->room;
+  pthread_mutex_unlock(&d->captures.lock);
+  return found;
+}
+
 void cu_free(cu_device *d, CUdeviceptr p, size_t bytes) {
-  cu_room *r = d->room;
+  cu_room *r = room_of(d, p);
   (void)bytes;
-  if (r && p >= r->at && p < r->at + r->bytes) {
+  if (r) {
     if (!--r->live) r->used = 0;
   } else if (p)
     cu_pool_put(d->pool, p);
 }
 
 kn_status cu_workspace(kn_context *ctx, cu_device *d, size_t bytes, CUdeviceptr *out) {
-  cu_room *r = d->room;
+  const cu_capture *c = cu_capture_of(ctx, d);
   size_t size = (bytes + CU_ROUND - 1) / CU_ROUND * CU_ROUND;
-  if (!r) return cu_alloc(ctx, d, bytes, out);
+  if (!c) return cu_alloc(ctx, d, bytes, out);
+  cu_room *r = c->room;
   if (r->used + size > r->wanted) r->wanted = r->used + size;
   if (size > r->bytes - r->used)
     return kn_fail(ctx, KN_LIMIT, "a workspace of %zu bytes does not fit in the %zu bytes set aside",
@@ -90,15 +105,16 @@ static void release_tensor(void *ud, void *data, size_t bytes) {
   cu_pool_put(ud, (CUdeviceptr)(uintptr_t)data);
 }
 
+/* What is there already stays for the next try. */
 static kn_status open_staging(kn_context *ctx, cu_device *d) {
   struct cu_staging *s = d->staging;
-  if (s->room[0]) return KN_OK;
   for (int i = 0; i < 2; i++) {
     void *room = NULL;
+    if (s->room[i]) continue;
     if (!s->done[i])
       CU_TRY(ctx, d, d->api.cuEventCreate(&s->done[i], CU_EVENT_DISABLE_TIMING), "an event for copies");
     CU_TRY(ctx, d, d->api.cuMemHostAlloc(&room, PIECE, 0), "pinned memory for copies");
-    s->room[i ^ 1] = room; /* [0] is the last that is filled: then all are */
+    s->room[i] = room;
   }
   return KN_OK;
 }
@@ -109,8 +125,8 @@ static kn_status copy_piece(kn_context *ctx, cu_device *d, CUdeviceptr to, const
   if (s->busy[i]) CU_TRY(ctx, d, d->api.cuEventSynchronize(s->done[i]), "waiting for a copy to the device");
   s->busy[i] = false;
   memcpy(s->room[i], from, bytes);
-  CU_TRY(ctx, d, d->api.cuMemcpyHtoDAsync(to, s->room[i], bytes, d->stream), "copying to the device");
-  CU_TRY(ctx, d, d->api.cuEventRecord(s->done[i], d->stream), "copying to the device");
+  CU_TRY(ctx, d, d->api.cuMemcpyHtoDAsync(to, s->room[i], bytes, cu_stream(ctx, d)), "copying to the device");
+  CU_TRY(ctx, d, d->api.cuEventRecord(s->done[i], cu_stream(ctx, d)), "copying to the device");
   s->busy[i] = true;
   s->next = i ^ 1;
   return KN_OK;
@@ -126,12 +142,6 @@ static kn_status copy_to_device(kn_context *ctx, cu_device *d, CUdeviceptr to, c
   return st;
 }
 
-static kn_status wait(kn_context *ctx, cu_device *d) {
-  d->launches.syncs++;
-  CU_TRY(ctx, d, d->api.cuStreamSynchronize(d->stream), "waiting for the device");
-  return KN_OK;
-}
-
 static kn_status copy(void *self, kn_context *ctx, void *to, const void *from, size_t bytes,
                       kn_copy_way way) {
   cu_device *d;
@@ -139,14 +149,15 @@ static kn_status copy(void *self, kn_context *ctx, void *to, const void *from, s
   (void)self;
   KN_TRY(cu_device_of(ctx, &d));
   if (!bytes) return KN_OK;
-  if (d->capturing && way != KN_WITHIN_DEVICE)
+  if (cu_captures(ctx, d) && way != KN_WITHIN_DEVICE)
     return kn_fail(ctx, KN_STATE, "what is launched becomes a graph, and copies to and from the host do not");
   if (way == KN_TO_DEVICE) return copy_to_device(ctx, d, to_there, from, bytes);
   if (way == KN_WITHIN_DEVICE)
-    CU_TRY(ctx, d, d->api.cuMemcpyDtoDAsync(to_there, from_there, bytes, d->stream), "copying on the device");
+    CU_TRY(ctx, d, d->api.cuMemcpyDtoDAsync(to_there, from_there, bytes, cu_stream(ctx, d)),
+           "copying on the device");
   else {
-    CU_TRY(ctx, d, d->api.cuMemcpyDtoHAsync(to, from_there, bytes, d->stream), "copying to the host");
-    return wait(ctx, d);
+    CU_TRY(ctx, d, d->api.cuMemcpyDtoHAsync(to, from_there, bytes, cu_stream(ctx, d)), "copying to the host");
+    return cu_wait(ctx, d);
   }
   return KN_OK;
 }
@@ -155,7 +166,7 @@ static kn_status synchronize(void *self, kn_context *ctx) {
   cu_device *d;
   (void)self;
   KN_TRY(cu_device_of(ctx, &d));
-  return wait(ctx, d);
+  return cu_wait(ctx, d);
 }
 
 /* ---- life ---- */

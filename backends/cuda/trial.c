@@ -43,10 +43,10 @@ void cu_trial_close(cu_trial *t) {
 bool cu_trial_time(cu_trial *t, kn_status (*launch)(void *ud), void *ud, double *seconds) {
   const cu_api *f = &t->d->api;
   float ms = 0;
-  if (f->cuEventRecord(t->from, t->d->stream)) return false;
+  if (f->cuEventRecord(t->from, cu_stream(t->ctx, t->d))) return false;
   for (int i = 0; i < IN_A_ROW; i++)
     if (launch(ud) != KN_OK) return false;
-  if (f->cuEventRecord(t->to, t->d->stream) || f->cuEventSynchronize(t->to)) return false;
+  if (f->cuEventRecord(t->to, cu_stream(t->ctx, t->d)) || f->cuEventSynchronize(t->to)) return false;
   const bool timed = !f->cuEventElapsedTime(&ms, t->from, t->to);
   *seconds = 1e-3 * (double)ms / IN_A_ROW;
   return timed && ms > 0;

@@ -30,6 +30,7 @@ static const char usage_text[] =
     "  --verify            compare with the test vectors stored in the file\n"
     "  --info              describe inputs, outputs and slots; do not run\n"
     "  --backend NAME      use this backend, and the reference for what it declines\n"
+    "  --device NAME       compute on cpu or cuda, wherever the graph was saved\n"
     "  --help, --version\n"
     "\n"
     "Environment: KILN_BACKEND, KILN_DEBUG (topics, comma-separated: exec shows who computed each node),\n"
@@ -75,7 +76,7 @@ typedef struct pair { /* NAME=TEXT */
 } pair;
 
 typedef struct arguments {
-  const char *model, *entry, *backend, *each, *trace;
+  const char *model, *entry, *backend, *device, *each, *trace;
   pair *in, *out;
   int nin, nout;
   long time;
@@ -122,7 +123,7 @@ static arguments read_arguments(int argc, char **argv, pair *in, pair *out) {
     if (!strcmp(o, "--info")) a.info = true, takes = false;
     if (!takes) continue;
     static const char *const known[] = {"--entry", "--input",   "--output", "--each",
-                                        "--time",  "--backend", "--trace"};
+                                        "--time",  "--backend", "--device", "--trace"};
     int k = 0, n = sizeof known / sizeof *known;
     while (k < n && strcmp(o, known[k])) k++;
     if (k == n) usage_error("there is no option", o);
@@ -134,6 +135,7 @@ static arguments read_arguments(int argc, char **argv, pair *in, pair *out) {
     case 3: a.each = argv[i]; break;
     case 4: a.time = read_count(argv[i], o); break;
     case 5: a.backend = argv[i]; break;
+    case 6: a.device = argv[i]; break;
     default: a.trace = argv[i];
     }
   }
@@ -227,6 +229,10 @@ static void set_tensor(program *p, int i, int64_t k) {
   kiln_value v = {.kind = KILN_TENSOR};
   must(p, kiln_tensor_new(p->ctx, dtype_of(&in->file), rank, sizes, in->elements + (size_t)k * in->slice,
                           &v.tensor));
+  kiln_tensor *there;
+  must(p, kiln_tensor_to(p->ctx, v.tensor, in->info.device, &there));
+  kiln_value_clear(&v);
+  v = (kiln_value){.kind = KILN_TENSOR, .tensor = there};
   if (kiln_session_set(p->session, i, &v) != KILN_OK) die(FAILED, "%s", kiln_session_error(p->session));
   kiln_value_clear(&v);
 }
@@ -498,7 +504,7 @@ static void open_program(program *p, const arguments *a) {
   if (a->backend) o.backend = a->backend;
   kiln_status st = kiln_context_new(&o, &p->ctx, error, sizeof error);
   if (st != KILN_OK) die(st == KILN_ARG ? USAGE : FAILED, "%s", error);
-  st = kiln_graph_load(p->ctx, a->model, a->entry, &p->graph);
+  st = kiln_graph_load_on(p->ctx, a->model, a->entry, a->device, &p->graph);
   if (st == KILN_ARG && !a->entry) die(FAILED, "%s; choose one by --entry", kiln_error(p->ctx));
   must(p, st);
 }

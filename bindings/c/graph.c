@@ -167,10 +167,18 @@ static kn_status choose(kn_context *ctx, const char *entry, const kn_entry *entr
 }
 
 kiln_status kiln_graph_load(kiln_context *handle, const char *path, const char *entry, kiln_graph **out) {
+  return kiln_graph_load_on(handle, path, entry, NULL, out);
+}
+
+kiln_status kiln_graph_load_on(kiln_context *handle, const char *path, const char *entry, const char *device,
+                               kiln_graph **out) {
   kn_context *ctx = core_context(handle);
   kn_entry *entries;
+  kn_device_id on;
   uint32_t n;
-  kn_status st = kn_file_load(ctx, path, &entries, &n);
+  if (device && !kn_device_parse(device, &on))
+    return outside(kn_fail(ctx, KN_ARG, "there is no device '%s'", device));
+  kn_status st = kn_file_load(ctx, path, device ? &on : NULL, &entries, &n);
   if (st != KN_OK) return outside(st);
   st = choose(ctx, entry, entries, n, out);
   if (st != KN_OK) kn_error_prefix(ctx, "%s", path);
@@ -206,6 +214,7 @@ static void describe_type(const kn_graph *g, const kn_vtype *t, kiln_info *out) 
   out->kind = kinds[t->kind];
   if (t->kind != KN_V_TENSOR) return;
   out->dtype = kiln_outside_dtype((kn_dtype)t->tensor.dtype);
+  out->device = kn_device_name((kn_device_id)t->tensor.device);
   out->rank = t->tensor.rank;
   for (int d = 0; d < t->tensor.rank; d++) {
     int64_t size = t->tensor.dims[d];

@@ -267,8 +267,13 @@ typedef struct kiln_graph kiln_graph;
  * only graph; ARG when there are several (the sentence names them) or none of that name. */
 KILN_API kiln_status kiln_graph_load(kiln_context *ctx, const char *path, const char *entry,
                                      kiln_graph **out);
-/* The same from memory. release NULL: the bytes are copied. Else they are used in place, must be aligned to 8
- * bytes and stay until release is called; when this fails that is at once. */
+/* The same with all of it on a device, "cpu" or "cuda", whatever it was saved on; NULL: as it was saved.
+ * Inputs are to be there then (kiln_tensor_to). UNSUPPORTED with the reason where the device cannot be used.
+ */
+KILN_API kiln_status kiln_graph_load_on(kiln_context *ctx, const char *path, const char *entry,
+                                        const char *device, kiln_graph **out);
+/* The first from memory. release NULL: the bytes are copied. Else they are used in place, must be aligned to
+ * 8 bytes and stay until release is called; when this fails that is at once. */
 KILN_API kiln_status kiln_graph_load_memory(kiln_context *ctx, const void *data, size_t bytes,
                                             const char *entry, kiln_release_fn release, void *ud,
                                             kiln_graph **out);
@@ -289,6 +294,7 @@ typedef struct kiln_info {
   int64_t sizes[KILN_MAX_RANK];       /* -1: free */
   const char *symbols[KILN_MAX_RANK]; /* name of a free size: equal names are equal sizes; NULL: none */
   const char *layout; /* inputs: how elements must lie: "contiguous", "strides {1, 3}"; NULL: in any way */
+  const char *device; /* of a TENSOR: "cpu", "cuda" */
 } kiln_info;
 
 /* Inputs are the arguments, outputs the results, nested tables laid out flat; slots are what lives between

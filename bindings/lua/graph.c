@@ -101,6 +101,12 @@ kn_status kl_poll_hook(void *ud, uint64_t steps) {
   return now && now != s->hook ? KN_CANCELLED : KN_OK;
 }
 
+kn_status kl_interrupt(void *ud, bool begins) {
+  kl_state *s = ud;
+  if (begins) s->hook = lua_gethook(s->main);
+  return kl_poll_hook(s, 0);
+}
+
 kn_session *kl_variant_session(lua_State *L, kl_variant *v) {
   kn_context *ctx = kl_context(L);
   kl_note_hook(L);
@@ -112,6 +118,7 @@ kn_session *kl_variant_session(lua_State *L, kl_variant *v) {
   kl_check(L, kn_session_new(ctx, v->graph, targets, n, &v->session));
   kn_session_context(v->session)->reclaims = true;
   kn_session_set_poll(v->session, kl_poll_hook, kl_state_of(L));
+  kn_session_set_watch(v->session, false);
   kn_session_set_check(v->session, check && !strcmp(check, "1"));
   return v->session;
 }

@@ -1,4 +1,5 @@
 /* kiln.load, kiln.save, kiln.parse and g:save. */
+#include "bindings/lua/args.h"
 #include "bindings/lua/graph_parts.h"
 #include "bindings/lua/owned.h"
 #include "graph/file.h"
@@ -170,11 +171,31 @@ static void push_loaded(lua_State *L, kn_graph *g) {
   kl_add_variant(L, object, kn_graph_retain(g), NULL);
 }
 
-/* kiln.load(path): the Graph in a file, or a table of Graphs by name when there are several. */
+/* Whether the options name a device, at *on. */
+static bool read_load_options(lua_State *L, int idx, kn_device_id *on) {
+  kn_context *ctx = kl_context(L);
+  bool named = false;
+  if (lua_isnoneornil(L, idx)) return false;
+  if (lua_type(L, idx) != LUA_TTABLE)
+    kl_error(L, KN_ARG, "load: a table of options is needed, got %s", kl_kind(L, idx));
+  lua_pushnil(L);
+  while (lua_next(L, idx)) {
+    if (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), "device"))
+      kl_error(L, KN_ARG, "load: there is no option '%s'; there is device", luaL_tolstring(L, -2, NULL));
+    kl_check(L, kl_read_device(L, ctx, -1, "load", on));
+    named = true;
+    lua_pop(L, 1);
+  }
+  return named;
+}
+
+/* kiln.load(path[, {device =}]): the Graph in a file, or a table of Graphs by name when there are several. */
 static int load(lua_State *L) {
   const char *path = kl_check_text(L, 1, "load", "a path", NULL);
+  kn_device_id on;
+  const bool moves = read_load_options(L, 2, &on);
   entries *e = push_entries(L);
-  kn_status st = kn_file_load(e->ctx, path, &e->list, &e->n);
+  kn_status st = kn_file_load(e->ctx, path, moves ? &on : NULL, &e->list, &e->n);
   if (st != KN_OK) kn_error_prefix(e->ctx, "load");
   if (st != KN_OK) e->list = NULL;
   e->loaded = true;

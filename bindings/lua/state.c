@@ -48,6 +48,7 @@ static int close_state(lua_State *L) {
   kn_context *ctx = s->ctx;
   s->ctx = NULL;
   if (ctx) kn_context_remove_reclaimer(ctx, &s->reclaimer);
+  if (ctx) ctx->interrupt = NULL;
   kl_close_anchor(s, ctx);
   kl_close_boxes(s);
   if (ctx && s->owned) {
@@ -161,6 +162,8 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
   kl_open_boxes(L, s);
   s->reclaimer = (kn_reclaimer){.fn = reclaim, .ud = s};
   kn_context_add_reclaimer(ctx, &s->reclaimer);
+  ctx->interrupt = kl_interrupt;
+  ctx->interrupt_ud = s;
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
   return s;
 }

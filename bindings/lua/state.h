@@ -46,6 +46,7 @@ kl_state *kl_state_of(lua_State *L); /* raises when kiln is not open */
 /* Who wants a program to stop sets a hook, as `kiln` does at Ctrl-C: graphs that run end where it is another
  * than the one noted as Lua called (kl_poll_hook), and the hook raises as soon as Lua goes on. */
 void kl_note_hook(lua_State *L);
+kn_status kl_interrupt(void *state, bool begins); /* kn_context's, by the same rule */
 static inline bool kl_usable(const kl_state *s) {
   return s->ctx && !s->reclaiming;
 } /* else kl_state_of raises */

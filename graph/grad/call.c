@@ -141,7 +141,10 @@ kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, size_t m
 void kn_taped_set_poll(kn_taped *t, kn_poll_fn fn, void *ud) {
   t->poll = fn, t->poll_ud = ud;
   kn_session_set_poll(t->forward, fn, ud);
-  if (t->backward) kn_session_set_poll(t->backward, fn, ud);
+  kn_session_set_watch(t->forward, false);
+  if (!t->backward) return;
+  kn_session_set_poll(t->backward, fn, ud);
+  kn_session_set_watch(t->backward, false);
 }
 
 bool kn_taped_is_for(const kn_taped *t, const bool *wants) { return !memcmp(t->wants, wants, t->nwants); }

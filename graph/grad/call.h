@@ -11,7 +11,8 @@
 typedef struct kn_taped kn_taped;
 kn_status kn_taped_new(kn_context *ctx, kn_graph *g, const bool *wants, size_t memory,
                        const kn_target *const *targets, int ntargets, kn_taped **out);
-void kn_taped_set_poll(kn_taped *t, kn_poll_fn fn, void *ud); /* as kn_session_set_poll, for all its runs */
+void kn_taped_set_poll(kn_taped *t, kn_poll_fn fn,
+                       void *ud); /* as kn_session_set_poll, for all its runs, which watch over no launch */
 kn_taped *kn_taped_retain(kn_taped *t);
 void kn_taped_release(kn_taped *t); /* NULL is fine */
 /* Whether it is for these, as kn_grad_split has them. */

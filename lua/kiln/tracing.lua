@@ -140,8 +140,11 @@ local function check(g, inputs, opts, warn)
     if type(list) ~= "table" then fail("trace: check_inputs[%d] must be a table of arguments, got %s", i, type(list)) end
     local n = list.n or #list
     list = table.move(list, 1, n, 1, {})
-    list[n + 1] = { rtol = opts.rtol or 1e-4, atol = opts.atol or 1e-5 }
-    local ok, why = pcall(tracer.limited, g.verify, g, table.unpack(list, 1, n + 1))
+    if opts.rtol or opts.atol then
+      n = n + 1
+      list[n] = { rtol = opts.rtol, atol = opts.atol }
+    end
+    local ok, why = pcall(tracer.limited, g.verify, g, table.unpack(list, 1, n))
     if not ok then
       local set = opts.check_inputs and ("check_inputs[%d]"):format(i) or i == 1 and "the inputs" or "the inputs perturbed"
       warn(("with %s the graph does not do what the function does: %s"):format(set, tostring(why)))

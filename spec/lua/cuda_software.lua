@@ -256,3 +256,20 @@ test("what is one launch: places by a counter, errors with values", function()
     for i = 1, 3 do g(kiln.ones(40, 30):cuda()) end
   ]], 0)
 end)
+
+test("what is one launch: training through a loop", function()
+  is_one_launch([[
+    local cell = kiln.nn.Linear(8, 4):cuda()
+    local opt = kiln.optim.SGD(cell:parameters(), { lr = 0.1 })
+    local step = kiln.script(function(x)
+      opt:zero_grad()
+      local h = x[1] * 0
+      for t = 1, x:size(1) do h = cell(kiln.cat({ x[t], h }, 1)):tanh() end
+      local loss = (h * h):sum()
+      loss:backward()
+      opt:step()
+      return loss
+    end)
+    for i = 1, 3 do step(kiln.ones(70, 4):cuda()) end
+  ]], 3)
+end)

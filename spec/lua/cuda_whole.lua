@@ -217,8 +217,48 @@ test("graphs for inference, whose parameters are on the device", function()
   local g = kiln.script(net, { inputs = { kiln.spec("float32", { "N", 1, 8, 8 }, { device = "cuda" }) } })
   local fast = g:optimize_for_inference()
   kiln.no_grad(function() same(want, fast(x:to "cuda")) end)
-  local ok, why = pcall(fast.save, fast, os.tmpname())
-  truth(not ok and why:find "is on device cuda")
+  -- Saved, and loaded where it was or elsewhere.
+  local path = os.tmpname()
+  fast:save(path)
+  local there, here = kiln.load(path), kiln.load(path, { device = "cpu" })
+  kiln.no_grad(function() same(want, there(x:to "cuda")) same(want, here(x)) end)
+  here:save(path)
+  local again = kiln.load(path, { device = "cuda" })
+  kiln.no_grad(function() same(want, again(x:to "cuda")) end)
+  local ok, why = pcall(kiln.load, path, { place = "cpu" })
+  truth(not ok and why:find "there is no option 'place'; there is device")
+  os.remove(path)
+end)
+
+test("saved state, constants and numbers on another device, and kiln-run there", function()
+  local count = kiln.zeros(1)
+  local function f(x, n)
+    count:copy_(count + 1)
+    local y = kiln.ones(3, { device = x.device }) * n
+    while y:sum():item() < 50 do y = y * 2 + x end
+    return y + count:to(x.device), y:sum():item()
+  end
+  local g = kiln.script(f)
+  local path, input, output = os.tmpname(), os.tmpname(), os.tmpname()
+  local x = kiln.tensor { 1.0, 2.0, 3.0 }
+  g(x, 1.5)
+  g:save(path)
+  local here, there = kiln.load(path), kiln.load(path, { device = "cuda" })
+  for n = 1, 3 do
+    local a, s = here(x, n + 0.5)
+    local b, t = there(x:to "cuda", n + 0.5)
+    truth(b.is_cuda and near(s, t))
+    same(a, b)
+  end
+  there:save(path)
+  local want = kiln.load(path, { device = "cpu" })(x, 1.5)
+  kiln.to_npy(input, x)
+  for _, device in ipairs { "", " --device cpu", " --device cuda" } do
+    local run = (os.getenv "KILN_BUILD" or "build") .. "/kiln-run " .. path .. device .. " --input x=" .. input .. " --input n=1.5 --output 1=" .. output
+    truth(os.execute(run))
+    same(want, kiln.from_npy(output))
+  end
+  for _, name in ipairs { path, input, output } do os.remove(name) end
 end)
 
 test("an index out of range ends loops, and is forgotten with the run", function()
@@ -242,6 +282,19 @@ test("an index out of range ends loops, and is forgotten with the run", function
     same(y, x * 32)
     truth(n == 5)
   end
+end)
+
+test("a tensor that a run leaves undefined, and what would read it", function()
+  local function f(x, m, c)
+    local y
+    if c > 0 then y = (x * 2 + 1):tanh() end
+    local z = kiln.linalg.inv(m) -- which no launch does
+    if c > 0 then z = (z + y) * y end
+    return z * 2 + 1
+  end
+  local g = kiln.script(f)
+  local x, m = kiln.tensor { 1.0, 2.0 }, kiln.tensor { { 2.0, 1.0 }, { 1.0, 3.0 } }
+  for _, c in ipairs { 1, 1, -1, 2, -1 } do same(f(x, m, c), g(x:to "cuda", m:to "cuda", c)) end
 end)
 
 test("sentences name the device as eager ones do", function()
@@ -307,6 +360,31 @@ test("errors show numbers as they were", function()
   end
 end)
 
+test("training through loops: what the trips have computed is kept in lists", function()
+  local function losses(device)
+    kiln.manual_seed(5)
+    local cell = kiln.nn.Linear(8, 4)
+    if device ~= "cpu" then cell:to(device) end
+    local opt = kiln.optim.SGD(cell:parameters(), { lr = 0.1 })
+    local step = kiln.script(function(x)
+      opt:zero_grad()
+      local h = x[1] * 0
+      for t = 1, x:size(1) do h = cell(kiln.cat({ x[t], h }, 1)):tanh() end
+      local p = cell(x:repeat_interleave(2, 2)):abs()
+      for _ = 1, 70 do p = (p * 0.9):sin() end
+      local loss = (h * h):sum() + p:mean()
+      loss:backward()
+      opt:step()
+      return loss
+    end)
+    local x, list = kiln.randn(30, 4):to(device), {}
+    for i = 1, 4 do list[i] = step(x):item() end
+    return list
+  end
+  local a, b = losses "cpu", losses "cuda"
+  for i = 1, 4 do truth(near(a[i], b[i]), a[i] .. " " .. b[i]) end
+end)
+
 test("graphs for inference: constants there are folded as they are on the CPU", function()
   local nn = kiln.nn
   for _, dtype in ipairs { "float32", "bfloat16" } do
@@ -332,5 +410,67 @@ test("graphs for inference: constants there are folded as they are on the CPU", 
     check.equal(said[2].folds, said[1].folds)
     check.equal(said[2].kept, said[1].kept)
     truth(dtype ~= "float32" or said[1].kept >= 3, tostring(said[1].kept))
+  end
+end)
+
+-- A device that is there changes nothing for tensors that are not on it.
+test("branches and loops hand on tensors of the CPU", function()
+  local function chosen(x, y)
+    local r, q = x, x
+    if x:sum():item() > y:sum():item() then r = y end
+    q = r
+    if r:sum():item() > 3 then q = r * 2 end
+    return r, q, x
+  end
+  local function best(x, n)
+    local most, now = x, x
+    for _ = 1, n do
+      now = now * -0.9 + 0.3
+      if now:sum():item() > most:sum():item() then most = now end
+    end
+    return most, now
+  end
+  local g, h = kiln.script(chosen), kiln.script(best)
+  for _, from in ipairs { { 1.0, 1.0 }, { 3.0, 4.0 }, { -3.0, -4.0 } } do
+    local x, y = kiln.tensor(from), kiln.tensor { 2.0, 2.5 }
+    local r, q = chosen(x, y)
+    local a, b, c = g(x, y)
+    truth(rawequal(a, r) and rawequal(b, r) == rawequal(q, r) and rawequal(c, x))
+    same(b, q)
+    for n = 0, 4, 2 do
+      local most, now = best(x, n)
+      a, b = h(x, n)
+      same(a, most)
+      same(b, now)
+    end
+  end
+end)
+
+test("numbers that are tensors of the CPU, beside tensors of the device", function()
+  local small, large = kiln.tensor(1.5), kiln.tensor(2.5)
+  local function chosen(x)
+    local s = small
+    if x:sum():item() > 3 then s = large end
+    return x * s, s * 1
+  end
+  local function made(x, n)
+    local s = kiln.tensor(0.0)
+    for _ = 1, n do
+      s = kiln.tensor(x:sum():item())
+      x = x * s + 0.5
+    end
+    return x, s
+  end
+  local g, h = kiln.script(chosen), kiln.script(made)
+  for _, from in ipairs { { 1.0, 1.0 }, { 3.0, 4.0 } } do
+    local x = kiln.tensor(from)
+    local a, s = chosen(x)
+    local b, t = g(x:to "cuda")
+    same(a, b)
+    same(s, t)
+    a, s = made(x, 3)
+    b, t = h(x:to "cuda", 3)
+    same(a, b)
+    same(s, t)
   end
 end)

@@ -56,6 +56,13 @@ test("loaders, metrics and traces", function()
   equal(kiln.trace(function(x) return net(x):relu() end, { scores })(scores).device, "cuda")
 end)
 
+test("what runs as one may round halves once", function()
+  local net = nn.Linear(32, 32):cuda():to "bfloat16"
+  local g, x = kiln.script(function(t) return net(t):relu() end), kiln.randn(16, 32):cuda():to "bfloat16"
+  kiln.no_grad(g, x)
+  truth(kiln.no_grad(g.verify, g, x))
+end)
+
 test("a profile waits for the device at each step", function()
   local net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)):cuda()
   local g, x = kiln.script(function(t) return net(t) end), kiln.randn(3, 4, on)

@@ -252,10 +252,23 @@ API CUresult cuEventRecord(CUevent e, CUstream s) {
   pthread_mutex_unlock(&sim_lock);
   return CUDA_SUCCESS;
 }
-API CUresult cuEventQuery(CUevent e) {
+/* Who only asks does not do the work: a thread of the device's does, for as long as it takes. */
+static void *drain_beside(void *beside) {
   pthread_mutex_lock(&sim_lock);
-  bool done = !e->recorded || e->after <= finished;
-  if (!done) sim_drain();
+  sim_drain();
+  *(bool *)beside = false;
+  pthread_mutex_unlock(&sim_lock);
+  return NULL;
+}
+API CUresult cuEventQuery(CUevent e) {
+  static bool beside; /* guarded by the lock */
+  pthread_t thread;
+  if (pthread_mutex_trylock(&sim_lock)) return CUDA_ERROR_NOT_READY;
+  const bool done = !e->recorded || e->after <= finished;
+  if (!done && !beside && !pthread_create(&thread, NULL, drain_beside, &beside)) {
+    beside = true;
+    pthread_detach(thread);
+  }
   pthread_mutex_unlock(&sim_lock);
   return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
