@@ -126,6 +126,22 @@ static kn_status check_region(kn_context *ctx, const kn_graph *g, const kn_targe
   return KN_OK;
 }
 
+static bool is_on(const kn_value *v, kn_device_id d) {
+  return kn_innermost(v->type.kind) == KN_V_TENSOR && v->type.tensor.device == d;
+}
+
+static bool has_tensors_on(const kn_region *r, kn_device_id d) {
+  for (uint32_t i = 0; i < r->nparams; i++)
+    if (is_on(r->params[i], d)) return true;
+  KN_EACH_NODE (n, r) {
+    for (uint32_t i = 0; i < n->nout; i++)
+      if (is_on(n->out[i], d)) return true;
+    for (int k = 0; k < n->nregions; k++)
+      if (has_tensors_on(n->regions[k], d)) return true;
+  }
+  return false;
+}
+
 kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *targets, int n,
                          kn_session **out) {
   if (n < 1) return kn_fail(ctx, KN_ARG, "a session needs at least one target");
@@ -150,7 +166,8 @@ kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *t
     return kn_fail_nomem(ctx, 0);
   }
   memcpy(s->targets, targets, (size_t)n * sizeof *s->targets);
-  for (int i = 0; i < n; i++) s->launches |= targets[i]->launcher != NULL;
+  for (int i = 0; i < n; i++)
+    s->launches |= targets[i]->launcher && has_tensors_on(g->body, targets[i]->device);
   for (uint32_t i = 0; i < g->nslots; i++) {
     s->slots[i].value.scalar = g->slots[i]->scalar;
     if (g->slots[i]->tensor) s->slots[i].value.tensor = kn_tensor_retain(g->slots[i]->tensor);

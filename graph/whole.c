@@ -33,6 +33,11 @@ static bool is_place(const kn_plan *p, uint32_t v) {
   return kn_plan_is_fixed(p, v) || p->place[v] == KN_PLACE_SHELL;
 }
 
+/* Has it a place on the device? What lies elsewhere nobody brings back. */
+static bool is_made_there(const cutter *c, uint32_t v) {
+  return is_place(c->p, v) && c->p->types[v].device == c->p->whole->device;
+}
+
 static bool is_refused(const kn_plan *p, const kn_node *source) {
   for (uint32_t i = 0; i < p->refused->n; i++)
     if (p->refused->nodes[i] == source) return true;
@@ -115,9 +120,10 @@ static bool other_fits(cutter *c, const kn_node *n) {
     return p->types[n->in[0]->id].device == p->whole->device ||
            refuse(c, n, "it reads a tensor of another device");
   case KN_NODE_to_tensor:
-    return is_place(p, n->out[0]->id) || refuse(c, n, "its result is handed on as it is");
+    return is_made_there(c, n->out[0]->id) ||
+           refuse(c, n, "its result is handed on as it is, or of another device");
   case KN_NODE_select:
-    return n->out[0]->type.kind != KN_V_TENSOR || is_place(p, n->out[0]->id) ||
+    return n->out[0]->type.kind != KN_V_TENSOR || is_made_there(c, n->out[0]->id) ||
            refuse(c, n, "which of two tensors it is may be asked");
   case KN_NODE_detach:
   case KN_NODE_with_history: return true;
@@ -157,6 +163,8 @@ static bool binds_fit(cutter *c, const kn_step *s, int side) {
     if (b->how == KN_BIND_LIST && !is_tensor(c, b->to)) return refuse(c, s->node, "it gives a list" USE_ROWS);
     if (b->how != KN_BIND_NUMBER && kn_plan_may_miss(p, b->to))
       return refuse(c, s->node, "a result may have no value");
+    if (b->how == KN_BIND_COPY && !is_made_there(c, b->to))
+      return refuse(c, s->node, "a result is of another device");
     if (s->kind == KN_STEP_IF && !p->undefined[b->to] && (b->how == KN_BIND_OWN || b->how == KN_BIND_LENT))
       return refuse(c, s->node,
                     kn_type_known(&p->types[b->to]) ? "which tensor it gives may be asked"
@@ -172,6 +180,8 @@ static bool carry_fits(cutter *c, const kn_loop_plan *l, uint32_t i) {
     return is_tensor(c, v->id) || refuse(c, l->node, "it carries a list" USE_ROWS);
   if (v->type.kind == KN_V_TENSOR && kn_plan_may_miss(p, v->id))
     return refuse(c, l->node, "what it carries may have no value");
+  const bool copied = l->carry[i].how == KN_CARRY_COPY || l->carry[i].how == KN_CARRY_STAGED;
+  if (copied && !is_made_there(c, v->id)) return refuse(c, l->node, "what it carries is of another device");
   switch (l->carry[i].how) {
   case KN_CARRY_OWN: return refuse(c, l->node, "sizes change from trip to trip");
   case KN_CARRY_HANDLE: return refuse(c, l->node, "which tensor it carries may be asked");

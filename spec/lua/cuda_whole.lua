@@ -412,3 +412,65 @@ test("graphs for inference: constants there are folded as they are on the CPU", 
     truth(dtype ~= "float32" or said[1].kept >= 3, tostring(said[1].kept))
   end
 end)
+
+-- A device that is there changes nothing for tensors that are not on it.
+test("branches and loops hand on tensors of the CPU", function()
+  local function chosen(x, y)
+    local r, q = x, x
+    if x:sum():item() > y:sum():item() then r = y end
+    q = r
+    if r:sum():item() > 3 then q = r * 2 end
+    return r, q, x
+  end
+  local function best(x, n)
+    local most, now = x, x
+    for _ = 1, n do
+      now = now * -0.9 + 0.3
+      if now:sum():item() > most:sum():item() then most = now end
+    end
+    return most, now
+  end
+  local g, h = kiln.script(chosen), kiln.script(best)
+  for _, from in ipairs { { 1.0, 1.0 }, { 3.0, 4.0 }, { -3.0, -4.0 } } do
+    local x, y = kiln.tensor(from), kiln.tensor { 2.0, 2.5 }
+    local r, q = chosen(x, y)
+    local a, b, c = g(x, y)
+    truth(rawequal(a, r) and rawequal(b, r) == rawequal(q, r) and rawequal(c, x))
+    same(b, q)
+    for n = 0, 4, 2 do
+      local most, now = best(x, n)
+      a, b = h(x, n)
+      same(a, most)
+      same(b, now)
+    end
+  end
+end)
+
+test("numbers that are tensors of the CPU, beside tensors of the device", function()
+  local small, large = kiln.tensor(1.5), kiln.tensor(2.5)
+  local function chosen(x)
+    local s = small
+    if x:sum():item() > 3 then s = large end
+    return x * s, s * 1
+  end
+  local function made(x, n)
+    local s = kiln.tensor(0.0)
+    for _ = 1, n do
+      s = kiln.tensor(x:sum():item())
+      x = x * s + 0.5
+    end
+    return x, s
+  end
+  local g, h = kiln.script(chosen), kiln.script(made)
+  for _, from in ipairs { { 1.0, 1.0 }, { 3.0, 4.0 } } do
+    local x = kiln.tensor(from)
+    local a, s = chosen(x)
+    local b, t = g(x:to "cuda")
+    same(a, b)
+    same(s, t)
+    a, s = made(x, 3)
+    b, t = h(x:to "cuda", 3)
+    same(a, b)
+    same(s, t)
+  end
+end)
