@@ -1,5 +1,6 @@
 /* Life of a graph, its types, its regions as linked lists, and finishing. Emitting nodes is in build.c. */
 #include "graph/mutant.h"
+#include "core/device.h"
 #include "graph/graph.h"
 #include "graph/internal.h"
 #include "graph/verify.h"
@@ -118,6 +119,8 @@ char *kn_vtype_text(const kn_graph *g, const kn_vtype *t, char *buf, size_t size
       n = snprintf(buf + at, size - at, "%s?", comma);
     at += (size_t)n;
   }
+  if (t->tensor.device != KN_CPU && at < size)
+    snprintf(buf + at, size - at, "@%s", kn_device_name((kn_device_id)t->tensor.device));
   return buf;
 }
 

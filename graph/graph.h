@@ -82,7 +82,8 @@ typedef struct kn_region kn_region;
 typedef struct kn_node kn_node;
 typedef struct kn_value kn_value;
 
-/* "float32[N,10]" with the graph's symbol names, "integer" …; g may be NULL. KN_TYPE_TEXT is room enough. */
+/* "float32[N,10]" with the graph's symbol names, "float32[2]@cuda", "integer" …; g may be NULL. KN_TYPE_TEXT
+ * is room enough. */
 char *kn_vtype_text(const kn_graph *g, const kn_vtype *t, char *buf, size_t size);
 
 /* Where in the Lua program: interned in the graph. */

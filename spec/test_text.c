@@ -272,6 +272,9 @@ static const struct {
      "2:2: this if has 1 results, but a region yields 0"},
     {G " %y = if %c {\n yield %x\n } else {\n yield %n\n }\n return\n}\n",
      "2:2: a value is float32[2,3] on one path and integer on the other"},
+    {"graph g(%x: float32[2,3], %y: float32[2,3]@cuda, %f: boolean) {\n %h = if %f {\n yield %x\n } else {\n "
+     "yield %y\n }\n return %h\n}\n",
+     "2:2: a value is float32[2,3] on one path and float32[2,3]@cuda on the other"},
     {G " %y: float = if %c {\n yield %n\n } else {\n yield %n\n }\n return\n}\n",
      "2:2: this result is declared float but is number"},
     {G " if %c {\n %z = relu %x\n } else {\n }\n return %z\n}\n", "not defined"},

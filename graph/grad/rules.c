@@ -105,11 +105,19 @@ static kn_value *number(kg_walk *w, double f, kn_dtype d) {
   return v;
 }
 
+/* A single zero of that dtype, on that device. */
+static kn_value *zero_beside(kg_walk *w, const kn_type *t) {
+  const kn_attrs_fill zero = {.dtype = (kn_dtype)t->dtype, .device = t->device};
+  if (t->device == KN_CPU) return number(w, 0, (kn_dtype)t->dtype);
+  kn_node *made = kn_add_op(w->b, KN_OP_full, &zero, NULL, 0, NULL, 0);
+  return made ? made->out[0] : NULL;
+}
+
 /* Zeros of the sizes of v, one element stretched. */
 static kn_value *zeros_like(kg_walk *w, kn_value *v) {
   const kn_type *t = &v->type.tensor;
   kn_attrs_sizes to = {.sizes = {.n = t->rank}};
-  kn_value *dyn[KN_MAX_RANK], *zero = number(w, 0, (kn_dtype)t->dtype);
+  kn_value *dyn[KN_MAX_RANK], *zero = zero_beside(w, t);
   uint32_t n = 0;
   for (int i = 0; i < t->rank; i++) {
     to.sizes.v[i] = t->dims[i];

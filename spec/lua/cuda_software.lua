@@ -273,3 +273,25 @@ test("what is one launch: training through a loop", function()
     for i = 1, 3 do step(kiln.ones(70, 4):cuda()) end
   ]], 3)
 end)
+
+test("what modules make, and zeros for results that get no gradient, lie beside their inputs", function()
+  gives([[
+    local nn = kiln.nn
+    local x, one = kiln.rand(5, 2, 3):cuda(), kiln.rand(2, 3):cuda()
+    for _, name in ipairs { "LSTM", "GRU", "RNN" } do
+      local m = nn[name](3, 4):cuda()
+      kiln.script(m)(x):sum():backward() -- the states at the end are not used
+      local cell = nn[name .. "Cell"](3, 4):cuda()
+      print(name, m.weight_hh_l0.grad.device, cell(one).device, cell(one[1]).device)
+    end
+    print(nn.init.sparse_(kiln.empty(6, 4, { device = "cuda" }), 0.5):ne(0):sum():item())
+    print(kiln.distributions.Categorical(kiln.rand(3, 4):double():cuda()).mean)
+  ]], [[
+LSTM	cuda	cuda	cuda
+GRU	cuda	cuda	cuda
+RNN	cuda	cuda	cuda
+12
+{nan, nan, nan}
+float64[3]@cuda
+]], "KILN_TUNE=0")
+end)

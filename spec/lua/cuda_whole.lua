@@ -474,3 +474,21 @@ test("numbers that are tensors of the CPU, beside tensors of the device", functi
     same(s, t)
   end
 end)
+
+test("tensors of the CPU are handed on beside a launch, though they have no elements", function()
+  local none, some = kiln.zeros(0):requires_grad_(), kiln.tensor({ 1.0, 2.0 }):requires_grad_()
+  local g = kiln.script(function(x)
+    local p, q = none:detach(), some:detach()
+    for _ = 1, 3 do
+      x = x * 1.5 + 1
+      if x:sum():item() > 9 then x = x * 0.5 end
+    end
+    return x, p, q
+  end)
+  for _ = 1, 2 do
+    local x, p, q = g(kiln.tensor({ 1.0, 2.0 }):to "cuda")
+    same(x, kiln.tensor { 2.28125, 3.125 })
+    truth(p:size(1) == 0 and not p.is_cuda)
+    same(q, some:detach())
+  end
+end)

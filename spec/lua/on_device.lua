@@ -12,9 +12,13 @@ local function moves(device)
     local make = kiln[name]
     kiln[name] = function(...)
       local t = make(...)
-      return t:detach():to(device):requires_grad_(t.requires_grad)
+      if t.device == device then return t end
+      local there = t:detach():to(device)
+      return t.requires_grad and there:requires_grad_(true) or there
     end
   end
+  local spec = kiln.spec
+  function kiln.spec(dtype, sizes, options) return spec(dtype, sizes, options or { device = device }) end
   local read = kiln.from_safetensors
   function kiln.from_safetensors(...)
     local found, about = read(...)

@@ -29,6 +29,11 @@ define("Bernoulli", {
   },
 })
 
+-- Classes have no mean.
+local function undefined(self)
+  return kiln.full(self.batch_shape, 0 / 0, { dtype = self.probs.dtype, device = self.probs.device })
+end
+
 --- Categorical(probs or { probs = } or { logits = }): a class, from 1 on; the last dim of probs are the classes.
 define("Categorical", {
   init = function(self, probs)
@@ -48,8 +53,8 @@ define("Categorical", {
   end,
   entropy = function(self) return -(self.probs * self.logits):sum(-1) end,
   get = {
-    mean = function(self) return kiln.full(self.batch_shape, 0 / 0) end,
-    variance = function(self) return kiln.full(self.batch_shape, 0 / 0) end,
+    mean = undefined,
+    variance = undefined,
   },
 })
 

@@ -171,7 +171,7 @@ define("sparse_", { "sparsity", needed, "std", 0.01 }, function(t, o)
   return kiln.no_grad(function()
     if zeros == 0 then return t end
     for column = 1, t:size(2) do
-      local part, rows = t:select(2, column), kiln.randperm(t:size(1)):narrow(1, 1, zeros)
+      local part, rows = t:select(2, column), kiln.randperm(t:size(1), { device = t.device }):narrow(1, 1, zeros)
       part:copy_(part:index_fill(1, rows, 0))
     end
     return t

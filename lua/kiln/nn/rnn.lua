@@ -119,7 +119,7 @@ local function cell(name, gates, states, ops, fields)
   --- forward(x [, state]): the next state, which of an LSTMCell is h, c, given as a table { h, c }. None: zeros.
   function Cell:forward(x, state)
     if state == nil then
-      local options, zero = { dtype = x.dtype }, nil
+      local options, zero = { dtype = x.dtype, device = x.device }, nil
       if x:dim() == 1 then zero = kiln.zeros(self.units, options) else zero = kiln.zeros(x:size(1), self.units, options) end
       state = states == 2 and { zero, zero } or zero
     end
