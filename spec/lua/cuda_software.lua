@@ -14,10 +14,9 @@ local function run(program, env)
   check.write(path, program)
   local pipe = assert(io.popen(("env KILN_CACHE='' XDG_CACHE_HOME='' HOME='' KILN_CUDA_LIBRARIES='%s' %s '%s' '%s' 2>&1"):format(
     folder, env or "", check.program(), path)))
-  local said = pipe:read "a"
+  local said = check.said(pipe:read "a")
   local _, _, code = pipe:close()
   os.remove(path)
-  said = said:gsub("==%d+==WARNING: ASan doesn't fully support [^\n]*\n", "") -- of stacks that take turns; it need not
   return said:gsub(path:gsub("%p", "%%%0"), "PROGRAM"), code
 end
 

@@ -11,7 +11,7 @@ local function run(name, row, more)
   local path, arguments = os.tmpname(), row.arguments .. more
   if row.saves then arguments = ("%s --save '%s'"):format(arguments, path) end
   local pipe = assert(io.popen(("timeout 200 '%s' '%s/samples/%s' %s 2>&1"):format(check.program(), source, name, arguments)))
-  local text = pipe:read "a"
+  local text = check.said(pipe:read "a")
   local _, _, code = pipe:close()
   os.remove(path)
   check.truth(code == 0, text)
