@@ -3,12 +3,12 @@
 #define _GNU_SOURCE
 #ifdef KN_HAS_CUDA
 #include "backends/cuda/provider.h"
+#include "spec/cuda/software.h"
 #endif
 #include "backends/ref/ref.h"
 #include "bindings/lua/kiln_lua.h"
 #include "graph/exec.h"
 #include "graph/file.h"
-#include "spec/cuda/software.h"
 #include "spec/tensors.h"
 #include <lauxlib.h>
 #include <lualib.h>

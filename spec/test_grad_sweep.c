@@ -2,7 +2,9 @@
  * float64, for contiguous and for permuted inputs, then its gradient is, then it is run on symbolic sizes. A
  * row without a case in spec/gen.h fails. */
 #define _DEFAULT_SOURCE /* mmap's MAP_ANONYMOUS */
+#ifdef KN_HAS_CUDA
 #include "spec/cuda/software.h"
+#endif
 #include "spec/fake_device.h"
 #include "spec/suite.h"
 #include "spec/gen.h"
