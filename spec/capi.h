@@ -76,11 +76,13 @@ static inline void *count(void *ud, void *ptr, size_t old, size_t size) {
   return p;
 }
 
+/* The call must succeed; else `error`, the sentence, is shown. */
 #define GOOD(call, error)                                                                                    \
   do {                                                                                                       \
     kiln_status st_ = (call);                                                                                \
     if (st_ != KILN_OK) ck_abort_msg("%s: %s: %s", #call, kiln_status_text(st_), error);                     \
   } while (0)
+/* It must fail so, with `part` in the sentence. */
 #define BAD(status, part, call, error)                                                                       \
   do {                                                                                                       \
     kiln_status st_ = (call);                                                                                \
