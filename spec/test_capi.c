@@ -59,7 +59,7 @@ static void new_file(char path[PATH_ROOM]) {
 /* Writes a file with both; the caller unlinks it. */
 static void write_models(char path[PATH_ROOM]) {
   kn_context *c = suite_context();
-  kn_entry entries[2] = {{"predict", NULL}, {"spin", NULL}};
+  kn_entry entries[2] = {{.name = "predict"}, {.name = "spin"}};
   kn_type type = {.dtype = KN_F32, .rank = 2, .dims = {4, 3}};
   kn_tensor *t;
   OK(c, kn_graph_parse(c, predict_text, sizeof predict_text - 1, &entries[0].graph));
@@ -752,7 +752,7 @@ START_TEST(host_slots_are_bound) {
                              "  return %y, %m\n"
                              "}\n";
   kn_context *c = suite_context();
-  kn_entry entry = {"h", NULL};
+  kn_entry entry = {.name = "h"};
   char path[PATH_ROOM], error[200];
   kiln_context *ctx;
   kiln_graph *g;
