@@ -1,7 +1,6 @@
 /* Reading a .kiln file. Order of the checks: header, is it ours, versions, checksum, layout of the data, then
  * the graphs (which the verifier sees) and their slots. Nothing is believed before it is checked. */
 #include "graph/file.h"
-#include "graph/checksum.h"
 #include "graph/file_keys.h"
 #include "graph/internal.h"
 #include "graph/json.h"
@@ -96,29 +95,6 @@ static kn_status check_ops(loader *l) {
     if (end - at < 3 || memcmp(at, ", ", 2)) return kn_fail(ctx, KN_FORMAT, KN_KEY_OPS " is malformed");
     at += 2;
   }
-  return KN_OK;
-}
-
-/* ---- checksum ---- */
-
-static kn_status check_sum(const loader *l) {
-  kn_context *ctx = l->ctx;
-  const kn_st_meta *m = kn_safetensors_meta(&l->file, KN_KEY_CHECKSUM);
-  if (!m || m->raw.n != 16) return kn_fail(ctx, KN_FORMAT, "its metadata has no " KN_KEY_CHECKSUM);
-  kn_crc *crc = kn_alloc(ctx->heap, sizeof *crc);
-  if (!crc) return kn_fail_nomem(ctx, sizeof *crc);
-  const char *bytes = l->map->bytes, *after = m->raw.s + 16;
-  kn_crc_start(crc);
-  kn_crc_feed(crc, bytes, (size_t)(m->raw.s - bytes));
-  kn_crc_feed(crc, "0000000000000000", 16);
-  kn_crc_feed(crc, after, l->map->size - (size_t)(after - bytes));
-  uint64_t sum = kn_crc_value(crc);
-  kn_free(ctx->heap, crc, sizeof *crc);
-  char digits[17];
-  snprintf(digits, sizeof digits, "%016" PRIx64, sum);
-  if (memcmp(digits, m->raw.s, 16))
-    return kn_fail(ctx, KN_FORMAT, "the file is damaged: its checksum is %s, it should be %.16s", digits,
-                   m->value.s);
   return KN_OK;
 }
 
@@ -420,7 +396,7 @@ static kn_status load(loader *l, kn_mapping *map, kn_entry **entries, uint32_t *
   kn_status st = kn_safetensors_read(ctx, map->bytes, map->size, "kiln graph", &l->file);
   if (st == KN_OK) st = check_version(l);
   if (st == KN_OK) st = check_ops(l);
-  if (st == KN_OK) st = check_sum(l);
+  if (st == KN_OK) st = kn_safetensors_check_sum(ctx, &l->file, map->bytes, map->size);
   if (st == KN_OK) st = kn_safetensors_check(ctx, &l->file);
   if (st == KN_OK) st = read_entries(l);
   kn_safetensors_free(&l->file);
@@ -505,7 +481,7 @@ static kn_status describe(loader *l, kn_writer *w) {
   KN_TRY(kn_safetensors_read(l->ctx, l->map->bytes, l->map->size, "kiln graph", &l->file));
   kn_status st = check_version(l);
   if (st != KN_OK && st != KN_VERSION) return st;
-  KN_TRY(check_sum(l));
+  KN_TRY(kn_safetensors_check_sum(l->ctx, &l->file, l->map->bytes, l->map->size));
   put_meta(w, l, "format", KN_KEY_VERSION);
   put_meta(w, l, "producer", KN_KEY_PRODUCER);
   put_meta(w, l, "checksum", KN_KEY_CHECKSUM);

@@ -1,10 +1,9 @@
 /* kiln.h as a host uses it: life cycle, names and kinds, errors, limits, cancelling, threads, and memory that
  * runs out at every allocation. Only the models are made with internals. */
 #define _POSIX_C_SOURCE 200809L /* mkstemp, nanosleep */
-#include "bindings/c/kiln.h"
 #include "graph/file.h"
 #include "graph/text.h"
-#include "spec/suite.h"
+#include "spec/capi.h"
 #include <math.h>
 #include <pthread.h>
 #include <time.h>
@@ -98,19 +97,6 @@ static void *count(void *ud, void *ptr, size_t old, size_t size) {
   if (p && !ptr) a->live++;
   return p;
 }
-
-#define GOOD(call, error)                                                                                    \
-  do {                                                                                                       \
-    kiln_status st_ = (call);                                                                                \
-    if (st_ != KILN_OK) ck_abort_msg("%s: %s: %s", #call, kiln_status_text(st_), error);                     \
-  } while (0)
-#define BAD(status, part, call, error)                                                                       \
-  do {                                                                                                       \
-    kiln_status st_ = (call);                                                                                \
-    if (st_ != (status))                                                                                     \
-      ck_abort_msg("%s: %s, not %s: %s", #call, kiln_status_text(st_), kiln_status_text(status), error);     \
-    if (!strstr(error, part)) ck_abort_msg("%s: no \"%s\" in \"%s\"", #call, part, error);                   \
-  } while (0)
 
 typedef struct host {
   account memory;

@@ -393,6 +393,17 @@ KILN_API kiln_status kiln_session_get_boolean(kiln_session *s, const char *name,
 KILN_API kiln_status kiln_session_get_slot(kiln_session *s, int index, kiln_value *out);
 KILN_API kiln_status kiln_session_set_slot(kiln_session *s, int index, const kiln_value *v);
 
+/* Writes what runs change to a file that takes the place of `path` when it is whole: every slot that is not
+ * constant (parameters, buffers, the optimiser's state, counters) and the state of the random numbers. It is
+ * a plain safetensors file: a tensor a slot under the slot's name, numbers as tensors of rank 0. STATE from
+ * within a run. */
+KILN_API kiln_status kiln_session_checkpoint(kiln_session *s, const char *path);
+/* Takes all of it back: runs then give what they would have given, to the bit. The file is checked whole
+ * before anything changes. IO where it cannot be read, FORMAT where it is damaged or no checkpoint, VERSION
+ * where a newer kiln wrote it, ARG where it does not fit the graph: names, dtypes and sizes are those of the
+ * slots, none missing and none left; the sentence names each that is at fault. */
+KILN_API kiln_status kiln_session_restore(kiln_session *s, const char *path);
+
 /* Plans for the inputs set, without running; gives the bytes that all intermediate tensors of a run take
  * together, in whatever layout, with scratchpads and the constants that were packed for it. A run with inputs
  * of these sizes then allocates only its results. */

@@ -1,6 +1,7 @@
 /* Sessions of the C API: inputs kept until set again, outputs of the last run kept until the next. */
 #include "backends/registry.h"
 #include "bindings/c/session.h"
+#include "graph/checkpoint.h"
 #include <string.h>
 
 static kn_context *context_of(const kiln_session *s) { return kn_session_context(s->core); }
@@ -289,4 +290,12 @@ kiln_status kiln_session_set_slot(kiln_session *s, int index, const kiln_value *
   st = kn_session_set_slot(s->core, (uint32_t)index, &r);
   kn_tensor_release(r.tensor);
   return outside(st);
+}
+
+kiln_status kiln_session_checkpoint(kiln_session *s, const char *path) {
+  return outside(kn_session_checkpoint(s->core, path));
+}
+
+kiln_status kiln_session_restore(kiln_session *s, const char *path) {
+  return outside(kn_session_restore(s->core, path));
 }
