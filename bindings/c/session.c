@@ -199,6 +199,17 @@ void kiln_session_seed(kiln_session *s, uint64_t seed) { kn_random_seed(&context
 void kiln_session_set_step_limit(kiln_session *s, uint64_t steps) {
   kn_session_set_step_limit(s->core, steps);
 }
+void kiln_session_set_trip_limit(kiln_session *s, uint64_t trips) {
+  kn_session_set_trip_limit(s->core, trips);
+}
+
+kiln_status kiln_session_set_deadline(kiln_session *s, double seconds) {
+  if (!(seconds >= 0))
+    return outside(kn_fail(context_of(s), KN_ARG, "a deadline is 0 or more seconds (got %g)", seconds));
+  kn_session_set_deadline(s->core, seconds);
+  return KILN_OK;
+}
+
 void kiln_session_set_check(kiln_session *s, int on) { kn_session_set_check(s->core, on != 0); }
 void kiln_session_cancel(kiln_session *s) { atomic_fetch_add_explicit(&s->cancels, 1, memory_order_relaxed); }
 
