@@ -1,7 +1,6 @@
 /* Reading a .kiln file. Order of the checks: header, is it ours, versions, checksum, layout of the data, then
  * the graphs (which the verifier sees) and their slots. Nothing is believed before it is checked. */
 #include "graph/file.h"
-#include "graph/checksum.h"
 #include "graph/file_keys.h"
 #include "graph/internal.h"
 #include "graph/json.h"
@@ -82,29 +81,6 @@ static kn_status check_ops(const loader *l) {
     if (end - at < 3 || memcmp(at, ", ", 2)) return kn_fail(ctx, KN_FORMAT, KN_KEY_OPS " is malformed");
     at += 2;
   }
-  return KN_OK;
-}
-
-/* ---- checksum ---- */
-
-static kn_status check_sum(const loader *l) {
-  kn_context *ctx = l->ctx;
-  const kn_st_meta *m = kn_safetensors_meta(&l->file, KN_KEY_CHECKSUM);
-  if (!m || m->raw.n != 16) return kn_fail(ctx, KN_FORMAT, "its metadata has no " KN_KEY_CHECKSUM);
-  kn_crc *crc = kn_alloc(ctx->heap, sizeof *crc);
-  if (!crc) return kn_fail_nomem(ctx, sizeof *crc);
-  const char *bytes = l->map->bytes, *after = m->raw.s + 16;
-  kn_crc_start(crc);
-  kn_crc_feed(crc, bytes, (size_t)(m->raw.s - bytes));
-  kn_crc_feed(crc, "0000000000000000", 16);
-  kn_crc_feed(crc, after, l->map->size - (size_t)(after - bytes));
-  uint64_t sum = kn_crc_value(crc);
-  kn_free(ctx->heap, crc, sizeof *crc);
-  char digits[17];
-  snprintf(digits, sizeof digits, "%016" PRIx64, sum);
-  if (memcmp(digits, m->raw.s, 16))
-    return kn_fail(ctx, KN_FORMAT, "the file is damaged: its checksum is %s, it should be %.16s", digits,
-                   m->value.s);
   return KN_OK;
 }
 
@@ -219,7 +195,7 @@ static kn_status load(kn_context *ctx, kn_mapping *map, const kn_device_id *on, 
   kn_status st = kn_safetensors_read(ctx, map->bytes, map->size, "kiln graph", &l.file);
   if (st == KN_OK) st = check_version(&l);
   if (st == KN_OK) st = check_ops(&l);
-  if (st == KN_OK) st = check_sum(&l);
+  if (st == KN_OK) st = kn_safetensors_check_sum(ctx, &l.file, l.map->bytes, l.map->size);
   if (st == KN_OK) st = kn_safetensors_check(ctx, &l.file);
   if (st == KN_OK) st = read_entries(&l);
   kn_safetensors_free(&l.file);

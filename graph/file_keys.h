@@ -8,8 +8,10 @@
 #define KN_KEY_OPS                                                                                           \
   "kiln.ops" /* "add 1, if 1": ops and node kinds used, with the version of their meaning                    \
               */
-#define KN_KEY_CHECKSUM "kiln.checksum" /* CRC-64/XZ of the whole file with these 16 digits as 0 */
-#define KN_KEY_GRAPH "kiln.graph."      /* NAME: the text form */
+#define KN_KEY_CHECKSUM "kiln.checksum"     /* CRC-64/XZ of the whole file with these 16 digits as 0 */
+#define KN_KEY_CHECKPOINT "kiln.checkpoint" /* of checkpoints: "1" */
+#define KN_KEY_RANDOM "kiln.random"         /* of checkpoints: "SEED COUNTER" */
+#define KN_KEY_GRAPH "kiln.graph."          /* NAME: the text form */
 #define KN_KEY_SLOTS "kiln.slots." /* NAME: a JSON array, for each slot the tensor with its data, or null */
 
 enum { KN_ENTRY_NAME_MAX = 200 };

@@ -1,5 +1,4 @@
 /* Writing a .kiln file: what is in it is told in graph/README.md; reading is in file.c. */
-#include "graph/checksum.h"
 #include "core/device.h"
 #include "graph/file.h"
 #include "graph/file_keys.h"
@@ -176,7 +175,7 @@ static kn_status put_header(saver *s, const kn_entry *entries, uint32_t n) {
   put_ops(s, entries, n);
   kn_puts(&s->header, ",\"" KN_KEY_CHECKSUM "\":\"");
   s->checksum_at = s->header.n;
-  kn_puts(&s->header, "0000000000000000\"");
+  kn_puts(&s->header, KN_NO_SUM "\"");
   for (uint32_t i = 0; i < n; i++) KN_TRY(put_entry(s, &entries[i]));
   kn_puts(&s->header, "}");
   put_tensors(s);
@@ -190,8 +189,7 @@ static kn_status write_pieces(saver *s, const char *path) {
   kn_context *ctx = s->ctx;
   size_t n = s->n + (size_t)2;
   kn_piece *pieces = kn_arena_alloc(&s->arena, n * sizeof *pieces);
-  kn_crc *crc = kn_arena_alloc(&s->arena, sizeof *crc);
-  if (!pieces || !crc) return kn_fail_nomem(ctx, sizeof *crc);
+  if (!pieces) return kn_fail_nomem(ctx, n * sizeof *pieces);
   pieces[0] = (kn_piece){s->length, 8};
   pieces[1] = (kn_piece){s->header.p, s->header.n};
   for (uint32_t i = 0; i < s->n; i++) {
@@ -199,11 +197,7 @@ static kn_status write_pieces(saver *s, const char *path) {
     pieces[2 + i].p = kn_tensor_data(v->t);
     (void)!kn_type_bytes(&v->t->type, &pieces[2 + i].n);
   }
-  kn_crc_start(crc);
-  for (size_t i = 0; i < n; i++) kn_crc_feed(crc, pieces[i].p, pieces[i].n);
-  char digits[17];
-  snprintf(digits, sizeof digits, "%016" PRIx64, kn_crc_value(crc));
-  memcpy(s->header.p + s->checksum_at, digits, 16);
+  KN_TRY(kn_safetensors_sum(ctx, pieces, n, s->header.p + s->checksum_at));
   return kn_write_file(ctx, path, pieces, n);
 }
 

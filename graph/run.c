@@ -132,6 +132,12 @@ static kn_status back_edge(run *r, const kn_loop_plan *l) {
   return st;
 }
 
+kn_status kn_run_too_many_trips(run *r, const kn_node *loop) {
+  return kn_node_failed(
+      r->ctx, loop,
+      kn_fail(r->ctx, KN_LIMIT, "the limit of %" PRIu64 " trips of a loop was reached", r->s->trip_limit));
+}
+
 APART kn_status run_loop(run *r, const kn_step *s) {
   const kn_loop_plan *l = &r->p->loops[s->a];
   const kn_node *n = l->node;
@@ -139,7 +145,8 @@ APART kn_status run_loop(run *r, const kn_step *s) {
   KN_TRY(enter_loop(r, l));
   uint64_t trips = 0;
   for (;;) {
-    KN_TRY(kn_run_tick(r));
+    KN_TRY(kn_run_tick(r, n));
+    if (r->s->trip_limit && trips >= r->s->trip_limit) return kn_run_too_many_trips(r, n);
     if (r->s->profile) kn_profile_trip(r->s->profile);
     KN_TRY(kn_run_block(r, l->block));
     trips++;
