@@ -197,7 +197,7 @@ START_TEST(files) {
   kn_context *c = open_context(software_folder(), &targets, &n);
   kn_graph *g = parse(c, text);
   snprintf(path, sizeof path, "/tmp/kiln-hostile-%ld.kiln", (long)getpid());
-  OK(c, kn_file_save(c, path, &(kn_entry){"g", g}, 1));
+  OK(c, kn_file_save(c, path, &(kn_entry){.name = "g", .graph = g}, 1));
   kn_graph_release(g);
   OK(c, kn_file_load(c, path, NULL, &e, &count));
   OK(c, run_damaged(c, e[0].graph, 1, 300, targets, n));

@@ -1,6 +1,5 @@
 /* Graphs of the C API: loading, and the flat view of arguments, results and slots. */
 #include "bindings/c/handle.h"
-#include "graph/file.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -137,6 +136,8 @@ kiln_graph *kiln_graph_retain(kiln_graph *g) {
 void kiln_graph_release(kiln_graph *g) {
   if (!g || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) != 1) return;
   kn_arena_free(&g->arena);
+  kn_vectors_release(g->vectors);
+  kn_notes_release(g->notes);
   kn_graph_release(g->graph);
   kn_heap *heap = g->heap;
   kn_free(heap, g, sizeof *g);
@@ -154,12 +155,19 @@ static void list_names(const kn_entry *entries, uint32_t n, char *buf, size_t si
   }
 }
 
+kn_status kiln_graph_of_entry(kn_context *ctx, const kn_entry *e, kiln_graph **out) {
+  KN_TRY(kiln_graph_wrap(ctx, e->graph, out));
+  if (e->vectors) (*out)->vectors = kn_vectors_retain(e->vectors);
+  if (e->notes) (*out)->notes = kn_notes_retain(e->notes);
+  return KN_OK;
+}
+
 static kn_status choose(kn_context *ctx, const char *entry, const kn_entry *entries, uint32_t n,
                         kiln_graph **out) {
   char names[512];
-  if (!entry && n == 1) return kiln_graph_wrap(ctx, entries[0].graph, out);
+  if (!entry && n == 1) return kiln_graph_of_entry(ctx, &entries[0], out);
   for (uint32_t i = 0; entry && i < n; i++)
-    if (!strcmp(entries[i].name, entry)) return kiln_graph_wrap(ctx, entries[i].graph, out);
+    if (!strcmp(entries[i].name, entry)) return kiln_graph_of_entry(ctx, &entries[i], out);
   list_names(entries, n, names, sizeof names);
   if (!n) return kn_fail(ctx, KN_ARG, "the file holds no graph");
   if (entry) return kn_fail(ctx, KN_ARG, "the file holds no graph \"%s\", but %s", entry, names);
