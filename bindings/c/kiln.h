@@ -77,7 +77,7 @@ typedef enum kiln_status {
   KILN_STATE = 6,       /* not possible at this moment */
   KILN_UNSUPPORTED = 7, /* not possible in this build or on this machine */
   KILN_IO = 8,          /* a file could not be read or written */
-  KILN_FORMAT = 9,      /* a file is damaged */
+  KILN_FORMAT = 9,      /* a file is damaged; of a run: its graph reads what it has not made */
   KILN_VERSION = 10,    /* a file is of a version this library does not know */
   KILN_CAPTURE = 11,    /* only from Lua: a function cannot be captured */
   KILN_RAISED = 12,     /* the program itself raised an error */
