@@ -312,6 +312,112 @@ END_TEST
 START_TEST(attributes_ref) { sweep_attributes("ref"); }
 END_TEST
 
+/* ---- what is no op: %k is any integer, %f any float ---- */
+
+static const char *const bodies[] = {
+    "  %l: list[float32[2]] = list\n  %m = append %l, %x\n  %y = element %m, %k\n  return %y\n",
+    "  %l: list[float32[2]] = list\n  %m = append %l, %x\n  %n = first %m, %k\n  %y = list_stack %n\n  "
+    "return %y\n",
+    "  %l: list[float32[2]] = list\n  %m = with_added %l, %k, %one, %x\n  %n = length %m\n  return %n\n",
+    "  %l: list[float32[2]] = list\n  %m = with_added %l, %one, %k, %x\n  %n = length %m\n  return %n\n",
+    "  %l: list[integer] = list\n  %m = append %l, %k\n  %n = every_second %m\n  %o = every_second %n\n"
+    "  %y = element %o, %one\n  return %y\n",
+    "  %l: list[float32[2]] = list\n  %m = append %l, %x\n  %n = sum_of_lists %m, %l\n  %o = sum_of_lists "
+    "%n, %m\n"
+    "  %y = element %o, %one\n  %b = bytes %o\n  return %y, %b\n",
+    "  %y = checkpoint_after %k, %one\n  %z = checkpoint_after %one, %k\n  %w = checkpoint_after %k, %k\n  "
+    "return %y, %z, %w\n",
+    "  %y = for_count %k, %one, %one\n  %s = for_skip %k, %one, %one\n  return %y, %s\n",
+    "  %y = for_count %one, %k, %k\n  %s = for_skip %one, %k, %k\n  return %y, %s\n",
+    "  %y = lua.idiv %k, %k\n  %z = lua.mod %one, %k\n  %s = lua.shl %one, %k\n  %t = lua.shr %k, %k\n  %u = "
+    "lua.unm %k\n"
+    "  return %y, %z, %s, %t, %u\n",
+    "  %y = lua.idiv %k, %f\n  %z = lua.mod %k, %f\n  %p = lua.pow %k, %f\n  %q = lua.floor %f\n  return %y, "
+    "%z, %p, %q\n",
+    "  %y = lua.shl %one, %f\n  return %y\n",
+    "  %t: int8[] = to_tensor %k\n  %u: uint8[] = to_tensor %f\n  %v: float16[] = to_tensor %k\n  %b: bool[] "
+    "= to_tensor %f\n"
+    "  %i = item %t\n  return %i, %u, %v, %b\n",
+    "  %t: int64[] = to_tensor %k\n  %i = reshape %t {sizes = {1}}\n  %y = index_select %x, %i {dim = 1}\n  "
+    "return %y\n",
+    "  %y = reshape %x {sizes = {%k}}\n  %i = item %y\n  return %i\n",
+    "  %i = item %x\n  return %i\n",
+    "  print %k, %f, %x \"%d %x %o %c %5.3f %s\\n\"\n  return\n",
+    "  print %k, %k, %k, %k, %k, %k \"%99d %-99d %099d %.99d % d %+d\\n\"\n  return\n",
+    "  print %f, %f, %f, %f, %f, %f \"%99.99f %.99g %.99e %a %99.99s %w\\n\"\n  return\n",
+    "  raise %k \"%s\"\n  return\n",
+    "  %c = lua.lt %k, %one\n  assert %c, %f \"%.3f\"\n  return\n",
+    "  %c = attempt\n  %y: integer = if %c {\n    %a = lua.idiv %k, %k\n    yield %a\n  } else {\n    %b = "
+    "caught\n"
+    "    yield %b\n  }\n  return %y, text{\"%m and %d\", %y, %k}\n",
+    "  %b = caught\n  return text{\"%m\", %b}\n",
+    "  return text{\"%m\", %k}\n",
+    "  return one_of{%k, %x, %one, nil}\n",
+    "  %n: integer = loop (%i: integer = %k, %l: integer = %one) {\n    %j = lua.sub %i, %one\n    %m = "
+    "lua.add %l, %one\n"
+    "    %c = lua.lt %one, %j\n    continue_if %c next(%j, %m) exit(%m)\n  }\n  %y = full {sizes = {%n, "
+    "1000}, value = 1.0}\n"
+    "  return %y\n",
+    "  %s = slice %x {dim = 1, start = %k, stop = %k}\n  %t = slice %x {dim = 1, step = %k}\n  return %s, "
+    "%t\n",
+    "  %s = strided %x {sizes = {%k}, strides = {1}}\n  return %s\n",
+    "  %s = strided %x {sizes = {2}, strides = {%k}}\n  %t = neg %s\n  return %t\n",
+    "  %s = strided %x {sizes = {1}, strides = {1}, offset = %k}\n  return %s\n",
+    "  need %x strides {9223372036854775807}\n  return %x\n",
+    "  update %x, %x\n  return %x\n",
+};
+
+static void check_texts(machine *m, const kn_graph *g, kn_session *s, const kn_rvalue *out) {
+  for (uint32_t i = 0; i < g->nresults; i++)
+    if (g->results[i].kind == KN_TREE_TEXT) {
+      const char *t;
+      size_t n;
+      check_status(m, kn_session_text(s, &g->results[i], out, &t, &n), kn_error(kn_session_context(s)));
+    }
+}
+
+START_TEST(what_is_no_op) {
+  machine m;
+  start(&m, NULL);
+  int refused = 0;
+  accepted = ran = tried = 0;
+  for (size_t i = 0; i < COUNT(bodies); i++) {
+    char text[1000];
+    kn_graph *g;
+    kn_session *s;
+    snprintf(text, sizeof text,
+             "graph g(%%x: float32[2], %%k: integer, %%f: float) {\n%s  %%one = const 1\n%s}\n",
+             strncmp(bodies[i], "  need", 6) ? "" : "  need %x strides {9223372036854775807}\n",
+             strncmp(bodies[i], "  need", 6) ? bodies[i] : strchr(bodies[i], '\n') + 1);
+    saying = bodies[i];
+    kn_status st = kn_graph_parse(m.c, text, strlen(text), &g);
+    if (st != KN_OK) {
+      ck_assert_msg(st == KN_FORMAT, "%s: %s", bodies[i], kn_error(m.c));
+      refused++;
+      continue;
+    }
+    for (size_t v = 0; v < COUNT(wild); v++) {
+      kn_tensor *x = make(m.c, KN_F32, DIMS(2), LIST(1, odd[v % COUNT(odd)]));
+      kn_rvalue in[3] = {T(x), INT(wild[v]), NUM(odd[v % COUNT(odd)])}, out[8];
+      OK(m.c, kn_session_new(m.c, g, m.targets, m.ntargets, &s));
+      kn_session_set_step_limit(s, 20000);
+      st = kn_session_run(s, in, 3, out, g->body->nyields);
+      check_status(&m, st, kn_error(kn_session_context(s)));
+      tried++;
+      ran += st == KN_OK;
+      if (st == KN_OK) check_texts(&m, g, s, out);
+      for (uint32_t k = 0; st == KN_OK && k < g->body->nyields; k++) kn_tensor_release(out[k].tensor);
+      kn_session_free(s);
+      kn_tensor_release(x);
+    }
+    kn_graph_release(g);
+  }
+  ck_assert_msg(refused <= 4, "%d of the graphs are no graphs", refused);
+  ck_assert(ran > 200 && ran < tried);
+  stop(&m);
+}
+END_TEST
+
 START_TEST(inputs_best) { sweep_inputs(NULL); }
 END_TEST
 START_TEST(inputs_cpu) { sweep_inputs("cpu"); }
@@ -319,4 +425,5 @@ END_TEST
 START_TEST(inputs_ref) { sweep_inputs("ref"); }
 END_TEST
 
-SUITE("hostile", attributes_ref, attributes_cpu, attributes_best, inputs_ref, inputs_cpu, inputs_best)
+SUITE("hostile", what_is_no_op, attributes_ref, attributes_cpu, attributes_best, inputs_ref, inputs_cpu,
+      inputs_best)
