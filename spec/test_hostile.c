@@ -87,9 +87,10 @@ static void check_status(const machine *m, kn_status st, const char *error) {
   ck_assert_msg(st != KN_INTERNAL && st != KN_IO, "%s: %s: %s", saying, kn_status_text(st), error);
 }
 
-/* The op's node with these inputs and attributes, of which one may be known only when it runs. */
+/* The op's node with these inputs and attributes, of which one may be known only when it runs, as sizes may.
+ */
 static void try_op(machine *m, const gen_case *c, kn_tensor *const *in, const kn_attrs_any *attrs,
-                   const int64_t *dyn) {
+                   const int64_t *dyn, bool known) {
   kn_graph *g;
   kn_builder b;
   kn_session *s;
@@ -99,7 +100,9 @@ static void try_op(machine *m, const gen_case *c, kn_tensor *const *in, const kn
   OK(m->c, kn_graph_new(m->c, "g", &g));
   kn_builder_init(&b, m->c, g);
   for (int i = 0; i < c->n; i++) {
-    x[i] = kn_add_input(&b, "x", &(kn_vtype){.kind = KN_V_TENSOR, .tensor = in[i]->type});
+    kn_vtype type = {.kind = KN_V_TENSOR, .tensor = in[i]->type};
+    for (int d = 0; d < type.tensor.rank && !known; d++) type.tensor.dims[d] = KN_DIM_UNKNOWN;
+    x[i] = kn_add_input(&b, "x", &type);
     given[i] = T(in[i]);
   }
   if (dyn) {
@@ -146,7 +149,8 @@ static void try_now(sweep *s, const kn_field *f, int place, const char *how, dou
   snprintf(s->text, sizeof s->text, "%s: %s[%d] %s %.17g", kn_op_name(s->c->op), f->name, place, how, value);
   saying = s->text;
   const double before = seconds();
-  try_op(s->m, s->c, s->in, &s->attrs, dyn);
+  try_op(s->m, s->c, s->in, &s->attrs, dyn, true);
+  try_op(s->m, s->c, s->in, &s->attrs, dyn, false);
   ck_assert_msg(seconds() - before < 20, "%s: took %.1f s", saying, seconds() - before);
 }
 
@@ -216,7 +220,7 @@ static void sweep_field(sweep *s, const kn_field *f) {
   s->attrs = was;
 }
 
-static void sweep_attributes(const char *backend) {
+static void sweep_attributes(const char *backend, kn_dtype floats) {
   machine m;
   start(&m, backend);
   accepted = ran = tried = 0;
@@ -224,7 +228,7 @@ static void sweep_attributes(const char *backend) {
     const gen_case *c = &gen_cases[i];
     if (kn_ops[c->op].composite || kn_ops[c->op].attrs == KN_ATTRS_none) continue;
     kn_tensor *in[GEN_MAX_IN];
-    for (int k = 0; k < c->n; k++) OK(m.c, gen_make(m.c, c, k, KN_F32, &in[k]));
+    for (int k = 0; k < c->n; k++) OK(m.c, gen_make(m.c, c, k, floats, &in[k]));
     sweep s = {.m = &m, .c = c, .in = in, .attrs = c->attrs};
     for (const kn_field *f = kn_attrs_describe(kn_ops[c->op].attrs).fields; f->name; f++) sweep_field(&s, f);
     for (int k = 0; k < c->n; k++) kn_tensor_release(in[k]);
@@ -242,7 +246,8 @@ static void try_case(machine *m, const gen_case *c, kn_tensor *const *in, const 
   snprintf(text, sizeof text, "%s: ", kn_op_name(c->op));
   snprintf(text + strlen(text), sizeof text - strlen(text), fmt, k + 1, v);
   saying = text;
-  try_op(m, c, in, &c->attrs, NULL);
+  try_op(m, c, in, &c->attrs, NULL, true);
+  try_op(m, c, in, &c->attrs, NULL, false);
 }
 
 /* One element, the last one, or all of input k. */
@@ -268,7 +273,7 @@ static void sweep_elements(machine *m, const gen_case *c, kn_tensor **in, int k)
 }
 
 /* Input k of other sizes than the others go with. */
-static void sweep_sizes(machine *m, const gen_case *c, kn_tensor **in, int k) {
+static void sweep_sizes(machine *m, const gen_case *c, kn_tensor **in, int k, kn_dtype floats) {
   for (int d = 0; d <= c->in[k].rank; d++)
     for (int64_t size = 0; size < 6; size++) {
       gen_case other = *c;
@@ -277,14 +282,14 @@ static void sweep_sizes(machine *m, const gen_case *c, kn_tensor **in, int k) {
       else if (size < 2 && other.in[k].rank < KN_MAX_RANK) /* a dim more, or one less */
         other.in[k].dims[other.in[k].rank] = 2, other.in[k].rank += size ? 1 : other.in[k].rank ? -1 : 0;
       kn_tensor *was = in[k];
-      OK(m->c, gen_make(m->c, &other, k, KN_F32, &in[k]));
+      OK(m->c, gen_make(m->c, &other, k, floats, &in[k]));
       try_case(m, c, in, "input %d has another size %g", k, (double)size);
       kn_tensor_release(in[k]);
       in[k] = was;
     }
 }
 
-static void sweep_inputs(const char *backend) {
+static void sweep_inputs(const char *backend, kn_dtype floats) {
   machine m;
   start(&m, backend);
   accepted = ran = tried = 0;
@@ -292,10 +297,10 @@ static void sweep_inputs(const char *backend) {
     const gen_case *c = &gen_cases[i];
     if (kn_ops[c->op].composite) continue;
     kn_tensor *in[GEN_MAX_IN];
-    for (int k = 0; k < c->n; k++) OK(m.c, gen_make(m.c, c, k, KN_F32, &in[k]));
+    for (int k = 0; k < c->n; k++) OK(m.c, gen_make(m.c, c, k, floats, &in[k]));
     for (int k = 0; k < c->n; k++) {
       sweep_elements(&m, c, in, k);
-      sweep_sizes(&m, c, in, k);
+      sweep_sizes(&m, c, in, k, floats);
     }
     for (int k = 0; k < c->n; k++) kn_tensor_release(in[k]);
   }
@@ -305,11 +310,20 @@ static void sweep_inputs(const char *backend) {
   stop(&m);
 }
 
-START_TEST(attributes_best) { sweep_attributes(NULL); }
+START_TEST(attributes_best) {
+  sweep_attributes(NULL, KN_F32);
+  sweep_attributes(NULL, KN_BF16);
+}
 END_TEST
-START_TEST(attributes_cpu) { sweep_attributes("cpu"); }
+START_TEST(attributes_cpu) {
+  sweep_attributes("cpu", KN_F32);
+  sweep_attributes("cpu", KN_F64);
+}
 END_TEST
-START_TEST(attributes_ref) { sweep_attributes("ref"); }
+START_TEST(attributes_ref) {
+  sweep_attributes("ref", KN_F32);
+  sweep_attributes("ref", KN_F16);
+}
 END_TEST
 
 /* ---- what is no op: %k is any integer, %f any float ---- */
@@ -418,11 +432,20 @@ START_TEST(what_is_no_op) {
 }
 END_TEST
 
-START_TEST(inputs_best) { sweep_inputs(NULL); }
+START_TEST(inputs_best) {
+  sweep_inputs(NULL, KN_F32);
+  sweep_inputs(NULL, KN_BF16);
+}
 END_TEST
-START_TEST(inputs_cpu) { sweep_inputs("cpu"); }
+START_TEST(inputs_cpu) {
+  sweep_inputs("cpu", KN_F32);
+  sweep_inputs("cpu", KN_F64);
+}
 END_TEST
-START_TEST(inputs_ref) { sweep_inputs("ref"); }
+START_TEST(inputs_ref) {
+  sweep_inputs("ref", KN_F32);
+  sweep_inputs("ref", KN_F16);
+}
 END_TEST
 
 SUITE("hostile", what_is_no_op, attributes_ref, attributes_cpu, attributes_best, inputs_ref, inputs_cpu,
