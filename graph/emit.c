@@ -51,7 +51,7 @@ static kn_status push_failure(emitter *e, const kn_node *n, kn_planned_failure *
     snprintf(text, sizeof text, "%s: an input has no value on the path that led here",
              kn_opcode_describe(n->op).text);
     f = kn_arena_alloc(&p->arena, sizeof *f);
-    if (f) *f = (kn_planned_failure){n, KN_INTERNAL, kn_arena_strdup(&p->arena, text)};
+    if (f) *f = (kn_planned_failure){n, KN_FORMAT, kn_arena_strdup(&p->arena, text)};
     if (!f || !f->text) return kn_fail_nomem(e->ctx, sizeof *f);
   }
   if (!kn_plan_push(p, &p->fails, &p->nfails, &f, sizeof f)) return kn_fail_nomem(e->ctx, sizeof f);
