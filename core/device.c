@@ -1,5 +1,6 @@
 /* Devices' names, their memory and their lists of kernel providers, and the walk down such a list. */
 #include "core/device.h"
+#include "core/chosen.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -14,7 +15,7 @@ const kn_provider kn_ref_provider = {
     .name = "ref",
     .kernel =
         {
-#define OP(name, ...) [KN_OP_##name] = kn_kernel_##name,
+#define OP(name, ...) [KN_OP_##name] = KN_IF_WITH(name, kn_kernel_##name),
 #define COMPOSITE(name, ...)
 #include "core/ops.def"
 #undef OP

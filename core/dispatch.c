@@ -13,6 +13,9 @@
 
 static kn_status check_arity(kn_context *ctx, const kn_op_info *row, const void *attrs, int n) {
   int max = row->max_in == KN_VARIADIC ? KN_MAX_INPUTS : row->max_in;
+  if (!row->kernel && !row->composite)
+    return kn_fail(ctx, KN_UNSUPPORTED, "%s: this build of kiln is without it (-Druntime_only, -Dops)",
+                   row->name);
   if (!attrs && row->attrs != KN_ATTRS_none)
     return kn_fail(ctx, KN_ARG, "%s: attributes are missing", row->name);
   if (n >= row->min_in && n <= max) return KN_OK;

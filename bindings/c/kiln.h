@@ -77,7 +77,7 @@ typedef enum kiln_status {
   KILN_STATE = 6,       /* not possible at this moment */
   KILN_UNSUPPORTED = 7, /* not possible in this build or on this machine */
   KILN_IO = 8,          /* a file could not be read or written */
-  KILN_FORMAT = 9,      /* a file is damaged */
+  KILN_FORMAT = 9,      /* a file is damaged; of a run: its graph reads what it has not made */
   KILN_VERSION = 10,    /* a file is of a version this library does not know */
   KILN_CAPTURE = 11,    /* only from Lua: a function cannot be captured */
   KILN_RAISED = 12,     /* the program itself raised an error */
@@ -422,7 +422,7 @@ KILN_API kiln_status kiln_session_restore(kiln_session *s, const char *path);
 
 /* Plans for the inputs set, without running; gives the bytes that all intermediate tensors of a run take
  * together, in whatever layout, with scratchpads and the constants that were packed for it. A run with inputs
- * of these sizes then allocates only its results. */
+ * of these sizes then allocates only its results, a block for each tensor among them. */
 KILN_API kiln_status kiln_session_memory(kiln_session *s, size_t *bytes);
 /* What each node of the graph takes on the inputs set, as text: tables of lines of the program and of nodes,
  * the slowest first, with times, work done and shares of what the machine reaches. What the runs store, draw
