@@ -43,7 +43,6 @@ typedef struct kn_opcode_info {
   const char *doc;
 } kn_opcode_info;
 kn_opcode_info kn_opcode_describe(kn_opcode op);
-unsigned kn_opcode_version(kn_opcode op); /* of its meaning, as files name it */
 bool kn_opcode_parse(const char *text, size_t len, kn_opcode *out);
 static inline bool kn_opcode_is_op(kn_opcode op) { return op < KN_OP_COUNT; }
 /* To the program's output, its error stream, or as a warning. */

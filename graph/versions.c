@@ -92,4 +92,3 @@ const kn_op_version *kn_version_upgrade(const kn_versions *v, kn_opcode op) {
   return NULL;
 }
 
-unsigned kn_opcode_version(kn_opcode op) { return kn_version_newest(&kn_dialect_now, op); }
