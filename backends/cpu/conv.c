@@ -111,7 +111,7 @@ static bool set(windows *v, const kn_attrs_conv2d *a, const kn_type *x, const kn
 
 /* Which problems are better off elsewhere: with few filters or a short sum packing is most of the work. */
 static bool suits(const windows *v, int64_t filters, int64_t k) {
-  return filters >= 16 && k >= 16 && v->images * v->oh * v->ow >= 64;
+  return filters >= 8 && k >= 8 && v->images * v->oh * v->ow >= 16;
 }
 
 static kn_status run(kn_context *ctx, windows *v, const kn_attrs_conv2d *a, const kn_type *wt, const char *w,

@@ -422,7 +422,7 @@ KILN_API kiln_status kiln_session_restore(kiln_session *s, const char *path);
 
 /* Plans for the inputs set, without running; gives the bytes that all intermediate tensors of a run take
  * together, in whatever layout, with scratchpads and the constants that were packed for it. A run with inputs
- * of these sizes then allocates only its results. */
+ * of these sizes then allocates only its results, a block for each tensor among them. */
 KILN_API kiln_status kiln_session_memory(kiln_session *s, size_t *bytes);
 /* What each node of the graph takes on the inputs set, as text: tables of lines of the program and of nodes,
  * the slowest first, with times, work done and shares of what the machine reaches. What the runs store, draw
