@@ -76,6 +76,17 @@ bool kn_cost_by_types(const kn_node *n, const kn_type *types, kn_cost *c) {
   return known;
 }
 
+kn_cost kn_cost_ahead(const kn_node *n, const kn_type *types, kn_tensor *const *vals) {
+  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
+  if (!kn_opcode_is_op(n->op)) return (kn_cost){0, 0};
+  for (uint32_t i = 0; i < n->ntensor; i++) {
+    const uint32_t v = n->in[i]->id;
+    in[i] = vals[v] ? vals[v]->type : types[v];
+  }
+  for (uint32_t i = 0; i < n->nout; i++) out[i] = types[n->out[i]->id];
+  return kn_node_cost(n, in, out);
+}
+
 bool kn_cost_by_tensors(const kn_node *n, kn_tensor *const *vals, kn_cost *c) {
   kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
   if (!kn_opcode_is_op(n->op)) return false;

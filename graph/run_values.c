@@ -7,6 +7,7 @@
 #include "graph/scalar.h"
 #include "graph/internal.h"
 #include "graph/profile.h"
+#include "graph/cost.h"
 #include "graph/run.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -226,9 +227,28 @@ static kn_status prepare(run *r, const kn_part_plan *part) {
   return KN_OK;
 }
 
+/* A view may repeat an element as often as it likes, so a part can last for ever without a loop: where steps
+ * are limited, much work counts for many. */
+static kn_status count_work(run *r, const kn_part_plan *part) {
+  enum { STEP = 1 << 24 }; /* operations and bytes */
+  kn_session *s = r->s;
+  uint64_t *steps = r->gang ? &r->steps : &s->steps;
+  double work = 0;
+  for (uint32_t i = 0; i < part->n; i++) {
+    const kn_cost c = kn_cost_ahead(part->nodes[i], r->p->types, r->p->vals);
+    work += c.flops + c.bytes;
+  }
+  if (work < STEP) return KN_OK;
+  if (work / STEP >= (double)s->limit - (double)*steps)
+    return r->gang ? KN_LIMIT : kn_run_stop(r, KN_LIMIT, part->sources[0]);
+  *steps += (uint64_t)(work / STEP);
+  return KN_OK;
+}
+
 kn_status kn_run_part(run *r, const kn_part_plan *part) {
   kn_plan *p = r->p;
   KN_TRY(kn_run_tick(r, part->sources[0]));
+  if (r->s->limit) KN_TRY(count_work(r, part));
   KN_TRY(prepare(r, part));
   kn_status st = part->target->run(part->target->self, r->ctx, part->program, p->vals, p->scalars);
   for (uint32_t i = 0; i < part->nprepare; i++) {
