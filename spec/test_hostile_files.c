@@ -345,19 +345,41 @@ static void chain(text *t, int count) {
   put(t, "return %%%d\n}\n", count);
 }
 
+/* The same of tensors, of views of views, of lists. */
+static void tensors(text *t, int count) {
+  put(t, "graph g(%%0: float32[2]) {\n");
+  for (int i = 0; i < count; i++) put(t, "%%%d = %s %%%d\n", i + 1, i % 3 ? "neg" : "exp", i);
+  put(t, "return %%%d\n}\n", count);
+}
+
+static void views(text *t, int count) {
+  put(t, "graph g(%%0: float32[2]) {\n");
+  for (int i = 0; i < count; i++)
+    put(t, "%%%d = reshape %%%d {sizes = {%s}}\n", i + 1, i, i % 2 ? "2" : "1, 2");
+  put(t, "return %%%d\n}\n", count);
+}
+
+static void lists(text *t, int count) {
+  put(t, "graph g(%%x: integer) {\n%%0: list[integer] = list\n");
+  for (int i = 0; i < count; i++) put(t, "%%%d = append %%%d, %%x\n", i + 1, i);
+  put(t, "%%n = length %%%d\nreturn %%n\n}\n", count);
+}
+
 static const struct {
   void (*make)(text *t, int n);
   int fine, many;
   kiln_status st; /* of many */
 } nested[] = {
-    {regions, 200, 201, KILN_FORMAT},    {regions, 100, 30000, KILN_FORMAT},
-    {loops, 200, 201, KILN_FORMAT},      {loops, 100, 30000, KILN_FORMAT},
-    {results, 100, 102, KILN_FORMAT},    {results, 50, 30000, KILN_FORMAT},
-    {choices, 99, 102, KILN_FORMAT},     {choices, 50, 30000, KILN_FORMAT},
-    {arguments, 99, 102, KILN_FORMAT},   {arguments, 50, 30000, KILN_FORMAT},
-    {list_types, 10, 20, KILN_FORMAT},   {list_types, 10, 30000, KILN_FORMAT},
-    {nodes, 1000, 200001, KILN_LIMIT},   {symbols, 256, 257, KILN_FORMAT},
-    {leaves, 1000, 100001, KILN_FORMAT}, {chain, 20000, 200001, KILN_LIMIT},
+    {regions, 200, 201, KILN_FORMAT},     {regions, 100, 30000, KILN_FORMAT},
+    {loops, 200, 201, KILN_FORMAT},       {loops, 100, 30000, KILN_FORMAT},
+    {results, 100, 102, KILN_FORMAT},     {results, 50, 30000, KILN_FORMAT},
+    {choices, 99, 102, KILN_FORMAT},      {choices, 50, 30000, KILN_FORMAT},
+    {arguments, 99, 102, KILN_FORMAT},    {arguments, 50, 30000, KILN_FORMAT},
+    {list_types, 10, 20, KILN_FORMAT},    {list_types, 10, 30000, KILN_FORMAT},
+    {nodes, 1000, 200001, KILN_LIMIT},    {symbols, 256, 257, KILN_FORMAT},
+    {leaves, 1000, 100001, KILN_FORMAT},  {chain, 20000, 200001, KILN_LIMIT},
+    {tensors, 20000, 200001, KILN_LIMIT}, {views, 2000, 200001, KILN_LIMIT},
+    {lists, 20000, 200001, KILN_LIMIT},
 };
 
 START_TEST(deep_and_many) {
@@ -382,21 +404,23 @@ END_TEST
 
 /* What may be as deep as it may be also runs. */
 START_TEST(as_deep_as_may_be) {
-  void (*const makes[])(text * t, int n) = {regions, loops, chain};
+  void (*const makes[])(text * t, int n) = {regions, loops, chain, lists, tensors, views};
   host h;
   start(&h);
   for (size_t i = 0; i < COUNT(makes); i++) {
     text t = {NULL};
     kiln_graph *g;
     kiln_session *s;
-    makes[i](&t, i == 2 ? 20000 : 200);
+    makes[i](&t, i < 2 ? 200 : i == 5 ? 2000 : 20000);
     ck_assert_int_eq(load_text(&h, t.p, &g), KILN_OK);
     free(t.p);
     ck_assert_int_eq(kiln_session_new(h.ctx, g, &s), KILN_OK);
     for (int c = 0; c < (i == 0 ? 2 : 1); c++) {
-      kiln_value v =
-          i == 2 ? (kiln_value){.kind = KILN_INTEGER, .i = 1} : (kiln_value){.kind = KILN_BOOLEAN, .b = c};
+      kiln_value v = {.kind = i < 2 ? KILN_BOOLEAN : i < 4 ? KILN_INTEGER : KILN_TENSOR, .b = c, .i = 1};
+      if (i >= 4)
+        ck_assert_int_eq(kiln_tensor_new(h.ctx, KILN_FLOAT32, 1, (int64_t[]){2}, NULL, &v.tensor), KILN_OK);
       ck_assert_int_eq(kiln_session_set(s, 0, &v), KILN_OK);
+      kiln_value_clear(&v);
       ck_assert_msg(kiln_session_run(s) == KILN_OK, "case %zu: %s", i, kiln_session_error(s));
     }
     kiln_session_free(s);

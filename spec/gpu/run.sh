@@ -4,7 +4,7 @@
 #   spec/gpu/run.sh [--carry FOLDER] [--out FOLDER] [--software] [STEP...]
 # Results go to FOLDER, or to spec/gpu/results. Steps are the rows below; without any named, all of them, within ten minutes: a step gets the
 # time that is left at most, one that runs over is cut, and what it had said until then is kept. --software tries all of it, with small
-# sizes, on the software device of the tests, in ten times the time. Ends in a line `N passed, N failed`; without a device it says why and ends
+# sizes, on the software device of the tests, in twenty times the time. Ends in a line `N passed, N failed`; without a device it says why and ends
 # with 77.
 set -uo pipefail
 
@@ -109,7 +109,7 @@ results=$out/$(date +%F)-gpu.md
 export -f build kiln_spec suite bench
 export work software limit build
 times=1
-[ -z "$software" ] || times=10
+[ -z "$software" ] || times=20
 passed=0 failed=0 limit=0 last=$((SECONDS + ${KILN_GPU_SECONDS:-$((590 * times))}))
 while read -r name most command; do
   [ ${#wanted[@]} -eq 0 ] || [[ " ${wanted[*]} " == *" $name "* ]] || continue
