@@ -10,6 +10,7 @@
 #include "graph/cost.h"
 #include "graph/run.h"
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -238,10 +239,10 @@ static kn_status count_work(run *r, const kn_part_plan *part) {
     const kn_cost c = kn_cost_ahead(part->nodes[i], r->p->types, r->p->vals);
     work += c.flops + c.bytes;
   }
-  if (work < STEP) return KN_OK;
-  if (work / STEP >= (double)s->limit - (double)*steps)
+  work = floor(work / STEP);
+  if (work > (double)s->limit - (double)*steps)
     return r->gang ? KN_LIMIT : kn_run_stop(r, KN_LIMIT, part->sources[0]);
-  *steps += (uint64_t)(work / STEP);
+  *steps += (uint64_t)work;
   return KN_OK;
 }
 
