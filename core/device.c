@@ -122,6 +122,13 @@ bool kn_device_offers(const kn_context *ctx, kn_device_id d, kn_op op) {
   return false;
 }
 
+bool kn_device_prefers(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n) {
+  const kn_provider *const *list = ctx->providers[in[0]->type.device];
+  for (int i = 0; i < KN_MAX_PROVIDERS && list[i]; i++)
+    if (list[i]->prefers && list[i]->prefers(ctx, op, attrs, in, n)) return true;
+  return false;
+}
+
 kn_status kn_device_run(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                         kn_tensor *const *out, const char **impl) {
   /* Ops on plain numbers of the host beside tensors of a device are the device's; moving is nobody's. */

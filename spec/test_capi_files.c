@@ -173,6 +173,37 @@ START_TEST(info_and_upgrade) {
 }
 END_TEST
 
+/* What lies on a device is described and brought up to date where there is none. */
+START_TEST(of_a_device) {
+  static const char there[] = "graph g(%x: float32[2]@cuda) {\n"
+                              "  slot const \"w\": float32[2]@cuda\n"
+                              "  %w: float32[2]@cuda = tensor \"w\"\n"
+                              "  %y: float32[2]@cuda = add %x, %w\n"
+                              "  return %y\n}\n";
+  kiln_context *ctx;
+  char all[4000] = "";
+  size_t n, m;
+  kn_context *c = suite_context();
+  kn_entry e = {.name = "g", .graph = graph_of(c, there)};
+  e.graph->slots[0]->tensor = make(c, KN_F32, DIMS(2), LIST(1, 2));
+  OK(c, kn_file_save(c, temp_path(), &e, 1));
+  kn_graph_release(e.graph);
+  suite_done(c);
+  char *p = slurp(temp_path(), &n), *q;
+  ck_assert_int_eq(kiln_context_new(NULL, &ctx, NULL, 0), KILN_OK);
+  GOOD(ctx, kiln_file_info(ctx, temp_path(), NULL, gather, all));
+  ck_assert_msg(strstr(all, "input x: float32[2]@cuda\n") && strstr(all, "slot w: float32[2]@cuda\n"), "%s",
+                all);
+  GOOD(ctx, kiln_file_upgrade(ctx, temp_path(), temp_path()));
+  q = slurp(temp_path(), &m);
+  ck_assert(n == m && !memcmp(p, q, n));
+  free(p);
+  free(q);
+  kiln_context_free(ctx);
+  unlink(temp_path());
+}
+END_TEST
+
 START_TEST(out_of_memory) {
   write_file(temp_path());
   char other[80];
@@ -210,4 +241,4 @@ START_TEST(out_of_memory) {
 }
 END_TEST
 
-SUITE("capi_files", vectors_of_graphs, files_without, info_and_upgrade, out_of_memory)
+SUITE("capi_files", vectors_of_graphs, files_without, info_and_upgrade, of_a_device, out_of_memory)
