@@ -81,7 +81,7 @@ typedef enum kiln_status {
   KILN_VERSION = 10,    /* a file is of a version this library does not know */
   KILN_CAPTURE = 11,    /* only from Lua: a function cannot be captured */
   KILN_RAISED = 12,     /* the program itself raised an error */
-  KILN_LIMIT = 13,      /* a limit was reached: steps, nodes, nesting */
+  KILN_LIMIT = 13,      /* a limit was reached: steps, trips, seconds, nodes, nesting */
   KILN_CANCELLED = 14,  /* kiln_session_cancel */
   KILN_INTERNAL = 15    /* a defect of kiln */
 } kiln_status;
@@ -436,7 +436,7 @@ KILN_API void kiln_session_free(kiln_session *s);
 KILN_API const char *kiln_session_error(const kiln_session *s);
 
 /* An input of the next runs; kept until it is set again. A tensor is retained, not copied: what it holds when
- * a run starts is what the run sees. Kinds are checked when it runs. */
+ * a run starts is what the run sees. Kinds are checked when it runs. STATE from within a run. */
 KILN_API kiln_status kiln_session_set(kiln_session *s, int index, const kiln_value *v);
 /* The same by name, each for one kind. */
 KILN_API kiln_status kiln_session_set_tensor(kiln_session *s, const char *name, kiln_tensor *t);
