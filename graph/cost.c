@@ -2,7 +2,12 @@
  * does. */
 #include "graph/cost.h"
 
-static double elements(const kn_type *t) { return kn_type_known(t) ? (double)kn_type_numel(t) : 0; }
+/* Also of tensors that no memory could hold: views repeat elements. */
+static double elements(const kn_type *t) {
+  double n = 1;
+  for (int i = 0; i < t->rank; i++) n *= (double)t->dims[i];
+  return kn_type_known(t) ? n : 0;
+}
 
 static double last(const kn_type *t) { return t->rank ? (double)t->dims[t->rank - 1] : 1; }
 
@@ -58,10 +63,7 @@ static double flops(const kn_node *n, const kn_type *in, const kn_type *out) {
   return 0;
 }
 
-static double bytes(const kn_type *t) {
-  size_t n;
-  return kn_type_known(t) && kn_type_bytes(t, &n) ? (double)n : 0;
-}
+static double bytes(const kn_type *t) { return elements(t) * (double)kn_dtype_size((kn_dtype)t->dtype); }
 
 kn_cost kn_node_cost(const kn_node *n, const kn_type *in, const kn_type *out) {
   kn_cost c = {0, 0};
@@ -82,17 +84,6 @@ bool kn_cost_by_types(const kn_node *n, const kn_type *types, kn_cost *c) {
   for (uint32_t i = 0; i < n->nout; i++) out[i] = types[n->out[i]->id], known &= kn_type_known(&out[i]);
   *c = kn_node_cost(n, in, out);
   return known;
-}
-
-kn_cost kn_cost_ahead(const kn_node *n, const kn_type *types, kn_tensor *const *vals) {
-  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
-  if (!kn_opcode_is_op(n->op)) return (kn_cost){0, 0};
-  for (uint32_t i = 0; i < n->ntensor; i++) {
-    const uint32_t v = n->in[i]->id;
-    in[i] = vals[v] ? vals[v]->type : types[v];
-  }
-  for (uint32_t i = 0; i < n->nout; i++) out[i] = types[n->out[i]->id];
-  return kn_node_cost(n, in, out);
 }
 
 bool kn_cost_by_tensors(const kn_node *n, kn_tensor *const *vals, kn_cost *c) {

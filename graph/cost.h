@@ -12,8 +12,6 @@ typedef struct kn_cost {
 kn_cost kn_node_cost(const kn_node *n, const kn_type *in, const kn_type *out);
 /* The same by the types of all values of the graph, by id; whether all of its own have sizes. */
 bool kn_cost_by_types(const kn_node *n, const kn_type *types, kn_cost *c);
-/* Of a node that is about to run: by the tensors that are there, and by types for the others. */
-kn_cost kn_cost_ahead(const kn_node *n, const kn_type *types, kn_tensor *const *vals);
 /* By the tensors of a run, by id of their values; false for other nodes and where a tensor is missing. */
 bool kn_cost_by_tensors(const kn_node *n, kn_tensor *const *vals, kn_cost *c);
 

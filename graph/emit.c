@@ -104,13 +104,6 @@ static kn_status emit_view(emitter *e, const kn_node *n, const kn_node *c, bool 
                                                                     : kn_fail_nomem(e->ctx, sizeof made);
 }
 
-/* The last node is a view of which only the run knows the sizes, and so how much work it is to read it
- * (kn_run_part). */
-static bool ends_openly(const emitter *e) {
-  const kn_node *last = e->nodes[e->n - 1];
-  return kn_ops[last->op].op_class == KN_CLASS_VIEW && !kn_type_known(&e->p->types[last->out[0]->id]);
-}
-
 /* What is checked when a part has run is still what it was: what overwrites a tensor is a part of its own. So
  * is what no launch takes, among nodes that one does, and what takes a place that only the device knows,
  * which is no part of a launch, but a step. copy: the plan's of n. */
@@ -165,8 +158,7 @@ static kn_status emit_op(emitter *e, const kn_node *n, bool *dead) {
     return alias(e, n->out[0], n->in[0]);
   }
   const kn_target *t = kn_part_target(e, c);
-  if (e->n && (t != e->target || p->single || ends_openly(e) || stands_apart(e, n, c)))
-    KN_TRY(kn_part_flush(e));
+  if (e->n && (t != e->target || p->single || stands_apart(e, n, c))) KN_TRY(kn_part_flush(e));
   e->pos++;
   if (!e->n) e->buffers = p->nbuffers;
   e->target = t;

@@ -194,7 +194,7 @@ START_TEST(a_part_without_end_is_many_steps) {
   for (int i = 0; i < 3; i++) {
     kiln_session_set_integer(h.s, "n", sizes[i]);
     if (i < 2)
-      BAD(KILN_LIMIT, "bad.lua:3: the limit of 1000 steps", kiln_session_run(h.s), kiln_session_error(h.s));
+      BAD(KILN_LIMIT, "bad.lua:2: the limit of 1000 steps", kiln_session_run(h.s), kiln_session_error(h.s));
     else
       GOOD(kiln_session_run(h.s), kiln_session_error(h.s));
   }
