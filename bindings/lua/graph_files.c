@@ -81,12 +81,18 @@ void kl_check_storable(lua_State *L, const kl_variant *v, const char *name) {
              name, place, v->graph->name);
 }
 
-static void add_entry(lua_State *L, entries *e, const char *name, kl_variant *v) {
-  kl_check_storable(L, v, "save");
+kn_graph *kl_graph_now(lua_State *L, kl_variant *v, const char *name) {
+  kn_graph *now = NULL;
+  kl_check_storable(L, v, name);
   kn_session *s = kl_variant_session(L, v);
   kl_load_live(L, v);
+  kl_check(L, with_values(kl_context(L), v->graph, s, &now));
+  return now;
+}
+
+static void add_entry(lua_State *L, entries *e, const char *name, kl_variant *v) {
   kn_entry *entry = &e->list[e->n];
-  kl_check(L, with_values(e->ctx, v->graph, s, &entry->graph));
+  entry->graph = kl_graph_now(L, v, "save");
   entry->name = name;
   e->n++;
 }
