@@ -75,6 +75,7 @@ kn_context *kn_context_child(kn_context *parent) {
   ctx->checkpoint = NULL;
   ctx->profile = NULL;
   ctx->keeps_scratch = false;
+  ctx->runs = NULL;
   ctx->deterministic = false; /* the parent is asked */
   memset(ctx->scratch, 0, sizeof ctx->scratch);
   ctx->reclaimers = NULL;
@@ -132,14 +133,18 @@ bool kn_reclaim(kn_context *ctx) {
 }
 
 void *kn_claim(kn_context *ctx, size_t size) {
-  void *p = kn_alloc(ctx->heap, size);
-  return p || !kn_reclaim(ctx) ? p : kn_alloc(ctx->heap, size);
+  kn_heap *h = kn_claim_heap(ctx);
+  void *p = kn_alloc(h, size);
+  return p || !kn_reclaim(ctx) ? p : kn_alloc(h, size);
 }
 
-void *kn_claim_aligned(kn_context *ctx, size_t size) {
-  void *p = kn_alloc_aligned(ctx->heap, size);
-  return p || !kn_reclaim(ctx) ? p : kn_alloc_aligned(ctx->heap, size);
+static void *claim_aligned(kn_context *ctx, kn_heap *h, size_t size) {
+  void *p = kn_alloc_aligned(h, size);
+  return p || !kn_reclaim(ctx) ? p : kn_alloc_aligned(h, size);
 }
+
+void *kn_claim_aligned(kn_context *ctx, size_t size) { return claim_aligned(ctx, kn_claim_heap(ctx), size); }
+void *kn_claim_kept(kn_context *ctx, size_t size) { return claim_aligned(ctx, ctx->heap, size); }
 
 /* ---- scratch ---- */
 

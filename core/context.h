@@ -105,13 +105,15 @@ struct kn_context {
   void *where_ud;
   kn_recorder *recorder; /* not NULL while ops are being recorded into a graph; borrowed */
   kn_recorder *symbols;  /* records ops on symbolic tensors when none is on: graphs built by hand; borrowed */
-  const kn_within *within; /* NULL: none; for recorders, whose nodes fail in the composite's name, too */
-  unsigned debug;          /* bit per kn_debug */
-  int threads;             /* most threads a parallel loop may use; >= 1 */
-  int64_t cache;           /* bytes that a core has close by: large work may be cut for that */
-  uint8_t beside;          /* kn_beside: strands of graphs */
-  struct kn_pool *pool;    /* core/parallel.c's, shared with children; NULL in builds that need none */
-  bool keeps_scratch;      /* a session's: what kernels work in stays for the next ones */
+  const kn_within *within;  /* NULL: none; for recorders, whose nodes fail in the composite's name, too */
+  unsigned debug;           /* bit per kn_debug */
+  int threads;              /* most threads a parallel loop may use; >= 1 */
+  int64_t cache;            /* bytes that a core has close by: large work may be cut for that */
+  uint8_t beside;           /* kn_beside: strands of graphs */
+  struct kn_pool *pool;     /* core/parallel.c's, shared with children; NULL in builds that need none */
+  struct kn_hosted *hosted; /* likewise; NULL: no pool of the host's */
+  kn_heap *runs;            /* what a run makes lies there (kn_claim); NULL: in `heap`; borrowed */
+  bool keeps_scratch;       /* a session's: what kernels work in stays for the next ones */
   struct kn_scratch {
     void *p;
     size_t bytes;
@@ -149,10 +151,14 @@ bool kn_context_deterministic(const kn_context *ctx); /* it, or one that it is a
 /* What its root was told. */
 kn_float32_precision kn_context_precision(const kn_context *ctx);
 
-/* kn_alloc and kn_alloc_aligned from the context's heap; when that fails the reclaimers are called and it is
- * tried once more. For what tensors, tapes and runs are made of, so that garbage is never why they fail. */
+/* Where tensors, tapes, and whatever else a run makes and gives back, come from and go to. */
+static inline kn_heap *kn_claim_heap(const kn_context *ctx) { return ctx->runs ? ctx->runs : ctx->heap; }
+/* kn_alloc and kn_alloc_aligned from there; when that fails the reclaimers are called and it is tried once
+ * more, so that garbage is never why they fail. */
 void *kn_claim(kn_context *ctx, size_t size);
 void *kn_claim_aligned(kn_context *ctx, size_t size);
+/* The second one of the context's own heap: for what stays with a plan, whenever it is made. */
+void *kn_claim_kept(kn_context *ctx, size_t size);
 /* Calls them; false: there was nobody to ask. For memory that is no heap's. */
 bool kn_reclaim(kn_context *ctx);
 /* Memory for a kernel to work in, 64-byte aligned, given back before it ends; NULL when there is none.

@@ -77,7 +77,7 @@ kn_status kn_overlaps_itself(kn_context *ctx, int rank, const int64_t *dims, con
   if (!marks) return kn_fail_nomem(ctx, bytes);
   memset(marks, 0, bytes);
   *out = meets(marks, a, n, unit);
-  kn_free(ctx->heap, marks, bytes);
+  kn_free(kn_claim_heap(ctx), marks, bytes);
   return KN_OK;
 }
 

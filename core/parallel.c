@@ -1,21 +1,70 @@
-/* kn_parallel_for on OpenMP, on pthreads, or in the calling thread: see parallel.h. */
+/* kn_parallel_for on OpenMP, on pthreads, in the calling thread, or on a pool of the host's: see parallel.h.
+ */
 #include "core/parallel.h"
 #include "core/context.h"
+#include <stdatomic.h>
 
 /* How many ranges n elements are cut into; 1: not worth waking anybody. */
-#if defined(KN_THREADS_OPENMP) || defined(KN_THREADS_PTHREADS)
 static int64_t parts_of(const kn_context *ctx, int64_t n, int64_t grain) {
   if (n / 2 < grain) return 1; /* most calls by far: no division by a number */
   int64_t parts = n / (grain < 1 ? 1 : grain);
   return parts > ctx->threads ? ctx->threads : parts;
 }
-#endif
+
+/* ---- a pool of the host's ---- */
+
+/* Whoever runs a loop there holds `busy`: a second one, nested or another thread's, runs by itself, so that
+ * no thread of the pool ever waits for the pool. */
+struct kn_hosted {
+  kn_host_pool pool;
+  atomic_flag busy;
+};
+
+typedef struct hosted_loop {
+  kn_range_fn fn;
+  void *ud;
+  int64_t n, parts;
+  _Atomic int64_t next;
+} hosted_loop;
+
+/* One range, whichever comes next: a pool that runs a task twice or leaves one out does no harm. */
+static void run_next(void *arg, int index) {
+  hosted_loop *l = arg;
+  int64_t p = atomic_fetch_add(&l->next, 1);
+  (void)index;
+  if (p < l->parts) l->fn(l->ud, l->n * p / l->parts, l->n * (p + 1) / l->parts);
+}
+
+static void run_hosted(const kn_context *ctx, int64_t n, int64_t grain, kn_range_fn fn, void *ud) {
+  struct kn_hosted *h = ctx->hosted;
+  int64_t parts = parts_of(ctx, n, grain);
+  if (parts < 2 || atomic_flag_test_and_set_explicit(&h->busy, memory_order_acquire)) {
+    fn(ud, 0, n);
+    return;
+  }
+  hosted_loop l = {.fn = fn, .ud = ud, .n = n, .parts = parts};
+  h->pool.run(h->pool.ud, (int)parts, run_next, &l);
+  while (atomic_load(&l.next) < parts) run_next(&l, 0);
+  atomic_flag_clear_explicit(&h->busy, memory_order_release);
+}
+
+bool kn_parallel_use(kn_context *ctx, const kn_host_pool *pool) {
+  struct kn_hosted *h = kn_alloc(ctx->heap, sizeof *h);
+  if (!h) return false;
+  h->pool = *pool;
+  atomic_flag_clear(&h->busy);
+  ctx->hosted = h;
+  return true;
+}
+
+int kn_parallel_library_threads(const kn_context *ctx) { return ctx->hosted ? 1 : ctx->threads; }
+
+/* ---- those of kiln's own ---- */
 
 #if defined(KN_THREADS_OPENMP)
 #include <omp.h>
 
-void kn_parallel_for(const kn_context *ctx, int64_t n, int64_t grain, kn_range_fn fn, void *ud) {
-  if (n <= 0) return;
+static void run_own(const kn_context *ctx, int64_t n, int64_t grain, kn_range_fn fn, void *ud) {
   int64_t parts = parts_of(ctx, n, grain);
   if (parts > 1 && !omp_in_parallel()) {
 #pragma omp parallel for num_threads((int)parts) schedule(static, 1)
@@ -32,11 +81,10 @@ int kn_parallel_default_threads(void) {
 
 const char *kn_parallel_name(void) { return "openmp"; }
 bool kn_parallel_open(kn_context *ctx) { return ctx; }
-void kn_parallel_close(kn_context *ctx) { (void)ctx; }
+static void close_own(kn_context *ctx) { (void)ctx; }
 
 #elif defined(KN_THREADS_PTHREADS)
 #include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -97,8 +145,7 @@ static int start_workers(struct kn_pool *p, int64_t wanted) {
   return p->workers;
 }
 
-void kn_parallel_for(const kn_context *ctx, int64_t n, int64_t grain, kn_range_fn fn, void *ud) {
-  if (n <= 0) return;
+static void run_own(const kn_context *ctx, int64_t n, int64_t grain, kn_range_fn fn, void *ud) {
   struct kn_pool *p = ctx->pool;
   int64_t parts = parts_of(ctx, n, grain);
   if (parts < 2 || !p || atomic_flag_test_and_set_explicit(&p->busy, memory_order_acquire)) {
@@ -143,7 +190,7 @@ bool kn_parallel_open(kn_context *ctx) {
   return true;
 }
 
-void kn_parallel_close(kn_context *ctx) {
+static void close_own(kn_context *ctx) {
   struct kn_pool *p = ctx->pool;
   pthread_mutex_lock(&p->lock);
   p->stop = true;
@@ -158,14 +205,24 @@ void kn_parallel_close(kn_context *ctx) {
 
 #else
 
-void kn_parallel_for(const kn_context *ctx, int64_t n, int64_t grain, kn_range_fn fn, void *ud) {
+static void run_own(const kn_context *ctx, int64_t n, int64_t grain, kn_range_fn fn, void *ud) {
   (void)ctx, (void)grain;
-  if (n > 0) fn(ud, 0, n);
+  fn(ud, 0, n);
 }
 
 int kn_parallel_default_threads(void) { return 1; }
 const char *kn_parallel_name(void) { return "none"; }
 bool kn_parallel_open(kn_context *ctx) { return ctx; }
-void kn_parallel_close(kn_context *ctx) { (void)ctx; }
+static void close_own(kn_context *ctx) { (void)ctx; }
 
 #endif
+
+void kn_parallel_for(const kn_context *ctx, int64_t n, int64_t grain, kn_range_fn fn, void *ud) {
+  if (n <= 0) return;
+  (ctx->hosted ? run_hosted : run_own)(ctx, n, grain, fn, ud);
+}
+
+void kn_parallel_close(kn_context *ctx) {
+  close_own(ctx);
+  kn_free(ctx->heap, ctx->hosted, sizeof *ctx->hosted);
+}

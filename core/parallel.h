@@ -1,5 +1,6 @@
 /* The one parallel loop: on OpenMP by default (its pool is shared with oneDNN), on a small pool of pthreads,
- * or in the calling thread (-Dthreads=openmp, pthreads, none). */
+ * or in the calling thread (-Dthreads=openmp, pthreads, none); in each of these builds on a pool of the
+ * host's where a context was given one. */
 #ifndef KN_PARALLEL_H
 #define KN_PARALLEL_H
 #include <stdbool.h>
@@ -22,5 +23,19 @@ const char *kn_parallel_name(void);    /* "openmp", "pthreads" or "none" */
  * are joined by kn_parallel_close. False when out of memory. */
 bool kn_parallel_open(struct kn_context *ctx);
 void kn_parallel_close(struct kn_context *ctx);
+
+/* A pool of the host's: `run` calls task(arg, i) for each i from 0 to tasks - 1, on any threads and in any
+ * order, and returns when all have ended. */
+typedef struct kn_host_pool {
+  void *ud;
+  int threads;
+  void (*run)(void *ud, int tasks, void (*task)(void *arg, int index), void *arg);
+} kn_host_pool;
+
+/* All loops of this root context, and of the children it gets, are run there, cut into as many ranges as
+ * ever; one loop at a time has it. False when out of memory. */
+bool kn_parallel_use(struct kn_context *ctx, const kn_host_pool *pool);
+/* How many threads a library may use that has a pool of its own: one where the host supplies the pool. */
+int kn_parallel_library_threads(const struct kn_context *ctx);
 
 #endif

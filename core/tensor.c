@@ -78,8 +78,11 @@ void kn_storage_release(kn_storage *s) {
 }
 
 static void init_storage(kn_storage *s, kn_context *ctx, uint8_t device, void *data, size_t bytes) {
-  *s = (kn_storage){
-      .device = device, .inference = ctx->inference, .heap = ctx->heap, .data = data, .bytes = bytes};
+  *s = (kn_storage){.device = device,
+                    .inference = ctx->inference,
+                    .heap = kn_claim_heap(ctx),
+                    .data = data,
+                    .bytes = bytes};
   atomic_init(&s->refs, 1);
 }
 
@@ -93,7 +96,7 @@ static void init_tensor(kn_tensor *t, kn_context *ctx, const kn_type *type, void
   t->grad = NULL;
   t->base = NULL;
   t->value = value;
-  t->heap = ctx->heap;
+  t->heap = kn_claim_heap(ctx);
   t->made_untracked = t->whole = false;
   t->type = *type;
   kn_strides_contiguous(type, t->strides);
@@ -147,7 +150,7 @@ kn_status kn_tensor_allocate(kn_context *ctx, kn_tensor *t, const kn_type *type)
     if (m)
       m->release(m->self, data, bytes);
     else
-      kn_free_aligned(ctx->heap, data, bytes);
+      kn_free_aligned(kn_claim_heap(ctx), data, bytes);
     return kn_fail_nomem(ctx, sizeof *s);
   }
   init_storage(s, ctx, type->device, data, bytes);

@@ -224,6 +224,8 @@ kn_context *kn_session_context(kn_session *s) { return s->ctx; }
 void kn_session_use_random(kn_session *s, kn_random *r) { s->random = r; }
 const kn_random *kn_session_random(const kn_session *s) { return s->random ? s->random : &s->ctx->random; }
 void kn_session_set_step_limit(kn_session *s, uint64_t steps) { s->limit = steps; }
+void kn_session_set_trip_limit(kn_session *s, uint64_t trips) { s->trip_limit = trips; }
+void kn_session_set_deadline(kn_session *s, double seconds) { s->seconds = seconds > 0 ? seconds : 0; }
 void kn_session_set_check(kn_session *s, bool on) { s->check = on; }
 void kn_session_set_any_sizes(kn_session *s, bool on) { s->any_sizes = on; }
 
@@ -467,7 +469,7 @@ static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, b
     kn_plan_free(s->ctx, p);
     p = NULL;
   }
-  const kn_graph *g;
+  const kn_graph *g = NULL;
   if (!p) KN_TRY(choose_graph(s, form, &g));
   if (!p) KN_TRY(kn_plan_new(s->ctx, g, s->targets, s->ntargets, form, &s->refused, s->in_types, &p));
   p->next = s->plans;
@@ -606,6 +608,7 @@ static void settle_slots(kn_session *s, bool commit) {
 /* Without `keep` nothing of it stays: no results, no state, no number that was drawn. */
 static kn_status run_once(kn_session *s, const kn_rvalue *in, uint32_t nin, bool keep) {
   kn_plan *p;
+  s->due = s->seconds > 0 ? kn_profile_clock() + s->seconds : 0;
   KN_TRY(choose_plan(s, in, nin, false, &p));
   KN_TRY(kn_check_needs(s->ctx, s->graph, in));
   KN_TRY(check_updates(s, in));
@@ -614,6 +617,7 @@ static kn_status run_once(kn_session *s, const kn_rvalue *in, uint32_t nin, bool
   if (s->random) s->ctx->random = *s->random;
   s->running = true;
   s->steps = s->told = 0;
+  atomic_store_explicit(&s->late, false, memory_order_relaxed);
   kn_status st = kn_run_plan(s, p, in);
   s->running = false;
   bool ran = st == KN_OK;

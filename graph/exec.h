@@ -55,7 +55,11 @@ void kn_session_set_poll(kn_session *s, kn_poll_fn fn, void *ud);
  * then.
  */
 void kn_session_set_watch(kn_session *s, bool on);
-void kn_session_set_step_limit(kn_session *s, uint64_t steps); /* a run; 0: none; LIMIT when passed */
+/* LIMIT when a run passes one of these, with the line of what would have come next; 0: none. Trips are of any
+ * one loop from where it is entered on. Seconds are of a run, by a clock that is read where it is polled. */
+void kn_session_set_step_limit(kn_session *s, uint64_t steps);
+void kn_session_set_trip_limit(kn_session *s, uint64_t trips);
+void kn_session_set_deadline(kn_session *s, double seconds);
 
 /* Which tensor an output of the last run is, where a branch gives a tensor on without computing one: an
  * input, a slot's, an earlier output. The output itself is a copy, or the earlier output's tensor. */

@@ -4,6 +4,7 @@
 
 typedef struct buffer { /* shared by lists; holds what the longest of them has */
   uint32_t refs, n, room;
+  kn_heap *heap;
   kn_element *at;
 } buffer;
 
@@ -11,7 +12,7 @@ struct kn_list {
   uint32_t refs, n;
   size_t bytes;
   kn_vkind kind;
-  kn_heap *heap; /* of the context; blocks keep it alive */
+  kn_heap *heap; /* blocks keep it alive */
   buffer *b;
 };
 
@@ -26,11 +27,11 @@ static void drop(kn_element *e) {
   kn_list_release(e->list);
 }
 
-static void buffer_release(kn_heap *heap, buffer *b) {
+static void buffer_release(buffer *b) {
   if (!b || --b->refs) return;
   for (uint32_t i = 0; i < b->n; i++) drop(&b->at[i]);
-  kn_free(heap, b->at, b->room * sizeof *b->at);
-  kn_free(heap, b, sizeof *b);
+  kn_free(b->heap, b->at, b->room * sizeof *b->at);
+  kn_free(b->heap, b, sizeof *b);
 }
 
 kn_list *kn_list_retain(kn_list *l) {
@@ -40,7 +41,7 @@ kn_list *kn_list_retain(kn_list *l) {
 
 void kn_list_release(kn_list *l) {
   if (!l || --l->refs) return;
-  buffer_release(l->heap, l->b);
+  buffer_release(l->b);
   kn_free(l->heap, l, sizeof *l);
 }
 
@@ -65,9 +66,10 @@ static kn_status copied(kn_context *ctx, const kn_list *l, uint32_t n, uint32_t 
   while (room <= n / step && room < UINT32_MAX / 2) room *= 2;
   buffer *b = kn_claim(ctx, sizeof *b);
   if (!b) return kn_fail_nomem(ctx, sizeof *b);
-  *b = (buffer){.refs = 1, .room = room, .at = kn_claim(ctx, room * sizeof *b->at)};
+  *b = (buffer){
+      .refs = 1, .room = room, .heap = kn_claim_heap(ctx), .at = kn_claim(ctx, room * sizeof *b->at)};
   if (!b->at) {
-    kn_free(ctx->heap, b, sizeof *b);
+    kn_free(kn_claim_heap(ctx), b, sizeof *b);
     return kn_fail_nomem(ctx, room * sizeof *b->at);
   }
   for (uint32_t i = 0; i < n; i += step) b->at[b->n++] = retained(l->b->at[i]);
@@ -84,7 +86,7 @@ static kn_status grow(kn_context *ctx, buffer *b) {
   if (b->n < b->room) return KN_OK;
   uint32_t room = b->room * 2;
   if (room <= b->room) return kn_fail(ctx, KN_LIMIT, "append: the list is too long");
-  kn_element *at = kn_realloc(ctx->heap, b->at, b->room * sizeof *at, room * sizeof *at);
+  kn_element *at = kn_realloc(b->heap, b->at, b->room * sizeof *at, room * sizeof *at);
   if (!at) return kn_fail_nomem(ctx, room * sizeof *at);
   b->at = at;
   b->room = room;
@@ -94,12 +96,12 @@ static kn_status grow(kn_context *ctx, buffer *b) {
 static kn_status append(kn_context *ctx, kn_list *l, kn_vkind kind, kn_element e, kn_list **out) {
   kn_list *made = kn_claim(ctx, sizeof *made);
   if (!made) return kn_fail_nomem(ctx, sizeof *made);
-  *made = (kn_list){.refs = 1, .kind = kind, .heap = ctx->heap};
+  *made = (kn_list){.refs = 1, .kind = kind, .heap = kn_claim_heap(ctx)};
   if (l) trim(l);
   bool behind = l && l->b->n == l->n; /* nobody has written there */
   kn_status st = behind ? grow(ctx, l->b) : copied(ctx, l, kn_list_length(l), 1, &made->b);
   if (st != KN_OK) {
-    kn_free(ctx->heap, made, sizeof *made);
+    kn_free(kn_claim_heap(ctx), made, sizeof *made);
     return st;
   }
   if (behind) {
@@ -133,7 +135,7 @@ kn_status kn_list_part(kn_context *ctx, kn_list *l, uint32_t n, uint32_t step, k
   trim(l);
   kn_list *made = kn_claim(ctx, sizeof *made);
   if (!made) return kn_fail_nomem(ctx, sizeof *made);
-  *made = (kn_list){.refs = 1, .n = n, .kind = l->kind, .heap = ctx->heap};
+  *made = (kn_list){.refs = 1, .n = n, .kind = l->kind, .heap = kn_claim_heap(ctx)};
   if (step == 1) {
     made->b = l->b;
     made->b->refs++;
@@ -143,7 +145,7 @@ kn_status kn_list_part(kn_context *ctx, kn_list *l, uint32_t n, uint32_t step, k
     made->n = (n + step - 1) / step;
     kn_status st = copied(ctx, l, n, step, &made->b);
     if (st != KN_OK) {
-      kn_free(ctx->heap, made, sizeof *made);
+      kn_free(kn_claim_heap(ctx), made, sizeof *made);
       return st;
     }
     made->bytes = bytes_in(made->b, made->n);
@@ -156,7 +158,7 @@ kn_status kn_list_copy(kn_context *ctx, kn_list *l, kn_vkind kind, uint32_t n, k
   static const kn_element none;
   kn_list *made = kn_claim(ctx, sizeof *made);
   if (!made) return kn_fail_nomem(ctx, sizeof *made);
-  *made = (kn_list){.refs = 1, .n = n, .kind = kind, .heap = ctx->heap};
+  *made = (kn_list){.refs = 1, .n = n, .kind = kind, .heap = kn_claim_heap(ctx)};
   uint32_t have = kn_list_length(l);
   kn_status st = copied(ctx, l, have < n ? have : n, 1, &made->b);
   while (st == KN_OK && made->b->n < n && (st = grow(ctx, made->b)) == KN_OK)

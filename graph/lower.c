@@ -622,7 +622,7 @@ static kn_status lower_loop(lowering *l, const kn_step *s, bool *dead) {
   const kn_loop_plan *loop = &l->p->loops[s->a];
   const uint32_t outer = l->block;
   kn_whole_step made = {.kind = KN_WHOLE_LOOP, .node = s->node};
-  l->w->loops = true;
+  l->w->loops++;
   KN_TRY(enter(l, loop));
   KN_TRY(flush(l));
   KN_TRY(new_block(l, &made.a));
@@ -712,7 +712,8 @@ void kn_whole_unmake(kn_context *ctx, kn_whole *w) {
   }
   kn_arena_free(&w->arena);
   w->launch = NULL;
-  w->made = w->faults = w->loops = w->draws = false;
+  w->made = w->faults = w->draws = false;
+  w->loops = 0;
   w->blocks = NULL, w->numbers = NULL, w->vals = NULL, w->cells = NULL;
   w->inputs = NULL, w->uploads = NULL, w->lents = NULL, w->kept = NULL;
   w->lists = NULL, w->constants = NULL, w->nlists = w->nconstants = 0;

@@ -132,6 +132,12 @@ static kn_status back_edge(run *r, const kn_loop_plan *l) {
   return st;
 }
 
+kn_status kn_run_too_many_trips(run *r, const kn_node *loop) {
+  return kn_node_failed(
+      r->ctx, loop,
+      kn_fail(r->ctx, KN_LIMIT, "the limit of %" PRIu64 " trips of a loop was reached", r->s->trip_limit));
+}
+
 APART kn_status run_loop(run *r, const kn_step *s) {
   const kn_loop_plan *l = &r->p->loops[s->a];
   const kn_node *n = l->node;
@@ -139,7 +145,8 @@ APART kn_status run_loop(run *r, const kn_step *s) {
   KN_TRY(enter_loop(r, l));
   uint64_t trips = 0;
   for (;;) {
-    KN_TRY(kn_run_tick(r));
+    KN_TRY(kn_run_tick(r, n));
+    if (r->s->trip_limit && trips >= r->s->trip_limit) return kn_run_too_many_trips(r, n);
     if (r->s->profile) kn_profile_trip(r->s->profile);
     KN_TRY(kn_run_block(r, l->block));
     trips++;
@@ -299,7 +306,7 @@ static kn_status give_result(run *r, const kn_rvalue *in, uint32_t i) {
   if (!t) {
     out->scalar = (kn_scalar){KN_SCALAR_INT, {.i = 0}};
     if (is_optional(p->graph->results, p->graph->nresults, i, false)) return KN_OK;
-    return kn_fail(r->ctx, KN_INTERNAL, "result %u of graph %s has no value", i + 1, p->graph->name);
+    return kn_fail(r->ctx, KN_FORMAT, "result %u of graph %s has no value", i + 1, p->graph->name);
   }
   for (uint32_t k = 0; k < i; k++) { /* a value returned twice is one tensor */
     if (body->yields[k] != v) continue;

@@ -34,8 +34,11 @@ bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t);
 kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t);
 kn_status kn_run_put_number(run *r, const kn_scalar *s, kn_tensor *t);
 kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out);
-kn_status kn_run_stop(run *r, kn_status st); /* OK: the limit of steps */
-kn_status kn_run_ask_host(kn_session *s);    /* whether to go on */
+/* The sentence of a run that is ended before `next`, which may be NULL: by the host; or LIMIT, of time or
+ * else of steps. */
+kn_status kn_run_stop(run *r, kn_status st, const kn_node *next);
+kn_status kn_run_ask_host(kn_session *s); /* whether to go on; it may be too late to */
+bool kn_run_is_late(kn_session *s);
 kn_status kn_run_no_value(run *r, const kn_node *n);
 static inline void kn_run_watch(run *r, const kn_node *n) {
   if (r->s->observe) r->s->observe(r->s->observe_ud, n, r->p->vals, r->p->scalars);
@@ -52,12 +55,12 @@ kn_status kn_run_section(run *r, kn_section *x);
 kn_status kn_gang_tick(run *r);
 
 /* Before each part and each trip: limits, and what the host says. */
-static inline kn_status kn_run_tick(run *r) {
+static inline kn_status kn_run_tick(run *r, const kn_node *next) {
   kn_session *s = r->s;
   if (r->gang) return kn_gang_tick(r);
-  if (s->limit && s->steps >= s->limit) return kn_run_stop(r, KN_OK);
+  if (s->limit && s->steps >= s->limit) return kn_run_stop(r, KN_LIMIT, next);
   kn_status st = kn_run_ask_host(s);
-  if (st != KN_OK) return kn_run_stop(r, st);
+  if (st != KN_OK) return kn_run_stop(r, st, next);
   s->steps++;
   return KN_OK;
 }
@@ -66,6 +69,7 @@ static inline kn_status kn_run_tick(run *r) {
 kn_status kn_run_block(run *r, uint32_t block);
 kn_status kn_run_step(run *r, const kn_step *s);
 kn_status kn_run_fail(run *r, const kn_planned_failure *f);
+kn_status kn_run_too_many_trips(run *r, const kn_node *loop);
 
 /* run_whole.c */
 kn_status kn_run_whole(run *r, struct kn_whole *w);

@@ -4,7 +4,6 @@
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include "core/parallel.h"
 #include "graph/run.h"
-#include <inttypes.h>
 #include <time.h>
 
 enum { REST = 15, AGAIN = 256 };
@@ -27,7 +26,7 @@ kn_status kn_gang_tick(run *r) {
   kn_session *s = r->s;
   if (atomic_load_explicit(&g->stop, memory_order_relaxed)) return KN_CANCELLED;
   if (s->limit && g->before + r->steps >= s->limit) return KN_LIMIT;
-  if (s->poll && !atomic_flag_test_and_set_explicit(&g->asks, memory_order_acquire)) {
+  if ((s->poll || s->due > 0) && !atomic_flag_test_and_set_explicit(&g->asks, memory_order_acquire)) {
     if (g->stopped == KN_OK) g->stopped = kn_run_ask_host(s);
     kn_status st = g->stopped;
     atomic_flag_clear_explicit(&g->asks, memory_order_release);
@@ -107,19 +106,23 @@ static kn_random give_streams(kn_section *x, kn_random from) {
   return from;
 }
 
+static const kn_node *first_node(const kn_plan *p, const kn_section *x) {
+  for (uint32_t i = 0; i < x->n; i++)
+    if (p->blocks[x->strands[i].block].n) return p->blocks[x->strands[i].block].steps[0].node;
+  return NULL;
+}
+
 static kn_status end(gang *g, kn_random random) {
   run *r = g->r;
   kn_session *s = r->s;
   kn_section *x = g->x;
-  if (g->stopped != KN_OK)
-    return kn_fail(s->ctx, g->stopped, "stopped by the host (%s)", kn_status_text(g->stopped));
+  if (g->stopped != KN_OK) return kn_run_stop(r, g->stopped, first_node(r->p, x));
   if (atomic_load(&g->stop)) { /* errors that the graph catches may come again */
     x->rest = REST;
     return run_in_order(r, x);
   }
   for (uint32_t i = 0; i < x->n; i++) s->steps += x->strands[i].steps;
-  if (s->limit && s->steps > s->limit)
-    return kn_fail(s->ctx, KN_LIMIT, "the limit of %" PRIu64 " steps was reached", s->limit);
+  if (s->limit && s->steps > s->limit) return kn_run_stop(r, KN_LIMIT, first_node(r->p, x));
   r->ctx->random = random;
   return KN_OK;
 }

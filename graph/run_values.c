@@ -6,6 +6,7 @@
 #include "graph/host.h"
 #include "graph/scalar.h"
 #include "graph/internal.h"
+#include "graph/profile.h"
 #include "graph/run.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -169,21 +170,32 @@ kn_status kn_run_clone(run *r, kn_tensor *t, kn_tensor **out) {
 
 /* ---- what stands outside the steps ---- */
 
+bool kn_run_is_late(kn_session *s) {
+  if (s->due <= 0 || kn_profile_clock() < s->due) return false;
+  atomic_store_explicit(&s->late, true, memory_order_relaxed);
+  return true;
+}
+
 kn_status kn_run_ask_host(kn_session *s) {
+  if (kn_run_is_late(s)) return KN_LIMIT;
   if (!s->poll) return KN_OK;
   if (s->told < s->steps) s->told = s->steps;
   return s->poll(s->poll_ud, s->told++);
 }
 
-kn_status kn_run_stop(run *r, kn_status st) {
-  kn_session *s = r->s;
-  if (st == KN_OK) return kn_fail(s->ctx, KN_LIMIT, "the limit of %" PRIu64 " steps was reached", s->limit);
-  return kn_fail(s->ctx, st, "stopped by the host (%s)", kn_status_text(st));
+kn_status kn_run_stop(run *r, kn_status st, const kn_node *next) {
+  const kn_session *s = r->s;
+  if (st != KN_LIMIT) return kn_fail(s->ctx, st, "stopped by the host (%s)", kn_status_text(st));
+  if (atomic_load_explicit(&s->late, memory_order_relaxed))
+    kn_fail(r->ctx, st, "the deadline of %g seconds has passed", s->seconds);
+  else
+    kn_fail(r->ctx, st, "the limit of %" PRIu64 " steps was reached", s->limit);
+  return next ? kn_node_failed(r->ctx, next, st) : st;
 }
 
 kn_status kn_run_no_value(run *r, const kn_node *n) {
   return kn_node_failed(r->ctx, n,
-                        kn_fail(r->ctx, KN_INTERNAL, "%s: an input has no value on the path that led here",
+                        kn_fail(r->ctx, KN_FORMAT, "%s: an input has no value on the path that led here",
                                 kn_opcode_describe(n->op).text));
 }
 
@@ -216,7 +228,7 @@ static kn_status prepare(run *r, const kn_part_plan *part) {
 
 kn_status kn_run_part(run *r, const kn_part_plan *part) {
   kn_plan *p = r->p;
-  KN_TRY(kn_run_tick(r));
+  KN_TRY(kn_run_tick(r, part->sources[0]));
   KN_TRY(prepare(r, part));
   kn_status st = part->target->run(part->target->self, r->ctx, part->program, p->vals, p->scalars);
   for (uint32_t i = 0; i < part->nprepare; i++) {

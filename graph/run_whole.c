@@ -152,12 +152,19 @@ static kn_status misplaced(run *r, const kn_node *n, const kn_scalar *at) {
   return kn_infer_types(r->ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, out);
 }
 
-/* The sentence that the node would have failed with. */
-static kn_status tell_fault(run *r, kn_whole *w) {
+static const kn_node *a_loop(const kn_whole *w) {
+  for (uint32_t b = 0; b < w->nblocks; b++)
+    for (uint32_t i = 0; i < w->blocks[b].n; i++)
+      if (w->blocks[b].steps[i].kind == KN_WHOLE_LOOP) return w->blocks[b].steps[i].node;
+  return NULL;
+}
+
+/* The sentence that the node would have failed with. `trips`: those of one loop were limited. */
+static kn_status tell_fault(run *r, kn_whole *w, bool trips) {
   if (w->cells[KN_CELL_FAULT].as.i < 0) { /* a loop that might have gone on */
     w->fresh = true;
     w->cells[KN_CELL_FAULT].as.i = 0;
-    return kn_run_stop(r, KN_OK);
+    return trips ? kn_run_too_many_trips(r, a_loop(w)) : kn_run_stop(r, KN_LIMIT, a_loop(w));
   }
   const kn_whole_number *x = &w->numbers[w->cells[KN_CELL_FAULT].as.i - 1];
   const kn_scalar *in = &w->cells[KN_CELL_OPERAND];
@@ -187,23 +194,31 @@ static void take_outputs(run *r, kn_whole *w) {
   }
 }
 
-/* What the host says while it waits for a loop. */
+/* What the host, or the clock, says while it waits for a loop. */
 static kn_status ask(void *ud) {
-  const kn_session *s = ud;
-  return s->poll(s->poll_ud, s->told);
+  kn_session *s = ud;
+  if (kn_run_is_late(s)) return KN_LIMIT;
+  return s->poll ? s->poll(s->poll_ud, s->told) : KN_OK;
 }
 
-/* Who may want a loop to end stays with it. A trip is a step, as everywhere. */
-static bool watches(const run *r, const kn_whole *w, kn_watch *watch) {
+/* Who may want a loop to end stays with it. A trip is a step, as everywhere. *trips: those of its only loop
+ * may be fewer than the steps that are left. */
+static bool watches(const run *r, const kn_whole *w, kn_watch *watch, bool *trips) {
   const kn_session *s = r->s;
-  *watch = (kn_watch){.ask = s->poll ? ask : NULL, .ud = r->s};
+  *watch = (kn_watch){.ask = s->poll || s->due > 0 ? ask : NULL, .ud = r->s};
   if (s->limit) watch->budget = s->limit > s->steps ? s->limit - s->steps : 1;
-  return w->loops && ((s->poll && !s->unwatched) || s->limit);
+  *trips = s->trip_limit && (!s->limit || s->trip_limit < watch->budget);
+  if (*trips) watch->budget = s->trip_limit;
+  return w->loops && ((s->poll && !s->unwatched) || s->due > 0 || watch->budget);
 }
+
+/* A launch counts the trips of all its loops together. */
+static bool counts_wrongly(const run *r, const kn_whole *w) { return r->s->trip_limit && w->loops > 1; }
 
 static kn_status launch(run *r, kn_whole *w) {
   kn_watch watch;
-  const bool watched = watches(r, w, &watch);
+  bool trips;
+  const bool watched = watches(r, w, &watch, &trips);
   const bool wait = w->faults || w->nexports || w->draws || (watched && watch.budget);
   KN_TRY(give_inputs(r, w));
   kn_status st = w->target->launcher->run(w->target->self, r->ctx, w->launch, w, w->fresh, wait,
@@ -212,13 +227,13 @@ static kn_status launch(run *r, kn_whole *w) {
   r->s->steps += watch.trips;
   if (w->fresh) { /* of its parts, say: what its numbers found follows from that */
     w->cells[KN_CELL_FAULT].as.i = 0;
-    return watch.said != KN_OK ? kn_run_stop(r, watch.said) : st;
+    return watch.said != KN_OK ? kn_run_stop(r, watch.said, a_loop(w)) : st;
   }
   if (kn_debugging(r->ctx, KN_DEBUG_EXEC))
     kn_log(r->ctx, "exec %-8s one launch of %u steps, %u graph%s so far%s", w->target->name, w->n, w->makes,
            w->makes == 1 ? "" : "s", wait ? ", waits" : "");
   if (w->draws) memcpy(&r->ctx->random, &w->cells[w->random], sizeof r->ctx->random);
-  if (wait && w->cells[KN_CELL_FAULT].as.i) return tell_fault(r, w);
+  if (wait && w->cells[KN_CELL_FAULT].as.i) return tell_fault(r, w, trips);
   take_outputs(r, w);
   return KN_OK;
 }
@@ -236,11 +251,11 @@ static kn_status run_steps(run *r, const kn_whole *w) {
 
 kn_status kn_run_whole(run *r, kn_whole *w) {
   if (w->refused) return run_steps(r, w);
-  KN_TRY(kn_run_tick(r));
+  KN_TRY(kn_run_tick(r, w->steps[0].node));
   KN_TRY(run_at(r, w, KN_WHOLE_BEFORE));
   if (misses(r, w)) return run_steps(r, w);
   if (!is_good(r, w)) KN_TRY(make(r, w));
-  if (w->refused) return run_steps(r, w);
+  if (w->refused || counts_wrongly(r, w)) return run_steps(r, w);
   KN_TRY(launch(r, w));
   return run_at(r, w, KN_WHOLE_AFTER);
 }

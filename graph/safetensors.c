@@ -1,5 +1,7 @@
 /* Reading the container: header, then the layout of the data. */
 #include "graph/safetensors.h"
+#include "graph/checksum.h"
+#include "graph/file_keys.h"
 #include <string.h>
 
 static const uint64_t UNREAD = UINT64_MAX;
@@ -183,5 +185,21 @@ kn_status kn_safetensors_check(kn_context *ctx, kn_st_file *f) {
   if (at != f->data_size)
     return kn_fail(ctx, KN_FORMAT, "%llu bytes follow after the last tensor",
                    (unsigned long long)(f->data_size - at));
+  return KN_OK;
+}
+
+/* ---- checksum ---- */
+
+kn_status kn_safetensors_check_sum(kn_context *ctx, const kn_st_file *f, const char *bytes, size_t size) {
+  const kn_st_meta *m = kn_safetensors_meta(f, KN_KEY_CHECKSUM);
+  if (!m || m->raw.n != 16) return kn_fail(ctx, KN_FORMAT, "its metadata has no " KN_KEY_CHECKSUM);
+  const char *after = m->raw.s + 16;
+  const kn_piece pieces[] = {
+      {bytes, (size_t)(m->raw.s - bytes)}, {KN_NO_SUM, 16}, {after, size - (size_t)(after - bytes)}};
+  char digits[17] = "";
+  KN_TRY(kn_safetensors_sum(ctx, pieces, 3, digits));
+  if (memcmp(digits, m->raw.s, 16))
+    return kn_fail(ctx, KN_FORMAT, "the file is damaged: its checksum is %s, it should be %.16s", digits,
+                   m->value.s);
   return KN_OK;
 }

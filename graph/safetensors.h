@@ -4,6 +4,7 @@
 #define KN_SAFETENSORS_H
 #include "core/tensor.h"
 #include "graph/json.h"
+#include "graph/mapping.h"
 
 enum { KN_HEADER_MAX = 16 << 20 }; /* the format allows 100,000,000 */
 
@@ -37,6 +38,8 @@ kn_status kn_safetensors_read(kn_context *ctx, const void *bytes, size_t size, c
 /* Every tensor has a dtype known here, its bytes are where they should be: none missing, none shared, none
  * left. */
 kn_status kn_safetensors_check(kn_context *ctx, kn_st_file *f);
+/* Is the file, all of it, what its metadata's kiln.checksum says? */
+kn_status kn_safetensors_check_sum(kn_context *ctx, const kn_st_file *f, const char *bytes, size_t size);
 void kn_safetensors_free(kn_st_file *f);
 
 kn_st_tensor *kn_safetensors_tensor(const kn_st_file *f, kn_span name);
@@ -50,6 +53,9 @@ bool kn_safetensors_before(const kn_type *a, kn_span name_a, const kn_type *b, k
 void kn_safetensors_put(kn_writer *w, kn_span name, const kn_type *type, uint64_t *at);
 /* Blanks after the header until the data is aligned; its length as the file begins with it. */
 kn_status kn_safetensors_close_header(kn_context *ctx, kn_writer *w, unsigned char length[8]);
+/* The checksum of a file of these pieces, in which KN_NO_SUM stands in its place; 16 digits. */
+#define KN_NO_SUM "0000000000000000"
+kn_status kn_safetensors_sum(kn_context *ctx, const kn_piece *pieces, size_t n, char *digits);
 /* t, or a copy of it that is contiguous. */
 kn_status kn_safetensors_dense(kn_context *ctx, kn_tensor *t, kn_tensor **out);
 

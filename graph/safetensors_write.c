@@ -2,7 +2,9 @@
  * tensors_file.c's. */
 #include "graph/safetensors.h"
 #include "core/device.h"
+#include "graph/checksum.h"
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- tensors ---- */
@@ -55,5 +57,19 @@ kn_status kn_safetensors_close_header(kn_context *ctx, kn_writer *w, unsigned ch
   if (w->n > KN_HEADER_MAX)
     return kn_fail(ctx, KN_LIMIT, "the header would take %zu bytes, more than %d", w->n, KN_HEADER_MAX);
   for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)w->n >> 8 * i);
+  return KN_OK;
+}
+
+/* ---- checksum ---- */
+
+kn_status kn_safetensors_sum(kn_context *ctx, const kn_piece *pieces, size_t n, char *digits) {
+  kn_crc *crc = kn_alloc(ctx->heap, sizeof *crc);
+  if (!crc) return kn_fail_nomem(ctx, sizeof *crc);
+  kn_crc_start(crc);
+  for (size_t i = 0; i < n; i++) kn_crc_feed(crc, pieces[i].p, pieces[i].n);
+  char text[17];
+  snprintf(text, sizeof text, "%016" PRIx64, kn_crc_value(crc));
+  memcpy(digits, text, 16);
+  kn_free(ctx->heap, crc, sizeof *crc);
   return KN_OK;
 }

@@ -70,11 +70,14 @@ struct kn_session {
   struct kn_profile *profile; /* told of each step of the run under way; NULL */
   bool running;
   uint64_t limit, steps;
-  uint64_t told;    /* to the host: steps, but it never goes back where a section is run again */
-  kn_caught caught; /* since the last run began */
-  kn_writer text;   /* kn_session_text's */
-  uint64_t beside;  /* sections whose strands ran on several threads */
-  uint64_t trips;   /* of the loop that an observer is told of */
+  uint64_t trip_limit; /* 0: none */
+  double seconds, due; /* that a run may take, 0: any; when the one under way has to be done, 0: never */
+  atomic_bool late;    /* it was not: why a run has ended with LIMIT */
+  uint64_t told;       /* to the host: steps, but it never goes back where a section is run again */
+  kn_caught caught;    /* since the last run began */
+  kn_writer text;      /* kn_session_text's */
+  uint64_t beside;     /* sections whose strands ran on several threads */
+  uint64_t trips;      /* of the loop that an observer is told of */
 };
 
 /* Is t all that there is of its memory, and nobody else's? */

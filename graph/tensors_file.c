@@ -1,5 +1,6 @@
 /* Reading and writing plain safetensors files: see tensors_file.h. */
 #include "graph/tensors_file.h"
+#include "graph/file_keys.h"
 #include "graph/internal.h"
 #include <string.h>
 
@@ -80,8 +81,11 @@ static bool key_before(const void *x, const void *y) {
   return order ? order < 0 : a.n < b.n;
 }
 
-/* In the order of keys. `list` has room for n. */
-static kn_status put_meta(kn_context *ctx, kn_writer *w, const kn_st_meta *meta, uint32_t n, void **list) {
+static bool is_text(kn_span s, const char *text) { return s.n == strlen(text) && !memcmp(s.s, text, s.n); }
+
+/* In the order of keys. `list` has room for n. *sum_at is where the checksum is to stand, or 0. */
+static kn_status put_meta(kn_context *ctx, kn_writer *w, const kn_st_meta *meta, uint32_t n, void **list,
+                          size_t *sum_at) {
   for (uint32_t i = 0; i < n; i++) list[i] = (void *)(uintptr_t)&meta[i];
   kn_sort(list, n, key_before);
   if (n) kn_puts(w, "\"__metadata__\":{");
@@ -93,6 +97,7 @@ static kn_status put_meta(kn_context *ctx, kn_writer *w, const kn_st_meta *meta,
     if (i) kn_puts(w, ",");
     kn_put_json(w, m->key.s, m->key.n);
     kn_puts(w, ":");
+    if (is_text(m->key, KN_KEY_CHECKSUM) && is_text(m->value, KN_NO_SUM)) *sum_at = w->n + 1;
     kn_put_json(w, m->value.s, m->value.n);
   }
   if (n) kn_puts(w, "}");
@@ -119,11 +124,13 @@ static kn_status collect(kn_context *ctx, const kn_named_tensor *const *list, ui
   return KN_OK;
 }
 
-static kn_status write(kn_context *ctx, const char *path, kn_writer *w, kn_piece *pieces, uint32_t n) {
+static kn_status write(kn_context *ctx, const char *path, kn_writer *w, size_t sum_at, kn_piece *pieces,
+                       uint32_t n) {
   unsigned char length[8];
   KN_TRY(kn_safetensors_close_header(ctx, w, length));
   pieces[0] = (kn_piece){length, 8};
   pieces[1] = (kn_piece){w->p, w->n};
+  if (sum_at) KN_TRY(kn_safetensors_sum(ctx, pieces, n + (size_t)2, w->p + sum_at));
   return kn_write_file(ctx, path, pieces, n + (size_t)2);
 }
 
@@ -139,12 +146,13 @@ kn_status kn_tensors_save(kn_context *ctx, const char *path, const kn_named_tens
   kn_status st = list && texts && pieces && dense ? KN_OK : kn_fail_nomem(ctx, n * sizeof *pieces);
   for (uint32_t i = 0; st == KN_OK && i < n; i++) list[i] = (void *)(uintptr_t)&tensors[i];
   if (st == KN_OK) kn_sort(list, n, before);
+  size_t sum_at = 0;
   kn_puts(&w, "{");
-  if (st == KN_OK) st = put_meta(ctx, &w, meta, nmeta, texts);
+  if (st == KN_OK) st = put_meta(ctx, &w, meta, nmeta, texts, &sum_at);
   if (st == KN_OK)
     st = collect(ctx, (const kn_named_tensor *const *)list, n, &w, nmeta > 0, pieces + 2, dense);
   kn_puts(&w, "}");
-  if (st == KN_OK) st = write(ctx, path, &w, pieces, n);
+  if (st == KN_OK) st = write(ctx, path, &w, sum_at, pieces, n);
   for (uint32_t i = 0; dense && i < n; i++) kn_tensor_release(dense[i]);
   kn_writer_free(&w);
   kn_arena_free(&arena);

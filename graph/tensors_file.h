@@ -26,7 +26,8 @@ typedef struct kn_named_tensor {
 } kn_named_tensor;
 
 /* Writes a file that takes the place of `path` when it is whole. Larger elements first, then by name; names
- * differ from each other and are valid UTF-8 without zero bytes, as are keys and values of the metadata. */
+ * differ from each other and are valid UTF-8 without zero bytes, as are keys and values of the metadata.
+ * KN_NO_SUM under kiln.checksum becomes the checksum of the file. */
 kn_status kn_tensors_save(kn_context *ctx, const char *path, const kn_named_tensor *tensors, uint32_t n,
                           const kn_st_meta *meta, uint32_t nmeta);
 

@@ -135,7 +135,7 @@ typedef struct kn_whole {
   bool fresh;  /* the device has not seen `cells` yet */
   bool faults; /* some number may be at fault */
   bool draws;  /* how many random numbers were drawn is only known when it has run: the cell says so then */
-  bool loops;
+  uint32_t loops; /* in it, nested ones too */
   kn_launch *launch;
 } kn_whole;
 

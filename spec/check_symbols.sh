@@ -1,7 +1,8 @@
 #!/bin/sh
 # Checks of what was built, by its symbols: no Lua where none belongs, no state outside a context, nothing that
-# exits or prints, nothing exported but kiln.h's names, and kiln.h clean as C99 and C++.
-# KILN_BUILD names the build folder (default: build).
+# exits or prints, nothing to be seen but the public headers' names, all of that as it was promised (the .abi files
+# beside the headers), and kiln.h clean as C99 and C++.
+# KILN_BUILD names the build folder (default: build). KILN_ABI=write adds to the .abi files what headers have anew.
 set -u
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 # shellcheck source=spec/report.sh
@@ -9,7 +10,7 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 top=$(CDPATH='' cd -- "$here/.." && pwd -P)
 cd "${KILN_BUILD:-$top/build}" || exit 1
 
-for tool in nm objdump ldd; do
+for tool in nm objdump readelf ldd; do
   command -v "$tool" >/dev/null || {
     skip 'checks of what was built' "$tool is not on this machine"
     report
@@ -19,7 +20,6 @@ done
 
 undefined() { nm -u "$@" 2>/dev/null | awk 'NF == 2 { sub(/@.*/, "", $2); print $2 }' | LC_ALL=C sort -u; }
 exported() { nm -D --defined-only "$1" | awk '{ sub(/@.*/, "", $3); print $3 }' | LC_ALL=C sort -u; }
-header=$top/bindings/c/kiln.h
 host=samples/host
 
 # ---- no Lua in libkiln, kiln-run and the C host ----
@@ -52,17 +52,60 @@ check 'libkiln never exits, aborts, jumps or prints by itself' "$(undefined libk
   'abort|exit|_exit|_Exit|quick_exit|longjmp|siglongjmp|v?printf|__v?printf_chk|puts|putchar|perror|stdout|stderr')"
 
 # ---- what can be seen from outside ----
-declared=$(grep -o -E '\bkiln_[a-z0-9_]+ *\(' "$header" | tr -d ' (' | LC_ALL=C sort -u)
-check 'libkiln exports only names that kiln.h declares' "$(exported libkiln.so | while read -r name; do
-  printf '%s\n' "$declared" | grep -q -x "$name" || echo "$name"
-done)"
-check 'libkiln exports something' "$(exported libkiln.so | grep -q . || echo 'not one symbol')"
-check 'libkiln-lua exports only kiln_ and luaopen_ names' \
-  "$(exported libkiln-lua.so | grep -v -E '^(kiln|luaopen_kiln)(_|$)')"
-
-# ---- the public header ----
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+
+# abi HEADER: what it promises
+abi() {
+  cc -E -DKILN_API= -DKILN_LUA_API= -I"$top/bindings/c" -I"$top/bindings/lua" "$top/bindings/$1" |
+    awk -v header="${1##*/}" -f "$here/abi.awk" | LC_ALL=C sort
+}
+
+# promised HEADER: is it what was promised? Lines of its .abi file begin with the version that they came with.
+promised() {
+  list=$top/bindings/${1%.h}.abi
+  abi "$1" >"$scratch/abi"
+  touch "$list"
+  sed 's/^[^ ]* //' "$list" | LC_ALL=C sort >"$scratch/list"
+  if [ "${KILN_ABI:-}" = write ]; then
+    LC_ALL=C comm -13 "$scratch/list" "$scratch/abi" | sed "s/^/$version /" | cat "$list" - |
+      LC_ALL=C sort -k 2 >"$scratch/new"
+    cp "$scratch/new" "$list"
+    sed 's/^[^ ]* //' "$list" | LC_ALL=C sort >"$scratch/list"
+  fi
+  LC_ALL=C comm -23 "$scratch/list" "$scratch/abi" | sed 's/^/gone, though binaries rely on it: /'
+  LC_ALL=C comm -13 "$scratch/list" "$scratch/abi" |
+    sed 's/^/not listed (KILN_ABI=write spec\/check_symbols.sh adds it): /'
+}
+
+functions() { sed -n -e '/^typedef/d' -e 's/.*\(\bkiln_[a-z0-9_]*\|luaopen_kiln\)(.*/\1/p' | LC_ALL=C sort -u; }
+global() { nm -g --defined-only "$1" 2>/dev/null | awk 'NF == 3 { print $3 }' | LC_ALL=C sort -u; }
+differ() { diff "$1" "$2" | grep '^[<>]'; }
+
+version=$(sed -n "s/^ *version: '\(.*\)',$/\1/p" "$top/meson.build" | head -n 1)
+for header in c/kiln.h lua/kiln_lua.h; do
+  check "$header is what bindings/${header%.h}.abi promises" "$(promised "$header")"
+done
+abi c/kiln.h | functions >"$scratch/kiln"
+{ cat "$scratch/kiln"; abi lua/kiln_lua.h | functions; } | LC_ALL=C sort -u >"$scratch/kiln-lua"
+for name in kiln kiln-lua; do
+  check "the headers of lib$name declare functions" "$([ -s "$scratch/$name" ] || echo 'not one was found')"
+  exported "lib$name.so" | grep -v '^KILN_' >"$scratch/seen"
+  check "lib$name.so exports what its headers declare, no more and no less" "$(differ "$scratch/$name" "$scratch/seen")"
+  global "lib$name.a" >"$scratch/seen"
+  check "lib$name.a has these as its only global names" "$(differ "$scratch/$name" "$scratch/seen")"
+  check "lib$name.so is of the ABI that its name tells" "$(
+    readelf -d "lib$name.so" | grep -q "SONAME.*\[lib$name\.so\.${version%%.*}\]" || echo 'another soname'
+    nm -D --with-symbol-versions --defined-only "lib$name.so" | awk '$2 == "T"' | grep -v "@@KILN_${version%%.*}\$"
+  )"
+done
+# That these can fail: a name that is gone, one that is new, one that means something else now.
+printf '%s\n' '0.1.0 enum kiln_status: KILN_OK = 0' '0.1.0 int kiln_once(void)' '0.1.0 int kiln_version(void)' >"$scratch/was"
+printf '%s\n' 'enum kiln_status: KILN_OK = 1' 'int kiln_new(void)' 'int kiln_version(void)' >"$scratch/is"
+sed 's/^[^ ]* //' "$scratch/was" | LC_ALL=C sort | LC_ALL=C comm -3 - "$scratch/is" >"$scratch/differ"
+check 'a promise that is broken is seen' "$([ "$(wc -l <"$scratch/differ")" -eq 4 ] || cat "$scratch/differ")"
+
+# ---- the public headers ----
 printf '#include "kiln.h"\n#include "kiln_lua.h"\nint main(void) { return 0; }\n' >"$scratch/a.c"
 cp "$scratch/a.c" "$scratch/a.cc"
 check 'kiln.h and kiln_lua.h are clean C99' "$(cc -std=c99 -pedantic -Wall -Wextra -Wstrict-prototypes -Werror \

@@ -5,7 +5,7 @@ BEGIN {
   split("assert ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg " \
         "stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings tgmath threads time uchar " \
         "wchar wctype malloc dirent dlfcn fcntl glob pthread poll sched termios unistd " \
-        "sys/ioctl sys/mman sys/stat sys/time sys/types sys/wait sys/resource", libc_list, " ")
+        "sys/ioctl sys/mman sys/stat sys/time sys/types sys/wait sys/resource sys/socket sys/un", libc_list, " ")
   for (i in libc_list) libc[libc_list[i] ".h"] = 1
   lua = " <lua.h> <lauxlib.h> <lualib.h> <luaconf.h>"
 

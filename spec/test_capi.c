@@ -1,10 +1,7 @@
 /* kiln.h as a host uses it: life cycle, names and kinds, errors, limits, cancelling, threads, and memory that
  * runs out at every allocation. Only the models are made with internals. */
 #define _POSIX_C_SOURCE 200809L /* mkstemp, nanosleep */
-#include "bindings/c/kiln.h"
-#include "graph/file.h"
-#include "graph/text.h"
-#include "spec/suite.h"
+#include "spec/capi.h"
 #include <math.h>
 #include <pthread.h>
 #include <time.h>
@@ -46,71 +43,18 @@ static const char spin_text[] = "graph spin(%trips: integer) {\n"
 
 static const float w[12] = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1};
 
-enum { PATH_ROOM = 32 };
-
-/* An empty file of its own; the caller unlinks it. */
-static void new_file(char path[PATH_ROOM]) {
-  strcpy(path, "/tmp/kiln-capi-XXXXXX"); /* the X are mkstemp's */
-  int fd = mkstemp(path);
-  ck_assert_int_ge(fd, 0);
-  close(fd);
-}
-
 /* Writes a file with both; the caller unlinks it. */
 static void write_models(char path[PATH_ROOM]) {
   kn_context *c = suite_context();
-  kn_entry entries[2] = {{"predict", NULL}, {"spin", NULL}};
+  kn_graph *g[] = {parsed(c, predict_text), parsed(c, spin_text)};
   kn_type type = {.dtype = KN_F32, .rank = 2, .dims = {4, 3}};
-  kn_tensor *t;
-  OK(c, kn_graph_parse(c, predict_text, sizeof predict_text - 1, &entries[0].graph));
-  OK(c, kn_graph_parse(c, spin_text, sizeof spin_text - 1, &entries[1].graph));
-  OK(c, kn_tensor_new(c, &type, &t));
-  memcpy(kn_tensor_data(t), w, sizeof w);
-  entries[0].graph->slots[0]->tensor = t;
-  new_file(path);
-  OK(c, kn_file_save(c, path, entries, 2));
-  kn_graph_release(entries[0].graph);
-  kn_graph_release(entries[1].graph);
+  OK(c, kn_tensor_new(c, &type, &g[0]->slots[0]->tensor));
+  memcpy(kn_tensor_data(g[0]->slots[0]->tensor), w, sizeof w);
+  write_graphs(c, path, g, 2);
   suite_done(c);
 }
 
 /* ---- a host ---- */
-
-typedef struct account { /* an allocator that counts, and fails when told */
-  long live, left;       /* left: allocations until failure; < 0: never */
-  bool once;             /* fail only that one */
-} account;
-
-static void *count(void *ud, void *ptr, size_t old, size_t size) {
-  account *a = ud;
-  (void)old;
-  if (!size) {
-    if (ptr) a->live--;
-    free(ptr);
-    return NULL;
-  }
-  if (a->left == 0) {
-    if (a->once) a->left = -1;
-    return NULL;
-  }
-  if (a->left > 0) a->left--;
-  void *p = realloc(ptr, size);
-  if (p && !ptr) a->live++;
-  return p;
-}
-
-#define GOOD(call, error)                                                                                    \
-  do {                                                                                                       \
-    kiln_status st_ = (call);                                                                                \
-    if (st_ != KILN_OK) ck_abort_msg("%s: %s: %s", #call, kiln_status_text(st_), error);                     \
-  } while (0)
-#define BAD(status, part, call, error)                                                                       \
-  do {                                                                                                       \
-    kiln_status st_ = (call);                                                                                \
-    if (st_ != (status))                                                                                     \
-      ck_abort_msg("%s: %s, not %s: %s", #call, kiln_status_text(st_), kiln_status_text(status), error);     \
-    if (!strstr(error, part)) ck_abort_msg("%s: no \"%s\" in \"%s\"", #call, part, error);                   \
-  } while (0)
 
 typedef struct host {
   account memory;
@@ -751,19 +695,13 @@ START_TEST(host_slots_are_bound) {
                              "  host_call %m \"log it\"\n"
                              "  return %y, %m\n"
                              "}\n";
-  kn_context *c = suite_context();
-  kn_entry entry = {"h", NULL};
   char path[PATH_ROOM], error[200];
   kiln_context *ctx;
   kiln_graph *g;
   kiln_session *s;
   kiln_tensor *x;
   int calls = 0;
-  OK(c, kn_graph_parse(c, text, sizeof text - 1, &entry.graph));
-  new_file(path);
-  OK(c, kn_file_save(c, path, &entry, 1));
-  kn_graph_release(entry.graph);
-  suite_done(c);
+  write_texts(path, (const char *[]){text}, 1);
   ck_assert_int_eq(kiln_context_new(NULL, &ctx, error, sizeof error), KILN_OK);
   GOOD(kiln_graph_load(ctx, path, NULL, &g), kiln_error(ctx));
   ck_assert_int_eq(kiln_graph_host_count(g), 2);

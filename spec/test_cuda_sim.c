@@ -5,6 +5,9 @@
 #ifdef KN_HAS_CUDA
 #include "backends/cuda/kernel.h"
 #include "spec/cuda/software.h"
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 static kn_context *ctx;
 static cu_device *d;
@@ -19,6 +22,16 @@ static void close_device(void) {
 }
 #define DRIVER(call) ck_assert_int_eq(d->api.call, CUDA_SUCCESS)
 #define REFUSED(call) ck_assert_int_ne(d->api.call, CUDA_SUCCESS)
+
+/* Draws the same letters every time, for the software device too. */
+static int drawn;
+__attribute__((visibility("default"))) int mkstemp(char *pattern) {
+  char letters[16];
+  snprintf(letters, sizeof letters, "%06u", (unsigned)getpid() % 1000000);
+  memcpy(strstr(pattern, "XXXXXX"), letters, 6);
+  drawn++;
+  return open(pattern, O_RDWR | O_CREAT | O_EXCL, 0600);
+}
 
 static void put(void *text, cu_text *t) { cu_put(t, "%s", (const char *)text); }
 static CUfunction kernel(const char *name, const char *text) {
@@ -72,6 +85,23 @@ START_TEST(threads_wait_for_each_other) {
   }
   DRIVER(cuMemFree(dx));
   DRIVER(cuMemFree(dy));
+  close_device();
+}
+END_TEST
+
+START_TEST(a_module_is_not_mistaken_for_an_earlier_one) {
+  open_device();
+  enum { MODULES = 5 };
+  const int before = drawn;
+  for (int i = 1; i <= MODULES; i++) {
+    char text[64];
+    snprintf(text, sizeof text, "KERNEL(1, give)(int *n) { *n = %d; }\n", i);
+    CUdeviceptr n = room(4);
+    launch(kernel("give", text), 1, 1, (void *[]){&n});
+    ck_assert_int_eq(number(n), i);
+    DRIVER(cuMemFree(n));
+  }
+  ck_assert_int_eq(drawn - before, MODULES);
   close_device();
 }
 END_TEST
@@ -224,8 +254,8 @@ START_TEST(refuses_what_a_driver_refuses) {
 }
 END_TEST
 
-SUITE("cuda_sim", threads_wait_for_each_other, a_capture_that_waits_is_broken, a_graph_runs_again,
-      refuses_what_a_driver_refuses)
+SUITE("cuda_sim", threads_wait_for_each_other, a_module_is_not_mistaken_for_an_earlier_one,
+      a_capture_that_waits_is_broken, a_graph_runs_again, refuses_what_a_driver_refuses)
 #else
 START_TEST(without_cuda) { (void)suite_skips("built without CUDA's headers"); }
 END_TEST

@@ -25,6 +25,26 @@ static const char loop_text[] = "graph g(%x: float32[3]@D, %n: integer) {\n"
                                 "  return %y\n"
                                 "}\n";
 
+/* One in the other: three trips, each with n of its own. */
+static const char nested_text[] =
+    "graph g(%x: float32[3]@D, %n: integer) {\n"
+    "  slot state \"t\": integer = 0\n"
+    "  %one = const 1\n"
+    "  %three = const 3\n"
+    "  %y: float32[3]@D = loop (%a: float32[3]@D = %x, %i: integer = %one) {\n"
+    "    %b: float32[3]@D = loop (%c: float32[3]@D = %a, %j: integer = %one) {\n"
+    "      %d = sin %c\n"
+    "      %j1 = lua.add %j, %one\n"
+    "      %more = lua.lt %j, %n\n"
+    "      continue_if %more next(%d, %j1) exit(%d)\n"
+    "    }\n"
+    "    %i1 = lua.add %i, %one\n"
+    "    %again = lua.lt %i, %three\n"
+    "    continue_if %again next(%b, %i1) exit(%b)\n"
+    "  }\n"
+    "  return %y\n"
+    "}\n";
+
 /* ---- threads ---- */
 
 typedef struct job {
@@ -164,6 +184,37 @@ START_TEST(limits_end_loops) {
 }
 END_TEST
 
+START_TEST(trips_and_deadlines_end_loops) {
+  stage s;
+  stage_open(&s, loop_text);
+  kn_context *c = kn_session_context(s.s[1]);
+  kn_session_set_trip_limit(s.s[1], 100);
+  for (int k = 0; k < 2; k++) FAILS(c, KN_LIMIT, "the limit of 100 trips of a loop", run_for(&s, NO_END));
+  OK(c, run_for(&s, 100));
+  kn_session_set_step_limit(s.s[1], 60); /* whichever is less */
+  FAILS(c, KN_LIMIT, "the limit of 60 steps was reached", run_for(&s, 100));
+  kn_session_set_step_limit(s.s[1], 0);
+  kn_session_set_trip_limit(s.s[1], 0);
+  kn_session_set_deadline(s.s[1], 0.05);
+  for (int k = 0; k < 2; k++)
+    FAILS(c, KN_LIMIT, "the deadline of 0.05 seconds has passed", run_for(&s, NO_END));
+  ck_assert_int_eq(count_of(&s), 1);
+  kn_session_set_deadline(s.s[1], 0);
+  OK(c, run_for(&s, 300));
+  ck_assert_int_eq(count_of(&s), 2);
+  stage_close(&s);
+  stage_open(&s, nested_text); /* a launch counts all trips together, a limit those of one loop */
+  c = kn_session_context(s.s[1]);
+  OK(c, run_for(&s, 20));
+  kn_session_set_trip_limit(s.s[1], 20);
+  OK(c, run_for(&s, 20));
+  FAILS(c, KN_LIMIT, "the limit of 20 trips of a loop", run_for(&s, 21));
+  kn_session_set_trip_limit(s.s[1], 2);
+  FAILS(c, KN_LIMIT, "the limit of 2 trips of a loop", run_for(&s, 1));
+  stage_close(&s);
+}
+END_TEST
+
 typedef struct will {
   atomic_bool ends;
   int asked;
@@ -257,8 +308,8 @@ START_TEST(integers_divided_by_zero) {
 }
 END_TEST
 
-SUITE("cuda_threads", threads_compute_and_capture_at_once, limits_end_loops, another_thread_ends_a_loop,
-      an_interrupt_ends_a_wait, integers_divided_by_zero)
+SUITE("cuda_threads", threads_compute_and_capture_at_once, limits_end_loops, trips_and_deadlines_end_loops,
+      another_thread_ends_a_loop, an_interrupt_ends_a_wait, integers_divided_by_zero)
 #else
 START_TEST(no_headers) { (void)suite_skips("this build was made without CUDA's headers"); }
 END_TEST

@@ -325,13 +325,13 @@ static kn_status run(kn_context *ctx, job *j) {
     return KN_OK;
   }
   if (j->pieces > 1) {
-    j->partial = kn_alloc(ctx->heap, (size_t)(work * j->side) * 8);
+    j->partial = kn_scratch_take(ctx, (size_t)(work * j->side) * 8);
     if (!j->partial) return kn_fail_nomem(ctx, (size_t)(work * j->side) * 8);
   }
   kn_parallel_for(ctx, work, grain, piece_range, j);
   if (j->pieces > 1) {
     join_pieces(j);
-    kn_free(ctx->heap, j->partial, (size_t)(work * j->side) * 8);
+    kn_scratch_give(ctx, j->partial, (size_t)(work * j->side) * 8);
   }
   return KN_OK;
 }

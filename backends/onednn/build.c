@@ -1,13 +1,14 @@
 /* Making sequences: buffers and steps, the places of buffers in the workspace. What a group's step is, is in
  * build_conv.c, build_matmul.c and build_plain.c. */
 #include "backends/onednn/slices.h"
+#include "core/parallel.h"
 #include <stdio.h>
 #include <string.h>
 
 enum { ALIGN = 64, ONE_THREAD_WORK = 1 << 20, WORK_OF_A_BYTE = 8, FIRST_ROOM = 32 };
 
 void dn_use_threads(dn_builder *b, double work) {
-  b->threads = work < ONE_THREAD_WORK ? 1 : b->ctx->threads;
+  b->threads = work < ONE_THREAD_WORK ? 1 : kn_parallel_library_threads(b->ctx);
   dn_threads_set(b->lib, b->threads);
 }
 
@@ -491,7 +492,7 @@ static dnnl_status_t finish(dn_builder *b) {
   }
   size_t bytes = lay_out(q);
   if (!s && bytes) {
-    q->work = kn_claim_aligned(b->ctx, bytes);
+    q->work = kn_claim_kept(b->ctx, bytes);
     if (!q->work) {
       b->status = kn_fail_nomem(b->ctx, bytes);
       return dnnl_out_of_memory;

@@ -3,6 +3,7 @@
 #include "backends/onednn/slices.h"
 #include "backends/tune.h"
 #include "core/infer.h"
+#include "core/parallel.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -85,8 +86,9 @@ static dn_md_ref wants(dn_builder *b, const conv *c, int arg) {
 static void write_key(const conv *c, const char *lies, char key[KN_TUNE_KEY]) {
   const int64_t *x = c->image_dims, *w = c->filter_dims;
   int at = snprintf(key, KN_TUNE_KEY, "conv2d t%d %s %lldx%lldx%lldx%lld %lldx%lldx%lldx%lld",
-                    c->b->ctx->threads, lies, (long long)x[0], (long long)x[1], (long long)x[2],
-                    (long long)x[3], (long long)w[0], (long long)w[1], (long long)w[2], (long long)w[3]);
+                    kn_parallel_library_threads(c->b->ctx), lies, (long long)x[0], (long long)x[1],
+                    (long long)x[2], (long long)x[3], (long long)w[0], (long long)w[1], (long long)w[2],
+                    (long long)w[3]);
   const kn_attrs_conv2d *a = c->g->main->attrs;
   const kn_ints *pairs[] = {&a->stride, &a->padding, &a->dilation};
   for (int i = 0; i < 3 && at < KN_TUNE_KEY; i++)

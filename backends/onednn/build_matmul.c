@@ -1,6 +1,7 @@
 /* The steps of a product: rows, columns and batches as problem.c sees them; constant matrices are packed. */
 #include "backends/onednn/build.h"
 #include "backends/onednn/choice.h"
+#include "core/parallel.h"
 #include <string.h>
 
 typedef struct product {
@@ -34,8 +35,8 @@ static dnnl_status_t describe(dn_builder *b, const dn_group *g, product *m) {
   memcpy(seen, strides[1], sizeof seen);
   m->slot = kn_constant_of(n->in[1], own);
   if (m->slot) views[1].strides = memcpy(strides[1], own, sizeof own);
-  if (!dn_describe(KN_OP_matmul, n->attrs, views, 2, &types[n->out[0]->id], b->ctx->threads, &m->p, &copy,
-                   why, sizeof why) ||
+  if (!dn_describe(KN_OP_matmul, n->attrs, views, 2, &types[n->out[0]->id],
+                   kn_parallel_library_threads(b->ctx), &m->p, &copy, why, sizeof why) ||
       copy)
     return dnnl_unimplemented;
   const dn_layout *w = &m->p.arg[1], *c = &m->p.arg[DN_OUT];

@@ -1,6 +1,7 @@
 /* Preparing and running one op. */
 #include "backends/onednn/call.h"
 #include "core/kernels/kernel.h"
+#include "core/parallel.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +10,8 @@
 static kn_status find(dn_state *s, kn_context *ctx, kn_op op, const void *attrs, const dn_view *in, int n,
                       const kn_type *out, unsigned *copy, dn_primitive **q, char *why, size_t size) {
   dn_problem p;
-  if (!dn_describe(op, attrs, in, n, out, ctx->threads, &p, copy, why, size)) return KN_DECLINED;
+  if (!dn_describe(op, attrs, in, n, out, kn_parallel_library_threads(ctx), &p, copy, why, size))
+    return KN_DECLINED;
   kn_status st = dn_state_primitive(s, ctx, &p, q, why, size);
   if (st != KN_DECLINED) return st;
   int64_t dense[DN_MAX_IN][KN_MAX_RANK];
@@ -22,7 +24,8 @@ static kn_status find(dn_state *s, kn_context *ctx, kn_op op, const void *attrs,
     views[i] = (dn_view){in[i].type, dense[i]};
   }
   if (strided == *copy) return st;
-  if (!dn_describe(op, attrs, views, n, out, ctx->threads, &p, &more, why, size)) return KN_DECLINED;
+  if (!dn_describe(op, attrs, views, n, out, kn_parallel_library_threads(ctx), &p, &more, why, size))
+    return KN_DECLINED;
   *copy = strided | more;
   return dn_state_primitive(s, ctx, &p, q, why, size);
 }
@@ -78,7 +81,7 @@ static kn_status run(kn_context *ctx, dn_runner *r, void *const data[DN_MAX_ARGS
   workspace = kn_claim_aligned(ctx, bytes);
   if (!workspace) return kn_fail_nomem(ctx, bytes);
   kn_status st = dn_runner_run(ctx, r, data, workspace);
-  kn_free_aligned(ctx->heap, workspace, bytes);
+  kn_free_aligned(kn_claim_heap(ctx), workspace, bytes);
   return st;
 }
 

@@ -4,6 +4,7 @@
 #include "backends/onednn/trial.h"
 #include "backends/registry.h"
 #include "core/device.h"
+#include "core/parallel.h"
 #include "core/tensor.h"
 #include "graph/profile.h"
 #include <stdio.h>
@@ -47,7 +48,8 @@ static double flops_of(const dn_problem *p) {
 
 static void add(trials *t, way w) {
   static const char *const names[2][2] = {{"given", "given/1"}, {"packed", "packed/1"}};
-  w.name = w.elsewhere ? "elsewhere" : names[w.packed][w.threads == 1 && t->ctx->threads > 1];
+  w.name =
+      w.elsewhere ? "elsewhere" : names[w.packed][w.threads == 1 && kn_parallel_library_threads(t->ctx) > 1];
   for (int i = 0; i < t->n; i++)
     if (!strcmp(t->ways[i].name, w.name)) return;
   if (t->n < KN_TUNE_WAYS) t->ways[t->n++] = w;
@@ -59,7 +61,7 @@ static void list_ways(trials *t, const kn_context *ctx, double flops) {
   int usual = (int)m->p->threads;
   bool others = dn_offered_elsewhere(ctx, KN_OP_matmul);
   if (others && dn_is_slow(KN_OP_matmul, m->node->attrs, m->in)) add(t, (way){.elsewhere = true});
-  const int threads[] = {usual, usual == 1 ? ctx->threads : 1};
+  const int threads[] = {usual, usual == 1 ? kn_parallel_library_threads(ctx) : 1};
   for (int i = 0; i < 2; i++) {
     if (threads[i] == 1 && usual != 1 && flops > MOST_FLOPS_OF_ONE) break;
     if (m->constant) add(t, (way){.packed = true, .threads = threads[i]});
@@ -70,7 +72,8 @@ static void list_ways(trials *t, const kn_context *ctx, double flops) {
 
 static void write_key(char key[KN_TUNE_KEY], const trials *t) {
   const dn_problem *p = t->m->p;
-  int at = snprintf(key, KN_TUNE_KEY, "matmul t%d%s", t->ctx->threads, t->m->constant ? " constant" : "");
+  int at = snprintf(key, KN_TUNE_KEY, "matmul t%d%s", kn_parallel_library_threads(t->ctx),
+                    t->m->constant ? " constant" : "");
   static const int order[OPERANDS] = {0, 1, DN_OUT};
   for (int k = 0; k < OPERANDS; k++) {
     const dn_layout *l = &p->arg[order[k]];

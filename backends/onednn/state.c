@@ -1,6 +1,7 @@
 /* The state of a context: library, engine, and the primitive cache: a hash table threaded by a list in order
  * of use. */
 #include "backends/onednn/state.h"
+#include "core/parallel.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -59,7 +60,7 @@ dn_state *dn_state_open(kn_context *ctx, char version[DN_VERSION_TEXT], char *wh
     return NULL;
   }
   s->heap = kn_heap_retain(ctx->heap);
-  s->threads = ctx->threads;
+  s->threads = kn_parallel_library_threads(ctx);
   return s;
 }
 

@@ -5,6 +5,7 @@
 #include "backends/onednn/onednn.h"
 #include "backends/onednn/sequence.h"
 #include "core/device.h"
+#include "core/parallel.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -77,7 +78,9 @@ static dn_choice choose(dn_state *s, kn_context *ctx, const kn_node *n, const kn
   char why[96];
   bool constant = kn_constant_of(n->in[1], own);
   if (constant) in[1].strides = own;
-  if (!dn_describe(KN_OP_matmul, n->attrs, in, 2, out, ctx->threads, &p, &copy, why, sizeof why) || copy)
+  if (!dn_describe(KN_OP_matmul, n->attrs, in, 2, out, kn_parallel_library_threads(ctx), &p, &copy, why,
+                   sizeof why) ||
+      copy)
     return (dn_choice){0};
   return dn_choose_product(s, ctx, &(dn_product){n, in, out, &p, constant && p.arg[1].rank == 2});
 }
@@ -259,7 +262,7 @@ static kn_status run_apart(dn_state *s, kn_context *ctx, kn_program *p, kn_tenso
     kn_tensor_release(vals[v]);
     vals[v] = planned[k];
   }
-  kn_free(ctx->heap, planned, n * sizeof(kn_tensor *));
+  kn_free(kn_claim_heap(ctx), planned, n * sizeof(kn_tensor *));
   return st;
 }
 

@@ -30,6 +30,8 @@ void kiln_give(void *out, size_t out_size, void *filled, size_t size) {
 
 /* ---- contexts ---- */
 
+enum { MOST_THREADS = 4096 };
+
 static kiln_status refuse(char *error, size_t size, kn_status st, const char *text) {
   if (error && size) snprintf(error, size, "%s", text);
   return outside(st);
@@ -46,13 +48,29 @@ static void pass_output(void *ud, kn_out kind, const char *text, size_t len) {
   o->fn(o->ud, kind == KN_OUT_WRITE ? KILN_OUTPUT_PRINT : (kiln_output)kind, text, len);
 }
 
+/* The host's pool, as far as it says its size; its threads become the context's. */
+static const char *use_pool(kn_context *ctx, const kiln_pool *given, int threads, kn_status *st) {
+  kiln_pool p = {.size = sizeof p};
+  memcpy(&p, given, given->size < sizeof p ? given->size : sizeof p);
+  *st = KN_ARG;
+  if (given->size < sizeof p) return "the pool does not say its size";
+  if (!p.run) return "the pool has no function `run`";
+  if (p.threads < 1 || p.threads > MOST_THREADS) return "a pool has 1 … 4096 threads";
+  if (!kn_parallel_use(ctx, &(kn_host_pool){p.ud, p.threads, p.run})) {
+    *st = KN_NOMEM;
+    return "out of memory: a context";
+  }
+  ctx->threads = threads && threads < p.threads ? threads : p.threads;
+  return NULL;
+}
+
 kiln_status kiln_context_new(const kiln_context_options *options, kiln_context **out, char *error,
                              size_t error_size) {
   kiln_context_options o = {.size = sizeof o};
   if (options) memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
   if (options && options->size < offsetof(kiln_context_options, alloc_ud))
     return refuse(error, error_size, KN_ARG, "the options do not say their size");
-  if (o.threads < 0 || o.threads > 4096)
+  if (o.threads < 0 || o.threads > MOST_THREADS)
     return refuse(error, error_size, KN_ARG, "a number of threads is 0 … 4096");
   kn_heap *heap = kn_heap_new(o.alloc, o.alloc_ud, o.memory_limit);
   kn_context *ctx = heap ? kn_context_new(heap, o.debug) : NULL;
@@ -69,7 +87,14 @@ kiln_status kiln_context_new(const kiln_context_options *options, kiln_context *
   }
   if (o.threads) ctx->threads = o.threads;
   kn_random_seed(&ctx->random, o.seed);
-  kn_status st = kn_registry_open_with(ctx, o.backend, o.libraries);
+  kn_status st = KN_OK;
+  const char *why = o.pool ? use_pool(ctx, o.pool, o.threads, &st) : NULL;
+  if (why) {
+    kiln_context_free((kiln_context *)ctx);
+    kn_heap_release(heap);
+    return refuse(error, error_size, st, why);
+  }
+  st = kn_registry_open_with(ctx, o.backend, o.libraries);
   if (st == KN_OK && o.cache && *o.cache) st = kn_registry_remember(ctx, o.cache);
   ctx->tuning = o.tune == KILN_TUNE_ALWAYS                            ? KN_TUNING_MEASURE
                 : o.tune == KILN_TUNE_PREPARED && o.cache && *o.cache ? KN_TUNING_KNOWN

@@ -77,7 +77,7 @@ typedef enum kiln_status {
   KILN_STATE = 6,       /* not possible at this moment */
   KILN_UNSUPPORTED = 7, /* not possible in this build or on this machine */
   KILN_IO = 8,          /* a file could not be read or written */
-  KILN_FORMAT = 9,      /* a file is damaged */
+  KILN_FORMAT = 9,      /* a file is damaged; of a run: its graph reads what it has not made */
   KILN_VERSION = 10,    /* a file is of a version this library does not know */
   KILN_CAPTURE = 11,    /* only from Lua: a function cannot be captured */
   KILN_RAISED = 12,     /* the program itself raised an error */
@@ -116,6 +116,19 @@ typedef enum kiln_tune {
   KILN_TUNE_ALWAYS = 2    /* the first run measures, too: up to 0.2 s for the sizes of its inputs */
 } kiln_tune;
 
+/* Threads of the host's. `run` calls task(arg, i) once for each i from 0 to tasks - 1, in any order, on
+ * threads of its own or on the calling one, and returns when all of them have ended; what they wrote is then
+ * seen by the caller. tasks is 2 to `threads`. It must not fail, and whatever it cannot give to another
+ * thread it runs itself: results are the same to the bit. A task never runs another loop: while one is under
+ * way, others of the context and of its children, be they nested or of other threads, run in the thread that
+ * began them; so no thread of the pool waits for the pool. */
+typedef struct kiln_pool {
+  size_t size; /* sizeof(kiln_pool) */
+  void *ud;
+  int threads; /* 1 to 4096, the calling one included */
+  void (*run)(void *ud, int tasks, void (*task)(void *arg, int index), void *arg);
+} kiln_pool;
+
 /* Zero all of it, set `size`, then what is wanted: zero means the default. Strings are not kept. */
 typedef struct kiln_context_options {
   size_t size;         /* sizeof(kiln_context_options) */
@@ -133,6 +146,9 @@ typedef struct kiln_context_options {
   kiln_tune tune; /* default: KILN_TUNE_PREPARED */
   const char *libraries; /* folders, joined by ':', in which CUDA's libraries are looked for first; an empty
                           * one is where the loader looks. NULL or "": where they usually are */
+  const kiln_pool *pool; /* where parallel loops run; copied, its `ud` must live as long as the context. NULL:
+                          * threads of kiln's own. With one, `threads` above 0 may ask for fewer, and
+                          * oneDNN, whose threads are its own, computes on the calling thread alone */
 } kiln_context_options;
 
 /* options NULL: defaults. On failure there is no context to ask, so the sentence goes to error (terminated,
@@ -342,6 +358,33 @@ KILN_API int kiln_graph_find_slot(const kiln_graph *g, const char *name);
 KILN_API int kiln_graph_host_count(const kiln_graph *g);
 KILN_API const char *kiln_graph_host_name(const kiln_graph *g, int index);
 
+/* ---- files ---- */
+
+/* What a file holds, for people: versions, producer, checksum, bytes, ops, origins, notes, and of each graph
+ * (or of `entry` alone) inputs, outputs, slots, functions of the host, guards and test vectors. `line` is
+ * called for each line, terminated, without its end, valid during the call. Of files of newer versions it is
+ * told what their first lines say before this fails with VERSION. Nothing is run, and no device is needed. */
+KILN_API kiln_status kiln_file_info(kiln_context *ctx, const char *path, const char *entry,
+                                    void (*line)(void *ud, const char *text), void *ud);
+/* Reads a file of any version known and writes it as this version does, weights equal bit for bit; what is in
+ * its metadata beside what kiln knows is left out. `to` is replaced when all is written, and may be `path`.
+ */
+KILN_API kiln_status kiln_file_upgrade(kiln_context *ctx, const char *path, const char *to);
+/* A note that was saved with the graph's file; NULL: there is none of that name. The graph's, valid as long
+ * as it. Safe from any thread. */
+KILN_API const char *kiln_graph_note(const kiln_graph *g, const char *name);
+
+/* Files may hold test vectors: calls of the graph and what it gave for them. How many; safe from any thread.
+ */
+KILN_API int kiln_graph_vector_count(const kiln_graph *g);
+/* Runs them, one after the other, from the slots' values in the file and random numbers of seed 0, and
+ * compares. STATE with a sentence that names vector, output, element and both values when an element differs
+ * by more than a tolerance times the largest element of its output, or times 0.001 where that is larger: the
+ * tolerance that was saved with them, else 1e-9 for float64, 1e-4 for float32 and numbers, 0.01 for float16
+ * and 0.05 for bfloat16; integers and booleans are equal. ARG when there are no vectors. Other statuses as
+ * runs have them. */
+KILN_API kiln_status kiln_graph_test(kiln_context *ctx, kiln_graph *g);
+
 /* ---- sessions ---- */
 
 typedef struct kiln_session kiln_session;
@@ -375,6 +418,9 @@ KILN_API kiln_status kiln_session_bind(kiln_session *s, const char *name, kiln_h
  * graph whose function writes to an argument (`update` in its text) overwrites the tensor that was set, when
  * all has succeeded; that tensor must be contiguous and share memory with no other input. */
 KILN_API kiln_status kiln_session_run(kiln_session *s);
+/* kiln_graph_test in this session, with its limits, backends and functions of the host. Slots, inputs,
+ * outputs and random numbers are afterwards as before. */
+KILN_API kiln_status kiln_session_test(kiln_session *s);
 /* An output of the last run, the caller's; STATE before any. Constants can be had at any time. */
 KILN_API kiln_status kiln_session_get(kiln_session *s, int index, kiln_value *out);
 /* The same by name, each for one kind (float takes integers too); ARG when the output is of another. */
@@ -388,9 +434,20 @@ KILN_API kiln_status kiln_session_get_boolean(kiln_session *s, const char *name,
 KILN_API kiln_status kiln_session_get_slot(kiln_session *s, int index, kiln_value *out);
 KILN_API kiln_status kiln_session_set_slot(kiln_session *s, int index, const kiln_value *v);
 
+/* Writes what runs change to a file that takes the place of `path` when it is whole: every slot that is not
+ * constant (parameters, buffers, the optimiser's state, counters) and the state of the random numbers. It is
+ * a plain safetensors file: a tensor a slot under the slot's name, numbers as tensors of rank 0. STATE from
+ * within a run. */
+KILN_API kiln_status kiln_session_checkpoint(kiln_session *s, const char *path);
+/* Takes all of it back: runs then give what they would have given, to the bit. The file is checked whole
+ * before anything changes. IO where it cannot be read, FORMAT where it is damaged or no checkpoint, VERSION
+ * where a newer kiln wrote it, ARG where it does not fit the graph: names, dtypes and sizes are those of the
+ * slots, none missing and none left; the sentence names each that is at fault. */
+KILN_API kiln_status kiln_session_restore(kiln_session *s, const char *path);
+
 /* Plans for the inputs set, without running; gives the bytes that all intermediate tensors of a run take
  * together, in whatever layout, with scratchpads and the constants that were packed for it. A run with inputs
- * of these sizes then allocates only its results. */
+ * of these sizes then allocates only its results, a block for each tensor among them. */
 KILN_API kiln_status kiln_session_memory(kiln_session *s, size_t *bytes);
 /* What each node of the graph takes on the inputs set, as text: tables of lines of the program and of nodes,
  * the slowest first, with times, work done and shares of what the machine reaches. What the runs store, draw
@@ -409,8 +466,19 @@ KILN_API void kiln_session_seed(kiln_session *s, uint64_t seed);
 /* on not 0: each node is also computed by the reference, and a difference beyond rounding ends the run,
  * INTERNAL, with a sentence that names it. Slow. */
 KILN_API void kiln_session_set_check(kiln_session *s, int on);
-/* LIMIT when a run takes more steps (parts of a graph and trips of its loops); 0: no limit. */
+/* Limits of the next runs. One that passes a limit ends with LIMIT and a sentence that names the line which
+ * would have come next; slots, random numbers and inputs are then as they were before it. 0: no limit.
+ *
+ * Steps of a run: parts of its graph (what a backend computes as one) and trips of its loops. */
 KILN_API void kiln_session_set_step_limit(kiln_session *s, uint64_t steps);
+/* Trips of any one loop, from where it is entered to where it is left. */
+KILN_API void kiln_session_set_trip_limit(kiln_session *s, uint64_t trips);
+/* Seconds from the call of kiln_session_run, by a clock that never goes back. It is read before each step,
+ * not within one: a run goes on until the part under way has ended, be it a product, a convolution, a
+ * recurrent layer, or a function of the host, and making the plan for sizes that are new is one such part. On
+ * a GPU, where a launch may hold loops, it is read while they run, and they end at their next trip. Below 0
+ * and NaN: ARG, and nothing has changed; infinity: no limit. */
+KILN_API kiln_status kiln_session_set_deadline(kiln_session *s, double seconds);
 /* Ends the run in progress at its next step with CANCELLED, or, when none is in progress, the next one as it
  * starts. Each call ends one run. Safe from any thread, and from a signal handler. */
 KILN_API void kiln_session_cancel(kiln_session *s);

@@ -1,6 +1,7 @@
 /* Sessions of the C API: inputs kept until set again, outputs of the last run kept until the next. */
 #include "backends/registry.h"
 #include "bindings/c/session.h"
+#include "graph/checkpoint.h"
 #include <string.h>
 
 static kn_context *context_of(const kiln_session *s) { return kn_session_context(s->core); }
@@ -198,6 +199,17 @@ void kiln_session_seed(kiln_session *s, uint64_t seed) { kn_random_seed(&context
 void kiln_session_set_step_limit(kiln_session *s, uint64_t steps) {
   kn_session_set_step_limit(s->core, steps);
 }
+void kiln_session_set_trip_limit(kiln_session *s, uint64_t trips) {
+  kn_session_set_trip_limit(s->core, trips);
+}
+
+kiln_status kiln_session_set_deadline(kiln_session *s, double seconds) {
+  if (!(seconds >= 0))
+    return outside(kn_fail(context_of(s), KN_ARG, "a deadline is 0 or more seconds (got %g)", seconds));
+  kn_session_set_deadline(s->core, seconds);
+  return KILN_OK;
+}
+
 void kiln_session_set_check(kiln_session *s, int on) { kn_session_set_check(s->core, on != 0); }
 void kiln_session_cancel(kiln_session *s) { atomic_fetch_add_explicit(&s->cancels, 1, memory_order_relaxed); }
 
@@ -289,4 +301,12 @@ kiln_status kiln_session_set_slot(kiln_session *s, int index, const kiln_value *
   st = kn_session_set_slot(s->core, (uint32_t)index, &r);
   kn_tensor_release(r.tensor);
   return outside(st);
+}
+
+kiln_status kiln_session_checkpoint(kiln_session *s, const char *path) {
+  return outside(kn_session_checkpoint(s->core, path));
+}
+
+kiln_status kiln_session_restore(kiln_session *s, const char *path) {
+  return outside(kn_session_restore(s->core, path));
 }

@@ -43,6 +43,8 @@ _Noreturn void sim_die(const char *format, ...) {
 /* ---- loading ---- */
 
 CUresult sim_load(CUmodule *out, const void *image) {
+  static unsigned modules; /* names differ by it, as dlopen gives the library that it has for a name, and
+                              those that mkstemp draws repeat: they come from the clock */
   size_t bytes;
   memcpy(&bytes, image, sizeof bytes);
   if (bytes < 64 || bytes > 64 << 20 || memcmp((const char *)image + sizeof bytes, "\177ELF", 4))
@@ -50,9 +52,8 @@ CUresult sim_load(CUmodule *out, const void *image) {
   CUmodule m = calloc(1, sizeof *m);
   if (!m) return CUDA_ERROR_OUT_OF_MEMORY;
   const char *temporary = getenv("TMPDIR");
-  snprintf(m->path, sizeof m->path,
-           "%s/kiln-sim-XXXXXX", /* mkstemp's pattern; a name of its own, by which it is found */
-           temporary && *temporary ? temporary : "/tmp");
+  snprintf(m->path, sizeof m->path, "%s/kiln-sim-%u-XXXXXX", temporary && *temporary ? temporary : "/tmp",
+           ++modules);
   int f = mkstemp(m->path);
   if (f >= 0 && write(f, (const char *)image + sizeof bytes, bytes) == (ssize_t)bytes)
     m->library = dlopen(m->path, RTLD_NOW | RTLD_LOCAL);
