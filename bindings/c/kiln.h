@@ -266,9 +266,9 @@ KILN_API kiln_status kiln_tensor_to_dlpack_versioned(kiln_context *ctx, kiln_ten
  * is gone, from whatever thread that is; on failure it stays the caller's. What computes the elements must be
  * complete; on cuda, results should have been read before the last user is gone, as the deleter does not wait
  * for what still reads them. Elements that are read only (DLPack 1 says so) are copied, and m is done with at
- * once. DTYPE for dtypes that kiln has not and for more than one lane, SHAPE for more than 8 dimensions, sizes
- * or strides below 0, and what no memory holds, ARG for memory that is not aligned for its dtype, UNSUPPORTED
- * for other devices and other major versions. */
+ * once. DTYPE for dtypes that kiln has not and for more than one lane, SHAPE for more than 8 dimensions,
+ * sizes or strides below 0, and what no memory holds, ARG for memory that is not aligned for its dtype,
+ * UNSUPPORTED for other devices and other major versions. */
 KILN_API kiln_status kiln_tensor_from_dlpack(kiln_context *ctx, struct DLManagedTensor *m, kiln_tensor **out);
 KILN_API kiln_status kiln_tensor_from_dlpack_versioned(kiln_context *ctx, struct DLManagedTensorVersioned *m,
                                                        kiln_tensor **out);

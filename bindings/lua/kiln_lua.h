@@ -61,7 +61,7 @@ KILN_LUA_API int luaopen_kiln(struct lua_State *L);
 
 /* Make kiln in this state work with the host's context, which must outlive the state. Call before
  * luaopen_kiln. Returns 1, or 0 when the state has a context already. May raise Lua's out-of-memory error. */
-KILN_LUA_API int kiln_lua_setcontext(struct lua_State *L, kiln_context *ctx);
+KILN_LUA_API int kiln_lua_setcontext(struct lua_State *L, struct kiln_context *ctx);
 
 /* ---- a state made here ---- */
 

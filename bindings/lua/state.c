@@ -187,7 +187,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
   return s;
 }
 
-int kiln_lua_setcontext(lua_State *L, kiln_context *ctx) {
+int kiln_lua_setcontext(lua_State *L, struct kiln_context *ctx) {
   if (kl_find_state(L)) return 0;
   kl_state_open(L, (kn_context *)ctx); /* kiln.h's name of the same struct */
   return 1;
