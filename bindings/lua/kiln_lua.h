@@ -54,7 +54,8 @@ struct lua_State;
 /* A lua_CFunction: `luaL_requiref(L, "kiln", luaopen_kiln, 1)`. Uses the context set before, or makes one of
  * its own, closed with the state, that reads KILN_DEBUG, KILN_BACKEND and KILN_NUM_THREADS. Raises Lua
  * errors. Wraps the state's allocator, to learn of tensors that Lua frees: a host that sets another one later
- * must have it call the one it found (lua_getallocf), until the state is closed. The collector's mode is the
+ * must have it call the one it found (lua_getallocf), until the state is closed; so long it must not be
+ * unloaded, for which the shared library sees itself. The collector's mode is the
  * host's: the generational one (lua_gc(L, LUA_GCGEN, 0, 0)) gives the memory of dropped tensors back soonest.
  */
 KILN_LUA_API int luaopen_kiln(struct lua_State *L);
