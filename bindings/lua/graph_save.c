@@ -1,6 +1,7 @@
 /* g:save and kiln.save: graphs with the present values of their slots, notes, and calls to test them by. */
 #include "bindings/lua/graph_entries.h"
 #include "core/device.h"
+#include "graph/file_keys.h"
 #include "graph/safetensors.h"
 #include <string.h>
 
@@ -216,7 +217,10 @@ static const char *push_origin(lua_State *L, int idx) {
   }
   lua_getinfo(L, ">S", &ar);
   if (*ar.source != '@') return lua_pushnil(L), NULL;
-  return lua_pushfstring(L, "function at %s:%d", last_name(ar.source + 1), ar.linedefined);
+  const char *made = lua_pushfstring(L, "function at %s:%d", last_name(ar.source + 1), ar.linedefined);
+  if (kn_entry_name(made)) return made;
+  lua_pop(L, 1); /* the name of a script may be anything */
+  return lua_pushnil(L), NULL;
 }
 
 kn_graph *kl_graph_now(lua_State *L, kl_variant *v, const char *name) {
