@@ -248,6 +248,31 @@ KILN_API void *kiln_tensor_data(const kiln_tensor *t);
 /* Copies all elements to `out`, row-major, from wherever they are. ARG unless `bytes` is just their size. */
 KILN_API kiln_status kiln_tensor_read(kiln_context *ctx, const kiln_tensor *t, void *out, size_t bytes);
 
+/* ---- tensors of others: DLPack ---- */
+
+/* The structs of dlpack.h, which is the caller's to include where it looks into them; the second is DLPack
+ * 1's. Tensors go over without a copy, with their strides. Of devices, "cpu" (and pinned memory of the host,
+ * on the way in) and "cuda" go over. */
+struct DLManagedTensor;
+struct DLManagedTensorVersioned;
+
+/* A view of t for others, who call its `deleter` once, from whatever thread; it holds t until then. What
+ * computes the elements is complete. They must not be written to where t is not the caller's own (see
+ * kiln_tensor_data). */
+KILN_API kiln_status kiln_tensor_to_dlpack(kiln_context *ctx, kiln_tensor *t, struct DLManagedTensor **out);
+KILN_API kiln_status kiln_tensor_to_dlpack_versioned(kiln_context *ctx, kiln_tensor *t,
+                                                     struct DLManagedTensorVersioned **out);
+/* A tensor over the elements of others. On success m is taken over: its deleter is called when the last user
+ * is gone, from whatever thread that is; on failure it stays the caller's. What computes the elements must be
+ * complete; on cuda, results should have been read before the last user is gone, as the deleter does not wait
+ * for what still reads them. Elements that are read only (DLPack 1 says so) are copied, and m is done with at
+ * once. DTYPE for dtypes that kiln has not and for more than one lane, SHAPE for more than 8 dimensions,
+ * sizes or strides below 0, and what no memory holds, ARG for memory that is not aligned for its dtype,
+ * UNSUPPORTED for other devices and other major versions. */
+KILN_API kiln_status kiln_tensor_from_dlpack(kiln_context *ctx, struct DLManagedTensor *m, kiln_tensor **out);
+KILN_API kiln_status kiln_tensor_from_dlpack_versioned(kiln_context *ctx, struct DLManagedTensorVersioned *m,
+                                                       kiln_tensor **out);
+
 /* ---- ops of the host ---- */
 
 /* An op that a host adds to a context: in Lua it is kiln.op.NAME, in graphs and files an op as any, so that
