@@ -69,6 +69,11 @@ static inline kn_tensor *kx_select(kn_scope *s, kn_tensor *x, int64_t dim, int64
   return kx_with(s, KN_OP_select, &a, x);
 }
 
+/* Attention: q by the scale, or over the square root of the size of its last dim where that is negative; and
+ * scores, masked. */
+kn_tensor *kx_attention_scaled(kn_scope *s, kn_tensor *q, double scale);
+kn_tensor *kx_attention_scores(kn_scope *s, kn_tensor *q, kn_tensor *k, kn_tensor *mask, bool is_causal,
+                               double scale);
 /* A loss by a choice of `reduction`. */
 kn_tensor *kx_reduced(kn_scope *s, kn_tensor *loss, int32_t how);
 /* The result of a unary float function: integers become float32. */

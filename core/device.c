@@ -1,5 +1,6 @@
 /* Devices' names, their memory and their lists of kernel providers, and the walk down such a list. */
 #include "core/device.h"
+#include "core/chosen.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -14,7 +15,7 @@ const kn_provider kn_ref_provider = {
     .name = "ref",
     .kernel =
         {
-#define OP(name, ...) [KN_OP_##name] = kn_kernel_##name,
+#define OP(name, ...) [KN_OP_##name] = KN_IF_WITH(name, kn_kernel_##name),
 #define COMPOSITE(name, ...)
 #include "core/ops.def"
 #undef OP
@@ -118,6 +119,13 @@ bool kn_device_offers(const kn_context *ctx, kn_device_id d, kn_op op) {
   const kn_provider *const *list = ctx->providers[d];
   for (int i = 0; i < KN_MAX_PROVIDERS && list[i]; i++)
     if (list[i]->kernel[op]) return true;
+  return false;
+}
+
+bool kn_device_prefers(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n) {
+  const kn_provider *const *list = ctx->providers[in[0]->type.device];
+  for (int i = 0; i < KN_MAX_PROVIDERS && list[i]; i++)
+    if (list[i]->prefers && list[i]->prefers(ctx, op, attrs, in, n)) return true;
   return false;
 }
 

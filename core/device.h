@@ -27,6 +27,9 @@ struct kn_provider {
    * round as the composite's parts do one after the other; it is asked only where nothing is recorded or
    * taped. */
   kn_kernel_fn kernel[KN_OP_COUNT];
+  /* Whether it computes an op that could as well be written in others better than those are computed: asked
+   * before such an op is used at all. Symbolic inputs have types alone. NULL: no op. */
+  bool (*prefers)(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n);
 };
 
 extern const kn_provider kn_ref_provider;
@@ -46,6 +49,8 @@ kn_status kn_to_host(kn_context *ctx, kn_tensor *t, kn_tensor **out);
 kn_status kn_device_add(kn_context *ctx, kn_device_id d, const kn_provider *p);
 /* Takes it out again; nothing when it is not there. */
 void kn_device_remove(kn_context *ctx, kn_device_id d, const kn_provider *p);
+/* Does one of its providers prefer the op to the ops that it could be written in? */
+bool kn_device_prefers(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n);
 bool kn_device_offers(const kn_context *ctx, kn_device_id d, kn_op op);
 /* Run the op's kernel: the first provider that does not decline. `impl` (may be NULL) gets its name. A
  * composite that all decline is KN_DECLINED. */

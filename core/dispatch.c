@@ -13,6 +13,9 @@
 
 static kn_status check_arity(kn_context *ctx, const kn_op_info *row, const void *attrs, int n) {
   int max = row->max_in == KN_VARIADIC ? KN_MAX_INPUTS : row->max_in;
+  if (!row->kernel && !row->composite)
+    return kn_fail(ctx, KN_UNSUPPORTED, "%s: this build of kiln is without it (-Druntime_only, -Dops)",
+                   row->name);
   if (!attrs && row->attrs != KN_ATTRS_none)
     return kn_fail(ctx, KN_ARG, "%s: attributes are missing", row->name);
   if (n >= row->min_in && n <= max) return KN_OK;
@@ -173,8 +176,8 @@ kn_dtype kn_promote_floats(kn_tensor *const *in, int n) {
 }
 
 /* Halves go in as float32; results come back as what the inputs promote to, if that is a half. */
-static kn_status run_wide(kn_context *ctx, const kn_op_info *row, const void *attrs, kn_tensor *const *in,
-                          int n, kn_tensor **out) {
+static kn_status run_wide(kn_context *ctx, const kn_op_info *row, kn_composite_fn fn, const void *attrs,
+                          kn_tensor *const *in, int n, kn_tensor **out) {
   kn_tensor *as[KN_MAX_INPUTS] = {NULL}, *made[KN_MAX_OUTPUTS] = {NULL};
   kn_dtype result = kn_promote_floats(in, n), wide = kn_dtypes[result].wide;
   int given = 0, left = 0;
@@ -187,7 +190,7 @@ static kn_status run_wide(kn_context *ctx, const kn_op_info *row, const void *at
     else
       as[given] = kn_tensor_retain(in[given]);
   }
-  if (st == KN_OK) st = row->composite(ctx, attrs, as, n, made);
+  if (st == KN_OK) st = fn(ctx, attrs, as, n, made);
   release_all(as, given);
   KN_TRY(st);
   for (; st == KN_OK && left < row->outs; left += st == KN_OK) {
@@ -219,20 +222,33 @@ static bool same_but_dtypes(const char *a, const char *b) {
 
 /* What the parts refused they saw as float32. They are asked again with the tensors as given: if they then
  * say the same of the user's dtypes, that is the sentence. */
-static void name_as_given(kn_context *ctx, const kn_op_info *row, const void *attrs, kn_tensor *const *in,
-                          int n) {
+static void name_as_given(kn_context *ctx, const kn_op_info *row, kn_composite_fn fn, const void *attrs,
+                          kn_tensor *const *in, int n) {
   kn_tensor *made[KN_MAX_OUTPUTS] = {NULL};
   char said[KN_ERROR_SIZE];
   kn_status status = ctx->error_status;
   bool placed = ctx->error_placed;
   if (status == KN_NOMEM || row->flags & KN_FLAG_RANDOM || ctx->recorder) return;
   memcpy(said, ctx->error, sizeof said);
-  kn_status again = row->composite(ctx, attrs, in, n, made);
+  kn_status again = fn(ctx, attrs, in, n, made);
   if (again == KN_OK) release_all(made, row->outs);
   if (again == status && same_but_dtypes(said, ctx->error)) return;
   memcpy(ctx->error, said, sizeof said);
   ctx->error_status = status;
   ctx->error_placed = placed;
+}
+
+kn_status kn_apply_wide(kn_context *ctx, kn_op op, kn_composite_fn fn, const void *attrs,
+                        kn_tensor *const *in, int n, kn_tensor **out) {
+  const uint8_t autocast = ctx->autocast;
+  bool wide = false;
+  for (int i = 0; i < n; i++) wide |= in[i] && is_half(in[i]);
+  if (!wide) return fn(ctx, attrs, in, n, out);
+  ctx->autocast = KN_BOOL; /* its parts are float32 on purpose */
+  kn_status st = run_wide(ctx, &kn_ops[op], fn, attrs, in, n, out);
+  ctx->autocast = autocast;
+  if (st != KN_OK) name_as_given(ctx, &kn_ops[op], fn, attrs, in, n);
+  return st;
 }
 
 /* A composite as a whole by a provider's kernel, where nobody asks for its parts: nothing is recorded or
@@ -258,21 +274,17 @@ static kn_status run_whole(kn_context *ctx, kn_op op, const void *attrs, kn_tens
 
 static kn_status apply_composite(kn_context *ctx, const kn_op_info *row, const void *attrs,
                                  kn_tensor *const *in, int n, kn_tensor **out) {
+  const kn_op op = (kn_op)(row - kn_ops);
   kn_tensor *made[KN_MAX_OUTPUTS];
-  bool wide = false;
-  kn_status whole = run_whole(ctx, (kn_op)(row - kn_ops), attrs, in, n, out);
+  kn_status whole = run_whole(ctx, op, attrs, in, n, out);
   if (whole == KN_NOMEM) kn_error_prefix(ctx, "%s", row->name);
   if (whole != KN_DECLINED) return whole;
-  for (int i = 0; row->flags & KN_FLAG_WIDE && i < n; i++) wide |= in[i] && is_half(in[i]);
   const kn_within within = {row->name, ctx->within};
   ctx->within = &within;
-  const uint8_t autocast = ctx->autocast;
-  if (wide) ctx->autocast = KN_BOOL; /* its parts are float32 on purpose */
-  kn_status st = (wide ? run_wide(ctx, row, attrs, in, n, made) : row->composite(ctx, attrs, in, n, made));
-  ctx->autocast = autocast;
+  kn_status st = row->flags & KN_FLAG_WIDE ? kn_apply_wide(ctx, op, row->composite, attrs, in, n, made)
+                                           : row->composite(ctx, attrs, in, n, made);
   ctx->within = within.up;
   if (st != KN_OK) {
-    if (wide) name_as_given(ctx, row, attrs, in, n);
     kn_error_prefix(ctx, "%s", row->name);
     return st;
   }

@@ -94,6 +94,9 @@ kn_status kn_run_now(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *co
  * failure. */
 kn_status kn_apply(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,
                    kn_tensor **out);
+/* For the composite `op`, what WIDE does: `fn` with halves as float32, what comes out rounded. */
+kn_status kn_apply_wide(kn_context *ctx, kn_op op, kn_composite_fn fn, const void *attrs,
+                        kn_tensor *const *in, int n, kn_tensor **out);
 /* The in-place form `op_`: the result replaces in[0]'s values (class ELEMENTWISE, same shape and dtype as
  * in[0] after casting back). *out is in[0] retained. Nothing is written on failure. */
 kn_status kn_apply_inplace(kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in, int n,

@@ -36,6 +36,8 @@ kn_status kn_infer_index(const kn_infer *q, int a);    /* input a is int64 or in
 kn_status kn_infer_holds(const kn_infer *q, kn_dtype d, kn_number x);
 /* solve: whether b is a vector for each matrix of a, rather than a matrix. */
 bool kn_solve_is_vector(const kn_type *a, const kn_type *b);
+/* What scores of attention are scaled by: 1 / sqrt of the width where `scale` is negative. */
+double kn_attention_scale(double scale, int64_t width);
 /* slice: the range [*start, *start + *length) that attributes mean on a size; *length is unknown when it must
  * be. *start is only set when the length is known. */
 kn_status kn_slice_range(const kn_infer *q, int64_t size, const kn_attrs_slice *a, int64_t *start,

@@ -287,7 +287,8 @@ static kn_status strided(const kn_infer *q, const kn_type *x, kn_type *out) {
   }
   if (known && !empty && (a->offset < 0 || last >= count))
     return kn_infer_fail(q, KN_ARG, "the strides reach from element %lld to %lld of %lld",
-                         (long long)a->offset + 1, (long long)last + 1, (long long)count);
+                         (long long)((uint64_t)a->offset + 1), (long long)((uint64_t)last + 1),
+                         (long long)count);
   return KN_OK;
 }
 
@@ -355,7 +356,7 @@ static kn_status diagonal(const kn_infer *q, const kn_type *x, kn_type *out) {
     if (a->offset >= 0)
       columns = a->offset < columns ? columns - a->offset : 0;
     else
-      rows = -a->offset < rows ? rows + a->offset : 0;
+      rows = a->offset > -rows ? rows + a->offset : 0;
     length = rows < columns ? rows : columns;
   }
   kn_type made = {.dtype = x->dtype};

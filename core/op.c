@@ -1,14 +1,22 @@
 /* The op table, as an array. */
 #include "core/op.h"
+#include "core/chosen.h"
 #include <string.h>
 
 #define V KN_VARIADIC
-#define D_I(name) kn_vjp_##name, KN_SAVE_INPUTS
-#define D_O(name) kn_vjp_##name, KN_SAVE_OUTPUTS
-#define D_IO(name) kn_vjp_##name, KN_SAVE_INPUTS | KN_SAVE_OUTPUTS
-#define D_S(name) kn_vjp_##name, 0
+#ifdef KN_RUNTIME_ONLY /* graphs hold their gradients, and the parts of composites */
+#define GRADIENT(rule) NULL
+#define PARTS(name) NULL
+#else
+#define GRADIENT(rule) rule
+#define PARTS(name) kn_composite_##name
+#endif
+#define D_I(name) GRADIENT(kn_vjp_##name), KN_SAVE_INPUTS
+#define D_O(name) GRADIENT(kn_vjp_##name), KN_SAVE_OUTPUTS
+#define D_IO(name) GRADIENT(kn_vjp_##name), KN_SAVE_INPUTS | KN_SAVE_OUTPUTS
+#define D_S(name) GRADIENT(kn_vjp_##name), 0
 #define ND(name) NULL, 0
-#define NOT(name) kn_vjp_not_differentiable, 0
+#define NOT(name) GRADIENT(kn_vjp_not_differentiable), 0
 #define SCALARS KN_FLAG_SCALARS
 #define RANDOM KN_FLAG_RANDOM
 #define DYNAMIC KN_FLAG_DYNAMIC
@@ -28,11 +36,12 @@
 const kn_op_info kn_ops[KN_OP_COUNT] = {
 /* clang-format off */
 #define OP(name, min, max, outs, cls, attrs, infer, vjp, flags, meta, doc)                                   \
-  [KN_OP_##name] = {#name, min, max, outs, KN_CLASS_##cls, KN_ATTRS_##attrs, kn_infer_##infer,               \
-                    kn_kernel_##name, vjp(name), NULL, flags, meta, doc},
+  [KN_OP_##name] = {#name, min, max, outs, KN_CLASS_##cls, KN_ATTRS_##attrs,                                 \
+                    KN_IF_WITH(name, kn_infer_##infer), KN_IF_WITH(name, kn_kernel_##name), vjp(name), NULL, \
+                    flags, meta, doc},
 #define COMPOSITE(name, min, max, outs, attrs, flags, meta, doc)                                             \
   [KN_OP_##name] = {#name, min, max, outs, KN_CLASS_COMPOSITE, KN_ATTRS_##attrs, NULL, NULL, NULL, 0,        \
-                    kn_composite_##name, flags, meta, doc},
+                    PARTS(name), flags, meta, doc},
 #include "core/ops.def"
 #undef OP
 #undef COMPOSITE

@@ -101,7 +101,7 @@ bool kn_region_may_raise(const kn_region *r) {
 /* ---- what was caught ---- */
 
 bool kn_can_be_caught(kn_status st) {
-  return st != KN_OK && st != KN_LIMIT && st != KN_CANCELLED && st != KN_INTERNAL;
+  return st != KN_OK && st != KN_LIMIT && st != KN_CANCELLED && st != KN_FORMAT && st != KN_INTERNAL;
 }
 
 kn_status kn_catch(kn_context *ctx, kn_caught *c) {

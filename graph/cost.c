@@ -24,6 +24,12 @@ static double recurrence(const kn_node *n, const kn_type *in) {
   return 2 * elements(&in[0]) * width;
 }
 
+/* Products with keys and with values, and five of their size for gradients. */
+static double attention(const kn_node *n, const kn_type *in) {
+  const double scores = elements(&in[0]) * (double)in[1].dims[in[1].rank - 2];
+  return scores * (n->op == KN_OP_fused_attention ? 4 : 10);
+}
+
 static double decomposition(const kn_type *in) {
   if (in->rank < 2) return elements(in);
   double rows = (double)in->dims[in->rank - 2], columns = last(in);
@@ -40,6 +46,7 @@ static double flops(const kn_node *n, const kn_type *in, const kn_type *out) {
   case KN_CLASS_MATMUL: return 2 * elements(out) * last(in);
   case KN_CLASS_CONV: return convolution(n, in, out);
   case KN_CLASS_RECURRENT: return recurrence(n, in);
+  case KN_CLASS_ATTENTION: return attention(n, in);
   case KN_CLASS_LINALG: return decomposition(in);
   case KN_CLASS_VIEW:
   case KN_CLASS_MOVE:

@@ -51,7 +51,7 @@ static kn_status push_failure(emitter *e, const kn_node *n, kn_planned_failure *
     snprintf(text, sizeof text, "%s: an input has no value on the path that led here",
              kn_opcode_describe(n->op).text);
     f = kn_arena_alloc(&p->arena, sizeof *f);
-    if (f) *f = (kn_planned_failure){n, KN_INTERNAL, kn_arena_strdup(&p->arena, text)};
+    if (f) *f = (kn_planned_failure){n, KN_FORMAT, kn_arena_strdup(&p->arena, text)};
     if (!f || !f->text) return kn_fail_nomem(e->ctx, sizeof *f);
   }
   if (!kn_plan_push(p, &p->fails, &p->nfails, &f, sizeof f)) return kn_fail_nomem(e->ctx, sizeof f);
@@ -99,9 +99,7 @@ static kn_status emit_view(emitter *e, const kn_node *n, const kn_node *c, bool 
   if (!early) return alias(e, n->out[0], n->in[0]);
   p->first[v] = p->last[v] = p->level[v] = p->home[v] = 0;
   p->ready[v] = true;
-  const kn_value *of = n->in[0];
-  while (of->def && kn_opcode_is_op(of->def->op)) of = of->def->in[0];
-  kn_early made = {.node = c, .stays = of->def != NULL};
+  kn_early made = {.node = c, .stays = p->root[v] > p->graph->body->nparams}; /* inputs have the first ids */
   return kn_plan_push(p, &p->early, &p->nearly, &made, sizeof made) ? KN_OK
                                                                     : kn_fail_nomem(e->ctx, sizeof made);
 }

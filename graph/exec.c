@@ -469,7 +469,7 @@ static kn_status choose_plan(kn_session *s, const kn_rvalue *in, uint32_t nin, b
     kn_plan_free(s->ctx, p);
     p = NULL;
   }
-  const kn_graph *g;
+  const kn_graph *g = NULL;
   if (!p) KN_TRY(choose_graph(s, form, &g));
   if (!p) KN_TRY(kn_plan_new(s->ctx, g, s->targets, s->ntargets, form, &s->refused, s->in_types, &p));
   p->next = s->plans;

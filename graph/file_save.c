@@ -24,6 +24,7 @@ typedef struct identity {
 
 typedef struct saver {
   kn_context *ctx;
+  const kn_dialect *dialect;
   kn_arena arena;
   kn_writer header;
   kn_map by_identity, by_name;
@@ -79,7 +80,8 @@ static kn_status add_tensor(saver *s, const char *name, kn_tensor *t, const char
 }
 
 /* A JSON array: for each slot the tensor that holds its data, null where the text holds it. */
-static kn_status put_slots(saver *s, const kn_graph *g, kn_writer *w) {
+static kn_status put_slots(saver *s, const kn_entry *e, kn_writer *w) {
+  const kn_graph *g = e->graph;
   kn_puts(w, "[");
   for (uint32_t i = 0; i < g->nslots; i++) {
     const kn_slot *slot = g->slots[i];
@@ -97,26 +99,100 @@ static kn_status put_slots(saver *s, const kn_graph *g, kn_writer *w) {
   return KN_OK;
 }
 
+/* ---- test vectors ---- */
+
+static kn_status scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_tensor **out) {
+  static const kn_dtype dtypes[] = {
+      [KN_SCALAR_INT] = KN_I64, [KN_SCALAR_FLOAT] = KN_F64, [KN_SCALAR_BOOL] = KN_BOOL};
+  KN_TRY(kn_tensor_new(ctx, &(kn_type){.dtype = (uint8_t)dtypes[s->kind]}, out));
+  void *at = kn_tensor_data(*out);
+  if (s->kind == KN_SCALAR_FLOAT)
+    *(double *)at = s->as.f;
+  else if (s->kind == KN_SCALAR_INT)
+    *(int64_t *)at = s->as.i;
+  else
+    *(uint8_t *)at = s->as.b;
+  return KN_OK;
+}
+
+static kn_status put_value(saver *s, const kn_value *of, const kn_rvalue *v, const char *name, kn_writer *w) {
+  const char *given;
+  if (of->type.kind != KN_V_TENSOR) {
+    kn_tensor *t;
+    KN_TRY(scalar_tensor(s->ctx, &v->scalar, &t));
+    kn_status st = add_tensor(s, name, t, &given);
+    kn_tensor_release(t);
+    KN_TRY(st);
+  } else if (v->tensor)
+    KN_TRY(add_tensor(s, name, v->tensor, &given));
+  else {
+    kn_puts(w, "null");
+    return KN_OK;
+  }
+  kn_put_json(w, given, strlen(given));
+  return KN_OK;
+}
+
+static kn_status put_values(saver *s, const char *entry, const char *kind, uint32_t call, kn_value *const *of,
+                            const kn_rvalue *list, uint32_t n, kn_writer *w) {
+  char name[KN_ENTRY_NAME_MAX + 64];
+  kn_putf(w, "\"%s\":[", kind);
+  for (uint32_t i = 0; i < n; i++) {
+    if (i) kn_puts(w, ",");
+    snprintf(name, sizeof name, "vectors.%s.%" PRIu32 ".%s.%" PRIu32, entry, call + 1, kind, i + 1);
+    KN_TRY(put_value(s, of[i], &list[i], name, w));
+  }
+  kn_puts(w, "]");
+  return KN_OK;
+}
+
+static kn_status put_vectors(saver *s, const kn_entry *e, kn_writer *w) {
+  const kn_vectors *v = e->vectors;
+  const kn_region *body = e->graph->body;
+  char number[KN_NUMBER_TEXT];
+  kn_putf(w, "{\"tolerance\":\"%s\",\"runs\":[",
+          v->tolerance < 0 ? "" : kn_double_text(v->tolerance, number));
+  for (uint32_t i = 0; i < v->n; i++) {
+    kn_puts(w, i ? ",{" : "{");
+    KN_TRY(put_values(s, e->name, "in", i, body->params, kn_vectors_in(v, i), v->nin, w));
+    kn_puts(w, ",");
+    KN_TRY(put_values(s, e->name, "out", i, body->yields, kn_vectors_out(v, i), v->nout, w));
+    kn_puts(w, "}");
+  }
+  kn_puts(w, "]}");
+  return KN_OK;
+}
+
 /* ---- header ---- */
 
-static void note_ops(const kn_region *r, bool *used) {
+static void note_ops(const kn_dialect *d, const kn_region *r, unsigned *needed) {
   KN_EACH_NODE (n, r) {
-    used[n->op] = true;
-    for (int i = 0; i < n->nregions; i++) note_ops(n->regions[i], used);
+    const unsigned v = kn_version_needed(d, n);
+    if (v > needed[n->op]) needed[n->op] = v;
+    for (int i = 0; i < n->nregions; i++) note_ops(d, n->regions[i], needed);
   }
 }
 
 static void put_ops(saver *s, const kn_entry *entries, uint32_t n) {
-  bool used[KN_OPCODE_COUNT] = {false}, any = false;
-  for (uint32_t i = 0; i < n; i++) note_ops(entries[i].graph->body, used);
+  unsigned needed[KN_OPCODE_COUNT] = {0};
+  bool any = false;
+  for (uint32_t i = 0; i < n; i++) note_ops(s->dialect, entries[i].graph->body, needed);
   kn_puts(&s->header, ",\"" KN_KEY_OPS "\":\"");
   for (unsigned i = 0; i < KN_OPCODE_COUNT; i++)
-    if (used[i]) {
-      kn_putf(&s->header, "%s%s %u", any ? ", " : "", kn_opcode_describe((kn_opcode)i).text,
-              kn_opcode_version((kn_opcode)i));
+    if (needed[i]) {
+      kn_putf(&s->header, "%s%s %u", any ? ", " : "", kn_opcode_describe((kn_opcode)i).text, needed[i]);
       any = true;
     }
   kn_puts(&s->header, "\"");
+}
+
+static unsigned format_needed(const saver *s, const kn_entry *entries, uint32_t n) {
+  unsigned most = 1;
+  for (uint32_t i = 0; i < n && s->dialect->needed; i++) {
+    const unsigned v = s->dialect->needed(entries[i].graph);
+    if (v > most) most = v;
+  }
+  return most;
 }
 
 static void put_key(saver *s, const char *prefix, const char *name) {
@@ -132,6 +208,22 @@ static void put_key(saver *s, const char *prefix, const char *name) {
   kn_writer_free(&key);
 }
 
+/* A key whose value `put` makes. */
+static kn_status put_made(saver *s, const char *prefix, const kn_entry *e,
+                          kn_status (*put)(saver *s, const kn_entry *e, kn_writer *w)) {
+  kn_writer w = {.heap = s->ctx->heap};
+  kn_status st = put(s, e, &w);
+  if (st == KN_OK) {
+    put_key(s, prefix, e->name);
+    if (w.failed)
+      s->header.failed = true;
+    else
+      kn_put_json(&s->header, w.p, w.n);
+  }
+  kn_writer_free(&w);
+  return st;
+}
+
 static kn_status put_entry(saver *s, const kn_entry *e) {
   char *text;
   size_t len;
@@ -139,17 +231,19 @@ static kn_status put_entry(saver *s, const kn_entry *e) {
   put_key(s, KN_KEY_GRAPH, e->name);
   kn_put_json(&s->header, text, len);
   kn_free(s->ctx->heap, text, len + 1);
-  kn_writer slots = {.heap = s->ctx->heap};
-  kn_status st = put_slots(s, e->graph, &slots);
-  if (st == KN_OK) {
-    put_key(s, KN_KEY_SLOTS, e->name);
-    if (slots.failed)
-      s->header.failed = true;
-    else
-      kn_put_json(&s->header, slots.p, slots.n);
+  if (e->origin) {
+    put_key(s, KN_KEY_ORIGIN, e->name);
+    kn_put_json(&s->header, e->origin, strlen(e->origin));
   }
-  kn_writer_free(&slots);
-  return st;
+  KN_TRY(put_made(s, KN_KEY_SLOTS, e, put_slots));
+  return e->vectors && e->vectors->n ? put_made(s, KN_KEY_VECTORS, e, put_vectors) : KN_OK;
+}
+
+static void put_notes(saver *s, const kn_notes *notes) {
+  for (uint32_t i = 0; notes && i < notes->n; i++) {
+    put_key(s, KN_KEY_NOTE, notes->list[i].name);
+    kn_put_json(&s->header, notes->list[i].text, strlen(notes->list[i].text));
+  }
 }
 
 static kn_span name_of(const saved *v) { return (kn_span){v->name, strlen(v->name)}; }
@@ -170,12 +264,13 @@ static void put_tensors(saver *s) {
 }
 
 static kn_status put_header(saver *s, const kn_entry *entries, uint32_t n) {
-  kn_putf(&s->header, "{\"__metadata__\":{\"" KN_KEY_VERSION "\":\"%d\",\"" KN_KEY_PRODUCER "\":\"kiln %s\"",
-          KN_FILE_VERSION, KN_VERSION_TEXT);
+  kn_putf(&s->header, "{\"__metadata__\":{\"" KN_KEY_VERSION "\":\"%u\",\"" KN_KEY_PRODUCER "\":\"kiln %s\"",
+          format_needed(s, entries, n), KN_VERSION_TEXT);
   put_ops(s, entries, n);
   kn_puts(&s->header, ",\"" KN_KEY_CHECKSUM "\":\"");
   s->checksum_at = s->header.n;
   kn_puts(&s->header, KN_NO_SUM "\"");
+  put_notes(s, entries[0].notes);
   for (uint32_t i = 0; i < n; i++) KN_TRY(put_entry(s, &entries[i]));
   kn_puts(&s->header, "}");
   put_tensors(s);
@@ -207,6 +302,8 @@ static kn_status check_entries(kn_context *ctx, const kn_entry *entries, uint32_
     const char *name = entries[i].name;
     if (!kn_entry_name(name))
       return kn_fail(ctx, KN_ARG, "entry %u: names are 1 to %d bytes of text", i + 1, KN_ENTRY_NAME_MAX);
+    if (entries[i].origin && !kn_entry_name(entries[i].origin))
+      return kn_fail(ctx, KN_ARG, "the origin of %s is no text of up to %d bytes", name, KN_ENTRY_NAME_MAX);
     if (!entries[i].graph->finished) return kn_fail(ctx, KN_STATE, "graph %s is still being built", name);
     for (uint32_t k = 0; k < i; k++)
       if (!strcmp(name, entries[k].name)) return kn_fail(ctx, KN_ARG, "two entries have the name %s", name);
@@ -215,8 +312,13 @@ static kn_status check_entries(kn_context *ctx, const kn_entry *entries, uint32_
 }
 
 kn_status kn_file_save(kn_context *ctx, const char *path, const kn_entry *entries, uint32_t n) {
+  return kn_file_save_as(ctx, path, &kn_dialect_now, entries, n);
+}
+
+kn_status kn_file_save_as(kn_context *ctx, const char *path, const kn_dialect *d, const kn_entry *entries,
+                          uint32_t n) {
   KN_TRY(check_entries(ctx, entries, n));
-  saver s = {.ctx = ctx, .header = {.heap = ctx->heap}};
+  saver s = {.ctx = ctx, .dialect = d, .header = {.heap = ctx->heap}};
   kn_arena_init(&s.arena, ctx->heap);
   kn_status st = put_header(&s, entries, n);
   if (st == KN_OK) st = write_pieces(&s, path);

@@ -79,10 +79,15 @@ static void look(const kn_region *r, search *s) {
   }
 }
 
-const char *kn_graph_host(const kn_graph *g, uint32_t i) {
+const kn_node *kn_host_call(const kn_graph *g, uint32_t i) {
   search s = {.n = 0};
   look(g->body, &s);
-  return i < s.n ? s.found[i]->text : NULL;
+  return i < s.n ? s.found[i] : NULL;
+}
+
+const char *kn_graph_host(const kn_graph *g, uint32_t i) {
+  const kn_node *n = kn_host_call(g, i);
+  return n ? n->text : NULL;
 }
 
 /* ---- running ---- */

@@ -1,10 +1,12 @@
 /* Files as bytes: mapped for reading, written atomically. The one file of this room that talks to the system.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700 /* realpath */
 #include "graph/mapping.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -124,11 +126,25 @@ static void sync_folder(const char *path) {
   close(fd);
 }
 
-kn_status kn_write_file(kn_context *ctx, const char *path, const kn_piece *pieces, size_t n) {
+/* What a name stands for: a link stays, and what it shows is replaced. */
+static const char *behind_links(const char *path, char room[PATH_MAX]) {
+  struct stat info;
+  const bool link = !lstat(path, &info) && S_ISLNK(info.st_mode);
+  return link && realpath(path, room) ? room : path;
+}
+
+kn_status kn_write_file(kn_context *ctx, const char *name, const kn_piece *pieces, size_t n) {
+  char room[PATH_MAX];
+  const char *path = behind_links(name, room);
+  struct stat old;
+  const bool replaces = !stat(path, &old);
+  if (replaces && !S_ISREG(old.st_mode)) /* a device would be gone */
+    return kn_fail(ctx, KN_IO, "cannot write %s: there is something that is not a regular file", name);
   size_t size = strlen(path) + 64;
   char *temp = kn_alloc(ctx->heap, size);
   if (!temp) return kn_fail_nomem(ctx, size);
   int fd = open_beside(path, temp, size), error = fd < 0 ? errno : 0;
+  if (fd >= 0 && replaces && fchmod(fd, old.st_mode & 0777)) error = errno;
   for (size_t i = 0; fd >= 0 && !error && i < n; i++)
     if (!write_all(fd, &pieces[i])) error = errno;
   if (fd >= 0 && !error && fsync(fd)) error = errno;
@@ -137,5 +153,5 @@ kn_status kn_write_file(kn_context *ctx, const char *path, const kn_piece *piece
   if (fd >= 0 && error) unlink(temp);
   if (!error) sync_folder(path);
   kn_free(ctx->heap, temp, size);
-  return error ? io_fail(ctx, "write", path, error) : KN_OK;
+  return error ? io_fail(ctx, "write", name, error) : KN_OK;
 }

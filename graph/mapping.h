@@ -23,8 +23,10 @@ kn_mapping *kn_mapping_retain(kn_mapping *m);
 void kn_mapping_release(kn_mapping *m);                          /* NULL is fine */
 void kn_mapping_tensor_gone(void *ud, void *data, size_t bytes); /* a kn_release_fn; ud is the mapping */
 
-/* Pieces, one after the other, into a new file that then takes the place of `path`; mode 0644 less the umask.
- */
+/* Pieces, one after the other, into a new file beside `path` that takes its place once it is on the disk (it
+ * and the folder are synced, so that a crash leaves the old file or the new one). Who has the old one open or
+ * mapped keeps it. The mode is the old file's, else 0644 less the umask; a symbolic link stays and what it
+ * shows is replaced; what is no regular file is refused, other names of the same file keep the old one. */
 typedef struct kn_piece {
   const void *p;
   size_t n;

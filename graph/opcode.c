@@ -21,12 +21,6 @@ kn_opcode_info kn_opcode_describe(kn_opcode op) {
   return (kn_opcode_info){row->name, nin, row->outs, effect, row->doc};
 }
 
-/* Raised for an op when its meaning changes, so that files say which meaning they were written with. */
-unsigned kn_opcode_version(kn_opcode op) {
-  (void)op;
-  return 1;
-}
-
 bool kn_opcode_parse(const char *text, size_t len, kn_opcode *out) {
   for (unsigned i = 0; i < KN_OPCODE_COUNT; i++) {
     const char *name = i < KN_OP_COUNT ? kn_ops[i].name : kinds[i - KN_OP_COUNT].text;

@@ -464,9 +464,14 @@ static kn_status parse_graph(kn_parser *p, kn_graph **out) {
 }
 
 kn_status kn_graph_parse(kn_context *ctx, const char *text, size_t len, kn_graph **out) {
+  return kn_graph_parse_as(ctx, text, len, NULL, out);
+}
+
+kn_status kn_graph_parse_as(kn_context *ctx, const char *text, size_t len, const kn_versions *versions,
+                            kn_graph **out) {
   if (len > KN_TEXT_MAX)
     return kn_fail(ctx, KN_LIMIT, "a graph's text has at most %d bytes, this has %zu", KN_TEXT_MAX, len);
-  kn_parser p = {.ctx = ctx, .text = text, .p = text, .end = text + len};
+  kn_parser p = {.ctx = ctx, .text = text, .p = text, .end = text + len, .versions = versions};
   kn_graph *g = NULL;
   kn_status st = parse_graph(&p, &g);
   kn_map_free(ctx->heap, &p.values);

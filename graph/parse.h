@@ -4,6 +4,7 @@
 #include "graph/internal.h"
 #include "graph/map.h"
 #include "graph/syntax.h"
+#include "graph/versions.h"
 
 enum {
   KN_TEXT_MAX = 64 << 20,  /* bytes of a text */
@@ -21,6 +22,7 @@ typedef struct kn_parser {
   int list_depth;   /* of types of lists */
   uint32_t ntrees, nvalues;
   kn_map values, slots;
+  const kn_versions *versions; /* that a file was written with; NULL: those of now */
 } kn_parser;
 
 /* A value as written: %name, %name.7, %7, %"odd name" */

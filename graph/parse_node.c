@@ -142,6 +142,7 @@ static bool read_attrs(kn_parser *p, const line *l, kn_attrs_any *attrs, dynamic
   uint64_t seen = 0;
   memset(attrs, 0, sizeof *attrs);
   kn_attrs_default(kind, attrs);
+  bool unsaid = p->versions && kn_version_unsaid(p->versions, l->op, attrs);
   if (kn_accept(p, '{') && !kn_accept_over(p, '}')) {
     do {
       kn_skip(p);
@@ -158,17 +159,29 @@ static bool read_attrs(kn_parser *p, const line *l, kn_attrs_any *attrs, dynamic
     if (!kn_expect(p, '}')) return false;
   }
   for (const kn_field *f = fields; f->name; f++)
-    if (f->required && !(seen >> (f - fields) & 1))
+    if (f->required && !(seen >> (f - fields) & 1) && !unsaid)
       return kn_parse_fail(p, l->at, "%s: attribute %s is missing", opcode_text(l), f->name);
   return true;
 }
 
 /* ---- the kinds without regions ---- */
 
+/* What a file of an older version meant, by ops of now; false where it means what it says. */
+static bool upgraded(kn_parser *p, line *l, const kn_attrs_any *attrs, const dynamic *d) {
+  const kn_op_version *row = p->versions ? kn_version_upgrade(p->versions, l->op) : NULL;
+  if (!row) return false;
+  const kn_old_node old = {l->op, attrs, l->in, l->nin, d ? d->v : NULL, d ? d->n : 0};
+  p->b.no_grad = l->no_grad;
+  l->node = row->upgrade(&p->b, &old);
+  p->b.no_grad = false;
+  return true;
+}
+
 static bool node_op(kn_parser *p, line *l) {
   kn_attrs_any attrs;
   dynamic d = {.n = 0};
   if (!read_operands(p, l) || !read_attrs(p, l, &attrs, &d)) return false;
+  if (upgraded(p, l, &attrs, &d)) return true;
   bool none = kn_ops[l->op].attrs == KN_ATTRS_none;
   l->node = kn_add_op(&p->b, (kn_op)l->op, none ? NULL : &attrs, l->in, l->nin, d.v, d.n);
   if (l->node) l->node->no_grad = l->no_grad;
@@ -262,6 +275,7 @@ static bool node_declared(kn_parser *p, line *l) {
 
 static bool node_values(kn_parser *p, line *l) {
   if (!read_operands(p, l)) return false;
+  if (upgraded(p, l, NULL, NULL)) return true;
   kn_value *v = NULL;
   if (l->op == KN_NODE_attempt || l->op == KN_NODE_caught) {
     kn_vtype type = {.kind = l->op == KN_NODE_attempt ? KN_V_BOOL : KN_V_INT};
@@ -485,8 +499,12 @@ static bool read_line(kn_parser *p) {
     kn_skip(p);
     w = kn_read_word(p);
   }
-  if (!kn_opcode_parse(w.s, w.n, &l.op))
+  if (p->versions ? !kn_version_parse(p->versions->dialect, w.s, w.n, &l.op)
+                  : !kn_opcode_parse(w.s, w.n, &l.op))
     return kn_parse_fail(p, at, "there is no op or node '%.*s'", (int)(w.n < 100 ? w.n : 100), w.s);
+  if (p->versions && !p->versions->of[l.op])
+    return kn_parse_fail(p, at, "the file does not say which version of %s it was written with",
+                         opcode_text(&l));
   if (l.no_grad && !kn_opcode_is_op(l.op))
     return kn_parse_fail(p, at, "no_grad stands before tensor ops only");
   if (!read_node(p, &l)) return kn_parse_built(p, l.at);

@@ -168,8 +168,8 @@ static void put_elements(printer *p, const kn_tensor *t) {
 }
 
 bool kn_slot_inline(const kn_slot *s) {
-  return s->kind == KN_SLOT_CONST && s->tensor && s->tensor->storage && s->tensor->type.device == KN_CPU &&
-         kn_tensor_numel(s->tensor) <= KN_INLINE_ELEMENTS;
+  return s->kind == KN_SLOT_CONST && s->tensor && s->tensor->storage && s->type.tensor.device == KN_CPU &&
+         s->tensor->type.device == KN_CPU && kn_tensor_numel(s->tensor) <= KN_INLINE_ELEMENTS;
 }
 
 static void put_slot(printer *p, const kn_slot *s) {

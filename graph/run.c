@@ -306,7 +306,7 @@ static kn_status give_result(run *r, const kn_rvalue *in, uint32_t i) {
   if (!t) {
     out->scalar = (kn_scalar){KN_SCALAR_INT, {.i = 0}};
     if (is_optional(p->graph->results, p->graph->nresults, i, false)) return KN_OK;
-    return kn_fail(r->ctx, KN_INTERNAL, "result %u of graph %s has no value", i + 1, p->graph->name);
+    return kn_fail(r->ctx, KN_FORMAT, "result %u of graph %s has no value", i + 1, p->graph->name);
   }
   for (uint32_t k = 0; k < i; k++) { /* a value returned twice is one tensor */
     if (body->yields[k] != v) continue;

@@ -195,7 +195,7 @@ kn_status kn_run_stop(run *r, kn_status st, const kn_node *next) {
 
 kn_status kn_run_no_value(run *r, const kn_node *n) {
   return kn_node_failed(r->ctx, n,
-                        kn_fail(r->ctx, KN_INTERNAL, "%s: an input has no value on the path that led here",
+                        kn_fail(r->ctx, KN_FORMAT, "%s: an input has no value on the path that led here",
                                 kn_opcode_describe(n->op).text));
 }
 

@@ -196,9 +196,10 @@ RULE int kn_rule_unary(int op, const kn_scalar *x, kn_scalar *out) {
  * back last, gets the length that is possible with one time less. */
 RULE long long kn_rule_checkpoint(long long trips, long long room) {
   if (room < 1 || trips < 2) return trips;
-  long long less = 1, length = 1; /* C(room + r - 1, r - 1) and C(room + r, r) */
+  if (room == 1) return trips - 1; /* what the sum below comes to, in as many steps */
+  long long less = 1, length = 1;  /* C(room + r - 1, r - 1) and C(room + r, r) */
   for (long long r = 1; length < trips; r++) {
-    if (room > trips || length > 0x7fffffffffffffffLL / (room + r)) return less;
+    if (room >= trips || length > 0x7fffffffffffffffLL / (room + r)) return less;
     less = length;
     length = length * (room + r) / r;
   }

@@ -413,7 +413,7 @@ static kn_status walk_node(walk *w, const kn_node *n, bool *dead) {
 }
 
 static kn_status walk_region(walk *w, const kn_region *r, bool *dead) {
-  if (w->depth == KN_PLAN_DEPTH)
+  if (w->depth > KN_PLAN_DEPTH)
     return kn_fail(w->ctx, KN_LIMIT, "the graph %s nests more than %d regions", w->p->graph->name,
                    KN_PLAN_DEPTH);
   w->depth++;

@@ -31,7 +31,8 @@ typedef struct span { /* on one thread, on all of them */
 static double rate_of(const kn_op_info *row) {
   switch (row->op_class) {
   case KN_CLASS_MATMUL:
-  case KN_CLASS_CONV: return 50;
+  case KN_CLASS_CONV:
+  case KN_CLASS_ATTENTION: return 50;
   case KN_CLASS_RECURRENT: return 20;
   case KN_CLASS_LINALG: return 1;
   default: return 4;

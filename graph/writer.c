@@ -72,6 +72,14 @@ void kn_put_quoted(kn_writer *s, const char *text, size_t n) {
   kn_put(s, "\"", 1);
 }
 
+void kn_put_line(kn_writer *s, const char *text) {
+  for (; *text; text++)
+    if ((unsigned char)*text >= ' ' && *text != 127)
+      kn_put(s, text, 1);
+    else
+      kn_putf(s, "\\%03u", (unsigned char)*text);
+}
+
 kn_status kn_writer_take(kn_context *ctx, kn_writer *s, char **text, size_t *len) {
   char *p = room(s, 0) ? kn_realloc(s->heap, s->p, s->cap, s->n + 1) : NULL;
   if (!p) {

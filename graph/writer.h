@@ -17,6 +17,8 @@ void kn_puts(kn_writer *s, const char *text);
 void kn_putf(kn_writer *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* In quotes, with \" \\ \n \t \r and \ddd (decimal) for what is not printable UTF-8. */
 void kn_put_quoted(kn_writer *s, const char *text, size_t n);
+/* As one line, without its end: control characters as \\ddd. */
+void kn_put_line(kn_writer *s, const char *text);
 /* Hands the text over, with a final zero byte not counted in *len; NOMEM if something failed. */
 kn_status kn_writer_take(kn_context *ctx, kn_writer *s, char **text, size_t *len);
 

@@ -36,10 +36,10 @@ static inline void fill_slots(kn_context *c, kn_graph *g) {
 
 /* Releases the graphs; the caller unlinks the file. Their entries are named as they are. */
 static inline void write_graphs(kn_context *c, char path[PATH_ROOM], kn_graph **g, uint32_t n) {
-  kn_entry entries[8] = {{0}};
+  kn_entry entries[8] = {{.name = NULL}};
   ck_assert_uint_le(n, 8);
   for (uint32_t i = 0; i < n; i++) fill_slots(c, g[i]);
-  for (uint32_t i = 0; i < n; i++) entries[i] = (kn_entry){g[i]->name, g[i]};
+  for (uint32_t i = 0; i < n; i++) entries[i] = (kn_entry){.name = g[i]->name, .graph = g[i]};
   new_file(path);
   OK(c, kn_file_save(c, path, entries, n));
   for (uint32_t i = 0; i < n; i++) kn_graph_release(g[i]);

@@ -24,6 +24,10 @@ check './dev help lists the commands' "$(expect 0 'run FILE.lua' "$top/dev" help
 check './dev without a command is help' "$(expect 0 'run FILE.lua' "$top/dev")"
 check 'a command that does not exist is refused' "$(expect 1 'no such command: frobnicate' "$top/dev" frobnicate)"
 check './dev run wants a file' "$(expect 1 'run what' "$top/dev" run)"
+check './dev fuzzers --help names the targets' "$(expect 0 'targets: kiln ir ' "$top/dev" fuzzers --help)"
+check './dev fuzzers refuses a target that does not exist' "$(expect 1 'no target nosuch' "$top/dev" fuzzers nosuch)"
+check './dev fuzzers refuses an engine that does not exist' "$(expect 1 'no engine steam' "$top/dev" fuzzers --engine steam)"
+check './dev fuzzers wants a number of seconds' "$(expect 1 'wants a number' "$top/dev" fuzzers --seconds long)"
 check './dev run wants a file that exists' "$(expect 1 'there is no file none.lua' "$top/dev" run none.lua)"
 
 # ---- a machine with nothing but the basic commands: no compiler, no apt ----
@@ -79,7 +83,7 @@ check 'an empty log fails the sum' "$(expect 1 '^0 passed, 1 failed$' sum)"
 # ---- the scripts themselves ----
 if command -v shellcheck >/dev/null; then
   check 'shellcheck finds nothing in the scripts' \
-    "$(cd "$top" && shellcheck -x dev .ci/run spec/*.sh 2>&1)"
+    "$(cd "$top" && shellcheck -x dev .ci/run spec/*.sh spec/fuzzers/*.sh 2>&1)"
 else
   skip 'shellcheck finds nothing in the scripts' 'shellcheck is not on this machine'
 fi

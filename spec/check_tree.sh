@@ -46,6 +46,22 @@ files() {
   done)
   check 'the include rules see every kind of wrong include' "$missed"
 
+  check "what needs CUDA's headers stands under #ifdef KN_HAS_CUDA" \
+    "$(awk -f spec/guarded.awk $(files \( -name '*.c' -o -name '*.h' -o -name '*.def' \)))"
+
+  mkdir -p "$scratch/spec/cuda"
+  printf '#include <cuda.h>\n' >"$scratch/spec/cuda/driver.h"
+  printf '#include "spec/cuda/driver.h"\n' >"$scratch/spec/cuda/software.h"
+  needed='#include "spec/cuda/software.h"'
+  printf '%s\n' "$needed" >"$scratch/spec/bare.c"
+  printf '#ifdef KN_HAS_CUDA\n#endif\n%s\n' "$needed" >"$scratch/spec/behind.c"
+  printf '#ifdef KN_HAS_CUDA\n#else\n%s\n#endif\n' "$needed" >"$scratch/spec/otherwise.c"
+  printf '#ifdef KN_HAS_ONEDNN\n%s\n#endif\n' "$needed" >"$scratch/spec/unlike.c"
+  printf '#ifndef KN_HAS_CUDA\n#else\n#if 1\n%s\n#endif\n#endif\n' "$needed" >"$scratch/spec/right.c"
+  seen=$(cd "$scratch" && awk -f "$here/guarded.awk" spec/*.c spec/cuda/*.h | cut -d: -f1 | tr '\n' ' ')
+  check 'the rule of guards sees every kind of bare include, and no other' \
+    "$([ "$seen" = 'spec/bare.c spec/behind.c spec/otherwise.c spec/unlike.c ' ] || echo "it saw $seen")"
+
   check 'only the known names stand at the top' "$(for name in *; do
     case $name in
       README.md | LICENSE | CHANGELOG.md | meson.build | meson_options.txt | dev | build | build-* | *.kiln) ;;
@@ -59,6 +75,7 @@ files() {
       awk '$2 != "total" && $1 > 800 { print $2 ": " $1 " lines" }')"
 
   check 'every folder that holds files has a README.md' "$(files | awk '
+    /^spec\/fuzzers\/corpus\// { next } # inputs only
     { dir = $0; if (!sub(/\/[^\/]*$/, "", dir)) dir = "."; held[dir]; if ($0 ~ /(^|\/)README\.md$/) has[dir] }
     END { for (dir in held) if (!(dir in has)) print dir }' | LC_ALL=C sort)"
 

@@ -580,7 +580,7 @@ START_TEST(slots_of_every_kind) {
                              "  return %sum, %e\n"
                              "}\n";
   kn_context *c = suite_context();
-  kn_entry entry = {"all", NULL};
+  kn_entry entry = {.name = "all"};
   OK(c, kn_graph_parse(c, text, sizeof text - 1, &entry.graph));
   for (uint32_t i = 0; i < entry.graph->nslots; i++) {
     kn_slot *slot = entry.graph->slots[i];

@@ -171,11 +171,8 @@ static cu_attention attention_of(bool causal, bool mask, bool backward, int kv_h
   memset(&a, 0, sizeof a);
   a.dtype = KN_F16, a.causal = causal, a.mask = mask, a.backward = backward, a.keeps = !backward;
   a.batch = B, a.heads = H, a.kv_heads = kv_heads, a.queries = Q, a.keys = KEYS, a.depth = a.value_depth = D;
-  int64_t *strides[] = {a.q, a.o, a.k, a.v};
-  for (int i = 0; i < 4; i++) {
-    int64_t rows = i < 2 ? Q : KEYS, heads = i < 2 ? H : kv_heads;
-    strides[i][0] = heads * rows * D, strides[i][1] = rows * D, strides[i][2] = D, strides[i][3] = 1;
-  }
+  int64_t *strides[] = {a.q, a.o, a.grad, a.dq, a.k, a.v, a.dk, a.dv};
+  for (int i = 0; i < 8; i++) cu_attention_dense(strides[i], i < 4 ? H : kv_heads, i < 4 ? Q : KEYS, D);
   a.mask_strides[2] = KEYS, a.mask_strides[3] = 1;
   return a;
 }
@@ -284,42 +281,55 @@ START_TEST(attention) {
 END_TEST
 
 /* Against the formula of the gradient, with the weights of float64. */
-START_TEST(attention_backward) {
-  for (int causal = 0; causal < 2; causal++) {
-    scene s;
-    if (!open_scene(&s, H)) return;
-    cu_attention forward = attention_of(causal, false, false, H), back = attention_of(causal, false, true, H);
-    run_attention(&s, &forward);
-    run_attention(&s, &back);
-    for (int i = TO; i < TENSORS; i++) read_values(&s, i);
-    for (int h = 0; h < B * H; h++) {
-      const double *q = s.v[TQ] + h * Q * D, *k = s.v[TK] + h * KEYS * D, *v = s.v[TV] + h * KEYS * D,
-                   *g = s.v[TGRAD] + h * Q * D;
-      double p[Q][KEYS], ds[Q][KEYS], dq[Q][D] = {0}, dk[KEYS][D] = {0}, dv[KEYS][D] = {0};
-      attend(q, k, NULL, causal, 0.5, p);
-      for (int i = 0; i < Q; i++) {
-        double dot = 0, dp[KEYS] = {0};
-        for (int j = 0; j < KEYS; j++) {
-          for (int x = 0; x < D; x++) dp[j] += g[i * D + x] * v[j * D + x];
-          dot += dp[j] * p[i][j];
-        }
-        for (int j = 0; j < KEYS; j++) ds[i][j] = (dp[j] - dot) * p[i][j] * 0.5;
+static bool check_backward(bool causal, bool mask, int kv_heads) {
+  scene s;
+  if (!open_scene(&s, kv_heads)) return false;
+  cu_attention forward = attention_of(causal, mask, false, kv_heads),
+               back = attention_of(causal, mask, true, kv_heads);
+  double dk[B * H][KEYS][D] = {0}, dv[B * H][KEYS][D] = {0};
+  run_attention(&s, &forward);
+  run_attention(&s, &back);
+  for (int i = TO; i < TENSORS; i++) read_values(&s, i);
+  for (int h = 0; h < B * H; h++) {
+    const int kv = h / (H / kv_heads);
+    const double *q = s.v[TQ] + h * Q * D, *k = s.v[TK] + kv * KEYS * D, *v = s.v[TV] + kv * KEYS * D,
+                 *g = s.v[TGRAD] + h * Q * D;
+    double p[Q][KEYS], ds[Q][KEYS], dq[Q][D] = {0};
+    attend(q, k, mask ? s.v[TMASK] : NULL, causal, 0.5, p);
+    for (int i = 0; i < Q; i++) {
+      double dot = 0, dp[KEYS] = {0};
+      for (int j = 0; j < KEYS; j++) {
+        for (int x = 0; x < D; x++) dp[j] += g[i * D + x] * v[j * D + x];
+        dot += dp[j] * p[i][j];
       }
-      for (int i = 0; i < Q; i++)
-        for (int j = 0; j < KEYS; j++)
-          for (int x = 0; x < D; x++) {
-            dq[i][x] += ds[i][j] * k[j * D + x];
-            dk[j][x] += ds[i][j] * q[i * D + x];
-            dv[j][x] += p[i][j] * g[i * D + x];
-          }
-      for (int x = 0; x < D; x++) {
-        for (int i = 0; i < Q; i++) ck_assert(near(s.v[TDQ][(h * Q + i) * D + x], dq[i][x], 8e-3));
-        for (int j = 0; j < KEYS; j++) ck_assert(near(s.v[TDK][(h * KEYS + j) * D + x], dk[j][x], 8e-3));
-        for (int j = 0; j < KEYS; j++) ck_assert(near(s.v[TDV][(h * KEYS + j) * D + x], dv[j][x], 8e-3));
-      }
+      for (int j = 0; j < KEYS; j++) ds[i][j] = (dp[j] - dot) * p[i][j] * 0.5;
     }
-    close_scene(&s);
+    for (int i = 0; i < Q; i++)
+      for (int j = 0; j < KEYS; j++)
+        for (int x = 0; x < D; x++) {
+          dq[i][x] += ds[i][j] * k[j * D + x];
+          dk[kv][j][x] += ds[i][j] * q[i * D + x];
+          dv[kv][j][x] += p[i][j] * g[i * D + x];
+        }
+    for (int i = 0; i < Q; i++)
+      for (int x = 0; x < D; x++) ck_assert(near(s.v[TDQ][(h * Q + i) * D + x], dq[i][x], 8e-3));
   }
+  for (int kv = 0; kv < B * kv_heads; kv++)
+    for (int j = 0; j < KEYS; j++)
+      for (int x = 0; x < D; x++) {
+        ck_assert(near(s.v[TDK][(kv * KEYS + j) * D + x], dk[kv][j][x], 8e-3));
+        ck_assert(near(s.v[TDV][(kv * KEYS + j) * D + x], dv[kv][j][x], 8e-3));
+      }
+  close_scene(&s);
+  return true;
+}
+
+START_TEST(attention_backward) {
+  if (!check_backward(false, false, H)) return;
+  check_backward(true, false, H);
+  check_backward(false, true, H);
+  check_backward(true, false, 2);
+  check_backward(false, true, 1);
 }
 END_TEST
 

@@ -80,7 +80,7 @@ END_TEST
 static kn_status read_and_run(kn_context *c, const char *text, const kn_target *const *targets, int n) {
   kn_graph *g = NULL;
   KN_TRY(kn_graph_parse(c, text, strlen(text), &g));
-  kn_status st = run_damaged(c, g, 1, targets, n);
+  kn_status st = run_damaged(c, g, 1, 300, targets, n);
   kn_graph_release(g);
   return st;
 }
@@ -156,7 +156,7 @@ static void run_mutants(const char *folder, int seeds, int each, unsigned wanted
       }
       if (kn_graph_parse(c, m, strlen(m), &back) == KN_OK) {
         parsed++;
-        ran += run_damaged(c, back, (uint64_t)(seed + k), targets, ntargets) == KN_OK;
+        ran += run_damaged(c, back, (uint64_t)(seed + k), 300, targets, ntargets) == KN_OK;
         kn_graph_release(back);
       }
       free(m);
@@ -197,10 +197,10 @@ START_TEST(files) {
   kn_context *c = open_context(software_folder(), &targets, &n);
   kn_graph *g = parse(c, text);
   snprintf(path, sizeof path, "/tmp/kiln-hostile-%ld.kiln", (long)getpid());
-  OK(c, kn_file_save(c, path, &(kn_entry){"g", g}, 1));
+  OK(c, kn_file_save(c, path, &(kn_entry){.name = "g", .graph = g}, 1));
   kn_graph_release(g);
   OK(c, kn_file_load(c, path, NULL, &e, &count));
-  OK(c, run_damaged(c, e[0].graph, 1, targets, n));
+  OK(c, run_damaged(c, e[0].graph, 1, 300, targets, n));
   OK(c, kn_graph_verify(c, e[0].graph, true));
   kn_file_free_entries(c->heap, e, count);
   unlink(path);

@@ -216,21 +216,25 @@ END_TEST
 
 /* ---- attention ---- */
 
-static void lay_rows(int64_t to[4], int64_t heads, int64_t rows, int64_t depth) {
-  to[0] = heads * rows * depth, to[1] = rows * depth, to[2] = depth, to[3] = 1;
-}
-
 static cu_attention attention_of(kn_dtype dtype, int64_t queries, int64_t keys, int64_t depth, bool causal,
                                  bool back) {
   cu_attention a;
   memset(&a, 0, sizeof a);
   a.dtype = (int32_t)dtype, a.causal = causal, a.backward = back, a.keeps = !back;
   a.batch = 4, a.heads = a.kv_heads = 16, a.queries = queries, a.keys = keys, a.depth = a.value_depth = depth;
-  lay_rows(a.q, a.heads, queries, depth);
-  lay_rows(a.k, a.heads, keys, depth);
-  lay_rows(a.v, a.heads, keys, depth);
-  lay_rows(a.o, a.heads, queries, depth);
+  cu_attention_dense(a.q, a.heads, queries, depth);
+  cu_attention_dense(a.k, a.heads, keys, depth);
+  cu_attention_dense(a.v, a.heads, keys, depth);
+  cu_attention_dense(a.o, a.heads, queries, depth);
+  memcpy(a.grad, a.o, sizeof a.o), memcpy(a.dq, a.q, sizeof a.q);
+  memcpy(a.dk, a.k, sizeof a.k), memcpy(a.dv, a.v, sizeof a.v);
   return a;
+}
+
+static void share_keys(cu_attention *a, int64_t heads) {
+  int64_t *to[] = {a->k, a->v, a->dk, a->dv};
+  a->kv_heads = heads;
+  for (int i = 0; i < 4; i++) cu_attention_dense(to[i], heads, a->keys, a->depth);
 }
 
 static void attends(kn_context *c, cu_dnn *s, const cu_attention *a, const char *text) {
@@ -248,6 +252,8 @@ static void attends(kn_context *c, cu_dnn *s, const cu_attention *a, const char 
                 "%s: %lld bytes", text, (long long)f.workspace);
 }
 
+static const int64_t between_heads[] = {1024 * 16 * 64, 64, 16 * 64, 1};
+
 START_TEST(attention_has_plans) {
   if (no_library()) return;
   kn_context *c = suite_context();
@@ -259,6 +265,14 @@ START_TEST(attention_has_plans) {
     attends(c, s, &a, "causal, kept for its gradient");
     a = attention_of(KN_BF16, 1024, 1024, 64, true, true);
     attends(c, s, &a, "the gradient");
+    a.causal = 0, a.mask = 1, a.mask_strides[2] = 1024, a.mask_strides[3] = 1;
+    attends(c, s, &a, "the gradient, with a mask");
+    a.wide = 1, a.mask_strides[0] = 1024 * 1024, a.mask_strides[2] = 1024;
+    memcpy(a.grad, between_heads, sizeof between_heads), memcpy(a.q, between_heads, sizeof between_heads);
+    attends(c, s, &a, "with one of float32, rows between those of other heads");
+    a = attention_of(KN_BF16, 1024, 1024, 64, true, true);
+    share_keys(&a, 4);
+    attends(c, s, &a, "the gradient, of shared keys");
     if (whole()) {
       a = attention_of(KN_F16, 1000, 1000, 64, false, false);
       attends(c, s, &a, "of no even length");
@@ -296,8 +310,8 @@ START_TEST(refusals_say_why) {
   a = attention_of(KN_F16, 64, 64, 60, false, false);
   ck_assert(!cu_attention_supports(&a, why, sizeof why) && strstr(why, "multiple of 8"));
   a = attention_of(KN_F16, 64, 64, 64, false, true);
-  a.kv_heads = 4;
-  ck_assert(!cu_attention_supports(&a, why, sizeof why) && strstr(why, "shared keys"));
+  a.value_depth = 32;
+  ck_assert(!cu_attention_supports(&a, why, sizeof why) && strstr(why, "another depth"));
   if (no_library()) return;
   kn_context *c = suite_context();
   cu_dnn *s = open_machine(c, &machines[HOPPER]);

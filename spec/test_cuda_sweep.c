@@ -401,6 +401,23 @@ static void layers(bench *b, kn_dtype d, bool reverse) {
 #undef S
 }
 
+/* Halves by cuDNN, in turn with what it does not take; others by the host route. */
+static void attention(bench *b, kn_dtype d, bool causal) {
+  kn_context *c = b->c;
+  const kn_attrs_fused_attention a = {.is_causal = causal, .scale = -1};
+#define S(...) small(c, d, DIMS(__VA_ARGS__), __LINE__)
+#define W(...) small(c, kn_dtypes[d].wide, DIMS(__VA_ARGS__), __LINE__)
+  RUN(b, fused_attention, &a, S(2, 4, 5, 8), S(2, 2, 7, 8), S(2, 2, 7, 16));
+  RUN(b, fused_attention, &a, S(2, 4, 5, 8), S(2, 4, 7, 8), S(2, 4, 7, 8), S(1, 4, 5, 7));
+  RUN(b, fused_attention, &a, S(2, 4, 5, 8), S(2, 4, 7, 8), S(2, 4, 7, 8), W(2, 1, 1, 7));
+  RUN(b, fused_attention_grad, &a, S(2, 4, 5, 8), S(2, 2, 7, 8), S(2, 2, 7, 8), S(2, 4, 5, 8), W(2, 4, 5),
+      S(2, 4, 5, 8));
+  RUN(b, fused_attention_grad, &a, S(2, 4, 5, 8), S(2, 4, 7, 8), S(2, 4, 7, 8), S(2, 4, 5, 8), W(2, 4, 5),
+      S(2, 4, 5, 8), W(2, 1, 1, 7));
+#undef W
+#undef S
+}
+
 static void counts(bench *b, kn_dtype d) {
   kn_context *c = b->c;
   const kn_attrs_bincount few = {.minlength = 3}, many = {.minlength = 200};
@@ -421,6 +438,7 @@ START_TEST(larger_ones) {
     if (!kn_dtype_is_float((kn_dtype)d)) continue;
     pools(b, (kn_dtype)d);
     for (int reverse = 0; reverse < 2; reverse++) layers(b, (kn_dtype)d, reverse);
+    for (int causal = 0; causal < 2; causal++) attention(b, (kn_dtype)d, causal);
     kn_tensor *some[] = {places(b->c, (kn_dtype)d, DIMS(60), 9), places(b->c, (kn_dtype)d, DIMS(60), 7)};
     compare(b, KN_OP_standard_gamma_grad, NULL, some, 2, "larger");
     release(some, 2);

@@ -8,39 +8,7 @@
 
 START_TEST(branches_and_loops_in_each_other) {
   stage s;
-  stage_open(&s,
-             "graph g(%x: float32[3]@D, %y: float32[3]@D) {\n"
-             "  %one = const 1.0\n"
-             "  %ten = const 10.0\n"
-             "  %sum = sum %x\n"
-             "  %s = item %sum\n"
-             "  %big = lua.lt %ten, %s\n"
-             "  %z: float32[3]@D = if %big {\n"
-             "    %n = neg %x\n"
-             "    yield %n\n"
-             "  } else {\n"
-             "    %p: float32[3]@D, %q: float32[3]@D = loop (%a: float32[3]@D = %x, %b: float32[3]@D = %y, "
-             "%k: float = %s) {\n"
-             "      %c = add %a, %b\n"
-             "      %l = lua.add %k, %one\n"
-             "      %t: float32[] = to_tensor %l\n"
-             "      %e = mul %c, %t\n"
-             "      %odd = lua.lt %s, %k\n"
-             "      %f: float32[3]@D = if %odd {\n"
-             "        yield %e\n"
-             "      } else {\n"
-             "        %u = mul %y, %e\n"
-             "        yield %u\n"
-             "      }\n"
-             "      %more = lua.lt %l, %ten\n"
-             "      continue_if %more next(%b, %f, %l) exit(%a, %f)\n"
-             "    }\n"
-             "    %r = sub %p, %q\n"
-             "    yield %r\n"
-             "  }\n"
-             "  %w = add %z, %x\n"
-             "  return %w\n"
-             "}\n");
+  stage_open(&s, whole_nested);
   for (int k = 0; k < 6; k++) AGREE(&s, 1, T(vector(&s, k * 1.5, k, 0.5)), T(vector(&s, 0.25, -1, 0.125)));
   launched(&s, 6, 0, 1);
   stage_close(&s);
@@ -166,33 +134,7 @@ END_TEST
 /* How many is known when it has run. */
 START_TEST(draws_in_branches_and_loops) {
   stage s;
-  stage_open(&s, "graph g(%x: float32[3]@D, %n: integer) {\n"
-                 "  %zero = const 0\n"
-                 "  %one = const 1\n"
-                 "  %half = const 1.5\n"
-                 "  %before = bernoulli %x\n"
-                 "  %y: float32[3]@D = loop (%a: float32[3]@D = %x, %i: integer = %n) {\n"
-                 "    %d = bernoulli %x\n"
-                 "    %s = sum %d\n"
-                 "    %v = item %s\n"
-                 "    %some = lua.lt %half, %v\n"
-                 "    %c: float32[3]@D = if %some {\n"
-                 "      %r = bernoulli %x\n"
-                 "      %ar = add %a, %r\n"
-                 "      yield %ar\n"
-                 "    } else {\n"
-                 "      %ad = add %a, %d\n"
-                 "      yield %ad\n"
-                 "    }\n"
-                 "    %j = lua.sub %i, %one\n"
-                 "    %more = lua.lt %zero, %j\n"
-                 "    continue_if %more next(%c, %j) exit(%c)\n"
-                 "  }\n"
-                 "  %after = bernoulli %x\n"
-                 "  %z = add %y, %after\n"
-                 "  %w = add %z, %before\n"
-                 "  return %w\n"
-                 "}\n");
+  stage_open(&s, whole_draws);
   for (int n = 1; n < 9; n++) {
     AGREE(&s, 1, T(vector(&s, 0.5, 0.75, 0.25)), INT(n));
     ck_assert(kn_session_context(s.s[0])->random.offset == kn_session_context(s.s[1])->random.offset);
@@ -239,30 +181,7 @@ END_TEST
 
 START_TEST(texts_of_faults_show_what_there_was) {
   stage s;
-  stage_open(&s, "graph g(%x: float32[3]@D, %limit: float) {\n"
-                 "  %zero = const 0\n"
-                 "  %one = const 1\n"
-                 "  %y: float32[3]@D = loop (%a: float32[3]@D = %x, %i: integer = %zero) {\n"
-                 "    %s = sum %a\n"
-                 "    %v = item %s\n"
-                 "    %fine = lua.lt %v, %limit\n"
-                 "    %b = mul %a, %a\n"
-                 "    %most = amax %b\n"
-                 "    %m = item %most\n"
-                 "    assert %fine, %i, %m, %v \"trip %d: %.2f, %s\" ; f.lua:4\n"
-                 "    %c = add %a, %a\n"
-                 "    %j = lua.add %i, %one\n"
-                 "    %big = lua.lt %limit, %j\n"
-                 "    if %big {\n"
-                 "      raise %j, %limit \"%d trips, more than %g\" ; f.lua:6\n"
-                 "    } else {\n"
-                 "    }\n"
-                 "    %k = lua.mul %j, %one\n"
-                 "    %more = lua.lt %k, %limit\n"
-                 "    continue_if %more next(%c, %k) exit(%c)\n"
-                 "  }\n"
-                 "  return %y\n"
-                 "}\n");
+  stage_open(&s, whole_fault_texts);
   for (int limit = -1; limit < 12; limit++)
     AGREE(&s, 1, T(vector(&s, limit == 5 ? -9 : 0.125, 0.25, 0)), NUM(limit + 0.5));
   launched(&s, 13, 13, 1);
@@ -272,23 +191,7 @@ END_TEST
 
 START_TEST(faults_are_told) {
   stage s;
-  stage_open(&s, "graph g(%x: float32[3]@D, %n: integer) {\n"
-                 "  %one = const 1\n"
-                 "  %seven = const 7\n"
-                 "  %y: float32[3]@D = loop (%a: float32[3]@D = %x, %i: integer = %n) {\n"
-                 "    %j = lua.sub %i, %one\n"
-                 "    %k = lua.idiv %seven, %j ; f.lua:3\n"
-                 "    %s = sum %a\n"
-                 "    %v = item %s\n"
-                 "    %fine = lua.lt %v, %seven\n"
-                 "    assert %fine \"too large\" ; f.lua:4\n"
-                 "    %u: float32[] = to_tensor %k\n"
-                 "    %c = add %a, %u\n"
-                 "    %more = lua.le %one, %j\n"
-                 "    continue_if %more next(%c, %j) exit(%c)\n"
-                 "  }\n"
-                 "  return %y\n"
-                 "}\n");
+  stage_open(&s, whole_faults);
   for (int n = -4; n < 6; n++) AGREE(&s, 1, T(vector(&s, 0.5, n == 4 ? 9 : 0.25, 0)), INT(n));
   const kn_device_launches n = cu_launches_of(s.d);
   ck_assert(n.launches == 10 && n.waits == 10);

@@ -562,7 +562,7 @@ START_TEST(graph_files) {
   uint32_t n;
   char path[64];
   snprintf(path, sizeof path, "/tmp/kiln-dtypes-%ld.kiln", (long)getpid());
-  OK(c, kn_file_save(c, path, &(kn_entry){"g", g}, 1));
+  OK(c, kn_file_save(c, path, &(kn_entry){.name = "g", .graph = g}, 1));
   OK(c, kn_file_load(c, path, NULL, &e, &n));
   unlink(path);
   same_constants(g, e[0].graph);

@@ -38,6 +38,8 @@ static const gen_case more_cases[] = {
   GEN1(argmin, GEN_F(2, 3, 4), .attrs.argreduce = {.dim = KN_NONE, .keepdim = true}),
   GEN1(argmin, GEN_F(2, 3), .attrs.argreduce = {.dim = 0}), GEN1(argmin, GEN_SCALAR, .attrs.argreduce = {.dim = 0}),
   GEN1(max_pool2d_indices, GEN_F(1, 2, 4, 5), GEN_POOL(.padding = GEN_DIMS(1))), GEN1(max_pool2d_indices, GEN_F(2, 5, 5), GEN_POOL(.ceil_mode = true, .dilation = GEN_DIMS(2, 1))),
+  GEN6(fused_attention_grad, GEN_F(2, 2, 3, 2), GEN_F(2, 2, 4, 2), GEN_F(2, 2, 4, 3), GEN_F(2, 2, 3, 3), GEN_F(2, 2, 3), GEN_F(2, 2, 3, 3), .attrs.fused_attention = {.scale = -1}),
+  GEN7(fused_attention_grad, GEN_F(1, 4, 3, 2), GEN_F(1, 2, 3, 2), GEN_F(1, 2, 3, 2), GEN_F(1, 4, 3, 2), GEN_F(1, 4, 3), GEN_F(1, 4, 3, 2), GEN_F(1, 1, 3, 3), .attrs.fused_attention = {.scale = -1}),
   GEN6(lstm_layer_grad, GEN_F(3, 2, 8), GEN_F(3, 2, 2), GEN_F(8, 2), GEN_F(2, 2), GEN_F(3, 2, 2), GEN_F(3, 2, 2)),
   GEN7(lstm_layer_grad, GEN_F(2, 1, 4), GEN_F(2, 1, 1), GEN_F(4, 1), GEN_F(1, 1), GEN_F(2, 1, 1), GEN_F(2, 1, 1), GEN_F(2, 1, 4), .attrs.direction = {.reverse = true}),
   GEN5(gru_layer_grad, GEN_F(3, 2, 8), GEN_F(3, 2, 2), GEN_F(6, 2), GEN_F(2, 2), GEN_F(3, 2, 2)),

@@ -480,7 +480,7 @@ END_TEST
 static kn_status run_once(kn_context *c, kn_graph *g, uint64_t seed) {
   kn_target ref;
   ck_assert(kn_ref_backend.target(c, NULL, &ref));
-  return run_damaged(c, g, seed, (const kn_target *[]){&ref}, 1);
+  return run_damaged(c, g, seed, 300, (const kn_target *[]){&ref}, 1);
 }
 
 START_TEST(mutated_graphs_run_or_refuse) {

@@ -129,37 +129,7 @@ END_TEST
  * loop is a parameter, so its last trip carries nothing. */
 START_TEST(branches_and_loops_in_each_other) {
   bench b;
-  bench_open(&b, "graph g(%x: float32[2], %y: float32[2]) {\n"
-                 "  %one = const 1.0\n"
-                 "  %ten = const 10.0\n"
-                 "  %sum = sum %x\n"
-                 "  %s = item %sum\n"
-                 "  %big = lua.lt %ten, %s\n"
-                 "  %z: float32[2] = if %big {\n"
-                 "    %n = neg %x\n"
-                 "    yield %n\n"
-                 "  } else {\n"
-                 "    %p: float32[2], %q: float32[2] = loop (%a: float32[2] = %x, %b: float32[2] = %y, "
-                 "%k: float = %s) {\n"
-                 "      %c = add %a, %b\n"
-                 "      %l = lua.add %k, %one\n"
-                 "      %t: float32[] = to_tensor %l\n"
-                 "      %e = mul %c, %t\n"
-                 "      %odd = lua.lt %s, %k\n"
-                 "      %f: float32[2] = if %odd {\n"
-                 "        yield %e\n"
-                 "      } else {\n"
-                 "        yield %y\n"
-                 "      }\n"
-                 "      %more = lua.lt %l, %ten\n"
-                 "      continue_if %more next(%b, %f, %l) exit(%a, %f)\n"
-                 "    }\n"
-                 "    %r = sub %p, %q\n"
-                 "    yield %r\n"
-                 "  }\n"
-                 "  %w = add %z, %x\n"
-                 "  return %w\n"
-                 "}\n");
+  bench_open(&b, whole_nested);
   for (int k = 0; k < 6; k++) {
     kn_tensor *x = VEC(&b.r, k * 1.5, k), *y = VEC(&b.r, 0.25, -1);
     AGREE(&b, 1, T(x), T(y));
@@ -327,23 +297,7 @@ END_TEST
 /* The first fault is told as if the nodes had run one by one, with what its inputs were. */
 START_TEST(faults_are_told_after_the_launch) {
   bench b;
-  bench_open(&b, "graph g(%x: float32[2], %n: integer) {\n"
-                 "  %one = const 1\n"
-                 "  %seven = const 7\n"
-                 "  %y: float32[2] = loop (%a: float32[2] = %x, %i: integer = %n) {\n"
-                 "    %j = lua.sub %i, %one\n"
-                 "    %k = lua.idiv %seven, %j ; f.lua:3\n"
-                 "    %s = sum %a\n"
-                 "    %v = item %s\n"
-                 "    %fine = lua.lt %v, %seven\n"
-                 "    assert %fine \"too large\" ; f.lua:4\n"
-                 "    %u: uint8[] = to_tensor %k ; f.lua:5\n"
-                 "    %c = add %a, %u\n"
-                 "    %more = lua.le %one, %j\n"
-                 "    continue_if %more next(%c, %j) exit(%c)\n"
-                 "  }\n"
-                 "  return %y\n"
-                 "}\n");
+  bench_open(&b, whole_faults);
   for (int n = -4; n < 6; n++) {
     kn_tensor *x = VEC(&b.r, 0.5, n == 4 ? 9 : 0.25);
     AGREE(&b, 1, T(x), INT(n));

@@ -6,33 +6,7 @@
 /* How many numbers are drawn is known when it has run; then the host's stream is where the CPU's would be. */
 START_TEST(draws_in_branches_and_loops) {
   bench b;
-  bench_open(&b, "graph g(%x: float32[2], %n: integer) {\n"
-                 "  %zero = const 0\n"
-                 "  %one = const 1\n"
-                 "  %half = const 0.5\n"
-                 "  %before = bernoulli %x\n"
-                 "  %y: float32[2] = loop (%a: float32[2] = %x, %i: integer = %n) {\n"
-                 "    %d = bernoulli %x\n"
-                 "    %s = sum %d\n"
-                 "    %v = item %s\n"
-                 "    %some = lua.lt %half, %v\n"
-                 "    %c: float32[2] = if %some {\n"
-                 "      %r = rand {sizes = {2}}\n"
-                 "      %ar = add %a, %r\n"
-                 "      yield %ar\n"
-                 "    } else {\n"
-                 "      %ad = add %a, %d\n"
-                 "      yield %ad\n"
-                 "    }\n"
-                 "    %j = lua.sub %i, %one\n"
-                 "    %more = lua.lt %zero, %j\n"
-                 "    continue_if %more next(%c, %j) exit(%c)\n"
-                 "  }\n"
-                 "  %after = rand {sizes = {2}}\n"
-                 "  %z = add %y, %after\n"
-                 "  %w = add %z, %before\n"
-                 "  return %w\n"
-                 "}\n");
+  bench_open(&b, whole_draws);
   for (int n = 1; n < 9; n++) {
     kn_tensor *x = VEC(&b.r, 0.5, 0.25);
     AGREE(&b, 1, T(x), INT(n));
@@ -262,27 +236,7 @@ END_TEST
 /* Texts show numbers and tensors as they were at the fault, whatever became of them. */
 START_TEST(texts_of_faults_show_what_there_was) {
   bench b;
-  bench_open(&b, "graph g(%x: float32[2], %limit: float) {\n"
-                 "  %zero = const 0\n"
-                 "  %one = const 1\n"
-                 "  %y: float32[2] = loop (%a: float32[2] = %x, %i: integer = %zero) {\n"
-                 "    %s = sum %a\n"
-                 "    %v = item %s\n"
-                 "    %fine = lua.lt %v, %limit\n"
-                 "    assert %fine, %i, %v, %a \"trip %d: %.2f of %s\" ; f.lua:4\n"
-                 "    %c = add %a, %a\n"
-                 "    %j = lua.add %i, %one\n"
-                 "    %big = lua.lt %limit, %j\n"
-                 "    if %big {\n"
-                 "      raise %j, %limit \"%d trips, more than %g\" ; f.lua:6\n"
-                 "    } else {\n"
-                 "    }\n"
-                 "    %k = lua.mul %j, %one\n"
-                 "    %more = lua.lt %k, %limit\n"
-                 "    continue_if %more next(%c, %k) exit(%c)\n"
-                 "  }\n"
-                 "  return %y\n"
-                 "}\n");
+  bench_open(&b, whole_fault_texts);
   for (int limit = -1; limit < 12; limit++) {
     kn_tensor *x = VEC(&b.r, limit == 5 ? -9 : 0.125, 0.25);
     AGREE(&b, 1, T(x), NUM(limit + 0.5));

@@ -5,6 +5,7 @@
 #include "spec/exec.h"
 #include "spec/mock_launch.h"
 #include "spec/random_graph.h"
+#include "spec/whole_texts.h"
 
 typedef struct bench {
   rig r; /* of the plain reference */
@@ -13,7 +14,8 @@ typedef struct bench {
 } bench;
 
 static inline void bench_open(bench *b, const char *text) {
-  rig_open(&b->r, text);
+  char made[WHOLE_TEXT];
+  rig_open(&b->r, text_on(made, text, ""));
   mock_init(&b->m, KN_CPU, 0);
   OK(b->r.c, kn_session_new(b->r.c, b->r.g, (const kn_target *[]){&b->m.target}, 1, &b->s));
 }

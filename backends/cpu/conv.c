@@ -7,7 +7,7 @@
 #include "core/kernels/kernel.h"
 #include "core/parallel.h"
 
-enum { MOST_TAPS = 64 };
+enum { MOST_TAPS = 64, FARTHEST = 1 << 20 }; /* beyond it others compute: products stay far from overflow */
 
 typedef struct windows {
   const cp_kit *kit;
@@ -89,11 +89,13 @@ static bool set(windows *v, const kn_attrs_conv2d *a, const kn_type *x, const kn
     v->stride[i] = kn_ints_at(&a->stride, i);
     v->padding[i] = kn_ints_at(&a->padding, i);
     dilation[i] = kn_ints_at(&a->dilation, i);
+    if (v->stride[i] > FARTHEST || v->padding[i] > FARTHEST || dilation[i] > FARTHEST) return false;
     size[i] = (x->dims[2 + i] + 2 * v->padding[i] + v->stride[i] - 1) / v->stride[i];
   }
   v->rows = size[0], v->pitch = size[1];
-  v->plane = v->rows * v->pitch * v->stride[0] * v->stride[1];
-  v->image = v->channels * v->plane;
+  if (__builtin_mul_overflow(v->rows * v->stride[0], v->pitch * v->stride[1], &v->plane) ||
+      __builtin_mul_overflow(v->channels, v->plane, &v->image))
+    return false;
   v->run = v->pitch == v->ow ? v->oh * v->ow : v->ow;
   v->taps = kernel[0] * kernel[1];
   if (v->taps > MOST_TAPS || v->stride[0] * v->stride[1] > MOST_TAPS) return false;
@@ -111,7 +113,7 @@ static bool set(windows *v, const kn_attrs_conv2d *a, const kn_type *x, const kn
 
 /* Which problems are better off elsewhere: with few filters or a short sum packing is most of the work. */
 static bool suits(const windows *v, int64_t filters, int64_t k) {
-  return filters >= 16 && k >= 16 && v->images * v->oh * v->ow >= 64;
+  return filters >= 8 && k >= 8 && v->images * v->oh * v->ow >= 16;
 }
 
 static kn_status run(kn_context *ctx, windows *v, const kn_attrs_conv2d *a, const kn_type *wt, const char *w,

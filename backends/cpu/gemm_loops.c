@@ -16,8 +16,8 @@ enum { ROWS = 6 };
 
 /* Places in two vectors of N elements where neighbours, s apart, are exchanged: lists of constants, which
  * compilers do not make out of loops. */
-#define LOW(e, N, s) ((e) & (s) ? (N) + (e) - (s) : (e))
-#define HIGH(e, N, s) ((e) & (s) ? (N) + (e) : (e) + (s))
+#define LOW(e, N, s) (((e) & (s) ? (N) + (e) - (s) : (e)) % (2 * (N)))
+#define HIGH(e, N, s) (((e) & (s) ? (N) + (e) : (e) + (s)) % (2 * (N)))
 #define PICK_2(at, N, s) at(0, N, s), at(1, N, s)
 #define PICK_4(at, N, s) PICK_2(at, N, s), at(2, N, s), at(3, N, s)
 #define PICK_8(at, N, s) PICK_4(at, N, s), at(4, N, s), at(5, N, s), at(6, N, s), at(7, N, s)
@@ -80,12 +80,11 @@ enum { ROWS = 6 };
 #define EXCHANGE(E, SIDE, s)                                                                                 \
   UNROLL for (int i = 0; i < (SIDE); i++) if (!(i & (s))) {                                                  \
     const side_##E x = r[i], y = r[i ^ (s)];                                                                 \
-    r[i] = __builtin_shuffle(x, y, (pick_##E){PICK_##SIDE(LOW, SIDE, s)});                                   \
-    r[i ^ (s)] = __builtin_shuffle(x, y, (pick_##E){PICK_##SIDE(HIGH, SIDE, s)});                            \
+    r[i] = __builtin_shufflevector(x, y, PICK_##SIDE(LOW, SIDE, s));                                         \
+    r[i ^ (s)] = __builtin_shufflevector(x, y, PICK_##SIDE(HIGH, SIDE, s));                                  \
   }
-#define PACK(T, E, I, SIDE)                                                                                  \
+#define PACK(T, E, SIDE)                                                                                     \
   typedef T side_##E __attribute__((vector_size((SIDE) * sizeof(T)), aligned(sizeof(T)), may_alias));        \
-  typedef I pick_##E __attribute__((vector_size((SIDE) * sizeof(I))));                                       \
   enum { SIDE_##E = SIDE };                                                                                  \
   ALWAYS void turn_##E(const T *from, int64_t line, T *to, int64_t to_step) {                                \
     side_##E r[SIDE_##E];                                                                                    \
@@ -148,10 +147,10 @@ enum { ROWS = 6 };
     }                                                                                                        \
   }
 
-#define KIT(T, E, I, SIDE, WIDE)                                                                             \
+#define KIT(T, E, SIDE, WIDE)                                                                                \
   TILE(T, E)                                                                                                 \
-  PACK(T, E, I, SIDE)                                                                                        \
-  DOTS(T, E, I, WIDE)                                                                                        \
+  PACK(T, E, SIDE)                                                                                           \
+  DOTS(T, E, WIDE)                                                                                           \
   STRIPS(T, E)                                                                                               \
   RUNS(T, E)                                                                                                 \
   static const cp_kit kit_##E = {ROWS,       COLUMNS_##E, sizeof(T),  pack_##E, tile_##E, dots_##E,          \
@@ -160,20 +159,20 @@ enum { ROWS = 6 };
 /* Integers are unsigned here: they wrap around. The numbers: sides of the squares that are turned, elements
  * of the vectors of dots. */
 #if CP_VECTOR == 64
-KIT(float, F32, int32_t, 8, 16)
-KIT(double, F64, int64_t, 4, 8)
-KIT(uint32_t, I32, int32_t, 8, 16)
-KIT(uint64_t, I64, int64_t, 4, 8)
+KIT(float, F32, 8, 16)
+KIT(double, F64, 4, 8)
+KIT(uint32_t, I32, 8, 16)
+KIT(uint64_t, I64, 4, 8)
 #elif CP_VECTOR == 32
-KIT(float, F32, int32_t, 8, 8)
-KIT(double, F64, int64_t, 4, 4)
-KIT(uint32_t, I32, int32_t, 8, 8)
-KIT(uint64_t, I64, int64_t, 4, 4)
+KIT(float, F32, 8, 8)
+KIT(double, F64, 4, 4)
+KIT(uint32_t, I32, 8, 8)
+KIT(uint64_t, I64, 4, 4)
 #else
-KIT(float, F32, int32_t, 4, 4)
-KIT(double, F64, int64_t, 2, 4)
-KIT(uint32_t, I32, int32_t, 4, 4)
-KIT(uint64_t, I64, int64_t, 2, 4)
+KIT(float, F32, 4, 4)
+KIT(double, F64, 2, 4)
+KIT(uint32_t, I32, 4, 4)
+KIT(uint64_t, I64, 2, 4)
 #endif
 
 extern const cp_kit *const CP(kits)[KN_DTYPE_COUNT];

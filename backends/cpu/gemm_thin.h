@@ -8,20 +8,18 @@
 
 /* Of four vectors the sums of their elements: neighbours are added ever further apart, and where two were
  * added there is room for another vector's. Vectors of 4 elements or more. */
-#define PAIR(type, N, x, y, s)                                                                               \
-  x = __builtin_shuffle(x, y, (type){PICK_##N(LOW, N, s)}) +                                                 \
-      __builtin_shuffle(x, y, (type){PICK_##N(HIGH, N, s)})
-#define ACROSS(T, E, I, name, N)                                                                             \
+#define PAIR(N, x, y, s)                                                                                     \
+  x = __builtin_shufflevector(x, y, PICK_##N(LOW, N, s)) + __builtin_shufflevector(x, y, PICK_##N(HIGH, N, s))
+#define ACROSS(T, E, name, N)                                                                                \
   typedef T name##_##E __attribute__((vector_size((N) * sizeof(T)), aligned(sizeof(T)), may_alias));         \
-  typedef I name##_pick_##E __attribute__((vector_size((N) * sizeof(T))));                                   \
   ALWAYS void name##_across_##E(name##_##E *v, four_##E *to) {                                               \
     union {                                                                                                  \
       name##_##E all;                                                                                        \
       four_##E part[(N) / 4];                                                                                \
     } u;                                                                                                     \
-    PAIR(name##_pick_##E, N, v[0], v[1], 1);                                                                 \
-    PAIR(name##_pick_##E, N, v[2], v[3], 1);                                                                 \
-    PAIR(name##_pick_##E, N, v[0], v[2], 2);                                                                 \
+    PAIR(N, v[0], v[1], 1);                                                                                  \
+    PAIR(N, v[2], v[3], 1);                                                                                  \
+    PAIR(N, v[0], v[2], 2);                                                                                  \
     u.all = v[0];                                                                                            \
     UNROLL for (int n = (N) / 8; n >= 1; n /= 2) UNROLL for (int i = 0; i < n; i++) u.part[i] +=             \
         u.part[i + n];                                                                                       \
@@ -46,10 +44,10 @@
   }
 
 /* mm rows of x with four of y. */
-#define DOTS(T, E, I, WIDE)                                                                                  \
+#define DOTS(T, E, WIDE)                                                                                     \
   typedef T four_##E __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));             \
-  ACROSS(T, E, I, quad, 4)                                                                                   \
-  ACROSS(T, E, I, wide, WIDE)                                                                                \
+  ACROSS(T, E, quad, 4)                                                                                      \
+  ACROSS(T, E, wide, WIDE)                                                                                   \
   ALWAYS void dots_of_##E(const int mm, int64_t k, const T *x, int64_t x_row, const T *y, int64_t y_row,     \
                           T *c, int64_t c_row, int64_t c_column) {                                           \
     four_##E r[4];                                                                                           \

@@ -7,6 +7,7 @@
 #include "backends/cpu/rnn.h"
 #include "backends/cpu/runs.h"
 #include "backends/cpu/softmax.h"
+#include "core/chosen.h"
 
 extern const cp_isa CP(isa);
 extern const cp_folds CP(folds);
@@ -19,7 +20,7 @@ extern const cp_kit *const CP(kits)[KN_DTYPE_COUNT];
 
 extern const cp_loops CP(loops)[KN_OP_COUNT];
 
-#define X(op, grain) [KN_OP_##op] = {CP(op##_runs), grain},
+#define X(op, grain) [KN_OP_##op] = {KN_IF_WITH(op, CP(op##_runs)), grain},
 const cp_loops CP(loops)[KN_OP_COUNT] = {CP_ELEMENTWISE(X)};
 #undef X
 
@@ -152,15 +153,15 @@ const kn_provider CP(provider) = {
     .name = "cpu:" CP_TEXT(CP_ISA),
     .kernel =
         {
-#define X(op, ...) [KN_OP_##op] = op##_kernel,
+#define X(op, ...) [KN_OP_##op] = KN_IF_WITH(op, op##_kernel),
             CP_ELEMENTWISE(X) CP_FUSED(X) CP_REDUCTIONS(X) CP_PLACES(X) CP_SOFTMAXES(X) CP_RECURRENT(X)
 #undef X
-                [KN_OP_sum_to] = sum_to_kernel,
-            [KN_OP_layer_norm] = layer_norm_kernel,
-            [KN_OP_batch_norm] = batch_norm_kernel,
-            [KN_OP_matmul] = matmul_kernel,
-            [KN_OP_conv2d] = conv2d_kernel,
-            [KN_OP_max_pool2d_grad] = max_pool2d_grad_kernel,
+                [KN_OP_sum_to] = KN_IF_WITH(sum_to, sum_to_kernel),
+            [KN_OP_layer_norm] = KN_IF_WITH(layer_norm, layer_norm_kernel),
+            [KN_OP_batch_norm] = KN_IF_WITH(batch_norm, batch_norm_kernel),
+            [KN_OP_matmul] = KN_IF_WITH(matmul, matmul_kernel),
+            [KN_OP_conv2d] = KN_IF_WITH(conv2d, conv2d_kernel),
+            [KN_OP_max_pool2d_grad] = KN_IF_WITH(max_pool2d_grad, max_pool2d_grad_kernel),
             [KN_OP_clone] = clone_kernel,
             [KN_OP_cast] = cast_kernel,
             [KN_OP_copy_] = copy__kernel,

@@ -230,9 +230,7 @@ static bool fill(search *s) {
       a->kv_heads > a->heads)
     return refuse(s, "keys and values are repeated along dims");
   for (int i = 0; i < 3; i++) memcpy(to[i], x->in[i].strides, sizeof a->q);
-  const int64_t o[] = {a->heads * a->queries * a->value_depth, a->queries * a->value_depth, a->value_depth,
-                       1};
-  memcpy(a->o, o, sizeof o);
+  cu_attention_dense(a->o, a->heads, a->queries, a->value_depth);
   return true;
 }
 
@@ -314,8 +312,7 @@ kn_status cu_attended_new(kn_context *ctx, cu_device *d, const kn_part *part, ui
   }
   cu_attended_free(ctx, s.a);
   if (st != KN_DECLINED) return st;
-  if (kn_debugging(ctx, KN_DEBUG_DISPATCH))
-    kn_log(ctx, "dispatch: cuDNN does not take softmax(q k) v as one: %s", why);
+  cu_attention_refused(ctx, "softmax(q k) v", why);
   return KN_OK;
 }
 

@@ -59,7 +59,15 @@ static cu_desc causal(cu_graph *g, const cu_attention *a, cu_desc x, cu_desc low
   return out;
 }
 
-/* ---- forward: q, kᵀ, v, o, scale, then statistics, low, mask where there are such ---- */
+static cu_desc masked(cu_graph *g, const cu_attention *a, cudnnDataType_t type, cu_desc x) {
+  const int64_t *steps = a->mask_strides;
+  if (!a->mask) return x;
+  cu_desc mask = lying(g, a->wide ? F32 : type, steps[0] ? a->batch : 1, steps[1] ? a->heads : 1, a->queries,
+                       a->keys, steps, false);
+  return on_scores(g, a, CUDNN_POINTWISE_ADD, x, mask);
+}
+
+/* ---- forward: q, kᵀ, v, o, scale, then statistics, mask, low where there are such ---- */
 
 static void make_forward(cu_graph *g, const void *problem) {
   const cu_attention *a = problem;
@@ -70,17 +78,11 @@ static void make_forward(cu_graph *g, const void *problem) {
           v = lying(g, type, a->batch, a->kv_heads, a->keys, a->value_depth, a->v, false),
           o = lying(g, type, a->batch, a->heads, a->queries, a->value_depth, a->o, false), scale = number(g),
           statistics = tensor(g, F32, a->keeps ? CU_MEMORY : CU_VIRTUAL, a->batch, a->heads, a->queries, 1);
-  cu_desc low = a->causal ? number(g) : NULL;
   cu_desc s = scores(g, a, F32);
   cu_graph_matmul(g, F32, q, k, s);
   s = on_scores(g, a, CUDNN_POINTWISE_MUL, s, scale);
-  if (a->mask) {
-    const int64_t *steps = a->mask_strides;
-    cu_desc mask =
-        lying(g, type, steps[0] ? a->batch : 1, steps[1] ? a->heads : 1, a->queries, a->keys, steps, false);
-    s = on_scores(g, a, CUDNN_POINTWISE_ADD, s, mask);
-  }
-  if (a->causal) s = causal(g, a, s, low);
+  s = masked(g, a, type, s);
+  if (a->causal) s = causal(g, a, s, number(g));
   cu_desc most = rows(g, a), sum = rows(g, a), logs = rows(g, a);
   cu_graph_reduce(g, CUDNN_REDUCE_TENSOR_MAX, F32, s, most);
   cu_desc e = on_scores(g, a, CUDNN_POINTWISE_SUB, s, most);
@@ -93,8 +95,8 @@ static void make_forward(cu_graph *g, const void *problem) {
   cu_graph_matmul(g, F32, p, v, o);
 }
 
-/* ---- backward: q, kᵀ, vᵀ, o, grad, statistics, dq, dk, dv, row sums, sums of dq, one, scale, then low ----
- */
+/* ---- backward: q, kᵀ, vᵀ, o, grad, statistics, dq, dk, dv, row sums, sums of dq, one, scale, then mask,
+ * low, dv and dk of each head where heads share them, where there are such ---- */
 
 /* The same scores with rows for columns, as the next product reads them. */
 static cu_desc turned(cu_graph *g, const cu_attention *a, cudnnDataType_t type, cu_desc x) {
@@ -107,19 +109,28 @@ static cu_desc turned(cu_graph *g, const cu_attention *a, cudnnDataType_t type, 
   return out;
 }
 
+/* Gradients of keys or values: where heads share them, those of each head are added up. */
+static void to_keys(cu_graph *g, const cu_attention *a, cudnnDataType_t type, cu_desc x, cu_desc y,
+                    cu_desc to) {
+  const bool shared = a->kv_heads != a->heads;
+  cu_desc each = shared ? tensor(g, type, CU_MEMORY, a->batch, a->heads, a->keys, a->depth) : to;
+  cu_graph_matmul(g, F32, turned(g, a, type, x), y, each);
+  if (shared) cu_graph_reduce(g, CUDNN_REDUCE_TENSOR_ADD, F32, each, to);
+}
+
 static void make_backward(cu_graph *g, const void *problem) {
   const cu_attention *a = problem;
   cudnnDataType_t type = F32;
   cu_dnn_type((kn_dtype)a->dtype, &type);
-  int64_t b = a->batch, h = a->heads, n = a->queries, m = a->keys, depth = a->depth;
-  cu_desc q = lying(g, type, b, h, n, depth, a->q, false), k = lying(g, type, b, h, m, depth, a->k, true),
-          v = lying(g, type, b, h, m, depth, a->v, true), o = lying(g, type, b, h, n, depth, a->o, false),
-          grad = lying(g, type, b, h, n, depth, a->o, false),
+  int64_t b = a->batch, h = a->heads, kv = a->kv_heads, n = a->queries, m = a->keys, depth = a->depth;
+  cu_desc q = lying(g, type, b, h, n, depth, a->q, false), k = lying(g, type, b, kv, m, depth, a->k, true),
+          v = lying(g, type, b, kv, m, depth, a->v, true), o = lying(g, type, b, h, n, depth, a->o, false),
+          grad = lying(g, type, b, h, n, depth, a->grad, false),
           statistics = tensor(g, F32, CU_MEMORY, b, h, n, 1),
-          dq = lying(g, type, b, h, n, depth, a->q, false), dk = lying(g, type, b, h, m, depth, a->k, false),
-          dv = lying(g, type, b, h, m, depth, a->v, false), sums = tensor(g, F32, CU_MEMORY, b, h, n, 1),
+          dq = lying(g, type, b, h, n, depth, a->dq, false),
+          dk = lying(g, type, b, kv, m, depth, a->dk, false),
+          dv = lying(g, type, b, kv, m, depth, a->dv, false), sums = tensor(g, F32, CU_MEMORY, b, h, n, 1),
           dq_sum = tensor(g, F32, CU_MEMORY, b, h, n, depth), one = number(g), scale = number(g);
-  cu_desc low = a->causal ? number(g) : NULL;
   cu_desc both = tensor(g, F32, CU_VIRTUAL, b, h, n, depth), row = rows(g, a);
   cu_graph_pointwise(g, CUDNN_POINTWISE_MUL, F32, 0, grad, o, NULL, both);
   cu_graph_reduce(g, CUDNN_REDUCE_TENSOR_ADD, F32, both, row);
@@ -127,18 +138,19 @@ static void make_backward(cu_graph *g, const void *problem) {
   cu_desc s = scores(g, a, F32);
   cu_graph_matmul(g, F32, q, k, s);
   s = on_scores(g, a, CUDNN_POINTWISE_MUL, s, scale);
+  s = masked(g, a, type, s);
   s = on_scores(g, a, CUDNN_POINTWISE_SUB, s, statistics);
-  if (a->causal) s = causal(g, a, s, low);
+  if (a->causal) s = causal(g, a, s, number(g));
   cu_desc p = on_scores(g, a, CUDNN_POINTWISE_EXP, s, NULL);
-  cu_graph_matmul(g, F32, turned(g, a, type, p), grad, dv);
+  to_keys(g, a, type, p, grad, dv);
   cu_desc dp = scores(g, a, F32);
   cu_graph_matmul(g, F32, grad, v, dp);
   dp = on_scores(g, a, CUDNN_POINTWISE_SUB, dp, sums);
   dp = on_scores(g, a, CUDNN_POINTWISE_MUL, dp, p);
   cu_desc ds = scores(g, a, type);
   cu_graph_pointwise(g, CUDNN_POINTWISE_MUL, F32, 0, dp, scale, NULL, ds);
-  cu_graph_matmul(g, F32, turned(g, a, type, ds), q, dk);
-  cu_desc keys = lying_as(g, type, CU_VIRTUAL, b, h, m, depth, a->k, false);
+  to_keys(g, a, type, ds, q, dk);
+  cu_desc keys = lying_as(g, type, CU_VIRTUAL, b, kv, m, depth, a->k, false);
   cu_graph_reshape(g, k, keys);
   cu_graph_matmul(g, F32, ds, keys, dq_sum);
   cu_graph_pointwise(g, CUDNN_POINTWISE_IDENTITY, F32, 0, dq_sum, NULL, NULL, dq);
@@ -146,30 +158,55 @@ static void make_backward(cu_graph *g, const void *problem) {
 
 /* ---- plans and runs ---- */
 
+void cu_attention_dense(int64_t to[4], int64_t heads, int64_t rows, int64_t depth) {
+  to[0] = heads * rows * depth, to[1] = rows * depth, to[2] = depth, to[3] = 1;
+}
+
+void cu_attention_refused(kn_context *ctx, const char *what, const char *why) {
+  const bool exec = kn_debugging(ctx, KN_DEBUG_EXEC);
+  if (exec || kn_debugging(ctx, KN_DEBUG_DISPATCH))
+    kn_log(ctx, "%s: cuDNN does not take %s as one: %s", exec ? "exec" : "dispatch", what, why);
+}
+
 static bool refuse(char *why, size_t size, const char *reason) {
   snprintf(why, size, "%s", reason);
   return false;
 }
 
 bool cu_attention_supports(const cu_attention *a, char *why, size_t size) {
-  const int64_t *strides[] = {a->q, a->k, a->v, a->o};
+  const int64_t *strides[] = {a->q, a->k, a->v, a->o, a->grad, a->dq, a->dk, a->dv};
   if (a->dtype != KN_F16 && a->dtype != KN_BF16) return refuse(why, size, "attention of cuDNN is of halves");
   if (!a->batch || !a->heads || !a->queries || !a->keys || !a->depth)
     return refuse(why, size, "nothing to attend to");
   if (a->depth % 8 || a->value_depth % 8) return refuse(why, size, "its depth is no multiple of 8");
   if (a->depth > 256 || a->value_depth > 256) return refuse(why, size, "its depth is above 256");
   if (a->heads % a->kv_heads) return refuse(why, size, "heads do not share keys evenly");
-  if (a->backward && (a->mask || a->kv_heads != a->heads || a->value_depth != a->depth))
-    return refuse(why, size, "its gradient has masks, shared keys or uneven depths");
-  for (int i = 0; i < 4; i++)
+  if (a->backward && a->value_depth != a->depth)
+    return refuse(why, size, "its gradient has values of another depth than keys");
+  for (int i = 0; i < (a->backward ? 8 : 4); i++)
     if (strides[i][3] != 1 || strides[i][2] % 8 || strides[i][1] % 8 || strides[i][0] % 8)
       return refuse(why, size, "rows do not begin at multiples of 16 bytes");
   return true;
 }
 
-size_t cu_attention_room(const cu_attention *a) {
-  return (size_t)(a->batch * a->heads * a->queries * (a->depth + 1)) * sizeof(float) + 256;
+/* What a gradient needs: row sums, sums of dq, and dv and dk of each head where heads share them. */
+typedef struct room {
+  size_t dq_sum, dv, dk, bytes; /* from its beginning */
+} room;
+
+static size_t round_up(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+static room room_of(const cu_attention *a) {
+  const size_t heads = (size_t)(a->batch * a->heads), queries = heads * (size_t)a->queries;
+  const size_t each = a->kv_heads == a->heads ? 0 : round_up(2 * heads * (size_t)a->keys * (size_t)a->depth);
+  room r = {.dq_sum = round_up(queries * sizeof(float))};
+  r.dv = r.dq_sum + round_up(queries * (size_t)a->depth * sizeof(float));
+  r.dk = r.dv + each;
+  r.bytes = r.dk + each;
+  return r;
 }
+
+size_t cu_attention_room(const cu_attention *a) { return room_of(a).bytes; }
 
 kn_status cu_attention_plan(kn_context *ctx, cu_dnn *s, const cu_attention *a, const cu_plan **out,
                             const char **why) {
@@ -184,19 +221,20 @@ kn_status cu_attention_run(kn_context *ctx, cu_device *d, const cu_plan *p, cons
 #define AT(x) data[n++] = (void *)(uintptr_t)(x)
   AT(at->q), AT(at->k), AT(at->v), AT(at->o);
   if (a->backward) {
-    const size_t sums = (size_t)(a->batch * a->heads * a->queries) * sizeof(float);
-    const CUdeviceptr dq_sum = at->room + (sums + 255) / 256 * 256;
+    const room r = room_of(a);
     AT(at->grad), AT(at->statistics), AT(at->dq), AT(at->dk), AT(at->dv);
-    AT(at->room), AT(dq_sum);
+    AT(at->room), AT(at->room + r.dq_sum);
     /* Engines may add to it, and nothing says that they clear it. */
-    CU_TRY(ctx, d, d->api.cuMemsetD8Async(dq_sum, 0, sums * (size_t)a->depth, cu_stream(ctx, d)), "zeros");
+    CU_TRY(ctx, d, d->api.cuMemsetD8Async(at->room + r.dq_sum, 0, r.dv - r.dq_sum, cu_stream(ctx, d)),
+           "zeros");
     data[n++] = &one, data[n++] = &scale;
   } else {
     data[n++] = &scale;
     if (a->keeps) AT(at->statistics);
   }
-  if (a->causal) data[n++] = &low;
   if (a->mask) AT(at->mask);
+  if (a->causal) data[n++] = &low;
+  if (a->backward && a->kv_heads != a->heads) AT(at->room + room_of(a).dv), AT(at->room + room_of(a).dk);
 #undef AT
   return cu_plan_run(ctx, d, p, data, n);
 }

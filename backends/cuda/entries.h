@@ -13,6 +13,7 @@
   X(sum) X(mean) X(prod) X(amax) X(amin) X(all) X(any) X(argmax) X(argmin) X(sum_to) X(softmax) X(log_softmax)
 #define CU_SCAN(X) X(cumsum) X(cumprod)
 #define CU_PRODUCT(X) X(matmul) X(conv2d) X(conv2d_grad_input) X(conv2d_grad_weight)
+#define CU_ATTENTION(X) X(fused_attention) X(fused_attention_grad)
 #define CU_CREATE(X) X(full) X(full_like) X(arange) X(linspace) X(eye)
 #define CU_RANDOM(X) X(rand) X(randn) X(randint) X(bernoulli)
 #define CU_POOL(X) X(max_pool2d) X(max_pool2d_indices) X(max_pool2d_grad) X(avg_pool2d) X(avg_pool2d_grad)
@@ -25,7 +26,7 @@
 
 #define CU_ENTRIES(X)                                                                                        \
   CU_COPIES(X) CU_REDUCE(X) CU_SCAN(X) CU_CREATE(X) CU_RANDOM(X) CU_POOL(X) CU_INDEX(X) CU_MOVE(X)           \
-  CU_RECURRENT(X) CU_PRODUCT(X)
+  CU_RECURRENT(X) CU_PRODUCT(X) CU_ATTENTION(X)
 /* clang-format on */
 
 #define CU_DECLARE(name) CU_ENTRY(name);

@@ -32,13 +32,10 @@ static const char pick_source[] = CU_SOURCE(KERNEL(256, pick)(picking q) {
   const I *index = (const I *)q.index;
   E *to = (E *)q.to;
   EACH(i, q.count) {
-    pos rest = (pos)i;
     i64 at = 0, by = 0;
-    for (i32 k = q.rank - 1; k >= 0; k--) {
-      pos next = rest / (pos)q.dims[k], c = rest - next * (pos)q.dims[k];
+    EACH_DIM(k, c, i, q.rank, q.dims) {
       at += (i64)c * q.sx[k];
       by += (i64)c * q.si[k];
-      rest = next;
     }
     i64 picked = (i64)index[by];
     if (picked < 1 || picked > q.size)
@@ -133,13 +130,8 @@ enum how { PUT_LAST, ADD_ALL, TIMES_ALL, LARGEST, SMALLEST };
 /* clang-format off */
 static const char place_source[] = "typedef placing Q;\ntypedef pos K;\n" CU_SOURCE(
     DEVICE i64 place_of(const placing *q, const i64 *strides, i64 i) {
-      pos rest = (pos)i;
       i64 at = 0;
-      for (i32 k = q->rank - 1; k >= 0; k--) {
-        pos next = rest / (pos)q->dims[k];
-        at += (i64)(rest - next * (pos)q->dims[k]) * strides[k];
-        rest = next;
-      }
+      EACH_DIM(k, c, i, q->rank, q->dims) at += (i64)c * strides[k];
       return at;
     }
     DEVICE K key_at(const placing *q, i64 row, i64 i) {

@@ -23,13 +23,10 @@ static const char place_source[] = CU_SOURCE(KERNEL(256, place)(placing_one q) {
   const E *from = (const E *)q.from + at * q.from_apart;
   E *to = (E *)q.to + at * q.to_apart;
   EACH(i, q.count) {
-    pos rest = (pos)i;
     i64 a = 0, b = 0;
-    for (i32 k = q.rank - 1; k >= 0; k--) {
-      pos next = rest / (pos)q.dims[k], c = rest - next * (pos)q.dims[k];
+    EACH_DIM(k, c, i, q.rank, q.dims) {
       a += (i64)c * q.sf[k];
       b += (i64)c * q.st[k];
-      rest = next;
     }
     to[b] = from[a];
   }

@@ -22,9 +22,13 @@ static const struct {
     [KN_F64] = {"double", "double", "(x)", "(x)", "(x)", "((double)(x))"},
 };
 
-/* The grid-stride loop of CU_THREADS threads; sums and products that are rounded one by one. */
+/* Loops, the one of threads being of CU_THREADS; sums and products that are rounded one by one. */
 static const char loops[] =
     "#define EACH(i, n) for (i64 i = (i64)BLOCK * 256 + THREAD; i < (n); i += (i64)BLOCKS * 256)\n"
+    "#define EACH_DIM(k, c, i, rank, dims) \\\n"
+    "  pos c = 0, c##_rest = (pos)(i), c##_next; \\\n"
+    "  for (i32 k = (rank) - 1; k >= 0 && (c##_next = c##_rest / (pos)(dims)[k], c = c##_rest - c##_next * "
+    "(pos)(dims)[k], c##_rest = c##_next, 1); k--)\n"
     "#ifdef __CUDACC__\n"
     "#define ADD(a, b) __dadd_rn(a, b)\n#define MUL(a, b) __dmul_rn(a, b)\n"
     "#else\n"

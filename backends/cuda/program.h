@@ -19,6 +19,9 @@ typedef uint64_t u64;
 enum { CU_THREADS = 256, CU_PIECES = 9 };
 
 /* Before the text stand, as far as they are asked for:
+ *   EACH(i, n)         a loop over i from 0 to n - 1, of which each thread of the grid takes its own
+ *   EACH_DIM(k, c, i, rank, dims)
+ *                      a loop over the dims k, the last first, c being where element i is along them
  *   pos                an unsigned type that counts the elements: 32 bits, or 64 if `wide`
  *   E                  the type of elements, of a dtype or of so many bytes
  *   T GET PUT          the dtype that they are computed in; an element as that, and back (rounded once)

@@ -1,6 +1,7 @@
 /* The table of eager kernels: a row for each op that has one here. What has none, or is declined, takes the
  * host route (host.c). */
 #include "backends/cuda/provider.h"
+#include "backends/cuda/attention.h"
 #include "backends/cuda/entries.h"
 
 /* Views move no element: what the reference does to offset and strides does for any memory. to_device asks
@@ -12,6 +13,7 @@
 
 const kn_provider cu_provider = {
     .name = "cuda",
+    .prefers = cu_attention_prefers,
     .kernel =
         {
 #define ROW(name) [KN_OP_##name] = cu_##name,

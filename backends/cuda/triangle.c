@@ -24,17 +24,13 @@ static const char triangle_source[] = CU_SOURCE(KERNEL(256, triangles)(triangle 
   const E *x = (const E *)q.x;
   E *to = (E *)q.to;
   EACH(i, q.count) {
-    pos rest = (pos)i, column = rest % (pos)q.columns, row = rest / (pos)q.columns % (pos)q.rows;
+    pos column = (pos)i % (pos)q.columns, row = (pos)i / (pos)q.columns % (pos)q.rows;
     i64 over = (i64)column - (i64)row - q.diagonal, at = 0;
     if (q.lower ? over > 0 : over < 0) {
       to[i] = 0;
       continue;
     }
-    for (i32 k = q.rank - 1; k >= 0; k--) {
-      pos next = rest / (pos)q.dims[k];
-      at += (i64)(rest - next * (pos)q.dims[k]) * q.sx[k];
-      rest = next;
-    }
+    EACH_DIM(k, c, i, q.rank, q.dims) at += (i64)c * q.sx[k];
     to[i] = x[at];
   }
 });
@@ -98,12 +94,8 @@ static const char window_source[] = CU_SOURCE(KERNEL(256, fold_windows)(windows 
   const E *g = (const E *)q.g;
   E *to = (E *)q.to;
   EACH(i, q.count) {
-    i64 at = i / q.inner % q.size, rest = i, from = 0;
-    for (i32 k = q.rank - 1; k >= 0; k--) {
-      i64 next = rest / q.dims[k];
-      from += (rest - next * q.dims[k]) * q.sg[k];
-      rest = next;
-    }
+    i64 at = i / q.inner % q.size, from = 0;
+    EACH_DIM(k, c, i, q.rank, q.dims) from += (i64)c * q.sg[k];
     i64 w = at < q.length ? 0 : (at - q.length) / q.step + 1;
     T sum = 0;
     for (; w < q.windows && w * q.step <= at; w++) {
@@ -133,6 +125,7 @@ CU_ENTRY(unfold_grad) {
                .rank = rank};
   const cu_program p = {"windows",
                         {windows_text, cu_arithmetic(dtype), window_source},
+                        .wide = cu_is_wide(q.count),
                         .elements = CU_OF_DTYPE,
                         .dtype = dtype};
   cu_device *d;

@@ -26,7 +26,14 @@ bool dn_offered_elsewhere(const kn_context *ctx, kn_op op) {
   return false;
 }
 
-enum { SMALL_PRODUCT = 1 << 13, FEW_ROWS = 8, FEW_COLUMNS = 4, FEW_PLACES = 64, SOME_IMAGES = 4 };
+enum {
+  SMALL_PRODUCT = 1 << 13,
+  FEW_ROWS = 8,
+  FEW_COLUMNS = 4,
+  FEW_PLACES = 64,
+  SOME_IMAGES = 4,
+  SMALL_CONV = 1 << 18
+};
 
 /* A call of oneDNN costs more than a small product, and products with few rows or columns wait for memory: it
  * reads matrices that lie along the sum, as weights do, at half the speed of plain dot products. */
@@ -50,10 +57,20 @@ static bool deep_layer(const kn_attrs_conv2d *a, const kn_type *x, const kn_type
          x->dims[2] * x->dims[3] < FEW_PLACES * kn_ints_at(&a->stride, 0) * kn_ints_at(&a->stride, 1);
 }
 
+/* Filters that oneDNN would not reorder for so few places: its product of windows takes up to twice as long,
+ * and the first of a process 20 ms more, in which it makes the code of products of all kinds. */
+static bool small_conv(const kn_attrs_conv2d *a, const kn_type *x, const kn_type *w) {
+  int64_t taps = w->dims[2] * w->dims[3], filters = w->dims[0], k = w->dims[1] * taps, places = x->dims[0];
+  for (int i = 0; i < 2; i++) places *= x->dims[2 + i] / kn_ints_at(&a->stride, i);
+  return a->groups == 1 && taps > 1 && filters >= 8 && k >= 8 && places >= 16 && places < DN_LEAST_PLACES &&
+         filters * k <= SMALL_CONV / places;
+}
+
 bool dn_is_slow(kn_op op, const void *attrs, const dn_view *in) {
-  return op == KN_OP_matmul   ? small_or_thin(&in[0], &in[1])
-         : op == KN_OP_conv2d ? deep_layer(attrs, in[0].type, in[1].type)
-                              : false;
+  return op == KN_OP_matmul ? small_or_thin(&in[0], &in[1])
+         : op == KN_OP_conv2d
+             ? deep_layer(attrs, in[0].type, in[1].type) || small_conv(attrs, in[0].type, in[1].type)
+             : false;
 }
 
 bool dn_better_elsewhere(const kn_context *ctx, kn_op op, const void *attrs, kn_tensor *const *in) {

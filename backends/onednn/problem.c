@@ -8,8 +8,6 @@
 /* Below this many multiply-adds one thread is faster than waking another: measured on two cores, see README.
  */
 enum { ONE_THREAD_WORK = 1 << 20 };
-/* A convolution at fewer places than this does not let oneDNN choose its layouts. */
-enum { LEAST_PLACES = 170 };
 /* Pooling does little per element. */
 enum { ONE_THREAD_ELEMENTS = 1 << 15 };
 
@@ -215,7 +213,7 @@ static void describe_conv(kn_op op, const kn_attrs_conv2d *a, const dn_view *in,
    */
   p->blocked =
       a->groups > 1 || (p->kernel[0] * p->kernel[1] > 1 &&
-                        (op != KN_OP_conv2d || y->dims[0] * y->dims[2] * y->dims[3] >= LEAST_PLACES));
+                        (op != KN_OP_conv2d || y->dims[0] * y->dims[2] * y->dims[3] >= DN_LEAST_PLACES));
   *work = (double)numel(y) * (double)w->dims[1] * (double)(p->kernel[0] * p->kernel[1]);
 }
 

@@ -15,6 +15,8 @@
   X(avg_pool2d, DNNL_ARG_SRC, 0, 0, DNNL_ARG_DST)                                                            \
   X(avg_pool2d_grad, DNNL_ARG_DIFF_DST, 0, 0, DNNL_ARG_DIFF_SRC)
 
+/* A convolution at fewer places than this does not let oneDNN choose its layouts. */
+enum { DN_LEAST_PLACES = 170 };
 enum { DN_MAX_IN = 3, DN_MAX_ARGS = DN_MAX_IN + 1, DN_OUT = DN_MAX_IN };
 
 /* Unused places are zero, so that problems compare and hash as bytes. */

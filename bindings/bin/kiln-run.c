@@ -27,8 +27,14 @@ static const char usage_text[] =
     "(with\n"
     "                      --each: of the first slice)\n"
     "  --trace FILE        the same, and write each step as JSON for chrome://tracing or Perfetto\n"
-    "  --verify            compare with the test vectors stored in the file\n"
-    "  --info              describe inputs, outputs and slots; do not run\n"
+    "  --verify            run the test vectors stored in the file, on this machine, and compare; with "
+    "--entry "
+    "those\n"
+    "                      of that graph. Ends with 2 when the file has none\n"
+    "  --info              tell what the file holds: versions, producer, notes, inputs, outputs, slots, "
+    "functions\n"
+    "                      of the host, guards, test vectors; do not run\n"
+    "  --upgrade FILE      write it as this version does, with equal weights; do not run\n"
     "  --backend NAME      use this backend, and the reference for what it declines\n"
     "  --device NAME       compute on cpu or cuda, wherever the graph was saved\n"
     "  --help, --version\n"
@@ -76,7 +82,7 @@ typedef struct pair { /* NAME=TEXT */
 } pair;
 
 typedef struct arguments {
-  const char *model, *entry, *backend, *device, *each, *trace;
+  const char *model, *entry, *backend, *device, *each, *trace, *upgrade;
   pair *in, *out;
   int nin, nout;
   long time;
@@ -122,8 +128,8 @@ static arguments read_arguments(int argc, char **argv, pair *in, pair *out) {
     if (!strcmp(o, "--profile")) a.profile = true, takes = false;
     if (!strcmp(o, "--info")) a.info = true, takes = false;
     if (!takes) continue;
-    static const char *const known[] = {"--entry", "--input",   "--output", "--each",
-                                        "--time",  "--backend", "--device", "--trace"};
+    static const char *const known[] = {"--entry",   "--input",  "--output", "--each",   "--time",
+                                        "--backend", "--device", "--trace",  "--upgrade"};
     int k = 0, n = sizeof known / sizeof *known;
     while (k < n && strcmp(o, known[k])) k++;
     if (k == n) usage_error("there is no option", o);
@@ -136,7 +142,8 @@ static arguments read_arguments(int argc, char **argv, pair *in, pair *out) {
     case 4: a.time = read_count(argv[i], o); break;
     case 5: a.backend = argv[i]; break;
     case 6: a.device = argv[i]; break;
-    default: a.trace = argv[i];
+    case 7: a.trace = argv[i]; break;
+    default: a.upgrade = argv[i];
     }
   }
   if (!a.model) usage_error("which model?", NULL);
@@ -460,43 +467,26 @@ static void write_output(program *p, const char *model, const pair *o) {
   if (fclose(f) || !good) die(FAILED, "%s: could not be written", o->text);
 }
 
-/* ---- --info ---- */
+/* ---- what the file holds ---- */
 
-static void print_info(const char *what, const kiln_info *v) {
-  static const char *const kinds[] = {
-      [KILN_NIL] = "nil",      [KILN_TENSOR] = "",       [KILN_INTEGER] = "integer",
-      [KILN_FLOAT] = "float",  [KILN_NUMBER] = "number", [KILN_BOOLEAN] = "boolean",
-      [KILN_STRING] = "string"};
-  printf("%s %s", what, v->name);
-  if (v->label) printf(" (%s)", v->label);
-  printf(": %s", kinds[v->kind]);
-  if (v->kind == KILN_TENSOR) {
-    printf("%s[", kiln_dtype_name(v->dtype));
-    for (int d = 0; d < v->rank; d++) {
-      if (d) putchar(',');
-      if (v->sizes[d] >= 0)
-        printf("%" PRId64, v->sizes[d]);
-      else
-        fputs(v->symbols[d] ? v->symbols[d] : "?", stdout);
-    }
-    putchar(']');
-  }
-  if (v->layout) printf(", %s", v->layout);
-  puts(v->constant && !strcmp(what, "output") ? ", constant" : "");
+static void print_line(void *ud, const char *text) {
+  (void)ud;
+  puts(text);
 }
 
-static void print_graph(const kiln_graph *g) {
-  kiln_info v = {.size = sizeof v};
-  printf("graph %s\n", kiln_graph_name(g));
-  for (int i = 0; i < kiln_graph_input_count(g); i++) kiln_graph_input(g, i, &v), print_info("input", &v);
-  for (int i = 0; i < kiln_graph_output_count(g); i++) kiln_graph_output(g, i, &v), print_info("output", &v);
-  for (int i = 0; i < kiln_graph_slot_count(g); i++) kiln_graph_slot(g, i, &v), print_info("slot", &v);
-  for (int i = 0; i < kiln_graph_host_count(g); i++) printf("host    %s\n", kiln_graph_host_name(g, i));
+static void verify(program *p, const arguments *a) {
+  const int n = kiln_graph_vector_count(p->graph);
+  if (!n) die(USAGE, "%s holds no test vectors", a->model);
+  must(p, kiln_session_new(p->ctx, p->graph, &p->session));
+  kiln_session_set_check(p->session, env_check());
+  if (kiln_session_test(p->session) != KILN_OK) die(FAILED, "%s", kiln_session_error(p->session));
+  printf("%d test vector%s of graph %s agree%s\n", n, n == 1 ? "" : "s", kiln_graph_name(p->graph),
+         n == 1 ? "s" : "");
 }
 
 /* ---- all of it ---- */
 
-static void open_program(program *p, const arguments *a) {
+static void open_context(program *p, const arguments *a) {
   char error[512];
   env_room room;
   kiln_context_options o = {.size = sizeof o, .output = output, .output_ud = &p->warns};
@@ -504,7 +494,10 @@ static void open_program(program *p, const arguments *a) {
   if (a->backend) o.backend = a->backend;
   kiln_status st = kiln_context_new(&o, &p->ctx, error, sizeof error);
   if (st != KILN_OK) die(st == KILN_ARG ? USAGE : FAILED, "%s", error);
-  st = kiln_graph_load_on(p->ctx, a->model, a->entry, a->device, &p->graph);
+}
+
+static void load(program *p, const arguments *a) {
+  kiln_status st = kiln_graph_load_on(p->ctx, a->model, a->entry, a->device, &p->graph);
   if (st == KILN_ARG && !a->entry) die(FAILED, "%s; choose one by --entry", kiln_error(p->ctx));
   must(p, st);
 }
@@ -544,12 +537,16 @@ int main(int argc, char **argv) {
   pair in[argc + 1], out[argc + 1]; /* on the stack, so that an early exit leaves nothing behind */
   arguments a = read_arguments(argc, argv, in, out);
   program p = {0};
-  open_program(&p, &a);
-  if (a.verify) die(USAGE, "%s holds no test vectors", a.model);
-  if (a.info)
-    print_graph(p.graph);
-  else
-    run_all(&p, &a);
+  open_context(&p, &a);
+  if (a.info) must(&p, kiln_file_info(p.ctx, a.model, a.entry, print_line, NULL));
+  if (a.upgrade) must(&p, kiln_file_upgrade(p.ctx, a.model, a.upgrade));
+  if (!a.info && !a.upgrade) {
+    load(&p, &a);
+    if (a.verify)
+      verify(&p, &a);
+    else
+      run_all(&p, &a);
+  }
   close_program(&p);
   if (fflush(stdout)) die(FAILED, "standard output: %s", strerror(errno));
   return 0;

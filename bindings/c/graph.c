@@ -1,6 +1,6 @@
 /* Graphs of the C API: loading, and the flat view of arguments, results and slots. */
 #include "bindings/c/handle.h"
-#include "graph/file.h"
+#include "graph/map.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -74,24 +74,40 @@ static bool list_leaves(kn_arena *a, const kn_tree *trees, uint32_t n, kiln_leaf
   return !w.failed;
 }
 
-/* Inputs are the parameters in their order, called by their own names where these tell them apart. */
+/* Values' own names where no other has the same. */
+static bool own_names(kiln_graph *g) {
+  kn_map first = {0};
+  bool fine = true;
+  for (uint32_t i = 0; i < g->nin && fine; i++) {
+    const kn_value *v = g->graph->body->params[i];
+    g->in[i] = (kiln_leaf){.name = v->name, .value = v, .index = i};
+    if (!v->name) continue;
+    const kn_span name = {v->name, strlen(v->name)};
+    kiln_leaf *other = kn_map_find(&first, name);
+    if (other)
+      other->name = g->in[i].name = NULL;
+    else
+      fine = kn_map_add(g->heap, &first, name, &g->in[i]);
+  }
+  kn_map_free(g->heap, &first);
+  return fine;
+}
+
+/* Inputs are the parameters in their order, called by their own names where these tell them apart, else by
+ * the first place where they are among the arguments. */
 static bool list_inputs(kiln_graph *g) {
-  const kn_region *body = g->graph->body;
   kiln_leaf *leaves;
   uint32_t n;
   if (!list_leaves(&g->arena, g->graph->args, g->graph->nargs, &leaves, &n)) return false;
-  g->nin = body->nparams;
+  g->nin = g->graph->body->nparams;
   g->in = kn_arena_alloc(&g->arena, (g->nin + 1u) * sizeof *g->in);
-  if (!g->in) return false;
+  if (!g->in || !own_names(g)) return false;
+  for (uint32_t k = 0; k < n; k++) {
+    kiln_leaf *in = leaves[k].value ? &g->in[leaves[k].value->index] : NULL;
+    if (in && !in->name) in->name = leaves[k].name;
+  }
   for (uint32_t i = 0; i < g->nin; i++) {
-    const kn_value *v = body->params[i];
     char number[24];
-    bool unique = v->name != NULL;
-    for (uint32_t k = 0; unique && k < g->nin; k++)
-      unique = k == i || !body->params[k]->name || strcmp(body->params[k]->name, v->name);
-    g->in[i] = (kiln_leaf){.name = unique ? v->name : NULL, .value = v, .index = i};
-    for (uint32_t k = 0; k < n && !g->in[i].name; k++)
-      if (leaves[k].value == v) g->in[i].name = leaves[k].name;
     snprintf(number, sizeof number, "%" PRIu32, i + 1);
     if (!g->in[i].name && !(g->in[i].name = kn_arena_strdup(&g->arena, number))) return false;
   }
@@ -137,6 +153,8 @@ kiln_graph *kiln_graph_retain(kiln_graph *g) {
 void kiln_graph_release(kiln_graph *g) {
   if (!g || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) != 1) return;
   kn_arena_free(&g->arena);
+  kn_vectors_release(g->vectors);
+  kn_notes_release(g->notes);
   kn_graph_release(g->graph);
   kn_heap *heap = g->heap;
   kn_free(heap, g, sizeof *g);
@@ -154,12 +172,19 @@ static void list_names(const kn_entry *entries, uint32_t n, char *buf, size_t si
   }
 }
 
+kn_status kiln_graph_of_entry(kn_context *ctx, const kn_entry *e, kiln_graph **out) {
+  KN_TRY(kiln_graph_wrap(ctx, e->graph, out));
+  if (e->vectors) (*out)->vectors = kn_vectors_retain(e->vectors);
+  if (e->notes) (*out)->notes = kn_notes_retain(e->notes);
+  return KN_OK;
+}
+
 static kn_status choose(kn_context *ctx, const char *entry, const kn_entry *entries, uint32_t n,
                         kiln_graph **out) {
   char names[512];
-  if (!entry && n == 1) return kiln_graph_wrap(ctx, entries[0].graph, out);
+  if (!entry && n == 1) return kiln_graph_of_entry(ctx, &entries[0], out);
   for (uint32_t i = 0; entry && i < n; i++)
-    if (!strcmp(entries[i].name, entry)) return kiln_graph_wrap(ctx, entries[i].graph, out);
+    if (!strcmp(entries[i].name, entry)) return kiln_graph_of_entry(ctx, &entries[i], out);
   list_names(entries, n, names, sizeof names);
   if (!n) return kn_fail(ctx, KN_ARG, "the file holds no graph");
   if (entry) return kn_fail(ctx, KN_ARG, "the file holds no graph \"%s\", but %s", entry, names);

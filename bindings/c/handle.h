@@ -7,7 +7,7 @@
 #include "core/arena.h"
 #include "core/context.h"
 #include "core/tensor.h"
-#include "graph/exec.h"
+#include "graph/file.h"
 
 static inline kn_context *core_context(kiln_context *c) { return (kn_context *)c; }
 static inline kn_tensor *core_tensor(const kiln_tensor *t) { return (kn_tensor *)(uintptr_t)t; }
@@ -27,6 +27,8 @@ struct kiln_graph {
   kn_arena arena;  /* names and lists */
   kiln_leaf *in, *out;
   uint32_t nin, nout;
+  kn_vectors *vectors; /* those of its file; NULL: none */
+  kn_notes *notes;     /* its file's; NULL: none */
 };
 
 /* Statuses have the same numbers on both sides: asserted in context.c. */
@@ -38,5 +40,7 @@ kn_status kiln_core_dtype(kn_context *ctx, kiln_dtype d, kn_dtype *out);
 kiln_dtype kiln_outside_dtype(kn_dtype d);
 /* The flat lists of a graph. */
 kn_status kiln_graph_wrap(kn_context *ctx, kn_graph *g, kiln_graph **out);
+/* The same with what its file says of it. */
+kn_status kiln_graph_of_entry(kn_context *ctx, const kn_entry *e, kiln_graph **out);
 
 #endif

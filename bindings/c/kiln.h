@@ -77,7 +77,7 @@ typedef enum kiln_status {
   KILN_STATE = 6,       /* not possible at this moment */
   KILN_UNSUPPORTED = 7, /* not possible in this build or on this machine */
   KILN_IO = 8,          /* a file could not be read or written */
-  KILN_FORMAT = 9,      /* a file is damaged */
+  KILN_FORMAT = 9,      /* a file is damaged; of a run: its graph reads what it has not made */
   KILN_VERSION = 10,    /* a file is of a version this library does not know */
   KILN_CAPTURE = 11,    /* only from Lua: a function cannot be captured */
   KILN_RAISED = 12,     /* the program itself raised an error */
@@ -333,6 +333,33 @@ KILN_API int kiln_graph_find_slot(const kiln_graph *g, const char *name);
 KILN_API int kiln_graph_host_count(const kiln_graph *g);
 KILN_API const char *kiln_graph_host_name(const kiln_graph *g, int index);
 
+/* ---- files ---- */
+
+/* What a file holds, for people: versions, producer, checksum, bytes, ops, origins, notes, and of each graph
+ * (or of `entry` alone) inputs, outputs, slots, functions of the host, guards and test vectors. `line` is
+ * called for each line, terminated, without its end, valid during the call. Of files of newer versions it is
+ * told what their first lines say before this fails with VERSION. Nothing is run, and no device is needed. */
+KILN_API kiln_status kiln_file_info(kiln_context *ctx, const char *path, const char *entry,
+                                    void (*line)(void *ud, const char *text), void *ud);
+/* Reads a file of any version known and writes it as this version does, weights equal bit for bit; what is in
+ * its metadata beside what kiln knows is left out. `to` is replaced when all is written, and may be `path`.
+ */
+KILN_API kiln_status kiln_file_upgrade(kiln_context *ctx, const char *path, const char *to);
+/* A note that was saved with the graph's file; NULL: there is none of that name. The graph's, valid as long
+ * as it. Safe from any thread. */
+KILN_API const char *kiln_graph_note(const kiln_graph *g, const char *name);
+
+/* Files may hold test vectors: calls of the graph and what it gave for them. How many; safe from any thread.
+ */
+KILN_API int kiln_graph_vector_count(const kiln_graph *g);
+/* Runs them, one after the other, from the slots' values in the file and random numbers of seed 0, and
+ * compares. STATE with a sentence that names vector, output, element and both values when an element differs
+ * by more than a tolerance times the largest element of its output, or times 0.001 where that is larger: the
+ * tolerance that was saved with them, else 1e-9 for float64, 1e-4 for float32 and numbers, 0.01 for float16
+ * and 0.05 for bfloat16; integers and booleans are equal. ARG when there are no vectors. Other statuses as
+ * runs have them. */
+KILN_API kiln_status kiln_graph_test(kiln_context *ctx, kiln_graph *g);
+
 /* ---- sessions ---- */
 
 typedef struct kiln_session kiln_session;
@@ -366,6 +393,9 @@ KILN_API kiln_status kiln_session_bind(kiln_session *s, const char *name, kiln_h
  * graph whose function writes to an argument (`update` in its text) overwrites the tensor that was set, when
  * all has succeeded; that tensor must be contiguous and share memory with no other input. */
 KILN_API kiln_status kiln_session_run(kiln_session *s);
+/* kiln_graph_test in this session, with its limits, backends and functions of the host. Slots, inputs,
+ * outputs and random numbers are afterwards as before. */
+KILN_API kiln_status kiln_session_test(kiln_session *s);
 /* An output of the last run, the caller's; STATE before any. Constants can be had at any time. */
 KILN_API kiln_status kiln_session_get(kiln_session *s, int index, kiln_value *out);
 /* The same by name, each for one kind (float takes integers too); ARG when the output is of another. */
@@ -392,7 +422,7 @@ KILN_API kiln_status kiln_session_restore(kiln_session *s, const char *path);
 
 /* Plans for the inputs set, without running; gives the bytes that all intermediate tensors of a run take
  * together, in whatever layout, with scratchpads and the constants that were packed for it. A run with inputs
- * of these sizes then allocates only its results. */
+ * of these sizes then allocates only its results, a block for each tensor among them. */
 KILN_API kiln_status kiln_session_memory(kiln_session *s, size_t *bytes);
 /* What each node of the graph takes on the inputs set, as text: tables of lines of the program and of nodes,
  * the slowest first, with times, work done and shares of what the machine reaches. What the runs store, draw

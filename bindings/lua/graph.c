@@ -11,7 +11,7 @@ static const char graph_key; /* registry key of the metatable */
 /* ---- life ---- */
 
 kl_graph *kl_push_graph(lua_State *L) {
-  kl_graph *g = lua_newuserdatauv(L, sizeof *g, 3);
+  kl_graph *g = lua_newuserdatauv(L, sizeof *g, 4);
   *g = (kl_graph){.heap = NULL};
   lua_rawgetp(L, LUA_REGISTRYINDEX, &graph_key);
   lua_setmetatable(L, -2);

@@ -1,239 +1,162 @@
-/* kiln.load, kiln.save, kiln.parse and g:save. */
+/* kiln.load, kiln.parse; saving is in graph_save.c. */
+#include "backends/registry.h"
 #include "bindings/lua/args.h"
-#include "bindings/lua/graph_parts.h"
-#include "bindings/lua/owned.h"
-#include "graph/file.h"
+#include "bindings/lua/graph_entries.h"
 #include "graph/text.h"
 #include <string.h>
 
-/* ---- entries on their way to or from a file, freed with their userdata ---- */
-
-typedef struct entries {
-  kn_context *ctx;
-  kn_heap *heap;
-  kn_entry *list;
-  uint32_t n;
-  size_t room; /* of the list, when it is ours */
-  bool loaded; /* by kn_file_load: names and list are its own */
-} entries;
-
 static void free_entries(void *block) {
-  entries *e = block;
+  kl_entries *e = block;
   if (e->list && e->loaded)
     kn_file_free_entries(e->heap, e->list, e->n);
   else if (e->list) {
-    for (uint32_t i = 0; i < e->n; i++) kn_graph_release(e->list[i].graph);
+    for (uint32_t i = 0; i < e->n; i++) {
+      kn_graph_release(e->list[i].graph);
+      kn_vectors_release(e->list[i].vectors);
+    }
     kn_free(e->heap, e->list, e->room * sizeof *e->list);
   }
+  kn_notes_release(e->notes);
 }
 
-static entries *push_entries(lua_State *L) {
-  entries *e = kl_push_owned(L, sizeof *e, free_entries);
+kl_entries *kl_push_entries(lua_State *L) {
+  kl_entries *e = kl_push_owned(L, sizeof *e, free_entries);
   e->ctx = kl_context(L);
   e->heap = e->ctx->heap;
   return e;
 }
 
-/* ---- saving ---- */
-
-/* The graph with the present values of its slots: what was captured, as it is now. */
-static kn_status with_values(kn_context *ctx, const kn_graph *g, kn_session *s, kn_graph **out) {
-  char *text;
-  size_t n;
-  kn_graph *copy;
-  KN_TRY(kn_graph_print(ctx, g, KN_TEXT_FULL, &text, &n));
-  kn_status st = kn_graph_parse(ctx, text, n, &copy);
-  kn_free(ctx->heap, text, n + 1);
-  KN_TRY(st);
-  for (uint32_t i = 0; i < g->nslots && st == KN_OK; i++) {
-    kn_slot *slot = copy->slots[i];
-    kn_rvalue v;
-    st = kn_session_get_slot(s, i, &v);
-    if (st != KN_OK)
-      kn_fail(ctx, st, "%s", kn_error(kn_session_context(s)));
-    else if (slot->type.kind != KN_V_TENSOR)
-      slot->scalar = v.scalar;
-    else {
-      kn_tensor_release(slot->tensor);
-      slot->tensor = v.tensor;
-    }
-  }
-  if (st != KN_OK)
-    kn_graph_release(copy);
-  else
-    *out = copy;
-  return st;
-}
-
-void kl_check_storable(lua_State *L, const kl_variant *v, const char *name) {
-  const char *object = v->live ? kc_live_object(v->live) : NULL;
-  if (object)
-    kl_error(
-        L, KN_UNSUPPORTED,
-        "%s: the argument '%s' of graph %s is a function or object that the graph knows by its identity, "
-        "which a file cannot hold; reach it as an upvalue instead",
-        name, object, v->graph->name);
-  const char *place = v->live ? kc_live_unsteady(v->live) : NULL;
-  if (place)
-    kl_error(L, KN_UNSUPPORTED,
-             "%s: '%s' is nil either when graph %s begins or when it has run, so that it holds for one run "
-             "only; call it once more first",
-             name, place, v->graph->name);
-}
-
-static void add_entry(lua_State *L, entries *e, const char *name, kl_variant *v) {
-  kl_check_storable(L, v, "save");
-  kn_session *s = kl_variant_session(L, v);
-  kl_load_live(L, v);
-  kn_entry *entry = &e->list[e->n];
-  kl_check(L, with_values(e->ctx, v->graph, s, &entry->graph));
-  entry->name = name;
-  e->n++;
-}
-
-static void make_room(lua_State *L, entries *e, size_t n) {
+void kl_make_entries(lua_State *L, kl_entries *e, size_t n) {
   e->list = kn_calloc(e->ctx->heap, n, sizeof *e->list);
   e->room = n;
   if (!e->list) kl_check(L, kn_fail_nomem(e->ctx, n * sizeof *e->list));
 }
 
-static int save(lua_State *L, const entries *e, const char *path) {
-  kn_status st = kn_file_save(e->ctx, path, e->list, e->n);
-  if (st != KN_OK) kn_error_prefix(e->ctx, "save");
+/* ---- sessions of test vectors ---- */
+
+static void free_session(void *block) { kn_session_free(*(kn_session **)block); }
+
+void kl_run_vectors(lua_State *L, kn_graph *g, kn_vectors *v, bool record) {
+  kn_context *ctx = kl_context(L);
+  const kn_target *const *targets;
+  int n;
+  kl_note_hook(L);
+  kl_check(L, kn_registry_targets(ctx, &targets, &n));
+  kn_session **s = kl_push_owned(L, sizeof *s, free_session);
+  kl_check(L, kn_session_new(ctx, g, targets, n, s));
+  kn_session_set_poll(*s, kl_poll_hook, kl_state_of(L));
+  kn_session_set_watch(*s, false);
+  kl_offer_hosts(L, *s);
+  kn_session_context(*s)->threads = ctx->threads;
+  kn_status st = record ? kn_vectors_record(*s, v) : kn_vectors_test(*s, v);
+  if (st != KN_OK) kn_fail(ctx, st, "%s", kn_error(kn_session_context(*s)));
+  kl_give_back(L, -1);
+  lua_pop(L, 1);
+  if (st != KN_OK) kn_error_prefix(ctx, record ? "save" : "load");
   kl_check(L, st);
-  return 0;
-}
-
-/* g:save(path): one entry, under the graph's name. */
-static int graph_save(lua_State *L) {
-  kl_variant *v = kl_newest_variant(L, 1);
-  const char *path = kl_check_text(L, 2, "save", "a path", NULL);
-  entries *e = push_entries(L);
-  make_room(L, e, 1);
-  add_entry(L, e, v->graph->name, v);
-  return save(L, e, path);
-}
-
-/* Names in their order, so that a file does not depend on the order of a table. */
-static void push_sorted_names(lua_State *L, int idx) {
-  lua_newtable(L);
-  lua_Integer n = 0;
-  lua_pushnil(L);
-  while (lua_next(L, idx)) {
-    if (lua_type(L, -2) != LUA_TSTRING || !kl_test_graph(L, -1)) {
-      const char *got = kl_kind(L, -1);
-      kl_error(L, KN_ARG, "save: a table of Graphs by name is needed, got %s under %s", got,
-               luaL_tolstring(L, -2, NULL));
-    }
-    lua_pop(L, 1);
-    lua_pushvalue(L, -1);
-    lua_rawseti(L, -3, ++n);
-  }
-  for (lua_Integer i = 2; i <= n; i++) /* few: insertion sort */
-    for (lua_Integer k = i; k > 1; k--) {
-      lua_rawgeti(L, -1, k - 1);
-      lua_rawgeti(L, -2, k);
-      bool fine = strcmp(lua_tostring(L, -2), lua_tostring(L, -1)) <= 0;
-      if (fine)
-        lua_pop(L, 2);
-      else {
-        lua_rawseti(L, -3, k - 1);
-        lua_rawseti(L, -2, k);
-      }
-    }
-}
-
-/* kiln.save(path, {step = g1, predict = g2}) */
-static int save_graphs(lua_State *L) {
-  const char *path = kl_check_text(L, 1, "save", "a path", NULL);
-  if (lua_type(L, 2) != LUA_TTABLE)
-    return kl_error(L, KN_ARG, "save: a table of Graphs by name is needed, got %s", kl_kind(L, 2));
-  lua_settop(L, 2);
-  push_sorted_names(L, 2);
-  size_t n = lua_rawlen(L, 3);
-  if (!n) return kl_error(L, KN_ARG, "save: there is no graph to save");
-  entries *e = push_entries(L);
-  make_room(L, e, n);
-  for (size_t i = 0; i < n; i++) { /* names stay anchored in the table at 3 */
-    lua_rawgeti(L, 3, (lua_Integer)i + 1);
-    const char *name = lua_tostring(L, -1);
-    lua_rawget(L, 2);
-    add_entry(L, e, name, kl_newest_variant(L, lua_gettop(L)));
-    lua_pop(L, 1);
-  }
-  return save(L, e, path);
 }
 
 /* ---- loading ---- */
 
-static void push_loaded(lua_State *L, kn_graph *g) {
+static void push_loaded(lua_State *L, const kn_entry *e) {
   kl_graph *object = kl_push_graph(L);
-  kl_add_variant(L, object, kn_graph_retain(g), NULL);
+  kl_add_variant(L, object, kn_graph_retain(e->graph), NULL);
+  if (!e->origin) return;
+  lua_pushstring(L, e->origin);
+  lua_setiuservalue(L, -2, 4);
 }
 
-/* Whether the options name a device, at *on. */
-static bool read_load_options(lua_State *L, int idx, kn_device_id *on) {
+typedef struct load_options {
+  kn_device_id on;
+  bool moves, verify;
+} load_options;
+
+static load_options read_load_options(lua_State *L, int idx) {
   kn_context *ctx = kl_context(L);
-  bool named = false;
-  if (lua_isnoneornil(L, idx)) return false;
+  load_options o = {.moves = false};
+  if (lua_isnoneornil(L, idx)) return o;
   if (lua_type(L, idx) != LUA_TTABLE)
     kl_error(L, KN_ARG, "load: a table of options is needed, got %s", kl_kind(L, idx));
   lua_pushnil(L);
   while (lua_next(L, idx)) {
-    if (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), "device"))
-      kl_error(L, KN_ARG, "load: there is no option '%s'; there is device", luaL_tolstring(L, -2, NULL));
-    kl_check(L, kl_read_device(L, ctx, -1, "load", on));
-    named = true;
+    const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
+    if (!strcmp(key, "device")) {
+      kl_check(L, kl_read_device(L, ctx, -1, "load", &o.on));
+      o.moves = true;
+    } else if (!strcmp(key, "verify")) {
+      if (lua_type(L, -1) != LUA_TBOOLEAN)
+        kl_error(L, KN_ARG, "load: verify must be true or false, got %s", kl_kind(L, -1));
+      o.verify = lua_toboolean(L, -1);
+    } else
+      kl_error(L, KN_ARG, "load: there is no option '%s'; there are device, verify",
+               luaL_tolstring(L, -2, NULL));
     lua_pop(L, 1);
   }
-  return named;
+  return o;
 }
 
-/* kiln.load(path[, {device =}]): the Graph in a file, or a table of Graphs by name when there are several. */
+static void verify(lua_State *L, const kl_entries *e, const char *path) {
+  bool any = false;
+  for (uint32_t i = 0; i < e->n; i++) {
+    if (!e->list[i].vectors) continue;
+    kl_run_vectors(L, e->list[i].graph, e->list[i].vectors, false);
+    any = true;
+  }
+  if (!any) kl_error(L, KN_ARG, "load: %s holds no test vectors to verify", path);
+}
+
+static int push_notes(lua_State *L, const kn_notes *notes) {
+  if (!notes) return 0;
+  lua_newtable(L);
+  for (uint32_t i = 0; i < notes->n; i++) {
+    lua_pushstring(L, notes->list[i].text);
+    lua_setfield(L, -2, notes->list[i].name);
+  }
+  return 1;
+}
+
+/* kiln.load(path[, {device =, verify =}]): the Graph in a file, or a table of Graphs by name when there are
+ * several, and the notes that were saved with it, if any. */
 static int load(lua_State *L) {
   const char *path = kl_check_text(L, 1, "load", "a path", NULL);
-  kn_device_id on;
-  const bool moves = read_load_options(L, 2, &on);
-  entries *e = push_entries(L);
-  kn_status st = kn_file_load(e->ctx, path, moves ? &on : NULL, &e->list, &e->n);
+  const load_options o = read_load_options(L, 2);
+  kl_entries *e = kl_push_entries(L);
+  kn_status st = kn_file_load(e->ctx, path, o.moves ? &o.on : NULL, &e->list, &e->n);
   if (st != KN_OK) kn_error_prefix(e->ctx, "load");
   if (st != KN_OK) e->list = NULL;
   e->loaded = true;
   kl_check(L, st);
+  if (o.verify) verify(L, e, path);
   if (e->n == 1) {
-    push_loaded(L, e->list[0].graph);
-    return 1;
+    push_loaded(L, &e->list[0]);
+    return 1 + push_notes(L, e->list[0].notes);
   }
   lua_newtable(L);
   for (uint32_t i = 0; i < e->n; i++) {
-    push_loaded(L, e->list[i].graph);
+    push_loaded(L, &e->list[i]);
     lua_setfield(L, -2, e->list[i].name);
   }
-  return 1;
+  return 1 + push_notes(L, e->list[0].notes);
 }
 
 /* kiln.parse(text): what tostring(g) shows, as a Graph again; slots written by name only have no data. */
 static int parse(lua_State *L) {
   size_t n;
   const char *text = kl_check_text(L, 1, "parse", "the text of a graph", &n);
-  entries *e = push_entries(L);
-  make_room(L, e, 1);
+  kl_entries *e = kl_push_entries(L);
+  kl_make_entries(L, e, 1);
   e->n = 1;
   kn_status st = kn_graph_parse(e->ctx, text, n, &e->list[0].graph);
   if (st != KN_OK) { /* the sentence begins with line and column of the text */
     lua_pushstring(L, kn_error(e->ctx));
     return kl_error(L, st, "parse: %s", lua_tostring(L, -1));
   }
-  push_loaded(L, e->list[0].graph);
+  push_loaded(L, &e->list[0]);
   return 1;
 }
 
-void kl_set_file_methods(lua_State *L) {
-  static const luaL_Reg list[] = {{"save", graph_save}, {NULL, NULL}};
-  luaL_setfuncs(L, list, 0);
-}
-
 void kl_set_file_functions(lua_State *L) {
-  static const luaL_Reg list[] = {{"load", load}, {"save", save_graphs}, {"parse", parse}, {NULL, NULL}};
+  static const luaL_Reg list[] = {{"load", load}, {"parse", parse}, {NULL, NULL}};
   luaL_setfuncs(L, list, 0);
+  kl_set_save_functions(L);
 }

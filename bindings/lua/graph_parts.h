@@ -1,6 +1,6 @@
 /* What the files of Graph objects share: graph.c (life, calls), graph_args.c (Lua values to inputs and back),
  * graph_look.c (methods that show), graph_nodes.c (nodes, and what a run did at each), graph_verify.c,
- * graph_profile.c, graph_files.c (load, save, parse), graph_optimize.c (freeze). */
+ * graph_profile.c, graph_files.c (load, parse), graph_save.c, graph_optimize.c (freeze). */
 #ifndef KL_GRAPH_PARTS_H
 #define KL_GRAPH_PARTS_H
 #include "bindings/lua/state.h"
@@ -41,7 +41,7 @@ int kl_flatten(lua_State *L, const kl_variant *v, int first, int given, kn_rvalu
  * number. */
 int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_rvalue *out);
 
-/* graph_files.c. Raises, in `name`'s name, when the variant only holds together with the Lua objects of now.
+/* graph_save.c. Raises, in `name`'s name, when the variant only holds together with the Lua objects of now.
  */
 void kl_check_storable(lua_State *L, const kl_variant *v, const char *name);
 
@@ -75,7 +75,7 @@ void kl_set_profile_methods(lua_State *L); /* graph_profile.c */
 void kl_set_verify_methods(lua_State *L);
 void kl_set_optimize_methods(lua_State *L); /* graph_optimize.c */
 void kl_set_owed_methods(lua_State *L);     /* the last one: misspelt names, too */
-void kl_set_file_methods(lua_State *L);
-void kl_set_file_functions(lua_State *L); /* kiln.load, kiln.save, kiln.parse */
+void kl_set_file_methods(lua_State *L);     /* graph_save.c */
+void kl_set_file_functions(lua_State *L);   /* kiln.load, kiln.save, kiln.parse */
 
 #endif

@@ -58,8 +58,8 @@ struct kl_graph {
 };
 /* This binding as capture sees it (script.c); what kc_live_load and kc_live_store want. */
 const kc_host *kl_host(void);
-kl_graph *kl_push_graph(
-    lua_State *L); /* an empty one; its user value 1 is free for the front end; 2 is places.c's, 3 a report */
+kl_graph *kl_push_graph(lua_State *L); /* an empty one; its user value 1 is free for the front end; 2 is
+                                         places.c's, 3 a report, 4 the origin of one that was loaded */
 kl_graph *kl_check_graph(lua_State *L, int idx);
 kl_graph *kl_test_graph(lua_State *L, int idx);
 kl_variant *kl_add_variant(lua_State *L, kl_graph *g, kn_graph *owned, kc_live *live); /* takes both */

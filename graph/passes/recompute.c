@@ -27,7 +27,8 @@ typedef struct recompute {
 static bool is_long(const kn_node *n) {
   if (!kn_opcode_is_op(n->op)) return n->nregions > 0;
   const int c = kn_ops[n->op].op_class;
-  return c == KN_CLASS_MATMUL || c == KN_CLASS_CONV || c == KN_CLASS_RECURRENT || c == KN_CLASS_LINALG;
+  return c == KN_CLASS_MATMUL || c == KN_CLASS_CONV || c == KN_CLASS_RECURRENT || c == KN_CLASS_ATTENTION ||
+         c == KN_CLASS_LINALG;
 }
 
 /* As fast as memory gives its elements. */

@@ -4,6 +4,7 @@
 #include "backends/cuda/launch.h"
 #include "spec/cuda/software.h"
 #include "spec/exec.h"
+#include "spec/whole_texts.h"
 
 typedef struct stage { /* one graph on both devices */
   kn_context *c;
@@ -13,20 +14,9 @@ typedef struct stage { /* one graph on both devices */
   kn_target ref;
 } stage;
 
-/* The graph's text with @D for the device behind the types of its tensors. */
 static inline kn_graph *on_device(kn_context *c, const char *text, const char *device) {
-  char made[4000];
-  size_t n = 0;
-  for (const char *at = text; *at && n < sizeof made - 8; at++) {
-    if (strncmp(at, "@D", 2)) {
-      made[n++] = *at;
-      continue;
-    }
-    n += (size_t)sprintf(made + n, "%s", device);
-    at++;
-  }
-  made[n] = 0;
-  return parse(c, made);
+  char made[WHOLE_TEXT];
+  return parse(c, text_on(made, text, device));
 }
 
 static inline kn_tensor *to(kn_context *c, kn_tensor *t, kn_device_id d) {

@@ -3,7 +3,7 @@
 --   build/kiln spec/gpu/bench.lua [--rows TEXT] [--rounds N] [--alone] [--seconds N] [--small]
 -- Rows begin within so many seconds; --alone leaves PyTorch out; --small is for trying it without a GPU.
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
-package.path = here .. "/../bench/?.lua;" .. package.path
+package.path = ("%s/../bench/?.lua;%s/../lua/?.lua;%s"):format(here, here, package.path)
 local common = require "common"
 local say, time_text = common.say, common.time_text
 

@@ -7,6 +7,7 @@
 --   aim            the ratio to the fastest of PyTorch's that is asked for; `bandwidth`: the part of a copy's bandwidth }.
 -- Each is a function, so that a row's memory is there only while it is timed. `small` (the argument) is for trying it without a GPU.
 local small = ...
+local loops = require "loops"
 local nn, F, optim = kiln.nn, kiln.nn.functional, kiln.optim
 local on = { device = "cuda" }
 local rows = {}
@@ -27,15 +28,7 @@ end)
 
 local TRIPS = of(1000, 20)
 row(("while of %d trips"):format(TRIPS), function()
-  local function f(x, w, b)
-    local n = 0
-    while n < TRIPS and x:sum():item() < 100 do
-      x = (x:matmul(w) + b):tanh()
-      n = n + 1
-    end
-    return x
-  end
-  return { f = f, inputs = { kiln.randn(8, 8, on), kiln.randn(8, 8, on) * 0.1, kiln.randn(8, on) * 0.1 }, aim = 0.2, torch = text([[
+  return { f = loops.trips(TRIPS), inputs = { kiln.randn(8, 8, on), kiln.randn(8, 8, on) * 0.1, kiln.randn(8, on) * 0.1 }, aim = 0.2, torch = text([[
 def f(x, w, b):
     n = 0
     while n < $TRIPS and x.sum().item() < 100:
@@ -45,21 +38,10 @@ def f(x, w, b):
 inputs = (torch.randn(8, 8), torch.randn(8, 8) * 0.1, torch.randn(8) * 0.1)]], { TRIPS = TRIPS }) }
 end)
 
--- A token after the other until one is the end: a small network whose next input is its own answer.
 local LAST = of(256, 8)
 row(("greedy decode with early stop, at most %d"):format(LAST), function()
   local width, vocab = of(256, 16), of(1024, 32)
-  local embed, cell, head = nn.Embedding(vocab, width):to "cuda", nn.Linear(2 * width, width):to "cuda", nn.Linear(width, vocab):to "cuda"
-  local function f(token, h)
-    local n = 0
-    while n < LAST and token:item() ~= 1 do
-      h = cell(kiln.cat({ embed(token), h }, 2)):tanh()
-      token = head(h):argmax(2)
-      n = n + 1
-    end
-    return token, h
-  end
-  return { f = f, inputs = { kiln.tensor({ 2 }, on), kiln.zeros(1, width, on) }, aim = 0.2, torch = text([[
+  return { f = loops.decoder(width, vocab, LAST), inputs = { kiln.tensor({ 2 }, on), kiln.zeros(1, width, on) }, aim = 0.2, torch = text([[
 embed, cell, head = nn.Embedding($vocab, $width), nn.Linear(2 * $width, $width), nn.Linear($width, $vocab)
 def f(token, h):
     n = 0

@@ -2,6 +2,7 @@
 -- until somebody looks, but where an index may be out of range, which is an error of that call, or a result may be the very tensor that was
 -- given. Runs where there is a device, and prints what it counted.
 local check = require "check"
+local loops = require "loops"
 local test, equal = check.test, check.equal
 if not kiln.cuda.is_available() then return end
 
@@ -51,14 +52,9 @@ test("a loop of 1,000 trips", function()
 end)
 
 test("greedy decoding that stops by itself", function()
-  local embed, cell, head = nn.Embedding(17, 8):to "cuda", nn.Linear(16, 8):to "cuda", nn.Linear(8, 17):to "cuda"
+  local decode = loops.decoder(8, 17, 32)
   kiln.no_grad(counts, "greedy decoding, at most 32 tokens", 2, function(token, h)
-    local n = 0
-    while n < 32 and token:item() ~= 1 do
-      h = cell(kiln.cat({ embed(token), h }, 2)):tanh()
-      token = head(h):argmax(2)
-      n = n + 1
-    end
+    token, h = decode(token, h)
     return token * 1, h * 1
   end, kiln.tensor({ 2 }, on), kiln.zeros(1, 8, on))
 end)

@@ -136,7 +136,8 @@ end)
 
 -- What KILN_DEBUG=exec says of a program: launches, waits, and whatever ran by itself.
 local function launches(program)
-  local said, code = run(program, "KILN_DEBUG=exec")
+  local helper = package.searchpath("loops", package.path)
+  local said, code = run(("local loops = dofile %q\n"):format(helper) .. program, "KILN_DEBUG=exec")
   equal(code, 0)
   local _, count = said:gsub("one launch of", "")
   local _, waits = said:gsub("one launch of [^\n]*, waits", "")
@@ -146,14 +147,7 @@ end
 test("a while of many trips, which may give back its argument, is one launch", function()
   local count, waits, by_itself = launches [[
     local on = { device = "cuda" }
-    local f = kiln.script(function(x, w, b)
-      local n = 0
-      while n < 1000 and x:sum():item() < 100 do
-        x = (x:matmul(w) + b):tanh()
-        n = n + 1
-      end
-      return x
-    end)
+    local f = kiln.script(loops.trips(1000))
     local x, w, b = kiln.randn(8, 8, on), kiln.randn(8, 8, on) * 0.1, kiln.randn(8, on) * 0.1
     local y = f(x, w, b)
     assert(not rawequal(y, x))
@@ -167,18 +161,8 @@ end)
 
 test("a decoder that stops early is one launch", function()
   local count, waits, by_itself = launches [[
-    local nn, on = kiln.nn, { device = "cuda" }
-    local width, vocab, last = 16, 32, 24
-    local embed, cell, head = nn.Embedding(vocab, width):to "cuda", nn.Linear(2 * width, width):to "cuda", nn.Linear(width, vocab):to "cuda"
-    local function f(token, h)
-      local n = 0
-      while n < last and token:item() ~= 1 do
-        h = cell(kiln.cat({ embed(token), h }, 2)):tanh()
-        token = head(h):argmax(2)
-        n = n + 1
-      end
-      return token, h
-    end
+    local on, width = { device = "cuda" }, 16
+    local f = loops.decoder(width, 32, 24)
     local g = kiln.script(f)
     kiln.no_grad(function()
       for _, first in ipairs { 2, 1, 3 } do

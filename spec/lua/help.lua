@@ -92,7 +92,7 @@ end)
 
 test("a name that is not there: those like it", function()
   check.raises(function() kiln.help "Adagrid" end, "help.lua:", "help: there is no op, function, class or part 'Adagrid'")
-  check.raises(function() kiln.help "nn.Attention" end, "help.lua:", "names like it: nn.MultiheadAttention")
+  check.raises(function() kiln.help "nn.Attention" end, "help.lua:", "names like it: fused_attention, fused_attention_grad, nn.MultiheadAttention")
   check.raises(function() kiln.help {} end, "help.lua:", "is needed, got table")
 end)
 

@@ -98,6 +98,13 @@ static tensor *tensor_of(run *r, const sim_desc *op, int name) {
   abort();
 }
 
+/* Where place `at` (of sizes that those of t divide) lies in t when several are summed there in turn. */
+static int64_t place_among(const tensor *t, const tensor *x, const int64_t *at) {
+  int64_t i = 0;
+  for (int d = 0; d < t->rank; d++) i += at[d] / (x->dims[d] / t->dims[d]) * t->strides[d];
+  return i;
+}
+
 /* Where place `at` (of y's sizes) lies in t, whose sizes of one stand for all. */
 static int64_t place(const tensor *t, const int64_t *at) {
   int64_t i = 0;
@@ -216,7 +223,7 @@ static void run_reduce(run *r, const sim_desc *op) {
   for (int64_t i = 0; i < span_of(y); i++) sum[i] = which == CUDNN_REDUCE_TENSOR_MAX ? -INFINITY : 0;
   int64_t at[RANK] = {0};
   do {
-    double v = load(x, place(x, at)), *to = &sum[place(y, at)];
+    double v = load(x, place(x, at)), *to = &sum[place_among(y, x, at)];
     *to = which == CUDNN_REDUCE_TENSOR_MAX ? (v > *to || v != v ? v : *to) : *to + v;
   } while (next(x, at));
   memset(at, 0, sizeof at);
