@@ -3,10 +3,11 @@
  * nothing: the same context and session go on, with the state that they had. What the headers declare is read
  * from their .abi files, so that a new function without a line here is seen.
  *
- * KILN_SWEEP=slice: every 7th allocation, for valgrind. */
+ * KILN_SWEEP=slice: every 11th allocation, for valgrind. */
 #define _POSIX_C_SOURCE 200809L /* mkstemp */
 #include "bindings/lua/kiln_lua.h"
 #include "spec/capi.h"
+#include "spec/tensors.h"
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -47,6 +48,11 @@ static const char text[] = "graph all(%x: float32[2,4], {k = %k: float, flag = %
                            "  return %last, {count = %next, flag = %flag, k = %k}, %noise, %h\n"
                            "}\n";
 
+/* Whose file has a note and a test vector. */
+static const char small_text[] = "graph small(%x: float32[2]) {\n"
+                                 "  %y: float32[2] = tanh %x\n"
+                                 "  return %y\n}\n";
+
 /* ---- what was called ---- */
 
 enum { MOST_NAMES = 400 };
@@ -66,7 +72,7 @@ static void called(const char *name) {
 enum { DRAWS = 64 };
 typedef struct world {
   account memory;
-  char path[PATH_ROOM], checkpoint[PATH_ROOM];
+  char path[PATH_ROOM], checkpoint[PATH_ROOM], small[PATH_ROOM], upgraded[PATH_ROOM];
   kiln_context *ctx;
   kiln_graph *g;
   kiln_session *s;
@@ -110,6 +116,23 @@ static kiln_status set_all(kiln_session *s, kiln_tensor *x, kiln_tensor *mine) {
   return st;
 }
 
+static void write_small(kn_context *c, char path[PATH_ROOM]) {
+  kn_entry e = {.name = "small", .graph = parsed(c, small_text)};
+  new_file(path);
+  OK(c, kn_notes_new(c, &e.notes));
+  OK(c, kn_notes_add(c, e.notes, "licence", "MIT"));
+  OK(c, kn_vectors_new(c, e.graph, &e.vectors));
+  OK(c, kn_vectors_add(c, e.vectors));
+  for (int i = 0; i < 2; i++) { /* tanh 0 is 0 */
+    kn_rvalue *v = i ? kn_vectors_out(e.vectors, 0) : kn_vectors_in(e.vectors, 0);
+    v->tensor = make(c, KN_F32, DIMS(2), LIST(0, 0));
+  }
+  OK(c, kn_file_save(c, path, &e, 1));
+  kn_graph_release(e.graph);
+  kn_vectors_release(e.vectors);
+  kn_notes_release(e.notes);
+}
+
 static void open_world(world *w) {
   char error[256] = "";
   memset(w, 0, sizeof *w);
@@ -120,8 +143,10 @@ static void open_world(world *w) {
   float *weights = g->slots[0]->tensor->storage->data;
   for (int i = 0; i < 12; i++) weights[i] = (float)(i % 5) / 10;
   write_graphs(c, w->path, &g, 1);
+  write_small(c, w->small);
   suite_done(c);
   new_file(w->checkpoint);
+  new_file(w->upgraded);
   kiln_context_options o = options(w);
   GOOD(kiln_context_new(&o, &w->ctx, error, sizeof error), error);
   GOOD(kiln_graph_load(w->ctx, w->path, NULL, &w->g), kiln_error(w->ctx));
@@ -139,6 +164,8 @@ static void close_world(world *w) {
   kiln_context_free(w->ctx);
   unlink(w->path);
   unlink(w->checkpoint);
+  unlink(w->small);
+  unlink(w->upgraded);
   ck_assert_int_eq(w->memory.live, 0);
 }
 
@@ -254,6 +281,30 @@ static kiln_status graphs(world *w) {
   kiln_graph_release(g);
   kiln_graph_release(on);
   kiln_graph_release(memory);
+  return st;
+}
+
+static void told(void *ud, const char *line) {
+  (void)line;
+  ++*(int *)ud;
+}
+
+static kiln_status files(world *w) {
+  int lines = 0;
+  kiln_graph *g = NULL;
+  kiln_session *s = NULL;
+  kiln_status st = DO(kiln_file_info, w->ctx, w->small, NULL, told, &lines);
+  if (!st) st = DO(kiln_file_upgrade, w->ctx, w->small, w->upgraded);
+  if (!st) st = kiln_graph_load(w->ctx, w->upgraded, NULL, &g);
+  if (!st) st = DO(kiln_graph_test, w->ctx, g);
+  if (!st) st = kiln_session_new(w->ctx, g, &s);
+  if (!st) st = DO(kiln_session_test, s);
+  if (!st) {
+    ck_assert(lines > 5 && DO(kiln_graph_vector_count, g) == 1);
+    ck_assert_str_eq(DO(kiln_graph_note, g, "licence"), "MIT");
+  }
+  kiln_session_free(s);
+  kiln_graph_release(g);
   return st;
 }
 
@@ -392,6 +443,7 @@ static const struct {
             {"contexts with a pool, a cache and libraries", contexts_with_all, 1},
             {"tensors", tensors, 1},
             {"graphs", graphs, 1},
+            {"files", files, 1},
             {"sessions", sessions, 1},
             {"runs", runs, 1},
             {"plans made anew", planned_anew, 1},
@@ -405,7 +457,7 @@ enum { ACTS = sizeof acts / sizeof *acts };
 static long step_of(int i) {
   const char *how = getenv("KILN_SWEEP");
   const bool slice = how && !strcmp(how, "slice"), whole = how && !strcmp(how, "whole");
-  return slice ? 7 * acts[i].step : whole ? 1 : acts[i].step;
+  return slice ? 11 * acts[i].step : whole ? 1 : acts[i].step;
 }
 
 static void sweep(int i, bool once, const float (*draws)[2]) {
