@@ -31,6 +31,8 @@ KN_CHOICES(NAMES)
 #define ENUM(f, c, d)                                                                                        \
       {.name = #f, .kind = KN_FIELD_ENUM, .offset = offsetof(T, f), .integer = KN_CHOICE_##c##_##d,          \
        .names = names_of_##c},
+#define TEXT(f) ROW(f, TEXT, 0, 0, true)
+#define NUMBERS(f) ROW(f, NUMBERS, 0, 0, false)
 #define END(n)                                                                                               \
       {.name = NULL, .offset = sizeof(T)},                                                                   \
     };                                                                                                       \
@@ -91,6 +93,13 @@ char *kn_number_said(kn_number x, char buf[KN_NUMBER_SAID]) {
   return buf;
 }
 
+bool kn_text_set(kn_text *t, const char *s, size_t n) {
+  if (n >= KN_TEXT_ROOM || memchr(s, 0, n)) return false;
+  memset(t, 0, sizeof *t);
+  memcpy(t->s, s, n);
+  return true;
+}
+
 /* ---- what an ENUM chooses from ---- */
 
 static bool is_named(const char *own, const char *name, size_t length) {
@@ -133,7 +142,9 @@ void kn_attrs_default(kn_attrs_kind kind, void *attrs) {
     case KN_FIELD_DTYPE: *(kn_dtype *)at = (kn_dtype)f->integer; break;
     case KN_FIELD_INTS: *(kn_ints *)at = (kn_ints){1, {f->integer}}; break;
     case KN_FIELD_AXES:
-    case KN_FIELD_SIZES: break;
+    case KN_FIELD_SIZES:
+    case KN_FIELD_TEXT:
+    case KN_FIELD_NUMBERS: break;
     }
   }
 }
@@ -149,6 +160,11 @@ static bool number_equal(const kn_number *a, const kn_number *b) {
   return !memcmp(&a->near, &b->near, sizeof a->near) && a->rest == b->rest;
 }
 
+/* By their bits, as floats are. */
+static bool numbers_equal(const kn_numbers *a, const kn_numbers *b) {
+  return a->n == b->n && !memcmp(a->v, b->v, (size_t)a->n * sizeof *a->v);
+}
+
 static bool field_equal(const kn_field *f, const void *a, const void *b) {
   switch (f->kind) {
   case KN_FIELD_INT:
@@ -162,6 +178,8 @@ static bool field_equal(const kn_field *f, const void *a, const void *b) {
   case KN_FIELD_AXES:
   case KN_FIELD_INTS:
   case KN_FIELD_SIZES: return ints_equal(a, b);
+  case KN_FIELD_TEXT: return !strcmp(((const kn_text *)a)->s, ((const kn_text *)b)->s);
+  case KN_FIELD_NUMBERS: return numbers_equal(a, b);
   }
   return false;
 }
@@ -188,6 +206,8 @@ bool kn_attrs_may_wait(kn_attrs_kind kind) {
 #define AXES(f)
 #define DTYPE(f, d)
 #define ENUM(f, c, d)
+#define TEXT(f)
+#define NUMBERS(f)
 #define END(n) ,
 #include "core/attrs.def"
 #include "core/attrs_undef.h"

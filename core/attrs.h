@@ -37,6 +37,18 @@ static inline bool kn_number_waits(kn_number x) { return kn_is_dyn(x.rest); }
 enum { KN_NUMBER_SAID = 32 };
 char *kn_number_said(kn_number x, char buf[KN_NUMBER_SAID]); /* for messages */
 
+/* A short text, as an attribute. */
+enum { KN_TEXT_ROOM = 64 };
+typedef struct kn_text {
+  char s[KN_TEXT_ROOM]; /* terminated, zeros behind it */
+} kn_text;
+bool kn_text_set(kn_text *t, const char *s, size_t n); /* false: too long, or it has a zero byte */
+/* Plain numbers, as an attribute. */
+typedef struct kn_numbers {
+  int32_t n;
+  double v[KN_MAX_RANK];
+} kn_numbers;
+
 /* Names that an ENUM field chooses from: X(choices, name). The field holds KN_CHOICE_<choices>_<name>. */
 /* clang-format off */
 #define KN_CHOICES_reduction(X) X(reduction, none) X(reduction, mean) X(reduction, sum)
@@ -88,6 +100,8 @@ KN_CHOICES(KN_CHOICE_ENUM)
 #define SIZES(f) kn_ints f;
 #define DTYPE(f, d) kn_dtype f;
 #define ENUM(f, c, d) int32_t f;
+#define TEXT(f) kn_text f;
+#define NUMBERS(f) kn_numbers f;
 #define END(n)                                                                                               \
   }                                                                                                          \
   kn_attrs_##n;
@@ -112,7 +126,8 @@ typedef union kn_attrs_any { /* room for any of them */
 /* clang-format off */
 typedef enum kn_field_kind {
   KN_FIELD_INT, KN_FIELD_INDEX, KN_FIELD_AXIS, KN_FIELD_FLOAT, KN_FIELD_NUMBER, KN_FIELD_BOOL,
-  KN_FIELD_AXES, KN_FIELD_INTS, KN_FIELD_SIZES, KN_FIELD_DTYPE, KN_FIELD_ENUM
+  KN_FIELD_AXES, KN_FIELD_INTS, KN_FIELD_SIZES, KN_FIELD_DTYPE, KN_FIELD_ENUM,
+  KN_FIELD_TEXT, KN_FIELD_NUMBERS
 } kn_field_kind;
 /* clang-format on */
 

@@ -11,4 +11,6 @@
 #define SIZES(f)
 #define DTYPE(f, d)
 #define ENUM(f, c, d)
+#define TEXT(f)
+#define NUMBERS(f)
 #define END(n)

@@ -12,4 +12,6 @@
 #undef SIZES
 #undef DTYPE
 #undef ENUM
+#undef TEXT
+#undef NUMBERS
 #undef END

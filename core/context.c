@@ -1,4 +1,5 @@
 /* Context life, error sentences and log output. */
+#include "core/host_op.h"
 #include "core/show.h"
 #include "core/context.h"
 #include "core/device.h"
@@ -88,7 +89,10 @@ kn_context *kn_context_child(kn_context *parent) {
 void kn_context_free(kn_context *ctx) {
   if (!ctx) return;
   kn_heap *heap = ctx->heap;
-  if (!ctx->parent) kn_parallel_close(ctx);
+  if (!ctx->parent) {
+    kn_parallel_close(ctx);
+    kn_host_ops_free(ctx);
+  }
   for (int i = 0; i < KN_MOST_SCRATCH; i++) kn_free_aligned(heap, ctx->scratch[i].p, ctx->scratch[i].bytes);
   kn_free(heap, ctx, sizeof *ctx);
   kn_heap_release(heap);

@@ -136,7 +136,8 @@ struct kn_context {
    * with the reason, when nobody does. */
   kn_status (*open_device)(kn_context *ctx, kn_device_id d, const kn_memory **out);
   void *backend_state[KN_MAX_PROVIDERS]; /* [0]: backends/registry.c's, which owns it */
-  uint64_t op_count;                     /* ops dispatched, for statistics and tests */
+  struct kn_host_op *host_ops; /* of a root context: what the host has registered (core/host_op.h) */
+  uint64_t op_count;           /* ops dispatched, for statistics and tests */
 };
 
 /* heap == NULL makes a fresh default heap. debug is KILN_DEBUG's value or NULL. NULL if out of memory. */

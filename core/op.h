@@ -17,7 +17,7 @@ typedef enum kn_op {
 typedef enum kn_class {
   KN_CLASS_ELEMENTWISE, KN_CLASS_REDUCE, KN_CLASS_SOFTMAX, KN_CLASS_MATMUL, KN_CLASS_CONV, KN_CLASS_POOL,
   KN_CLASS_RECURRENT, KN_CLASS_ATTENTION, KN_CLASS_LINALG, KN_CLASS_VIEW, KN_CLASS_MOVE, KN_CLASS_INDEX,
-  KN_CLASS_CREATE, KN_CLASS_RANDOM, KN_CLASS_COMPOSITE
+  KN_CLASS_CREATE, KN_CLASS_RANDOM, KN_CLASS_HOST, KN_CLASS_COMPOSITE
 } kn_class;
 
 enum {
@@ -77,6 +77,7 @@ typedef struct kn_op_info {
 extern const kn_op_info kn_ops[KN_OP_COUNT];
 
 static inline const char *kn_op_name(kn_op op) { return kn_ops[op].name; }
+static inline bool kn_op_is_host(kn_op op) { return kn_ops[op].op_class == KN_CLASS_HOST; }
 static inline bool kn_op_is_effect(kn_op op) { return kn_ops[op].flags & (KN_FLAG_RANDOM | KN_FLAG_WRITES); }
 bool kn_op_parse(const char *name, kn_op *out);
 

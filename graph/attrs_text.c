@@ -33,6 +33,8 @@ static bool is_default(const kn_field *f, const void *at, const void *standard) 
   case KN_FIELD_DTYPE: return *(const kn_dtype *)at == *(const kn_dtype *)standard;
   case KN_FIELD_AXES:
   case KN_FIELD_SIZES: return ((const kn_ints *)at)->n == 0;
+  case KN_FIELD_TEXT: return false;
+  case KN_FIELD_NUMBERS: return ((const kn_numbers *)at)->n == 0;
   case KN_FIELD_INTS: return ((const kn_ints *)at)->n == 1 && ((const kn_ints *)at)->v[0] == f->integer;
   }
   return false;
@@ -49,6 +51,12 @@ static void put_number(attrs_writer *p, const kn_node *n, const kn_number *x) {
     kn_puts(p->s, kn_double_text(x->near, buf));
 }
 
+static void put_numbers(attrs_writer *p, const kn_numbers *x) {
+  char buf[KN_NUMBER_TEXT];
+  for (int i = 0; i < x->n; i++) kn_putf(p->s, "%s%s", i ? ", " : "{", kn_double_text(x->v[i], buf));
+  kn_puts(p->s, "}");
+}
+
 static void put_field(attrs_writer *p, const kn_node *n, const kn_field *f, const void *at) {
   char buf[KN_NUMBER_TEXT];
   const kn_ints *v = at;
@@ -61,6 +69,8 @@ static void put_field(attrs_writer *p, const kn_node *n, const kn_field *f, cons
   case KN_FIELD_BOOL: kn_puts(p->s, *(const bool *)at ? "true" : "false"); break;
   case KN_FIELD_ENUM: kn_putf(p->s, "\"%s\"", f->names[*(const int32_t *)at]); break;
   case KN_FIELD_DTYPE: kn_putf(p->s, "\"%s\"", kn_dtype_name(*(const kn_dtype *)at)); break;
+  case KN_FIELD_TEXT: kn_put_quoted(p->s, ((const kn_text *)at)->s, strlen(((const kn_text *)at)->s)); break;
+  case KN_FIELD_NUMBERS: put_numbers(p, at); break;
   case KN_FIELD_AXES:
   case KN_FIELD_INTS:
   case KN_FIELD_SIZES: {

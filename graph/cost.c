@@ -52,6 +52,7 @@ static double flops(const kn_node *n, const kn_type *in, const kn_type *out) {
   case KN_CLASS_MOVE:
   case KN_CLASS_INDEX:
   case KN_CLASS_CREATE:
+  case KN_CLASS_HOST:
   case KN_CLASS_COMPOSITE: break;
   }
   return 0;

@@ -101,6 +101,35 @@ static bool read_choice(kn_parser *p, const kn_field *f, int32_t *out) {
   return true;
 }
 
+static bool read_text(kn_parser *p, const kn_field *f, kn_text *out) {
+  const char *at = p->p, *text;
+  size_t n;
+  if (!kn_read_string(p, false, &text, &n)) return false;
+  return kn_text_set(out, text, n) ||
+         kn_parse_fail(p, at, "%s has more than %d bytes", f->name, KN_TEXT_ROOM - 1);
+}
+
+static bool read_number(kn_parser *p, double *out) {
+  kn_skip(p);
+  const char *at = p->p;
+  kn_scalar s;
+  if (!kn_read_scalar(p, &s)) return false;
+  *out = s.kind == KN_SCALAR_INT ? (double)s.as.i : s.as.f;
+  return s.kind != KN_SCALAR_BOOL || kn_parse_fail(p, at, "a number is missing here");
+}
+
+static bool read_numbers(kn_parser *p, const kn_field *f, kn_numbers *out) {
+  *out = (kn_numbers){0};
+  if (!kn_expect(p, '{')) return false;
+  if (kn_accept_over(p, '}')) return true;
+  do {
+    if (out->n == KN_MAX_RANK)
+      return kn_parse_fail(p, p->p, "%s has at most %d places", f->name, KN_MAX_RANK);
+    if (!read_number(p, &out->v[out->n++])) return false;
+  } while (kn_accept_over(p, ','));
+  return kn_expect(p, '}');
+}
+
 static bool read_field(kn_parser *p, const kn_field *f, dynamic *d, void *at) {
   kn_scalar s;
   kn_skip(p);
@@ -114,10 +143,9 @@ static bool read_field(kn_parser *p, const kn_field *f, dynamic *d, void *at) {
   case KN_FIELD_SIZES: return read_list(p, f, d, at);
   case KN_FIELD_DTYPE: return read_dtype(p, at);
   case KN_FIELD_ENUM: return read_choice(p, f, at);
-  case KN_FIELD_FLOAT:
-    if (!kn_read_scalar(p, &s)) return false;
-    *(double *)at = s.kind == KN_SCALAR_INT ? (double)s.as.i : s.as.f;
-    return s.kind != KN_SCALAR_BOOL || kn_parse_fail(p, start, "a number is missing here");
+  case KN_FIELD_TEXT: return read_text(p, f, at);
+  case KN_FIELD_NUMBERS: return read_numbers(p, f, at);
+  case KN_FIELD_FLOAT: return read_number(p, at);
   case KN_FIELD_NUMBER:
     if (f->free && kn_peek(p) == '%') {
       int64_t place;

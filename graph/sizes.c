@@ -165,6 +165,7 @@ static kn_status walk_op(walk *w, const kn_node *n, bool *dead) {
   for (uint32_t i = n->ntensor; i < n->nin; i++) folded &= p->known[n->in[i]->id];
   kn_status st = folded ? kn_node_attrs_now(w->ctx, n, p->scalars, &room, &attrs) : KN_OK;
   if (st == KN_OK) st = kn_infer_types(w->ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, out);
+  if (st == KN_OK) st = kn_check_declared(w->ctx, n, in, out);
   if (st != KN_OK && st != KN_NOMEM && !(exact && folded)) {
     for (uint32_t i = 0; i < n->nout; i++) declared_type(w, n->out[i]);
     return KN_OK;

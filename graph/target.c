@@ -65,11 +65,31 @@ static kn_status check_planned(kn_context *ctx, const kn_node *n, const kn_type 
   return KN_OK;
 }
 
+kn_status kn_check_declared(kn_context *ctx, const kn_node *n, const kn_type *in, const kn_type *out) {
+  char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
+  if (!kn_op_is_host((kn_op)n->op)) return KN_OK;
+  bool sized =
+      true; /* inputs are as the graph says: then results are, too, and else of their rank and dtype */
+  for (uint32_t i = 0; i < n->ntensor; i++)
+    sized &= kn_vtype_may_be(&(kn_vtype){KN_V_TENSOR, in[i]}, &n->in[i]->type);
+  for (uint32_t i = 0; i < n->nout; i++) {
+    const kn_vtype got = {KN_V_TENSOR, out[i]}, *want = &n->out[i]->type;
+    if (sized ? kn_vtype_may_be(&got, want)
+              : out[i].dtype == want->tensor.dtype && out[i].rank == want->tensor.rank)
+      continue;
+    return kn_fail(ctx, KN_SHAPE, "op '%s' gives %s here, and %s where the graph was made",
+                   ((const kn_attrs_host_op *)n->attrs)->name.s, kn_type_text(&out[i], a, sizeof a),
+                   kn_vtype_text(n->region->graph, want, b, sizeof b));
+  }
+  return KN_OK;
+}
+
 kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals) {
   const kn_op_info *row = &kn_ops[n->op];
   kn_type in[KN_MAX_INPUTS], types[KN_MAX_OUTPUTS];
   for (uint32_t i = 0; i < n->ntensor; i++) in[i] = vals[n->in[i]->id]->type;
   KN_TRY(kn_infer_types(ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, types));
+  KN_TRY(kn_check_declared(ctx, n, in, types));
   KN_TRY(check_planned(ctx, n, types, vals));
   kn_tensor *made[KN_MAX_OUTPUTS] = {NULL};
   kn_status st = KN_OK;

@@ -108,6 +108,9 @@ kn_status kn_node_attrs_now(kn_context *ctx, const kn_node *n, const kn_scalar *
                             const void **attrs);
 /* For nodes that are not static, and outputs that are NULL: check the inputs and attributes of this moment by
  * the op's own rule (the plan could not), and make the missing outputs. Fails with the op's sentence. */
+/* Do the types of an op of the host, which may be another one than where the graph was made, fit what the
+ * graph says of the results? SHAPE with a sentence when not; nothing to ask of other ops. */
+kn_status kn_check_declared(kn_context *ctx, const kn_node *n, const kn_type *in, const kn_type *out);
 kn_status kn_node_outputs(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals);
 /* A node of class VIEW whose output is real (see `run` above): makes it the view, or fills it. */
 kn_status kn_node_view(kn_context *ctx, const kn_node *n, const void *attrs, kn_tensor **vals,

@@ -22,7 +22,7 @@ BEGIN {
   above = "core/ graph/ bindings/ lua/ backends/backend.h backends/registry.h"
   rule("bindings/lua", above lua)
   rule("bindings/bin", above lua)
-  rule("samples", "kiln.h <kiln.h>")
+  rule("samples", "kiln.h <kiln.h> kiln_lua.h" lua)
 }
 
 function rule(room, allowed) { may[room] = " " allowed " " }

@@ -60,6 +60,8 @@ static void read_attr(replay *r, char *word) {
   case KN_FIELD_AXES:
   case KN_FIELD_INTS:
   case KN_FIELD_SIZES: read_list(value, at); break;
+  case KN_FIELD_TEXT:
+  case KN_FIELD_NUMBERS: AT(r, false, "no op of the host has answers"); break;
   case KN_FIELD_DTYPE: AT(r, kn_dtype_parse(value, at), "no dtype %s", value); break;
   }
 }

@@ -248,6 +248,71 @@ KILN_API void *kiln_tensor_data(const kiln_tensor *t);
 /* Copies all elements to `out`, row-major, from wherever they are. ARG unless `bytes` is just their size. */
 KILN_API kiln_status kiln_tensor_read(kiln_context *ctx, const kiln_tensor *t, void *out, size_t bytes);
 
+/* ---- ops of the host ---- */
+
+/* An op that a host adds to a context: in Lua it is kiln.op.NAME, in graphs and files an op as any, so that
+ * it is captured, differentiated and saved with the rest. It must be a function of its inputs and attributes
+ * alone: runs compute it as often as they need it, or once for equal inputs, from any of their threads,
+ * several at once. */
+enum { KILN_OP_INPUTS = 32, KILN_OP_OUTPUTS = 4, KILN_OP_ATTRIBUTES = 8 };
+
+/* A tensor as the functions of an op see it. */
+typedef struct kiln_op_tensor {
+  kiln_dtype dtype;
+  int rank;
+  int64_t
+      sizes[KILN_MAX_RANK]; /* below 0, in shape rules: not known yet; equal numbers but -1 are equal sizes */
+  void *data;               /* row-major without gaps, aligned for the dtype; NULL in shape rules */
+} kiln_op_tensor;
+
+typedef struct kiln_op_call {
+  size_t size; /* sizeof(kiln_op_call), set by the library */
+  void *ud;    /* the op's */
+  const char *name;
+  int ninputs, noutputs;
+  const kiln_op_tensor *inputs; /* only read what `data` shows */
+  kiln_op_tensor *outputs;
+  const double *attributes; /* all of them, in the op's order */
+  char *error;              /* room for a sentence, which begins the error in place of the status' text */
+  size_t error_size;
+} kiln_op_call;
+
+/* Valid for the call. A status other than OK ends the op with `error`; nothing of it is kept. */
+typedef kiln_status (*kiln_op_fn)(kiln_op_call *call);
+
+typedef struct kiln_op_attribute {
+  const char *name;
+  double value; /* where none is given */
+} kiln_op_attribute;
+
+typedef struct kiln_op {
+  size_t size;      /* sizeof(kiln_op), set by the caller */
+  const char *name; /* letters, digits, underscores, 63 at most: "mel_scale" */
+  int inputs;  /* how many tensors it takes, 1 to KILN_OP_INPUTS; in Lua plain numbers may stand for some */
+  int outputs; /* and gives, 1 to KILN_OP_OUTPUTS */
+  /* The shape rule: from the dtypes and sizes of the inputs to those of the outputs, which come as those of
+   * the first input. Sizes below 0 are given on as they are where the output has that size, -1 where the rule
+   * does not know; where all inputs are known the outputs must be. Called whenever a graph is captured,
+   * loaded and planned. Fails with SHAPE, DTYPE or ARG. NULL: outputs are like the first input. */
+  kiln_op_fn shape;
+  /* Fills every element of the outputs, which share no memory with inputs. May meet tensors without elements.
+   * A failure is an error of the program, RAISED, which a graph or Lua may catch; NOMEM stays NOMEM. */
+  kiln_op_fn kernel;
+  /* The gradient: its inputs are the op's inputs, its outputs and the gradients of these, zeros where none
+   * comes; it fills the gradient of each floating input (4 at most), in order, of that input's dtype and
+   * sizes. It is not differentiated again. NULL: a gradient through the op is an error. */
+  kiln_op_fn vjp;
+  void *ud;
+  int attribute_count;                 /* 0 to KILN_OP_ATTRIBUTES */
+  const kiln_op_attribute *attributes; /* numbers that a call may give by name: constants in graphs */
+} kiln_op;
+
+/* Adds it to ctx, its children and the sessions of both; names are copied, `ud` must outlive them all. ARG
+ * for what is not possible and a name that is there. Graphs name their ops: to load one the context needs
+ * those that it uses, or loading fails with FORMAT and the name. A host that changes what an op means gives
+ * it another name. Not while another thread uses ctx or a child of it. */
+KILN_API kiln_status kiln_context_register_op(kiln_context *ctx, const kiln_op *op);
+
 /* ---- values ---- */
 
 typedef enum kiln_kind {

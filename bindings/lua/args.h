@@ -50,6 +50,9 @@ typedef enum kl_rule {
 /* `what` names it in messages: "select: index". Symbols are accepted when `dynamic`, as placeholders. */
 kn_status kl_read_int(lua_State *L, kn_context *ctx, int idx, const char *name, const char *what,
                       kl_rule rule, bool dynamic, int64_t *out);
+/* A known number, or a boolean as 0 or 1. */
+kn_status kl_read_number(lua_State *L, kn_context *ctx, int idx, const char *name, const char *what,
+                         double *out);
 kn_status kl_read_dtype(lua_State *L, kn_context *ctx, int idx, const char *name, kn_dtype *out);
 kn_status kl_read_device(lua_State *L, kn_context *ctx, int idx, const char *name, kn_device_id *out);
 

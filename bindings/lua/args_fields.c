@@ -54,8 +54,8 @@ kn_status kl_read_int(lua_State *L, kn_context *ctx, int idx, const char *name, 
   return KN_OK;
 }
 
-static kn_status read_number(lua_State *L, kn_context *ctx, int idx, const char *name, const char *what,
-                             double *out) {
+kn_status kl_read_number(lua_State *L, kn_context *ctx, int idx, const char *name, const char *what,
+                         double *out) {
   kn_scalar s;
   if (lua_type(L, idx) == LUA_TNUMBER) {
     *out = lua_tonumber(L, idx);
@@ -89,7 +89,7 @@ static kn_status read_exact(lua_State *L, kn_context *ctx, int idx, const char *
     *out = kn_number_of(lua_tointeger(L, idx));
     return KN_OK;
   }
-  KN_TRY(read_number(L, ctx, idx, name, what, &x));
+  KN_TRY(kl_read_number(L, ctx, idx, name, what, &x));
   *out = (kn_number){x, 0};
   return KN_OK;
 }
@@ -219,6 +219,33 @@ static kn_status read_list(kl_args *a, const kn_field *f, int idx, kn_ints *out)
   return KN_OK;
 }
 
+static kn_status read_text(kl_args *a, const kn_field *f, int idx, kn_text *out) {
+  size_t n;
+  if (lua_type(a->L, idx) != LUA_TSTRING)
+    return kl_args_wrong(a->ctx, a->name, f->name, "a string", a->L, idx);
+  const char *text = lua_tolstring(a->L, idx, &n);
+  if (kn_text_set(out, text, n)) return KN_OK;
+  return kn_fail(a->ctx, KN_ARG, "%s: %s has more than %d bytes, or a zero byte", a->name, f->name,
+                 KN_TEXT_ROOM - 1);
+}
+
+static kn_status read_numbers(kl_args *a, const kn_field *f, int idx, kn_numbers *out) {
+  if (lua_type(a->L, idx) != LUA_TTABLE)
+    return kl_args_wrong(a->ctx, a->name, f->name, "a table of numbers", a->L, idx);
+  size_t n = lua_rawlen(a->L, idx);
+  if (n > KN_MAX_RANK)
+    return kn_fail(a->ctx, KN_ARG, "%s: %s has %zu entries, more than %d", a->name, f->name, n, KN_MAX_RANK);
+  KN_TRY(check_plain_list(a, f, idx, n));
+  out->n = (int32_t)n;
+  kn_status st = KN_OK;
+  for (size_t i = 0; i < n && st == KN_OK; i++) {
+    lua_rawgeti(a->L, idx, (lua_Integer)i + 1);
+    st = kl_read_number(a->L, a->ctx, -1, a->name, f->name, &out->v[i]);
+    lua_pop(a->L, 1);
+  }
+  return st;
+}
+
 kn_status kl_args_put(kl_args *a, const kn_field *f, int idx) {
   lua_State *L = a->L;
   void *at = kn_field_at(&a->attrs, f);
@@ -227,7 +254,7 @@ kn_status kl_args_put(kl_args *a, const kn_field *f, int idx) {
   case KN_FIELD_INT: return kl_read_int(L, a->ctx, idx, a->name, f->name, rule_of(a, f), true, at);
   case KN_FIELD_INDEX: return kl_read_int(L, a->ctx, idx, a->name, f->name, KL_POSITION, true, at);
   case KN_FIELD_AXIS: return kl_read_int(L, a->ctx, idx, a->name, f->name, KL_POSITION, false, at);
-  case KN_FIELD_FLOAT: return read_number(L, a->ctx, idx, a->name, f->name, at);
+  case KN_FIELD_FLOAT: return kl_read_number(L, a->ctx, idx, a->name, f->name, at);
   case KN_FIELD_NUMBER: return read_exact(L, a->ctx, idx, a->name, f->name, f->free, at);
   case KN_FIELD_BOOL:
     if (lua_type(L, idx) != LUA_TBOOLEAN)
@@ -239,6 +266,8 @@ kn_status kl_args_put(kl_args *a, const kn_field *f, int idx) {
   case KN_FIELD_SIZES: return read_list(a, f, idx, at);
   case KN_FIELD_DTYPE: return kl_read_dtype(L, a->ctx, idx, a->name, at);
   case KN_FIELD_ENUM: return read_choice(a, f, idx, at);
+  case KN_FIELD_TEXT: return read_text(a, f, idx, at);
+  case KN_FIELD_NUMBERS: return read_numbers(a, f, idx, at);
   }
   return KN_OK;
 }

@@ -75,6 +75,7 @@ void kl_load_files(lua_State *L) {
     lua_pop(L, 1);
   }
   lua_pop(L, 1);
+  kl_load_host_ops(L);
 }
 
 void kl_open_files(lua_State *L) {

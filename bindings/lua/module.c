@@ -30,6 +30,7 @@ int luaopen_kiln(lua_State *L) {
   kl_open_tracer(L);
   kl_open_emit(L);
   kl_open_host(L);
+  kl_open_host_ops(L);
   kl_open_builder(L);
   kl_open_help(L);
   kl_open_files(L);

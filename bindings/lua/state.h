@@ -144,6 +144,7 @@ void kl_open_show(lua_State *L);      /* show.c: tostring */
 void kl_open_tracer(lua_State *L);    /* tracer.c: what kiln.trace is made of */
 void kl_open_emit(lua_State *L);      /* emit.c: what kiln.cond and kiln.while_loop are made of */
 void kl_open_host(lua_State *L);      /* host.c: what kiln.ignore is made of */
+void kl_open_host_ops(lua_State *L);  /* host_ops.c: kiln.op */
 void kl_open_builder(lua_State *L);   /* builder.c: kiln.builder */
 void kl_open_npy(lua_State *L);       /* npy.c: .npy files */
 void kl_open_buffers(lua_State *L);   /* buffers.c: strings of bytes as tensors */
@@ -155,5 +156,7 @@ void kl_open_files(lua_State *L);     /* files.c: the library written in Lua */
 /* Load every part of the library that is otherwise loaded when first used, so that module fields are plain.
  */
 void kl_load_files(lua_State *L);
+/* The same of kiln.op. */
+void kl_load_host_ops(lua_State *L);
 
 #endif

@@ -145,6 +145,7 @@ static void say_field(words *w, fuzz_change *c, const kn_field *f) {
     while (f->names[names]) names++;
     say(w, "\"%s\"", f->names[below(c, names)]);
     break;
+  case KN_FIELD_TEXT: say(w, "\"op\""); break;
   case KN_FIELD_INTS:
     if (below(c, 2)) {
       say_place(w, c);
@@ -152,6 +153,7 @@ static void say_field(words *w, fuzz_change *c, const kn_field *f) {
     } /* fallthrough */
   case KN_FIELD_AXES:
   case KN_FIELD_SIZES:
+  case KN_FIELD_NUMBERS:
     say(w, "{");
     for (unsigned i = 0; i < n; i++) say(w, i ? ", " : ""), say_place(w, c);
     say(w, "}");

@@ -27,7 +27,7 @@ local function result(text, row)
 end
 
 local names = {}
-for name in pairs(list) do names[#names + 1] = name end
+for name, row in pairs(list) do names[#names + 1] = not row.host and name or nil end
 table.sort(names)
 for _, name in ipairs(names) do
   local row = list[name]
