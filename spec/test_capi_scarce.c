@@ -5,6 +5,7 @@
  *
  * KILN_SWEEP=slice: every 11th allocation, for valgrind. */
 #define _POSIX_C_SOURCE 200809L /* mkstemp */
+#include "bindings/c/handle.h"
 #include "bindings/lua/kiln_lua.h"
 #include "spec/capi.h"
 #include "spec/tensors.h"
@@ -53,6 +54,11 @@ static const char small_text[] = "graph small(%x: float32[2]) {\n"
                                  "  %y: float32[2] = tanh %x\n"
                                  "  return %y\n}\n";
 
+/* Of an op of the host's. */
+static const char op_text[] = "graph with_op(%x: float32[2]) {\n"
+                              "  %y: float32[2] = host_op %x {name = \"twice\", values = {2.0}}\n"
+                              "  return %y\n}\n";
+
 /* ---- what was called ---- */
 
 enum { MOST_NAMES = 400 };
@@ -72,7 +78,7 @@ static void called(const char *name) {
 enum { DRAWS = 64 };
 typedef struct world {
   account memory;
-  char path[PATH_ROOM], checkpoint[PATH_ROOM], small[PATH_ROOM], upgraded[PATH_ROOM];
+  char path[PATH_ROOM], checkpoint[PATH_ROOM], small[PATH_ROOM], upgraded[PATH_ROOM], with_op[PATH_ROOM];
   kiln_context *ctx;
   kiln_graph *g;
   kiln_session *s;
@@ -133,6 +139,30 @@ static void write_small(kn_context *c, char path[PATH_ROOM]) {
   kn_notes_release(e.notes);
 }
 
+static kiln_status times(kiln_op_call *c) {
+  for (int i = 0; i < 2; i++)
+    ((float *)c->outputs[0].data)[i] = (float)c->attributes[0] * ((const float *)c->inputs[0].data)[i];
+  return KILN_OK;
+}
+
+static const kiln_op_attribute factor = {"factor", 1};
+static const kiln_op op = {.size = sizeof op,
+                           .name = "twice",
+                           .inputs = 1,
+                           .outputs = 1,
+                           .kernel = times,
+                           .attribute_count = 1,
+                           .attributes = &factor};
+
+static void write_with_op(char path[PATH_ROOM]) {
+  kiln_context *ctx;
+  GOOD(kiln_context_new(NULL, &ctx, NULL, 0), "");
+  GOOD(kiln_context_register_op(ctx, &op), kiln_error(ctx));
+  kn_graph *g = parsed(core_context(ctx), op_text);
+  write_graphs(core_context(ctx), path, &g, 1);
+  kiln_context_free(ctx);
+}
+
 static void open_world(world *w) {
   char error[256] = "";
   memset(w, 0, sizeof *w);
@@ -144,6 +174,7 @@ static void open_world(world *w) {
   for (int i = 0; i < 12; i++) weights[i] = (float)(i % 5) / 10;
   write_graphs(c, w->path, &g, 1);
   write_small(c, w->small);
+  write_with_op(w->with_op);
   suite_done(c);
   new_file(w->checkpoint);
   new_file(w->upgraded);
@@ -166,6 +197,7 @@ static void close_world(world *w) {
   unlink(w->checkpoint);
   unlink(w->small);
   unlink(w->upgraded);
+  unlink(w->with_op);
   ck_assert_int_eq(w->memory.live, 0);
 }
 
@@ -281,6 +313,30 @@ static kiln_status graphs(world *w) {
   kiln_graph_release(g);
   kiln_graph_release(on);
   kiln_graph_release(memory);
+  return st;
+}
+
+static kiln_status ops(world *w) {
+  kiln_context *ctx = NULL;
+  kiln_graph *g = NULL;
+  kiln_session *s = NULL;
+  kiln_tensor *x = NULL, *y = NULL;
+  kiln_context_options o = options(w);
+  kiln_status st = kiln_context_new(&o, &ctx, NULL, 0);
+  if (!st) st = DO(kiln_context_register_op, ctx, &op);
+  if (!st) st = kiln_graph_load(ctx, w->with_op, NULL, &g);
+  if (!st) st = kiln_session_new(ctx, g, &s);
+  if (!st) st = kiln_tensor_new(ctx, KILN_FLOAT32, 1, (int64_t[]){2}, numbers, &x);
+  if (!st) st = kiln_session_set_tensor(s, "x", x);
+  if (!st) st = kiln_session_run(s);
+  if (!st) {
+    ck_assert(!kiln_session_get_tensor(s, "1", &y) && ((float *)kiln_tensor_data(y))[1] == 2 * numbers[1]);
+    kiln_tensor_release(y);
+  }
+  kiln_session_free(s);
+  kiln_tensor_release(x);
+  kiln_graph_release(g);
+  kiln_context_free(ctx);
   return st;
 }
 
@@ -444,6 +500,7 @@ static const struct {
             {"tensors", tensors, 1},
             {"graphs", graphs, 1},
             {"files", files, 1},
+            {"ops", ops, 1},
             {"sessions", sessions, 1},
             {"runs", runs, 1},
             {"plans made anew", planned_anew, 1},
