@@ -221,6 +221,11 @@ void kn_session_free(kn_session *s) {
 
 kn_graph *kn_session_graph(const kn_session *s) { return s->graph; }
 kn_context *kn_session_context(kn_session *s) { return s->ctx; }
+
+kn_status kn_session_at_rest(kn_session *s) {
+  return s->running ? kn_fail(s->ctx, KN_STATE, "the session is running") : KN_OK;
+}
+
 void kn_session_use_random(kn_session *s, kn_random *r) { s->random = r; }
 const kn_random *kn_session_random(const kn_session *s) { return s->random ? s->random : &s->ctx->random; }
 void kn_session_set_step_limit(kn_session *s, uint64_t steps) { s->limit = steps; }
@@ -563,7 +568,7 @@ static void parts_memory(const kn_plan *p, kn_run_memory *m) {
 kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_run_memory *memory) {
   kn_plan *p;
   kn_run_memory m = {0};
-  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
+  KN_TRY(kn_session_at_rest(s));
   kn_tuning tuning = s->ctx->tuning;
   if (tuning == KN_TUNING_KNOWN) s->ctx->tuning = KN_TUNING_MEASURE;
   kn_status st = choose_plan(s, in, nin, true, &p);
@@ -631,7 +636,7 @@ static kn_status run_once(kn_session *s, const kn_rvalue *in, uint32_t nin, bool
 
 kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out, uint32_t nout) {
   uint32_t results = s->graph->body->nyields;
-  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
+  KN_TRY(kn_session_at_rest(s));
   if (nout != results)
     return kn_fail(s->ctx, KN_ARG, "graph %s gives %u result%s, room is for %u", s->graph->name, results,
                    results == 1 ? "" : "s", nout);
@@ -732,7 +737,7 @@ kn_status kn_session_text(kn_session *s, const kn_tree *t, const kn_rvalue *out,
 /* ---- slots ---- */
 
 static kn_status find_slot(kn_session *s, uint32_t slot, kn_slot_state **out) {
-  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
+  KN_TRY(kn_session_at_rest(s));
   if (slot >= s->graph->nslots)
     return kn_fail(s->ctx, KN_INDEX, "graph %s has %u slots, not %u", s->graph->name, s->graph->nslots,
                    slot + 1);

@@ -23,6 +23,8 @@ kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *t
 void kn_session_free(kn_session *s);
 kn_graph *kn_session_graph(const kn_session *s);
 kn_context *kn_session_context(kn_session *s); /* its child context: error text, RNG, threads */
+/* OK, or STATE with a sentence while a run is under way: a function of the host is being called. */
+kn_status kn_session_at_rest(kn_session *s);
 
 /* Inputs and outputs flat, in the order of the body's parameters and yields. Checks kind, dtype, rank and
  * sizes (named symbols must agree) with sentences that name the input. On failure out is untouched, state is

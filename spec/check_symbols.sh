@@ -130,15 +130,15 @@ printf '%s\n' 'enum kiln_status: KILN_OK = 1' 'int kiln_new(void)' 'int kiln_ver
 sed 's/^[^ ]* //' "$scratch/was" | LC_ALL=C sort | LC_ALL=C comm -3 - "$scratch/is" >"$scratch/differ"
 check 'a promise that is broken is seen' "$([ "$(wc -l <"$scratch/differ")" -eq 4 ] || cat "$scratch/differ")"
 
-# ---- the public header ----
-printf '#include "kiln.h"\nint main(void) { return 0; }\n' >"$scratch/a.c"
+# ---- the public headers ----
+printf '#include "kiln.h"\n#include "kiln_lua.h"\nint main(void) { return 0; }\n' >"$scratch/a.c"
 cp "$scratch/a.c" "$scratch/a.cc"
-check 'kiln.h is clean C99' "$(cc -std=c99 -pedantic -Wall -Wextra -Wstrict-prototypes -Werror \
-  -I"$top/bindings/c" -fsyntax-only "$scratch/a.c" 2>&1)"
+check 'kiln.h and kiln_lua.h are clean C99' "$(cc -std=c99 -pedantic -Wall -Wextra -Wstrict-prototypes -Werror \
+  -I"$top/bindings/c" -I"$top/bindings/lua" -fsyntax-only "$scratch/a.c" 2>&1)"
 if command -v c++ >/dev/null; then
-  check 'kiln.h is clean C++' "$(c++ -std=c++11 -pedantic -Wall -Wextra -Werror -I"$top/bindings/c" \
-    -fsyntax-only "$scratch/a.cc" 2>&1)"
+  check 'kiln.h and kiln_lua.h are clean C++' "$(c++ -std=c++11 -pedantic -Wall -Wextra -Werror -I"$top/bindings/c" \
+    -I"$top/bindings/lua" -fsyntax-only "$scratch/a.cc" 2>&1)"
 else
-  skip 'kiln.h is clean C++' 'no C++ compiler on this machine'
+  skip 'kiln.h and kiln_lua.h are clean C++' 'no C++ compiler on this machine'
 fi
 report

@@ -5,6 +5,7 @@
  *
  * KILN_SWEEP=slice: every 11th allocation, for valgrind. */
 #define _POSIX_C_SOURCE 200809L /* mkstemp */
+#include "bindings/c/dlpack.h"
 #include "bindings/c/handle.h"
 #include "bindings/lua/kiln_lua.h"
 #include "spec/capi.h"
@@ -78,7 +79,8 @@ static void called(const char *name) {
 enum { DRAWS = 64 };
 typedef struct world {
   account memory;
-  char path[PATH_ROOM], checkpoint[PATH_ROOM], small[PATH_ROOM], upgraded[PATH_ROOM], with_op[PATH_ROOM];
+  char path[PATH_ROOM], checkpoint[PATH_ROOM], small[PATH_ROOM], upgraded[PATH_ROOM], with_op[PATH_ROOM],
+      script[PATH_ROOM];
   kiln_context *ctx;
   kiln_graph *g;
   kiln_session *s;
@@ -178,6 +180,7 @@ static void open_world(world *w) {
   suite_done(c);
   new_file(w->checkpoint);
   new_file(w->upgraded);
+  new_file(w->script); /* a chunk without a word */
   kiln_context_options o = options(w);
   GOOD(kiln_context_new(&o, &w->ctx, error, sizeof error), error);
   GOOD(kiln_graph_load(w->ctx, w->path, NULL, &w->g), kiln_error(w->ctx));
@@ -198,6 +201,7 @@ static void close_world(world *w) {
   unlink(w->small);
   unlink(w->upgraded);
   unlink(w->with_op);
+  unlink(w->script);
   ck_assert_int_eq(w->memory.live, 0);
 }
 
@@ -286,6 +290,22 @@ static kiln_status tensors(world *w) {
   kiln_tensor_release(there);
   kiln_tensor_release(t);
   kiln_tensor_release(wrapped);
+  return st;
+}
+
+static kiln_status shared_tensors(world *w) {
+  struct DLManagedTensor *m = NULL;
+  struct DLManagedTensorVersioned *v = NULL;
+  kiln_tensor *back = NULL, *again = NULL;
+  kiln_status st = DO(kiln_tensor_to_dlpack, w->ctx, w->x, &m);
+  if (!st) st = DO(kiln_tensor_to_dlpack_versioned, w->ctx, w->x, &v);
+  if (!st && !(st = DO(kiln_tensor_from_dlpack, w->ctx, m, &back))) m = NULL; /* taken over */
+  if (!st && !(st = DO(kiln_tensor_from_dlpack_versioned, w->ctx, v, &again))) v = NULL;
+  if (!st) ck_assert(kiln_tensor_data(back) == kiln_tensor_data(w->x));
+  kiln_tensor_release(back);
+  kiln_tensor_release(again);
+  if (m) ((kiln_dl_managed *)m)->deleter((kiln_dl_managed *)m);
+  if (v) ((kiln_dl_versioned *)v)->deleter((kiln_dl_versioned *)v);
   return st;
 }
 
@@ -488,6 +508,41 @@ static kiln_status interpreters(world *w) {
   return st == LUA_OK ? KILN_OK : KILN_NOMEM;
 }
 
+static kiln_status calls_in(world *w, lua_State *L) {
+  kiln_value v = {.kind = KILN_NIL};
+  kiln_graph *g = NULL, *same = NULL;
+  kiln_tensor *t = NULL;
+  DO(kiln_lua_limit_instructions, L, 1000000);
+  kiln_status st = DO(kiln_lua_run, L, "function f(x) return x * 2 end", 30, "test", 0);
+  if (!st) st = DO(kiln_lua_run_file, L, w->script, 0);
+  lua_settop(L, 0);
+  if (!st) st = DO(kiln_lua_push_tensor, L, w->x);
+  if (!st) st = DO(kiln_lua_to_tensor, L, -1, &t);
+  if (!st) st = DO(kiln_lua_call, L, "f", &(kiln_value){.kind = KILN_TENSOR, .tensor = t}, 1, &v, 1);
+  if (!st) st = kiln_lua_run(L, "return f", 8, "test", 1);
+  if (!st) st = DO(kiln_lua_script, L, -1, "kiln.spec('float32', {2, 4})", 0, &g);
+  if (!st) st = DO(kiln_lua_push_graph, L, g);
+  if (!st) st = DO(kiln_lua_to_graph, L, -1, &same);
+  if (!st) st = kiln_lua_run(L, "return print", 12, "test", 1);
+  if (!st) st = DO(kiln_lua_pcall, L, 0, 0);
+  if (st) ck_assert(DO(kiln_lua_error, L)[0]);
+  ck_assert(DO(kiln_lua_context, L) == w->ctx);
+  kiln_value_clear(&v);
+  kiln_tensor_release(t);
+  kiln_graph_release(g);
+  kiln_graph_release(same);
+  return st;
+}
+
+static kiln_status states(world *w) {
+  const kiln_lua_options o = {.size = sizeof o, .context = w->ctx};
+  lua_State *L = NULL;
+  kiln_status st = DO(kiln_lua_new, &o, &L, NULL, 0);
+  if (!st) st = calls_in(w, L);
+  DO(kiln_lua_free, L);
+  return st;
+}
+
 /* ---- the sweep ---- */
 
 static const struct {
@@ -498,6 +553,7 @@ static const struct {
             {"contexts", contexts, 1},
             {"contexts with a pool, a cache and libraries", contexts_with_all, 1},
             {"tensors", tensors, 1},
+            {"tensors of others", shared_tensors, 1},
             {"graphs", graphs, 1},
             {"files", files, 1},
             {"ops", ops, 1},
@@ -508,7 +564,8 @@ static const struct {
             {"checkpoints written", writes_checkpoints, 1},
             {"checkpoints restored", restores, 1},
             {"cancelled runs", cancels, 1},
-            {"interpreters", interpreters, 83}};
+            {"interpreters", interpreters, 83},
+            {"states", states, 61}};
 enum { ACTS = sizeof acts / sizeof *acts };
 
 static long step_of(int i) {
