@@ -409,6 +409,22 @@ static kiln_status sessions(world *w) {
   return st;
 }
 
+/* The arena is the host's: nothing that is refused there. */
+static kiln_status arenas(world *w) {
+  kiln_session *s = NULL;
+  size_t bytes = 0;
+  char *arena = NULL;
+  kiln_status st = kiln_session_new(w->ctx, w->g, &s);
+  if (!st) st = set_all(s, w->x, w->mine);
+  if (!st) st = DO(kiln_session_arena_bytes, s, &bytes);
+  if (!st) arena = aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (!st) st = DO(kiln_session_set_arena, s, arena, bytes);
+  for (int i = 0; !st && i < 2; i++) st = kiln_session_run(s);
+  kiln_session_free(s);
+  free(arena);
+  return st;
+}
+
 /* The run of the world's session: the state counts those that have succeeded. */
 static kiln_status runs(world *w) {
   kiln_value v;
@@ -558,6 +574,7 @@ static const struct {
             {"files", files, 1},
             {"ops", ops, 1},
             {"sessions", sessions, 1},
+            {"runs in an arena", arenas, 1},
             {"runs", runs, 1},
             {"plans made anew", planned_anew, 1},
             {"profiles", profiles, 1},
