@@ -553,7 +553,9 @@ KILN_API void kiln_session_set_check(kiln_session *s, int on);
 /* Limits of the next runs. One that passes a limit ends with LIMIT and a sentence that names the line which
  * would have come next; slots, random numbers and inputs are then as they were before it. 0: no limit.
  *
- * Steps of a run: parts of its graph (what a backend computes as one) and trips of its loops. */
+ * Steps of a run: parts of its graph (what a backend computes as one) and trips of its loops. A part counts
+ * for one more with every 16 million operations and bytes that it takes: tensors that repeat their elements
+ * need little memory, and may be endless. */
 KILN_API void kiln_session_set_step_limit(kiln_session *s, uint64_t steps);
 /* Trips of any one loop, from where it is entered to where it is left. */
 KILN_API void kiln_session_set_trip_limit(kiln_session *s, uint64_t trips);
