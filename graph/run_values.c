@@ -132,6 +132,17 @@ void kn_run_clean_up(kn_plan *p) {
   }
 }
 
+/* What plans keep from run to run, of what a run has made. */
+void kn_run_keep_nothing(kn_plan *p) {
+  kn_plan_drop_spares(p);
+  for (uint32_t i = 0; i < p->nearly; i++) {
+    kn_tensor *view = p->header[p->early[i].node->out[0]->id];
+    if (p->early[i].storage) continue; /* a slot's */
+    kn_storage_release(view->storage);
+    view->storage = NULL;
+  }
+}
+
 bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t) {
   const char *at = t->storage->data, *base = p->base[t->storage->device];
   return at >= base && at < base + p->bytes[t->storage->device];
@@ -345,13 +356,22 @@ static bool unshared(const kn_tensor *t) {
   return t && atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1;
 }
 
+/* What stays when the run is over is the context's own, wherever runs live. */
+static kn_status new_lasting(run *r, const kn_type *type, kn_tensor **out) {
+  kn_heap *runs = r->ctx->runs;
+  r->ctx->runs = NULL;
+  kn_status st = kn_tensor_new(r->ctx, type, out);
+  r->ctx->runs = runs;
+  return st;
+}
+
 /* A tensor to store into: the spare one when nobody can see it, so that a graph which stores at each run does
  * not allocate at each run. */
 static kn_status give_spare(run *r, const kn_slot *slot) {
   kn_slot_state *x = &r->s->slots[slot->index];
   if (x->spare && kn_is_forgotten(x->spare)) return KN_OK;
   kn_tensor *made;
-  KN_TRY(kn_tensor_new(r->ctx, &slot->type.tensor, &made));
+  KN_TRY(new_lasting(r, &slot->type.tensor, &made));
   kn_tensor_release(x->spare);
   x->spare = made;
   return KN_OK;
@@ -412,7 +432,7 @@ static kn_update_state *update_of(const kn_session *s, const kn_node *n) {
 static kn_status give_update(run *r, kn_update_state *u, const kn_type *type) {
   if (u->staged && kn_type_equal(&u->staged->type, type)) return KN_OK;
   kn_tensor *made;
-  KN_TRY(kn_tensor_new(r->ctx, type, &made));
+  KN_TRY(new_lasting(r, type, &made));
   kn_tensor_release(u->staged);
   u->staged = made;
   return KN_OK;

@@ -409,7 +409,7 @@ START_TEST(pools_that_are_none) {
   char error[256];
   kiln_context *ctx = NULL;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    account memory = {0, -1, false};
+    account memory = {.left = -1};
     kiln_context_options o = {.size = sizeof o, .alloc = count, .alloc_ud = &memory, .pool = &cases[i].pool};
     BAD(KILN_ARG, cases[i].said, kiln_context_new(&o, &ctx, error, sizeof error), error);
     ck_assert(!ctx && memory.live == 0);

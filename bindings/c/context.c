@@ -144,6 +144,7 @@ kiln_status kiln_backend_report(kiln_context *handle, int index, kiln_backend *o
     return outside(kn_fail(ctx, KN_INDEX, "there is no backend number %d", index));
   kn_backend_report r;
   kn_registry_report(ctx, index, &r);
+  if (!r.available && !strcmp(r.reason, KN_WHY_MEMORY)) return outside(kn_fail_nomem(ctx, 0));
   kiln_backend b = {.name = r.name, .available = r.available};
   snprintf(b.version, sizeof b.version, "%.*s", (int)sizeof b.version - 1, r.version);
   snprintf(b.reason, sizeof b.reason, "%s", r.reason);

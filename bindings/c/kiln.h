@@ -514,6 +514,25 @@ KILN_API kiln_status kiln_session_restore(kiln_session *s, const char *path);
  * together, in whatever layout, with scratchpads and the constants that were packed for it. A run with inputs
  * of these sizes then allocates only its results, a block for each tensor among them. */
 KILN_API kiln_status kiln_session_memory(kiln_session *s, size_t *bytes);
+/* Runs inside memory of the caller's, aligned to 64 bytes. From the next run on intermediate tensors,
+ * results, and tensors that functions of the host are given lie in it, and runs take nothing from the
+ * context's allocator. What stays between runs is taken from there once, and kept: the plan for inputs of new
+ * sizes, with scratchpads and packed constants (kiln_session_arena_bytes makes it), what kernels work in (by
+ * the first run), a tensor or two for each slot that runs write and each input that they overwrite (by the
+ * first two); and texts that the program makes are, for as long as it makes them. Of graphs on a GPU only
+ * what the host has of tensors lies there.
+ *
+ * Results are the arena's, and good until the next run, which does not begin (STATE) while somebody still
+ * holds one, be it as an input: kiln_tensor_read copies their elements. Nobody else may write to the memory;
+ * it must stay until the session has another, or none, or is freed, and all tensors in it are released.
+ * kiln_session_test and _profile run outside of it. `memory` NULL: no arena. Either way the outputs of the
+ * last run are gone. ARG when it is not aligned, STATE within a run. */
+KILN_API kiln_status kiln_session_set_arena(kiln_session *s, void *memory, size_t bytes);
+/* The bytes that an arena must have for the inputs set, as kiln_session_memory without running: a run there
+ * with less is NOMEM before it begins. With as much it goes through, but where only the run knows how large
+ * tensors are, or how many of them a loop or a list holds at a time: then it may end with NOMEM, and slots
+ * are as before. */
+KILN_API kiln_status kiln_session_arena_bytes(kiln_session *s, size_t *bytes);
 /* What each node of the graph takes on the inputs set, as text: tables of lines of the program and of nodes,
  * the slowest first, with times, work done and shares of what the machine reaches. What the runs store, draw
  * and overwrite is forgotten; functions of the host are called, and output is made. */

@@ -198,6 +198,18 @@ kiln_status kiln_session_memory(kiln_session *s, size_t *bytes) {
   return outside(st);
 }
 
+kiln_status kiln_session_set_arena(kiln_session *s, void *memory, size_t bytes) {
+  kn_status st = kn_session_lend(s->core, memory, bytes);
+  if (st == KN_OK) drop_outputs(s);
+  return outside(st);
+}
+
+kiln_status kiln_session_arena_bytes(kiln_session *s, size_t *bytes) {
+  kn_status st = kiln_all_given(s);
+  if (st == KN_OK) st = kn_session_lent_bytes(s->core, s->in, s->graph->nin, bytes);
+  return outside(st);
+}
+
 void kiln_session_seed(kiln_session *s, uint64_t seed) { kn_random_seed(&context_of(s)->random, seed); }
 void kiln_session_set_step_limit(kiln_session *s, uint64_t steps) {
   kn_session_set_step_limit(s->core, steps);
