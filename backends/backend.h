@@ -40,11 +40,14 @@ typedef struct kn_device_door {
   void (*empty_cache)(void *state);
 } kn_device_door;
 
+#define KN_WHY_MEMORY "out of memory"
+
 typedef struct kn_backend {
   const char *name;
   kn_device_id device;
-  /* False with the reason when it cannot work here. Fills `version` (KN_BACKEND_VERSION) or `why`. Opens its
-   * library at first use, and only here. *state is the backend's own, freed by close. */
+  /* False with the reason when it cannot work here; where that is KN_WHY_MEMORY it is asked again. Fills
+   * `version` (KN_BACKEND_VERSION) or `why`. Opens its library at first use, and only here. *state is the
+   * backend's own, freed by close. */
   bool (*probe)(kn_context *ctx, void **state, char *version, char *why, size_t size);
   void (*close)(kn_context *ctx, void *state);
   /* Eager kernels for this machine, always the same; NULL: none. They find the state by kn_backend_state. */

@@ -51,6 +51,14 @@ static int find_row(const char *name) {
 }
 
 /* The lock is held. False: it was probed before. */
+/* Want of memory is nothing that the machine is like. */
+static bool lacks_memory(registry *r, int i) {
+  pthread_mutex_lock(&r->lock);
+  bool lacks = atomic_load(&r->rows[i].phase) == ROW_UNPROBED && !strcmp(r->rows[i].reason, KN_WHY_MEMORY);
+  pthread_mutex_unlock(&r->lock);
+  return lacks;
+}
+
 static bool probe_locked(kn_context *ctx, registry *r, int i) {
   row_state *x = &r->rows[i];
   if (atomic_load(&x->phase) != ROW_UNPROBED) return false;
@@ -59,7 +67,7 @@ static bool probe_locked(kn_context *ctx, registry *r, int i) {
     x->reason[0] = 0;
   else if (!x->reason[0])
     snprintf(x->reason, sizeof x->reason, "it does not say why");
-  atomic_store(&x->phase, works ? ROW_WORKS : ROW_ABSENT);
+  atomic_store(&x->phase, works ? ROW_WORKS : strcmp(x->reason, KN_WHY_MEMORY) ? ROW_ABSENT : ROW_UNPROBED);
   return true;
 }
 
@@ -120,9 +128,10 @@ static kn_status find_device(kn_context *ctx, registry *r, kn_device_id d, int *
     if (rows[i]->device != d) continue;
     if (!r->rows[i].allowed)
       why = "another backend was asked for";
-    else if (!works(ctx, r, i))
+    else if (!works(ctx, r, i)) {
+      if (lacks_memory(r, i)) return kn_fail_nomem(ctx, 0);
       why = r->rows[i].reason;
-    else if (rows[i]->memory && rows[i]->door) {
+    } else if (rows[i]->memory && rows[i]->door) {
       *out = i;
       return KN_OK;
     }
@@ -166,7 +175,9 @@ kn_status kn_registry_open_with(kn_context *ctx, const char *choice, const char 
   ctx->open_device = open_device;
   kn_status st = keep_text(ctx, &r->libraries, libraries && *libraries ? libraries : NULL);
   if (st == KN_OK && choice && !works(ctx, r, chosen))
-    st = kn_fail(ctx, KN_UNSUPPORTED, "backend %s cannot be used here: %s", choice, r->rows[chosen].reason);
+    st = lacks_memory(r, chosen) ? kn_fail_nomem(ctx, 0)
+                                 : kn_fail(ctx, KN_UNSUPPORTED, "backend %s cannot be used here: %s", choice,
+                                           r->rows[chosen].reason);
   if (st == KN_OK) st = add_providers(ctx, r);
   if (st != KN_OK) kn_registry_close(ctx);
   return st;
@@ -210,7 +221,9 @@ void kn_registry_report(kn_context *ctx, int i, kn_backend_report *out) {
   } else if ((out->available = works(ctx, r, i))) {
     memcpy(out->version, r->rows[i].version, sizeof out->version);
   } else {
+    pthread_mutex_lock(&r->lock);
     memcpy(out->reason, r->rows[i].reason, sizeof out->reason);
+    pthread_mutex_unlock(&r->lock);
   }
 }
 
@@ -226,7 +239,10 @@ kn_status kn_registry_targets(kn_context *ctx, const kn_target *const **targets,
   if (!r) return kn_fail(ctx, KN_STATE, "the backends of this context are not open");
   bool others = false;
   for (int i = 0; i < ROWS; i++)
-    if (unasked(r, i) && rows[i]->target) others |= works(ctx, r, i) && rows[i]->device != KN_CPU;
+    if (unasked(r, i) && rows[i]->target) {
+      others |= works(ctx, r, i) && rows[i]->device != KN_CPU;
+      if (lacks_memory(r, i)) return kn_fail_nomem(ctx, 0); /* the list is made once */
+    }
   struct targets *t = &r->targets[others];
   pthread_mutex_lock(&r->lock);
   if (!t->n)

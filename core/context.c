@@ -160,7 +160,7 @@ void *kn_scratch_take(kn_context *ctx, size_t bytes) {
   if (bytes > s->bytes || !s->p) {
     kn_free_aligned(ctx->heap, s->p, s->bytes);
     s->bytes = 0;
-    s->p = kn_claim_aligned(ctx, bytes);
+    s->p = kn_claim_kept(ctx, bytes);
     if (!s->p) return NULL;
     s->bytes = bytes;
   }
@@ -174,7 +174,7 @@ void kn_scratch_give(kn_context *ctx, void *p, size_t bytes) {
       ctx->scratch[i].taken = false;
       return;
     }
-  kn_free_aligned(ctx->heap, p, bytes);
+  kn_free_aligned(kn_claim_heap(ctx), p, bytes);
 }
 
 /* ---- sentences ---- */

@@ -1,5 +1,5 @@
-/* Writing and reading checkpoints: see checkpoint.h. Numbers are tensors of rank 0: an int64, a float64, a
- * bool. The state of the random numbers is text, as JSON has no whole numbers of 64 bits. */
+/* Writing and reading checkpoints: see checkpoint.h. The state of the random numbers is text, as JSON has no
+ * whole numbers of 64 bits. */
 #include "graph/checkpoint.h"
 #include "core/device.h"
 #include "graph/file_keys.h"
@@ -15,27 +15,10 @@ static bool is_kept(const kn_slot *slot) { return slot->kind == KN_SLOT_STATE; }
 
 /* ---- writing ---- */
 
-static kn_dtype dtype_of(kn_scalar_kind k) {
-  return k == KN_SCALAR_INT ? KN_I64 : k == KN_SCALAR_FLOAT ? KN_F64 : KN_BOOL;
-}
-
-static kn_status number_tensor(kn_context *ctx, kn_scalar x, kn_tensor **out) {
-  const kn_type type = {.dtype = (uint8_t)dtype_of(x.kind)};
-  KN_TRY(kn_tensor_new(ctx, &type, out));
-  void *to = kn_tensor_data(*out);
-  if (type.dtype == KN_I64)
-    memcpy(to, &x.as.i, sizeof x.as.i);
-  else if (type.dtype == KN_F64)
-    memcpy(to, &x.as.f, sizeof x.as.f);
-  else
-    *(unsigned char *)to = x.as.b;
-  return KN_OK;
-}
-
 static kn_status saved_tensor(kn_session *s, uint32_t i, kn_tensor **out) {
   kn_rvalue v;
   KN_TRY(kn_session_get_slot(s, i, &v));
-  if (!v.tensor) return number_tensor(s->ctx, v.scalar, out);
+  if (!v.tensor) return kn_scalar_store(s->ctx, &v.scalar, out);
   kn_status st = kn_safetensors_dense(s->ctx, v.tensor, out);
   kn_tensor_release(v.tensor);
   return st;
@@ -57,7 +40,7 @@ static kn_status save(kn_session *s, const char *path, const kn_named_tensor *li
 
 kn_status kn_session_checkpoint(kn_session *s, const char *path) {
   const kn_graph *g = s->graph;
-  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
+  KN_TRY(kn_session_at_rest(s));
   kn_named_tensor *list = kn_calloc(s->ctx->heap, g->nslots + 1u, sizeof *list);
   if (!list) return kn_fail_nomem(s->ctx, g->nslots * sizeof *list);
   uint32_t n = 0;
@@ -127,19 +110,14 @@ static void misfit(misfits *m, const char *name, const char *what, const char *g
   m->shown++;
 }
 
-/* The type in the file of a slot of this type; a number may be one or the other. */
+/* The type in the file of a slot of this type. */
 static bool type_fits(const kn_vtype *t, const kn_type *got) {
   if (t->kind == KN_V_TENSOR) {
     kn_type want = t->tensor;
     want.device = got->device;
     return kn_type_equal(&want, got);
   }
-  if (got->rank) return false;
-  const bool i = got->dtype == KN_I64, f = got->dtype == KN_F64;
-  return t->kind == KN_V_INT     ? i
-         : t->kind == KN_V_FLOAT ? f
-         : t->kind == KN_V_BOOL  ? got->dtype == KN_BOOL
-                                 : i || f;
+  return kn_scalar_stored_as(t->kind, got);
 }
 
 static bool has_slot(const kn_graph *g, kn_span name) {
@@ -182,8 +160,6 @@ static kn_status check_fit(kn_session *s, const kn_tensors_file *f) {
 static kn_status slot_value(kn_context *ctx, const kn_tensors_file *f, const kn_slot *slot, kn_rvalue *out) {
   kn_tensor *at, *own;
   KN_TRY(kn_tensors_get(ctx, f, kn_safetensors_tensor(&f->header, span(slot->name)), &at));
-  const char *data = kn_tensor_data(at);
-  kn_scalar *x = &out->scalar;
   kn_status st = KN_OK;
   if (slot->type.kind == KN_V_TENSOR) {
     st = slot->type.tensor.device == KN_CPU
@@ -191,18 +167,10 @@ static kn_status slot_value(kn_context *ctx, const kn_tensors_file *f, const kn_
              : kn_move_to(ctx, at, (kn_device_id)slot->type.tensor.device, &own);
     size_t bytes;
     if (st == KN_OK && own->type.device == KN_CPU && kn_type_bytes(&at->type, &bytes) && bytes)
-      memcpy(kn_tensor_data(own), data, bytes);
+      memcpy(kn_tensor_data(own), kn_tensor_data(at), bytes);
     if (st == KN_OK) out->tensor = own;
-  } else if (at->type.dtype == KN_I64) {
-    x->kind = KN_SCALAR_INT;
-    memcpy(&x->as.i, data, sizeof x->as.i);
-  } else if (at->type.dtype == KN_F64) {
-    x->kind = KN_SCALAR_FLOAT;
-    memcpy(&x->as.f, data, sizeof x->as.f);
-  } else {
-    x->kind = KN_SCALAR_BOOL;
-    x->as.b = *data != 0;
-  }
+  } else
+    out->scalar = kn_scalar_read(at);
   kn_tensor_release(at);
   return st;
 }
@@ -226,7 +194,7 @@ kn_status kn_session_restore(kn_session *s, const char *path) {
   kn_context *ctx = s->ctx;
   kn_tensors_file f;
   kn_random random;
-  if (s->running) return kn_fail(ctx, KN_STATE, "the session is running");
+  KN_TRY(kn_session_at_rest(s));
   kn_rvalue *values = kn_calloc(ctx->heap, n + 1u, sizeof *values);
   if (!values) return kn_fail_nomem(ctx, n * sizeof *values);
   kn_status st = kn_tensors_open(ctx, path, &f);

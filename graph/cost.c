@@ -2,7 +2,12 @@
  * does. */
 #include "graph/cost.h"
 
-static double elements(const kn_type *t) { return kn_type_known(t) ? (double)kn_type_numel(t) : 0; }
+/* Also of tensors that no memory could hold: views repeat elements. */
+static double elements(const kn_type *t) {
+  double n = 1;
+  for (int i = 0; i < t->rank; i++) n *= (double)t->dims[i];
+  return kn_type_known(t) ? n : 0;
+}
 
 static double last(const kn_type *t) { return t->rank ? (double)t->dims[t->rank - 1] : 1; }
 
@@ -58,10 +63,7 @@ static double flops(const kn_node *n, const kn_type *in, const kn_type *out) {
   return 0;
 }
 
-static double bytes(const kn_type *t) {
-  size_t n;
-  return kn_type_known(t) && kn_type_bytes(t, &n) ? (double)n : 0;
-}
+static double bytes(const kn_type *t) { return elements(t) * (double)kn_dtype_size((kn_dtype)t->dtype); }
 
 kn_cost kn_node_cost(const kn_node *n, const kn_type *in, const kn_type *out) {
   kn_cost c = {0, 0};

@@ -5,6 +5,7 @@
 #include "graph/cost.h"
 #include "graph/exec.h"
 #include "graph/format.h"
+#include "graph/lent.h"
 #include "graph/pipeline.h"
 #include "graph/profile.h"
 #include "graph/session.h"
@@ -214,6 +215,7 @@ void kn_session_free(kn_session *s) {
   kn_free(h, s->out, (body->nyields + 1u) * sizeof *s->out);
   kn_graph_release(s->whole);
   kn_graph_release(s->graph);
+  kn_heap_release(s->lent.heap);
   kn_context_free(s->ctx);
   kn_free(h, s, sizeof *s);
   kn_heap_release(h);
@@ -221,6 +223,11 @@ void kn_session_free(kn_session *s) {
 
 kn_graph *kn_session_graph(const kn_session *s) { return s->graph; }
 kn_context *kn_session_context(kn_session *s) { return s->ctx; }
+
+kn_status kn_session_at_rest(kn_session *s) {
+  return s->running ? kn_fail(s->ctx, KN_STATE, "the session is running") : KN_OK;
+}
+
 void kn_session_use_random(kn_session *s, kn_random *r) { s->random = r; }
 const kn_random *kn_session_random(const kn_session *s) { return s->random ? s->random : &s->ctx->random; }
 void kn_session_set_step_limit(kn_session *s, uint64_t steps) { s->limit = steps; }
@@ -497,11 +504,12 @@ static kn_status grow_arena(kn_session *s, kn_device_id d, size_t bytes) {
 static kn_status give_arena(kn_session *s, kn_plan *p) {
   for (int d = 0; d < KN_DEVICE_COUNT; d++) {
     const kn_arena_on *a = &s->arena[d];
+    if (d == KN_CPU && kn_is_lent(s)) continue;
     if (p->bytes[d] > a->bytes || (d == KN_CPU && !a->data))
       KN_TRY(grow_arena(s, (kn_device_id)d, p->bytes[d]));
     if (p->base[d] != a->data) kn_plan_place_at(p, (kn_device_id)d, a->data);
   }
-  return KN_OK;
+  return kn_is_lent(s) ? kn_lent_begin(s, p) : KN_OK;
 }
 
 static size_t bytes_of(const kn_type *t) {
@@ -560,17 +568,28 @@ static void parts_memory(const kn_plan *p, kn_run_memory *m) {
   m->packed = sum.packed;
 }
 
+static kn_status choose_measured(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_plan **out) {
+  KN_TRY(kn_session_at_rest(s));
+  kn_tuning tuning = s->ctx->tuning;
+  if (tuning == KN_TUNING_KNOWN) s->ctx->tuning = KN_TUNING_MEASURE;
+  kn_status st = choose_plan(s, in, nin, true, out);
+  s->ctx->tuning = tuning;
+  return st;
+}
+
+kn_status kn_session_lent_bytes(kn_session *s, const kn_rvalue *in, uint32_t nin, size_t *bytes) {
+  kn_plan *p;
+  KN_TRY(choose_measured(s, in, nin, &p));
+  *bytes = kn_lent_need(p);
+  return KN_OK;
+}
+
 kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_run_memory *memory) {
   kn_plan *p;
   kn_run_memory m = {0};
-  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
-  kn_tuning tuning = s->ctx->tuning;
-  if (tuning == KN_TUNING_KNOWN) s->ctx->tuning = KN_TUNING_MEASURE;
-  kn_status st = choose_plan(s, in, nin, true, &p);
-  s->ctx->tuning = tuning;
-  KN_TRY(st);
+  KN_TRY(choose_measured(s, in, nin, &p));
   const char *before = s->arena[KN_CPU].data;
-  KN_TRY(give_arena(s, p));
+  if (!kn_is_lent(s)) KN_TRY(give_arena(s, p));
   if (s->arena[KN_CPU].data != before) touch(s->arena[KN_CPU].data, s->arena[KN_CPU].bytes);
   for (int d = 0; d < KN_DEVICE_COUNT; d++) m.arena += p->bytes[d];
   m.plan = p->kept;
@@ -618,7 +637,9 @@ static kn_status run_once(kn_session *s, const kn_rvalue *in, uint32_t nin, bool
   s->running = true;
   s->steps = s->told = 0;
   atomic_store_explicit(&s->late, false, memory_order_relaxed);
+  s->ctx->runs = kn_is_lent(s) ? s->lent.heap : NULL;
   kn_status st = kn_run_plan(s, p, in);
+  s->ctx->runs = NULL;
   s->running = false;
   bool ran = st == KN_OK;
   kn_status settled = settle_updates(s, in, ran && keep);
@@ -631,7 +652,7 @@ static kn_status run_once(kn_session *s, const kn_rvalue *in, uint32_t nin, bool
 
 kn_status kn_session_run(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out, uint32_t nout) {
   uint32_t results = s->graph->body->nyields;
-  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
+  KN_TRY(kn_session_at_rest(s));
   if (nout != results)
     return kn_fail(s->ctx, KN_ARG, "graph %s gives %u result%s, room is for %u", s->graph->name, results,
                    results == 1 ? "" : "s", nout);
@@ -732,7 +753,7 @@ kn_status kn_session_text(kn_session *s, const kn_tree *t, const kn_rvalue *out,
 /* ---- slots ---- */
 
 static kn_status find_slot(kn_session *s, uint32_t slot, kn_slot_state **out) {
-  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
+  KN_TRY(kn_session_at_rest(s));
   if (slot >= s->graph->nslots)
     return kn_fail(s->ctx, KN_INDEX, "graph %s has %u slots, not %u", s->graph->name, s->graph->nslots,
                    slot + 1);

@@ -23,6 +23,8 @@ kn_status kn_session_new(kn_context *ctx, kn_graph *g, const kn_target *const *t
 void kn_session_free(kn_session *s);
 kn_graph *kn_session_graph(const kn_session *s);
 kn_context *kn_session_context(kn_session *s); /* its child context: error text, RNG, threads */
+/* OK, or STATE with a sentence while a run is under way: a function of the host is being called. */
+kn_status kn_session_at_rest(kn_session *s);
 
 /* Inputs and outputs flat, in the order of the body's parameters and yields. Checks kind, dtype, rank and
  * sizes (named symbols must agree) with sentences that name the input. On failure out is untouched, state is
@@ -104,6 +106,15 @@ kn_status kn_session_prepare(kn_session *s, const kn_rvalue *in, uint32_t nin, k
 kn_status kn_session_warm(kn_session *s, const kn_rvalue *in, uint32_t nin, kn_rvalue *out);
 /* Do runs leave nothing but their results? */
 bool kn_session_is_pure(const kn_session *s);
+
+/* From now on runs live in these bytes, aligned to 64, of the caller's: values that come and go, results,
+ * what functions of the host are given. Not: what stays between runs (stored and updated tensors, plans with
+ * their workspaces), texts, memory of devices. A run needs kn_session_lent_bytes (NOMEM before it begins
+ * otherwise; where only a run knows sizes, a list grows or a loop makes tensors, maybe more), and all of the
+ * last one's must have been released (STATE). What is still held keeps its place there. NULL: no longer. */
+kn_status kn_session_lend(kn_session *s, void *memory, size_t bytes);
+kn_status kn_session_lent_bytes(kn_session *s, const kn_rvalue *in, uint32_t nin, size_t *bytes);
+void kn_session_lend_aside(kn_session *s, bool on); /* runs are as if there were none */
 
 /* Called after each node that ran, with its outputs (verify, debugging). NULL: off. While on, every op node
  * is a part of its own, so that what it gave is still there; numbers the plan folded do not run. */

@@ -228,7 +228,6 @@ static kn_status read_notes(loader *l) {
 
 /* A tensor of the file as what the graph takes or gives for `v`. */
 static kn_status read_value(loader *l, const kn_value *v, kn_span name, kn_rvalue *out) {
-  static const kn_dtype dtypes[] = {[KN_V_INT] = KN_I64, [KN_V_FLOAT] = KN_F64, [KN_V_BOOL] = KN_BOOL};
   kn_context *ctx = l->ctx;
   const kn_st_tensor *t = kn_safetensors_tensor(&l->file, name);
   if (!t) return kn_fail(ctx, KN_FORMAT, "there is no tensor %.100s", name.s);
@@ -238,8 +237,7 @@ static kn_status read_value(loader *l, const kn_value *v, kn_span name, kn_rvalu
     type.tensor.device = v->type.tensor.device;
     fits = kn_vtype_may_be(&type, &v->type);
   } else
-    fits = !t->type.rank && (v->type.kind == KN_V_NUMBER ? t->type.dtype == KN_I64 || t->type.dtype == KN_F64
-                                                         : t->type.dtype == dtypes[v->type.kind]);
+    fits = kn_scalar_stored_as(v->type.kind, &t->type);
   if (!fits) {
     char a[KN_TYPE_TEXT], b[KN_TYPE_TEXT];
     return kn_fail(ctx, KN_FORMAT, "tensor %.100s is %s, and the graph has %s there", name.s,
@@ -252,13 +250,7 @@ static kn_status read_value(loader *l, const kn_value *v, kn_span name, kn_rvalu
     out->tensor = x;
     return KN_OK;
   }
-  const void *at = kn_tensor_data(x);
-  if (t->type.dtype == KN_F64)
-    out->scalar = (kn_scalar){KN_SCALAR_FLOAT, {.f = *(const double *)at}};
-  else if (t->type.dtype == KN_I64)
-    out->scalar = (kn_scalar){KN_SCALAR_INT, {.i = *(const int64_t *)at}};
-  else
-    out->scalar = (kn_scalar){KN_SCALAR_BOOL, {.b = *(const uint8_t *)at != 0}};
+  out->scalar = kn_scalar_read(x);
   kn_tensor_release(x);
   return KN_OK;
 }
@@ -333,6 +325,8 @@ static kn_status fill_entry(loader *l, kn_entry *e, const kn_st_meta *m) {
                    *vectors = meta_of(l, KN_KEY_VECTORS, e->name);
   if (!slots) return kn_fail(ctx, KN_FORMAT, "its metadata has no " KN_KEY_SLOTS "%s", e->name);
   if (l->notes) e->notes = kn_notes_retain(l->notes);
+  if (origin && !kn_entry_name(origin->value.s))
+    return kn_fail(ctx, KN_FORMAT, "its origin is no text of up to %d bytes", KN_ENTRY_NAME_MAX);
   if (origin) KN_TRY(copy_text(ctx, origin->value.s, &e->origin));
   KN_TRY(kn_graph_parse_as(ctx, m->value.s, m->value.n, &l->versions, &e->graph));
   if (l->on) KN_TRY(kn_graph_move(ctx, e->graph, *l->on));

@@ -6,6 +6,7 @@
 #include "graph/mapping.h"
 #include "graph/safetensors.h"
 #include "graph/syntax.h"
+#include "graph/tensors_file.h"
 #include "graph/text.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -101,25 +102,11 @@ static kn_status put_slots(saver *s, const kn_entry *e, kn_writer *w) {
 
 /* ---- test vectors ---- */
 
-static kn_status scalar_tensor(kn_context *ctx, const kn_scalar *s, kn_tensor **out) {
-  static const kn_dtype dtypes[] = {
-      [KN_SCALAR_INT] = KN_I64, [KN_SCALAR_FLOAT] = KN_F64, [KN_SCALAR_BOOL] = KN_BOOL};
-  KN_TRY(kn_tensor_new(ctx, &(kn_type){.dtype = (uint8_t)dtypes[s->kind]}, out));
-  void *at = kn_tensor_data(*out);
-  if (s->kind == KN_SCALAR_FLOAT)
-    *(double *)at = s->as.f;
-  else if (s->kind == KN_SCALAR_INT)
-    *(int64_t *)at = s->as.i;
-  else
-    *(uint8_t *)at = s->as.b;
-  return KN_OK;
-}
-
 static kn_status put_value(saver *s, const kn_value *of, const kn_rvalue *v, const char *name, kn_writer *w) {
   const char *given;
   if (of->type.kind != KN_V_TENSOR) {
     kn_tensor *t;
-    KN_TRY(scalar_tensor(s->ctx, &v->scalar, &t));
+    KN_TRY(kn_scalar_store(s->ctx, &v->scalar, &t));
     kn_status st = add_tensor(s, name, t, &given);
     kn_tensor_release(t);
     KN_TRY(st);

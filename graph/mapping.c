@@ -91,10 +91,10 @@ void kn_mapping_tensor_gone(void *ud, void *data, size_t bytes) {
 
 /* ---- writing ---- */
 
-static int open_beside(const char *path, char *temp, size_t size) {
+static int open_beside(const char *path, mode_t mode, char *temp, size_t size) {
   for (unsigned k = 0; k < 1000; k++) {
     snprintf(temp, size, "%s.%ld.%u.tmp", path, (long)getpid(), k);
-    int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     if (fd >= 0 || errno != EEXIST) return fd;
   }
   return -1;
@@ -143,8 +143,9 @@ kn_status kn_write_file(kn_context *ctx, const char *name, const kn_piece *piece
   size_t size = strlen(path) + 64;
   char *temp = kn_alloc(ctx->heap, size);
   if (!temp) return kn_fail_nomem(ctx, size);
-  int fd = open_beside(path, temp, size), error = fd < 0 ? errno : 0;
-  if (fd >= 0 && replaces && fchmod(fd, old.st_mode & 0777)) error = errno;
+  const mode_t mode = replaces ? old.st_mode & 0777 : 0644; /* never wider, not even while it is empty */
+  int fd = open_beside(path, mode, temp, size), error = fd < 0 ? errno : 0;
+  if (fd >= 0 && replaces && fchmod(fd, mode)) error = errno;
   for (size_t i = 0; fd >= 0 && !error && i < n; i++)
     if (!write_all(fd, &pieces[i])) error = errno;
   if (fd >= 0 && !error && fsync(fd)) error = errno;

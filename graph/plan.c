@@ -233,6 +233,11 @@ kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const
   return KN_OK;
 }
 
+void kn_plan_drop_spares(kn_plan *p) {
+  for (uint32_t i = 0; i < p->nloose; i++)
+    while (p->loose[i].n) kn_tensor_release(p->loose[i].spare[--p->loose[i].n]);
+}
+
 void kn_plan_free(kn_context *ctx, kn_plan *p) {
   if (!p) return;
   for (uint32_t i = 0; i < p->nwholes; i++) kn_whole_free(ctx, p->wholes[i]);
@@ -247,8 +252,7 @@ void kn_plan_free(kn_context *ctx, kn_plan *p) {
   for (uint32_t i = 0; i < p->nbuffers; i++) kn_tensor_release(p->buffers[i].header);
   for (uint32_t i = 0; i < p->nsections; i++)
     for (uint32_t k = 0; k < p->sections[i].n; k++) kn_context_free(p->sections[i].strands[k].ctx);
-  for (uint32_t i = 0; i < p->nloose; i++)
-    while (p->loose[i].n) kn_tensor_release(p->loose[i].spare[--p->loose[i].n]);
+  kn_plan_drop_spares(p);
   kn_arena_free(&p->arena);
   kn_free(ctx->heap, p, sizeof *p);
 }

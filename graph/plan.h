@@ -296,6 +296,7 @@ struct kn_plan {
 kn_status kn_plan_new(kn_context *ctx, const kn_graph *g, const kn_target *const *targets, int ntargets,
                       kn_plan_form form, const kn_refused *refused, const kn_type *inputs, kn_plan **out);
 void kn_plan_free(kn_context *ctx, kn_plan *p);
+void kn_plan_drop_spares(kn_plan *p); /* of `loose` */
 /* Point the headers of a device into an arena there, of so many p->bytes. */
 void kn_plan_place_at(kn_plan *p, kn_device_id d, char *base);
 

@@ -129,7 +129,7 @@ static kn_status make(kn_session *s, const kn_profile_options *o, kn_profile **o
 
 kn_status kn_session_profile(kn_session *s, const kn_rvalue *in, uint32_t nin, const kn_profile_options *o,
                              kn_profile **out) {
-  if (s->running) return kn_fail(s->ctx, KN_STATE, "the session is running");
+  KN_TRY(kn_session_at_rest(s));
   if (o->runs > KN_PROFILE_MOST_RUNS)
     return kn_fail(s->ctx, KN_ARG, "profile: %u runs are too many; at most %d", o->runs,
                    KN_PROFILE_MOST_RUNS);

@@ -382,5 +382,6 @@ kn_status kn_run_plan(kn_session *s, kn_plan *p, const kn_rvalue *in) {
   let_stored_go(s);
   if (st == KN_OK) st = give_results(&r, in);
   kn_run_clean_up(p);
+  if (s->ctx->runs) kn_run_keep_nothing(p);
   return st;
 }

@@ -30,6 +30,7 @@ kn_tensor *kn_run_take(kn_plan *p, uint32_t yield);
 void kn_run_bind_yields(kn_plan *p, const kn_step *s, int side);
 kn_status kn_run_copy_yields(run *r, const kn_step *s, int side); /* those that have places of their own */
 void kn_run_clean_up(kn_plan *p);
+void kn_run_keep_nothing(kn_plan *p);
 bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t);
 kn_status kn_run_copy_into(run *r, kn_tensor *to, kn_tensor *t);
 kn_status kn_run_put_number(run *r, const kn_scalar *s, kn_tensor *t);

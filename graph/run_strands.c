@@ -78,7 +78,7 @@ static void sort(kn_section *x) {
 /* Whatever was faster lately; now and then the other, since that may change with what else the machine does.
  * The first run makes things that the later ones find. */
 static bool pays(const kn_context *ctx, const kn_section *x, int64_t threads) {
-  if (threads < 2 || !kn_heap_is_own(ctx->heap)) return false;
+  if (threads < 2 || !kn_heap_is_own(ctx->heap) || ctx->runs) return false;
   if (ctx->beside == KN_BESIDE_ALWAYS) return true;
   if (x->runs < 3) return x->runs != 1;
   bool beside = x->took[1] < x->took[0];

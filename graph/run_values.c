@@ -7,8 +7,10 @@
 #include "graph/scalar.h"
 #include "graph/internal.h"
 #include "graph/profile.h"
+#include "graph/cost.h"
 #include "graph/run.h"
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -130,6 +132,17 @@ void kn_run_clean_up(kn_plan *p) {
   }
 }
 
+/* What plans keep from run to run, of what a run has made. */
+void kn_run_keep_nothing(kn_plan *p) {
+  kn_plan_drop_spares(p);
+  for (uint32_t i = 0; i < p->nearly; i++) {
+    kn_tensor *view = p->header[p->early[i].node->out[0]->id];
+    if (p->early[i].storage) continue; /* a slot's */
+    kn_storage_release(view->storage);
+    view->storage = NULL;
+  }
+}
+
 bool kn_run_in_arena(const kn_plan *p, const kn_tensor *t) {
   const char *at = t->storage->data, *base = p->base[t->storage->device];
   return at >= base && at < base + p->bytes[t->storage->device];
@@ -226,9 +239,72 @@ static kn_status prepare(run *r, const kn_part_plan *part) {
   return KN_OK;
 }
 
+typedef struct sizes { /* of a part's values that have them in this run alone */
+  const kn_value **values;
+  kn_type *types;
+  uint32_t n;
+} sizes;
+
+static const kn_type *type_now(const run *r, const sizes *z, const kn_value *v) {
+  for (uint32_t i = z->n; !r->p->vals[v->id] && i-- > 0;)
+    if (z->values[i] == v) return &z->types[i];
+  return r->p->vals[v->id] ? &r->p->vals[v->id]->type : &r->p->types[v->id];
+}
+
+/* What the node is about to cost. One whose rule fails costs nothing: it fails when it runs. */
+static kn_cost cost_ahead(run *r, sizes *z, const kn_node *n) {
+  const kn_plan *p = r->p;
+  kn_type in[KN_MAX_INPUTS], out[KN_MAX_OUTPUTS];
+  kn_attrs_any room;
+  const void *attrs;
+  bool open = false;
+  for (uint32_t i = 0; i < n->ntensor; i++) in[i] = *type_now(r, z, n->in[i]);
+  for (uint32_t i = 0; i < n->nout; i++) {
+    out[i] = p->types[n->out[i]->id];
+    open |= !kn_type_known(&out[i]);
+  }
+  if (open && (kn_node_attrs_now(r->ctx, n, p->scalars, &room, &attrs) != KN_OK ||
+               kn_infer_types(r->ctx, (kn_op)n->op, attrs, in, (int)n->ntensor, out) != KN_OK))
+    return (kn_cost){0, 0};
+  for (uint32_t i = 0; open && i < n->nout; i++) {
+    z->values[z->n] = n->out[i];
+    z->types[z->n++] = out[i];
+  }
+  return kn_node_cost(n, in, out);
+}
+
+/* A view may repeat an element as often as it likes, so a part can last for ever without a loop: where steps
+ * are limited, much work counts for many. */
+static kn_status count_work(run *r, const kn_part_plan *part) {
+  enum { STEP = 1 << 24 }; /* operations and bytes */
+  kn_session *s = r->s;
+  uint64_t *steps = r->gang ? &r->steps : &s->steps;
+  uint32_t n = 0;
+  double work = 0;
+  sizes z = {0};
+  for (uint32_t i = 0; i < part->n; i++) {
+    const kn_node *x = part->nodes[i];
+    for (uint32_t k = 0; k < x->nout; k++) n += kn_type_known(&r->p->types[x->out[k]->id]) ? 0 : x->nout;
+  }
+  const size_t bytes = n * (sizeof *z.types + sizeof *z.values);
+  if (n && !(z.types = kn_alloc(r->ctx->heap, bytes))) return kn_fail_nomem(r->ctx, bytes);
+  if (n) z.values = (const kn_value **)(z.types + n);
+  for (uint32_t i = 0; i < part->n; i++) {
+    const kn_cost c = cost_ahead(r, &z, part->nodes[i]);
+    work += c.flops + c.bytes;
+  }
+  if (n) kn_free(r->ctx->heap, z.types, bytes);
+  work = floor(work / STEP);
+  if (work > (double)s->limit - (double)*steps)
+    return r->gang ? KN_LIMIT : kn_run_stop(r, KN_LIMIT, part->sources[0]);
+  *steps += (uint64_t)work;
+  return KN_OK;
+}
+
 kn_status kn_run_part(run *r, const kn_part_plan *part) {
   kn_plan *p = r->p;
   KN_TRY(kn_run_tick(r, part->sources[0]));
+  if (r->s->limit) KN_TRY(count_work(r, part));
   KN_TRY(prepare(r, part));
   kn_status st = part->target->run(part->target->self, r->ctx, part->program, p->vals, p->scalars);
   for (uint32_t i = 0; i < part->nprepare; i++) {
@@ -280,13 +356,22 @@ static bool unshared(const kn_tensor *t) {
   return t && atomic_load(&t->refs) == 1 && atomic_load(&t->storage->refs) == 1;
 }
 
+/* What stays when the run is over is the context's own, wherever runs live. */
+static kn_status new_lasting(run *r, const kn_type *type, kn_tensor **out) {
+  kn_heap *runs = r->ctx->runs;
+  r->ctx->runs = NULL;
+  kn_status st = kn_tensor_new(r->ctx, type, out);
+  r->ctx->runs = runs;
+  return st;
+}
+
 /* A tensor to store into: the spare one when nobody can see it, so that a graph which stores at each run does
  * not allocate at each run. */
 static kn_status give_spare(run *r, const kn_slot *slot) {
   kn_slot_state *x = &r->s->slots[slot->index];
   if (x->spare && kn_is_forgotten(x->spare)) return KN_OK;
   kn_tensor *made;
-  KN_TRY(kn_tensor_new(r->ctx, &slot->type.tensor, &made));
+  KN_TRY(new_lasting(r, &slot->type.tensor, &made));
   kn_tensor_release(x->spare);
   x->spare = made;
   return KN_OK;
@@ -347,7 +432,7 @@ static kn_update_state *update_of(const kn_session *s, const kn_node *n) {
 static kn_status give_update(run *r, kn_update_state *u, const kn_type *type) {
   if (u->staged && kn_type_equal(&u->staged->type, type)) return KN_OK;
   kn_tensor *made;
-  KN_TRY(kn_tensor_new(r->ctx, type, &made));
+  KN_TRY(new_lasting(r, type, &made));
   kn_tensor_release(u->staged);
   u->staged = made;
   return KN_OK;

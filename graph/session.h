@@ -35,6 +35,14 @@ typedef struct kn_arena_on {
   const kn_memory *memory; /* NULL: the host's */
 } kn_arena_on;
 
+/* Memory of the caller's, in which runs live (lent.c). */
+typedef struct kn_lent {
+  char *memory; /* NULL: none */
+  size_t bytes;
+  kn_heap *heap; /* over its end: what the last run has made; NULL before one */
+  bool aside;    /* runs live elsewhere for the moment */
+} kn_lent;
+
 struct kn_session {
   kn_context *ctx;
   kn_graph *graph;
@@ -52,7 +60,8 @@ struct kn_session {
   kn_plan *plans;                     /* most recently used first */
   kn_refused refused;                 /* found by its runs */
   kn_arena_on arena[KN_DEVICE_COUNT]; /* for all plans: only one runs at a time */
-  kn_type *in_types;                  /* scratch of the call under way: the plan's key … */
+  kn_lent lent;
+  kn_type *in_types; /* scratch of the call under way: the plan's key … */
   int64_t *symbols;
   uint32_t *symbol_from; /* … and which input said so: 1 + index * KN_MAX_RANK + dim */
   kn_rvalue *out;        /* scratch: results before they are handed over */

@@ -1,5 +1,6 @@
 /* Reading and writing plain safetensors files: see tensors_file.h. */
 #include "graph/tensors_file.h"
+#include "core/dispatch.h"
 #include "graph/file_keys.h"
 #include "graph/internal.h"
 #include <string.h>
@@ -50,6 +51,24 @@ void kn_tensors_close(kn_tensors_file *f) {
   kn_safetensors_free(&f->header);
   kn_mapping_release(f->map);
   f->map = NULL;
+}
+
+/* ---- numbers ---- */
+
+bool kn_scalar_stored_as(kn_vkind k, const kn_type *t) {
+  const bool i = t->dtype == KN_I64, f = t->dtype == KN_F64;
+  return !t->rank && (k == KN_V_INT     ? i
+                      : k == KN_V_FLOAT ? f
+                      : k == KN_V_BOOL  ? t->dtype == KN_BOOL
+                                        : k == KN_V_NUMBER && (i || f));
+}
+
+kn_status kn_scalar_store(kn_context *ctx, const kn_scalar *x, kn_tensor **out) {
+  static const kn_dtype dtypes[] = {
+      [KN_SCALAR_INT] = KN_I64, [KN_SCALAR_FLOAT] = KN_F64, [KN_SCALAR_BOOL] = KN_BOOL};
+  KN_TRY(kn_tensor_new(ctx, &(kn_type){.dtype = (uint8_t)dtypes[x->kind]}, out));
+  kn_scalar_write(x, *out);
+  return KN_OK;
 }
 
 /* ---- writing ---- */

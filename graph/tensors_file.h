@@ -2,6 +2,7 @@
  * container demands is in safetensors.h. */
 #ifndef KN_TENSORS_FILE_H
 #define KN_TENSORS_FILE_H
+#include "graph/graph.h"
 #include "graph/mapping.h"
 #include "graph/safetensors.h"
 
@@ -19,6 +20,11 @@ void kn_tensors_close(kn_tensors_file *f);
 /* The same where the two are apart. */
 kn_status kn_tensor_in_file(kn_context *ctx, kn_mapping *map, const kn_st_file *f, const kn_st_tensor *t,
                             kn_tensor **out);
+
+/* Numbers in files are tensors of rank 0: int64, float64 or bool. Does a type hold what a value of kind k may
+ * be; a tensor of a number (kn_scalar_read gives it back). */
+bool kn_scalar_stored_as(kn_vkind k, const kn_type *t);
+kn_status kn_scalar_store(kn_context *ctx, const kn_scalar *x, kn_tensor **out);
 
 typedef struct kn_named_tensor {
   kn_span name;

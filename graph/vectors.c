@@ -338,6 +338,7 @@ static kn_status tell_all(kn_session *s, kn_vectors *v, bool record) {
   teller t = {
       .s = s, .ctx = kn_session_context(s), .g = g, .nslots = g->nslots, .nin = v->nin, .nout = v->nout};
   kn_heap *heap = t.ctx->heap;
+  KN_TRY(kn_session_at_rest(s));
   if (v->nin != g->body->nparams || v->nout != g->body->nyields)
     return kn_fail(t.ctx, KN_ARG, "these are test vectors of another graph");
   t.before = kn_calloc(heap, t.nslots + (size_t)1, sizeof *t.before);

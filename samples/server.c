@@ -187,7 +187,8 @@ static int read_requests(queue *q, client *c) {
   return 1;
 }
 
-/* A client takes a place that nobody uses any more; when there is none it waits at the door. */
+/* A client takes a place that nobody uses any more; when there is none, or the process may not open another
+ * socket, it waits at the door. */
 static void let_in(queue *q, int door, client *clients, struct pollfd *open) {
   pthread_mutex_lock(&q->lock);
   int i = 0;
@@ -198,7 +199,7 @@ static void let_in(queue *q, int door, client *clients, struct pollfd *open) {
     open[i] = (struct pollfd){.fd = s, .events = POLLIN};
   }
   pthread_mutex_unlock(&q->lock);
-  if (i == CLIENTS) poll(NULL, 0, 1);
+  if (s < 0) poll(NULL, 0, 1);
 }
 
 /* Until the process is told to stop. */

@@ -56,6 +56,7 @@ static inline void write_texts(char path[PATH_ROOM], const char *const *texts, u
 typedef struct account { /* an allocator that counts, and fails when told; for one thread */
   long live, left;       /* left: allocations until failure; < 0: never */
   bool once;             /* fail only that one */
+  long refusals;         /* so far */
 } account;
 
 static inline void *count(void *ud, void *ptr, size_t old, size_t size) {
@@ -67,6 +68,7 @@ static inline void *count(void *ud, void *ptr, size_t old, size_t size) {
     return NULL;
   }
   if (a->left == 0) {
+    a->refusals++;
     if (a->once) a->left = -1;
     return NULL;
   }

@@ -118,6 +118,13 @@ for kind in shared static; do
     uses $kind ./program && { grep -q '^6' said || cat said; })"
 done
 
+if command -v lua5.4 >/dev/null; then
+  check "Lua's own interpreter finds it by require" "$(LUA_CPATH="$libs/lua/5.4/?.so" \
+    lua5.4 -e 'print((require "kiln").ones(3):sum():item())' >said 2>&1 || echo "exit status $?"; grep -v -x '3.0' said)"
+else
+  skip "Lua's own interpreter finds it by require" 'lua5.4 is not on this machine'
+fi
+
 # ---- a project of its own ----
 mkdir project
 cp "$top/samples/host.c" "$top/samples/host.cpp" project

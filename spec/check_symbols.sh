@@ -21,6 +21,8 @@ done
 undefined() { nm -u "$@" 2>/dev/null | awk 'NF == 2 { sub(/@.*/, "", $2); print $2 }' | LC_ALL=C sort -u; }
 exported() { nm -D --defined-only "$1" | awk '{ sub(/@.*/, "", $3); print $3 }' | LC_ALL=C sort -u; }
 host=samples/host
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 
 # ---- no Lua in libkiln, kiln-run and the C host ----
 for file in libkiln.a libkiln.so kiln-run "$host"; do
@@ -38,23 +40,46 @@ done
 check 'kiln itself is seen to use Lua' "$(nm kiln | grep -q -E ' lua_[a-z]+' || echo 'no lua_ symbol in kiln')"
 
 # ---- state, exits, prints ----
-if undefined libkiln.a | grep -q -E '^__(asan|ubsan|tsan)'; then
-  skip 'libkiln keeps no mutable state outside a context' 'sanitizers add theirs'
-else
-  # .data.rel.ro is constant once loaded: tables that hold addresses.
-  check 'libkiln keeps no mutable state outside a context' "$(objdump -t libkiln.a | awk '
+# writable FILE: sections with bytes that may be written to. .data.rel.ro is constant once loaded: tables that hold
+# addresses.
+writable() {
+  readelf -SW "$1" | sed 's/^ *\[ *\([0-9]*\)\]/\1/' |
+    awk '$1 ~ /^[0-9]+$/ && $(NF - 3) ~ /W/ && $2 !~ /^\.data\.rel\.ro/ && $6 !~ /^0+$/ { print $2 " has 0x" $6 " bytes" }'
+}
+# What says so by the names of symbols.
+mutable() {
+  objdump -t "$1" | awk '
     /file format/ { member = $1 }
     { for (i = 1; i <= NF; i++)
         if ($i ~ /^(\.data|\.bss|\.tdata|\.tbss|\*COM\*)/ && $i !~ /^\.data\.rel\.ro/ && $NF !~ /^\./)
-          print member " " $NF " in " $i }')"
-fi
+          print member " " $NF " in " $i }'
+}
+for name in libkiln libkiln-lua; do
+  what="$name keeps no mutable state outside a context"
+  if undefined "$name.a" | grep -q -E '^__(asan|ubsan|tsan)'; then
+    skip "$what" 'sanitizers add theirs'
+  else
+    check "$what" "$(mutable "$name.a")"
+    check "$name has no section that can be written to" "$(writable "$name.a")"
+  fi
+done
+# That these can fail: a counter, one per thread, a constant, and a table of addresses, which is none.
+printf '%s\n' 'int seen(void);' 'const int *const *table(void);' 'static const int two = 2;' \
+  'static const int *const all[] = {&two};' 'const int *const *table(void) { return all; }' >"$scratch/a.c"
+cc -fPIC -c -o "$scratch/constant.o" "$scratch/a.c"
+check 'tables of addresses are no mutable state' "$(mutable "$scratch/constant.o"; writable "$scratch/constant.o")"
+for kind in 'static int n' 'static int n = 1' 'static _Thread_local int n' 'int n'; do
+  printf '%s;\nint seen(void) { return n++; }\n' "$kind" >"$scratch/b.c"
+  cc -fPIC -c -o "$scratch/state.o" "$scratch/b.c"
+  check "$kind is seen as mutable state" "$(
+    mutable "$scratch/state.o" | grep -q . || echo 'not by its symbol'
+    writable "$scratch/state.o" | grep -q . || echo 'not by its section'
+  )"
+done
 check 'libkiln never exits, aborts, jumps or prints by itself' "$(undefined libkiln.a | grep -x -E \
   'abort|exit|_exit|_Exit|quick_exit|longjmp|siglongjmp|v?printf|__v?printf_chk|puts|putchar|perror|stdout|stderr')"
 
 # ---- what can be seen from outside ----
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-
 # abi HEADER: what it promises
 abi() {
   cc -E -DKILN_API= -DKILN_LUA_API= -I"$top/bindings/c" -I"$top/bindings/lua" "$top/bindings/$1" |
@@ -105,15 +130,15 @@ printf '%s\n' 'enum kiln_status: KILN_OK = 1' 'int kiln_new(void)' 'int kiln_ver
 sed 's/^[^ ]* //' "$scratch/was" | LC_ALL=C sort | LC_ALL=C comm -3 - "$scratch/is" >"$scratch/differ"
 check 'a promise that is broken is seen' "$([ "$(wc -l <"$scratch/differ")" -eq 4 ] || cat "$scratch/differ")"
 
-# ---- the public header ----
-printf '#include "kiln.h"\nint main(void) { return 0; }\n' >"$scratch/a.c"
+# ---- the public headers ----
+printf '#include "kiln.h"\n#include "kiln_lua.h"\nint main(void) { return 0; }\n' >"$scratch/a.c"
 cp "$scratch/a.c" "$scratch/a.cc"
-check 'kiln.h is clean C99' "$(cc -std=c99 -pedantic -Wall -Wextra -Wstrict-prototypes -Werror \
-  -I"$top/bindings/c" -fsyntax-only "$scratch/a.c" 2>&1)"
+check 'kiln.h and kiln_lua.h are clean C99' "$(cc -std=c99 -pedantic -Wall -Wextra -Wstrict-prototypes -Werror \
+  -I"$top/bindings/c" -I"$top/bindings/lua" -fsyntax-only "$scratch/a.c" 2>&1)"
 if command -v c++ >/dev/null; then
-  check 'kiln.h is clean C++' "$(c++ -std=c++11 -pedantic -Wall -Wextra -Werror -I"$top/bindings/c" \
-    -fsyntax-only "$scratch/a.cc" 2>&1)"
+  check 'kiln.h and kiln_lua.h are clean C++' "$(c++ -std=c++11 -pedantic -Wall -Wextra -Werror -I"$top/bindings/c" \
+    -I"$top/bindings/lua" -fsyntax-only "$scratch/a.cc" 2>&1)"
 else
-  skip 'kiln.h is clean C++' 'no C++ compiler on this machine'
+  skip 'kiln.h and kiln_lua.h are clean C++' 'no C++ compiler on this machine'
 fi
 report

@@ -317,7 +317,7 @@ START_TEST(tensors) {
 END_TEST
 
 START_TEST(tensors_outlive_their_context) {
-  account memory = {0, -1, false};
+  account memory = {.left = -1};
   kiln_context_options o = {.size = sizeof o, .alloc = count, .alloc_ud = &memory};
   kiln_context *ctx;
   kiln_tensor *t;
@@ -545,7 +545,7 @@ START_TEST(memory_that_runs_out_anywhere) {
     kiln_status st = KILN_NOMEM;
     long n = 0;
     for (; st != KILN_OK; n++) {
-      account memory = {0, n, once};
+      account memory = {.left = n, .once = once};
       st = everything(&memory, path);
       if (memory.live) ck_abort_msg("%ld blocks were lost when allocation %ld failed", memory.live, n);
       if (st != KILN_OK && st != KILN_NOMEM)

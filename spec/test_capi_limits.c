@@ -175,6 +175,33 @@ START_TEST(trips_are_of_any_one_loop) {
 }
 END_TEST
 
+/* Views repeat elements for nothing: what they make endless is work for more steps than one. */
+START_TEST(a_part_without_end_is_many_steps) {
+  host h;
+  open_with(&h,
+            "graph g(%x: float32[1], %n: integer) {\n"
+            "  %y: float32[?] = expand %x {sizes = {%n}}  ; bad.lua:2\n"
+            "  %z: float32[] = sum %y                     ; bad.lua:3\n"
+            "  return %z\n}\n",
+            NULL);
+  float one = 1;
+  kiln_tensor *x;
+  GOOD(kiln_tensor_new(h.ctx, KILN_FLOAT32, 1, (int64_t[]){1}, &one, &x), kiln_error(h.ctx));
+  GOOD(kiln_session_set_tensor(h.s, "x", x), kiln_session_error(h.s));
+  kiln_tensor_release(x);
+  kiln_session_set_step_limit(h.s, 1000);
+  static const int64_t sizes[] = {INT64_C(1) << 40, INT64_C(1) << 56, 1 << 20};
+  for (int i = 0; i < 3; i++) {
+    kiln_session_set_integer(h.s, "n", sizes[i]);
+    if (i < 2)
+      BAD(KILN_LIMIT, "bad.lua:2: the limit of 1000 steps", kiln_session_run(h.s), kiln_session_error(h.s));
+    else
+      GOOD(kiln_session_run(h.s), kiln_session_error(h.s));
+  }
+  close_host(&h);
+}
+END_TEST
+
 START_TEST(deadlines_are_of_a_run) {
   host h;
   open_with(&h, nested_text, NULL);
@@ -382,7 +409,7 @@ START_TEST(pools_that_are_none) {
   char error[256];
   kiln_context *ctx = NULL;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    account memory = {0, -1, false};
+    account memory = {.left = -1};
     kiln_context_options o = {.size = sizeof o, .alloc = count, .alloc_ud = &memory, .pool = &cases[i].pool};
     BAD(KILN_ARG, cases[i].said, kiln_context_new(&o, &ctx, error, sizeof error), error);
     ck_assert(!ctx && memory.live == 0);
@@ -394,6 +421,6 @@ START_TEST(pools_that_are_none) {
 }
 END_TEST
 
-SUITE("capi_limits", endless_loops_end_and_change_nothing, trips_are_of_any_one_loop, deadlines_are_of_a_run,
-      results_are_the_same_on_any_pool, a_loop_within_a_loop_stays_where_it_is, threads_share_a_pool,
-      pools_that_are_none)
+SUITE("capi_limits", endless_loops_end_and_change_nothing, trips_are_of_any_one_loop,
+      a_part_without_end_is_many_steps, deadlines_are_of_a_run, results_are_the_same_on_any_pool,
+      a_loop_within_a_loop_stays_where_it_is, threads_share_a_pool, pools_that_are_none)

@@ -736,7 +736,7 @@ START_TEST(memory_that_runs_out_anywhere) {
   save_model(path);
   for (int once = 0; once < 2; once++)
     for (long n = 0;; n++) {
-      account memory = {0, n, once};
+      account memory = {.left = n, .once = once};
       const kiln_status st = everything(&memory, path);
       ck_assert_msg(memory.live == 0, "%ld blocks were lost when allocation %ld failed", memory.live, n);
       if (st == KILN_OK && n > 50) break;

@@ -1,12 +1,13 @@
 /* How files are written: whole or not at all, over files that are in use, through links, with the permissions
  * that were there; what is no regular file stays what it is. */
-#define _XOPEN_SOURCE 700 /* symlink, mkdtemp */
+#define _GNU_SOURCE /* symlink, mkdtemp, syscall */
 #include "spec/exec.h"
 #include "spec/kiln_file.h"
 #include "graph/mapping.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 typedef struct place {
   kn_context *c;
@@ -104,6 +105,29 @@ START_TEST(over_a_file_in_use) {
 }
 END_TEST
 
+/* The C library's, which tells what a file's permissions are before they are set. */
+static mode_t before_chmod;
+int fchmod(int fd, mode_t mode) {
+  struct stat info;
+  before_chmod |= fstat(fd, &info) ? 07777 : info.st_mode & 07777;
+  return (int)syscall(SYS_fchmod, fd, mode);
+}
+
+START_TEST(what_is_private_is_so_from_the_first) {
+  place p;
+  start(&p);
+  const mode_t mask = umask(022);
+  save(&p, in(&p, "private"), 1);
+  ck_assert_int_eq(chmod(in(&p, "private"), 0600), 0);
+  before_chmod = 0;
+  save(&p, in(&p, "private"), 2); /* nobody else can open it while it is written */
+  ck_assert_int_eq(before_chmod, 0600);
+  ck_assert_int_eq(mode_of(in(&p, "private")), 0600);
+  umask(mask);
+  stop(&p);
+}
+END_TEST
+
 START_TEST(permissions_and_links) {
   place p;
   struct stat info;
@@ -179,4 +203,5 @@ START_TEST(leftovers) {
 }
 END_TEST
 
-SUITE("file_writing", over_a_file_in_use, permissions_and_links, what_is_no_file, leftovers)
+SUITE("file_writing", over_a_file_in_use, permissions_and_links, what_is_private_is_so_from_the_first,
+      what_is_no_file, leftovers)

@@ -243,6 +243,37 @@ static void sweep_conv(lay lx, lay lw) {
 
 START_TEST(conv2d_and_its_gradients) { sweep_conv(DENSE, DENSE); }
 END_TEST
+/* What it leaves to the backend beside it is computed there, not by the reference. */
+START_TEST(small_convolutions_find_a_backend) {
+  static const int64_t sides[][2] = {{3, 1}, {4, 1}, {3, 2}, {9, 1}, {3, 9}, {13, 1}};
+  if (!available()) return;
+  kn_context *c = kn_context_new(NULL, NULL);
+  OK(c, kn_registry_open(c, NULL));
+  int elsewhere = 0;
+  for (int64_t side = 4; side <= 13; side++)
+    for (int64_t filters = 8; filters <= 64; filters += 8)
+      for (size_t i = 0; i < sizeof sides / sizeof *sides; i++)
+        for (int64_t pad = 0; pad <= sides[i][0] / 2; pad += 1 + sides[i][0] / 3) {
+          const int64_t k = sides[i][0], step = sides[i][1];
+          const kn_attrs_conv2d a = {
+              .stride = {2, {step, step}}, .padding = {2, {pad, pad}}, .dilation = {2, {1, 1}}, .groups = 1};
+          if (side + 2 * pad < k) continue;
+          char what[96];
+          snprintf(what, sizeof what, "side %d, kernel %d, %d filters, stride %d, padding %d", (int)side,
+                   (int)k, (int)filters, (int)step, (int)pad);
+          kn_tensor *in[] = {make(c, DENSE, 3, 4, DIMS(1, 2, side, side)),
+                             make(c, DENSE, 4, 4, DIMS(filters, 2, k, k))};
+          const char *by = both(c, KN_OP_conv2d, &a, in, 2, 2e-6, what);
+          ck_assert_msg(strcmp(by, "ref") != 0, "conv2d of %s ran on the reference", what);
+          elsewhere += strcmp(by, "onednn") != 0;
+          kn_tensor_release(in[0]);
+          kn_tensor_release(in[1]);
+        }
+  ck_assert_int_gt(elsewhere, 100);
+  done(c);
+}
+END_TEST
+
 START_TEST(conv2d_of_other_layouts) {
   sweep_conv(SWAPPED, PADDED);
   sweep_conv(STEPPED, SWAPPED);
@@ -661,6 +692,7 @@ START_TEST(its_row_tells_version_or_reason) {
 END_TEST
 
 SUITE("onednn", its_row_tells_version_or_reason, matmul_of_all_ranks_and_layouts, conv2d_and_its_gradients,
-      conv2d_of_other_layouts, pooling, special_values, what_is_declined_is_said,
-      the_cache_is_bounded_and_used, two_threads_at_once, the_thread_count_is_the_contexts,
-      memory_that_runs_out, a_graph_runs_on_it_and_says_so, two_sessions_at_once, long_chains_need_no_stack)
+      small_convolutions_find_a_backend, conv2d_of_other_layouts, pooling, special_values,
+      what_is_declined_is_said, the_cache_is_bounded_and_used, two_threads_at_once,
+      the_thread_count_is_the_contexts, memory_that_runs_out, a_graph_runs_on_it_and_says_so,
+      two_sessions_at_once, long_chains_need_no_stack)

@@ -272,6 +272,7 @@ START_TEST(lies_about_vectors) {
       {",\\\"vectors.g.1.in.2\\\"]", "]", "',' is missing"},
       {"]}]}\"", "]}] \"", "'}' is missing"},
       {"]}]}\"", "]} }\"", "']' is missing"},
+      {"\"story.c:3\"", "\"story\\n:3\"", "its origin is no text"},
   };
   kn_context *c = suite_context();
   for (size_t i = 0; i < COUNT(cases); i++) {

@@ -105,7 +105,7 @@ kn_status cu_device_facts(kn_context *ctx, cu_device *d, int i, kn_device_facts 
 cu_device *cu_device_find(kn_context *ctx, char *why, size_t size) {
   cu_device *d = kn_calloc(ctx->heap, 1, sizeof *d);
   char file[64];
-  snprintf(why, size, "out of memory");
+  snprintf(why, size, KN_WHY_MEMORY);
   if (!d || pthread_mutex_init(&d->lock, NULL)) {
     kn_free(ctx->heap, d, sizeof *d);
     return NULL;

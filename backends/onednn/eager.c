@@ -32,7 +32,9 @@ enum {
   FEW_COLUMNS = 4,
   FEW_PLACES = 64,
   SOME_IMAGES = 4,
-  SMALL_CONV = 1 << 18
+  SMALL_CONV = 1 << 18,
+  MOST_TAPS = 64,
+  FAR_APART = 8
 };
 
 /* A call of oneDNN costs more than a small product, and products with few rows or columns wait for memory: it
@@ -58,12 +60,18 @@ static bool deep_layer(const kn_attrs_conv2d *a, const kn_type *x, const kn_type
 }
 
 /* Filters that oneDNN would not reorder for so few places: its product of windows takes up to twice as long,
- * and the first of a process 20 ms more, in which it makes the code of products of all kinds. */
+ * and the first of a process 20 ms more, in which it makes the code of products of all kinds. Not what the
+ * CPU backend declines, as nobody but the reference would compute it. */
 static bool small_conv(const kn_attrs_conv2d *a, const kn_type *x, const kn_type *w) {
   int64_t taps = w->dims[2] * w->dims[3], filters = w->dims[0], k = w->dims[1] * taps, places = x->dims[0];
-  for (int i = 0; i < 2; i++) places *= x->dims[2 + i] / kn_ints_at(&a->stride, i);
-  return a->groups == 1 && taps > 1 && filters >= 8 && k >= 8 && places >= 16 && places < DN_LEAST_PLACES &&
-         filters * k <= SMALL_CONV / places;
+  for (int i = 0; i < 2; i++) {
+    const int64_t stride = kn_ints_at(&a->stride, i),
+                  span = kn_ints_at(&a->dilation, i) * (w->dims[2 + i] - 1);
+    if (stride > FAR_APART) return false;
+    places *= (x->dims[2 + i] + 2 * kn_ints_at(&a->padding, i) - span - 1) / stride + 1;
+  }
+  return a->groups == 1 && taps > 1 && taps <= MOST_TAPS && filters >= 8 && k >= 8 && places >= 16 &&
+         places < DN_LEAST_PLACES && filters * k <= SMALL_CONV / places;
 }
 
 bool dn_is_slow(kn_op op, const void *attrs, const dn_view *in) {

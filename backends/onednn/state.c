@@ -1,6 +1,7 @@
 /* The state of a context: library, engine, and the primitive cache: a hash table threaded by a list in order
  * of use. */
 #include "backends/onednn/state.h"
+#include "backends/backend.h"
 #include "core/parallel.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -33,7 +34,7 @@ struct dn_state {
 dn_state *dn_state_open(kn_context *ctx, char version[DN_VERSION_TEXT], char *why, size_t size) {
   dn_state *s = kn_calloc(ctx->heap, 1, sizeof *s);
   if (!s) {
-    snprintf(why, size, "out of memory");
+    snprintf(why, size, KN_WHY_MEMORY);
     return NULL;
   }
   if (!dn_library_open(&s->lib, version, why, size)) {

@@ -53,7 +53,7 @@ static const char *use_pool(kn_context *ctx, const kiln_pool *given, int threads
   kiln_pool p = {.size = sizeof p};
   memcpy(&p, given, given->size < sizeof p ? given->size : sizeof p);
   *st = KN_ARG;
-  if (given->size < sizeof p) return "the pool does not say its size";
+  if (given->size < offsetof(kiln_pool, run) + sizeof p.run) return "the pool does not say its size";
   if (!p.run) return "the pool has no function `run`";
   if (p.threads < 1 || p.threads > MOST_THREADS) return "a pool has 1 … 4096 threads";
   if (!kn_parallel_use(ctx, &(kn_host_pool){p.ud, p.threads, p.run})) {
@@ -144,6 +144,7 @@ kiln_status kiln_backend_report(kiln_context *handle, int index, kiln_backend *o
     return outside(kn_fail(ctx, KN_INDEX, "there is no backend number %d", index));
   kn_backend_report r;
   kn_registry_report(ctx, index, &r);
+  if (!r.available && !strcmp(r.reason, KN_WHY_MEMORY)) return outside(kn_fail_nomem(ctx, 0));
   kiln_backend b = {.name = r.name, .available = r.available};
   snprintf(b.version, sizeof b.version, "%.*s", (int)sizeof b.version - 1, r.version);
   snprintf(b.reason, sizeof b.reason, "%s", r.reason);

@@ -162,7 +162,10 @@ kiln_status kiln_session_test(kiln_session *s) {
   if (!kiln_graph_vector_count(g))
     return outside(kn_fail(kn_session_context(s->core), KN_ARG, "graph %s has no test vectors in its file",
                            kiln_graph_name(g)));
-  return outside(kn_vectors_test(s->core, g->vectors));
+  kn_session_lend_aside(s->core, true);
+  kn_status st = kn_vectors_test(s->core, g->vectors);
+  kn_session_lend_aside(s->core, false);
+  return outside(st);
 }
 
 kiln_status kiln_graph_test(kiln_context *handle, kiln_graph *g) {

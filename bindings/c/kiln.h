@@ -81,7 +81,7 @@ typedef enum kiln_status {
   KILN_VERSION = 10,    /* a file is of a version this library does not know */
   KILN_CAPTURE = 11,    /* only from Lua: a function cannot be captured */
   KILN_RAISED = 12,     /* the program itself raised an error */
-  KILN_LIMIT = 13,      /* a limit was reached: steps, nodes, nesting */
+  KILN_LIMIT = 13,      /* a limit was reached: steps, trips, seconds, nodes, nesting */
   KILN_CANCELLED = 14,  /* kiln_session_cancel */
   KILN_INTERNAL = 15    /* a defect of kiln */
 } kiln_status;
@@ -247,6 +247,31 @@ KILN_API kiln_status kiln_tensor_to(kiln_context *ctx, const kiln_tensor *t, con
 KILN_API void *kiln_tensor_data(const kiln_tensor *t);
 /* Copies all elements to `out`, row-major, from wherever they are. ARG unless `bytes` is just their size. */
 KILN_API kiln_status kiln_tensor_read(kiln_context *ctx, const kiln_tensor *t, void *out, size_t bytes);
+
+/* ---- tensors of others: DLPack ---- */
+
+/* The structs of dlpack.h, which is the caller's to include where it looks into them; the second is DLPack
+ * 1's. Tensors go over without a copy, with their strides. Of devices, "cpu" (and pinned memory of the host,
+ * on the way in) and "cuda" go over. */
+struct DLManagedTensor;
+struct DLManagedTensorVersioned;
+
+/* A view of t for others, who call its `deleter` once, from whatever thread; it holds t until then. What
+ * computes the elements is complete. They must not be written to where t is not the caller's own (see
+ * kiln_tensor_data). */
+KILN_API kiln_status kiln_tensor_to_dlpack(kiln_context *ctx, kiln_tensor *t, struct DLManagedTensor **out);
+KILN_API kiln_status kiln_tensor_to_dlpack_versioned(kiln_context *ctx, kiln_tensor *t,
+                                                     struct DLManagedTensorVersioned **out);
+/* A tensor over the elements of others. On success m is taken over: its deleter is called when the last user
+ * is gone, from whatever thread that is; on failure it stays the caller's. What computes the elements must be
+ * complete; on cuda, results should have been read before the last user is gone, as the deleter does not wait
+ * for what still reads them. Elements that are read only (DLPack 1 says so) are copied, and m is done with at
+ * once. DTYPE for dtypes that kiln has not and for more than one lane, SHAPE for more than 8 dimensions,
+ * sizes or strides below 0, and what no memory holds, ARG for memory that is not aligned for its dtype,
+ * UNSUPPORTED for other devices and other major versions. */
+KILN_API kiln_status kiln_tensor_from_dlpack(kiln_context *ctx, struct DLManagedTensor *m, kiln_tensor **out);
+KILN_API kiln_status kiln_tensor_from_dlpack_versioned(kiln_context *ctx, struct DLManagedTensorVersioned *m,
+                                                       kiln_tensor **out);
 
 /* ---- ops of the host ---- */
 
@@ -436,7 +461,7 @@ KILN_API void kiln_session_free(kiln_session *s);
 KILN_API const char *kiln_session_error(const kiln_session *s);
 
 /* An input of the next runs; kept until it is set again. A tensor is retained, not copied: what it holds when
- * a run starts is what the run sees. Kinds are checked when it runs. */
+ * a run starts is what the run sees. Kinds are checked when it runs. STATE from within a run. */
 KILN_API kiln_status kiln_session_set(kiln_session *s, int index, const kiln_value *v);
 /* The same by name, each for one kind. */
 KILN_API kiln_status kiln_session_set_tensor(kiln_session *s, const char *name, kiln_tensor *t);
@@ -489,6 +514,25 @@ KILN_API kiln_status kiln_session_restore(kiln_session *s, const char *path);
  * together, in whatever layout, with scratchpads and the constants that were packed for it. A run with inputs
  * of these sizes then allocates only its results, a block for each tensor among them. */
 KILN_API kiln_status kiln_session_memory(kiln_session *s, size_t *bytes);
+/* Runs inside memory of the caller's, aligned to 64 bytes. From the next run on intermediate tensors,
+ * results, and tensors that functions of the host are given lie in it, and runs take nothing from the
+ * context's allocator. What stays between runs is taken from there once, and kept: the plan for inputs of new
+ * sizes, with scratchpads and packed constants (kiln_session_arena_bytes makes it), what kernels work in (by
+ * the first run), a tensor or two for each slot that runs write and each input that they overwrite (by the
+ * first two); and texts that the program makes are, for as long as it makes them. Of graphs on a GPU only
+ * what the host has of tensors lies there.
+ *
+ * Results are the arena's, and good until the next run, which does not begin (STATE) while somebody still
+ * holds one, be it as an input: kiln_tensor_read copies their elements. Nobody else may write to the memory;
+ * it must stay until the session has another, or none, or is freed, and all tensors in it are released.
+ * kiln_session_test and _profile run outside of it. `memory` NULL: no arena. Either way the outputs of the
+ * last run are gone. ARG when it is not aligned, STATE within a run. */
+KILN_API kiln_status kiln_session_set_arena(kiln_session *s, void *memory, size_t bytes);
+/* The bytes that an arena must have for the inputs set, as kiln_session_memory without running: a run there
+ * with less is NOMEM before it begins. With as much it goes through, but where only the run knows how large
+ * tensors are, or how many of them a loop or a list holds at a time: then it may end with NOMEM, and slots
+ * are as before. */
+KILN_API kiln_status kiln_session_arena_bytes(kiln_session *s, size_t *bytes);
 /* What each node of the graph takes on the inputs set, as text: tables of lines of the program and of nodes,
  * the slowest first, with times, work done and shares of what the machine reaches. What the runs store, draw
  * and overwrite is forgotten; functions of the host are called, and output is made. */
@@ -509,7 +553,9 @@ KILN_API void kiln_session_set_check(kiln_session *s, int on);
 /* Limits of the next runs. One that passes a limit ends with LIMIT and a sentence that names the line which
  * would have come next; slots, random numbers and inputs are then as they were before it. 0: no limit.
  *
- * Steps of a run: parts of its graph (what a backend computes as one) and trips of its loops. */
+ * Steps of a run: parts of its graph (what a backend computes as one) and trips of its loops. A part counts
+ * for one more with every 16 million operations and bytes that it takes: tensors that repeat their elements
+ * need little memory, and may be endless. */
 KILN_API void kiln_session_set_step_limit(kiln_session *s, uint64_t steps);
 /* Trips of any one loop, from where it is entered to where it is left. */
 KILN_API void kiln_session_set_trip_limit(kiln_session *s, uint64_t trips);

@@ -24,9 +24,11 @@ kiln_status kiln_session_profile(kiln_session *s, const kiln_profile_options *op
   if (o.runs < 0) return outside(kn_fail(ctx, KN_ARG, "profile: a number of runs is needed, got %d", o.runs));
   kn_profile *p;
   kn_status st = kiln_all_given(s);
+  kn_session_lend_aside(s->core, true);
   if (st == KN_OK)
     st = kn_session_profile(s->core, s->in, s->graph->nin,
                             &(kn_profile_options){(uint32_t)o.runs, o.nodes != 0}, &p);
+  kn_session_lend_aside(s->core, false);
   if (st != KN_OK) return outside(st);
   st = describe(s, ctx, p);
   if (st == KN_OK && o.trace) st = kn_profile_trace(ctx, p, o.trace);

@@ -122,7 +122,8 @@ kiln_status kiln_session_set(kiln_session *s, int index, const kiln_value *v) {
     return outside(
         kn_fail(ctx, KN_INDEX, "there is no input number %d: the graph has %d", index, (int)s->graph->nin));
   kn_rvalue r;
-  kn_status st = kiln_read_value(ctx, v, &r);
+  kn_status st = kn_session_at_rest(s->core); /* a run borrows what is set */
+  if (st == KN_OK) st = kiln_read_value(ctx, v, &r);
   if (st != KN_OK) {
     kn_error_prefix(ctx, "input %s", s->graph->in[index].name);
     return outside(st);
@@ -178,10 +179,12 @@ kn_status kiln_all_given(kiln_session *s) {
 }
 
 kiln_status kiln_session_run(kiln_session *s) {
+  kn_status st = kn_session_at_rest(s->core); /* a cancel is for the run under way */
+  if (st != KN_OK) return outside(st);
   drop_outputs(s);
   if (poll_cancel(s, 0) != KN_OK)
     return outside(kn_fail(context_of(s), KN_CANCELLED, "the run was cancelled before it began"));
-  kn_status st = kiln_all_given(s);
+  st = kiln_all_given(s);
   if (st == KN_OK) st = kn_session_run(s->core, s->in, s->graph->nin, s->out, s->graph->graph->body->nyields);
   s->ran = st == KN_OK;
   return outside(st);
@@ -192,6 +195,18 @@ kiln_status kiln_session_memory(kiln_session *s, size_t *bytes) {
   kn_run_memory memory;
   if (st == KN_OK) st = kn_session_prepare(s->core, s->in, s->graph->nin, &memory);
   if (st == KN_OK) *bytes = memory.arena + memory.workspace + memory.packed;
+  return outside(st);
+}
+
+kiln_status kiln_session_set_arena(kiln_session *s, void *memory, size_t bytes) {
+  kn_status st = kn_session_lend(s->core, memory, bytes);
+  if (st == KN_OK) drop_outputs(s);
+  return outside(st);
+}
+
+kiln_status kiln_session_arena_bytes(kiln_session *s, size_t *bytes) {
+  kn_status st = kiln_all_given(s);
+  if (st == KN_OK) st = kn_session_lent_bytes(s->core, s->in, s->graph->nin, bytes);
   return outside(st);
 }
 

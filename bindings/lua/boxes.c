@@ -20,9 +20,28 @@ static void died(kl_boxes *b, kl_box *box) {
   if (box->tensor) b->dead[b->ndead++] = box->tensor;
 }
 
+/* Lua finds no memory, has collected its garbage and asks again: its memory and that of tensors may have one
+ * limit. Only what is released without a call of anybody's function goes: this is in the middle of Lua. */
+static bool let_go(kl_boxes *b) {
+  uint32_t n = b->ndead, kept = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    kn_tensor *t = b->dead[i];
+    if (t->grad || t->base || !t->storage || t->storage->release)
+      b->dead[kept++] = t;
+    else
+      kn_tensor_release(t);
+  }
+  b->ndead = kept;
+  return kept < n;
+}
+
 static void *watch(void *ud, void *p, size_t osize, size_t nsize) {
   kl_boxes *b = ud;
-  if (nsize > 0) return b->fn(b->ud, p, osize, nsize);
+  if (nsize > 0) {
+    if (b->deny && !p && osize == LUA_TUSERDATA) return b->deny--, NULL;
+    void *q = b->fn(b->ud, p, osize, nsize);
+    return q || !let_go(b) ? q : b->fn(b->ud, p, osize, nsize);
+  }
   if (osize == b->bytes && p) died(b, (kl_box *)(void *)((char *)p + b->offset));
   bool end = p == b->end;
   b->fn(b->ud, p, osize, 0);

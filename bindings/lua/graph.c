@@ -98,7 +98,7 @@ kn_status kl_poll_hook(void *ud, uint64_t steps) {
   kl_state *s = ud;
   lua_Hook now = lua_gethook(s->main);
   (void)steps;
-  return now && now != s->hook ? KN_CANCELLED : KN_OK;
+  return now && now != s->hook ? KN_CANCELLED : kl_count_step(s);
 }
 
 kn_status kl_interrupt(void *ud, bool begins) {

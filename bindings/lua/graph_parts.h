@@ -44,6 +44,9 @@ int kl_unflatten(lua_State *L, const kl_variant *v, int ins, int outs, const kn_
 /* graph_save.c. Raises, in `name`'s name, when the variant only holds together with the Lua objects of now.
  */
 void kl_check_storable(lua_State *L, const kl_variant *v, const char *name);
+/* The variant's graph with what its slots hold now, owned; their tensors are the live ones. Raises, in
+ * `name`'s name. */
+kn_graph *kl_graph_now(lua_State *L, kl_variant *v, const char *name);
 
 /* host.c: the session calls the functions that kiln.ignore has named in this state. */
 void kl_offer_hosts(lua_State *L, kn_session *s);

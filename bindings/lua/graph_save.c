@@ -1,6 +1,7 @@
 /* g:save and kiln.save: graphs with the present values of their slots, notes, and calls to test them by. */
 #include "bindings/lua/graph_entries.h"
 #include "core/device.h"
+#include "graph/file_keys.h"
 #include "graph/safetensors.h"
 #include <string.h>
 
@@ -216,17 +217,26 @@ static const char *push_origin(lua_State *L, int idx) {
   }
   lua_getinfo(L, ">S", &ar);
   if (*ar.source != '@') return lua_pushnil(L), NULL;
-  return lua_pushfstring(L, "function at %s:%d", last_name(ar.source + 1), ar.linedefined);
+  const char *made = lua_pushfstring(L, "function at %s:%d", last_name(ar.source + 1), ar.linedefined);
+  if (kn_entry_name(made)) return made;
+  lua_pop(L, 1); /* the name of a script may be anything */
+  return lua_pushnil(L), NULL;
+}
+
+kn_graph *kl_graph_now(lua_State *L, kl_variant *v, const char *name) {
+  kn_graph *now = NULL;
+  kl_check_storable(L, v, name);
+  kn_session *s = kl_variant_session(L, v);
+  kl_load_live(L, v);
+  kl_check(L, with_values(kl_context(L), v->graph, s, &now));
+  return now;
 }
 
 /* Leaves a value on the stack, which must stay there. */
 static void add_entry(lua_State *L, kl_entries *e, const char *name, int graph, const save_options *o) {
   kl_variant *v = kl_newest_variant(L, graph);
-  kl_check_storable(L, v, "save");
-  kn_session *s = kl_variant_session(L, v);
-  kl_load_live(L, v);
   kn_entry *entry = &e->list[e->n];
-  kl_check(L, with_values(e->ctx, v->graph, s, &entry->graph));
+  entry->graph = kl_graph_now(L, v, "save");
   if (!o->paths) shorten_places(entry->graph);
   entry->name = name;
   entry->notes = e->notes;

@@ -34,18 +34,31 @@ kl_state *kl_state_of(lua_State *L) {
 
 kn_context *kl_context(lua_State *L) { return kl_state_of(L)->ctx; }
 
+enum { RESERVE = 4096 };
+
+void kl_collect(kl_state *s) {
+  kn_free(s->ctx->heap, s->reserve, RESERVE);
+  s->reserve = NULL;
+  lua_gc(s->main, LUA_GCCOLLECT);
+  kl_bury(s);
+  if (!s->reserve) s->reserve = kn_alloc(s->ctx->heap, RESERVE);
+}
+
 /* An op found no memory: tensors that nobody can reach any more are let go. */
 static void reclaim(void *ud) {
   kl_state *s = ud;
   s->reclaiming = true;
-  lua_gc(s->main, LUA_GCCOLLECT);
-  kl_bury(s);
+  kl_collect(s);
   s->reclaiming = false;
 }
 
 static int close_state(lua_State *L) {
   kl_state *s = lua_touserdata(L, 1);
   kn_context *ctx = s->ctx;
+  if (ctx) {
+    kl_close_calls(s);
+    kn_free(ctx->heap, s->reserve, RESERVE);
+  }
   s->ctx = NULL;
   if (ctx) kn_context_remove_reclaimer(ctx, &s->reclaimer);
   if (ctx) ctx->interrupt = NULL;
@@ -87,6 +100,12 @@ static void output(void *ud, kn_out kind, const char *text, size_t len) {
   fwrite(text, 1, len, to);
   if (kind == KN_OUT_LOG) fputc('\n', to);
   if (kind == KN_OUT_PRINT) fflush(to); /* as print does */
+}
+
+void kl_own_context(kl_state *s) {
+  s->owned = true;
+  s->ctx->output = output;
+  s->ctx->output_ud = s;
 }
 
 static void warn_of_topics(kn_context *ctx, const char *debug) {
@@ -139,7 +158,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
   kl_state *s = kl_find_state(L);
   if (s) return s;
   s = lua_newuserdatauv(L, sizeof *s, 0);
-  *s = (kl_state){.ctx = ctx, .owned = !ctx};
+  *s = (kl_state){.ctx = ctx};
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, close_state);
   lua_setfield(L, -2, "__gc");
@@ -148,8 +167,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
     const char *debug = getenv("KILN_DEBUG");
     s->ctx = ctx = kn_context_new(NULL, debug);
     if (!ctx) luaL_error(L, "kiln: out of memory");
-    ctx->output = output;
-    ctx->output_ud = s;
+    kl_own_context(s);
     warn_of_topics(ctx, debug);
     set_threads(ctx);
     open_backends(L, ctx);
@@ -160,6 +178,7 @@ kl_state *kl_state_open(lua_State *L, kn_context *ctx) {
   s->main = lua_tothread(L, -1);
   lua_pop(L, 1);
   kl_open_boxes(L, s);
+  s->reserve = kn_alloc(ctx->heap, RESERVE); /* without it one may be lost */
   s->reclaimer = (kn_reclaimer){.fn = reclaim, .ud = s};
   kn_context_add_reclaimer(ctx, &s->reclaimer);
   ctx->interrupt = kl_interrupt;

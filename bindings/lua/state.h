@@ -26,7 +26,19 @@ typedef struct kl_boxes {
   kn_heap *heap;
   struct kl_state *state; /* NULL before it is open and when it closes */
   const void *end, *probed;
+  int deny; /* userdata that are still to be refused: calls.c */
 } kl_boxes;
+
+/* Calls of the host (kiln_lua.h), and their limits. */
+typedef struct kl_calls {
+  uint64_t limit, used; /* Lua's instructions and steps of graphs; limit 0: none */
+  bool failed;          /* ever */
+  bool spent, told;     /* the limit was reached in this call; the report says so */
+  int depth;            /* calls within calls */
+  kn_status status;     /* of what was raised last */
+  char *report;         /* of the last failure; NULL: the context's sentence is all there is */
+  size_t room;
+} kl_calls;
 
 typedef struct kl_state {
   kn_context *ctx; /* NULL once the Lua state is closing */
@@ -38,6 +50,8 @@ typedef struct kl_state {
   lua_State *main; /* the main coroutine */
   lua_Hook hook;   /* of it, when Lua last called what may run graphs */
   kn_reclaimer reclaimer;
+  void *reserve; /* for finalizers that run because memory is short: one that finds none is lost */
+  kl_calls calls;
   struct kl_anchor *anchor; /* hooks.c: how C code on the tape finds back to this state */
   bool reclaiming; /* finalizers run in the middle of an op that found no memory: they must not use kiln */
 } kl_state;
@@ -54,6 +68,13 @@ kl_state *kl_find_state(lua_State *L); /* the record whatever it can be used for
 
 /* Finds or makes the record; `ctx` NULL makes a context from the environment. Raises on failure. */
 kl_state *kl_state_open(lua_State *L, kn_context *ctx);
+
+/* A context of the state's own prints where Lua's functions would. */
+void kl_own_context(kl_state *s);
+void kl_collect(kl_state *s); /* a complete collection, because memory is short */
+/* calls.c: the state closes; a step of a graph is taken: LIMIT when it was one too many. */
+void kl_close_calls(kl_state *s);
+kn_status kl_count_step(kl_state *s);
 
 /* Set the sentence and raise it; own nothing when calling. */
 int kl_error(lua_State *L, kn_status st, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

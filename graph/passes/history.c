@@ -1,6 +1,7 @@
 /* needs: nothing.
  * does:  removes with_history where no gradient can come to it, or where what it leads to has no history: the
- * usual case, as optimisers write to parameters under no_grad and nothing differentiates what they wrote.
+ * usual case, as optimisers write to parameters under no_grad and nothing differentiates what they wrote. One
+ * that is declared with sizes less known stays: what takes it may not take the others.
  * keeps: everything else. */
 #include "graph/grad/grad.h"
 #include "graph/internal.h"
@@ -85,6 +86,7 @@ static bool decide(history *h, uint32_t *changes) {
   for (uint32_t i = 0; i < h->n; i++) {
     const kn_node *n = h->nodes[i];
     if (leads[i] && h->used[n->out[0]->id]) continue;
+    if (!kn_vtype_equal(&n->in[0]->type, &n->out[0]->type)) continue;
     h->with[n->out[0]->id] = n->in[0];
     ++*changes;
   }

@@ -47,6 +47,7 @@ void fuzz_change_npz(fuzz_change *c); /* an entry, then an archive that fits */
 
 /* Puts bytes in the place of `cut` others; false, and nothing done, where there is no room. */
 bool fuzz_splice(fuzz_change *c, size_t at, size_t cut, const void *with, size_t n);
+bool fuzz_is_graph(const void *text, size_t size);
 /* Takes over bytes if there is room for them. */
 bool fuzz_take(fuzz_change *c, const void *p, size_t n);
 

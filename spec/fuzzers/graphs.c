@@ -2,6 +2,7 @@
 #include "spec/fuzzers/fuzz.h"
 #include "bindings/c/kiln.h"
 #include "bindings/c/session.h"
+#include "graph/file.h"
 #include "graph/pipeline.h"
 #include "graph/text.h"
 #include "graph/verify.h"
@@ -59,6 +60,8 @@ static void run_session(kn_context *ctx, kiln_graph *g, kiln_session *s, uint64_
   kiln_session_set_step_limit(s, MOST_STEPS);
   for (int i = 0; i < kiln_graph_host_count(g); i++)
     FUZZ_HOLDS(kiln_session_bind(s, kiln_graph_host_name(g, i), host, seed) != KILN_ARG);
+  kiln_session_set_trip_limit(s, MOST_STEPS / 2);
+  (void)fuzz_ok(kn_session_context(s->core), (kn_status)kiln_session_test(s));
   if (!give_inputs(ctx, s, g->graph, *seed)) return;
   for (int run = 0; run < 2; run++) {
     kiln_status st = kiln_session_run(s);
@@ -72,10 +75,18 @@ static void run_session(kn_context *ctx, kiln_graph *g, kiln_session *s, uint64_
   }
 }
 
+/* What kiln-run shows of a file. */
+static void describe(kn_context *ctx, const uint8_t *data, size_t size) {
+  char *text;
+  size_t n;
+  if (fuzz_ok(ctx, kn_file_describe(ctx, fuzz_path(data, size), &text, &n))) kn_free(ctx->heap, text, n + 1);
+}
+
 void fuzz_kiln(const uint8_t *data, size_t size) {
   uint64_t seed = fuzz_seed(data, size);
   kn_context *first = fuzz_context(FUZZ_REF);
   kiln_graph *g;
+  if (seed % 8 == 0) describe(first, data, size);
   if (!fuzz_ok(first,
                (kn_status)kiln_graph_load_memory((kiln_context *)first, data, size, NULL, NULL, NULL, &g)))
     return;
@@ -88,6 +99,29 @@ void fuzz_kiln(const uint8_t *data, size_t size) {
     kiln_session_free(s);
   }
   kiln_graph_release(g);
+}
+
+/* ---- what a session had written of itself ---- */
+
+void fuzz_checkpoint(const uint8_t *data, size_t size) {
+  static const char text[] =
+      "graph g(%x: float32[2]) {\n  slot state \"w\": float32[2]\n  slot state \"n\": integer = 3\n"
+      "  slot param \"p\": float64[1]\n  %w = load_state \"w\"\n  %n = load_state \"n\"\n"
+      "  %p = param \"p\"\n  %y = add %w, %x\n  store_state \"w\", %y\n  store_state \"n\", %n\n"
+      "  return %y, %p, %n\n}\n";
+  kn_context *ctx = fuzz_context(FUZZ_REF);
+  kn_graph *g;
+  kiln_graph *handle;
+  kiln_session *s;
+  if (!fuzz_ok(ctx, kn_graph_parse(ctx, text, sizeof text - 1, &g))) return;
+  if (fuzz_ok(ctx, kiln_graph_wrap(ctx, g, &handle))) {
+    if (fuzz_ok(ctx, (kn_status)kiln_session_new((kiln_context *)ctx, handle, &s))) {
+      (void)fuzz_ok(kn_session_context(s->core), (kn_status)kiln_session_restore(s, fuzz_path(data, size)));
+      kiln_session_free(s);
+    }
+    kiln_graph_release(handle);
+  }
+  kn_graph_release(g);
 }
 
 /* ---- texts ---- */

@@ -8,10 +8,11 @@
 #include "graph/safetensors.h"
 #include "graph/internal.h"
 #include "graph/text.h"
+#include "graph/versions.h"
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { MOST_PARTS = 64, MOST_TEXT = 8192 };
+enum { MOST_PARTS = 64, MOST_TEXT = 8192, ROOM = 8192 };
 
 static unsigned below(fuzz_change *c, size_t n) { return random_below(&c->r, (unsigned)n); }
 
@@ -107,13 +108,35 @@ static bool starts(kn_span s, const char *with) {
   return s.n >= strlen(with) && !memcmp(s.s, with, strlen(with));
 }
 
+static void note_ops(const kn_region *r, unsigned *needed) {
+  KN_EACH_NODE (n, r) {
+    const unsigned v = kn_version_needed(&kn_dialect_now, n);
+    if (v > needed[n->op]) needed[n->op] = v;
+    for (int i = 0; i < n->nregions; i++) note_ops(n->regions[i], needed);
+  }
+}
+
+/* The record of versions names all ops of the graph. */
+static void fit_ops(parts *f, const kn_graph *g, char *room, size_t most) {
+  unsigned needed[KN_OPCODE_COUNT] = {0};
+  size_t n = 0;
+  note_ops(g->body, needed);
+  for (unsigned i = 0; i < KN_OPCODE_COUNT; i++)
+    if (needed[i] && most - n > 80)
+      n += (size_t)sprintf(room + n, "%s%s %u", n ? ", " : "", kn_opcode_describe((kn_opcode)i).text,
+                           needed[i]);
+  for (uint32_t i = 0; i < f->nmeta; i++)
+    if (starts(f->meta[i].key, KN_KEY_OPS)) f->meta[i].value = (kn_span){room, n};
+}
+
 /* The tensors and the record of slots become those that the text asks for; what is left is as it was where it
  * asks for too much. `room` holds the new data and names. */
 static void fit_slots(kn_context *ctx, parts *f, kn_span text, const char *entry, char *room, size_t most) {
   kn_graph *g;
   if (kn_graph_parse(ctx, text.s, text.n, &g) != KN_OK) return;
+  fit_ops(f, g, room + 4096, ROOM - 4096);
   parts new = *f;
-  char *names = room, *record = room + 1024, *data = room + 4096;
+  char *names = room, *record = room + 1024, *data = room + ROOM;
   size_t at = 0, n = 1, total = 0;
   bool fits = g->nslots <= MOST_PARTS;
   *record = '[';
@@ -126,7 +149,7 @@ static void fit_slots(kn_context *ctx, parts *f, kn_span text, const char *entry
       n += (size_t)sprintf(record + n, "null");
       continue;
     }
-    fits = kn_type_bytes(&s->type.tensor, &bytes) && bytes <= most - 4096 - total;
+    fits = kn_type_bytes(&s->type.tensor, &bytes) && bytes <= most - ROOM - total;
     if (!fits) break;
     const size_t length = (size_t)sprintf(names + at, "t%u", i);
     const char *dtype = kn_dtypes[s->type.tensor.dtype].safetensors;
@@ -233,7 +256,7 @@ void fuzz_change_file(fuzz_change *c) {
     change_whole(c);
     return;
   }
-  const size_t most = 4096 + c->most;
+  const size_t most = ROOM + c->most;
   char *text = malloc(MOST_TEXT), *room = malloc(most);
   uint32_t graph = UINT32_MAX;
   for (f.nmeta = 0; f.nmeta < read.nmeta; f.nmeta++) {

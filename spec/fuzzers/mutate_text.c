@@ -2,7 +2,7 @@
  * ops with values that are there, lines get a region around them. Most results still parse, so that rules,
  * plans and runs are reached. */
 #include "spec/fuzzers/fuzz.h"
-#include "graph/graph.h"
+#include "graph/text.h"
 #include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -166,9 +166,17 @@ static const char *some_name(fuzz_change *c) {
   return ONE_OF(c, names);
 }
 
+/* One that graphs may have. */
+static kn_opcode some_opcode(fuzz_change *c) {
+  for (;;) {
+    const kn_opcode op = (kn_opcode)below(c, KN_OPCODE_COUNT);
+    if (!kn_opcode_is_op(op) || !(kn_ops[op].composite || kn_ops[op].flags & KN_FLAG_WRITES)) return op;
+  }
+}
+
 /* A line that calls an op, or makes a node, of values that are there. */
 static void say_call(words *w, fuzz_change *c) {
-  const kn_opcode op = (kn_opcode)below(c, KN_OPCODE_COUNT);
+  const kn_opcode op = some_opcode(c);
   const kn_opcode_info about = kn_opcode_describe(op);
   const bool is_op = kn_opcode_is_op(op);
   const unsigned outs = about.nout == KN_VARIADIC ? below(c, 2) : is_op ? kn_ops[op].outs : about.nout;
@@ -218,7 +226,7 @@ static void change_word(fuzz_change *c) {
   else if (kn_opcode_parse(name, p.n, &op)) {
     const uint8_t nin = kn_opcode_describe(op).nin;
     for (int tries = 0; tries < 20; tries++) {
-      op = (kn_opcode)below(c, KN_OPCODE_COUNT);
+      op = some_opcode(c);
       if (kn_opcode_describe(op).nin == nin) break;
     }
     say(&w, "%s", kn_opcode_describe(op).text);
@@ -303,6 +311,16 @@ static void change_line(fuzz_change *c) {
   if (how != 0) (void)fuzz_splice(c, line_of(c).at, 0, copy, l.n);
 }
 
+bool fuzz_is_graph(const void *text, size_t size) {
+  static kn_context *ctx; /* not the targets', which must not see what is made here */
+  kn_graph *g;
+  if (!ctx) ctx = kn_context_new(NULL, NULL);
+  if (kn_graph_parse(ctx, text, size, &g) != KN_OK) return false;
+  kn_graph_release(g);
+  return true;
+}
+
+/* Most changes of a graph that leave none are taken back, a few times. */
 void fuzz_change_text(fuzz_change *c) {
   static void (*const ways[])(fuzz_change *) = {change_word, change_value, change_number, change_number,
                                                 change_type, insert_call,  insert_call,   insert_call,
@@ -311,5 +329,14 @@ void fuzz_change_text(fuzz_change *c) {
     fuzz_change_bytes(c);
     return;
   }
-  for (unsigned times = 1 + below(c, 4); times; times--) ONE_OF(c, ways)(c);
+  const size_t size = c->size;
+  uint8_t *before = malloc(size);
+  memcpy(before, c->data, size);
+  const unsigned tries = below(c, 6) && fuzz_is_graph(before, size) ? 8 : 1;
+  for (unsigned i = 0; i < tries; i++) {
+    if (i) (void)fuzz_take(c, before, size);
+    for (unsigned times = 1 + below(c, 3); times; times--) ONE_OF(c, ways)(c);
+    if (tries > 1 && fuzz_is_graph(c->data, c->size)) break;
+  }
+  free(before);
 }

@@ -97,6 +97,10 @@ put("safetensors", of_file(function(path)
   kiln.to_safetensors(path, { h = kiln.ones(2, { dtype = "bfloat16" }), i = kiln.ones(3, { dtype = "bool" }) })
 end))
 put("safetensors", of_file(function(path) kiln.to_safetensors(path, {}) end))
+put("checkpoint", of_file(function(path) -- but for its checksum, which the mutator puts right
+  local meta = { ["kiln.checkpoint"] = "1", ["kiln.random"] = "1 2", ["kiln.checksum"] = ("0"):rep(16) }
+  kiln.to_safetensors(path, { w = kiln.ones(2), n = T(4, { dtype = "int64" }) }, meta)
+end))
 
 -- ---- pictures ----
 for channels = 1, 4 do

@@ -152,4 +152,13 @@ test("where it came from, without folders", function()
   truth(bytes():find("; " .. script .. ":2", 1, true))
 end)
 
+test("names of scripts that no file can hold", function()
+  for _, name in ipairs { ("x"):rep(250) .. ".lua", "caf\xe9.lua", "a\nb.lua" } do
+    local g = kiln.script(load("return function(x) return x:relu() end", "@" .. name)(), { inputs = { kiln.spec("float32", { 3 }) } })
+    g:save(path)
+    truth(not bytes():find("kiln.origin", 1, true))
+    equal(kiln.load(path)(T { -1.0, 0, 2 }):totable(), { 0.0, 0.0, 2.0 })
+  end
+end)
+
 os.remove(path)
