@@ -5,6 +5,7 @@
 return {
   ["cifar.lua"] = { needs = "cifar10/cifar10-jpeg-subset.tar.xz", arguments = "--limit 32 --epochs 1", says = "loss ([%d.]+)", within = 0.02 },
   ["digits.lua"] = { arguments = "--limit 150 --epochs 2", saves = true, says = "loss ([%d.]+)", within = 0.01, own = true, quick = true },
+  ["game.lua"] = { own = true, host = true },
   ["iris.lua"] = { needs = "csv/iris.csv", arguments = "--epochs 1", says = "(%d+) of 150 flowers", within = 1, quick = true },
   ["mnist.lua"] = { needs = "mnist/t10k-images-idx3-ubyte.gz", arguments = "--limit 160 --epochs 1", says = "loss ([%d.]+)", within = 0.02 },
   ["mnist_pretrained.lua"] = { needs = "models/mnist_burn/mnist.safetensors", arguments = "--limit 100", says = "(%d+) of 100 images", within = 0 },
