@@ -91,4 +91,3 @@ const kn_op_version *kn_version_upgrade(const kn_versions *v, kn_opcode op) {
     if (newer(v, op, &v->dialect->rows[i]) && v->dialect->rows[i].upgrade) return &v->dialect->rows[i];
   return NULL;
 }
-
