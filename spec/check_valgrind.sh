@@ -38,6 +38,6 @@ else
   log=$(mktemp)
   trap 'rm -f "$log"' EXIT
   clean "$tiny" 60 "$build/kiln" "$here/tiny.lua"
-  KILN_SWEEP=slice clean "$scarce" 100 "$build/spec/test_capi_scarce"
+  KILN_SWEEP=slice clean "$scarce" 220 "$build/spec/test_capi_scarce"
 fi
 report
